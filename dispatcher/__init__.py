@@ -1,0 +1,1 @@
+"""Dispatch a Python flow to an execution environment and hear exactly once how it ended."""

@@ -1,0 +1,176 @@
+"""Every error of ours, in two small trees.
+
+What users catch::
+
+    DispatcherError
+    ├── RunError                 a run ended otherwise than well (run_id, state, traceback)
+    │   ├── FlowFailed           the flow raised; __cause__ is its own exception where it opens here
+    │   ├── RunCrashed           the infrastructure died (cause, reason, exit_code, log_tail)
+    │   ├── RunTimedOut          a deadline passed
+    │   └── RunCancelled         somebody cancelled it
+    ├── NotFinished              only the wait ended (also a TimeoutError)
+    ├── InvalidInput             what was asked for can't be done (also a ValueError)
+    │   ├── InvalidFlow          not a flow, or can't travel
+    │   ├── InvalidParameters    unknown, missing or unserialisable parameters
+    │   ├── InvalidSettings      a setting is missing or wrong
+    │   └── IdempotencyConflict  the key was used for another spec
+    ├── UnknownRun               no such run, or its retention is over (also a LookupError)
+    ├── MissingExtra             an optional dependency isn't installed (also an ImportError)
+    ├── SealBroken               signed bytes don't match their signature
+    └── ServerUnavailable        Redis can't be reached or refuses us (also a ConnectionError; may_exist)
+
+What the engine tells apart::
+
+    EngineError                  never reaches a user's program
+    ├── Permanent                asking again won't help (cause)
+    ├── Transient                a later try may (retry_in)
+    └── Refused                  a transition lost its race: stale epoch, closed attempt, illegal move
+
+Inside a running flow a timeout or a cancel arrives as a :class:`RunInterrupt`, a ``BaseException``, so that
+``except Exception`` in a flow does not swallow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dispatcher.runs.states import Cause, State
+
+
+class DispatcherError(Exception):
+    """Base of everything a user's program may want to catch."""
+
+
+class RunError(DispatcherError):
+    """A run ended otherwise than well. ``traceback`` is the text of the flow's traceback, or empty."""
+
+    def __init__(self, message: str, *, run_id: str, state: State, traceback: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.state = state
+        self.traceback = traceback
+
+
+class FlowFailed(RunError):
+    """The flow, or its ``on_start``, raised. ``__cause__`` is its exception where that opens in this process."""
+
+
+class RunCrashed(RunError):
+    """The infrastructure under the flow died before the flow ended."""
+
+    def __init__(  # noqa: PLR0913 - one keyword per fact of a crash
+        self,
+        message: str,
+        *,
+        run_id: str,
+        state: State,
+        cause: Cause,
+        reason: str = "",
+        exit_code: int | None = None,
+        log_tail: Sequence[str] = (),
+        traceback: str = "",
+    ) -> None:
+        super().__init__(message, run_id=run_id, state=state, traceback=traceback)
+        self.cause = cause
+        self.reason = reason
+        self.exit_code = exit_code
+        self.log_tail = tuple(log_tail)
+
+
+class RunTimedOut(RunError):
+    """The run's ``timeout`` or ``start_within`` passed."""
+
+
+class RunCancelled(RunError):
+    """The run was cancelled."""
+
+
+class NotFinished(DispatcherError, TimeoutError):
+    """The time to wait ended before the run did; the run goes on."""
+
+
+class InvalidInput(DispatcherError, ValueError):
+    """What was asked for can't be done as asked; the message names field, value and remedy."""
+
+
+class InvalidFlow(InvalidInput):
+    """Not a flow, or a flow that can't travel."""
+
+
+class InvalidParameters(InvalidInput):
+    """Parameters that don't fit the flow's signature, or can't travel."""
+
+
+class InvalidSettings(InvalidInput):
+    """A setting is missing or wrong."""
+
+
+class IdempotencyConflict(InvalidInput):
+    """The idempotency key belongs to a run with another spec."""
+
+
+class UnknownRun(DispatcherError, LookupError):
+    """No run has this id, or its retention is over."""
+
+
+class MissingExtra(DispatcherError, ImportError):
+    """An optional dependency isn't installed; the message names the extra to install."""
+
+
+class SealBroken(DispatcherError):
+    """Signed bytes don't match their signature, or their key isn't in the key ring."""
+
+
+class ServerUnavailable(DispatcherError, ConnectionError):
+    """Redis can't be reached, or refuses us.
+
+    ``may_exist`` is true when a submit had been sent and its answer got lost: the run may exist. Submitting again
+    with the same ``idempotency_key`` is safe then.
+    """
+
+    def __init__(self, message: str, *, may_exist: bool = False) -> None:
+        super().__init__(message)
+        self.may_exist = may_exist
+
+
+class EngineError(Exception):
+    """Base of what the engine tells apart."""
+
+
+class Permanent(EngineError):
+    """Asking again won't help; the attempt ends with ``cause``."""
+
+    def __init__(self, message: str, *, cause: Cause, reason: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.reason = reason
+
+
+class Transient(EngineError):
+    """A later try may succeed; ``retry_in`` is in seconds."""
+
+    def __init__(self, message: str, *, retry_in: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_in = retry_in
+
+
+class Refused(EngineError):
+    """A transition was refused: the epoch was passed, the attempt is closed, or the move isn't in the table."""
+
+
+class RunInterrupt(BaseException):
+    """Raised in the flow's main thread to end it; ``on_exit`` still runs."""
+
+
+class TimeoutInterrupt(RunInterrupt):
+    """The run's ``timeout`` passed."""
+
+
+class CancelInterrupt(RunInterrupt):
+    """The run was cancelled."""
+
+
+class PreemptInterrupt(RunInterrupt):
+    """The worker is shutting down and its ``drain`` time is over."""

@@ -1,0 +1,363 @@
+"""The interfaces of what is kept. The contract of each method is written here once; implementations stay silent.
+
+Who calls: the client (create, read, wait), the engine (update, leases, queues, inbox), the runner (blobs, logs).
+Every method is synchronous and bounded in time. Every method raises :class:`~dispatcher.errors.ServerUnavailable` when
+the server can't be reached or refuses us. No method needs to be retried by its caller after a lost reply: each is safe
+to repeat, and repeats itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dispatcher.errors import Refused, UnknownRun
+from dispatcher.runs.events import Event
+from dispatcher.runs.record import Change, Record, Ring
+from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.states import State
+
+#: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
+Step = Callable[[Record, float], Change | None]
+
+
+class Bell(Protocol):
+    """Rings doorbells; kept by :mod:`dispatcher.doorbell`."""
+
+    def message(self, ring: Ring) -> tuple[str, bytes] | None:
+        """Key of the queue's list and the message to push there, if broker and records are one server; else None."""
+
+    def publish(self, rings: Sequence[Ring]) -> None:
+        """Publish through the broker, if :meth:`message` gives None. Never raises: a lost ring is rung again."""
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in the broker's list of ``queue``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """Which runs :meth:`Runs.find` gives; None asks nothing. ``since`` is in seconds since the epoch (creation)."""
+
+    state: State | None = None
+    label: str | None = None
+    flow: str | None = None
+    tag: str | None = None
+    since: float | None = None
+
+    def matches(self, record: Record) -> bool:
+        """Whether ``record`` is one of them."""
+        spec = record.spec
+        return (
+            (self.state is None or record.state is self.state)
+            and (self.label is None or self.label in spec.labels)
+            and (self.flow is None or self.flow == spec.flow)
+            and (self.tag is None or self.tag in spec.tags)
+            and (self.since is None or record.created_at >= self.since)
+        )
+
+
+class Runs(ABC):
+    """The records of runs."""
+
+    @abstractmethod
+    def create(self, records: Sequence[Record]) -> list[Record]:
+        """Accept runs, all in few round trips, each atomically by :func:`~dispatcher.runs.transitions.create`.
+
+        For a record whose ``key`` was used before, the earlier run's record is given back if its ``spec_digest`` is
+        the same, and nothing is written. ``spec.blobs`` get a reference each, freed at the terminal state.
+
+        Raises:
+            IdempotencyConflict: a key was used with another ``spec_digest``; the other records were still accepted.
+            LookupError: a blob of ``spec.blobs`` isn't there (args: the digests); no record was written.
+        """
+
+    @abstractmethod
+    def get(self, run_id: str) -> tuple[Record, float]:
+        """The record, and the server's clock in seconds since the epoch.
+
+        Raises:
+            UnknownRun: there is none, or its retention is over.
+        """
+
+    @abstractmethod
+    def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
+        """Records in the order asked, None where there is none; in few round trips."""
+
+    @abstractmethod
+    def commit(self, change: Change) -> tuple[Record | None, float]:
+        """Apply a change, its events, indexes and doorbell, if the stored version is still ``change.before.version``.
+
+        ``change.after`` is stored with ``before.version + 1``. Returns what is stored now (the
+        change applied, or whatever came first; None if nothing is stored), and the server's clock. The caller
+        compares ``record.change`` with its own to know which.
+        """
+
+    @abstractmethod
+    def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
+        """Runs that match, newest first, read page by page."""
+
+    @abstractmethod
+    def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
+        """Run ids of an index (:mod:`dispatcher.runs.indexes`) with their scores, lowest first, up to ``until``."""
+
+    @abstractmethod
+    def count(self, index: str) -> int:
+        """How many runs stand in an index."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The server's clock, in seconds since the epoch."""
+
+    @abstractmethod
+    def purge(self, *, limit: int = 1000) -> int:
+        """Remove runs whose retention is over, with all that is kept of them; how many were removed."""
+
+    def update(self, run_id: str, step: Step, *, record: Record | None = None, now: float = 0.0) -> Record:
+        """Read, step, commit, again where another change came first; the record that stands then.
+
+        Args:
+            run_id: the run.
+            step: the transition, with its keywords bound.
+            record: the record as read a moment ago at ``now``, to save a round trip.
+            now: the server's clock at that moment.
+
+        Raises:
+            UnknownRun: there is no such run.
+            Refused: the transition was refused.
+        """
+        if record is None:
+            record, now = self.get(run_id)
+        for _ in range(100):
+            change = step(record, now)
+            if change is None:
+                return record
+            nonce = secrets.token_hex(8)
+            marked = Change(
+                before=change.before, after=change.after.but(change=nonce), events=change.events, ring=change.ring
+            )
+            stored, now = self.commit(marked)
+            if stored is None:
+                raise UnknownRun(f"run {run_id}: its retention is over")
+            if stored.change == nonce:
+                return stored
+            record = stored
+        raise Refused(f"run {run_id} changes faster than it can be changed")
+
+
+class Blobs(ABC):
+    """Bytes by name: shared ones by content (SHA-256 in hex), counted; and those of one run, which go with it."""
+
+    @abstractmethod
+    def share(self, data: bytes) -> str:
+        """Keep ``data`` and give its digest; kept for an hour at least, then as long as a run refers to it."""
+
+    @abstractmethod
+    def own(self, run_id: str, name: str, data: bytes) -> str:
+        """Keep ``data`` with a run; the blob's name. Kept for a day at least, and to the end of retention if the
+        run's outcome names it."""
+
+    @abstractmethod
+    def get(self, name: str) -> bytes:
+        """The bytes.
+
+        Raises:
+            KeyError: there is no such blob.
+        """
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether there is such a blob."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line that a flow printed or logged. ``number`` counts from 1 within an attempt.
+
+    ``stream`` is ``stdout``, ``stderr``, ``log``, or ``gap`` (then ``text`` says how many lines are missing, and
+    ``number`` is the last missing one's).
+    """
+
+    attempt: int
+    number: int
+    time: float
+    stream: str
+    text: str
+    level: str = ""
+
+
+class Logs(ABC):
+    """The lines of runs, in order."""
+
+    @abstractmethod
+    def append(self, run_id: str, lines: Sequence[Line]) -> None:
+        """Add lines of one attempt; a line whose number isn't higher than the last of its attempt is dropped."""
+
+    @abstractmethod
+    def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
+        """Lines behind cursor ``after``, and the new cursor; waits up to ``block`` seconds for the first."""
+
+
+class Events(ABC):
+    """Lifecycle facts, per run, and all of them for durable subscribers."""
+
+    @abstractmethod
+    def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
+        """Events of a run behind cursor ``after``, and the new cursor; waits up to ``block`` seconds for the first."""
+
+    @abstractmethod
+    def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
+        """Events that ``subscriber`` has not acknowledged, each with its position; first those taken before by a
+        consumer that went away. A new subscriber starts with the next event. At least once."""
+
+    @abstractmethod
+    def acknowledge(self, subscriber: str, positions: Sequence[str]) -> None:
+        """Never give these positions to ``subscriber`` again."""
+
+    @abstractmethod
+    def forget(self, subscriber: str) -> None:
+        """Drop a subscriber and its position."""
+
+    @abstractmethod
+    def listen(self) -> Listener:
+        """Hear of events as they happen, not durably: for waiting, where the record is read again anyway."""
+
+
+class Listener(ABC):
+    """Topics heard: a run's id (its events), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new queue)."""
+
+    @abstractmethod
+    def watch(self, topics: Iterable[str]) -> None:
+        """Hear of these too; returns once it is certain that nothing published from now on is missed."""
+
+    @abstractmethod
+    def unwatch(self, topics: Iterable[str]) -> None:
+        """Hear of these no more."""
+
+    @abstractmethod
+    def get(self, timeout: float) -> tuple[str, Event | None] | None:
+        """The next notice (topic, event if it is one), None after ``timeout`` seconds. After a lost connection it
+        resumes by itself and gives ``("", None)`` once: look at the records, something may have been missed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave. Safe to call twice, and from another thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerInfo:
+    """A worker process as it presents itself. ``id`` is new at each process start."""
+
+    id: str
+    host: str
+    pid: int
+    offer: Offer
+    concurrency: int
+    started_at: float
+    python: str = ""
+    version: str = ""
+    celery_name: str = ""
+    queues: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Workers(ABC):
+    """Which workers live. A worker's beat stands for the leases of all runs that it owns."""
+
+    @abstractmethod
+    def announce(self, info: WorkerInfo) -> None:
+        """Present oneself, or change what was said."""
+
+    @abstractmethod
+    def beat(self, worker_id: str) -> bool:
+        """Renew: the worker's counter grows by one. False if others have taken it for dead (:meth:`remove`)."""
+
+    @abstractmethod
+    def beats(self) -> dict[str, int]:
+        """The counter of every worker not removed. An observer that saw one unchanged for the lease's length, by its
+        own monotonic clock while its own commands succeeded, may take what that worker owned."""
+
+    @abstractmethod
+    def live(self, *, within: float = 30.0) -> list[WorkerInfo]:
+        """Workers that beat within so many seconds by the server's clock: for people and warnings, not for takeover."""
+
+    @abstractmethod
+    def remove(self, worker_id: str) -> None:
+        """Forget a worker: it left, or it was found dead and what it owned was taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """Who holds a shard, under which epoch."""
+
+    name: str
+    owner: str
+    epoch: int
+
+
+class Leases(ABC):
+    """Leases of shards; each ends with its owner's beat."""
+
+    @abstractmethod
+    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
+        """Take ``name`` if its lease is still the one ``seen`` (None: nobody's); epoch + 1. None if it changed."""
+
+    @abstractmethod
+    def release(self, lease: Lease) -> None:
+        """Give it back, if it is still ours."""
+
+    @abstractmethod
+    def held(self, prefix: str) -> dict[str, Lease]:
+        """All leases whose name starts with ``prefix``."""
+
+
+class Queues(ABC):
+    """Which queues there are; :meth:`Runs.create` and :meth:`Runs.commit` note each use."""
+
+    @abstractmethod
+    def known(self) -> dict[str, tuple[Route, float]]:
+        """Queue name → its route and when it was last used, by the server's clock."""
+
+    @abstractmethod
+    def passed(self) -> dict[str, float]:
+        """Queue name → the latest ``rung_at`` of a run claimed from it."""
+
+    @abstractmethod
+    def retire(self, *, unused_for: float) -> list[str]:
+        """Drop queues unused for so many seconds in which no run waits; their names."""
+
+
+class Inbox(ABC):
+    """Reports of runners in containers, a stream per shard. Entries are flat text, authenticated by their reader."""
+
+    @abstractmethod
+    def report(self, shard: str, entry: Mapping[str, str]) -> None:
+        """Add an entry."""
+
+    @abstractmethod
+    def read(
+        self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
+    ) -> list[tuple[str, dict[str, str]]]:
+        """Entries behind position ``after``, each with its position; waits up to ``block`` seconds for the first."""
+
+    @abstractmethod
+    def drop(self, shard: str, *, until: str) -> None:
+        """Remove entries up to position ``until``: they were acted upon."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """All that is kept, together. ``instance`` is the installation's id, created once."""
+
+    instance: str
+    runs: Runs
+    blobs: Blobs
+    logs: Logs
+    events: Events
+    workers: Workers
+    leases: Leases
+    queues: Queues
+    inbox: Inbox
+    close: Callable[[], None]

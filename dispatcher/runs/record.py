@@ -1,0 +1,308 @@
+"""What is remembered of a run: its signed spec, its record, and a change from one record to the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from dispatcher.runs.events import Event
+from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
+from dispatcher.runs.retry import Retry
+from dispatcher.runs.routing import Route
+from dispatcher.runs.states import TERMINAL, Cause, State, state_of
+
+
+class ExitCall(StrEnum):
+    """How it stands with the environment's ``on_exit`` of the current attempt."""
+
+    NONE = "none"  #: the environment has none
+    WAITING = "waiting"  #: to be called by the runner after the flow
+    DUE = "due"  #: the runner died first: a fresh process is to call it
+    BEGUN = "begun"  #: it was started
+    CALLED = "called"  #: it returned
+    RAISED = "raised"  #: it raised
+    INTERRUPTED = "interrupted"  #: it was started and did not end
+    NOT_CALLED = "not called"  #: nobody could call it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """A parameter set, result or exception: JSON text, or a sealed pickle; inline, or the name of a blob.
+
+    ``codec`` is ``json`` or ``pickle``; exactly one of ``inline`` (text; pickles in base64) and ``blob`` (a name in
+    :class:`~dispatcher.records.base.Blobs`) is set. ``digest`` is the SHA-256 of the raw bytes, in hex; ``size`` is
+    theirs, in bytes; ``mac`` authenticates a sealed pickle made by a runner (parameters are covered by the spec's
+    signature instead).
+    """
+
+    codec: str
+    inline: str | None = None
+    blob: str | None = None
+    digest: str = ""
+    size: int = 0
+    mac: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, "")}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Value:
+        """The inverse of :meth:`to_json`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a submitter asked for; its bytes are signed and never change.
+
+    ``storage`` and ``environment`` are the JSON of those values, ``location`` is the flow's address in the storage,
+    ``blobs`` the shared blobs (flow, large parameters) that must outlive the run, ``python`` the submitter's
+    ``major.minor``, ``packages`` the versions of the packages that the pickles name, ``key_id`` the signing key,
+    ``expires`` the time (seconds since the epoch) after which the signature is void, or None for the record's life.
+    """
+
+    run_id: str
+    flow: str
+    storage: Mapping[str, Any]
+    location: str
+    parameters: Value
+    environment: Mapping[str, Any]
+    route: Route
+    options: Options = field(default_factory=Options)
+    on_start: bool = False
+    on_exit: bool = False
+    python: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    blobs: tuple[str, ...] = ()
+    key_id: str = ""
+    expires: float | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The environment's labels."""
+        return self.route.labels
+
+    @property
+    def retry(self) -> Retry:
+        """The retry policy; none given is none at all."""
+        return self.options.retries or Retry(0)
+
+    @property
+    def result_ttl(self) -> float:
+        """Seconds from the terminal state to the end of retention."""
+        return self.options.result_ttl or DEFAULT_RESULT_TTL
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The run's tags."""
+        return self.options.tags or ()
+
+    def to_bytes(self) -> bytes:
+        """The bytes that are signed and stored."""
+        data = {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "parameters": self.parameters.to_json(),
+            "route": self.route.to_json(),
+            "options": self.options.to_json(),
+        }
+        return json.dumps(data, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Spec:
+        """The inverse of :meth:`to_bytes`."""
+        data = json.loads(raw)
+        return cls(
+            **{
+                **data,
+                "parameters": Value.from_json(data["parameters"]),
+                "route": Route.from_json(data["route"]),
+                "options": Options.from_json(data["options"]),
+                "blobs": tuple(data["blobs"]),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt ended: ``cause`` None is success, with ``result``; else the facts of the end.
+
+    ``reason`` is the raw reason word of the infrastructure or the exception's type name, ``message`` a sentence.
+    """
+
+    cause: Cause | None = None
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    traceback: str = ""
+    log_tail: tuple[str, ...] = ()
+    result: Value | None = None
+    exception: Value | None = None
+
+    @property
+    def state(self) -> State:
+        """The terminal state that it means."""
+        return state_of(self.cause)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads."""
+        data: dict[str, Any] = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) not in (None, "", ())}
+        for name in ("result", "exception"):
+            if name in data:
+                data[name] = data[name].to_json()
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """The inverse of :meth:`to_json`."""
+        values = {name: Value.from_json(data[name]) for name in ("result", "exception") if name in data}
+        cause = Cause(data["cause"]) if "cause" in data else None
+        return cls(**{**data, **values, "cause": cause, "log_tail": tuple(data.get("log_tail", ()))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Everything remembered of a run. Times are in seconds since the epoch by the server's clock.
+
+    ``version`` grows with each change (compare-and-set); ``epoch`` grows with each claim or takeover (fencing);
+    ``attempt`` counts from 1. ``owner`` is the worker, or for containers the shard, that answers for it.
+    """
+
+    id: str
+    spec_bytes: bytes
+    signature: str
+    spec_digest: str
+    key: str = ""  #: the idempotency key, if one was given
+    state: State = State.QUEUED
+    version: int = 0
+    attempt: int = 1
+    epoch: int = 0
+    owner: str = ""
+    created_at: float = 0.0
+    queued_at: float = 0.0  #: when this attempt was queued, or came due
+    rung_at: float = 0.0  #: when its doorbell was last rung
+    rings: int = 0  #: how often, for this attempt
+    due_at: float | None = None  #: AWAITING_RETRY: when the next attempt is due; ExitCall.DUE: when to ring again
+    started_at: float | None = None  #: attempt claim
+    settled_at: float | None = None  #: the outcome was stored; ``on_exit`` comes now
+    ended_at: float | None = None  #: the terminal state
+    holder: str = ""  #: which process claimed the attempt
+    request: Mapping[str, Any] | None = None  #: the intent: the exact request to the backend
+    handle: Mapping[str, Any] | None = None  #: the infrastructure of this attempt
+    leftovers: tuple[Mapping[str, Any], ...] = ()  #: infrastructure of ended attempts, until confirmed gone
+    unknown_since: float | None = None  #: we lost sight of the infrastructure
+    last_cause: Cause | None = None  #: the cause last seen while it waits for infrastructure
+    outcome: Outcome | None = None
+    exit_call: ExitCall = ExitCall.NONE
+    retries_used: int = 0
+    free_retries: int = 0
+    change: str = ""  #: nonce of the last change, so that a repeated commit is recognised
+
+    @property
+    def spec(self) -> Spec:
+        """The spec, read from its bytes. Verify the signature before trusting it."""
+        cached: Spec | None = self.__dict__.get("_spec")
+        if cached is None:
+            cached = Spec.from_bytes(self.spec_bytes)
+            self.__dict__["_spec"] = cached
+        return cached
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it has ended."""
+        return self.state in TERMINAL
+
+    @property
+    def expires_at(self) -> float | None:
+        """When retention ends; None while the run is open."""
+        return None if self.ended_at is None else self.ended_at + self.spec.result_ttl
+
+    def but(self, **changes: Any) -> Record:
+        """A copy with some fields changed."""
+        after = replace(self, **changes)
+        if "_spec" in self.__dict__ and "spec_bytes" not in changes:
+            after.__dict__["_spec"] = self.__dict__["_spec"]
+        return after
+
+    def to_fields(self) -> dict[str, bytes | str]:
+        """Flat fields, as a hash stores them; a field that holds its default is left out."""
+        found: dict[str, bytes | str] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in _REQUIRED or value != f.default:
+                found[f.name] = _dump(value)
+        return found
+
+    @classmethod
+    def from_fields(cls, data: Mapping[str, bytes]) -> Record:
+        """The inverse of :meth:`to_fields`."""
+        return cls(**{name: _LOAD[name](raw) for name, raw in data.items() if name in _LOAD})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ring:
+    """A doorbell to ring: ``task`` on the run's queue. ``first`` puts it before all that wait there."""
+
+    run_id: str
+    task: str
+    flow: str
+    route: Route
+    first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One atomic step: applied only if the record's version is still ``before.version`` (None: there is none)."""
+
+    before: Record | None
+    after: Record
+    events: tuple[Event, ...] = ()
+    ring: Ring | None = None
+
+
+def _dump(value: Any) -> bytes | str:
+    match value:
+        case bytes() | StrEnum():
+            return value
+        case None:
+            return ""
+        case Outcome():
+            return json.dumps(value.to_json())
+        case Mapping() | tuple():
+            return json.dumps(value)
+        case float():
+            return repr(value)
+        case _:
+            return str(value)
+
+
+def _optional(load: Any) -> Any:
+    return lambda raw: load(raw) if raw else None
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode()
+
+
+def _number(raw: bytes) -> float:
+    return float(raw)
+
+
+_REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", "version"})
+
+_LOAD: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "signature", "spec_digest", "key", "owner", "holder", "change"), _text),
+    **dict.fromkeys(("version", "attempt", "epoch", "rings", "retries_used", "free_retries"), int),
+    **dict.fromkeys(("created_at", "queued_at", "rung_at"), _number),
+    **dict.fromkeys(("due_at", "started_at", "settled_at", "ended_at", "unknown_since"), _optional(_number)),
+    **dict.fromkeys(("request", "handle"), _optional(json.loads)),
+    "leftovers": lambda raw: tuple(json.loads(raw)),
+    "spec_bytes": bytes,
+    "state": lambda raw: State(raw.decode()),
+    "exit_call": lambda raw: ExitCall(raw.decode()),
+    "last_cause": _optional(lambda raw: Cause(raw.decode())),
+    "outcome": _optional(lambda raw: Outcome.from_json(json.loads(raw))),
+}

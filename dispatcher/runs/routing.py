@@ -1,0 +1,105 @@
+"""Which queue a run waits on, and which queues a worker serves. Pure.
+
+A queue's name is the backend, the scope (laptop server: the virtual environment's digest) and the label set:
+``kubernetes``, ``kubernetes:eu+gpu``, ``local@1a2b3c4d:research``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from dispatcher.errors import InvalidInput
+
+#: A name longer than this many bytes carries a digest in place of its labels.
+LONGEST = 200
+
+
+@dataclass(frozen=True, order=True)
+class Route:
+    """Where a run waits: backend, label set, scope."""
+
+    backend: str
+    labels: tuple[str, ...] = ()
+    scope: str = ""
+
+    @property
+    def queue(self) -> str:
+        """The name of the Celery queue."""
+        head = f"{self.backend}@{self.scope}" if self.scope else self.backend
+        if not self.labels:
+            return head
+        name = f"{head}:{'+'.join(quote(label, safe='-._~') for label in sorted(self.labels))}"
+        if len(name.encode()) <= LONGEST:
+            return name
+        digest = hashlib.sha256(json.dumps(sorted(self.labels)).encode()).hexdigest()
+        return f"{head}:sha256-{digest[:40]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads."""
+        return {"backend": self.backend, "labels": list(self.labels), "scope": self.scope}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Route:
+        """The inverse of :meth:`to_json`."""
+        return cls(data["backend"], tuple(data["labels"]), data["scope"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What a worker serves. ``every_label`` (the laptop's worker) takes any label set."""
+
+    backends: frozenset[str]
+    labels: frozenset[str] = frozenset()
+    scope: str = ""
+    every_label: bool = False
+
+    def serves(self, route: Route) -> bool:
+        """Prefect's rule: a non-empty subset of the worker's labels; no labels go to workers without labels."""
+        if route.backend not in self.backends or route.scope != self.scope:
+            return False
+        if self.every_label:
+            return True
+        if not route.labels:
+            return not self.labels
+        return frozenset(route.labels) <= self.labels
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads."""
+        return {
+            "backends": sorted(self.backends),
+            "labels": sorted(self.labels),
+            "scope": self.scope,
+            "every_label": self.every_label,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Offer:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            backends=frozenset(data["backends"]),
+            labels=frozenset(data["labels"]),
+            scope=data["scope"],
+            every_label=data["every_label"],
+        )
+
+
+def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple[str, ...]:
+    """The label set, sorted, without repetition.
+
+    Raises:
+        InvalidInput: a label is not a non-empty string without control characters, or ``labels`` is a bare string.
+    """
+    if labels is None:
+        return ()
+    if isinstance(labels, str) or not isinstance(labels, Collection | Iterable):
+        raise InvalidInput(f"{what}: must be a list of strings, got {labels!r}; write [{labels!r}]")
+    found = list(labels)
+    for label in found:
+        if not isinstance(label, str) or not label or not label.isprintable():
+            raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
+    return tuple(sorted(set(found)))

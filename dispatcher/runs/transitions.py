@@ -1,0 +1,339 @@
+"""Functions from one record to the next, one per transition, each safe to apply twice.
+
+Every function takes the record as read, ``now`` in seconds since the epoch by the server's clock, and keywords. It
+returns a :class:`Change` to commit, or None where nothing is left to do. Nothing here does I/O.
+
+Raises (all of them): :class:`Refused` when the epoch was passed, the attempt is closed, or the move isn't in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher.errors import Refused
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Ring
+from dispatcher.runs.states import HELD, UNSTARTED, WAY, Cause, State, advance, state_of
+
+#: The Celery tasks that a doorbell names.
+EXECUTE = "dispatcher.execute"
+CALL_ON_EXIT = "dispatcher.call_on_exit"
+
+#: Seconds between two rings for an ``on_exit`` that a fresh process is to call, and how long that may take in all.
+EXIT_RING = 10.0
+EXIT_WITHIN = 300.0
+
+_KIND = {
+    State.CLAIMED: Kind.CLAIMED,
+    State.PROVISIONING: Kind.PROVISIONING,
+    State.PENDING: Kind.PENDING,
+    State.RUNNING: Kind.STARTED,
+}
+
+
+def event(record: Record, kind: Kind, now: float, **data: Any) -> Event:
+    """An event of ``record``'s attempt in its state."""
+    spec = record.spec
+    return Event(
+        run_id=record.id,
+        attempt=record.attempt,
+        kind=kind,
+        state=record.state,
+        time=now,
+        flow=spec.flow,
+        labels=spec.labels,
+        data=data,
+    )
+
+
+def ring_for(record: Record, task: str = EXECUTE) -> Ring:
+    """The doorbell of ``record``; an ``on_exit`` goes before all runs that wait."""
+    spec = record.spec
+    return Ring(run_id=record.id, task=task, flow=spec.flow, route=spec.route, first=task == CALL_ON_EXIT)
+
+
+def create(record: Record, now: float) -> Change:
+    """Accept a run: the first record, its ``queued`` event and its doorbell."""
+    after = record.but(created_at=now, queued_at=now, rung_at=now, rings=1)
+    return Change(before=None, after=after, events=(event(after, Kind.QUEUED, now),), ring=ring_for(after))
+
+
+def claim(record: Record, now: float, *, owner: str) -> Change:
+    """QUEUED → CLAIMED for a backend whose runs start elsewhere."""
+    if record.state is not State.QUEUED:
+        raise Refused(f"run {record.id} is {record.state}, not waiting")
+    after, events = _walk(record.but(epoch=record.epoch + 1, owner=owner), now, State.CLAIMED)
+    return Change(before=record, after=after, events=events)
+
+
+def start_here(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
+    """QUEUED → RUNNING in one step, for a backend whose runs start in the worker's pool process."""
+    if record.state is State.RUNNING and record.holder == holder:
+        return None
+    if record.state is not State.QUEUED:
+        raise Refused(f"run {record.id} is {record.state}, not waiting")
+    claimed = record.but(epoch=record.epoch + 1, owner=owner, holder=holder, started_at=now)
+    after, events = _walk(claimed, now, State.RUNNING)
+    return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
+
+
+def intend(record: Record, now: float, *, epoch: int, request: Mapping[str, Any]) -> Change | None:
+    """CLAIMED → PROVISIONING: store the exact request before it is sent."""
+    _fence(record, epoch)
+    if record.state is State.PROVISIONING:
+        return None
+    after, events = _walk(record.but(request=request), now, State.PROVISIONING)
+    return Change(before=record, after=after, events=events)
+
+
+def created(record: Record, now: float, *, epoch: int, handle: Mapping[str, Any], owner: str = "") -> Change | None:
+    """PROVISIONING → PENDING: store the handle; ``owner`` (a shard) answers for the run from here on.
+
+    A runner may have claimed the attempt before its handle was stored; then only the handle is added.
+    """
+    _fence(record, epoch)
+    if record.handle is not None:
+        return None
+    after = record.but(handle=handle, owner=owner or record.owner)
+    if record.state is not State.PROVISIONING:
+        return Change(before=record, after=after)
+    after, events = _walk(after, now, State.PENDING)
+    return Change(before=record, after=after, events=events)
+
+
+def claim_attempt(record: Record, now: float, *, attempt: int, holder: str) -> Change | None:
+    """PROVISIONING or PENDING → RUNNING, by the runner in a container, before it runs anything."""
+    if record.attempt == attempt and record.state is State.RUNNING and record.holder == holder:
+        return None
+    if record.attempt != attempt or record.state not in {State.PROVISIONING, State.PENDING}:
+        raise Refused(f"attempt {attempt} of run {record.id} is closed: it is {record.state}, attempt {record.attempt}")
+    after, events = _walk(record.but(holder=holder, started_at=now), now, State.RUNNING)
+    return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
+
+
+def settle(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Change | None:
+    """Store the outcome before ``on_exit`` is called; from here on death keeps it."""
+    _fence(record, epoch)
+    if record.settled_at is not None:
+        return None
+    exit_call = ExitCall.BEGUN if record.exit_call is ExitCall.WAITING else record.exit_call
+    after = record.but(outcome=_as_cancelled(record, outcome), settled_at=now, exit_call=exit_call)
+    return Change(before=record, after=after)
+
+
+def finish(
+    record: Record, now: float, *, epoch: int, outcome: Outcome | None = None, exit_call: ExitCall | None = None
+) -> Change | None:
+    """End the attempt: a terminal state, or AWAITING_RETRY where the policy repeats; always its ``exited`` event.
+
+    The outcome settled before, if there is one, stands; else ``outcome``.
+    """
+    if record.terminal and record.epoch == epoch:
+        return None
+    _fence(record, epoch)
+    return _end(record, now, record.outcome or outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call)
+
+
+def abandon(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Change | None:
+    """The runner is dead: end the attempt, or have a fresh process call an ``on_exit`` that wasn't started."""
+    if record.terminal or record.state is State.AWAITING_RETRY:
+        return None
+    _fence(record, epoch)
+    if record.exit_call is ExitCall.BEGUN:
+        return _end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED)
+    if record.exit_call is ExitCall.WAITING:
+        after = record.but(
+            outcome=record.outcome or _as_cancelled(record, outcome),
+            settled_at=now,
+            exit_call=ExitCall.DUE,
+            due_at=now + EXIT_RING,
+            epoch=record.epoch + 1,
+            owner="",
+        )
+        return Change(before=record, after=after, ring=ring_for(after, CALL_ON_EXIT))
+    return _end(record, now, record.outcome or outcome, None)
+
+
+def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
+    """A fresh process takes the ``on_exit`` that the dead runner could not call."""
+    if record.exit_call is ExitCall.BEGUN and record.holder == holder:
+        return None
+    if record.exit_call is not ExitCall.DUE:
+        raise Refused(f"on_exit of run {record.id} isn't due: {record.exit_call}")
+    after = record.but(exit_call=ExitCall.BEGUN, epoch=record.epoch + 1, owner=owner, holder=holder, due_at=None)
+    return Change(before=record, after=after)
+
+
+def request_cancel(record: Record, now: float) -> Change | None:
+    """Cancel: at once where nothing runs, else CANCELLING; None where it has ended, or is being cancelled."""
+    if record.terminal or record.state is State.CANCELLING:
+        return None
+    if record.state in {State.QUEUED, State.AWAITING_RETRY}:
+        return _end(record, now, Outcome(cause=Cause.CANCELLED, message="cancelled before it started"), None)
+    after = record.but(state=advance(record.state, State.CANCELLING))
+    return Change(before=record, after=after, events=(event(after, Kind.CANCELLING, now),))
+
+
+def lose(record: Record, now: float, *, owner: str) -> Change | None:
+    """``owner`` is dead: what it had claimed and not begun goes back to the queue; what it ran ends as worker_lost."""
+    if record.owner != owner or record.state not in HELD:
+        return None
+    if record.state is State.CLAIMED:
+        return release(record, now, epoch=record.epoch)
+    return abandon(
+        record,
+        now,
+        epoch=record.epoch,
+        outcome=Outcome(cause=Cause.WORKER_LOST, reason="WorkerLost", message=f"worker {owner} is gone"),
+    )
+
+
+def release(record: Record, now: float, *, epoch: int) -> Change | None:
+    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again."""
+    _fence(record, epoch)
+    if record.state is not State.CLAIMED:
+        raise Refused(f"run {record.id} is {record.state}, not CLAIMED")
+    after = record.but(
+        state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", rung_at=now, rings=record.rings + 1
+    )
+    return Change(before=record, after=after, events=(event(after, Kind.RELEASED, now),), ring=ring_for(after))
+
+
+def adopt(record: Record, now: float, *, owner: str) -> Change | None:
+    """Another worker answers for the infrastructure of a run; the state stays, the epoch fences the former owner."""
+    if record.state not in HELD or record.owner == owner:
+        return None
+    return Change(before=record, after=record.but(owner=owner, epoch=record.epoch + 1))
+
+
+def ring_again(record: Record, now: float) -> Change | None:
+    """Ring the doorbell of a run that still waits."""
+    if record.state is not State.QUEUED:
+        return None
+    after = record.but(rung_at=now, rings=record.rings + 1)
+    return Change(before=record, after=after, ring=ring_for(after))
+
+
+def sight(record: Record, now: float, *, seen: bool, cause: Cause | None = None) -> Change | None:
+    """Note whether the infrastructure can be seen, and the cause last seen while it waits. Never ends anything."""
+    known = record.unknown_since is None
+    last = cause or record.last_cause
+    if record.terminal or (seen == known and last == record.last_cause):
+        return None
+    after = record.but(unknown_since=None if seen else record.unknown_since or now, last_cause=last)
+    events = () if seen == known else (event(after, Kind.SEEN if seen else Kind.UNKNOWN, now),)
+    return Change(before=record, after=after, events=events)
+
+
+def torn_down(record: Record, now: float, *, attempt: int) -> Change | None:
+    """The infrastructure of an ended attempt is confirmed gone; also after the terminal state."""
+    kept = tuple(one for one in record.leftovers if one["attempt"] != attempt)
+    return None if len(kept) == len(record.leftovers) else Change(before=record, after=record.but(leftovers=kept))
+
+
+def tick(record: Record, now: float) -> Change | None:
+    """What the clock alone does: due retries, ``start_within``, an ``on_exit`` nobody took.
+
+    A running flow's ``timeout`` is not ended here: who holds the process ends it (a pool process's parent, a
+    supervisor), then finishes with the cause ``deadline``.
+    """
+    if record.state is State.AWAITING_RETRY and (record.due_at or 0.0) <= now:
+        after = record.but(state=advance(record.state, State.QUEUED), queued_at=now, rung_at=now, rings=1, due_at=None)
+        return Change(before=record, after=after, events=(event(after, Kind.QUEUED, now),), ring=ring_for(after))
+    if record.exit_call is ExitCall.DUE and not record.terminal and (record.due_at or 0.0) <= now:
+        if now - (record.settled_at or now) >= EXIT_WITHIN:
+            return _end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
+        return Change(before=record, after=record.but(due_at=now + 2 * EXIT_RING), ring=ring_for(record, CALL_ON_EXIT))
+    within = record.spec.options.start_within
+    if within is not None and record.state in UNSTARTED and record.queued_at + within <= now:
+        cause = record.last_cause or Cause.DEADLINE
+        message = f"not started within {within:g} s"
+        return _end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
+    return None
+
+
+def _fence(record: Record, epoch: int) -> None:
+    if record.epoch != epoch:
+        raise Refused(f"epoch {epoch} of run {record.id} was passed: it is {record.epoch} now")
+    if record.state not in HELD:
+        raise Refused(f"run {record.id} is {record.state}: nobody holds it")
+
+
+def _exit_to_come(record: Record) -> ExitCall:
+    return ExitCall.WAITING if record.spec.on_exit else ExitCall.NONE
+
+
+def _walk(record: Record, now: float, to: State) -> tuple[Record, tuple[Event, ...]]:
+    """Take every step of :data:`WAY` between the record's state and ``to``, with the event of each."""
+    events = []
+    for state in WAY[WAY.index(record.state) + 1 : WAY.index(to) + 1]:
+        record = record.but(state=advance(record.state, state))
+        events.append(event(record, _KIND[state], now, owner=record.owner))
+    return record, tuple(events)
+
+
+def _infrastructure(record: Record) -> tuple[Mapping[str, Any], ...]:
+    """What the attempt may have left outside: its handle, or the intent whose handle never came."""
+    if record.request is None and record.handle is None:
+        return ()
+    return ({"attempt": record.attempt, "request": record.request, "handle": record.handle},)
+
+
+def _as_cancelled(record: Record, outcome: Outcome) -> Outcome:
+    """A cancelled attempt ends as CANCELLED, unless it had succeeded, or its outcome was settled, before."""
+    if record.state is not State.CANCELLING or outcome.cause is None or record.settled_at is not None:
+        return outcome
+    return Outcome(cause=Cause.CANCELLED, message="cancelled", traceback=outcome.traceback, log_tail=outcome.log_tail)
+
+
+def _end(record: Record, now: float, outcome: Outcome, exit_call: ExitCall | None) -> Change:
+    outcome = _as_cancelled(record, outcome)
+    done = record.but(
+        outcome=outcome,
+        exit_call=exit_call or _exit_left(record),
+        owner="",
+        due_at=None,
+        unknown_since=None,
+        leftovers=(*record.leftovers, *_infrastructure(record)),
+    )
+    verdict = record.spec.retry.after(
+        outcome.cause, used=record.retries_used, free_used=record.free_retries, seed=f"{record.id}:{record.attempt}"
+    )
+    if verdict.repeat and record.state is not State.CANCELLING:
+        return _repeat(record, done, now, delay=verdict.delay, free=verdict.free)
+    after = done.but(state=advance(record.state, state_of(outcome.cause)), ended_at=now)
+    return Change(before=record, after=after, events=(_exited(after, now, final=True),))
+
+
+def _repeat(record: Record, done: Record, now: float, *, delay: float, free: bool) -> Change:
+    """End this attempt and let the next one wait for its due time."""
+    after = done.but(
+        state=advance(record.state, State.AWAITING_RETRY),
+        epoch=record.epoch + 1,
+        due_at=now + delay,
+        retries_used=record.retries_used + (not free),
+        free_retries=record.free_retries + free,
+    )
+    exited = _exited(after, now, final=False, due=now + delay)
+    following = after.but(
+        attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
+        last_cause=None, exit_call=ExitCall.NONE, outcome=None,
+    )  # fmt: skip
+    return Change(before=record, after=following, events=(exited,))
+
+
+def _exit_left(record: Record) -> ExitCall:
+    """How an ``on_exit`` stands when the attempt ends and nobody said."""
+    if not record.spec.on_exit:
+        return ExitCall.NONE
+    return (
+        ExitCall.NOT_CALLED if record.exit_call in {ExitCall.NONE, ExitCall.WAITING, ExitCall.DUE} else record.exit_call
+    )
+
+
+def _exited(record: Record, now: float, *, final: bool, **more: Any) -> Event:
+    outcome = record.outcome or Outcome()
+    data = outcome.to_json()
+    kept = {name: data[name] for name in ("cause", "reason", "message", "exit_code") if name in data}
+    return event(record, Kind.EXITED, now, on_exit=str(record.exit_call), final=final, **kept, **more)

@@ -1,0 +1,129 @@
+"""Every setting, one frozen class per concern, read once from ``DISPATCHER__…`` variables.
+
+``DISPATCHER__URL`` is :attr:`Settings.url`, ``DISPATCHER__WORKER__DRAIN`` is :attr:`WorkerSettings.drain`. The table in
+the documentation is generated from the ``description`` of each field. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dispatcher.errors import InvalidSettings
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorkerSettings(BaseModel):
+    """What a worker serves and how it ends."""
+
+    model_config = _FROZEN
+
+    backends: frozenset[str] = Field(frozenset({"local", "remote"}), description="Backends served (a JSON list).")
+    labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).")
+    every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
+    scope: str = Field("", description="Scope of the queues served; set by the laptop server, empty elsewhere.")
+    concurrency: int = Field(2, ge=1, description="Pool processes: how many in-process flows run at once.")
+    drain: float = Field(30.0, ge=0, description="Seconds that running flows get after SIGTERM.")
+
+
+class TimingSettings(BaseModel):
+    """Leases, ticks and graces. Tests divide them; production rarely changes them."""
+
+    model_config = _FROZEN
+
+    renew: float = Field(10.0, gt=0, description="Seconds between two renewals of a worker's lease.")
+    lease: float = Field(30.0, gt=0, description="Seconds a lease must be seen unchanged before it has ended.")
+    queue_tick: float = Field(0.5, gt=0, description="Seconds between two looks for new queues.")
+    bell_tick: float = Field(2.0, gt=0, description="Seconds between two looks for lost doorbells and due times.")
+    lease_tick: float = Field(5.0, gt=0, description="Seconds between two looks for ended leases.")
+    orphan_tick: float = Field(30.0, gt=0, description="Seconds between two sweeps for orphans, retention and queues.")
+    bell_lost: float = Field(5.0, gt=0, description="Seconds of evidence after which a doorbell counts as lost.")
+    bell_most: float = Field(300.0, gt=0, description="Longest pause, in seconds, between two rings of one run.")
+    queue_unused: float = Field(86400.0, gt=0, description="Seconds after which an unused queue is forgotten.")
+    stop_grace: float = Field(10.0, ge=0, description="Seconds a flow gets to end after a timeout or a cancel.")
+    on_exit_timeout: float = Field(60.0, gt=0, description="Seconds that on_exit may take.")
+    poll: float = Field(2.0, gt=0, description="Seconds between two polls of infrastructure that can't be watched.")
+
+
+class LimitSettings(BaseModel):
+    """Sizes. All in bytes unless they say otherwise."""
+
+    model_config = _FROZEN
+
+    inline: int = Field(65536, ge=0, description="Parameters and results above this travel as a blob of their own.")
+    parameters: int = Field(512 * 2**20, gt=0, description="Most bytes of a run's parameters.")
+    flow: int = Field(64 * 2**20, gt=0, description="Most bytes of a flow that travels by value.")
+    result: int = Field(512 * 2**20, gt=0, description="Most bytes of a result; a larger one fails the run.")
+    log: int = Field(
+        10 * 2**20, gt=0, description="Most bytes of log lines per attempt; then a gap and the last lines."
+    )
+    line: int = Field(16384, ge=64, description="Most bytes of one log line; the rest of it is cut.")
+
+
+class DefaultSettings(BaseModel):
+    """What run options and environments mean when nobody says."""
+
+    model_config = _FROZEN
+
+    executor: str = Field("dispatcher.executors.LocalExecutor", description="Executor class of RemoteEnvironment.")
+    executor_kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments (JSON).")
+    timeout: float | None = Field(None, gt=0, description="Seconds a flow may run.")
+    start_within: float | None = Field(None, gt=0, description="Seconds from queued to started.")
+    result_ttl: float = Field(7 * 86400.0, gt=0, description="Seconds a finished run is kept.")
+    retries: int = Field(0, ge=0, description="Further attempts.")
+
+
+class Settings(BaseSettings):
+    """Everything, from ``DISPATCHER__…`` variables.
+
+    Raises:
+        InvalidSettings: from :meth:`load`; names the variable, its value and what is allowed.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DISPATCHER__", env_nested_delimiter="__", frozen=True, extra="ignore", validate_default=True
+    )
+
+    url: str | None = Field(None, description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.")
+    broker_url: str | None = Field(None, description="Redis or Valkey for doorbells, where that is another one.")
+    embedded: bool = Field(True, description="Without a URL, use the laptop server; false makes that an error.")
+    signing_keys: Annotated[
+        Json[dict[str, SecretStr]] | None, Field(description="JSON: key id → secret; the first signs.")
+    ] = None
+    signing_keys_file: Path | None = Field(None, description="File that holds that JSON.")
+    state_dir: Path | None = Field(
+        None, description="Where the laptop server keeps data; else the user's state directory."
+    )
+    submit_within: float = Field(15.0, gt=0, description="Seconds that a submit may take before it gives up.")
+    worker: WorkerSettings = Field(default_factory=WorkerSettings, description="The worker.")
+    timing: TimingSettings = Field(default_factory=TimingSettings, description="Leases, ticks and graces.")
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes.")
+    defaults: DefaultSettings = Field(default_factory=DefaultSettings, description="Defaults of run options.")
+
+    @classmethod
+    def load(cls, **given: Any) -> Settings:
+        """Read the variables; what is given goes before them, None is not given.
+
+        Raises:
+            InvalidSettings: a variable has a wrong value.
+        """
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidSettings(_explain(error)) from None
+
+    def but(self, **changes: Any) -> Settings:
+        """A copy with some fields changed."""
+        return self.model_copy(update=changes)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = "DISPATCHER__" + "__".join(str(part).upper() for part in problem["loc"])
+        lines.append(f"{name}: {problem['msg']}")
+    return "; ".join(lines) + " (see the settings page, or `dispatcher doctor`)"
