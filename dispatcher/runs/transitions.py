@@ -136,13 +136,16 @@ def finish(
 
 
 def abandon(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Change | None:
-    """The runner is dead: end the attempt, or have a fresh process call an ``on_exit`` that wasn't started."""
+    """The runner is dead: end the attempt, or have a fresh pool process call an ``on_exit`` that wasn't started.
+
+    An attempt with infrastructure of its own has no such process here: its ``exited`` event says ``not called``.
+    """
     if record.terminal or record.state is State.AWAITING_RETRY:
         return None
     _fence(record, epoch)
     if record.exit_call is ExitCall.BEGUN:
         return _end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED)
-    if record.exit_call is ExitCall.WAITING:
+    if record.exit_call is ExitCall.WAITING and record.request is None:
         after = record.but(
             outcome=record.outcome or _as_cancelled(record, outcome),
             settled_at=now,
@@ -176,11 +179,16 @@ def request_cancel(record: Record, now: float) -> Change | None:
 
 
 def lose(record: Record, now: float, *, owner: str) -> Change | None:
-    """``owner`` is dead: what it had claimed and not begun goes back to the queue; what it ran ends as worker_lost."""
+    """``owner`` is dead: what it had claimed and not begun goes back to the queue; what it ran ends as worker_lost.
+
+    Infrastructure that was asked for lives on: the shard that its request names answers for it from now on.
+    """
     if record.owner != owner or record.state not in HELD:
         return None
     if record.state is State.CLAIMED:
         return release(record, now, epoch=record.epoch)
+    if record.request is not None:
+        return adopt(record, now, owner=str(record.request["shard"]))
     return abandon(
         record,
         now,
