@@ -1,0 +1,1 @@
+"""Small programs for this checkout; they are not part of the distribution."""
