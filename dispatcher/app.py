@@ -1,0 +1,143 @@
+"""The Celery application: JSON only, no result backend, bounded sockets. For doorbells, workers and Flower.
+
+Celery carries doorbells, and nothing else: no message lives as long as a run, none is retried, none has an ETA.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from celery import Celery
+
+from dispatcher.errors import InvalidSettings
+from dispatcher.settings import Settings
+from dispatcher.urls import Address, parse
+
+#: How kombu treats its sockets and unacknowledged messages; times are in seconds. Early acknowledgement and one
+#: priority step: a message leaves the list once, and one BRPOP asks for each queue once.
+TRANSPORT: Mapping[str, Any] = {
+    "visibility_timeout": 300,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "priority_steps": [0],
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+
+#: Worker settings that hold for every worker and every client.
+CONFIGURATION: Mapping[str, Any] = {
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "result_accept_content": ["json"],
+    "event_serializer": "json",
+    "task_ignore_result": True,
+    "result_backend": None,
+    "task_acks_late": False,
+    "task_default_queue": "dispatcher",
+    "task_create_missing_queues": False,
+    "task_publish_retry": False,
+    "worker_disable_prefetch": True,
+    "worker_prefetch_multiplier": 1,
+    "broker_connection_timeout": 5,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+    "worker_enable_remote_control": True,
+    "worker_send_task_events": False,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """A server's address as kombu wants it."""
+
+    url: str = field(repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    tls: Mapping[str, Any] | None = None
+
+
+def make_app(settings: Settings, instance: str) -> Celery:
+    """The Celery application of an installation.
+
+    Args:
+        settings: ``broker_url``, else ``url``, names the server.
+        instance: the installation's id, the prefix of all its keys in the broker.
+
+    Raises:
+        InvalidSettings: no URL is set, or it can't be read.
+    """
+    url = settings.broker_url or settings.url
+    if url is None:
+        raise InvalidSettings("no server: set DISPATCHER__URL, or start the laptop server by `dispatcher up`")
+    broker = broker_of(url)
+    app = Celery("dispatcher", set_as_current=False)
+    app.conf.update(
+        **CONFIGURATION,
+        broker_url=broker.url,
+        broker_read_url=broker.url,  # named, so that no CELERY_BROKER_URL of another application gets in
+        broker_write_url=broker.url,
+        broker_use_ssl=None if broker.tls is None else dict(broker.tls),
+        broker_transport_options={**TRANSPORT, **broker.options, "global_keyprefix": f"{instance}:"},
+    )
+    return app
+
+
+def broker_of(url: str) -> Broker:
+    """The same server in kombu's words.
+
+    Raises:
+        InvalidSettings: the URL can't be read.
+    """
+    address = parse(url)
+    tls = _tls(address.options) if address.tls else None
+    if address.scheme == "unix":
+        path = quote(address.path, safe="/")
+        return Broker(url=f"redis+socket://{_userinfo(address)}{path}?virtual_host={address.db}")
+    if address.scheme == "sentinel":
+        urls = [_tcp("sentinel", address, host, port) for host, port in address.hosts]
+        return Broker(url=";".join(urls), options=_sentinel(address, tls), tls=tls)
+    host, port = address.hosts[0]
+    return Broker(url=_tcp(address.scheme, address, host, port), tls=tls)
+
+
+def _tcp(scheme: str, address: Address, host: str, port: int) -> str:
+    place = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{_userinfo(address)}{place}:{port}/{address.db}"
+
+
+def _userinfo(address: Address) -> str:
+    if address.username is None and address.password is None:
+        return ""
+    return f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
+
+
+def _sentinel(address: Address, tls: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Transport options that name the service, and how to speak to the Sentinels themselves."""
+    own: dict[str, Any] = {name: TRANSPORT[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    for name in ("username", "password"):
+        if value := address.options.get(f"sentinel_{name}"):
+            own[name] = value
+    if tls is not None:
+        own |= {"ssl": True, **tls}
+    return {"master_name": address.service, "sentinel_kwargs": own}
+
+
+def _tls(options: Mapping[str, str]) -> dict[str, Any]:
+    """TLS arguments of redis-py; certificates are checked unless the URL says otherwise."""
+    found: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    asked = str(found.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
+    levels = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+    if asked not in levels:
+        raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {asked!r}")
+    found["ssl_cert_reqs"] = levels[asked]
+    checked = str(found.get("ssl_check_hostname", asked != "none")).lower()
+    found["ssl_check_hostname"] = checked not in {"false", "0", "no"}
+    return found

@@ -1,0 +1,46 @@
+"""From a URL to records with their doorbell. For the client, the worker's bootstrap and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dispatcher.errors import InvalidSettings
+from dispatcher.records.base import Records
+from dispatcher.settings import Settings
+from dispatcher.urls import MEMORY, parse
+
+
+def connect(settings: Settings) -> Records:
+    """The records at ``settings.url``, with the doorbell of ``settings.broker_url`` or of the same server.
+
+    ``memory://`` gives new records of this process, each time; nobody rings there.
+
+    Raises:
+        InvalidSettings: no URL is set, or it can't be read.
+        ServerUnavailable: the server can't be reached, or refuses us.
+    """
+    if settings.url is None:
+        raise InvalidSettings("no server: set DISPATCHER__URL, or start the laptop server by `dispatcher up`")
+    if settings.url.startswith(MEMORY):
+        from dispatcher.records.memory import open_memory
+
+        return open_memory()
+    for url in filter(None, (settings.url, settings.broker_url)):
+        parse(url)
+    from dispatcher.doorbell import CeleryBell
+    from dispatcher.records.redis import open_redis
+
+    bells: list[CeleryBell] = []
+
+    def bell(instance: str) -> CeleryBell:
+        bells.append(CeleryBell(settings, instance))
+        return bells[-1]
+
+    records = open_redis(settings.url, bell=bell)
+
+    def close() -> None:
+        records.close()
+        for one in bells:
+            one.close()
+
+    return replace(records, close=close)
