@@ -1,0 +1,162 @@
+"""Seal an object for another process, and open it there: a header line in JSON, then a pickle.
+
+The submitter packs flows, callbacks and parameters; the runner packs results and exceptions. Only who runs the flow, or
+a program that asks for a result, unpacks: verify the signature first (:mod:`dispatcher.keys`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import sys
+import threading
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cloudpickle
+
+from dispatcher.errors import InvalidFlow, InvalidInput, Permanent
+from dispatcher.payload import blame, classes, modules
+from dispatcher.runs.states import Cause
+
+#: ``major.minor`` of this interpreter; pickled code opens in no other.
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+
+_lock = threading.RLock()  # cloudpickle's register of modules belongs to the process
+
+
+def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None) -> bytes:
+    """Seal ``obj``. Code that isn't installed travels by value, as it is now.
+
+    Args:
+        obj: what travels.
+        what: its name in an error, as in ``flow 'etl'``.
+        error: what to raise; by default InvalidFlow for a callable, else InvalidInput.
+
+    Raises:
+        InvalidInput: it can't be pickled; the message names the culprit and where it is used.
+    """
+    try:
+        chunks, packages = _dump(obj)
+    except Exception as problem:
+        kind = error or (InvalidFlow if callable(obj) else InvalidInput)
+        raise kind(blame.explain(obj, what, problem, dumps=_dump)) from problem
+    header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, "packages": packages}
+    return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
+
+
+def unpack(data: bytes) -> Any:
+    """Open what :func:`pack` sealed. This runs the sealed code: verify its signature first.
+
+    Raises:
+        Permanent: another Python minor version, or a package that is missing or differs here (cause ``config_error``).
+    """
+    header, start = _split(data)
+    there = header.get("python", "")
+    if there != PYTHON:
+        raise Permanent(
+            f"sealed under Python {there}, but this process runs Python {PYTHON}: use the same minor version on both",
+            cause=Cause.CONFIG_ERROR,
+            reason="PythonVersion",
+        )
+    try:
+        return classes.load(data, start)
+    except ModuleNotFoundError as error:
+        raise _missing((error.name or "?").partition(".")[0], header, error) from error
+    except (AttributeError, ImportError) as error:
+        raise _missing(_blamed_module(error), header, error) from error
+
+
+def packages(data: bytes) -> dict[str, str]:
+    """Versions, where it was sealed, of the packages that a sealed object names; opens nothing."""
+    return dict(_split(data)[0].get("packages", {}))
+
+
+def _split(data: bytes) -> tuple[Mapping[str, Any], int]:
+    end = data.find(b"\n", 0, 65536)
+    try:
+        header = json.loads(data[: max(end, 0)])
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise Permanent("not a sealed object: its header can't be read", cause=Cause.CONFIG_ERROR, reason="Header")
+    return header, end + 1
+
+
+def _missing(top: str, header: Mapping[str, Any], error: BaseException) -> Permanent:
+    versions = {**header.get("packages", {}), "cloudpickle": header.get("cloudpickle", "")}
+    there = versions.get(top) or "of unknown version"
+    here = modules.version_of(top) or ("of unknown version" if top in sys.modules else "not installed")
+    return Permanent(
+        f"needs package {top!r}: {there} where it was submitted, {here} here ({error})",
+        cause=Cause.CONFIG_ERROR,
+        reason="MissingPackage",
+    )
+
+
+def _blamed_module(error: AttributeError | ImportError) -> str:
+    """The top-level package in which a name was looked up in vain."""
+    name = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    holder = getattr(error, "obj", None)
+    if name is None and isinstance(holder, types.ModuleType):
+        name = holder.__name__
+    if name is None and holder is not None:
+        name = getattr(holder, "__module__", None) or type(holder).__module__
+    if name is None:  # pickle's own words: Can't get attribute 'x' on <module 'pkg' from '...'>
+        name = str(error).partition("<module '")[2].partition("'")[0]
+    return (name or "?").partition(".")[0]
+
+
+def _dump(obj: Any) -> tuple[list[bytes], dict[str, str]]:
+    chunks = _Chunks()
+    with _lock:
+        pickler = _Pickler(chunks)
+        with pickler.registered():
+            pickler.dump(obj)
+    found = (modules.package_of(name) for name in sorted(pickler.named))
+    return chunks.parts, dict(one for one in found if one is not None)
+
+
+class _Chunks:
+    """Collects what a pickler writes; a large bytes object is kept, not copied."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self.parts.append(data if type(data) is bytes else bytes(data))
+        return len(data)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Registers each module it meets for travel by value, if it has to, and notes the modules it names."""
+
+    def __init__(self, file: _Chunks) -> None:
+        super().__init__(file, protocol=5)
+        self.named: set[str] = set()
+        self._added: list[types.ModuleType] = []
+
+    @contextlib.contextmanager
+    def registered(self) -> Iterator[None]:
+        """Leave the process's register as it was."""
+        try:
+            yield
+        finally:
+            for module in self._added:
+                cloudpickle.unregister_pickle_by_value(module)
+
+    def reducer_override(self, obj: Any) -> Any:
+        name = obj.__name__ if isinstance(obj, types.ModuleType) else getattr(obj, "__module__", None)
+        if type(name) is str and name not in self.named:
+            self._note(name)
+        return super().reducer_override(obj)
+
+    def _note(self, name: str) -> None:
+        self.named.add(name)
+        if modules.by_value(name) and name not in cloudpickle.list_registry_pickle_by_value():
+            module = sys.modules[name]
+            if module.__name__ == name:
+                cloudpickle.register_pickle_by_value(module)
+                self._added.append(module)

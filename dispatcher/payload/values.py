@@ -1,0 +1,142 @@
+"""Parameters, results and exceptions on their way: JSON where that gives the same value back, else a sealed pickle.
+
+Called by the client (parameters out, results in) and by the runner (the other way round).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from dispatcher.errors import InvalidInput, SealBroken
+from dispatcher.payload.pickles import pack, unpack
+from dispatcher.runs.record import Value
+
+JSON = "json"
+PICKLE = "pickle"
+_PLAIN = frozenset({int, bool, type(None), str})
+
+
+def to_value(  # noqa: PLR0913 - one keyword per fact of the way
+    obj: Any,
+    *,
+    what: str,
+    limit_inline: int,
+    limit: int,
+    put: Callable[[bytes], str],
+    key: bytes | None,
+    error: type[InvalidInput] = InvalidInput,
+    setting: str = "",
+) -> Value:
+    """Make ``obj`` ready to travel.
+
+    Args:
+        obj: the object.
+        what: its name in an error, as in ``the result of flow 'etl'``.
+        limit_inline: most bytes that travel within the record; more go through ``put``.
+        limit: most bytes at all.
+        put: keeps bytes and gives their name.
+        key: the run's key, which authenticates a pickle; None where a signed spec covers the value.
+        error: what to raise.
+        setting: the variable that sets ``limit``, for the message.
+
+    Raises:
+        InvalidInput: it can't be pickled, or is larger than ``limit``.
+    """
+    text = _as_json(obj)
+    raw, codec = (text, JSON) if text is not None else (pack(obj, what=what, error=error), PICKLE)
+    if len(raw) > limit:
+        remedy = f", or raise {setting}" if setting else ""
+        raise error(
+            f"{what}: {len(raw):,} bytes are more than the limit of {limit:,} bytes; "
+            f"keep the data elsewhere and pass its address{remedy}"
+        )
+    digest = hashlib.sha256(raw).hexdigest()
+    mac = _mac(key, codec, digest) if key is not None and codec == PICKLE else ""
+    if len(raw) > limit_inline:
+        return Value(codec=codec, blob=put(raw), digest=digest, size=len(raw), mac=mac)
+    inline = raw.decode() if codec == JSON else base64.b64encode(raw).decode()
+    return Value(codec=codec, inline=inline, digest=digest, size=len(raw), mac=mac)
+
+
+def from_value(value: Value, *, get: Callable[[str], bytes], key: bytes | None, trusted: bool = False) -> Any:
+    """The object again. A pickle is verified before it is opened.
+
+    Args:
+        value: what travelled.
+        get: gives the bytes of a blob; its KeyError for an unknown one passes through.
+        key: the run's key.
+        trusted: a verified spec holds the digest, so no ``mac`` is asked for.
+
+    Raises:
+        SealBroken: the bytes aren't those that were sealed, or there is no key to tell.
+        Permanent: the pickle can't be opened in this process.
+    """
+    raw = _raw(value, get)
+    digest = hashlib.sha256(raw).hexdigest()
+    if not hmac.compare_digest(digest, value.digest):
+        raise SealBroken(f"a {value.codec} value of {value.size} bytes was changed on its way: its digest differs")
+    if value.codec == JSON:
+        return json.loads(raw)
+    if value.codec != PICKLE:
+        raise SealBroken(f"unknown codec {value.codec!r}: the other side runs another release")
+    if not trusted:
+        if key is None:
+            raise SealBroken("a pickled value can't be verified without a signing key; see `dispatcher keygen`")
+        if not hmac.compare_digest(_mac(key, value.codec, digest), value.mac):
+            raise SealBroken("a pickled value isn't signed with this run's key, so it isn't opened")
+    return unpack(raw)
+
+
+def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
+    if value.inline is None:
+        return get(value.blob or "")
+    try:
+        return value.inline.encode() if value.codec == JSON else base64.b64decode(value.inline, validate=True)
+    except (binascii.Error, ValueError):
+        raise SealBroken("an inline value was changed on its way: it isn't base64") from None
+
+
+def _mac(key: bytes, codec: str, digest: str) -> str:
+    return hmac.digest(key, f"value:{codec}:{digest}".encode(), "sha256").hex()
+
+
+def _as_json(obj: Any) -> bytes | None:
+    """JSON text that gives an equal value of the same types, or None."""
+    if not _is_plain(obj):
+        return None
+    try:
+        return json.dumps(obj, ensure_ascii=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):  # lone surrogates, integers of thousands of digits, very deep lists
+        return None
+
+
+def _is_plain(obj: Any) -> bool:
+    """Whether JSON has the very types of ``obj``, all the way down. Shared parts would come back as copies: no."""
+    seen: set[int] = set()
+    todo = [obj]
+    while todo:
+        one = todo.pop()
+        kind = type(one)
+        if kind in _PLAIN:
+            continue
+        if kind is float:
+            if not math.isfinite(one):
+                return False
+            continue
+        if (kind is not list and kind is not dict) or id(one) in seen:
+            return False
+        seen.add(id(one))
+        if kind is dict:
+            if any(type(name) is not str for name in one):
+                return False
+            todo.extend(one.values())
+        else:
+            todo.extend(one)
+    return True
