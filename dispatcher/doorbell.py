@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that one command to the broker may take here: a submit has 15 s in all.
-SOCKET = {"socket_timeout": 3, "socket_connect_timeout": 3}
+#: One command to the broker may take 3 s here, and connecting is tried twice at most: a submit has 15 s in all.
+SOCKET = {
+    "socket_timeout": 3,
+    "socket_connect_timeout": 3,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0,
+    "interval_max": 0,
+}
 
 #: Celery shows at most so many characters of a task's arguments.
 SHOWN = 1024
