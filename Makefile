@@ -34,7 +34,7 @@ bench: .venv/.dev  ## measure against bare Celery, side by side
 
 docs: .venv/.dev  ## build the site into site/
 	$(BIN)/python -m tools.settings_table --check
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 chaos: .venv/.dev  ## the long fault tests
 	@echo "make chaos: there are no fault tests yet" && exit 1
