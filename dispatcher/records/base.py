@@ -63,8 +63,10 @@ class Runs(ABC):
     """The records of runs."""
 
     @abstractmethod
-    def create(self, records: Sequence[Record]) -> list[Record]:
+    def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
         """Accept runs, all in few round trips, each atomically by :func:`~dispatcher.runs.transitions.create`.
+
+        Gives up after ``timeout`` seconds. What is stored has version 1 and the server's times.
 
         For a record whose ``key`` was used before, the earlier run's record is given back if its ``spec_digest`` is
         the same, and nothing is written. ``spec.blobs`` get a reference each, freed at the terminal state.

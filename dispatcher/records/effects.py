@@ -1,0 +1,87 @@
+"""What a change means beside the record itself: moves in indexes, notices, freed blobs. Pure.
+
+For the implementations in ``memory`` and ``redis`` alone: both apply what is computed here, so they can't differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dispatcher.errors import IdempotencyConflict
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.indexes import EXPIRING, placement
+from dispatcher.runs.record import Change, Record
+from dispatcher.runs.states import HELD, State
+
+#: Seconds that a shared blob is kept without a run that refers to it.
+UNUSED_BLOB = 3600.0
+
+#: Seconds that blobs and lines are kept for a run whose record isn't there.
+STRAY = 86400.0
+
+#: Seconds after the end of retention when the server itself drops what :meth:`Runs.purge` did not.
+SAFETY = 86400.0
+
+#: Seconds that events are kept for durable subscribers.
+EVENTS_KEPT = 8 * 86400.0
+
+#: The topic of new queues.
+QUEUES_TOPIC = "queues"
+
+
+def conflict(record: Record, earlier: str) -> IdempotencyConflict:
+    """The error for a key used with another spec."""
+    return IdempotencyConflict(
+        f"idempotency key {record.key!r} belongs to run {earlier}, which has another flow, environment, options or "
+        "parameters; use another key, or the same spec"
+    )
+
+
+def owner_topic(owner: str) -> str:
+    """The topic of cancels of what ``owner`` holds."""
+    return f"owner:{owner}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """Everything else that is written with a change.
+
+    ``place`` and ``leave`` move the run in its indexes; ``passed`` is the queue it was claimed from, with the time
+    its doorbell was rung; ``freed`` are shared blobs with one reference less; ``until`` is the end of retention, from
+    which on the server may drop the run; ``notices`` go to listeners.
+    """
+
+    place: dict[str, float]
+    leave: tuple[str, ...] = ()
+    passed: tuple[str, float] | None = None
+    freed: tuple[str, ...] = ()
+    until: float | None = None
+    notices: tuple[tuple[str, Event], ...] = ()
+
+
+def effects(change: Change) -> Effects:
+    """What ``change`` means beside the record itself."""
+    before, after = change.before, change.after
+    old, new = placement(before), placement(after)
+    return Effects(
+        place={index: score for index, score in new.items() if old.get(index) != score},
+        leave=tuple(index for index in old if index not in new),
+        passed=_passed(before, after),
+        freed=after.spec.blobs if before is not None and after.terminal and not before.terminal else (),
+        until=new.get(EXPIRING),
+        notices=_notices(change),
+    )
+
+
+def _passed(before: Record | None, after: Record) -> tuple[str, float] | None:
+    if before is None or before.state is not State.QUEUED or after.state not in HELD:
+        return None
+    return before.spec.route.queue, before.rung_at
+
+
+def _notices(change: Change) -> tuple[tuple[str, Event], ...]:
+    heard = [(event.run_id, event) for event in change.events]
+    owner = change.after.owner
+    if owner:
+        heard += [(owner_topic(owner), event) for event in change.events if event.kind is Kind.CANCELLING]
+    return tuple(heard)

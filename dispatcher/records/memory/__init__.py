@@ -1,0 +1,44 @@
+"""Records in this process, for ``memory://`` and for tests: the same steps and the same answers as on a server."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from dispatcher.records.base import Bell, Records
+from dispatcher.records.memory.blobs import MemoryBlobs
+from dispatcher.records.memory.events import MemoryEvents
+from dispatcher.records.memory.inbox import MemoryInbox
+from dispatcher.records.memory.leases import MemoryLeases
+from dispatcher.records.memory.logs import MemoryLogs
+from dispatcher.records.memory.queues import MemoryQueues
+from dispatcher.records.memory.runs import MemoryRuns
+from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.workers import MemoryWorkers
+
+__all__ = ["open_memory"]
+
+
+def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = None) -> Records:
+    """Empty records in this process, usable from many threads.
+
+    Args:
+        clock: gives seconds since the epoch; stands for the server's clock.
+        bell: rings doorbells, always by :meth:`Bell.publish`; none rings nothing.
+    """
+    shared = Shared(clock)
+    blobs, logs, events, queues = MemoryBlobs(shared), MemoryLogs(shared), MemoryEvents(shared), MemoryQueues(shared)
+    runs = MemoryRuns(shared, blobs=blobs, logs=logs, events=events, queues=queues, bell=bell)
+    return Records(
+        instance=secrets.token_hex(4),
+        runs=runs,
+        blobs=blobs,
+        logs=logs,
+        events=events,
+        workers=MemoryWorkers(shared),
+        leases=MemoryLeases(shared),
+        queues=queues,
+        inbox=MemoryInbox(shared),
+        close=events.close,
+    )

@@ -1,0 +1,42 @@
+"""Reports in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dispatcher.records.base import Inbox
+from dispatcher.records.memory.shared import Shared
+
+
+class MemoryInbox(Inbox):
+    """A list of entries per shard; a position is a number in text."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._entries: dict[str, dict[int, dict[str, str]]] = {}
+        self._next = 1
+
+    def report(self, shard: str, entry: Mapping[str, str]) -> None:
+        with self._shared.changed:
+            self._entries.setdefault(shard, {})[self._next] = dict(entry)
+            self._next += 1
+            self._shared.changed.notify_all()
+
+    def read(
+        self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
+    ) -> list[tuple[str, dict[str, str]]]:
+        start = int(after or 0)
+
+        def look() -> list[tuple[str, dict[str, str]]]:
+            entries = self._entries.get(shard, {}).items()
+            return [(str(position), dict(entry)) for position, entry in entries if position > start][:limit]
+
+        return self._shared.wait_for(look, block)
+
+    def drop(self, shard: str, *, until: str) -> None:
+        with self._shared.changed:
+            entries = self._entries.get(shard, {})
+            for position in [position for position in entries if position <= int(until)]:
+                del entries[position]
+            if not entries:
+                self._entries.pop(shard, None)

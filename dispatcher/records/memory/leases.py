@@ -1,0 +1,34 @@
+"""Leases in this process."""
+
+from __future__ import annotations
+
+from dispatcher.records.base import Lease, Leases
+from dispatcher.records.memory.shared import Shared
+
+
+class MemoryLeases(Leases):
+    """A dictionary by name; a lease given back keeps its epoch under no owner."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._leases: dict[str, Lease] = {}
+
+    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
+        with self._shared.changed:
+            stored = self._leases.get(name) or Lease(name=name, owner="", epoch=0)
+            if stored.owner == owner and (seen is None or stored.epoch == seen.epoch + 1):
+                return stored
+            if (stored.owner, stored.epoch) != (("", stored.epoch) if seen is None else (seen.owner, seen.epoch)):
+                return None
+            taken = Lease(name=name, owner=owner, epoch=stored.epoch + 1)
+            self._leases[name] = taken
+            return taken
+
+    def release(self, lease: Lease) -> None:
+        with self._shared.changed:
+            if self._leases.get(lease.name) == lease:
+                self._leases[lease.name] = Lease(name=lease.name, owner="", epoch=lease.epoch)
+
+    def held(self, prefix: str) -> dict[str, Lease]:
+        with self._shared.changed:
+            return {name: one for name, one in self._leases.items() if one.owner and name.startswith(prefix)}

@@ -1,0 +1,48 @@
+"""Queues in this process."""
+
+from __future__ import annotations
+
+from dispatcher.records.base import Queues
+from dispatcher.records.memory.shared import Shared
+from dispatcher.runs.indexes import waiting
+from dispatcher.runs.routing import Route
+
+
+class MemoryQueues(Queues):
+    """Dictionaries by queue name."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._known: dict[str, tuple[Route, float]] = {}
+        self._passed: dict[str, float] = {}
+
+    def known(self) -> dict[str, tuple[Route, float]]:
+        with self._shared.changed:
+            return dict(self._known)
+
+    def passed(self) -> dict[str, float]:
+        with self._shared.changed:
+            return dict(self._passed)
+
+    def retire(self, *, unused_for: float) -> list[str]:
+        with self._shared.changed:
+            oldest = self._shared.clock() - unused_for
+            found = [
+                queue
+                for queue, (_, used) in self._known.items()
+                if used <= oldest and not self._shared.indexes.get(waiting(queue))
+            ]
+            for queue in found:
+                del self._known[queue]
+                self._passed.pop(queue, None)
+            return found
+
+    def use(self, route: Route) -> bool:
+        """Note a use now; whether the queue is new."""
+        new = route.queue not in self._known
+        self._known[route.queue] = (route, self._shared.clock())
+        return new
+
+    def note_passed(self, queue: str, rung_at: float) -> None:
+        """A run whose doorbell was rung at ``rung_at`` was claimed from ``queue``."""
+        self._passed[queue] = max(rung_at, self._passed.get(queue, rung_at))

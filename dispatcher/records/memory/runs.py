@@ -1,0 +1,153 @@
+"""Records of runs in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dispatcher.errors import IdempotencyConflict, UnknownRun
+from dispatcher.records.base import Bell, Query, Runs
+from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects
+from dispatcher.records.memory.blobs import MemoryBlobs
+from dispatcher.records.memory.events import MemoryEvents
+from dispatcher.records.memory.logs import MemoryLogs
+from dispatcher.records.memory.queues import MemoryQueues
+from dispatcher.records.memory.shared import Shared
+from dispatcher.runs import transitions
+from dispatcher.runs.indexes import ALL, EXPIRING, placement
+from dispatcher.runs.record import Change, Record, Ring
+
+
+class MemoryRuns(Runs):
+    """A dictionary of records; every step under the one lock."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        blobs: MemoryBlobs,
+        logs: MemoryLogs,
+        events: MemoryEvents,
+        queues: MemoryQueues,
+        bell: Bell | None,
+    ) -> None:
+        self._shared = shared
+        self._blobs = blobs
+        self._logs = logs
+        self._events = events
+        self._queues = queues
+        self._bell = bell
+        self._records: dict[str, Record] = {}
+        self._keys: dict[str, str] = {}
+
+    def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
+        rings: list[Ring] = []
+        clash: IdempotencyConflict | None = None
+        found = []
+        with self._shared.changed:
+            new = [record for record in records if self._earlier(record) is None]
+            if missing := self._blobs.missing(name for record in new for name in record.spec.blobs):
+                raise LookupError(*missing)
+            for record in records:
+                earlier = self._earlier(record)
+                if earlier is None:
+                    earlier = self._accept(record, rings)
+                elif earlier.spec_digest != record.spec_digest:
+                    clash = clash or conflict(record, earlier.id)
+                found.append(earlier)
+        self._ring(rings)
+        if clash is not None:
+            raise clash
+        return found
+
+    def get(self, run_id: str) -> tuple[Record, float]:
+        with self._shared.changed:
+            if (record := self._records.get(run_id)) is None:
+                raise UnknownRun(f"no run {run_id}, or its retention is over")
+            return record, self._shared.clock()
+
+    def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
+        with self._shared.changed:
+            return [self._records.get(run_id) for run_id in run_ids]
+
+    def commit(self, change: Change) -> tuple[Record | None, float]:
+        if change.before is None:
+            raise ValueError("a run is accepted by create()")
+        with self._shared.changed:
+            now = self._shared.clock()
+            stored = self._records.get(change.after.id)
+            if stored is None or stored.version != change.before.version:
+                return stored, now
+            stored = self._apply(change, stored.version + 1)
+        self._ring([change.ring] if change.ring else [])
+        return stored, now
+
+    def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
+        with self._shared.changed:
+            matching = [record for record in self._records.values() if query.matches(record)]
+        matching.sort(key=lambda record: (record.created_at, record.id), reverse=True)
+        yield from matching[:limit]
+
+    def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
+        with self._shared.changed:
+            held = self._shared.indexes.get(index, {})
+            within = [(name, score) for name, score in held.items() if until is None or score <= until]
+            return sorted(within, key=lambda pair: (pair[1], pair[0]))[:limit]
+
+    def count(self, index: str) -> int:
+        with self._shared.changed:
+            return len(self._shared.indexes.get(index, {}))
+
+    def now(self) -> float:
+        return self._shared.clock()
+
+    def purge(self, *, limit: int = 1000) -> int:
+        with self._shared.changed:
+            due = self.members(EXPIRING, until=self._shared.clock(), limit=limit)
+            for run_id, _ in due:
+                record = self._records.pop(run_id)
+                self._keys.pop(record.key, None)
+                for index in placement(record):
+                    self._shared.leave(index, run_id)
+                for noun in (self._blobs, self._logs, self._events):
+                    noun.purge(run_id)
+            self._events.trim()
+            return len(due)
+
+    def __len__(self) -> int:
+        return self.count(ALL)
+
+    def _earlier(self, record: Record) -> Record | None:
+        if record.id in self._records:
+            return self._records[record.id]
+        return self._records.get(self._keys.get(record.key, "")) if record.key else None
+
+    def _accept(self, record: Record, rings: list[Ring]) -> Record:
+        change = transitions.create(record, self._shared.clock())
+        self._blobs.adopt(record.id, record.spec.blobs)
+        if record.key:
+            self._keys[record.key] = record.id
+        if change.ring is not None:
+            rings.append(change.ring)
+        return self._apply(change, 1)
+
+    def _apply(self, change: Change, version: int) -> Record:
+        after = change.after.but(version=version)
+        meant = effects(change)
+        self._records[after.id] = after
+        for index, score in meant.place.items():
+            self._shared.place(index, after.id, score)
+        for index in meant.leave:
+            self._shared.leave(index, after.id)
+        if meant.passed is not None:
+            self._queues.note_passed(*meant.passed)
+        self._blobs.free(meant.freed)
+        self._events.add(change.events)
+        for topic, event in meant.notices:
+            self._events.tell(topic, event)
+        if change.ring is not None and self._queues.use(change.ring.route):
+            self._events.tell(QUEUES_TOPIC, None)
+        return after
+
+    def _ring(self, rings: list[Ring]) -> None:
+        if self._bell is not None and rings:
+            self._bell.publish(rings)

@@ -1,0 +1,44 @@
+"""Workers in this process's records."""
+
+from __future__ import annotations
+
+from dispatcher.records.base import WorkerInfo, Workers
+from dispatcher.records.memory.shared import Shared
+
+
+class MemoryWorkers(Workers):
+    """Dictionaries by worker id."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._infos: dict[str, WorkerInfo] = {}
+        self._beats: dict[str, int] = {}
+        self._last: dict[str, float] = {}
+
+    def announce(self, info: WorkerInfo) -> None:
+        with self._shared.changed:
+            self._infos[info.id] = info
+            self._beats.setdefault(info.id, 0)
+            self._last[info.id] = self._shared.clock()
+
+    def beat(self, worker_id: str) -> bool:
+        with self._shared.changed:
+            if worker_id not in self._infos:
+                return False
+            self._beats[worker_id] += 1
+            self._last[worker_id] = self._shared.clock()
+            return True
+
+    def beats(self) -> dict[str, int]:
+        with self._shared.changed:
+            return dict(self._beats)
+
+    def live(self, *, within: float = 30.0) -> list[WorkerInfo]:
+        with self._shared.changed:
+            oldest = self._shared.clock() - within
+            return [info for name, info in self._infos.items() if self._last[name] >= oldest]
+
+    def remove(self, worker_id: str) -> None:
+        with self._shared.changed:
+            for kept in (self._infos, self._beats, self._last):
+                kept.pop(worker_id, None)
