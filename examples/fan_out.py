@@ -1,0 +1,17 @@
+"""One run per file: ``client.map`` submits them in few round trips, ``client.as_completed`` gives each as it ends.
+
+dispatcher run examples/fan_out.py:longest_line -p path=README.md
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dispatcher import flow
+
+
+@flow(tags=["demo"])
+def longest_line(path: str) -> tuple[int, str]:
+    """The length of a file's longest line, and the line."""
+    line = max(Path(path).read_text(encoding="utf-8").splitlines(), key=len, default="")
+    return len(line), line
