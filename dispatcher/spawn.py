@@ -1,7 +1,8 @@
 """Starts our own programs as processes of their own: the laptop server's keeper, and a worker (``python -m workers``).
 
 They are detached: own session, no terminal, adopted by init, so that they outlive the program and leave it no zombie.
-The current directory is never on their import path. Who may call it: :mod:`dispatcher.embedded`.
+The current directory is never on their import path. This is where the package ``workers``, above ours, is reached, by
+name. Who may call it: :mod:`dispatcher.embedded` and the command line.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,19 @@ def worker(settings: Settings, *, log: Path, cwd: Path | None = None) -> Process
     return detached("workers", (), log=log, cwd=cwd or here(), environ=environment(settings))
 
 
+def run_worker(settings: Settings) -> int:
+    """Be a worker, in this process, until it is told to stop; its exit status.
+
+    Raises:
+        InvalidSettings: Python finds another package named ``workers`` than ours.
+    """
+    spec, home = find_spec("workers"), _home()
+    origin = spec.origin if spec and spec.origin else ""
+    if not origin or os.path.realpath(Path(origin).parent.parent) != home:
+        raise InvalidSettings(_shadowed("workers", home, origin))
+    return int(import_module("workers.bootstrap").run_worker(settings))
+
+
 def environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables of ``environ`` (default: this process's) with ``settings`` in place of what they say of us.
 
@@ -80,7 +96,7 @@ def detached(
     Raises:
         InvalidSettings: Python would find another package of that name than ours, or can't be started.
     """
-    package, home = module.partition(".")[0], os.path.realpath(Path(__file__).parent.parent)
+    package, home = module.partition(".")[0], _home()
     python = sys.executable
     command = [python, "-P", "-c", _LAUNCH, package, home, python, "-P", "-m", module, *arguments]
     _shorten(log)
@@ -107,6 +123,11 @@ def detached(
     if word == "not":
         raise InvalidSettings(_shadowed(package, home, rest))
     raise InvalidSettings(f"can't start {python} -m {module}; see {log}")
+
+
+def _home() -> str:
+    """The directory that holds our packages."""
+    return os.path.realpath(Path(__file__).parent.parent)
 
 
 def _shadowed(package: str, home: str, origin: str) -> str:

@@ -1,4 +1,4 @@
-"""The process that outlives programs and stops the laptop server when its last program has left and nothing is open.
+"""The process that outlives programs and stops the laptop server when its last program left and no run is on its way.
 
 Started with the server, by :mod:`dispatcher.embedded.laptop`; it runs :func:`keep` until the server is stopped. It also
 starts the server again if that died while somebody needs it.
@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dispatcher import spawn
 from dispatcher.embedded import crew, programs, server
@@ -17,6 +19,8 @@ from dispatcher.embedded.locks import held, locked, take
 from dispatcher.embedded.places import Places, read, write
 from dispatcher.errors import DispatcherError, ServerUnavailable
 from dispatcher.process import Process
+from dispatcher.records.base import Records
+from dispatcher.runs.indexes import OPEN
 
 #: Seconds between two looks for programs, and between two for open runs once none is left.
 TICK = 0.5
@@ -64,20 +68,39 @@ def stop(places: Places) -> None:
 
 def open_runs(places: Places) -> int | None:
     """How many runs are open; None if the server doesn't tell."""
+    try:
+        with _records(places) as records:
+            return records.runs.count(OPEN)
+    except ServerUnavailable:
+        return None
+
+
+def busy(places: Places) -> bool:
+    """Whether runs are open that a worker may bring on. Open runs without any worker wait as well in a stopped server.
+
+    A server that doesn't tell is busy.
+    """
+    try:
+        with _records(places) as records:
+            if not records.runs.count(OPEN):
+                return False
+            return bool(crew.living(places) or records.workers.live(within=60.0))
+    except ServerUnavailable:
+        return True
+
+
+@contextmanager
+def _records(places: Places) -> Iterator[Records]:
     from dispatcher.records.redis import open_redis
-    from dispatcher.runs import indexes
 
     path = server.found(places)
     if path is None:
-        return None
+        raise ServerUnavailable("the laptop server doesn't run")
+    records = open_redis(server.url(path))
     try:
-        records = open_redis(server.url(path))
-        try:
-            return records.runs.count(indexes.OPEN)
-        finally:
-            records.close()
-    except ServerUnavailable:
-        return None
+        yield records
+    finally:
+        records.close()
 
 
 def keep(places: Places, descriptor: int) -> None:
@@ -97,7 +120,7 @@ def keep(places: Places, descriptor: int) -> None:
         elif idle_since is None:
             idle_since = time.monotonic()
         elif time.monotonic() - idle_since >= LINGER:
-            if open_runs(places) == 0 and _stop(places, descriptor):
+            if not busy(places) and _stop(places, descriptor):
                 return
             idle_since = time.monotonic() - LINGER + OPEN_TICK
 
@@ -106,7 +129,7 @@ def _stop(places: Places, descriptor: int) -> bool:
     """Stop everything, unless a program came meanwhile; whether it was stopped."""
     try:
         with locked(places.lock, within=0.1):
-            if programs.living(places) or places.up.exists() or open_runs(places) != 0:
+            if programs.living(places) or places.up.exists() or busy(places):
                 return False
             crew.stop(places, within=WORKERS_WITHIN)
             server.stop(places)

@@ -127,13 +127,15 @@ class Places:
         refused = []
         for directory in _runtime_directories():
             if len(os.fsencode(directory / name)) > LONGEST_SOCKET:
-                refused.append(f"{directory}: its name is too long for a socket")
-            elif problem := _made_private(directory):
-                refused.append(f"{directory}: {problem}")
-            else:
+                continue
+            problem = _made_private(directory)
+            if not problem:
                 return directory / name
+            refused.append(f"{directory} {problem}")
+            if directory.parent != _session():
+                break  # somebody took our name: don't look for the next place where somebody might
         raise InvalidSettings(
-            f"no place for the laptop server's socket ({'; '.join(refused)}); "
+            f"no place for the laptop server's socket: {'; '.join(refused)}; "
             "set XDG_RUNTIME_DIR to a directory with a short name that is yours alone (mode 0700)"
         )
 
@@ -142,15 +144,17 @@ _REMEDY = "set DISPATCHER__STATE_DIR or XDG_STATE_HOME to a directory of yours, 
 
 
 def _runtime_directories() -> list[Path]:
+    """Candidates for the socket's directory, best first; the last is there where the others' names are too long."""
     ours = f"dispatcher-{os.geteuid()}"
-    found = []
-    session = os.environ.get("XDG_RUNTIME_DIR", "")
-    if session.startswith("/") and os.access(session, os.W_OK | os.X_OK):
-        found.append(Path(session, "dispatcher"))
-    for base in (tempfile.gettempdir(), "/tmp"):
-        if Path(base, ours) not in found:
-            found.append(Path(base, ours))
-    return found
+    common = [Path(tempfile.gettempdir(), ours), Path("/tmp", ours)]
+    session = _session()
+    return common if session is None else [session / "dispatcher", *common]
+
+
+def _session() -> Path | None:
+    """The directory of the user's session, if there is one to write to."""
+    directory = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(directory) if directory.startswith("/") and os.access(directory, os.W_OK | os.X_OK) else None
 
 
 def _made_private(directory: Path) -> str:
@@ -159,7 +163,7 @@ def _made_private(directory: Path) -> str:
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
     except OSError as error:
-        return str(error.strerror)
+        return f"can't be made: {error.strerror}"
     if not stat.S_ISDIR(found.st_mode):
         return "is not a directory"
     if found.st_uid != os.geteuid():

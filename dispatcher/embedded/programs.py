@@ -17,13 +17,14 @@ from pathlib import Path
 from dispatcher.embedded.locks import held, take
 from dispatcher.embedded.places import Places, read
 from dispatcher.errors import ServerUnavailable
+from dispatcher.process import Process
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program that has joined, for people: its number and the start of its command."""
+    """A program that has joined, for people: its process and the start of its command."""
 
-    pid: int
+    process: Process
     command: str
 
 
@@ -36,7 +37,7 @@ class Membership:
         descriptor = take(hidden)
         if descriptor is None:
             raise ServerUnavailable(f"can't lock {hidden}")
-        os.write(descriptor, json.dumps({"pid": os.getpid(), "command": _command()}).encode())
+        os.write(descriptor, json.dumps({**_myself().to_json(), "command": _command()}).encode())
         self._path = places.programs / name
         hidden.rename(self._path)
         self._descriptor: int | None = descriptor
@@ -76,8 +77,9 @@ def living(places: Places) -> list[Program]:
             path.unlink(missing_ok=True)
             continue
         data = read(path)
-        found.append(Program(pid=int(data.get("pid", 0)), command=str(data.get("command", ""))))
-    return sorted(found, key=lambda one: one.pid)
+        if (process := Process.from_json(data)) is not None:
+            found.append(Program(process=process, command=str(data.get("command", ""))))
+    return sorted(found, key=lambda one: one.process.pid)
 
 
 def _files(directory: Path) -> Iterator[Path]:
@@ -85,6 +87,10 @@ def _files(directory: Path) -> Iterator[Path]:
         yield from [path for path in directory.iterdir() if not path.name.startswith(".")]
     except FileNotFoundError:
         return
+
+
+def _myself() -> Process:
+    return Process.of(os.getpid()) or Process(os.getpid(), "unknown")
 
 
 def _command() -> str:
