@@ -1,0 +1,26 @@
+"""``completion``: the shell's own completion of this command."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from dispatcher.cli.common import common
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@common
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete this command.
+
+    \b
+    bash:  eval "$(dispatcher completion bash)"            in ~/.bashrc
+    zsh:   eval "$(dispatcher completion zsh)"             in ~/.zshrc
+    fish:  dispatcher completion fish | source             in ~/.config/fish/config.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None  # the choices are click's own
+    root = ctx.find_root()
+    click.echo(found(root.command, {}, "dispatcher", "_DISPATCHER_COMPLETE").source())

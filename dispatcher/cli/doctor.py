@@ -1,0 +1,35 @@
+"""``doctor``: what could keep runs from running here, each with its remedy."""
+
+from __future__ import annotations
+
+import click
+
+from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json
+
+
+@click.command()
+@option_json
+@common
+@pass_globals
+def doctor(known: Globals, as_json: bool) -> int:
+    """Check this installation, its settings and its server; say what to do about each problem.
+
+    Exits 1 if something is wrong. Warnings don't count as such.
+    """
+    from dataclasses import asdict
+
+    from dispatcher.doctor import Level, examine
+
+    marks = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
+    findings = []
+    for finding in examine(known.url):
+        findings.append(finding)
+        if as_json:
+            continue
+        word, color = marks[finding.level]
+        click.echo(f"{click.style(f'{word:<8}', fg=color)} {finding.subject:<12} {finding.text}")
+        if finding.remedy:
+            click.echo(f"{'':<21} → {finding.remedy}")
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    return 1 if any(finding.level is Level.PROBLEM for finding in findings) else 0

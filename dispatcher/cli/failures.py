@@ -1,0 +1,49 @@
+"""An exception as one line with a remedy, and as an exit code. Used by the root and by ``run``."""
+
+from __future__ import annotations
+
+import click
+
+from dispatcher.errors import DispatcherError, InvalidInput, MissingExtra, SealBroken, ServerUnavailable, UnknownRun
+
+#: Bad input, as click has it.
+USAGE = 2
+#: The server can't be reached, or the command itself went wrong: nothing is said about any run.
+NO_ANSWER = 6
+
+_OURS = (InvalidInput, UnknownRun, MissingExtra, SealBroken)
+
+
+class Failure(click.ClickException):
+    """What a command raised, ready to print."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # an attribute in click, annotated as the class's
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that ``error`` means."""
+        return cls(_one_line(error), USAGE if isinstance(error, _OURS) else NO_ANSWER)
+
+
+def describe(problem: click.ClickException) -> str:
+    """The line to print; a usage error says where the usage stands."""
+    text = " ".join(problem.format_message().split()).rstrip(".")
+    context = getattr(problem, "ctx", None)
+    if isinstance(problem, click.UsageError) and context is not None and not text.endswith(")"):
+        text = f"{text[:1].lower()}{text[1:]} (see `{context.command_path} --help`)"
+    return f"{click.style('error:', fg='red')} {text}"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if not isinstance(error, DispatcherError):
+        return f"{type(error).__name__}: {text} (--debug shows where)"
+    if text.endswith(")"):
+        return text
+    if isinstance(error, ServerUnavailable):
+        return f"{text} (`dispatcher doctor` looks closer)"
+    if isinstance(error, UnknownRun):
+        return f"{text} (`dispatcher list` shows the runs kept)"
+    return text

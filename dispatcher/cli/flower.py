@@ -1,0 +1,124 @@
+"""``flower``: the real Flower, bound to loopback and behind a password."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import click
+
+from dispatcher.cli.common import Globals, common, pass_globals
+from dispatcher.errors import InvalidInput, MissingExtra
+from dispatcher.settings import Settings
+
+_USER = "dispatcher"
+#: What the list of tasks shows: the kwargs name run, flow, backend and labels.
+_COLUMNS = "name,uuid,state,kwargs,received,started,runtime,worker"
+
+
+@click.command()
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True, help="0: a free one.")
+@click.option(
+    "--auth",
+    metavar="USER:PASSWORD",
+    envvar="FLOWER_BASIC_AUTH",
+    show_envvar=True,
+    help="In place of a generated password.",
+)
+@click.option("--no-auth", is_flag=True, help="Let everybody in who reaches the address.")
+@click.option("--control", is_flag=True, help="Let its users act on workers; else it only shows.")
+@click.option("--broker-url", metavar="URL", help="Redis or Valkey for doorbells, where that is another one.")
+@common
+@pass_globals
+def flower(
+    known: Globals, address: str, port: int, auth: str | None, no_auth: bool, control: bool, broker_url: str | None
+) -> None:
+    """Start Flower: workers, queues, and each execute task with its run, flow, backend and labels.
+
+    The password is generated and printed once, unless --auth gives one or --no-auth drops it. Other options of Flower
+    are FLOWER_… variables.
+    """
+    credentials = _credentials(auth, no_auth=no_auth)
+    if find_spec("flower") is None:
+        raise MissingExtra("Flower isn't installed: pip install 'flow-dispatcher[laptop]'")
+    with _settings(known, broker_url) as settings:
+        instance = _instance(settings)
+        port = _free(address, port)
+        click.echo(f"Flower  http://{f'[{address}]' if ':' in address else address}:{port}")
+        _announce(address, credentials, given=auth is not None)
+        _serve(settings, instance, address=address, port=port, credentials=credentials, control=control)
+
+
+def _credentials(auth: str | None, *, no_auth: bool) -> str:
+    """``user:password``, or nothing."""
+    if no_auth:
+        return ""
+    if auth is None:
+        return f"{_USER}:{secrets.token_urlsafe(18)}"
+    user, colon, password = auth.partition(":")
+    if not user or not colon or not password or "," in auth:
+        raise InvalidInput("--auth: write USER:PASSWORD, without commas")
+    return auth
+
+
+def _announce(address: str, credentials: str, *, given: bool) -> None:
+    if credentials:
+        user, _, password = credentials.partition(":")
+        click.echo(f"user    {user}\npassword  {'as given' if given else password}")
+    elif address not in {"127.0.0.1", "::1", "localhost"}:
+        click.echo(f"warning: everybody who reaches {address} may look, without a password", err=True)
+
+
+@contextmanager
+def _settings(known: Globals, broker_url: str | None) -> Iterator[Settings]:
+    """The settings with a URL; at the laptop server as one of its programs, so that it stays."""
+    settings = known.settings(broker_url=broker_url)
+    if settings.url is not None or not settings.embedded:
+        yield settings
+        return
+    from dispatcher import embedded
+
+    with embedded.join(settings) as joined:
+        yield joined.settings
+
+
+def _instance(settings: Settings) -> str:
+    from dispatcher.connect import connect
+
+    records = connect(settings)
+    try:
+        return records.instance
+    finally:
+        records.close()
+
+
+def _free(address: str, port: int) -> int:
+    """``port`` if nobody has it; Flower itself would say so only in a traceback."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+            found: int = probe.getsockname()[1]
+            return found
+    except OSError as error:
+        raise InvalidInput(f"--address {address} --port {port}: {error.strerror} (choose another port)") from None
+
+
+def _serve(settings: Settings, instance: str, *, address: str, port: int, credentials: str, control: bool) -> None:
+    """Be Flower until a signal. Its options go by a list of this process's own, which no other user can read."""
+    from dispatcher.app import make_app
+
+    os.environ.pop("FLOWER_BASIC_AUTH", None)
+    columns = os.environ.get("FLOWER_TASKS_COLUMNS", _COLUMNS)
+    arguments = [f"--address={address}", f"--port={port}", f"--tasks_columns={columns}", "--logging=warning"]
+    if not control:
+        arguments.append("--read_only")
+    if credentials:
+        arguments.append(f"--basic_auth={credentials}")
+    make_app(settings, instance).start(["flower", *arguments])

@@ -1,0 +1,93 @@
+"""The root of the commands: global options, and every error as one line with a remedy. Used by ``main`` and tests."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from dispatcher.cli import completion, doctor, flower, following, keys, running, runs, server, worker
+from dispatcher.cli.common import Globals, option_debug, option_url
+from dispatcher.cli.failures import Failure, describe
+
+#: 128 + SIGINT, as shells report it.
+INTERRUPTED = 130
+
+
+class Root(click.Group):
+    """A group whose commands return their exit code, and whose errors are one line."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As click's, with our errors and exit codes."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+        except click.ClickException as problem:
+            click.echo(describe(problem), err=True)
+            sys.exit(problem.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a person needs them."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn what it raises into one line, with the traceback under ``--debug``."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has left
+        except Exception as error:
+            known: Globals = ctx.obj
+            if known.debug:
+                traceback.print_exc()
+            raise Failure.of(error) from error
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@option_url
+@option_debug
+@click.version_option(package_name="flow-dispatcher", prog_name="dispatcher")
+@click.pass_context
+def root(ctx: click.Context, /, **_: Any) -> None:
+    """Dispatch flows to execution environments, and hear how they ended.
+
+    Without a URL (--url, or DISPATCHER__URL) commands use the laptop server of this user.
+    """
+    ctx.ensure_object(Globals)
+
+
+for _command in (
+    running.run,
+    running.submit,
+    runs.list_runs,
+    runs.show,
+    following.logs,
+    following.events,
+    runs.cancel,
+    runs.explain,
+    server.status,
+    server.up,
+    server.down,
+    worker.worker,
+    flower.flower,
+    keys.keygen,
+    doctor.doctor,
+    completion.completion,
+):
+    root.add_command(_command)

@@ -1,0 +1,123 @@
+"""``run`` and ``submit``: start a flow, and follow it or not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json
+from dispatcher.cli.options import options, run_options
+from dispatcher.runs.states import State
+
+if TYPE_CHECKING:
+    from dispatcher.cli.views import View
+    from dispatcher.cli.watching import Signals
+    from dispatcher.client import Dispatcher
+    from dispatcher.run import Run
+    from dispatcher.runs.record import Record
+
+TARGET = click.argument("target", metavar="TARGET")
+
+
+@click.command()
+@TARGET
+@run_options
+@click.option("-q", "--quiet", is_flag=True, help="Show the result alone.")
+@option_json
+@common
+@pass_globals
+def run(known: Globals, /, target: str, quiet: bool, as_json: bool, **given: Any) -> int:
+    """Run a flow, follow it to its end, and print its result.
+
+    TARGET is module:flow (from the current directory) or file.py:flow. The exit code tells how it ended: 0 succeeded,
+    1 failed, 3 crashed, 4 timed out, 5 cancelled; 2 is bad input, 6 a server that can't be reached. Ctrl-C, or SIGTERM,
+    cancels the run and waits for its end; a second one leaves the run alone.
+    """
+    from dispatcher.cli.watching import caught
+
+    with caught() as signals:
+        submit_it = _prepare(target, given)
+        with known.client() as client:
+            return _follow(client, submit_it(client), _view(quiet, as_json), signals, as_json=as_json)
+
+
+@click.command()
+@TARGET
+@run_options
+@option_json
+@common
+@pass_globals
+def submit(known: Globals, /, target: str, as_json: bool, **given: Any) -> int:
+    """Submit a flow, print the run's id, and leave.
+
+    TARGET and options are those of `run`.
+    """
+    from dispatcher.cli.reading import record_of
+    from dispatcher.cli.words import run_json
+
+    submit_it = _prepare(target, given)
+    with known.client() as client:
+        made = submit_it(client)
+        if as_json:
+            print_json(run_json(record_of(client, made)))
+        else:
+            click.echo(made.id)
+    return 0
+
+
+def _prepare(target: str, given: dict[str, Any]) -> Callable[[Dispatcher], Run[Any]]:
+    """Read everything that may be wrong before anything is connected."""
+    from dispatcher.cli.target import load, parameters
+    from dispatcher.flow import Flow
+
+    flow = load(target, Flow, what="TARGET")
+    values = flow.bind(parameters(flow.fn, given["pairs"]))
+    keywords = options(given)
+    return lambda client: client.submit(flow, values, **keywords)
+
+
+def _view(quiet: bool, as_json: bool) -> View:
+    from dispatcher.cli.views import LiveView, PlainView, QuietView
+
+    if quiet:
+        return QuietView()
+    if sys.stdout.isatty() and not as_json:
+        return LiveView()
+    return PlainView(logs_aside=as_json)
+
+
+def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *, as_json: bool) -> int:
+    from dispatcher.cli.reading import explained, record_of, result_of
+    from dispatcher.cli.watching import Watch
+    from dispatcher.cli.words import EXIT_CODES, run_json
+
+    view.begin(f"run {made.id}")
+    try:
+        ended = Watch(made, view, signals, lambda: explained(client, made)).to_end()
+    finally:
+        view.close()
+    if not ended:
+        click.echo(f"left run {made.id}; `dispatcher show {made.id}` finds it", err=True)
+        return signals.exit_code
+    record = record_of(client, made)
+    result = result_of(client, record)
+    if as_json:
+        print_json({**run_json(record), "result": result.value})
+    elif record.state is State.SUCCEEDED:
+        result.echo()
+    else:
+        _print_end(record)
+    return EXIT_CODES[record.state]
+
+
+def _print_end(record: Record) -> None:
+    from dispatcher.cli.words import COLORS, clean, why
+
+    if record.outcome is not None and record.outcome.traceback:
+        click.echo(clean(record.outcome.traceback.rstrip()), err=True)
+    said = why(record)
+    state = click.style(str(record.state), fg=COLORS[record.state])
+    click.echo(f"{state}{f'  {clean(said)}' if said else ''}", err=True)

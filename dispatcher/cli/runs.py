@@ -1,0 +1,174 @@
+"""``list``, ``show``, ``cancel`` and ``explain``: what there is of runs, and why one isn't running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json, print_table
+from dispatcher.cli.options import DURATION
+from dispatcher.runs.states import State
+
+if TYPE_CHECKING:
+    from dispatcher.records.base import Line
+    from dispatcher.runs.events import Event
+    from dispatcher.runs.record import Record
+
+RUN = click.argument("run_id", metavar="RUN")
+
+
+class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in its newest releases alone
+    """A point in time: a duration ago (2h), or an ISO date or time of this machine's zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds since the epoch."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except ValueError:
+            pass
+        try:
+            return time.time() - DURATION.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is no time; write how long ago (30m, 2h, 7d) or a date (2025-03-01)", param, ctx)
+
+
+@click.command("list")
+@click.option("--state", type=click.Choice([str(s) for s in State], case_sensitive=False), help="Runs in this state.")
+@click.option("--label", help="Runs whose environment has this label.")
+@click.option("--flow", help="Runs of this flow.")
+@click.option("--tag", help="Runs with this tag.")
+@click.option("--since", type=Since(), help="Runs submitted since: 30m, 2h, 7d, or 2025-03-01.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@option_json
+@common
+@pass_globals
+def list_runs(known: Globals, /, state: str | None, as_json: bool, **filters: Any) -> None:
+    """List runs, newest first."""
+    from dispatcher.cli.reading import find_many
+    from dispatcher.cli.words import run_json
+
+    with known.client() as client:
+        records = find_many(client, state=None if state is None else State(state.upper()), **filters)
+    if as_json:
+        print_json([run_json(record) for record in records])
+    elif records:
+        print_table(*_table(records))
+    else:
+        click.echo("no runs", err=True)
+
+
+@click.command()
+@RUN
+@option_json
+@common
+@pass_globals
+def show(known: Globals, run_id: str, as_json: bool) -> None:
+    """Show one run: its state, its timeline, and how it ended.
+
+    RUN is a run's id, or the end of one that no other has.
+    """
+    from dispatcher.cli.reading import find, last_lines, record_of, result_of
+    from dispatcher.cli.words import event_json, line_json, run_json
+
+    with known.client() as client:
+        run = find(client, run_id)
+        record = record_of(client, run)
+        events = list(run.events())
+        result = result_of(client, record)
+        tail = last_lines(run) if record.state not in {State.SUCCEEDED, State.QUEUED} else []
+    if as_json:
+        told = {"events": [event_json(one) for one in events], "log_tail": [line_json(line) for line in tail]}
+        print_json({**run_json(record), "result": result.value, **told})
+        return
+    _show(record, events, tail)
+    if record.state is State.SUCCEEDED:
+        click.echo()
+        result.echo()
+
+
+@click.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@common
+@pass_globals
+def cancel(known: Globals, run_ids: Sequence[str]) -> int:
+    """Cancel runs; a run that has ended is left as it is."""
+    from dispatcher.cli.reading import find, record_of
+
+    with known.client() as client:
+        runs = [find(client, text) for text in run_ids]  # all must be known before one is cancelled
+        for run in runs:
+            before = record_of(client, run)
+            if before.terminal:
+                click.echo(f"{run.id}  {before.state} already")
+                continue
+            run.cancel()
+            click.echo(f"{run.id}  {record_of(client, run).state}")
+    return 0
+
+
+@click.command()
+@RUN
+@option_json
+@common
+@pass_globals
+def explain(known: Globals, run_id: str, as_json: bool) -> None:
+    """Say why a run is not running, or how it stands."""
+    from dispatcher.cli.reading import explained, find, record_of
+
+    with known.client() as client:
+        run = find(client, run_id)
+        lines = explained(client, run)
+        state = record_of(client, run).state
+    if as_json:
+        print_json({"id": run.id, "state": state, "explanation": lines})
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
+    from rich.text import Text
+
+    from dispatcher.cli.words import STYLES, length, moment, why
+
+    now = time.time()
+    rows = [
+        [
+            record.id,
+            Text(record.state, style=STYLES[record.state]),
+            record.spec.options.name or record.spec.flow,
+            ",".join(record.spec.labels) or "-",
+            moment(record.created_at),
+            length(record, now),
+            Text(why(record)),
+        ]
+        for record in records
+    ]
+    return ["RUN", "STATE", "FLOW", "LABELS", "SUBMITTED", "RAN", "WHY"], rows
+
+
+def _show(record: Record, events: Sequence[Event], tail: Sequence[Line]) -> None:
+    from dispatcher.cli.words import COLORS, clean, facts, log_line, phases
+
+    width = max(len(name) for name, _ in facts(record))
+    for name, text in facts(record):
+        shown = click.style(text, fg=COLORS[record.state]) if name == "state" else clean(text)
+        click.echo(f"{name:<{width}}  {shown}")
+    click.echo()
+    for when, passed, what, note in phases(events):
+        click.echo(f"{when}  {passed:>9}  {what}{f'  ({clean(note)})' if note else ''}")
+    outcome = record.outcome
+    if outcome is not None and outcome.traceback:
+        click.echo(f"\n{clean(outcome.traceback.rstrip())}")
+    elif tail:
+        click.echo("\nlast lines (all: `dispatcher logs`):")
+        for line in tail:
+            click.echo(f"  {log_line(line)}")

@@ -1,0 +1,205 @@
+"""``up``, ``down`` and ``status``: the laptop server, and what lives around any server."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json, print_table
+
+if TYPE_CHECKING:
+    from dispatcher.embedded import Status
+    from dispatcher.records.base import Records, WorkerInfo
+    from dispatcher.settings import Settings
+
+
+@click.command()
+@option_json
+@common
+@pass_globals
+def up(known: Globals, as_json: bool) -> None:
+    """Start the laptop server, and let it stay until `down`."""
+    from dispatcher import embedded
+
+    stood = embedded.up(_laptop(known))
+    if as_json:
+        print_json(_laptop_json(stood))
+        return
+    click.echo(f"the laptop server is up: {stood.url}")
+    click.echo(f"data: {stood.state_dir}")
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Also while runs are open; running flows are ended.")
+@common
+@pass_globals
+def down(known: Globals, force: bool) -> None:
+    """Stop the laptop server and its workers; its data stay."""
+    from dispatcher import embedded
+
+    stopped = embedded.down(_laptop(known), force=force)
+    click.echo("the laptop server is down" if stopped else "the laptop server was not running")
+
+
+@click.command()
+@option_json
+@common
+@pass_globals
+def status(known: Globals, as_json: bool) -> None:
+    """Show the server, the queues with what waits in them, and the workers. Starts nothing."""
+    from dispatcher import embedded
+    from dispatcher.connect import connect
+
+    settings = known.settings()
+    laptop = embedded.status(settings) if settings.url is None else None
+    url = laptop.url if laptop is not None else settings.url
+    if url is None or (laptop is not None and not laptop.running):
+        assert laptop is not None
+        _not_running(laptop, as_json=as_json)
+        return
+    records = connect(settings.but(url=url))
+    try:
+        found = picture(records)
+    finally:
+        records.close()
+    told = _json(settings, url, found, laptop)
+    if as_json:
+        print_json(told)
+    else:
+        _print(told, found, laptop)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A queue and who serves it. ``used_at`` is in seconds since the epoch by the server's clock."""
+
+    name: str
+    waiting: int
+    workers: int
+    used_at: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What lives around a server, at its time ``now``."""
+
+    instance: str
+    now: float
+    open_runs: int
+    queues: tuple[Queue, ...]
+    workers: tuple[WorkerInfo, ...]
+
+
+def picture(records: Records) -> Picture:
+    """Look at queues and workers."""
+    from dispatcher.runs import indexes
+
+    workers = tuple(sorted(records.workers.live(), key=lambda one: one.started_at))
+    queues = [
+        Queue(
+            name=name,
+            waiting=records.runs.count(indexes.waiting(name)),
+            workers=sum(one.offer.serves(route) for one in workers),
+            used_at=used_at,
+        )
+        for name, (route, used_at) in sorted(records.queues.known().items())
+    ]
+    return Picture(records.instance, records.runs.now(), records.runs.count(indexes.OPEN), tuple(queues), workers)
+
+
+def _laptop(known: Globals) -> Settings:
+    """The settings, for a command that is about the laptop server alone."""
+    settings = known.settings()
+    if settings.url is not None:
+        source = "--url" if known.url else "DISPATCHER__URL"
+        click.echo(f"note: {source} names another server, which this command leaves alone", err=True)
+    return settings
+
+
+def _not_running(laptop: Status, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"server": None, "laptop": _laptop_json(laptop), "open_runs": None, "queues": [], "workers": []})
+        return
+    click.echo("the laptop server is not running (`dispatcher up` starts it, so does the next submit)")
+    click.echo(f"data: {laptop.state_dir}")
+
+
+def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -> dict[str, Any]:
+    from dispatcher.cli.words import worker_json
+    from dispatcher.urls import shown
+
+    return {
+        "server": shown(url),
+        "broker": None if settings.broker_url is None else shown(settings.broker_url),
+        "instance": found.instance,
+        "laptop": None if laptop is None else _laptop_json(laptop),
+        "open_runs": found.open_runs,
+        "queues": [asdict(one) for one in found.queues],
+        "workers": [worker_json(one) for one in found.workers],
+    }
+
+
+def _laptop_json(laptop: Status) -> dict[str, Any]:
+    return {
+        "running": laptop.running,
+        "state_dir": str(laptop.state_dir),
+        "pid": laptop.pid,
+        "url": laptop.url,
+        "stays": laptop.stays,
+        "programs": [one.process.pid for one in laptop.programs],
+        "workers": [
+            {"pid": one.process.pid, "environment": one.prefix, "directory": one.cwd, "log": str(one.log)}
+            for one in laptop.workers
+        ],
+    }
+
+
+def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
+    click.echo(f"server     {told['server']}{' (laptop)' if laptop is not None else ''}")
+    if told["broker"]:
+        click.echo(f"broker     {told['broker']}")
+    click.echo(f"instance   {found.instance}")
+    if laptop is not None:
+        stays = "until `dispatcher down`" if laptop.stays else "until its last program has left"
+        click.echo(f"stays      {stays}; programs: {len(laptop.programs)}; data: {laptop.state_dir}")
+    click.echo(f"open runs  {found.open_runs}")
+    click.echo()
+    if found.queues:
+        print_table(["QUEUE", "WAITING", "WORKERS", "LAST USED"], _queue_rows(found))
+    else:
+        click.echo("no queues: nothing was submitted yet")
+    click.echo()
+    if found.workers:
+        print_table(["WORKER", "HOST", "PID", "SERVES", "LABELS", "AT ONCE", "PYTHON", "UP SINCE"], _worker_rows(found))
+    else:
+        remedy = "the next submit starts one" if laptop is not None else "`dispatcher worker` starts one"
+        click.echo(f"no workers ({remedy})")
+
+
+def _queue_rows(found: Picture) -> list[list[Any]]:
+    from rich.text import Text
+
+    from dispatcher.cli.words import span
+
+    return [
+        [
+            one.name,
+            Text(str(one.waiting), style="yellow" if one.waiting else ""),
+            Text(str(one.workers), style="red" if one.waiting and not one.workers else ""),
+            f"{span(found.now - one.used_at)} ago",
+        ]
+        for one in found.queues
+    ]
+
+
+def _worker_rows(found: Picture) -> list[list[Any]]:
+    from dispatcher.cli.words import moment
+
+    rows = []
+    for one in found.workers:
+        labels = "every" if one.offer.every_label else ",".join(sorted(one.offer.labels)) or "-"
+        backends = ",".join(sorted(one.offer.backends)) + (f" @{one.offer.scope}" if one.offer.scope else "")
+        rows.append([one.id, one.host, one.pid, backends, labels, one.concurrency, one.python, moment(one.started_at)])
+    return rows

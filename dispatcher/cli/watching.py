@@ -1,0 +1,148 @@
+"""Following one run to its end while signals may ask to cancel it. Used by ``run`` alone."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from dispatcher.cli.views import View
+from dispatcher.errors import DispatcherError
+from dispatcher.records.base import Line
+from dispatcher.runs.events import Event
+
+if TYPE_CHECKING:
+    from dispatcher.run import Run
+
+#: Seconds that log lines may still arrive behind the last event.
+_LAST_LINES = 5.0
+#: Seconds between two frames of the view, and the longest that a signal waits.
+_FRAME = 0.1
+
+
+class Signals:
+    """How often SIGINT or SIGTERM arrived."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = signal.SIGINT
+
+    def arrived(self, number: int, frame: FrameType | None) -> None:
+        """The handler: it counts, nothing else."""
+        self.count += 1
+        self.last = signal.Signals(number)
+
+    @property
+    def exit_code(self) -> int:
+        """As shells report a process that a signal ended."""
+        return 128 + self.last
+
+
+@contextmanager
+def caught() -> Iterator[Signals]:
+    """Count SIGINT and SIGTERM in place of dying from them."""
+    signals = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals  # embedded in another program: its main thread keeps its own handlers
+        return
+    before = {number: signal.signal(number, signals.arrived) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Ended:
+    """A stream is over, well or by an error."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+class Watch:
+    """Shows a run's events and lines until it has ended; cancels it at the first signal, leaves it at the second."""
+
+    def __init__(self, run: Run[Any], view: View, signals: Signals, hints: Callable[[], list[str]]) -> None:
+        self._run = run
+        self._view = view
+        self._signals = signals
+        self._hints = hints
+        self._news: queue.SimpleQueue[Event | Line | _Ended] = queue.SimpleQueue()
+        self._open = 2
+        self._final_at: float | None = None
+        self._cancelled = False
+        self._started = False
+        self._hint_at = time.monotonic() + 5.0
+
+    def to_end(self) -> bool:
+        """Watch; True when the run has ended, False when a second signal left it.
+
+        Raises:
+            DispatcherError: the run can't be followed any longer.
+        """
+        for stream in (self._run.events, self._run.logs):
+            threading.Thread(target=self._pump, args=(stream,), daemon=True).start()
+        while not self._over():
+            if self._signals.count > 1:
+                return False
+            if self._signals.count and not self._cancelled:
+                self._cancel()
+            self._hint()
+            self._take()
+        return True
+
+    def _pump(self, stream: Callable[..., Iterable[Event | Line]]) -> None:
+        try:
+            for one in stream(follow=True):
+                self._news.put(one)
+        except BaseException as error:  # shown by the main thread
+            self._news.put(_Ended(error))
+        else:
+            self._news.put(_Ended())
+
+    def _over(self) -> bool:
+        if self._open == 0:
+            return True
+        return self._final_at is not None and time.monotonic() > self._final_at + _LAST_LINES
+
+    def _take(self) -> None:
+        try:
+            news = self._news.get(timeout=_FRAME)
+        except queue.Empty:
+            self._view.tick()
+            return
+        match news:
+            case Event():
+                self._started = self._started or news.kind not in {"queued"}
+                if news.final:
+                    self._final_at = time.monotonic()
+                self._view.event(news)
+            case Line():
+                self._view.line(news)
+            case _Ended(error=None):
+                self._open -= 1
+            case _Ended(error=error):
+                assert error is not None
+                raise error
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        self._view.note("cancelling; a second interrupt leaves the run alone")
+        try:
+            self._run.cancel()
+        except DispatcherError as error:
+            self._view.note(f"cancel: {error}")
+
+    def _hint(self) -> None:
+        """Once, while nothing has happened for 5 s: why it doesn't run."""
+        if self._started or self._cancelled or time.monotonic() < self._hint_at:
+            return
+        self._hint_at = float("inf")
+        for hint in self._hints():
+            self._view.note(hint)
