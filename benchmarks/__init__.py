@@ -1,0 +1,1 @@
+"""Measures this project against bare Celery, side by side on one server: ``make bench``."""

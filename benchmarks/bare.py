@@ -1,0 +1,93 @@
+"""Bare Celery: prefork with two processes, JSON, its Redis result backend. Also its worker's application."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.result import ResultSet
+
+from benchmarks.machine import child, until
+from benchmarks.side import Idle
+
+_SOCKET = "BENCHMARK_SOCKET"
+_WITHIN = 300.0
+
+
+def application(socket: str) -> Celery:
+    """The application, on the server behind ``socket``."""
+    url = f"redis+socket://{socket}?virtual_host=0"
+    made = Celery("bare", broker=url, backend=url)
+    made.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
+    made.task(name="bare.noop")(noop)
+    made.task(name="bare.started")(started)
+    return made
+
+
+def noop() -> None:
+    """Nothing."""
+
+
+def started() -> float:
+    """When the user's code began."""
+    return time.time()
+
+
+class Bare:
+    """Bare Celery's side."""
+
+    name = "bare Celery"
+
+    def __init__(self, app: Celery) -> None:
+        self._noop = app.tasks["bare.noop"]
+        self._started = app.tasks["bare.started"]
+
+    def completed(self, count: int) -> float:
+        begin = time.perf_counter()
+        self._join([self._noop.apply_async() for _ in range(count)])
+        return count / (time.perf_counter() - begin)
+
+    def submitted(self, count: int) -> float:
+        begin = time.perf_counter()
+        results = [self._noop.apply_async() for _ in range(count)]
+        seconds = time.perf_counter() - begin
+        self._join(results)
+        return count / seconds
+
+    def mapped(self, count: int) -> float:
+        return self.submitted(count)  # Celery's group sends one message after the other, as a loop does
+
+    def idle(self, count: int) -> list[Idle]:
+        found = []
+        for _ in range(count):
+            begin = time.time()
+            result = self._started.apply_async()
+            at = result.get(timeout=_WITHIN)
+            found.append(Idle(start=at - begin, result=time.time() - begin))
+            result.forget()
+        return found
+
+    def _join(self, results: list[Any]) -> None:
+        together = ResultSet(results)
+        together.join_native(timeout=_WITHIN, propagate=True)
+        together.forget()
+
+
+@contextlib.contextmanager
+def side(socket: Path) -> Iterator[Bare]:
+    """Its worker started, and stopped at the end."""
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.bare:app", "worker", "--concurrency", "2"]
+    app = application(str(socket))
+    with child([*command, "--loglevel", "WARNING"], log=socket.parent / "bare.log", environ={_SOCKET: str(socket)}):
+        until(lambda: app.control.ping(timeout=0.5), "Celery's worker")
+        yield Bare(app)
+
+
+#: What the worker's process finds; elsewhere there is no such variable.
+app = application(os.environ[_SOCKET]) if _SOCKET in os.environ else None
