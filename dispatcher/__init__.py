@@ -1,1 +1,143 @@
-"""Dispatch a Python flow to an execution environment and hear exactly once how it ended."""
+"""Dispatch a Python flow to an execution environment and hear exactly once how it ended.
+
+These are the public names; all else may change. They are imported when they are first used, so that
+``import dispatcher`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# These three share their name with a module of ours, which the import system would put in the name's place if it were
+# imported later. None of them imports anything large.
+from dispatcher.context import context
+from dispatcher.flow import Flow, flow
+from dispatcher.task import Task, gather, task
+
+if TYPE_CHECKING:
+    from backends.local import LocalEnvironment
+    from backends.remote import RemoteEnvironment
+    from dispatcher.client import Dispatcher
+    from dispatcher.errors import (
+        DispatcherError,
+        ExecutorUnavailable,
+        FlowFailed,
+        IdempotencyConflict,
+        InvalidFlow,
+        InvalidInput,
+        InvalidParameters,
+        InvalidSettings,
+        MissingExtra,
+        NotFinished,
+        RunCancelled,
+        RunCrashed,
+        RunError,
+        RunTimedOut,
+        SealBroken,
+        ServerUnavailable,
+        UnknownRun,
+    )
+    from dispatcher.executors import DaskExecutor, LocalExecutor
+    from dispatcher.run import Run
+    from dispatcher.runs.events import Event
+    from dispatcher.runs.retry import Retry
+    from dispatcher.runs.states import Cause, State
+    from dispatcher.settings import Settings
+    from dispatcher.storage.local import LocalStorage
+    from dispatcher.storage.module import ModuleStorage
+    from dispatcher.storage.redis import RedisStorage
+
+    __version__: str
+
+__all__ = [
+    "Cause",
+    "DaskExecutor",
+    "Dispatcher",
+    "DispatcherError",
+    "Event",
+    "ExecutorUnavailable",
+    "Flow",
+    "FlowFailed",
+    "IdempotencyConflict",
+    "InvalidFlow",
+    "InvalidInput",
+    "InvalidParameters",
+    "InvalidSettings",
+    "LocalEnvironment",
+    "LocalExecutor",
+    "LocalStorage",
+    "MissingExtra",
+    "ModuleStorage",
+    "NotFinished",
+    "RedisStorage",
+    "RemoteEnvironment",
+    "Retry",
+    "Run",
+    "RunCancelled",
+    "RunCrashed",
+    "RunError",
+    "RunTimedOut",
+    "SealBroken",
+    "ServerUnavailable",
+    "Settings",
+    "State",
+    "Task",
+    "UnknownRun",
+    "context",
+    "flow",
+    "gather",
+    "task",
+]
+
+_HOMES = {
+    "backends.local": ("LocalEnvironment",),
+    "backends.remote": ("RemoteEnvironment",),
+    "dispatcher.client": ("Dispatcher",),
+    "dispatcher.errors": (
+        "DispatcherError",
+        "ExecutorUnavailable",
+        "FlowFailed",
+        "IdempotencyConflict",
+        "InvalidFlow",
+        "InvalidInput",
+        "InvalidParameters",
+        "InvalidSettings",
+        "MissingExtra",
+        "NotFinished",
+        "RunCancelled",
+        "RunCrashed",
+        "RunError",
+        "RunTimedOut",
+        "SealBroken",
+        "ServerUnavailable",
+        "UnknownRun",
+    ),
+    "dispatcher.executors": ("DaskExecutor", "LocalExecutor"),
+    "dispatcher.run": ("Run",),
+    "dispatcher.runs.events": ("Event",),
+    "dispatcher.runs.retry": ("Retry",),
+    "dispatcher.runs.states": ("Cause", "State"),
+    "dispatcher.settings": ("Settings",),
+    "dispatcher.storage.local": ("LocalStorage",),
+    "dispatcher.storage.module": ("ModuleStorage",),
+    "dispatcher.storage.redis": ("RedisStorage",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("flow-dispatcher")
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

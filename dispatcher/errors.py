@@ -16,6 +16,7 @@ What users catch::
     │   └── IdempotencyConflict  the key was used for another spec
     ├── UnknownRun               no such run, or its retention is over (also a LookupError)
     ├── MissingExtra             an optional dependency isn't installed (also an ImportError)
+    ├── ExecutorUnavailable      what computes the tasks can't be started or reached (also a ConnectionError)
     ├── SealBroken               signed bytes don't match their signature
     └── ServerUnavailable        Redis can't be reached or refuses us (also a ConnectionError; may_exist)
 
@@ -117,6 +118,10 @@ class UnknownRun(DispatcherError, LookupError):
 
 class MissingExtra(DispatcherError, ImportError):
     """An optional dependency isn't installed; the message names the extra to install."""
+
+
+class ExecutorUnavailable(DispatcherError, ConnectionError):
+    """What computes a flow's tasks, such as a Dask cluster, can't be started or reached; names it."""
 
 
 class SealBroken(DispatcherError):

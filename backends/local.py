@@ -1,0 +1,60 @@
+"""Flows in the process of the worker that took them, task after task."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from backends.base import InProcess
+from dispatcher.environment import Environment
+from dispatcher.errors import InvalidParameters
+from dispatcher.executors import LocalExecutor
+from dispatcher.storage.base import PARAMETERS, NoFlowHere
+
+if TYPE_CHECKING:
+    from dispatcher.storage.base import Storage
+
+
+class LocalEnvironment(Environment):
+    """Runs the flow in this process: a worker's pool process, or yours on ``execute``.
+
+    A storage that can't give the flow itself is asked for something that runs it, which is called with this process's
+    environment variables, those of ``env``, and the parameters as JSON in ``DISPATCHER__PARAMETERS``.
+
+    Args:
+        labels: only a worker that serves all of them takes the run.
+        on_start: called without argument before the flow.
+        on_exit: called without argument after the flow, however it ended.
+    """
+
+    backend: ClassVar[str] = "local"
+
+    def load(
+        self, storage: Storage, flow_location: str, *, env: Mapping[str, str] | None = None
+    ) -> Callable[[Mapping[str, Any]], Any]:
+        try:
+            flow = storage.get_flow(flow_location)
+        except NoFlowHere:
+            runner = storage.get_env_runner(flow_location)
+            return lambda parameters: runner({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
+        return self._runner(flow, env)
+
+    def _executor(self) -> LocalExecutor:
+        return LocalExecutor()
+
+
+class LocalBackend(InProcess):
+    """Where runs of :class:`LocalEnvironment` go."""
+
+    name: ClassVar[str] = "local"
+
+
+def _as_json(parameters: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(parameters), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameters(
+            f"{PARAMETERS}: parameters must be JSON where the storage can't give the flow itself: {error}"
+        ) from None

@@ -1,0 +1,139 @@
+"""Flows in the process of the worker that took them, their tasks wherever an executor computes them: a Dask cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, cast
+
+from backends.base import InProcess
+from dispatcher import functions
+from dispatcher.callbacks import Callback
+from dispatcher.environment import Environment
+from dispatcher.errors import InvalidInput
+from dispatcher.executors import Executor
+
+_EXECUTOR = "RemoteEnvironment.executor"
+
+
+class RemoteEnvironment(Environment):
+    """Runs the flow in place with the executor that it names.
+
+    Args:
+        executor: an executor class or its import string, such as ``"dispatcher.executors.DaskExecutor"``; by default
+            what the settings of the process that runs the flow say.
+        executor_kwargs: its arguments, as JSON values.
+        labels: only a worker that serves all of them takes the run.
+        on_start: called without argument before the flow.
+        on_exit: called without argument after the flow, however it ended.
+
+    Raises:
+        InvalidInput: an argument is wrong; names it.
+    """
+
+    backend: ClassVar[str] = "remote"
+    added: ClassVar[tuple[str, ...]] = ("executor", "executor_kwargs")
+
+    executor: type[Executor] | Callback | str | None
+    _kwargs: str
+
+    def __init__(
+        self,
+        executor: type[Executor] | Callback | str | None = None,
+        executor_kwargs: Mapping[str, Any] | None = None,
+        labels: Iterable[str] | None = None,
+        on_start: Callable[[], Any] | None = None,
+        on_exit: Callable[[], Any] | None = None,
+    ) -> None:
+        super().__init__(labels=labels, on_start=on_start, on_exit=on_exit)
+        self._set(executor=_named(executor), _kwargs=_as_json(executor_kwargs))
+
+    @property
+    def executor_kwargs(self) -> dict[str, Any]:
+        """The executor's arguments; a copy."""
+        return cast(dict[str, Any], json.loads(self._kwargs))
+
+    def check(self) -> None:
+        super().check()
+        if not isinstance(self.executor, str):
+            return
+        top = self.executor.partition(":")[0].partition(".")[0]
+        # A package that is installed only where the flow runs is checked there.
+        if importlib.util.find_spec(top) is not None:
+            _class(self.executor)
+
+    def _executor(self) -> Executor:
+        name: Any = self.executor
+        defaults: dict[str, Any] = {}
+        if name is None:
+            from dispatcher.settings import Settings
+
+            settings = Settings.load().defaults
+            name, defaults = settings.executor, settings.executor_kwargs
+        made = _class(name)
+        try:
+            return made(**{**defaults, **self.executor_kwargs})
+        except TypeError as error:
+            raise InvalidInput(f"RemoteEnvironment.executor_kwargs: {functions.shown_name(made)}: {error}") from error
+
+    def _added_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"executor_kwargs": self.executor_kwargs}
+        if self.executor is not None:
+            travels = self.executor if isinstance(self.executor, str) else Callback.of(self.executor, what=_EXECUTOR)
+            data["executor"] = travels if isinstance(travels, str) else travels.to_json()
+        return data
+
+    @classmethod
+    def _from_added(cls, data: Mapping[str, Any]) -> RemoteEnvironment:
+        executor = data.get("executor")
+        if isinstance(executor, Mapping):
+            data = {**data, "executor": Callback.from_json(executor, what=_EXECUTOR)}
+        return cls(**data)
+
+
+class RemoteBackend(InProcess):
+    """Where runs of :class:`RemoteEnvironment` go."""
+
+    name: ClassVar[str] = "remote"
+
+
+def _named(executor: Any) -> Any:
+    """An import string where others can import it too; a class of the user's own stays what it is."""
+    if executor is None or isinstance(executor, Callback):
+        return executor
+    if isinstance(executor, str):
+        module = executor.partition(":")[0] if ":" in executor else executor.rpartition(".")[0]
+        if not module or module == "__main__" or not all(part.isidentifier() for part in module.split(".")):
+            raise InvalidInput(f"{_EXECUTOR}: must be a class or 'package.module.Class', got {executor!r}")
+        return executor
+    travels = Callback.of(_subclass(executor), what=_EXECUTOR) if functions.importable_name(executor) else None
+    return travels.ref.replace(":", ".") if travels is not None and travels.ref else _subclass(executor)
+
+
+def _class(executor: Any) -> type[Executor]:
+    if isinstance(executor, str):
+        return _subclass(functions.resolve(executor, what=_EXECUTOR), named=repr(executor))
+    return _subclass(executor.function() if isinstance(executor, Callback) else executor)
+
+
+def _subclass(found: Any, *, named: str = "") -> type[Executor]:
+    if not inspect.isclass(found) or not issubclass(found, Executor):
+        raise InvalidInput(f"{_EXECUTOR}: {named or repr(found)} is no subclass of dispatcher.executors.Executor")
+    return found
+
+
+def _as_json(kwargs: Any) -> str:
+    if kwargs is None:
+        return "{}"
+    what = "RemoteEnvironment.executor_kwargs"
+    if not isinstance(kwargs, Mapping):
+        raise InvalidInput(f"{what}: must map names to JSON values, got {kwargs!r}")
+    try:
+        text = json.dumps(dict(kwargs), allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{what}: must be JSON values: {error}; got {kwargs!r}") from None
+    if json.loads(text) != kwargs:
+        raise InvalidInput(f"{what}: JSON gives them back changed ({text}): use lists, and strings as keys")
+    return text

@@ -1,0 +1,117 @@
+"""What a flow may know of its run: ``from dispatcher import context``.
+
+Set by who runs a flow (the runner, ``Environment.execute``) through :func:`entered` and :func:`ended`; read by flows,
+``on_start`` and ``on_exit``. Outside a run everything is None or empty, so that a flow can be tested as a function.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dispatcher.runs.states import State
+
+
+@dataclass
+class _Frame:
+    run_id: str | None = None
+    attempt: int | None = None
+    flow: str | None = None
+    labels: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    tags: tuple[str, ...] = ()
+    state: State | None = None
+    exception: BaseException | None = None
+
+
+_NOWHERE = _Frame()
+_frame: ContextVar[_Frame] = ContextVar("dispatcher_run", default=_NOWHERE)
+
+
+class Context:
+    """The run around the code that asks. There is one object of it, :data:`context`."""
+
+    logger = logging.getLogger("dispatcher.flow")  #: lines logged here are the run's; elsewhere a plain logger
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None outside a run, and where an environment executes a flow directly."""
+        return _frame.get().run_id
+
+    @property
+    def attempt(self) -> int | None:
+        """Which try this is, from 1; None outside a run."""
+        return _frame.get().attempt
+
+    @property
+    def flow(self) -> str | None:
+        """The flow's name; None outside a run."""
+        return _frame.get().flow
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The environment's labels."""
+        return _frame.get().labels
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The run's parameters as given, without defaults."""
+        return _frame.get().parameters
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The run's tags."""
+        return _frame.get().tags
+
+    @property
+    def state(self) -> State | None:
+        """In ``on_exit``: the state in which the attempt ends. None before."""
+        return _frame.get().state
+
+    @property
+    def exception(self) -> BaseException | None:
+        """In ``on_exit``: what the flow, or ``on_start``, raised. None before, and after a success."""
+        return _frame.get().exception
+
+    def __repr__(self) -> str:
+        frame = _frame.get()
+        return "<context outside a run>" if frame is _NOWHERE else f"<context of run {frame.run_id}, flow {frame.flow}>"
+
+    def __reduce__(self) -> str:
+        return "context"  # the one object, wherever a flow that mentions it is opened
+
+
+#: The one object.
+context = Context()
+
+
+@contextmanager
+def entered(
+    *,
+    run_id: str | None,
+    attempt: int | None,
+    flow: str | None,
+    labels: Iterable[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+) -> Iterator[None]:
+    """Stand inside a run; leaving restores what was before."""
+    frame = _Frame(run_id, attempt, flow, tuple(labels), MappingProxyType(dict(parameters or {})), tuple(tags))
+    token = _frame.set(frame)
+    try:
+        yield
+    finally:
+        _frame.reset(token)
+
+
+def ended(state: State, exception: BaseException | None = None) -> None:
+    """Tell ``on_exit`` how the flow ended; called inside :func:`entered`, by the same caller."""
+    frame = _frame.get()
+    if frame is not _NOWHERE:
+        frame.state, frame.exception = state, exception

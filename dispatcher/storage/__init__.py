@@ -1,0 +1,1 @@
+"""Where flows live: in Redis by value, in files, in importable modules."""

@@ -1,0 +1,107 @@
+"""A flow in a child process: what ``Storage.get_env_runner`` of storages that can give flows returns.
+
+The child gets storage, location and this process's import path on its standard input, and answers on a pipe of its
+own, so that the flow may print as it likes. Its environment variables are those it is called with, no others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dispatcher.errors import DispatcherError, InvalidParameters
+
+if TYPE_CHECKING:
+    from dispatcher.storage.base import Storage
+
+
+class ChildDied(DispatcherError, RuntimeError):
+    """The child process ended without an answer."""
+
+
+def runner(storage: Storage, location: str) -> Callable[[Mapping[str, str]], Any]:
+    """A callable that runs the flow at ``location`` in a child process with the environment variables given to it.
+
+    It returns the flow's result, raises the flow's exception, or :class:`ChildDied`.
+    """
+    job = {"storage": storage.to_json(), "location": location, "path": [entry or str(Path.cwd()) for entry in sys.path]}
+
+    def run(env: Mapping[str, str]) -> Any:
+        answered, answers = os.pipe()
+        command = [sys.executable, "-P", "-c", f"from dispatcher.storage.child import main; main({answers})"]
+        with os.fdopen(answered, "rb") as reader:
+            try:
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(env), pass_fds=[answers])
+            finally:
+                os.close(answers)
+            with process:
+                _tell(process, json.dumps(job).encode())
+                data = reader.read()
+        return _answer(data, process.returncode)
+
+    return run
+
+
+def main(answers: int) -> None:
+    """The child: run the flow and write its sealed answer."""
+    job = json.loads(sys.stdin.buffer.read())
+    sys.path[:] = [*sys.path, *(entry for entry in job["path"] if entry not in sys.path)]
+    from dispatcher.payload import pack
+
+    answer = _attempt(job)
+    try:
+        data = pack(answer, what="the flow's answer")
+    except DispatcherError as error:
+        data = pack((False, ChildDied(f"the flow ended, but its answer can't travel: {error}")), what="an error")
+    with os.fdopen(answers, "wb") as writer:
+        writer.write(data)
+
+
+def _attempt(job: Mapping[str, Any]) -> tuple[bool, Any]:
+    from dispatcher.executors import LocalExecutor
+    from dispatcher.storage import base
+
+    try:
+        flow = base.from_json(job["storage"]).get_flow(job["location"])
+        return True, flow.run(_parameters(), LocalExecutor())
+    except Exception as error:
+        return False, error
+
+
+def _parameters() -> dict[str, Any]:
+    from dispatcher.storage.base import PARAMETERS
+
+    text = os.environ.get(PARAMETERS, "{}")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InvalidParameters(f"{PARAMETERS}: isn't JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidParameters(f"{PARAMETERS}: must be a JSON object, got {text[:100]!r}")
+    return found
+
+
+def _tell(process: subprocess.Popen[bytes], data: bytes) -> None:
+    if process.stdin is None:
+        return
+    try:
+        process.stdin.write(data)
+        process.stdin.close()
+    except BrokenPipeError:  # it died at once: the missing answer tells
+        process.stdin = None
+
+
+def _answer(data: bytes, code: int) -> Any:
+    from dispatcher.payload import unpack
+
+    if not data:
+        raise ChildDied(f"the flow's process ended without an answer, with exit code {code}")
+    well, answer = unpack(data)
+    if not well:
+        raise answer
+    return answer

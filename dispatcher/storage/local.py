@@ -1,0 +1,79 @@
+"""Flows in files of a directory that submitter and worker share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
+from dispatcher.files import write_atomically
+from dispatcher.storage import child
+from dispatcher.storage.base import Storage, as_flow
+
+if TYPE_CHECKING:
+    from dispatcher.flow import Flow
+
+
+class LocalStorage(Storage):
+    """Keeps each flow's code in a file ``<flow>-<digest>.flow``.
+
+    A location is the file's name and the full SHA-256 of its bytes, ``etl-1f0c….flow#1f0c…``: a file that was changed
+    is refused.
+
+    Args:
+        directory: where; relative ones are made absolute, ``~`` is opened. Made when the first flow is added.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("directory",)
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        super().__init__()
+        if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
+            raise InvalidInput(f"LocalStorage.directory: must be a path, got {directory!r}")
+        self.directory = str(Path(directory).expanduser().absolute())
+
+    def add_flow(self, flow: Flow[..., Any]) -> str:
+        from dispatcher.payload import pack
+
+        name = as_flow(flow).name
+        data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
+        digest = hashlib.sha256(data).hexdigest()
+        file = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:100].lstrip('.') or 'flow'}-{digest[:16]}.flow"
+        path = Path(self.directory, file)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists() or path.read_bytes() != data:
+                write_atomically(path, data)
+        except OSError as error:
+            raise InvalidInput(f"LocalStorage: can't write {path}: {error.strerror or error}") from error
+        self.flows[name] = f"{file}#{digest}"
+        return self.flows[name]
+
+    def get_flow(self, location: str) -> Flow[..., Any]:
+        from dispatcher.flow import opened
+
+        file, _, digest = location.rpartition("#")
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not file or file != Path(file).name:
+            raise InvalidInput(f"LocalStorage: a location is '<file>#<SHA-256>' as add_flow gave it, got {location!r}")
+        data = self._read(Path(self.directory, file))
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise SealBroken(f"LocalStorage: {Path(self.directory, file)} was changed: its SHA-256 isn't {digest}")
+        return opened(data, what=f"file {file}")
+
+    def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
+        return child.runner(self, location)
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            there = "the directory is there, the file isn't" if path.parent.is_dir() else "there is no such directory"
+            raise InvalidInput(
+                f"LocalStorage: no {path} on this machine ({there}): submitter and worker must share it"
+            ) from None
+        except OSError as error:
+            raise InvalidInput(f"LocalStorage: can't read {path}: {error.strerror or error}") from error

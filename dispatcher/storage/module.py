@@ -1,0 +1,41 @@
+"""Flows in importable modules: nothing travels but the name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dispatcher import functions
+from dispatcher.errors import InvalidFlow
+from dispatcher.storage import child
+from dispatcher.storage.base import Storage, as_flow
+
+if TYPE_CHECKING:
+    from dispatcher.flow import Flow
+
+
+class ModuleStorage(Storage):
+    """Finds flows as ``package.module:attribute``, in whatever version is installed where they run."""
+
+    def add_flow(self, flow: Flow[..., Any]) -> str:
+        flow = as_flow(flow)
+        module, name = flow.fn.__module__, flow.fn.__qualname__
+        if module == "__main__":
+            raise InvalidFlow(
+                f"flow {flow.name!r} is in __main__, which no other process can import: move it to a module that is "
+                "installed where it runs, or use RedisStorage"
+            )
+        location = f"{module}:{name}"
+        if "<" in name or functions.resolve(location, what=f"flow {flow.name!r}") is not flow:
+            raise InvalidFlow(
+                f"flow {flow.name!r}: {location} isn't this flow: give it a module-level name of its own there, or use "
+                "RedisStorage"
+            )
+        self.flows[flow.name] = location
+        return location
+
+    def get_flow(self, location: str) -> Flow[..., Any]:
+        return as_flow(functions.resolve(location, what="ModuleStorage"))
+
+    def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
+        return child.runner(self, location)
