@@ -1,0 +1,92 @@
+"""The Celery application that ``celery -A workers.app``, Flower and ``python -m workers`` find; built on first use."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dispatcher.errors import ServerUnavailable
+from dispatcher.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    app: Celery
+
+#: Seconds between two tries to reach the server at a worker's start.
+AGAIN = 2.0
+
+_built: dict[str, Any] = {}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in {"app", "celery"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if "app" not in _built:
+        _built["app"] = build(Settings.load())
+    return _built["app"]
+
+
+def build(settings: Settings, *, patient: bool = False) -> Celery:
+    """The application, with our tasks, queues and boot step.
+
+    Args:
+        settings: name the server.
+        patient: wait for the server; else a server that is away is an error.
+
+    Raises:
+        InvalidSettings: no URL is set, or it can't be read.
+        ServerUnavailable: the server can't be reached.
+    """
+    from celery import signals
+
+    from dispatcher.app import make_app
+    from workers import logs, tasks
+    from workers.engine import EngineStep
+    from workers.identity import offer_of, own_queues
+    from workers.queues import queue
+
+    app = make_app(settings, _instance(settings, patient=patient))
+    app.dispatcher_settings = settings
+    app.conf.update(
+        task_queues=[queue(app, name) for name in own_queues(offer_of(settings.worker))],
+        worker_concurrency=settings.worker.concurrency,
+        worker_proc_alive_timeout=60,  # a pool process may start slowly on a busy machine
+    )
+    app.steps["worker"].add(EngineStep)
+    tasks.register(app)
+    logs.connect()
+    signals.celeryd_init.connect(partial(_know_queues, app), weak=False)
+    _built["app"] = app
+    return app
+
+
+def _instance(settings: Settings, *, patient: bool) -> str:
+    """The installation's id, from the server."""
+    from dispatcher.connect import connect
+
+    said = False
+    while True:
+        try:
+            records = connect(settings)
+        except ServerUnavailable as error:
+            if not patient:
+                raise
+            if not said:
+                logging.getLogger(__name__).warning("waiting for the server: %s", error)
+            said = True
+            time.sleep(AGAIN)
+        else:
+            instance = records.instance
+            records.close()
+            return instance
+
+
+def _know_queues(app: Any, *, options: dict[str, Any] | None = None, **_: Any) -> None:
+    """Make the queues of ``celery worker -Q`` known before Celery looks them up."""
+    from workers.queues import declare
+
+    for name in (options or {}).get("queues") or ():
+        declare(app, name)

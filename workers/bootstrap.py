@@ -1,0 +1,59 @@
+"""Start a worker. Called by ``python -m workers`` and by ``dispatcher worker``."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from dispatcher.payload import KeyRing
+from dispatcher.settings import Settings
+
+
+def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
+    """Run a worker in this process, from its main thread, until it is told to stop; its exit status.
+
+    Args:
+        settings: with a URL and signing keys; ``settings.worker`` says what is served.
+        level: what it prints.
+
+    Raises:
+        InvalidSettings: no URL or no signing key is set, or they can't be read.
+    """
+    from workers import logs
+    from workers.app import build
+    from workers.identity import offer_of
+
+    KeyRing.from_settings(settings)  # a missing key is an error before anything is started
+    logs.set_up(level)
+    app = build(settings, patient=True)
+    _import_early()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*superuser privileges", category=Warning)
+        worker = app.Worker(
+            hostname=_name(sorted(offer_of(settings.worker).backends)),
+            pool_cls="prefork",
+            loglevel=logging.getLevelName(level),
+            concurrency=settings.worker.concurrency,
+            quiet=True,
+            without_gossip=True,
+            without_mingle=True,
+        )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _name(backends: list[str]) -> str:
+    """A name for Flower: the backends, something unique, and the host (Celery fills in %h)."""
+    import secrets
+
+    from celery.utils.nodenames import default_nodename
+
+    return str(default_nodename(f"{'+'.join(backends)}-{secrets.token_hex(3)}@"))
+
+
+def _import_early() -> None:
+    """What every pool process needs, before it is forked: faster there, and no import under way in a fork."""
+    import importlib
+
+    for name in ("dispatcher.records.redis", "dispatcher.runner.attempt", "dispatcher.executors", "backends.local"):
+        importlib.import_module(name)

@@ -1,0 +1,188 @@
+"""All that a worker's parent process keeps, and how it hangs on Celery: one boot step and three signals.
+
+The step gives Celery's worker its engine before the pool forks, starts the threads after it, and takes over SIGTERM
+and the first SIGINT, so that a shutdown drains with the event loop still running.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing.process
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from celery import bootsteps, signals
+
+from dispatcher.connect import connect
+from dispatcher.payload import KeyRing
+from dispatcher.settings import Settings
+from workers.ears import Ears
+from workers.held import Held
+from workers.identity import new_identity, offer_of
+from workers.keeper import Keeper, Parent
+from workers.notes import Notes
+from workers.pool import Inherited, PoolProcess
+from workers.queues import Queues
+from workers.reconciler.table import Reconciler, Sweep, sweeps
+from workers.threads import Ticker
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that each thread gets to end.
+GOODBYE = 10.0
+
+
+class Engine:
+    """The engine of one worker process.
+
+    Args:
+        settings: as the worker was started with.
+        worker: Celery's worker.
+    """
+
+    def __init__(self, settings: Settings, worker: Any) -> None:
+        self.settings = settings
+        self.held = Held()
+        self._worker = worker
+        self._app = worker.app
+        self._open = partial(connect, settings)
+        keys = KeyRing.from_settings(settings)
+        offer = offer_of(settings.worker)
+        self.identity = new_identity(offer, concurrency=worker.concurrency, celery_name=worker.hostname)
+        self._notes = Notes()
+        main = multiprocessing.process.current_process()
+        self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, main))
+        consumed = self._app.amqp.queues
+        self.queues = Queues(
+            offer=offer,
+            own=list(consumed.consume_from),
+            pinned=consumed._consume_from is not None,
+            soon=self._soon,
+            consumer=lambda: worker.consumer,
+            app=self._app,
+        )
+        self._keeper = Keeper(settings, self.identity, self.held, self._notes, self._open)
+        self._keeper.parent = Parent(
+            pids=self._pids, queues=lambda: self.queues.consumed, stop_consuming=self.queues.stop, leave=self._leave
+        )
+        self._exit_status = 0
+        self._threads = self._make_threads()
+
+    def start(self) -> None:
+        """After the pool has forked: take over the signals and start the threads."""
+        self._log_start()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGINT, self._on_sigint)
+        signals.worker_shutdown.connect(self._on_shutdown, weak=False)
+        signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
+        for thread in self._threads:
+            thread.start()
+
+    def died(self, death: Any) -> None:
+        """A pool process died while it ran a run."""
+        self._keeper.died(death)
+        self._threads[0].wake()
+
+    def drain(self, *, at_once: bool = False) -> None:
+        """Shut down: claim nothing more, let flows run for ``drain`` seconds, then end them. Safe in a handler."""
+        self._keeper.drain(at_once=at_once)
+        self._threads[0].wake()
+
+    def _make_threads(self) -> tuple[Ticker, ...]:
+        timing = self.settings.timing
+        keeper = Ticker("keeper", self._keeper.tick, self._keeper.close)
+        ears = Ears(self._open, owner=self.identity.id, queues=self.queues, every=timing.queue_tick, wake=keeper.wake)
+        reconciler = Reconciler(self._open_table)
+        return (
+            keeper,
+            Ticker("ears", ears.tick, ears.close),
+            Ticker("reconciler", reconciler.tick, reconciler.close),
+        )
+
+    def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:
+        from dispatcher.doorbell import CeleryBell
+
+        records = self._open()
+        bell = CeleryBell(self.settings, records.instance)
+        table = sweeps(
+            records, self.settings.timing, worker=self.identity.id, serves=self.queues.serves, depth=bell.depth
+        )
+
+        def close() -> None:
+            bell.close()
+            records.close()
+
+        return table, close
+
+    def _soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call on Celery's event loop, from any thread; never from a signal handler."""
+        self._worker.hub.call_soon(function, *arguments)
+
+    def _pids(self) -> set[int]:
+        pool = getattr(self._worker.pool, "_pool", None)
+        return {process.pid for process in list(pool._pool)} if pool is not None else set()
+
+    def _leave(self) -> None:
+        """Nothing runs any more: let Celery stop."""
+        from celery.worker import state
+
+        state.should_stop = self._exit_status
+        self._soon(lambda: None)
+
+    def _on_sigterm(self, signum: int, frame: object) -> None:
+        self.drain()
+
+    def _on_sigint(self, signum: int, frame: object) -> None:
+        """The first one drains; as in Celery, a second one ends running flows at once, a third one everything."""
+        from celery.apps.worker import install_worker_term_hard_handler
+
+        self._exit_status = 1
+        install_worker_term_hard_handler(self._worker, sig="SIGINT", verbose=False)
+        self.drain()
+
+    def _on_shutting_down(self, how: str = "", **_: Any) -> None:
+        self.drain(at_once=how == "Cold")
+
+    def _on_shutdown(self, **_: Any) -> None:
+        """Celery has stopped, the pool is empty."""
+        for thread in reversed(self._threads):
+            thread.stop(GOODBYE)
+        self._notes.close()
+        logger.info("worker %s has left", self.identity.id)
+
+    def _log_start(self) -> None:
+        offer = self.identity.offer
+        labels = "any labels" if offer.every_label else ", ".join(sorted(offer.labels)) or "no labels"
+        logger.info(
+            "worker %s serves %s with %s; %d processes; queues: %s",
+            self.identity.id,
+            ", ".join(sorted(offer.backends)),
+            labels,
+            self.identity.concurrency,
+            ", ".join(self.queues.consumed),
+        )
+
+
+class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Gives Celery's worker its engine."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def create(self, w: Any) -> None:
+        engine = w.app.dispatcher = Engine(w.app.dispatcher_settings, w)
+        signals.worker_process_init.connect(lambda **_: engine.process.begin(), weak=False)
+
+    def start(self, w: Any) -> None:
+        w.app.dispatcher.start()
+
+    def close(self, w: Any) -> None:
+        """However Celery came to stop: flows that still run get their time, and no more."""
+        w.app.dispatcher.drain()
+
+    def stop(self, w: Any) -> None:
+        """Nothing: the threads live until the pool is empty."""
+
+    def terminate(self, w: Any) -> None:
+        w.app.dispatcher.drain(at_once=True)

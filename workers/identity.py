@@ -1,0 +1,70 @@
+"""Who a worker is: its id, what it offers, how it presents itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import socket
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from dispatcher.records.base import WorkerInfo
+from dispatcher.runs.routing import Offer, Route
+from dispatcher.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A worker process. ``id`` is new at each start."""
+
+    id: str
+    host: str
+    pid: int
+    offer: Offer
+    concurrency: int
+    celery_name: str
+
+    def info(self, *, queues: tuple[str, ...], started_at: float) -> WorkerInfo:
+        """How it presents itself; ``started_at`` is by the server's clock."""
+        return WorkerInfo(
+            id=self.id,
+            host=self.host,
+            pid=self.pid,
+            offer=self.offer,
+            concurrency=self.concurrency,
+            started_at=started_at,
+            python=".".join(platform.python_version_tuple()[:2]),
+            version=our_version(),
+            celery_name=self.celery_name,
+            queues=queues,
+        )
+
+
+def new_identity(offer: Offer, *, concurrency: int, celery_name: str) -> Identity:
+    """The identity of this process."""
+    host, pid = socket.gethostname(), os.getpid()
+    return Identity(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, offer, concurrency, celery_name)
+
+
+def offer_of(settings: WorkerSettings) -> Offer:
+    """What the settings say is served."""
+    return Offer(
+        backends=settings.backends, labels=settings.labels, scope=settings.scope, every_label=settings.every_label
+    )
+
+
+def own_queues(offer: Offer) -> list[str]:
+    """Queues that a worker consumes whether or not anybody used them: its full label set on each backend."""
+    labels = () if offer.every_label else tuple(sorted(offer.labels))
+    return [Route(backend, labels, offer.scope).queue for backend in sorted(offer.backends)]
+
+
+@cache
+def our_version() -> str:
+    """The installed version of this package, or nothing where it isn't installed."""
+    try:
+        return version("flow-dispatcher")
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,133 @@
+"""One function per thing that happens to a run in a worker, each safe to happen twice.
+
+The tasks call :func:`execute` and :func:`call_on_exit` in a pool process; the keeper calls :func:`attempt_died` in the
+parent. Who loses a race, or hears of a run that is gone, does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+
+from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.records.base import Records
+from dispatcher.runs import transitions
+from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.states import Cause, State
+from workers import callbacks
+from workers.endings import Ending, pid_of
+from workers.pool import Here
+
+logger = logging.getLogger(__name__)
+
+#: Log lines kept with the outcome of an attempt that died.
+TAIL = 20
+
+#: What a task gives back, for people who look at Flower, where nothing was done.
+NOTHING = "nothing to do"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """A pool process died while it ran a run. ``status`` is a signal as its negative number, or an exit code."""
+
+    run_id: str
+    pid: int
+    ending: Ending | None
+    status: int | None
+
+
+def execute(here: Here, run_id: str) -> str:
+    """Run a waiting run, in this process or elsewhere, as its backend says; the state in which that left it."""
+    try:
+        record, now = here.records.runs.get(run_id)
+        return str(_start(here, record, now).state)
+    except (UnknownRun, Refused):
+        return NOTHING
+    except ServerUnavailable as error:  # the reconciler rings again
+        logger.warning("run %s: left to be rung for again: %s", run_id, error)
+        return NOTHING
+
+
+def call_on_exit(here: Here, run_id: str) -> str:
+    """Call the ``on_exit`` of an attempt whose process died."""
+    try:
+        return str(callbacks.call_on_exit(here, run_id).state)
+    except (UnknownRun, Refused):
+        return NOTHING
+    except ServerUnavailable as error:  # it is rung for again when its time comes
+        logger.warning("run %s: on_exit left to be rung for again: %s", run_id, error)
+        return NOTHING
+
+
+def _start(here: Here, record: Record, now: float) -> Record:
+    """The one place that knows where runs run."""
+    from dispatcher import registry
+
+    if not registry.backend(record.spec.route.backend).in_process:
+        raise Refused(f"backend {record.spec.route.backend} has no supervisor here")
+    from dispatcher.runner.attempt import run_attempt
+
+    return run_attempt(
+        here.records, here.keys, here.settings, record, now, owner=here.worker, holder=here.holder, fds=True
+    )
+
+
+def attempt_died(records: Records, worker: str, death: Death) -> Record | None:
+    """End the attempt that a dead pool process ran, if it is still this worker's; None if nothing was to be done.
+
+    Raises:
+        ServerUnavailable: to be tried again.
+    """
+    try:
+        record, now = records.runs.get(death.run_id)
+        if record.owner != worker or pid_of(record.holder) != death.pid:
+            return None
+        outcome = outcome_of(record, death, _tail(records, record))
+        step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
+        return records.runs.update(record.id, step, record=record, now=now)
+    except (UnknownRun, Refused):
+        return None
+
+
+def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outcome:
+    """What to say of an attempt whose process died."""
+    if record.state is State.CANCELLING or death.ending is Ending.CANCEL:
+        return Outcome(cause=Cause.CANCELLED, message="cancelled", log_tail=tail)
+    if death.ending is Ending.TIMEOUT:
+        message = f"the flow ran longer than its timeout of {record.spec.options.timeout:g} s"
+        return Outcome(cause=Cause.DEADLINE, reason="timeout", message=message, log_tail=tail)
+    if death.ending is Ending.PREEMPT:
+        message = "the worker was shut down while the flow ran"
+        return Outcome(cause=Cause.PREEMPTED, reason="WorkerShutdown", message=message, log_tail=tail)
+    reason, said, code = _status(death.status)
+    return Outcome(
+        cause=Cause.KILLED, reason=reason, message=f"the flow's process {said}", exit_code=code, log_tail=tail
+    )
+
+
+def _status(status: int | None) -> tuple[str, str, int | None]:
+    """Reason, words and exit code (a signal's as a shell gives it: 128 more than its number)."""
+    if status is None:
+        return "ProcessLost", "is gone", None
+    if status >= 0:
+        return "Exited", f"exited with status {status}", status
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return name, f"was killed by {name}", 128 - status
+
+
+def _tail(records: Records, record: Record) -> tuple[str, ...]:
+    """The last lines of the attempt."""
+    last: deque[str] = deque(maxlen=TAIL)
+    after = ""
+    while True:
+        lines, after = records.logs.read(record.id, after=after)
+        if not lines:
+            return tuple(last)
+        last.extend(line.text for line in lines if line.attempt == record.attempt and line.stream != "gap")

@@ -1,0 +1,51 @@
+"""What a worker prints: readable one-liners on stderr, and nothing of its own in the logs of flows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, TextIO
+
+#: Whose words a worker prints. Flows log to the root logger, which the runner captures.
+OURS = ("workers", "dispatcher", "backends")
+THEIRS = ("celery", "kombu", "multiprocessing", "py.warnings")
+
+
+class OneLine(logging.Formatter):
+    """An exception adds its type and text to the line; its traceback only where debugging is on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info and not logging.getLogger("workers").isEnabledFor(logging.DEBUG):
+            record = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
+        return super().format(record)
+
+
+def connect() -> None:
+    """Take Celery's place in setting up the logging of a worker."""
+    from celery import signals
+
+    signals.setup_logging.connect(_on_setup, weak=False)
+
+
+def set_up(level: int = logging.INFO) -> None:
+    """Print to a copy of stderr, so that what a pool process says isn't taken for its flow's output."""
+    handler = logging.StreamHandler(_copy_of_stderr())
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(lambda record: not record.name.startswith("dispatcher.flow"))
+    for names, lowest in ((OURS, level), (THEIRS, max(level, logging.WARNING))):
+        for name in names:
+            logger = logging.getLogger(name)
+            logger.handlers = [handler]
+            logger.setLevel(lowest)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)  # Celery announces its next release on each reconnect
+    logging.getLogger("celery.worker.request").setLevel(logging.CRITICAL)  # we say ourselves who died
+    logging.getLogger("multiprocessing").setLevel(logging.CRITICAL)
+
+
+def _copy_of_stderr() -> TextIO:
+    return os.fdopen(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2), "w", buffering=1)
+
+
+def _on_setup(loglevel: int | None = None, **_: Any) -> None:
+    set_up(loglevel or logging.INFO)

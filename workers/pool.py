@@ -1,0 +1,88 @@
+"""What a pool process is: its own process group, its own connection, and one flow at a time.
+
+Called by Celery's signals and by the tasks, in the pool process alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import os
+import secrets
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.errors import CancelInterrupt, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.payload import KeyRing
+from dispatcher.records.base import Records
+from dispatcher.settings import Settings
+from workers.identity import Identity
+from workers.notes import SIGNAL, Notes
+
+#: What a note's kind raises in the flow.
+INTERRUPTS = {"cancel": CancelInterrupt, "timeout": TimeoutInterrupt, "preempt": PreemptInterrupt}
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What a pool process gets from its parent by the fork."""
+
+    settings: Settings
+    keys: KeyRing
+    identity: Identity
+    notes: Notes
+    main_process: Any  #: the parent's main-process object, as multiprocessing knows it
+
+
+@dataclass(frozen=True)
+class Here:
+    """What a task needs in its pool process."""
+
+    settings: Settings
+    keys: KeyRing
+    records: Records
+    worker: str
+    holder: str  #: of one attempt: host, pid and a nonce
+
+
+class PoolProcess:
+    """This pool process; made in the parent, lives in the child."""
+
+    def __init__(self, inherited: Inherited) -> None:
+        self._inherited = inherited
+        self._records: Records | None = None
+        self._pid = 0
+
+    def begin(self) -> None:
+        """At the start of the process: leave the parent's group, and look like a main process.
+
+        Celery's children are daemonic to ``multiprocessing``, which refuses them children of their own; a flow may
+        want a process pool or a local Dask cluster.
+        """
+        os.setpgid(0, 0)
+        multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
+
+    def here(self) -> Here:
+        """Before each task. Celery sets its own SIGUSR1 handler after the start, so ours is set here."""
+        signal.signal(SIGNAL, self._on_note)
+        if self._records is None or self._pid != os.getpid():
+            from dispatcher.connect import connect
+
+            self._records, self._pid = connect(self._inherited.settings), os.getpid()
+        identity = self._inherited.identity
+        return Here(
+            settings=self._inherited.settings,
+            keys=self._inherited.keys,
+            records=self._records,
+            worker=identity.id,
+            holder=f"{identity.host}:{os.getpid()}:{secrets.token_hex(4)}",
+        )
+
+    def _on_note(self, signum: int, frame: object) -> None:
+        from dispatcher.runner.attempt import current
+
+        note, attempt = self._inherited.notes.read(), current()
+        if note is None or attempt is None:
+            return
+        if attempt.run_id == note.run_id and attempt.epoch == note.epoch:
+            attempt.interrupt(INTERRUPTS[note.kind])

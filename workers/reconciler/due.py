@@ -1,0 +1,30 @@
+"""Due times: retries that came due, ``start_within`` that passed, an ``on_exit`` that nobody took."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from dispatcher.errors import Refused, UnknownRun
+from dispatcher.records.base import Records
+from dispatcher.runs import indexes, transitions
+
+logger = logging.getLogger(__name__)
+
+#: Runs taken in one page.
+PAGE = 500
+
+
+def sweep_due(records: Records) -> int:
+    """Apply the clock to all runs that it changes now; how many were looked at."""
+    seen = 0
+    while True:
+        now = records.runs.now()
+        due = records.runs.members(indexes.DUE, until=now, limit=PAGE)
+        for run_id, _ in due:
+            with suppress(Refused, UnknownRun):  # another came first
+                after = records.runs.update(run_id, transitions.tick)
+                logger.info("run %s: its time came, it is %s now", run_id, after.state)
+        seen += len(due)
+        if len(due) < PAGE:
+            return seen

@@ -1,0 +1,23 @@
+"""The end of retention, and queues that nobody uses any more."""
+
+from __future__ import annotations
+
+import logging
+
+from dispatcher.records.base import Records
+from dispatcher.settings import TimingSettings
+
+logger = logging.getLogger(__name__)
+
+#: Runs removed in one go.
+PAGE = 1000
+
+
+def sweep_retention(records: Records, timing: TimingSettings) -> None:
+    """Remove runs whose retention is over, and retire unused queues."""
+    while removed := records.runs.purge(limit=PAGE):
+        logger.info("%d runs are past their retention and were removed", removed)
+        if removed < PAGE:
+            break
+    if retired := records.queues.retire(unused_for=timing.queue_unused):
+        logger.info("unused queues were retired: %s", ", ".join(retired[:10]))

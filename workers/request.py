@@ -1,0 +1,70 @@
+"""A Celery request that tells the engine which pool process runs which run, and when that process died.
+
+All of it is called by Celery, on the event loop of the worker's parent; nothing here waits for the server.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from billiard.exceptions import Terminated, WorkerLostError
+from celery.worker.request import Request
+
+from workers.held import sweep_group
+from workers.lifecycle import Death
+
+_STATUS = re.compile(r"(signal|exitcode) (\d+)")
+
+
+class RunRequest(Request):  # type: ignore[misc]
+    """The request of one doorbell."""
+
+    @property
+    def run_id(self) -> str:
+        """The run it rings for, or nothing if it is no message of ours."""
+        kwargs = self.kwargs
+        return str(kwargs.get("run_id", "")) if isinstance(kwargs, dict) else ""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        self._engine.held.take(pid, self.run_id)
+        super().on_accepted(pid, time_accepted)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Celery derives a class per task whose ``on_success`` calls no base: put ours around it."""
+        super().__init_subclass__(**kwargs)
+        theirs = cls.on_success
+
+        def on_success(self: RunRequest, failed__retval__runtime: Any, **more: Any) -> Any:
+            self._engine.held.drop(self.worker_pid, self.run_id)
+            return theirs(self, failed__retval__runtime, **more)
+
+        cls.on_success = on_success
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        holding = self._engine.held.drop(self.worker_pid, self.run_id)
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, WorkerLostError | Terminated | SystemExit):
+            sweep_group(self.worker_pid)
+            self._engine.died(
+                Death(
+                    run_id=self.run_id,
+                    pid=self.worker_pid,
+                    ending=holding.ending if holding else None,
+                    status=exit_status(str(error)),
+                )
+            )
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    @property
+    def _engine(self) -> Any:
+        return self.app.dispatcher
+
+
+def exit_status(text: str) -> int | None:
+    """How a process ended, from billiard's words: a signal as its negative number, else the exit code."""
+    found = _STATUS.search(text)
+    if found is None:
+        return None
+    number = int(found[2])
+    return -number if found[1] == "signal" else number

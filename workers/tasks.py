@@ -1,0 +1,30 @@
+"""The Celery tasks that doorbells name. A message is only a hint: all but the run id is for people's eyes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from dispatcher.runs.transitions import CALL_ON_EXIT, EXECUTE
+from workers import lifecycle
+from workers.pool import PoolProcess
+
+REQUEST = "workers.request:RunRequest"
+
+
+def register(app: Celery) -> None:
+    """Give ``app`` the tasks; their bodies run in a pool process of a worker only."""
+
+    @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
+    def execute(self: Any, run_id: str, **_: object) -> str:
+        return lifecycle.execute(_process(self).here(), run_id)
+
+    @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
+    def call_on_exit(self: Any, run_id: str, **_: object) -> str:
+        return lifecycle.call_on_exit(_process(self).here(), run_id)
+
+
+def _process(task: Any) -> PoolProcess:
+    process: PoolProcess = task.app.dispatcher.process
+    return process
