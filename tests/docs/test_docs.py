@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def test_a_page_does_what_it_says(page: Path, home: Path) -> None:
             check=False,
         )
     finally:
-        subprocess.run([PYTHON, "-m", "dispatcher.cli", "down"], cwd=project, env=environment, timeout=60, check=False)
+        subprocess.run(
+            [PYTHON, "-m", "dispatcher.cli", "down", "--force"], cwd=project, env=environment, timeout=60, check=False
+        )
 
     sys.stdout.write(done.stdout)
     assert done.returncode == 0, f"the block named last failed:\n{done.stdout[-4000:]}"
@@ -101,6 +104,15 @@ def test_a_failing_block_fails_its_page(home: Path) -> None:
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == "--- page.md:10 "
     assert "assert x == 2" in done.stderr
+
+
+def test_the_tree_of_errors_is_the_codes() -> None:
+    from dispatcher import errors
+
+    drawn = (errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
+    [block] = [block for block in _blocks(ROOT / "docs" / "errors.md") if block.language == "text"]
+
+    assert block.code.strip() == textwrap.dedent(drawn).strip()
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
