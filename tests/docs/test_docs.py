@@ -69,7 +69,11 @@ def test_a_page_does_what_it_says(page: Path, home: Path) -> None:
         )
     finally:
         subprocess.run(
-            [PYTHON, "-m", "dispatcher.cli", "down", "--force"], cwd=project, env=environment, timeout=60, check=False
+            [str(Path(PYTHON).parent / "dispatcher"), "down", "--force"],
+            cwd=project,
+            env=environment,
+            timeout=60,
+            check=False,
         )
 
     sys.stdout.write(done.stdout)
