@@ -1,0 +1,233 @@
+"""One attempt of a run in this process: claim, verify, open, run, finish.
+
+Called by the worker's pool processes (:func:`run_attempt`, :func:`call_on_exit`) and by ``memory://``. The attempt
+writes two scripts, claim and finish, and with an ``on_exit`` one more between them. A server that is away at the end
+is waited for: a result outlives its outage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from dispatcher.errors import Refused, RunInterrupt, UnknownRun
+from dispatcher.payload import KeyRing
+from dispatcher.records.base import Records, Step
+from dispatcher.runner.capture import Capture, captured
+from dispatcher.runner.guard import Guard
+from dispatcher.runner.invoke import call_exit, invoke
+from dispatcher.runner.opening import Opener, legible, not_opened
+from dispatcher.runner.patience import patiently
+from dispatcher.runs import transitions
+from dispatcher.runs.record import Change, ExitCall, Outcome, Record
+from dispatcher.runs.states import State
+from dispatcher.settings import Settings
+
+_FLUSH = 5.0  # seconds, once the server is back, for lines that could not be sent before
+
+
+@dataclass
+class Current:
+    """The attempt on this process's stack."""
+
+    run_id: str
+    epoch: int
+    guard: Guard = field(default_factory=Guard)
+
+    def interrupt(self, kind: type[RunInterrupt]) -> None:
+        """End the flow by raising ``kind`` in it; for a signal handler, in the flow's thread.
+
+        Only while the flow or its ``on_start`` is on the stack: before, it is remembered; after, ignored.
+        """
+        self.guard.interrupt(kind)
+
+
+_current: Current | None = None
+_begun: deque[tuple[str, int]] = deque(maxlen=64)  # attempts whose flow this process has begun
+
+
+def current() -> Current | None:
+    """The attempt that this process is in, from just before its claim to its finish."""
+    return _current
+
+
+def run_attempt(  # noqa: PLR0913 - the public signature
+    records: Records,
+    keys: KeyRing,
+    settings: Settings,
+    record: Record,
+    now: float,
+    *,
+    owner: str,
+    holder: str,
+    fds: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> Record:
+    """Run the attempt that ``record`` waits for, here, to its end.
+
+    Args:
+        records: what is kept.
+        keys: verify the spec, and seal the result.
+        settings: limits.
+        record: the run as read a moment ago.
+        now: the server's clock at that moment.
+        owner: the worker that answers for it.
+        holder: this process.
+        fds: capture file descriptors 1 and 2; only in a process of the flow's own. Else what is printed is also shown.
+        environ: variables to set for the flow, if they aren't this process's own.
+
+    Returns:
+        The record as it stands then; untouched if somebody else had taken the run, or has taken it since.
+
+    Raises:
+        UnknownRun: there is no such run.
+        ServerUnavailable: before the flow ran, at once; after it, when the server was away for ten minutes.
+    """
+    way = _Way(records, record, now)
+    opener = Opener(records=records, keys=keys, settings=settings, environ=environ)
+    with _on_stack(Current(record.id, record.epoch + 1)) as mine:
+        try:
+            way.step(partial(_begin, owner=owner, holder=holder))
+            if not _is_ours(way.record, holder):
+                return way.record
+            mine.epoch = way.record.epoch
+            with way.captured(settings, fds) as capture:
+                outcome, exit_call = _played(way, opener, mine.guard, capture)
+            ended = way.finish(outcome, exit_call)
+            capture.close(_FLUSH)
+        except Refused:
+            return way.as_it_stands()
+    return ended
+
+
+def call_on_exit(  # noqa: PLR0913 - the public signature
+    records: Records,
+    keys: KeyRing,
+    settings: Settings,
+    record: Record,
+    now: float,
+    *,
+    owner: str,
+    holder: str,
+    fds: bool = False,
+) -> Record:
+    """Call the ``on_exit`` of an attempt whose process died, here in a fresh one, and end the attempt.
+
+    Arguments, result and errors as of :func:`run_attempt`.
+    """
+    way = _Way(records, record, now)
+    opener = Opener(records=records, keys=keys, settings=settings, environ=os.environ)
+    with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
+        try:
+            way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
+            mine.epoch = way.record.epoch
+            with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
+                exit_call = _exited(way, opener)
+            ended = way.finish(None, exit_call)
+            capture.close(_FLUSH)
+        except Refused:
+            return way.as_it_stands()
+    return ended
+
+
+class _Way:
+    """A run's record on its way through this process: ``record`` is the run as last seen."""
+
+    def __init__(self, records: Records, record: Record, now: float) -> None:
+        self.records = records
+        self.record = legible(record)
+        self._offset = now - time.monotonic()
+
+    @property
+    def now(self) -> float:
+        """The server's clock, as far as ours can tell without asking."""
+        return self._offset + time.monotonic()
+
+    def step(self, step: Step) -> None:
+        """Take a transition.
+
+        Raises:
+            Refused: it was refused.
+        """
+        self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Store the outcome; ``on_exit`` comes next."""
+        patiently(lambda: self.step(partial(transitions.settle, epoch=self.record.epoch, outcome=outcome)))
+
+    def finish(self, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
+        """End the attempt; a run that was removed meanwhile needs no end."""
+        step = partial(transitions.finish, epoch=self.record.epoch, outcome=outcome, exit_call=exit_call)
+        with contextlib.suppress(UnknownRun):
+            patiently(lambda: self.step(step))
+        return self.record
+
+    def as_it_stands(self) -> Record:
+        """The record after a refusal: somebody else's."""
+        with contextlib.suppress(UnknownRun):
+            self.record, _ = patiently(lambda: self.records.runs.get(self.record.id))
+        return self.record
+
+    def captured(self, settings: Settings, fds: bool, *, after: int = 0) -> contextlib.AbstractContextManager[Capture]:
+        """Capture what is printed and logged, as lines of this attempt."""
+        sink = partial(self.records.logs.append, self.record.id)
+        return captured(sink, self.record.attempt, settings.limits, fds, after=after, echo=not fds)
+
+
+@contextlib.contextmanager
+def _on_stack(mine: Current) -> Iterator[Current]:
+    global _current  # noqa: PLW0603 - a signal handler has no other way to it
+    before, _current = _current, mine
+    try:
+        yield mine
+    finally:
+        _current = before
+
+
+def _begin(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
+    """Claim and start; or end the run, if it is too late for its ``start_within``."""
+    late = transitions.tick(record, now) if record.state is State.QUEUED else None
+    return late or transitions.start_here(record, now, owner=owner, holder=holder)
+
+
+def _is_ours(record: Record, holder: str) -> bool:
+    """Whether to run the flow now. Not where this process has begun this very attempt before."""
+    attempt = (record.id, record.attempt)
+    if record.state is not State.RUNNING or record.holder != holder or attempt in _begun:
+        return False
+    _begun.append(attempt)
+    return True
+
+
+def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+    try:
+        environment = opener.environment(way.record, way.now)
+    except Exception as error:
+        return not_opened(error), None
+    job = opener.job(way.record, environment, guard, capture)
+    return invoke(job, settle=way.settle)
+
+
+def _exited(way: _Way, opener: Opener) -> ExitCall:
+    try:
+        environment = opener.environment(way.record, way.now)
+    except Exception:
+        return ExitCall.NOT_CALLED
+    job, exception = opener.exit_job(way.record, environment)
+    outcome = way.record.outcome or Outcome()
+    return call_exit(job, outcome.state, exception)
+
+
+def _last_number(records: Records, record: Record) -> int:
+    """Number of the last line that the attempt has: the dead process's, which this one counts on from."""
+    last, cursor = 0, ""
+    while True:
+        lines, cursor = records.logs.read(record.id, after=cursor)
+        last = max([last, *(line.number for line in lines if line.attempt == record.attempt)])
+        if not lines:
+            return last

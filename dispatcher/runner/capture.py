@@ -1,0 +1,145 @@
+"""Everything that a flow prints and logs, as lines in order.
+
+Called by :mod:`dispatcher.runner.attempt` and by the runner in a container, around the code of one attempt. It replaces
+``sys.stdout`` and ``sys.stderr``, adds a handler to the root logger and, in a process of the flow's own, takes file
+descriptors 1 and 2; leaving restores all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from dispatcher.runner.descriptors import Descriptors
+from dispatcher.runner.lines import Shipment, Sink
+from dispatcher.runner.writers import Put, Splitter, Writer
+from dispatcher.settings import LimitSettings
+
+_FLUSH = 5.0  # seconds that leaving waits for the server
+_FLOW_LOGGER = "dispatcher.flow"
+_STREAMS = {1: "stdout", 2: "stderr"}
+
+
+class Capture:
+    """What :func:`captured` gives: the attempt's last lines, and a second chance to send what is left."""
+
+    def __init__(self, shipment: Shipment, flush: Callable[[], None]) -> None:
+        self._shipment = shipment
+        self._flush = flush
+
+    def tail(self) -> tuple[str, ...]:
+        """The last 50 lines so far."""
+        self._flush()
+        return self._shipment.tail()
+
+    def close(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until all lines are sent; whether they are. Safe to call again."""
+        return self._shipment.close(timeout)
+
+
+@contextlib.contextmanager
+def captured(
+    sink: Sink, attempt: int, limits: LimitSettings, fds: bool, *, after: int = 0, echo: bool = False
+) -> Iterator[Capture]:
+    """Capture what is printed and logged inside.
+
+    Args:
+        sink: keeps lines; see :class:`~dispatcher.runner.lines.Shipment`.
+        attempt: the lines' attempt.
+        limits: sizes.
+        fds: take file descriptors 1 and 2 too, and log lines away from other handlers; only in a process that is the
+            flow's own.
+        after: number of the last line that the attempt has already.
+        echo: also print where it would have gone.
+    """
+    shipment = Shipment(sink, attempt, limits, after=after)
+    originals = sys.stdout, sys.stderr
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        for stream in originals:
+            stream.flush()
+    splitters = {number: Splitter(_to(shipment, name), limits.line) for number, name in _STREAMS.items()}
+    pipes = Descriptors({number: one.feed for number, one in splitters.items()}) if fds else None
+    before = pipes.drain if pipes else _nothing
+    writers = [
+        Writer(_to(shipment, name), original, number, limits.line, before=before, echo=echo)
+        for (number, name), original in zip(_STREAMS.items(), originals, strict=True)
+    ]
+
+    ends = [one.end for one in writers] + [one.end for one in splitters.values()]
+
+    def flush() -> None:
+        if pipes is not None:
+            pipes.drain()
+        for one in ends:
+            one()
+
+    sys.stdout, sys.stderr = writers
+    try:
+        with _logging_to(_Handler(shipment, before), alone=fds):
+            yield Capture(shipment, flush)
+    finally:
+        sys.stdout, sys.stderr = originals
+        for writer in writers:
+            writer.retire()
+        if pipes is not None:
+            pipes.close()
+        flush()
+        shipment.close(_FLUSH)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _to(shipment: Shipment, stream: str) -> Put:
+    return lambda text: shipment.put(stream, text)
+
+
+class _Handler(logging.Handler):
+    """Puts log records among the printed lines."""
+
+    def __init__(self, shipment: Shipment, before: Callable[[], None]) -> None:
+        super().__init__(logging.INFO)
+        self._shipment = shipment
+        self._before = before
+        self._pid = os.getpid()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if record.name not in {_FLOW_LOGGER, "root"}:
+                text = f"{record.name}: {text}"
+            if os.getpid() != self._pid:  # in a forked child nothing ships lines
+                os.write(2, f"{text}\n".encode(errors="replace"))
+                return
+            self._before()
+            for line in text.splitlines() or [""]:
+                self._shipment.put("log", line, record.levelname)
+        except Exception:
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def _logging_to(handler: logging.Handler, *, alone: bool) -> Iterator[None]:
+    """Have INFO and above of the flow's logger, and in a process of its own of all loggers, reach ``handler``."""
+    root, flow = logging.getLogger(), logging.getLogger(_FLOW_LOGGER)
+    handlers, levels = list(root.handlers), (root.level, flow.level)
+    if flow.level == logging.NOTSET:
+        flow.setLevel(logging.INFO)
+    if alone:
+        root.handlers[:] = [handler]  # others write to descriptor 2, so each line would come twice
+        root.setLevel(min(root.level or logging.INFO, logging.INFO))
+    else:
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        if alone:
+            root.handlers[:] = handlers
+            root.setLevel(levels[0])
+        else:
+            root.removeHandler(handler)
+        flow.setLevel(levels[1])

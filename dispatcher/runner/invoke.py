@@ -1,0 +1,156 @@
+"""Runs one attempt of a flow that has been opened: ``on_start``, the flow, ``settle(outcome)``, ``on_exit``.
+
+Called by :mod:`dispatcher.runner.attempt` in a worker's pool process, and by the runner in a container. It opens
+nothing and knows no Redis: what has to be kept goes through the functions that the caller gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dispatcher.context import context, ended, entered
+from dispatcher.errors import (
+    CancelInterrupt,
+    InvalidInput,
+    Permanent,
+    PreemptInterrupt,
+    RunInterrupt,
+    TimeoutInterrupt,
+    Transient,
+)
+from dispatcher.runner.guard import Guard
+from dispatcher.runner.traces import message_of, trace_of
+from dispatcher.runs.record import ExitCall, Outcome, Value
+from dispatcher.runs.states import Cause, State
+
+_CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
+    TimeoutInterrupt: (Cause.DEADLINE, "ran longer than its timeout"),
+    CancelInterrupt: (Cause.CANCELLED, "cancelled while it ran"),
+    PreemptInterrupt: (Cause.PREEMPTED, "the worker shut down while it ran"),
+}
+
+
+def _nothing() -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One attempt, opened.
+
+    ``body`` runs the flow with its executor; ``to_value`` makes a result or an exception (its second argument says
+    which) ready to travel, and raises InvalidInput where it can't; ``log_tail`` gives the last lines logged so far.
+    ``failed`` is set where the flow could not be opened: then nothing of it runs but ``on_exit``.
+    """
+
+    run_id: str
+    attempt: int
+    flow: str
+    body: Callable[[Mapping[str, Any]], Any]
+    to_value: Callable[[Any, str], Value]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    on_start: Callable[[], Any] | None = None
+    on_exit: Callable[[], Any] | None = None
+    log_tail: Callable[[], Sequence[str]] = _nothing
+    guard: Guard = field(default_factory=Guard)
+    failed: Outcome | None = None
+
+
+def invoke(job: Job, *, settle: Callable[[Outcome], None]) -> tuple[Outcome, ExitCall]:
+    """Run ``job`` once.
+
+    Args:
+        job: the attempt.
+        settle: stores the outcome; called before ``on_exit``, if there is one. If it raises, ``on_exit`` isn't called
+            (somebody else has taken the run) and its error passes through.
+
+    Returns:
+        How the attempt ended, and how its ``on_exit`` did. Whatever the flow raises is in the outcome.
+    """
+    with _entered(job):
+        outcome, error = _play(job)
+        if job.on_exit is None:
+            return outcome, ExitCall.NONE
+        settle(outcome)
+        return outcome, _exit(job.on_exit, outcome.state, error)
+
+
+def call_exit(job: Job, state: State, exception: BaseException | None) -> ExitCall:
+    """Call the ``on_exit`` of an attempt whose runner died, in a fresh process."""
+    with _entered(job):
+        return ExitCall.NOT_CALLED if job.on_exit is None else _exit(job.on_exit, state, exception)
+
+
+def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ()) -> Outcome:
+    """The outcome of an attempt that ``error`` ended."""
+    return Outcome(
+        cause=cause,
+        reason=getattr(error, "reason", "") if isinstance(error, Permanent) else type(error).__qualname__,
+        message=message_of(error),
+        traceback="" if isinstance(error, Permanent) else trace_of(error),
+        log_tail=tuple(log_tail),
+    )
+
+
+def _entered(job: Job) -> Any:
+    return entered(
+        run_id=job.run_id,
+        attempt=job.attempt,
+        flow=job.flow,
+        labels=job.labels,
+        parameters=job.parameters,
+        tags=job.tags,
+    )
+
+
+def _play(job: Job) -> tuple[Outcome, BaseException | None]:
+    if job.failed is not None:
+        return job.failed, None
+    try:
+        result = job.guard.run(lambda: _body(job))
+    except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
+        return _ended_by(error, job), error
+    try:
+        return Outcome(result=job.to_value(result, f"the result of flow {job.flow!r}")), None
+    except InvalidInput as error:
+        return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
+
+
+def _body(job: Job) -> Any:
+    if job.on_start is not None:
+        job.on_start()
+    return job.body(job.parameters)
+
+
+def _ended_by(error: BaseException, job: Job) -> Outcome:
+    tail = job.log_tail()
+    kind = type(error) if isinstance(error, RunInterrupt) else job.guard.raised
+    if kind is not None:  # also where a cleanup, or the event loop, turned the interrupt into another exception
+        cause, message = _CAUSES.get(kind, (Cause.CANCELLED, "interrupted"))
+        return Outcome(
+            cause=cause, reason=kind.__name__, message=message, traceback=trace_of(error), log_tail=tuple(tail)
+        )
+    if isinstance(error, Permanent):
+        return failure(error, error.cause, log_tail=tail)
+    if isinstance(error, Transient):
+        return failure(error, Cause.START_FAILED, log_tail=tail)
+    outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
+    try:
+        value = job.to_value(error, f"the exception of flow {job.flow!r}")
+    except InvalidInput:  # its type, message and traceback travel as text
+        return outcome
+    return replace(outcome, exception=value)
+
+
+def _exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
+    ended(state, exception)
+    try:
+        on_exit()
+    except BaseException as error:  # recorded; it changes nothing else
+        context.logger.error("on_exit raised; the run's outcome stands\n%s", trace_of(error))
+        return ExitCall.RAISED
+    return ExitCall.CALLED

@@ -1,0 +1,173 @@
+"""The lines of one attempt on their way to the records: numbered, bounded, shipped by one thread.
+
+Many threads of a flow put lines; none of them waits for the server. What can't be kept is counted and shown as a gap.
+Called by :mod:`dispatcher.runner.capture`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from dispatcher.records.base import Line
+from dispatcher.settings import LimitSettings
+
+Sink = Callable[[Sequence[Line]], None]
+
+_TAIL = 50
+_BATCH = 500
+_EVERY = 0.1  # seconds
+_PENDING = 50_000, 16 * 2**20  # lines, and bytes, kept while the server is away
+_RETRY = (0.2, 5.0)  # seconds between two tries, first and longest
+_LINGER = 600.0  # seconds that a closed shipment goes on trying
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_CUT = " …"
+
+
+def clean(text: str, limit: int) -> str:
+    """``text`` without escape sequences and control characters other than tab, cut to ``limit`` bytes of UTF-8."""
+    if not text.isprintable():
+        text = _ESCAPES.sub("", text).encode("utf-8", "replace").decode()
+    if len(text) * 4 <= limit or len(raw := text.encode()) <= limit:
+        return text
+    return raw[: limit - len(_CUT.encode())].decode("utf-8", "ignore") + _CUT
+
+
+class Shipment:
+    """Takes lines from any thread, gives them to ``sink`` in order, in batches, within 0.1 s.
+
+    Args:
+        sink: keeps lines; may raise, then it is asked again. Lines given twice must be dropped by number.
+        attempt: which attempt's lines they are.
+        limits: most bytes in all, and of one line.
+        after: number of the last line that the attempt has already.
+    """
+
+    def __init__(self, sink: Sink, attempt: int, limits: LimitSettings, *, after: int = 0) -> None:
+        self._sink = sink
+        self._attempt = attempt
+        self._limits = limits
+        self._number = after
+        self._kept = 0  # bytes accepted so far
+        self._pending = 0  # bytes accepted and not yet given to the sink
+        self._missing = 0  # lines dropped since the last one accepted
+        self._capped = False
+        self._away = False
+        self._closed_at = 0.0
+        self._lines: deque[tuple[Line, int]] = deque()
+        self._tail: deque[Line] = deque(maxlen=_TAIL)
+        # Re-entrant: a signal handler or a destructor may print while its thread puts a line.
+        self._lock = threading.RLock()
+        self._some, self._many, self._closed, self._done = (threading.Event() for _ in range(4))
+        self._thread = threading.Thread(target=self._ship, name="dispatcher-logs", daemon=True)
+        self._thread.start()
+
+    def put(self, stream: str, text: str, level: str = "") -> None:
+        """Add a line. Never waits, never raises for the server's sake."""
+        text = clean(text, self._limits.line)
+        size = 1 + (len(text) if text.isascii() else len(text.encode()))
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._number += 1
+            line = Line(
+                attempt=self._attempt, number=self._number, time=time.time(), stream=stream, text=text, level=level
+            )
+            self._tail.append(line)
+            if self._refuses(size):
+                self._missing += 1
+                return
+            if self._missing:
+                self._gap(line.number - 1)
+            self._accept(line, size)
+
+    def tail(self) -> tuple[str, ...]:
+        """The texts of the last 50 lines."""
+        with self._lock:
+            return tuple(line.text for line in self._tail)
+
+    def close(self, timeout: float) -> bool:
+        """Take no more lines and send the rest; whether that was done within ``timeout`` seconds. Else it goes on."""
+        with self._lock:
+            if not self._closed.is_set():
+                self._close_gap()
+                self._closed_at = time.monotonic()
+                self._closed.set()
+        self._some.set()
+        self._many.set()
+        return self._done.wait(timeout)
+
+    def _refuses(self, size: int) -> bool:
+        """Whether a line must be dropped: for good where the attempt has logged too much, else until there is room."""
+        self._capped = self._capped or self._kept + size > self._limits.log
+        lines, most = _PENDING
+        room = 0.5 if self._away else 1.0
+        self._away = len(self._lines) >= lines * room or self._pending + size > most * room
+        return self._capped or self._away
+
+    def _accept(self, line: Line, size: int) -> None:
+        self._lines.append((line, size))
+        self._kept += size
+        self._pending += size
+        if not self._some.is_set():
+            self._some.set()
+        if len(self._lines) >= _BATCH:
+            self._many.set()
+
+    def _gap(self, last: int) -> None:
+        """Say how many lines are missing, the last of them number ``last``."""
+        why = f"more than {self._limits.log:,} bytes of log" if self._capped else "the server was away"
+        text = f"{self._missing:,} lines are missing ({why})"
+        gap = Line(attempt=self._attempt, number=last, time=time.time(), stream="gap", text=text)
+        self._lines.append((gap, 0))
+        self._missing = 0
+
+    def _close_gap(self) -> None:
+        """After a gap that never closed, add the last lines in spite of the limits."""
+        if not self._missing:
+            return
+        last = [line for line in self._tail if line.number > self._number - self._missing]
+        self._missing -= len(last)
+        if self._missing:
+            self._gap(self._number - len(last))
+        for line in last:
+            self._accept(line, 0)
+        self._missing = 0
+
+    def _ship(self) -> None:
+        while True:
+            self._some.wait()
+            self._many.wait(_EVERY)
+            self._some.clear()
+            self._many.clear()
+            closed = self._closed.is_set()  # asked before the last look at the lines, so that none is left behind
+            self._send_all()
+            if closed:
+                self._done.set()
+                return
+
+    def _send_all(self) -> None:
+        while self._lines:
+            batch = [self._lines.popleft() for _ in range(min(_BATCH, len(self._lines)))]
+            pause, longest = _RETRY
+            while not self._sent([line for line, _ in batch]):
+                if self._closed.is_set() and time.monotonic() > self._closed_at + _LINGER:
+                    return
+                if self._closed.is_set():
+                    time.sleep(pause)
+                else:
+                    self._closed.wait(pause)  # closing cuts it short: perhaps the server is back, and somebody waits
+                pause = min(2 * pause, longest)
+            with self._lock:
+                self._pending -= sum(size for _, size in batch)
+
+    def _sent(self, lines: Sequence[Line]) -> bool:
+        try:
+            self._sink(lines)
+        except Exception:  # whatever it is, the flow must not feel it
+            return False
+        return True

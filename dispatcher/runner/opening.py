@@ -1,0 +1,161 @@
+"""From a signed record to a job: verify first, then open. Called by :mod:`dispatcher.runner.attempt`.
+
+Whatever can't be opened ends the attempt with a cause; nothing is opened whose signature doesn't hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dispatcher import environment as environments
+from dispatcher.environment import Environment
+from dispatcher.errors import Permanent, SealBroken, ServerUnavailable
+from dispatcher.payload import KeyRing, from_value, to_value
+from dispatcher.records.base import Records
+from dispatcher.runner.capture import Capture
+from dispatcher.runner.guard import Guard
+from dispatcher.runner.invoke import Job, failure
+from dispatcher.runner.patience import patiently
+from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.routing import Route
+from dispatcher.runs.states import Cause
+from dispatcher.settings import Settings
+from dispatcher.storage import base as storages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opener:
+    """What it takes to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
+
+    records: Records
+    keys: KeyRing
+    settings: Settings
+    environ: Mapping[str, str]
+
+    def environment(self, record: Record, now: float) -> Environment:
+        """The environment of a run whose signature holds. Runs nobody's code.
+
+        Raises:
+            SealBroken: the signature doesn't hold.
+            Exception: the environment's class can't be had here.
+        """
+        verify(self.keys, record, now)
+        return environments.from_json(record.spec.environment)
+
+    def job(self, record: Record, environment: Environment, guard: Guard, capture: Capture) -> Job:
+        """The attempt, opened; or, with ``failed`` set, what there is of it and why it could not be opened.
+
+        Raises:
+            ServerUnavailable: the server was away for long.
+        """
+        make = partial(self._job, record, environment, guard=guard, log_tail=capture.tail)
+        try:
+            return patiently(lambda: make(**self._opened(record, environment)))
+        except ServerUnavailable:
+            raise
+        except (Exception, SystemExit) as error:  # a module may call sys.exit() as it is imported
+            return make(body=_no_body, failed=not_opened(error, capture))
+
+    def exit_job(self, record: Record, environment: Environment) -> tuple[Job, BaseException | None]:
+        """What ``on_exit`` may know of an attempt whose process died: the job, and the flow's exception if there is
+        one that opens here."""
+        parameters: Any = {}
+        with contextlib.suppress(Exception):
+            parameters = self._parameters(record)
+        job = self._job(record, environment, body=_no_body, parameters=parameters)
+        value = None if record.outcome is None else record.outcome.exception
+        if value is not None:
+            with contextlib.suppress(Exception):
+                return job, from_value(value, get=self.records.blobs.get, key=self._run_key(record))
+        return job, None
+
+    def _job(self, record: Record, environment: Environment, **more: Any) -> Job:
+        spec = record.spec
+        return Job(
+            run_id=record.id,
+            attempt=record.attempt,
+            flow=spec.flow,
+            labels=spec.labels,
+            tags=spec.tags,
+            on_start=environment.on_start,
+            on_exit=environment.on_exit,
+            to_value=partial(self._to_value, record),
+            **more,
+        )
+
+    def _opened(self, record: Record, environment: Environment) -> dict[str, Any]:
+        storage = storages.from_json(record.spec.storage)
+        storage.bind(self.records.blobs)
+        env = None if self.environ is os.environ else self.environ
+        body = environment.load(storage, record.spec.location, env=env)
+        return {"body": body, "parameters": self._parameters(record)}
+
+    def _parameters(self, record: Record) -> Any:
+        # The verified spec holds their digest, so no further key is needed.
+        return from_value(record.spec.parameters, get=self.records.blobs.get, key=None, trusted=True)
+
+    def _to_value(self, record: Record, obj: Any, what: str) -> Value:
+        limits = self.settings.limits
+        name = f"result-{record.attempt}-{record.epoch}"
+        return to_value(
+            obj,
+            what=what,
+            limit_inline=limits.inline,
+            limit=limits.result,
+            put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data)),
+            key=self._run_key(record),
+            setting="DISPATCHER__LIMITS__RESULT",
+        )
+
+    def _run_key(self, record: Record) -> bytes:
+        return self.keys.run_key(record.id, record.spec.key_id)
+
+
+def verify(keys: KeyRing, record: Record, now: float) -> None:
+    """Check that the spec is what its submitter signed for this run, and that the signature still holds.
+
+    Raises:
+        SealBroken: it isn't, or it is too old.
+    """
+    spec = record.spec
+    keys.verify(record.id, spec.key_id, record.spec_bytes, record.signature)
+    if spec.run_id != record.id:
+        raise SealBroken(f"run {record.id} carries the spec of run {spec.run_id}: it is never opened")
+    if spec.expires is not None and spec.expires <= now:
+        raise SealBroken(f"the signature of run {record.id} ended {now - spec.expires:.0f} s ago: submit it again")
+
+
+def not_opened(error: BaseException, capture: Capture | None = None) -> Outcome:
+    """The outcome of an attempt that could not be opened."""
+    cause = error.cause if isinstance(error, Permanent) else Cause.CONFIG_ERROR
+    if isinstance(error, KeyError):
+        error = LookupError(f"bytes that the run needs are gone: blob {error.args[0] if error.args else '?'}")
+    return failure(error, cause, log_tail=capture.tail() if capture else ())
+
+
+def legible(record: Record) -> Record:
+    """The record, with an empty spec in place of one that can't even be read, so that the run can be ended."""
+    try:
+        _ = record.spec
+    except Exception:
+        nothing = Value(codec="json", inline="{}")
+        record = record.but()
+        record.__dict__["_spec"] = Spec(
+            run_id=record.id,
+            flow="?",
+            storage={},
+            location="",
+            parameters=nothing,
+            environment={},
+            route=Route(backend="local"),
+        )
+    return record
+
+
+def _no_body(_parameters: Mapping[str, Any]) -> None:
+    """Never called: the job has failed, or only its ``on_exit`` is due."""
