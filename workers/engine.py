@@ -75,6 +75,7 @@ class Engine:
         self._log_start()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.signal(signal.SIGINT, self._on_sigint)
+        signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
         signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
         for thread in self._threads:
@@ -141,6 +142,9 @@ class Engine:
         self._exit_status = 1
         install_worker_term_hard_handler(self._worker, sig="SIGINT", verbose=False)
         self.drain()
+
+    def _on_ready(self, **_: Any) -> None:
+        logger.info("worker %s is ready", self.identity.id)
 
     def _on_shutting_down(self, how: str = "", **_: Any) -> None:
         self.drain(at_once=how == "Cold")

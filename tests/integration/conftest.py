@@ -1,0 +1,41 @@
+"""Fixtures of the integration tier: workers as processes of their own, on the session's real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.workers import QUICK, Bench, Worker
+
+
+@pytest.fixture
+def bench(server_url: str) -> Iterator[Bench]:
+    """Submits runs and watches them."""
+    one = Bench(server_url, timing=QUICK)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture
+def start_worker(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Starts workers with quick timings, and ends them after the test; on failure their output is shown."""
+    started: list[Worker] = []
+
+    def start(*, ready: bool = True, timing: dict[str, float] | None = None, **given: Any) -> Worker:
+        worker = Worker(server_url, tmp_path, timing={**QUICK, **(timing or {})}, **given)
+        started.append(worker)
+        if ready:
+            worker.says("is ready")
+        return worker
+
+    try:
+        yield start
+    finally:
+        for worker in started:
+            worker.end()
+            print(worker.output)  # noqa: T201 - pytest shows it where a test failed

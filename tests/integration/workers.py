@@ -1,0 +1,224 @@
+"""Real worker processes for tests, and runs for them, submitted through the records alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dispatcher.connect import connect
+from dispatcher.environment import Environment
+from dispatcher.flow import Flow
+from dispatcher.payload import PYTHON as PYTHON_VERSION
+from dispatcher.payload import KeyRing, to_value
+from dispatcher.records.base import Records
+from dispatcher.runs.events import Event
+from dispatcher.runs.options import Options
+from dispatcher.runs.record import Record, Spec
+from dispatcher.runs.routing import Route
+from dispatcher.settings import Settings
+from dispatcher.storage.redis import RedisStorage
+from tests.conftest import PYTHON
+from tests.waiting import wait_until
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+KEYS = {"k1": "a secret that only these tests know"}
+
+#: Timings of production, divided so that a test sees a takeover within seconds.
+QUICK = {
+    "renew": 10 / 15,
+    "lease": 30 / 15,
+    "bell_tick": 2 / 15,
+    "lease_tick": 5 / 15,
+    "orphan_tick": 30 / 15,
+    "bell_lost": 5 / 15,
+    "stop_grace": 10 / 15,
+    "on_exit_timeout": 60 / 15,
+}
+
+
+class Worker:
+    """A worker process: ``python -m workers``, or another command, with settings from variables."""
+
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        *,
+        command: Sequence[str] = ("-m", "workers"),
+        timing: Mapping[str, float] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **worker: Any,
+    ) -> None:
+        self._log = directory / f"worker-{secrets.token_hex(4)}.log"
+        variables = {
+            "DISPATCHER__URL": url,
+            "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS),
+            **{f"DISPATCHER__TIMING__{name.upper()}": str(value) for name, value in (timing or {}).items()},
+            **{
+                f"DISPATCHER__WORKER__{name.upper()}": json.dumps(value)
+                for name, value in {"drain": 1.0, **worker}.items()
+            },
+            "PYTHONPATH": str(ROOT),
+            **(environ or {}),
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [PYTHON, *command], stdout=log, stderr=log, cwd=directory, env={**os.environ, **variables}
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return self._log.read_text(errors="replace")
+
+    def says(self, text: str, *, timeout: float = 30.0) -> None:
+        """Wait until it has printed ``text``."""
+
+        def said() -> bool:
+            assert self.process.poll() is None or text in self.output, f"the worker ended:\n{self.output}"
+            return text in self.output
+
+        wait_until(said, f"{text!r} of the worker", timeout=timeout)
+
+    @property
+    def children(self) -> list[int]:
+        """Pids of its pool processes."""
+        return children_of(self.process.pid)
+
+    def send(self, signum: int) -> None:
+        """Send the worker's parent process a signal."""
+        os.kill(self.process.pid, signum)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Its exit status."""
+        return self.process.wait(timeout)
+
+    def end(self) -> None:
+        """At the end of a test: politely, then not."""
+        if self.process.poll() is not None:
+            return
+        pool = self.children
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            for pid in pool:
+                kill_group(pid)
+
+
+def children_of(pid: int) -> list[int]:
+    """Pids of the processes whose parent is ``pid``."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return sorted(found)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it isn't only waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL what is left of a process group."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+class Bench:
+    """Submits runs through the records, and watches them."""
+
+    def __init__(self, url: str, *, timing: Mapping[str, float] | None = None) -> None:
+        self.settings = Settings.load(url=url, signing_keys=json.dumps(KEYS), timing=dict(timing or {}))
+        self.keys = KeyRing.from_settings(self.settings)
+        self.records: Records = connect(self.settings)
+
+    def submit(
+        self,
+        flow: Flow[..., Any],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        environment: Environment | None = None,
+        scope: str = "",
+        **options: Any,
+    ) -> str:
+        """Accept a run; its id."""
+        from dispatcher import LocalEnvironment
+
+        environment = environment or LocalEnvironment()
+        storage = RedisStorage()
+        storage.bind(self.records.blobs)
+        location = storage.add_flow(flow)
+        run_id = f"r{secrets.token_hex(8)}"
+        spec = Spec(
+            run_id=run_id,
+            flow=flow.name,
+            storage=storage.to_json(),
+            location=location,
+            parameters=to_value(
+                dict(parameters or {}),
+                what="parameters",
+                limit_inline=2**20,
+                limit=2**20,
+                put=self.records.blobs.share,
+                key=None,
+            ),
+            environment=environment.to_json(),
+            route=Route(environment.backend, tuple(sorted(environment.labels)), scope),
+            options=Options.of(**options).over(flow.options),
+            on_start=environment.on_start is not None,
+            on_exit=environment.on_exit is not None,
+            python=PYTHON_VERSION,
+            blobs=(location,),
+            key_id=self.keys.signs,
+        )
+        raw = spec.to_bytes()
+        record = Record(id=run_id, spec_bytes=raw, signature=self.keys.sign(run_id, raw), spec_digest=location)
+        self.records.runs.create([record])
+        return run_id
+
+    def record(self, run_id: str) -> Record:
+        """The record as it stands."""
+        return self.records.runs.get(run_id)[0]
+
+    def until(self, run_id: str, check: Callable[[Record], T], what: str, *, timeout: float = 30.0) -> Record:
+        """Wait until the record passes ``check``."""
+        wait_until(lambda: check(self.record(run_id)), f"{what} of run {run_id}", timeout=timeout, every=0.05)
+        return self.record(run_id)
+
+    def ended(self, run_id: str, *, timeout: float = 30.0) -> Record:
+        """Wait for the run's end."""
+        return self.until(run_id, lambda record: record.terminal, "the end", timeout=timeout)
+
+    def events(self, run_id: str) -> list[Event]:
+        """All events of a run."""
+        return self.records.events.of(run_id)[0]
+
+    def lines(self, run_id: str) -> list[str]:
+        """What the flow printed and logged."""
+        return [line.text for line in self.records.logs.read(run_id)[0]]
+
+    def close(self) -> None:
+        self.records.close()
