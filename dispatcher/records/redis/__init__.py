@@ -1,0 +1,71 @@
+"""Records in Redis or Valkey: the truth of an installation. redis-py is imported when they are opened."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dispatcher.records.base import Bell, Records
+
+__all__ = ["open_redis"]
+
+
+def open_redis(
+    url: str,
+    *,
+    bell: Callable[[str], Bell] | Bell | None = None,
+    timeout: float = 5.0,
+    clock_offset: float = 0.0,
+) -> Records:
+    """The records on a server, usable from many threads and after a fork.
+
+    Args:
+        url: where it is; the forms are those of :mod:`dispatcher.urls`.
+        bell: rings doorbells, or makes what does, given the installation's id; none rings nothing.
+        timeout: seconds for each of: to connect, to send, to answer.
+        clock_offset: seconds added to the server's clock; for tests.
+
+    Raises:
+        InvalidSettings: the URL can't be read.
+        ServerUnavailable: the server can't be reached or refuses us.
+    """
+    from dispatcher.records.base import Records
+    from dispatcher.records.redis.blobs import RedisBlobs
+    from dispatcher.records.redis.client import Client
+    from dispatcher.records.redis.events import RedisEvents
+    from dispatcher.records.redis.inbox import RedisInbox
+    from dispatcher.records.redis.keys import INSTANCE, Keys
+    from dispatcher.records.redis.leases import RedisLeases
+    from dispatcher.records.redis.logs import RedisLogs
+    from dispatcher.records.redis.queues import RedisQueues
+    from dispatcher.records.redis.runs import RedisRuns
+    from dispatcher.records.redis.workers import RedisWorkers
+
+    client = Client(url, timeout=timeout)
+    try:
+        _, found = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
+    except BaseException:
+        client.close()
+        raise
+    instance: str = found.decode()
+    keys = Keys(instance)
+    events = RedisEvents(client, keys)
+
+    def close() -> None:
+        events.close()
+        client.close()
+
+    return Records(
+        instance=instance,
+        runs=RedisRuns(client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset),
+        blobs=RedisBlobs(client, keys),
+        logs=RedisLogs(client, keys),
+        events=events,
+        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset),
+        leases=RedisLeases(client, keys),
+        queues=RedisQueues(client, keys, clock_offset=clock_offset),
+        inbox=RedisInbox(client, keys),
+        close=close,
+    )

@@ -1,0 +1,78 @@
+"""Blobs in Redis: each is a hash of parts, so that no single command is too large for its timeout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from dispatcher.records.base import Blobs
+from dispatcher.records.effects import STRAY, UNUSED_BLOB
+from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.scripts import script
+
+#: Most bytes of one part.
+PART = 4 * 2**20
+
+#: Up to so many bytes, a shared blob is sent without asking whether it is there.
+_SMALL = 16 * 2**10
+
+
+class RedisBlobs(Blobs):
+    """Field ``parts`` says how many there are and is written last; parts are numbered from 0."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    def share(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        key = self._keys.blob(digest)
+        keep = int(UNUSED_BLOB)
+        shared = script("share")
+        if len(data) > _SMALL and self._client.run(shared, [key], keep, ""):
+            return digest
+        if len(data) <= PART:
+            self._client.run(shared, [key], keep, 1, data)
+            return digest
+        parts = list(_parts(data))
+        for number, part in enumerate(parts):
+            self._client.accepted(self._client.call([("HSET", key, number, part), ("EXPIRE", key, keep)]))
+        self._client.run(shared, [key], keep, len(parts))
+        return digest
+
+    def own(self, run_id: str, name: str, data: bytes) -> str:
+        keys = [self._keys.blobs(run_id), self._keys.run(run_id)]
+        owned = script("own")
+        parts = list(_parts(data))
+        for number, part in enumerate(parts[:-1]):
+            self._client.run(owned, keys, int(STRAY), f"{name}/{number}", part)
+        last = len(parts) - 1
+        self._client.run(owned, keys, int(STRAY), f"{name}/{last}", parts[last], f"{name}/parts", len(parts))
+        return f"{run_id}/{name}"
+
+    def get(self, name: str) -> bytes:
+        key, prefix = self._place(name)
+        count, first = self._client.one("HMGET", key, f"{prefix}parts", f"{prefix}0")
+        if count is None or first is None:
+            raise KeyError(name)
+        rest = [self._client.one("HGET", key, f"{prefix}{number}") for number in range(1, int(count))]
+        if any(part is None for part in rest):
+            raise KeyError(name)
+        return b"".join([first, *rest]) if rest else bytes(first)
+
+    def has(self, name: str) -> bool:
+        key, prefix = self._place(name)
+        return bool(self._client.one("HEXISTS", key, f"{prefix}parts"))
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """Key of the hash, and what its fields begin with."""
+        run_id, slash, own = name.partition("/")
+        return (self._keys.blobs(run_id), f"{own}/") if slash else (self._keys.blob(name), "")
+
+
+def _parts(data: bytes) -> Iterator[Any]:
+    view = memoryview(data)
+    for start in range(0, max(len(data), 1), PART):
+        yield view[start : start + PART]

@@ -1,0 +1,212 @@
+"""Connections to the server: explicit timeouts, bounded repetition, one kind of error. For ``records/redis`` alone.
+
+redis-py keeps the connections and speaks the protocol; its own repetition is off, because only we know whether a
+command may have been executed. Two kinds of use, each with its timeout: commands, and blocking reads, whose timeout is
+longer than their block.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from dispatcher.errors import InvalidSettings
+from dispatcher.records.redis.failures import HOPELESS, LOST, unavailable
+from dispatcher.records.redis.scripts import Script
+from dispatcher.urls import Address, parse
+
+#: A command with its arguments, as redis-py packs them.
+Command = tuple[Any, ...]
+
+#: Pauses, in seconds, before a command is sent again.
+_PAUSES = (0.05, 0.5)
+
+#: A blocking read's timeout is this many seconds longer than its block.
+_BEYOND_BLOCK = 10.0
+
+
+class Client:
+    """Commands to one server, from any thread, and after a fork.
+
+    Args:
+        url: one of the forms of :mod:`dispatcher.urls`.
+        timeout: seconds for each of: to connect, to send, to answer.
+    """
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        address = parse(url)
+        if address.scheme not in {"redis", "rediss", "unix", "sentinel"}:
+            raise InvalidSettings(f"URL: {address.shown} names no server")
+        self.timeout = timeout
+        self.shown = address.shown
+        self._pool: Any = _pool(address, timeout)
+
+    def call(
+        self,
+        commands: Sequence[Command],
+        *,
+        block: float = 0.0,
+        within: float = 0.0,
+        once: bool = False,
+        submits: bool = False,
+    ) -> list[Any]:
+        """Send commands in one go and read their replies, again after a lost connection: they must be safe to repeat.
+
+        Args:
+            commands: what to send. A refusal by the server stands in the replies as an exception.
+            block: seconds that the last command may block.
+            within: seconds after which nothing is sent again; 0 for three times the timeout.
+            once: never send again.
+            submits: whether they submit runs.
+
+        Raises:
+            ServerUnavailable: no connection, or no answer; ``may_exist`` is true if a submit had been sent.
+        """
+        end = time.monotonic() + (within or 3 * self.timeout)
+        sent = False
+        for pause in (*_PAUSES, None):
+            try:
+                connection = self._pool.get_connection()
+                try:
+                    sent = submits
+                    return self._exchange(connection, commands, block, end if within else None)
+                finally:
+                    self._pool.release(connection)
+            except (redis.RedisError, OSError) as error:
+                late = pause is None or time.monotonic() + pause + self.timeout > end
+                if once or late or not isinstance(error, LOST) or isinstance(error, HOPELESS):
+                    raise unavailable(error, self.shown, timeout=self.timeout, may_exist=sent) from error
+                time.sleep(pause or 0.0)
+        raise AssertionError("the last pause is None, and ends in an error")
+
+    def _exchange(self, connection: Any, commands: Sequence[Command], block: float, end: float | None) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        replies: list[Any] = []
+        for _ in commands:
+            timeout = block + _BEYOND_BLOCK if block else self.timeout
+            if end is not None:
+                timeout = min(timeout, max(end - time.monotonic(), 0.001))
+            try:
+                replies.append(connection.read_response(timeout=timeout, disconnect_on_error=False))
+            except redis.ResponseError as error:
+                replies.append(error)
+            except BaseException:
+                connection.disconnect()
+                raise
+        return replies
+
+    def one(self, *command: Any, block: float = 0.0, once: bool = False) -> Any:
+        """One command's reply.
+
+        Raises:
+            ServerUnavailable: no answer, or the server refused.
+        """
+        return self.accepted(self.call([command], block=block, once=once))[0]
+
+    def many(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies of many commands, sent in portions.
+
+        Raises:
+            ServerUnavailable: no answer, or the server refused one.
+        """
+        replies: list[Any] = []
+        for start in range(0, len(commands), 500):
+            replies += self.accepted(self.call(commands[start : start + 500]))
+        return replies
+
+    def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+        """One script's reply.
+
+        Raises:
+            ServerUnavailable: no answer, or the server refused.
+        """
+        return self.accepted(self.run_many([script.command(keys, *arguments)], script))[0]
+
+    def run_many(
+        self, commands: Sequence[Command], script: Script, *, within: float = 0.0, submits: bool = False
+    ) -> list[Any]:
+        """Replies of many calls of one script, in one go; loads it where the server doesn't know it."""
+        replies = self.call(commands, within=within, submits=submits)
+        unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if unknown:
+            load = ("SCRIPT", "LOAD", script.text)
+            again = self.call([load, *(commands[n] for n in unknown)], within=within, submits=submits)
+            for n, reply in zip(unknown, again[1:], strict=True):
+                replies[n] = reply
+        return replies
+
+    def accepted(self, replies: list[Any], *, may_exist: bool = False) -> list[Any]:
+        """The replies, if none is a refusal.
+
+        Raises:
+            ServerUnavailable: the server refused a command.
+        """
+        for reply in replies:
+            if isinstance(reply, redis.RedisError):
+                raise unavailable(reply, self.shown, timeout=self.timeout, may_exist=may_exist)
+        return replies
+
+    def connection(self) -> Any:
+        """A connection of its own, outside the pool; the caller connects and disconnects it."""
+        return self._pool.make_connection()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with suppress(redis.RedisError, OSError):
+            self._pool.disconnect()
+
+
+def _pool(address: Address, timeout: float) -> redis.ConnectionPool:
+    common: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    if address.scheme == "unix":
+        return redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=address.path, **common)
+    common["socket_keepalive"] = True
+    tls = _tls(address.options) if address.tls else {}
+    if address.scheme == "sentinel":
+        return _sentinel_pool(address, common, tls)
+    host, port = address.hosts[0]
+    kind = redis.SSLConnection if address.tls else redis.Connection
+    return redis.ConnectionPool(connection_class=kind, host=host, port=port, **common, **tls)
+
+
+def _sentinel_pool(address: Address, common: dict[str, Any], tls: dict[str, Any]) -> redis.ConnectionPool:
+    """Connections to the primary that the Sentinels name at each connect."""
+    own = {name: common[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")}
+    for name in ("username", "password"):
+        own[name] = address.options.get(f"sentinel_{name}")
+    if tls:
+        own |= {"ssl": True, **tls}
+    sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
+    return SentinelConnectionPool(address.service, sentinel, ssl=bool(tls), **common, **tls)
+
+
+def _tls(options: Mapping[str, str]) -> dict[str, Any]:
+    """redis-py's arguments; the server's certificate is checked unless the URL says otherwise."""
+    found: dict[str, Any] = {"ssl_cert_reqs": "required"}
+    for name, value in options.items():
+        if name == "ssl_cert_reqs":
+            found[name] = value.lower().removeprefix("cert_")
+        elif name == "ssl_check_hostname":
+            found[name] = value.lower() not in {"false", "0", "no"}
+        elif name in {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"}:
+            found[name] = value
+        elif name.startswith("ssl_"):
+            raise InvalidSettings(f"URL: the option {name} isn't known")
+    if found["ssl_cert_reqs"] not in {"required", "optional", "none"}:
+        raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {found['ssl_cert_reqs']!r}")
+    return found

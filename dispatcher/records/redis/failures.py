@@ -1,0 +1,90 @@
+"""What went wrong with the server, in words for people, with the address and never with credentials."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import redis
+
+from dispatcher.errors import ServerUnavailable
+
+_CHECK = "check DISPATCHER__URL, or `dispatcher doctor`"
+
+#: A command that met one of these is sent again.
+LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
+
+#: Of them, those that another try doesn't help.
+HOPELESS = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
+
+#: Replies that refuse a command for what the server is like at the moment.
+_REFUSALS = {
+    "OOM": "has no memory left for it (maxmemory); raise the limit, or remove runs",
+    "READONLY": "is a read-only replica; use the address of the primary",
+    "MISCONF": "can't write its data to disk, and refuses changes until it can",
+    "NOPERM": "does not allow it to this user; see the ACL in the documentation",
+    "LOADING": "is still loading its data; try again in a moment",
+    "MASTERDOWN": "is a replica that has lost its primary",
+    "NOREPLICAS": "has too few replicas, and refuses changes until they are back",
+    "BUSY": "is busy with a script",
+}
+
+
+def unavailable(error: Exception, address: str, *, timeout: float, may_exist: bool = False) -> ServerUnavailable:
+    """The error for users.
+
+    Args:
+        error: what redis-py raised.
+        address: the server's, without credentials.
+        timeout: seconds that a command may take.
+        may_exist: whether a submit had been sent.
+    """
+    return ServerUnavailable(f"{_said(error, address, timeout)}{_tail(may_exist)}", may_exist=may_exist)
+
+
+def _tail(may_exist: bool) -> str:
+    if not may_exist:
+        return ""
+    return "; the run may exist: submit again with the same idempotency_key, or look at `dispatcher list`"
+
+
+def _said(error: Exception, address: str, timeout: float) -> str:
+    word = str(error).split(" ", 1)[0]
+    if isinstance(error, redis.AuthenticationError):
+        return f"{address} refuses the user name or the password; {_CHECK}"
+    if isinstance(error, redis.BusyLoadingError):
+        return f"{address} {_REFUSALS['LOADING']}"
+    if isinstance(error, redis.TimeoutError):
+        return f"{address} did not answer within {timeout:g} s; {_CHECK}"
+    if isinstance(error, redis.InvalidResponse):
+        return f"what answers at {address} is no Redis or Valkey server; {_CHECK}"
+    if isinstance(error, redis.ResponseError):
+        for known, words in _REFUSALS.items():
+            if word == known or str(error).startswith(known):
+                return f"{address} {words}"
+        return f"{address} refused a command: {_without_arguments(str(error))}"
+    return _unreached(error, address)
+
+
+def _unreached(error: Exception, address: str) -> str:
+    """No connection, or one that broke."""
+    below = error.__cause__ or error.__context__
+    match below:
+        case socket.gaierror():
+            return f"the host name of {address} isn't known; {_CHECK}"
+        case ConnectionRefusedError():
+            return f"nothing listens at {address} (connection refused); start the server, or {_CHECK}"
+        case FileNotFoundError():
+            return f"there is no socket at {address}; start the server, or {_CHECK}"
+        case PermissionError():
+            return f"no right to open the socket at {address}"
+        case ssl.SSLError():
+            return f"no TLS with {address}: {below.reason or below}; {_CHECK}"
+    if isinstance(error, redis.sentinel.MasterNotFoundError):
+        return f"no Sentinel of {address} names a primary for that service; {_CHECK}"
+    return f"the connection to {address} broke: {_without_arguments(str(error)) or type(error).__name__}"
+
+
+def _without_arguments(text: str) -> str:
+    """A server's message without the arguments of the command, which may be secret."""
+    return text.split(", with args", 1)[0].rstrip(".")

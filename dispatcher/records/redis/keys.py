@@ -1,0 +1,99 @@
+"""The one layout of keys in Redis. Nobody else builds a key.
+
+Everything lives under ``<instance>::``; Celery's queues lie under ``<instance>:`` and begin with a backend's name, so
+the two never meet. Keys of one run:
+
+=========================  ======  ==========================================================================
+``run:<id>``               hash    the record, as :meth:`Record.to_fields` gives it
+``run:<id>:events``        stream  its events
+``run:<id>:logs``          stream  its lines
+``run:<id>:lines``         hash    attempt → number of the last line kept
+``run:<id>:blobs``         hash    its own blobs, in parts
+``key:<idempotency key>``  string  the id of the run that has it
+=========================  ======  ==========================================================================
+
+and of all: ``ix:<index>`` (sorted sets of :mod:`dispatcher.runs.indexes`), ``blob:<digest>`` (hash: parts, and the
+count of runs that refer to it), ``events`` (stream), ``subscribers`` (set), ``workers``, ``beats``, ``leases``,
+``routes`` (hashes), ``beaten``, ``queues``, ``passed`` (sorted sets by time), ``inbox:<shard>`` (stream),
+``report:<nonce>`` (string, for a minute). Channels are ``topic:<topic>``.
+"""
+
+from __future__ import annotations
+
+#: Holds the installation's id; the one key outside its prefix.
+INSTANCE = "dispatcher:instance"
+
+
+class Keys:
+    """The keys of one installation."""
+
+    def __init__(self, instance: str) -> None:
+        prefix = f"{instance}::"
+        self.run_prefix = f"{prefix}run:"
+        self.index_prefix = f"{prefix}ix:"
+        self.topic_prefix = f"{prefix}topic:"
+        self._blob_prefix = f"{prefix}blob:"
+        self._key_prefix = f"{prefix}key:"
+        self._inbox_prefix = f"{prefix}inbox:"
+        self._report_prefix = f"{prefix}report:"
+        self.all_events = f"{prefix}events"
+        self.subscribers = f"{prefix}subscribers"
+        self.workers = f"{prefix}workers"
+        self.beats = f"{prefix}beats"
+        self.beaten = f"{prefix}beaten"
+        self.leases = f"{prefix}leases"
+        self.queues = f"{prefix}queues"
+        self.routes = f"{prefix}routes"
+        self.passed = f"{prefix}passed"
+
+    def run(self, run_id: str) -> str:
+        """A run's record."""
+        return f"{self.run_prefix}{run_id}"
+
+    def events(self, run_id: str) -> str:
+        """A run's events."""
+        return f"{self.run_prefix}{run_id}:events"
+
+    def logs(self, run_id: str) -> str:
+        """A run's lines."""
+        return f"{self.run_prefix}{run_id}:logs"
+
+    def lines(self, run_id: str) -> str:
+        """The number of the last line of each attempt."""
+        return f"{self.run_prefix}{run_id}:lines"
+
+    def blobs(self, run_id: str) -> str:
+        """A run's own blobs."""
+        return f"{self.run_prefix}{run_id}:blobs"
+
+    def of_run(self, run_id: str) -> tuple[str, ...]:
+        """Every key that belongs to a run alone, but its idempotency key."""
+        return self.run(run_id), self.events(run_id), self.logs(run_id), self.lines(run_id), self.blobs(run_id)
+
+    def idempotency(self, key: str) -> str:
+        """An idempotency key; an empty one has no key."""
+        return f"{self._key_prefix}{key}" if key else ""
+
+    def index(self, name: str) -> str:
+        """An index of runs."""
+        return f"{self.index_prefix}{name}"
+
+    def blob(self, digest: str) -> str:
+        """A shared blob."""
+        return f"{self._blob_prefix}{digest}"
+
+    def digest(self, key: str) -> str:
+        """The digest of the shared blob that ``key`` holds."""
+        return key.removeprefix(self._blob_prefix)
+
+    def inbox(self, shard: str) -> str:
+        """A shard's reports."""
+        return f"{self._inbox_prefix}{shard}"
+
+    def report(self, nonce: str) -> str:
+        """Marks a report as stored."""
+        return f"{self._report_prefix}{nonce}"
+
+    def topic(self, topic: str) -> str:
+        """The channel of a topic."""
+        return f"{self.topic_prefix}{topic}"

@@ -1,0 +1,203 @@
+"""Notices over one pub/sub connection, resumed by itself after a loss."""
+
+from __future__ import annotations
+
+import json
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import redis
+
+from dispatcher.errors import ServerUnavailable
+from dispatcher.records.base import Listener
+from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.failures import unavailable
+from dispatcher.records.redis.keys import Keys
+from dispatcher.runs.events import Event
+
+Notice = tuple[str, Event | None]
+
+#: After so many seconds of silence the server is asked for a word; after twice as many the connection counts as lost.
+_SILENCE = 10.0
+
+#: First and longest pause, in seconds, before the next try to connect.
+_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+class RedisListener(Listener):
+    """One thread owns the connection, sends and reads; others leave it their wishes, wake it, and wait."""
+
+    def __init__(self, client: Client, keys: Keys, *, leave: Callable[[RedisListener], None]) -> None:
+        self._client = client
+        self._keys = keys
+        self._leave = leave
+        self._heard: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._state = threading.Condition()
+        self._wanted: set[str] = set()
+        self._confirmed: set[str] = set()
+        self._to_send: list[tuple[str, ...]] = []
+        self._unanswered: dict[str, int] = {}
+        self._failure: Exception | None = None
+        self._closed = False
+        self._connected = False
+        self._resuming = False
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
+        self._thread = threading.Thread(target=self._work, name="dispatcher-listener", daemon=True)
+        self._thread.start()
+
+    def watch(self, topics: Iterable[str]) -> None:
+        channels = {self._keys.topic(topic) for topic in topics}
+        within = 3 * self._client.timeout
+        with self._state:
+            new = channels - self._wanted
+            self._wanted |= new
+            self._ask("SUBSCRIBE", new)
+            if not self._state.wait_for(lambda: self._closed or channels <= self._confirmed, within):
+                self._wanted -= new
+                self._ask("UNSUBSCRIBE", new)
+                error = self._failure or redis.TimeoutError()
+                raise unavailable(error, self._client.shown, timeout=within)
+            if self._closed:
+                raise ServerUnavailable("this listener is closed")
+
+    def unwatch(self, topics: Iterable[str]) -> None:
+        with self._state:
+            gone = {self._keys.topic(topic) for topic in topics} & self._wanted
+            self._wanted -= gone
+            self._confirmed -= gone
+            self._ask("UNSUBSCRIBE", gone)
+
+    def get(self, timeout: float) -> Notice | None:
+        if self._closed:
+            raise ServerUnavailable("this listener is closed")
+        try:
+            return self._heard.get(timeout=max(timeout, 0.0))
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        with self._state:
+            if self._closed:
+                return
+            self._closed = True
+            self._state.notify_all()
+            self._wake.send(b".")
+        self._leave(self)
+        self._heard.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(2 * self._client.timeout)
+
+    def _ask(self, verb: str, channels: set[str]) -> None:
+        """Have the thread send a command; called under the lock."""
+        if channels and not self._closed:
+            self._to_send.append((verb, *sorted(channels)))
+            self._wake.send(b".")
+
+    def _work(self) -> None:
+        pause = _PAUSE
+        while not self._closed:
+            connection = self._client.connection()
+            try:
+                connection.connect()
+                pause = _PAUSE
+                self._serve(connection)
+            except Exception as error:  # whatever it was, the thread lives on and connects again
+                with self._state:
+                    self._failure = error
+                    self._resuming = self._resuming or self._connected
+                    self._confirmed.clear()
+            finally:
+                connection.disconnect()
+            self._rest(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._woken.close()
+        self._wake.close()
+
+    def _rest(self, seconds: float) -> None:
+        with self._state:
+            self._state.wait_for(lambda: self._closed, seconds)
+
+    def _serve(self, connection: Any) -> None:
+        """Speak with the server over a new connection until it is lost, or we close."""
+        with self._state:
+            self._connected = True
+            self._failure = None
+            self._unanswered.clear()
+            self._to_send = [("SUBSCRIBE", *sorted(self._wanted))] if self._wanted else []
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection._sock, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            last_word = time.monotonic()
+            asked = False
+            while not self._closed:
+                self._send(connection)
+                self._tell_resumed()
+                ready = selector.select(_SILENCE)
+                if any(key.fileobj is self._woken for key, _ in ready):
+                    self._woken.recv(4096)
+                if self._read(connection):
+                    last_word, asked = time.monotonic(), False
+                silence = time.monotonic() - last_word
+                if silence >= 2 * _SILENCE:
+                    raise redis.TimeoutError
+                if silence >= _SILENCE and not asked:
+                    connection.send_command("PING")
+                    asked = True
+
+    def _send(self, connection: Any) -> None:
+        with self._state:
+            commands, self._to_send = self._to_send, []
+            for _, *channels in commands:
+                for channel in channels:
+                    self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
+        for command in commands:
+            connection.send_command(*command)
+
+    def _tell_resumed(self) -> None:
+        """After a loss, once all is subscribed again: something may have been missed."""
+        with self._state:
+            whole = self._wanted <= self._confirmed
+            if whole and self._resuming:
+                self._heard.put(("", None))
+            self._resuming = self._resuming and not whole
+
+    def _read(self, connection: Any) -> bool:
+        """Take everything that has arrived; whether there was anything."""
+        heard = False
+        while connection.can_read(0):
+            heard = True
+            self._take(connection.read_response())
+        return heard
+
+    def _take(self, reply: Any) -> None:
+        if not isinstance(reply, list):
+            return
+        kind, channel = reply[0], reply[1].decode()
+        if kind == b"message":
+            if channel in self._wanted:
+                self._heard.put((channel.removeprefix(self._keys.topic_prefix), _event(reply[2])))
+        elif kind in {b"subscribe", b"unsubscribe"}:
+            self._answered(channel, subscribed=kind == b"subscribe")
+
+    def _answered(self, channel: str, *, subscribed: bool) -> None:
+        """Only the answer to the last of several wishes counts."""
+        with self._state:
+            left = self._unanswered.pop(channel, 1) - 1
+            if left > 0:
+                self._unanswered[channel] = left
+            elif subscribed and channel in self._wanted:
+                self._confirmed.add(channel)
+                self._state.notify_all()
+
+
+def _event(raw: bytes) -> Event | None:
+    if not raw:
+        return None
+    words = json.loads(raw)
+    return Event.from_fields(dict(zip(words[0::2], words[1::2], strict=True)))

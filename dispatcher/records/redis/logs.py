@@ -1,0 +1,54 @@
+"""Lines of runs in Redis, a stream per run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from dispatcher.records.base import Line, Logs
+from dispatcher.records.effects import STRAY
+from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.scripts import script
+from dispatcher.records.redis.streams import read_stream
+
+#: Most lines of one script.
+_PORTION = 500
+
+
+class RedisLogs(Logs):
+    """The number of each attempt's last line is kept beside the stream, so that repetition adds nothing."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    def append(self, run_id: str, lines: Sequence[Line]) -> None:
+        for attempt, group in groupby(lines, key=lambda line: line.attempt):
+            of_attempt = list(group)
+            for start in range(0, len(of_attempt), _PORTION):
+                self._append(run_id, attempt, of_attempt[start : start + _PORTION])
+
+    def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
+        found = read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block)
+        return [_line(fields) for _, fields in found], found[-1][0] if found else after
+
+    def _append(self, run_id: str, attempt: int, lines: Sequence[Line]) -> None:
+        words = [
+            word
+            for line in lines
+            for word in (line.number, repr(line.time), line.stream, line.level, line.text.encode(errors="replace"))
+        ]
+        keys = [self._keys.logs(run_id), self._keys.lines(run_id), self._keys.run(run_id)]
+        self._client.run(script("append"), keys, int(STRAY), attempt, *words)
+
+
+def _line(fields: dict[str, str]) -> Line:
+    return Line(
+        attempt=int(fields["attempt"]),
+        number=int(fields["number"]),
+        time=float(fields["time"]),
+        stream=fields["stream"],
+        text=fields["text"],
+        level=fields["level"],
+    )

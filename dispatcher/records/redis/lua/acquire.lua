@@ -1,0 +1,10 @@
+-- Take a lease, if nobody else took it since it was seen. KEYS: leases. ARGV: name, owner, the owner and epoch seen
+-- ('' and '' for nobody's). A lease is kept as "epoch owner". Replies the epoch, or 0.
+local stored = redis.call('HGET', KEYS[1], ARGV[1]) or '0 '
+local epoch, owner = string.match(stored, '^(%d+) (.*)$')
+epoch = tonumber(epoch)
+local seen = tonumber(ARGV[4])
+if owner == ARGV[2] and (not seen or epoch == seen + 1) then return epoch end
+if owner ~= ARGV[3] or (seen and epoch ~= seen) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%d %s', epoch + 1, ARGV[2]))
+return epoch + 1

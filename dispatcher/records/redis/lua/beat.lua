@@ -1,0 +1,8 @@
+-- A worker lives. KEYS: workers, beats, times of the last beats, the installation's id. ARGV: clock offset, the worker,
+-- the installation. Replies 0 if the worker was removed.
+redis.call('SET', KEYS[4], ARGV[3], 'NX') -- a server that lost its data knows the installation again
+if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
+local now = redis.call('TIME')
+redis.call('HINCRBY', KEYS[2], ARGV[2], 1)
+redis.call('ZADD', KEYS[3], string.format('%.17g', tonumber(now[1]) + tonumber(now[2]) / 1000000 + tonumber(ARGV[1])), ARGV[2])
+return 1

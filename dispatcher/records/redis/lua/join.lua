@@ -1,0 +1,8 @@
+-- Make a durable subscriber's group. KEYS: all events, the subscribers. ARGV: the subscriber, '1' if this process knew it.
+-- A new one starts with the next event; one whose group vanished starts again from all that is kept.
+local start = '$'
+if ARGV[2] == '1' or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 1 then start = '0' end
+redis.call('SADD', KEYS[2], ARGV[1])
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], start, 'MKSTREAM')
+if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
+return 1

@@ -1,0 +1,12 @@
+-- Keep part of a run's own blob as long as its record. KEYS: the run's blobs, its record. ARGV: seconds to keep it
+-- without a record, then fields and values.
+for n = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[n], ARGV[n + 1]) end
+local left = redis.call('PTTL', KEYS[2])
+if left == -2 then
+  redis.call('EXPIRE', KEYS[1], ARGV[1])
+elseif left == -1 then
+  redis.call('PERSIST', KEYS[1])
+else
+  redis.call('PEXPIRE', KEYS[1], left)
+end
+return 1

@@ -1,0 +1,11 @@
+-- Keep a shared blob. KEYS: the blob. ARGV: seconds to keep it without a run, the number of its parts ('' only looks),
+-- and the data if it is one part; more parts were stored before. Replies 1 if the blob is there now.
+if redis.call('HEXISTS', KEYS[1], 'parts') == 0 then
+  if ARGV[2] == '' then return 0 end
+  if ARGV[3] then redis.call('HSET', KEYS[1], '0', ARGV[3]) end
+  redis.call('HSET', KEYS[1], 'parts', ARGV[2])
+end
+if tonumber(redis.call('HGET', KEYS[1], 'refs') or '0') <= 0 then
+  redis.call('EXPIRE', KEYS[1], ARGV[1])
+end
+return 1

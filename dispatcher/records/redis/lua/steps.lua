@@ -1,0 +1,77 @@
+-- The steps of a change, as program.py lists them: how many words, a name, its arguments. A name that isn't one of ours
+-- is a command of the server. Keys stand among the arguments: installations don't use Redis Cluster (Celery can't).
+
+local function server_time(offset)
+  local now = redis.call('TIME')
+  return tonumber(now[1]) + tonumber(now[2]) / 1000000 + tonumber(offset)
+end
+
+-- Seventeen digits give the same double back in Python and in sorted sets.
+local function text(number)
+  return string.format('%.17g', number)
+end
+
+local step = {}
+
+-- Keep an event, of its run and among all, and tell who listens; no time means now.
+function step.EVENT(now, of_run, all, channel, time, ...)
+  if time == '' then time = text(now) end
+  redis.call('XADD', of_run, '*', 'time', time, ...)
+  redis.call('XADD', all, '*', 'time', time, ...)
+  redis.call('PUBLISH', channel, cjson.encode({'time', time, ...}))
+end
+
+-- Tell an event to the listeners of one more topic.
+function step.TELL(now, channel, time, ...)
+  redis.call('PUBLISH', channel, cjson.encode({'time', time, ...}))
+end
+
+-- Set fields of a hash to now.
+function step.STAMP(now, key, ...)
+  for _, field in ipairs({...}) do redis.call('HSET', key, field, text(now)) end
+end
+
+-- Put a run under an index, so many seconds from now.
+function step.PLACE(now, index, seconds, id)
+  redis.call('ZADD', index, text(now + tonumber(seconds)), id)
+end
+
+-- Note that a queue is used; tell listeners of a new one.
+function step.USE(now, queues, routes, channel, queue, route)
+  if redis.call('ZADD', queues, text(now), queue) == 1 then
+    redis.call('HSET', routes, queue, route)
+    redis.call('PUBLISH', channel, '')
+  end
+end
+
+-- One run less refers to a shared blob.
+function step.FREE(now, blob, seconds)
+  if redis.call('EXISTS', blob) == 1 and redis.call('HINCRBY', blob, 'refs', -1) <= 0 then
+    redis.call('EXPIRE', blob, seconds)
+  end
+end
+
+-- Have the server drop keys some time after `till`, whatever becomes of purges.
+function step.KEEP(now, till, beyond, ...)
+  local seconds = math.max(math.ceil(tonumber(till) - now), 0) + tonumber(beyond)
+  for _, key in ipairs({...}) do redis.call('EXPIRE', key, string.format('%d', seconds)) end
+end
+
+-- Drop an idempotency key, if it is still this run's.
+function step.UNKEY(now, key, id)
+  if redis.call('GET', key) == id then redis.call('DEL', key) end
+end
+
+local function take_steps(now, first)
+  local at = first
+  while at <= #ARGV do
+    local last = at + tonumber(ARGV[at])
+    local own = step[ARGV[at + 1]]
+    if own then
+      own(now, unpack(ARGV, at + 2, last))
+    else
+      redis.call(unpack(ARGV, at + 1, last))
+    end
+    at = last + 1
+  end
+end

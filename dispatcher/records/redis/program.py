@@ -1,0 +1,120 @@
+"""A change as the list of steps that ``lua/steps.lua`` takes. Pure.
+
+A step is a command of the server, or one of the script's own words. What depends on the server's clock at that moment
+is left to the script: at acceptance every time is *now*, or so many seconds from now.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
+from dispatcher.records.redis.keys import Keys
+from dispatcher.runs import transitions
+from dispatcher.runs.events import Event
+from dispatcher.runs.indexes import placement
+from dispatcher.runs.record import Change, Record, Ring
+
+#: A doorbell as it is pushed: key of the list, message, and whether it goes first.
+Push = tuple[str, bytes, bool]
+
+#: The fields that hold the time of acceptance.
+ACCEPTED_AT = ("created_at", "queued_at", "rung_at")
+
+
+class Program:
+    """Lists steps, flat, each after the count of its words."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self.words: list[Any] = []
+
+    def step(self, *words: Any) -> None:
+        """Add a step."""
+        self.words.append(len(words))
+        self.words.extend(words)
+
+    def accept(self, record: Record, push: Push | None) -> Record:
+        """Everything that :func:`transitions.create` means; the record as it will be, but for its times."""
+        change = transitions.create(record, 0.0)
+        after = change.after.but(version=1)
+        keys, run = self._keys, self._keys.run(record.id)
+        self.step("HSET", run, *_flat(after.to_fields()))
+        self.step("STAMP", run, *ACCEPTED_AT)
+        for event in change.events:
+            self._event(event, time="")
+        for index, seconds in placement(after).items():
+            self.step("PLACE", keys.index(index), repr(seconds), after.id)
+        self._ring(change.ring, push)
+        return after
+
+    def commit(self, change: Change, push: Push | None) -> Record:
+        """Everything that ``change`` means; the record as it will be."""
+        before, after = change.before, change.after
+        assert before is not None
+        after = after.but(version=before.version + 1)
+        keys, meant = self._keys, effects(change)
+        self._fields(before, after)
+        for index, score in meant.place.items():
+            self.step("ZADD", keys.index(index), repr(score), after.id)
+        for index in meant.leave:
+            self.step("ZREM", keys.index(index), after.id)
+        for event in change.events:
+            self._event(event, time=repr(event.time))
+        for topic, event in meant.notices:
+            if topic != event.run_id:
+                self.step("TELL", keys.topic(topic), repr(event.time), *_facts(event))
+        if meant.passed is not None:
+            self.step("ZADD", keys.passed, "GT", repr(meant.passed[1]), meant.passed[0])
+        for digest in meant.freed:
+            self.step("FREE", keys.blob(digest), int(UNUSED_BLOB))
+        if meant.until is not None:
+            own = (*keys.of_run(after.id), *filter(None, [keys.idempotency(after.key)]))
+            self.step("KEEP", repr(meant.until), int(SAFETY), *own)
+        self._ring(change.ring, push)
+        return after
+
+    def purge(self, record: Record) -> None:
+        """Remove a run with all that is kept of it."""
+        keys = self._keys
+        self.step("DEL", *keys.of_run(record.id))
+        for index in placement(record):
+            self.step("ZREM", keys.index(index), record.id)
+        if record.key:
+            self.step("UNKEY", keys.idempotency(record.key), record.id)
+
+    def _fields(self, before: Record, after: Record) -> None:
+        old, new = before.to_fields(), after.to_fields()
+        run = self._keys.run(after.id)
+        changed = {name: value for name, value in new.items() if old.get(name) != value}
+        self.step("HSET", run, *_flat(changed))
+        if gone := [name for name in old if name not in new]:
+            self.step("HDEL", run, *gone)
+
+    def _event(self, event: Event, *, time: str) -> None:
+        keys = self._keys
+        of_run, channel = keys.events(event.run_id), keys.topic(event.run_id)
+        self.step("EVENT", of_run, keys.all_events, channel, time, *_facts(event))
+
+    def _ring(self, ring: Ring | None, push: Push | None) -> None:
+        if ring is None:
+            return
+        keys, route = self._keys, ring.route
+        described = json.dumps(route.to_json())
+        self.step("USE", keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), route.queue, described)
+        if push is not None:
+            key, message, first = push
+            # Celery takes messages with BRPOP: the right end is the head.
+            self.step("RPUSH" if first else "LPUSH", key, message)
+
+
+def _facts(event: Event) -> list[Any]:
+    """An event's fields but its time, which the script puts first."""
+    fields = event.to_fields()
+    del fields["time"]
+    return _flat(fields)
+
+
+def _flat(fields: dict[str, Any]) -> list[Any]:
+    return [word for pair in fields.items() for word in pair]

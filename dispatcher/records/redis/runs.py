@@ -1,0 +1,243 @@
+"""Records of runs in Redis: every step is one script."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dispatcher.errors import ServerUnavailable, UnknownRun
+from dispatcher.records.base import Bell, Query, Runs
+from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
+from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.program import ACCEPTED_AT, Program, Push
+from dispatcher.records.redis.scripts import script
+from dispatcher.runs import indexes, transitions
+from dispatcher.runs.record import Change, Record, Ring
+from dispatcher.runs.states import TERMINAL
+
+#: How many records travel in one go.
+_PORTION = 250
+
+#: How many records a search reads at a time.
+_PAGE = 100
+
+
+def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """A hash as the server replies it."""
+    return {flat[n].decode(): flat[n + 1] for n in range(0, len(flat), 2)}
+
+
+class RedisRuns(Runs):
+    """Records in hashes, indexes in sorted sets."""
+
+    def __init__(self, client: Client, keys: Keys, *, bell: Bell | None, clock_offset: float) -> None:
+        self._client = client
+        self._keys = keys
+        self._bell = bell
+        self._offset = clock_offset
+
+    def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
+        end = time.monotonic() + timeout
+        if len(records) > 1:
+            self._hold({digest for record in records for digest in record.spec.blobs}, within=timeout)
+        found: list[Record] = []
+        for start in range(0, len(records), _PORTION):
+            left = end - time.monotonic()
+            if found and left <= 0:
+                raise ServerUnavailable(
+                    f"{self._client.shown} accepted {len(found)} of {len(records)} runs within {timeout:g} s; submit "
+                    "again with the same idempotency_key for the others",
+                    may_exist=True,
+                )
+            found += self._create(records[start : start + _PORTION], within=max(left, 0.001), some=bool(found))
+        clashes = (
+            conflict(record, earlier.id)
+            for record, earlier in zip(records, found, strict=True)
+            if record.spec_digest != earlier.spec_digest
+        )
+        if (clash := next(clashes, None)) is not None:
+            raise clash
+        return found
+
+    def get(self, run_id: str) -> tuple[Record, float]:
+        now, fields = self._client.accepted(self._client.call([("TIME",), ("HGETALL", self._keys.run(run_id))]))
+        if not fields:
+            raise UnknownRun(f"no run {run_id}, or its retention is over")
+        return Record.from_fields(fields_of(fields)), self._time(now)
+
+    def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
+        replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
+        return [Record.from_fields(fields_of(fields)) if fields else None for fields in replies]
+
+    def commit(self, change: Change) -> tuple[Record | None, float]:
+        if change.before is None:
+            raise ValueError("a run is accepted by create()")
+        push = self._push(change.ring)
+        program = Program(self._keys)
+        after = program.commit(change, push)
+        reply = self._client.run(
+            script("steps", "commit"),
+            [self._keys.run(after.id)],
+            self._offset,
+            change.before.version,
+            after.change,
+            *program.words,
+        )
+        now = float(reply[0])
+        if len(reply) > 1:
+            return Record.from_fields(fields_of(reply[1])) if reply[1] else None, now
+        if push is None and change.ring is not None and self._bell is not None:
+            self._bell.publish([change.ring])
+        return after, now
+
+    def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
+        left = limit if limit is not None else sys.maxsize
+        for ids in self._pages(self._narrowest(query), since=query.since):
+            for record in self.get_many(ids):
+                if left <= 0:
+                    return
+                if record is not None and query.matches(record):
+                    left -= 1
+                    yield record
+
+    def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
+        most = "+inf" if until is None else repr(until)
+        flat = self._client.one("ZRANGEBYSCORE", self._keys.index(index), "-inf", most, "WITHSCORES", "LIMIT", 0, limit)
+        return [(flat[n].decode(), float(flat[n + 1])) for n in range(0, len(flat), 2)]
+
+    def count(self, index: str) -> int:
+        return int(self._client.one("ZCARD", self._keys.index(index)))
+
+    def now(self) -> float:
+        return self._time(self._client.one("TIME"))
+
+    def purge(self, *, limit: int = 1000) -> int:
+        now = self.now()
+        due = [run_id for run_id, _ in self.members(indexes.EXPIRING, until=now, limit=limit)]
+        records = self.get_many(due)
+        commands = [self._purge_of(record) for record in records if record is not None]
+        replies = self._client.accepted(self._client.run_many(commands, script("steps", "commit"))) if commands else []
+        gone = [run_id for run_id, record in zip(due, records, strict=True) if record is None]
+        if gone:
+            self._sweep(gone)
+        # Entries of the stream carry the server's own time in milliseconds.
+        self._client.one("XTRIM", self._keys.all_events, "MINID", max(int((now - EVENTS_KEPT) * 1000), 0))
+        return len(gone) + sum(len(reply) == 1 for reply in replies)
+
+    def _create(self, records: Sequence[Record], *, within: float, some: bool) -> list[Record]:
+        made = script("steps", "create")
+        pushes = [self._push(transitions.ring_for(record)) for record in records]
+        afters, commands = [], []
+        for record, push in zip(records, pushes, strict=True):
+            program = Program(self._keys)
+            afters.append(program.accept(record, push))
+            commands.append(made.command(*self._accepting(record), *program.words))
+        replies = self._client.run_many(commands, made, within=within, submits=True)
+        some = some or any(isinstance(reply, bytes) for reply in replies)
+        self._client.accepted(replies, may_exist=some)
+        if missing := self._missing(replies):
+            raise LookupError(*missing)
+        found = [_stored(after, reply) for after, reply in zip(afters, replies, strict=True)]
+        self._publish(
+            [
+                transitions.ring_for(record)
+                for record, stored, push in zip(records, found, pushes, strict=True)
+                if push is None and stored.id == record.id
+            ]
+        )
+        return found
+
+    def _accepting(self, record: Record) -> tuple[Any, ...]:
+        """Keys and first arguments of the script that accepts ``record``."""
+        keys = self._keys
+        blobs = [keys.blob(digest) for digest in record.spec.blobs]
+        own = [keys.run(record.id), keys.idempotency(record.key)]
+        return own, self._offset, record.id, keys.run_prefix, len(blobs), *blobs
+
+    def _missing(self, replies: Sequence[Any]) -> list[str]:
+        """The digests that replies name as missing."""
+        lists = [reply[1:] for reply in replies if isinstance(reply, list) and reply[0] == b""]
+        return list(dict.fromkeys(self._keys.digest(key.decode()) for names in lists for key in names))
+
+    def _hold(self, digests: set[str], *, within: float) -> None:
+        """Keep shared blobs while the records that name them are sent.
+
+        Raises:
+            LookupError: some aren't there.
+        """
+        if not digests:
+            return
+        held = script("hold")
+        command = held.command([self._keys.blob(digest) for digest in sorted(digests)], int(UNUSED_BLOB))
+        missing = self._client.accepted(self._client.run_many([command], held, within=within))[0]
+        if missing:
+            raise LookupError(*(self._keys.digest(key.decode()) for key in missing))
+
+    def _push(self, ring: Ring | None) -> Push | None:
+        if ring is None or self._bell is None:
+            return None
+        message = self._bell.message(ring)
+        return None if message is None else (*message, ring.first)
+
+    def _publish(self, rings: list[Ring]) -> None:
+        if self._bell is not None and rings:
+            self._bell.publish(rings)
+
+    def _narrowest(self, query: Query) -> str:
+        """Of the indexes that hold all that is asked for, the one with the fewest runs."""
+        fitting = [indexes.ALL]
+        if query.state is not None:
+            fitting.append(indexes.by_state(query.state) if query.state in TERMINAL else indexes.OPEN)
+        if query.label is not None:
+            fitting.append(indexes.by_label(query.label))
+        if query.flow is not None:
+            fitting.append(indexes.by_flow(query.flow))
+        if query.tag is not None:
+            fitting.append(indexes.by_tag(query.tag))
+        sizes = self._client.many([("ZCARD", self._keys.index(index)) for index in fitting])
+        return min(zip(sizes, fitting, strict=True))[1]
+
+    def _pages(self, index: str, *, since: float | None) -> Iterator[list[str]]:
+        """Ids of an index, newest first. Pages go by score, so that new runs don't shift them."""
+        least = "-inf" if since is None else repr(since)
+        most, skip = "+inf", 0
+        while True:
+            flat = self._client.one(
+                "ZREVRANGEBYSCORE", self._keys.index(index), most, least, "WITHSCORES", "LIMIT", skip, _PAGE
+            )
+            scores = flat[1::2]
+            if scores:
+                yield [name.decode() for name in flat[0::2]]
+            if len(scores) < _PAGE:
+                return
+            last = scores[-1]
+            skip = scores.count(last) + (skip if last == scores[0] and last.decode() == most else 0)
+            most = last.decode()
+
+    def _purge_of(self, record: Record) -> Any:
+        program = Program(self._keys)
+        program.purge(record)
+        keys = [self._keys.run(record.id)]
+        return script("steps", "commit").command(keys, self._offset, record.version, "", *program.words)
+
+    def _sweep(self, run_ids: Sequence[str]) -> None:
+        """Take runs from every index: the server dropped their records, which would have said from which."""
+        cursor = b"0"
+        while True:
+            cursor, names = self._client.one("SCAN", cursor, "MATCH", f"{self._keys.index_prefix}*", "COUNT", 1000)
+            self._client.many([("ZREM", name, *run_ids) for name in names])
+            if cursor == b"0":
+                return
+
+    def _time(self, reply: Sequence[bytes]) -> float:
+        return int(reply[0]) + int(reply[1]) / 1e6 + self._offset
+
+
+def _stored(after: Record, reply: Any) -> Record:
+    """The record that stands after a try to accept it."""
+    if isinstance(reply, bytes):
+        return after.but(**dict.fromkeys(ACCEPTED_AT, float(reply)))
+    return Record.from_fields(fields_of(reply))
