@@ -1,0 +1,139 @@
+"""A user with a home of their own, and their programs, for the tests of the laptop server."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dispatcher import embedded
+from dispatcher.embedded.places import Places
+from dispatcher.settings import Settings
+from tests.conftest import PYTHON
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Program:
+    """A running program of the user's."""
+
+    def __init__(self, environ: dict[str, str], cwd: Path, python: str = PYTHON) -> None:
+        code = f"import runpy, sys; sys.path.append({str(_ROOT)!r}); " + (
+            "runpy.run_module('tests.integration.laptop_program', run_name='__main__')"
+        )
+        self.process = subprocess.Popen(
+            [python, "-P", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+            cwd=cwd,
+        )
+        self.errors = ""
+
+    def heard(self, timeout: float = 30.0) -> dict[str, Any]:
+        """Its next answer."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
+        assert ready, "the program said nothing"
+        line = self.process.stdout.readline()
+        if not line:
+            self.ended()
+            raise AssertionError(f"the program ended: {self.errors}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def told(self, word: str) -> dict[str, Any]:
+        """Tell it to do something; its answer."""
+        self.tell(word)
+        return self.heard()
+
+    def tell(self, word: str) -> None:
+        """Tell it to do something."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
+    def ended(self) -> str:
+        """Let it end; what it wrote to stderr."""
+        _, errors = self.process.communicate(timeout=30)
+        self.errors += errors
+        return self.errors
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.ended()
+
+
+class User:
+    """A user of this machine: a home, a session's directory, a project."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.run = home / "run"
+        self.run.mkdir(mode=0o700)
+        self.project = home / "project"
+        self.project.mkdir()
+        self.state = home / "state" / "dispatcher"
+        self.places = Places(self.state)
+        self.settings = Settings.load(state_dir=self.state)
+        self._programs: list[Program] = []
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables of the user's programs."""
+        mine = {name: value for name, value in os.environ.items() if not name.startswith(("DISPATCHER__", "XDG_"))}
+        return {
+            **mine,
+            "HOME": str(self.home),
+            "XDG_RUNTIME_DIR": str(self.run),
+            "XDG_STATE_HOME": str(self.state.parent),
+        }
+
+    def starts(self, *, cwd: Path | None = None, python: str = PYTHON, **variables: str) -> Program:
+        """Start a program, without waiting for it."""
+        program = Program({**self.environ, **variables}, cwd or self.project, python)
+        self._programs.append(program)
+        return program
+
+    def joins(self, **given: Any) -> Program:
+        """Start a program and wait until it has joined."""
+        program = self.starts(**given)
+        program.heard()
+        return program
+
+    def status(self) -> embedded.Status:
+        """How the server stands."""
+        return embedded.status(self.settings)
+
+    def stopped(self) -> bool:
+        """Whether nothing of the laptop server lives any more."""
+        found = self.status()
+        return not found.running and not found.workers
+
+    def leaves(self) -> None:
+        """End all that this user started."""
+        for program in self._programs:
+            if program.process.poll() is None:
+                program.kill()
+        embedded.down(self.settings, force=True)
+
+
+def run(user: User, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the user's to its end."""
+    return subprocess.run(
+        list(command),
+        env={**user.environ, **variables},
+        cwd=user.project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )

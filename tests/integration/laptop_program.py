@@ -1,0 +1,40 @@
+"""A program that uses the laptop server, as a child process of the tests; it does what it is told on stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from dispatcher import embedded
+from dispatcher.settings import Settings
+
+
+def main() -> None:
+    """Join, say so, and obey until stdin ends."""
+    joined = embedded.join(Settings.load())
+    _say({"url": joined.url, "scope": joined.scope})
+    for line in sys.stdin:
+        word = line.strip()
+        if word == "worker":
+            worker = joined.ensure_worker()
+            _say({"pid": worker.process.pid, "scope": worker.scope, "cwd": worker.cwd})
+        elif word == "leave":
+            joined.leave()
+            _say({})
+        elif word == "fork":
+            child = os.fork()
+            if not child:
+                time.sleep(60)
+                os._exit(0)
+            _say({"pid": child})
+
+
+def _say(what: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
