@@ -88,7 +88,7 @@ class Backend(ABC):
         """Ask for it to be gone, by its handle or, where none was stored, by what its request would have created.
         True once that is confirmed. Safe to call again."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to free
         """Free clients."""
 
 

@@ -64,12 +64,20 @@ class Group:
 ENVIRONMENTS = Group(
     "environment",
     "dispatcher.environments",
-    {"LocalEnvironment": "backends.local:LocalEnvironment", "RemoteEnvironment": "backends.remote:RemoteEnvironment"},
+    {
+        "FakeEnvironment": "backends.fake:FakeEnvironment",
+        "LocalEnvironment": "backends.local:LocalEnvironment",
+        "RemoteEnvironment": "backends.remote:RemoteEnvironment",
+    },
 )
 BACKENDS = Group(
     "backend",
     "dispatcher.backends",
-    {"local": "backends.local:LocalBackend", "remote": "backends.remote:RemoteBackend"},
+    {
+        "fake": "backends.fake:FakeBackend",
+        "local": "backends.local:LocalBackend",
+        "remote": "backends.remote:RemoteBackend",
+    },
 )
 STORAGES = Group(
     "storage",

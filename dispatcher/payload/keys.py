@@ -99,6 +99,23 @@ class KeyRing:
         raise TypeError("a KeyRing holds secrets and can't be pickled: read the settings in each process")
 
 
+class RunKey(KeyRing):
+    """The key of one run alone: all that a container gets."""
+
+    def __init__(self, run_id: str, key_id: str, key: bytes) -> None:
+        self.signs = key_id
+        self._run_id = run_id
+        self._key = key
+
+    def run_key(self, run_id: str, key_id: str | None = None) -> bytes:
+        if run_id != self._run_id or key_id not in {None, self.signs}:
+            raise SealBroken(f"this process holds the key of run {self._run_id} ({self.signs!r}) alone")
+        return self._key
+
+    def __repr__(self) -> str:
+        return f"RunKey({self._run_id})"
+
+
 def _signature(key: bytes, data: bytes) -> str:
     mac = hmac.new(key, b"spec:", "sha256")
     mac.update(data)

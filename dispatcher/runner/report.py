@@ -1,0 +1,76 @@
+"""What a runner in a container reports, and how its supervisor knows that the report is genuine.
+
+The runner adds entries to its shard's inbox; the supervisor decides what they mean. Each entry carries a MAC made with
+the attempt's token, so that the container of one run can't speak for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dispatcher.errors import SealBroken
+from dispatcher.runs.record import ExitCall, Outcome
+
+
+class About(StrEnum):
+    """What an entry reports."""
+
+    SETTLED = "settled"  #: the outcome; ``on_exit`` comes now
+    EXITED = "exited"  #: the attempt ended, with its outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One entry of an inbox."""
+
+    run_id: str
+    attempt: int
+    about: About
+    outcome: Outcome
+    exit_call: ExitCall | None = None
+
+    def to_entry(self, token: str) -> dict[str, str]:
+        """Flat text fields with their MAC."""
+        body = json.dumps(
+            {
+                "run": self.run_id,
+                "attempt": self.attempt,
+                "about": self.about,
+                "outcome": self.outcome.to_json(),
+                "exit_call": self.exit_call,
+            }
+        )
+        return {"run": self.run_id, "body": body, "mac": _mac(token, body)}
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, str], token: str) -> Report:
+        """The inverse of :meth:`to_entry`.
+
+        Raises:
+            SealBroken: the MAC isn't the token's.
+        """
+        if not hmac.compare_digest(entry["mac"], _mac(token, entry["body"])):
+            raise SealBroken(f"a report on run {entry['run']} was not made by the attempt it names")
+        data = json.loads(entry["body"])
+        exit_call = data["exit_call"]
+        return cls(
+            run_id=data["run"],
+            attempt=data["attempt"],
+            about=About(data["about"]),
+            outcome=Outcome.from_json(data["outcome"]),
+            exit_call=None if exit_call is None else ExitCall(exit_call),
+        )
+
+
+def attempt_token(run_key: bytes, *, attempt: int, epoch: int) -> str:
+    """The attempt's token, in hex: it carries the epoch of the claim that made the attempt."""
+    return hmac.new(run_key, f"attempt:{attempt}:{epoch}".encode(), hashlib.sha256).hexdigest()
+
+
+def _mac(token: str, body: str) -> str:
+    return hmac.new(bytes.fromhex(token), body.encode(), hashlib.sha256).hexdigest()

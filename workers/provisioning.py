@@ -1,0 +1,102 @@
+"""From a claim to stored infrastructure, for backends whose runs start elsewhere. Holds no slot while a container runs.
+
+Intent before action: the exact request is stored, then sent; whoever answers for the run later sends the same request
+again, which creates or adopts. Called by the execute task and by the supervisor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from backends.base import Attempt, Backend
+from dispatcher.errors import Permanent, Refused, Transient
+from dispatcher.payload import KeyRing
+from dispatcher.records.base import Records
+from dispatcher.runner.report import attempt_token
+from dispatcher.runs import transitions
+from dispatcher.runs.record import Outcome, Record
+from dispatcher.settings import Settings
+from workers.supervisor.shards import shard_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provisioner:
+    """What provisioning needs: the records, the key ring, the settings, the backends by name and who we are."""
+
+    records: Records
+    keys: KeyRing
+    settings: Settings
+    backend: Callable[[str], Backend]
+    owner: str
+
+    def provision(self, run_id: str) -> Record:
+        """Claim a waiting run and create its infrastructure.
+
+        Raises:
+            UnknownRun: there is no such run.
+            Refused: it doesn't wait.
+        """
+        record = self.records.runs.update(run_id, partial(transitions.claim, owner=self.owner))
+        request = self._request(record)
+        step = partial(transitions.intend, epoch=record.epoch, request=request)
+        return self.create(self.records.runs.update(run_id, step))
+
+    def create(self, record: Record) -> Record:
+        """Send the stored request: create or adopt, and store the handle."""
+        request = record.request or {}
+        backend = self.backend(record.spec.route.backend)
+        step: partial[Any]
+        try:
+            handle = backend.submit(request["body"], self._secrets(record))
+        except Permanent as error:
+            outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
+            step = partial(transitions.finish, epoch=record.epoch, outcome=outcome)
+        except Transient:
+            step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
+        else:
+            step = partial(transitions.created, epoch=record.epoch, handle=handle, owner=request["shard"])
+        try:
+            return self.records.runs.update(record.id, step)
+        except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
+            return self.records.runs.get(record.id)[0]
+
+    def _request(self, record: Record) -> Mapping[str, Any]:
+        spec = record.spec
+        shard = shard_of(spec.route.backend, record.id)
+        attempt = Attempt(
+            run_id=record.id,
+            number=record.attempt,
+            name=object_name(record.id, record.attempt),
+            instance=self.records.instance,
+            shard=shard,
+            environment=spec.environment,
+            variables={
+                "DISPATCHER__RUN__ID": record.id,
+                "DISPATCHER__RUN__ATTEMPT": str(record.attempt),
+                "DISPATCHER__RUN__SHARD": shard,
+                "DISPATCHER__RUN__KEY_ID": spec.key_id,
+            },
+        )
+        body = self.backend(spec.route.backend).prepare(attempt)
+        return {"shard": shard, "epoch": record.epoch, "body": body}
+
+    def _secrets(self, record: Record) -> dict[str, str]:
+        """What the runner needs and nobody may see. Derived, so that the next owner sends the same."""
+        request = record.request or {}
+        key = self.keys.run_key(record.id, record.spec.key_id)
+        return {
+            "DISPATCHER__URL": self.settings.url or "",
+            "DISPATCHER__RUN__KEY": key.hex(),
+            "DISPATCHER__RUN__TOKEN": attempt_token(key, attempt=record.attempt, epoch=request["epoch"]),
+        }
+
+
+def object_name(run_id: str, attempt: int) -> str:
+    """A name for what belongs to one attempt: at most 52 characters, RFC 1123, the same each time."""
+    short = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    stem = "".join(letter for letter in run_id.lower() if letter.isalnum())[:26]
+    return f"flow-{stem}-{short}-{attempt}"

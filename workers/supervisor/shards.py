@@ -1,0 +1,64 @@
+"""Which shards of a backend this worker answers for.
+
+Runs hash into a fixed number of shards. A shard's lease names its holder and stands with the holder's beat: when the
+holder is dead, or has more than its share while another worker has less, another takes it and its epoch grows.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Collection, Iterable
+
+from dispatcher.records.base import Lease, Leases
+
+#: Shards per backend: the most workers of one backend that share its supervision.
+SHARDS = 16
+
+
+def shard_of(backend: str, run_id: str) -> str:
+    """The shard that answers for a run, for as long as it lives."""
+    return f"{backend}/{zlib.crc32(run_id.encode()) % SHARDS}"
+
+
+class Shards:
+    """The shards of one backend that one worker holds."""
+
+    def __init__(self, leases: Leases, backend: str, owner: str) -> None:
+        self._leases = leases
+        self._backend = backend
+        self._owner = owner
+        self._mine: dict[str, Lease] = {}
+
+    @property
+    def held(self) -> Collection[str]:
+        """Names of the shards held, as of the last :meth:`share`."""
+        return tuple(self._mine)
+
+    def share(self, supervisors: Iterable[str], dead: Collection[str]) -> None:
+        """Take what is free or held by the dead, up to a fair share; give back what is more.
+
+        Args:
+            supervisors: ids of the workers alive that supervise this backend.
+            dead: ids of workers whose beat has stopped for the length of a lease.
+        """
+        alive = {*supervisors, self._owner} - set(dead)
+        fair = math.ceil(SHARDS / len(alive | {self._owner}))
+        held = self._leases.held(f"{self._backend}/")
+        self._mine = {name: lease for name, lease in held.items() if lease.owner == self._owner}
+        for name in sorted(self._mine)[fair:]:
+            self._leases.release(self._mine.pop(name))
+        for number in range(SHARDS):
+            if len(self._mine) >= fair:
+                return
+            name = f"{self._backend}/{number}"
+            seen = held.get(name)
+            if seen is None or seen.owner in dead:
+                lease = self._leases.acquire(name, self._owner, seen=seen)
+                if lease is not None:
+                    self._mine[name] = lease
+
+    def leave(self) -> None:
+        """Give all back."""
+        while self._mine:
+            self._leases.release(self._mine.popitem()[1])
