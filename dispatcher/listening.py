@@ -1,0 +1,307 @@
+"""Hears how runs end, on one thread per client, and calls people's callbacks on another.
+
+Level-triggered: a notice only says that a record is worth reading. Whoever begins to wait watches first and reads then;
+after a lost connection, and every few seconds, records are read again. Used by ``Run``, ``wait`` and ``as_completed``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+from dispatcher.errors import DispatcherError, UnknownRun
+from dispatcher.records.base import Listener, Records
+from dispatcher.runs import indexes
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.record import Record
+from dispatcher.runs.transitions import tick
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two readings of what is waited for, notice or not, and how many records one of them reads.
+LOOK = 5.0
+PAGE = 500
+
+#: Seconds by which the clock may be late before a waiting client does a reconciler's work, where no worker lives.
+LATE = 2.0
+
+Callback = Callable[[Event], object]
+
+
+@dataclass
+class Hook:
+    """Somebody's callback for one kind of event of one run; each event once."""
+
+    run_id: str
+    kind: Kind
+    call: Callback
+    seen: set[str] = field(default_factory=set)
+    over: bool = False
+
+    def offer(self, event: Event, calls: queue.SimpleQueue[Callable[[], object] | None]) -> None:
+        """Queue the call if the event is new and of our kind."""
+        if event.kind is self.kind and event.id not in self.seen:
+            self.seen.add(event.id)
+            calls.put(partial(self.call, event))
+        self.over = self.over or event.final
+
+
+class Waiting:
+    """A wait for runs to end, as futures of their terminal records, in the order of ``run_ids``.
+
+    A future fails with UnknownRun where there is no such run. Enter before use; leaving, twice or from another thread
+    as well, ends the wait.
+    """
+
+    def __init__(self, watcher: Watcher, run_ids: Sequence[str]) -> None:
+        self._watcher = watcher
+        self._lock = threading.Lock()
+        self._begun = self._left = False
+        self.run_ids = tuple(run_ids)
+        self.futures: tuple[Future[Record], ...] = tuple(Future() for _ in run_ids)
+
+    def __enter__(self) -> Waiting:
+        with self._lock:
+            if self._left:
+                return self
+            self._begun = True
+        try:
+            self._watcher.add(self)
+        except BaseException:
+            self.leave()
+            raise
+        if self._left:  # meanwhile, by another thread
+            self._watcher.remove(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """End the wait."""
+        with self._lock:
+            if self._left:
+                return
+            self._left = True
+            if not self._begun:
+                return
+        self._watcher.remove(self)
+
+
+class Watcher:
+    """Hears of the runs of one installation."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()  # guards what follows; held over watch and unwatch, so that they keep order
+        self._waits: dict[str, list[Future[Record]]] = {}
+        self._hooks: dict[str, list[Hook]] = {}
+        self._listener: Listener | None = None
+        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._threads: dict[str, threading.Thread] = {}
+        self._closed = threading.Event()
+        self._position = 0
+
+    def waiting(self, run_ids: Sequence[str]) -> Waiting:
+        """A wait for these runs; enter it."""
+        return Waiting(self, run_ids)
+
+    def add(self, waiting: Waiting) -> None:
+        """Watch, then read: what ended before is done at once."""
+        self._renew()
+        with self._lock:
+            self._watch(waiting.run_ids)
+            for run_id, future in zip(waiting.run_ids, waiting.futures, strict=True):
+                self._waits.setdefault(run_id, []).append(future)
+        self._read(waiting.run_ids)
+
+    def remove(self, waiting: Waiting) -> None:
+        """Forget a wait."""
+        mine = {id(future) for future in waiting.futures}
+        with self._lock:
+            for run_id in set(waiting.run_ids) & self._waits.keys():
+                left = [future for future in self._waits[run_id] if id(future) not in mine]
+                if left:
+                    self._waits[run_id] = left
+                else:
+                    del self._waits[run_id]
+            self._unwatch(waiting.run_ids)
+
+    def hook(self, run_id: str, kind: Kind, call: Callback) -> None:
+        """Call ``call(event)`` for each such event of the run, those that happened included, on the callback thread."""
+        hook = Hook(run_id, kind, call)
+        self._renew()
+        with self._lock:
+            self._start("dispatcher-callbacks", self._serve_calls)
+            self._watch([run_id])
+            self._hooks.setdefault(run_id, []).append(hook)
+        self._catch_up([run_id])
+
+    def close(self) -> None:
+        """Stop both threads, after the calls that are due; waits that are left fail."""
+        with self._lock:
+            self._closed.set()
+            left = [future for futures in self._waits.values() for future in futures]
+            self._waits.clear()
+            self._hooks.clear()
+            listener, self._listener = self._listener, None
+            threads = [] if self._pid != os.getpid() else list(self._threads.values())
+        if listener is not None and threads:
+            listener.close()
+        self._calls.put(None)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=LOOK)
+        for future in left:
+            _fail(future, DispatcherError("the Dispatcher was closed while this run was waited for; the run goes on"))
+
+    def _renew(self) -> None:
+        if self._pid != os.getpid():  # a fork's child has none of its parent's threads, and maybe a held lock
+            self._reset()
+
+    def _watch(self, run_ids: Sequence[str]) -> None:
+        if self._closed.is_set():
+            raise DispatcherError("the Dispatcher was closed")
+        new = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._waits and run_id not in self._hooks]
+        if self._listener is None:
+            self._listener = self._records.events.listen()
+        self._start("dispatcher-listener", partial(self._listen, self._listener))
+        if new:
+            self._listener.watch(new)
+
+    def _unwatch(self, run_ids: Iterable[str]) -> None:
+        gone = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._waits and run_id not in self._hooks]
+        if gone and self._listener is not None and not self._closed.is_set():
+            try:
+                self._listener.unwatch(gone)
+            except DispatcherError:
+                log.debug("could not leave the topics of %d runs", len(gone))
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        thread = self._threads.get(name)
+        if thread is None or not thread.is_alive():
+            self._threads[name] = threading.Thread(target=target, name=name, daemon=True)
+            self._threads[name].start()
+
+    def _listen(self, listener: Listener) -> None:
+        look = time.monotonic() + LOOK
+        unread: dict[str, None] = {}
+        while not self._closed.is_set():
+            try:
+                unread.update(dict.fromkeys(self._heard(listener, 1.0 if unread else look - time.monotonic())))
+                if time.monotonic() >= look:
+                    look = time.monotonic() + LOOK
+                    self._look()
+                if unread:
+                    self._read(list(unread))
+                    self._catch_up(list(unread))
+                    unread.clear()
+            except DispatcherError as error:
+                log.debug("listening: %s", error)
+                self._closed.wait(0.5)
+            except Exception:
+                if not self._closed.is_set():
+                    log.exception("listening for the ends of runs failed; it goes on")
+                    self._closed.wait(1.0)
+
+    def _heard(self, listener: Listener, timeout: float) -> list[str]:
+        """Runs worth reading: those that ended, by as many notices as are there; all, after a lost connection."""
+        ended: list[str] = []
+        notice = listener.get(max(0.0, timeout))
+        while notice is not None:
+            topic, event = notice
+            if event is None:
+                with self._lock:
+                    return [*self._waits, *self._hooks]
+            self._offer([event])
+            if event.final:
+                ended.append(topic)
+            if len(ended) >= PAGE:
+                break
+            notice = listener.get(0.0)
+        return ended
+
+    def _offer(self, events: Sequence[Event]) -> None:
+        with self._lock:
+            for event in events:
+                for hook in self._hooks.get(event.run_id, []):
+                    hook.offer(event, self._calls)
+
+    def _page(self) -> list[str]:
+        """The next runs to read again, notice or not: all in turn, so many at a time."""
+        with self._lock:
+            known = [*self._waits, *self._hooks]
+        start, self._position = (0, PAGE) if self._position >= len(known) else (self._position, self._position + PAGE)
+        return list(islice(known, start, start + PAGE))
+
+    def _read(self, run_ids: Sequence[str]) -> None:
+        """Read the records of those waited for, and answer for the ended ones."""
+        with self._lock:
+            waited = [run_id for run_id in dict.fromkeys(run_ids) if run_id in self._waits]
+        for start in range(0, len(waited), PAGE):
+            page = waited[start : start + PAGE]
+            for run_id, record in zip(page, self._records.runs.get_many(page), strict=True):
+                if record is None or record.terminal:
+                    self._answer(run_id, record)
+
+    def _answer(self, run_id: str, record: Record | None) -> None:
+        with self._lock:
+            futures = self._waits.pop(run_id, [])
+            self._unwatch([run_id])
+        for future in futures:
+            if record is None:
+                _fail(future, UnknownRun(f"no run {run_id}: there is none, or its retention is over"))
+            elif future.set_running_or_notify_cancel():
+                future.set_result(record)
+
+    def _catch_up(self, run_ids: Sequence[str]) -> None:
+        """Offer all events of the runs that have hooks, and drop the hooks whose run has ended."""
+        with self._lock:
+            hooked = [run_id for run_id in dict.fromkeys(run_ids) if run_id in self._hooks]
+        for run_id in hooked:
+            self._offer(self._records.events.of(run_id)[0])
+            with self._lock:
+                left = [hook for hook in self._hooks.pop(run_id, []) if not hook.over]
+                if left:
+                    self._hooks[run_id] = left
+                self._unwatch([run_id])
+
+    def _look(self) -> None:
+        """Read the next page again. Where no worker lives, do what the clock alone does (``start_within``, retries)."""
+        page = self._page()
+        self._catch_up(page)
+        records = self._records.runs.get_many(page) if page else []
+        for run_id, record in zip(page, records, strict=True):
+            if record is None or record.terminal:
+                self._answer(run_id, record)
+        due = {one.id: at for one in records if one is not None and (at := indexes.next_due(one)) is not None}
+        if not due or self._records.workers.live():
+            return
+        now = self._records.runs.now()
+        for run_id, at in due.items():
+            if at + LATE <= now:
+                self._records.runs.update(run_id, tick)
+
+    def _serve_calls(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                call()
+            except Exception:
+                log.exception("a callback of a run raised")
+
+
+def _fail(future: Future[Record], error: Exception) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

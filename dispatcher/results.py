@@ -1,0 +1,106 @@
+"""From a terminal record to the flow's result, or to the error that tells how it ended. For :mod:`dispatcher.run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dispatcher.errors import (
+    EngineError,
+    FlowFailed,
+    InvalidInput,
+    RunCancelled,
+    RunCrashed,
+    RunError,
+    RunTimedOut,
+    UnknownRun,
+)
+from dispatcher.link import Link
+from dispatcher.runs.record import Outcome, Record, Value
+from dispatcher.runs.states import Cause, State
+
+_SHOWN_LINES = 20
+
+
+def result_of(link: Link, record: Record) -> Any:
+    """What the flow returned.
+
+    Raises:
+        RunError: the run ended otherwise than well.
+        SealBroken: the result isn't what the runner sealed.
+        InvalidInput: it can't be opened in this process: a package is missing, or Python is another minor version.
+        InvalidSettings: it is a pickle, and this process has no signing key to verify it.
+        UnknownRun: its bytes are gone.
+    """
+    if record.state is not State.SUCCEEDED:
+        raise error_of(link, record)
+    value = (record.outcome or Outcome()).result
+    if value is None:
+        return None
+    try:
+        return _opened(link, record, value)
+    except EngineError as error:
+        raise InvalidInput(f"the result of run {record.id} can't be opened here: {error}") from error
+
+
+def error_of(link: Link, record: Record) -> RunError:
+    """The error that tells how a run ended otherwise than well."""
+    outcome = record.outcome or Outcome(cause=Cause.UNKNOWN)
+    flow = f"flow {record.spec.flow!r}"
+    facts: dict[str, Any] = {"run_id": record.id, "state": record.state, "traceback": outcome.traceback}
+    told = _told(outcome)
+    match record.state:
+        case State.FAILED:
+            return _failed(link, record, outcome, FlowFailed(f"{flow} failed: {told} (run {record.id})", **facts))
+        case State.TIMED_OUT:
+            return RunTimedOut(f"{flow} timed out: {told} (run {record.id})", **facts)
+        case State.CANCELLED:
+            return RunCancelled(f"{flow} was cancelled: {told} (run {record.id})", **facts)
+        case _:
+            return _crashed(flow, record, outcome, told, facts)
+
+
+def _crashed(flow: str, record: Record, outcome: Outcome, told: str, facts: dict[str, Any]) -> RunCrashed:
+    code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
+    error = RunCrashed(
+        f"{flow} crashed, {outcome.cause}: {told}{code} (run {record.id})",
+        cause=outcome.cause or Cause.UNKNOWN,
+        reason=outcome.reason,
+        exit_code=outcome.exit_code,
+        log_tail=outcome.log_tail,
+        **facts,
+    )
+    if outcome.log_tail:
+        error.add_note("Last lines of its log:\n" + "\n".join(outcome.log_tail[-_SHOWN_LINES:]))
+    return error
+
+
+def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed) -> FlowFailed:
+    """Give the error the flow's own exception as its cause, where that opens here; its traceback as a note."""
+    if outcome.traceback:
+        error.add_note(f"Where the flow ran:\n{outcome.traceback.rstrip()}")
+    if outcome.exception is None:
+        return error
+    try:
+        cause = _opened(link, record, outcome.exception)
+    except Exception as problem:  # whatever a foreign exception's own code raises while it is opened
+        error.add_note(f"Its exception can't be opened here: {problem}")
+        return error
+    if isinstance(cause, BaseException):
+        error.__cause__ = cause
+    return error
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.reason and outcome.message:
+        return f"{outcome.reason}: {outcome.message}"
+    return outcome.reason or outcome.message or str(outcome.cause or "no reason was recorded")
+
+
+def _opened(link: Link, record: Record, value: Value) -> Any:
+    from dispatcher.payload import from_value
+
+    key = link.keys.run_key(record.id, record.spec.key_id) if value.codec == "pickle" else None
+    try:
+        return from_value(value, get=link.records.blobs.get, key=key)
+    except KeyError:
+        raise UnknownRun(f"run {record.id}: the bytes of its result are gone") from None

@@ -1,0 +1,285 @@
+"""A run, as its submitter or anybody else sees it. Made by :class:`~dispatcher.client.Dispatcher` alone."""
+
+from __future__ import annotations
+
+import html
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
+from dispatcher.ids import made_at
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.record import Change, Record
+from dispatcher.runs.states import State
+
+if TYPE_CHECKING:
+    from dispatcher.client import Dispatcher
+    from dispatcher.link import Link
+    from dispatcher.records.base import Line
+    from dispatcher.timeline import Timeline
+
+R = TypeVar("R")
+
+#: Seconds of waiting after which a client says that no live worker serves the run; a starting worker gets longer.
+PATIENCE = 5.0
+PATIENCE_AT_START = 15.0
+
+
+class Run(Generic[R]):
+    """One execute request. Equal by id; pickles as its id, so that URL and keys are its reader's.
+
+    Attributes:
+        id: 26 characters that sort by the time of submit.
+    """
+
+    id: str
+
+    def __init__(self, run_id: str, client: Dispatcher | None = None, record: Record | None = None) -> None:
+        self.id = run_id
+        self._client = client
+        self._record = record
+        self._warned = False
+
+    @property
+    def state(self) -> State:
+        """The state, read now.
+
+        Raises:
+            UnknownRun: its retention is over.
+            ServerUnavailable: the server can't be reached.
+        """
+        return self._read().state
+
+    @property
+    def known_state(self) -> State | None:
+        """The state as last read here, without asking; None if it never was."""
+        return None if self._record is None else self._record.state
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it ended, in seconds since the epoch by the server's clock, as last read here; None if not known."""
+        return None if self._record is None else self._record.ended_at
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the end, and give what the flow returned.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            FlowFailed: the flow, or ``on_start``, raised; ``__cause__`` is its own exception where that opens here.
+            RunCrashed: the infrastructure died; ``cause``, ``reason``, ``exit_code``, ``log_tail``.
+            RunTimedOut: a deadline passed.
+            RunCancelled: somebody cancelled it.
+            NotFinished: only the wait ended (also a TimeoutError); the run goes on.
+            SealBroken: the result isn't what the runner sealed.
+            InvalidInput: the result can't be opened in this process.
+            UnknownRun: its retention is over.
+        """
+        from dispatcher.results import result_of
+
+        return result_of(self.link, self._ended(timeout))  # type: ignore[no-any-return]
+
+    def exception(self, timeout: float | None = None) -> RunError | None:
+        """Wait for the end, and give the error that :meth:`result` would raise; None after a success.
+
+        Raises:
+            NotFinished: only the wait ended.
+            UnknownRun: its retention is over.
+        """
+        from dispatcher.results import error_of
+
+        record = self._ended(timeout)
+        return None if record.state is State.SUCCEEDED else error_of(self.link, record)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, however it comes; whether it came within so many seconds."""
+        try:
+            self._ended(timeout)
+        except NotFinished:
+            return False
+        return True
+
+    def done(self) -> bool:
+        """Whether it has ended, read now."""
+        return self._read().terminal
+
+    def cancel(self) -> bool:
+        """Cancel: at once where nothing runs, else the flow is ended within ``stop_grace``, its ``on_exit`` called.
+
+        Returns:
+            Whether this call had an effect; False if it is being cancelled already.
+
+        Raises:
+            InvalidInput: it has ended already; names the state.
+            UnknownRun: there is no such run.
+        """
+        from dispatcher.runs.transitions import request_cancel
+
+        effect = False
+
+        def step(record: Record, now: float) -> Change | None:
+            nonlocal effect
+            if record.terminal and not effect:
+                raise InvalidInput(f"run {self.id} can't be cancelled: it is {record.state} already")
+            change = request_cancel(record, now)
+            effect = effect or change is not None
+            return change
+
+        self.note(self.link.records.runs.update(self.id, step))
+        return effect
+
+    def events(self, follow: bool = False) -> Iterator[Event]:
+        """What happened, in order; with ``follow`` until the run has ended.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        from dispatcher.following import events_of
+
+        return events_of(self.link.records, self.id, follow=follow)
+
+    def logs(self, follow: bool = False) -> Iterator[Line]:
+        """What the flow printed and logged, in order; with ``follow`` until the run has ended.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        from dispatcher.following import lines_of
+
+        return lines_of(self.link.records, self.id, follow=follow)
+
+    def timeline(self) -> Timeline:
+        """The phases so far, with their start and duration."""
+        from dispatcher.timeline import timeline
+
+        return timeline(self.id, self.events())
+
+    def on_start(self, callback: Callable[[Event], object]) -> None:
+        """Call ``callback(event)`` here when an attempt starts, at once if it has.
+
+        All callbacks of a client are called on one thread, one after the other; what they raise is logged.
+        """
+        self.link.watcher.hook(self.id, Kind.STARTED, callback)
+
+    def on_exit(self, callback: Callable[[Event], object]) -> None:
+        """Call ``callback(event)`` here when an attempt has ended, at once if it has; as :meth:`on_start`.
+
+        ``event.final`` says whether the run ended with it; ``event.state`` and ``event.data`` how.
+        """
+        self.link.watcher.hook(self.id, Kind.EXITED, callback)
+
+    @property
+    def link(self) -> Link:
+        """The client's connections; for the modules of this package."""
+        if self._client is None:
+            from dispatcher.client import default
+
+            self._client = default()
+        return self._client.link
+
+    def note(self, record: Record) -> None:
+        """Remember the record as last read; for the modules of this package."""
+        self._record = record
+
+    def _read(self) -> Record:
+        if self._record is None or not self._record.terminal:
+            self._record = self.link.records.runs.get(self.id)[0]
+        return self._record
+
+    def _ended(self, timeout: float | None) -> Record:
+        """The terminal record, waited for."""
+        if self._record is not None and self._record.terminal:
+            return self._record
+        with self.link.watcher.waiting([self.id]) as waiting:
+            future = waiting.futures[0]
+            patience = PATIENCE if self.link.laptop is None else PATIENCE_AT_START
+            try:
+                if self._warned or (timeout is not None and timeout <= patience):
+                    self.note(future.result(timeout))
+                else:
+                    self.note(self._patiently(future, timeout, patience))
+            except TimeoutError:
+                if future.done():
+                    raise
+                raise self._not_finished(timeout or 0.0) from None
+        assert self._record is not None
+        return self._record
+
+    def _patiently(self, future: Future[Record], timeout: float | None, patience: float) -> Record:
+        """Wait, and say once if nobody is there to run it."""
+        begun = time.monotonic()
+        try:
+            return future.result(patience)
+        except TimeoutError:
+            if future.done():
+                raise
+        self._warn()
+        return future.result(None if timeout is None else max(0.0, timeout - (time.monotonic() - begun)))
+
+    def _warn(self) -> None:
+        self._warned = True
+        record = self._read()
+        if record.state is State.QUEUED and (missing := self.link.missing(record.spec.route)):
+            warnings.warn(f"run {self.id} waits: {missing}", DispatcherWarning, stacklevel=5)
+
+    def _not_finished(self, timeout: float) -> NotFinished:
+        record = self._read()
+        why = self.link.missing(record.spec.route) if record.state is State.QUEUED else ""
+        return NotFinished(
+            f"run {self.id} of flow {record.spec.flow!r} has not ended within {timeout:g} s: it is {record.state}"
+            f"{'. ' + why if why else ''}"
+        )
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
+        """The result, waited for without holding a thread; a cancelled await leaves the run as it is."""
+        import asyncio
+
+        if self._record is None or not self._record.terminal:
+            link = await asyncio.to_thread(lambda: self.link)
+            waiting = link.watcher.waiting([self.id])
+            try:
+                await asyncio.to_thread(waiting.__enter__)
+                self.note(await asyncio.wrap_future(waiting.futures[0]))
+            finally:
+                await asyncio.shield(asyncio.to_thread(waiting.leave))
+        return await asyncio.to_thread(self.result)
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(("run", self.id))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Run, (self.id,)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}{''.join(f' {part}' for part in self._told())}>"
+
+    def _repr_html_(self) -> str:
+        flow, *rest = [html.escape(part) for part in self._told()] or ["not read yet"]
+        cells = "".join(f"<td>{part}</td>" for part in (f"<code>{html.escape(self.id)}</code>", flow, *rest))
+        return f"<table><tr>{cells}</tr></table>"
+
+    def _told(self) -> list[str]:
+        """Flow, state and age as last known: nothing is asked for."""
+        found = []
+        if self._record is not None:
+            known = self._record.state if self._record.terminal else f"{self._record.state} (last known)"
+            found = [f"of flow {self._record.spec.flow[:80]!r},", f"{known},"]
+        at = made_at(self.id)
+        return [*found, f"{_age(time.time() - at)} old"] if at is not None else found
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

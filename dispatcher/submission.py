@@ -1,0 +1,324 @@
+"""From a flow, its parameters and options to signed records. For the client; I/O only through the blobs given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
+from dispatcher.flow import Flow
+from dispatcher.ids import new_id
+from dispatcher.records.base import Blobs
+from dispatcher.runs.options import Options
+from dispatcher.runs.record import Record, Spec, Value
+from dispatcher.runs.retry import FREE, FREE_LIMIT, Retry
+from dispatcher.runs.routing import Route
+from dispatcher.settings import LimitSettings, Settings
+
+if TYPE_CHECKING:
+    from dispatcher.environment import Environment
+    from dispatcher.payload import KeyRing
+    from dispatcher.storage.base import Storage
+
+#: Longest idempotency key, in characters.
+LONGEST_KEY = 500
+
+#: Seconds for which a shared blob isn't sent again; the server keeps it for an hour at least.
+REMEMBER = 1800.0
+
+#: Seconds that a signature holds beyond the time that all attempts may take.
+SLACK = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for, checked: everything but the parameters."""
+
+    flow: Flow[..., Any]
+    environment: Environment
+    storage: Storage
+    options: Options
+
+    @property
+    def name(self) -> str:
+        """The flow's name in this run."""
+        return self.options.name or self.flow.name
+
+    def route(self, scope: str) -> Route:
+        """Where its runs wait."""
+        return Route(self.environment.backend, tuple(self.environment.labels), scope)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all runs of one submit or map share."""
+
+    flow: str
+    storage: Mapping[str, Any]
+    location: str
+    environment: Mapping[str, Any]
+    route: Route
+    options: Options
+    on_start: bool
+    on_exit: bool
+    blobs: tuple[str, ...]
+    expires: float | None
+
+
+class SharedOnce(Blobs):
+    """Shares bytes, and sends none that were sent a while ago: 10,000 submits of one flow send it once.
+
+    Args:
+        blobs: where they are kept.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, blobs: Blobs, clock: Callable[[], float] = time.monotonic) -> None:
+        self._blobs = blobs
+        self._clock = clock
+        self._sent: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def share(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        now = self._clock()
+        with self._lock:
+            if now - self._sent.get(digest, -REMEMBER) < REMEMBER:
+                return digest
+        digest = self._blobs.share(data)
+        with self._lock:
+            if len(self._sent) > 1000:
+                self._sent.clear()
+            self._sent[digest] = now
+        return digest
+
+    def forget(self) -> None:
+        """Send everything anew: the server lost something."""
+        with self._lock:
+            self._sent.clear()
+
+    def get(self, name: str) -> bytes:
+        return self._blobs.get(name)
+
+    def own(self, run_id: str, name: str, data: bytes) -> str:
+        return self._blobs.own(run_id, name, data)
+
+    def has(self, name: str) -> bool:
+        return self._blobs.has(name)
+
+
+def request(
+    flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options, settings: Settings
+) -> Request:
+    """Merge what was said at submit, at the flow and in the settings, in this order, and check it.
+
+    Raises:
+        InvalidFlow: not a flow.
+        InvalidInput: environment or storage isn't one, or can't work.
+    """
+    from dispatcher import registry
+    from dispatcher.environment import Environment
+    from dispatcher.storage.base import Storage
+    from dispatcher.storage.redis import RedisStorage
+
+    if not isinstance(flow, Flow):
+        remedy = "decorate it with @flow" if callable(flow) else "give a function decorated with @flow"
+        raise InvalidFlow(f"flow: {flow!r} is no flow; {remedy}")
+    environment = environment or flow.environment or registry.environment("LocalEnvironment")()
+    if not isinstance(environment, Environment):
+        raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {environment!r}")
+    storage = storage or flow.storage or RedisStorage()
+    if not isinstance(storage, Storage):
+        raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {storage!r}")
+    environment.check()
+    defaults = settings.defaults
+    least = Options.of(
+        timeout=defaults.timeout,
+        start_within=defaults.start_within,
+        result_ttl=defaults.result_ttl,
+        retries=defaults.retries,
+    )
+    merged = options.over(flow.options).over(least)
+    return Request(flow=flow, environment=environment, storage=storage, options=merged)
+
+
+def plan(request: Request, *, scope: str, blobs: Blobs, limits: LimitSettings, now: float) -> Plan:
+    """Keep the flow's code as it is now, and say everything that its runs share.
+
+    Args:
+        request: what was asked for.
+        scope: of the queue.
+        blobs: where code that travels by value is kept.
+        limits: sizes.
+        now: the server's clock, in seconds since the epoch.
+
+    Raises:
+        InvalidFlow: the flow can't travel.
+        InvalidInput: a callback can't travel.
+    """
+    environment, storage = request.environment, request.storage
+    data = environment.to_json()
+    storage.bind(blobs, limit=limits.flow)
+    location = storage.add_flow(request.flow)
+    within = lifetime(request.options)
+    return Plan(
+        flow=request.name,
+        storage=storage.to_json(),
+        location=location,
+        environment=data,
+        route=request.route(scope),
+        options=request.options,
+        on_start=environment.on_start is not None,
+        on_exit=environment.on_exit is not None,
+        blobs=(location,) if storage.shared_blob else (),
+        expires=None if within is None else now + within,
+    )
+
+
+def record(
+    plan: Plan,
+    parameters: Mapping[str, Any],
+    *,
+    keys: KeyRing,
+    blobs: Blobs,
+    limits: LimitSettings,
+    key: str = "",
+) -> Record:
+    """A new run's record, its spec signed.
+
+    Args:
+        plan: what it shares with others.
+        parameters: bound to the flow's signature.
+        keys: sign it.
+        blobs: keep large parameters.
+        limits: sizes.
+        key: the idempotency key; empty: none.
+
+    Raises:
+        InvalidParameters: they can't travel, or are too large.
+    """
+    from dispatcher.payload import PYTHON, to_value
+
+    value = to_value(
+        dict(parameters),
+        what=f"parameters of flow {plan.flow!r}",
+        limit_inline=limits.inline,
+        limit=limits.parameters,
+        put=blobs.share,
+        key=None,
+        error=InvalidParameters,
+        setting="DISPATCHER__LIMITS__PARAMETERS",
+    )
+    spec = Spec(
+        run_id=new_id(),
+        flow=plan.flow,
+        storage=plan.storage,
+        location=plan.location,
+        parameters=value,
+        environment=plan.environment,
+        route=plan.route,
+        options=plan.options,
+        on_start=plan.on_start,
+        on_exit=plan.on_exit,
+        python=PYTHON,
+        blobs=(*plan.blobs, value.blob) if value.blob is not None else plan.blobs,
+        key_id=keys.signs,
+        expires=plan.expires,
+    )
+    raw = spec.to_bytes()
+    return Record(
+        id=spec.run_id,
+        spec_bytes=raw,
+        signature=keys.sign(spec.run_id, raw),
+        spec_digest=digest(plan, value, parameters) if key else "",
+        key=key,
+    )
+
+
+def digest(plan: Plan, value: Value, parameters: Mapping[str, Any]) -> str:
+    """What two submits under one idempotency key must have in common, in one SHA-256.
+
+    Sealed bytes stay outside: cloudpickle gives other bytes for the same function in another process.
+    """
+    if value.codec == "json":
+        given: Any = parameters
+    else:
+        given = {name: _plain(one) for name, one in parameters.items()}
+    same = {
+        "flow": plan.flow,
+        "environment": _unsealed(plan.environment),
+        "labels": sorted(plan.route.labels),
+        "options": plan.options.to_json(),
+        "parameters": given,
+    }
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+
+def lifetime(options: Options) -> float | None:
+    """Seconds within which all attempts of a run are over, and an hour; None if nothing bounds them."""
+    if options.timeout is None or options.start_within is None:
+        return None
+    retry = options.retries or Retry(0)
+    free = FREE_LIMIT if retry.count and retry.on & FREE else 0
+    try:
+        pauses = sum(
+            retry.delay * (1 + retry.jitter) * retry.backoff**n
+            for count in (retry.count, free)
+            for n in range(count if retry.delay else 0)
+        )
+    except OverflowError:
+        return None
+    total = (1 + retry.count + free) * (options.timeout + options.start_within) + pauses + SLACK
+    return total if math.isfinite(total) and total < 1e10 else None
+
+
+def keyed(key: str | None) -> str:
+    """The idempotency key as a record holds it.
+
+    Raises:
+        InvalidInput: it is no non-empty printable string, or too long.
+    """
+    if key is None:
+        return ""
+    if not isinstance(key, str) or not key or not key.isprintable() or len(key) > LONGEST_KEY:
+        raise InvalidInput(f"idempotency_key: must be 1 to {LONGEST_KEY} printable characters, got {key!r}")
+    return key
+
+
+def bound(flow: Flow[..., Any], many: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The parameters of all runs of a map, checked before anything is sent.
+
+    Raises:
+        InvalidParameters: some don't fit the signature; names the item by its index.
+    """
+    if isinstance(many, Mapping | str) or not isinstance(many, Iterable):
+        raise InvalidParameters(f"map: needs an iterable of parameter mappings, got {type(many).__name__}")
+    found = []
+    for index, parameters in enumerate(many):
+        try:
+            found.append(flow.bind(parameters))
+        except InvalidParameters as error:
+            raise InvalidParameters(f"map: item {index}: {error}") from None
+    return found
+
+
+def _unsealed(data: Any) -> Any:
+    """JSON with the kind of each sealed part in place of its bytes."""
+    if isinstance(data, Mapping):
+        return "sealed" if set(data) == {"sealed"} else {name: _unsealed(one) for name, one in data.items()}
+    return [_unsealed(one) for one in data] if isinstance(data, list | tuple) else data
+
+
+def _plain(value: Any) -> Any:
+    """The value, if JSON carries it; else a word in its place."""
+    try:
+        json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return "sealed"
+    return value
