@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dispatcher.client import Dispatcher
     from dispatcher.errors import (
         DispatcherError,
+        DispatcherWarning,
         ExecutorUnavailable,
         FlowFailed,
         IdempotencyConflict,
@@ -55,6 +56,7 @@ __all__ = [
     "DaskExecutor",
     "Dispatcher",
     "DispatcherError",
+    "DispatcherWarning",
     "Event",
     "ExecutorUnavailable",
     "Flow",
@@ -96,6 +98,7 @@ _HOMES = {
     "dispatcher.client": ("Dispatcher",),
     "dispatcher.errors": (
         "DispatcherError",
+        "DispatcherWarning",
         "ExecutorUnavailable",
         "FlowFailed",
         "IdempotencyConflict",

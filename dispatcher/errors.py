@@ -20,6 +20,8 @@ What users catch::
     ├── SealBroken               signed bytes don't match their signature
     └── ServerUnavailable        Redis can't be reached or refuses us (also a ConnectionError; may_exist)
 
+What users may filter: :class:`DispatcherWarning`, a ``UserWarning``.
+
 What the engine tells apart::
 
     EngineError                  never reaches a user's program
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
 
 class DispatcherError(Exception):
     """Base of everything a user's program may want to catch."""
+
+
+class DispatcherWarning(UserWarning):
+    """Something asked for works, but likely not as hoped: no live worker serves a run's queue."""
 
 
 class RunError(DispatcherError):
