@@ -48,7 +48,7 @@ class Engine:
         self._worker = worker
         self._app = worker.app
         self._open = partial(connect, settings)
-        keys = KeyRing.from_settings(settings)
+        self._keys = keys = KeyRing.from_settings(settings)
         offer = offer_of(settings.worker)
         self.identity = new_identity(offer, concurrency=worker.concurrency, celery_name=worker.hostname)
         self._notes = Notes()
@@ -100,7 +100,17 @@ class Engine:
             keeper,
             Ticker("ears", ears.tick, ears.close),
             Ticker("reconciler", reconciler.tick, reconciler.close),
+            *self._supervisor(),
         )
+
+    def _supervisor(self) -> tuple[Ticker, ...]:
+        """Only where a backend is served whose runs start elsewhere."""
+        from workers.supervisor.supervision import Supervision, supervised
+
+        if not supervised(self.identity.offer.backends):
+            return ()
+        supervision = Supervision(self.settings, self._keys, self.identity, self._open)
+        return (Ticker("supervisor", supervision.tick, supervision.close),)
 
     def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:
         from dispatcher.doorbell import CeleryBell
@@ -179,6 +189,8 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
         signals.worker_process_init.connect(lambda **_: engine.process.begin(), weak=False)
 
     def start(self, w: Any) -> None:
+        # A message that can't be read is gone from the broker already: go on with a new connection, don't end.
+        w.consumer.channel_errors = (*w.consumer.channel_errors, ValueError, TypeError, LookupError, AttributeError)
         w.app.dispatcher.start()
 
     def close(self, w: Any) -> None:
