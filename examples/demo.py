@@ -30,7 +30,8 @@ from examples.word_count import word_count
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHIN = 180.0
-COLOURS = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "red", "CRASHED": "red", "TIMED_OUT": "red"}
+_ENDED = frozenset({"SUCCEEDED", "FAILED", "CRASHED", "TIMED_OUT", "CANCELLED"})
+_COLOURS = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "red", "CRASHED": "red", "TIMED_OUT": "red"}
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,16 @@ def followed(runs: Sequence[Shown], console: Console) -> None:
             time.sleep(0.15)
 
 
-_ENDED = frozenset({"SUCCEEDED", "FAILED", "CRASHED", "TIMED_OUT", "CANCELLED"})
-
-
 def table(runs: Sequence[Shown], states: Sequence[str], seconds: float) -> Table:
     """The runs as they stand."""
     ended = sum(state in _ENDED for state in states)
     made = Table(title=f"{ended} of {len(runs)} runs ended, {seconds:.1f} s", title_justify="left")
-    for name in ("run", "shows", "state", "last line"):
-        made.add_column(name, no_wrap=True, overflow="ellipsis")
+    made.add_column("run")
+    made.add_column("what it shows", no_wrap=True)
+    made.add_column("state", min_width=max(map(len, _ENDED)))
+    made.add_column("last line", no_wrap=True, overflow="ellipsis", ratio=1)
     for one, state in zip(runs, states, strict=True):
-        made.add_row(one.run.id, one.what, f"[{COLOURS.get(state, 'yellow')}]{state}[/]", _last_line(one))
+        made.add_row(f"…{one.run.id[-6:]}", one.what, f"[{_COLOURS.get(state, 'yellow')}]{state}[/]", _last_line(one))
     return made
 
 

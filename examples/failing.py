@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dispatcher import flow
+from dispatcher import context, flow
 
 
 @flow(tags=["demo"])
 def read_missing(path: str) -> int:
     """The length of a file that isn't there."""
+    context.logger.info("reading %s", path)
     return len(Path(path).read_text(encoding="utf-8"))

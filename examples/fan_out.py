@@ -11,7 +11,8 @@ from dispatcher import flow
 
 
 @flow(tags=["demo"])
-def longest_line(path: str) -> tuple[int, str]:
-    """The length of a file's longest line, and the line."""
-    line = max(Path(path).read_text(encoding="utf-8").splitlines(), key=len, default="")
-    return len(line), line
+def longest_line(path: str) -> tuple[int, int]:
+    """The length of a file's longest line, and the line's number."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    print(f"{path} has {len(lines)} lines")
+    return max((len(line), number) for number, line in enumerate(lines, start=1))
