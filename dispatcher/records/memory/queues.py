@@ -37,10 +37,10 @@ class MemoryQueues(Queues):
                 self._passed.pop(queue, None)
             return found
 
-    def use(self, route: Route) -> bool:
-        """Note a use now; whether the queue is new."""
+    def use(self, route: Route, now: float) -> bool:
+        """Note a use; whether the queue is new."""
         new = route.queue not in self._known
-        self._known[route.queue] = (route, self._shared.clock())
+        self._known[route.queue] = (route, now)
         return new
 
     def note_passed(self, queue: str, rung_at: float) -> None:

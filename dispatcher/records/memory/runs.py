@@ -77,7 +77,7 @@ class MemoryRuns(Runs):
             stored = self._records.get(change.after.id)
             if stored is None or stored.version != change.before.version:
                 return stored, now
-            stored = self._apply(change, stored.version + 1)
+            stored = self._apply(change, stored.version + 1, now)
         self._ring([change.ring] if change.ring else [])
         return stored, now
 
@@ -122,15 +122,16 @@ class MemoryRuns(Runs):
         return self._records.get(self._keys.get(record.key, "")) if record.key else None
 
     def _accept(self, record: Record, rings: list[Ring]) -> Record:
-        change = transitions.create(record, self._shared.clock())
+        now = self._shared.clock()
+        change = transitions.create(record, now)
         self._blobs.adopt(record.id, record.spec.blobs)
         if record.key:
             self._keys[record.key] = record.id
         if change.ring is not None:
             rings.append(change.ring)
-        return self._apply(change, 1)
+        return self._apply(change, 1, now)
 
-    def _apply(self, change: Change, version: int) -> Record:
+    def _apply(self, change: Change, version: int, now: float) -> Record:
         after = change.after.but(version=version)
         meant = effects(change)
         self._records[after.id] = after
@@ -144,7 +145,7 @@ class MemoryRuns(Runs):
         self._events.add(change.events)
         for topic, event in meant.notices:
             self._events.tell(topic, event)
-        if change.ring is not None and self._queues.use(change.ring.route):
+        if change.ring is not None and self._queues.use(change.ring.route, now):
             self._events.tell(QUEUES_TOPIC, None)
         return after
 

@@ -1,0 +1,86 @@
+"""Records of every kind, opened for a test, with a clock that can be moved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from dispatcher.records.base import Bell, Records
+from dispatcher.records.memory import open_memory
+from dispatcher.records.redis import open_redis
+from dispatcher.runs.record import Ring
+
+
+class Rings(Bell):
+    """A bell that writes down what it is asked to publish."""
+
+    def __init__(self) -> None:
+        self.published: list[Ring] = []
+
+    def message(self, ring: Ring) -> tuple[str, bytes] | None:
+        return None
+
+    def publish(self, rings: Sequence[Ring]) -> None:
+        self.published += rings
+
+    def depth(self, queue: str) -> int:
+        return 0
+
+
+class Kept:
+    """Records of one kind: :attr:`records`, and the same ones seen at a later time."""
+
+    def __init__(self, kind: str, url: str, *, bell: Bell | None = None) -> None:
+        self.kind = kind
+        self.bell = bell or Rings()
+        self._url = url
+        self._ahead = 0.0
+        self._opened: list[Records] = []
+        self.records = self._open(0.0)
+
+    @property
+    def rings(self) -> list[Ring]:
+        """What was published through the bell."""
+        assert isinstance(self.bell, Rings)
+        return self.bell.published
+
+    def later(self, seconds: float) -> Records:
+        """The same records, ``seconds`` from now by their clock."""
+        if self.kind == "memory":
+            self._ahead += seconds
+            return self.records
+        return self._open(seconds)
+
+    def another(self) -> Records:
+        """The same records, as another process would open them."""
+        return self.records if self.kind == "memory" else self._open(0.0)
+
+    def close(self) -> None:
+        """Close all."""
+        for records in self._opened:
+            records.close()
+
+    def _open(self, ahead: float) -> Records:
+        if self.kind == "memory":
+            records = open_memory(clock=lambda: time.time() + self._ahead, bell=self.bell)
+        else:
+            records = open_redis(self._url, bell=self.bell, clock_offset=ahead)
+        self._opened.append(records)
+        return records
+
+
+@pytest.fixture(params=["memory", "redis"])
+def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
+    """Records of each kind, empty."""
+    url = request.getfixturevalue("server_url") if request.param == "redis" else ""
+    one = Kept(request.param, url)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def records(kept: Kept) -> Records:
+    """The records alone."""
+    return kept.records

@@ -1,0 +1,241 @@
+"""Blobs, lines, workers, leases, queues and reports: one suite for every kind of records."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+
+import pytest
+
+from dispatcher.records.base import Lease, Line, Records, WorkerInfo
+from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.states import Cause
+from tests.conformance.conftest import Kept
+from tests.conformance.specs import accept, ended, finish, make, start
+from tests.waiting import wait_until
+
+LARGE = bytes(range(256)) * (9 * 2**20 // 256) + b"end"
+
+
+@pytest.mark.parametrize("data", [b"", b"small", b"x" * 100_000, LARGE], ids=["empty", "small", "middle", "large"])
+def test_a_shared_blob_is_known_by_its_content(records: Records, data: bytes) -> None:
+    name = records.blobs.share(data)
+    assert name == hashlib.sha256(data).hexdigest() == records.blobs.share(data)
+    assert records.blobs.has(name)
+    assert records.blobs.get(name) == data
+
+
+@pytest.mark.parametrize("data", [b"", b"small", LARGE], ids=["empty", "small", "large"])
+def test_a_runs_own_blob(records: Records, data: bytes) -> None:
+    record = accept(records)
+    name = records.blobs.own(record.id, "result-1", data)
+    assert records.blobs.has(name)
+    assert records.blobs.get(name) == data
+    records.blobs.own(record.id, "result-1", b"again")
+    assert records.blobs.get(name) == b"again"
+
+
+@pytest.mark.parametrize("name", ["0" * 64, "r1/result-1", ""])
+def test_an_unknown_blob(records: Records, name: str) -> None:
+    assert not records.blobs.has(name)
+    with pytest.raises(KeyError):
+        records.blobs.get(name)
+
+
+def test_a_runs_own_blobs_go_with_it(kept: Kept) -> None:
+    record = accept(kept.records, result_ttl=10)
+    name = kept.records.blobs.own(record.id, "result", b"x")
+    finish(kept.records, start(kept.records, record))
+    later = kept.later(20)
+    assert later.blobs.has(name)
+    later.runs.purge()
+    assert not later.blobs.has(name)
+
+
+def test_a_shared_blob_outlives_one_of_two_runs(records: Records) -> None:
+    name = records.blobs.share(b"flow")
+    one, two = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
+    finish(records, start(records, one))
+    assert records.blobs.has(name)
+    again = start(records, two)
+    finish(records, again, cause=Cause.USER_ERROR)
+    assert records.blobs.get(name) == b"flow"  # for a while yet
+    assert accept(records, blobs=(name,)).spec.blobs == (name,)
+
+
+def lines(attempt: int, first: int, last: int) -> list[Line]:
+    return [
+        Line(attempt=attempt, number=n, time=n + 0.25, stream="log", text=f"line {n} ü\x00", level="INFO")
+        for n in range(first, last + 1)
+    ]
+
+
+def test_lines_come_back_in_order_behind_a_cursor(records: Records) -> None:
+    record = accept(records)
+    records.logs.append(record.id, lines(1, 1, 5))
+    first, cursor = records.logs.read(record.id, limit=3)
+    assert first == lines(1, 1, 3)
+    rest, cursor = records.logs.read(record.id, after=cursor)
+    assert rest == lines(1, 4, 5)
+    assert records.logs.read(record.id, after=cursor) == ([], cursor)
+    assert records.logs.read("nobody") == ([], "")
+
+
+def test_a_line_is_kept_once(records: Records) -> None:
+    record = accept(records)
+    records.logs.append(record.id, lines(1, 1, 3))
+    records.logs.append(record.id, lines(1, 2, 5))
+    records.logs.append(record.id, [])
+    records.logs.append(record.id, lines(2, 1, 2))
+    records.logs.append(record.id, lines(1, 5, 6))  # the first attempt's last words
+    found, _ = records.logs.read(record.id)
+    assert found == [*lines(1, 1, 5), *lines(2, 1, 2), *lines(1, 6, 6)]
+
+
+def test_very_many_lines_at_once(records: Records) -> None:
+    record = accept(records)
+    records.logs.append(record.id, [*lines(1, 1, 1200), *lines(2, 1, 3)])
+    assert len(records.logs.read(record.id, limit=5000)[0]) == 1203
+
+
+def test_text_that_no_encoding_knows_is_kept_as_far_as_it_goes(records: Records) -> None:
+    record = accept(records)
+    records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="stdout", text="a\udc80b")])
+    [line], _ = records.logs.read(record.id)
+    assert line.text[0] + line.text[-1] == "ab"
+
+
+def test_waiting_for_a_line(kept: Kept) -> None:
+    record = accept(kept.records)
+    writer = kept.another()
+    timer = threading.Timer(0.2, lambda: writer.logs.append(record.id, lines(1, 1, 1)))
+    begun = time.monotonic()
+    timer.start()
+    found, _ = kept.records.logs.read(record.id, block=8)
+    assert found == lines(1, 1, 1)
+    assert time.monotonic() - begun < 5
+    timer.join()
+
+
+def test_a_wait_ends(records: Records) -> None:
+    record = accept(records)
+    begun = time.monotonic()
+    assert records.logs.read(record.id, block=0.2) == ([], "")
+    assert 0.15 < time.monotonic() - begun < 5
+
+
+def info(name: str, **changes: object) -> WorkerInfo:
+    offer = Offer(backends=frozenset({"local"}), labels=frozenset({"gpu"}))
+    fields: dict[str, object] = {"host": "h", "pid": 7, "offer": offer, "concurrency": 2, "started_at": 1.5}
+    return WorkerInfo(id=name, **{**fields, "queues": ("local",), "data": {"a": [1]}, **changes})  # type: ignore[arg-type]
+
+
+def test_a_worker_presents_itself_and_beats(records: Records) -> None:
+    assert not records.workers.beat("w1")
+    records.workers.announce(info("w1"))
+    assert records.workers.live() == [info("w1")]
+    assert records.workers.beats() == {"w1": 0}
+    assert records.workers.beat("w1")
+    assert records.workers.beat("w1")
+    records.workers.announce(info("w1", queues=("local", "remote")))
+    assert records.workers.beats() == {"w1": 2}
+    assert records.workers.live()[0].queues == ("local", "remote")
+
+
+def test_a_removed_worker_hears_of_it(records: Records) -> None:
+    records.workers.announce(info("w1"))
+    records.workers.announce(info("w2"))
+    records.workers.remove("w1")
+    records.workers.remove("w1")
+    assert not records.workers.beat("w1")
+    assert records.workers.beats() == {"w2": 0}
+    assert [one.id for one in records.workers.live()] == ["w2"]
+
+
+def test_a_worker_lives_as_long_as_it_beats(kept: Kept) -> None:
+    kept.records.workers.announce(info("w1"))
+    later = kept.later(60)
+    assert later.workers.live() == []
+    assert later.workers.live(within=90) == [info("w1")]
+    assert later.workers.beat("w1")
+    assert later.workers.live() == [info("w1")]
+
+
+def test_a_lease_has_one_owner(records: Records) -> None:
+    mine = records.leases.acquire("shard:1", "a", seen=None)
+    assert mine == Lease(name="shard:1", owner="a", epoch=1)
+    assert records.leases.acquire("shard:1", "b", seen=None) is None
+    assert records.leases.acquire("shard:1", "a", seen=None) == mine  # as after a lost reply
+    assert records.leases.held("shard:") == {"shard:1": mine}
+    assert records.leases.held("other:") == {}
+
+
+def test_a_lease_is_taken_over_once(records: Records) -> None:
+    first = records.leases.acquire("s", "a", seen=None)
+    second = records.leases.acquire("s", "b", seen=first)
+    assert second == Lease(name="s", owner="b", epoch=2)
+    assert records.leases.acquire("s", "b", seen=first) == second
+    assert records.leases.acquire("s", "c", seen=first) is None
+    assert first is not None
+    records.leases.release(first)  # no longer ours to give
+    assert records.leases.held("") == {"s": second}
+
+
+def test_the_epoch_of_a_lease_grows_beyond_its_release(records: Records) -> None:
+    first = records.leases.acquire("s", "a b", seen=None)
+    assert first is not None
+    records.leases.release(first)
+    records.leases.release(first)
+    assert records.leases.held("") == {}
+    assert records.leases.acquire("s", "b", seen=first) is None
+    assert records.leases.acquire("s", "b", seen=None) == Lease(name="s", owner="b", epoch=2)
+
+
+def test_queues_are_known_by_their_use(records: Records) -> None:
+    assert records.queues.known() == {}
+    record = accept(records, labels=("b", "a"))
+    assert records.queues.known() == {"local:a+b": (Route("local", ("b", "a")), record.created_at)}
+    again = accept(records, labels=("a", "b"))
+    assert records.queues.known()["local:a+b"][1] == again.created_at
+
+
+def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
+    ended(kept.records)
+    waiting = accept(kept.records, labels=("busy",))
+    assert kept.records.queues.retire(unused_for=60) == []
+    later = kept.later(100)
+    assert later.queues.retire(unused_for=60) == ["local"]
+    assert later.queues.retire(unused_for=60) == []
+    assert list(later.queues.known()) == ["local:busy"]
+    assert later.queues.passed() == {}
+    accept(later)
+    assert set(later.queues.known()) == {"local", "local:busy"}
+    start(later, waiting)
+    even_later = kept.later(200)
+    assert set(even_later.queues.retire(unused_for=60)) >= {"local:busy"}
+
+
+def test_reports_come_in_order_and_are_dropped_up_to_a_position(records: Records) -> None:
+    for number in range(5):
+        records.inbox.report("s", {"n": str(number), "text": "ü"})
+    records.inbox.report("other", {"n": "9"})
+    found = records.inbox.read("s")
+    assert [entry for _, entry in found] == [{"n": str(number), "text": "ü"} for number in range(5)]
+    assert records.inbox.read("s", after=found[1][0], limit=2) == found[2:4]
+    records.inbox.drop("s", until=found[2][0])
+    assert records.inbox.read("s") == found[3:]
+    assert records.inbox.read("nobody", block=0.05) == []
+    records.inbox.drop("s", until=found[4][0])
+    assert records.inbox.read("s") == []
+    assert len(records.inbox.read("other")) == 1
+
+
+def test_waiting_for_a_report(kept: Kept) -> None:
+    found: list[object] = []
+    reader = kept.another()
+    thread = threading.Thread(target=lambda: found.extend(reader.inbox.read("s", block=8)))
+    thread.start()
+    kept.records.inbox.report("s", {"a": "b"})
+    wait_until(lambda: found, "the report")
+    thread.join()
