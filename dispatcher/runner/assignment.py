@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidSettings
-from dispatcher.payload import RunKey
+from dispatcher.payload.keys import RunKey
 
 _PREFIX = "DISPATCHER__RUN__"
 _SECRET = ("KEY", "TOKEN")

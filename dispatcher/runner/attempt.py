@@ -86,7 +86,8 @@ def run_attempt(  # noqa: PLR0913 - the public signature
 
     Raises:
         UnknownRun: there is no such run.
-        ServerUnavailable: before the flow ran, at once; after it, when the server was away for ten minutes.
+        ServerUnavailable: at once before the claim, after ten minutes before the flow. An ended flow waits for the
+            server for as long as it takes.
     """
     way = _Way(records, record, now)
     opener = Opener(records=records, keys=keys, settings=settings, environ=environ)

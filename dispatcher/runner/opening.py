@@ -27,6 +27,8 @@ from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 from dispatcher.storage import base as storages
 
+_PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opener:
@@ -55,7 +57,7 @@ class Opener:
         """
         make = partial(self._job, record, environment, guard=guard, log_tail=capture.tail)
         try:
-            return patiently(lambda: make(**self._opened(record, environment)))
+            return patiently(lambda: make(**self._opened(record, environment)), patience=_PATIENCE)
         except ServerUnavailable:
             raise
         except (Exception, SystemExit) as error:  # a module may call sys.exit() as it is imported

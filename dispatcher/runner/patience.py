@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,17 +11,19 @@ from dispatcher.errors import ServerUnavailable
 
 T = TypeVar("T")
 
-PATIENCE = 600.0  # seconds
 _FIRST, _LONGEST = 0.2, 5.0  # seconds between two tries
 
 
-def patiently(call: Callable[[], T]) -> T:
-    """Call, again while the server is away, for ten minutes: an ended flow's result outlives an outage.
+def patiently(call: Callable[[], T], *, patience: float = math.inf) -> T:
+    """Call, again while the server is away, for ``patience`` seconds: an ended flow's result outlives any outage.
+
+    Without end nobody is left waiting in vain: a worker that is told to stop, or whose run was taken over, ends the
+    process.
 
     Raises:
         ServerUnavailable: it was away for longer.
     """
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     pause = _FIRST
     while True:
         try:
