@@ -19,10 +19,14 @@ from typing import Any, Protocol, TypeVar, cast
 
 from dispatcher import functions
 from dispatcher.errors import ExecutorUnavailable, InvalidInput, MissingExtra
+from dispatcher.nested import replaced
 
 T_co = TypeVar("T_co", covariant=True)
 
 logger = logging.getLogger("dispatcher.executors")
+
+#: By default these pages listen on every interface, and clusters side by side fight for one port.
+_LOOPBACK = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
 
 
 class Future(Protocol[T_co]):
@@ -87,7 +91,7 @@ class DaskExecutor(Executor):
         address: a scheduler's address, such as ``tcp://10.0.0.7:8786``.
         cluster_class: or a cluster class, or its import string; made at the start, closed at the end.
         cluster_kwargs: the cluster's arguments. With neither address nor class they are
-            ``distributed.LocalCluster``'s, which then has no dashboard unless they say so.
+            ``distributed.LocalCluster``'s, whose pages then listen on free loopback ports.
         client_kwargs: arguments of ``distributed.Client``.
         connect_timeout: most seconds to connect.
 
@@ -174,8 +178,7 @@ class DaskExecutor(Executor):
         maker = self.cluster_class
         arguments = self.cluster_kwargs
         if maker is None:
-            # No dashboard: it would listen on every interface, and runs side by side would fight for its port.
-            maker, arguments = distributed.LocalCluster, {"dashboard_address": None, **arguments}
+            maker, arguments = distributed.LocalCluster, {**_LOOPBACK, **arguments}
         elif isinstance(maker, str):
             maker = functions.resolve(maker, what="DaskExecutor.cluster_class")
         if not callable(maker):
@@ -268,11 +271,11 @@ def _sealed(value: Any) -> Any:
     def by_value(one: Any) -> bool:
         return modules.by_value(type(one).__module__)
 
-    return _replaced(_resolved(value, _is_local), by_value, lambda one: _Sealed(_packed(one)))
+    return replaced(_resolved(value, _is_local), by_value, lambda one: _Sealed(_packed(one)))
 
 
 def _opened(value: Any) -> Any:
-    return _replaced(value, lambda one: isinstance(one, _Sealed), lambda one: one.opened())
+    return replaced(value, lambda one: isinstance(one, _Sealed), lambda one: one.opened())
 
 
 def _resolved(
@@ -282,13 +285,13 @@ def _resolved(
     matches = matches or _is_future
     local: list[Any] = []
     remote: list[Any] = []
-    _replaced(value, matches, lambda one: (local if _is_local(one) else remote).append(one))
+    replaced(value, matches, lambda one: (local if _is_local(one) else remote).append(one))
     if not local and not remote:
         return value
     answers = {id(one): one.result() for one in local}
     results = gather(remote) if gather is not None else [one.result() for one in remote]
     answers |= {id(one): result for one, result in zip(remote, results, strict=True)}
-    return _replaced(value, matches, lambda one: answers[id(one)])
+    return replaced(value, matches, lambda one: answers[id(one)])
 
 
 def _computed(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
@@ -297,31 +300,11 @@ def _computed(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
         return value
     is_collection = _dask().is_dask_collection
     found: list[Any] = []
-    _replaced(value, is_collection, found.append)
+    replaced(value, is_collection, found.append)
     if not found:
         return value
     answers = dict(zip(map(id, found), compute(found), strict=True))
-    return _replaced(value, is_collection, lambda one: answers[id(one)])
-
-
-def _replaced(
-    value: Any, matches: Callable[[Any], bool], by: Callable[[Any], Any], _above: tuple[int, ...] = ()
-) -> Any:
-    """``value`` with every match in it replaced, also in lists, tuples and dicts; the same object if there is none."""
-    if matches(value):
-        return by(value)
-    if not isinstance(value, list | tuple | dict) or id(value) in _above:  # or it holds itself
-        return value
-    above = (*_above, id(value))
-    old = list(value.values()) if isinstance(value, dict) else list(value)
-    new = [_replaced(one, matches, by, above) for one in old]
-    if all(one is other for one, other in zip(new, old, strict=True)):
-        return value
-    if isinstance(value, dict):
-        return dict(zip(value, new, strict=True))
-    if isinstance(value, list):
-        return new
-    return type(value)(*new) if hasattr(value, "_fields") else tuple(new)
+    return replaced(value, is_collection, lambda one: answers[id(one)])
 
 
 def _is_local(value: Any) -> bool:

@@ -37,6 +37,8 @@ class Flow(Generic[P, R]):
 
     name: str
     fn: Callable[P, R]
+    __name__: str
+    __wrapped__: Callable[P, R]
     options: Options
     environment: Environment | None
     storage: Storage | None
@@ -63,7 +65,7 @@ class Flow(Generic[P, R]):
         """The function's signature."""
         return inspect.signature(self.fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run here, as a function; ``async def`` under :func:`asyncio.run`."""
         return cast(R, functions.call(self.fn, *args, **kwargs))
 

@@ -68,7 +68,7 @@ def shown(signature: Signature) -> str:
     return str(signature) if " at 0x" not in str(signature) else "(" + ", ".join(signature.parameters) + ")"
 
 
-def call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call a function here; a coroutine function under :func:`asyncio.run`.
 
     Where this thread runs an event loop already, as in a notebook, the coroutine gets a thread of its own.

@@ -27,6 +27,8 @@ class Task(Generic[P, R]):
 
     name: str
     fn: Callable[P, R]
+    __name__: str
+    __wrapped__: Callable[P, R]
 
     def __init__(self, fn: Callable[P, R], *, name: str | None = None) -> None:
         _check_function(fn)
@@ -34,11 +36,11 @@ class Task(Generic[P, R]):
         self.fn = fn
         self.name = name or fn.__name__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run here."""
         return cast(R, functions.call(self.fn, *args, **kwargs))
 
-    def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[R]:
         """Give one call to the flow's executor; outside a flow it runs here, at once.
 
         Futures among the arguments, also in a list, tuple or dict, are waited for by the executor.
@@ -47,7 +49,7 @@ class Task(Generic[P, R]):
 
         return cast("Future[R]", current.get().submit(self, *args, **kwargs))
 
-    def map(self, *iterables: Iterable[Any], **constants: Any) -> list[Future[R]]:
+    def map(self, /, *iterables: Iterable[Any], **constants: Any) -> list[Future[R]]:
         """Give one call per item to the flow's executor, as the builtin ``map`` would make them: the shortest iterable
         ends it. ``constants`` go to every call."""
         from dispatcher.executors import current

@@ -1,0 +1,88 @@
+"""What a flow sees of its run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from dispatcher import State, context, flow
+from dispatcher.context import ended, entered
+from dispatcher.payload import pack, unpack
+
+
+def test_outside_a_run_there_is_nothing() -> None:
+    assert context.run_id is None
+    assert context.attempt is None
+    assert context.flow is None
+    assert context.labels == ()
+    assert context.tags == ()
+    assert dict(context.parameters) == {}
+    assert context.state is None
+    assert context.exception is None
+    assert repr(context) == "<context outside a run>"
+    ended(State.FAILED)
+    assert context.state is None
+
+
+def test_the_logger_is_a_plain_one(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        context.logger.info("%d files", 3)
+    assert [(one.name, one.getMessage()) for one in caplog.records] == [("dispatcher.flow", "3 files")]
+
+
+def test_inside_a_run_it_tells_and_leaving_forgets() -> None:
+    given = {"a": 1}
+    with entered(run_id="r1", attempt=2, flow="f", labels=["x"], parameters=given, tags=["t"]):
+        assert (context.run_id, context.attempt, context.flow) == ("r1", 2, "f")
+        assert (context.labels, context.tags) == (("x",), ("t",))
+        assert context.parameters == given
+        with pytest.raises(TypeError):
+            context.parameters["a"] = 2  # type: ignore[index]
+        assert context.state is None
+        error = ValueError("x")
+        ended(State.FAILED, error)
+        assert context.state is State.FAILED
+        assert context.exception is error
+        with entered(run_id="r2", attempt=1, flow="g"):
+            assert context.run_id == "r2"
+            assert context.state is None
+        assert context.run_id == "r1"
+    assert context.run_id is None
+    assert context.exception is None
+
+
+def test_another_thread_stands_outside() -> None:
+    seen: list[str | None] = []
+    with entered(run_id="r1", attempt=1, flow="f"):
+        thread = threading.Thread(target=lambda: seen.append(context.run_id))
+        thread.start()
+        thread.join()
+    assert seen == [None]
+
+
+def test_a_flow_that_mentions_it_finds_it_where_it_is_opened() -> None:
+    @flow
+    def who() -> str | None:
+        return context.run_id
+
+    there = unpack(pack(who, what="it"))
+    with entered(run_id="r1", attempt=1, flow="f"):
+        assert there() == "r1"
+        assert unpack(pack(context, what="it")) is context
+
+
+def test_async_flows_see_it_also_inside_a_loop() -> None:
+    import asyncio
+
+    @flow
+    async def who() -> str | None:
+        return context.run_id
+
+    async def inside() -> str | None:
+        return who()
+
+    with entered(run_id="r1", attempt=1, flow="f"):
+        assert who() == "r1"
+        assert asyncio.run(inside()) == "r1"

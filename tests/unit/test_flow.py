@@ -1,0 +1,283 @@
+"""Flows: what may be one, how parameters are bound, how they travel."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, assert_type
+
+import pytest
+
+from dispatcher import Flow, InvalidFlow, InvalidInput, InvalidParameters, LocalEnvironment, LocalStorage, Retry, flow
+from dispatcher.executors import LocalExecutor
+from dispatcher.payload import pack, unpack
+from tests.site import module
+
+
+@flow
+def add(a: int, b: int = 2) -> int:
+    """Adds."""
+    return a + b
+
+
+@flow(name="named", tags=["t"], timeout=timedelta(minutes=1), retries=3, environment=LocalEnvironment(labels=["x"]))
+def optioned(a: int) -> str:
+    return str(a)
+
+
+@flow
+async def later(a: int) -> int:
+    await asyncio.sleep(0)
+    return a + 1
+
+
+def test_a_flow_is_called_as_a_function_and_looks_like_it() -> None:
+    assert add(1) == 3
+    assert add.name == add.__name__ == "add"
+    assert add.__doc__ == "Adds."
+    assert add.__wrapped__ is add.fn
+    assert inspect.signature(add) == inspect.signature(add.fn)
+    assert repr(add) == "<Flow 'add': tests.unit.test_flow.add(a: 'int', b: 'int' = 2) -> 'int'>"
+
+
+def test_types_are_kept() -> None:
+    assert_type(add(1), int)
+    assert_type(later(1), int)
+    assert_type(optioned(1), str)
+    assert isinstance(add, Flow)
+
+
+def test_options_are_checked_at_decoration() -> None:
+    assert optioned.name == "named"
+    assert optioned.options.timeout == 60.0
+    assert optioned.options.retries == Retry(3)
+    assert optioned.options.tags == ("t",)
+    assert optioned.environment == LocalEnvironment(labels=["x"])
+    assert optioned(4) == "4"
+    with pytest.raises(InvalidInput, match="timeout"):
+        flow(timeout=-1)
+    with pytest.raises(InvalidInput, match=r"'retry'.*its options are name, environment"):
+        flow(retry=1)  # type: ignore[call-overload]
+    with pytest.raises(InvalidInput, match="environment: must be"):
+        flow(environment="local")  # type: ignore[call-overload]
+    with pytest.raises(InvalidInput, match="storage: must be"):
+        flow(storage=3)  # type: ignore[call-overload]
+
+
+def test_async_flows_run_under_asyncio_also_inside_a_loop() -> None:
+    assert later(1) == 2
+
+    async def inside() -> int:
+        return later(5)
+
+    assert asyncio.run(inside()) == 6
+
+    @flow
+    async def failing() -> None:
+        raise KeyError("x")
+
+    async def failing_inside() -> None:
+        failing()
+
+    with pytest.raises(KeyError):
+        asyncio.run(failing_inside())
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+class Holder:
+    def method(self) -> None: ...
+    @classmethod
+    def of(cls) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (generator, "generator"),
+        (async_generator, "generator"),
+        (Holder, "class"),
+        (Holder().method, "method"),
+        (Holder.method, "method"),
+        (Holder.__dict__["of"], "method"),
+        (staticmethod(add.fn), "method"),
+        (functools.partial(add.fn, 1), "isn't a function"),
+        (len, "isn't a function"),
+        (3, "isn't a function"),
+        (None.__class__, "class"),
+        (add, "is a flow already"),
+    ],
+)
+def test_what_is_no_function_is_refused_at_decoration(wrong: Any, said: str) -> None:
+    for decorate in (flow, flow(name="n")):
+        with pytest.raises(InvalidFlow, match=said):
+            decorate(wrong)
+
+
+def test_parameters_are_bound_without_defaults() -> None:
+    assert add.bind({"a": 1}) == {"a": 1}
+    assert flow(lambda: 1).bind(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({}, "missing parameter 'a'"),
+        (None, "missing parameter 'a'"),
+        ({"a": 1, "c": 2, "d": 3}, "unknown parameters 'c', 'd'"),
+        ({"c": 2}, "missing parameter 'a'; unknown parameter 'c'"),
+        ([1], "must be one mapping.*got list"),
+        ("a", "must be one mapping.*got str"),
+        ({1: 2}, "names must be strings, got 1"),
+    ],
+)
+def test_wrong_parameters_are_named(parameters: Any, said: str) -> None:
+    with pytest.raises(InvalidParameters, match=f"flow 'add': .*{said}"):
+        add.bind(parameters)
+
+
+def test_the_signature_is_shown_without_addresses() -> None:
+    @flow
+    def odd(a: int, b: Any = object()) -> None: ...  # noqa: B008
+
+    with pytest.raises(InvalidParameters, match=r"Its signature: \(a: 'int', b: 'int' = 2\) -> 'int'"):
+        add.bind({})
+    with pytest.raises(InvalidParameters, match=r"Its signature: \(a, b\)$"):
+        odd.bind({})
+
+
+def run(one: Flow[..., Any], **parameters: Any) -> Any:
+    return one.run(parameters, LocalExecutor())
+
+
+def test_every_kind_of_parameter_is_given_by_name() -> None:
+    @flow
+    def every(a: int, b: int = 2, /, c: int = 3, *rest: int, d: int = 4, **more: int) -> Any:
+        return (a, b, c, rest, d, more)
+
+    assert run(every, a=1) == (1, 2, 3, (), 4, {})
+    assert run(every, a=1, c=5, x=6) == (1, 2, 5, (), 4, {"x": 6})
+    assert run(every, a=1, rest=[7, 8], d=9) == (1, 2, 3, (7, 8), 9, {})
+    assert run(every, a=1, rest=[]) == (1, 2, 3, (), 4, {})
+    with pytest.raises(InvalidParameters, match="'rest' must be a list, got int"):
+        every.bind({"a": 1, "rest": 7})
+
+    @flow
+    def gap(a: int = 1, b: int = 2, /) -> Any:
+        return (a, b)
+
+    assert run(gap, b=5) == (1, 5)
+    assert run(gap) == (1, 2)
+
+
+def test_run_gathers_what_the_function_returns() -> None:
+    @flow
+    def futures() -> Any:
+        executor = LocalExecutor()
+        return {"x": [executor.submit(add.fn, 1)], "y": (executor.submit(add.fn, 2), 3)}
+
+    assert run(futures) == {"x": [3], "y": (4, 3)}
+    with pytest.raises(InvalidParameters):
+        run(add)
+
+
+# -- how flows travel
+
+
+def test_a_flow_of_this_module_travels_by_value_with_all_that_it_has() -> None:
+    there = unpack(pack(optioned, what="it"))
+    assert there is not optioned
+    assert there(7) == "7"
+    assert (there.name, there.options, there.environment) == (optioned.name, optioned.options, optioned.environment)
+
+
+def test_closures_lambdas_and_recursion_travel() -> None:
+    factor = 3
+    assert unpack(pack(flow(lambda x: x * factor), what="it"))(2) == 6
+
+    @flow
+    def faculty(n: int) -> int:
+        return 1 if n < 2 else n * faculty(n - 1)
+
+    assert unpack(pack(faculty, what="it"))(5) == 120
+
+
+def test_the_same_flow_is_the_same_bytes() -> None:
+    storage = LocalStorage("nowhere")
+    one = flow(storage=storage)(add.fn)
+    before = pack(one, what="it")
+    storage.flows["add"] = "somewhere"
+    assert pack(one, what="it") == before
+
+
+def test_an_installed_flow_travels_by_reference(tmp_path: Path) -> None:
+    source = "from dispatcher import flow\n@flow\ndef installed(a): return a\n"
+    with module(tmp_path, "flows_installed", source) as found:
+        data = pack(found.installed, what="it")
+        assert unpack(data) is found.installed
+        assert len(data) < 300
+    with module(tmp_path, "flows_beside", source, installed=False) as found:
+        data = pack(found.installed, what="it")
+    assert unpack(data)(3) == 3
+
+
+def test_what_cannot_travel_is_named_at_save(tmp_path: Path) -> None:
+    handle = (tmp_path / "file").open("w")
+
+    @flow
+    def holds() -> None:
+        handle.write("x")
+
+    with handle, pytest.raises(InvalidFlow, match="handle"):
+        holds.save(tmp_path / "it.flow")
+    assert not list(tmp_path.glob("*.flow*"))
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    path = tmp_path / "it.flow"
+    path.write_text("what was there before")
+    optioned.save(path)
+    assert [one.name for one in tmp_path.iterdir()] == ["it.flow"]
+    there = Flow.load(str(path))
+    assert there(1) == "1"
+    assert there.name == "named"
+    path.write_bytes(pack([1], what="a list"))
+    with pytest.raises(InvalidFlow, match=r"it\.flow holds no flow but list"):
+        Flow.load(path)
+
+
+SCRIPT = """
+import sys
+from dispatcher import context, flow, gather, task
+LIMIT = 10
+class Point:
+    def __init__(self, x): self.x = x
+@task
+def double(p): return Point(p.x * 2)
+@flow(tags=["a"])
+def main(x, again=True):
+    context.logger.info("x")
+    if again and x < LIMIT:
+        return main(x + 1)
+    return gather(double.map([Point(x)]))[0].x
+if __name__ == "__main__":
+    main.save(sys.argv[1])
+"""
+
+
+def test_a_flow_of_a_script_runs_in_another_process(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    subprocess.run([sys.executable, tmp_path / "script.py", tmp_path / "f"], check=True, timeout=60)
+    assert Flow.load(tmp_path / "f")(3) == 20
