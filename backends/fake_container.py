@@ -20,7 +20,7 @@ from uuid import uuid4
 def main(request: dict[str, Any]) -> None:
     """Play one container from its creation to its end."""
     file = Path(request["directory"]) / f"{request['name']}.json"
-    found = {"uid": uuid4().hex, "request": request, "pid": None, "exit_code": None}
+    found: dict[str, Any] = {"uid": uuid4().hex, "request": request, "pid": None, "exit_code": None}
     if not _create(file, found):
         return
     _note(file, "created", found["uid"])

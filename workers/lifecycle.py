@@ -68,7 +68,15 @@ def _start(here: Here, record: Record, now: float) -> Record:
     from dispatcher import registry
 
     if not registry.backend(record.spec.route.backend).in_process:
-        raise Refused(f"backend {record.spec.route.backend} has no supervisor here")
+        from workers.provisioning import Provisioner
+
+        return Provisioner(
+            records=here.records,
+            keys=here.keys,
+            settings=here.settings,
+            backend=lambda name: registry.backend(name)(),
+            owner=here.worker,
+        ).provision(record.id)
     from dispatcher.runner.attempt import run_attempt
 
     return run_attempt(

@@ -1,0 +1,228 @@
+"""Runs that start elsewhere: the toy container service under real workers, through the same states and events."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.fake import FakeEnvironment
+from dispatcher import context, flow
+from dispatcher.payload import from_value
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import Cause, State
+from tests.integration.workers import Bench, Worker
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+StartWorker = Callable[..., Worker]
+TIMING = {"poll": 0.1}
+
+
+@flow
+def greet(name: str) -> str:
+    print("printed")  # noqa: T201 - what it prints is what is tested
+    context.logger.info("logged")
+    return f"hello {name}, attempt {context.attempt}"
+
+
+@flow
+def fail() -> None:
+    raise ZeroDivisionError("no")
+
+
+@flow
+def note_and_sleep(path: str, seconds: float) -> str:
+    import time
+
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    return "slept"
+
+
+def kinds(bench: Bench, run_id: str) -> list[str]:
+    return [event.kind for event in bench.events(run_id)]
+
+
+def result_of(bench: Bench, record: Record) -> Any:
+    assert record.outcome is not None
+    assert record.outcome.result is not None, record.outcome
+    return from_value(record.outcome.result, get=bench.records.blobs.get, key=bench.keys.run_key(record.id))
+
+
+def cause_of(record: Record) -> Cause | None:
+    assert record.outcome is not None
+    return record.outcome.cause
+
+
+def ledger(directory: Path) -> Counter[str]:
+    """The service's own account: how many of what."""
+    file = directory / "ledger.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return Counter(json.loads(line)["what"] for line in lines)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    directory = tmp_path / "service"
+    directory.mkdir()
+    return directory
+
+
+def start(start_worker: StartWorker, **given: Any) -> Worker:
+    return start_worker(backends=["fake"], concurrency=1, timing={**TIMING, **given.pop("timing", {})}, **given)
+
+
+def torn_down(bench: Bench, run_id: str, service: Path) -> None:
+    bench.until(run_id, lambda record: not record.leftovers, "confirmed teardown")
+    wait_until(lambda: not list(service.glob("*.json")), "an empty service")
+
+
+def test_a_run_goes_its_way_and_leaves_nothing(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    run_id = bench.submit(greet, {"name": "you"}, environment=FakeEnvironment(service))
+    record = bench.ended(run_id)
+    assert record.state is State.SUCCEEDED, record.outcome
+    assert result_of(bench, record) == "hello you, attempt 1"
+    expected = ["queued", "claimed", "provisioning", "pending", "started", "exited"]
+    assert sorted(kinds(bench, run_id)) == sorted(expected)  # a runner may start before its handle is stored
+    assert {"printed", "logged"} <= set(bench.lines(run_id))
+    torn_down(bench, run_id, service)
+    assert ledger(service) == {"created": 1, "ended": 1, "deleted": 1}
+
+
+def test_no_slot_is_held_while_containers_run(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    paths = [service / f"started-{number}" for number in range(4)]
+    environment = FakeEnvironment(service)
+    runs = [bench.submit(note_and_sleep, {"path": str(p), "seconds": 60}, environment=environment) for p in paths]
+    wait_until(lambda: all(path.exists() for path in paths), "four flows at once with one slot", timeout=60)
+    from functools import partial
+
+    from dispatcher.runs import transitions
+
+    for run_id in runs:
+        bench.records.runs.update(run_id, partial(transitions.request_cancel))
+    assert {bench.ended(run_id).state for run_id in runs} == {State.CANCELLED}
+
+
+def test_a_failure_is_repeated_as_the_policy_says(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    run_id = bench.submit(fail, environment=FakeEnvironment(service), retries=1)
+    record = bench.ended(run_id)
+    assert record.state is State.FAILED
+    assert record.attempt == 2
+    assert kinds(bench, run_id).count("exited") == 2
+    torn_down(bench, run_id, service)
+    assert ledger(service)["created"] == 2
+
+
+def test_on_exit_runs_where_the_flow_ran_after_a_cancel(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    told = service / "told"
+    begun = service / "begun"
+
+    def on_exit() -> None:
+        told.write_text(f"{context.state} {os.getpid()}")
+
+    environment = FakeEnvironment(service, on_exit=on_exit)
+    run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=environment)
+    wait_until(begun.exists, "the flow's start")
+    from dispatcher.runs import transitions
+
+    bench.records.runs.update(run_id, transitions.request_cancel)
+    record = bench.ended(run_id)
+    assert record.state is State.CANCELLED
+    assert told.read_text().split()[1] == begun.read_text().strip()
+
+
+def test_a_timeout_ends_the_container(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    environment = FakeEnvironment(service)
+    run_id = bench.submit(
+        note_and_sleep, {"path": str(service / "x"), "seconds": 60}, environment=environment, timeout=0.5
+    )
+    assert bench.ended(run_id).state is State.TIMED_OUT
+    torn_down(bench, run_id, service)
+
+
+@pytest.mark.parametrize(
+    ("script", "cause", "options"),
+    [
+        ("image_pull", Cause.IMAGE_PULL, {"start_within": 1.0}),
+        ("unschedulable", Cause.UNSCHEDULABLE, {"start_within": 1.0}),
+        ("oom", Cause.OOM_KILLED, {}),
+        ("silent", Cause.RESULT_MISSING, {}),
+        ("refused", Cause.CONFIG_ERROR, {}),
+    ],
+)
+def test_what_the_runner_cannot_tell(
+    bench: Bench, start_worker: StartWorker, service: Path, script: str, cause: Cause, options: dict[str, Any]
+) -> None:
+    start(start_worker)
+    run_id = bench.submit(greet, {"name": "you"}, environment=FakeEnvironment(service, script), **options)
+    record = bench.ended(run_id)
+    assert record.state is State.CRASHED
+    assert cause_of(record) is cause
+    torn_down(bench, run_id, service)
+
+
+def test_a_lost_reply_makes_no_second_container(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    run_id = bench.submit(greet, {"name": "you"}, environment=FakeEnvironment(service, "lost_reply"))
+    assert bench.ended(run_id).state is State.SUCCEEDED
+    torn_down(bench, run_id, service)
+    assert ledger(service)["created"] == 1
+
+
+def test_a_killed_runner_is_seen(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    begun = service / "begun"
+    environment = FakeEnvironment(service)
+    run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=environment)
+    wait_until(lambda: begun.exists() and begun.read_text().strip(), "the flow's start")
+    os.kill(int(begun.read_text()), signal.SIGKILL)
+    record = bench.ended(run_id)
+    assert cause_of(record) is Cause.KILLED
+    assert record.outcome is not None
+    assert record.outcome.exit_code == 137
+
+
+def test_containers_outlive_their_worker(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    first = start(start_worker)
+    begun = service / "begun"
+    environment = FakeEnvironment(service)
+    run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 3}, environment=environment)
+    wait_until(begun.exists, "the flow's start")
+    first.process.kill()
+    start(start_worker)
+    record = bench.ended(run_id, timeout=60)
+    assert record.state is State.SUCCEEDED
+    assert len(begun.read_text().splitlines()) == 1
+    assert kinds(bench, run_id).count("exited") == 1
+    torn_down(bench, run_id, service)
+    assert ledger(service)["created"] == 1
+
+
+def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    worker = start(start_worker)
+    begun = service / "begun"
+    environment = FakeEnvironment(service)
+    run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 2}, environment=environment)
+    wait_until(begun.exists, "the flow's start")
+    from dispatcher.runner.report import About, Report
+    from dispatcher.runs.record import Outcome
+    from workers.supervisor.shards import shard_of
+
+    lie = Report(run_id=run_id, attempt=1, about=About.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
+    bench.records.inbox.report(shard_of("fake", run_id), lie.to_entry("00" * 32))
+    worker.says("was not made by the attempt it names")
+    assert bench.ended(run_id).state is State.SUCCEEDED
