@@ -45,7 +45,9 @@ def open_redis(
 
     client = Client(url, timeout=timeout)
     try:
-        _, found = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
+        found = client.one("GET", INSTANCE)  # first, as ACLs may let us only read it
+        if found is None:
+            _, found = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
     except BaseException:
         client.close()
         raise

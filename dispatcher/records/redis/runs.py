@@ -154,7 +154,7 @@ class RedisRuns(Runs):
         """Keys and first arguments of the script that accepts ``record``."""
         keys = self._keys
         blobs = [keys.blob(digest) for digest in record.spec.blobs]
-        own = [keys.run(record.id), keys.idempotency(record.key)]
+        own = [keys.run(record.id), *filter(None, [keys.idempotency(record.key)])]  # ACLs refuse an empty key
         return own, self._offset, record.id, keys.run_prefix, len(blobs), *blobs
 
     def _missing(self, replies: Sequence[Any]) -> list[str]:

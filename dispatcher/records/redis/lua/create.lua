@@ -1,11 +1,11 @@
--- Accept a run. KEYS: its record, its idempotency key or ''. ARGV: clock offset, run id, what the keys of records begin
--- with, the number of its shared blobs, these, then steps.
+-- Accept a run. KEYS: its record, and its idempotency key if it has one. ARGV: clock offset, run id, what the keys of
+-- records begin with, the number of its shared blobs, these, then steps.
 -- Replies: the time of acceptance; or the fields of the record that is there already (accepted before, or an earlier run
 -- with the same key); or '' and the shared blobs that are missing.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return redis.call('HGETALL', KEYS[1])
 end
-if KEYS[2] ~= '' then
+if KEYS[2] then
   local earlier = redis.call('GET', KEYS[2])
   if earlier then
     local fields = redis.call('HGETALL', ARGV[3] .. earlier)
@@ -22,7 +22,7 @@ for n = 5, first - 1 do
   redis.call('HINCRBY', ARGV[n], 'refs', 1)
   redis.call('PERSIST', ARGV[n])
 end
-if KEYS[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2]) end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[2]) end
 local now = server_time(ARGV[1])
 take_steps(now, first)
 return text(now)
