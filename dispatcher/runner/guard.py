@@ -53,9 +53,10 @@ class Guard:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise kind from None
-        # The event loop would swallow what is raised in one of its callbacks: its tasks are cancelled, and the one
-        # that runs now, which may not come back to the loop for long, gets the exception besides.
-        for task in asyncio.all_tasks(loop):
+        # The event loop would swallow what is raised in one of its callbacks, so its tasks are cancelled; but the one
+        # that runs now, which may not come back to the loop for long, gets the exception itself.
+        running = asyncio.current_task(loop)
+        for task in asyncio.all_tasks(loop) - {running}:
             loop.call_soon_threadsafe(task.cancel)
-        if asyncio.current_task(loop) is not None:
+        if running is not None:
             raise kind

@@ -1,0 +1,43 @@
+"""Jobs for the runner's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dispatcher.payload import from_value, to_value
+from dispatcher.runner.invoke import Job, invoke
+from dispatcher.runs.record import Outcome, Value
+
+KEY = b"k" * 32
+
+
+def keep(obj: Any, what: str, *, limit: int = 10**6) -> Value:
+    return to_value(obj, what=what, limit_inline=10**6, limit=limit, put=lambda _: "", key=KEY, setting="LIMIT")
+
+
+def opened(value: Value | None) -> Any:
+    assert value is not None
+    return from_value(value, get=lambda _: b"", key=KEY)
+
+
+def job(body: Callable[..., Any], **changes: Any) -> Job:
+    """A job whose body takes its parameters as keywords."""
+
+    def run(parameters: Mapping[str, Any]) -> Any:
+        return body(**parameters)
+
+    return Job(run_id="run", attempt=2, flow="f", **{"body": run, "to_value": keep, **changes})
+
+
+def settled(_outcome: Outcome) -> None:
+    pass
+
+
+def play(body: Callable[..., Any], **changes: Any) -> Outcome:
+    outcome, _ = invoke(job(body, **changes), settle=settled)
+    return outcome
+
+
+class Odd(Exception):
+    """A user's exception."""
