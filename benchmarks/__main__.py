@@ -69,17 +69,16 @@ def _measured(count: int, sizes: Sizes, console: Console) -> tuple[list[Measured
 
 def _table(found: list[Row], count: int) -> Table:
     table = Table(title=f"flow-dispatcher against bare Celery, medians of {count} rounds")
-    for name in ("figure", "unit", "ours", "bare Celery", "ratio", "of the rounds", "bound", ""):
-        table.add_column(name, justify="left" if name in {"figure", "unit", ""} else "right")
+    for name in ("figure", "ours", "Celery", "ratio", "rounds", "bound", ""):
+        table.add_column(name, no_wrap=True, justify="left" if name in {"figure", ""} else "right")
     for row in found:
         sign = "≥" if row.figure.more_is_better else "≤"
         table.add_row(
-            row.figure.name,
-            row.figure.unit,
+            f"{row.figure.name}, {row.figure.unit}",
             f"{row.ours:,.1f}",
             f"{row.bare:,.1f}",
             f"{row.ratio:.2f}",
-            f"{row.least:.2f} to {row.most:.2f}",
+            f"{row.least:.2f}..{row.most:.2f}",
             f"{sign} {row.figure.bound:g}",
             "[green]pass[/]" if row.passes else "[red]fail[/]",
         )

@@ -87,5 +87,5 @@ def side(socket: Path) -> Iterator[Ours]:
         child([sys.executable, "-P", "-m", "workers"], log=socket.parent / "ours.log", environ=environ),
         Dispatcher(settings=Settings.load(url=url, signing_keys=keys)) as client,
     ):
-        until(lambda: client.submit(started, environment=_HERE).result(timeout=60), "our worker")
+        until(client.workers, "our worker")
         yield Ours(client)
