@@ -144,11 +144,11 @@ def resolve(name: str, *, what: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not colon:
         module, _, attribute = name.rpartition(".")
-    if not module or not attribute:
+    if not attribute or not all(part.isidentifier() for part in module.split(".")):
         raise InvalidInput(f"{what}: must be 'package.module:name', got {name!r}")
     try:
         found: Any = importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # whatever the module's own code raises
         raise InvalidInput(f"{what}: can't import {module!r} of {name!r}: {error}") from error
     for part in attribute.split("."):
         try:

@@ -36,6 +36,10 @@ class _Recent:
             while sum(map(len, self._kept.values())) > self._most:
                 self._kept.popitem(last=False)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
 
 _recent = _Recent(most=64 * 2**20)
 

@@ -1,0 +1,385 @@
+"""What every storage does, wherever it keeps flows."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import (
+    InvalidFlow,
+    InvalidInput,
+    InvalidParameters,
+    LocalEnvironment,
+    LocalStorage,
+    ModuleStorage,
+    RedisStorage,
+    SealBroken,
+    flow,
+)
+from dispatcher.flow import Flow
+from dispatcher.payload import pack
+from dispatcher.records.base import Blobs
+from dispatcher.records.memory import open_memory
+from dispatcher.records.redis import open_redis
+from dispatcher.storage import base, child
+from dispatcher.storage.base import Storage
+from dispatcher.storage.redis import _Recent, _recent
+from tests.site import module
+
+SOURCE = """
+    import os
+    from dispatcher import flow
+    @flow(name="the flow / one")
+    def one(a, b=2):
+        print("noise on stdout")
+        return a + b
+    @flow
+    def fails():
+        raise LookupError("inside")
+    @flow
+    def dies():
+        os._exit(3)
+    @flow
+    def variables():
+        return sorted(os.environ), os.getpid()
+    @flow
+    def unpicklable():
+        return (n for n in range(2))
+    hidden = [one]
+    def plain(): pass
+"""
+
+
+@dataclass
+class Kept:
+    """A storage and a module whose flows it can keep."""
+
+    storage: Storage
+    flows: Any
+
+
+@contextmanager
+def blobs_in_memory() -> Iterator[Blobs]:
+    records = open_memory()
+    try:
+        yield records.blobs
+    finally:
+        records.close()
+
+
+@contextmanager
+def blobs_in_redis(url: str) -> Iterator[Blobs]:
+    records = open_redis(url)
+    try:
+        yield records.blobs
+    finally:
+        records.close()
+
+
+@pytest.fixture(params=["memory", "redis", "local", "module"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    _recent.clear()
+    with module(tmp_path, "flows_to_keep", SOURCE, installed=request.param == "module") as flows:
+        match request.param:
+            case "memory":
+                with blobs_in_memory() as blobs:
+                    yield Kept(bound(RedisStorage(), blobs), flows)
+            case "redis":
+                with blobs_in_redis(request.getfixturevalue("server_url")) as blobs:
+                    yield Kept(bound(RedisStorage(), blobs), flows)
+            case "local":
+                yield Kept(LocalStorage(tmp_path / "made" / "for it"), flows)
+            case _:
+                yield Kept(ModuleStorage(), flows)
+
+
+def bound(storage: Storage, blobs: Blobs) -> Storage:
+    storage.bind(blobs)
+    return storage
+
+
+def test_what_was_added_is_found(kept: Kept) -> None:
+    location = kept.storage.add_flow(kept.flows.one)
+    found = kept.storage.get_flow(location)
+    assert isinstance(found, Flow)
+    assert found.name == "the flow / one"
+    assert found(1) == 3
+    assert kept.storage.flows == {"the flow / one": location}
+    assert "the flow / one" in kept.storage
+    assert "fails" not in kept.storage
+    assert kept.flows.one not in kept.storage
+    assert kept.storage.build() is kept.storage
+    assert LocalEnvironment().execute(kept.storage, location, parameters={"a": 5}) == 7
+
+
+def test_adding_again_gives_the_same_location(kept: Kept) -> None:
+    location = kept.storage.add_flow(kept.flows.one)
+    assert {kept.storage.add_flow(kept.flows.one) for _ in range(3)} == {location}
+    assert kept.storage.add_flow(kept.flows.fails) != location
+
+
+def test_another_of_the_same_value_finds_it_too(kept: Kept) -> None:
+    location = kept.storage.add_flow(kept.flows.one)
+    data = json.loads(json.dumps(kept.storage.to_json()))
+    for other in (base.from_json(data), pickle.loads(pickle.dumps(kept.storage))):
+        assert other == kept.storage
+        assert hash(other) == hash(kept.storage)
+        assert repr(other) == repr(kept.storage)
+        assert other.flows == {}
+        if isinstance(kept.storage, RedisStorage):
+            assert kept.storage._blobs is not None
+            other.bind(kept.storage._blobs)
+        assert other.get_flow(location)(1) == 3
+
+
+def test_only_flows_are_added(kept: Kept) -> None:
+    wrongs: list[Any] = [kept.flows.plain, None, "x"]
+    for wrong in wrongs:
+        with pytest.raises(InvalidFlow, match="not a flow"):
+            kept.storage.add_flow(wrong)
+
+
+def test_a_location_where_nothing_is(kept: Kept) -> None:
+    for wrong in ("", "nowhere", "a.b:c", "0" * 64, f"x.flow#{'0' * 64}", f"../x.flow#{'0' * 64}"):
+        with pytest.raises(InvalidInput, match=type(kept.storage).__name__):
+            kept.storage.get_flow(wrong)
+
+
+def test_the_runner_runs_it_in_a_process_of_its_own(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    location = kept.storage.add_flow(kept.flows.one)
+    if isinstance(kept.storage, RedisStorage):
+        with pytest.raises(InvalidInput, match="RedisStorage has no runner of its own"):
+            kept.storage.get_env_runner(location)
+        return
+    run = kept.storage.get_env_runner(location)
+    assert run({"DISPATCHER__PARAMETERS": '{"a": 3, "b": 4}'}) == 7
+    assert "noise on stdout" in capfd.readouterr().out
+    with pytest.raises(InvalidParameters, match="missing parameter 'a'"):
+        run({})
+    for wrong in ("[1]", "{"):
+        with pytest.raises(InvalidParameters, match="DISPATCHER__PARAMETERS"):
+            run({"DISPATCHER__PARAMETERS": wrong})
+
+
+@pytest.fixture(params=["local", "module"])
+def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Callable[..., Any]]]:
+    with module(tmp_path, "flows_to_run", SOURCE, installed=request.param == "module") as flows:
+        storage = LocalStorage(tmp_path / "kept") if request.param == "local" else ModuleStorage()
+        yield lambda name: storage.get_env_runner(storage.add_flow(getattr(flows, name)))
+
+
+def test_the_runners_variables_are_those_given(runs: Callable[[str], Callable[..., Any]]) -> None:
+    names, pid = runs("variables")({"ONLY": "this"})
+    assert "ONLY" in names
+    assert not set(names) & {"PATH", "HOME"}
+    assert pid != os.getpid()
+
+
+def test_how_a_flow_ends_in_the_runner(runs: Callable[[str], Callable[..., Any]]) -> None:
+    with pytest.raises(LookupError, match="inside"):
+        runs("fails")(os.environ)
+    with pytest.raises(child.ChildDied, match="exit code 3"):
+        runs("dies")(os.environ)
+    with pytest.raises(child.ChildDied, match="can't travel"):
+        runs("unpicklable")(os.environ)
+
+
+# -- RedisStorage
+
+
+@flow
+def here(a: int = 1) -> int:
+    return a
+
+
+class Counted(Blobs):
+    """Counts what goes through to others, and changes a byte when told to."""
+
+    def __init__(self, inner: Blobs) -> None:
+        self.inner, self.shared, self.read, self.damaged = inner, set[str](), 0, False
+
+    def share(self, data: bytes) -> str:
+        digest = self.inner.share(data)
+        self.shared.add(digest)
+        return digest
+
+    def own(self, run_id: str, name: str, data: bytes) -> str:
+        return self.inner.own(run_id, name, data)
+
+    def get(self, name: str) -> bytes:
+        self.read += 1
+        data = self.inner.get(name)
+        return data[:-1] + bytes([data[-1] ^ 1]) if self.damaged else data
+
+    def has(self, name: str) -> bool:
+        return self.inner.has(name)
+
+
+@pytest.fixture
+def counted() -> Iterator[Counted]:
+    _recent.clear()
+    with blobs_in_memory() as blobs:
+        yield Counted(blobs)
+
+
+def test_many_adds_of_one_flow_leave_one_blob(counted: Counted) -> None:
+    assert RedisStorage.shared_blob
+    for _ in range(200):
+        bound(RedisStorage(), counted).add_flow(here)
+    assert len(counted.shared) == 1
+
+
+def test_code_read_once_is_opened_anew_each_time(counted: Counted) -> None:
+    storage = bound(RedisStorage(), counted)
+    location = storage.add_flow(here)
+    first, second = storage.get_flow(location), storage.get_flow(location)
+    assert first is not second
+    assert counted.read == 1
+
+
+def test_code_that_was_changed_is_not_opened(counted: Counted) -> None:
+    storage = bound(RedisStorage(), counted)
+    location = storage.add_flow(here)
+    counted.damaged = True
+    for _ in range(2):
+        with pytest.raises(SealBroken, match="was changed"):
+            storage.get_flow(location)
+
+
+def test_what_is_kept_in_this_process_is_bounded() -> None:
+    recent = _Recent(most=10)
+    recent.put("a", b"12345")
+    recent.put("b", b"12345")
+    assert recent.get("a") == b"12345"
+    recent.put("c", b"1")
+    assert (recent.get("a"), recent.get("b"), recent.get("c")) == (b"12345", None, b"1")
+    recent.put("d", b"x" * 11)
+    assert recent.get("d") is None
+
+
+def test_a_flow_too_large_names_size_limit_and_remedy(counted: Counted) -> None:
+    big = os.urandom(5000)
+    large = flow(lambda: big)
+    storage = RedisStorage()
+    storage.bind(counted, limit=4000)
+    with pytest.raises(InvalidFlow, match=r"its code is [56],\d+ bytes, at most 4,000 .*DISPATCHER__LIMITS__FLOW"):
+        storage.add_flow(large)
+    storage.add_flow(here)
+
+
+def test_not_connected_it_names_the_remedy() -> None:
+    with pytest.raises(InvalidInput, match="isn't connected: submit with a Dispatcher"):
+        RedisStorage().add_flow(here)
+
+
+# -- LocalStorage
+
+
+def test_a_file_is_named_after_flow_and_digest(tmp_path: Path) -> None:
+    storage = LocalStorage(str(tmp_path))
+    location = storage.add_flow(flow(name="../etc/pass wd")(here.fn))
+    (file,) = tmp_path.iterdir()
+    digest = location.partition("#")[2]
+    assert file.name == f"_etc_pass_wd-{digest[:16]}.flow"
+    assert location == f"{file.name}#{digest}"
+    assert Flow.load(file).name == "../etc/pass wd"
+
+
+def test_a_file_that_was_changed_is_not_opened_and_mended_by_adding(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    location = storage.add_flow(here)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(SealBroken, match="was changed"):
+        storage.get_flow(location)
+    assert storage.add_flow(here) == location
+    assert storage.get_flow(location)() == 1
+
+
+def test_missing_and_unusable_places_are_told_apart(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "dir")
+    location = storage.add_flow(here)
+    (tmp_path / "dir" / location.partition("#")[0]).unlink()
+    with pytest.raises(InvalidInput, match="the directory is there, the file isn't"):
+        storage.get_flow(location)
+    with pytest.raises(InvalidInput, match="there is no such directory"):
+        LocalStorage(tmp_path / "other").get_flow(location)
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match=r"can't write .*file"):
+        LocalStorage(tmp_path / "file").add_flow(here)
+    with pytest.raises(InvalidInput, match=r"can't read .*file"):
+        LocalStorage(tmp_path / "file").get_flow(location)
+
+
+def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
+    import hashlib
+
+    data = pack([1], what="a list")
+    (tmp_path / "x.flow").write_bytes(data)
+    with pytest.raises(InvalidFlow, match=r"x\.flow holds no flow but list"):
+        LocalStorage(tmp_path).get_flow(f"x.flow#{hashlib.sha256(data).hexdigest()}")
+
+
+def test_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert LocalStorage("a").directory == str(tmp_path / "a")
+    assert LocalStorage("~/a") == LocalStorage(Path("a")) != LocalStorage("b")
+    assert repr(LocalStorage("/a")) == "LocalStorage(directory='/a')"
+    for wrong in ("", None, 3):
+        with pytest.raises(InvalidInput, match="directory: must be a path"):
+            LocalStorage(wrong)  # type: ignore[arg-type]
+
+
+# -- ModuleStorage
+
+
+def test_a_module_that_others_cannot_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = ModuleStorage()
+    local = flow(lambda: 1)
+    with pytest.raises(InvalidFlow, match="isn't this flow: give it a module-level name"):
+        storage.add_flow(local)
+    with module(tmp_path, "flows_by_name", SOURCE) as flows:
+        assert storage.add_flow(flows.one) == "flows_by_name:one"
+        former = flows.one
+        monkeypatch.setattr(flows, "one", flows.fails)
+        with pytest.raises(InvalidFlow, match="flows_by_name:one isn't this flow"):
+            storage.add_flow(former)
+        with pytest.raises(InvalidFlow, match="not a flow"):
+            storage.get_flow("flows_by_name:plain")
+        with pytest.raises(InvalidInput, match="'flows_by_name' has no 'two'"):
+            storage.get_flow("flows_by_name:two")
+    with pytest.raises(InvalidInput, match="can't import 'flows_by_name'"):
+        storage.get_flow("flows_by_name:one")
+    main = flow(lambda: 1)
+    main.fn.__module__ = "__main__"
+    with pytest.raises(InvalidFlow, match="no other process can import: move it to a module"):
+        storage.add_flow(main)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "with a 'type'"),
+        ("RedisStorage", "with a 'type'"),
+        ({"type": "NoStorage"}, "unknown storage 'NoStorage'; known: LocalStorage, ModuleStorage, RedisStorage"),
+        ({"type": "RedisStorage", "url": "x"}, r"RedisStorage: needs \[\], got \['url'\]"),
+        ({"type": "LocalStorage"}, r"LocalStorage: needs \['directory'\]"),
+    ],
+)
+def test_wrong_json_is_named(data: Any, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        base.from_json(data)
+
+
+def test_kinds_differ() -> None:
+    assert RedisStorage() != ModuleStorage()
+    assert {RedisStorage(), RedisStorage(), ModuleStorage()} == {RedisStorage(), ModuleStorage()}
