@@ -125,9 +125,9 @@ def table(runs: Sequence[Shown], states: Sequence[str], seconds: float) -> Table
     """The runs as they stand."""
     ended = sum(state in _ENDED for state in states)
     made = Table(title=f"{ended} of {len(runs)} runs ended, {seconds:.1f} s", title_justify="left")
-    made.add_column("run")
-    made.add_column("what it shows", no_wrap=True)
-    made.add_column("state", min_width=max(map(len, _ENDED)))
+    made.add_column("run", no_wrap=True, min_width=7)
+    made.add_column("what it shows", no_wrap=True, overflow="ellipsis", max_width=32)
+    made.add_column("state", no_wrap=True, min_width=max(map(len, _ENDED)))
     made.add_column("last line", no_wrap=True, overflow="ellipsis", ratio=1)
     for one, state in zip(runs, states, strict=True):
         made.add_row(f"…{one.run.id[-6:]}", one.what, f"[{_COLOURS.get(state, 'yellow')}]{state}[/]", _last_line(one))
