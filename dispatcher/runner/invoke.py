@@ -13,6 +13,7 @@ from typing import Any
 from dispatcher.context import context, ended, entered
 from dispatcher.errors import (
     CancelInterrupt,
+    ExecutorUnavailable,
     InvalidInput,
     Permanent,
     PreemptInterrupt,
@@ -136,7 +137,7 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         )
     if isinstance(error, Permanent):
         return failure(error, error.cause, log_tail=tail)
-    if isinstance(error, Transient):
+    if isinstance(error, Transient | ExecutorUnavailable):
         return failure(error, Cause.START_FAILED, log_tail=tail)
     outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
     try:

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from dispatcher import (
+    Cause,
+    DaskExecutor,
+    Dispatcher,
     InvalidInput,
     InvalidParameters,
     LocalEnvironment,
     LocalStorage,
     RemoteEnvironment,
+    RunCrashed,
     State,
     context,
     environment,
@@ -177,3 +181,18 @@ def test_a_cluster_that_cannot_be_reached(storage: LocalStorage, seen: Callable[
     with pytest.raises(ExecutorUnavailable, match=r"tcp://127\.0\.0\.1:1"):
         one.execute(storage, storage.add_flow(squares), parameters={"n": 1})
     assert seen() == ["started", f"left:{State.FAILED}:ExecutorUnavailable"]
+
+
+def test_a_run_whose_cluster_cannot_be_reached_crashes() -> None:
+    kwargs = {"address": "tcp://127.0.0.1:1", "connect_timeout": 0.5}
+    with Dispatcher("memory://") as client:
+        run = client.submit(squares, {"n": 1}, environment=RemoteEnvironment(DaskExecutor, kwargs))
+        with pytest.raises(RunCrashed, match=r"tcp://127\.0\.0\.1:1") as crashed:
+            run.result(timeout=30)
+    assert crashed.value.cause is Cause.START_FAILED
+
+
+def test_a_run_in_place(make: Make) -> None:
+    with Dispatcher("memory://") as client:
+        run = client.submit(squares, {"n": 3}, environment=make())
+        assert run.result(timeout=30) == [0, 1, 4]
