@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -14,8 +15,12 @@ from dispatcher.runs.events import Event
 
 T = TypeVar("T")
 
-#: Seconds that one reading waits for the next entry, and for which a follower bears an outage before it gives up.
+#: Seconds that one reading waits for the next entry. Nothing tells a follower of lines that there will be none, so it
+#: looks more often whether the run has ended.
 BLOCK = 5.0
+BLOCK_LINES = 0.5
+
+#: Seconds for which a follower bears an outage before it gives up.
 BEAR = 600.0
 _LONGEST_NAME = 200
 
@@ -26,7 +31,7 @@ def events_of(records: Records, run_id: str, *, follow: bool) -> Iterator[Event]
     Raises:
         UnknownRun: there is no such run.
     """
-    for event in _entries(records, run_id, records.events.of, follow=follow):
+    for event in _entries(records, run_id, records.events.of, block=BLOCK if follow else 0.0):
         yield event
         if event.final:
             return
@@ -38,22 +43,21 @@ def lines_of(records: Records, run_id: str, *, follow: bool) -> Iterator[Line]:
     Raises:
         UnknownRun: there is no such run.
     """
-    return _entries(records, run_id, records.logs.read, follow=follow)
+    return _entries(records, run_id, records.logs.read, block=BLOCK_LINES if follow else 0.0)
 
 
 def _entries(
-    records: Records, run_id: str, read: Callable[..., tuple[Sequence[T], str]], *, follow: bool
+    records: Records, run_id: str, read: Callable[..., tuple[Sequence[T], str]], *, block: float
 ) -> Iterator[T]:
-    ended = records.runs.get(run_id)[0].terminal or not follow
+    ended = records.runs.get(run_id)[0].terminal or not block
     cursor = ""
     while True:
-        found, cursor = bear(lambda: read(run_id, after=cursor, block=0.0 if ended else BLOCK))  # noqa: B023 - called now
+        found, cursor = bear(partial(read, run_id, after=cursor, block=0.0 if ended else block))
         yield from found
         if not found and ended:
             return
-        if not ended and not found:
-            # Look first, read once more then: what was written before the end is there.
-            ended = bear(lambda: _is_over(records, run_id))
+        if not found:  # what was written before the end is read after it
+            ended = bear(partial(_is_over, records, run_id))
 
 
 def _is_over(records: Records, run_id: str) -> bool:
@@ -108,14 +112,14 @@ class Subscription:
 
     def __next__(self) -> Event:
         if self._unacknowledged:
-            bear(lambda: self._records.events.acknowledge(self.name, [self._unacknowledged]))
+            bear(partial(self._records.events.acknowledge, self.name, [self._unacknowledged]))
             self._unacknowledged = ""
         end = None if self._timeout is None else time.monotonic() + self._timeout
         while not self._taken:
             left = BLOCK if end is None else end - time.monotonic()
             if self._closed or left <= 0:
                 raise StopIteration
-            self._taken.extend(bear(lambda: self._records.events.take(self.name, block=min(BLOCK, left))))  # noqa: B023
+            self._taken.extend(bear(partial(self._records.events.take, self.name, block=min(BLOCK, left))))
         if self._closed:
             raise StopIteration
         self._unacknowledged, event = self._taken.popleft()

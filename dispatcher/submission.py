@@ -232,13 +232,15 @@ def record(
         expires=plan.expires,
     )
     raw = spec.to_bytes()
-    return Record(
+    made = Record(
         id=spec.run_id,
         spec_bytes=raw,
         signature=keys.sign(spec.run_id, raw),
         spec_digest=digest(plan, value, parameters) if key else "",
         key=key,
     )
+    made.__dict__["_spec"] = spec  # as Record.spec would keep it: reading 5,000 specs again takes longer than the rest
+    return made
 
 
 def digest(plan: Plan, value: Value, parameters: Mapping[str, Any]) -> str:

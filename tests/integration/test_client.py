@@ -1,0 +1,404 @@
+"""The client on a real server; a thread that runs attempts stands in for a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import (
+    Dispatcher,
+    DispatcherWarning,
+    FlowFailed,
+    IdempotencyConflict,
+    InvalidSettings,
+    LocalEnvironment,
+    NotFinished,
+    Run,
+    SealBroken,
+    ServerUnavailable,
+    State,
+    flow,
+)
+from dispatcher.connect import connect
+from dispatcher.listening import LOOK
+from dispatcher.payload import KeyRing
+from dispatcher.records.base import Records, WorkerInfo
+from dispatcher.runner.attempt import run_attempt
+from dispatcher.runs import indexes
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.routing import Offer
+from dispatcher.settings import Settings
+from tests.conftest import Server
+from tests.waiting import wait_until
+
+KEYS = json.dumps({"k1": "a secret that only these tests know"})
+
+pytestmark = pytest.mark.filterwarnings("ignore:No live worker")
+
+
+@flow
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+@flow
+def give(value: Any) -> Any:
+    return value
+
+
+@flow
+def fail() -> None:
+    raise LookupError("nothing there")
+
+
+@flow
+def talk(lines: int) -> None:
+    for number in range(lines):
+        print(number)  # noqa: T201 - flows print
+
+
+@pytest.fixture
+def settings(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("DISPATCHER__URL", server_url)
+    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", KEYS)
+    return Settings.load()
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Dispatcher]:
+    with Dispatcher() as one:
+        yield one
+
+
+@pytest.fixture
+def records(settings: Settings) -> Iterator[Records]:
+    one = connect(settings)
+    yield one
+    one.close()
+
+
+class Hand:
+    """Runs what waits in a queue, one after the other, on a thread."""
+
+    def __init__(self, settings: Settings, queue: str = "local") -> None:
+        self._settings = settings
+        self._queue = queue
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Hand:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        records, keys = connect(self._settings), KeyRing.from_settings(self._settings)
+        while not self._stop.wait(0.002):
+            for run_id, _ in records.runs.members(indexes.waiting(self._queue)):
+                record, now = records.runs.get(run_id)
+                run_attempt(records, keys, self._settings, record, now, owner="hand", holder=f"hand-{run_id}")
+        records.close()
+
+
+@pytest.fixture
+def hand(settings: Settings) -> Iterator[Hand]:
+    with Hand(settings) as one:
+        yield one
+
+
+def announce(records: Records, worker_id: str = "w1") -> None:
+    offer = Offer(backends=frozenset({"local"}))
+    records.workers.announce(
+        WorkerInfo(id=worker_id, host="mars", pid=1, offer=offer, concurrency=1, started_at=records.runs.now())
+    )
+    records.workers.beat(worker_id)
+
+
+class TestResults:
+    def test_json_and_pickle(self, client: Dispatcher, hand: Hand) -> None:
+        assert client.submit(add, {"a": 1}).result(timeout=20) == 3
+        assert client.submit(give, {"value": {1, 2}}).result(timeout=20) == {1, 2}
+        big = "x" * 200_000
+        assert client.submit(give, {"value": big}).result(timeout=20) == big
+
+    def test_another_process_finds_it(self, client: Dispatcher, hand: Hand) -> None:
+        run = client.submit(give, {"value": 1j})
+        run.wait(20)
+        with Dispatcher() as other:
+            assert other.get(run.id).result() == 1j
+
+    def test_failure(self, client: Dispatcher, hand: Hand) -> None:
+        with pytest.raises(FlowFailed, match="LookupError: nothing there") as caught:
+            client.submit(fail).result(timeout=20)
+        assert isinstance(caught.value.__cause__, LookupError)
+
+    def test_without_the_key_json_opens_and_pickles_do_not(
+        self, client: Dispatcher, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain, sealed, failed = client.submit(add, {"a": 1}), client.submit(give, {"value": 1j}), client.submit(fail)
+        client.wait([plain, sealed, failed], timeout=20)
+        monkeypatch.delenv("DISPATCHER__SIGNING_KEYS")
+        with Dispatcher() as stranger:
+            assert stranger.get(plain.id).result() == 3
+            with pytest.raises(InvalidSettings, match="keygen"):
+                stranger.get(sealed.id).result()
+            error = stranger.get(failed.id).exception()
+            assert error is not None
+            assert error.__cause__ is None
+            assert "can't be opened here" in "".join(error.__notes__)
+        monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps({"k2": "another secret altogether, of others"}))
+        with Dispatcher() as stranger, pytest.raises(SealBroken, match="k1"):
+            stranger.get(sealed.id).result()
+
+    def test_await(self, client: Dispatcher, hand: Hand) -> None:
+        async def gathered() -> list[int]:
+            runs = client.map(add, [{"a": n} for n in range(10)])
+            return list(await asyncio.gather(*(_of(run) for run in runs)))
+
+        assert asyncio.run(gathered()) == [n + 2 for n in range(10)]
+
+    def test_many(self, client: Dispatcher, hand: Hand) -> None:
+        runs = client.map(add, [{"a": n} for n in range(600)])
+        assert [run.id for run in runs] == sorted({run.id for run in runs})
+        seen = {run.id: run.result() for run in client.as_completed(runs, timeout=100)}
+        assert [seen[run.id] for run in runs] == [n + 2 for n in range(600)]
+
+
+async def _of(run: Run[Any]) -> Any:
+    return await run
+
+
+class TestSubmit:
+    def test_one_blob_for_one_flow(self, client: Dispatcher, records: Records) -> None:
+        runs = [client.submit(add, {"a": n}) for n in range(20)] + client.map(add, [{"a": n} for n in range(200)])
+        locations = {records.runs.get(run.id)[0].spec.location for run in runs}
+        assert len(locations) == 1
+        assert records.blobs.has(locations.pop())
+
+    def test_idempotency_across_processes(self, client: Dispatcher) -> None:
+        environment = LocalEnvironment(on_exit=lambda: None)
+        first = client.submit(add, {"a": 1}, environment=environment, idempotency_key="k")
+        with Dispatcher() as other:
+            assert other.submit(add, {"a": 1}, environment=environment, idempotency_key="k") == first
+            with pytest.raises(IdempotencyConflict):
+                other.submit(add, {"a": 2}, environment=environment, idempotency_key="k")
+
+    def test_a_blob_that_vanished_is_sent_again(self, client: Dispatcher, server: Server) -> None:
+        client.submit(add, {"a": 1})
+        server.flush()
+        run = client.submit(add, {"a": 1})
+        assert client.records.blobs.has(client.records.runs.get(run.id)[0].spec.location)
+
+    def test_missing_key(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DISPATCHER__SIGNING_KEYS")
+        with Dispatcher() as client, pytest.raises(InvalidSettings, match="dispatcher keygen"):
+            client.submit(add, {"a": 1})
+
+    def test_expiry_covers_all_attempts(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1}, timeout=60, start_within=40, retries=1)
+        record = client.records.runs.get(run.id)[0]
+        assert record.spec.expires is not None
+        assert record.spec.expires - record.created_at == pytest.approx(3600 + 12 * 100, abs=30)
+        run = client.submit(add, {"a": 1}, timeout=60)
+        assert client.records.runs.get(run.id)[0].spec.expires is None
+
+    def test_doorbell_is_rung(self, client: Dispatcher, server_url: str) -> None:
+        run = client.submit(add, {"a": 1})
+        with redis.Redis.from_url(server_url) as server:
+            (message,) = server.lrange(f"{client.records.instance}:local", 0, -1)
+        assert json.loads(message)["headers"]["kwargsrepr"].startswith(f"{{'run_id': '{run.id}'")
+
+    def test_a_client_that_only_submits_imports_no_celery(self, server_url: str, settings: Settings) -> None:
+        import subprocess
+        import sys
+
+        code = (
+            "import sys\nfrom dispatcher import Dispatcher, flow\n"
+            "@flow\ndef noop(): pass\n"
+            "with Dispatcher() as client: client.submit(noop)\n"
+            "print('celery' in sys.modules, 'kombu' in sys.modules)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stdout == "False False\n"
+
+
+class TestNobodyThere:
+    def test_submit_warns_once_in_a_while(self, client: Dispatcher) -> None:
+        with pytest.warns(DispatcherWarning, match="dispatcher worker --backend local --label gpu"):
+            client.submit(add, {"a": 1}, environment=LocalEnvironment(labels=["gpu"]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            client.submit(add, {"a": 1}, environment=LocalEnvironment(labels=["gpu"]))
+
+    def test_no_warning_where_one_lives(self, client: Dispatcher, records: Records) -> None:
+        announce(records)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run = client.submit(add, {"a": 1})
+        assert "1 live worker(s)" in client.explain(run)[0]
+        assert [queue.workers[0].id for queue in client.queues()] == ["w1"]
+
+    def test_result_warns_after_a_while_and_not_finished_says_why(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        with (
+            pytest.warns(DispatcherWarning, match="dispatcher worker"),
+            pytest.raises(NotFinished, match=r"QUEUED.*No live worker.*dispatcher worker --backend local"),
+        ):
+            run.result(timeout=5.3)
+
+    @pytest.mark.filterwarnings("ignore:run .* waits")
+    def test_start_within_is_kept_by_who_waits(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1}, start_within=0.5)
+        error = run.exception(timeout=3 * LOOK + 5)
+        assert error is not None
+        assert error.state is State.TIMED_OUT
+        assert "not started within 0.5 s" in str(error)
+
+
+class TestFollowing:
+    def test_events_and_logs_of_a_run_to_come(self, client: Dispatcher, settings: Settings) -> None:
+        run = client.submit(talk, {"lines": 300})
+        found: list[list[Any]] = [[], []]
+        threads = [
+            threading.Thread(target=lambda: found[0].extend(run.events(follow=True))),
+            threading.Thread(target=lambda: found[1].extend(run.logs(follow=True))),
+        ]
+        for thread in threads:
+            thread.start()
+        with Hand(settings):
+            for thread in threads:
+                thread.join(timeout=30)
+        assert [event.kind for event in found[0]][-1] is Kind.EXITED
+        assert [line.text for line in found[1]] == [str(number) for number in range(300)]
+        assert [line.number for line in found[1]] == list(range(1, 301))
+
+    def test_callbacks(self, client: Dispatcher, settings: Settings) -> None:
+        run = client.submit(add, {"a": 1})
+        seen: list[Event] = []
+        run.on_start(seen.append)
+        run.on_exit(seen.append)
+        with Hand(settings):
+            wait_until(lambda: len(seen) == 2, "both events")
+        assert [event.kind for event in seen] == [Kind.STARTED, Kind.EXITED]
+
+    def test_subscriber_resumes_in_another_process(self, client: Dispatcher, hand: Hand) -> None:
+        with client.subscribe("billing") as subscription:
+            run = client.submit(add, {"a": 1})
+            assert next(subscription).kind is Kind.QUEUED
+        with Dispatcher() as other:
+            kinds = [event.kind for event in other.subscribe("billing", timeout=1) if event.run_id == run.id]
+        assert kinds[0] is Kind.QUEUED  # it was given, and not acknowledged
+        assert kinds[-1] is Kind.EXITED
+
+    def test_cancel(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        waiter = threading.Thread(target=run.wait, args=[20])
+        waiter.start()
+        assert run.cancel()
+        waiter.join(timeout=20)
+        assert run.known_state is State.CANCELLED
+
+
+class TestServerGone:
+    def test_waits_survive_a_restart(
+        self, client: Dispatcher, server: Server, settings: Settings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run = client.submit(add, {"a": 1})
+        result: list[int] = []
+        waiter = threading.Thread(target=lambda: result.append(run.result(timeout=60)))
+        waiter.start()
+        wait_until(lambda: run.id in client.link.watcher._waits, "the wait")
+        with caplog.at_level(logging.CRITICAL):
+            server.kill()
+            server.start()
+        with Hand(settings):
+            waiter.join(timeout=60)
+        assert result == [3]
+
+    def test_submit_says_that_no_run_was_made(self, client: Dispatcher, server: Server) -> None:
+        client.submit(add, {"a": 1})
+        server.kill()
+        begun = time.monotonic()
+        try:
+            with pytest.raises(ServerUnavailable) as caught:
+                client.submit(add, {"a": 1})
+        finally:
+            server.start()
+        assert time.monotonic() - begun < 15
+        assert caught.value.may_exist is False
+
+    def test_submit_says_that_the_run_may_exist(self, client: Dispatcher, settings: Settings) -> None:
+        with BlackHole(str(settings.url)) as hole, Dispatcher(hole.url) as far:
+            far.submit(add, {"a": 1})
+            hole.swallow = True
+            begun = time.monotonic()
+            with pytest.raises(ServerUnavailable, match="idempotency_key") as caught:
+                far.submit(add, {"a": 1})
+            assert time.monotonic() - begun < 16
+            assert caught.value.may_exist is True
+
+    def test_wrong_address_and_password(self, server_url: str) -> None:
+        with pytest.raises(ServerUnavailable, match="connection refused"):
+            Dispatcher("redis://127.0.0.1:1/0").__enter__()
+        with redis.Redis.from_url(server_url) as server:
+            server.acl_setuser("default", nopass=False, passwords=["+right"])
+            try:
+                with pytest.raises(ServerUnavailable, match="password") as caught:
+                    Dispatcher(server_url.replace("unix://", "unix://:s3cret@")).__enter__()
+                assert "s3cret" not in str(caught.value)
+            finally:
+                server.acl_setuser("default", nopass=True, reset_passwords=True)
+
+
+class BlackHole:
+    """A TCP way to the server's socket, which can swallow everything."""
+
+    def __init__(self, url: str) -> None:
+        self._path = url.removeprefix("unix://").partition("?")[0]
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}/0"
+        self.swallow = False
+        self._open: list[socket.socket] = []
+
+    def __enter__(self) -> BlackHole:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for one in (self._listening, *self._open):
+            one.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._path)
+            self._open += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                if not self.swallow:
+                    target.sendall(data)
+        except OSError:
+            pass

@@ -1,0 +1,550 @@
+"""The client on ``memory://``: every flow runs here, through the states and scripts of any run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dispatcher import (
+    Dispatcher,
+    FlowFailed,
+    InvalidFlow,
+    InvalidInput,
+    InvalidParameters,
+    InvalidSettings,
+    LocalEnvironment,
+    NotFinished,
+    Retry,
+    Run,
+    State,
+    UnknownRun,
+    context,
+    flow,
+)
+from dispatcher.environment import Environment
+from dispatcher.errors import DispatcherError, IdempotencyConflict
+from dispatcher.executors import LocalExecutor
+from dispatcher.ids import LENGTH, made_at, new_id
+from dispatcher.listening import Watcher
+from dispatcher.runs import transitions
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.record import Outcome
+from dispatcher.runs.states import Cause
+from dispatcher.settings import Settings
+from dispatcher.waiting import FIRST_COMPLETED, FIRST_EXCEPTION
+from tests.unit.making import make_record
+from tests.waiting import wait_until
+
+
+@flow(tags=["sums"])
+def add(a: int, b: int = 2) -> int:
+    print("adding")  # noqa: T201 - flows print
+    return a + b
+
+
+@flow
+def fail(text: str = "boom") -> None:
+    raise ValueError(text)
+
+
+@pytest.fixture
+def client() -> Iterator[Dispatcher]:
+    with Dispatcher("memory://") as one:
+        yield one
+
+
+@pytest.fixture
+def waiting_run(client: Dispatcher) -> Run[Any]:
+    """A run that nobody runs."""
+    client.records.runs.create([make_record("waits")])
+    return client.get("waits")
+
+
+def finish(client: Dispatcher, run_id: str, outcome: Outcome | None = None) -> None:
+    """What a worker does to a run that waits."""
+    started = client.records.runs.update(run_id, lambda r, now: transitions.start_here(r, now, owner="w", holder="h"))
+    done = outcome or Outcome()
+    client.records.runs.update(run_id, lambda r, now: transitions.finish(r, now, epoch=started.epoch, outcome=done))
+
+
+class TestSubmit:
+    def test_result(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        assert run.result(timeout=5) == 3
+        assert run.state is State.SUCCEEDED
+        assert run.done()
+        assert run.exception() is None
+        assert run.wait(0)
+
+    def test_events_logs_and_timeline(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        kinds = [event.kind for event in run.events(follow=True)]
+        assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED, Kind.EXITED]
+        assert [line.text for line in run.logs(follow=True)] == ["adding"]
+        timeline = run.timeline()
+        assert timeline.end == "SUCCEEDED"
+        assert [phase.name for phase in timeline][-1] == "running"
+        assert "SUCCEEDED" in str(timeline)
+        assert timeline.total is not None
+
+    def test_failure(self, client: Dispatcher) -> None:
+        run = client.submit(fail, {"text": "no luck"})
+        with pytest.raises(FlowFailed, match="ValueError: no luck") as caught:
+            run.result()
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert caught.value.run_id == run.id
+        assert caught.value.state is State.FAILED
+        assert "in fail" in caught.value.traceback
+        assert isinstance(run.exception(), FlowFailed)
+
+    def test_submit_goes_before_flow_before_settings(self) -> None:
+        settings = Settings.load(url="memory://", defaults={"timeout": 7, "start_within": 8, "result_ttl": 9})
+
+        @flow(timeout=70, start_within=80)
+        def plain() -> None: ...
+
+        with Dispatcher(settings=settings) as client:
+            run = client.submit(plain, timeout=timedelta(minutes=12))
+            options = client.records.runs.get(run.id)[0].spec.options
+        assert (options.timeout, options.start_within, options.result_ttl) == (720.0, 80.0, 9.0)
+
+    def test_retries_wait_their_delay_and_use_the_policy(self, client: Dispatcher) -> None:
+        run = client.submit(fail, retries=Retry(2, delay=0.01))
+        assert run.exception() is not None
+        assert [event.attempt for event in run.events() if event.kind is Kind.EXITED] == [1, 2, 3]
+
+    def test_storage_knows_what_was_added(self, client: Dispatcher) -> None:
+        from dispatcher import RedisStorage
+
+        storage = RedisStorage()
+        client.submit(add, {"a": 1}, storage=storage)
+        assert "add" in storage
+
+    def test_a_flow_of_another_name(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1}, name="sum up")
+        assert next(client.runs(flow="sum up")) == run
+
+    def test_labels_tags_and_callbacks(self, client: Dispatcher) -> None:
+        seen: list[Any] = []
+
+        def leave() -> None:
+            seen.append((context.state, context.labels))
+
+        run = client.submit(add, {"a": 1}, environment=LocalEnvironment(labels=["gpu"]), tags=["night"])
+        assert client.records.runs.get(run.id)[0].spec.tags == ("night",)
+        run = client.submit(add, {"a": 1}, environment=LocalEnvironment(on_exit=leave))
+        assert client.records.runs.get(run.id)[0].exit_call == "called"
+
+
+class TestBadInput:
+    def test_a_bare_function(self, client: Dispatcher) -> None:
+        with pytest.raises(InvalidFlow, match="@flow"):
+            client.submit(add.fn)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("parameters", [{}, {"a": 1, "c": 2}, {"b": 1}])
+    def test_parameters_that_do_not_fit(self, client: Dispatcher, parameters: dict[str, int]) -> None:
+        with pytest.raises(InvalidParameters, match="add"):
+            client.submit(add, parameters)
+
+    def test_parameters_that_do_not_travel(self, client: Dispatcher) -> None:
+        with pytest.raises(InvalidParameters, match="lock"):
+            client.submit(add, {"a": threading.Lock()})
+
+    def test_parameters_too_large(self) -> None:
+        settings = Settings.load(url="memory://", limits={"parameters": 10})
+        with Dispatcher(settings=settings) as client, pytest.raises(InvalidParameters, match="LIMITS__PARAMETERS"):
+            client.submit(add, {"a": 1, "b": 10**20})
+
+    def test_a_flow_that_does_not_travel(self, client: Dispatcher) -> None:
+        lock = threading.Lock()
+
+        @flow
+        def holds() -> bool:
+            return lock.locked()
+
+        with pytest.raises(InvalidFlow, match="lock"):
+            client.submit(holds)
+
+    def test_options(self, client: Dispatcher) -> None:
+        with pytest.raises(InvalidInput, match="timeout"):
+            client.submit(add, {"a": 1}, timeout=-1)
+        with pytest.raises(InvalidInput, match="tags"):
+            client.submit(add, {"a": 1}, tags="night")
+        with pytest.raises(InvalidInput, match="idempotency_key"):
+            client.submit(add, {"a": 1}, idempotency_key="")
+        with pytest.raises(InvalidInput, match="environment"):
+            client.submit(add, {"a": 1}, environment="local")  # type: ignore[arg-type]
+
+    def test_a_backend_that_starts_elsewhere(self, client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Elsewhere(Environment):
+            backend = "elsewhere"
+
+            def check(self) -> None: ...
+
+            def _executor(self) -> LocalExecutor:
+                return LocalExecutor()
+
+        with pytest.raises(InvalidInput, match="DISPATCHER__URL"):
+            client.submit(add, {"a": 1}, environment=Elsewhere())
+        assert list(client.runs()) == []
+
+    def test_unknown_run(self, client: Dispatcher) -> None:
+        with pytest.raises(UnknownRun, match="26 letters"):
+            client.get("nonsense")
+        with pytest.raises(UnknownRun, match="retention"):
+            client.get(new_id())
+        with pytest.raises(UnknownRun):
+            Run[Any](new_id(), client).result()
+
+    def test_cancel_of_a_finished_run(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        with pytest.raises(InvalidInput, match="SUCCEEDED already"):
+            run.cancel()
+
+    def test_wrong_urls(self) -> None:
+        with pytest.raises(InvalidSettings, match="scheme"):
+            Dispatcher("http://localhost")
+
+    def test_no_server_and_no_laptop(self) -> None:
+        client = Dispatcher(settings=Settings.load(embedded=False))
+        with pytest.raises(InvalidSettings, match="DISPATCHER__URL"):
+            client.submit(add, {"a": 1})
+
+    def test_filters(self, client: Dispatcher) -> None:
+        with pytest.raises(InvalidInput, match="state"):
+            client.runs(state="HAPPY")
+        with pytest.raises(InvalidInput, match="since"):
+            client.runs(since="yesterday")  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="return_when"):
+            client.wait([], return_when="NEVER")
+        with pytest.raises(InvalidInput, match="not a run"):
+            client.wait(["x"])  # type: ignore[list-item]
+
+    def test_closed(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        client.close()
+        client.close()
+        with pytest.raises(InvalidInput, match="closed"):
+            client.submit(add, {"a": 1})
+        with pytest.raises(InvalidInput, match="closed"):
+            run.events()
+        with pytest.raises(InvalidInput, match="doesn't travel"):
+            pickle.dumps(client)
+
+
+class TestMap:
+    def test_in_order(self, client: Dispatcher) -> None:
+        runs = client.map(add, ({"a": n} for n in range(5)))
+        assert [run.result() for run in runs] == [2, 3, 4, 5, 6]
+        assert [run.id for run in runs] == sorted(run.id for run in runs)
+
+    def test_all_are_checked_before_one_is_accepted(self, client: Dispatcher) -> None:
+        with pytest.raises(InvalidParameters, match="item 1"):
+            client.map(add, [{"a": 1}, {"z": 1}])
+        with pytest.raises(InvalidParameters, match="lock"):
+            client.map(add, [{"a": 1}, {"a": threading.Lock()}])
+        with pytest.raises(InvalidParameters, match="iterable"):
+            client.map(add, {"a": 1})  # type: ignore[dict-item]
+        assert list(client.runs()) == []
+
+    def test_key_per_item(self, client: Dispatcher) -> None:
+        first = client.map(add, [{"a": 1}, {"a": 2}], idempotency_key="k")
+        again = client.map(add, [{"a": 1}, {"a": 2}, {"a": 3}], idempotency_key="k")
+        assert again[:2] == first
+        assert again[2] not in first
+
+    def test_nothing(self, client: Dispatcher) -> None:
+        assert client.map(add, []) == []
+
+
+class TestIdempotency:
+    def test_same_key_same_run(self, client: Dispatcher) -> None:
+        first = client.submit(add, {"a": 1}, idempotency_key="k")
+        assert client.submit(add, {"a": 1}, idempotency_key="k") == first
+        assert len(list(client.runs())) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"parameters": {"a": 2}},
+            {"environment": LocalEnvironment(labels=["x"])},
+            {"timeout": 5},
+            {"name": "other"},
+            {"environment": LocalEnvironment(on_exit=lambda: None)},
+        ],
+        ids=str,
+    )
+    def test_another_spec(self, client: Dispatcher, change: dict[str, Any]) -> None:
+        client.submit(add, {"a": 1}, idempotency_key="k")
+        with pytest.raises(IdempotencyConflict):
+            client.submit(add, **{"parameters": {"a": 1}, "idempotency_key": "k", **change})
+
+    def test_sealed_bytes_are_outside(self, client: Dispatcher) -> None:
+        def environment(text: str) -> LocalEnvironment:
+            return LocalEnvironment(on_exit=lambda: len(text))
+
+        first = client.submit(add, {"a": 1}, environment=environment("x"), idempotency_key="k")
+        assert client.submit(add, {"a": 1}, environment=environment("y"), idempotency_key="k") == first
+
+    def test_parameters_that_json_does_not_carry(self, client: Dispatcher) -> None:
+        def same(a: complex, b: int) -> Run[Any]:
+            return client.submit(add, {"a": a, "b": b}, idempotency_key="k")
+
+        assert same(1j, 1) == same(2j, 1)
+        with pytest.raises(IdempotencyConflict):
+            same(1j, 2)
+
+
+class TestFinding:
+    def test_runs(self, client: Dispatcher) -> None:
+        good = client.submit(add, {"a": 1})
+        bad = client.submit(fail, environment=LocalEnvironment(labels=["gpu"]))
+        assert list(client.runs()) == [bad, good]
+        assert list(client.runs(state="failed")) == [bad]
+        assert list(client.runs(label="gpu")) == [bad]
+        assert list(client.runs(flow=add)) == [good]
+        assert list(client.runs(tag="sums")) == [good]
+        assert list(client.runs(since=60, limit=1)) == [bad]
+        assert list(client.runs(since=datetime.now(UTC) + timedelta(hours=1))) == []
+
+    def test_get(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        assert client.get(run.id) == run
+        assert client.get(run.id).result() == 3
+        assert client.get_many([run.id, "none"]) == [run, None]
+
+    def test_queues_and_workers(self, client: Dispatcher) -> None:
+        client.submit(add, {"a": 1})
+        assert [queue.name for queue in client.queues()] == ["local"]
+        assert client.workers() == []
+
+
+class TestRun:
+    def test_repr_asks_nothing(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        client.close()
+        assert "SUCCEEDED" in repr(run)
+        assert "'add'" in repr(run)
+        assert "last known" in repr(Run("x", client, make_record("x")))
+        assert repr(Run[Any](run.id)).startswith(f"<Run {run.id}")
+        assert "<table>" in run._repr_html_()
+
+    def test_html_is_escaped(self) -> None:
+        assert "<b>" not in Run[Any]("x", None, make_record("x", flow="<b>"))._repr_html_()
+
+    def test_pickles_as_its_id(self, client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = client.submit(add, {"a": 1})
+        data = pickle.dumps(run)
+        assert len(data) < 200
+        again = pickle.loads(data)
+        assert again == run
+        assert hash(again) == hash(run)
+        assert len({again, run}) == 1
+
+    def test_await(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        async def both() -> tuple[int, str]:
+            run = client.submit(add, {"a": 1})
+            task = asyncio.ensure_future(_of(waiting_run))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(_of(waiting_run), 0.05)
+            finish(client, "waits")
+            return await run, str(await _of(waiting_run))
+
+        assert asyncio.run(both()) == (3, "None")
+        watcher = client.link.watcher
+        assert not watcher._waits
+
+    def test_await_raises(self, client: Dispatcher) -> None:
+        with pytest.raises(FlowFailed):
+            asyncio.run(_of(client.submit(fail)))
+
+    def test_not_finished_names_the_state_and_the_remedy(self, waiting_run: Run[Any]) -> None:
+        with pytest.raises(NotFinished, match="QUEUED") as caught:
+            waiting_run.result(timeout=0.01)
+        assert isinstance(caught.value, TimeoutError)
+        assert not waiting_run.wait(0.01)
+
+    def test_cancel(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        assert waiting_run.cancel() is True
+        assert waiting_run.state is State.CANCELLED
+
+    def test_cancel_of_a_running_one(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        client.records.runs.update("waits", lambda r, now: transitions.start_here(r, now, owner="w", holder="h"))
+        assert client.cancel("waits") is True
+        assert waiting_run.state is State.CANCELLING
+        assert client.cancel(waiting_run) is False
+
+    def test_crash(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        from dispatcher import RunCrashed
+
+        lost = Outcome(cause=Cause.OOM_KILLED, reason="OOMKilled", message="out of memory", exit_code=137)
+        finish(client, "waits", lost)
+        with pytest.raises(RunCrashed, match="oom_killed") as caught:
+            waiting_run.result()
+        assert (caught.value.cause, caught.value.reason, caught.value.exit_code) == ("oom_killed", "OOMKilled", 137)
+
+
+async def _of(run: Run[Any]) -> Any:
+    return await run
+
+
+class TestWaiting:
+    def test_all(self, client: Dispatcher) -> None:
+        runs = client.map(add, [{"a": 1}, {"a": 2}])
+        done, not_done = client.wait(runs)
+        assert done == set(runs)
+        assert not_done == set()
+        assert client.wait([]) == (set(), set())
+
+    def test_timeout(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        done, not_done = client.wait([waiting_run, client.submit(add, {"a": 1})], timeout=0.05)
+        assert not_done == {waiting_run}
+        assert len(done) == 1
+        with pytest.raises(NotFinished, match="1 of 1"):
+            list(client.as_completed([waiting_run], timeout=0.01))
+
+    def test_first_completed(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        run = client.submit(add, {"a": 1})
+        assert client.wait([waiting_run, run], return_when=FIRST_COMPLETED) == ({run}, {waiting_run})
+
+    def test_first_exception(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        good, bad = client.submit(add, {"a": 1}), client.submit(fail)
+        assert client.wait([waiting_run, good, bad], return_when=FIRST_EXCEPTION) == ({good, bad}, {waiting_run})
+
+    def test_as_completed_gives_each_as_it_ends(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        good = client.submit(add, {"a": 1})
+        completed = client.as_completed([waiting_run, good], timeout=10)
+        assert next(completed) == good
+        finish(client, "waits")
+        assert next(completed) == waiting_run
+        assert waiting_run.known_state is State.SUCCEEDED
+        assert list(completed) == []
+
+    def test_a_run_that_ends_while_it_is_waited_for(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        threading.Timer(0.05, finish, [client, "waits"]).start()
+        assert waiting_run.result(timeout=10) is None
+
+    def test_a_run_that_is_gone_counts_as_done(self, client: Dispatcher) -> None:
+        gone = Run[Any](new_id(), client)
+        assert client.wait([gone], timeout=5) == ({gone}, set())
+
+    def test_progress(self, client: Dispatcher, capsys: pytest.CaptureFixture[str]) -> None:
+        client.wait(client.map(add, [{"a": 1}, {"a": 2}]), progress=True)
+        assert "2/2" in capsys.readouterr().err
+
+    def test_closing_fails_waits(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        threading.Timer(0.05, client.close).start()
+        with pytest.raises(DispatcherError, match="closed"):
+            waiting_run.result(timeout=10)
+
+
+class TestCallbacks:
+    def test_at_once_if_it_happened_and_each_once(self, client: Dispatcher) -> None:
+        run = client.submit(fail, retries=1)
+        seen: list[Event] = []
+        run.on_start(seen.append)
+        run.on_exit(seen.append)
+        wait_until(lambda: len(seen) == 4, "two attempts, start and exit")
+        assert sorted((event.kind.value, event.attempt) for event in seen) == [
+            ("exited", 1),
+            ("exited", 2),
+            ("started", 1),
+            ("started", 2),
+        ]
+
+    def test_as_it_happens_on_one_thread(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        names: list[str] = []
+
+        def note(event: Event) -> None:
+            names.append(threading.current_thread().name)
+
+        waiting_run.on_start(note)
+        waiting_run.on_exit(note)
+        finish(client, "waits")
+        wait_until(lambda: len(names) == 2, "both calls")
+        assert set(names) == {"dispatcher-callbacks"}
+
+    def test_what_they_raise_is_logged(self, client: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+        run = client.submit(add, {"a": 1})
+        seen: list[Event] = []
+
+        def bad(event: Event) -> None:
+            raise RuntimeError("in the callback")
+
+        with caplog.at_level(logging.ERROR):
+            run.on_exit(bad)
+            run.on_exit(seen.append)
+            wait_until(lambda: seen, "the other callback")
+        assert "in the callback" in caplog.text
+
+    def test_closing_lets_due_calls_end(self) -> None:
+        seen: list[Event] = []
+        with Dispatcher("memory://") as client:
+            client.submit(add, {"a": 1}).on_exit(seen.append)
+        assert len(seen) == 1
+
+
+class TestSubscribe:
+    def test_resumes_behind_the_last_acknowledged(self, client: Dispatcher) -> None:
+        with client.subscribe("billing", timeout=0.05) as first:
+            run = client.submit(add, {"a": 1})
+            begun = [next(first).kind, next(first).kind]
+        assert begun == [Kind.QUEUED, Kind.CLAIMED]
+        again = [event.kind for event in client.subscribe("billing", timeout=0.05)]
+        assert again[0] in {Kind.CLAIMED, Kind.PROVISIONING}
+        assert again[-1] is Kind.EXITED
+        assert list(client.subscribe("billing", timeout=0.01)) == []
+        assert run.state is State.SUCCEEDED
+
+    def test_name(self, client: Dispatcher) -> None:
+        with pytest.raises(InvalidInput, match="name"):
+            client.subscribe("")
+
+
+def test_clocks_are_kept_where_no_worker_lives(client: Dispatcher) -> None:
+    client.records.runs.create([make_record("late", start_within=0.001)])
+    wait_until(lambda: client.explain("late")[0].startswith("It has ended"), "start_within to be applied")
+    assert client.get("late").state is State.TIMED_OUT
+
+
+def test_ids_sort_and_tell_their_time() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert ids == sorted(set(ids))
+    assert {len(one) for one in ids} == {LENGTH}
+    made = made_at(ids[0])
+    assert made is not None
+    assert abs(made - datetime.now(UTC).timestamp()) < 60
+    assert made_at("I" * LENGTH) is None
+
+
+def test_a_fork_gets_a_watcher_of_its_own(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watcher(client.records)
+    with watcher.waiting(["x"]):
+        threads = dict(watcher._threads)
+        monkeypatch.setattr(watcher, "_pid", -1)
+        with watcher.waiting(["y"]):
+            assert watcher._threads["dispatcher-listener"] is not threads["dispatcher-listener"]
+    watcher.close()
+
+
+def test_a_run_that_was_unpickled_asks_the_default_client(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dispatcher import client as module
+
+    make: Callable[[], Dispatcher] = module.default
+    monkeypatch.setattr(module, "_default", None)
+    monkeypatch.setenv("DISPATCHER__URL", "memory://")
+    assert make() is make()
+    with pytest.raises(UnknownRun):
+        pickle.loads(pickle.dumps(client.submit(add, {"a": 1}))).result()
+    make().close()
