@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import json
 import os
 import pickle
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from backends.base import InProcess
 from dispatcher import (
     DaskExecutor,
     InvalidInput,
@@ -26,7 +24,6 @@ from dispatcher import (
     context,
     environment,
     flow,
-    registry,
 )
 from dispatcher.callbacks import Callback
 from dispatcher.environment import Environment
@@ -368,72 +365,3 @@ def test_on_exit_hears_how_it_ended(tmp_path: Path, error: type[BaseException], 
     with pytest.raises(error):
         local.execute(*stored(tmp_path, fails))
     assert seen == [(state, error)]
-
-
-# -- by name
-
-
-class Third(Environment):
-    """Somebody else's environment."""
-
-    backend = "third"
-    added = ("speed",)
-
-    def __init__(self, speed: int = 1, **more: Any) -> None:
-        super().__init__(**more)
-        self._set(speed=speed)
-
-    def _executor(self) -> LocalExecutor:
-        return LocalExecutor()
-
-
-class ThirdBackend(InProcess):
-    name = "third"
-
-
-@pytest.fixture
-def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = tmp_path / "third-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: third\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(
-        f"[dispatcher.environments]\nThird = {__name__}:Third\nBroken = no_such_module:X\nEmpty = {__name__}:Nothing\n"
-        f"[dispatcher.backends]\nthird = {__name__}:ThirdBackend\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert importlib.metadata.version("third") == "1.0"
-
-
-@pytest.mark.usefixtures("third_party")
-def test_others_join_by_entry_points() -> None:
-    one = Third(speed=3, labels=["x"])
-    assert through_json(one) == one
-    one.check()
-    assert registry.backend("third") is ThirdBackend
-    with pytest.raises(InvalidInput, match="environment 'Broken' can't be imported from 'no_such_module:X'"):
-        registry.environment("Broken")
-    with pytest.raises(InvalidInput, match="environment 'Empty' isn't in"):
-        registry.environment("Empty")
-    with pytest.raises(InvalidInput, match=r"known: Broken, Empty, .*LocalEnvironment, RemoteEnvironment, Third"):
-        registry.environment("Fourth")
-
-
-def test_an_environment_that_no_worker_could_find_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="unknown environment 'Third'"):
-        Third().check()
-
-    class LocalEnvironment(Third):
-        pass
-
-    with pytest.raises(InvalidInput, match="another class is registered under this name"):
-        LocalEnvironment().check()
-
-
-def test_names_of_ours() -> None:
-    assert registry.backend("local").in_process
-    assert registry.backend("remote").name == "remote"
-    assert registry.storage("LocalStorage") is LocalStorage
-    assert registry.environment("LocalEnvironment").backend == "local"
-    assert RemoteEnvironment.backend == "remote"
-    with pytest.raises(InvalidInput, match=r"unknown backend 'mars'; known: .*local, remote"):
-        registry.backend("mars")
