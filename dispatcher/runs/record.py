@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -222,18 +222,22 @@ class Record:
 
     def but(self, **changes: Any) -> Record:
         """A copy with some fields changed."""
-        after = replace(self, **changes)
-        if "_spec" in self.__dict__ and "spec_bytes" not in changes:
-            after.__dict__["_spec"] = self.__dict__["_spec"]
+        if unknown := changes.keys() - _DEFAULTS.keys():
+            raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
+        after = object.__new__(Record)  # not replace(): every submit and every step comes by here
+        after.__dict__.update(self.__dict__, **changes)
+        if "spec_bytes" in changes:
+            after.__dict__.pop("_spec", None)
         return after
 
     def to_fields(self) -> dict[str, bytes | str]:
         """Flat fields, as a hash stores them; a field that holds its default is left out."""
         found: dict[str, bytes | str] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in _REQUIRED or value != f.default:
-                found[f.name] = _dump(value)
+        held = self.__dict__
+        for name, default in _DEFAULTS.items():
+            value = held[name]
+            if name in _REQUIRED or value != default:
+                found[name] = _dump(value)
         return found
 
     @classmethod
@@ -290,6 +294,8 @@ def _text(raw: bytes) -> str:
 def _number(raw: bytes) -> float:
     return float(raw)
 
+
+_DEFAULTS = {f.name: f.default for f in fields(Record)}
 
 _REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", "version"})
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -30,14 +31,7 @@ class Route:
     @property
     def queue(self) -> str:
         """The name of the Celery queue."""
-        head = f"{self.backend}@{self.scope}" if self.scope else self.backend
-        if not self.labels:
-            return head
-        name = f"{head}:{'+'.join(quote(label, safe='-._~') for label in sorted(self.labels))}"
-        if len(name.encode()) <= LONGEST:
-            return name
-        digest = hashlib.sha256(json.dumps(sorted(self.labels)).encode()).hexdigest()
-        return f"{head}:sha256-{digest[:40]}"
+        return _queue(self)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads."""
@@ -47,6 +41,18 @@ class Route:
     def from_json(cls, data: Mapping[str, Any]) -> Route:
         """The inverse of :meth:`to_json`."""
         return cls(data["backend"], tuple(data["labels"]), data["scope"])
+
+
+@lru_cache(maxsize=1000)
+def _queue(route: Route) -> str:
+    head = f"{route.backend}@{route.scope}" if route.scope else route.backend
+    if not route.labels:
+        return head
+    name = f"{head}:{'+'.join(quote(label, safe='-._~') for label in sorted(route.labels))}"
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = hashlib.sha256(json.dumps(sorted(route.labels)).encode()).hexdigest()
+    return f"{head}:sha256-{digest[:40]}"
 
 
 @dataclass(frozen=True, kw_only=True)

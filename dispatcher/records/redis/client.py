@@ -87,7 +87,7 @@ class Client:
         raise AssertionError("the last pause is None, and ends in an error")
 
     def _exchange(self, connection: Any, commands: Sequence[Command], block: float, end: float | None) -> list[Any]:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command([b"".join(connection.pack_commands(commands))])
         replies: list[Any] = []
         for _ in commands:
             timeout = block + _BEYOND_BLOCK if block else self.timeout

@@ -7,6 +7,8 @@ is left to the script: at acceptance every time is *now*, or so many seconds fro
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
@@ -15,6 +17,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.events import Event
 from dispatcher.runs.indexes import placement
 from dispatcher.runs.record import Change, Record, Ring
+from dispatcher.runs.routing import Route
 
 #: A doorbell as it is pushed: key of the list, message, and whether it goes first.
 Push = tuple[str, bytes, bool]
@@ -22,25 +25,30 @@ Push = tuple[str, bytes, bool]
 #: The fields that hold the time of acceptance.
 ACCEPTED_AT = ("created_at", "queued_at", "rung_at")
 
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class Program:
-    """Lists steps, flat, each after the count of its words."""
+    """Lists steps."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self.words: list[Any] = []
+        self._steps: list[tuple[Any, ...]] = []
 
     def step(self, *words: Any) -> None:
         """Add a step."""
-        self.words.append(len(words))
-        self.words.extend(words)
+        self._steps.append(words)
+
+    def listed(self) -> bytes:
+        """The steps as the script reads them."""
+        return _json(self._steps).encode()
 
     def accept(self, record: Record, push: Push | None) -> Record:
-        """Everything that :func:`transitions.create` means; the record as it will be, but for its times."""
+        """Everything that :func:`transitions.create` means; the record as it will be, but for version and times."""
         change = transitions.create(record, 0.0)
-        after = change.after.but(version=1)
+        after = change.after
         keys, run = self._keys, self._keys.run(record.id)
-        self.step("HSET", run, *_flat(after.to_fields()))
+        self.step("HSET", run, *_flat(after.to_fields() | {"version": "1"}))
         self.step("STAMP", run, *ACCEPTED_AT)
         for event in change.events:
             self._event(event, time="")
@@ -100,13 +108,12 @@ class Program:
     def _ring(self, ring: Ring | None, push: Push | None) -> None:
         if ring is None:
             return
-        keys, route = self._keys, ring.route
-        described = json.dumps(route.to_json())
-        self.step("USE", keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), route.queue, described)
+        keys = self._keys
+        self.step("USE", keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *_described(ring.route))
         if push is not None:
             key, message, first = push
             # Celery takes messages with BRPOP: the right end is the head.
-            self.step("RPUSH" if first else "LPUSH", key, message)
+            self.step("RPUSH" if first else "LPUSH", key, message.decode())
 
 
 def _facts(event: Event) -> list[Any]:
@@ -116,5 +123,14 @@ def _facts(event: Event) -> list[Any]:
     return _flat(fields)
 
 
-def _flat(fields: dict[str, Any]) -> list[Any]:
-    return [word for pair in fields.items() for word in pair]
+@lru_cache(maxsize=1000)
+def _described(route: Route) -> tuple[str, str]:
+    """A queue's name, and its route as the registry keeps it."""
+    return route.queue, json.dumps(route.to_json())
+
+
+def _flat(fields: Mapping[str, bytes | str]) -> list[str]:
+    words = []
+    for name, value in fields.items():
+        words += [name, value.decode() if isinstance(value, bytes) else value]
+    return words

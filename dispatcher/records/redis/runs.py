@@ -10,13 +10,16 @@ from typing import Any
 from dispatcher.errors import ServerUnavailable, UnknownRun
 from dispatcher.records.base import Bell, Query, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import ACCEPTED_AT, Program, Push
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import Change, Record, Ring
 from dispatcher.runs.states import TERMINAL
+
+CREATE = ("steps", "create")
+COMMIT = ("steps", "commit")
 
 #: How many records travel in one go.
 _PORTION = 250
@@ -79,12 +82,12 @@ class RedisRuns(Runs):
         program = Program(self._keys)
         after = program.commit(change, push)
         reply = self._client.run(
-            script("steps", "commit"),
+            script(*COMMIT),
             [self._keys.run(after.id)],
             self._offset,
             change.before.version,
             after.change,
-            *program.words,
+            program.listed(),
         )
         now = float(reply[0])
         if len(reply) > 1:
@@ -119,7 +122,7 @@ class RedisRuns(Runs):
         due = [run_id for run_id, _ in self.members(indexes.EXPIRING, until=now, limit=limit)]
         records = self.get_many(due)
         commands = [self._purge_of(record) for record in records if record is not None]
-        replies = self._client.accepted(self._client.run_many(commands, script("steps", "commit"))) if commands else []
+        replies = self._client.accepted(self._client.run_many(commands, script(*COMMIT))) if commands else []
         gone = [run_id for run_id, record in zip(due, records, strict=True) if record is None]
         if gone:
             self._sweep(gone)
@@ -128,14 +131,13 @@ class RedisRuns(Runs):
         return len(gone) + sum(len(reply) == 1 for reply in replies)
 
     def _create(self, records: Sequence[Record], *, within: float, some: bool) -> list[Record]:
-        made = script("steps", "create")
         pushes = [self._push(transitions.ring_for(record)) for record in records]
         afters, commands = [], []
         for record, push in zip(records, pushes, strict=True):
             program = Program(self._keys)
             afters.append(program.accept(record, push))
-            commands.append(made.command(*self._accepting(record), *program.words))
-        replies = self._client.run_many(commands, made, within=within, submits=True)
+            commands.append(self._acceptance(record, program))
+        replies = self._client.run_many(commands, script(*CREATE), within=within, submits=True)
         some = some or any(isinstance(reply, bytes) for reply in replies)
         self._client.accepted(replies, may_exist=some)
         if missing := self._missing(replies):
@@ -150,12 +152,11 @@ class RedisRuns(Runs):
         )
         return found
 
-    def _accepting(self, record: Record) -> tuple[Any, ...]:
-        """Keys and first arguments of the script that accepts ``record``."""
+    def _acceptance(self, record: Record, program: Program) -> Command:
         keys = self._keys
-        blobs = [keys.blob(digest) for digest in record.spec.blobs]
+        blobs = (keys.blob(digest) for digest in record.spec.blobs)
         own = [keys.run(record.id), *filter(None, [keys.idempotency(record.key)])]  # ACLs refuse an empty key
-        return own, self._offset, record.id, keys.run_prefix, len(blobs), *blobs
+        return script(*CREATE).command(own, self._offset, record.id, keys.run_prefix, program.listed(), *blobs)
 
     def _missing(self, replies: Sequence[Any]) -> list[str]:
         """The digests that replies name as missing."""
@@ -217,11 +218,11 @@ class RedisRuns(Runs):
             skip = scores.count(last) + (skip if last == scores[0] and last.decode() == most else 0)
             most = last.decode()
 
-    def _purge_of(self, record: Record) -> Any:
+    def _purge_of(self, record: Record) -> Command:
         program = Program(self._keys)
         program.purge(record)
         keys = [self._keys.run(record.id)]
-        return script("steps", "commit").command(keys, self._offset, record.version, "", *program.words)
+        return script(*COMMIT).command(keys, self._offset, record.version, "", program.listed())
 
     def _sweep(self, run_ids: Sequence[str]) -> None:
         """Take runs from every index: the server dropped their records, which would have said from which."""
@@ -239,5 +240,5 @@ class RedisRuns(Runs):
 def _stored(after: Record, reply: Any) -> Record:
     """The record that stands after a try to accept it."""
     if isinstance(reply, bytes):
-        return after.but(**dict.fromkeys(ACCEPTED_AT, float(reply)))
+        return after.but(version=1, **dict.fromkeys(ACCEPTED_AT, float(reply)))
     return Record.from_fields(fields_of(reply))

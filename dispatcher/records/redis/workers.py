@@ -26,8 +26,11 @@ class RedisWorkers(Workers):
         self._client.run(script("announce"), keys, self._offset, info.id, _dump(info))
 
     def beat(self, worker_id: str) -> bool:
-        keys = [self._keys.workers, self._keys.beats, self._keys.beaten, INSTANCE]
-        return bool(self._client.run(script("beat"), keys, self._offset, worker_id, self._instance))
+        keys = [self._keys.workers, self._keys.beats, self._keys.beaten]
+        known = self._client.one("GET", INSTANCE)
+        if known is None:  # the server lost its data; an ACL may let others bring the id back
+            self._client.call([("SET", INSTANCE, self._instance, "NX")])
+        return bool(self._client.run(script("beat"), keys, self._offset, worker_id))
 
     def beats(self) -> dict[str, int]:
         flat = self._client.one("HGETALL", self._keys.beats)

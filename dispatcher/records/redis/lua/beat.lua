@@ -1,6 +1,5 @@
--- A worker lives. KEYS: workers, beats, times of the last beats, the installation's id. ARGV: clock offset, the worker,
--- the installation. Replies 0 if the worker was removed.
-redis.call('SET', KEYS[4], ARGV[3], 'NX') -- a server that lost its data knows the installation again
+-- A worker lives. KEYS: workers, beats, times of the last beats. ARGV: clock offset, the worker. Replies 0 if the worker
+-- was removed.
 if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
 local now = redis.call('TIME')
 redis.call('HINCRBY', KEYS[2], ARGV[2], 1)

@@ -1,5 +1,6 @@
--- The steps of a change, as program.py lists them: how many words, a name, its arguments. A name that isn't one of ours
--- is a command of the server. Keys stand among the arguments: installations don't use Redis Cluster (Celery can't).
+-- The steps of a change, as program.py lists them in JSON (one argument: packing many costs the client more than all
+-- the rest). A step is a name and its arguments; a name that isn't one of ours is a command of the server. Keys stand
+-- among the arguments: installations don't use Redis Cluster, because Celery can't.
 
 local function server_time(offset)
   local now = redis.call('TIME')
@@ -62,16 +63,13 @@ function step.UNKEY(now, key, id)
   if redis.call('GET', key) == id then redis.call('DEL', key) end
 end
 
-local function take_steps(now, first)
-  local at = first
-  while at <= #ARGV do
-    local last = at + tonumber(ARGV[at])
-    local own = step[ARGV[at + 1]]
+local function take_steps(now, listed)
+  for _, words in ipairs(cjson.decode(listed)) do
+    local own = step[words[1]]
     if own then
-      own(now, unpack(ARGV, at + 2, last))
+      own(now, unpack(words, 2))
     else
-      redis.call(unpack(ARGV, at + 1, last))
+      redis.call(unpack(words))
     end
-    at = last + 1
   end
 end
