@@ -60,6 +60,8 @@ class Shipment:
         self._closed_at = 0.0
         self._lines: deque[tuple[Line, int]] = deque()
         self._tail: deque[Line] = deque(maxlen=_TAIL)
+        self._given: deque[tuple[str, str, str]] = deque()
+        self._numbering = False
         # Re-entrant: a signal handler or a destructor may print while its thread puts a line.
         self._lock = threading.RLock()
         self._some, self._many, self._closed, self._done = (threading.Event() for _ in range(4))
@@ -68,22 +70,16 @@ class Shipment:
 
     def put(self, stream: str, text: str, level: str = "") -> None:
         """Add a line. Never waits, never raises for the server's sake."""
-        text = clean(text, self._limits.line)
-        size = 1 + (len(text) if text.isascii() else len(text.encode()))
         with self._lock:
-            if self._closed.is_set():
+            self._given.append((stream, clean(text, self._limits.line), level))
+            if self._numbering:  # this thread was interrupted while it numbered an earlier line, which comes first
                 return
-            self._number += 1
-            line = Line(
-                attempt=self._attempt, number=self._number, time=time.time(), stream=stream, text=text, level=level
-            )
-            self._tail.append(line)
-            if self._refuses(size):
-                self._missing += 1
-                return
-            if self._missing:
-                self._gap(line.number - 1)
-            self._accept(line, size)
+            self._numbering = True
+            try:
+                while self._given:
+                    self._number_one(*self._given.popleft())
+            finally:
+                self._numbering = False
 
     def tail(self) -> tuple[str, ...]:
         """The texts of the last 50 lines."""
@@ -100,6 +96,20 @@ class Shipment:
         self._some.set()
         self._many.set()
         return self._done.wait(timeout)
+
+    def _number_one(self, stream: str, text: str, level: str) -> None:
+        if self._closed.is_set():
+            return
+        self._number += 1
+        line = Line(attempt=self._attempt, number=self._number, time=time.time(), stream=stream, text=text, level=level)
+        size = 1 + (len(text) if text.isascii() else len(text.encode()))
+        self._tail.append(line)
+        if self._refuses(size):
+            self._missing += 1
+            return
+        if self._missing:
+            self._gap(line.number - 1)
+        self._accept(line, size)
 
     def _refuses(self, size: int) -> bool:
         """Whether a line must be dropped: for good where the attempt has logged too much, else until there is room."""
