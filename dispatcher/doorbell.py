@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -39,6 +40,10 @@ SOCKET = {
     "interval_max": 0,
 }
 
+# After a publish that failed so slowly, nothing is published for so many seconds: the reconciler rings again.
+_SLOW = 1.0
+_REST = 5.0
+
 #: Celery shows at most so many characters of a task's arguments.
 SHOWN = 1024
 
@@ -62,6 +67,7 @@ class CeleryBell:
         self._pid = os.getpid()
         self._held: tuple[Connection, Producer] | None = None
         self._warned = False
+        self._resting_until = 0.0
 
     def message(self, ring: Ring) -> tuple[str, bytes] | None:
         """Key of the queue's list and the message to push there; None where the broker is another server."""
@@ -71,7 +77,8 @@ class CeleryBell:
 
     def publish(self, rings: Sequence[Ring]) -> None:
         """Publish through the held producer, all in few round trips. Never raises: a lost ring is rung again."""
-        if self.same_server or not rings:
+        begun = time.monotonic()
+        if self.same_server or not rings or begun < self._resting_until:
             return
         try:
             self._with_broker(lambda connection, producer: _publish(producer, rings))
@@ -79,6 +86,8 @@ class CeleryBell:
             if not self._warned:
                 log.warning("a doorbell could not be published, it will be rung again: %s", type(error).__name__)
             self._warned = True
+            if time.monotonic() - begun > _SLOW:  # a broker that swallows everything holds up no further portion
+                self._resting_until = time.monotonic() + _REST
         else:
             self._warned = False
 

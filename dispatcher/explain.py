@@ -127,7 +127,7 @@ def _ended(record: Record) -> list[str]:
     if outcome.cause is not None:
         facts = [f"Cause: {outcome.cause}"]
         facts += [outcome.reason] if outcome.reason else []
-        facts += [outcome.message] if outcome.message else []
+        facts += [outcome.message] if outcome.message not in {"", outcome.cause} else []
         facts += [f"exit code {outcome.exit_code}"] if outcome.exit_code is not None else []
         lines.append("; ".join(facts) + ".")
     if record.exit_call in {ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED}:

@@ -54,7 +54,8 @@ def error_of(link: Link, record: Record) -> RunError:
         case State.TIMED_OUT:
             return RunTimedOut(f"{flow} timed out: {told} (run {record.id})", **facts)
         case State.CANCELLED:
-            return RunCancelled(f"{flow} was cancelled: {told} (run {record.id})", **facts)
+            why = "" if told == Cause.CANCELLED else f": {told}"
+            return RunCancelled(f"{flow} was cancelled{why} (run {record.id})", **facts)
         case _:
             return _crashed(flow, record, outcome, told, facts)
 

@@ -221,6 +221,25 @@ class TestSubmit:
             (message,) = server.lrange(f"{client.records.instance}:local", 0, -1)
         assert json.loads(message)["headers"]["kwargsrepr"].startswith(f"{{'run_id': '{run.id}'")
 
+    def test_doorbells_go_to_the_broker_that_is_another_server(self, client: Dispatcher, server_url: str) -> None:
+        broker = server_url.replace("db=0", "db=1")
+        with Dispatcher(settings=client.settings.but(broker_url=broker)) as far:
+            runs = [far.submit(add, {"a": 1}), *far.map(add, [{"a": 1}, {"a": 2}])]
+        with redis.Redis.from_url(broker) as server:
+            messages = server.lrange(f"{client.records.instance}:local", 0, -1)
+        assert len(messages) == len(runs)
+        with redis.Redis.from_url(server_url) as server:
+            assert not server.exists(f"{client.records.instance}:local")
+
+    def test_a_broker_that_is_gone_costs_latency_alone(
+        self, client: Dispatcher, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gone = client.settings.but(broker_url="redis://127.0.0.1:1/0")
+        with Dispatcher(settings=gone) as far, caplog.at_level(logging.WARNING):
+            run = far.submit(add, {"a": 1})
+        assert client.get(run.id).state is State.QUEUED
+        assert "rung again" in caplog.text
+
     def test_a_client_that_only_submits_imports_no_celery(self, server_url: str, settings: Settings) -> None:
         import subprocess
         import sys
@@ -351,6 +370,25 @@ class TestServerGone:
                 far.submit(add, {"a": 1})
             assert time.monotonic() - begun < 16
             assert caught.value.may_exist is True
+
+    def test_a_server_that_never_answered(self, settings: Settings) -> None:
+        with BlackHole(str(settings.url)) as hole:
+            hole.swallow = True
+            begun = time.monotonic()
+            with pytest.raises(ServerUnavailable) as caught:
+                Dispatcher(hole.url).submit(add, {"a": 1})
+            assert time.monotonic() - begun < 15.5
+            assert caught.value.may_exist is False
+
+    def test_a_broker_that_does_not_answer(self, client: Dispatcher, settings: Settings) -> None:
+        with BlackHole(str(settings.url)) as hole:
+            with Dispatcher(settings=client.settings.but(broker_url=hole.url.replace("/0", "/1"))) as far:
+                far.submit(add, {"a": 1})
+                hole.swallow = True
+                begun = time.monotonic()
+                run = far.submit(add, {"a": 1})
+                assert time.monotonic() - begun < 15
+            assert client.get(run.id).state is State.QUEUED
 
     def test_wrong_address_and_password(self, server_url: str) -> None:
         with pytest.raises(ServerUnavailable, match="connection refused"):
