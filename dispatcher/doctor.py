@@ -143,10 +143,10 @@ def _laptop(settings: Settings) -> Iterator[Finding]:
         return
     if not stood.running:
         yield ok(
-            "server", f"the laptop server, not running: a submit, or `dispatcher up`, starts it ({stood.state_dir})"
+            "laptop", f"the laptop server, not running: a submit, or `dispatcher up`, starts it ({stood.state_dir})"
         )
         return
-    yield ok("server", f"the laptop server, process {stood.pid}, data in {stood.state_dir}")
+    yield ok("laptop", f"the laptop server, process {stood.pid}, data in {stood.state_dir}")
     for worker in stood.workers:
         yield ok("worker", f"process {worker.process.pid} for {worker.prefix}, log {worker.log}")
     yield from _reached(settings.but(url=stood.url))

@@ -8,16 +8,19 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import click
 
 from dispatcher.cli.common import Globals, common, pass_globals
 from dispatcher.errors import InvalidInput, MissingExtra
-from dispatcher.settings import Settings
+
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
 
 _USER = "dispatcher"
 #: What the list of tasks shows: the kwargs name run, flow, backend and labels.
-_COLUMNS = "name,uuid,state,kwargs,received,started,runtime,worker"
+_COLUMNS = "name,uuid,state,kwargs,received,runtime,worker"
 
 
 @click.command()
@@ -121,4 +124,6 @@ def _serve(settings: Settings, instance: str, *, address: str, port: int, creden
         arguments.append("--read_only")
     if credentials:
         arguments.append(f"--basic_auth={credentials}")
-    make_app(settings, instance).start(["flower", *arguments])
+    app = make_app(settings, instance)
+    app.control.enable_events()  # now: Flower's own first request comes only after 5 s
+    app.start(["flower", *arguments])

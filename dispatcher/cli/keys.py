@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.common import common
+from dispatcher.errors import InvalidInput
 
 
 @click.command()
@@ -28,8 +29,11 @@ def keygen(path: Path | None) -> None:
     if path is None:
         click.echo(json.dumps(made))
         return
-    kept = _read(path)
-    _write(path, {**made, **kept})
+    try:
+        kept = _read(path)
+        _write(path, {**made, **kept})
+    except OSError as error:
+        raise InvalidInput(f"--file: {path}: {error.strerror}") from error
     verb = "added first to" if kept else "written to"
     click.echo(f"key {next(iter(made))} {verb} {path}; set DISPATCHER__SIGNING_KEYS_FILE={path.resolve()}")
 
@@ -42,7 +46,7 @@ def _read(path: Path) -> dict[str, str]:
     except ValueError:
         kept = None
     if not isinstance(kept, dict) or not all(isinstance(secret, str) for secret in kept.values()):
-        raise click.BadParameter(f"{path} exists and holds no signing keys; name another file", param_hint="--file")
+        raise InvalidInput(f"--file: {path} exists and holds no signing keys; name another file")
     return kept
 
 

@@ -15,7 +15,7 @@ from dispatcher.errors import InvalidInput
 if TYPE_CHECKING:
     from dispatcher.environment import Environment
     from dispatcher.runs.retry import Retry
-    from dispatcher.storage import Storage
+    from dispatcher.storage.base import Storage
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -108,14 +108,14 @@ def environment(text: str | None, labels: tuple[str, ...]) -> Environment | None
         raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
     from dispatcher.environment import Environment, from_json
 
-    return _value(text, Environment, from_json, "--environment")
+    return _value(text, Environment, from_json, "--environment")  # type: ignore[type-abstract]
 
 
 def storage(text: str) -> Storage:
     """The storage named."""
-    from dispatcher.storage import Storage, from_json
+    from dispatcher.storage.base import Storage, from_json
 
-    return _value(text, Storage, from_json, "--storage")
+    return _value(text, Storage, from_json, "--storage")  # type: ignore[type-abstract]
 
 
 T = TypeVar("T")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import click
 
@@ -47,7 +49,8 @@ class Root(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn what it raises into one line, with the traceback under ``--debug``."""
         try:
-            return super().invoke(ctx)
+            with _short_warnings():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
@@ -57,6 +60,27 @@ class Root(click.Group):
             if known.debug:
                 traceback.print_exc()
             raise Failure.of(error) from error
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Warnings for users as one line, without the place in our code that gave them."""
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        if issubclass(category, UserWarning):
+            click.echo(f"{click.style('warning:', fg='yellow')} {' '.join(str(message).split())}", err=True)
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})

@@ -39,9 +39,11 @@ def run(known: Globals, /, target: str, quiet: bool, as_json: bool, **given: Any
     from dispatcher.cli.watching import caught
 
     with caught() as signals:
-        submit_it = _prepare(target, given)
+        name, submit_it = _prepare(target, given)
         with known.client() as client:
-            return _follow(client, submit_it(client), _view(quiet, as_json), signals, as_json=as_json)
+            made = submit_it(client)
+            title = f"run {made.id} of flow {name}"
+            return _follow(client, made, _view(quiet, as_json), signals, title=title, as_json=as_json)
 
 
 @click.command()
@@ -58,7 +60,7 @@ def submit(known: Globals, /, target: str, as_json: bool, **given: Any) -> int:
     from dispatcher.cli.reading import record_of
     from dispatcher.cli.words import run_json
 
-    submit_it = _prepare(target, given)
+    _, submit_it = _prepare(target, given)
     with known.client() as client:
         made = submit_it(client)
         if as_json:
@@ -68,15 +70,15 @@ def submit(known: Globals, /, target: str, as_json: bool, **given: Any) -> int:
     return 0
 
 
-def _prepare(target: str, given: dict[str, Any]) -> Callable[[Dispatcher], Run[Any]]:
-    """Read everything that may be wrong before anything is connected."""
+def _prepare(target: str, given: dict[str, Any]) -> tuple[str, Callable[[Dispatcher], Run[Any]]]:
+    """Read everything that may be wrong before anything is connected; the flow's name, and how to submit it."""
     from dispatcher.cli.target import load, parameters
     from dispatcher.flow import Flow
 
     flow = load(target, Flow, what="TARGET")
     values = flow.bind(parameters(flow.fn, given["pairs"]))
     keywords = options(given)
-    return lambda client: client.submit(flow, values, **keywords)
+    return given["name"] or flow.name, lambda client: client.submit(flow, values, **keywords)
 
 
 def _view(quiet: bool, as_json: bool) -> View:
@@ -89,12 +91,12 @@ def _view(quiet: bool, as_json: bool) -> View:
     return PlainView(logs_aside=as_json)
 
 
-def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *, as_json: bool) -> int:
+def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *, title: str, as_json: bool) -> int:
     from dispatcher.cli.reading import explained, record_of, result_of
     from dispatcher.cli.watching import Watch
     from dispatcher.cli.words import EXIT_CODES, run_json
 
-    view.begin(f"run {made.id}")
+    view.begin(title)
     try:
         ended = Watch(made, view, signals, lambda: explained(client, made)).to_end()
     finally:
@@ -116,7 +118,8 @@ def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *,
 def _print_end(record: Record) -> None:
     from dispatcher.cli.words import COLORS, clean, why
 
-    if record.outcome is not None and record.outcome.traceback:
+    asked_for = record.state is State.CANCELLED  # where it stood then is in `show`
+    if record.outcome is not None and record.outcome.traceback and not asked_for:
         click.echo(clean(record.outcome.traceback.rstrip()), err=True)
     said = why(record)
     state = click.style(str(record.state), fg=COLORS[record.state])

@@ -137,22 +137,18 @@ def explain(known: Globals, run_id: str, as_json: bool) -> None:
 def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
     from rich.text import Text
 
-    from dispatcher.cli.words import STYLES, length, moment, why
+    from dispatcher.cli.words import STYLES, clean, length, span, why
 
     now = time.time()
-    rows = [
-        [
-            record.id,
-            Text(record.state, style=STYLES[record.state]),
-            record.spec.options.name or record.spec.flow,
-            ",".join(record.spec.labels) or "-",
-            moment(record.created_at),
-            length(record, now),
-            Text(why(record)),
-        ]
-        for record in records
-    ]
-    return ["RUN", "STATE", "FLOW", "LABELS", "SUBMITTED", "RAN", "WHY"], rows
+    labelled = any(record.spec.labels for record in records)
+    rows = []
+    for record in records:
+        row: list[Any] = [record.id, Text(record.state, style=STYLES[record.state])]
+        row += [record.spec.options.name or record.spec.flow]
+        row += [",".join(record.spec.labels) or "-"] if labelled else []
+        row += [span(now - record.created_at), length(record, now), clean(why(record))]
+        rows.append(row)
+    return ["RUN", "STATE", "FLOW", *(["LABELS"] if labelled else []), "AGE", "RAN", "WHY"], rows
 
 
 def _show(record: Record, events: Sequence[Event], tail: Sequence[Line]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +11,7 @@ from dispatcher.cli.common import Globals, common, option_json, pass_globals, pr
 
 if TYPE_CHECKING:
     from dispatcher.embedded import Status
+    from dispatcher.overview import QueueInfo
     from dispatcher.records.base import Records, WorkerInfo
     from dispatcher.settings import Settings
 
@@ -72,41 +73,28 @@ def status(known: Globals, as_json: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Queue:
-    """A queue and who serves it. ``used_at`` is in seconds since the epoch by the server's clock."""
-
-    name: str
-    waiting: int
-    workers: int
-    used_at: float
-
-
-@dataclass(frozen=True)
 class Picture:
     """What lives around a server, at its time ``now``."""
 
     instance: str
     now: float
     open_runs: int
-    queues: tuple[Queue, ...]
+    queues: tuple[QueueInfo, ...]
     workers: tuple[WorkerInfo, ...]
 
 
 def picture(records: Records) -> Picture:
     """Look at queues and workers."""
+    from dispatcher.overview import queues
     from dispatcher.runs import indexes
 
-    workers = tuple(sorted(records.workers.live(), key=lambda one: one.started_at))
-    queues = [
-        Queue(
-            name=name,
-            waiting=records.runs.count(indexes.waiting(name)),
-            workers=sum(one.offer.serves(route) for one in workers),
-            used_at=used_at,
-        )
-        for name, (route, used_at) in sorted(records.queues.known().items())
-    ]
-    return Picture(records.instance, records.runs.now(), records.runs.count(indexes.OPEN), tuple(queues), workers)
+    return Picture(
+        instance=records.instance,
+        now=records.runs.now(),
+        open_runs=records.runs.count(indexes.OPEN),
+        queues=tuple(queues(records)),
+        workers=tuple(sorted(records.workers.live(), key=lambda one: one.started_at)),
+    )
 
 
 def _laptop(known: Globals) -> Settings:
@@ -136,8 +124,18 @@ def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -
         "instance": found.instance,
         "laptop": None if laptop is None else _laptop_json(laptop),
         "open_runs": found.open_runs,
-        "queues": [asdict(one) for one in found.queues],
+        "queues": [_queue_json(one) for one in found.queues],
         "workers": [worker_json(one) for one in found.workers],
+    }
+
+
+def _queue_json(queue: QueueInfo) -> dict[str, Any]:
+    return {
+        "name": queue.name,
+        **queue.route.to_json(),
+        "waiting": queue.waiting,
+        "last_used": queue.last_used,
+        "workers": [one.id for one in queue.workers],
     }
 
 
@@ -148,7 +146,7 @@ def _laptop_json(laptop: Status) -> dict[str, Any]:
         "pid": laptop.pid,
         "url": laptop.url,
         "stays": laptop.stays,
-        "programs": [one.process.pid for one in laptop.programs],
+        "programs": [{"pid": one.process.pid, "command": one.command} for one in laptop.programs],
         "workers": [
             {"pid": one.process.pid, "environment": one.prefix, "directory": one.cwd, "log": str(one.log)}
             for one in laptop.workers
@@ -172,7 +170,7 @@ def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
         click.echo("no queues: nothing was submitted yet")
     click.echo()
     if found.workers:
-        print_table(["WORKER", "HOST", "PID", "SERVES", "LABELS", "AT ONCE", "PYTHON", "UP SINCE"], _worker_rows(found))
+        print_table(["WORKER", "SERVES", "LABELS", "AT ONCE", "PYTHON", "UP FOR"], _worker_rows(found))
     else:
         remedy = "the next submit starts one" if laptop is not None else "`dispatcher worker` starts one"
         click.echo(f"no workers ({remedy})")
@@ -187,19 +185,19 @@ def _queue_rows(found: Picture) -> list[list[Any]]:
         [
             one.name,
             Text(str(one.waiting), style="yellow" if one.waiting else ""),
-            Text(str(one.workers), style="red" if one.waiting and not one.workers else ""),
-            f"{span(found.now - one.used_at)} ago",
+            Text(str(len(one.workers)), style="red" if one.waiting and not one.workers else ""),
+            f"{span(found.now - one.last_used)} ago",
         ]
         for one in found.queues
     ]
 
 
 def _worker_rows(found: Picture) -> list[list[Any]]:
-    from dispatcher.cli.words import moment
+    from dispatcher.cli.words import span
 
-    rows = []
+    rows: list[list[Any]] = []
     for one in found.workers:
         labels = "every" if one.offer.every_label else ",".join(sorted(one.offer.labels)) or "-"
         backends = ",".join(sorted(one.offer.backends)) + (f" @{one.offer.scope}" if one.offer.scope else "")
-        rows.append([one.id, one.host, one.pid, backends, labels, one.concurrency, one.python, moment(one.started_at)])
+        rows.append([one.id, backends, labels, one.concurrency, one.python, span(found.now - one.started_at)])
     return rows

@@ -150,11 +150,16 @@ class LiveView:
 
 def way(events: list[Event]) -> str:
     """The phases of the current attempt and how long each took: queued 0.01 s → claimed 0.20 s → started."""
-    current = [one for one in events if one.attempt == events[-1].attempt] if events else []
+    if not events:
+        return ""
+    current = [one for one in events if one.attempt == events[-1].attempt]
     parts = []
     for one, after in zip(current, [*current[1:], None], strict=True):
-        parts.append(f"{one.kind} {span(after.time - one.time)}" if after is not None else str(one.kind))
-    again = f"attempt {events[-1].attempt}: " if events and events[-1].attempt > 1 else ""
+        if after is None:
+            parts.append(str(one.kind))
+        elif after.time > one.time:
+            parts.append(f"{one.kind} {span(after.time - one.time)}")
+    again = f"attempt {events[-1].attempt}: " if events[-1].attempt > 1 else ""
     return again + " → ".join(parts)
 
 

@@ -19,22 +19,26 @@ from dispatcher.runs.events import Event
 if TYPE_CHECKING:
     from dispatcher.run import Run
 
-#: Seconds that log lines may still arrive behind the last event.
-_LAST_LINES = 5.0
 #: Seconds between two frames of the view, and the longest that a signal waits.
 _FRAME = 0.1
+#: Seconds within which signals count as one.
+_AT_ONCE = 0.5
 
 
 class Signals:
-    """How often SIGINT or SIGTERM arrived."""
+    """How often SIGINT or SIGTERM arrived; those at once count as one, since `timeout` and others send two."""
 
     def __init__(self) -> None:
         self.count = 0
         self.last = signal.SIGINT
+        self._at = 0.0
 
     def arrived(self, number: int, frame: FrameType | None) -> None:
         """The handler: it counts, nothing else."""
-        self.count += 1
+        now = time.monotonic()
+        if self.count == 0 or now > self._at + _AT_ONCE:
+            self.count += 1
+        self._at = now
         self.last = signal.Signals(number)
 
     @property
@@ -58,10 +62,10 @@ def caught() -> Iterator[Signals]:
             signal.signal(number, handler)
 
 
-class _Ended:
-    """A stream is over, well or by an error."""
+class _Failed:
+    """A stream can't be followed any longer."""
 
-    def __init__(self, error: BaseException | None = None) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
@@ -73,9 +77,9 @@ class Watch:
         self._view = view
         self._signals = signals
         self._hints = hints
-        self._news: queue.SimpleQueue[Event | Line | _Ended] = queue.SimpleQueue()
-        self._open = 2
-        self._final_at: float | None = None
+        self._news: queue.SimpleQueue[Event | Line | _Failed] = queue.SimpleQueue()
+        self._seen = (0, 0)  # attempt and number of the last line shown
+        self._ended = False
         self._cancelled = False
         self._started = False
         self._hint_at = time.monotonic() + 5.0
@@ -88,28 +92,23 @@ class Watch:
         """
         for stream in (self._run.events, self._run.logs):
             threading.Thread(target=self._pump, args=(stream,), daemon=True).start()
-        while not self._over():
+        while not self._ended:
             if self._signals.count > 1:
                 return False
             if self._signals.count and not self._cancelled:
                 self._cancel()
             self._hint()
             self._take()
+        for line in self._run.logs():  # the stream above may lag behind the last event
+            self._line(line)
         return True
 
     def _pump(self, stream: Callable[..., Iterable[Event | Line]]) -> None:
         try:
             for one in stream(follow=True):
                 self._news.put(one)
-        except BaseException as error:  # shown by the main thread
-            self._news.put(_Ended(error))
-        else:
-            self._news.put(_Ended())
-
-    def _over(self) -> bool:
-        if self._open == 0:
-            return True
-        return self._final_at is not None and time.monotonic() > self._final_at + _LAST_LINES
+        except BaseException as error:  # raised by the main thread
+            self._news.put(_Failed(error))
 
     def _take(self) -> None:
         try:
@@ -120,16 +119,17 @@ class Watch:
         match news:
             case Event():
                 self._started = self._started or news.kind not in {"queued"}
-                if news.final:
-                    self._final_at = time.monotonic()
+                self._ended = news.final
                 self._view.event(news)
             case Line():
-                self._view.line(news)
-            case _Ended(error=None):
-                self._open -= 1
-            case _Ended(error=error):
-                assert error is not None
+                self._line(news)
+            case _Failed(error=error):
                 raise error
+
+    def _line(self, line: Line) -> None:
+        if (line.attempt, line.number) > self._seen:
+            self._seen = (line.attempt, line.number)
+            self._view.line(line)
 
     def _cancel(self) -> None:
         self._cancelled = True

@@ -12,7 +12,7 @@ from typing import Any
 from dispatcher.records.base import Line, WorkerInfo
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import ExitCall, Record, Value
-from dispatcher.runs.states import State
+from dispatcher.runs.states import Cause, State
 
 #: rich's styles by state.
 STYLES: Mapping[State, str] = {
@@ -90,29 +90,35 @@ def why(record: Record) -> str:
     outcome = record.outcome
     if outcome is None or outcome.cause is None or not record.terminal:
         return ""
-    parts = [str(outcome.cause)]
-    if outcome.reason:
-        parts.append(outcome.reason)
-    if outcome.exit_code is not None:
-        parts.append(f"exit code {outcome.exit_code}")
-    text = ", ".join(parts)
-    return f"{text}: {outcome.message}" if outcome.message else text
+    if outcome.cause is Cause.CANCELLED and outcome.message in {"", "cancelled"}:
+        return ""  # the state says it
+    return _end(outcome.to_json())
+
+
+def _end(data: Mapping[str, Any]) -> str:
+    """Why an attempt ended, from the fields of an outcome; a flow's own error goes without our word for it."""
+    head = str(data["cause"])
+    if head == Cause.USER_ERROR:
+        head = str(data.get("reason") or head)
+    elif data.get("exit_code") is not None:
+        head = f"{head}, exit code {data['exit_code']}"
+    message = data.get("message")
+    return f"{head}: {message}" if message and message != head else head
 
 
 def event_note(event: Event) -> str:
     """What an event says beyond its kind."""
     data = event.data
-    parts = [str(data[name]) for name in ("cause", "reason") if data.get(name)]
-    if data.get("exit_code") is not None:
-        parts.append(f"exit code {data['exit_code']}")
-    if data.get("message"):
-        parts.append(str(data["message"]))
+    parts = []
+    if data.get("cause"):
+        parts.append(_end(data))
     if event.kind is Kind.CLAIMED and data.get("owner"):
         parts.append(f"by {data['owner']}")
     if data.get("on_exit") not in {None, "", ExitCall.NONE}:
         parts.append(f"on_exit {data['on_exit']}")
     if data.get("due") is not None:
-        parts.append(f"next attempt in {span(float(data['due']) - event.time)}")
+        pause = float(data["due"]) - event.time
+        parts.append(f"next attempt {f'in {span(pause)}' if pause > 0.01 else 'at once'}")
     return "; ".join(parts)
 
 

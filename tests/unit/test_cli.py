@@ -1,0 +1,427 @@
+"""The command line without a server: arguments, targets, errors, keys, completion, and runs in this process."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from dispatcher.cli import options, target, words
+from dispatcher.cli.root import root
+from dispatcher.cli.runs import Since
+from dispatcher.doctor import Finding, Level, judge, serving
+from dispatcher.errors import InvalidInput, InvalidParameters
+from dispatcher.flow import Flow
+from dispatcher.records.base import WorkerInfo
+from dispatcher.records.redis.health import Health
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.retry import Retry
+from dispatcher.runs.routing import Offer
+from dispatcher.runs.states import State
+
+FLOWS = '''
+from __future__ import annotations
+import sys
+from typing import Optional
+from dispatcher import flow
+
+@flow
+def greet(name: str, times: int = 1, title: Optional[str] = None, extra=None) -> dict:
+    print("hello", name)
+    return {"said": [f"{title or ''}{name}"] * times, "extra": extra}
+
+@flow
+def breaks():
+    raise ValueError("no such luck")
+
+@flow
+def odd() -> set:
+    return {1}
+
+@flow
+def leaves():
+    sys.exit(7)
+
+def plain(): ...
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with ``flows_of_test.py``, the current directory; nothing of it stays importable."""
+    (tmp_path / "flows_of_test.py").write_text(FLOWS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def call(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(root, list(arguments), prog_name="dispatcher")
+
+
+class TestRoot:
+    def test_help_names_every_command(self) -> None:
+        shown = call("--help")
+        assert shown.exit_code == 0
+        for name in (
+            "run submit list show logs events cancel explain status up down worker flower keygen doctor completion"
+        ).split():
+            assert f"\n  {name} " in shown.stdout
+
+    @pytest.mark.parametrize("name", sorted(root.commands))
+    def test_every_command_explains_itself(self, name: str) -> None:
+        shown = call(name, "--help")
+        assert shown.exit_code == 0
+        assert "--url" in shown.stdout
+        assert "--debug" in shown.stdout
+
+    @pytest.mark.parametrize("name", ["run", "submit", "list", "show", "logs", "events", "explain", "status", "doctor"])
+    def test_reads_have_json(self, name: str) -> None:
+        assert "--json" in call(name, "--help").stdout
+
+    def test_version(self) -> None:
+        shown = call("--version")
+        assert shown.exit_code == 0
+        assert shown.stdout.startswith("dispatcher, version ")
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["lisst"], "no such command"),
+            (["list", "--state", "DONE"], "is not one of"),
+            (["list", "--limit", "0"], "--limit"),
+            (["run"], "missing argument 'TARGET'"),
+            (["cancel"], "missing argument 'RUN...'"),
+            (["worker", "--concurrency", "none"], "--concurrency"),
+            (["list", "--since", "whenever"], "write how long ago"),
+            (["run", "m:f", "--timeout", "soon"], "90, 1.5m, 2h, 7d"),
+        ],
+    )
+    def test_usage_errors_are_one_line_with_a_remedy(self, arguments: list[str], said: str) -> None:
+        shown = call(*arguments)
+        assert shown.exit_code == 2
+        assert shown.stdout == ""
+        assert shown.stderr.startswith("error: ")
+        assert shown.stderr.count("\n") == 1
+        assert said.lower() in shown.stderr.lower()
+        assert "(" in shown.stderr
+
+    def test_url_stands_before_or_behind_the_command(self) -> None:
+        for arguments in (["--url", "ftp://nowhere", "list"], ["list", "--url", "ftp://nowhere"]):
+            shown = call(*arguments)
+            assert shown.exit_code == 2
+            assert "scheme 'ftp'" in shown.stderr
+            assert "Traceback" not in shown.stderr
+
+    def test_debug_gives_the_traceback(self) -> None:
+        shown = call("list", "--url", "ftp://nowhere", "--debug")
+        assert shown.exit_code == 2
+        assert "Traceback" in shown.stderr
+        assert shown.stderr.splitlines()[-1].startswith("error: ")
+
+    def test_a_wrong_variable_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DISPATCHER__SUBMIT_WITHIN", "-1")
+        shown = call("list")
+        assert shown.exit_code == 2
+        assert "DISPATCHER__SUBMIT_WITHIN" in shown.stderr
+
+    def test_unreachable_server_is_its_own_exit_code(self, tmp_path: Path) -> None:
+        shown = call("list", "--url", f"unix://{tmp_path}/nobody?db=0")
+        assert shown.exit_code == 6
+        assert shown.stderr.count("\n") == 1
+        assert "dispatcher doctor" in shown.stderr
+
+
+class TestTarget:
+    def test_module_of_the_current_directory(self, project: Path) -> None:
+        assert target.load("flows_of_test:greet", Flow, what="TARGET").name == "greet"
+
+    def test_file_from_elsewhere_finds_its_neighbours(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (project / "neighbour_of_test.py").write_text("from flows_of_test import greet")
+        monkeypatch.chdir("/")
+        found = target.load(f"{project}/neighbour_of_test.py:greet", Flow, what="TARGET")
+        assert found.name == "greet"
+
+    def test_file_never_takes_a_modules_place(self, project: Path) -> None:
+        (project / "click.py").write_text(FLOWS)
+        assert target.load("click.py:greet", Flow, what="TARGET").name == "greet"
+        assert sys.modules["click"] is click
+
+    def test_the_only_one_needs_no_name(self, project: Path) -> None:
+        (project / "single_of_test.py").write_text("from dispatcher import flow\n@flow\ndef one(): ...\n")
+        assert target.load("single_of_test.py", Flow, what="TARGET").name == "one"
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("nothing_of_this_name:f", "no module 'nothing_of_this_name'"),
+            ("nothing.py:f", "no file 'nothing.py'"),
+            (":f", "module:name or file.py:name"),
+            ("flows_of_test:gret", "has no 'gret'; it has greet, breaks"),
+            ("flows_of_test:plain", "decorate it with @flow"),
+            ("flows_of_test:sys", "is a module, not a Flow"),
+            ("flows_of_test", "say which: flows_of_test:greet"),
+            ("broken_of_test.py:f", "ZeroDivisionError: division by zero"),
+            ("lacking_of_test.py:f", "No module named 'surely_not_installed'"),
+            ("exits_of_test.py:f", "SystemExit"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, project: Path, text: str, said: str) -> None:
+        (project / "broken_of_test.py").write_text("\n1 / 0\n")
+        (project / "lacking_of_test.py").write_text("import surely_not_installed\n")
+        (project / "exits_of_test.py").write_text("raise SystemExit(3)\n")
+        with pytest.raises(InvalidInput) as caught:
+            target.load(text, Flow, what="TARGET")
+        assert said in str(caught.value)
+
+    def test_an_error_of_the_module_says_where(self, project: Path) -> None:
+        (project / "broken_of_test.py").write_text("\n1 / 0\n")
+        with pytest.raises(InvalidInput, match=r"broken_of_test.py, line 2"):
+            target.load("broken_of_test.py:f", Flow, what="TARGET")
+
+    def test_a_file_meant_as_a_module(self, project: Path) -> None:
+        (project / "below").mkdir()
+        (project / "below" / "some.py").write_text(FLOWS)
+        with pytest.raises(InvalidInput, match=r"did you mean below/some.py"):
+            target.load("below/some:greet", Flow, what="TARGET")
+
+
+def typed(
+    a: str,
+    b: Optional[str],  # noqa: UP045 - the old form too
+    c: "str | None",
+    d: Literal["x", "y"],
+    e: int,
+    f,  # type: ignore[no-untyped-def]
+    g: "Unknown",  # type: ignore[name-defined]  # noqa: F821
+    h: str | int = 1,
+    **rest: str,
+) -> None: ...
+
+
+class TestParameters:
+    @pytest.mark.parametrize(
+        ("pair", "value"),
+        [
+            ("a=1", "1"),
+            ("b=null", "null"),
+            ("c={}", "{}"),
+            ("d=x", "x"),
+            ("e=12", 12),
+            ('f={"k": [1, null]}', {"k": [1, None]}),
+            ("g=true", True),
+            ("h=7", 7),
+            ("a=", ""),
+            ("a=x=y", "x=y"),
+            ("rest_key=[1]", [1]),
+        ],
+    )
+    def test_text_where_annotated_so_else_json(self, pair: str, value: Any) -> None:
+        (found,) = target.parameters(typed, [pair]).values()
+        assert found == value
+        assert type(found) is type(value)
+
+    @pytest.mark.parametrize(
+        ("pairs", "said"),
+        [
+            (["e=abc"], "-p e: 'abc' is not JSON; expected JSON for int"),
+            (["e=True"], "write -p e=true"),
+            (["f=None"], "write -p f=null"),
+            (["f=text"], """for text write -p 'f="text"'"""),
+            (["e"], "write -p name=value"),
+            (["=1"], "write -p name=value"),
+            (["e=1", "e=2"], "given twice"),
+        ],
+    )
+    def test_errors_name_key_value_and_what_is_expected(self, pairs: list[str], said: str) -> None:
+        with pytest.raises(InvalidParameters) as caught:
+            target.parameters(typed, pairs)
+        assert said in str(caught.value)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("90", 90), ("1.5m", 90), ("2h", 7200), ("7d", 604800), ("250ms", 0.25), ("3s", 3)]
+    )
+    def test_durations(self, text: str, seconds: float) -> None:
+        assert options.DURATION.convert(text, None, None) == seconds
+
+    @pytest.mark.parametrize("text", ["", "m", "-1", "1y", "1 m 2 s", "nan"])
+    def test_no_durations(self, text: str) -> None:
+        with pytest.raises(click.BadParameter):
+            options.DURATION.convert(text, None, None)
+
+    def test_since(self) -> None:
+        import time
+
+        assert Since().convert("2h", None, None) == pytest.approx(time.time() - 7200, abs=5)
+        assert Since().convert("1970-01-02T00:00:00+00:00", None, None) == 86400
+
+    def test_retries(self) -> None:
+        assert options.retries("3") == 3
+        assert options.retries('{"count": 2, "delay": 1.5, "on": ["user_error"]}') == Retry(
+            2, delay=1.5, on=["user_error"]
+        )
+
+    @pytest.mark.parametrize("text", ["many", "true", "[1]", '{"delay": 1}', '{"count": 1, "wait": 2}', "1.5"])
+    def test_wrong_retries(self, text: str) -> None:
+        with pytest.raises(InvalidInput, match=r"--retries"):
+            options.retries(text)
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [(0.004, "0.00 s"), (0.42, "0.42 s"), (3.21, "3.2 s"), (42.4, "42 s"), (185, "3m 05s"), (7260, "2h 01m"),
+         (200000, "2d 7h"), (-1, "0.00 s"), (59.9, "1m 00s")],
+    )  # fmt: skip
+    def test_span(self, seconds: float, text: str) -> None:
+        assert words.span(seconds) == text
+
+    def test_a_flow_cannot_steer_the_terminal(self) -> None:
+        assert words.clean("a\x1b]0;title\x07b\x9b2J") == "a\ufffd]0;title\ufffdb\ufffd2J"
+        assert words.clean("\x1b[31mred\tis fine") == "\x1b[31mred\tis fine\x1b[0m"
+        assert words.clean("\x1b[2J") == "\ufffd[2J\x1b[0m"[: -len("\x1b[0m")]
+
+    def test_phases_leave_out_steps_without_time(self) -> None:
+        def event(kind: Kind, state: State, time: float, **data: Any) -> Event:
+            return Event(run_id="r", attempt=1, kind=kind, state=state, time=time, data=data)
+
+        rows = words.phases(
+            [
+                event(Kind.QUEUED, State.QUEUED, 100.0),
+                event(Kind.CLAIMED, State.CLAIMED, 101.5, owner="w1"),
+                event(Kind.PROVISIONING, State.PROVISIONING, 101.5),
+                event(Kind.PENDING, State.PENDING, 101.5),
+                event(Kind.STARTED, State.RUNNING, 101.5),
+                event(Kind.EXITED, State.CRASHED, 103.5, cause="killed", exit_code=137, final=True, on_exit="none"),
+            ]
+        )
+        assert [(passed, what, note) for _, passed, what, note in rows] == [
+            ("", "queued", ""),
+            ("+1.5 s", "claimed", "by w1"),
+            ("+0.00 s", "started", ""),
+            ("+2.0 s", "exited → CRASHED", "killed; exit code 137"),
+        ]
+
+    def test_exit_codes_are_those_promised(self) -> None:
+        assert {str(state): code for state, code in words.EXIT_CODES.items()} == {
+            "SUCCEEDED": 0, "FAILED": 1, "CRASHED": 3, "TIMED_OUT": 4, "CANCELLED": 5,
+        }  # fmt: skip
+
+
+class TestKeygen:
+    def test_prints_json_that_the_settings_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from dispatcher.payload import KeyRing
+        from dispatcher.settings import Settings
+
+        shown = call("keygen")
+        assert shown.exit_code == 0
+        monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", shown.stdout)
+        assert KeyRing.from_settings(Settings.load()).signs == next(iter(json.loads(shown.stdout)))
+
+    def test_file_is_private_and_rotates(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys.json"
+        assert call("keygen", "--file", str(path)).exit_code == 0
+        first = json.loads(path.read_text())
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        shown = call("keygen", "--file", str(path))
+        assert shown.exit_code == 0
+        both = json.loads(path.read_text())
+        assert list(both)[1:] == list(first)
+        assert len(both) == 2
+        assert next(iter(both.values())) not in shown.output, "a secret never shows where a file was asked for"
+
+    def test_leaves_other_files_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("not keys")
+        shown = call("keygen", "--file", str(path))
+        assert shown.exit_code == 2
+        assert path.read_text() == "not keys"
+        assert "name another file" in shown.stderr
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        shown = call("keygen", "--file", str(tmp_path / "none" / "keys.json"))
+        assert shown.exit_code == 2
+        assert shown.stderr.startswith("error: --file:")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_names_the_command(shell: str) -> None:
+    shown = call("completion", shell)
+    assert shown.exit_code == 0
+    assert "_DISPATCHER_COMPLETE" in shown.stdout
+    assert "dispatcher" in shown.stdout
+
+
+class TestDoctor:
+    GOOD = Health(clock=1000.0, product="valkey", version="9.1.0", appends=True, append_failed=False,
+                  eviction="noeviction", memory=10, limit=0, primary=True)  # fmt: skip
+
+    def levels(self, **changes: Any) -> dict[str, Level]:
+        from dataclasses import replace
+
+        return {one.subject: one.level for one in judge(replace(self.GOOD, **changes), "here", now=1000.5)}
+
+    def test_all_well(self) -> None:
+        assert set(self.levels().values()) == {Level.OK}
+
+    @pytest.mark.parametrize(
+        ("changes", "subject", "level"),
+        [
+            ({"appends": False}, "persistence", Level.WARNING),
+            ({"append_failed": True}, "persistence", Level.PROBLEM),
+            ({"eviction": "allkeys-lru"}, "memory", Level.PROBLEM),
+            ({"limit": 12}, "memory", Level.WARNING),
+            ({"clock": 990.0}, "clock", Level.WARNING),
+            ({"product": "redis", "version": "5.0.7"}, "server", Level.PROBLEM),
+            ({"primary": False}, "server", Level.PROBLEM),
+            ({"version": None}, "server", Level.WARNING),
+        ],
+    )
+    def test_each_fault_has_its_level_and_a_remedy(self, changes: dict[str, Any], subject: str, level: Level) -> None:
+        from dataclasses import replace
+
+        assert self.levels(**changes)[subject] is level
+        found = list(judge(replace(self.GOOD, **changes), "here", now=1000.5))
+        assert all(one.remedy for one in found if one.level is not Level.OK)
+
+    def test_workers(self) -> None:
+        def worker(python: str) -> WorkerInfo:
+            offer = Offer(backends=frozenset({"local"}))
+            return WorkerInfo(
+                id="w1", host="h", pid=1, offer=offer, concurrency=2, started_at=0, python=python
+            )
+
+        assert [one.level for one in serving([worker("3.11.2")], {}, python=(3, 11))] == [Level.OK]
+        assert [one.level for one in serving([worker("3.12.1")], {}, python=(3, 11))] == [Level.OK, Level.WARNING]
+        found = list(serving([], {"local:gpu": 3}, python=(3, 11)))
+        assert [one.subject for one in found] == ["workers", "queue"]
+        assert "dispatcher worker --backend local" in found[1].remedy
+
+    def test_without_a_server(self, tmp_path: Path) -> None:
+        shown = call("doctor", "--url", f"unix://{tmp_path}/nobody?db=0", "--json")
+        assert shown.exit_code == 1
+        found = {one["subject"]: Finding(**one) for one in json.loads(shown.stdout)}
+        assert found["python"].level == Level.OK
+        assert found["server"].level == Level.PROBLEM
+        assert found["keys"].level == Level.PROBLEM
+        assert "dispatcher keygen" in found["keys"].text + found["keys"].remedy
+
+    def test_a_wrong_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DISPATCHER__TIMING__LEASE", "no")
+        shown = call("doctor")
+        assert shown.exit_code == 1
+        assert "DISPATCHER__TIMING__LEASE" in shown.stdout
