@@ -20,6 +20,7 @@ import pytest
 
 from dispatcher import DaskExecutor, ExecutorUnavailable, InvalidInput, LocalExecutor, context, flow, gather, task
 from dispatcher.executors import Executor
+from dispatcher.payload import pack, unpack
 from tests.dask_cluster import cluster
 from tests.site import module
 
@@ -170,9 +171,12 @@ def test_code_that_is_not_installed_reaches_the_tasks(make: Callable[[], Executo
             return gather(scaled.submit([Point(1), Point(2)], by=Point(100)))
     """
     with module(tmp_path, "not_installed_here", source, installed=False) as found:
-        result = found.main.run({}, make())
-    assert [type(one).__name__ for one in result] == ["Point", "Point"]
-    assert [one.x for one in result] == [107, 114]
+        sealed = pack(found.main, what="it")
+        results = [found.main.run({}, make())]
+    results.append(unpack(sealed).run({}, make()))  # as in a worker, which can't import it either
+    for result in results:
+        assert [type(one).__name__ for one in result] == ["Point", "Point"]
+        assert [one.x for one in result] == [107, 114]
 
 
 def test_installed_tasks_go_by_name(make: Callable[[], Executor], tmp_path: Path) -> None:
