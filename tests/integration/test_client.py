@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -25,20 +23,17 @@ from dispatcher import (
     NotFinished,
     Run,
     SealBroken,
-    ServerUnavailable,
     State,
     flow,
 )
 from dispatcher.connect import connect
 from dispatcher.listening import LOOK
-from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records, WorkerInfo
-from dispatcher.runner.attempt import run_attempt
-from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.routing import Offer
 from dispatcher.settings import Settings
 from tests.conftest import Server
+from tests.integration.hand import Hand
 from tests.waiting import wait_until
 
 KEYS = json.dumps({"k1": "a secret that only these tests know"})
@@ -85,32 +80,6 @@ def records(settings: Settings) -> Iterator[Records]:
     one = connect(settings)
     yield one
     one.close()
-
-
-class Hand:
-    """Runs what waits in a queue, one after the other, on a thread."""
-
-    def __init__(self, settings: Settings, queue: str = "local") -> None:
-        self._settings = settings
-        self._queue = queue
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
-
-    def __enter__(self) -> Hand:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        records, keys = connect(self._settings), KeyRing.from_settings(self._settings)
-        while not self._stop.wait(0.002):
-            for run_id, _ in records.runs.members(indexes.waiting(self._queue)):
-                record, now = records.runs.get(run_id)
-                run_attempt(records, keys, self._settings, record, now, owner="hand", holder=f"hand-{run_id}")
-        records.close()
 
 
 @pytest.fixture
@@ -331,112 +300,3 @@ class TestFollowing:
         assert run.cancel()
         waiter.join(timeout=20)
         assert run.known_state is State.CANCELLED
-
-
-class TestServerGone:
-    def test_waits_survive_a_restart(
-        self, client: Dispatcher, server: Server, settings: Settings, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        run = client.submit(add, {"a": 1})
-        result: list[int] = []
-        waiter = threading.Thread(target=lambda: result.append(run.result(timeout=60)))
-        waiter.start()
-        wait_until(lambda: run.id in client.link.watcher._waits, "the wait")
-        with caplog.at_level(logging.CRITICAL):
-            server.kill()
-            server.start()
-        with Hand(settings):
-            waiter.join(timeout=60)
-        assert result == [3]
-
-    def test_submit_says_that_no_run_was_made(self, client: Dispatcher, server: Server) -> None:
-        client.submit(add, {"a": 1})
-        server.kill()
-        begun = time.monotonic()
-        try:
-            with pytest.raises(ServerUnavailable) as caught:
-                client.submit(add, {"a": 1})
-        finally:
-            server.start()
-        assert time.monotonic() - begun < 15
-        assert caught.value.may_exist is False
-
-    def test_submit_says_that_the_run_may_exist(self, client: Dispatcher, settings: Settings) -> None:
-        with BlackHole(str(settings.url)) as hole, Dispatcher(hole.url) as far:
-            far.submit(add, {"a": 1})
-            hole.swallow = True
-            begun = time.monotonic()
-            with pytest.raises(ServerUnavailable, match="idempotency_key") as caught:
-                far.submit(add, {"a": 1})
-            assert time.monotonic() - begun < 16
-            assert caught.value.may_exist is True
-
-    def test_a_server_that_never_answered(self, settings: Settings) -> None:
-        with BlackHole(str(settings.url)) as hole:
-            hole.swallow = True
-            begun = time.monotonic()
-            with pytest.raises(ServerUnavailable) as caught:
-                Dispatcher(hole.url).submit(add, {"a": 1})
-            assert time.monotonic() - begun < 15.5
-            assert caught.value.may_exist is False
-
-    def test_a_broker_that_does_not_answer(self, client: Dispatcher, settings: Settings) -> None:
-        with BlackHole(str(settings.url)) as hole:
-            with Dispatcher(settings=client.settings.but(broker_url=hole.url.replace("/0", "/1"))) as far:
-                far.submit(add, {"a": 1})
-                hole.swallow = True
-                begun = time.monotonic()
-                run = far.submit(add, {"a": 1})
-                assert time.monotonic() - begun < 15
-            assert client.get(run.id).state is State.QUEUED
-
-    def test_wrong_address_and_password(self, server_url: str) -> None:
-        with pytest.raises(ServerUnavailable, match="connection refused"):
-            Dispatcher("redis://127.0.0.1:1/0").__enter__()
-        with redis.Redis.from_url(server_url) as server:
-            server.acl_setuser("default", nopass=False, passwords=["+right"])
-            try:
-                with pytest.raises(ServerUnavailable, match="password") as caught:
-                    Dispatcher(server_url.replace("unix://", "unix://:s3cret@")).__enter__()
-                assert "s3cret" not in str(caught.value)
-            finally:
-                server.acl_setuser("default", nopass=True, reset_passwords=True)
-
-
-class BlackHole:
-    """A TCP way to the server's socket, which can swallow everything."""
-
-    def __init__(self, url: str) -> None:
-        self._path = url.removeprefix("unix://").partition("?")[0]
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}/0"
-        self.swallow = False
-        self._open: list[socket.socket] = []
-
-    def __enter__(self) -> BlackHole:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for one in (self._listening, *self._open):
-            one.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listening.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(self._path)
-            self._open += [near, far]
-            for source, target in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                if not self.swallow:
-                    target.sendall(data)
-        except OSError:
-            pass
