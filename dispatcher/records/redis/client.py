@@ -8,8 +8,9 @@ longer than their block.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import redis
@@ -28,8 +29,30 @@ Command = tuple[Any, ...]
 #: Pauses, in seconds, before a command is sent again.
 _PAUSES = (0.05, 0.5)
 
+#: How many commands are sent in one go.
+_PORTION = 100
+
 #: A blocking read's timeout is this many seconds longer than its block.
 _BEYOND_BLOCK = 10.0
+
+
+class _Portions:
+    """Commands in portions, each made once, when it is first wanted."""
+
+    def __init__(self, commands: Iterable[Command]) -> None:
+        self._to_make = iter(commands)
+        self._made: list[list[Command]] = []
+
+    def __iter__(self) -> Iterator[list[Command]]:
+        yield from self._made
+        while portion := list(islice(self._to_make, _PORTION)):
+            self._made.append(portion)
+            yield portion
+
+    def each(self) -> Iterator[Command]:
+        """The commands one by one."""
+        for portion in self:
+            yield from portion
 
 
 class Client:
@@ -50,25 +73,27 @@ class Client:
 
     def call(
         self,
-        commands: Sequence[Command],
+        commands: Iterable[Command],
         *,
         block: float = 0.0,
         within: float = 0.0,
         once: bool = False,
         submits: bool = False,
     ) -> list[Any]:
-        """Send commands in one go and read their replies, again after a lost connection: they must be safe to repeat.
+        """Send commands and read their replies, again after a lost connection: they must be safe to repeat.
 
         Args:
-            commands: what to send. A refusal by the server stands in the replies as an exception.
+            commands: what to send; if they are made one by one, then while earlier ones are executed. A refusal by
+                the server stands in the replies as an exception.
             block: seconds that the last command may block.
-            within: seconds after which nothing is sent again; 0 for three times the timeout.
+            within: seconds after which it gives up; 0 bounds each reply, and repeats for three times the timeout.
             once: never send again.
             submits: whether they submit runs.
 
         Raises:
             ServerUnavailable: no connection, or no answer; ``may_exist`` is true if a submit had been sent.
         """
+        portions = _Portions(commands)
         end = time.monotonic() + (within or 3 * self.timeout)
         sent = False
         for pause in (*_PAUSES, None):
@@ -76,31 +101,40 @@ class Client:
                 connection = self._pool.get_connection()
                 try:
                     sent = submits
-                    return self._exchange(connection, commands, block, end if within else None)
+                    return self._exchange(connection, portions, block, end if within else None)
                 finally:
                     self._pool.release(connection)
             except (redis.RedisError, OSError) as error:
                 late = pause is None or time.monotonic() + pause + self.timeout > end
                 if once or late or not isinstance(error, LOST) or isinstance(error, HOPELESS):
-                    raise unavailable(error, self.shown, timeout=self.timeout, may_exist=sent) from error
+                    raise unavailable(error, self.shown, timeout=within or self.timeout, may_exist=sent) from error
                 time.sleep(pause or 0.0)
         raise AssertionError("the last pause is None, and ends in an error")
 
-    def _exchange(self, connection: Any, commands: Sequence[Command], block: float, end: float | None) -> list[Any]:
-        connection.send_packed_command([b"".join(connection.pack_commands(commands))])
+    def _exchange(self, connection: Any, portions: _Portions, block: float, end: float | None) -> list[Any]:
         replies: list[Any] = []
-        for _ in commands:
-            timeout = block + _BEYOND_BLOCK if block else self.timeout
-            if end is not None:
-                timeout = min(timeout, max(end - time.monotonic(), 0.001))
+        timeout = block + _BEYOND_BLOCK if block else self.timeout
+        try:
+            sent = 0
+            for portion in portions:
+                connection.send_packed_command([b"".join(connection.pack_commands(portion))])
+                # The server works on this portion while we read the replies to the one before.
+                self._replies(connection, replies, sent, timeout, end)
+                sent += len(portion)
+            self._replies(connection, replies, sent, timeout, end)
+        except BaseException:
+            connection.disconnect()  # replies may be under way that the next user of the connection must not read
+            raise
+        return replies
+
+    def _replies(self, connection: Any, replies: list[Any], upto: int, timeout: float, end: float | None) -> None:
+        """Read until there are so many replies."""
+        while len(replies) < upto:
+            left = timeout if end is None else min(timeout, max(end - time.monotonic(), 0.001))
             try:
-                replies.append(connection.read_response(timeout=timeout, disconnect_on_error=False))
+                replies.append(connection.read_response(timeout=left, disconnect_on_error=False))
             except redis.ResponseError as error:
                 replies.append(error)
-            except BaseException:
-                connection.disconnect()
-                raise
-        return replies
 
     def one(self, *command: Any, block: float = 0.0, once: bool = False) -> Any:
         """One command's reply.
@@ -110,16 +144,13 @@ class Client:
         """
         return self.accepted(self.call([command], block=block, once=once))[0]
 
-    def many(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies of many commands, sent in portions.
+    def many(self, commands: Iterable[Command]) -> list[Any]:
+        """The replies of many commands.
 
         Raises:
             ServerUnavailable: no answer, or the server refused one.
         """
-        replies: list[Any] = []
-        for start in range(0, len(commands), 500):
-            replies += self.accepted(self.call(commands[start : start + 500]))
-        return replies
+        return self.accepted(self.call(commands))
 
     def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """One script's reply.
@@ -130,14 +161,16 @@ class Client:
         return self.accepted(self.run_many([script.command(keys, *arguments)], script))[0]
 
     def run_many(
-        self, commands: Sequence[Command], script: Script, *, within: float = 0.0, submits: bool = False
+        self, commands: Iterable[Command], script: Script, *, within: float = 0.0, submits: bool = False
     ) -> list[Any]:
-        """Replies of many calls of one script, in one go; loads it where the server doesn't know it."""
-        replies = self.call(commands, within=within, submits=submits)
+        """Replies of many calls of one script; loads it where the server doesn't know it."""
+        portions = _Portions(commands)
+        replies = self.call(portions.each(), within=within, submits=submits)
         unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
         if unknown:
             load = ("SCRIPT", "LOAD", script.text)
-            again = self.call([load, *(commands[n] for n in unknown)], within=within, submits=submits)
+            sent = list(portions.each())
+            again = self.call([load, *(sent[n] for n in unknown)], within=within, submits=submits)
             for n, reply in zip(unknown, again[1:], strict=True):
                 replies[n] = reply
         return replies

@@ -48,12 +48,13 @@ class Program:
         change = transitions.create(record, 0.0)
         after = change.after
         keys, run = self._keys, self._keys.run(record.id)
-        self.step("HSET", run, *_flat(after.to_fields() | {"version": "1"}))
-        self.step("STAMP", run, *ACCEPTED_AT)
+        self.step("NEW", run, _flat(after.to_fields() | {"version": "1"}), ACCEPTED_AT)
         for event in change.events:
             self._event(event, time="")
-        for index, seconds in placement(after).items():
-            self.step("PLACE", keys.index(index), repr(seconds), after.id)
+        placed = placement(after)
+        for seconds in dict.fromkeys(placed.values()):
+            at_once = (keys.index(index) for index, score in placed.items() if score == seconds)
+            self.step("PLACE", after.id, repr(seconds), *at_once)
         self._ring(change.ring, push)
         return after
 

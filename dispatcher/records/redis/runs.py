@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dispatcher.errors import ServerUnavailable, UnknownRun
+from dispatcher.errors import UnknownRun
 from dispatcher.records.base import Bell, Query, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
 from dispatcher.records.redis.client import Client, Command
@@ -20,9 +19,6 @@ from dispatcher.runs.states import TERMINAL
 
 CREATE = ("steps", "create")
 COMMIT = ("steps", "commit")
-
-#: How many records travel in one go.
-_PORTION = 250
 
 #: How many records a search reads at a time.
 _PAGE = 100
@@ -43,19 +39,28 @@ class RedisRuns(Runs):
         self._offset = clock_offset
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
-        end = time.monotonic() + timeout
         if len(records) > 1:
             self._hold({digest for record in records for digest in record.spec.blobs}, within=timeout)
-        found: list[Record] = []
-        for start in range(0, len(records), _PORTION):
-            left = end - time.monotonic()
-            if found and left <= 0:
-                raise ServerUnavailable(
-                    f"{self._client.shown} accepted {len(found)} of {len(records)} runs within {timeout:g} s; submit "
-                    "again with the same idempotency_key for the others",
-                    may_exist=True,
-                )
-            found += self._create(records[start : start + _PORTION], within=max(left, 0.001), some=bool(found))
+        afters: list[Record] = []
+        to_publish: list[Ring] = []
+
+        def commands() -> Iterator[Command]:
+            for record in records:
+                ring = transitions.ring_for(record)
+                push = self._push(ring)
+                if push is None:
+                    to_publish.append(ring)
+                program = Program(self._keys)
+                afters.append(program.accept(record, push))
+                yield self._acceptance(record, program)
+
+        replies = self._client.run_many(commands(), script(*CREATE), within=timeout, submits=True)
+        self._client.accepted(replies, may_exist=any(isinstance(reply, bytes) for reply in replies))
+        if missing := self._missing(replies):
+            raise LookupError(*missing)
+        found = [_stored(after, reply) for after, reply in zip(afters, replies, strict=True)]
+        accepted = {stored.id for stored in found}
+        self._publish([ring for ring in to_publish if ring.run_id in accepted])
         clashes = (
             conflict(record, earlier.id)
             for record, earlier in zip(records, found, strict=True)
@@ -129,28 +134,6 @@ class RedisRuns(Runs):
         # Entries of the stream carry the server's own time in milliseconds.
         self._client.one("XTRIM", self._keys.all_events, "MINID", max(int((now - EVENTS_KEPT) * 1000), 0))
         return len(gone) + sum(len(reply) == 1 for reply in replies)
-
-    def _create(self, records: Sequence[Record], *, within: float, some: bool) -> list[Record]:
-        pushes = [self._push(transitions.ring_for(record)) for record in records]
-        afters, commands = [], []
-        for record, push in zip(records, pushes, strict=True):
-            program = Program(self._keys)
-            afters.append(program.accept(record, push))
-            commands.append(self._acceptance(record, program))
-        replies = self._client.run_many(commands, script(*CREATE), within=within, submits=True)
-        some = some or any(isinstance(reply, bytes) for reply in replies)
-        self._client.accepted(replies, may_exist=some)
-        if missing := self._missing(replies):
-            raise LookupError(*missing)
-        found = [_stored(after, reply) for after, reply in zip(afters, replies, strict=True)]
-        self._publish(
-            [
-                transitions.ring_for(record)
-                for record, stored, push in zip(records, found, pushes, strict=True)
-                if push is None and stored.id == record.id
-            ]
-        )
-        return found
 
     def _acceptance(self, record: Record, program: Program) -> Command:
         keys = self._keys

@@ -27,14 +27,20 @@ function step.TELL(now, channel, time, ...)
   redis.call('PUBLISH', channel, cjson.encode({'time', time, ...}))
 end
 
--- Set fields of a hash to now.
-function step.STAMP(now, key, ...)
-  for _, field in ipairs({...}) do redis.call('HSET', key, field, text(now)) end
+-- Store a new record: fields and values, then the names of the fields that are now.
+function step.NEW(now, key, fields, stamped)
+  local time = text(now)
+  for _, name in ipairs(stamped) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = time
+  end
+  redis.call('HSET', key, unpack(fields))
 end
 
--- Put a run under an index, so many seconds from now.
-function step.PLACE(now, index, seconds, id)
-  redis.call('ZADD', index, text(now + tonumber(seconds)), id)
+-- Put a run under indexes, so many seconds from now.
+function step.PLACE(now, id, seconds, ...)
+  local time = text(now + tonumber(seconds))
+  for _, index in ipairs({...}) do redis.call('ZADD', index, time, id) end
 end
 
 -- Note that a queue is used; tell listeners of a new one.
