@@ -1,0 +1,77 @@
+"""Stand-ins for tests of the client: a worker by hand, and a way to the server that swallows everything."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from dispatcher.connect import connect
+from dispatcher.payload import KeyRing
+from dispatcher.runner.attempt import run_attempt
+from dispatcher.runs import indexes
+from dispatcher.settings import Settings
+
+
+class Hand:
+    """Runs what waits in a queue, one after the other, on a thread."""
+
+    def __init__(self, settings: Settings, queue: str = "local") -> None:
+        self._settings = settings
+        self._queue = queue
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Hand:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        records, keys = connect(self._settings), KeyRing.from_settings(self._settings)
+        while not self._stop.wait(0.002):
+            for run_id, _ in records.runs.members(indexes.waiting(self._queue)):
+                record, now = records.runs.get(run_id)
+                run_attempt(records, keys, self._settings, record, now, owner="hand", holder=f"hand-{run_id}")
+        records.close()
+
+
+class BlackHole:
+    """A TCP way to the server's socket, which can swallow everything."""
+
+    def __init__(self, url: str) -> None:
+        self._path = url.removeprefix("unix://").partition("?")[0]
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}/0"
+        self.swallow = False
+        self._open: list[socket.socket] = []
+
+    def __enter__(self) -> BlackHole:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for one in (self._listening, *self._open):
+            one.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._path)
+            self._open += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                if not self.swallow:
+                    target.sendall(data)
+        except OSError:
+            pass

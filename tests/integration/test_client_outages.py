@@ -1,0 +1,115 @@
+"""What the client does while the server is away, silent, or refuses it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from dispatcher import (
+    Dispatcher,
+    ServerUnavailable,
+    State,
+    flow,
+)
+from dispatcher.settings import Settings
+from tests.conftest import Server
+from tests.integration.hand import BlackHole, Hand
+from tests.waiting import wait_until
+
+KEYS = json.dumps({"k1": "a secret that only these tests know"})
+
+pytestmark = pytest.mark.filterwarnings("ignore:No live worker")
+
+
+@flow
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+@pytest.fixture
+def settings(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("DISPATCHER__URL", server_url)
+    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", KEYS)
+    return Settings.load()
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Dispatcher]:
+    with Dispatcher() as one:
+        yield one
+
+
+class TestServerGone:
+    def test_waits_survive_a_restart(
+        self, client: Dispatcher, server: Server, settings: Settings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run = client.submit(add, {"a": 1})
+        result: list[int] = []
+        waiter = threading.Thread(target=lambda: result.append(run.result(timeout=60)))
+        waiter.start()
+        wait_until(lambda: run.id in client.link.watcher._waits, "the wait")
+        with caplog.at_level(logging.CRITICAL):
+            server.kill()
+            server.start()
+        with Hand(settings):
+            waiter.join(timeout=60)
+        assert result == [3]
+
+    def test_submit_says_that_no_run_was_made(self, client: Dispatcher, server: Server) -> None:
+        client.submit(add, {"a": 1})
+        server.kill()
+        begun = time.monotonic()
+        try:
+            with pytest.raises(ServerUnavailable) as caught:
+                client.submit(add, {"a": 1})
+        finally:
+            server.start()
+        assert time.monotonic() - begun < 15
+        assert caught.value.may_exist is False
+
+    def test_submit_says_that_the_run_may_exist(self, client: Dispatcher, settings: Settings) -> None:
+        with BlackHole(str(settings.url)) as hole, Dispatcher(hole.url) as far:
+            far.submit(add, {"a": 1})
+            hole.swallow = True
+            begun = time.monotonic()
+            with pytest.raises(ServerUnavailable, match="idempotency_key") as caught:
+                far.submit(add, {"a": 1})
+            assert time.monotonic() - begun < 16
+            assert caught.value.may_exist is True
+
+    def test_a_server_that_never_answered(self, settings: Settings) -> None:
+        with BlackHole(str(settings.url)) as hole:
+            hole.swallow = True
+            begun = time.monotonic()
+            with pytest.raises(ServerUnavailable) as caught:
+                Dispatcher(hole.url).submit(add, {"a": 1})
+            assert time.monotonic() - begun < 15.5
+            assert caught.value.may_exist is False
+
+    def test_a_broker_that_does_not_answer(self, client: Dispatcher, settings: Settings) -> None:
+        with BlackHole(str(settings.url)) as hole:
+            with Dispatcher(settings=client.settings.but(broker_url=hole.url.replace("/0", "/1"))) as far:
+                far.submit(add, {"a": 1})
+                hole.swallow = True
+                begun = time.monotonic()
+                run = far.submit(add, {"a": 1})
+                assert time.monotonic() - begun < 15
+            assert client.get(run.id).state is State.QUEUED
+
+    def test_wrong_address_and_password(self, server_url: str) -> None:
+        with pytest.raises(ServerUnavailable, match="connection refused"):
+            Dispatcher("redis://127.0.0.1:1/0").__enter__()
+        with redis.Redis.from_url(server_url) as server:
+            server.acl_setuser("default", nopass=False, passwords=["+right"])
+            try:
+                with pytest.raises(ServerUnavailable, match="password") as caught:
+                    Dispatcher(server_url.replace("unix://", "unix://:s3cret@")).__enter__()
+                assert "s3cret" not in str(caught.value)
+            finally:
+                server.acl_setuser("default", nopass=True)  # which removes the passwords too
