@@ -64,7 +64,7 @@ def captured(
     pipes = Descriptors({number: one.feed for number, one in splitters.items()}) if fds else None
     before = pipes.drain if pipes else _nothing
     writers = [
-        Writer(_to(shipment, name), original, number, limits.line, before=before, echo=echo)
+        Writer(_to(shipment, name, before), original, number, limits.line, echo=echo)
         for (number, name), original in zip(_STREAMS.items(), originals, strict=True)
     ]
 
@@ -94,8 +94,12 @@ def _nothing() -> None:
     pass
 
 
-def _to(shipment: Shipment, stream: str) -> Put:
-    return lambda text: shipment.put(stream, text)
+def _to(shipment: Shipment, stream: str, before: Callable[[], None] = _nothing) -> Put:
+    def put(text: str) -> None:
+        before()
+        shipment.put(stream, text)
+
+    return put
 
 
 class _Handler(logging.Handler):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-import selectors
+import select
 import threading
 from collections.abc import Callable
 
@@ -26,23 +26,25 @@ class Descriptors:
         self._lock = threading.RLock()
         self._readers: dict[int, Callable[[bytes], object]] = {}
         self._saved: dict[int, int] = {}
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.poll()
+        self._draining = False
         self._wake, self._waker = os.pipe()
         for number, put in puts.items():
             self._divert(number, put)
-        self._selector.register(self._wake, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._read, name="dispatcher-output", daemon=True)
         self._thread.start()
 
     def drain(self) -> None:
         """Take what is in the pipes now, so that what comes next stands behind it."""
-        with self._lock:
-            for source, take in self._readers.items():
-                with contextlib.suppress(BlockingIOError):
-                    # One pipe's worth at most: a child that never stops writing must not hold its parent here.
-                    while len(data := os.read(source, _CHUNK)) == _CHUNK:
-                        take(data)
-                    take(data)
+        with self._lock:  # also to wait for what the thread has read and not yet passed on
+            if self._draining:  # a signal handler that prints, in the thread that is here already
+                return
+            self._draining = True
+            try:
+                for source, _ in self._poll.poll(0):
+                    self._take(source)
+            finally:
+                self._draining = False
 
     def close(self) -> None:
         """Give the descriptors back. What a child that outlives the flow writes from now on is lost to it."""
@@ -52,10 +54,9 @@ class Descriptors:
         os.write(self._waker, b".")
         self._thread.join()
         self.drain()
+        self._poll = select.poll()  # of nothing
         for source in (*self._readers, self._wake, self._waker):
             os.close(source)
-        self._readers.clear()
-        self._selector.close()
 
     def _divert(self, number: int, put: Callable[[str], object]) -> None:
         source, target = os.pipe()
@@ -65,11 +66,22 @@ class Descriptors:
         os.close(target)
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._readers[source] = lambda data: put(decode(data))
-        self._selector.register(source, selectors.EVENT_READ)
+        self._poll.register(source, select.POLLIN)
+
+    def _take(self, source: int) -> None:
+        """One pipe's worth at most: a child that never stops writing must not hold its parent here."""
+        with contextlib.suppress(BlockingIOError):
+            if data := os.read(source, _CHUNK):
+                self._readers[source](data)
 
     def _read(self) -> None:
+        poll = select.poll()
+        for source in (*self._readers, self._wake):
+            poll.register(source, select.POLLIN)
         while True:
-            for key, _ in self._selector.select():
-                if key.fd == self._wake:
+            for source, event in poll.poll():
+                if source == self._wake:
                     return
-                self.drain()
+                if not event & select.POLLIN:  # the flow closed the descriptor itself
+                    poll.unregister(source)
+            self.drain()

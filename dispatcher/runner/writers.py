@@ -61,21 +61,17 @@ class Writer(io.TextIOBase):
         original: the stream that it stands in for.
         fd: that stream's descriptor, which a forked child writes to.
         longest: see :class:`Splitter`.
-        before: called before each write.
         echo: also write to ``original``.
     """
 
     encoding = "utf-8"
     errors = "replace"
 
-    def __init__(
-        self, put: Put, original: TextIO, fd: int, longest: int, *, before: Callable[[], None], echo: bool
-    ) -> None:
+    def __init__(self, put: Put, original: TextIO, fd: int, longest: int, *, echo: bool) -> None:
         super().__init__()
         self._splitter = Splitter(put, longest)
         self._original = original
         self._fd = fd
-        self._before = before
         self._echo = echo
         self._over = False
         self._pid = os.getpid()
@@ -91,7 +87,6 @@ class Writer(io.TextIOBase):
         if self._echo or self._over:
             self._original.write(text)
         if not self._over:
-            self._before()
             self._splitter.feed(text, threading.get_ident())
         return len(text)
 
