@@ -79,7 +79,7 @@ def sentinel(tmp_path: Path) -> Iterator[str]:
             process.wait()
 
 
-def _flags(sentinel: redis.Redis[bytes]) -> str:
+def _flags(sentinel: redis.Redis) -> str:
     try:
         reply = sentinel.execute_command("SENTINEL", "MASTER", "main")
     except redis.RedisError:

@@ -23,7 +23,8 @@ def test_terminal_states_never_change(state: State) -> None:
 
 @pytest.mark.parametrize("state", sorted(set(State) - TERMINAL))
 def test_every_open_state_can_end(state: State) -> None:
-    seen, todo = set(), [state]
+    seen: set[State] = set()
+    todo = [state]
     while todo:
         for to in TRANSITIONS[todo.pop()] - seen:
             seen.add(to)

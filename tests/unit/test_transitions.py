@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dispatcher.errors import Refused
@@ -21,11 +23,11 @@ def after(change: Change | None) -> Record:
     return change.after
 
 
-def running(now: float = 1.0, **changes: object) -> Record:
+def running(now: float = 1.0, **changes: Any) -> Record:
     return after(t.start_here(queued(**changes), now, owner="w", holder="h"))
 
 
-def contained(**changes: object) -> Record:
+def contained(**changes: Any) -> Record:
     record = after(t.claim(queued(**changes), 1, owner="w"))
     return after(t.intend(record, 1, epoch=1, request={"name": "n", "shard": "fake/3"}))
 

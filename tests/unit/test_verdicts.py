@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from backends.base import Observation, Phase
@@ -17,13 +19,13 @@ def after(change: Change | None) -> Record:
     return change.after
 
 
-def pending(**changes: object) -> Record:
+def pending(**changes: Any) -> Record:
     record = after(t.claim(queued(**changes), 1, owner="w"))
     record = after(t.intend(record, 1, epoch=1, request={"shard": "fake/1", "epoch": 1, "body": {}}))
     return after(t.created(record, 1, epoch=1, handle={"uid": "u"}, owner="fake/1"))
 
 
-def running(**changes: object) -> Record:
+def running(**changes: Any) -> Record:
     return after(t.claim_attempt(pending(**changes), 2, attempt=1, holder="pod"))
 
 
