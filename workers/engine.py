@@ -1,7 +1,7 @@
 """All that a worker's parent process keeps, and how it hangs on Celery: one boot step and three signals.
 
-The step gives Celery's worker its engine before the pool forks, starts the threads after it, and takes over SIGTERM
-and the first SIGINT, so that a shutdown drains with the event loop still running.
+The step gives Celery's worker its engine before the pool forks, starts the threads after it, and takes over SIGTERM,
+SIGINT and SIGQUIT, so that a shutdown drains with the event loop still running.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Engine:
         self._log_start()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.signal(signal.SIGINT, self._on_sigint)
+        signal.signal(signal.SIGQUIT, self._on_sigquit)
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
         signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
@@ -146,12 +147,18 @@ class Engine:
         self.drain()
 
     def _on_sigint(self, signum: int, frame: object) -> None:
-        """The first one drains; as in Celery, a second one ends running flows at once, a third one everything."""
-        from celery.apps.worker import install_worker_term_hard_handler
+        """As in Celery: the first one drains, the second one ends running flows, the third one is a cold shutdown."""
+        if self._exit_status:
+            from celery.apps.worker import install_worker_term_hard_handler
 
+            install_worker_term_hard_handler(self._worker, sig="SIGINT", verbose=False)
+        self.drain(at_once=self._exit_status != 0)
         self._exit_status = 1
-        install_worker_term_hard_handler(self._worker, sig="SIGINT", verbose=False)
-        self.drain()
+
+    def _on_sigquit(self, signum: int, frame: object) -> None:
+        """Celery would wait for the pool without an end."""
+        self._exit_status = 1
+        self.drain(at_once=True)
 
     def _on_ready(self, **_: Any) -> None:
         logger.info("worker %s is ready", self.identity.id)

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 from workers.endings import Ending
@@ -42,12 +43,11 @@ class Held:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_pid: dict[int, Holding] = {}
+        self._done: deque[tuple[int, str]] = deque(maxlen=1000)
 
     def take(self, pid: int, run_id: str, *, adopted: bool = False) -> None:
         """Process ``pid`` has begun with a run."""
         with self._lock:
-            if adopted and pid in self._by_pid:
-                return
             self._by_pid[pid] = Holding(pid, run_id, adopted=adopted)
 
     def drop(self, pid: int | None, run_id: str) -> Holding | None:
@@ -56,7 +56,13 @@ class Held:
             found = self._by_pid.get(pid or 0)
             if found is None or found.run_id != run_id:
                 return None
+            self._done.append((found.pid, run_id))
             return self._by_pid.pop(found.pid)
+
+    def may_run(self, pid: int, run_id: str) -> bool:
+        """Whether a living process may be running a run of which Celery doesn't know (any more)."""
+        with self._lock:
+            return pid not in self._by_pid and (pid, run_id) not in self._done
 
     def all(self) -> list[Holding]:
         """Those held now."""
@@ -73,6 +79,22 @@ class Held:
                 return False
             holding.ending = holding.ending or ending
             return kill_group(holding.pid)
+
+
+def exit_status(pid: int) -> int | None:
+    """How a child of this process ended, a signal as its negative number; None while it lives.
+
+    It isn't reaped: that is the pool's to do, whose event loop may be waiting for the broker.
+    """
+    if not hasattr(os, "waitid"):
+        return None
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # reaped just now
+        return None
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
 def kill_group(pid: int) -> bool:

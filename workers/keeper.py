@@ -18,7 +18,7 @@ from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from workers import lifecycle
 from workers.endings import Decision, Ending, Look, Step, decide, is_held, pid_of
-from workers.held import Held, Holding
+from workers.held import Held, Holding, exit_status, sweep_group
 from workers.identity import Identity
 from workers.lifecycle import Death
 from workers.notes import Note, Notes
@@ -63,6 +63,7 @@ class Keeper:
         self._next_beat = 0.0
         self._draining_since: float | None = None
         self._left = False
+        self._said_goodbye = False
         self._looked_at = time.monotonic()
         self.parent: Parent | None = None
 
@@ -85,6 +86,7 @@ class Keeper:
 
     def tick(self) -> float:
         """One round; the seconds until the next."""
+        self._find_dead()
         self._drain_on()
         records = self._connected()
         self._keep_beat(records)
@@ -170,11 +172,11 @@ class Keeper:
             holding.told, holding.told_at = ending, look.at
             self._notes.send(holding.pid, Note(holding.run_id, holding.epoch, ending))
             logger.info("run %s: asked to end (%s)", holding.run_id, ending)
-        elif decision.step is Step.KILL and self._held.kill(holding, ending):
+        elif decision.step is Step.KILL and holding.ending is None and self._held.kill(holding, ending):
             logger.warning("run %s: process %d was killed (%s)", holding.run_id, holding.pid, ending)
 
     def _account(self, owned: list[Record]) -> None:
-        """Find runs of ours that no process runs: the notice of its death got lost. Two looks must agree."""
+        """Find runs of ours that no process runs: its end wasn't recorded, or not noticed. Two looks must agree."""
         running = {(holding.pid, holding.run_id) for holding in self._held.all()}
         dying = {death.run_id for death in self._deaths}
         alive = self.parent.pids() if self.parent else set()
@@ -183,7 +185,9 @@ class Keeper:
             pid = pid_of(record.holder)
             if pid is None or (pid, record.id) in running or record.id in dying:
                 continue
-            if pid in alive:  # Celery forgot it over a lost connection, but its process goes on
+            if pid in alive and self._held.may_run(
+                pid, record.id
+            ):  # Celery forgot it over a lost connection, but its process goes on
                 self._held.take(pid, record.id, adopted=True)
                 continue
             absent[record.id] = self._absent.get(record.id, 0) + 1
@@ -191,16 +195,28 @@ class Keeper:
                 self.died(Death(run_id=record.id, pid=pid, ending=None, status=None))
         self._absent = absent
 
+    def _find_dead(self) -> None:
+        """Notice deaths also while Celery's event loop can't."""
+        for holding in self._held.all():
+            status = exit_status(holding.pid)
+            if status is not None and self._held.drop(holding.pid, holding.run_id) is not None:
+                sweep_group(holding.pid)
+                self.died(Death(run_id=holding.run_id, pid=holding.pid, ending=holding.ending, status=status))
+
     def _drain_on(self) -> None:
         """What of a shutdown doesn't need the server."""
         if self._draining_since is None or self.parent is None:
             return
+        if not self._said_goodbye:
+            self._said_goodbye = True
+            logger.info("shutting down: %d flows are running", len(self._held.all()))
         self.parent.stop_consuming()
         over = time.monotonic() - self._draining_since - self._settings.worker.drain
         self.preempt_all = self.preempt_all or over >= 0
         if over >= self._timing.stop_grace and time.monotonic() - self._looked_at > BLIND:
             for holding in self._held.all():  # the server is away: nobody can say how far they are
-                self._held.kill(holding, Ending.PREEMPT)
+                if holding.ending is None and self._held.kill(holding, Ending.PREEMPT):
+                    logger.warning("run %s: process %d was killed (preempt)", holding.run_id, holding.pid)
         self._leave_if_done()
 
     def _leave_if_done(self) -> None:

@@ -7,8 +7,10 @@ parent. Who loses a race, or hears of a run that is gone, does nothing.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,25 +44,31 @@ class Death:
 
 def execute(here: Here, run_id: str) -> str:
     """Run a waiting run, in this process or elsewhere, as its backend says; the state in which that left it."""
-    try:
+
+    def run() -> Record:
         record, now = here.records.runs.get(run_id)
-        return str(_start(here, record, now).state)
-    except (UnknownRun, Refused):
-        return NOTHING
-    except ServerUnavailable as error:  # the reconciler rings again
-        logger.warning("run %s: left to be rung for again: %s", run_id, error)
-        return NOTHING
+        return _start(here, record, now)
+
+    return _guarded(run_id, run)
 
 
 def call_on_exit(here: Here, run_id: str) -> str:
     """Call the ``on_exit`` of an attempt whose process died."""
+    return _guarded(run_id, lambda: callbacks.call_on_exit(here, run_id))
+
+
+def _guarded(run_id: str, run: Callable[[], Record]) -> str:
+    """Do what a doorbell asks for; what can't be done now is rung for again."""
     try:
-        return str(callbacks.call_on_exit(here, run_id).state)
+        return str(run().state)
     except (UnknownRun, Refused):
         return NOTHING
-    except ServerUnavailable as error:  # it is rung for again when its time comes
-        logger.warning("run %s: on_exit left to be rung for again: %s", run_id, error)
+    except ServerUnavailable as error:
+        logger.warning("run %s: left to be rung for again: %s", run_id, error)
         return NOTHING
+    except Exception as error:
+        logger.exception("run %s: this process failed it and ends: %s: %s", run_id, type(error).__name__, error)
+        os._exit(os.EX_SOFTWARE)  # the parent records what became of the run, and starts a sound process
 
 
 def _start(here: Here, record: Record, now: float) -> Record:
@@ -111,16 +119,17 @@ def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outc
     if death.ending is Ending.PREEMPT:
         message = "the worker was shut down while the flow ran"
         return Outcome(cause=Cause.PREEMPTED, reason="WorkerShutdown", message=message, log_tail=tail)
+    if death.status is None:
+        message = "the worker lost sight of the flow's process"
+        return Outcome(cause=Cause.WORKER_LOST, reason="ProcessLost", message=message, log_tail=tail)
     reason, said, code = _status(death.status)
     return Outcome(
         cause=Cause.KILLED, reason=reason, message=f"the flow's process {said}", exit_code=code, log_tail=tail
     )
 
 
-def _status(status: int | None) -> tuple[str, str, int | None]:
+def _status(status: int) -> tuple[str, str, int]:
     """Reason, words and exit code (a signal's as a shell gives it: 128 more than its number)."""
-    if status is None:
-        return "ProcessLost", "is gone", None
     if status >= 0:
         return "Exited", f"exited with status {status}", status
     try:

@@ -18,7 +18,8 @@ class OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info and not logging.getLogger("workers").isEnabledFor(logging.DEBUG):
             record = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
-        return super().format(record)
+        text = super().format(record)
+        return text if record.exc_info else " ".join(text.split("\n")).rstrip()
 
 
 def connect() -> None:

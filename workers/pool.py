@@ -63,8 +63,9 @@ class PoolProcess:
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
 
     def here(self) -> Here:
-        """Before each task. Celery sets its own SIGUSR1 handler after the start, so ours is set here."""
+        """Before each task. Celery sets its own signal handlers after the start, so ours are set here."""
         signal.signal(SIGNAL, self._on_note)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         if self._records is None or self._pid != os.getpid():
             from dispatcher.connect import connect
 
@@ -78,9 +79,23 @@ class PoolProcess:
             holder=f"{identity.host}:{os.getpid()}:{secrets.token_hex(4)}",
         )
 
+    def _on_sigterm(self, signum: int, frame: object) -> None:
+        """Sent to a whole service at once, as systemd does: the parent decides when a running flow is to end."""
+        from billiard.common import _shutdown_cleanup
+
+        from dispatcher.runner.attempt import current
+
+        if os.getpid() != self._pid:  # a child that the flow has forked
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        elif current() is None:
+            _shutdown_cleanup(signum, frame)
+
     def _on_note(self, signum: int, frame: object) -> None:
         from dispatcher.runner.attempt import current
 
+        if os.getpid() != self._pid:
+            return
         note, attempt = self._inherited.notes.read(), current()
         if note is None or attempt is None:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -119,7 +120,7 @@ def test_runs_end_as_their_flows_do(bench: Bench, start_worker: StartWorker, tmp
     record = bench.record(retried)
     assert (record.attempt, record.retries_used) == (3, 2)
     queued = [event.time for event in bench.events(retried) if event.kind == "queued"]
-    assert min(later - sooner for sooner, later in zip(queued, queued[1:], strict=False)) >= 0.3
+    assert min(later - sooner for sooner, later in itertools.pairwise(queued)) >= 0.3
     assert len(worker.children) == 2
 
 

@@ -64,7 +64,7 @@ class Worker:
             "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS),
             **{f"DISPATCHER__TIMING__{name.upper()}": str(value) for name, value in (timing or {}).items()},
             **{
-                f"DISPATCHER__WORKER__{name.upper()}": json.dumps(value)
+                f"DISPATCHER__WORKER__{name.upper()}": value if isinstance(value, str) else json.dumps(value)
                 for name, value in {"drain": 1.0, **worker}.items()
             },
             "PYTHONPATH": str(ROOT),

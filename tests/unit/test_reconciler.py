@@ -1,0 +1,295 @@
+"""The sweeps, on records in memory and clocks of our own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import pytest
+
+from dispatcher.errors import ServerUnavailable
+from dispatcher.records.base import Records, WorkerInfo
+from dispatcher.records.memory import open_memory
+from dispatcher.runs import transitions
+from dispatcher.runs.record import Ring
+from dispatcher.runs.routing import Offer
+from dispatcher.runs.states import Cause, State
+from dispatcher.settings import TimingSettings
+from tests.unit.making import make_record
+from tests.waiting import wait_until
+from workers.reconciler.bells import Bells
+from workers.reconciler.due import sweep_due
+from workers.reconciler.leases import Leases
+from workers.reconciler.retention import sweep_retention
+from workers.reconciler.table import Reconciler, Sweep
+
+TIMING = TimingSettings()
+
+
+class Clock:
+    """Both clocks: the server's, and the observer's monotonic one."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Broker:
+    """A bell whose messages lie in lists until they are taken or lost."""
+
+    def __init__(self) -> None:
+        self.lists: dict[str, list[str]] = {}
+        self.away = False
+
+    def message(self, ring: Ring) -> None:
+        return None
+
+    def publish(self, rings: Sequence[Ring]) -> None:
+        for ring in rings:
+            self.lists.setdefault(ring.route.queue, []).append(ring.run_id)
+
+    def depth(self, queue: str) -> int:
+        if self.away:
+            raise ServerUnavailable("away")
+        return len(self.lists.get(queue, []))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def records(clock: Clock, broker: Broker) -> Records:
+    return open_memory(clock=clock, bell=broker)
+
+
+@pytest.fixture
+def bells(records: Records, clock: Clock, broker: Broker) -> Bells:
+    return Bells(records, TIMING, serves=lambda route: True, depth=broker.depth, clock=clock)
+
+
+def every(clock: Clock, step: float, seconds: float, sweep: Callable[[], object]) -> None:
+    """Sweep again and again for so many seconds."""
+    end = clock.now + seconds
+    while clock.now < end:
+        clock.now += step
+        sweep()
+
+
+def state_of(records: Records, run_id: str) -> State:
+    return records.runs.get(run_id)[0].state
+
+
+def test_a_lost_doorbell_is_rung_again(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+    records.runs.create([make_record()])
+    broker.lists.clear()
+    every(clock, 2, 4, bells.sweep)
+    assert broker.depth("local") == 0
+    every(clock, 2, 4, bells.sweep)
+    assert broker.lists["local"] == ["run1"]
+    assert records.runs.get("run1")[0].rings == 2
+
+
+def test_a_doorbell_that_lies_there_is_left_alone(records: Records, clock: Clock, bells: Bells) -> None:
+    records.runs.create([make_record()])
+    every(clock, 2, 600, bells.sweep)
+    assert records.runs.get("run1")[0].rings == 1
+
+
+def test_each_further_ring_waits_twice_as_long(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+    records.runs.create([make_record()])
+    rung: list[float] = []
+
+    def sweep_and_lose() -> None:
+        bells.sweep()
+        if broker.lists.pop("local", []):
+            rung.append(clock.now)
+
+    broker.lists.clear()
+    every(clock, 1, 2000, sweep_and_lose)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(rung)]
+    assert pauses[:5] == [10, 20, 40, 80, 160]
+    assert max(pauses) == TIMING.bell_most
+
+
+def test_a_run_that_was_overtaken_is_rung_again(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+    records.runs.create([make_record("lost")])
+    broker.lists.clear()
+    clock.now += 1
+    records.runs.create([make_record("later"), make_record("last")])
+    clock.now += 1
+    records.runs.update("later", partial(transitions.start_here, owner="w", holder="h"))
+    broker.lists["local"] = ["last"]  # the list is never empty
+    every(clock, 2, 10, bells.sweep)
+    assert "lost" in broker.lists["local"]
+    assert records.runs.get("last")[0].rings == 1
+
+
+def test_time_without_ticks_or_without_the_broker_is_no_evidence(
+    records: Records, clock: Clock, broker: Broker, bells: Bells
+) -> None:
+    records.runs.create([make_record()])
+    broker.lists.clear()
+    every(clock, 2, 4, bells.sweep)
+    broker.away = True
+    clock.now += 2
+    with pytest.raises(ServerUnavailable):
+        bells.sweep()
+    broker.away = False
+    every(clock, 2, 4, bells.sweep)
+    assert not broker.lists
+    clock.now += 3600  # suspended
+    every(clock, 2, 4, bells.sweep)
+    assert not broker.lists
+
+
+def test_only_queues_served_are_cared_for(records: Records, clock: Clock, broker: Broker) -> None:
+    bells = Bells(records, TIMING, serves=lambda route: False, depth=broker.depth, clock=clock)
+    records.runs.create([make_record()])
+    broker.lists.clear()
+    every(clock, 2, 60, bells.sweep)
+    assert not broker.lists
+
+
+def test_idle_queues_cost_nothing_and_are_seen_when_used_again(records: Records, clock: Clock, broker: Broker) -> None:
+    asked: list[str] = []
+
+    def depth(queue: str) -> int:
+        asked.append(queue)
+        return broker.depth(queue)
+
+    bells = Bells(records, TIMING, serves=lambda route: True, depth=depth, clock=clock)
+    records.runs.create([make_record("first")])
+    records.runs.update("first", transitions.request_cancel)
+    every(clock, 2, 20, bells.sweep)
+    assert not asked
+    records.runs.create([make_record("second")])
+    broker.lists.clear()
+    every(clock, 2, 10, bells.sweep)
+    assert broker.lists["local"] == ["second"]
+
+
+def test_due_times(records: Records, clock: Clock) -> None:
+    records.runs.create([make_record("late", start_within=5), make_record("again", retries=1)])
+    records.runs.update("again", partial(transitions.start_here, owner="w", holder="h"))
+    records.runs.update("again", partial(transitions.lose, owner="w"))
+    assert state_of(records, "again") is State.AWAITING_RETRY
+    clock.now += 6
+    assert sweep_due(records) == 2
+    record = records.runs.get("late")[0]
+    assert record.state is State.TIMED_OUT
+    assert state_of(records, "again") is State.QUEUED
+    assert sweep_due(records) == 0
+
+
+def beating(records: Records, worker: str) -> None:
+    records.workers.announce(
+        WorkerInfo(
+            id=worker, host="h", pid=1, offer=Offer(backends=frozenset({"local"})), concurrency=1, started_at=0.0
+        )
+    )
+    records.workers.beat(worker)
+
+
+@pytest.fixture
+def leases(records: Records, clock: Clock) -> Leases:
+    beating(records, "dead")
+    beating(records, "alive")
+    records.runs.create([make_record("taken"), make_record("kept")])
+    for run_id, owner in (("taken", "dead"), ("kept", "alive")):
+        records.runs.update(run_id, partial(transitions.start_here, owner=owner, holder="h:1:n"))
+    return Leases(records, TIMING, worker="observer", clock=clock)
+
+
+def test_what_a_dead_worker_owned_is_taken(records: Records, clock: Clock, leases: Leases) -> None:
+    def sweep() -> None:
+        records.workers.beat("alive")
+        leases.sweep()
+
+    every(clock, 5, 30, sweep)
+    assert state_of(records, "taken") is State.RUNNING
+    every(clock, 5, 10, sweep)
+    record = records.runs.get("taken")[0]
+    assert record.outcome is not None
+    assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.WORKER_LOST)
+    assert state_of(records, "kept") is State.RUNNING
+    assert records.workers.beats().keys() == {"alive"}
+
+
+def test_an_outage_or_a_pause_starts_the_count_again(records: Records, clock: Clock, leases: Leases) -> None:
+    every(clock, 5, 25, leases.sweep)
+    clock.now += 3600
+    leases.sweep()
+    every(clock, 5, 25, leases.sweep)
+    assert state_of(records, "taken") is State.RUNNING
+    every(clock, 5, 10, leases.sweep)
+    assert state_of(records, "taken") is State.CRASHED
+
+
+def test_an_observer_never_takes_its_own(records: Records, clock: Clock) -> None:
+    beating(records, "me")
+    records.runs.create([make_record("mine")])
+    records.runs.update("mine", partial(transitions.start_here, owner="me", holder="h:1:n"))
+    leases = Leases(records, TIMING, worker="me", clock=clock)
+    every(clock, 5, 300, leases.sweep)
+    records.workers.remove("me")
+    every(clock, 5, 300, leases.sweep)
+    assert state_of(records, "mine") is State.RUNNING
+
+
+def test_what_was_claimed_by_a_worker_that_others_removed(records: Records, clock: Clock, leases: Leases) -> None:
+    every(clock, 5, 10, leases.sweep)
+    records.workers.remove("dead")  # by another observer, just before the claim of `taken`
+    every(clock, 5, 60, leases.sweep)
+    assert state_of(records, "taken") is State.CRASHED
+
+
+def test_retention(records: Records, clock: Clock) -> None:
+    records.runs.create([make_record(result_ttl=60)])
+    records.runs.update("run1", transitions.request_cancel)
+    clock.now += 30
+    sweep_retention(records, TIMING)
+    assert records.runs.get_many(["run1"]) != [None]
+    clock.now += 31
+    sweep_retention(records, TIMING)
+    assert records.runs.get_many(["run1"]) == [None]
+    assert list(records.queues.known()) == ["local"]
+    clock.now += TIMING.queue_unused
+    sweep_retention(records, TIMING)
+    assert not records.queues.known()
+
+
+def test_a_sweep_that_fails_stops_no_other() -> None:
+    swept: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    def away() -> None:
+        raise ServerUnavailable("away")
+
+    table = (
+        Sweep("first", 0.001, fail),
+        Sweep("second", 0.001, away),
+        Sweep("third", 0.001, lambda: swept.append("third")),
+    )
+    reconciler = Reconciler(lambda: (table, lambda: swept.append("closed")))
+
+    def ticked() -> bool:
+        with suppress(ServerUnavailable):
+            reconciler.tick()
+        return swept.count("third") > 1
+
+    wait_until(ticked, "the third sweep, twice")
+    reconciler.close()
+    assert swept[-1] == "closed"
