@@ -19,7 +19,6 @@ import pytest
 
 from dispatcher.records.base import Line
 from dispatcher.runner.capture import captured
-from dispatcher.runner.lines import clean
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
 
@@ -171,25 +170,6 @@ def test_bytes_and_the_ways_of_a_real_stream() -> None:
             sys.stdout.write(1)  # type: ignore[arg-type]
 
     assert capture(body).texts == ["grün", "still open"]
-
-
-@pytest.mark.parametrize(
-    ("raw", "shown"),
-    [
-        ("plain", "plain"),
-        ("a\tb", "a\tb"),
-        ("\x1b[31mred\x1b[0m", "red"),
-        ("\x1b]0;title\x07text", "text"),
-        ("be\x07ll\x00\x9b", "bell"),
-        ("half \ud800", "half ?"),
-        ("ünïcödé 日本 \u00a0", "ünïcödé 日本 \u00a0"),
-        ("x" * 100, "x" * 60 + " …"),
-        ("日" * 100, "日" * 20 + " …"),
-    ],
-)
-def test_lines_are_clean_and_bounded(raw: str, shown: str) -> None:
-    assert clean(raw, 64) == shown
-    assert len(clean(raw, 64).encode()) <= 64
 
 
 def test_a_line_that_never_ends_is_cut_in_memory_too() -> None:
