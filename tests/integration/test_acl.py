@@ -153,6 +153,7 @@ def test_roles_can_do_their_work(guarded: Guarded, start: Callable[[], Worker]) 
         subscription = client.subscribe("billing")
         again = client.submit(count, {"to": 2})
         assert next(event for event in subscription if event.run_id == again.id)
+        assert again.result(timeout=60) == 1
     worker.send(15)
     assert worker.wait() == 0
     assert guarded.refusals() == []
