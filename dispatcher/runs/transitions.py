@@ -274,6 +274,8 @@ def _exit_to_come(record: Record) -> ExitCall:
 
 def _walk(record: Record, now: float, to: State) -> tuple[Record, tuple[Event, ...]]:
     """Take every step of :data:`WAY` between the record's state and ``to``, with the event of each."""
+    if record.state not in WAY[: WAY.index(to)]:
+        raise Refused(f"run {record.id} is {record.state}: from there it doesn't come to {to}")
     events = []
     for state in WAY[WAY.index(record.state) + 1 : WAY.index(to) + 1]:
         record = record.but(state=advance(record.state, state))

@@ -35,7 +35,7 @@ class Kept:
     def __init__(self, kind: str, url: str, *, bell: Bell | None = None) -> None:
         self.kind = kind
         self.bell = bell or Rings()
-        self._url = url
+        self.url = url
         self._ahead = 0.0
         self._opened: list[Records] = []
         self.records = self._open(0.0)
@@ -66,7 +66,7 @@ class Kept:
         if self.kind == "memory":
             records = open_memory(clock=lambda: time.time() + self._ahead, bell=self.bell)
         else:
-            records = open_redis(self._url, bell=self.bell, clock_offset=ahead)
+            records = open_redis(self.url, bell=self.bell, clock_offset=ahead)
         self._opened.append(records)
         return records
 

@@ -78,6 +78,10 @@ class MemoryEvents(Events):
         """Drop the events of a run; durable subscribers keep theirs."""
         self._of.pop(run_id, None)
 
+    def count(self) -> int:
+        """How many runs have events."""
+        return len(self._of)
+
     def trim(self) -> None:
         """Drop events that are too old for durable subscribers."""
         oldest = self._shared.clock() - EVENTS_KEPT

@@ -34,3 +34,7 @@ class MemoryLogs(Logs):
         self._lines.pop(run_id, None)
         for key in [key for key in self._last if key[0] == run_id]:
             del self._last[key]
+
+    def count(self) -> int:
+        """How many runs have lines."""
+        return len(self._lines) + len(self._last)

@@ -13,7 +13,7 @@ from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.shared import Shared
 from dispatcher.runs import transitions
-from dispatcher.runs.indexes import ALL, EXPIRING, placement
+from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Change, Record, Ring
 
 
@@ -113,8 +113,18 @@ class MemoryRuns(Runs):
             self._events.trim()
             return len(due)
 
-    def __len__(self) -> int:
-        return self.count(ALL)
+    def leftovers(self) -> dict[str, int]:
+        """How much is kept of runs, by noun; empty when nothing is."""
+        with self._shared.changed:
+            kept = {
+                "records": len(self._records),
+                "keys": len(self._keys),
+                "indexes": len(self._shared.indexes),
+                "blobs": self._blobs.count(),
+                "events": self._events.count(),
+                "lines": self._logs.count(),
+            }
+            return {noun: count for noun, count in kept.items() if count}
 
     def _earlier(self, record: Record) -> Record | None:
         if record.id in self._records:

@@ -30,7 +30,7 @@ Command = tuple[Any, ...]
 _PAUSES = (0.05, 0.5)
 
 #: How many commands are sent in one go.
-_PORTION = 100
+_PORTION = 200
 
 #: A blocking read's timeout is this many seconds longer than its block.
 _BEYOND_BLOCK = 10.0

@@ -1,0 +1,304 @@
+"""Random histories of runs, on memory and on a real server; after every step the invariants hold.
+
+``RECORDS_EXAMPLES`` says how many histories of each kind are tried (default 25, of up to 40 steps).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from dispatcher.errors import IdempotencyConflict, Refused
+from dispatcher.records.base import Line, Records, Step
+from dispatcher.records.effects import UNUSED_BLOB
+from dispatcher.records.memory.runs import MemoryRuns
+from dispatcher.runs import transitions
+from dispatcher.runs.events import Kind
+from dispatcher.runs.indexes import ALL, placement
+from dispatcher.runs.record import Change, ExitCall, Outcome, Record
+from dispatcher.runs.states import HELD, Cause, State
+from tests.conformance.conftest import Kept
+from tests.conformance.specs import make
+from tests.conftest import Server
+
+EXAMPLES = int(os.environ.get("RECORDS_EXAMPLES", "25"))
+
+CAUSES = (None, Cause.USER_ERROR, Cause.EVICTED, Cause.OOM_KILLED, Cause.DEADLINE, Cause.WORKER_LOST)
+
+#: Steps that name the epoch under which they act.
+FENCED: dict[str, Callable[[int, Outcome], Step]] = {
+    "intend": lambda epoch, _: partial(transitions.intend, epoch=epoch, request={"shard": "shard2"}),
+    "created": lambda epoch, _: partial(transitions.created, epoch=epoch, handle={"uid": "u"}, owner="shard1"),
+    "settle": lambda epoch, outcome: partial(transitions.settle, epoch=epoch, outcome=outcome),
+    "finish": lambda epoch, outcome: partial(transitions.finish, epoch=epoch, outcome=outcome),
+    "called": lambda epoch, outcome: partial(
+        transitions.finish, epoch=epoch, outcome=outcome, exit_call=ExitCall.CALLED
+    ),
+    "abandon": lambda epoch, outcome: partial(transitions.abandon, epoch=epoch, outcome=outcome),
+    "release": lambda epoch, _: partial(transitions.release, epoch=epoch),
+}
+
+#: Steps that need no epoch; given the record as the actor believes it to be.
+OTHERS: dict[str, Callable[[Record, str], Step]] = {
+    "claim": lambda _, who: partial(transitions.claim, owner=who),
+    "start_here": lambda _, who: partial(transitions.start_here, owner=who, holder=f"p-{who}"),
+    "claim_attempt": lambda record, who: partial(transitions.claim_attempt, attempt=record.attempt, holder=f"c-{who}"),
+    "begin_exit": lambda _, who: partial(transitions.begin_exit, owner=who, holder=f"x-{who}"),
+    "cancel": lambda *_: transitions.request_cancel,
+    "lose": lambda record, _: partial(transitions.lose, owner=record.owner or "w1"),
+    "adopt": lambda _, who: partial(transitions.adopt, owner=who),
+    "ring_again": lambda *_: transitions.ring_again,
+    "lost_sight": lambda *_: partial(transitions.sight, seen=False, cause=Cause.UNSCHEDULABLE),
+    "sight": lambda *_: partial(transitions.sight, seen=True),
+    "torn_down": lambda record, _: partial(transitions.torn_down, attempt=max(record.attempt - 1, 1)),
+    "tick": lambda *_: transitions.tick,
+}
+
+numbers = st.integers(0, 50)
+causes = st.sampled_from(CAUSES)
+actors = st.sampled_from(["w1", "w2", "w3"])
+
+
+class Histories(RuleBasedStateMachine):
+    """Runs are accepted, moved by any actor at any time, under right and passed epochs, and forgotten."""
+
+    def __init__(self, kept: Kept) -> None:
+        super().__init__()
+        self.kept = kept
+        self.records: Records = kept.records
+        self.ahead = 0.0
+        self.known: dict[str, Record] = {}
+        self.indexes: set[str] = {ALL}
+        self.blob = self.records.blobs.share(b"flow")
+
+    def teardown(self) -> None:
+        try:
+            self._end_all()
+            self._nothing_is_left()
+        finally:
+            self.kept.close()
+
+    @rule(
+        retries=st.integers(0, 2),
+        on_exit=st.booleans(),
+        within=st.sampled_from([None, 5, 500]),
+        labels=st.sampled_from([(), ("a",), ("a", "b")]),
+        key=st.sampled_from(["", "", "k1", "k2"]),
+        digest=st.sampled_from(["d1", "d2"]),
+    )
+    def accept(self, **spec: Any) -> None:
+        options = {"start_within": spec.pop("within"), "retries": spec.pop("retries"), "result_ttl": 1000}
+        record = make(**spec, **options, tags=["t"], blobs=(self.blob,))
+        earlier = next((r for r in self.known.values() if record.key and r.key == record.key), None)
+        try:
+            [stored] = self.records.runs.create([record])
+        except IdempotencyConflict:
+            assert earlier is not None
+            assert earlier.spec_digest != record.spec_digest
+            return
+        assert stored.id == (earlier.id if earlier else record.id)
+        if earlier is None:
+            assert self.records.runs.create([record]) == [stored]  # as after a lost reply
+        self._note(stored)
+
+    @precondition(lambda self: self.known)
+    @rule(number=numbers, name=st.sampled_from(sorted(FENCED)), cause=causes, behind=st.integers(0, 1))
+    def act_under_an_epoch(self, number: int, name: str, cause: Cause | None, behind: int) -> None:
+        record = self._pick(number)
+        outcome = Outcome(cause=cause, message="m")
+        changed = self._update(record, FENCED[name](record.epoch - behind, outcome))
+        assert not (changed and behind), f"{name} under a passed epoch changed the record"
+
+    @precondition(lambda self: self.known)
+    @rule(number=numbers, name=st.sampled_from(sorted(OTHERS)), who=actors)
+    def act(self, number: int, name: str, who: str) -> None:
+        record = self._pick(number)
+        self._update(record, OTHERS[name](record, who))
+
+    @precondition(lambda self: self.known)
+    @rule(number=numbers, name=st.sampled_from(sorted(OTHERS)), who=actors)
+    def act_and_lose_the_reply(self, number: int, name: str, who: str) -> None:
+        record, now = self.records.runs.get(self._pick(number).id)
+        change = self._change(record, OTHERS[name](record, who), now)
+        if change is not None:
+            first, _ = self.records.runs.commit(change)
+            again, _ = self.records.runs.commit(change)
+            assert first is not None
+            assert first == again == change.after.but(version=record.version + 1)
+            self._note(first)
+
+    @precondition(lambda self: self.known)
+    @rule(number=numbers, name=st.sampled_from(sorted(OTHERS)), first=actors, second=actors)
+    def two_act_at_once(self, number: int, name: str, first: str, second: str) -> None:
+        record, now = self.records.runs.get(self._pick(number).id)
+        late = self._change(record, OTHERS[name](record, second), now)
+        if self._update(record, OTHERS[name](record, first)) and late is not None:
+            stored, _ = self.records.runs.commit(late)
+            assert stored == self.known[record.id], "a change of a passed version was applied"
+
+    @precondition(lambda self: self.known)
+    @rule(number=numbers, text=st.text(max_size=5))
+    def write(self, number: int, text: str) -> None:
+        record = self._pick(number)
+        self.records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="log", text=text)])
+        self.records.blobs.own(record.id, "result", text.encode())
+
+    @rule(seconds=st.sampled_from([3.0, 60.0, 600.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.ahead += seconds
+        self.records = self.kept.later(seconds if self.kept.kind == "memory" else self.ahead)
+
+    @rule()
+    def forget(self) -> None:
+        self.records.runs.purge()
+        self._forget_purged()
+
+    @invariant()
+    def records_are_as_last_seen(self) -> None:
+        stored = self.records.runs.get_many(list(self.known))
+        assert stored == list(self.known.values())
+
+    @invariant()
+    def indexes_are_the_placement(self) -> None:
+        expected: dict[str, dict[str, float]] = defaultdict(dict)
+        for record in self.known.values():
+            for index, score in placement(record).items():
+                expected[index][record.id] = score
+        self.indexes |= set(expected)
+        for index in self.indexes:
+            assert dict(self.records.runs.members(index)) == expected[index], index
+
+    @invariant()
+    def each_attempt_exits_once(self) -> None:
+        for record in self.known.values():
+            events, _ = self.records.events.of(record.id)
+            exits = [event for event in events if event.kind is Kind.EXITED]
+            ended = [*range(1, record.attempt), *([record.attempt] if record.terminal else [])]
+            assert [event.attempt for event in exits] == ended
+            assert [event.final for event in exits].count(True) == record.terminal
+
+    def _pick(self, number: int) -> Record:
+        return list(self.known.values())[number % len(self.known)]
+
+    def _change(self, record: Record, step: Step, now: float) -> Change | None:
+        try:
+            change = step(record, now)
+        except Refused:
+            return None
+        if change is None:
+            return None
+        marked = change.after.but(change=f"n{record.version}-{change.after.owner}-{id(change)}")
+        return Change(before=change.before, after=marked, events=change.events, ring=change.ring)
+
+    def _update(self, record: Record, step: Step) -> bool:
+        try:
+            stored = self.records.runs.update(record.id, step)
+        except Refused:
+            stored = self.records.runs.get(record.id)[0]
+            assert stored == self.known[record.id]
+            return False
+        return self._note(stored)
+
+    def _note(self, stored: Record) -> bool:
+        """Compare with what was known before; whether it changed."""
+        before = self.known.get(stored.id)
+        self.known[stored.id] = stored
+        if before is None or stored == before:
+            return False
+        assert stored.version == before.version + 1
+        assert stored.epoch >= before.epoch
+        if before.terminal:
+            kept = ("state", "outcome", "ended_at", "attempt", "epoch", "exit_call")
+            assert [getattr(stored, name) for name in kept] == [getattr(before, name) for name in kept]
+        return True
+
+    def _forget_purged(self) -> None:
+        now = self.records.runs.now()
+        for record, stored in zip(list(self.known.values()), self.records.runs.get_many(list(self.known)), strict=True):
+            if stored is None:
+                assert record.expires_at is not None
+                assert record.expires_at <= now
+                assert not record.leftovers
+                assert self.records.events.of(record.id)[0] == []
+                del self.known[record.id]
+
+    def _end_all(self) -> None:
+        for record in list(self.known.values()):
+            self._update(record, transitions.request_cancel)
+            current = self.known[record.id]
+            if current.state in HELD:
+                self._update(current, partial(transitions.finish, epoch=current.epoch, outcome=Outcome()))
+            for left in self.known[record.id].leftovers:
+                self._update(record, partial(transitions.torn_down, attempt=left["attempt"]))
+            assert self.known[record.id].terminal
+        self.time_passes(5000.0)
+        assert self.records.runs.purge(limit=10_000) == len(self.known)
+        self._forget_purged()
+        assert not self.known
+
+    def _nothing_is_left(self) -> None:
+        self.indexes_are_the_placement()
+        if isinstance(self.records.runs, MemoryRuns):
+            self.time_passes(UNUSED_BLOB)
+            assert self.records.runs.leftovers() == {}
+            return
+        with redis.Redis.from_url(self.kept.url, decode_responses=True) as client:
+            names = {key.partition("::")[2]: key for key in client.scan_iter("*::*")}
+            blob = names.pop(f"blob:{self.blob}")
+            assert client.hget(blob, "refs") in {None, "0"}
+            assert 0 < client.ttl(blob) <= UNUSED_BLOB
+            assert set(names) <= {"events", "queues", "routes", "passed"}
+
+
+def histories(kind: str, server: Server | None) -> None:
+    """Try many histories on records of ``kind``."""
+
+    def machine() -> Histories:
+        if server is not None:
+            server.flush()
+        return Histories(Kept(kind, server.url if server else ""))
+
+    run_state_machine_as_test(  # it calls what it is given; a class is only its usual case
+        machine,  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_random_histories_in_memory() -> None:
+    histories("memory", None)
+
+
+@pytest.mark.timeout(600)
+def test_random_histories_on_a_server(server: Server) -> None:
+    histories("redis", server)
+
+
+def test_the_model_notices_a_second_exit() -> None:
+    machine = Histories(Kept("memory", ""))
+    machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
+    [record] = machine.known.values()
+    event = transitions.event(record, Kind.EXITED, 0.0, final=True)
+    machine.records.runs.commit(Change(before=record, after=record, events=(event,)))
+    with pytest.raises(AssertionError):
+        machine.each_attempt_exits_once()
+
+
+def test_the_model_notices_a_terminal_state_that_changes() -> None:
+    machine = Histories(Kept("memory", ""))
+    machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
+    [record] = machine.known.values()
+    machine._update(record, transitions.request_cancel)
+    done = machine.known[record.id]
+    with pytest.raises(AssertionError):
+        machine._update(done, lambda r, now: Change(before=r, after=r.but(state=State.FAILED)))
