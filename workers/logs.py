@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from typing import Any, TextIO
+from typing import Any
 
 #: Whose words a worker prints. Flows log to the root logger, which the runner captures.
 OURS = ("workers", "dispatcher", "backends")
@@ -22,6 +21,20 @@ class OneLine(logging.Formatter):
         return text if record.exc_info else " ".join(text.split("\n")).rstrip()
 
 
+class Descriptor(logging.Handler):
+    """Writes to a file descriptor without a buffer: a fork while another thread prints leaves no lock behind."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            os.write(self._number, f"{self.format(record)}\n".encode(errors="replace"))
+        except Exception:
+            self.handleError(record)
+
+
 def connect() -> None:
     """Take Celery's place in setting up the logging of a worker."""
     from celery import signals
@@ -31,7 +44,7 @@ def connect() -> None:
 
 def set_up(level: int = logging.INFO) -> None:
     """Print to a copy of stderr, so that what a pool process says isn't taken for its flow's output."""
-    handler = logging.StreamHandler(_copy_of_stderr())
+    handler = Descriptor(os.dup(2))
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(lambda record: not record.name.startswith("dispatcher.flow"))
     for names, lowest in ((OURS, level), (THEIRS, max(level, logging.WARNING))):
@@ -42,10 +55,6 @@ def set_up(level: int = logging.INFO) -> None:
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # Celery announces its next release on each reconnect
     logging.getLogger("celery.worker.request").setLevel(logging.CRITICAL)  # we say ourselves who died
     logging.getLogger("multiprocessing").setLevel(logging.CRITICAL)
-
-
-def _copy_of_stderr() -> TextIO:
-    return os.fdopen(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2), "w", buffering=1)
 
 
 def _on_setup(loglevel: int | None = None, **_: Any) -> None:

@@ -51,7 +51,7 @@ class RunRequest(Request):  # type: ignore[misc]
                     run_id=self.run_id,
                     pid=self.worker_pid,
                     ending=holding.ending if holding else None,
-                    status=exit_status(str(error)),
+                    status=-abs(error.args[0]) if isinstance(error, Terminated) else exit_status(str(error)),
                 )
             )
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)

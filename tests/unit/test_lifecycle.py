@@ -1,0 +1,111 @@
+"""What becomes of an attempt whose pool process died."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from dispatcher.records.base import Line, Records
+from dispatcher.records.memory import open_memory
+from dispatcher.runs import transitions
+from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.states import Cause, State
+from tests.unit.making import make_record
+from workers.endings import Ending
+from workers.lifecycle import Death, attempt_died
+from workers.request import exit_status
+
+
+@pytest.fixture
+def records() -> Records:
+    """Process 7 of worker w runs run1."""
+    one = open_memory()
+    one.runs.create([make_record(timeout=5)])
+    one.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
+    return one
+
+
+def death(ending: Ending | None = None, status: int | None = -9, pid: int = 7) -> Death:
+    return Death(run_id="run1", pid=pid, ending=ending, status=status)
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "cause", "exit_code", "words"),
+    [
+        (None, -9, Cause.KILLED, 137, "killed by SIGKILL"),
+        (None, -64, Cause.KILLED, 192, "killed by"),
+        (None, 3, Cause.KILLED, 3, "exited with status 3"),
+        (None, None, Cause.WORKER_LOST, None, "lost sight"),
+        (Ending.TIMEOUT, -9, Cause.DEADLINE, None, "timeout of 5 s"),
+        (Ending.CANCEL, -9, Cause.CANCELLED, None, "cancelled"),
+        (Ending.PREEMPT, -9, Cause.PREEMPTED, None, "shut down"),
+    ],
+)
+def test_the_cause_says_who_ended_it(
+    records: Records, ending: Ending | None, status: int | None, cause: Cause, exit_code: int | None, words: str
+) -> None:
+    record = attempt_died(records, "w", death(ending, status))
+    assert record is not None
+    assert record.outcome is not None
+    assert (record.outcome.cause, record.outcome.exit_code) == (cause, exit_code)
+    assert words in record.outcome.message
+
+
+def test_a_cancel_counts_also_where_the_process_died_first(records: Records) -> None:
+    records.runs.update("run1", transitions.request_cancel)
+    record = attempt_died(records, "w", death())
+    assert record is not None
+    assert record.state is State.CANCELLED
+
+
+def test_a_death_counts_once_and_only_of_the_process_that_ran_it(records: Records) -> None:
+    assert attempt_died(records, "w", death(pid=8)) is None
+    assert attempt_died(records, "other", death()) is None
+    assert attempt_died(records, "w", death()) is not None
+    assert attempt_died(records, "w", death(Ending.TIMEOUT)) is None
+    record, _ = records.runs.get("run1")
+    assert record.state is State.CRASHED
+    assert attempt_died(records, "w", Death(run_id="unknown", pid=7, ending=None, status=0)) is None
+
+
+def test_the_last_lines_of_the_attempt_are_kept(records: Records) -> None:
+    def line(attempt: int, number: int) -> Line:
+        return Line(attempt=attempt, number=number, time=0.0, stream="stdout", text=f"{attempt}/{number}")
+
+    records.logs.append("run1", [line(1, number) for number in range(1, 2001)])
+    record = attempt_died(records, "w", death())
+    assert record is not None
+    assert record.outcome is not None
+    assert record.outcome.log_tail == tuple(f"1/{number}" for number in range(1981, 2001))
+
+
+def test_an_on_exit_that_was_under_way_keeps_the_outcome() -> None:
+    records = open_memory()
+    records.runs.create([make_record(on_exit=True)])
+    record = records.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
+    records.runs.update("run1", partial(transitions.settle, epoch=record.epoch, outcome=Outcome()))
+    after = attempt_died(records, "w", death(Ending.ON_EXIT))
+    assert after is not None
+    assert (after.state, after.exit_call) == (State.SUCCEEDED, ExitCall.INTERRUPTED)
+
+
+def test_an_on_exit_that_was_to_come_is_left_to_a_fresh_process() -> None:
+    records = open_memory()
+    records.runs.create([make_record(on_exit=True)])
+    records.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
+    after = attempt_died(records, "w", death())
+    assert after is not None
+    assert (after.state, after.exit_call, after.owner) == (State.RUNNING, ExitCall.DUE, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("Worker exited prematurely: signal 9 (SIGKILL) Job: 3.", -9),
+        ("Worker exited prematurely: exitcode 70 Job: 0.", 70),
+        ("something else", None),
+    ],
+)
+def test_billiards_words(words: str, status: int | None) -> None:
+    assert exit_status(words) == status
