@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dispatcher.errors import ServerUnavailable
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes
 from dispatcher.runs.record import Record
@@ -123,6 +124,7 @@ class Keeper:
             logger.warning("others took this worker for dead; it presents itself again")
             self._announce(records, queues)
         self._next_beat = time.monotonic() + self._timing.renew
+        failpoint("worker.beaten")
 
     def _announce(self, records: Records, queues: tuple[str, ...]) -> None:
         if self._started_at is None:

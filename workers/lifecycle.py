@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
@@ -60,7 +61,9 @@ def call_on_exit(here: Here, run_id: str) -> str:
 def _guarded(run_id: str, run: Callable[[], Record]) -> str:
     """Do what a doorbell asks for; what can't be done now is rung for again."""
     try:
-        return str(run().state)
+        state = str(run().state)
+        failpoint("task.done", run_id)
+        return state
     except (UnknownRun, Refused):
         return NOTHING
     except ServerUnavailable as error:
@@ -104,7 +107,10 @@ def attempt_died(records: Records, worker: str, death: Death) -> Record | None:
             return None
         outcome = outcome_of(record, death, _tail(records, record))
         step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
-        return records.runs.update(record.id, step, record=record, now=now)
+        failpoint("death.noticed", record.id)
+        record = records.runs.update(record.id, step, record=record, now=now)
+        failpoint("death.recorded", record.id)
+        return record
     except (UnknownRun, Refused):
         return None
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from backends.base import Attempt, Backend
 from dispatcher.errors import Permanent, Refused, Transient
+from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.runner.report import attempt_token
@@ -41,9 +42,12 @@ class Provisioner:
             Refused: it doesn't wait.
         """
         record = self.records.runs.update(run_id, partial(transitions.claim, owner=self.owner))
+        failpoint("provision.claimed", run_id)
         request = self._request(record)
         step = partial(transitions.intend, epoch=record.epoch, request=request)
-        return self.create(self.records.runs.update(run_id, step))
+        record = self.records.runs.update(run_id, step)
+        failpoint("provision.intended", run_id)
+        return self.create(record)
 
     def create(self, record: Record) -> Record:
         """Send the stored request: create or adopt, and store the handle."""
@@ -52,6 +56,7 @@ class Provisioner:
         step: partial[Any]
         try:
             handle = backend.submit(request["body"], self._secrets(record))
+            failpoint("provision.submitted", record.id, lost=Transient)
         except Permanent as error:
             outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
             step = partial(transitions.finish, epoch=record.epoch, outcome=outcome)
@@ -60,7 +65,9 @@ class Provisioner:
         else:
             step = partial(transitions.created, epoch=record.epoch, handle=handle, owner=request["shard"])
         try:
-            return self.records.runs.update(record.id, step)
+            record = self.records.runs.update(record.id, step)
+            failpoint("provision.stored", record.id)
+            return record
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dispatcher.errors import Refused, RunInterrupt, UnknownRun
+from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records, Step
 from dispatcher.runner.capture import Capture, captured
@@ -93,12 +94,15 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     opener = Opener(records=records, keys=keys, settings=settings, environ=environ)
     with _on_stack(Current(record.id, record.epoch + 1)) as mine:
         try:
+            failpoint("attempt.waiting", record.id)
             way.step(partial(_begin, owner=owner, holder=holder))
+            failpoint("attempt.claimed", record.id)
             if not _is_ours(way.record, holder):
                 return way.record
             mine.epoch = way.record.epoch
             with way.captured(settings, fds) as capture:
                 outcome, exit_call = _played(way, opener, mine.guard, capture)
+            failpoint("attempt.over", record.id)
             ended = way.finish(outcome, exit_call)
             capture.close(_FLUSH)
         except Refused:
@@ -126,9 +130,11 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
+            failpoint("exit.begun", record.id)
             mine.epoch = way.record.epoch
             with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
                 exit_call = _exited(way, opener)
+            failpoint("exit.called", record.id)
             ended = way.finish(None, exit_call)
             capture.close(_FLUSH)
         except Refused:
@@ -159,13 +165,24 @@ class _Way:
 
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome; ``on_exit`` comes next."""
-        patiently(lambda: self.step(partial(transitions.settle, epoch=self.record.epoch, outcome=outcome)))
+        failpoint("attempt.ran", self.record.id)
+
+        def store() -> None:
+            self.step(partial(transitions.settle, epoch=self.record.epoch, outcome=outcome))
+            failpoint("attempt.settled", self.record.id)
+
+        patiently(store)
 
     def finish(self, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
         """End the attempt; a run that was removed meanwhile needs no end."""
         step = partial(transitions.finish, epoch=self.record.epoch, outcome=outcome, exit_call=exit_call)
+
+        def store() -> None:
+            self.step(step)
+            failpoint("attempt.finished", self.record.id)
+
         with contextlib.suppress(UnknownRun):
-            patiently(lambda: self.step(step))
+            patiently(store)
         return self.record
 
     def as_it_stands(self) -> Record:

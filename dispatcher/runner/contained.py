@@ -11,7 +11,8 @@ import threading
 from functools import partial
 
 from dispatcher.errors import PreemptInterrupt, Refused, TimeoutInterrupt, UnknownRun
-from dispatcher.records.base import Records
+from dispatcher.failpoints import failpoint
+from dispatcher.records.base import Records, Step
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.capture import Capture, captured
 from dispatcher.runner.guard import Guard
@@ -53,9 +54,14 @@ class Contained:
         """Claim the attempt; None if it is closed, or another process holds it."""
         step = partial(transitions.claim_attempt, attempt=self._mine.attempt, holder=self._mine.holder)
         try:
-            return patiently(lambda: self._records.runs.update(self._mine.run_id, step))
+            return patiently(lambda: self._claimed(step))
         except (Refused, UnknownRun):
             return None
+
+    def _claimed(self, step: Step) -> Record:
+        record = self._records.runs.update(self._mine.run_id, step)
+        failpoint("container.claimed", record.id)
+        return record
 
     def run(self, record: Record) -> None:
         """Run the claimed attempt to its end, and report it."""
@@ -87,4 +93,10 @@ class Contained:
     def _report(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         mine = self._mine
         report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=outcome, exit_call=exit_call)
-        patiently(lambda: self._records.inbox.report(mine.shard, report.to_entry(mine.token)))
+        failpoint("container.reporting", mine.run_id)
+
+        def send() -> None:
+            self._records.inbox.report(mine.shard, report.to_entry(mine.token))
+            failpoint("container.reported", mine.run_id)
+
+        patiently(send)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import Change, Record
@@ -100,7 +101,9 @@ class Bells:
         self._passed.pop(run_id, None)
         with suppress(Refused, UnknownRun):
             before = self._records.runs.get(run_id)
+            failpoint("bell.lost", run_id)
             after = self._records.runs.update(run_id, step, record=before[0], now=before[1])
+            failpoint("bell.rung", run_id)
             if after.rings > before[0].rings:
                 logger.warning("run %s: its doorbell was lost, it was rung again", run_id)
                 return True

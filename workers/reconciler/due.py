@@ -6,6 +6,7 @@ import logging
 from contextlib import suppress
 
 from dispatcher.errors import Refused, UnknownRun
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 
@@ -23,7 +24,9 @@ def sweep_due(records: Records) -> int:
         due = records.runs.members(indexes.DUE, until=now, limit=PAGE)
         for run_id, _ in due:
             with suppress(Refused, UnknownRun):  # another came first
+                failpoint("clock.due", run_id)
                 after = records.runs.update(run_id, transitions.tick)
+                failpoint("clock.ticked", run_id)
                 logger.info("run %s: its time came, it is %s now", run_id, after.state)
         seen += len(due)
         if len(due) < PAGE:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.settings import TimingSettings
@@ -101,11 +102,14 @@ class Leases:
         owned = [run_id for run_id, _ in runs.members(indexes.owned(worker), limit=100_000)]
         for run_id in owned:
             with suppress(Refused, UnknownRun):  # another observer came first
+                failpoint("lease.ended", run_id)
                 after = runs.update(run_id, partial(transitions.lose, owner=worker))
+                failpoint("lease.taken", run_id)
                 logger.warning("run %s: worker %s is dead; it is %s now", run_id, worker, after.state)
         if remove:
             logger.warning("worker %s is dead: no beat for %g s", worker, self._timing.lease)
             self._records.workers.remove(worker)
+            failpoint("lease.removed")
         return len(owned)
 
     def _start_again(self) -> None:

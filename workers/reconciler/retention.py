@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.settings import TimingSettings
 
@@ -16,6 +17,7 @@ PAGE = 1000
 def sweep_retention(records: Records, timing: TimingSettings) -> None:
     """Remove runs whose retention is over, and retire unused queues."""
     while removed := records.runs.purge(limit=PAGE):
+        failpoint("retention.purged")
         logger.info("%d runs are past their retention and were removed", removed)
         if removed < PAGE:
             break

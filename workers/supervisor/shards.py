@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Collection, Iterable
 
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Lease, Leases
 
 #: Shards per backend: the most workers of one backend that share its supervision.
@@ -56,6 +57,7 @@ class Shards:
             if seen is None or seen.owner in dead:
                 lease = self._leases.acquire(name, self._owner, seen=seen)
                 if lease is not None:
+                    failpoint("shard.taken")
                     self._mine[name] = lease
 
     def leave(self) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from backends.base import Backend, Observation
 from dispatcher.errors import Permanent, Refused, SealBroken, Transient, UnknownRun
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.runner.report import About, Report, attempt_token
 from dispatcher.runs import indexes, transitions
@@ -47,10 +48,12 @@ class Supervisor:
         for _, entry in entries:
             try:
                 self._act_on(entry)
+                failpoint("inbox.acted", entry["run"])
             except (SealBroken, UnknownRun, Refused, KeyError, ValueError) as error:
                 logger.warning("report refused: %s", error)
         if entries:
             self._records.inbox.drop(shard, until=entries[-1][0])
+            failpoint("inbox.dropped")
 
     def _act_on(self, entry: dict[str, str]) -> None:
         record, _ = self._records.runs.get(entry["run"])
@@ -87,6 +90,7 @@ class Supervisor:
         verdict = judge(record, seen, now, ended_before=mark in self._ended)
         if verdict.step is not None:
             self._update(record.id, verdict.step)
+            failpoint("watch.judged", record.id)
         if verdict.cancel:
             self._cancel(record)
         if seen.phase in {"ended", "gone"}:
@@ -96,6 +100,7 @@ class Supervisor:
         """Ask for the infrastructure to go; the runner hears it, calls ``on_exit`` and reports, or it is seen gone."""
         try:
             self._backend.cancel(record.handle, (record.request or {}).get("body"))
+            failpoint("watch.cancelled", record.id, lost=Transient)
         except (Permanent, Transient) as error:
             logger.warning("run %s can't be ended yet: %s", record.id, error)
 
@@ -105,11 +110,13 @@ class Supervisor:
             for one in record.leftovers if record else ():
                 try:
                     gone = self._backend.cancel(one["handle"], (one["request"] or {}).get("body"))
+                    failpoint("teardown.asked", record.id if record else "", lost=Transient)
                 except (Permanent, Transient) as error:
                     logger.warning("teardown of run %s stays open: %s", record.id if record else "", error)
                     continue
                 if gone and record:
                     self._update(record.id, partial(transitions.torn_down, attempt=one["attempt"]))
+                    failpoint("teardown.noted", record.id)
 
     def _update(self, run_id: str, step: Step) -> None:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dispatcher.errors import UnknownRun
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Bell, Query, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
 from dispatcher.records.redis.client import Client, Command
@@ -60,6 +61,7 @@ class RedisRuns(Runs):
             raise LookupError(*missing)
         found = [_stored(after, reply) for after, reply in zip(afters, replies, strict=True)]
         accepted = {stored.id for stored in found}
+        failpoint("submit.stored")
         self._publish([ring for ring in to_publish if ring.run_id in accepted])
         clashes = (
             conflict(record, earlier.id)
@@ -98,6 +100,7 @@ class RedisRuns(Runs):
         if len(reply) > 1:
             return Record.from_fields(fields_of(reply[1])) if reply[1] else None, now
         if push is None and change.ring is not None and self._bell is not None:
+            failpoint("bell.due", after.id)
             self._bell.publish([change.ring])
         return after, now
 

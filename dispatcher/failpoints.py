@@ -1,0 +1,125 @@
+"""Places where tests make a process end, stop or lose an answer. No-ops unless ``DISPATCHER__FAILPOINT`` arms them.
+
+``failpoint(name)`` stands between two side effects, in any package of ours. The variable holds either ::
+
+    name=kind[@n];name=kind        fires once, at the n-th time that this process comes by (1 if not said)
+    /a/folder                      fires for each file ``name`` or ``name+run`` in it, once in all processes together
+
+where a file's text is the kind, and the file moves to ``fired/`` as it fires. All passings are noted in
+``passed.jsonl`` there. Kinds:
+
+=====================  ======================================================================
+``exit137``            SIGKILL to this process
+``worker137``          SIGKILL to its parent, then to itself: a pool process takes its worker with it
+``raise``              an error that nobody expects
+``freeze:SECONDS``     SIGSTOP to this process, SIGCONT after so many seconds
+``worker_freeze:…``    the same, with its parent
+``reply_lost``         the step before was done, and its caller hears that the answer got lost
+=====================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+VARIABLE = "DISPATCHER__FAILPOINT"
+
+
+class FailpointError(Exception):
+    """What the kind ``raise`` raises."""
+
+
+def failpoint(name: str, run_id: str = "", *, lost: type[Exception] | None = None) -> None:
+    """Pass a failpoint.
+
+    Args:
+        name: unique, as ``noun.done``; a literal, since tests find all names by reading the source.
+        run_id: the run at hand, if there is one.
+        lost: what ``reply_lost`` raises; else ``ServerUnavailable``.
+    """
+    if _armed is not None:
+        _armed.passed(name, run_id, lost)
+
+
+class _Listed:
+    """Armed by a list of names."""
+
+    def __init__(self, text: str) -> None:
+        self._left: dict[str, tuple[str, int]] = {}
+        for one in filter(None, text.split(";")):
+            name, _, rest = one.partition("=")
+            kind, _, count = rest.partition("@")
+            self._left[name] = kind, int(count or 1)
+
+    def passed(self, name: str, run_id: str, lost: type[Exception] | None) -> None:
+        if name not in self._left:
+            return
+        kind, count = self._left.pop(name)
+        if count > 1:
+            self._left[name] = kind, count - 1
+        else:
+            _fire(kind, name, lost)
+
+
+class _Folder:
+    """Armed by files, while processes run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def passed(self, name: str, run_id: str, lost: type[Exception] | None) -> None:
+        line = json.dumps({"name": name, "run": run_id, "pid": os.getpid(), "parent": os.getppid()}) + "\n"
+        with (self._folder / "passed.jsonl").open("a") as file:
+            file.write(line)
+        for arm in dict.fromkeys((f"{name}+{run_id}", name)):
+            fired = self._folder / "fired" / f"{arm}.{os.getpid()}"
+            try:
+                (self._folder / arm).rename(fired)
+            except FileNotFoundError:
+                continue
+            _fire(fired.read_text(), name, lost)
+
+
+def _fire(kind: str, name: str, lost: type[Exception] | None) -> None:
+    what, _, seconds = kind.partition(":")
+    pids = [os.getppid(), os.getpid()] if what.startswith("worker") else [os.getpid()]
+    match what.removeprefix("worker_").removeprefix("worker"):
+        case "exit137" | "137":
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(60)  # until the signal is delivered
+        case "raise":
+            raise FailpointError(f"failpoint {name}")
+        case "freeze":
+            _freeze(pids, float(seconds))
+        case "reply_lost":
+            from dispatcher.errors import ServerUnavailable
+
+            raise (lost or ServerUnavailable)(f"failpoint {name}: the answer got lost")
+        case _:
+            raise ValueError(f"{VARIABLE}: unknown kind {kind!r}")
+
+
+def _freeze(pids: list[int], seconds: float) -> None:
+    """Stopped processes can't wake themselves: a child of the shell's does, in a session of its own."""
+    names = " ".join(map(str, pids))
+    script = f"kill -STOP {names}; sleep {seconds}; kill -CONT {names}"
+    before = time.monotonic()
+    subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True, stdin=subprocess.DEVNULL)
+    while time.monotonic() - before < seconds:
+        time.sleep(0.01)
+
+
+def arm(text: str) -> None:
+    """Arm this process, as the variable would have; an empty text disarms it. For tests."""
+    global _armed  # noqa: PLW0603 - one place per process, read at every passing
+    _armed = None if not text else _Folder(Path(text)) if "=" not in text else _Listed(text)
+
+
+_armed: _Listed | _Folder | None = None
+arm(os.environ.get(VARIABLE, ""))
