@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,9 +42,11 @@ def run(known: Globals, /, target: str, quiet: bool, as_json: bool, **given: Any
     with caught() as signals:
         name, submit_it = _prepare(target, given)
         with known.client() as client:
-            made = submit_it(client)
-            title = f"run {made.id} of flow {name}"
-            return _follow(client, made, _view(quiet, as_json), signals, title=title, as_json=as_json)
+            here = client.link.inline
+            with redirect_stdout(sys.stderr) if here and (quiet or as_json) else nullcontext():
+                made = submit_it(client)
+            view = _view(quiet=quiet, as_json=as_json, here=here)
+            return _follow(client, made, view, signals, title=f"run {made.id} of flow {name}", as_json=as_json)
 
 
 @click.command()
@@ -81,14 +84,15 @@ def _prepare(target: str, given: dict[str, Any]) -> tuple[str, Callable[[Dispatc
     return given["name"] or flow.name, lambda client: client.submit(flow, values, **keywords)
 
 
-def _view(quiet: bool, as_json: bool) -> View:
+def _view(*, quiet: bool, as_json: bool, here: bool) -> View:
+    """What shows the run; a flow that ran here has printed its lines already."""
     from dispatcher.cli.views import LiveView, PlainView, QuietView
 
     if quiet:
         return QuietView()
-    if sys.stdout.isatty() and not as_json:
+    if sys.stdout.isatty() and not as_json and not here:
         return LiveView()
-    return PlainView(logs_aside=as_json)
+    return PlainView(logs=not here, logs_aside=as_json)
 
 
 def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *, title: str, as_json: bool) -> int:

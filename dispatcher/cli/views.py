@@ -47,10 +47,12 @@ class PlainView:
     """One line per fact.
 
     Args:
-        logs_aside: log lines go to standard error too, since standard output is for one JSON document.
+        logs: show the flow's lines.
+        logs_aside: they go to standard error too, since standard output is for one JSON document.
     """
 
-    def __init__(self, *, logs_aside: bool = False) -> None:
+    def __init__(self, *, logs: bool = True, logs_aside: bool = False) -> None:
+        self._logs = logs
         self._logs_aside = logs_aside
         self._before: Event | None = None
 
@@ -65,7 +67,8 @@ class PlainView:
         click.echo(f"{when}  {passed:>9}  {what}{f'  ({note})' if note else ''}", err=True)
 
     def line(self, line: Line) -> None:
-        click.echo(log_line(line), err=self._logs_aside)
+        if self._logs:
+            click.echo(log_line(line), err=self._logs_aside)
 
     def note(self, text: str) -> None:
         click.echo(text, err=True)

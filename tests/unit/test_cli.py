@@ -5,70 +5,21 @@ from __future__ import annotations
 import json
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Optional
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 from dispatcher.cli import options, target, words
 from dispatcher.cli.root import root
 from dispatcher.cli.runs import Since
-from dispatcher.doctor import Finding, Level, judge, serving
 from dispatcher.errors import InvalidInput, InvalidParameters
 from dispatcher.flow import Flow
-from dispatcher.records.base import WorkerInfo
-from dispatcher.records.redis.health import Health
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.retry import Retry
-from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import State
-
-FLOWS = """
-from __future__ import annotations
-import sys
-from typing import Optional
-from dispatcher import flow
-
-@flow
-def greet(name: str, times: int = 1, title: Optional[str] = None, extra=None) -> dict:
-    print("hello", name)
-    return {"said": [f"{title or ''}{name}"] * times, "extra": extra}
-
-@flow
-def breaks():
-    raise ValueError("no such luck")
-
-@flow
-def odd() -> set:
-    return {1}
-
-@flow
-def leaves():
-    sys.exit(7)
-
-def plain(): ...
-"""
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with ``flows_of_test.py``, the current directory; nothing of it stays importable."""
-    (tmp_path / "flows_of_test.py").write_text(FLOWS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
-def call(*arguments: str) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(root, list(arguments), prog_name="dispatcher")
+from tests.unit.command import FLOWS, call
 
 
 class TestRoot:
@@ -363,62 +314,3 @@ def test_completion_names_the_command(shell: str) -> None:
     assert shown.exit_code == 0
     assert "_DISPATCHER_COMPLETE" in shown.stdout
     assert "dispatcher" in shown.stdout
-
-
-class TestDoctor:
-    GOOD = Health(clock=1000.0, product="valkey", version="9.1.0", appends=True, append_failed=False,
-                  eviction="noeviction", memory=10, limit=0, primary=True)  # fmt: skip
-
-    def levels(self, **changes: Any) -> dict[str, Level]:
-        from dataclasses import replace
-
-        return {one.subject: one.level for one in judge(replace(self.GOOD, **changes), "here", now=1000.5)}
-
-    def test_all_well(self) -> None:
-        assert set(self.levels().values()) == {Level.OK}
-
-    @pytest.mark.parametrize(
-        ("changes", "subject", "level"),
-        [
-            ({"appends": False}, "persistence", Level.WARNING),
-            ({"append_failed": True}, "persistence", Level.PROBLEM),
-            ({"eviction": "allkeys-lru"}, "memory", Level.PROBLEM),
-            ({"limit": 12}, "memory", Level.WARNING),
-            ({"clock": 990.0}, "clock", Level.WARNING),
-            ({"product": "redis", "version": "5.0.7"}, "server", Level.PROBLEM),
-            ({"primary": False}, "server", Level.PROBLEM),
-            ({"version": None}, "server", Level.WARNING),
-        ],
-    )
-    def test_each_fault_has_its_level_and_a_remedy(self, changes: dict[str, Any], subject: str, level: Level) -> None:
-        from dataclasses import replace
-
-        assert self.levels(**changes)[subject] is level
-        found = list(judge(replace(self.GOOD, **changes), "here", now=1000.5))
-        assert all(one.remedy for one in found if one.level is not Level.OK)
-
-    def test_workers(self) -> None:
-        def worker(python: str) -> WorkerInfo:
-            offer = Offer(backends=frozenset({"local"}))
-            return WorkerInfo(id="w1", host="h", pid=1, offer=offer, concurrency=2, started_at=0, python=python)
-
-        assert [one.level for one in serving([worker("3.11.2")], {}, python=(3, 11))] == [Level.OK]
-        assert [one.level for one in serving([worker("3.12.1")], {}, python=(3, 11))] == [Level.OK, Level.WARNING]
-        found = list(serving([], {"local:gpu": 3}, python=(3, 11)))
-        assert [one.subject for one in found] == ["workers", "queue"]
-        assert "dispatcher worker --backend local" in found[1].remedy
-
-    def test_without_a_server(self, tmp_path: Path) -> None:
-        shown = call("doctor", "--url", f"unix://{tmp_path}/nobody?db=0", "--json")
-        assert shown.exit_code == 1
-        found = {one["subject"]: Finding(**one) for one in json.loads(shown.stdout)}
-        assert found["python"].level == Level.OK
-        assert found["server"].level == Level.PROBLEM
-        assert found["keys"].level == Level.PROBLEM
-        assert "dispatcher keygen" in found["keys"].text + found["keys"].remedy
-
-    def test_a_wrong_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("DISPATCHER__TIMING__LEASE", "no")
-        shown = call("doctor")
-        assert shown.exit_code == 1
-        assert "DISPATCHER__TIMING__LEASE" in shown.stdout

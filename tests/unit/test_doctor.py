@@ -1,0 +1,71 @@
+"""The doctor: each fault has its level and a remedy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.doctor import Finding, Level, judge, serving
+from dispatcher.records.base import WorkerInfo
+from dispatcher.records.redis.health import Health
+from dispatcher.runs.routing import Offer
+from tests.unit.command import call
+
+
+class TestDoctor:
+    GOOD = Health(clock=1000.0, product="valkey", version="9.1.0", appends=True, append_failed=False,
+                  eviction="noeviction", memory=10, limit=0, primary=True)  # fmt: skip
+
+    def levels(self, **changes: Any) -> dict[str, Level]:
+        return {one.subject: one.level for one in judge(replace(self.GOOD, **changes), "here", now=1000.5)}
+
+    def test_all_well(self) -> None:
+        assert set(self.levels().values()) == {Level.OK}
+
+    @pytest.mark.parametrize(
+        ("changes", "subject", "level"),
+        [
+            ({"appends": False}, "persistence", Level.WARNING),
+            ({"append_failed": True}, "persistence", Level.PROBLEM),
+            ({"eviction": "allkeys-lru"}, "memory", Level.PROBLEM),
+            ({"limit": 12}, "memory", Level.WARNING),
+            ({"clock": 990.0}, "clock", Level.WARNING),
+            ({"product": "redis", "version": "5.0.7"}, "server", Level.PROBLEM),
+            ({"primary": False}, "server", Level.PROBLEM),
+            ({"version": None}, "server", Level.WARNING),
+        ],
+    )
+    def test_each_fault_has_its_level_and_a_remedy(self, changes: dict[str, Any], subject: str, level: Level) -> None:
+        assert self.levels(**changes)[subject] is level
+        found = list(judge(replace(self.GOOD, **changes), "here", now=1000.5))
+        assert all(one.remedy for one in found if one.level is not Level.OK)
+
+    def test_workers(self) -> None:
+        def worker(python: str) -> WorkerInfo:
+            offer = Offer(backends=frozenset({"local"}))
+            return WorkerInfo(id="w1", host="h", pid=1, offer=offer, concurrency=2, started_at=0, python=python)
+
+        assert [one.level for one in serving([worker("3.11.2")], {}, python=(3, 11))] == [Level.OK]
+        assert [one.level for one in serving([worker("3.12.1")], {}, python=(3, 11))] == [Level.OK, Level.WARNING]
+        found = list(serving([], {"local:gpu": 3}, python=(3, 11)))
+        assert [one.subject for one in found] == ["workers", "queue"]
+        assert "dispatcher worker --backend local" in found[1].remedy
+
+    def test_without_a_server(self, tmp_path: Path) -> None:
+        shown = call("doctor", "--url", f"unix://{tmp_path}/nobody?db=0", "--json")
+        assert shown.exit_code == 1
+        found = {one["subject"]: Finding(**one) for one in json.loads(shown.stdout)}
+        assert found["python"].level == Level.OK
+        assert found["server"].level == Level.PROBLEM
+        assert found["keys"].level == Level.PROBLEM
+        assert "dispatcher keygen" in found["keys"].text + found["keys"].remedy
+
+    def test_a_wrong_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DISPATCHER__TIMING__LEASE", "no")
+        shown = call("doctor")
+        assert shown.exit_code == 1
+        assert "DISPATCHER__TIMING__LEASE" in shown.stdout
