@@ -175,7 +175,8 @@ def _reached(settings: Settings) -> Iterator[Finding]:
     try:
         health = look(settings.url)
     except DispatcherError as error:
-        yield problem("server", str(error), "is it running, and do host, port, user and password of the URL fit it?")
+        text = str(error).replace(", or `dispatcher doctor`", "")
+        yield problem("server", text, "is it running, and do host, port, user and password of the URL fit it?")
         return
     yield from judge(health, shown(settings.url), now=time.time())
     if settings.broker_url is not None:

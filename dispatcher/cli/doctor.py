@@ -12,9 +12,9 @@ from dispatcher.cli.common import Globals, common, option_json, pass_globals, pr
 @common
 @pass_globals
 def doctor(known: Globals, as_json: bool) -> int:
-    """Check this installation, its settings and its server; say what to do about each problem.
+    """Check this installation and its server.
 
-    Exits 1 if something is wrong. Warnings don't count as such.
+    Says what to do about each problem. Exits 1 if something is wrong. Warnings don't count as such.
     """
     from dataclasses import asdict
 

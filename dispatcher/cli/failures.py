@@ -40,7 +40,7 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, DispatcherError):
         return f"{type(error).__name__}: {text} (--debug shows where)"
-    if text.endswith(")"):
+    if text.endswith(")") or "`dispatcher" in text:
         return text
     if isinstance(error, ServerUnavailable):
         return f"{text} (`dispatcher doctor` looks closer)"

@@ -41,9 +41,9 @@ _COLUMNS = "name,uuid,state,kwargs,received,runtime,worker"
 def flower(
     known: Globals, address: str, port: int, auth: str | None, no_auth: bool, control: bool, broker_url: str | None
 ) -> None:
-    """Start Flower: workers, queues, and each execute task with its run, flow, backend and labels.
+    """Start Flower, Celery's web page.
 
-    The password is generated and printed once, unless --auth gives one or --no-auth drops it. Other options of Flower
+    It shows workers, queues, and each execute task with its run, flow, backend and labels. The password is generated and printed once, unless --auth gives one or --no-auth drops it. Other options of Flower
     are FLOWER_… variables.
     """
     credentials = _credentials(auth, no_auth=no_auth)

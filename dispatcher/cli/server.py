@@ -49,7 +49,7 @@ def down(known: Globals, force: bool) -> None:
 @common
 @pass_globals
 def status(known: Globals, as_json: bool) -> None:
-    """Show the server, the queues with what waits in them, and the workers. Starts nothing."""
+    """Show server, queues and workers. Starts nothing."""
     from dispatcher import embedded
     from dispatcher.connect import connect
 
