@@ -77,11 +77,8 @@ def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)
     import asyncio
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(fn(*args, **kwargs))
-    return _in_thread(fn(*args, **kwargs))
+    run = _in_thread if _loop_runs() else asyncio.run
+    return run(fn(*args, **kwargs))
 
 
 def check_callback(callback: Any, *, what: str) -> None:
@@ -178,6 +175,16 @@ def bind_names(parameters: Any, *, what: str) -> dict[str, Any]:
 
 def _listed(names: list[str]) -> str:
     return f"parameter{'s' * (len(names) > 1)} " + ", ".join(repr(name) for name in names)
+
+
+def _loop_runs() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _in_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:

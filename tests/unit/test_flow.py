@@ -87,6 +87,9 @@ def test_async_flows_run_under_asyncio_also_inside_a_loop() -> None:
 
     with pytest.raises(KeyError):
         asyncio.run(failing_inside())
+    with pytest.raises(KeyError) as caught:
+        failing()
+    assert caught.value.__context__ is None  # nothing of how we looked for a loop
 
 
 def generator() -> Iterator[int]:
