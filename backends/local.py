@@ -11,7 +11,7 @@ from backends.base import InProcess
 from dispatcher.environment import Environment
 from dispatcher.errors import InvalidParameters
 from dispatcher.executors import LocalExecutor
-from dispatcher.storage.base import PARAMETERS, NoFlowHere
+from dispatcher.storage.base import PARAMETERS
 
 if TYPE_CHECKING:
     from dispatcher.storage.base import Storage
@@ -36,7 +36,7 @@ class LocalEnvironment(Environment):
     ) -> Callable[[Mapping[str, Any]], Any]:
         try:
             flow = storage.get_flow(flow_location)
-        except NoFlowHere:
+        except NotImplementedError:  # NoFlowHere, and what storages of others raise
             runner = storage.get_env_runner(flow_location)
             return lambda parameters: runner({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
         return self._runner(flow, env)

@@ -309,15 +309,16 @@ def test_only_parameters_and_env_are_keywords(tmp_path: Path) -> None:
 class GivesNoFlow(Storage):
     """Like an image: it can run a flow, but not give it."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: type[Exception] = NoFlowHere) -> None:
         super().__init__()
+        self.error = error
         self.called_with: list[dict[str, str]] = []
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
         return "there"
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        raise NoFlowHere
+        raise self.error
 
     def get_env_runner(self, location: str) -> Callable[..., Any]:
         def run(env: dict[str, str]) -> str:
@@ -327,12 +328,13 @@ class GivesNoFlow(Storage):
         return run
 
 
-def test_local_falls_back_to_the_storages_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [NoFlowHere, NotImplementedError])
+def test_local_falls_back_to_the_storages_runner(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROM_HERE", "1")
     monkeypatch.setenv("BOTH", "here")
     seen: list[Any] = []
     local = LocalEnvironment(on_start=lambda: seen.append("on_start"), on_exit=lambda: seen.append(context.state))
-    storage = GivesNoFlow()
+    storage = GivesNoFlow(error)
     assert local.execute(storage, "loc", parameters={"a": [1]}, env={"BOTH": "given", "MORE": "2"}) == "ran loc"
     (given,) = storage.called_with
     assert given == {**os.environ, "BOTH": "given", "MORE": "2", "DISPATCHER__PARAMETERS": '{"a": [1]}'}
@@ -340,7 +342,7 @@ def test_local_falls_back_to_the_storages_runner(monkeypatch: pytest.MonkeyPatch
     assert seen == ["on_start", State.SUCCEEDED]
     with pytest.raises(InvalidParameters, match="must be JSON"):
         local.execute(storage, "loc", parameters={"a": object()})
-    with pytest.raises(NoFlowHere):
+    with pytest.raises(error):
         RemoteEnvironment().execute(storage, "loc")
 
 
