@@ -261,21 +261,26 @@ class Run(Generic[R]):
         return Run, (self.id,)
 
     def __repr__(self) -> str:
-        return f"<Run {self.id}{''.join(f' {part}' for part in self._told())}>"
+        told = self._told()
+        if "flow" in told:
+            told["flow"] = f"of flow {told['flow']!r}"
+        return f"<Run {self.id}{' ' * bool(told)}{', '.join(told.values())}>"
 
     def _repr_html_(self) -> str:
-        flow, *rest = [html.escape(part) for part in self._told()] or ["not read yet"]
-        cells = "".join(f"<td>{part}</td>" for part in (f"<code>{html.escape(self.id)}</code>", flow, *rest))
-        return f"<table><tr>{cells}</tr></table>"
+        told = {"run": self.id, **self._told()}
+        heads = "".join(f"<th>{name}</th>" for name in told)
+        cells = "".join(f"<td>{html.escape(part)}</td>" for part in told.values())
+        return f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
 
-    def _told(self) -> list[str]:
+    def _told(self) -> dict[str, str]:
         """Flow, state and age as last known: nothing is asked for."""
-        found = []
+        told = {}
         if self._record is not None:
-            known = self._record.state if self._record.terminal else f"{self._record.state} (last known)"
-            found = [f"of flow {self._record.spec.flow[:80]!r},", f"{known},"]
+            known = self._record.state
+            told["flow"] = self._record.spec.flow[:80]
+            told["state"] = str(known) if self._record.terminal else f"{known} (last known)"
         at = made_at(self.id)
-        return [*found, f"{_age(time.time() - at)} old"] if at is not None else found
+        return told if at is None else {**told, "age": f"{_age(time.time() - at)} old"}
 
 
 def _age(seconds: float) -> str:

@@ -53,8 +53,15 @@ class TestRun:
         assert "SUCCEEDED" in repr(run)
         assert "'add'" in repr(run)
         assert "last known" in repr(Run("x", client, make_record("x")))
-        assert repr(Run[Any](run.id)).startswith(f"<Run {run.id}")
-        assert "<table>" in run._repr_html_()
+        assert repr(Run[Any](run.id)) == f"<Run {run.id} 0 s old>"
+        assert repr(Run[Any]("x")) == "<Run x>"
+
+    def test_html_tells_the_same(self, client: Dispatcher) -> None:
+        run = client.submit(add, {"a": 1})
+        shown = run._repr_html_()
+        assert "<th>run</th><th>flow</th><th>state</th><th>age</th>" in shown
+        assert f"<td>{run.id}</td><td>add</td><td>SUCCEEDED</td>" in shown
+        assert "<td>x</td>" in Run[Any]("x")._repr_html_()
 
     def test_html_is_escaped(self) -> None:
         assert "<b>" not in Run[Any]("x", None, make_record("x", flow="<b>"))._repr_html_()
