@@ -41,8 +41,8 @@ class Link:
 
     @property
     def scope(self) -> str:
-        """The scope of our queues: the virtual environment's on the laptop server, else empty."""
-        return self.laptop.scope if self.laptop is not None else ""
+        """The scope of our queues: the virtual environment's on the laptop server, in its flows too; else empty."""
+        return self.laptop.scope if self.laptop is not None else self.settings.worker.scope
 
     @cached_property
     def keys(self) -> KeyRing:
@@ -86,8 +86,8 @@ class Link:
             )
 
     def provide(self) -> None:
-        """On the laptop server, start this virtual environment's worker if none lives. Looks every 30 s at most."""
-        if self.laptop is not None and self._due("worker"):
+        """On the laptop server, start this virtual environment's worker if none lives; quick if one does."""
+        if self.laptop is not None:
             self.laptop.ensure_worker()
 
     def advice(self, route: Route) -> str:

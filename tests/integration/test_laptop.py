@@ -22,7 +22,7 @@ from dispatcher.process import Process
 from dispatcher.records.redis import open_redis
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
-from tests.integration.laptop import Program, User
+from tests.integration.laptop import Program, User, run
 from tests.unit.making import make_record
 from tests.waiting import wait_until
 
@@ -374,6 +374,70 @@ def test_two_environments_share_the_server_and_no_worker(user: User) -> None:
 
     assert first["scope"] != second["scope"]
     assert {worker.process.pid for worker in user.status().workers} == {first["pid"], second["pid"]}
+
+
+SUBMITS = """
+import sys, time
+from dispatcher import Dispatcher, flow
+
+@flow
+def slow(seconds: float) -> str:
+    time.sleep(seconds)
+    return open("here.txt").read()
+
+with Dispatcher() as client:
+    print(client.submit(slow, {"seconds": float(sys.argv[1])}).id)
+"""
+
+ASKS = """
+import sys
+from dispatcher import Dispatcher
+
+with Dispatcher() as client:
+    run = client.get(sys.argv[1])
+    print(run.state, run.result(timeout=60))
+"""
+
+NESTS = """
+from dispatcher import Dispatcher, flow
+
+@flow
+def inner() -> int:
+    return 7
+
+@flow
+def outer() -> int:
+    with Dispatcher() as client:
+        return client.submit(inner).result(timeout=30)
+
+with Dispatcher() as client:
+    print(client.submit(outer).result(timeout=60))
+"""
+
+
+def _script(user: User, code: str, *arguments: str) -> str:
+    """Run a script of the user's to its end; what it printed."""
+    script = user.project / "script.py"
+    script.write_text(code)
+    done = run(user, [PYTHON, str(script), *arguments])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_run_goes_on_without_its_program_and_is_found_later(user: User) -> None:
+    (user.project / "here.txt").write_text("a file of the project")
+    run_id = _script(user, SUBMITS, "6")
+
+    time.sleep(keeper.LINGER + 3 * keeper.TICK)  # nothing may happen in this time
+    assert user.status().running
+    assert not user.status().programs
+    wait_until(user.stopped, "the server to stop once the run has ended", timeout=40)
+
+    assert _script(user, ASKS, run_id) == "SUCCEEDED a file of the project"
+
+
+def test_a_flow_submits_flows(user: User) -> None:
+    assert _script(user, NESTS) == "7"
 
 
 @pytest.mark.parametrize("on_path", [False, True])
