@@ -17,17 +17,17 @@ LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 #: Of them, those that another try doesn't help.
 HOPELESS = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
 
-#: Replies that refuse a command for what the server is like at the moment.
-_REFUSALS = {
-    "OOM": "has no memory left for it (maxmemory); raise the limit, or remove runs",
-    "READONLY": "is a read-only replica; use the address of the primary",
-    "MISCONF": "can't write its data to disk, and refuses changes until it can",
-    "NOPERM": "does not allow it to this user; see the ACL in the documentation",
-    "LOADING": "is still loading its data; try again in a moment",
-    "MASTERDOWN": "is a replica that has lost its primary",
-    "NOREPLICAS": "has too few replicas, and refuses changes until they are back",
-    "BUSY": "is busy with a script",
-}
+#: What the server is like when it refuses a command: by the error's class, or by the word that its text begins with.
+_REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
+    (redis.exceptions.OutOfMemoryError, "has no memory left for it (maxmemory); raise the limit, or remove runs"),
+    (redis.exceptions.NoPermissionError, "does not allow it to this user; see the ACL in the documentation"),
+    (redis.ReadOnlyError, "is a read-only replica; use the address of the primary"),
+    (redis.BusyLoadingError, "is still loading its data; try again in a moment"),
+    (redis.exceptions.MasterDownError, "is a replica that has lost its primary"),
+    ("MISCONF", "can't write its data to disk, and refuses changes until it can"),
+    ("NOREPLICAS", "has too few replicas, and refuses changes until they are back"),
+    ("BUSY", "is busy with a script; try again in a moment"),
+)
 
 
 def unavailable(error: Exception, address: str, *, timeout: float, may_exist: bool = False) -> ServerUnavailable:
@@ -49,19 +49,16 @@ def _tail(may_exist: bool) -> str:
 
 
 def _said(error: Exception, address: str, timeout: float) -> str:
-    word = str(error).split(" ", 1)[0]
     if isinstance(error, redis.AuthenticationError):
         return f"{address} refuses the user name or the password; {_CHECK}"
-    if isinstance(error, redis.BusyLoadingError):
-        return f"{address} {_REFUSALS['LOADING']}"
+    for known, words in _REFUSALS:
+        if str(error).startswith(f"{known} ") if isinstance(known, str) else isinstance(error, known):
+            return f"{address} {words}"
     if isinstance(error, redis.TimeoutError):
         return f"{address} did not answer within {timeout:g} s; {_CHECK}"
     if isinstance(error, redis.InvalidResponse):
         return f"what answers at {address} is no Redis or Valkey server; {_CHECK}"
     if isinstance(error, redis.ResponseError):
-        for known, words in _REFUSALS.items():
-            if word == known or str(error).startswith(known):
-                return f"{address} {words}"
         return f"{address} refused a command: {_without_arguments(str(error))}"
     return _unreached(error, address)
 
