@@ -1,0 +1,102 @@
+"""Doorbells that a record's script pushes, where broker and records are one server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pytest
+import redis
+
+from dispatcher.records.base import Bell, Records
+from dispatcher.records.redis import open_redis
+from dispatcher.runs import transitions
+from dispatcher.runs.record import Outcome, Ring
+from dispatcher.runs.states import Cause
+from tests.conformance.specs import accept, make, start
+
+
+class Pushing(Bell):
+    """A bell whose messages are pushed."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.published: list[Ring] = []
+
+    def message(self, ring: Ring) -> tuple[str, bytes] | None:
+        return f"{self.instance}:{ring.route.queue}", f'"{ring.task} {ring.run_id} ü"'.encode()
+
+    def publish(self, rings: Sequence[Ring]) -> None:
+        self.published += rings
+
+    def depth(self, queue: str) -> int:
+        return 0
+
+
+@pytest.fixture
+def bells() -> list[Pushing]:
+    """Bells that were made."""
+    return []
+
+
+@pytest.fixture
+def records(server_url: str, bells: list[Pushing]) -> Iterator[Records]:
+    """Records that push doorbells."""
+
+    def make_bell(instance: str) -> Bell:
+        bells.append(Pushing(instance))
+        return bells[-1]
+
+    one = open_redis(server_url, bell=make_bell)
+    yield one
+    one.close()
+
+
+def waiting(records: Records, server_url: str, queue: str = "local") -> list[str]:
+    """Run ids of the messages in a queue's list, in the order in which Celery takes them."""
+    found = []
+    with redis.Redis.from_url(server_url, decode_responses=True) as client:
+        while message := client.rpop(f"{records.instance}:{queue}"):
+            assert isinstance(message, str)
+            assert message.endswith('ü"')
+            found.append(message.split(" ")[1])
+    return found
+
+
+def test_a_bell_is_made_for_the_installation(records: Records, bells: list[Pushing]) -> None:
+    assert [bell.instance for bell in bells] == [records.instance]
+
+
+def test_messages_are_pushed_with_the_record_and_nothing_is_published(
+    records: Records, server_url: str, bells: list[Pushing]
+) -> None:
+    made = records.runs.create([make(), make(), make(labels=("a",))])
+    records.runs.create(made)  # again, as after a lost reply
+    assert waiting(records, server_url) == [one.id for one in made[:2]]
+    assert waiting(records, server_url, "local:a") == [made[2].id]
+    assert bells[0].published == []
+
+
+def test_a_run_with_a_known_key_rings_nothing(records: Records, server_url: str) -> None:
+    first = accept(records, key="k")
+    accept(records, key="k")
+    assert waiting(records, server_url) == [first.id]
+
+
+def test_an_on_exit_goes_before_all_that_wait(records: Records, server_url: str) -> None:
+    dead = start(records, accept(records, on_exit=True))
+    waiting(records, server_url)
+    others = [accept(records), accept(records)]
+    lost = Outcome(cause=Cause.WORKER_LOST)
+    records.runs.update(dead.id, partial(transitions.abandon, epoch=dead.epoch, outcome=lost))
+    assert waiting(records, server_url) == [dead.id, others[0].id, others[1].id]
+
+
+def test_a_change_that_came_too_late_rings_nothing(records: Records, server_url: str) -> None:
+    record = accept(records)
+    waiting(records, server_url)
+    late = transitions.ring_again(record, record.created_at + 1)
+    assert late is not None
+    start(records, record)
+    records.runs.commit(late)
+    assert waiting(records, server_url) == []
