@@ -135,11 +135,22 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("flow-dispatcher")
     elif name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
+        value = getattr(_imported(_HOME[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        from dispatcher.registry import shadowed
+
+        if said := shadowed(error):
+            raise ImportError(said, name=module) from None
+        raise
 
 
 def __dir__() -> list[str]:

@@ -7,9 +7,11 @@ Modules are imported on use. Distributions join through entry points, whose grou
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidInput, MissingExtra
@@ -56,7 +58,8 @@ class Group:
                 raise MissingExtra(
                     f"{self.kind} {name} needs {error.name}: pip install 'flow-dispatcher[{extra}]'"
                 ) from error
-            raise InvalidInput(f"{self.kind} {name!r} can't be imported from {target!r}: {error}") from error
+            why = shadowed(error) or error
+            raise InvalidInput(f"{self.kind} {name!r} can't be imported from {target!r}: {why}") from error
         except AttributeError as error:
             raise InvalidInput(f"{self.kind} {name!r} isn't in {target!r}: {error}") from error
 
@@ -88,6 +91,20 @@ STORAGES = Group(
         "ModuleStorage": "dispatcher.storage.module:ModuleStorage",
     },
 )
+
+
+def shadowed(error: ImportError) -> str:
+    """What stands in the place of our package ``backends``, if that is why an import failed; else empty."""
+    found = sys.modules.get("backends")
+    if found is None or (error.name or "").partition(".")[0] != "backends":
+        return ""
+    there = Path(next(iter(getattr(found, "__path__", [])), "") or getattr(found, "__file__", None) or "?")
+    if there == Path(__file__).parent.parent / "backends":
+        return ""
+    return (
+        f"Python finds {there} in place of our package 'backends': rename yours, or keep its directory off the front "
+        "of the import path (python -P, PYTHONPATH)"
+    )
 
 
 def environment(name: str) -> type[Environment]:

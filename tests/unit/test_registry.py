@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +80,29 @@ def test_names_of_ours() -> None:
     assert RemoteEnvironment.backend == "remote"
     with pytest.raises(InvalidInput, match=r"unknown backend 'mars'; known: .*local, remote"):
         registry.backend("mars")
+
+
+SHADOWED = """
+from dispatcher import registry
+try:
+    from dispatcher import LocalEnvironment
+except ImportError as error:
+    print(error)
+try:
+    registry.environment("LocalEnvironment")
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["backends.py", "backends/__init__.py"])
+def test_a_users_own_backends_is_named_when_it_hides_ours(name: str, tmp_path: Path) -> None:
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.touch()
+    (tmp_path / "program.py").write_text(SHADOWED)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], capture_output=True, text=True, check=False, timeout=60
+    )
+    hides = theirs.parent if theirs.stem == "__init__" else theirs
+    assert done.stdout.count(f"Python finds {hides} in place of our package 'backends': rename yours") == 2, done
