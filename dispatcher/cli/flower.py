@@ -43,8 +43,8 @@ def flower(
 ) -> None:
     """Start Flower, Celery's web page.
 
-    It shows workers, queues, and each execute task with its run, flow, backend and labels. The password is generated and printed once, unless --auth gives one or --no-auth drops it. Other options of Flower
-    are FLOWER_… variables.
+    It shows workers, queues, and each execute task with its run, flow, backend and labels. The password is generated
+    and printed once, unless --auth gives one or --no-auth drops it. Other options of Flower are FLOWER_… variables.
     """
     credentials = _credentials(auth, no_auth=no_auth)
     if find_spec("flower") is None:

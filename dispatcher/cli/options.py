@@ -42,7 +42,7 @@ DURATION = Duration()
 _OPTIONS = (
     click.option("-p", "--parameter", "pairs", multiple=True, metavar="KEY=VALUE", help=(
         "A parameter of the flow; repeat it. Text where the annotation is str, else JSON.")),
-    click.option("--environment", metavar="FILE.json|MODULE:NAME", help="Where to run; else the flow's, else LocalEnvironment()."),
+    click.option("--environment", metavar="FILE.json|MODULE:NAME", help="Where to run; else LocalEnvironment()."),
     click.option("--storage", metavar="FILE.json|MODULE:NAME", help="Where the code travels; else in Redis."),
     click.option("--label", "labels", multiple=True, help="Label of the default LocalEnvironment; repeat it."),
     click.option("--name", help="A name for people."),
