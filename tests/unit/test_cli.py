@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -40,6 +41,14 @@ class TestRoot:
     @pytest.mark.parametrize("name", ["run", "submit", "list", "show", "logs", "events", "explain", "status", "doctor"])
     def test_reads_have_json(self, name: str) -> None:
         assert "--json" in call(name, "--help").stdout
+
+    def test_help_is_quick_because_it_imports_little(self) -> None:
+        code = (
+            "import sys; from dispatcher.cli.root import root; root.main(['--help'], standalone_mode=False)\n"
+            "print([name for name in ('pydantic', 'redis', 'celery', 'kombu', 'rich', 'asyncio') if name in sys.modules])"
+        )
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert shown.stdout.splitlines()[-1] == "[]"
 
     def test_version(self) -> None:
         shown = call("--version")
