@@ -22,7 +22,7 @@ from dispatcher.records.base import Records, Step
 from dispatcher.runner.capture import Capture, captured
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import call_exit, invoke
-from dispatcher.runner.opening import Opener, legible, not_opened
+from dispatcher.runner.opening import Opener, not_opened
 from dispatcher.runner.patience import patiently
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Change, ExitCall, Outcome, Record
@@ -147,7 +147,7 @@ class _Way:
 
     def __init__(self, records: Records, record: Record, now: float) -> None:
         self.records = records
-        self.record = legible(record)
+        self.record = record
         self._offset = now - time.monotonic()
 
     @property

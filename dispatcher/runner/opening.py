@@ -21,8 +21,7 @@ from dispatcher.runner.capture import Capture
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import Job, failure
 from dispatcher.runner.patience import patiently
-from dispatcher.runs.record import Outcome, Record, Spec, Value
-from dispatcher.runs.routing import Route
+from dispatcher.runs.record import Outcome, Record, Value
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 from dispatcher.storage import base as storages
@@ -138,25 +137,6 @@ def not_opened(error: BaseException, capture: Capture | None = None) -> Outcome:
     if isinstance(error, KeyError):
         error = LookupError(f"bytes that the run needs are gone: blob {error.args[0] if error.args else '?'}")
     return failure(error, cause, log_tail=capture.tail() if capture else ())
-
-
-def legible(record: Record) -> Record:
-    """The record, with an empty spec in place of one that can't even be read, so that the run can be ended."""
-    try:
-        _ = record.spec
-    except Exception:
-        nothing = Value(codec="json", inline="{}")
-        record = record.but()
-        record.__dict__["_spec"] = Spec(
-            run_id=record.id,
-            flow="?",
-            storage={},
-            location="",
-            parameters=nothing,
-            environment={},
-            route=Route(backend="local"),
-        )
-    return record
 
 
 def _no_body(_parameters: Mapping[str, Any]) -> None:

@@ -203,10 +203,16 @@ class Record:
 
     @property
     def spec(self) -> Spec:
-        """The spec, read from its bytes. Verify the signature before trusting it."""
+        """The spec, read from its bytes. Verify the signature before trusting it.
+
+        Bytes that can't even be read give a spec that says nothing, so that the run can still be shown and ended.
+        """
         cached: Spec | None = self.__dict__.get("_spec")
         if cached is None:
-            cached = Spec.from_bytes(self.spec_bytes)
+            try:
+                cached = Spec.from_bytes(self.spec_bytes)
+            except (ValueError, KeyError, TypeError):
+                cached = _unreadable(self.id)
             self.__dict__["_spec"] = cached
         return cached
 
@@ -265,6 +271,18 @@ class Change:
     after: Record
     events: tuple[Event, ...] = ()
     ring: Ring | None = None
+
+
+def _unreadable(run_id: str) -> Spec:
+    return Spec(
+        run_id=run_id,
+        flow="?",
+        storage={},
+        location="",
+        parameters=Value(codec="json", inline="{}"),
+        environment={},
+        route=Route(backend="local"),
+    )
 
 
 def _dump(value: Any) -> bytes | str:
