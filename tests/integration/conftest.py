@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.laptop import User
 from tests.integration.workers import QUICK, Bench, Worker
 
 
@@ -39,3 +41,15 @@ def start_worker(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Work
         for worker in started:
             worker.end()
             print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+
+
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
+    """A user whose directories have short names: a socket lies in one."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = User(Path(directory))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(one.run))
+        try:
+            yield one
+        finally:
+            one.leaves()

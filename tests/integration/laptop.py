@@ -6,14 +6,17 @@ import json
 import os
 import select
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dispatcher import embedded
+from dispatcher.embedded import keeper
 from dispatcher.embedded.places import Places
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
+from tests.waiting import wait_until
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,6 +119,12 @@ class User:
         """Whether nothing of the laptop server lives any more."""
         found = self.status()
         return not found.running and not found.workers
+
+    def keeps_running(self) -> bool:
+        """Whether the server runs on for as long as a needless one would take to stop."""
+        end = time.monotonic() + keeper.LINGER + 3 * keeper.TICK
+        wait_until(lambda: not self.status().running or time.monotonic() > end, "this time to pass")
+        return self.status().running
 
     def leaves(self) -> None:
         """End all that this user started."""
