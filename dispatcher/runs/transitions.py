@@ -247,8 +247,8 @@ def tick(record: Record, now: float) -> Change | None:
     supervisor), then finishes with the cause ``deadline``.
     """
     if record.state is State.AWAITING_RETRY and (record.due_at or 0.0) <= now:
-        after = record.but(state=advance(record.state, State.QUEUED), queued_at=now, rung_at=now, rings=1, due_at=None)
-        return Change(before=record, after=after, events=(event(after, Kind.QUEUED, now),), ring=ring_for(after))
+        after, queued = _requeue(record, now)
+        return Change(before=record, after=after, events=(queued,), ring=ring_for(after))
     if record.exit_call is ExitCall.DUE and not record.terminal and (record.due_at or 0.0) <= now:
         if now - (record.settled_at or now) >= EXIT_WITHIN:
             return _end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
@@ -317,7 +317,7 @@ def _end(record: Record, now: float, outcome: Outcome, exit_call: ExitCall | Non
 
 
 def _repeat(record: Record, done: Record, now: float, *, delay: float, free: bool) -> Change:
-    """End this attempt and let the next one wait for its due time."""
+    """End this attempt and let the next one wait for its due time; one due at once is queued in the same step."""
     after = done.but(
         state=advance(record.state, State.AWAITING_RETRY),
         epoch=record.epoch + 1,
@@ -330,7 +330,16 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
         attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
         last_cause=None, exit_call=ExitCall.NONE, outcome=None,
     )  # fmt: skip
-    return Change(before=record, after=following, events=(exited,))
+    if delay > 0:
+        return Change(before=record, after=following, events=(exited,))
+    again, queued = _requeue(following, now)
+    return Change(before=record, after=again, events=(exited, queued), ring=ring_for(again))
+
+
+def _requeue(record: Record, now: float) -> tuple[Record, Event]:
+    """AWAITING_RETRY → QUEUED."""
+    after = record.but(state=advance(record.state, State.QUEUED), queued_at=now, rung_at=now, rings=1, due_at=None)
+    return after, event(after, Kind.QUEUED, now)
 
 
 def _exit_left(record: Record) -> ExitCall:

@@ -139,7 +139,7 @@ def test_fields_that_go_back_to_their_default_are_forgotten(records: Records) ->
     record = start(records, accept(records, retries=1))
     assert record.holder == "p1"
     waits = finish(records, record, cause=Cause.USER_ERROR)
-    assert (waits.state, waits.holder, waits.started_at) == (State.AWAITING_RETRY, "", None)
+    assert (waits.state, waits.holder, waits.started_at) == (State.QUEUED, "", None)
     assert records.runs.get(record.id)[0] == waits
 
 

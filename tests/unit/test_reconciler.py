@@ -14,6 +14,7 @@ from dispatcher.records.base import Records, WorkerInfo
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Ring
+from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import TimingSettings
@@ -180,7 +181,7 @@ def test_idle_queues_cost_nothing_and_are_seen_when_used_again(records: Records,
 
 
 def test_due_times(records: Records, clock: Clock) -> None:
-    records.runs.create([make_record("late", start_within=5), make_record("again", retries=1)])
+    records.runs.create([make_record("late", start_within=5), make_record("again", retries=Retry(1, delay=5))])
     records.runs.update("again", partial(transitions.start_here, owner="w", holder="h"))
     records.runs.update("again", partial(transitions.lose, owner="w"))
     assert state_of(records, "again") is State.AWAITING_RETRY

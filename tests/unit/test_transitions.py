@@ -10,6 +10,7 @@ from dispatcher.errors import Refused
 from dispatcher.runs import transitions as t
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Spec, Value
+from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import TERMINAL, Cause, State
 from tests.unit.making import make_spec, queued
 
@@ -134,14 +135,14 @@ def test_an_on_exit_that_nobody_takes_is_given_up() -> None:
 
 
 def test_a_retry_is_another_attempt() -> None:
-    change = t.finish(running(retries=1), 2, epoch=1, outcome=FAILED)
+    change = t.finish(running(retries=Retry(1, delay=5)), 2, epoch=1, outcome=FAILED)
     record = after(change)
     assert change is not None
     assert not change.events[0].final
     assert change.events[0].attempt == 1
     assert (record.state, record.attempt, record.outcome, record.retries_used) == (State.AWAITING_RETRY, 2, None, 1)
-    assert t.tick(record, 1) is None
-    again = t.tick(record, 2)
+    assert t.tick(record, 6.9) is None
+    again = t.tick(record, 7)
     assert again is not None
     assert again.ring is not None
     record = after(t.start_here(again.after, 3, owner="w", holder="h2"))
@@ -149,13 +150,24 @@ def test_a_retry_is_another_attempt() -> None:
     assert after(t.finish(record, 4, epoch=3, outcome=FAILED)).state is State.FAILED
 
 
+def test_a_retry_due_at_once_waits_for_no_clock() -> None:
+    change = t.finish(running(retries=1), 2, epoch=1, outcome=FAILED)
+    record = after(change)
+    assert kinds(change) == [Kind.EXITED, Kind.QUEUED]
+    assert change is not None
+    assert change.ring is not None
+    assert [event.attempt for event in change.events] == [1, 2]
+    assert (record.state, record.attempt, record.queued_at, record.rings) == (State.QUEUED, 2, 2, 1)
+
+
 def test_preempted_uses_up_no_retry() -> None:
     record = after(t.finish(running(retries=1), 2, epoch=1, outcome=Outcome(cause=Cause.PREEMPTED)))
-    assert (record.state, record.retries_used, record.free_retries) == (State.AWAITING_RETRY, 0, 1)
+    assert (record.state, record.retries_used, record.free_retries) == (State.QUEUED, 0, 1)
 
 
 def test_cancel_before_it_started_ends_at_once() -> None:
-    for record in (queued(), after(t.finish(running(retries=1), 2, epoch=1, outcome=FAILED))):
+    waiting = after(t.finish(running(retries=Retry(1, delay=5)), 2, epoch=1, outcome=FAILED))
+    for record in (queued(), waiting):
         change = t.request_cancel(record, 3)
         assert after(change).state is State.CANCELLED
         assert kinds(change) == [Kind.EXITED]
