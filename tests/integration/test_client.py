@@ -7,7 +7,8 @@ import json
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,11 +25,14 @@ from dispatcher import (
     Run,
     SealBroken,
     State,
+    UnknownRun,
     flow,
 )
 from dispatcher.connect import connect
 from dispatcher.listening import LOOK
 from dispatcher.records.base import Records, WorkerInfo
+from dispatcher.records.redis import open_redis
+from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.routing import Offer
 from dispatcher.settings import Settings
@@ -48,6 +52,12 @@ def add(a: int, b: int = 2) -> int:
 
 @flow
 def give(value: Any) -> Any:
+    return value
+
+
+@flow
+def tell(value: Any) -> Any:
+    print("telling")  # noqa: T201 - flows print
     return value
 
 
@@ -151,11 +161,18 @@ async def _of(run: Run[Any]) -> Any:
 
 
 class TestSubmit:
-    def test_one_blob_for_one_flow(self, client: Dispatcher, records: Records) -> None:
-        runs = [client.submit(add, {"a": n}) for n in range(20)] + client.map(add, [{"a": n} for n in range(200)])
-        locations = {records.runs.get(run.id)[0].spec.location for run in runs}
-        assert len(locations) == 1
-        assert records.blobs.has(locations.pop())
+    def test_10_000_submits_leave_one_blob(self, client: Dispatcher, server_url: str) -> None:
+        for n in range(200):
+            client.submit(add, {"a": n})
+        for _ in range(2):
+            client.map(add, [{"a": n} for n in range(4850)])
+        with Dispatcher() as other:
+            runs = [*other.map(add, [{"a": n} for n in range(100)]), client.submit(add, {"a": 1}, idempotency_key="k")]
+        assert client.records.runs.count(indexes.ALL) == 10_001
+        with redis.Redis.from_url(server_url) as server:
+            blobs = [key for key in server.scan_iter(count=10_000) if b":blob:" in key]
+        locations = {client.records.runs.get(run.id)[0].spec.location for run in runs}
+        assert [key.decode().rpartition(":")[2] for key in blobs] == list(locations)
 
     def test_idempotency_across_processes(self, client: Dispatcher) -> None:
         environment = LocalEnvironment(on_exit=lambda: None)
@@ -223,6 +240,45 @@ class TestSubmit:
             [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, timeout=60
         )
         assert done.stdout == "False False\n"
+
+
+class TestRetention:
+    def test_all_of_a_run_expires_together(self, client: Dispatcher, hand: Hand, server_url: str) -> None:
+        big = "x" * 200_000
+        run = client.submit(tell, {"value": big}, idempotency_key="k", result_ttl=timedelta(minutes=1))
+        assert run.result(timeout=20) == big
+        waits = client.submit(tell, environment=LocalEnvironment(labels=["l"]), parameters={"value": 1}, result_ttl=60)
+        assert [line.text for line in run.logs()] == ["telling"]
+        with redis.Redis.from_url(server_url) as server:
+            assert len(_mentioned(server, run.id)) > 6
+            for seconds, left in ((50, 0), (70, 1)):
+                later = open_redis(server_url, clock_offset=seconds)
+                assert later.runs.purge() == left
+                later.close()
+            assert _mentioned(server, run.id) == set()
+            assert _mentioned(server, waits.id)  # it has not ended: its time has not begun
+        for read in (lambda: client.get(run.id), lambda: list(run.events()), lambda: list(run.logs()), run.timeline):
+            with pytest.raises(UnknownRun):
+                read()
+        again = client.submit(tell, {"value": 2}, idempotency_key="k")
+        assert again != run
+
+
+def _mentioned(server: redis.Redis, run_id: str) -> set[bytes]:
+    """Keys that belong to a run or hold its id. Not doorbells, which a worker takes away, and not the stream of all
+    events, which has a retention of its own."""
+    reads: dict[Any, Callable[[Any], Any]] = {
+        b"string": server.get,
+        b"hash": server.hgetall,
+        b"set": server.smembers,
+        b"zset": lambda key: server.zrange(key, 0, -1),
+    }
+    name, found = run_id.encode(), set()
+    for key in server.scan_iter():
+        read = reads.get(server.type(key), lambda _key: b"")
+        if name in key or run_id in str(read(key)):
+            found.add(key)
+    return found
 
 
 class TestNobodyThere:

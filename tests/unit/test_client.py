@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 
@@ -87,6 +88,22 @@ class TestSubmit:
         run = client.submit(fail, retries=Retry(2, delay=0.01))
         assert run.exception() is not None
         assert [event.attempt for event in run.events() if event.kind is Kind.EXITED] == [1, 2, 3]
+
+    def test_types_are_kept(self, client: Dispatcher) -> None:
+        runs = client.map(add, [{"a": 1}])
+        assert_type(runs, list[Run[int]])
+        assert_type(client.submit(add, {"a": 1}), Run[int])
+        assert_type(runs[0].result(), int)
+        assert_type(next(client.as_completed(runs)), Run[int])
+
+        @flow(timeout=5)
+        async def later() -> str:
+            return "x"
+
+        async def awaited() -> None:
+            assert_type(await client.submit(later), str)
+
+        asyncio.run(awaited())
 
     def test_storage_knows_what_was_added(self, client: Dispatcher) -> None:
         from dispatcher import RedisStorage
