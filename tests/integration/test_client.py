@@ -275,8 +275,8 @@ def _mentioned(server: redis.Redis, run_id: str) -> set[bytes]:
     }
     name, found = run_id.encode(), set()
     for key in server.scan_iter():
-        read = reads.get(server.type(key), lambda _key: b"")
-        if name in key or run_id in str(read(key)):
+        read = reads.get(server.type(key))
+        if name in key or (read and run_id in str(read(key))):
             found.add(key)
     return found
 
