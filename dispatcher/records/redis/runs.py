@@ -88,20 +88,18 @@ class RedisRuns(Runs):
         push = self._push(change.ring)
         program = Program(self._keys)
         after = program.commit(change, push)
-        reply = self._client.run(
-            script(*COMMIT),
-            [self._keys.run(after.id)],
-            self._offset,
-            change.before.version,
-            after.change,
-            program.listed(),
-        )
+        keys = [self._keys.run(after.id)]
+        arguments = (self._offset, change.before.version, program.listed())
+        reply = self._client.run(script(*COMMIT), keys, *arguments)
         now = float(reply[0])
         if len(reply) > 1:
-            return Record.from_fields(fields_of(reply[1])) if reply[1] else None, now
-        if push is None and change.ring is not None and self._bell is not None:
-            failpoint("bell.due", after.id)
-            self._bell.publish([change.ring])
+            if not reply[1]:
+                return None, now
+            stored = Record.from_fields(fields_of(reply[1]))
+            if not after.change or stored.change != after.change:
+                return stored, now
+        if push is None and change.ring is not None:
+            self._publish([change.ring])
         return after, now
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
@@ -208,7 +206,7 @@ class RedisRuns(Runs):
         program = Program(self._keys)
         program.purge(record)
         keys = [self._keys.run(record.id)]
-        return script(*COMMIT).command(keys, self._offset, record.version, "", program.listed())
+        return script(*COMMIT).command(keys, self._offset, record.version, program.listed())
 
     def _sweep(self, run_ids: Sequence[str]) -> None:
         """Take runs from every index: the server dropped their records, which would have said from which."""
