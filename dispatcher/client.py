@@ -7,17 +7,17 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dispatcher import waiting
+from dispatcher import finding, waiting
 from dispatcher.errors import DispatcherWarning, InvalidInput, ServerUnavailable, UnknownRun
 from dispatcher.flow import Flow
 from dispatcher.ids import made_at
 from dispatcher.link import Link, open_link
-from dispatcher.records.base import Query, Records, WorkerInfo
+from dispatcher.records.base import Records, WorkerInfo
 from dispatcher.run import Run
 from dispatcher.runs.options import Options, Seconds
 from dispatcher.runs.record import Record
@@ -206,13 +206,8 @@ class Dispatcher:
         Raises:
             InvalidInput: a filter has a wrong value.
         """
-        query = Query(
-            state=None if state is None else _state(state),
-            label=label,
-            flow=flow.name if isinstance(flow, Flow) else flow,
-            tag=tag,
-            since=self._since(since),
-        )
+        query = finding.query(state=state, label=label, flow=flow, tag=tag, since=since, now=self.link.records.runs.now)
+        finding.check_limit(limit)
         return (Run(one.id, self, one) for one in self.link.records.runs.find(query, limit=limit))
 
     def cancel(self, run: Run[Any] | str) -> bool:
@@ -353,16 +348,6 @@ class Dispatcher:
             return f"no run {run_id!r}: an id has 26 letters and digits; `dispatcher list` shows those of today"
         return f"no run {run_id!r} at {self.link.shown}: its retention is over, or it was submitted to another server"
 
-    def _since(self, since: datetime | Seconds | None) -> float | None:
-        if since is None:
-            return None
-        if isinstance(since, datetime):
-            return since.timestamp()
-        seconds = since.total_seconds() if isinstance(since, timedelta) else since
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
-            raise InvalidInput(f"since: must be a datetime, a timedelta or seconds ago, got {since!r}")
-        return self.link.records.runs.now() - seconds
-
 
 def _create(link: Link, records: Sequence[Record]) -> list[Record]:
     stored: list[Record] = []
@@ -375,13 +360,6 @@ def _create(link: Link, records: Sequence[Record]) -> list[Record]:
             told = f"{len(stored)} of {len(records)} runs were accepted, then: {error}"
             raise ServerUnavailable(told, may_exist=True) from error
     return stored
-
-
-def _state(state: State | str) -> State:
-    try:
-        return State(state.upper())
-    except (ValueError, AttributeError):
-        raise InvalidInput(f"state: must be one of {', '.join(State)}, got {state!r}") from None
 
 
 _default: tuple[int, Dispatcher] | None = None

@@ -163,14 +163,14 @@ class Run(Generic[R]):
 
         All callbacks of a client are called on one thread, one after the other; what they raise is logged.
         """
-        self.link.watcher.hook(self.id, Kind.STARTED, callback)
+        self._hook(Kind.STARTED, callback)
 
     def on_exit(self, callback: Callable[[Event], object]) -> None:
         """Call ``callback(event)`` here when an attempt has ended, at once if it has; as :meth:`on_start`.
 
         ``event.final`` says whether the run ended with it; ``event.state`` and ``event.data`` how.
         """
-        self.link.watcher.hook(self.id, Kind.EXITED, callback)
+        self._hook(Kind.EXITED, callback)
 
     @property
     def link(self) -> Link:
@@ -184,6 +184,11 @@ class Run(Generic[R]):
     def note(self, record: Record) -> None:
         """Remember the record as last read; for the modules of this package."""
         self._record = record
+
+    def _hook(self, kind: Kind, callback: Callable[[Event], object]) -> None:
+        if not callable(callback):
+            raise InvalidInput(f"the callback must be a function of one event, got {callback!r}")
+        self.link.watcher.hook(self.id, kind, callback)
 
     def _read(self) -> Record:
         if self._record is None or not self._record.terminal:

@@ -207,6 +207,10 @@ class TestBadInput:
             client.runs(state="HAPPY")
         with pytest.raises(InvalidInput, match="since"):
             client.runs(since="yesterday")  # type: ignore[arg-type]
+        for wrong in ({"label": 5}, {"tag": ["x"]}, {"flow": add.fn}, {"limit": -1}, {"limit": "all"}):
+            (name,) = wrong
+            with pytest.raises(InvalidInput, match=f"{name}: must be"):
+                client.runs(**wrong)
         with pytest.raises(InvalidInput, match="return_when"):
             client.wait([], return_when="NEVER")
         with pytest.raises(InvalidInput, match="not a run"):

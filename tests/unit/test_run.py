@@ -202,6 +202,11 @@ class TestCallbacks:
         wait_until(lambda: len(names) == 2, "both calls")
         assert set(names) == {"dispatcher-callbacks"}
 
+    def test_what_is_no_function(self, waiting_run: Run[Any]) -> None:
+        for hook in (waiting_run.on_start, waiting_run.on_exit):
+            with pytest.raises(InvalidInput, match="function of one event, got 5"):
+                hook(5)  # type: ignore[arg-type]
+
     def test_what_they_raise_is_logged(self, client: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
         run = client.submit(add, {"a": 1})
         seen: list[Event] = []
