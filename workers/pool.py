@@ -5,6 +5,7 @@ Called by Celery's signals and by the tasks, in the pool process alone.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing.process
 import os
 import secrets
@@ -60,6 +61,8 @@ class PoolProcess:
         want a process pool or a local Dask cluster.
         """
         os.setpgid(0, 0)
+        for logger in (logging.getLogger(), logging.getLogger("dispatcher.flow")):
+            logger.setLevel(logging.INFO)  # as each run's capture wants it: changing it per run costs
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
 
     def here(self) -> Here:

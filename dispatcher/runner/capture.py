@@ -135,7 +135,7 @@ def _logging_to(handler: logging.Handler, *, alone: bool) -> Iterator[None]:
         flow.setLevel(logging.INFO)
     if alone:
         root.handlers[:] = [handler]  # others write to descriptor 2, so each line would come twice
-        root.setLevel(min(root.level or logging.INFO, logging.INFO))
+        _level(root, min(root.level or logging.INFO, logging.INFO))
     else:
         root.addHandler(handler)
     try:
@@ -143,7 +143,13 @@ def _logging_to(handler: logging.Handler, *, alone: bool) -> Iterator[None]:
     finally:
         if alone:
             root.handlers[:] = handlers
-            root.setLevel(levels[0])
+            _level(root, levels[0])
         else:
             root.removeHandler(handler)
-        flow.setLevel(levels[1])
+        _level(flow, levels[1])
+
+
+def _level(logger: logging.Logger, level: int) -> None:
+    """Set it only where it differs: each time, all loggers of the process forget what they know."""
+    if logger.level != level:
+        logger.setLevel(level)

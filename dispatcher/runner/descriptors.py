@@ -9,14 +9,16 @@ import codecs
 import contextlib
 import os
 import select
+import selectors
 import threading
 from collections.abc import Callable
+from functools import partial
 
 _CHUNK = 65536
 
 
 class Descriptors:
-    """Puts pipes in the place of descriptors 1 and 2 and reads them in a thread.
+    """Puts pipes in the place of descriptors 1 and 2, which this process's reader empties.
 
     Args:
         puts: for each descriptor, what takes its decoded text.
@@ -28,11 +30,10 @@ class Descriptors:
         self._saved: dict[int, int] = {}
         self._poll = select.poll()
         self._draining = False
-        self._wake, self._waker = os.pipe()
+        self._watched: set[int] = set()
+        self._reader = _reader()
         for number, put in puts.items():
             self._divert(number, put)
-        self._thread = threading.Thread(target=self._read, name="dispatcher-output", daemon=True)
-        self._thread.start()
 
     def drain(self) -> None:
         """Take what is in the pipes now, so that what comes next stands behind it."""
@@ -48,15 +49,17 @@ class Descriptors:
 
     def close(self) -> None:
         """Give the descriptors back. What a child that outlives the flow writes from now on is lost to it."""
+        with self._lock:
+            for source in list(self._watched):  # before the write ends close, which would wake the reader for nothing
+                self._unwatch(source)
         for number, saved in self._saved.items():
             os.dup2(saved, number)
             os.close(saved)
-        os.write(self._waker, b".")
-        self._thread.join()
         self.drain()
-        self._poll = select.poll()  # of nothing
-        for source in (*self._readers, self._wake, self._waker):
-            os.close(source)
+        with self._lock:
+            self._poll = select.poll()  # of nothing
+            for source in self._readers:
+                os.close(source)
 
     def _divert(self, number: int, put: Callable[[str], object]) -> None:
         source, target = os.pipe()
@@ -67,21 +70,73 @@ class Descriptors:
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._readers[source] = lambda data: put(decode(data))
         self._poll.register(source, select.POLLIN)
+        self._watched.add(source)
+        self._reader.watch(source, partial(self._arrived, source))
 
-    def _take(self, source: int) -> None:
-        """One pipe's worth at most: a child that never stops writing must not hold its parent here."""
+    def _take(self, source: int) -> bool:
+        """One pipe's worth at most: a child that never stops writing must not hold its parent here.
+
+        False where nobody can write to it any more.
+        """
         with contextlib.suppress(BlockingIOError):
-            if data := os.read(source, _CHUNK):
+            data = os.read(source, _CHUNK)
+            if data:
                 self._readers[source](data)
+            return bool(data)
+        return True
+
+    def _arrived(self, source: int) -> None:
+        """In the reader's thread. Whoever comes too late finds nothing watched."""
+        with self._lock:
+            if source not in self._watched:
+                return
+            self.drain()
+            if not self._take(source):  # the flow closed the descriptor itself
+                self._unwatch(source)
+
+    def _unwatch(self, source: int) -> None:
+        self._watched.discard(source)
+        self._reader.unwatch(source)
+
+
+class _Reader:
+    """This process's thread that waits for diverted descriptors: starting one per run costs more than a small run."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._thread = threading.Thread(target=self._read, name="dispatcher-output", daemon=True)
+        self._thread.start()
+
+    def watch(self, source: int, arrived: Callable[[], None]) -> None:
+        """Call ``arrived`` whenever there is something; the system lets a thread wait while another one adds."""
+        self._selector.register(source, selectors.EVENT_READ, arrived)
+
+    def unwatch(self, source: int) -> None:
+        """No more of it; before it is closed."""
+        self._selector.unregister(source)
 
     def _read(self) -> None:
-        poll = select.poll()
-        for source in (*self._readers, self._wake):
-            poll.register(source, select.POLLIN)
         while True:
-            for source, event in poll.poll():
-                if source == self._wake:
-                    return
-                if not event & select.POLLIN:  # the flow closed the descriptor itself
-                    poll.unregister(source)
-            self.drain()
+            for key, _ in self._selector.select():
+                key.data()
+
+
+_readers: dict[int, _Reader] = {}
+_readers_lock = threading.Lock()
+
+
+def _reader() -> _Reader:
+    """This process's; a fork's child has none of its parent's threads."""
+    with _readers_lock:
+        if (found := _readers.get(os.getpid())) is None:
+            _readers.clear()
+            found = _readers[os.getpid()] = _Reader()
+        return found
+
+
+def _renew() -> None:
+    global _readers_lock  # noqa: PLW0603 - it may be held in the parent
+    _readers_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)

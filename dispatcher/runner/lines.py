@@ -65,8 +65,7 @@ class Shipment:
         # Re-entrant: a signal handler or a destructor may print while its thread puts a line.
         self._lock = threading.RLock()
         self._some, self._many, self._closed, self._done = (threading.Event() for _ in range(4))
-        self._thread = threading.Thread(target=self._ship, name="dispatcher-logs", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None  # from the first line on: most runs say nothing
 
     def put(self, stream: str, text: str, level: str = "") -> None:
         """Add a line. Never waits, never raises for the server's sake."""
@@ -93,6 +92,8 @@ class Shipment:
                 self._close_gap()
                 self._closed_at = time.monotonic()
                 self._closed.set()
+            if self._thread is None and not self._lines:
+                self._done.set()
         self._some.set()
         self._many.set()
         return self._done.wait(timeout)
@@ -121,6 +122,9 @@ class Shipment:
 
     def _accept(self, line: Line, size: int) -> None:
         self._lines.append((line, size))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._ship, name="dispatcher-logs", daemon=True)
+            self._thread.start()
         self._kept += size
         self._pending += size
         if not self._some.is_set():
