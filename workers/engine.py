@@ -65,7 +65,11 @@ class Engine:
         )
         self._keeper = Keeper(settings, self.identity, self.held, self._notes, self._open)
         self._keeper.parent = Parent(
-            pids=self._pids, queues=lambda: self.queues.consumed, stop_consuming=self.queues.stop, leave=self._leave
+            pids=self._pids,
+            queues=lambda: self.queues.consumed,
+            stop_consuming=self.queues.stop,
+            idle=self._idle,
+            leave=self._leave,
         )
         self._exit_status = 0
         self._threads = self._make_threads()
@@ -136,6 +140,24 @@ class Engine:
         pool = getattr(self._worker.pool, "_pool", None)
         return {process.pid for process in list(pool._pool)} if pool is not None else set()
 
+    def _idle(self) -> bool:
+        """Whether nothing is on its way to a pool process: read off the queue, but not yet taken by a process."""
+        from celery.worker import state
+
+        return self.queues.stopped and not state.reserved_requests
+
+    def release_pool(self) -> None:
+        """Let idle pool processes go at once.
+
+        Each waits up to 30 s for the parent to have read all of its results; a parent that stops reads none of a run
+        that Celery had forgotten, over a lost connection or because it had not heard yet that a process took it.
+        """
+        known = {holding.pid for holding in self.held.all() if not holding.adopted}
+        pool = getattr(self._worker.pool, "_pool", None)
+        for pid, counter in list(getattr(pool, "_on_ready_counters", {}).items()):
+            if pid not in known:
+                counter.value = 2**31 - 1
+
     def _leave(self) -> None:
         """Nothing runs any more: let Celery stop."""
         from celery.worker import state
@@ -205,7 +227,8 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
         w.app.dispatcher.drain()
 
     def stop(self, w: Any) -> None:
-        """Nothing: the threads live until the pool is empty."""
+        """The threads live until the pool is empty."""
+        w.app.dispatcher.release_pool()
 
     def terminate(self, w: Any) -> None:
         w.app.dispatcher.drain(at_once=True)

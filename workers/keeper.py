@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 #: Seconds between two looks at what is owned, at most.
 LOOK = 1.0
 
+#: Seconds between two looks when all that is left to do is to leave.
+SOON = 0.05
+
 #: Seconds without a look after which a shutdown goes on without the server.
 BLIND = 5.0
 
@@ -40,6 +43,7 @@ class Parent:
     pids: Callable[[], set[int]]  #: of the pool's processes
     queues: Callable[[], tuple[str, ...]]  #: consumed now
     stop_consuming: Callable[[], None]
+    idle: Callable[[], bool]  #: Celery consumes nothing more, and has no message that a process may be about to run
     leave: Callable[[], None]  #: all is done: end Celery
 
 
@@ -64,6 +68,7 @@ class Keeper:
         self._next_beat = 0.0
         self._draining_since: float | None = None
         self._left = False
+        self._empty_since: float | None = None
         self._said_goodbye = False
         self._looked_at = time.monotonic()
         self.parent: Parent | None = None
@@ -95,7 +100,7 @@ class Keeper:
         wait = self._look(records)
         self._looked_at = time.monotonic()
         self._leave_if_done()
-        return min(wait, LOOK, max(self._next_beat - time.monotonic(), 0.01))
+        return min(wait, LOOK if self._empty_since is None else SOON, max(self._next_beat - time.monotonic(), 0.01))
 
     def close(self) -> None:
         """Say goodbye, if the server hears it."""
@@ -222,7 +227,13 @@ class Keeper:
         self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        if self._draining_since is None or self.parent is None or self._held or self._left:
+        if self._draining_since is None or self.parent is None or self._left:
             return
-        self._left = True
-        self.parent.leave()
+        if self._held:
+            self._empty_since = None
+            return
+        self._empty_since = self._empty_since or time.monotonic()
+        # Celery can't say so while it reconnects; it has nothing then.
+        if self.parent.idle() or time.monotonic() - self._empty_since > BLIND:
+            self._left = True
+            self.parent.leave()

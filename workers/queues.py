@@ -47,7 +47,7 @@ class Queues:
         self._app = app
         self._asked: frozenset[str] = self._own
         self.consumed: tuple[str, ...] = tuple(sorted(self._own))
-        self._stopped = False
+        self._stopped = self.stopped = False
 
     def serves(self, route: Route) -> bool:
         """Whether this worker takes runs of a route."""
@@ -109,6 +109,7 @@ class Queues:
         except Exception as error:
             logger.warning("can't stop consuming now: %s", type(error).__name__)
         self.consumed = ()
+        self.stopped = True
 
     def _note(self, done: str, names: list[str]) -> None:
         self.consumed = tuple(sorted(self._app.amqp.queues.consume_from))
