@@ -252,19 +252,21 @@ class Watcher:
             waited = [run_id for run_id in dict.fromkeys(run_ids) if run_id in self._waits]
         for start in range(0, len(waited), PAGE):
             page = waited[start : start + PAGE]
-            for run_id, record in zip(page, self._records.runs.get_many(page), strict=True):
-                if record is None or record.terminal:
-                    self._answer(run_id, record)
+            self._answer(page, self._records.runs.get_many(page))
 
-    def _answer(self, run_id: str, record: Record | None) -> None:
+    def _answer(self, run_ids: Sequence[str], records: Sequence[Record | None]) -> None:
+        """Answer for those that have ended, and watch them no more, all in one command."""
+        found = zip(run_ids, records, strict=True)
+        over = {run_id: record for run_id, record in found if record is None or record.terminal}
         with self._lock:
-            futures = self._waits.pop(run_id, [])
-            self._unwatch([run_id])
-        for future in futures:
-            if record is None:
-                _fail(future, UnknownRun(f"no run {run_id}: there is none, or its retention is over"))
-            elif future.set_running_or_notify_cancel():
-                future.set_result(record)
+            futures = {run_id: self._waits.pop(run_id, []) for run_id in over}
+            self._unwatch(over)
+        for run_id, record in over.items():
+            for future in futures[run_id]:
+                if record is None:
+                    _fail(future, UnknownRun(f"no run {run_id}: there is none, or its retention is over"))
+                elif future.set_running_or_notify_cancel():
+                    future.set_result(record)
 
     def _catch_up(self, run_ids: Sequence[str]) -> None:
         """Offer all events of the runs that have hooks, and drop the hooks whose run has ended."""
@@ -283,9 +285,7 @@ class Watcher:
         page = self._page()
         self._catch_up(page)
         records = self._records.runs.get_many(page) if page else []
-        for run_id, record in zip(page, records, strict=True):
-            if record is None or record.terminal:
-                self._answer(run_id, record)
+        self._answer(page, records)
         due = {one.id: at for one in records if one is not None and (at := indexes.next_due(one)) is not None}
         if not due or self._records.workers.live():
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dispatcher.errors import InvalidInput, NotFinished
@@ -35,6 +36,7 @@ class _Wait:
 
     def __init__(self, runs: Sequence[Run[Any]]) -> None:
         self._stack = ExitStack()
+        self._done: queue.SimpleQueue[futures.Future[Record]] = queue.SimpleQueue()
         self.left: dict[futures.Future[Record], Run[Any]] = {}
         self._runs = runs
 
@@ -46,6 +48,8 @@ class _Wait:
             for group in groups.values():
                 waiting = self._stack.enter_context(group[0].link.watcher.waiting([run.id for run in group]))
                 self.left.update(zip(waiting.futures, group, strict=True))
+                for future in waiting.futures:  # futures.wait() would look at all of them each time that one ends
+                    future.add_done_callback(self._done.put)
         except BaseException:
             self._stack.close()
             raise
@@ -56,7 +60,11 @@ class _Wait:
 
     def take(self, timeout: float | None) -> list[Run[Any]]:
         """The runs that ended within so many seconds, as soon as one has; they know their last record."""
-        done = futures.wait(self.left, timeout, futures.FIRST_COMPLETED).done
+        done: list[futures.Future[Record]] = []
+        with suppress(queue.Empty):
+            done.append(self._done.get(timeout=timeout))
+            while True:
+                done.append(self._done.get_nowait())
         ended = []
         for future in done:
             run = self.left.pop(future)

@@ -246,6 +246,21 @@ class Record:
                 found[name] = _dump(value)
         return found
 
+    def changes_since(self, before: Record) -> tuple[dict[str, bytes | str], list[str]]:
+        """Of :meth:`to_fields`: what differs from ``before``, and the names of what is no longer there."""
+        changed: dict[str, bytes | str] = {}
+        gone: list[str] = []
+        old, new = before.__dict__, self.__dict__
+        for name, default in _DEFAULTS.items():
+            value = new[name]
+            if value is old[name] or value == old[name]:
+                continue
+            if value == default and name not in _REQUIRED:
+                gone.append(name)
+            else:
+                changed[name] = _dump(value)
+        return changed, gone
+
     @classmethod
     def from_fields(cls, data: Mapping[str, bytes]) -> Record:
         """The inverse of :meth:`to_fields`."""

@@ -181,7 +181,9 @@ class RedisListener(Listener):
         kind, channel = reply[0], reply[1].decode()
         if kind == b"message":
             if channel in self._wanted:
-                self._heard.put((channel.removeprefix(self._keys.topic_prefix), _event(reply[2])))
+                topic = channel.removeprefix(self._keys.topic_prefix)
+                for event in _events(reply[2]):
+                    self._heard.put((topic, event))
         elif kind in {b"subscribe", b"unsubscribe"}:
             self._answered(channel, subscribed=kind == b"subscribe")
 
@@ -196,8 +198,8 @@ class RedisListener(Listener):
                 self._state.notify_all()
 
 
-def _event(raw: bytes) -> Event | None:
+def _events(raw: bytes) -> list[Event | None]:
+    """The events of a notice; a notice without any is only a nudge."""
     if not raw:
-        return None
-    words = json.loads(raw)
-    return Event.from_fields(dict(zip(words[0::2], words[1::2], strict=True)))
+        return [None]
+    return [Event.from_fields(dict(zip(words[0::2], words[1::2], strict=True))) for words in json.loads(raw)]

@@ -7,7 +7,7 @@ is left to the script: at acceptance every time is *now*, or so many seconds fro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -49,8 +49,7 @@ class Program:
         after = change.after
         keys, run = self._keys, self._keys.run(record.id)
         self.step("NEW", run, _flat(after.to_fields() | {"version": "1"}), ACCEPTED_AT)
-        for event in change.events:
-            self._event(event, time="")
+        self._events(change.events, time="")
         placed = placement(after)
         for seconds in dict.fromkeys(placed.values()):
             at_once = (keys.index(index) for index, score in placed.items() if score == seconds)
@@ -69,8 +68,7 @@ class Program:
             self.step("ZADD", keys.index(index), repr(score), after.id)
         for index in meant.leave:
             self.step("ZREM", keys.index(index), after.id)
-        for event in change.events:
-            self._event(event, time=repr(event.time))
+        self._events(change.events)
         for topic, event in meant.notices:
             if topic != event.run_id:
                 self.step("TELL", keys.topic(topic), repr(event.time), *_facts(event))
@@ -94,17 +92,20 @@ class Program:
             self.step("UNKEY", keys.idempotency(record.key), record.id)
 
     def _fields(self, before: Record, after: Record) -> None:
-        old, new = before.to_fields(), after.to_fields()
         run = self._keys.run(after.id)
-        changed = {name: value for name, value in new.items() if old.get(name) != value}
+        changed, gone = after.changes_since(before)
         self.step("HSET", run, *_flat(changed))
-        if gone := [name for name in old if name not in new]:
+        if gone:
             self.step("HDEL", run, *gone)
 
-    def _event(self, event: Event, *, time: str) -> None:
-        keys = self._keys
-        of_run, channel = keys.events(event.run_id), keys.topic(event.run_id)
-        self.step("EVENT", of_run, keys.all_events, channel, time, *_facts(event))
+    def _events(self, events: Sequence[Event], *, time: str | None = None) -> None:
+        """Keep and tell events of one run and one moment."""
+        if not events:
+            return
+        keys, run_id = self._keys, events[0].run_id
+        at = repr(events[0].time) if time is None else time
+        told = (_facts(event) for event in events)
+        self.step("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), at, *told)
 
     def _ring(self, ring: Ring | None, push: Push | None) -> None:
         if ring is None:
