@@ -119,10 +119,14 @@ class Queues:
 
 
 def queue(app: Any, name: str) -> Any:
-    """A queue as Celery wants it; a doorbell goes straight to the list of that name."""
+    """A queue as Celery wants it; a doorbell goes straight to the list of that name.
+
+    A message is gone once it is taken: to keep it aside until the pool has it costs eight commands, and a run whose
+    worker dies in between is found by its record within seconds, long before Celery would look for its message.
+    """
     from kombu import Exchange, Queue
 
-    return Queue(name, Exchange(app.conf.task_default_queue), routing_key=name)
+    return Queue(name, Exchange(app.conf.task_default_queue), routing_key=name, no_ack=True)
 
 
 def declare(app: Any, name: str) -> None:

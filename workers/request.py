@@ -26,6 +26,10 @@ class RunRequest(Request):  # type: ignore[misc]
         kwargs = self.kwargs
         return str(kwargs.get("run_id", "")) if isinstance(kwargs, dict) else ""
 
+    def acknowledge(self) -> None:
+        """The server keeps no message that was taken; see :func:`workers.queues.queue`."""
+        self.acknowledged = True
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         self._engine.held.take(pid, self.run_id)
         super().on_accepted(pid, time_accepted)
