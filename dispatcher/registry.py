@@ -30,6 +30,7 @@ class Group:
     group: str
     ours: Mapping[str, str]
     extras: Mapping[str, str] = field(default_factory=dict)  #: name → the extra that brings what it imports
+    for_tests: frozenset[str] = frozenset()  #: names that people aren't told of
 
     def get(self, name: str) -> Any:
         """What ``name`` stands for.
@@ -45,8 +46,8 @@ class Group:
         raise InvalidInput(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}")
 
     def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted({*self.ours, *(entry.name for entry in metadata.entry_points(group=self.group))})
+        """All names that people are told of, sorted."""
+        return sorted({*self.ours, *(entry.name for entry in metadata.entry_points(group=self.group))} - self.for_tests)
 
     def _import(self, name: str, target: str) -> Any:
         module, _, attribute = target.partition(":")
@@ -72,6 +73,7 @@ ENVIRONMENTS = Group(
         "LocalEnvironment": "backends.local:LocalEnvironment",
         "RemoteEnvironment": "backends.remote:RemoteEnvironment",
     },
+    for_tests=frozenset({"FakeEnvironment"}),
 )
 BACKENDS = Group(
     "backend",
@@ -81,6 +83,7 @@ BACKENDS = Group(
         "local": "backends.local:LocalBackend",
         "remote": "backends.remote:RemoteBackend",
     },
+    for_tests=frozenset({"fake"}),
 )
 STORAGES = Group(
     "storage",

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -124,6 +125,30 @@ def test_a_browser_sees_a_finished_run_and_its_worker(
     assert f"{{'run_id': '{run_id}', 'flow': 'add', 'backend': 'local', 'labels': ['eu', 'gpu']}}" in seen
     assert f'title="{name}"' in seen
     assert flower.end() == 0
+
+
+def test_the_length_of_a_queue_behind_a_unix_socket(
+    start_flower: Callable[..., Flower], start_worker: Callable[..., Worker], bench: Bench
+) -> None:
+    (pid,) = start_worker(concurrency=1).children
+    flower = start_flower()
+    credentials = f"dispatcher:{flower.told(r'^password  (.+)$')}"
+    listening(flower, credentials, bench)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for number in range(4):
+            bench.submit(add, {"a": 1, "b": number})
+        wanted = {"name": "local", "messages": 3}
+
+        def seen() -> bool:
+            status, text = flower.get("/api/queues/length", credentials)
+            return status == 200 and wanted in json.loads(text)["active_queues"]
+
+        wait_until(seen, "three waiting doorbells on Flower's API")
+        rows = re.findall(r"<tr[^>]*>(.*?)</tr>", flower.get("/broker", credentials)[1], re.DOTALL)
+        assert ["local", "3"] in [re.sub(r"<[^>]*>", " ", row).split()[:2] for row in rows]
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_strangers_stay_outside(start_flower: Callable[..., Flower]) -> None:
