@@ -189,8 +189,10 @@ class Keeper:
         alive = self.parent.pids() if self.parent else set()
         absent: dict[str, int] = {}
         for record in owned:
-            pid = pid_of(record.holder)
-            if pid is None or (pid, record.id) in running or record.id in dying:
+            away = lifecycle.elsewhere(record)  # then any process of ours may be asking for its infrastructure
+            pid = 0 if away else pid_of(record.holder)
+            busy = record.id in {run for _, run in running} if away else (pid, record.id) in running
+            if pid is None or busy or record.id in dying:
                 continue
             if pid in alive and self._held.may_run(
                 pid, record.id

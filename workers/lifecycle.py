@@ -16,7 +16,7 @@ from functools import partial
 
 from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Records
+from dispatcher.records.base import Records, Step
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
@@ -103,16 +103,25 @@ def attempt_died(records: Records, worker: str, death: Death) -> Record | None:
     """
     try:
         record, now = records.runs.get(death.run_id)
-        if record.owner != worker or pid_of(record.holder) != death.pid:
+        step: Step
+        if record.owner == worker and elsewhere(record):  # it died over the claim, or over the request
+            step = partial(transitions.lose, owner=worker)
+        elif record.owner == worker and pid_of(record.holder) == death.pid:
+            outcome = outcome_of(record, death, _tail(records, record))
+            step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
+        else:
             return None
-        outcome = outcome_of(record, death, _tail(records, record))
-        step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
         failpoint("death.noticed", record.id)
         record = records.runs.update(record.id, step, record=record, now=now)
         failpoint("death.recorded", record.id)
         return record
     except (UnknownRun, Refused):
         return None
+
+
+def elsewhere(record: Record) -> bool:
+    """Whether its flow runs elsewhere: a pool process only asks for its infrastructure."""
+    return record.request is not None or record.state is State.CLAIMED or not record.holder
 
 
 def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outcome:

@@ -54,7 +54,7 @@ class Report:
         Raises:
             SealBroken: the MAC isn't the token's.
         """
-        if not hmac.compare_digest(entry["mac"], _mac(token, entry["body"])):
+        if not hmac.compare_digest(entry["mac"].encode(), _mac(token, entry["body"]).encode()):
             raise SealBroken(f"a report on run {entry['run']} was not made by the attempt it names")
         data = json.loads(entry["body"])
         exit_call = data["exit_call"]

@@ -83,6 +83,8 @@ def intend(record: Record, now: float, *, epoch: int, request: Mapping[str, Any]
     _fence(record, epoch)
     if record.state is State.PROVISIONING:
         return None
+    if record.state is not State.CLAIMED:  # cancelled meanwhile
+        raise Refused(f"run {record.id} is {record.state}, not CLAIMED")
     after, events = _walk(record.but(request=request), now, State.PROVISIONING)
     return Change(before=record, after=after, events=events)
 

@@ -1,8 +1,8 @@
 """What must hold after any fault, checked over the records, the service's own ledger and what user code wrote.
 
 I1 one terminal state, which never changes; I3 at most one creation and one start of user code per attempt; I4
-``on_exit`` started at most once, ``exited`` once per attempt; I5 nothing left in the service; I6 no stale write accepted; I8
-no secret anywhere; I9 no key left after retention.
+``on_exit`` started at most once, ``exited`` once per attempt; I5 nothing left in the service; I6 no stale write
+accepted; I8 no secret anywhere; I9 no key left after retention.
 """
 
 from __future__ import annotations

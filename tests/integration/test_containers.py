@@ -226,3 +226,17 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     bench.records.inbox.report(shard_of("fake", run_id), lie.to_entry("00" * 32))
     worker.says("was not made by the attempt it names")
     assert bench.ended(run_id).state is State.SUCCEEDED
+
+
+def test_a_report_of_nonsense_holds_nothing_up(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    start(start_worker)
+    begun = service / "begun"
+    environment = FakeEnvironment(service)
+    run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 1}, environment=environment)
+    wait_until(begun.exists, "the flow's start")
+    from workers.supervisor.shards import shard_of
+
+    shard = shard_of("fake", run_id)
+    for entry in ({"run": run_id, "body": "é", "mac": "é"}, {"run": run_id}, {"x": "y"}, {"run": "other", "mac": ""}):
+        bench.records.inbox.report(shard, entry)
+    assert bench.ended(run_id).state is State.SUCCEEDED

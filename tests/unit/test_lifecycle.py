@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from dispatcher.errors import Refused
 from dispatcher.records.base import Line, Records
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
@@ -109,3 +110,42 @@ def test_an_on_exit_that_was_to_come_is_left_to_a_fresh_process() -> None:
 )
 def test_billiards_words(words: str, status: int | None) -> None:
     assert exit_status(words) == status
+
+
+class TestElsewhere:
+    """Runs whose infrastructure a pool process was asking for as it died."""
+
+    @pytest.fixture
+    def records(self) -> Records:
+        one = open_memory()
+        one.runs.create([make_record()])
+        one.runs.update("run1", partial(transitions.claim, owner="w"))
+        return one
+
+    def test_a_claim_is_given_back(self, records: Records) -> None:
+        record = attempt_died(records, "w", death())
+        assert record is not None
+        assert (record.state, record.attempt, record.owner) == (State.QUEUED, 1, "")
+
+    def test_a_request_goes_to_its_shard(self, records: Records) -> None:
+        request = {"shard": "fake/1", "epoch": 1, "body": {}}
+        records.runs.update("run1", partial(transitions.intend, epoch=1, request=request))
+        record = attempt_died(records, "w", death())
+        assert record is not None
+        assert (record.state, record.owner, record.epoch) == (State.PROVISIONING, "fake/1", 2)
+
+    def test_a_runner_may_have_begun_before_the_handle_was_stored(self, records: Records) -> None:
+        request = {"shard": "fake/1", "epoch": 1, "body": {}}
+        records.runs.update("run1", partial(transitions.intend, epoch=1, request=request))
+        records.runs.update("run1", partial(transitions.claim_attempt, attempt=1, holder="host:9:n"))
+        record = attempt_died(records, "w", death())
+        assert record is not None
+        assert (record.state, record.owner) == (State.RUNNING, "fake/1")
+
+    def test_a_cancelled_claim_ends(self, records: Records) -> None:
+        records.runs.update("run1", transitions.request_cancel)
+        with pytest.raises(Refused):
+            records.runs.update("run1", partial(transitions.intend, epoch=1, request={}))
+        record = attempt_died(records, "w", death())
+        assert record is not None
+        assert record.state is State.CANCELLED

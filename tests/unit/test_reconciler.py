@@ -255,6 +255,20 @@ def test_what_was_claimed_by_a_worker_that_others_removed(records: Records, cloc
     assert state_of(records, "taken") is State.CRASHED
 
 
+def test_a_holder_removed_before_the_observer_came_is_found_dead(
+    records: Records, clock: Clock, leases: Leases
+) -> None:
+    def sweep() -> None:
+        records.workers.beat("alive")
+        leases.sweep()
+        leases.note_holders(["long removed", "alive", "observer"])
+
+    every(clock, 5, 30, sweep)
+    assert "long removed" not in leases.dead  # it may be about to present itself
+    every(clock, 5, 10, sweep)
+    assert leases.dead == {"long removed", "dead"}
+
+
 def test_retention(records: Records, clock: Clock) -> None:
     records.runs.create([make_record(result_ttl=60)])
     records.runs.update("run1", transitions.request_cancel)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,12 +48,21 @@ class Leases:
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
         self._gone: dict[str, float] = {}  # workers no longer listed → when that was first seen
+        self._unlisted: dict[str, float] = {}  # holders of shards that beat no more → since when we know them
         self._last: float | None = None
 
     @property
     def dead(self) -> frozenset[str]:
         """Workers that this observer knows to be dead."""
-        return frozenset(self._ended(self._clock())) | frozenset(self._gone)
+        at = self._clock()
+        unlisted = {worker for worker, since in self._unlisted.items() if at - since >= self._timing.lease}
+        return frozenset(self._ended(at)) | frozenset(self._gone) | unlisted
+
+    def note_holders(self, holders: Iterable[str]) -> None:
+        """Who holds shards, as of now. One that was removed before this observer came is found dead this way."""
+        at = self._clock()
+        unlisted = set(holders) - self._seen.keys() - {self._worker}
+        self._unlisted = {worker: self._unlisted.get(worker, at) for worker in unlisted}
 
     def sweep(self) -> int:
         """Take what dead workers owned; how many runs."""
@@ -114,4 +123,5 @@ class Leases:
 
     def _start_again(self) -> None:
         self._seen.clear()
+        self._unlisted.clear()
         self._last = None

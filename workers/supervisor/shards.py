@@ -30,6 +30,7 @@ class Shards:
         self._backend = backend
         self._owner = owner
         self._mine: dict[str, Lease] = {}
+        self.holders: frozenset[str] = frozenset()  #: of any shard, as of the last :meth:`share`
 
     @property
     def held(self) -> Collection[str]:
@@ -46,6 +47,7 @@ class Shards:
         alive = {*supervisors, self._owner} - set(dead)
         fair = math.ceil(SHARDS / len(alive | {self._owner}))
         held = self._leases.held(f"{self._backend}/")
+        self.holders = frozenset(lease.owner for lease in held.values())
         self._mine = {name: lease for name, lease in held.items() if lease.owner == self._owner}
         for name in sorted(self._mine)[fair:]:
             self._leases.release(self._mine.pop(name))

@@ -38,6 +38,7 @@ class Supervision:
         records = self._opened()
         if self._leases is not None:
             self._leases.sweep()
+            self._leases.note_holders(holder for one in self._supervisors for holder in one.holders)
         live = {info.id: info.offer.backends for info in records.workers.live(within=self._settings.timing.lease)}
         dead = self._leases.dead if self._leases else frozenset()
         for supervisor in self._supervisors:

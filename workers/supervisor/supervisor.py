@@ -39,6 +39,11 @@ class Supervisor:
             self._look(shard)
         self._tear_down()
 
+    @property
+    def holders(self) -> frozenset[str]:
+        """Ids of the workers that held shards of this backend at the last tick."""
+        return self._shards.holders
+
     def leave(self) -> None:
         """Give the shards back."""
         self._shards.leave()
