@@ -1,88 +1,49 @@
-"""``python -m benchmarks``: both sides on one server, measured in turn; a table of ratios at the end.
+"""``python -m benchmarks``: every part of the benchmark, a table with a verdict per figure, and the data for the docs.
 
-Exit status 1 says that a figure is out of its bound.
+A full run writes ``benchmarks/data/<date>.json``, the page ``docs/speed.md`` and its plots. Exit status 1 says that a figure is out of its bound.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import bare, ours
-from benchmarks.figures import Measured, Row, Sizes, rows, steps
-from benchmarks.machine import described, server
-from benchmarks.side import Side
+from benchmarks import page
+from benchmarks.measuring import measured
+from benchmarks.parts import parts
+from benchmarks.results import Results, table
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print, and say whether every figure is within its bound."""
-    options = _options().parse_args(arguments)
-    sizes = Sizes(completed=200, submitted=200, mapped=500, idle=20) if options.quick else Sizes()
+    """Measure, print, keep, and say whether every figure is within its bound."""
+    known = parts()
+    options = _options([part.name for part in known]).parse_args(arguments)
     console = Console()
-    console.print(described())
-    mine, theirs = _measured(options.rounds, sizes, console)
-    table = rows(mine, theirs)
-    console.print(_table(table, options.rounds))
+    if options.page:
+        page.write(Results.load(options.page))
+        return 0
+    chosen = [part for part in known if part.name in (options.parts or [one.name for one in known])]
+    results = measured(chosen, rounds=options.rounds or (2 if options.quick else 5), quick=options.quick, out=console)
+    console.print(table(results))
     if options.json:
-        data = {"machine": described(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        rounds = {"flow-dispatcher": mine, "bare Celery": theirs}
-        text = json.dumps({**data, "sizes": asdict(sizes), "rounds": rounds}, indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
-    return 0 if all(row.passes for row in table) else 1
+        results.save(options.json)
+    if not options.quick and not options.parts:  # all of it, in full: the repository keeps it
+        results.save(page.DATA / f"{results.at[:10]}.json")
+        page.write(results)
+    return 0 if all(row.passes for row in results.rows) else 1
 
 
-def _options() -> argparse.ArgumentParser:
+def _options(names: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against bare Celery.")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of both sides in turn (5)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of each count: to try it, not to quote it")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(names)}")
+    parser.add_argument("--rounds", type=int, help="rounds of both sides in turn (5)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of each count, 2 rounds: to try it, not to quote")
     parser.add_argument("--json", type=Path, help="also write every round to this file")
+    parser.add_argument("--page", type=Path, metavar="JSON", help="measure nothing: write the page of these results")
     return parser
-
-
-def _measured(count: int, sizes: Sizes, console: Console) -> tuple[list[Measured], list[Measured]]:
-    mine: list[Measured] = []
-    theirs: list[Measured] = []
-    with contextlib.ExitStack() as stack, console.status("starting the server and both workers") as status:
-        socket = stack.enter_context(server())
-        sides: list[tuple[Side, list[Measured]]] = [
-            (stack.enter_context(bare.side(socket)), theirs),
-            (stack.enter_context(ours.side(socket)), mine),
-        ]
-        for number in range(count):
-            for _, measured in sides:
-                measured.append({})
-            for name, step in steps(sizes):
-                # The sides take turns at going first, so that neither always finds the machine warmer.
-                for side, measured in sides if number % 2 == 0 else reversed(sides):
-                    status.update(f"round {number + 1} of {count}: {name}, {side.name}")
-                    measured[-1] |= step(side)
-    return mine, theirs
-
-
-def _table(found: list[Row], count: int) -> Table:
-    table = Table(title=f"flow-dispatcher against bare Celery, medians of {count} rounds")
-    for name in ("figure", "ours", "Celery", "ratio", "rounds", "bound", ""):
-        table.add_column(name, no_wrap=True, justify="left" if name in {"figure", ""} else "right")
-    for row in found:
-        sign = "≥" if row.figure.more_is_better else "≤"
-        table.add_row(
-            f"{row.figure.name}, {row.figure.unit}",
-            f"{row.ours:,.1f}",
-            f"{row.bare:,.1f}",
-            f"{row.ratio:.2f}",
-            f"{row.least:.2f}..{row.most:.2f}",
-            f"{sign} {row.figure.bound:g}",
-            "[green]pass[/]" if row.passes else "[red]fail[/]",
-        )
-    return table
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ class Bare:
 
     name = "bare Celery"
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, pid: int) -> None:
+        self.pid = pid
         self._noop = app.tasks["bare.noop"]
         self._started = app.tasks["bare.started"]
 
@@ -84,9 +85,10 @@ def side(socket: Path) -> Iterator[Bare]:
     """Its worker started, and stopped at the end."""
     command = [sys.executable, "-m", "celery", "-A", "benchmarks.bare:app", "worker", "--concurrency", "2"]
     app = application(str(socket))
-    with child([*command, "--loglevel", "WARNING"], log=socket.parent / "bare.log", environ={_SOCKET: str(socket)}):
+    environ = {_SOCKET: str(socket)}
+    with child([*command, "--loglevel", "WARNING"], log=socket.parent / "bare.log", environ=environ) as worker:
         until(lambda: app.control.ping(timeout=0.5), "Celery's worker")
-        yield Bare(app)
+        yield Bare(app, worker.pid)
 
 
 #: What the worker's process finds; elsewhere there is no such variable.

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import child, until
 from benchmarks.side import Idle
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
-from dispatcher.payload import KeyRing
 from dispatcher.settings import Settings
 
-_WITHIN = 300.0
-_HERE = LocalEnvironment()
+WITHIN = 300.0
+HERE = LocalEnvironment()
+KEYS = json.dumps({"bench": "a key that signs nothing of value"})
 
 
 @flow
@@ -36,56 +38,90 @@ class Ours:
 
     name = "flow-dispatcher"
 
-    def __init__(self, client: Dispatcher) -> None:
+    def __init__(self, client: Dispatcher, pid: int) -> None:
+        self.pid = pid
         self._client = client
 
     def completed(self, count: int) -> float:
         begin = time.perf_counter()
-        self._join(self._client.map(noop, [{}] * count, environment=_HERE))
+        self._join(self._client.map(noop, [{}] * count, environment=HERE))
         return count / (time.perf_counter() - begin)
 
     def submitted(self, count: int) -> float:
         begin = time.perf_counter()
-        runs = [self._client.submit(noop, environment=_HERE) for _ in range(count)]
+        runs = [self._client.submit(noop, environment=HERE) for _ in range(count)]
         seconds = time.perf_counter() - begin
         self._join(runs)
         return count / seconds
 
     def mapped(self, count: int) -> float:
         begin = time.perf_counter()
-        runs = self._client.map(noop, [{}] * count, environment=_HERE)
+        runs = self._client.map(noop, [{}] * count, environment=HERE)
         seconds = time.perf_counter() - begin
         self._join(runs)
         return count / seconds
 
     def idle(self, count: int) -> list[Idle]:
-        found = []
-        for _ in range(count):
-            begin = time.time()
-            at = self._client.submit(started, environment=_HERE).result(timeout=_WITHIN)
-            found.append(Idle(start=at - begin, result=time.time() - begin))
-        return found
+        return idle(self._client, count)
 
     def _join(self, runs: Sequence[Run[Any]]) -> None:
-        self._client.wait(runs, timeout=_WITHIN)
+        self._client.wait(runs, timeout=WITHIN)
         for run in runs:
-            run.result(timeout=_WITHIN)
+            run.result(timeout=WITHIN)
+
+
+def idle(client: Dispatcher, count: int, environment: LocalEnvironment = HERE) -> list[Idle]:
+    """So many runs in an environment, each after the one before has ended."""
+    found = []
+    for _ in range(count):
+        begin = time.time()
+        at = client.submit(started, environment=environment).result(timeout=WITHIN)
+        found.append(Idle(start=at - begin, result=time.time() - begin))
+    return found
+
+
+def settings(socket: Path) -> Settings:
+    """Of a client of the server behind ``socket``."""
+    return Settings.load(url=url(socket), signing_keys=KEYS)
+
+
+def url(socket: Path) -> str:
+    """The server behind ``socket``."""
+    return f"unix://{socket}?db=0"
+
+
+def variables(socket: Path, **worker: Any) -> Mapping[str, str]:
+    """A process's on our side; ``worker`` are worker settings."""
+    offered = {"backends": ["local"], "concurrency": 2, "drain": 1.0} | worker
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER__")},
+        "DISPATCHER__URL": url(socket),
+        "DISPATCHER__SIGNING_KEYS": KEYS,
+        **{f"DISPATCHER__WORKER__{name.upper()}": json.dumps(value) for name, value in offered.items()},
+    }
+
+
+@contextlib.contextmanager
+def client(socket: Path) -> Iterator[Dispatcher]:
+    """A client of the server behind ``socket``."""
+    with Dispatcher(settings=settings(socket)) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def worker(socket: Path, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that has presented itself; ``settings`` are worker settings."""
+    command = [sys.executable, "-P", "-m", "workers"]
+    with (
+        client(socket) as one,
+        child(command, log=socket.parent / "ours.log", environ=variables(socket, **settings)) as process,
+    ):
+        until(lambda: any(live.pid == process.pid for live in one.workers()), "our worker")
+        yield process
 
 
 @contextlib.contextmanager
 def side(socket: Path) -> Iterator[Ours]:
     """Its worker started, and stopped at the end."""
-    keys = json.dumps(dict(KeyRing.generate()))
-    url = f"unix://{socket}?db=0"
-    environ = {
-        "DISPATCHER__URL": url,
-        "DISPATCHER__SIGNING_KEYS": keys,
-        "DISPATCHER__WORKER__BACKENDS": '["local"]',
-        "DISPATCHER__WORKER__CONCURRENCY": "2",
-    }
-    with (
-        child([sys.executable, "-P", "-m", "workers"], log=socket.parent / "ours.log", environ=environ),
-        Dispatcher(settings=Settings.load(url=url, signing_keys=keys)) as client,
-    ):
-        until(client.workers, "our worker")
-        yield Ours(client)
+    with worker(socket) as process, client(socket) as one:
+        yield Ours(one, process.pid)

@@ -1,57 +1,130 @@
-"""How rounds become ratios, and ratios pass or fail. What is measured is measured by ``make bench``."""
+"""How rounds become verdicts, and verdicts a page. What is measured is measured by ``make bench``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
+from rich.console import Console
 
-from benchmarks.figures import FIGURES, Figure, Measured, Sizes, rows, steps
-from benchmarks.side import Idle
+from benchmarks import page
+from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.figures import By, Figure, Measured, Pair, row
+from benchmarks.measuring import measured
+from benchmarks.parts import parts
+from benchmarks.results import Results, cells
 
-
-class _Scripted:
-    """A side that answers at once."""
-
-    name = "scripted"
-
-    def completed(self, count: int) -> float:
-        return float(count)
-
-    def submitted(self, count: int) -> float:
-        return float(count)
-
-    def mapped(self, count: int) -> float:
-        return float(count)
-
-    def idle(self, count: int) -> list[Idle]:
-        return [Idle(start=number / 1000, result=number / 500) for number in range(1, count + 1)]
+FIGURES = (
+    Figure(name="more", unit="runs/s", bound=1.5, more_is_better=True),
+    Figure(name="less", unit="MB", bound=60, by=By.OURS, base=""),
+)
 
 
-def test_one_round_measures_every_figure() -> None:
-    measured: Measured = {}
-    for _, step in steps(Sizes(completed=2, submitted=3, mapped=5, idle=99)):
-        measured |= step(_Scripted())
+@contextmanager
+def _opened(bench: Bench) -> Iterator[Measure]:
+    def measure(number: int) -> Measured:
+        bench.keep("depth", [number])
+        return {"more": Pair(ours=3.0 + number, base=2.0), "less": Pair(ours=59.0 + number)}
 
-    assert set(measured) == {figure.name for figure in FIGURES}
-    assert measured["completed"] == 2
-    assert measured["idle: start, p50"] == pytest.approx(50)
-    assert measured["idle: result, p95"] == pytest.approx(190)
+    yield measure
 
 
-def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
-    def measured(value: float) -> Measured:
-        return {figure.name: value for figure in FIGURES}
+PART = Part(name="scripted", figures=FIGURES, opened=_opened)
 
-    row = rows([measured(2), measured(9), measured(40)], [measured(1), measured(3), measured(10)])[0]
 
-    assert (row.ours, row.bare) == (9, 3)
-    assert (row.least, row.ratio, row.most) == (2, 3, 4)
+def test_every_round_of_a_part_is_measured_and_kept(tmp_path: Path) -> None:
+    results = measured([PART], rounds=3, quick=False, out=Console(quiet=True))
+    results.save(tmp_path / "data.json")
+
+    again = Results.load(tmp_path / "data.json")
+    assert again == results
+    assert [one["more"].ours for one in again.rounds["scripted"]] == [3.0, 4.0, 5.0]
+    assert again.samples == {"depth": [0, 1, 2]}
+    assert [one.passes for one in again.rows] == [True, True]
+
+
+def test_a_part_may_bound_its_rounds() -> None:
+    once = Part(name="once", figures=FIGURES, opened=_opened, most_rounds=1)
+
+    results = measured([once], rounds=5, quick=True, out=Console(quiet=True))
+
+    assert len(results.rounds["once"]) == 1
+    assert results.quick
+
+
+def test_a_value_is_the_median_of_the_rounds_values() -> None:
+    rounds = [{"more": Pair(2, 1)}, {"more": Pair(9, 3)}, {"more": Pair(40, 10)}]
+
+    found = row(FIGURES[0], rounds)
+
+    assert (found.ours, found.base) == (9, 3)
+    assert (found.least, found.value, found.most) == (2, 3, 4)
 
 
 @pytest.mark.parametrize(
-    ("more_is_better", "ratio", "passes"),
-    [(True, 1.5, True), (True, 1.4, False), (False, 1.5, True), (False, 1.6, False)],
+    ("by", "more_is_better", "pair", "passes"),
+    [
+        (By.RATIO, True, Pair(15, 10), True),
+        (By.RATIO, True, Pair(14, 10), False),
+        (By.RATIO, False, Pair(15, 10), True),
+        (By.RATIO, False, Pair(16, 10), False),
+        (By.DIFFERENCE, False, Pair(11.5, 10), True),
+        (By.DIFFERENCE, False, Pair(11.6, 10), False),
+        (By.OURS, False, Pair(1.5), True),
+        (By.OURS, False, Pair(1.6, 10), False),
+    ],
 )
-def test_a_bound_has_a_direction(more_is_better: bool, ratio: float, passes: bool) -> None:
-    figure = Figure(name="x", unit="s", bound=1.5, more_is_better=more_is_better)
+def test_a_bound_has_a_direction_and_a_base(by: By, more_is_better: bool, pair: Pair, passes: bool) -> None:
+    figure = Figure(name="x", unit="s", bound=1.5, more_is_better=more_is_better, by=by)
 
-    assert figure.passes(ratio) is passes
+    assert figure.passes(round(figure.value(pair), 6)) is passes
+
+
+def test_a_figure_without_a_bound_is_only_shown() -> None:
+    found = row(Figure(name="x", unit="B"), [{"x": Pair(1, 2)}])
+
+    assert found.passes
+    assert cells(found) == ("x, B", "1.0", "2.0", "0.50", "0.50..0.50", "", "")
+
+
+def test_sides_take_turns_at_going_first() -> None:
+    order: list[str] = []
+
+    def side(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    first = turns(0, {"ours": lambda: side("ours"), "base": lambda: side("base")})
+    second = turns(1, {"ours": lambda: side("ours"), "base": lambda: side("base")})
+
+    assert order == ["ours", "base", "base", "ours"]
+    assert (first, second) == ({"ours": 1.0, "base": 2.0}, {"ours": 4.0, "base": 3.0})
+
+
+def test_the_parts_have_names_and_figures_of_their_own() -> None:
+    known = parts()
+    names = [figure.name for part in known for figure in part.figures]
+
+    assert len({part.name for part in known}) == len(known)
+    assert len(set(names)) == len(names)
+
+
+def test_the_page_is_made_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
+    monkeypatch.setattr(page, "IMAGES", tmp_path / "images")
+    results = measured([PART], rounds=2, quick=False, out=Console(quiet=True))
+    results.samples |= {
+        "depth": [0, 10],
+        "submit at depth (ms)": [1, 1],
+        "claim at depth (ms)": [1, 1],
+        "start, ours (ms)": [1, 2],
+    }
+
+    page.write(results)
+
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    assert "| more, runs/s | 3.5 | 2.0 | 1.75 | 1.50..2.00 | ≥ 1.5 times | pass |" in text
+    assert sorted(one.name for one in (tmp_path / "images").iterdir()) == ["speed-start.svg", "speed-waiting.svg"]

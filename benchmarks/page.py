@@ -1,0 +1,178 @@
+"""The page ``docs/speed.md`` and its plots, made from results that were kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import HEADS, Results, cells
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "benchmarks" / "data"
+PAGE = ROOT / "docs" / "speed.md"
+IMAGES = ROOT / "docs" / "images"
+
+_HEAD = """# Speed
+
+How quick this is beside bare Celery, measured side by side on one server by `make bench`. Bare Celery is a prefork
+worker with two processes, JSON, its Redis result backend, and a task that does nothing. Both use the same Valkey server
+with its data on disk (`appendfsync everysec`); ours is broker and records at once. Both are measured in every round and
+take turns at going first. *Value* is the median over the rounds of what the target is for: ours divided by the base,
+unless the target has a unit. *Rounds* are its least and its greatest value. The base is bare Celery unless the notes
+below the table say otherwise. Seconds differ from machine to machine; ratios differ less; the counts of commands are
+the same everywhere, and `make test` holds them.
+"""
+
+_LATENCY = """## Latency
+
+One run at a time while nothing else runs: from the submit until the flow's code begins, and until its result is in the
+client.
+
+![How many requests had begun after so many milliseconds](images/speed-start.svg)
+
+![How many results had arrived after so many milliseconds](images/speed-result.svg)
+"""
+
+_WAITING = """## Throughput against waiting runs
+
+What one client submits, and one worker process claims, per second, one after the other, while more and more runs wait.
+
+![Submits and claims per second against waiting runs](images/speed-waiting.svg)
+"""
+
+_COMMANDS = """## What a run asks of the server
+
+A submit is one script, and one round trip: it writes the record, its indexes and its event, and pushes the doorbell.
+The worker takes the message (`BRPOP`), reads the run (`TIME` and `HGETALL` in one round trip), and writes
+two scripts, the claim and the end. The waiting client subscribes, reads the record, hears of the end, reads the record
+again, and unsubscribes. Commands within scripts cost no round trip: most are events, which go into the run's own stream
+and into the one of all runs. Bare Celery sends a message and a result, and keeps neither a record nor events.
+
+| command | ours, sent | ours, within scripts | bare Celery, sent |
+|---|---:|---:|---:|
+"""
+
+
+def write(results: Results) -> None:
+    """Write page and plots."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    _plots(results)
+    PAGE.write_text("\n".join(_parts(results)), encoding="utf-8")
+
+
+def _parts(results: Results) -> Iterator[str]:
+    yield _HEAD
+    yield _machine(results)
+    yield _table(results)
+    yield _bases(results)
+    if any(name.startswith("start,") for name in results.samples):
+        yield _LATENCY
+    if "depth" in results.samples:
+        yield _WAITING
+    if any(name.startswith("commands per run") for name in results.notes):
+        yield _COMMANDS + _commands(results) + "\n"
+    if any(name.endswith(("clients", "workers")) for name in results.notes):
+        yield _scaling(results)
+
+
+def _machine(results: Results) -> str:
+    machine = results.machine
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    loads = [one[0] for pair in results.loads.values() for one in pair]
+    return (
+        f"Measured on {results.at[:10]}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"{machine['system']}, Python {machine['python']}, {packages}. Load average over a minute, as it was measured: "
+        f"{min(loads):.1f} to {max(loads):.1f}; where it is above the number of cores, others used the machine too. "
+        f"Every round is kept in `benchmarks/data/{results.at[:10]}.json`.\n"
+    )
+
+
+def _table(results: Results) -> str:
+    lines = [f"| {' | '.join(HEADS)} |", f"|---|{'---:|' * (len(HEADS) - 1)}"]
+    lines += [f"| {' | '.join(cells(row))} |" for row in results.rows]
+    return "\n".join(lines) + "\n"
+
+
+def _bases(results: Results) -> str:
+    bases: dict[str, list[str]] = {}
+    for figure in results.figures:
+        if figure.base not in {"", "bare Celery"}:
+            bases.setdefault(figure.base, []).append(figure.name)
+    lines = [f"- compared with *{base}*: {'; '.join(names)}" for base, names in bases.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _commands(results: Results) -> str:
+    ours: Any = results.notes.get("commands per run, flow-dispatcher", {"sent": {}, "inside": {}})
+    bare: Any = results.notes.get("commands per run, bare Celery", {"sent": {}, "inside": {}})
+    columns: list[Mapping[str, float]] = [ours["sent"], ours["inside"], bare["sent"]]
+    names = sorted({name for column in columns for name in column})
+    return "\n".join(
+        f"| {name} | {' | '.join(f'{column[name]:g}' if name in column else '' for column in columns)} |"
+        for name in names
+    )
+
+
+def _scaling(results: Results) -> str:
+    lines = [
+        "## More clients, more workers",
+        "",
+        "More of them do more until the processor is full; `cores` says who uses how much of it.",
+        "",
+        "| | runs per second | cores |",
+        "|---|---:|---|",
+    ]
+    for name, note in results.notes.items():
+        if name.endswith((" clients", " workers")):
+            found: Any = note
+            cores = ", ".join(f"{who} {used:g}" for who, used in found["cores used"].items())
+            lines.append(f"| {name} | {found['runs per second']:,} | {cores} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plots(results: Results) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "speed", "font.size": 10, "axes.grid": True})
+    for what, said in (("start", "the flow's code begins"), ("result", "the result is in the client")):
+        found = {name: values for name, values in results.samples.items() if name.startswith(f"{what}, ")}
+        if found:
+            _distribution(f"speed-{what}.svg", found, f"milliseconds until {said}")
+    if "depth" in results.samples:
+        _against(results.samples)
+
+
+def _distribution(name: str, found: Mapping[str, list[float]], label: str) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.5))
+    for side, values in found.items():
+        ordered = sorted(values)
+        shares = [(place + 1) / len(ordered) * 100 for place in range(len(ordered))]
+        axes.step(ordered, shares, where="post", label=side.partition(", ")[2].removesuffix(" (ms)"))
+    axes.set(xlabel=label, ylabel="% of requests", xscale="log", ylim=(0, 101))
+    axes.legend()
+    _save(figure, name)
+
+
+def _against(samples: Mapping[str, list[float]]) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.5))
+    depths = [max(depth, 1) for depth in samples["depth"]]
+    for what in ("submit", "claim"):
+        rates = [1000 / value for value in samples[f"{what} at depth (ms)"]]
+        axes.plot(depths, rates, marker="o", label=f"{what}s per second")
+    axes.set(xlabel="runs waiting", xscale="log", ylim=(0, None))
+    axes.legend()
+    _save(figure, "speed-waiting.svg")
+
+
+def _save(figure: Any, name: str) -> None:
+    from matplotlib import pyplot
+
+    figure.tight_layout()
+    figure.savefig(IMAGES / name, metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,149 @@
+"""Up to 8 submitting clients and 4 workers: whether a run costs more where there are more of them.
+
+More of them do more until the processor is full. From there on the rate stands still, and only the processor time that
+each run takes can tell: it must stay what it was.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks import ours
+from benchmarks.bench import Bench, Measure, Part
+from benchmarks.figures import Figure, Measured, Pair
+from benchmarks.machine import child, processor_time, redis, server, until
+
+FIGURES = (
+    Figure(name="8 clients: processor time per submit", unit="ms", bound=1.2, base="1 client", digits=3),
+    Figure(name="4 workers: processor time per run", unit="ms", bound=1.2, base="1 worker", digits=3),
+    Figure(name="8 clients: submits", unit="runs/s", more_is_better=True, base="1 client"),
+    Figure(name="4 workers: completed", unit="runs/s", more_is_better=True, base="1 worker"),
+)
+
+#: Connects, says so, waits for a word, submits so many, says how much processor time that took.
+_SUBMITTER = """
+import os, sys
+from benchmarks.ours import HERE, noop
+from dispatcher import Dispatcher
+with Dispatcher() as client:
+    client.submit(noop, environment=HERE)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    before = sum(os.times()[:2])
+    for _ in range(int(sys.argv[1])):
+        client.submit(noop, environment=HERE)
+    print(sum(os.times()[:2]) - before, flush=True)
+"""
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def opened(bench: Bench) -> Iterator[Measure]:
+    """Servers and processes come and go with each number of them."""
+
+    def measure(number: int) -> Measured:
+        submits, completed = {}, {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for count in (1, 2, 4, 8):
+                bench.say(f"{count} clients")
+                submits[count] = _submits(count, bench.count(2400), bench)
+            for count in (1, 2, 4):
+                bench.say(f"{count} workers")
+                completed[count] = _completed(count, bench.count(4000), bench)
+        values = [
+            Pair(submits[8][1], submits[1][1]),
+            Pair(completed[4][1], completed[1][1]),
+            Pair(submits[8][0], submits[1][0]),
+            Pair(completed[4][0], completed[1][0]),
+        ]
+        return {figure.name: value for figure, value in zip(FIGURES, values, strict=True)}
+
+    yield measure
+
+
+def _submits(clients: int, total: int, bench: Bench) -> tuple[float, float]:
+    """Submits per second, and milliseconds of processor time per submit, the server's included."""
+    each = total // clients
+    with ExitStack() as stack:
+        socket = stack.enter_context(server())
+        pid = _server_pid(socket)
+        command = [sys.executable, "-W", "ignore", "-c", _SUBMITTER, str(each)]
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    env=ours.variables(socket),
+                    cwd=_ROOT,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    bufsize=1,
+                )
+            )
+            for _ in range(clients)
+        ]
+        for process in processes:
+            _heard(process)
+        before, begin = processor_time(pid), time.perf_counter()
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        used = [float(_heard(process)) for process in processes]
+        seconds = time.perf_counter() - begin
+        spent = {"clients": sum(used), "server": processor_time(pid) - before}
+    _note(bench, f"{clients} clients", clients * each, seconds, spent)
+    return clients * each / seconds, sum(spent.values()) / (clients * each) * 1000
+
+
+def _heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"a client ended with status {process.wait()}")
+    return line
+
+
+def _completed(workers: int, total: int, bench: Bench) -> tuple[float, float]:
+    """Runs per second, and milliseconds of processor time per run, the server's included; nothing else is counted."""
+    with ExitStack() as stack:
+        socket = stack.enter_context(server())
+        client = stack.enter_context(ours.client(socket))
+        look = stack.enter_context(redis(socket))
+        client.map(ours.noop, [{}] * total, environment=ours.HERE)
+        command = [sys.executable, "-P", "-m", "workers"]
+        environ = ours.variables(socket, concurrency=1)
+        log = socket.parent / "ours.log"
+        processes = [stack.enter_context(child(command, log=log, environ=environ)) for _ in range(workers)]
+        # From when all are there, and some of the runs are done, to when some are left.
+        until(lambda: len(client.workers()) == workers, "the workers", timeout=120)
+        key = f"{client.records.instance}:local"
+        pid = _server_pid(socket)
+        early = look.llen(key), time.perf_counter(), [processor_time(one.pid) for one in processes], processor_time(pid)
+        until(lambda: look.llen(key) <= total // 20, "the runs", timeout=300)
+        late = look.llen(key), time.perf_counter(), [processor_time(one.pid) for one in processes], processor_time(pid)
+    done, seconds = early[0] - late[0], late[1] - early[1]
+    spent = {"workers": sum(late[2]) - sum(early[2]), "server": late[3] - early[3]}
+    _note(bench, f"{workers} workers", done, seconds, spent)
+    return done / seconds, sum(spent.values()) / done * 1000
+
+
+def _server_pid(socket: Path) -> int:
+    with redis(socket) as look:
+        return int(look.info("server")["process_id"])
+
+
+def _note(bench: Bench, name: str, runs: int, seconds: float, spent: dict[str, float]) -> None:
+    cores = {who: round(used / seconds, 2) for who, used in spent.items()}
+    bench.notes[name] = {"runs per second": round(runs / seconds), "cores used": cores}
+
+
+PART = Part(name="clients", figures=FIGURES, opened=opened, most_rounds=3)

@@ -1,0 +1,59 @@
+"""Many runs at once: how many are accepted, and how many are done, per second; and what a run costs each process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.figures import Figure, Measured, Pair
+from benchmarks.machine import processor_time
+from benchmarks.side import Side, both
+
+FIGURES = (
+    Figure(name="completed", unit="runs/s", bound=1.0, more_is_better=True),
+    Figure(name="submit", unit="runs/s", bound=1.5, more_is_better=True),
+    Figure(name="map", unit="runs/s", bound=5.0, more_is_better=True),
+    Figure(name="processor time of the worker per run", unit="ms", digits=2),
+    Figure(name="processor time of the client per run", unit="ms", digits=2),
+)
+
+
+@contextmanager
+def opened(bench: Bench) -> Iterator[Measure]:
+    """Both workers on one server."""
+    with both() as (mine, theirs):
+
+        def measure(number: int) -> Measured:
+            costs: dict[str, tuple[float, float]] = {}
+
+            def completed(side: Side) -> float:
+                count = bench.count(2000)
+                before = processor_time(side.pid), sum(os.times()[:2])
+                found = side.completed(count)
+                after = processor_time(side.pid), sum(os.times()[:2])
+                worker, client = ((late - early) / count * 1000 for early, late in zip(before, after, strict=True))
+                costs[side.name] = worker, client
+                return found
+
+            steps = (
+                ("completed", completed),
+                ("submit", lambda side: side.submitted(bench.count(2000))),
+                ("map", lambda side: side.mapped(bench.count(5000))),
+            )
+            found = {}
+            for name, step in steps:
+                bench.say(name)
+                both_sides = turns(number, {"ours": partial(step, mine), "base": partial(step, theirs)})
+                found[name] = Pair(**both_sides)
+            for place, name in enumerate(("worker", "client")):
+                pair = Pair(costs[mine.name][place], costs[theirs.name][place])
+                found[f"processor time of the {name} per run"] = pair
+            return found
+
+        yield measure
+
+
+PART = Part(name="throughput", figures=FIGURES, opened=opened)
