@@ -1,6 +1,7 @@
 """``python -m benchmarks``: every part of the benchmark, a table with a verdict per figure, and the data for the docs.
 
-A full run writes ``benchmarks/data/<date>.json``, the page ``docs/speed.md`` and its plots. Exit status 1 says that a figure is out of its bound.
+A full run writes ``benchmarks/data/<date>.json``, the page ``docs/speed.md`` and its plots. Exit status 1 says that a
+figure is out of its bound.
 """
 
 from __future__ import annotations
