@@ -55,28 +55,25 @@ class Event:
         return self.kind is Kind.EXITED and bool(self.data.get("final"))
 
     def to_fields(self) -> dict[str, str]:
-        """Flat text fields, as a stream stores them."""
-        return {
-            "run": self.run_id,
-            "attempt": str(self.attempt),
-            "kind": self.kind,
-            "state": self.state,
-            "time": repr(self.time),
-            "flow": self.flow,
-            "labels": json.dumps(self.labels),
-            "data": json.dumps(self.data),
-        }
+        """Two text fields, as a stream stores them: few, because each costs the server in every event."""
+        fact = {"run": self.run_id, "attempt": self.attempt, "kind": self.kind, "state": self.state, "flow": self.flow}
+        if self.labels:
+            fact["labels"] = self.labels
+        if self.data:
+            fact["data"] = self.data
+        return {"fact": json.dumps(fact), "time": repr(self.time)}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> Event:
         """The inverse of :meth:`to_fields`."""
+        fact = json.loads(fields["fact"])
         return cls(
-            run_id=fields["run"],
-            attempt=int(fields["attempt"]),
-            kind=Kind(fields["kind"]),
-            state=State(fields["state"]),
+            run_id=fact["run"],
+            attempt=fact["attempt"],
+            kind=Kind(fact["kind"]),
+            state=State(fact["state"]),
             time=float(fields["time"]),
-            flow=fields.get("flow", ""),
-            labels=tuple(json.loads(fields.get("labels", "[]"))),
-            data=json.loads(fields.get("data", "{}")),
+            flow=fact["flow"],
+            labels=tuple(fact.get("labels", ())),
+            data=fact.get("data", {}),
         )

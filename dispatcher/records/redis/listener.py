@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import selectors
 import socket
@@ -18,6 +17,7 @@ from dispatcher.records.base import Listener
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.failures import unavailable
 from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.program import told
 from dispatcher.runs.events import Event
 
 Notice = tuple[str, Event | None]
@@ -182,7 +182,8 @@ class RedisListener(Listener):
         if kind == b"message":
             if channel in self._wanted:
                 topic = channel.removeprefix(self._keys.topic_prefix)
-                for event in _events(reply[2]):
+                events: list[Event | None] = [*told(reply[2])]
+                for event in events or [None]:
                     self._heard.put((topic, event))
         elif kind in {b"subscribe", b"unsubscribe"}:
             self._answered(channel, subscribed=kind == b"subscribe")
@@ -196,10 +197,3 @@ class RedisListener(Listener):
             elif subscribed and channel in self._wanted:
                 self._confirmed.add(channel)
                 self._state.notify_all()
-
-
-def _events(raw: bytes) -> list[Event | None]:
-    """The events of a notice; a notice without any is only a nudge."""
-    if not raw:
-        return [None]
-    return [Event.from_fields(dict(zip(words[0::2], words[1::2], strict=True))) for words in json.loads(raw)]

@@ -71,7 +71,7 @@ class Program:
         self._events(change.events)
         for topic, event in meant.notices:
             if topic != event.run_id:
-                self.step("TELL", keys.topic(topic), repr(event.time), *_facts(event))
+                self.step("PUBLISH", keys.topic(topic), notice([event]))
         if meant.passed is not None:
             self.step("ZADD", keys.passed, "GT", repr(meant.passed[1]), meant.passed[0])
         for digest in meant.freed:
@@ -104,8 +104,8 @@ class Program:
             return
         keys, run_id = self._keys, events[0].run_id
         at = repr(events[0].time) if time is None else time
-        told = (_facts(event) for event in events)
-        self.step("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), at, *told)
+        facts = (event.to_fields()["fact"] for event in events)
+        self.step("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), at, *facts)
 
     def _ring(self, ring: Ring | None, push: Push | None) -> None:
         if ring is None:
@@ -118,11 +118,15 @@ class Program:
             self.step("RPUSH" if first else "LPUSH", key, message.decode())
 
 
-def _facts(event: Event) -> list[Any]:
-    """An event's fields but its time, which the script puts first."""
-    fields = event.to_fields()
-    del fields["time"]
-    return _flat(fields)
+def notice(events: Sequence[Event]) -> str:
+    """What listeners are told of events of one moment: the time, then a line for each; as the script writes it."""
+    return "\n".join([repr(events[0].time), *(event.to_fields()["fact"] for event in events)])
+
+
+def told(raw: bytes) -> list[Event]:
+    """The inverse of :func:`notice`; none for a notice that is only a nudge."""
+    time, *facts = raw.decode().split("\n")
+    return [Event.from_fields({"fact": fact, "time": time}) for fact in facts]
 
 
 @lru_cache(maxsize=1000)

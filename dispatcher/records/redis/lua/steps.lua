@@ -17,19 +17,11 @@ local step = {}
 -- Keep events, each of its run and among all, and tell who listens in one notice; no time means now.
 function step.EVENTS(now, of_run, all, channel, time, ...)
   if time == '' then time = text(now) end
-  local told = {...}
-  for _, words in ipairs(told) do
-    words[#words + 1] = 'time'
-    words[#words + 1] = time
-    redis.call('XADD', of_run, '*', unpack(words))
-    redis.call('XADD', all, '*', unpack(words))
+  for _, fact in ipairs({...}) do
+    redis.call('XADD', of_run, '*', 'fact', fact, 'time', time)
+    redis.call('XADD', all, '*', 'fact', fact, 'time', time)
   end
-  redis.call('PUBLISH', channel, cjson.encode(told))
-end
-
--- Tell an event to the listeners of one more topic.
-function step.TELL(now, channel, time, ...)
-  redis.call('PUBLISH', channel, cjson.encode({{'time', time, ...}}))
+  redis.call('PUBLISH', channel, table.concat({time, ...}, '\n'))
 end
 
 -- Store a new record: fields and values, then the names of the fields that are now.
