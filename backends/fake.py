@@ -124,9 +124,14 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
+#: Nodes that this process started; reaped as they end.
+_nodes: list[subprocess.Popen[bytes]] = []
+
+
 def _start(request: Request, secrets: Mapping[str, str]) -> None:
     """Ask the service for a container: a process of its own, in no way a child that dies with us."""
-    subprocess.Popen(
+    _nodes[:] = [node for node in _nodes if node.poll() is None]
+    node = subprocess.Popen(
         [sys.executable, "-P", "-m", "backends.fake_container", json.dumps(dict(request))],
         env={**os.environ, **request["variables"], **secrets},
         stdin=subprocess.DEVNULL,
@@ -134,6 +139,7 @@ def _start(request: Request, secrets: Mapping[str, str]) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    _nodes.append(node)
 
 
 def _wait_for(file: Path, *, timeout: float = 10.0) -> None:
