@@ -70,6 +70,15 @@ def note(path: str, seconds: float = 0.0) -> int:
 
 
 @flow
+def meet(directory: str, others: int) -> int:
+    """Ends once so many run at the same time."""
+    (Path(directory) / f"met-{context.run_id}").touch()
+    while len(list(Path(directory).glob("met-*"))) < others:
+        time.sleep(0.01)
+    return os.getppid()
+
+
+@flow
 def third_time_lucky(path: str) -> int:
     with Path(path).open("a") as file:
         file.write("x")
@@ -159,6 +168,17 @@ def test_start_within_passes_while_no_worker_has_time(bench: Bench, start_worker
     assert (record.state, cause_of(record)) == (State.TIMED_OUT, Cause.DEADLINE)
     assert bench.record(busy).state is State.RUNNING
     assert result_of(bench, busy) == 1
+
+
+def test_any_number_of_workers_serve_one_queue(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
+    workers = [start_worker(concurrency=1, ready=False) for _ in range(3)]
+    for worker in workers:
+        worker.says("is ready")
+    runs = [bench.submit(meet, {"directory": str(tmp_path), "others": 3}) for _ in range(3)]
+    assert len({result_of(bench, run_id) for run_id in runs}) == 3
+    more = [bench.submit(add, {"a": number}) for number in range(30)]
+    assert [result_of(bench, run_id) for run_id in more] == [number + 1 for number in range(30)]
+    assert {bench.record(run_id).attempt for run_id in more} == {1}
 
 
 def test_celery_commands_work(bench: Bench, start_worker: StartWorker, server_url: str) -> None:
