@@ -175,6 +175,15 @@ def test_wrong_urls_are_refused_without_their_password(url: str) -> None:
         broker_of(url)
 
 
+def test_no_socket_waits_for_ever(server_url: str) -> None:
+    app = make_app(Settings.load(url=server_url), INSTANCE)
+    for connection in (app.connection_for_read(), app.connection_for_write()):
+        with connection:
+            kwargs = connection.default_channel.client.connection_pool.connection_kwargs
+            assert 0 < kwargs["socket_timeout"] <= 10
+    assert 0 < app.conf.broker_transport_options["socket_connect_timeout"] <= 5
+
+
 def test_application_speaks_json_only_and_keeps_no_results() -> None:
     app = make_app(Settings.load(url="redis://:secret@h/0"), INSTANCE)
     assert app.conf.accept_content == ["json"]

@@ -1,0 +1,58 @@
+"""Leaving a client's ``with`` closes all that it opened, and ends no run. What a laptop can't do is said at submit."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from backends.fake import FakeEnvironment
+from dispatcher import Dispatcher, InvalidInput, NotFinished, State, flow
+from dispatcher.settings import Settings
+from tests.integration.laptop import User
+from tests.integration.workers import KEYS, Bench, Worker
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+@flow
+def slow(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+@pytest.mark.filterwarnings("ignore:No live worker")
+def test_leaving_closes_connections_and_threads_and_ends_no_run(
+    server_url: str, bench: Bench, start_worker: Callable[..., Worker]
+) -> None:
+    def connections() -> set[str]:
+        with redis.Redis.from_url(server_url) as raw:
+            return {one["id"] for one in raw.client_list() if one["cmd"] != "client|list"}
+
+    before, threads = connections(), threading.active_count()
+    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as client:
+        run = client.submit(slow, {"seconds": 0.1})
+        run.on_exit(lambda event: None)
+        with pytest.raises(NotFinished):
+            run.result(timeout=0.5)
+        assert connections() - before, "it has some while it is used"
+        assert threading.active_count() > threads
+    wait_until(lambda: connections() <= before, "the end of its connections")
+    wait_until(lambda: threading.active_count() <= threads, "the end of its threads")
+    assert bench.record(run.id).state is State.QUEUED
+    start_worker(concurrency=1)
+    assert bench.ended(run.id).state is State.SUCCEEDED
+
+
+def test_runs_that_start_elsewhere_are_refused_at_the_laptop_server(user: User, tmp_path: Path) -> None:
+    with Dispatcher(settings=user.settings) as client:
+        with pytest.raises(InvalidInput, match=r"can't report to the laptop server.*DISPATCHER__URL.*--backend fake"):
+            client.submit(slow, {"seconds": 0.0}, environment=FakeEnvironment(tmp_path))
+        assert list(client.runs()) == []
+    wait_until(user.stopped, "the end of the server, for which nothing is open", timeout=40)
