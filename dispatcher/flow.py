@@ -85,7 +85,9 @@ class Flow(Generic[P, R]):
         """
         from dispatcher.executors import current
 
-        args, kwargs = functions.spread(self.signature, self.bind(parameters))
+        signature = self.signature
+        bound = functions.bind(signature, parameters, what=f"flow {self.name!r}")
+        args, kwargs = functions.spread(signature, bound)
         with executor.start(), current.using(executor):
             return executor.wait(functions.call(self.fn, *args, **kwargs))
 

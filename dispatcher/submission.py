@@ -85,13 +85,13 @@ class SharedOnce(Blobs):
         self._sent: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def share(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
+    def share(self, data: bytes, digest: str = "") -> str:
+        digest = digest or hashlib.sha256(data).hexdigest()
         now = self._clock()
         with self._lock:
             if now - self._sent.get(digest, -REMEMBER) < REMEMBER:
                 return digest
-        digest = self._blobs.share(data)
+        digest = self._blobs.share(data, digest)
         with self._lock:
             if len(self._sent) > 1000:
                 self._sent.clear()
@@ -211,6 +211,7 @@ def record(
         limit_inline=limits.inline,
         limit=limits.parameters,
         put=blobs.share,
+        named_by_digest=True,
         key=None,
         error=InvalidParameters,
         setting="DISPATCHER__LIMITS__PARAMETERS",

@@ -33,6 +33,7 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     key: bytes | None,
     error: type[InvalidInput] = InvalidInput,
     setting: str = "",
+    named_by_digest: bool = False,
 ) -> Value:
     """Make ``obj`` ready to travel.
 
@@ -45,6 +46,7 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
         key: the run's key, which authenticates a pickle; None where a signed spec covers the value.
         error: what to raise.
         setting: the variable that sets ``limit``, for the message.
+        named_by_digest: ``put`` names what it keeps by its SHA-256, which isn't computed twice then.
 
     Raises:
         InvalidInput: it can't be pickled, or is larger than ``limit``.
@@ -57,10 +59,11 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
             f"{what}: {len(raw):,} bytes are more than the limit of {limit:,} bytes; "
             f"keep the data elsewhere and pass its address{remedy}"
         )
-    digest = hashlib.sha256(raw).hexdigest()
+    blob = put(raw) if len(raw) > limit_inline else None
+    digest = blob if blob and named_by_digest else hashlib.sha256(raw).hexdigest()
     mac = _mac(key, codec, digest) if key is not None and codec == PICKLE else ""
-    if len(raw) > limit_inline:
-        return Value(codec=codec, blob=put(raw), digest=digest, size=len(raw), mac=mac)
+    if blob is not None:
+        return Value(codec=codec, blob=blob, digest=digest, size=len(raw), mac=mac)
     inline = raw.decode() if codec == JSON else base64.b64encode(raw).decode()
     return Value(codec=codec, inline=inline, digest=digest, size=len(raw), mac=mac)
 

@@ -153,8 +153,13 @@ class Blobs(ABC):
     """Bytes by name: shared ones by content (SHA-256 in hex), counted; and those of one run, which go with it."""
 
     @abstractmethod
-    def share(self, data: bytes) -> str:
-        """Keep ``data`` and give its digest; kept for an hour at least, then as long as a run refers to it."""
+    def share(self, data: bytes, digest: str = "") -> str:
+        """Keep ``data`` and give its digest; kept for an hour at least, then as long as a run refers to it.
+
+        Args:
+            data: the bytes.
+            digest: theirs, where the caller has it already: to find it takes as long as to send them.
+        """
 
     @abstractmethod
     def own(self, run_id: str, name: str, data: bytes) -> str:

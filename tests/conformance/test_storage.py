@@ -206,8 +206,8 @@ class Counted(Blobs):
     def __init__(self, inner: Blobs) -> None:
         self.inner, self.shared, self.read, self.damaged = inner, set[str](), 0, False
 
-    def share(self, data: bytes) -> str:
-        digest = self.inner.share(data)
+    def share(self, data: bytes, digest: str = "") -> str:
+        digest = self.inner.share(data, digest)
         self.shared.add(digest)
         return digest
 

@@ -33,8 +33,8 @@ class MemoryBlobs(Blobs):
         self._owned: dict[str, dict[str, _Owned]] = {}
         self._runs: set[str] = set()
 
-    def share(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
+    def share(self, data: bytes, digest: str = "") -> str:
+        digest = digest or hashlib.sha256(data).hexdigest()
         with self._shared.changed:
             until = self._shared.clock() + UNUSED_BLOB
             blob = self._common.setdefault(digest, _Shared(bytes(data), 0, until))

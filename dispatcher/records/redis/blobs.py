@@ -26,8 +26,8 @@ class RedisBlobs(Blobs):
         self._client = client
         self._keys = keys
 
-    def share(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
+    def share(self, data: bytes, digest: str = "") -> str:
+        digest = digest or hashlib.sha256(data).hexdigest()
         key = self._keys.blob(digest)
         keep = int(UNUSED_BLOB)
         shared = script("share")
