@@ -308,3 +308,31 @@ def test_a_sweep_that_fails_stops_no_other() -> None:
     wait_until(ticked, "the third sweep, twice")
     reconciler.close()
     assert swept[-1] == "closed"
+
+
+def test_a_server_is_away_until_it_has_answered() -> None:
+    broker = {"away": True}
+    swept: list[str] = []
+
+    def ask() -> None:
+        if broker["away"]:
+            raise ServerUnavailable("the broker is away")
+        swept.append("asked")
+
+    table = (Sweep("often", 0.0, lambda: swept.append("often")), Sweep("bells", 0.05, ask))
+    reconciler = Reconciler(lambda: (table, lambda: None))
+
+    def away() -> bool:
+        try:
+            reconciler.tick()
+        except ServerUnavailable:
+            return True
+        return False
+
+    wait_until(away, "the first try")
+    before = swept.count("often")
+    assert all(away() for _ in range(3)), "others that could be done don't mean that it is back"
+    assert swept.count("often") == before + 3
+    broker["away"] = False
+    wait_until(lambda: not away(), "its return")
+    assert "asked" in swept

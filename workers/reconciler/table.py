@@ -59,25 +59,30 @@ class Reconciler:
         self._table: tuple[Sweep, ...] = ()
         self._close: Callable[[], None] | None = None
         self._due: dict[str, float] = {}
+        self._away: dict[str, ServerUnavailable] = {}
 
     def tick(self) -> float:
-        """Run what is due; the seconds until the next is."""
+        """Run what is due; the seconds until the next is.
+
+        Raises:
+            ServerUnavailable: a sweep could not be done when it was last tried; the others were.
+        """
         if self._close is None:
             self._table, self._close = self._open()
             self._due = {sweep.name: time.monotonic() + random.random() * sweep.every for sweep in self._table}
-        away: ServerUnavailable | None = None
         for sweep in self._table:
             if time.monotonic() < self._due[sweep.name]:
                 continue
+            self._away.pop(sweep.name, None)
             try:
                 sweep.run()
             except ServerUnavailable as error:
-                away = error
+                self._away[sweep.name] = error
             except Exception as error:
                 logger.exception("sweep %s: %s: %s", sweep.name, type(error).__name__, error)
             self._due[sweep.name] = time.monotonic() + sweep.every * random.uniform(1 - JITTER, 1)
-        if away is not None:
-            raise away
+        if self._away:
+            raise next(iter(self._away.values()))
         return max(min(self._due.values()) - time.monotonic(), 0.0)
 
     def close(self) -> None:
