@@ -106,10 +106,10 @@ class TestServerGone:
         with pytest.raises(ServerUnavailable, match="connection refused"):
             Dispatcher("redis://127.0.0.1:1/0").__enter__()
         with redis.Redis.from_url(server_url) as server:
-            server.acl_setuser("default", nopass=False, passwords=["+right"])
+            server.acl_setuser("default", enabled=True, passwords=["+right"])
             try:
                 with pytest.raises(ServerUnavailable, match="password") as caught:
                     Dispatcher(server_url.replace("unix://", "unix://:s3cret@")).__enter__()
                 assert "s3cret" not in str(caught.value)
             finally:
-                server.acl_setuser("default", nopass=True)  # which removes the passwords too
+                server.acl_setuser("default", enabled=True, nopass=True)  # which removes the passwords too
