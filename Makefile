@@ -18,12 +18,13 @@ demo: .venv/.demo  ## run the example flows on this machine, then stop everythin
 test: .venv/.dev  ## run the tests
 	@$(BIN)/pytest $(ARGS)
 
-check: .venv/.dev  ## format, lint, types, import contracts, budgets
+check: .venv/.dev  ## format, lint, types, import contracts, budgets of size and of commands per run
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.budgets
+	$(BIN)/pytest -q tests/integration/test_costs.py
 
 format: .venv/.dev  ## format the code
 	$(BIN)/ruff format $(CODE)

