@@ -197,6 +197,22 @@ def test_celery_commands_work(bench: Bench, start_worker: StartWorker, server_ur
     assert worker.wait() == 0
 
 
+def test_remote_control_changes_queues(bench: Bench, start_worker: StartWorker) -> None:
+    from dispatcher.app import make_app
+
+    start_worker()
+    control = make_app(bench.settings, bench.records.instance).control
+    answers = control.add_consumer("local:blue", reply=True)
+    assert [list(answer.values()) for answer in answers] == [[{"ok": "add consumer local:blue"}]]
+    assert result_of(bench, bench.submit(add, {"a": 1}, environment=LocalEnvironment(labels=["blue"]))) == 2
+    [queues] = control.inspect().active_queues().values()
+    assert {queue["name"] for queue in queues} == {"local", "local:blue", "remote"}
+    control.cancel_consumer("local:blue", reply=True)
+    left = bench.submit(add, {"a": 1}, environment=LocalEnvironment(labels=["blue"]))
+    assert result_of(bench, bench.submit(add, {"a": 2})) == 3
+    assert bench.record(left).state is State.QUEUED
+
+
 def test_a_server_that_dies_and_returns_loses_no_run(
     bench: Bench, start_worker: StartWorker, server: Server, tmp_path: Path
 ) -> None:
