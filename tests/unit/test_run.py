@@ -7,6 +7,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,10 @@ from dispatcher import (
     InvalidInput,
     NotFinished,
     Run,
+    RunCancelled,
+    RunCrashed,
+    RunError,
+    RunTimedOut,
     State,
     UnknownRun,
 )
@@ -112,14 +117,39 @@ class TestRun:
         assert waiting_run.state is State.CANCELLING
         assert client.cancel(waiting_run) is False
 
-    def test_crash(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
-        from dispatcher import RunCrashed
+    @pytest.mark.parametrize(
+        ("outcome", "kind", "said"),
+        [
+            (Outcome(cause=Cause.USER_ERROR, reason="KeyError", message="'x'"), FlowFailed, "failed: KeyError: 'x'"),
+            (Outcome(cause=Cause.DEADLINE, message="too long"), RunTimedOut, "timed out: too long"),
+            (Outcome(cause=Cause.CANCELLED), RunCancelled, r"was cancelled \(run waits\)"),
+            (Outcome(cause=Cause.OOM_KILLED), RunCrashed, "crashed, oom_killed"),
+            (Outcome(cause=Cause.UNKNOWN), RunCrashed, "crashed, unknown"),
+        ],
+    )
+    def test_one_tree_of_errors(
+        self, client: Dispatcher, waiting_run: Run[Any], outcome: Outcome, kind: type[RunError], said: str
+    ) -> None:
+        outcome = replace(outcome, traceback="Traceback: the flow's\n")
+        finish(client, "waits", outcome)
+        with pytest.raises(RunError, match=said) as caught:
+            waiting_run.result()
+        assert type(caught.value) is kind
+        assert (caught.value.run_id, caught.value.state) == ("waits", outcome.state)
+        assert caught.value.traceback == outcome.traceback
+        assert type(waiting_run.exception()) is kind
 
-        lost = Outcome(cause=Cause.OOM_KILLED, reason="OOMKilled", message="out of memory", exit_code=137)
+    def test_crash(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        tail = ("before", "the end")
+        lost = Outcome(
+            cause=Cause.OOM_KILLED, reason="OOMKilled", message="out of memory", exit_code=137, log_tail=tail
+        )
         finish(client, "waits", lost)
         with pytest.raises(RunCrashed, match="oom_killed") as caught:
             waiting_run.result()
         assert (caught.value.cause, caught.value.reason, caught.value.exit_code) == ("oom_killed", "OOMKilled", 137)
+        assert caught.value.log_tail == tail
+        assert "before\nthe end" in caught.value.__notes__[0]
 
 
 async def _of(run: Run[Any]) -> Any:
