@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 
 from dispatcher.errors import DispatcherError, UnknownRun
-from dispatcher.records.base import Listener, Records
+from dispatcher.records.base import ENDED, Listener, Records
 from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
@@ -122,7 +122,7 @@ class Watcher:
         """Watch, then read: what ended before is done at once."""
         self._renew()
         with self._lock:
-            self._watch(waiting.run_ids)
+            self._watch([f"{ENDED}{one}" for one in dict.fromkeys(waiting.run_ids) if one not in self._waits])
             for run_id, future in zip(waiting.run_ids, waiting.futures, strict=True):
                 self._waits.setdefault(run_id, []).append(future)
         self._read(waiting.run_ids)
@@ -145,7 +145,7 @@ class Watcher:
         self._renew()
         with self._lock:
             self._start("dispatcher-callbacks", self._serve_calls)
-            self._watch([run_id])
+            self._watch([] if run_id in self._hooks else [run_id])
             self._hooks.setdefault(run_id, []).append(hook)
         self._catch_up([run_id])
 
@@ -171,18 +171,19 @@ class Watcher:
         if self._pid != os.getpid():  # a fork's child has none of its parent's threads, and maybe a held lock
             self._reset()
 
-    def _watch(self, run_ids: Sequence[str]) -> None:
+    def _watch(self, topics: Sequence[str]) -> None:
         if self._closed.is_set():
             raise DispatcherError("the Dispatcher was closed")
-        new = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._waits and run_id not in self._hooks]
         if self._listener is None:
             self._listener = self._records.events.listen()
         self._start("dispatcher-listener", partial(self._listen, self._listener))
-        if new:
-            self._listener.watch(new)
+        if topics:
+            self._listener.watch(topics)
 
     def _unwatch(self, run_ids: Iterable[str]) -> None:
-        gone = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._waits and run_id not in self._hooks]
+        runs = list(dict.fromkeys(run_ids))
+        gone = [f"{ENDED}{one}" for one in runs if one not in self._waits]
+        gone += [one for one in runs if one not in self._hooks]
         if gone and self._listener is not None and not self._closed.is_set():
             try:
                 self._listener.unwatch(gone)
@@ -221,13 +222,13 @@ class Watcher:
         ended: list[str] = []
         notice = listener.get(max(0.0, timeout))
         while notice is not None:
-            topic, event = notice
+            _, event = notice
             if event is None:
                 with self._lock:
                     return [*self._waits, *self._hooks]
             self._offer([event])
             if event.final:
-                ended.append(topic)
+                ended.append(event.run_id)
             if len(ended) >= PAGE:
                 break
             notice = listener.get(0.0)

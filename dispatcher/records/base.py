@@ -232,8 +232,13 @@ class Events(ABC):
         """Hear of events as they happen, not durably: for waiting, where the record is read again anyway."""
 
 
+#: What the topic of a run's last event begins with.
+ENDED = "ended:"
+
+
 class Listener(ABC):
-    """Topics heard: a run's id (its events), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new queue)."""
+    """Topics heard: a run's id (its events), ``ended:<id>`` (its last event alone: who only waits isn't woken for the
+    others), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new queue)."""
 
     @abstractmethod
     def watch(self, topics: Iterable[str]) -> None:

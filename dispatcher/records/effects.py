@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict
+from dispatcher.records.base import ENDED
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Change, Record
@@ -81,6 +82,7 @@ def _passed(before: Record | None, after: Record) -> tuple[str, float] | None:
 
 def _notices(change: Change) -> tuple[tuple[str, Event], ...]:
     heard = [(event.run_id, event) for event in change.events]
+    heard += [(f"{ENDED}{event.run_id}", event) for event in change.events if event.final]
     owner = change.after.owner
     if owner:
         heard += [(owner_topic(owner), event) for event in change.events if event.kind is Kind.CANCELLING]
