@@ -87,7 +87,8 @@ class _Folder:
 
 def _fire(kind: str, name: str, lost: type[Exception] | None) -> None:
     what, _, seconds = kind.partition(":")
-    pids = [os.getppid(), os.getpid()] if what.startswith("worker") else [os.getpid()]
+    parent = [os.getppid()] if what.startswith("worker") and os.getppid() > 1 else []
+    pids = [*parent, os.getpid()]
     match what.removeprefix("worker_").removeprefix("worker"):
         case "exit137" | "137":
             for pid in pids:

@@ -6,13 +6,28 @@ open with other words. Called by :mod:`dispatcher.payload.pickles`.
 
 from __future__ import annotations
 
+import copyreg
 import types
 from typing import Any
 
 
-def reduced(error: BaseException) -> tuple[Any, ...] | None:
+def reduced(error: BaseException) -> tuple[Any, ...] | str | None:
     """What pickle is to make of ``error``; None where its own way is right: no constructor in Python, or a
     ``__reduce__`` of its own."""
+    found = _made_again(error)
+    if found is None and _is_tblibs(type(error)):
+        return error.__reduce_ex__(5)
+    return found
+
+
+def _is_tblibs(kind: type[BaseException]) -> bool:
+    """Whether tblib has taken over the pickling, as it does for all exceptions where Dask is imported: who opens the
+    pickle need not have it."""
+    reducer = copyreg.dispatch_table.get(kind)
+    return getattr(reducer, "__module__", "").partition(".")[0] == "tblib"
+
+
+def _made_again(error: BaseException) -> tuple[Any, ...] | None:
     kind = type(error)
     if not _is_python(kind, "__init__") or _is_python(kind, "__new__", "__reduce__", "__reduce_ex__"):
         return None
