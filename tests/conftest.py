@@ -26,6 +26,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, or start it again with the same data."""
+        self.kill()
         arguments = [
             "--port",
             "0",
@@ -39,7 +40,7 @@ class Server:
         self.process = subprocess.Popen(
             [str(get_binary_path()), *arguments, "--save", "", "--logfile", str(self.directory / "log")]
         )
-        wait_until(self.answers, "the test server's first answer", timeout=20)
+        wait_until(self.answers, "the test server's first answer", timeout=60)
 
     def answers(self) -> bool:
         """Whether it answers now."""
