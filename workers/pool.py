@@ -61,6 +61,8 @@ class PoolProcess:
         want a process pool or a local Dask cluster.
         """
         os.setpgid(0, 0)
+        if os.getppid() != self._inherited.identity.pid:  # it died before we had asked to die with it
+            os._exit(os.EX_SOFTWARE)
         for logger in (logging.getLogger(), logging.getLogger("dispatcher.flow")):
             logger.setLevel(logging.INFO)  # as each run's capture wants it: changing it per run costs
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
