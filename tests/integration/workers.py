@@ -150,8 +150,10 @@ def kill_group(pid: int) -> None:
 class Bench:
     """Submits runs through the records, and watches them."""
 
-    def __init__(self, url: str, *, timing: Mapping[str, float] | None = None) -> None:
-        self.settings = Settings.load(url=url, signing_keys=json.dumps(KEYS), timing=dict(timing or {}))
+    def __init__(self, url: str, *, timing: Mapping[str, float] | None = None, broker_url: str | None = None) -> None:
+        self.settings = Settings.load(
+            url=url, broker_url=broker_url, signing_keys=json.dumps(KEYS), timing=dict(timing or {})
+        )
         self.keys = KeyRing.from_settings(self.settings)
         self.records: Records = connect(self.settings)
 

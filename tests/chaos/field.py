@@ -1,0 +1,121 @@
+"""A server behind a proxy, a crew of workers, the invariants at the end: what most rows of the fault matrix need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from backends.fake import FakeEnvironment
+from dispatcher import LocalEnvironment
+from dispatcher.environment import Environment
+from dispatcher.records.redis import open_redis
+from dispatcher.runs.record import Record
+from dispatcher.runs.retry import Retry
+from dispatcher.runs.states import Cause
+from tests.chaos import checker
+from tests.chaos.crew import TIMING, Crew
+from tests.chaos.flows import callbacks, marked, read_marks
+from tests.chaos.proxy import Proxy
+from tests.integration.workers import Bench
+from tests.waiting import wait_until
+
+#: Repeats what a fault may do to an attempt, and nothing that the flow does.
+AGAIN = Retry(20, delay=0.1, backoff=1, on={Cause.WORKER_LOST, Cause.KILLED, Cause.PREEMPTED, Cause.RESULT_MISSING})
+
+
+class Field:
+    """Submits runs to a server that it reaches directly, for workers that reach it by a proxy.
+
+    Args:
+        url: the server's Unix socket.
+        port: its loopback port.
+        folder: for all that is written.
+        crew: how many workers, and their settings; 0 for none.
+    """
+
+    def __init__(self, url: str, port: int, folder: Path, *, workers: int = 2, **crew: Any) -> None:
+        self.folder = folder
+        self.service = folder / "service"
+        self.service.mkdir()
+        self.url = url
+        self.proxy = Proxy("127.0.0.1", port)
+        self.bench = Bench(url, timing=TIMING)
+        self.runs: list[str] = []
+        self.crew: Crew | None = None
+        self._workers = workers
+        self._given = crew
+
+    def __enter__(self) -> Field:
+        self.proxy.__enter__()
+        if self._workers:
+            self.crew = Crew(self.proxy.url(), self.folder, count=self._workers, **self._given)
+            self.crew.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.crew is not None:
+            self.proxy.heal()
+            self.crew.__exit__(None, None, None)
+            print(self.crew.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
+        for file in self.service.glob("*.json"):
+            file.with_suffix(".deleted").touch()
+        self.bench.close()
+        self.proxy.__exit__(None, None, None)
+
+    def submit(self, count: int = 1, *, seconds: float = 0.0, backend: str = "local", **more: Any) -> list[str]:
+        """Accept so many runs; their ids."""
+        way = more.pop("way", "plain")
+        found = []
+        for _ in range(count):
+            parameters = {"folder": str(self.folder), "way": way, "seconds": seconds}
+            options = {"retries": AGAIN, **more}
+            found.append(self.bench.submit(marked, parameters, environment=self.environment(backend), **options))
+        self.runs += found
+        return found
+
+    def unrung(self, *, seconds: float = 0.0) -> Record:
+        """Accept a run whose doorbell nobody rings."""
+        records = open_redis(self.url)
+        try:
+            parameters = {"folder": str(self.folder), "seconds": seconds}
+            record = self.bench.prepare(marked, parameters, environment=self.environment("local"), retries=AGAIN)
+            self.runs.append(record.id)
+            return records.runs.create([record])[0]
+        finally:
+            records.close()
+
+    def environment(self, backend: str) -> Environment:
+        """With callbacks that keep an account."""
+        given: dict[str, Any] = callbacks(self.folder)
+        return LocalEnvironment(**given) if backend == "local" else FakeEnvironment(self.service, **given)
+
+    def started(self, runs: Sequence[str], *, timeout: float = 30.0) -> None:
+        """Wait until user code of all of them was started."""
+
+        def begun() -> bool:
+            return {mark.run for mark in read_marks(self.folder) if mark.what == "flow"} >= set(runs)
+
+        wait_until(begun, "the flows' start", timeout=timeout)
+
+    def settle(self, *, timeout: float = 60.0) -> list[Record]:
+        """Wait for the end of all runs so far, and check the invariants; the records."""
+        begun = time.monotonic()
+        records = self.bench.records.runs
+
+        def ended() -> bool:
+            return all(one is not None and one.terminal for one in records.get_many(self.runs))
+
+        wait_until(ended, "the end of all runs", timeout=timeout, every=0.05)
+        self.took = time.monotonic() - begun
+        marks = read_marks(self.folder)
+        assert checker.check(self.bench.records, self.bench.keys, self.runs, marks) == {}
+        return [one for one in records.get_many(self.runs) if one is not None]
+
+    def starts(self, run_id: str) -> int:
+        """How often user code of a run was started."""
+        return sum(mark.what == "flow" and mark.run == run_id for mark in read_marks(self.folder))
