@@ -159,14 +159,16 @@ class Shipment:
             self._some.clear()
             self._many.clear()
             closed = self._closed.is_set()  # asked before the last look at the lines, so that none is left behind
-            self._send_all()
+            self._send(len(self._lines))
             if closed:
                 self._done.set()
                 return
 
-    def _send_all(self) -> None:
-        while self._lines:
-            batch = [self._lines.popleft() for _ in range(min(_BATCH, len(self._lines)))]
+    def _send(self, count: int) -> None:
+        """Send that many; lines that come meanwhile wait until there are many of them, or for the next time."""
+        while count:
+            batch = [self._lines.popleft() for _ in range(min(_BATCH, count))]
+            count -= len(batch)
             pause, longest = _RETRY
             while not self._sent([line for line, _ in batch]):
                 if self._closed.is_set() and time.monotonic() > self._closed_at + _LINGER:
