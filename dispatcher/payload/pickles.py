@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle
 
 from dispatcher.errors import InvalidFlow, InvalidInput, Permanent
-from dispatcher.payload import blame, classes, exceptions, modules
+from dispatcher.payload import blame, classes, code, exceptions, modules
 from dispatcher.runs.states import Cause
 
 #: ``major.minor`` of this interpreter; pickled code opens in no other.
@@ -151,6 +151,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         name = obj.__name__ if isinstance(obj, types.ModuleType) else getattr(obj, "__module__", None)
         if type(name) is str and name not in self.named:
             self._note(name)
+        if isinstance(obj, types.CodeType):
+            return code.reduced(obj, self.dispatch_table[types.CodeType])
         own = exceptions.reduced(obj) if isinstance(obj, BaseException) else None
         return super().reducer_override(obj) if own is None else own
 

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +73,14 @@ def test_a_module_travels_as_it_is_now(make: Make) -> None:
     module = make("beside_now", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
     setattr(module, "FACTOR", 5)  # noqa: B010 - no stub knows it
     assert unpack(pack(module.times, what="f"))(2) == 10
+
+
+def test_a_traceback_shows_the_lines_of_code_that_travelled(make: Make) -> None:
+    module = make("beside_lines", "def outer():\n    def inner():\n        return 1 / 0\n    return inner\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        unpack(pack(module.outer, what="f"))()()
+    last = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert (last.filename, last.line) == (module.__file__, "return 1 / 0")
 
 
 def test_packing_leaves_the_register_of_the_process(make: Make) -> None:
