@@ -15,8 +15,8 @@ help:  ## what there is
 demo: .venv/.demo  ## run the example flows on this machine, then stop everything it started
 	@$(BIN)/python -m examples.demo
 
-test: .venv/.dev  ## run the tests
-	@$(BIN)/pytest $(ARGS)
+test: .venv/.dev  ## run the tests, three files at a time: most of them wait
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.dev  ## format, lint, types, import contracts, budgets of size and of commands per run
 	$(BIN)/ruff format --check $(CODE)

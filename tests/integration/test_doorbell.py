@@ -98,8 +98,10 @@ def celery_worker(server_url: str) -> Iterator[list[dict[str, Any]]]:
         taken.append({"id": self.request.id, **kwargs})
 
     app.finalize()
-    with start_worker(app, pool="solo", perform_ping_check=False):
+    level = logging.getLogger().level
+    with start_worker(app, pool="solo", perform_ping_check=False):  # sets the level of this process's loggers
         yield taken
+    logging.getLogger().setLevel(level)
     app.close()
 
 
