@@ -23,15 +23,24 @@ def free_port() -> int:
 
 
 class ChaosServer(Server):
-    """A server that can be killed and started again with its data, on two addresses."""
+    """A server that can be killed and started again with its data, on two addresses.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: for its data and its socket, with a short path.
+        password: asked of everybody, if given.
+    """
+
+    def __init__(self, directory: Path, *, password: str = "") -> None:
         super().__init__(directory)
         self.port = free_port()
+        self._password = password
+        if password:
+            self.url = f"unix://:{password}@{self.socket}?db=0"
 
     def start(self) -> None:
         places = {"port": self.port, "bind": "127.0.0.1", "unixsocket": self.socket, "dir": self.directory}
         places |= {"appendonly": "yes", "save": "", "logfile": self.directory / "log"}
+        places |= {"requirepass": self._password} if self._password else {}
         arguments = [part for name, value in places.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen([str(get_binary_path()), *arguments], stdin=subprocess.DEVNULL)
         wait_until(self.answers, "the server's first answer", timeout=20)

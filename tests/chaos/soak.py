@@ -1,0 +1,355 @@
+"""A soak: workers, clients and a subscriber under a nemesis, then a checker over everything that anybody wrote down.
+
+``python -m tests.chaos.soak --runs 500 --seed 1`` plays one and says what was found. Each process of it is real, and so
+are the server, the workers' and the clients' way to it (a proxy each), and every fault. What is written stays in one
+folder, which is named where something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dispatcher.errors import ServerUnavailable
+from dispatcher.records.base import Query
+from dispatcher.records.redis import open_redis
+from dispatcher.runs import indexes
+from dispatcher.runs.events import Event
+from dispatcher.runs.record import Record
+from tests.chaos import checker, history, subscriber
+from tests.chaos.conftest import ChaosServer
+from tests.chaos.crew import Crew
+from tests.chaos.customer import HEALED, Plan
+from tests.chaos.distribution import shown
+from tests.chaos.flows import read_marks
+from tests.chaos.history import End, History
+from tests.chaos.ledger import calls_in
+from tests.chaos.nemesis import Arena, Fault, Nemesis
+from tests.chaos.proxy import Proxy
+from tests.conftest import PYTHON
+from tests.integration.workers import KEYS, ROOT, Bench
+from tests.waiting import wait_until
+
+NAME = "soak"
+
+#: The password of the server: it must be nowhere to be read.
+CANARY = f"canary-{secrets.token_hex(12)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is played. ``pause`` is the mean, in seconds, between two submits of one client."""
+
+    runs: int
+    seed: int
+    workers: int = 3
+    clients: int = 4
+    pause: float = 0.5
+    settle: float = 120.0
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What came of a soak. ``recoveries`` are, by kind of fault, seconds from its end to the next progress."""
+
+    seed: int
+    seconds: float
+    folder: str
+    violations: list[str]
+    counts: dict[str, int]
+    recoveries: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def bound(self) -> float:
+        """Of the share of runs with a violation, if none was seen: the rule of three, at 95 %."""
+        return 3 / max(self.counts["runs"], 1)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found = [f"soak, seed {self.seed}: {self.seconds:.0f} s, {len(self.violations)} violations"]
+        found += [f"  {name}: {n}" for name, n in self.counts.items()]
+        found.append("  recovery by kind of fault, seconds from its end to the next progress of any run:")
+        found += [f"    {kind}: {shown(values)}" for kind, values in sorted(self.recoveries.items())]
+        every = [value for values in self.recoveries.values() for value in values]
+        found.append(f"    all: {shown(every)}")
+        if self.violations:
+            found += ["  VIOLATIONS", *(f"    {one}" for one in self.violations[:50]), f"  all is in {self.folder}"]
+        else:
+            found.append(f"  0 violations in {self.counts['runs']} runs: with 95 % confidence fewer than")
+            found.append(f"  {self.bound:.2g} of all runs have one (rule of three)")
+        return found
+
+
+class Standing:
+    """A process that is started again whenever it ends, until it is told to stop."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+        self._command = command
+        self._environ = environ
+        self._log = log
+        self._stopped = threading.Event()
+        self._process = self._started()
+        self._thread = threading.Thread(target=self._keep, name="standing")
+        self._thread.start()
+
+    def kill(self) -> None:
+        """End it without a goodbye."""
+        self._process.send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """For good."""
+        self._stopped.set()
+        self._thread.join()
+        self._process.kill()
+        self._process.wait()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(self._command, stdout=log, stderr=log, env=dict(self._environ), cwd=ROOT)
+
+    def _keep(self) -> None:
+        while not self._stopped.wait(0.1):
+            if self._process.poll() is not None:
+                self._process = self._started()
+
+
+class Soak:
+    """One soak in one folder."""
+
+    def __init__(self, size: Size, folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
+        self._size = size
+        self._folder = folder
+        self._say = say
+        self._service = folder / "service"
+        self._db = folder / "subscriber.db"
+        self._ends: dict[str, End] = {}
+        for one in (self._service, folder / "server"):
+            one.mkdir()
+
+    def play(self) -> Report:
+        """From the first worker to the verdict."""
+        begun = time.monotonic()
+        with ExitStack() as stack:
+            server = ChaosServer(self._folder / "server", password=CANARY)
+            stack.callback(server.kill)
+            server.start()
+            self._bench = Bench(server.url)
+            stack.callback(self._bench.close)
+            ways = [stack.enter_context(Proxy("127.0.0.1", server.port)) for _ in range(2)]
+            urls = [way.url().replace("//", f"//:{CANARY}@") for way in ways]
+            given: dict[str, Any] = {"backends": ["local", "remote", "fake"]}
+            crew = Crew(urls[0], self._folder, count=self._size.workers, **given)
+            stack.enter_context(crew)
+            stack.callback(self._empty_service)
+            environ = self._environ(urls[1])
+            command = [PYTHON, "-m", "tests.chaos.subscriber", str(self._db), NAME]
+            listener = Standing(command, environ, self._folder / "subscriber.log")
+            stack.callback(listener.stop)
+            wait_until(lambda: subscriber.is_subscribed(self._db), "the subscription", timeout=30)
+            arena = Arena(
+                server=server, url=server.url, crew=crew, proxies=ways, subscriber=listener, service=self._service
+            )
+            nemesis = Nemesis(arena, self._folder / "nemesis.jsonl", seed=self._size.seed)
+            customers = self._start_customers(environ, stack)
+            before = self._storm(nemesis, customers)
+            left = self._settle(customers)
+            found = self._history(before)
+            stack.pop_all().close()  # what is still running ends before its output is judged
+        server.start()
+        try:
+            return self._report(found, nemesis, crew, left=left, url=server.url, begun=begun)
+        finally:
+            server.kill()
+
+    def _environ(self, url: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DISPATCHER__URL": url,
+            "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "ignore::UserWarning",  # no live worker serves the queue: so it is meant to be
+        }
+
+    def _start_customers(self, environ: Mapping[str, str], stack: ExitStack) -> list[subprocess.Popen[bytes]]:
+        started = []
+        share, rest = divmod(self._size.runs, self._size.clients)
+        for n in range(self._size.clients):
+            plan = Plan(
+                name=f"c{n}",
+                folder=str(self._folder),
+                seed=self._size.seed,
+                count=share + (n < rest),
+                pause=self._size.pause,
+                within=self._size.settle,
+            )
+            command = [PYTHON, "-m", "tests.chaos.customer", json.dumps(asdict(plan))]
+            with (self._folder / f"customer-{plan.name}.log").open("wb") as log:
+                one = subprocess.Popen(command, stdout=log, stderr=log, env=dict(environ), cwd=ROOT)
+            stack.callback(lambda one=one: (one.kill(), one.wait()))  # type: ignore[misc]
+            started.append(one)
+        return started
+
+    def _storm(self, nemesis: Nemesis, customers: Sequence[subprocess.Popen[bytes]]) -> frozenset[str]:
+        """Faults until all clients have submitted; the runs that are there then."""
+        nemesis.start()
+        told = time.monotonic()
+        try:
+            while len(list(self._folder.glob("submitted-*"))) < len(customers):
+                assert all(one.poll() is None for one in customers), f"a client ended early: see {self._folder}"
+                self._look()
+                if time.monotonic() - told > 10:
+                    told = time.monotonic()
+                    done = len(self._ends)
+                    self._say(f"{done} of {self._size.runs} runs have ended; {len(nemesis.faults)} faults")
+                time.sleep(0.5)
+        finally:
+            nemesis.stop()
+        before = frozenset(record.id for record in self._bench.records.runs.find(Query(), limit=None))
+        (self._folder / HEALED).touch()
+        return before
+
+    def _look(self) -> None:
+        """Note how each run has ended, as soon as it has."""
+        asked = {call.run for call in calls_in(self._folder) if call.run} - self._ends.keys()
+        with suppress(ServerUnavailable):
+            for record in self._bench.records.runs.get_many(sorted(asked)):
+                if record is not None and record.terminal:
+                    self._ends[record.id] = End.of(record)
+
+    def _settle(self, customers: Sequence[subprocess.Popen[bytes]]) -> list[str]:
+        """Wait until clients, service and subscriber are done; what wasn't in time."""
+        end = time.monotonic() + self._size.settle
+        left = []
+        for one in customers:
+            while one.poll() is None and time.monotonic() < end:
+                self._look()
+                time.sleep(0.3)
+            if one.poll() != 0:
+                left.append(f"a client had not seen all its runs end within {self._size.settle:g} s")
+        records = self._bench.records
+        runs = records.runs.count(indexes.ALL)
+        for done, what in (
+            (lambda: not records.runs.count(indexes.teardown("fake")), "the teardown of all containers"),
+            (lambda: not list(self._service.glob("*.json")), "an empty service"),
+            (lambda: subscriber.finals(self._db) >= runs, "the subscriber hearing of all ends"),
+        ):
+            try:
+                wait_until(done, what, timeout=30, every=0.2)
+            except AssertionError as late:
+                left.append(str(late))
+        return left
+
+    def _history(self, before: frozenset[str]) -> History:
+        records = {one.id: one for one in self._bench.records.runs.find(Query(), limit=None)}
+        return History(
+            calls=list(calls_in(self._folder)),
+            records=records,
+            events={run_id: self._bench.records.events.of(run_id)[0] for run_id in records},
+            results={
+                run_id: checker.result_of(self._bench.records, self._bench.keys, one) for run_id, one in records.items()
+            },
+            marks=read_marks(self._folder),
+            before=before,
+            ends=self._ends,
+            heard=subscriber.heard(self._db),
+        )
+
+    def _report(
+        self, found: History, nemesis: Nemesis, crew: Crew, *, left: list[str], url: str, begun: float
+    ) -> Report:
+        wrong = [*left, *history.violations(found)]
+        records = open_redis(url)
+        try:
+            wrong += checker.wrong_in_service(self._service, records, list(found.records))
+        finally:
+            records.close()
+        (self._folder / "workers.log").write_text(crew.output)
+        wrong += checker.leaks(url, [CANARY, *KEYS.values()], self._written())
+        wrong += [f"after retention: {key}" for key in checker.left_after_retention(url)]
+        counts = history.counted(found) | {
+            "faults": len(nemesis.faults),
+            **{f"faults, {kind}": len(values) for kind, values in sorted(_by_kind(nemesis.faults).items())},
+            "workers that ended": crew.deaths,
+            "doorbells emptied out of queues": nemesis.emptied,
+            "duplicate doorbells absorbed": nemesis.doubled,
+            "doorbells rung again": crew.output.count("its doorbell was lost, it was rung again"),
+            "dead workers found": crew.output.count("is dead: no beat for"),
+        }
+        return Report(
+            seed=self._size.seed,
+            seconds=time.monotonic() - begun,
+            folder=str(self._folder),
+            violations=wrong,
+            counts=counts,
+            recoveries=recoveries(nemesis.faults, found.records, found.events),
+        )
+
+    def _written(self) -> list[Path]:
+        """Everything that was written, but the server's own data, whose values are looked at through the server."""
+        return [file for file in self._folder.rglob("*") if file.is_file() and file.parent.name != "appendonlydir"]
+
+    def _empty_service(self) -> None:
+        for file in self._service.glob("*.json"):
+            file.with_suffix(".deleted").touch()
+
+
+def _by_kind(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
+    found: dict[str, list[Fault]] = defaultdict(list)
+    for fault in faults:
+        found[fault.kind].append(fault)
+    return found
+
+
+def recoveries(
+    faults: Sequence[Fault], records: Mapping[str, Record], events: Mapping[str, Sequence[Event]]
+) -> dict[str, list[float]]:
+    """By kind, for each fault: seconds from its end to the next start or end of an attempt, if any run was open."""
+    moves = sorted(event.time for found in events.values() for event in found if event.kind in {"started", "exited"})
+    found: dict[str, list[float]] = defaultdict(list)
+    for fault in faults:
+        was_open = any(one.created_at <= fault.healed < (one.ended_at or 0.0) for one in records.values())
+        after = next((at for at in moves if at > fault.healed), None)
+        if was_open and after is not None:
+            found[fault.kind].append(after - fault.healed)
+    return dict(found)
+
+
+def play(size: Size, say: Callable[[str], None] = lambda line: None) -> Report:
+    """Play a soak in a folder of its own, which stays where something was wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="dsp-soak-"))
+    say(f"soak of {size.runs} runs, seed {size.seed}, in {folder}")
+    report = Soak(size, folder, say).play()
+    if not report.violations:
+        shutil.rmtree(folder)
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Play one soak.")
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    parser.add_argument("--pause", type=float, default=0.5)
+    asked = parser.parse_args()
+
+    def write(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    report = play(Size(runs=asked.runs, seed=asked.seed, pause=asked.pause), write)
+    write("\n".join(report.lines()))
+    sys.exit(1 if report.violations else 0)
