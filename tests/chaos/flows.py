@@ -61,6 +61,12 @@ def first_time(folder: str, what: str) -> bool:
     return True
 
 
+def hold(folder: str) -> None:
+    """Go on only once the file ``released`` is there."""
+    while not (Path(folder) / "released").exists():
+        time.sleep(0.05)
+
+
 @flow
 def marked(folder: str, way: str = "plain", seconds: float = 0.0) -> int:
     """Gives the number of its attempt back; goes its ``way`` at the first attempt."""
@@ -76,5 +82,7 @@ def marked(folder: str, way: str = "plain", seconds: float = 0.0) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "waits":
                 time.sleep(60)
+            case "holds":
+                hold(folder)
     time.sleep(seconds)
     return int(context.attempt or 0)

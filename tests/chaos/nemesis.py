@@ -1,6 +1,6 @@
 """The enemy of a soak: every few seconds something is killed, frozen, cut off, slowed down or taken away.
 
-Faults are drawn by a seed, each kind once before any comes again, and noted with the time at which they were over.
+Faults are drawn by a seed, each kind before any comes again, and noted with the time at which they were over.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from tests.chaos.proxy import Proxy
 
 #: Seconds between the beginnings of two faults.
 EVERY = (1.0, 5.0)
+
+#: What comes twice as often as the rest.
+OFTEN = ("worker killed", "server killed")
 
 
 class Killed(Protocol):
@@ -119,7 +122,7 @@ class Nemesis:
         try:
             while not self._stopped.is_set():
                 if not deck:
-                    deck = self._rng.sample(list(self._acts), len(self._acts))
+                    deck = self._rng.sample(kinds := [*self._acts, *OFTEN], len(kinds))
                 due = time.monotonic() + self._rng.uniform(*EVERY)
                 self._act(deck.pop())
                 self._stopped.wait(max(due - time.monotonic(), 0.0))
@@ -213,11 +216,22 @@ class Nemesis:
         return self._for_a_while(lambda proxy: proxy.slow_down(self._rng.uniform(0.02, 0.2)), 4.0)
 
     def _lose_reply(self) -> str:
+        """A script runs and nobody hears of it; every second time its caller can't ask again for a while."""
         ways = self._ways()
-        for proxy in ways:
-            proxy.lose_reply(b"EVALSHA", nth=self._rng.randint(1, 6))
-        time.sleep(1.5)
-        return ""
+        before = {way: way.lost for way in ways}
+        for way in ways:
+            way.lose_reply(b"EVALSHA", nth=self._rng.randint(1, 6))
+        refuse = self._rng.random() < 0.5
+        end = time.monotonic() + 2.0
+        while (left := [way for way in ways if way.lost == before[way]]) and time.monotonic() < end:
+            time.sleep(0.005)
+        if refuse:
+            for way in ways:
+                way.cut(refuse=True)
+            time.sleep(2.0)
+        for way in ways:
+            way.heal()
+        return f"{len(ways) - len(left)} replies{', then refused' * refuse}"
 
     def _for_a_while(self, act: Callable[[Proxy], None], most: float) -> str:
         seconds = self._rng.uniform(0.5, most)

@@ -34,8 +34,8 @@ _WELL = frozenset({State.SUCCEEDED})
 WAYS: Mapping[str, Way] = {
     way.name: way
     for way in (
-        Way("plain", 48, _WELL),
-        Way("slow", 20, _WELL, least=0.3, most=2.0),
+        Way("plain", 38, _WELL),
+        Way("slow", 30, _WELL, least=0.3, most=3.0),
         Way("raises", 9, _WELL, goes="raises"),
         Way("dies", 6, _WELL, goes="dies"),
         Way("fails", 6, frozenset({State.FAILED, State.CRASHED}), goes="raises", retries=Retry(0)),
