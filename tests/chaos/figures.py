@@ -25,6 +25,11 @@ class Figure:
     bound: float
     share: float = 100
 
+    @property
+    def said(self) -> str:
+        """The bound in words."""
+        return f"{'all' if self.share == 100 else f'p{self.share:g}'} ≤ {self.bound:g} s"
+
     def held(self, samples: Sequence[float]) -> bool:
         """Whether samples keep the bound."""
         return bool(samples) and percentile(samples, self.share) <= self.bound

@@ -1,0 +1,128 @@
+"""``python -m tests.chaos``: every fault test in its long form, a verdict per row and figure, the page for the docs.
+
+A full run writes ``tests/chaos/data/<date>.json``, ``docs/faults.md`` and its plots. ``--quick`` runs what CI runs, and
+writes nothing unless told to (``--keep``). Exit status 1 says that something failed, or is out of its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import described
+from tests.chaos import page
+from tests.chaos.distribution import shown
+from tests.chaos.fault_rows import ROWS
+from tests.chaos.figures import VARIABLE
+from tests.chaos.results import Results
+
+_LONGEST = ("tests/chaos/test_failpoints.py", "tests/chaos/test_soak.py", "tests/chaos/test_recovery_times.py")
+
+#: Parts in the order in which they are played, each with what pytest is given.
+PARTS: Mapping[str, Sequence[str]] = {
+    "model": ("tests/conformance/test_records_model.py",),
+    "checker": ("tests/chaos/test_history.py",),
+    "rows": ("-m", "row", *(f"--ignore={file}" for file in _LONGEST), "tests"),
+    "matrix": ("tests/chaos/test_failpoints.py",),
+    "recovery": ("tests/chaos/test_recovery_times.py",),
+    "soak": ("tests/chaos/test_soak.py",),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Play, print, keep, and say whether all is well."""
+    options = _options().parse_args(arguments)
+    console = Console()
+    if options.page:
+        page.write(Results.load(options.page))
+        return 0
+    parts = options.parts or list(PARTS)
+    results = Results(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        form="quick" if options.quick else "long",
+        machine=described(),
+    )
+    statuses = [_play(name, results, console, quick=options.quick) for name in parts]
+    every = set(parts) == set(PARTS)
+    for table in tables(results, rows=every or "rows" in parts):
+        console.print(table)
+    for soak in results.soaks:
+        console.print(f"soak: {soak['counts']['runs']} runs, {len(soak['violations'])} violations, seed {soak['seed']}")
+    if options.json:
+        results.save(options.json)
+    if options.keep or (every and not options.quick):
+        results.save(page.DATA / f"{results.at[:10]}.json")
+        page.write(results)
+        console.print(f"written: docs/{page.NAME}")
+    well = not any(statuses) and results.passes(ROWS if every else ())
+    console.print("[green]all is well[/]" if well else "[red]something is not well[/]")
+    return 0 if well else 1
+
+
+def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
+    """One part, its output shown as it comes; pytest's exit status."""
+    console.rule(f"{name} ({list(PARTS).index(name) + 1} of {len(PARTS)})")
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder, "told.jsonl")
+        told.touch()
+        environ = {**os.environ, VARIABLE: str(told), "CHAOS": "" if quick else "long"}
+        command = [sys.executable, "-m", "pytest", "-v", "-s", "-p", "tests.chaos.telling", *PARTS[name]]
+        status = subprocess.run(command, env=environ, cwd=page.ROOT, check=False).returncode
+        results.take(told.read_text().splitlines())
+    return status
+
+
+def tables(results: Results, *, rows: bool) -> list[Table]:
+    """A verdict per row, per figure, and per test of no row."""
+    found = []
+    if rows:
+        found.append(_table("rows of the fault matrix", "row", "fault", "tests", "verdict"))
+        for row, what in ROWS.items():
+            names = "\n".join(told.name for told in results.of_row(row))
+            found[-1].add_row(str(row), what, names, _coloured(results.verdict(row)))
+    if results.figures:
+        found.append(_table("figures", "figure", "measured", "bound", "verdict"))
+        for one in results.figures:
+            verdict = "pass" if one.passes else "fail"
+            found[-1].add_row(one.figure.name, shown(one.samples), one.figure.said, _coloured(verdict))
+    if results.others:
+        found.append(_table("other tests", "test", "seconds", "verdict"))
+        for told in results.others:
+            found[-1].add_row(told.name, f"{told.seconds:.0f}", _coloured(told.outcome))
+    return found
+
+
+def _table(title: str, *heads: str) -> Table:
+    table = Table(title=title)
+    for head in heads:
+        table.add_column(head)
+    return table
+
+
+def _coloured(verdict: str) -> str:
+    return f"[green]{verdict}[/]" if verdict in {"pass", "passed"} else f"[red]{verdict}[/]"
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Play the fault tests.")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", choices=[*PARTS, []], help=f"only these: {', '.join(PARTS)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="the bounded forms, as CI runs them")
+    parser.add_argument("--keep", action="store_true", help="write the data and the page, whatever was played")
+    parser.add_argument("--json", type=Path, help="also write the data to this file")
+    parser.add_argument("--page", type=Path, metavar="JSON", help="play nothing: write the page of these results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,171 @@
+"""The page ``docs/faults.md`` and its plots, made from results that were kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.distribution import percentile
+from tests.chaos.fault_rows import ROWS
+from tests.chaos.results import Results
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "chaos" / "data"
+DOCS = ROOT / "docs"
+NAME = "faults.md"
+
+_HEAD = """# Faults
+
+What happens to runs when workers, the server or the network fail: tried on real processes and a real server, measured
+by `make chaos`. After every fault the records, what the clients were told, what the container service saw and what a
+subscriber heard are compared: each run that was accepted ends in exactly one state, which never changes; user code is
+started at most once per attempt; each attempt has one `exited` event, which is delivered at least once; nothing is left
+over.
+"""
+
+_ROWS = """## Every kind of fault
+
+Each row of the fault matrix has tests of its own; after each the invariants above are checked.
+
+| row | fault | tests | verdict |
+|---:|---|---:|---|
+"""
+
+_FIGURES = """## Recovery
+
+Seconds from a fault until things go on, at the timings that everybody gets (a lease of 30 s, renewed every 10 s;
+doorbells looked at every 2 s). A worker that dies is taken for dead once its lease has ended; until then its flows
+might still run.
+
+| figure | samples | min | p50 | p95 | p99 | max | bound | verdict |
+|---|---:|---:|---:|---:|---:|---:|---:|---|
+"""
+
+_SOAK = """## A soak
+
+Clients submit, cancel and wait through the public interface, while every few seconds something is killed, frozen, cut
+off, slowed down or taken away. Leases, ticks and polls are fifteen times as quick as usual, so that more happens in
+less time.
+
+"""
+
+
+def write(results: Results, docs: Path = DOCS) -> None:
+    """Write page and plots."""
+    images = docs / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    _plots(results, images)
+    (docs / NAME).write_text("\n".join(_parts(results)), encoding="utf-8")
+
+
+def _parts(results: Results) -> Iterator[str]:
+    yield _HEAD
+    yield _machine(results)
+    if any(told.rows for told in results.tests):
+        yield _ROWS + "\n".join(_rows(results)) + "\n"
+    if results.figures:
+        yield _FIGURES + "\n".join(_figures(results)) + "\n"
+        yield "![Seconds from a fault until things go on](images/faults-recovery.svg)\n"
+    for soak in results.soaks:
+        yield _SOAK + _soak(soak)
+
+
+def _machine(results: Results) -> str:
+    machine = results.machine
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    form = "in full" if results.form == "long" else "in the bounded form that every change is tested with"
+    return (
+        f"Measured on {results.at[:10]} {form}: {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {packages}. Everything is kept "
+        f"in `tests/chaos/data/{results.at[:10]}.json`.\n"
+    )
+
+
+def _rows(results: Results) -> Iterator[str]:
+    for row, what in ROWS.items():
+        yield f"| {row} | {what} | {len(results.of_row(row))} | {results.verdict(row)} |"
+
+
+def _figures(results: Results) -> Iterator[str]:
+    for one in results.figures:
+        values = one.samples
+        cells = [min(values), *(percentile(values, share) for share in (50, 95, 99)), max(values)]
+        told = " | ".join(f"{cell:.1f}" for cell in cells)
+        verdict = "pass" if one.passes else "fail"
+        yield f"| {one.figure.name} | {len(values)} | {told} | {one.figure.said} | {verdict} |"
+
+
+def _soak(soak: dict[str, Any]) -> str:
+    counts = soak["counts"]
+    runs = counts["runs"]
+    lines = [
+        f"{runs:,} runs and {counts['faults']:,} faults in {soak['seconds'] / 60:.0f} minutes (seed {soak['seed']}): "
+        f"**{len(soak['violations'])} violations**.",
+    ]
+    if not soak["violations"]:
+        lines.append(
+            f"With 95 % confidence fewer than {3 / runs:.2g} of all runs have one (rule of three); that is what was "
+            "shown, not that there never is one."
+        )
+    lines += ["", "| counted | |", "|---|---:|"]
+    lines += [f"| {name} | {n:,} |" for name, n in counts.items() if not name.startswith("faults, ")]
+    lines += ["", "![Faults by kind](images/faults-kinds.svg)", ""]
+    lines += ["![Seconds from the end of each fault to the next progress of any run](images/faults-soak.svg)", ""]
+    return "\n".join(lines)
+
+
+def _plots(results: Results, images: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "faults", "font.size": 10, "axes.grid": True})
+    if results.figures:
+        _distributions(results, images / "faults-recovery.svg")
+    for soak in results.soaks:
+        kinds = {name.removeprefix("faults, "): n for name, n in soak["counts"].items() if name.startswith("faults, ")}
+        _bars(kinds, images / "faults-kinds.svg")
+        _spread(soak["recoveries"], images / "faults-soak.svg")
+
+
+def _distributions(results: Results, file: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for one in results.figures:
+        ordered = sorted(one.samples)
+        shares = [(place + 1) / len(ordered) * 100 for place in range(len(ordered))]
+        axes.step([ordered[0], *ordered], [0, *shares], where="post", label=one.figure.name)
+    axes.set(xlabel="seconds", ylabel="% of samples", xlim=(0, None), ylim=(0, 101))
+    axes.legend(fontsize=8)
+    _save(figure, file)
+
+
+def _bars(kinds: dict[str, int], file: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    names = sorted(kinds, reverse=True)
+    axes.barh(names, [kinds[name] for name in names])
+    axes.set(xlabel="faults")
+    _save(figure, file)
+
+
+def _spread(recoveries: dict[str, Sequence[float]], file: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    names = sorted(recoveries, reverse=True)
+    for place, name in enumerate(names):
+        axes.plot(recoveries[name], [place] * len(recoveries[name]), marker="|", linestyle="none", markersize=9)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="seconds from the end of the fault", xlim=(0, None))
+    _save(figure, file)
+
+
+def _save(figure: Any, file: Path) -> None:
+    from matplotlib import pyplot
+
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,103 @@
+"""What ``make chaos`` found: kept as JSON with machine, versions and date, and judged per row and per figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.fault_rows import ROWS
+from tests.chaos.figures import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """How one test ended. ``rows`` are those of the fault matrix that it shows."""
+
+    test: str
+    outcome: str
+    seconds: float
+    rows: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Short enough for a table."""
+        return self.test.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its samples, in seconds."""
+
+    figure: Figure
+    samples: tuple[float, ...]
+
+    @property
+    def passes(self) -> bool:
+        """Whether its bound was kept."""
+        return self.figure.held(self.samples)
+
+
+@dataclass
+class Results:
+    """Everything of one call. ``soaks`` are reports of :mod:`tests.chaos.soak`, ``notes`` what else was counted."""
+
+    at: str
+    form: str
+    machine: dict[str, Any]
+    tests: list[Told] = field(default_factory=list)
+    figures: list[Measured] = field(default_factory=list)
+    soaks: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, lines: Iterable[str]) -> None:
+        """Add what tests wrote."""
+        for line in lines:
+            found = json.loads(line)
+            what = found.pop("what")
+            if what == "test":
+                self.tests.append(Told(**{**found, "rows": tuple(found["rows"])}))
+            elif what == "figure":
+                samples = tuple(found.pop("samples"))
+                self.figures.append(Measured(Figure(**found), samples))
+            elif what == "soak":
+                self.soaks.append(found)
+            else:
+                self.notes[what] = found
+
+    def of_row(self, row: int) -> list[Told]:
+        """The tests that show a row."""
+        return [told for told in self.tests if row in told.rows]
+
+    def verdict(self, row: int) -> str:
+        """Of a row: no test, pass or fail. A test that only the long form plays is left out of the quick one."""
+        found = {told.outcome for told in self.of_row(row)} - {"skipped"}
+        return "no test" if not found else "pass" if found == {"passed"} else "fail"
+
+    @property
+    def others(self) -> list[Told]:
+        """Tests of no row."""
+        return [told for told in self.tests if not told.rows]
+
+    def passes(self, rows: Iterable[int] = ROWS) -> bool:
+        """Whether nothing failed, no bound was broken and no row is without a test."""
+        return (
+            all(told.outcome in {"passed", "skipped"} for told in self.tests)
+            and all(one.passes for one in self.figures)
+            and all(self.verdict(row) == "pass" for row in rows)
+        )
+
+    def save(self, path: Path) -> None:
+        """Write it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read what :meth:`save` wrote."""
+        data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tests = [Told(**{**one, "rows": tuple(one["rows"])}) for one in data["tests"]]
+        figures = [Measured(Figure(**one["figure"]), tuple(one["samples"])) for one in data["figures"]]
+        return cls(**{**data, "tests": tests, "figures": figures})

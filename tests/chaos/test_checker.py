@@ -1,0 +1,95 @@
+"""The checks over the service, over secrets and over what is left can fail: each is shown something that is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from dispatcher.records.base import Records
+from dispatcher.records.redis import open_redis
+from dispatcher.runs.record import Record
+from tests.chaos.checker import leaks, left_after_retention, wrong_in_service
+from tests.conformance.specs import accept, ended
+from workers.provisioning import object_name
+
+
+@pytest.fixture
+def records(server_url: str) -> Iterator[Records]:
+    one = open_redis(server_url)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture
+def run(records: Records) -> Record:
+    return ended(records, key="k1")
+
+
+def _ledger(folder: Path, *lines: tuple[str, str]) -> Path:
+    text = "".join(json.dumps({"what": what, "name": name, "time": 0.0, "uid": "u"}) + "\n" for what, name in lines)
+    (folder / "ledger.jsonl").write_text(text)
+    return folder
+
+
+class TestService:
+    def test_in_order(self, tmp_path: Path, records: Records, run: Record) -> None:
+        name = object_name(run.id, 1)
+        assert wrong_in_service(_ledger(tmp_path, ("created", name), ("deleted", name)), records, [run.id]) == []
+
+    def test_created_twice(self, tmp_path: Path, records: Records, run: Record) -> None:
+        name = object_name(run.id, 1)
+        folder = _ledger(tmp_path, ("created", name), ("created", name), ("deleted", name))
+        assert wrong_in_service(folder, records, [run.id]) == [f"{name} was created 2 times"]
+
+    def test_not_deleted(self, tmp_path: Path, records: Records, run: Record) -> None:
+        name = object_name(run.id, 1)
+        folder = _ledger(tmp_path, ("created", name))
+        assert wrong_in_service(folder, records, [run.id]) == [f"{name} was created and not deleted"]
+
+    def test_of_an_attempt_that_was_never_made(self, tmp_path: Path, records: Records, run: Record) -> None:
+        name = object_name(run.id, 2)
+        folder = _ledger(tmp_path, ("created", name), ("deleted", name))
+        assert wrong_in_service(folder, records, [run.id]) == [f"{name} belongs to no attempt"]
+
+
+class TestSecrets:
+    def test_nowhere(self, tmp_path: Path, server_url: str, run: Record) -> None:
+        (tmp_path / "log").write_text("nothing to see")
+        assert leaks(server_url, ["canary"], [tmp_path / "log"]) == []
+
+    def test_in_a_file(self, tmp_path: Path, server_url: str) -> None:
+        (tmp_path / "log").write_text("redis://:canary@host")
+        assert leaks(server_url, ["canary"], [tmp_path / "log"]) == ["file log"]
+
+    def test_in_every_kind_of_key(self, server_url: str) -> None:
+        with redis.Redis.from_url(server_url) as client:
+            client.set("text", "a canary here")
+            client.hset("hash", "field", "canary")
+            client.rpush("list", "canary")
+            client.sadd("set", "canary")
+            client.zadd("sorted", {"canary": 1})
+            client.xadd("stream", {"field": "canary"})
+        found = {f"key b'{name}'" for name in ("text", "hash", "list", "set", "sorted", "stream")}
+        assert set(leaks(server_url, ["canary"], [])) == found
+
+
+class TestRetention:
+    def test_nothing_is_left_of_ended_runs(self, server_url: str, run: Record) -> None:
+        assert left_after_retention(server_url) == []
+
+    def test_an_open_run_is_left(self, server_url: str, records: Records) -> None:
+        one = accept(records, key="k1")
+        left = left_after_retention(server_url)
+        assert {f"run:{one.id}", f"run:{one.id}:events", "key:k1"} <= set(left)
+
+    def test_a_key_that_nobody_removes_is_left(self, server_url: str, records: Records, run: Record) -> None:
+        with redis.Redis.from_url(server_url) as client:
+            client.set(f"{records.instance}::run:{run.id}:blobs:more", "forgotten")
+            client.xadd(f"{records.instance}::inbox:s1", {"run": run.id})
+        assert set(left_after_retention(server_url)) == {f"run:{run.id}:blobs:more", "inbox:s1"}

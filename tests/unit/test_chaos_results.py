@@ -1,0 +1,163 @@
+"""What ``make chaos`` says of what it found, and the page that it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos import page
+from tests.chaos.__main__ import tables
+from tests.chaos.distribution import percentile, shown
+from tests.chaos.fault_rows import ROWS
+from tests.chaos.figures import VARIABLE, Figure
+from tests.chaos.results import Results
+from tests.conftest import PYTHON
+
+MACHINE = {
+    "system": "Linux",
+    "processor": "a processor",
+    "cores": 2,
+    "memory_gb": 4,
+    "python": "3.11",
+    "packages": {"redis": "8"},
+}
+
+SOAK = {
+    "seed": 7,
+    "seconds": 90.0,
+    "folder": "",
+    "violations": [],
+    "counts": {"runs": 500, "faults": 2, "faults, black hole": 1, "faults, worker killed": 1},
+    "recoveries": {"black hole": [0.5], "worker killed": [0.1, 2.0]},
+}
+
+
+def _test(name: str, outcome: str = "passed", *rows: int) -> str:
+    return json.dumps({"what": "test", "test": f"tests/chaos/{name}", "outcome": outcome, "seconds": 1.0, "rows": rows})
+
+
+def _figure(bound: float, *samples: float) -> str:
+    return json.dumps({"what": "figure", "name": "taken over", "bound": bound, "share": 99, "samples": samples})
+
+
+def _results(*lines: str) -> Results:
+    found = Results(at="2026-01-02T03:04:05+00:00", form="quick", machine=dict(MACHINE))
+    found.take(lines)
+    return found
+
+
+def _every_row(**outcomes: str) -> list[str]:
+    return [_test(f"t.py::row_{row}", outcomes.get(f"row_{row}", "passed"), row) for row in ROWS]
+
+
+def test_all_rows_passed() -> None:
+    assert _results(*_every_row(), _figure(45.0, 30.0, 40.0)).passes()
+
+
+@pytest.mark.parametrize("outcome", ["failed", "error"])
+def test_a_failed_test_fails_its_row(outcome: str) -> None:
+    found = _results(*_every_row(row_9=outcome))
+    assert found.verdict(9) == "fail"
+    assert found.verdict(10) == "pass"
+    assert not found.passes()
+
+
+def test_a_row_of_many_tests_passes_if_all_do() -> None:
+    assert _results(_test("t.py::a", "passed", 3, 4), _test("t.py::b", "failed", 3)).verdict(3) == "fail"
+    assert _results(_test("t.py::a", "passed", 3, 4), _test("t.py::b", "skipped", 3)).verdict(3) == "pass"
+
+
+def test_a_row_without_a_test_is_no_pass() -> None:
+    found = _results(*_every_row()[1:])
+    assert found.verdict(1) == "no test"
+    assert not found.passes()
+    assert _results(_test("t.py::a", "skipped", 3)).verdict(3) == "no test"
+
+
+def test_a_figure_out_of_its_bound_is_no_pass() -> None:
+    assert not _results(*_every_row(), _figure(45.0, 30.0, 46.0)).passes()
+    assert not Figure("none", bound=1.0).held([])
+
+
+def test_a_test_of_no_row_counts_too() -> None:
+    assert not _results(*_every_row(), _test("test_soak.py::soak", "failed")).passes()
+
+
+def test_results_are_read_as_they_were_saved(tmp_path: Path) -> None:
+    found = _results(*_every_row(), _figure(45.0, 30.0), json.dumps({"what": "soak", **SOAK}))
+    found.save(tmp_path / "one.json")
+    assert Results.load(tmp_path / "one.json") == found
+
+
+def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
+    soak = json.dumps({"what": "soak", **SOAK})
+    page.write(_results(*_every_row(row_2="failed"), _figure(45.0, 30.0, 41.5), soak), tmp_path)
+    text = (tmp_path / "faults.md").read_text()
+    assert f"| 1 | {ROWS[1]} | 1 | pass |" in text
+    assert f"| 2 | {ROWS[2]} | 1 | fail |" in text
+    assert "| taken over | 2 | 30.0 | 30.0 | 41.5 | 41.5 | 41.5 | p99 ≤ 45 s | pass |" in text
+    assert "500 runs and 2 faults in 2 minutes (seed 7): **0 violations**" in text
+    assert "fewer than 0.006 of all runs" in text
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {
+        "faults-recovery.svg",
+        "faults-kinds.svg",
+        "faults-soak.svg",
+    }
+
+
+TESTS = """
+import pytest
+
+@pytest.mark.row(3, 4)
+def test_well(): pass
+
+@pytest.mark.row(5)
+def test_badly(): assert False
+
+@pytest.fixture
+def broken(): raise RuntimeError
+
+def test_without_its_fixture(broken): pass
+
+@pytest.mark.skip
+def test_left_out(): pass
+"""
+
+
+def test_pytest_tells_how_each_test_ended(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = row: shows a row\n")
+    told = tmp_path / "told.jsonl"
+    environ = {**os.environ, VARIABLE: str(told), "PYTHONPATH": str(page.ROOT)}
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "tests.chaos.telling", str(tmp_path)]
+    subprocess.run(command, env=environ, cwd=tmp_path, check=False, stdout=subprocess.DEVNULL)
+    found = _results(*told.read_text().splitlines())
+    assert [(one.test.partition("::")[2], one.outcome, one.rows) for one in found.tests] == [
+        ("test_well", "passed", (3, 4)),
+        ("test_badly", "failed", (5,)),
+        ("test_without_its_fixture", "failed", ()),
+        ("test_left_out", "skipped", ()),
+    ]
+
+
+def test_tables_show_rows_only_where_they_were_played() -> None:
+    found = _results(_test("test_soak.py::soak"), _figure(45.0, 30.0))
+    assert [_title(table) for table in tables(found, rows=False)] == ["figures", "other tests"]
+    assert next(_title(table) for table in tables(found, rows=True)) == "rows of the fault matrix"
+
+
+def _title(table: Any) -> str:
+    return str(table.title)
+
+
+def test_a_distribution_is_read_by_percentiles() -> None:
+    samples = [float(n) for n in range(1, 101)]
+    assert [percentile(samples, share) for share in (50, 95, 99, 100)] == [50.0, 95.0, 99.0, 100.0]
+    assert percentile([3.0], 1) == 3.0
+    assert shown([1.0, 3.0]) == "min 1.00  p50 1.00  p95 3.00  p99 3.00  max 3.00 s  (n=2)"
+    assert shown([]) == "no samples"
