@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,26 +51,47 @@ def down(known: Globals, force: bool) -> None:
 @pass_globals
 def status(known: Globals, as_json: bool) -> None:
     """Show server, queues and workers. Starts nothing."""
-    from dispatcher import embedded
-    from dispatcher.connect import connect
-
     settings = known.settings()
-    laptop = embedded.status(settings) if settings.url is None else None
-    url = laptop.url if laptop is not None else settings.url
-    if url is None or (laptop is not None and not laptop.running):
+    url, laptop, found = _look(settings) if settings.url is not None else _look_at_laptop(settings)
+    if found is None:
         assert laptop is not None
         _not_running(laptop, as_json=as_json)
         return
-    records = connect(settings.but(url=url))
-    try:
-        found = picture(records)
-    finally:
-        records.close()
     told = _json(settings, url, found, laptop)
     if as_json:
         print_json(told)
     else:
         _print(told, found, laptop)
+
+
+def _look_at_laptop(settings: Settings) -> tuple[str, Status | None, Picture | None]:
+    """The same, also where the laptop server stops between finding and asking it, again and again."""
+    from dispatcher.errors import ServerUnavailable
+
+    for _ in range(4):
+        with suppress(ServerUnavailable):
+            return _look(settings)
+    return _look(settings)
+
+
+def _look(settings: Settings) -> tuple[str, Status | None, Picture | None]:
+    """The server's URL, the laptop server if it is that one, and what lives around it, if it runs.
+
+    Raises:
+        ServerUnavailable: it can't be reached.
+    """
+    from dispatcher import embedded
+    from dispatcher.connect import connect
+
+    laptop = embedded.status(settings) if settings.url is None else None
+    url = settings.url if laptop is None else laptop.url
+    if url is None or (laptop is not None and not laptop.running):
+        return "", laptop, None
+    records = connect(settings.but(url=url))
+    try:
+        return url, laptop, picture(records)
+    finally:
+        records.close()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
 from tests.integration.laptop import User
+from tests.unit.command import call
 from tests.unit.making import make_record
 from tests.waiting import wait_until
 
@@ -295,3 +297,23 @@ def _power_cut(user: User) -> None:
         assert one is not None
         one.send(signal.SIGKILL)
         assert one.ended(within=5)
+
+
+def test_status_while_it_comes_and_goes(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHER__STATE_DIR", str(user.state))
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        for _ in range(15):
+            embedded.up(user.settings)
+            embedded.down(user.settings)
+        over.set()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    said: set[tuple[int, str]] = set()
+    while not over.is_set():
+        done = call("status")
+        said.add((done.exit_code, done.output.split()[0]))
+    other.join()
+    assert said == {(0, "server"), (0, "the")}
