@@ -50,6 +50,10 @@ less time.
 
 """
 
+_MODEL = """## A model of the records
+
+Random histories, with the invariants checked after every step, on records in memory and on a server: """
+
 
 def write(results: Results, docs: Path = DOCS) -> None:
     """Write page and plots."""
@@ -69,6 +73,8 @@ def _parts(results: Results) -> Iterator[str]:
         yield "![Seconds from a fault until things go on](images/faults-recovery.svg)\n"
     for soak in results.soaks:
         yield _SOAK + _soak(soak)
+    if steps := {name: note for name, note in results.notes.items() if name.startswith("steps on ")}:
+        yield _MODEL + "; ".join(f"{note['done']:,} {name}" for name, note in steps.items()) + ".\n"
 
 
 def _machine(results: Results) -> str:

@@ -12,16 +12,14 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +27,17 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes
-from dispatcher.runs.events import Event
-from dispatcher.runs.record import Record
 from tests.chaos import checker, history, subscriber
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.crew import Crew
 from tests.chaos.customer import HEALED, Plan
-from tests.chaos.distribution import shown
 from tests.chaos.flows import read_marks
 from tests.chaos.history import End, History
 from tests.chaos.ledger import calls_in
 from tests.chaos.nemesis import Arena, Fault, Nemesis
 from tests.chaos.proxy import Proxy
+from tests.chaos.report import TAKEN_OVER, Report, recoveries, takeovers
+from tests.chaos.standing import Standing
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, ROOT, Bench
 from tests.waiting import wait_until
@@ -61,71 +58,6 @@ class Size:
     clients: int = 4
     pause: float = 0.5
     settle: float = 120.0
-
-
-@dataclass(kw_only=True)
-class Report:
-    """What came of a soak. ``recoveries`` are, by kind of fault, seconds from its end to the next progress."""
-
-    seed: int
-    seconds: float
-    folder: str
-    violations: list[str]
-    counts: dict[str, int]
-    recoveries: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def bound(self) -> float:
-        """Of the share of runs with a violation, if none was seen: the rule of three, at 95 %."""
-        return 3 / max(self.counts["runs"], 1)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        found = [f"soak, seed {self.seed}: {self.seconds:.0f} s, {len(self.violations)} violations"]
-        found += [f"  {name}: {n}" for name, n in self.counts.items()]
-        found.append("  recovery by kind of fault, seconds from its end to the next progress of any run:")
-        found += [f"    {kind}: {shown(values)}" for kind, values in sorted(self.recoveries.items())]
-        every = [value for values in self.recoveries.values() for value in values]
-        found.append(f"    all: {shown(every)}")
-        if self.violations:
-            found += ["  VIOLATIONS", *(f"    {one}" for one in self.violations[:50]), f"  all is in {self.folder}"]
-        else:
-            found.append(f"  0 violations in {self.counts['runs']} runs: with 95 % confidence fewer than")
-            found.append(f"  {self.bound:.2g} of all runs have one (rule of three)")
-        return found
-
-
-class Standing:
-    """A process that is started again whenever it ends, until it is told to stop."""
-
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
-        self._command = command
-        self._environ = environ
-        self._log = log
-        self._stopped = threading.Event()
-        self._process = self._started()
-        self._thread = threading.Thread(target=self._keep, name="standing")
-        self._thread.start()
-
-    def kill(self) -> None:
-        """End it without a goodbye."""
-        self._process.send_signal(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """For good."""
-        self._stopped.set()
-        self._thread.join()
-        self._process.kill()
-        self._process.wait()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(self._command, stdout=log, stderr=log, env=dict(self._environ), cwd=ROOT)
-
-    def _keep(self) -> None:
-        while not self._stopped.wait(0.1):
-            if self._process.poll() is not None:
-                self._process = self._started()
 
 
 class Soak:
@@ -160,7 +92,7 @@ class Soak:
             command = [PYTHON, "-m", "tests.chaos.subscriber", str(self._db), NAME]
             listener = Standing(command, environ, self._folder / "subscriber.log")
             stack.callback(listener.stop)
-            wait_until(lambda: subscriber.is_subscribed(self._db), "the subscription", timeout=30)
+            wait_until(lambda: subscriber.is_subscribed(self._db), "the subscription", timeout=60)
             arena = Arena(
                 server=server, url=server.url, crew=crew, proxies=ways, subscriber=listener, service=self._service
             )
@@ -249,7 +181,7 @@ class Soak:
             (lambda: subscriber.finals(self._db) >= runs, "the subscriber hearing of all ends"),
         ):
             try:
-                wait_until(done, what, timeout=30, every=0.2)
+                wait_until(done, what, timeout=60, every=0.2)
             except AssertionError as late:
                 left.append(str(late))
         return left
@@ -296,7 +228,8 @@ class Soak:
             folder=str(self._folder),
             violations=wrong,
             counts=counts,
-            recoveries=recoveries(nemesis.faults, found.records, found.events),
+            recoveries=recoveries(nemesis.faults, found.records, found.events)
+            | {TAKEN_OVER: takeovers(nemesis.faults, found.events)},
         )
 
     def _secrets(self, found: History) -> list[str]:
@@ -318,20 +251,6 @@ def _by_kind(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
     for fault in faults:
         found[fault.kind].append(fault)
     return found
-
-
-def recoveries(
-    faults: Sequence[Fault], records: Mapping[str, Record], events: Mapping[str, Sequence[Event]]
-) -> dict[str, list[float]]:
-    """By kind, for each fault: seconds from its end to the next start or end of an attempt, if any run was open."""
-    moves = sorted(event.time for found in events.values() for event in found if event.kind in {"started", "exited"})
-    found: dict[str, list[float]] = defaultdict(list)
-    for fault in faults:
-        was_open = any(one.created_at <= fault.healed < (one.ended_at or 0.0) for one in records.values())
-        after = next((at for at in moves if at > fault.healed), None)
-        if was_open and after is not None:
-            found[fault.kind].append(after - fault.healed)
-    return dict(found)
 
 
 def play(size: Size, say: Callable[[str], None] = lambda line: None) -> Report:

@@ -17,7 +17,7 @@ from tests.chaos.history import End, History, violations
 from tests.chaos.ledger import Call
 from tests.chaos.nemesis import Fault
 from tests.chaos.orders import WAYS
-from tests.chaos.soak import Report, recoveries
+from tests.chaos.report import Report, recoveries, takeovers
 from tests.chaos.subscriber import Heard
 from tests.conformance.specs import accept, finish, start
 
@@ -218,6 +218,17 @@ def test_recovery_is_counted_from_the_end_of_a_fault_to_the_next_move(sound: His
     events = {run.id: [ended]}
     assert recoveries([fault], {run.id: run.but(created_at=0.0)}, events) == {"worker killed": [pytest.approx(2.0)]}
     assert recoveries([fault], {run.id: run.but(created_at=ended.time)}, events) == {}
+
+
+def test_takeovers_are_counted_from_the_kill_of_the_worker_that_ran(sound: History) -> None:
+    run = _first(sound)
+    started, exited = (
+        next(event for event in sound.events[run.id] if event.kind == kind) for kind in ("started", "exited")
+    )
+    events = {run.id: [replace(started, data={"owner": "a-host-77-abc"}), exited]}
+    kill = Fault(kind="worker killed", at=exited.time - 3.0, healed=exited.time - 3.0, target="77")
+    assert takeovers([kill], events) == [pytest.approx(3.0)]
+    assert takeovers([replace(kill, target="78")], events) == []
 
 
 def test_a_report_names_its_folder_where_something_is_wrong() -> None:

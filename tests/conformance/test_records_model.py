@@ -27,6 +27,7 @@ from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, placement
 from dispatcher.runs.record import Change, ExitCall, Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
+from tests.chaos.figures import Figures
 from tests.conformance.conftest import Kept
 from tests.conformance.specs import make
 from tests.conftest import Server
@@ -311,6 +312,7 @@ def histories(kind: str, server: Server | None) -> None:
             ),
         )
     print(f"{kind}: {Histories.done[kind]:,} steps from seed {SEED}")  # noqa: T201 - pytest shows it on request
+    Figures().keep(f"steps on {kind}", done=Histories.done[kind], seed=SEED)
     assert Histories.done[kind] >= STEPS[kind]
 
 

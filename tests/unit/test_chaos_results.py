@@ -96,12 +96,14 @@ def test_results_are_read_as_they_were_saved(tmp_path: Path) -> None:
 
 def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
     soak = json.dumps({"what": "soak", **SOAK})
-    page.write(_results(*_every_row(row_2="failed"), _figure(45.0, 30.0, 41.5), soak), tmp_path)
+    steps = json.dumps({"what": "steps on memory", "done": 100_001, "seed": 1})
+    page.write(_results(*_every_row(row_2="failed"), _figure(45.0, 30.0, 41.5), soak, steps), tmp_path)
     text = (tmp_path / "faults.md").read_text()
     assert f"| 1 | {ROWS[1]} | 1 | pass |" in text
     assert f"| 2 | {ROWS[2]} | 1 | fail |" in text
     assert "| taken over | 2 | 30.0 | 30.0 | 41.5 | 41.5 | 41.5 | p99 ≤ 45 s | pass |" in text
     assert "500 runs and 2 faults in 2 minutes (seed 7): **0 violations**" in text
+    assert "100,001 steps on memory" in text
     assert "fewer than 0.006 of all runs" in text
     assert {path.name for path in (tmp_path / "images").iterdir()} == {
         "faults-recovery.svg",
