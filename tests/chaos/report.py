@@ -67,7 +67,12 @@ def takeovers(faults: Sequence[Fault], events: Mapping[str, Sequence[Event]]) ->
     killed = {fault.target: fault.at for fault in faults if fault.kind == "worker killed"}
     found = []
     for one in events.values():
-        owners = {event.attempt: str(event.data["owner"]).split("-")[-2] for event in one if event.kind == "started"}
+        owners = {event.attempt: _pid(str(event.data["owner"])) for event in one if event.kind == "started"}
         lost = [event for event in one if event.kind == "exited" and event.data.get("cause") == Cause.WORKER_LOST]
         found += [event.time - killed[pid] for event in lost if (pid := owners.get(event.attempt, "")) in killed]
     return found
+
+
+def _pid(owner: str) -> str:
+    """A worker's, from its id (host, pid and a number); nothing for a shard, whose flows outlive any worker."""
+    return owner.rpartition("-")[0].rpartition("-")[2]

@@ -229,6 +229,7 @@ def test_takeovers_are_counted_from_the_kill_of_the_worker_that_ran(sound: Histo
     kill = Fault(kind="worker killed", at=exited.time - 3.0, healed=exited.time - 3.0, target="77")
     assert takeovers([kill], events) == [pytest.approx(3.0)]
     assert takeovers([replace(kill, target="78")], events) == []
+    assert takeovers([kill], {run.id: [replace(started, data={"owner": "fake:3"}), exited]}) == []
 
 
 def test_a_report_names_its_folder_where_something_is_wrong() -> None:
