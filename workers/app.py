@@ -52,6 +52,7 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     app.dispatcher_settings = settings
     app.conf.update(
         task_queues=[queue(app, name) for name in own_queues(offer_of(settings.worker))],
+        worker_pool="workers.prefork:Pool",
         worker_concurrency=settings.worker.concurrency,
         worker_proc_alive_timeout=60,  # a pool process may start slowly on a busy machine
     )

@@ -31,7 +31,6 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
         warnings.filterwarnings("ignore", message=".*superuser privileges", category=Warning)
         worker = app.Worker(
             hostname=_name(sorted(offer_of(settings.worker).backends)),
-            pool_cls="prefork",
             loglevel=logging.getLevelName(level),
             concurrency=settings.worker.concurrency,
             quiet=True,

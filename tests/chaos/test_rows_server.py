@@ -1,0 +1,337 @@
+"""Rows 9, 10 and 12 to 19 of the fault matrix: the server goes, stalls, refuses or forgets; nothing accepted is lost.
+
+The workers reach their server by a proxy; one crew serves all tests of this file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from dispatcher import Dispatcher, ServerUnavailable
+from dispatcher.doorbell import envelope
+from dispatcher.runs.states import State
+from dispatcher.runs.transitions import ring_for
+from tests.chaos.conftest import ChaosServer
+from tests.chaos.field import Field
+from tests.chaos.flows import marked
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+#: Seconds. No worker dies here, and a busy machine must not make one look dead; row 14 is away for longer.
+LEASE = 6.0
+
+
+@pytest.fixture(scope="module")
+def everything(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    folder = tmp_path_factory.mktemp("field")
+    with Field(
+        chaos_server.url, chaos_server.port, folder, backends=["local"], drain=0.5, timing={"lease": LEASE}
+    ) as field:
+        yield field
+
+
+@pytest.fixture
+def field(everything: Field, chaos_server: ChaosServer) -> Field:
+    """The crew, healthy before each test: a run gets through at once."""
+    everything.proxy.heal()
+    if not chaos_server.answers():
+        chaos_server.start()
+    everything.runs.clear()
+    everything.submit()
+    everything.settle()
+    return everything
+
+
+@pytest.fixture
+def server(chaos_server: ChaosServer) -> Iterator[redis.Redis]:
+    """A client of the server itself."""
+    with redis.Redis.from_url(chaos_server.url) as client:
+        yield client
+
+
+def passes(seconds: float) -> None:
+    """Let a fault last."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, "the fault's time", timeout=seconds + 5)
+
+
+@pytest.mark.row(9)
+def test_row_9_a_doorbell_delivered_twice_at_once(field: Field, server: redis.Redis) -> None:
+    """One claim wins, and user code starts once."""
+    records = [field.unrung() for _ in range(20)]
+    key = f"{field.bench.records.instance}:local"
+    for record in records:
+        server.lpush(key, *[envelope(ring_for(record))] * 3)
+    field.settle()
+    assert {field.starts(record.id) for record in records} == {1}
+
+
+@pytest.mark.row(10)
+def test_row_10_a_doorbell_after_the_end_and_after_retention(field: Field, server: redis.Redis) -> None:
+    """Both find nothing to claim."""
+    [run_id] = field.submit()
+    [*_, record] = field.settle()
+    key = f"{field.bench.records.instance}:local"
+    unknown = envelope(ring_for(record)).replace(run_id.encode(), b"r" + b"0" * (len(run_id) - 1))
+    server.lpush(key, envelope(ring_for(record)), unknown)
+    wait_until(lambda: not server.llen(key), "the doorbells to be taken")
+    after = field.submit()
+    field.settle()
+    assert field.starts(run_id) == 1
+    assert field.bench.record(run_id).version == record.version
+    assert field.bench.record(after[0]).state is State.SUCCEEDED
+
+
+@pytest.mark.row(12)
+@pytest.mark.parametrize("what", ["idle", "busy", "publishing"])
+def test_row_12_the_server_is_killed_and_restarted(field: Field, chaos_server: ChaosServer, what: str) -> None:
+    """No accepted run is lost, and no healthy flow ended."""
+    if what == "busy":
+        field.started(field.submit(3, seconds=1.5)[:2])
+    accepted: list[str] = []
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            try:
+                accepted.append(field.submit()[0])
+            except ServerUnavailable:
+                continue
+
+    publisher = threading.Thread(target=publish)
+    if what == "publishing":
+        publisher.start()
+        wait_until(lambda: len(accepted) > 10, "some runs")
+    chaos_server.kill()
+    chaos_server.start()
+    back = time.monotonic()
+    if what == "publishing":
+        wait_until(lambda: len(accepted) > 40, "runs after the restart", timeout=30)
+        stop.set()
+        publisher.join()
+    [late] = field.submit()
+    records = field.settle(timeout=90)
+    print(f"back after {time.monotonic() - back:.1f} s")  # noqa: T201
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {record.attempt for record in records} == {1}
+    assert late in field.runs
+
+
+@pytest.mark.row(13)
+def test_row_13_the_last_second_of_the_server_s_log_is_lost(field: Field, chaos_server: ChaosServer) -> None:
+    """A submitter that asks again with its key has one run."""
+    settings = field.bench.settings
+    environment = field.environment("local")
+    with Dispatcher(settings=settings) as client:
+        before = [client.submit(marked, {"folder": str(field.folder)}, environment=environment) for _ in range(5)]
+        field.runs += [run.id for run in before]
+        field.settle()
+        field.proxy.cut(refuse=True)  # nobody works on what is about to be forgotten
+        lost = client.submit(marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="the same")
+        chaos_server.kill()
+        chaos_server.forget(b"the same")
+        chaos_server.start()
+        field.proxy.heal()
+        runs = [
+            client.submit(marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="the same")
+            for _ in range(2)
+        ]
+        assert client.get_many([lost.id]) in ([None], [runs[0]])
+    assert runs[0] == runs[1]
+    field.runs.append(runs[0].id)
+    records = field.settle(timeout=90)
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert field.starts(runs[0].id) == 1
+
+
+@pytest.mark.row(14)
+def test_row_14_the_server_is_away_while_flows_run(field: Field, chaos_server: ChaosServer, long: bool) -> None:
+    """Ten minutes at these timings (a 15th of production's), or a fifth of it: no flow ends, each result is kept."""
+    away = 40.0 if long else 8.0
+    runs = field.submit(4, seconds=away / 2)
+    field.started(runs)
+    chaos_server.kill()
+    passes(away)
+    chaos_server.start()
+    records = field.settle(timeout=90)
+    print(f"all results {field.took:.1f} s after an outage of {away:g} s")  # noqa: T201
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+
+
+@pytest.mark.row(15)
+def test_row_15_half_open_connections_of_workers(field: Field) -> None:
+    """Bytes vanish and no connection ends: workers find out by themselves, and nothing hangs."""
+    runs = field.submit(2, seconds=3.0)
+    field.started(runs)
+    field.proxy.swallow()
+    waiting = field.submit(2)
+    passes(4.0)
+    field.proxy.heal()
+    records = field.settle(timeout=90)
+    print(f"progress {field.took:.1f} s after the hole was closed")  # noqa: T201
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert set(waiting) <= {record.id for record in records}
+
+
+@pytest.mark.row(15)
+def test_row_15_a_half_open_connection_of_a_client(field: Field) -> None:
+    """A submit gives up within 15 s and says that the run may exist; asking again with its key gives one run."""
+    settings = field.bench.settings.but(url=field.proxy.url(), submit_within=4.0)
+    parameters = {"folder": str(field.folder)}
+    environment = field.environment("local")
+    with Dispatcher(settings=settings) as client:
+        field.runs.append(client.submit(marked, parameters, environment=environment).id)
+        field.proxy.swallow()
+        begun = time.monotonic()
+        with pytest.raises(ServerUnavailable) as caught:
+            client.submit(marked, parameters, environment=environment, idempotency_key="once")
+        assert time.monotonic() - begun < 15
+        assert caught.value.may_exist
+        field.proxy.heal()
+        runs = {client.submit(marked, parameters, environment=environment, idempotency_key="once") for _ in range(2)}
+    [run] = runs
+    field.runs.append(run.id)
+    field.settle(timeout=90)
+    assert field.starts(run.id) == 1
+
+
+@pytest.mark.row(16)
+def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(field: Field) -> None:
+    """Counters, events and states as with no fault, whichever reply it was."""
+    for nth in range(1, 9):
+        field.proxy.lose_reply(b"EVALSHA", nth)
+        [run_id] = field.submit()
+        field.settle()
+        record = field.bench.record(run_id)
+        assert (record.state, record.attempt) == (State.SUCCEEDED, 1)
+        assert field.starts(run_id) == 1
+    assert field.proxy.lost > 2
+
+
+@pytest.mark.row(16)
+def test_row_16_the_reply_of_a_client_s_nth_command_is_lost(field: Field) -> None:
+    """A submit is repeated by itself, and makes one run."""
+    settings = field.bench.settings.but(url=field.proxy.url())
+    parameters = {"folder": str(field.folder)}
+    environment = field.environment("local")
+    before = field.bench.records.runs.count("all")
+    for nth in range(1, 6):
+        with Dispatcher(settings=settings) as client:
+            field.proxy.lose_reply(b"*", nth)
+            field.runs.append(client.submit(marked, parameters, environment=environment).id)
+    field.settle()
+    assert field.bench.records.runs.count("all") == before + 5
+
+
+@pytest.mark.row(17)
+def test_row_17_all_clients_are_killed_every_other_second(field: Field, server: redis.Redis) -> None:
+    """Duplicates of doorbells are harmless, and work goes on."""
+    for _ in range(4):
+        field.submit(10, seconds=0.1)
+        server.client_kill_filter(_type="normal", skipme=True)
+        passes(1.5)
+    records = field.settle(timeout=90)
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+
+
+def test_all_pool_processes_die_while_the_way_is_cut(field: Field, server: redis.Redis) -> None:
+    """Their worker sees all deaths in one look, replaces them, and gets over a lost connection after that."""
+    assert field.crew is not None
+    crew = field.crew
+    field.started(field.submit(4, seconds=2.0))
+    pools = [worker.children for worker in crew.workers]
+    field.proxy.cut(refuse=True)
+    wait_until(lambda: crew.output.count("Cannot connect") >= 2, "the cut to be noticed")
+    for pid in (pid for pool in pools for pid in pool):
+        os.kill(pid, signal.SIGKILL)
+    field.proxy.heal()
+
+    def replaced() -> bool:
+        return all(len(set(one.children) - set(old)) == 2 for one, old in zip(crew.workers, pools, strict=True))
+
+    wait_until(replaced, "full pools", timeout=30)
+    field.settle(timeout=90)
+    server.client_kill_filter(_type="normal", skipme=True)
+    waiting = field.submit(4)
+    records = field.settle(timeout=90)
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert {record.attempt for record in records if record.id in waiting} == {1}
+
+
+def test_a_paused_server(field: Field, server: redis.Redis) -> None:
+    """CLIENT PAUSE, for longer than a command may take: the same commands again, to the same end."""
+    runs = field.submit(2, seconds=0.5)
+    field.started(runs)
+    server.client_pause(6000, all=True)
+    records = field.settle(timeout=90)
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+
+
+def test_a_slow_way(field: Field) -> None:
+    """Each portion of bytes takes 0.03 s more, both ways (half a second of production)."""
+    field.proxy.slow_down(0.03)
+    field.submit(4)
+    records = field.settle(timeout=90)
+    assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
+
+
+@pytest.mark.row(18)
+def test_row_18_the_memory_limit_is_reached_and_lifted(field: Field, server: redis.Redis) -> None:
+    """Submits fail cleanly, results wait in their process, workers live, and nothing is lost."""
+    assert field.crew is not None
+    running = field.submit(2, seconds=2.0)
+    field.started(running)
+    pids = [worker.process.pid for worker in field.crew.workers]
+    server.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(ServerUnavailable, match="maxmemory"):
+            field.bench.submit(marked, {"folder": str(field.folder)})
+        passes(4.0)
+    finally:
+        server.config_set("maxmemory", 0)
+    waiting = field.submit(2)
+    records = field.settle(timeout=90)
+    print(f"progress {field.took:.1f} s after the limit was lifted")  # noqa: T201
+    assert [worker.process.pid for worker in field.crew.workers] == pids
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert set(waiting) <= {record.id for record in records}
+
+
+@pytest.mark.row(19)
+def test_row_19_scripts_flushed_group_deleted_stream_trimmed(field: Field, server: redis.Redis) -> None:
+    """Scripts are loaded again, groups made again; a subscriber still hears how each run ended."""
+    events, name = field.bench.records.events, "row 19"
+    events.take(name, block=0.0)
+    stream = f"{field.bench.records.instance}::events"
+    for _ in range(3):
+        server.script_flush()
+        field.submit(3)
+        server.xgroup_destroy(stream, name)
+        field.settle()
+    heard = {event.run_id: event.state for _, event in events.take(name, block=0.5, limit=10000) if event.final}
+    assert {run_id: heard.get(run_id) for run_id in field.runs[1:]} == dict.fromkeys(field.runs[1:], State.SUCCEEDED)
+    server.xtrim(stream, maxlen=0, approximate=False)
+    field.submit(2)
+    records = field.settle()
+    assert {record.state for record in records} == {State.SUCCEEDED}
+
+
+def test_an_emptied_queue(field: Field, server: redis.Redis) -> None:
+    """Doorbells are lost, all at once: they are rung again, 5 s (here a third) and a tick later."""
+    blockers = field.submit(4, seconds=1.0)
+    field.started(blockers)
+    lost = field.submit(5)
+    key = f"{field.bench.records.instance}:local"
+    wait_until(lambda: server.llen(key) == 5, "the doorbells")
+    server.delete(key)
+    field.settle()
+    assert all(field.bench.record(run_id).rings >= 2 for run_id in lost)
+    assert {field.starts(run_id) for run_id in lost} == {1}
