@@ -34,6 +34,9 @@ SCRIPTS: Mapping[str, Observation | None] = {
     "refused": None,
 }
 
+#: Seconds that a deleted container gets between SIGTERM and SIGKILL.
+GRACE = 5.0
+
 
 class FakeEnvironment(Environment):
     """Runs a flow in a toy container.
@@ -83,7 +86,7 @@ class FakeBackend(Backend):
             "directory": attempt.environment["directory"],
             "script": attempt.environment["script"],
             "instance": attempt.instance,
-            "variables": dict(attempt.variables),
+            "variables": {**attempt.variables, "DISPATCHER__RUN__GRACE": f"{GRACE:g}"},
         }
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:

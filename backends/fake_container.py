@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from backends.fake import GRACE
+
 
 def main(request: dict[str, Any]) -> None:
     """Play one container from its creation to its end."""
@@ -40,7 +42,7 @@ def main(request: dict[str, Any]) -> None:
     _note(file, "deleted", found["uid"])
 
 
-def _wait(child: subprocess.Popen[bytes], file: Path, *, grace: float = 5.0) -> int:
+def _wait(child: subprocess.Popen[bytes], file: Path, *, grace: float = GRACE) -> int:
     """The runner's exit code; a deleted container gets SIGTERM, and SIGKILL after ``grace`` seconds."""
     asked: float | None = None
     while (code := child.poll()) is None:

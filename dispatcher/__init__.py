@@ -6,19 +6,18 @@ These are the public names; all else may change. They are imported when they are
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
 
-# These three share their name with a module of ours, which the import system would put in the name's place if it were
-# imported later. None of them imports anything large.
-from dispatcher.context import context
-from dispatcher.flow import Flow, flow
-from dispatcher.task import Task, gather, task
-
+TYPE_CHECKING = False  # typing's, without importing it
 if TYPE_CHECKING:
+    from typing import Any
+
     from backends.local import LocalEnvironment
     from backends.remote import RemoteEnvironment
     from dispatcher.client import Dispatcher
+    from dispatcher.context import context
     from dispatcher.errors import (
         DispatcherError,
         DispatcherWarning,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         UnknownRun,
     )
     from dispatcher.executors import DaskExecutor, LocalExecutor
+    from dispatcher.flow import Flow, flow
     from dispatcher.run import Run
     from dispatcher.runs.events import Event
     from dispatcher.runs.retry import Retry
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dispatcher.storage.local import LocalStorage
     from dispatcher.storage.module import ModuleStorage
     from dispatcher.storage.redis import RedisStorage
+    from dispatcher.task import Task, gather, task
 
     __version__: str
 
@@ -96,6 +97,7 @@ _HOMES = {
     "backends.local": ("LocalEnvironment",),
     "backends.remote": ("RemoteEnvironment",),
     "dispatcher.client": ("Dispatcher",),
+    "dispatcher.context": ("context",),
     "dispatcher.errors": (
         "DispatcherError",
         "DispatcherWarning",
@@ -117,6 +119,7 @@ _HOMES = {
         "UnknownRun",
     ),
     "dispatcher.executors": ("DaskExecutor", "LocalExecutor"),
+    "dispatcher.flow": ("Flow", "flow"),
     "dispatcher.run": ("Run",),
     "dispatcher.runs.events": ("Event",),
     "dispatcher.runs.retry": ("Retry",),
@@ -125,8 +128,21 @@ _HOMES = {
     "dispatcher.storage.local": ("LocalStorage",),
     "dispatcher.storage.module": ("ModuleStorage",),
     "dispatcher.storage.redis": ("RedisStorage",),
+    "dispatcher.task": ("Task", "gather", "task"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """Three names are a module's of ours and an object's in it. The import system puts the module in the name's place
+    whenever it imports one; the object is what the name means."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in {"context", "flow", "task"} and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

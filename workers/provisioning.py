@@ -17,6 +17,7 @@ from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
+from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
@@ -86,6 +87,7 @@ class Provisioner:
                 "DISPATCHER__RUN__ATTEMPT": str(record.attempt),
                 "DISPATCHER__RUN__SHARD": shard,
                 "DISPATCHER__RUN__KEY_ID": spec.key_id,
+                **Bounds.of(self.settings).variables(),
             },
         )
         body = self.backend(spec.route.backend).prepare(attempt)

@@ -11,9 +11,12 @@ import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dispatcher.errors import InvalidSettings, SealBroken
-from dispatcher.settings import Settings
+
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
 
 _SHORTEST = 16
 _VARIABLE = "DISPATCHER__SIGNING_KEYS"

@@ -1,25 +1,28 @@
-"""What a runner in a container is told: read once from its variables, and the secret ones removed from sight."""
+"""What a runner in a container is told: read once from its variables and, where one is mounted, its file of secrets."""
 
 from __future__ import annotations
 
+import json
 import os
-import secrets
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.payload.keys import RunKey
 
 _PREFIX = "DISPATCHER__RUN__"
-_SECRET = ("KEY", "TOKEN")
+_URL = "DISPATCHER__URL"
+_SECRETS = (_URL, f"{_PREFIX}KEY", f"{_PREFIX}TOKEN")
+_FILE = f"{_PREFIX}SECRETS_FILE"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
     """One attempt, as its worker assigned it to this process.
 
-    ``url`` is the records' server, ``shard`` the inbox to report to, ``holder`` names this very start of a process.
+    ``url`` is the records' server, ``shard`` the inbox to report to, ``holder`` names this very start of a process,
+    ``words`` is the file for its last words, or empty.
     """
 
     run_id: str
@@ -28,27 +31,52 @@ class Assignment:
     url: str = field(repr=False)
     keys: RunKey
     token: str = field(repr=False)
-    holder: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}")
+    holder: str
+    words: str = ""
 
     @classmethod
-    def take(cls, variables: MutableMapping[str, str]) -> Assignment:
+    def take(cls, variables: MutableMapping[str, str], *, nonce: str) -> Assignment:
         """Read the variables that the worker set, and remove the secrets: the flow has no use for them.
 
+        Args:
+            variables: this process's.
+            nonce: of this start of a process.
+
         Raises:
-            InvalidSettings: one is missing; this program is started by a backend, not by hand.
+            InvalidSettings: one is missing or wrong; this program is started by a backend, not by hand.
         """
+        given = {**variables, **_secrets(variables.get(_FILE))}
+        for name in _SECRETS:
+            variables.pop(name, None)
         try:
-            found = {name: variables[_PREFIX + name] for name in ("ID", "ATTEMPT", "SHARD", "KEY_ID", "KEY", "TOKEN")}
-            url = variables["DISPATCHER__URL"]
+            found = {name: given[_PREFIX + name] for name in ("ID", "ATTEMPT", "SHARD", "KEY_ID", "KEY", "TOKEN")}
+            return cls(
+                run_id=found["ID"],
+                attempt=int(found["ATTEMPT"]),
+                shard=found["SHARD"],
+                url=given[_URL],
+                keys=RunKey(found["ID"], found["KEY_ID"], bytes.fromhex(found["KEY"])),
+                token=found["TOKEN"],
+                holder=f"{given.get(_PREFIX + 'UID') or f'{socket.gethostname()}:{os.getpid()}'}:{nonce}",
+                words=given.get(f"{_PREFIX}LAST_WORDS", ""),
+            )
         except KeyError as error:
             raise InvalidSettings(f"{error.args[0]}: not set; a backend starts this program, not a person") from None
-        for name in (*(_PREFIX + secret for secret in _SECRET), "DISPATCHER__URL"):
-            del variables[name]
-        return cls(
-            run_id=found["ID"],
-            attempt=int(found["ATTEMPT"]),
-            shard=found["SHARD"],
-            url=url,
-            keys=RunKey(found["ID"], found["KEY_ID"], bytes.fromhex(found["KEY"])),
-            token=found["TOKEN"],
-        )
+        except ValueError as error:
+            raise InvalidSettings(f"{_PREFIX}ATTEMPT or {_PREFIX}KEY: {error}") from None
+
+
+def _secrets(path: str | None) -> Mapping[str, str]:
+    """The file's variables, JSON; none without a file."""
+    if not path:
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - no pathlib in a runner's start
+            found = json.load(file)
+    except OSError as error:
+        raise InvalidSettings(f"{_FILE}: {path} can't be read: {error.strerror}") from None
+    except ValueError:
+        raise InvalidSettings(f"{_FILE}: {path} isn't JSON") from None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InvalidSettings(f"{_FILE}: {path} isn't a JSON object of texts")
+    return found

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from dispatcher.errors import Refused, RunInterrupt, UnknownRun
 from dispatcher.failpoints import failpoint
@@ -27,7 +28,9 @@ from dispatcher.runner.patience import patiently
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Change, ExitCall, Outcome, Record
 from dispatcher.runs.states import State
-from dispatcher.settings import Settings
+
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
 
 _FLUSH = 5.0  # seconds, once the server is back, for lines that could not be sent before
 
@@ -91,7 +94,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
             server for as long as it takes.
     """
     way = _Way(records, record, now)
-    opener = Opener(records=records, keys=keys, settings=settings, environ=environ)
+    opener = Opener(records=records, keys=keys, limits=settings.limits, environ=environ)
     with _on_stack(Current(record.id, record.epoch + 1)) as mine:
         try:
             failpoint("attempt.waiting", record.id)
@@ -126,7 +129,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     Arguments, result and errors as of :func:`run_attempt`.
     """
     way = _Way(records, record, now)
-    opener = Opener(records=records, keys=keys, settings=settings, environ=os.environ)
+    opener = Opener(records=records, keys=keys, limits=settings.limits, environ=os.environ)
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))

@@ -12,11 +12,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from dispatcher.runner.descriptors import Descriptors
+from dispatcher.runner.limits import Limits
 from dispatcher.runner.lines import Shipment, Sink
 from dispatcher.runner.writers import Put, Splitter, Writer
-from dispatcher.settings import LimitSettings
 
 _FLUSH = 5.0  # seconds that leaving waits for the server
 _FLOW_LOGGER = "dispatcher.flow"
@@ -42,7 +43,7 @@ class Capture:
 
 @contextlib.contextmanager
 def captured(
-    sink: Sink, attempt: int, limits: LimitSettings, fds: bool, *, after: int = 0, echo: bool = False
+    sink: Sink, attempt: int, limits: Limits, fds: bool, *, after: int = 0, echo: bool = False
 ) -> Iterator[Capture]:
     """Capture what is printed and logged inside.
 
@@ -61,10 +62,11 @@ def captured(
         for stream in originals:
             stream.flush()
     splitters = {number: Splitter(_to(shipment, name), limits.line) for number, name in _STREAMS.items()}
-    pipes = Descriptors({number: one.feed for number, one in splitters.items()}) if fds else None
+    pipes = Descriptors({number: one.feed for number, one in splitters.items()}, echo=echo) if fds else None
+    echoes = _echoes(originals, pipes) if echo else dict.fromkeys(_STREAMS)
     before = pipes.drain if pipes else _nothing
     writers = [
-        Writer(_to(shipment, name, before), original, number, limits.line, echo=echo)
+        Writer(_to(shipment, name, before), original, number, limits.line, echo=echoes[number])
         for (number, name), original in zip(_STREAMS.items(), originals, strict=True)
     ]
 
@@ -78,7 +80,7 @@ def captured(
 
     sys.stdout, sys.stderr = writers
     try:
-        with _logging_to(_Handler(shipment, before), alone=fds):
+        with _logging_to(_Handler(shipment, before, echoes[2] if fds else None), alone=fds):
             yield Capture(shipment, flush)
     finally:
         sys.stdout, sys.stderr = originals
@@ -87,7 +89,23 @@ def captured(
         if pipes is not None:
             pipes.close()
         flush()
+        for stream in echoes.values() if pipes is not None else ():
+            _close(stream)
         shipment.close(_FLUSH)
+
+
+def _echoes(originals: tuple[TextIO, TextIO], pipes: Descriptors | None) -> dict[int, TextIO | None]:
+    """Where what is captured is shown too: past the pipes, which would catch it again."""
+    return {
+        number: original if pipes is None else pipes.original(number)
+        for number, original in zip(_STREAMS, originals, strict=True)
+    }
+
+
+def _close(stream: TextIO | None) -> None:
+    if stream is not None:
+        with contextlib.suppress(OSError):  # nobody reads there
+            stream.close()
 
 
 def _nothing() -> None:
@@ -105,8 +123,9 @@ def _to(shipment: Shipment, stream: str, before: Callable[[], None] = _nothing) 
 class _Handler(logging.Handler):
     """Puts log records among the printed lines."""
 
-    def __init__(self, shipment: Shipment, before: Callable[[], None]) -> None:
+    def __init__(self, shipment: Shipment, before: Callable[[], None], echo: TextIO | None) -> None:
         super().__init__(logging.INFO)
+        self._echo = echo
         self._shipment = shipment
         self._before = before
         self._pid = os.getpid()
@@ -122,6 +141,8 @@ class _Handler(logging.Handler):
             self._before()
             for line in text.splitlines() or [""]:
                 self._shipment.put("log", line, record.levelname)
+            if self._echo is not None:
+                self._echo.write(f"{text}\n")
         except Exception:
             self.handleError(record)
 

@@ -1,28 +1,40 @@
 """One attempt in a container: claim it, open, run, report. The supervisor decides what the reports mean.
 
 The claim is one script, answered at once. Everything later goes to the shard's inbox, authenticated by the attempt's
-token. Called by :mod:`dispatcher.runner.__main__` alone.
+token. Called by :mod:`dispatcher.runner.child` alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from dispatcher.errors import PreemptInterrupt, Refused, TimeoutInterrupt, UnknownRun
+from dispatcher.errors import PreemptInterrupt, Refused, ServerUnavailable, TimeoutInterrupt, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.capture import Capture, captured
 from dispatcher.runner.guard import Guard
-from dispatcher.runner.invoke import invoke
+from dispatcher.runner.invoke import Job, invoke
+from dispatcher.runner.limits import Bounds
 from dispatcher.runner.opening import Opener, not_opened
 from dispatcher.runner.patience import patiently
 from dispatcher.runner.report import About, Report
+from dispatcher.runner.words import LastWords
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.settings import Settings
+from dispatcher.runs.record import ExitCall, Outcome, Record, Value
+from dispatcher.runs.states import Cause
+
+#: Seconds that a runner waits for a server that is away; less where its container is to end sooner.
+PATIENCE = 600.0
+
+_BEAT = 10.0  # seconds between two signs of life
 
 
 class Contained:
@@ -31,19 +43,21 @@ class Contained:
     Args:
         assignment: which attempt.
         records: what is kept; its doorbell is never rung from here.
-        settings: limits.
+        bounds: sizes and times.
+        tell: tells the parent how far we are, in the words of :meth:`dispatcher.runner.parent.Parent._hear`.
     """
 
-    def __init__(self, assignment: Assignment, records: Records, settings: Settings) -> None:
+    def __init__(
+        self, assignment: Assignment, records: Records, bounds: Bounds, *, tell: Callable[[str], None]
+    ) -> None:
         self._mine = assignment
         self._records = records
-        self._settings = settings
+        self._bounds = bounds
+        self._tell = tell
         self._guard = Guard()
-        self._stopped = threading.Event()
 
     def stop(self) -> None:
         """The container is to end (SIGTERM): interrupt the flow; for a signal handler in the main thread."""
-        self._stopped.set()
         self._guard.interrupt(PreemptInterrupt)
 
     def time_out(self) -> None:
@@ -51,12 +65,19 @@ class Contained:
         self._guard.interrupt(TimeoutInterrupt)
 
     def claim(self) -> Record | None:
-        """Claim the attempt; None if it is closed, or another process holds it."""
+        """Claim the attempt; None if it is closed, or another process holds it.
+
+        Raises:
+            ServerUnavailable: the server was away for ten minutes.
+        """
         step = partial(transitions.claim_attempt, attempt=self._mine.attempt, holder=self._mine.holder)
         try:
-            return patiently(lambda: self._claimed(step))
+            record = patiently(lambda: self._claimed(step), patience=PATIENCE)
         except (Refused, UnknownRun):
             return None
+        timeout = record.spec.options.timeout or 0
+        self._tell(f"claimed {timeout} {self._bounds.stop_grace} {self._bounds.on_exit_timeout}")
+        return record
 
     def _claimed(self, step: Step) -> Record:
         record = self._records.runs.update(self._mine.run_id, step)
@@ -64,23 +85,39 @@ class Contained:
         return record
 
     def run(self, record: Record) -> None:
-        """Run the claimed attempt to its end, and report it."""
-        opener = Opener(records=self._records, keys=self._mine.keys, settings=self._settings, environ=os.environ)
+        """Run the claimed attempt to its end, and report it.
+
+        Raises:
+            ServerUnavailable: the server was away for ten minutes; the outcome is in the last words.
+        """
+        threading.Thread(target=self._beat, name="dispatcher-beat", daemon=True).start()
+        opener = Opener(
+            records=self._records,
+            keys=self._mine.keys,
+            limits=self._bounds.limits,
+            environ=os.environ,
+            patience=PATIENCE,
+        )
         sink = partial(self._records.logs.append, record.id)
-        with captured(sink, record.attempt, self._settings.limits, True) as capture:
+        with captured(sink, record.attempt, self._bounds.limits, True, echo=True) as capture:
             outcome, exit_call = self._play(record, opener, capture)
+        self._over(outcome, exit_call)
         self._report(About.EXITED, outcome, exit_call)
+        self._write(outcome, exit_call, reported=True)
+        self._tell("exited")
         capture.close(5.0)
 
     def stand_by(self) -> None:
         """A loser's part: wait for the end of the container or of the run. Ending first would end the rightful one."""
-        while not self._stopped.wait(2.0):
-            try:
-                record, _ = patiently(lambda: self._records.runs.get(self._mine.run_id))
-            except UnknownRun:
-                return
-            if record.terminal or record.attempt != self._mine.attempt:
-                return
+        while True:
+            with contextlib.suppress(ServerUnavailable):
+                try:
+                    record, _ = self._records.runs.get(self._mine.run_id)
+                except UnknownRun:
+                    return
+                if record.terminal or record.attempt != self._mine.attempt:
+                    return
+            time.sleep(2.0)
 
     def _play(self, record: Record, opener: Opener, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:
@@ -88,15 +125,59 @@ class Contained:
         except Exception as error:
             return not_opened(error), None
         job = opener.job(record, environment, self._guard, capture)
-        return invoke(job, settle=partial(self._report, About.SETTLED))
+        try:
+            outcome, exit_call = invoke(replace(job, to_value=partial(self._to_value, job)), settle=self._settle)
+        except ServerUnavailable as error:  # the result couldn't be kept; nor can what follows
+            message = f"the flow returned, but Redis was away: {error}"
+            return Outcome(cause=Cause.RESULT_MISSING, reason="ServerUnavailable", message=message), None
+        return _as_told(outcome), exit_call
+
+    def _to_value(self, job: Job, obj: Any, what: str) -> Value:
+        """The flow has ended: its timeout counts no more, and its success isn't forgotten while Redis is away."""
+        self._tell("ended")
+        if not isinstance(obj, BaseException):
+            self._over(Outcome())
+        return job.to_value(obj, what)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._over(outcome)
+        self._report(About.SETTLED, _as_told(outcome))
+        self._tell("settled")
+
+    def _over(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+        self._write(outcome, exit_call)
+        self._tell("over")
+
+    def _write(self, outcome: Outcome, exit_call: ExitCall | None, *, reported: bool = False) -> None:
+        mine = self._mine
+        words = LastWords.of(
+            _as_told(outcome), run=mine.run_id, attempt=mine.attempt, reported=reported, on_exit=exit_call
+        )
+        words.write(mine.words)
 
     def _report(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
-        mine = self._mine
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=outcome, exit_call=exit_call)
-        failpoint("container.reporting", mine.run_id)
+        failpoint("container.reporting", self._mine.run_id)
 
         def send() -> None:
-            self._records.inbox.report(mine.shard, report.to_entry(mine.token))
-            failpoint("container.reported", mine.run_id)
+            self._send(about, outcome, exit_call)
+            failpoint("container.reported", self._mine.run_id)
 
-        patiently(send)
+        patiently(send, patience=PATIENCE)
+
+    def _send(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+        mine = self._mine
+        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=outcome, exit_call=exit_call)
+        self._records.inbox.report(mine.shard, report.to_entry(mine.token))
+
+    def _beat(self) -> None:
+        """Signs of life, until the process ends; one that is lost is none."""
+        while True:
+            time.sleep(_BEAT)
+            with contextlib.suppress(Exception):
+                self._send(About.ALIVE, Outcome())
+
+
+def _as_told(outcome: Outcome) -> Outcome:
+    if outcome.reason != PreemptInterrupt.__name__:
+        return outcome
+    return replace(outcome, message="the container was told to stop (SIGTERM) while the flow ran")

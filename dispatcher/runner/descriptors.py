@@ -13,6 +13,7 @@ import selectors
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TextIO
 
 _CHUNK = 65536
 
@@ -22,9 +23,11 @@ class Descriptors:
 
     Args:
         puts: for each descriptor, what takes its decoded text.
+        echo: also write what arrives to where it would have gone.
     """
 
-    def __init__(self, puts: dict[int, Callable[[str], object]]) -> None:
+    def __init__(self, puts: dict[int, Callable[[str], object]], *, echo: bool = False) -> None:
+        self._echo = echo
         self._lock = threading.RLock()
         self._readers: dict[int, Callable[[bytes], object]] = {}
         self._saved: dict[int, int] = {}
@@ -47,6 +50,10 @@ class Descriptors:
             finally:
                 self._draining = False
 
+    def original(self, number: int) -> TextIO:
+        """A stream to where the descriptor led before; for who wants to write past the pipes."""
+        return os.fdopen(os.dup(self._saved[number]), "w", buffering=1, encoding="utf-8", errors="replace")
+
     def close(self) -> None:
         """Give the descriptors back. What a child that outlives the flow writes from now on is lost to it."""
         with self._lock:
@@ -54,8 +61,9 @@ class Descriptors:
                 self._unwatch(source)
         for number, saved in self._saved.items():
             os.dup2(saved, number)
-            os.close(saved)
         self.drain()
+        for saved in self._saved.values():
+            os.close(saved)
         with self._lock:
             self._poll = select.poll()  # of nothing
             for source in self._readers:
@@ -68,7 +76,14 @@ class Descriptors:
         os.dup2(target, number)
         os.close(target)
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._readers[source] = lambda data: put(decode(data))
+
+        def arrived(data: bytes) -> None:
+            if self._echo:
+                with contextlib.suppress(OSError):  # nobody reads there; the lines themselves are kept
+                    os.write(self._saved[number], data)
+            put(decode(data))
+
+        self._readers[source] = arrived
         self._poll.register(source, select.POLLIN)
         self._watched.add(source)
         self._reader.watch(source, partial(self._arrived, source))

@@ -7,7 +7,7 @@ handles the signal (:meth:`Guard.interrupt`).
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -49,10 +49,10 @@ class Guard:
     def _deliver(self, kind: type[RunInterrupt]) -> None:
         self._open = False  # first, so that no second one is raised while this one travels
         self.raised = kind
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise kind from None
+        asyncio = sys.modules.get("asyncio")  # a flow that runs a loop has imported it; most don't
+        loop = None if asyncio is None else asyncio._get_running_loop()
+        if asyncio is None or loop is None:
+            raise kind
         # The event loop would swallow what is raised in one of its callbacks, so its tasks are cancelled; but the one
         # that runs now, which may not come back to the loop for long, gets the exception itself.
         running = asyncio.current_task(loop)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from dispatcher.records.base import Line
-from dispatcher.settings import LimitSettings
+from dispatcher.runner.limits import Limits
 
 Sink = Callable[[Sequence[Line]], None]
 
@@ -47,7 +47,7 @@ class Shipment:
         after: number of the last line that the attempt has already.
     """
 
-    def __init__(self, sink: Sink, attempt: int, limits: LimitSettings, *, after: int = 0) -> None:
+    def __init__(self, sink: Sink, attempt: int, limits: Limits, *, after: int = 0) -> None:
         self._sink = sink
         self._attempt = attempt
         self._limits = limits

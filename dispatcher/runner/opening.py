@@ -6,6 +6,7 @@ Whatever can't be opened ends the attempt with a cause; nothing is opened whose 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from dispatcher.records.base import Records
 from dispatcher.runner.capture import Capture
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import Job, failure
+from dispatcher.runner.limits import Limits
 from dispatcher.runner.patience import patiently
 from dispatcher.runs.record import Outcome, Record, Value
 from dispatcher.runs.states import Cause
-from dispatcher.settings import Settings
 from dispatcher.storage import base as storages
 
 _PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away
@@ -35,8 +36,9 @@ class Opener:
 
     records: Records
     keys: KeyRing
-    settings: Settings
+    limits: Limits
     environ: Mapping[str, str]
+    patience: float = math.inf  #: seconds that a large result waits for a server that is away
 
     def environment(self, record: Record, now: float) -> Environment:
         """The environment of a run whose signature holds. Runs nobody's code.
@@ -101,14 +103,14 @@ class Opener:
         return from_value(record.spec.parameters, get=self.records.blobs.get, key=None, trusted=True)
 
     def _to_value(self, record: Record, obj: Any, what: str) -> Value:
-        limits = self.settings.limits
+        limits = self.limits
         name = f"result-{record.attempt}-{record.epoch}"
         return to_value(
             obj,
             what=what,
             limit_inline=limits.inline,
             limit=limits.result,
-            put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data)),
+            put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),
             key=self._run_key(record),
             setting="DISPATCHER__LIMITS__RESULT",
         )

@@ -22,6 +22,8 @@ class About(StrEnum):
 
     SETTLED = "settled"  #: the outcome; ``on_exit`` comes now
     EXITED = "exited"  #: the attempt ended, with its outcome
+    ALIVE = "alive"  #: a sign of life, every 10 s; no outcome
+    DIED = "died"  #: the flow's process is dead, says its parent; the outcome says how
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,13 +61,13 @@ class Writer(io.TextIOBase):
         original: the stream that it stands in for.
         fd: that stream's descriptor, which a forked child writes to.
         longest: see :class:`Splitter`.
-        echo: also write to ``original``.
+        echo: where to write too, if anywhere.
     """
 
     encoding = "utf-8"
     errors = "replace"
 
-    def __init__(self, put: Put, original: TextIO, fd: int, longest: int, *, echo: bool) -> None:
+    def __init__(self, put: Put, original: TextIO, fd: int, longest: int, *, echo: TextIO | None) -> None:
         super().__init__()
         self._splitter = Splitter(put, longest)
         self._original = original
@@ -84,9 +84,11 @@ class Writer(io.TextIOBase):
         if os.getpid() != self._pid:  # in a forked child nothing ships lines
             os.write(self._fd, text.encode(errors="replace"))
             return len(text)
-        if self._echo or self._over:
+        if self._over:
             self._original.write(text)
-        if not self._over:
+        else:
+            if self._echo is not None:
+                self._echo.write(text)
             self._splitter.feed(text, threading.get_ident())
         return len(text)
 
@@ -104,8 +106,9 @@ class Writer(io.TextIOBase):
         return self._bytes
 
     def flush(self) -> None:
-        if self._echo or self._over:
-            self._original.flush()
+        stream = self._original if self._over else self._echo
+        if stream is not None:
+            stream.flush()
 
     def fileno(self) -> int:
         return self._fd

@@ -66,8 +66,12 @@ class Supervisor:
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
         step: Step
+        if report.about is About.ALIVE:
+            return
         if report.about is About.SETTLED:
             step = partial(transitions.settle, epoch=record.epoch, outcome=report.outcome)
+        elif report.about is About.DIED:
+            step = partial(transitions.abandon, epoch=record.epoch, outcome=report.outcome)
         else:
             step = partial(transitions.finish, epoch=record.epoch, outcome=report.outcome, exit_call=report.exit_call)
         self._records.runs.update(record.id, step)

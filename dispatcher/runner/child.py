@@ -1,0 +1,85 @@
+"""The flow's process in a container: claim the attempt, run it, report. Forked by :mod:`dispatcher.runner.__main__`.
+
+It tells its parent on a pipe how far it is, so that the parent keeps the clocks and knows what it has to tell if this
+process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from functools import partial
+
+from dispatcher.errors import DispatcherError, InvalidSettings, ServerUnavailable
+from dispatcher.records.base import Records
+from dispatcher.records.redis import open_redis
+from dispatcher.runner.assignment import Assignment
+from dispatcher.runner.contained import PATIENCE, Contained
+from dispatcher.runner.limits import Bounds
+from dispatcher.runner.patience import patiently
+from dispatcher.runner.words import LastWords
+from dispatcher.runs.record import Outcome
+from dispatcher.runs.states import Cause
+
+UNSTARTED, UNREPORTED = 2, 3  #: exit codes
+
+
+def main(mouth: int, nonce: str) -> int:
+    """Run the assigned attempt; the exit code.
+
+    Args:
+        mouth: the descriptor to tell the parent on.
+        nonce: of the container's start.
+    """
+    os.set_inheritable(mouth, False)
+    words = os.environ.get("DISPATCHER__RUN__LAST_WORDS", "")
+    try:
+        assignment = Assignment.take(os.environ, nonce=nonce)
+        bounds = Bounds.read(os.environ)
+        records = patiently(lambda: open_redis(assignment.url), patience=PATIENCE)
+    except DispatcherError as error:
+        return _unstarted(error, words)
+    try:
+        return _run(Contained(assignment, records, bounds, tell=partial(_tell, mouth)), records, words)
+    finally:
+        with contextlib.suppress(DispatcherError):
+            records.close()
+
+
+def _run(runner: Contained, records: Records, words: str) -> int:
+    try:
+        record = runner.claim()
+    except ServerUnavailable as error:
+        return _unstarted(error, words)
+    if record is None:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        runner.stand_by()
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: runner.stop())
+    signal.signal(signal.SIGUSR1, lambda *_: runner.time_out())
+    try:
+        runner.run(record)
+    except ServerUnavailable as error:
+        sys.stderr.write(f"runner: the attempt's end can't be reported: {error}\n")
+        return UNREPORTED
+    return 0
+
+
+def _unstarted(error: DispatcherError, words: str) -> int:
+    sys.stderr.write(f"runner: {error}\n")
+    cause = Cause.CONFIG_ERROR if isinstance(error, InvalidSettings) else Cause.START_FAILED
+    outcome = Outcome(cause=cause, reason=type(error).__name__, message=str(error))
+    variables = os.environ.get
+    number = variables("DISPATCHER__RUN__ATTEMPT", "")
+    last = LastWords.of(
+        outcome, run=variables("DISPATCHER__RUN__ID", ""), attempt=int(number) if number.isdigit() else 0
+    )
+    last.write(words)
+    return UNSTARTED
+
+
+def _tell(mouth: int, what: str) -> None:
+    with contextlib.suppress(OSError):  # a parent that is gone takes this process with it
+        os.write(mouth, f"{what}\n".encode())
