@@ -38,7 +38,7 @@ def tell(parent: Parent, code: int) -> int:
         if code != UNSTARTED:
             _write(death(parent, code), reported=False)
         return code
-    if code == UNREPORTED or (parent.over and not parent.settled and parent.why):
+    if parent.over and (code == UNREPORTED or (parent.why and not parent.settled)):
         return UNREPORTED  # its last words hold the outcome
     outcome = death(parent, code)
     _bound_by_grace(parent, code)

@@ -90,6 +90,7 @@ class Parent:
             self._reap()
             if self._status is not None:
                 self._listen()
+                self._kill()  # what the flow started and left
                 return code if (code := os.waitstatus_to_exitcode(self._status)) >= 0 else 128 - code
             self._ring()
 

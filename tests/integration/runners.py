@@ -1,0 +1,143 @@
+"""The runner of a container as a process, started by a test in the place of a backend; and what it reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from backends.fake import FakeEnvironment
+from dispatcher.flow import Flow
+from dispatcher.runner.limits import Bounds
+from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runner.words import LastWords
+from dispatcher.runs import transitions
+from dispatcher.runs.record import Record
+from tests.conftest import PYTHON
+from tests.integration.workers import ROOT, Bench, children_of, is_alive
+from tests.waiting import wait_until
+
+SHARD = "fake/0"
+
+
+class Place:
+    """A run whose infrastructure was just created: everything that its containers are told."""
+
+    def __init__(self, bench: Bench, directory: Path, flow: Flow[..., Any], **given: Any) -> None:
+        self.bench = bench
+        self.directory = directory
+        environment = FakeEnvironment(directory, on_exit=given.pop("on_exit", None))
+        self.run_id = bench.submit(flow, given.pop("parameters", None), environment=environment, **given)
+        record = self._step(partial(transitions.claim, owner="somebody"))
+        self.epoch = record.epoch
+        request = {"shard": SHARD, "epoch": record.epoch, "body": {}}
+        self._step(partial(transitions.intend, epoch=record.epoch, request=request))
+        self._step(partial(transitions.created, epoch=record.epoch, handle={"name": "x"}, owner=SHARD))
+        key = bench.keys.run_key(self.run_id)
+        self.token = attempt_token(key, attempt=1, epoch=self.epoch)
+        self.secrets = {
+            "DISPATCHER__URL": bench.settings.url or "",
+            "DISPATCHER__RUN__KEY": key.hex(),
+            "DISPATCHER__RUN__TOKEN": self.token,
+        }
+        self.variables = {
+            "DISPATCHER__RUN__ID": self.run_id,
+            "DISPATCHER__RUN__ATTEMPT": "1",
+            "DISPATCHER__RUN__SHARD": SHARD,
+            "DISPATCHER__RUN__KEY_ID": bench.keys.signs,
+            **Bounds.of(bench.settings).variables(),
+        }
+
+    def _step(self, step: Any) -> Record:
+        return self.bench.records.runs.update(self.run_id, step)
+
+    @property
+    def record(self) -> Record:
+        """As it stands."""
+        return self.bench.record(self.run_id)
+
+    def reports(self) -> list[Report]:
+        """What came to the inbox, verified."""
+        entries = self.bench.records.inbox.read(SHARD)
+        return [Report.from_entry(entry, self.token) for _, entry in entries]
+
+    def told(self) -> list[About]:
+        """What the reports are about."""
+        return [report.about for report in self.reports()]
+
+    def only(self, about: About) -> Report:
+        """The one report about that."""
+        (found,) = [report for report in self.reports() if report.about is about]
+        return found
+
+
+class Runner:
+    """``python -m dispatcher.runner`` as a container would start it."""
+
+    def __init__(
+        self, place: Place, *, grace: float = 6.0, in_file: bool = False, variables: Mapping[str, str] | None = None
+    ) -> None:
+        self.place = place
+        name = f"runner-{time.monotonic_ns()}"
+        self._log = place.directory / f"{name}.log"
+        self._words = place.directory / f"{name}.words"
+        secrets = place.secrets
+        if in_file:
+            file = place.directory / f"{name}.json"
+            file.write_text(json.dumps(secrets))
+            secrets = {"DISPATCHER__RUN__SECRETS_FILE": str(file)}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [PYTHON, "-P", "-m", "dispatcher.runner"],
+                stdout=log,
+                stderr=log,
+                env={
+                    **os.environ,
+                    **place.variables,
+                    **secrets,
+                    "DISPATCHER__RUN__GRACE": str(grace),
+                    "DISPATCHER__RUN__LAST_WORDS": str(self._words),
+                    "PYTHONPATH": str(ROOT),
+                    **(variables or {}),
+                },
+                process_group=0,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def words(self) -> LastWords | None:
+        """Its last words, so far."""
+        return LastWords.parse(self._words.read_text()) if self._words.exists() else None
+
+    @property
+    def child(self) -> int:
+        """Pid of the flow's process."""
+        return wait_until(lambda: children_of(self.process.pid), "the flow's process", timeout=30)[0]
+
+    def stop(self) -> None:
+        """SIGTERM, as a kubelet sends it."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Its exit code; 128 + number for a signal."""
+        code = self.process.wait(timeout)
+        return code if code >= 0 else 128 - code
+
+    def end(self) -> None:
+        """At the end of a test; also what it left."""
+        pids = [self.process.pid, *children_of(self.process.pid)]
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pid in pids:
+            wait_until(lambda pid=pid: not is_alive(pid), f"the end of process {pid}")  # type: ignore[misc]

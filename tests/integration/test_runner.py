@@ -1,0 +1,368 @@
+"""The runner as PID 1 of a container (kubernetes.md §3): parent and child, claims, SIGTERM, deadlines, last words.
+
+Real processes on the real server; the test stands for backend and supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import context, flow
+from dispatcher.runner.report import About
+from dispatcher.runs import transitions
+from dispatcher.runs.record import ExitCall
+from dispatcher.runs.states import Cause, State
+from tests.conftest import Server
+from tests.integration.runners import Place, Runner
+from tests.integration.workers import Bench, is_alive
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+Start = Callable[..., Runner]
+Make = Callable[..., Place]
+
+
+@flow
+def double(number: int) -> int:
+    print("printed")  # noqa: T201 - what it prints is what is tested
+    os.system("echo by a child process")
+    context.logger.warning("logged")
+    return 2 * number
+
+
+@flow
+def wait(path: str, seconds: float = 60.0) -> str:
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(seconds)
+    return "waited"
+
+
+@flow
+def deaf(path: str) -> None:
+    """Doesn't end when it is interrupted; a long C call wouldn't either."""
+    Path(path).write_text(str(os.getpid()))
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(1)
+
+
+@flow
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+@flow
+def orphan(path: str) -> None:
+    """Starts a process that outlives whom it was started by."""
+    pid = os.fork()
+    if pid == 0:
+        Path(path).write_text(str(os.getpid()))
+        time.sleep(600)
+    time.sleep(600)
+
+
+@flow
+def sees() -> list[str]:
+    return sorted(name for name in os.environ if name.startswith("DISPATCHER__"))
+
+
+def slow_exit() -> None:
+    print("on_exit begins", flush=True)  # noqa: T201
+    time.sleep(60)
+
+
+def say(text: str) -> Callable[[], None]:
+    def on_exit() -> None:
+        print(f"{text}: {context.state}")  # noqa: T201
+
+    return on_exit
+
+
+@pytest.fixture
+def make(bench: Bench, tmp_path: Path) -> Make:
+    def one(body: Any, **given: Any) -> Place:
+        return Place(bench, tmp_path, body, **given)
+
+    return one
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[Runner] = []
+
+    def one(place: Place, **given: Any) -> Runner:
+        started.append(Runner(place, **given))
+        return started[-1]
+
+    try:
+        yield one
+    finally:
+        for runner in started:
+            print(runner.output)  # noqa: T201 - pytest shows it where a test failed
+            runner.end()
+
+
+def running(place: Place, path: Path) -> int:
+    """Wait for the flow; its pid."""
+    text = wait_until(lambda: path.exists() and path.read_text(), "the flow's start", timeout=60)
+    assert place.record.state is State.RUNNING
+    return int(str(text))
+
+
+def test_a_flow_runs_and_its_end_is_reported(make: Make, start: Start) -> None:
+    place = make(double, parameters={"number": 21})
+    runner = start(place, in_file=True, variables={"DISPATCHER__RUN__UID": "pod-1"})
+    assert runner.wait() == 0
+    assert place.record.holder.startswith("pod-1:")
+    report = place.only(About.EXITED)
+    assert report.outcome.cause is None
+    assert report.outcome.result is not None
+    assert report.outcome.result.inline == "42"
+    assert report.exit_call is ExitCall.NONE
+    assert runner.words is not None
+    assert (runner.words.state, runner.words.reported, runner.words.run) == ("SUCCEEDED", True, place.run_id)
+
+
+def test_lines_go_to_the_records_and_to_the_containers_log(make: Make, start: Start, bench: Bench) -> None:
+    place = make(double, parameters={"number": 1})
+    runner = start(place)
+    assert runner.wait() == 0
+    assert bench.lines(place.run_id) == ["printed", "by a child process", "logged"]
+    assert runner.output.splitlines() == ["printed", "by a child process", "logged"]
+
+
+@pytest.mark.parametrize("in_file", [False, True], ids=["variables", "file"])
+def test_the_flow_sees_no_secret_in_its_variables(make: Make, start: Start, in_file: bool) -> None:
+    place = make(sees)
+    assert start(place, in_file=in_file).wait() == 0
+    value = place.only(About.EXITED).outcome.result
+    assert value is not None
+    seen = value.inline or ""
+    assert "DISPATCHER__RUN__ID" in seen
+    for secret in place.secrets:
+        assert f'"{secret}"' not in seen
+
+
+def test_a_second_process_of_the_attempt_stands_by(make: Make, start: Start, tmp_path: Path) -> None:
+    """It never runs the flow, doesn't end first, and ends well at SIGTERM."""
+    place = make(wait, parameters={"path": str(tmp_path / "on")})
+    start(place)
+    pid = running(place, tmp_path / "on")
+    loser = start(place, variables={"DISPATCHER__RUN__UID": "other"})
+    time_to_claim = time.monotonic() + 3.0
+    wait_until(lambda: time.monotonic() > time_to_claim, "the loser's claim to be refused", timeout=10)
+    assert loser.process.poll() is None
+    loser.stop()
+    assert loser.wait() == 0
+    assert loser.words is None
+    assert is_alive(pid)
+    assert place.told() == []
+
+
+def test_a_loser_ends_with_the_run(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 3.0})
+    first = start(place)
+    running(place, tmp_path / "on")
+    loser = start(place)
+    assert first.wait() == 0
+    outcome = place.only(About.EXITED).outcome
+    place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
+    assert loser.wait() == 0
+
+
+def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) -> None:
+    """A container that the kubelet starts again in its pod has another nonce: it never runs the flow."""
+    place = make(double, parameters={"number": 1})
+    assert start(place, variables={"DISPATCHER__RUN__UID": "pod"}).wait() == 0
+    again = start(place, variables={"DISPATCHER__RUN__UID": "pod"})
+    outcome = place.only(About.EXITED).outcome
+    place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
+    assert again.wait() == 0
+    assert place.told() == [About.EXITED]
+
+
+def test_sigterm_ends_the_flow_and_on_exit_runs(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on")}, on_exit=say("told"))
+    runner = start(place, grace=30)
+    pid = running(place, tmp_path / "on")
+    runner.stop()
+    assert runner.wait() == 0
+    assert place.told() == [About.SETTLED, About.EXITED]
+    report = place.only(About.EXITED)
+    assert (report.outcome.cause, report.exit_call) == (Cause.PREEMPTED, ExitCall.CALLED)
+    assert "SIGTERM" in report.outcome.message
+    assert "told: CRASHED" in place.bench.lines(place.run_id)
+    assert not is_alive(pid)
+    assert runner.words is not None
+    assert (runner.words.cause, runner.words.on_exit) == ("preempted", "called")
+
+
+def test_sigterm_during_a_c_call_kills_after_two_thirds_of_the_grace(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(deaf, parameters={"path": str(tmp_path / "on")})
+    runner = start(place, grace=6)
+    pid = running(place, tmp_path / "on")
+    begun = time.monotonic()
+    runner.stop()
+    code = runner.wait()
+    took = time.monotonic() - begun
+    print(f"SIGTERM to exit with a grace of 6 s: {took:.1f} s")  # noqa: T201
+    assert code == 137
+    assert took > 3.9
+    assert not is_alive(pid)
+    assert place.only(About.DIED).outcome.cause is Cause.PREEMPTED
+    assert runner.words is not None
+    assert (runner.words.cause, runner.words.reported) == ("preempted", True)
+
+
+def test_sigterm_during_imports_ends_it_before_its_claim(make: Make, start: Start) -> None:
+    place = make(double, parameters={"number": 1})
+    runner = start(place, variables={"DISPATCHER__URL": "redis://192.0.2.1:6379"})  # never answers
+    assert runner.child
+    runner.stop()
+    assert runner.wait() == 143
+    assert place.record.state is State.PENDING
+    assert runner.words is not None
+    assert (runner.words.cause, runner.words.reported) == ("killed", False)
+
+
+def test_the_parent_hears_sigterm_from_its_first_moments(make: Make, start: Start) -> None:
+    """Whenever it comes, the container ends; no claim outlives it."""
+    place = make(wait, parameters={"path": os.devnull})
+    for pause in (0.02, 0.05, 0.1, 0.2, 0.4):
+        runner = start(place)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            runner.wait(pause)
+        runner.stop()
+        assert runner.wait(30) in {0, 143}  # its claim may have come first
+
+
+def test_a_timeout_is_heard_by_the_flow(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on")}, timeout=0.5)
+    assert start(place).wait() == 0
+    assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
+
+
+def test_a_flow_deaf_to_its_timeout_is_killed_after_stop_grace(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(deaf, parameters={"path": str(tmp_path / "on")}, timeout=0.5)
+    runner = start(place)
+    assert runner.wait() == 137
+    assert place.only(About.DIED).outcome.cause is Cause.DEADLINE
+    assert runner.words is not None
+    assert runner.words.state == "TIMED_OUT"
+
+
+def test_an_on_exit_without_end_is_killed_and_the_outcome_stands(make: Make, start: Start) -> None:
+    place = make(double, parameters={"number": 1}, on_exit=slow_exit)
+    runner = start(place)
+    assert runner.wait() == 137
+    assert place.told() == [About.SETTLED, About.DIED]
+    assert place.only(About.SETTLED).outcome.cause is None
+    assert runner.words is not None
+    assert runner.words.state == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV")])
+def test_a_killed_flow_is_told_of_by_the_parent(
+    make: Make, start: Start, tmp_path: Path, number: int, name: str
+) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on")})
+    runner = start(place)
+    os.kill(running(place, tmp_path / "on"), number)
+    assert runner.wait() == 128 + number
+    outcome = place.only(About.DIED).outcome
+    assert (outcome.cause, outcome.reason, outcome.exit_code) == (Cause.KILLED, name, 128 + number)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_flow_that_leaves_has_no_result(make: Make, start: Start, code: int) -> None:
+    """Exit 0 without a terminal record is no success."""
+    place = make(leave, parameters={"code": code})
+    runner = start(place)
+    assert runner.wait() == code
+    outcome = place.only(About.DIED).outcome
+    assert (outcome.cause, outcome.exit_code) == (Cause.RESULT_MISSING, code)
+
+
+def test_what_the_flow_started_ends_with_it(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(orphan, parameters={"path": str(tmp_path / "on")}, timeout=0.5)
+    runner = start(place)
+    runner.wait()
+    assert not is_alive(int((tmp_path / "on").read_text()))
+
+
+def test_a_killed_parent_takes_the_flow_with_it(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on")})
+    runner = start(place)
+    pid = running(place, tmp_path / "on")
+    runner.process.kill()
+    wait_until(lambda: not is_alive(pid), "the flow's end")
+
+
+def test_it_says_that_it_lives(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on")})
+    start(place)
+    running(place, tmp_path / "on")
+    wait_until(lambda: About.ALIVE in place.told(), "a sign of life, every 10 s", timeout=30)
+
+
+def test_a_result_waits_for_redis(make: Make, start: Start, tmp_path: Path, server: Server) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 2.0})
+    runner = start(place)
+    running(place, tmp_path / "on")
+    server.kill()
+    try:
+        wait_until(lambda: runner.words, "last words while Redis is away", timeout=30)
+        assert runner.words is not None
+        assert not runner.words.reported
+    finally:
+        server.start()
+    assert runner.wait() == 0
+    assert place.only(About.EXITED).outcome.cause is None
+    assert runner.words.reported
+
+
+def test_told_to_stop_while_redis_is_away_the_last_words_hold_the_outcome(
+    make: Make, start: Start, tmp_path: Path, server: Server
+) -> None:
+    place = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 1.0})
+    runner = start(place, grace=3)
+    running(place, tmp_path / "on")
+    server.kill()
+    try:
+        wait_until(lambda: runner.words, "last words", timeout=30)
+        runner.stop()
+        assert runner.wait() == 3
+    finally:
+        server.start()
+    assert runner.words is not None
+    assert (runner.words.state, runner.words.reported) == ("SUCCEEDED", False)
+    assert runner.words.outcome().cause is Cause.RESULT_MISSING
+    assert place.told() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "can't be read: No such file"), ("{", "isn't JSON"), ("[1]", "isn't a JSON object of texts")],
+)
+def test_a_wrong_file_of_secrets_is_named(
+    make: Make, start: Start, tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "secrets.json"
+    if content is not None:
+        file.write_text(content)
+    runner = start(make(double), variables={"DISPATCHER__RUN__SECRETS_FILE": str(file)})
+    assert runner.wait() == 2
+    assert said in runner.output
+    assert runner.words is not None
+    assert runner.words.cause == "config_error"
+    assert said in runner.words.message
