@@ -10,15 +10,17 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 
-from dispatcher.errors import DispatcherError, InvalidSettings, ServerUnavailable
+from dispatcher.errors import DispatcherError, InvalidSettings, PreemptInterrupt, ServerUnavailable, TimeoutInterrupt
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.assignment import Assignment
-from dispatcher.runner.contained import PATIENCE, Contained
+from dispatcher.runner.claims import claim, stand_by
+from dispatcher.runner.guard import Guard
 from dispatcher.runner.limits import Bounds
-from dispatcher.runner.patience import patiently
+from dispatcher.runner.patience import PATIENCE, patiently
 from dispatcher.runner.words import LastWords
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
@@ -42,23 +44,28 @@ def main(mouth: int, nonce: str) -> int:
     except DispatcherError as error:
         return _unstarted(error, words)
     try:
-        return _run(Contained(assignment, records, bounds, tell=partial(_tell, mouth)), records, words)
+        return _run(assignment, records, bounds, partial(_tell, mouth))
     finally:
         with contextlib.suppress(DispatcherError):
             records.close()
 
 
-def _run(runner: Contained, records: Records, words: str) -> int:
+def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str], None]) -> int:
     try:
-        record = runner.claim()
+        record = claim(records, mine)
     except ServerUnavailable as error:
-        return _unstarted(error, words)
+        return _unstarted(error, mine.words)
     if record is None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-        runner.stand_by()
+        stand_by(records, mine)
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: runner.stop())
-    signal.signal(signal.SIGUSR1, lambda *_: runner.time_out())
+    guard = Guard()
+    signal.signal(signal.SIGTERM, lambda *_: guard.interrupt(PreemptInterrupt))
+    signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
+    tell(f"claimed {record.spec.options.timeout or 0} {bounds.stop_grace} {bounds.on_exit_timeout}")
+    from dispatcher.runner.contained import Contained  # it loads what opens and runs flows: a third of our start
+
+    runner = Contained(mine, records, bounds, guard=guard, tell=tell)
     try:
         runner.run(record)
     except ServerUnavailable as error:

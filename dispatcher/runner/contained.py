@@ -1,7 +1,6 @@
-"""One attempt in a container: claim it, open, run, report. The supervisor decides what the reports mean.
+"""One claimed attempt in a container: open, run, report. The supervisor decides what the reports mean.
 
-The claim is one script, answered at once. Everything later goes to the shard's inbox, authenticated by the attempt's
-token. Called by :mod:`dispatcher.runner.child` alone.
+Everything goes to the shard's inbox, authenticated by the attempt's token. Called by :mod:`dispatcher.runner.child`.
 """
 
 from __future__ import annotations
@@ -15,24 +14,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import PreemptInterrupt, Refused, ServerUnavailable, TimeoutInterrupt, UnknownRun
+from dispatcher.errors import PreemptInterrupt, ServerUnavailable
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.capture import Capture, captured
 from dispatcher.runner.guard import Guard
-from dispatcher.runner.invoke import Job, invoke
+from dispatcher.runner.invoke import Job, failure, invoke
 from dispatcher.runner.limits import Bounds
 from dispatcher.runner.opening import Opener, not_opened
-from dispatcher.runner.patience import patiently
+from dispatcher.runner.patience import PATIENCE, patiently
 from dispatcher.runner.report import About, Report
 from dispatcher.runner.words import LastWords
-from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause
-
-#: Seconds that a runner waits for a server that is away; less where its container is to end sooner.
-PATIENCE = 600.0
 
 _BEAT = 10.0  # seconds between two signs of life
 
@@ -44,45 +39,18 @@ class Contained:
         assignment: which attempt.
         records: what is kept; its doorbell is never rung from here.
         bounds: sizes and times.
+        guard: interrupts the flow, from the process's signal handlers.
         tell: tells the parent how far we are, in the words of :meth:`dispatcher.runner.parent.Parent._hear`.
     """
 
     def __init__(
-        self, assignment: Assignment, records: Records, bounds: Bounds, *, tell: Callable[[str], None]
+        self, assignment: Assignment, records: Records, bounds: Bounds, *, guard: Guard, tell: Callable[[str], None]
     ) -> None:
         self._mine = assignment
         self._records = records
         self._bounds = bounds
         self._tell = tell
-        self._guard = Guard()
-
-    def stop(self) -> None:
-        """The container is to end (SIGTERM): interrupt the flow; for a signal handler in the main thread."""
-        self._guard.interrupt(PreemptInterrupt)
-
-    def time_out(self) -> None:
-        """The flow's time is over; for a signal handler in the main thread."""
-        self._guard.interrupt(TimeoutInterrupt)
-
-    def claim(self) -> Record | None:
-        """Claim the attempt; None if it is closed, or another process holds it.
-
-        Raises:
-            ServerUnavailable: the server was away for ten minutes.
-        """
-        step = partial(transitions.claim_attempt, attempt=self._mine.attempt, holder=self._mine.holder)
-        try:
-            record = patiently(lambda: self._claimed(step), patience=PATIENCE)
-        except (Refused, UnknownRun):
-            return None
-        timeout = record.spec.options.timeout or 0
-        self._tell(f"claimed {timeout} {self._bounds.stop_grace} {self._bounds.on_exit_timeout}")
-        return record
-
-    def _claimed(self, step: Step) -> Record:
-        record = self._records.runs.update(self._mine.run_id, step)
-        failpoint("container.claimed", record.id)
-        return record
+        self._guard = guard
 
     def run(self, record: Record) -> None:
         """Run the claimed attempt to its end, and report it.
@@ -107,24 +75,14 @@ class Contained:
         self._tell("exited")
         capture.close(5.0)
 
-    def stand_by(self) -> None:
-        """A loser's part: wait for the end of the container or of the run. Ending first would end the rightful one."""
-        while True:
-            with contextlib.suppress(ServerUnavailable):
-                try:
-                    record, _ = self._records.runs.get(self._mine.run_id)
-                except UnknownRun:
-                    return
-                if record.terminal or record.attempt != self._mine.attempt:
-                    return
-            time.sleep(2.0)
-
     def _play(self, record: Record, opener: Opener, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:
-            environment = opener.environment(record, self._records.runs.now())
+            environment = opener.environment(record, patiently(self._records.runs.now, patience=PATIENCE))
+            job = opener.job(record, environment, self._guard, capture)
+        except ServerUnavailable as error:
+            return failure(error, Cause.START_FAILED), None
         except Exception as error:
             return not_opened(error), None
-        job = opener.job(record, environment, self._guard, capture)
         try:
             outcome, exit_call = invoke(replace(job, to_value=partial(self._to_value, job)), settle=self._settle)
         except ServerUnavailable as error:  # the result couldn't be kept; nor can what follows

@@ -13,9 +13,8 @@ from dispatcher.errors import DispatcherError
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.child import UNREPORTED, UNSTARTED
-from dispatcher.runner.contained import PATIENCE
 from dispatcher.runner.parent import Parent, oom_kills
-from dispatcher.runner.patience import patiently
+from dispatcher.runner.patience import PATIENCE, patiently
 from dispatcher.runner.report import About, Report
 from dispatcher.runner.words import LastWords
 from dispatcher.runs.record import Outcome

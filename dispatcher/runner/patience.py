@@ -11,6 +11,9 @@ from dispatcher.errors import ServerUnavailable
 
 T = TypeVar("T")
 
+#: Seconds that a runner in a container waits for a server that is away; less where the container is to end sooner.
+PATIENCE = 600.0
+
 _FIRST, _LONGEST = 0.2, 5.0  # seconds between two tries
 
 
