@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from dispatcher.runs.retry import Retry
     from dispatcher.runs.states import Cause, State
     from dispatcher.settings import Settings
+    from dispatcher.storage.docker import DockerStorage
     from dispatcher.storage.local import LocalStorage
     from dispatcher.storage.module import ModuleStorage
     from dispatcher.storage.redis import RedisStorage
@@ -58,6 +59,7 @@ __all__ = [
     "Dispatcher",
     "DispatcherError",
     "DispatcherWarning",
+    "DockerStorage",
     "Event",
     "ExecutorUnavailable",
     "Flow",
@@ -125,6 +127,7 @@ _HOMES = {
     "dispatcher.runs.retry": ("Retry",),
     "dispatcher.runs.states": ("Cause", "State"),
     "dispatcher.settings": ("Settings",),
+    "dispatcher.storage.docker": ("DockerStorage",),
     "dispatcher.storage.local": ("LocalStorage",),
     "dispatcher.storage.module": ("ModuleStorage",),
     "dispatcher.storage.redis": ("RedisStorage",),

@@ -89,6 +89,7 @@ STORAGES = Group(
     "storage",
     "dispatcher.storages",
     {
+        "DockerStorage": "dispatcher.storage.docker:DockerStorage",
         "RedisStorage": "dispatcher.storage.redis:RedisStorage",
         "LocalStorage": "dispatcher.storage.local:LocalStorage",
         "ModuleStorage": "dispatcher.storage.module:ModuleStorage",

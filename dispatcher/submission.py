@@ -160,12 +160,13 @@ def plan(request: Request, *, scope: str, blobs: Blobs, limits: LimitSettings, n
 
     Raises:
         InvalidFlow: the flow can't travel.
-        InvalidInput: a callback can't travel.
+        InvalidInput: a callback can't travel, or the storage isn't built.
     """
     environment, storage = request.environment, request.storage
     data = environment.to_json()
     storage.bind(blobs, limit=limits.flow)
     location = storage.add_flow(request.flow)
+    storage.check()
     within = lifetime(request.options)
     return Plan(
         flow=request.name,

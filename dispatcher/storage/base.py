@@ -68,6 +68,13 @@ class Storage(ABC):
     def bind(self, blobs: Blobs, *, limit: int | None = None) -> None:  # noqa: B027 - most need neither
         """Be given where shared bytes are kept, and the most bytes of a flow. Called by who opens records."""
 
+    def check(self) -> None:  # noqa: B027 - most are always ready
+        """What can be checked where a run is asked for.
+
+        Raises:
+            InvalidInput: its flows can't be had yet; says what to do.
+        """
+
     def build(self) -> Self:
         """Make ready what was added; most have nothing to do."""
         return self

@@ -51,23 +51,28 @@ def main(answers: int) -> None:
     """The child: run the flow and write its sealed answer."""
     job = json.loads(sys.stdin.buffer.read())
     sys.path[:] = [*sys.path, *(entry for entry in job["path"] if entry not in sys.path)]
-    from dispatcher.payload import pack
-
-    answer = _attempt(job)
-    try:
-        data = pack(answer, what="the flow's answer")
-    except DispatcherError as error:
-        data = pack((False, ChildDied(f"the flow ended, but its answer can't travel: {error}")), what="an error")
+    data = sealed_answer(job["storage"], job["location"])
     with os.fdopen(answers, "wb") as writer:
         writer.write(data)
 
 
-def _attempt(job: Mapping[str, Any]) -> tuple[bool, Any]:
+def sealed_answer(storage: Mapping[str, Any], location: str) -> bytes:
+    """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; how it ended, sealed."""
+    from dispatcher.payload import pack
+
+    answer = _attempt(storage, location)
+    try:
+        return pack(answer, what="the flow's answer")
+    except DispatcherError as error:
+        return pack((False, ChildDied(f"the flow ended, but its answer can't travel: {error}")), what="an error")
+
+
+def _attempt(storage: Mapping[str, Any], location: str) -> tuple[bool, Any]:
     from dispatcher.executors import LocalExecutor
     from dispatcher.storage import base
 
     try:
-        flow = base.from_json(job["storage"]).get_flow(job["location"])
+        flow = base.from_json(storage).get_flow(location)
         return True, flow.run(_parameters(), LocalExecutor())
     except Exception as error:
         return False, error

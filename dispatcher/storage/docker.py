@@ -1,0 +1,256 @@
+"""Flows in a Docker image. ``build()`` alone builds and pushes; the image is checked before it counts as built."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from dispatcher.errors import InvalidFlow, InvalidInput
+from dispatcher.storage.base import NoFlowHere, Storage, as_flow
+
+if TYPE_CHECKING:
+    from dispatcher.flow import Flow
+
+#: Where flows lie in an image.
+DIRECTORY = "/opt/flows"
+
+_CREDENTIALS = re.compile(r"://[^/\s@]*@")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+#: Set while a flow is sealed: it may carry this storage, whose names change as it is built, and its code must not.
+_packing: ContextVar[bool] = ContextVar("packing", default=False)
+
+
+class NotInThisImage(NoFlowHere, InvalidInput):
+    """The flow lies in an image, and this process doesn't run in it."""
+
+
+class DockerStorage(Storage):
+    """Keeps flows in an image, built from a base image or a Dockerfile.
+
+    A flow's location is its path in the image. Without ``image`` it is to be built: :meth:`build`, or
+    ``dispatcher build MODULE:FLOW``; what travels with a run is the image's name, never what it was built with.
+
+    Args:
+        registry_url: registry, and perhaps a path in it, that the image is pushed to; none: it stays in the engine.
+        base_image: what it is built on; by default ``python:<this minor version>-slim``.
+        dockerfile: path of a Dockerfile to build on in its place, with the current directory as its context.
+        python_dependencies: what pip is to install.
+        image_name: name without registry and tag; by default made of the flow's.
+        image_tag: by default made of the image's content.
+        env_vars: variables set in the image. Whoever has the image reads them: no place for secrets.
+        files: absolute path here → absolute path in the image.
+        base_url: address of the Docker engine; by default what ``DOCKER_HOST`` says, as for ``docker``.
+        local_image: the base image is only in the engine; don't pull it.
+        ignore_healthchecks: don't check in the built image that its flows load.
+        image: an image that was built before; ``build()`` sets it.
+        build_kwargs: further arguments for the Docker SDK's ``build``, such as ``buildargs`` or ``network_mode``.
+        directory: where flows lie in the image.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("registry_url", "image_name", "image_tag", "image")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the seed's signature
+        self,
+        registry_url: str | None = None,
+        base_image: str | None = None,
+        dockerfile: str | None = None,
+        python_dependencies: Sequence[str] | None = None,
+        image_name: str | None = None,
+        image_tag: str | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        base_url: str | None = None,
+        local_image: bool = False,
+        ignore_healthchecks: bool = False,
+        *,
+        image: str | None = None,
+        build_kwargs: Mapping[str, Any] | None = None,
+        directory: str = DIRECTORY,
+    ) -> None:
+        super().__init__()
+        if base_image and dockerfile:
+            raise InvalidInput("DockerStorage: only one of base_image and dockerfile can be given")
+        self.registry_url = _clean("registry_url", registry_url)
+        self.base_image = base_image
+        self.dockerfile = dockerfile
+        self.python_dependencies = _dependencies(python_dependencies or ())
+        self.image_name = _clean("image_name", image_name)
+        self.image_tag = _clean("image_tag", image_tag)
+        self.env_vars = _variables(env_vars or {})
+        self.files = _files(files or {})
+        self.base_url = base_url
+        self.local_image = local_image
+        self.ignore_healthchecks = ignore_healthchecks
+        self.image = _clean("image", image)
+        self.build_kwargs = dict(build_kwargs or {})
+        self.directory = directory
+        self.sealed: dict[str, bytes] = {}  #: location → the flow's sealed code, as last added here
+        self._named, self._tagged = image_name is not None, image_tag is not None
+        self._built: dict[str, bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        """``registry/name:tag``, as it is or will be.
+
+        Raises:
+            InvalidInput: name or tag aren't known before it is built.
+        """
+        if not self.image_name or not self.image_tag:
+            raise InvalidInput(
+                "DockerStorage: image_name and image_tag aren't known yet: build() makes what isn't given"
+            )
+        return f"{self.repository}:{self.image_tag}"
+
+    @property
+    def repository(self) -> str:
+        """``registry/name``."""
+        name = self.image_name or _default_name(list(self.flows))
+        return str(PurePosixPath(self.registry_url or "", name))
+
+    def add_flow(self, flow: Flow[..., Any]) -> str:
+        from dispatcher.payload import pack
+
+        name = as_flow(flow).name
+        token = _packing.set(True)
+        try:
+            data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
+        finally:
+            _packing.reset(token)
+        location = f"{self.directory}/{_slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.flow"
+        self.flows[name] = location
+        self.sealed[location] = data
+        if self._built is not None and self._built.get(location) != data:
+            self.image = None  # it holds another flow of this name, or none
+        return location
+
+    def get_flow(self, location: str) -> Flow[..., Any]:
+        from dispatcher.flow import opened
+
+        try:
+            data = Path(location).read_bytes()
+        except (OSError, ValueError):
+            raise NotInThisImage(
+                f"DockerStorage: there is no flow at {location!r} here: it can be had only inside "
+                f"{self.image or 'its image'}"
+            ) from None
+        return opened(data, what=f"file {location}")
+
+    def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
+        from dispatcher.storage.engine import Engine
+
+        self.check()
+
+        def run(variables: Mapping[str, str]) -> Any:
+            with Engine(self.base_url) as engine:
+                return engine.run_flow(str(self.image), location, variables)
+
+        return run
+
+    def check(self) -> None:
+        if self.image is None:
+            changed = "a flow was added or changed since it was built" if self._built is not None else "it isn't built"
+            raise InvalidInput(
+                f"DockerStorage: {changed}: call build(), or run `dispatcher build MODULE:FLOW` and submit with the "
+                "storage that it gives"
+            )
+
+    def build(self, push: bool = True) -> Self:
+        """Build the image, check that its flows load in it, and push it if there is a ``registry_url``.
+
+        Args:
+            push: whether to push.
+
+        Raises:
+            MissingExtra: the Docker SDK isn't installed.
+            InvalidInput: no engine answers, or building, checking or pushing failed; says why.
+        """
+        from dispatcher.storage.engine import Engine
+        from dispatcher.storage.image import context
+
+        if not self.flows:
+            raise InvalidInput("DockerStorage: there is no flow to build an image of: call add_flow() first")
+        with Engine(self.base_url) as engine:
+            base = self._base(engine)
+            image = engine.build(context(self, base=base.id, user=base.user), self.build_kwargs)
+            if not self.ignore_healthchecks:
+                engine.check(image, list(self.flows.values()))
+            if not self._named:
+                self.image_name = _default_name(list(self.flows))
+            if not self._tagged:
+                self.image_tag = image.partition(":")[2][:16]
+            engine.tag(image, self.repository, str(self.image_tag))
+            digest = engine.push(self.repository, str(self.image_tag)) if push and self.registry_url else ""
+            self.image = f"{self.repository}@{digest}" if digest else self.name
+        self._built = dict(self.sealed)
+        return self
+
+    def _base(self, engine: Any) -> Any:
+        if self.dockerfile is not None:
+            return engine.build_dockerfile(self.dockerfile, self.build_kwargs)
+        return engine.base(self.base_image or _default_base(), pull=not self.local_image)
+
+    def __reduce__(self) -> Any:
+        return (DockerStorage, ()) if _packing.get() else (_remade, (self.to_json(),))
+
+
+def _remade(data: Mapping[str, Any]) -> Storage:
+    from dispatcher.storage.base import from_json
+
+    return from_json(data)
+
+
+def _default_base() -> str:
+    from dispatcher.payload import PYTHON
+
+    return f"python:{PYTHON}-slim"
+
+
+def _default_name(flows: Sequence[str]) -> str:
+    return _slug(flows[0]) if len(flows) == 1 else "flows"
+
+
+def _slug(name: str) -> str:
+    """What file systems and image names allow, of a flow's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-") or "flow"
+
+
+def _clean(what: str, value: str | None) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value or re.search(r"\s", value)):
+        raise InvalidInput(f"DockerStorage.{what}: must be a name without spaces, got {value!r}")
+    if value is not None and ("://" in value or (what == "registry_url" and "@" in value)):
+        raise InvalidInput(
+            f"DockerStorage.{what}: write host/path, without scheme and credentials (those are `docker login`'s)"
+        )
+    return value
+
+
+def _dependencies(given: Sequence[str]) -> list[str]:
+    if isinstance(given, str) or not all(isinstance(one, str) and one.strip() and "\n" not in one for one in given):
+        raise InvalidInput(f"DockerStorage.python_dependencies: must be a list of requirements, got {given!r}")
+    for one in given:
+        if _CREDENTIALS.search(one):
+            raise InvalidInput(
+                "DockerStorage.python_dependencies: a requirement's URL holds credentials, which everybody who has the "
+                "image could read: give them to pip in a base image of yours, or use an index that needs none"
+            )
+    return list(given)
+
+
+def _variables(given: Mapping[str, str]) -> dict[str, str]:
+    for name, value in given.items():
+        if not _VARIABLE.fullmatch(name) or "\n" in str(value) or "\0" in str(value):
+            raise InvalidInput(f"DockerStorage.env_vars: {name!r}: a name, and a text of one line")
+    return {name: str(value) for name, value in given.items()}
+
+
+def _files(given: Mapping[str, str]) -> dict[str, str]:
+    for source, target in given.items():
+        if not Path(source).is_absolute() or not PurePosixPath(target).is_absolute():
+            raise InvalidInput(f"DockerStorage.files: {source!r}: {target!r}: both paths must be absolute")
+    return dict(given)

@@ -1,0 +1,55 @@
+"""What runs in an image of flows for :mod:`dispatcher.storage.engine`: ``check`` its flows, or ``run`` one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+
+def check(job: str) -> int:
+    """Load all flows; 1, with the reason on stderr, if one doesn't."""
+    import cloudpickle
+
+    from dispatcher.storage.docker import DockerStorage
+
+    asked = json.loads(job)
+    if cloudpickle.__version__ != asked["cloudpickle"]:
+        wanted = f"cloudpickle=={asked['cloudpickle']}"
+        sys.stderr.write(
+            f"the image has cloudpickle {cloudpickle.__version__}, the flow was sealed with {asked['cloudpickle']}: "
+            f"add {wanted!r} to python_dependencies\n"
+        )
+        return 1
+    for location in asked["locations"]:
+        try:
+            DockerStorage().get_flow(location)
+        except (Exception, SystemExit) as error:
+            sys.stderr.write(f"{location}: {type(error).__name__}: {error}\n")
+            return 1
+    return 0
+
+
+def run(location: str, answer: str) -> int:
+    """Run a flow with the parameters of ``DISPATCHER__PARAMETERS``; its sealed answer goes to a file."""
+    from dispatcher.storage.child import sealed_answer
+    from dispatcher.storage.docker import DockerStorage
+
+    data = sealed_answer(DockerStorage().to_json(), location)
+    Path(answer).write_bytes(data)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """``check JOB`` or ``run LOCATION FILE``."""
+    match arguments:
+        case ["check", job]:
+            return check(job)
+        case ["run", location, answer]:
+            return run(location, answer)
+    sys.stderr.write("dispatcher.storage.inside: check JOB | run LOCATION FILE\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

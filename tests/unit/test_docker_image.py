@@ -1,0 +1,171 @@
+"""DockerStorage without an engine: what it would build, what it refuses, and what of it travels."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import Dispatcher, DockerStorage, InvalidInput, LocalEnvironment, flow
+from dispatcher.storage.base import NoFlowHere, from_json
+from dispatcher.storage.docker import DIRECTORY
+from dispatcher.storage.image import context, dockerfile
+
+
+@flow
+def etl() -> int:
+    return 1
+
+
+@flow(name="Other Flow!")
+def other() -> int:
+    return 2
+
+
+def test_the_seeds_arguments_and_defaults() -> None:
+    storage = DockerStorage("registry:5000/team", "base:1", None, ["pandas"], "name", "tag", {"A": "b"}, {"/a": "/b"})
+    assert storage.name == "registry:5000/team/name:tag"
+    assert storage.python_dependencies == ["pandas"]
+    plain = DockerStorage()
+    assert (plain.registry_url, plain.base_image, plain.local_image, plain.ignore_healthchecks) == (
+        None,
+        None,
+        False,
+        False,
+    )
+    with pytest.raises(InvalidInput, match="aren't known yet"):
+        _ = plain.name
+
+
+def test_the_dockerfile() -> None:
+    storage = DockerStorage(
+        python_dependencies=["pandas>=2", "polars"],
+        env_vars={"GREETING": 'a "b" $c \\'},
+        files={"/etc/hostname": "/etc/x y"},
+    )
+    location = storage.add_flow(etl)
+    lines = dockerfile(storage, base="sha256:1", user="10001").splitlines()
+    assert lines[:2] == ["FROM sha256:1", "USER root"]
+    assert lines[3].startswith('RUN ["python3", "-m", "pip", "install"')
+    assert lines[3].endswith('"pandas>=2", "polars"]')
+    assert lines[4:7] == [
+        'COPY ["files/0", "/etc/x y"]',
+        'ENV GREETING="a \\"b\\" \\$c \\\\"',
+        f'COPY ["flows/0", "{location}"]',
+    ]
+    assert lines[-1] == "USER 10001"
+    assert "USER" not in dockerfile(storage, base="b", user="").splitlines()[-1]
+
+
+def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_text("1")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "inner").write_text("2")
+    made = []
+    for _ in range(2):
+        storage = DockerStorage(files={str(file): "/data", str(folder): "/folder"})
+        storage.add_flow(etl)
+        made.append(context(storage, base="b", user=""))
+        file.touch()
+    assert made[0] == made[1]
+    with tarfile.open(fileobj=io.BytesIO(made[0])) as archive:
+        assert archive.getnames() == ["Dockerfile", "flows/0", "files/0", "files/1", "files/1/inner"]
+    file.unlink()
+    with pytest.raises(InvalidInput, match=r"files: .*data: No such file"):
+        context(storage, base="b", user="")
+
+
+def test_locations_are_paths_that_do_not_collide() -> None:
+    storage = DockerStorage()
+    found = {storage.add_flow(etl), storage.add_flow(other), storage.add_flow(flow(name="other-flow")(other.fn))}
+    assert len(found) == 3
+    assert all(location.startswith(f"{DIRECTORY}/") for location in found)
+    assert storage.add_flow(other) in found
+    assert DockerStorage().add_flow(other) in found  # any process finds it there
+
+
+def test_elsewhere_than_in_the_image_there_is_no_flow() -> None:
+    storage = DockerStorage(image="x/y:1")
+    with pytest.raises(NoFlowHere, match=r"only inside x/y:1"):
+        storage.get_flow("/opt/flows/etl-00000000.flow")
+
+
+@pytest.mark.parametrize("storage", [DockerStorage(), DockerStorage(image_name="n", image_tag="t")])
+def test_a_submit_of_an_unbuilt_storage_says_so(storage: DockerStorage) -> None:
+    with (
+        Dispatcher("memory://") as client,
+        pytest.raises(InvalidInput, match=r"isn't built: call build.*dispatcher build"),
+    ):
+        client.submit(etl, storage=storage, environment=LocalEnvironment())
+
+
+def test_a_flow_that_changed_since_the_build_is_unbuilt() -> None:
+    storage = DockerStorage()
+    storage.add_flow(etl)
+    storage.image, storage._built = "etl:1", dict(storage.sealed)  # as build() leaves it
+    storage.add_flow(etl)
+    storage.check()
+    storage.add_flow(other)
+    with pytest.raises(InvalidInput, match="a flow was added or changed since it was built"):
+        storage.check()
+
+
+def test_a_flow_that_carries_its_storage_is_the_same_after_the_build() -> None:
+    storage = DockerStorage()
+    mine = flow(storage=storage)(etl.fn)
+    storage.add_flow(mine)
+    storage.image, storage.image_name, storage.image_tag, storage._built = "etl:1", "etl", "1", dict(storage.sealed)
+    storage.add_flow(mine)
+    storage.check()
+
+
+def test_what_was_built_travels_and_what_it_was_built_with_does_not() -> None:
+    storage = DockerStorage("r", env_vars={"TOKEN": "hush"}, python_dependencies=["a"], image="r/n@sha256:1")
+    data = storage.to_json()
+    assert "hush" not in json.dumps(data)
+    assert "hush" not in repr(storage)
+    for again in (from_json(data), pickle.loads(pickle.dumps(storage))):
+        assert again == storage
+        again.check()
+        assert getattr(again, "image", None) == "r/n@sha256:1"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"base_image": "a", "dockerfile": "b"}, "only one of base_image and dockerfile"),
+        ({"files": {"a": "/b"}}, "both paths must be absolute"),
+        ({"files": {"/a": "b"}}, "both paths must be absolute"),
+        ({"registry_url": "https://r"}, "without scheme and credentials"),
+        ({"registry_url": "me:secret@r"}, "without scheme and credentials"),
+        ({"image_name": "a b"}, "image_name: must be a name"),
+        ({"image_tag": ""}, "image_tag: must be a name"),
+        ({"env_vars": {"A B": "c"}}, "env_vars: 'A B'"),
+        ({"env_vars": {"A": "b\nc"}}, "a text of one line"),
+        ({"python_dependencies": "pandas"}, "must be a list of requirements"),
+        ({"python_dependencies": ["x @ https://me:secret@host/x.whl"]}, "a requirement's URL holds credentials"),
+    ],
+)
+def test_what_can_not_be_built_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said) as caught:
+        DockerStorage(**given)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_a_flow_there_is_nothing_to_build() -> None:
+    with pytest.raises(InvalidInput, match="no flow to build"):
+        DockerStorage().build()
+
+
+def test_no_engine_is_named() -> None:
+    storage = DockerStorage(base_url="unix:///nowhere/docker.sock")
+    storage.add_flow(etl)
+    with pytest.raises(InvalidInput, match=r"no Docker engine answers at unix:///nowhere/docker\.sock: start one"):
+        storage.build()
