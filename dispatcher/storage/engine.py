@@ -169,9 +169,7 @@ class Engine:
         )
         try:
             container.start()
-            for out, err in container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True):
-                sys.stdout.write((out or b"").decode(errors="replace"))
-                sys.stderr.write((err or b"").decode(errors="replace"))
+            self._show(container)
             code = container.wait()["StatusCode"]
             try:
                 stream, _ = container.get_archive(_ANSWER)
@@ -180,6 +178,18 @@ class Engine:
             return _only_file(b"".join(stream))
         finally:
             container.remove(force=True)
+
+    def _show(self, container: Any) -> None:
+        """Print what the container does, as it does, until it ends."""
+        from docker.utils.socket import frames_iter
+
+        stream = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1, "logs": 1})
+        try:
+            for number, data in frames_iter(stream, tty=False):
+                print(data.decode(errors="replace"), end="", file=sys.stderr if number == 2 else sys.stdout)
+        finally:
+            stream._response.close()  # the SDK hands out the socket of a response that it forgets
+            stream.close()
 
     def _run(self, image: str, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[int, str]:
         with self._said(f"DockerStorage: {image}"):

@@ -1,0 +1,225 @@
+"""DockerStorage on a real Docker engine and a real registry with a password; the project's own runner image."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import DockerStorage, InvalidInput, LocalEnvironment, flow
+from dispatcher.flow import Flow
+from dispatcher.storage.base import from_json
+from dispatcher.storage.child import ChildDied
+from tests.conftest import PYTHON
+from tests.integration.docker_engine import Registry, base_image, docker, registry, runner_image
+from tests.integration.workers import ROOT
+
+__all__ = ["registry", "runner_image"]
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(590)]
+
+
+@flow
+def look(path: str = "/data") -> dict[str, Any]:
+    print("seen from inside")  # noqa: T201 - what it prints is what is tested
+    return {
+        "uid": os.getuid(),
+        "variable": os.environ.get("GREETING"),
+        "file": Path(path).read_text(),
+        "settings": sorted(name for name in os.environ if name.startswith("DISPATCHER__")),
+        "given": os.environ.get("GIVEN"),
+    }
+
+
+@flow
+def fails() -> None:
+    raise LookupError("inside")
+
+
+@flow
+def dies() -> None:
+    os._exit(3)
+
+
+@pytest.fixture
+def made() -> Iterator[list[str]]:
+    """Images to remove."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        docker("rmi", "-f", name, check=False)
+
+
+def storage_of(runner_image: str, **given: Any) -> DockerStorage:
+    return DockerStorage(base_image=runner_image, local_image=True, **given)
+
+
+def built(storage: DockerStorage, made: list[str], *flows: Flow[..., Any]) -> DockerStorage:
+    for one in flows:
+        storage.add_flow(one)
+    storage.build()
+    made += [storage.name, str(storage.image)]
+    return storage
+
+
+def test_built_once_the_flow_runs_in_its_container(
+    runner_image: str,
+    made: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", "hush")
+    file = tmp_path / "data"
+    file.write_text("some data")
+    storage = storage_of(runner_image, env_vars={"GREETING": 'a "b" $c'}, files={str(file): "/data"})
+    built(storage, made, look)
+    assert storage.image == f"look:{storage.image_tag}"
+    again = from_json(json.loads(json.dumps(storage.to_json())))
+    seen = LocalEnvironment().execute(again, storage.flows["look"], env={"GIVEN": "by execute"})
+    assert seen == {
+        "uid": 10001,
+        "variable": 'a "b" $c',
+        "file": "some data",
+        "settings": ["DISPATCHER__EMBEDDED", "DISPATCHER__PARAMETERS"],
+        "given": "by execute",
+    }
+    assert "seen from inside" in capfd.readouterr().out
+
+
+def test_how_a_flow_ends_in_its_container(runner_image: str, made: list[str]) -> None:
+    storage = built(storage_of(runner_image), made, fails, dies)
+    with pytest.raises(LookupError, match="inside"):
+        LocalEnvironment().execute(storage, storage.flows["fails"])
+    with pytest.raises(ChildDied, match="exit code 3"):
+        LocalEnvironment().execute(storage, storage.flows["dies"])
+
+
+def test_tags_follow_the_content(runner_image: str, made: list[str]) -> None:
+    first = built(storage_of(runner_image), made, look).image
+    assert built(storage_of(runner_image), made, look).image == first
+    storage = built(storage_of(runner_image, env_vars={"A": "1"}), made, look)
+    assert storage.image != first
+    second = storage.image
+    storage.add_flow(fails)
+    storage.build()
+    made.append(str(storage.image))
+    assert storage.image not in {first, second}
+
+
+def test_a_flow_that_does_not_load_there_is_no_image(runner_image: str) -> None:
+    storage = storage_of(
+        runner_image, python_dependencies=["cloudpickle==3.0.0"], build_kwargs={"network_mode": "host"}
+    )
+    storage.add_flow(look)
+    with pytest.raises(InvalidInput, match=r"doesn't load in the image .*has cloudpickle 3\.0\.0.*'cloudpickle=="):
+        storage.build()
+    assert storage.image is None
+
+
+def test_a_failed_build_shows_its_last_lines(runner_image: str) -> None:
+    storage = storage_of(runner_image, python_dependencies=["no-such-package-of-ours==9"])
+    storage.add_flow(look)
+    with pytest.raises(InvalidInput, match=r"the build failed:\n(.*\n)*.*no-such-package-of-ours"):
+        storage.build()
+
+
+def test_a_dockerfile_of_ones_own_keeps_its_user(
+    runner_image: str, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").write_text("from the context")
+    (tmp_path / "Dockerfile").write_text(f"FROM {runner_image}\nCOPY data /data\nUSER 4321\n")
+    storage = built(DockerStorage(dockerfile="Dockerfile"), made, look)
+    seen = LocalEnvironment().execute(storage, storage.flows["look"])
+    assert (seen["uid"], seen["file"]) == (4321, "from the context")
+
+
+def test_a_missing_base_image_is_named() -> None:
+    storage = DockerStorage(base_image="127.0.0.1:1/none:1")
+    storage.add_flow(look)
+    with pytest.raises(InvalidInput, match=r"base_image: 127\.0\.0\.1:1/none:1 can't be pulled|no Docker engine"):
+        storage.build()
+
+
+def test_a_registry_with_a_password(
+    runner_image: str, registry: Registry, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pushed with docker's own login; what runs is the pushed digest; the password is nowhere else."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "nobody"))
+    storage = storage_of(
+        runner_image, registry_url=f"{registry.address}/team", image_name="etl", env_vars={"GREETING": "x"}
+    )
+    storage.add_flow(fails)
+    with pytest.raises(InvalidInput, match=r"push of .*/team/etl.* failed: .*docker login"):
+        storage.build()
+    assert storage.image is None
+    for name, value in registry.login(tmp_path / "someone").items():
+        monkeypatch.setenv(name, value)
+    built(storage, made, fails)
+    assert storage.image is not None
+    assert storage.image.startswith(f"{registry.address}/team/etl@sha256:")
+    assert registry.password not in json.dumps(storage.to_json()) + repr(storage)
+    for name in list(made):
+        docker("rmi", "-f", name, check=False)
+    with pytest.raises(LookupError, match="inside"):  # pulled again, by its digest
+        LocalEnvironment().execute(storage, storage.flows["fails"])
+
+
+MODULE = """
+    from dispatcher import DockerStorage, flow
+    @flow(storage=DockerStorage(base_image={image!r}, local_image=True))
+    def double(number: int) -> int:
+        return 2 * number
+    @flow
+    def plain() -> None: ...
+"""
+
+
+def command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [PYTHON, "-c", "from dispatcher.cli import main; main()", *arguments],
+        capture_output=True, text=True, cwd=directory, env=environ, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_builds_what_run_then_runs(runner_image: str, made: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sums.py").write_text(textwrap.dedent(MODULE.format(image=runner_image)))
+    unbuilt = command(tmp_path, "--url", "memory://", "run", "sums:double", "-p", "number=4")
+    assert unbuilt.returncode == 2
+    assert "isn't built" in unbuilt.stderr
+    done = command(tmp_path, "build", "sums:double", "--output", "built.json")
+    assert done.returncode == 0, done.stderr
+    image = done.stdout.strip()
+    made.append(image)
+    assert image.startswith("double:")
+    assert json.loads((tmp_path / "built.json").read_text())["image"] == image
+    ran = command(
+        tmp_path, "--url", "memory://", "run", "sums:double", "-p", "number=4", "--storage", "built.json", "--quiet"
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, "8"), ran.stderr
+    plain = command(tmp_path, "build", "sums:plain")
+    assert plain.returncode == 2
+    assert "needs no build" in plain.stderr
+
+
+def test_the_runner_image(runner_image: str) -> None:
+    """Non-root, a read-only root works, small."""
+    arguments = ["run", "--rm", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/home/flow", "--cap-drop", "ALL"]
+    code = "import os; open(os.path.expanduser('~/x'), 'w'); open('/tmp/x', 'w'); print(os.getuid())"
+    assert docker(*arguments, runner_image, "python3", "-c", code).stdout.strip() == "10001"
+    assert json.loads(docker("image", "inspect", runner_image).stdout)[0]["Config"]["User"] == "10001:10001"
+    by_itself = docker(*arguments, runner_image, check=False)
+    assert by_itself.returncode == 2
+    assert "a backend starts this program" in by_itself.stderr
+    size = int(docker("image", "inspect", "-f", "{{.Size}}", runner_image).stdout)
+    base = docker("image", "inspect", "-f", "{{.Size}}", base_image()).stdout
+    print(f"the runner image is {size / 2**20:.0f} MiB, {(size - int(base)) / 2**20:.0f} MiB of it ours")  # noqa: T201
+    assert size - int(base) < 120 * 2**20
