@@ -33,6 +33,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.storage import base, child
 from dispatcher.storage.base import Storage
 from dispatcher.storage.redis import _Recent, _recent
+from tests.conformance.layers import in_its_image
 from tests.site import module
 
 SOURCE = """
@@ -83,21 +84,6 @@ def blobs_in_redis(url: str) -> Iterator[Blobs]:
         yield records.blobs
     finally:
         records.close()
-
-
-class Layers(dict[str, bytes]):
-    """What an image would hold, laid out here: this process stands in the image of its storage."""
-
-    def __setitem__(self, location: str, data: bytes) -> None:
-        super().__setitem__(location, data)
-        Path(location).parent.mkdir(exist_ok=True)
-        Path(location).write_bytes(data)
-
-
-def in_its_image(directory: Path) -> DockerStorage:
-    storage = DockerStorage(directory=str(directory))
-    storage.sealed = Layers()
-    return storage
 
 
 @pytest.fixture(params=["memory", "redis", "local", "module", "docker"])

@@ -1,0 +1,111 @@
+"""The runner image: how much later than a bare Python a container's runner has claimed its attempt."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from backends.fake import FakeEnvironment
+from benchmarks import ours
+from benchmarks.bench import Bench, Measure, Part
+from benchmarks.figures import By, Figure, Pair
+from benchmarks.machine import server
+from dispatcher import Dispatcher
+from dispatcher.connect import connect
+from dispatcher.payload import KeyRing
+from dispatcher.records.base import Records
+from dispatcher.runner.limits import Bounds
+from dispatcher.runner.report import attempt_token
+from dispatcher.runs import transitions
+from dispatcher.settings import Settings
+
+IMAGE = "flow-dispatcher-runner:bench"
+
+FIGURES = (
+    Figure(
+        name="runner image: process start to claim",
+        unit="ms",
+        bound=300,
+        by=By.DIFFERENCE,
+        base="python -c pass",
+        digits=0,
+    ),
+)
+
+#: In the container, so that the engine's own time doesn't count: a bare Python, then the runner; both from their start.
+_BOTH = """
+import subprocess, sys, time
+def spent(*arguments):
+    begun = time.time()
+    subprocess.run([sys.executable, "-P", *arguments], check=True)
+    return begun, time.time() - begun
+bare = min(spent("-c", "pass")[1] for _ in range(3))
+print(bare, spent("-m", "dispatcher.runner")[0])
+"""
+
+
+def there() -> bool:
+    """Whether a Docker engine answers here."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@contextmanager
+def opened(bench: Bench) -> Iterator[Measure]:
+    """The image, a server, and one container per round."""
+    base = os.environ.get("CLUSTER_BASE_IMAGE", f"python:{sys.version_info.major}.{sys.version_info.minor}-slim")
+    bench.say(f"building the runner image on {base}")
+    root = Path(__file__).resolve().parents[2]
+    build = ["docker", "build", "-q", "--network", "host", "--build-arg", f"BASE={base}", "-t", IMAGE]
+    command = [*build, "-f", str(root / "compose/Dockerfile"), str(root)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "0"})
+    with server() as socket, tempfile.TemporaryDirectory() as folder:
+        socket.parent.chmod(0o755)
+        socket.chmod(0o777)  # for the user of the image
+        settings = ours.settings(socket)
+        records = connect(settings)
+        try:
+            yield lambda _number: {FIGURES[0].name: _claimed(settings, records, socket, Path(folder))}
+        finally:
+            records.close()
+
+
+def _claimed(settings: Settings, records: Records, socket: Path, folder: Path) -> Pair:
+    with Dispatcher(settings=settings) as client, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no worker serves it: that is the part played here
+        run_id = client.submit(ours.noop, environment=FakeEnvironment(folder)).id
+    record = records.runs.update(run_id, partial(transitions.claim, owner="bench"))
+    request = {"shard": "fake/0", "epoch": record.epoch, "body": {}}
+    record = records.runs.update(run_id, partial(transitions.intend, epoch=record.epoch, request=request))
+    key = KeyRing.from_settings(settings).run_key(run_id, record.spec.key_id)
+    variables = {
+        "DISPATCHER__RUN__ID": run_id,
+        "DISPATCHER__RUN__ATTEMPT": "1",
+        "DISPATCHER__RUN__SHARD": "fake/0",
+        "DISPATCHER__RUN__KEY_ID": record.spec.key_id,
+        "DISPATCHER__RUN__KEY": key.hex(),
+        "DISPATCHER__RUN__TOKEN": attempt_token(key, attempt=1, epoch=record.epoch),
+        "DISPATCHER__URL": settings.url or "",
+        **Bounds.of(settings).variables(),
+    }
+    options = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
+    mounts = ["-v", f"{socket.parent}:{socket.parent}", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/home/flow"]
+    done = subprocess.run(
+        ["docker", "run", "--rm", *mounts, *options, IMAGE, "python3", "-c", _BOTH],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    bare, begun = map(float, done.stdout.split()[-2:])
+    started = records.runs.get(run_id)[0].started_at or float("inf")
+    return Pair(ours=(started - begun) * 1000, base=bare * 1000)
+
+
+PART = Part(name="container", figures=FIGURES, opened=opened)
