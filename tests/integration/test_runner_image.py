@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import context, flow
+from dispatcher import DockerStorage, context, flow
 from dispatcher.runner.report import About
 from dispatcher.runner.words import LastWords
 from dispatcher.runs.record import ExitCall
@@ -123,8 +123,9 @@ def start(bench: Bench, runner_image: str, server: Server, tmp_path: Path) -> It
     server.socket.chmod(0o777)  # for the user of the image
 
     def one(body: Any, *options: str, **given: Any) -> tuple[Place, Container]:
+        image = given.pop("image", runner_image)
         place = Place(bench, tmp_path, body, **given)
-        started.append(Container(runner_image, place, server, *options))
+        started.append(Container(image, place, server, *options))
         return place, started[-1]
 
     try:
@@ -146,6 +147,20 @@ def test_a_flow_runs_under_a_parent_that_is_pid_1(start: Start) -> None:
     assert "in the container" in container.output
     assert container.words is not None
     assert container.words.reported
+
+
+def test_a_flow_of_the_image_runs_in_it(start: Start, runner_image: str) -> None:
+    storage = DockerStorage(base_image=runner_image, local_image=True)
+    storage.add_flow(look)
+    storage.build()
+    try:
+        place, container = start(look, storage=storage, image=storage.image)
+        assert container.wait() == 0
+        outcome = place.only(About.EXITED).outcome
+        assert outcome.result is not None, outcome
+        assert outcome.result.inline == "[10001,1]"
+    finally:
+        docker("rmi", "-f", storage.name)
 
 
 def test_docker_stop_is_heard(start: Start) -> None:

@@ -184,7 +184,7 @@ class Bench:
         from dispatcher import LocalEnvironment
 
         environment = environment or LocalEnvironment()
-        storage = RedisStorage()
+        storage = options.pop("storage", None) or RedisStorage()
         storage.bind(self.records.blobs)
         location = storage.add_flow(flow)
         run_id = f"r{secrets.token_hex(8)}"
@@ -207,7 +207,7 @@ class Bench:
             on_start=environment.on_start is not None,
             on_exit=environment.on_exit is not None,
             python=PYTHON_VERSION,
-            blobs=(location,),
+            blobs=(location,) if storage.shared_blob else (),
             key_id=self.keys.signs,
         )
         raw = spec.to_bytes()

@@ -1,0 +1,66 @@
+"""What a runner in a container loads before its claim: its start is a budget (issue: our share of it ≤ 300 ms)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from dispatcher import InvalidSettings, Settings
+from dispatcher.runner.limits import Bounds
+from tests.conftest import PYTHON
+
+
+def loaded(code: str) -> set[str]:
+    """Modules that a new interpreter has loaded after ``code``."""
+    command = [
+        PYTHON,
+        "-P",
+        "-c",
+        f"import sys; before = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))",
+    ]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout.split())
+
+
+def test_the_parent_is_the_standard_library_alone() -> None:
+    """Its SIGTERM handler stands before any import of ours that takes time, and it stays small."""
+    found = loaded("import dispatcher.runner.parent")
+    assert {name for name in found if name.startswith("dispatcher")} == {
+        "dispatcher",
+        "dispatcher.runner",
+        "dispatcher.runner.parent",
+    }
+    assert not found & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
+
+
+def test_a_claim_needs_no_settings_library() -> None:
+    found = loaded("import dispatcher.runner.child, dispatcher.records.redis.runs, dispatcher.records.redis.client")
+    assert "redis" in found
+    tops = {name.partition(".")[0] for name in found}
+    assert not tops & {"pydantic", "pydantic_settings", "celery", "kombu", "click", "rich", "cloudpickle", "dask"}
+    assert "dispatcher.runner.contained" not in found
+
+
+def test_the_rest_of_a_runner_needs_none_either() -> None:
+    tops = {name.partition(".")[0] for name in loaded("import dispatcher.runner.contained, backends.fake")}
+    assert not tops & {"pydantic", "pydantic_settings", "celery", "kombu", "click", "rich", "dask"}
+
+
+def test_bounds_are_named_like_the_settings() -> None:
+    settings = Settings(limits={"result": 12345}, timing={"stop_grace": 0.5})
+    variables = Bounds.of(settings).variables()
+    assert variables["DISPATCHER__LIMITS__RESULT"] == "12345"
+    assert variables["DISPATCHER__TIMING__STOP_GRACE"] == "0.5"
+    assert Bounds.read(variables) == Bounds.of(settings)
+    assert set(variables) == {
+        *(f"DISPATCHER__LIMITS__{name}" for name in ("INLINE", "RESULT", "LOG", "LINE")),
+        *(f"DISPATCHER__TIMING__{name}" for name in ("STOP_GRACE", "ON_EXIT_TIMEOUT")),
+    }
+
+
+def test_without_all_of_them_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Bounds.read({}) == Bounds.of(Settings.load())
+    monkeypatch.setenv("DISPATCHER__TIMING__STOP_GRACE", "x")
+    with pytest.raises(InvalidSettings, match="DISPATCHER__TIMING__STOP_GRACE"):
+        Bounds.read(os.environ)
