@@ -15,6 +15,7 @@ from dispatcher import Dispatcher, DockerStorage, InvalidInput, LocalEnvironment
 from dispatcher.storage.base import NoFlowHere, from_json
 from dispatcher.storage.docker import DIRECTORY
 from dispatcher.storage.image import context, dockerfile
+from tests.unit.command import call
 
 
 @flow
@@ -169,3 +170,18 @@ def test_no_engine_is_named() -> None:
     storage.add_flow(etl)
     with pytest.raises(InvalidInput, match=r"no Docker engine answers at unix:///nowhere/docker\.sock: start one"):
         storage.build()
+
+
+def test_the_command_builds_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from dispatcher import DockerStorage, flow\n"
+        "@flow\ndef plain(): ...\n"
+        "@flow(storage=DockerStorage(base_url='unix:///nowhere/docker.sock'))\ndef kept(): ...\n"
+    )
+    plain = call("build", "mine.py:plain")
+    assert plain.exit_code == 2
+    assert "needs no build: give the flow one" in plain.stderr
+    kept = call("build", "mine.py:kept")
+    assert kept.exit_code == 2
+    assert "no Docker engine answers at unix:///nowhere/docker.sock" in kept.stderr
