@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.runs.states import Cause
+
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
 
 #: The exact request to the infrastructure, as JSON; stored before it is sent.
 Request = Mapping[str, Any]
@@ -33,7 +36,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One look at an attempt's infrastructure. ``cause`` says why it waits, or why it ended otherwise than well."""
+    """One look at an attempt's infrastructure. ``cause`` says why it waits, or why it ended otherwise than well.
+
+    ``paused``: a quota queue holds it, which is no failure; ``start_within`` doesn't run meanwhile.
+    """
 
     phase: Phase
     cause: Cause | None = None
@@ -41,12 +47,14 @@ class Observation:
     message: str = ""
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
+    paused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """What a backend is told of an attempt: a deterministic ``name`` (at most 52 characters, RFC 1123), the
-    environment's JSON, the variables that the runner needs, and the shard whose supervisor answers for it."""
+    environment's JSON, the variables that the runner needs, and the shard whose supervisor answers for it; of the run
+    the flow's name, the storage's JSON, and ``timeout`` and ``start_within`` in seconds (None: unlimited)."""
 
     run_id: str
     number: int
@@ -55,6 +63,10 @@ class Attempt:
     shard: str
     environment: Mapping[str, Any]
     variables: Mapping[str, str]
+    flow: str = ""
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    start_within: float | None = None
 
 
 class Backend(ABC):
@@ -69,6 +81,14 @@ class Backend(ABC):
 
     #: Flows run in the worker's pool process; none of the methods below is called then.
     in_process: ClassVar[bool] = False
+
+    @classmethod  # noqa: B027 - most need none
+    def check_settings(cls, settings: Settings) -> None:
+        """What can be checked before a worker starts, without I/O.
+
+        Raises:
+            InvalidSettings: a worker of this backend can't work with these.
+        """
 
     @abstractmethod
     def prepare(self, attempt: Attempt) -> Request:

@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # typing's, without importing it
 if TYPE_CHECKING:
     from typing import Any
 
+    from backends.kubernetes.environment import KubernetesJobEnvironment
     from backends.local import LocalEnvironment
     from backends.remote import RemoteEnvironment
     from dispatcher.client import Dispatcher
@@ -69,6 +70,7 @@ __all__ = [
     "InvalidInput",
     "InvalidParameters",
     "InvalidSettings",
+    "KubernetesJobEnvironment",
     "LocalEnvironment",
     "LocalExecutor",
     "LocalStorage",
@@ -96,6 +98,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "backends.kubernetes.environment": ("KubernetesJobEnvironment",),
     "backends.local": ("LocalEnvironment",),
     "backends.remote": ("RemoteEnvironment",),
     "dispatcher.client": ("Dispatcher",),

@@ -82,7 +82,7 @@ class Environment(ABC):
             TypeError: any other keyword.
             Exception: what the flow, or ``on_start``, raised; else what ``on_exit`` raised.
         """
-        parameters, env = _parameters_and_env(type(self).__name__, kwargs)
+        parameters, env = parameters_and_env(type(self).__name__, kwargs)
         inside = entered(run_id=None, attempt=None, flow=None, labels=self.labels, parameters=parameters)
         with variables(env), inside:
             try:
@@ -123,6 +123,14 @@ class Environment(ABC):
                 f"{type(self).__name__}: another class is registered under this name; register this one as an entry "
                 f"point of the group {registry.ENVIRONMENTS.group!r}"
             )
+
+    def check_storage(self, storage: Storage) -> None:  # noqa: B027 - in this process every storage can be reached
+        """Whether what runs the flow can get it from ``storage``; asked where a run is asked for.
+
+        Raises:
+            TypeError: it can't; names those that it can.
+            InvalidInput: it could, but not as things stand.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :func:`from_json` reads.
@@ -192,7 +200,7 @@ class Environment(ABC):
         return hash((type(self), self.labels))
 
     def __repr__(self) -> str:
-        said = {name: value for name in self.added if (value := getattr(self, name)) not in (None, {})}
+        said = {name: value for name in self.added if (value := getattr(self, name)) not in (None, {}, (), False)}
         shown = [f"{name}={value!r}" for name, value in said.items()]
         if self.labels:
             shown.append(f"labels={list(self.labels)!r}")
@@ -238,7 +246,7 @@ def variables(env: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _parameters_and_env(what: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def parameters_and_env(what: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     unknown = sorted(set(kwargs) - {"parameters", "env"})
     if unknown:
         raise TypeError(f"{what}.execute() got unknown {', '.join(unknown)}; known: parameters, env")

@@ -70,6 +70,7 @@ ENVIRONMENTS = Group(
     "dispatcher.environments",
     {
         "FakeEnvironment": "backends.fake:FakeEnvironment",
+        "KubernetesJobEnvironment": "backends.kubernetes.environment:KubernetesJobEnvironment",
         "LocalEnvironment": "backends.local:LocalEnvironment",
         "RemoteEnvironment": "backends.remote:RemoteEnvironment",
     },
@@ -80,9 +81,11 @@ BACKENDS = Group(
     "dispatcher.backends",
     {
         "fake": "backends.fake:FakeBackend",
+        "kubernetes": "backends.kubernetes.backend:KubernetesBackend",
         "local": "backends.local:LocalBackend",
         "remote": "backends.remote:RemoteBackend",
     },
+    extras={"kubernetes": "kubernetes"},
     for_tests=frozenset({"fake"}),
 )
 STORAGES = Group(

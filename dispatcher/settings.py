@@ -49,6 +49,41 @@ class TimingSettings(BaseModel):
     poll: float = Field(2.0, gt=0, description="Seconds between two polls of infrastructure that can't be watched.")
 
 
+class ClusterSettings(BaseModel):
+    """How one Kubernetes cluster is reached: as the pod's own service account where neither is given and the worker
+    runs in a pod, else by a kubeconfig."""
+
+    model_config = _FROZEN
+
+    kubeconfig: Path | None = Field(None, description="The kubeconfig file; else KUBECONFIG, else ~/.kube/config.")
+    context: str | None = Field(None, description="The context in it; else its current one.")
+
+
+class KubernetesSettings(BaseModel):
+    """Which Kubernetes cluster a worker serves, and what the pods of its runs are given."""
+
+    model_config = _FROZEN
+
+    clusters: dict[str, ClusterSettings] = Field(
+        default_factory=dict,
+        description='Clusters by name (JSON: {"eu": {"kubeconfig": …, "context": …}}); none: the one that is found.',
+    )
+    cluster: str = Field("", description="The cluster that this worker serves, where several are named.")
+    namespaces: tuple[str, ...] = Field(
+        ("default",), min_length=1, description="Namespaces served (a JSON list); runs that name none go to the first."
+    )
+    service_accounts: frozenset[str] = Field(
+        frozenset(), description="Service accounts that runs may name (a JSON list); none: all of the namespace."
+    )
+    image: str | None = Field(None, description="Image of runs that name none; else flow-dispatcher:VERSION.")
+    url: str | None = Field(None, description="Redis or Valkey as pods reach it; else DISPATCHER__URL.")
+    ca_file: Path | None = Field(None, description="PEM file of the authority that pods check that server against.")
+    ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
+    request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")
+    silence: float = Field(90.0, gt=0, description="Seconds of silence after which a watch is opened anew.")
+    relist: float = Field(300.0, gt=0, description="Seconds between two complete lists beside the watches.")
+
+
 class LimitSettings(BaseModel):
     """Sizes. All in bytes unless they say otherwise."""
 
@@ -102,6 +137,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings, description="The worker.")
     timing: TimingSettings = Field(default_factory=TimingSettings, description="Leases, ticks and graces.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes.")
+    kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings, description="Kubernetes.")
     defaults: DefaultSettings = Field(default_factory=DefaultSettings, description="Defaults of run options.")
 
     @classmethod

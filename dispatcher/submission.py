@@ -121,6 +121,7 @@ def request(
     Raises:
         InvalidFlow: not a flow.
         InvalidInput: environment or storage isn't one, or can't work.
+        TypeError: what would run the flow can't reach the storage.
     """
     from dispatcher import registry
     from dispatcher.environment import Environment
@@ -137,6 +138,7 @@ def request(
     if not isinstance(storage, Storage):
         raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {storage!r}")
     environment.check()
+    environment.check_storage(storage)
     defaults = settings.defaults
     least = Options.of(
         timeout=defaults.timeout,

@@ -50,6 +50,8 @@ def _text(value: Any) -> str:
             return str(value).lower()
         case frozenset():
             return "[" + ", ".join(f'"{item}"' for item in sorted(value)) + "]"
+        case tuple():
+            return "[" + ", ".join(f'"{item}"' for item in value) + "]"
         case float():
             return f"{value:g}" if value < 1e6 else str(int(value))
         case _:

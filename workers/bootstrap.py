@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+from dispatcher import registry
 from dispatcher.payload import KeyRing
 from dispatcher.settings import Settings
 
@@ -24,6 +25,8 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
     from workers.identity import offer_of
 
     KeyRing.from_settings(settings)  # a missing key is an error before anything is started
+    for name in sorted(settings.worker.backends):
+        registry.backend(name).check_settings(settings)
     logs.set_up(level)
     app = build(settings, patient=True)
     _import_early()

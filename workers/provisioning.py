@@ -16,7 +16,7 @@ from backends.base import Attempt, Backend
 from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
-from dispatcher.records.base import Records
+from dispatcher.records.base import Records, Step
 from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
 from dispatcher.runs import transitions
@@ -44,7 +44,10 @@ class Provisioner:
         """
         record = self.records.runs.update(run_id, partial(transitions.claim, owner=self.owner))
         failpoint("provision.claimed", run_id)
-        request = self._request(record)
+        try:
+            request = self._request(record)
+        except Permanent as error:
+            return self.records.runs.update(run_id, self._ended(record, error))
         step = partial(transitions.intend, epoch=record.epoch, request=request)
         record = self.records.runs.update(run_id, step)
         failpoint("provision.intended", run_id)
@@ -54,13 +57,12 @@ class Provisioner:
         """Send the stored request: create or adopt, and store the handle."""
         request = record.request or {}
         backend = self.backend(record.spec.route.backend)
-        step: partial[Any]
+        step: Step
         try:
             handle = backend.submit(request["body"], self._secrets(record))
             failpoint("provision.submitted", record.id, lost=Transient)
         except Permanent as error:
-            outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
-            step = partial(transitions.finish, epoch=record.epoch, outcome=outcome)
+            step = self._ended(record, error)
         except Transient:
             step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
         else:
@@ -71,6 +73,10 @@ class Provisioner:
             return record
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
+
+    def _ended(self, record: Record, error: Permanent) -> Step:
+        outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
+        return partial(transitions.finish, epoch=record.epoch, outcome=outcome)
 
     def _request(self, record: Record) -> Mapping[str, Any]:
         spec = record.spec
@@ -89,6 +95,10 @@ class Provisioner:
                 "DISPATCHER__RUN__KEY_ID": spec.key_id,
                 **Bounds.of(self.settings).variables(),
             },
+            flow=spec.flow,
+            storage=spec.storage,
+            timeout=spec.options.timeout,
+            start_within=spec.options.start_within,
         )
         body = self.backend(spec.route.backend).prepare(attempt)
         return {"shard": shard, "epoch": record.epoch, "body": body}

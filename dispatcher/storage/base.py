@@ -30,6 +30,9 @@ class Storage(ABC):
     #: Whether a location is the digest of a shared blob, which a run must refer to as long as it may start.
     shared_blob: ClassVar[bool] = False
 
+    #: Whether a container on another machine gets flows from it, with the same arguments.
+    in_containers: ClassVar[bool] = False
+
     #: Arguments of the constructor that its JSON carries.
     added: ClassVar[tuple[str, ...]] = ()
 
@@ -64,6 +67,15 @@ class Storage(ABC):
             InvalidInput: this kind of storage has none.
         """
         raise InvalidInput(f"{type(self).__name__} has no runner of its own: use get_flow({location!r})")
+
+    @property
+    def image(self) -> str | None:
+        """The container image that holds its flows; None where they live elsewhere.
+
+        Raises:
+            InvalidInput: there is none yet; says how to build it.
+        """
+        return None
 
     def bind(self, blobs: Blobs, *, limit: int | None = None) -> None:  # noqa: B027 - most need neither
         """Be given where shared bytes are kept, and the most bytes of a flow. Called by who opens records."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher import functions
 from dispatcher.errors import InvalidFlow
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class ModuleStorage(Storage):
     """Finds flows as ``package.module:attribute``, in whatever version is installed where they run."""
+
+    in_containers: ClassVar[bool] = True
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
         flow = as_flow(flow)

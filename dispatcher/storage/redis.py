@@ -51,6 +51,7 @@ class RedisStorage(Storage):
     """
 
     shared_blob: ClassVar[bool] = True
+    in_containers: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
