@@ -50,6 +50,7 @@ class Row:
 
 
 _PULL = Row(Cause.IMAGE_PULL, clock="image")
+_NO_START = Row(Cause.START_FAILED, MISSING, "start")  # a busy node may fail once and try again
 _PREEMPTED = Row(Cause.PREEMPTED)
 _NO_ROOM = Row(Cause.UNSCHEDULABLE)
 
@@ -62,8 +63,8 @@ TABLE: Mapping[tuple[Where, str], Row] = {
     (Where.WAITING, "SignatureValidationFailed"): _PULL,
     (Where.WAITING, "ImageInspectError"): _PULL,
     (Where.WAITING, "CreateContainerConfigError"): Row(Cause.CONFIG_ERROR, MISSING, "config"),
-    (Where.WAITING, "CreateContainerError"): Row(Cause.START_FAILED, 0.0),
-    (Where.WAITING, "RunContainerError"): Row(Cause.START_FAILED, 0.0),
+    (Where.WAITING, "CreateContainerError"): _NO_START,
+    (Where.WAITING, "RunContainerError"): _NO_START,
     (Where.TERMINATED, "StartError"): Row(Cause.START_FAILED),
     (Where.TERMINATED, "ContainerCannotRun"): Row(Cause.START_FAILED),
     (Where.TERMINATED, "OOMKilled"): Row(Cause.OOM_KILLED),
@@ -212,6 +213,8 @@ class _Look:
             return _exited(code, reason, message)
         if (failed := _failed_init(pod.object)) is not None:
             return failed
+        if "running" in ours and (lost := _lost(pod.object)) is not None:
+            return Observation(phase=Phase.GONE, cause=Cause.NODE_LOST, reason=lost, message=_on_node(pod.object))
         if "running" in ours:
             return Observation(
                 phase=Phase.GONE, cause=Cause.KILLED, reason="deleted", message="its pod was deleted while it ran"
