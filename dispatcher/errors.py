@@ -160,11 +160,12 @@ class Permanent(EngineError):
 
 
 class Transient(EngineError):
-    """A later try may succeed; ``retry_in`` is in seconds."""
+    """A later try may succeed; ``retry_in`` is in seconds, ``cause`` what the run waits for, if that is known."""
 
-    def __init__(self, message: str, *, retry_in: float = 1.0) -> None:
+    def __init__(self, message: str, *, retry_in: float = 1.0, cause: Cause | None = None) -> None:
         super().__init__(message)
         self.retry_in = retry_in
+        self.cause = cause
 
 
 class Refused(EngineError):

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Attempt
-from dispatcher.errors import InvalidInput, InvalidParameters, Permanent, ServerUnavailable, Transient
+from dispatcher.errors import DispatcherError, InvalidInput, InvalidParameters, Permanent, ServerUnavailable, Transient
 from dispatcher.ids import new_id
 from dispatcher.runner.direct import JOB
+from dispatcher.storage.base import from_json
 
 if TYPE_CHECKING:
     from backends.kubernetes.environment import KubernetesJobEnvironment
@@ -40,7 +41,7 @@ def create(environment: KubernetesJobEnvironment, asked: Asked) -> dict[str, Any
     """Create the Job and its Secret; the Job's handle.
 
     Raises:
-        InvalidInput: the settings or the cluster refuse it.
+        InvalidInput: the settings or the cluster refuse it, or there is no cluster.
         ServerUnavailable: the cluster can't be reached.
     """
     from backends.kubernetes.backend import KubernetesBackend
@@ -49,10 +50,15 @@ def create(environment: KubernetesJobEnvironment, asked: Asked) -> dict[str, Any
     backend = KubernetesBackend(Settings.load())
     try:
         request = backend.request(attempt_of(environment, asked), module=MODULE)
-        return dict(backend.submit(request, {JOB: _job_text(environment, asked)}))
+        secrets = {JOB: _job_text(environment, asked)}
+        if asked.storage is not None and from_json(asked.storage).shared_blob:
+            secrets["DISPATCHER__URL"] = ""  # the backend knows it as pods reach it
+        return dict(backend.submit(request, secrets))
     except Permanent as error:
         raise InvalidInput(f"{type(environment).__name__}: {error}") from error
     except Transient as error:
+        if isinstance(error.__cause__, DispatcherError):  # no kubeconfig, no SDK, no server that pods reach
+            raise error.__cause__ from None
         raise ServerUnavailable(f"Kubernetes: {error}", may_exist=True) from error
     finally:
         backend.close()

@@ -163,8 +163,8 @@ class _Look:
         return began, text
 
     def _at_live(self, pod: Object) -> Observation:
-        if (lost := _lost(pod)) is not None:
-            return Observation(phase=Phase.UNKNOWN, cause=Cause.NODE_LOST, reason=lost, message=_on_node(pod))
+        if (why := lost(pod)) is not None:
+            return Observation(phase=Phase.UNKNOWN, cause=Cause.NODE_LOST, reason=why, message=_on_node(pod))
         ours = _container(pod, self.sight.container)
         if "running" in ours:
             return Observation(phase=Phase.RUNNING)
@@ -213,8 +213,8 @@ class _Look:
             return _exited(code, reason, message)
         if (failed := _failed_init(pod.object)) is not None:
             return failed
-        if "running" in ours and (lost := _lost(pod.object)) is not None:
-            return Observation(phase=Phase.GONE, cause=Cause.NODE_LOST, reason=lost, message=_on_node(pod.object))
+        if "running" in ours and (why := lost(pod.object)) is not None:
+            return Observation(phase=Phase.GONE, cause=Cause.NODE_LOST, reason=why, message=_on_node(pod.object))
         if "running" in ours:
             return Observation(
                 phase=Phase.GONE, cause=Cause.KILLED, reason="deleted", message="its pod was deleted while it ran"
@@ -332,14 +332,14 @@ def _failed_init(pod: Object) -> Observation | None:
     return None
 
 
-def _lost(pod: Object) -> str | None:
+def lost(pod: Object) -> str | None:
     """The reason to think that its node doesn't answer. By itself no reason to end anything."""
     ready = condition(pod, "Ready")
     if ready.get("status") == "Unknown":
         return str(ready.get("reason") or "NodeLost")
     disruption = str(condition(pod, "DisruptionTarget").get("reason") or "")
-    lost = TABLE.get((Where.DISRUPTION, disruption))
-    if lost is not None and lost.cause is Cause.NODE_LOST:
+    row = TABLE.get((Where.DISRUPTION, disruption))
+    if row is not None and row.cause is Cause.NODE_LOST:
         return disruption
     return "NodeLost" if pod.get("status", {}).get("reason") == "NodeLost" else None
 
@@ -356,11 +356,10 @@ def _exited(code: int | None, reason: str, message: str) -> Observation:
     """An exit code, and the last words of the runner where it left any."""
     words = last_words(message)
     if words is not None:
-        cause, text = words
-        return Observation(phase=Phase.ENDED, cause=cause, reason=reason, message=text, exit_code=code)
-    cause = None
+        return Observation(phase=Phase.ENDED, cause=words[0], reason=reason, message=words[1], exit_code=code)
+    cause: Cause | None = None
     if code is not None and code > 128:
-        cause = Cause.KILLED if reason != "StartError" else Cause.START_FAILED
+        cause = Cause.KILLED
     elif code:
         cause = Cause.START_FAILED
         message = message or "the runner ended before it could say why: see its last log lines"

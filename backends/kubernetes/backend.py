@@ -1,0 +1,271 @@
+"""Runs of :class:`~backends.kubernetes.environment.KubernetesJobEnvironment`: create, see, delete. Remembers nothing
+that it couldn't see again: what it keeps is a cache of the cluster."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from backends.base import Attempt, Backend, Handle, Observation, Phase, Request
+from backends.kubernetes import manifest, reasons
+from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
+from backends.kubernetes.cache import Cache
+from backends.kubernetes.creating import create
+from backends.kubernetes.errors import translated
+from backends.kubernetes.watching import Watching
+from dispatcher import urls
+from dispatcher.errors import InvalidSettings, Permanent, Transient
+from dispatcher.settings import ClusterSettings, Settings
+
+logger = logging.getLogger(__name__)
+
+_FIRST = 10.0  # seconds that the first look waits for the first lists
+_LATE = 5.0  # seconds after which a Job that no watch has shown is asked for by name
+_FORGET = 600.0  # seconds after which an attempt that nobody asks for is forgotten
+_URL = "DISPATCHER__URL"
+_LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0")
+
+Names = tuple[str, str, str]  # namespace, name, UID
+
+
+class KubernetesBackend(Backend):
+    """One cluster: the one that the settings choose."""
+
+    name: ClassVar[str] = "kubernetes"
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings.load()
+        self._ours = self._settings.kubernetes
+        self._cluster = manifest.cluster_name(self._settings)
+        self._api = Api(self._ours.clusters.get(self._cluster, ClusterSettings()), timeout=self._ours.request_timeout)
+        self._watched: dict[tuple[str, str], Watching] = {}
+        self._memories: dict[Names, tuple[float, reasons.Memory]] = {}  # when it was looked at, and its clocks
+
+    @classmethod
+    def check_settings(cls, settings: Settings) -> None:
+        try:
+            manifest.cluster_name(settings)
+        except Permanent as error:
+            raise InvalidSettings(str(error)) from None
+        _pod_url(settings)
+        _ca(settings)
+
+    def prepare(self, attempt: Attempt) -> Request:
+        return self.request(attempt)
+
+    def request(self, attempt: Attempt, *, module: str = "dispatcher.runner") -> Request:
+        """As :meth:`prepare`, for another program in the flow's container."""
+        return manifest.build(attempt, self._settings, module=module)
+
+    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        with translated(self._api, request["namespace"]):
+            ca = _ca(self._settings)
+            variables = dict(secrets)
+            if _URL in secrets:
+                variables[_URL] = _pod_url(self._settings)
+            job = create(self._api, request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
+        return {
+            "cluster": request["cluster"],
+            "namespace": request["namespace"],
+            "name": job["metadata"]["name"],
+            "uid": job["metadata"]["uid"],
+            "container": request["container"],
+            "instance": request["job"]["metadata"]["labels"][manifest.INSTANCE],
+        }
+
+    def poll(self, handles: Sequence[Handle]) -> list[Observation]:
+        now = time.monotonic()
+        seen = [self._look(handle, now) for handle in handles]
+        if len(self._memories) > 1000 + len(handles):
+            for names in [names for names, (looked, _) in self._memories.items() if now - looked > _FORGET]:
+                del self._memories[names]
+        return seen
+
+    def cancel(self, handle: Handle | None, request: Request | None) -> bool:
+        named = handle if handle is not None else request
+        if named is None:
+            return True
+        if named["cluster"] != self._cluster:
+            raise Transient(self._elsewhere(named), retry_in=30.0)
+        with translated(self._api, named["namespace"]):
+            return self._cancel_known(named) if handle is not None else self._cancel_unknown(named)
+
+    def logs(self, handle: Handle) -> tuple[str, ...]:
+        """The last lines of the flow's container, one request of at most 5 seconds; empty where they are gone."""
+        namespace, name, uid = _names(handle)
+        try:
+            pods = self._pods(namespace, name, uid)
+            if not pods:
+                return ()
+            text = self._api.log(namespace, str(pods[-1]["metadata"]["name"]), str(handle["container"]))
+        except (ApiError, Unclear, Unreachable) as error:
+            logger.info("logs of %s/%s are gone: %s", namespace, name, error)
+            return ()
+        return tuple(text.splitlines())
+
+    def close(self) -> None:
+        for watching in self._watched.values():
+            watching.stop()
+        self._api.close()
+
+    def _look(self, handle: Handle, now: float) -> Observation:
+        if handle["cluster"] != self._cluster:
+            return _unseen(self._elsewhere(handle))
+        namespace, _, uid = names = _names(handle)
+        watching = self._watching(namespace, str(handle["instance"]))
+        if blind := watching.blind():
+            return _unseen(blind)
+        job, gone = watching.cache.job(uid)
+        _, memory = self._memories.get(names, (now, {}))
+        if job is None:
+            return self._missed(names, memory, now)
+        pods = watching.cache.pods(uid)
+        about = [uid, *(str(pod.object["metadata"]["uid"]) for pod in pods)]
+        sight = reasons.Sight(
+            job=None if gone else job,
+            deleted=gone,
+            pods=pods,
+            events=watching.cache.events(about),
+            container=str(handle["container"]),
+        )
+        seen, memory = reasons.observe(sight, memory, now)
+        self._memories[names] = (now, memory)
+        return seen
+
+    def _missed(self, names: Names, memory: reasons.Memory, now: float) -> Observation:
+        """No watch has shown this Job: it is very new, or it went while nobody looked. Never decided by a cache."""
+        began, _ = memory.get("missed", (now, ""))
+        self._memories[names] = (now, {**memory, "missed": (began, "")})
+        if now - began < _LATE:
+            return Observation(phase=Phase.WAITING)
+        try:
+            found = self._there(names)
+        except (ApiError, Unclear, Unreachable) as error:
+            return _unseen(str(error))
+        self._memories[names] = (now, {**memory, "missed": (now, "")})
+        if found:
+            return Observation(phase=Phase.WAITING)
+        return reasons.observe(reasons.Sight(job=None), {}, now)[0]
+
+    def _elsewhere(self, named: Mapping[str, Any]) -> str:
+        return f"it is on cluster {named['cluster']!r}, and this worker serves {self._cluster!r}"
+
+    def _there(self, names: Names) -> bool:
+        """Whether this very Job exists, by the server's own word."""
+        namespace, name, uid = names
+        try:
+            return bool(self._api.get(namespace, "jobs", name)["metadata"]["uid"] == uid)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+
+    def _watching(self, namespace: str, instance: str) -> Watching:
+        key = (namespace, instance)
+        if key not in self._watched:
+            watching = self._watched[key] = Watching(self._api, namespace, instance, self._ours)
+            watching.start()
+            watching.wait(_FIRST)
+        return self._watched[key]
+
+    def _cancel_known(self, handle: Handle) -> bool:
+        namespace, name, uid = names = _names(handle)
+        watching = self._watched.get((namespace, str(handle["instance"])))
+        cache = None if watching is None or watching.blind() else watching.cache
+        if not self._job_gone(names, cache):
+            return False
+        if cache is not None and cache.job(uid)[0] is not None:
+            left: Sequence[Mapping[str, Any]] = [pod.object for pod in cache.pods(uid) if not pod.gone]
+        else:
+            left = self._pods(namespace, name, uid)
+        for pod in left:
+            if reasons.lost(pod) is not None:
+                raise Transient(f"teardown pending: node {pod['spec'].get('nodeName')}", retry_in=5.0)
+        return not left
+
+    def _job_gone(self, names: Names, cache: Cache | None) -> bool:
+        """Whether a Job is gone; asks for its end where that wasn't done yet."""
+        namespace, name, uid = names
+        job, gone = cache.job(uid) if cache is not None else (None, False)
+        if gone:
+            return True
+        if job is not None and job["metadata"].get("deletionTimestamp"):
+            return False
+        if self._delete(namespace, name, uid):
+            return True
+        return job is None and not self._there(names)  # else the watch will tell
+
+    def _cancel_unknown(self, request: Request) -> bool:
+        """No handle was stored: what the request would have created goes by its name, if it is ours."""
+        namespace, metadata = request["namespace"], request["job"]["metadata"]
+        try:
+            found = self._api.get(namespace, "jobs", metadata["name"])["metadata"]
+        except ApiError as error:
+            if error.status == 404:
+                return True
+            raise
+        if (found.get("annotations") or {}).get(manifest.DIGEST) != request["digest"]:
+            return True
+        self._delete(namespace, found["name"], found["uid"])
+        return False
+
+    def _delete(self, namespace: str, name: str, uid: str) -> bool:
+        """Ask for a Job to go, and its pods after it; True if it was gone already."""
+        try:
+            self._api.delete(namespace, "jobs", name, uid=uid)
+        except ApiError as error:
+            # 409: one of that name has another UID, so ours is gone
+            if error.status in {404, 409}:
+                return True
+            raise
+        return False
+
+    def _pods(self, namespace: str, name: str, uid: str) -> list[dict[str, Any]]:
+        pages = self._api.pages(namespace, "pods", {"labelSelector": f"job-name={name}"})
+        return [
+            pod
+            for page in pages
+            for pod in page.get("items") or ()
+            if any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences") or ())
+        ]
+
+
+def _names(handle: Handle) -> Names:
+    return str(handle["namespace"]), str(handle["name"]), str(handle["uid"])
+
+
+def _unseen(message: str) -> Observation:
+    return Observation(phase=Phase.UNKNOWN, reason="Unseen", message=message)
+
+
+def _pod_url(settings: Settings) -> str:
+    """The server of the records as pods reach it.
+
+    Raises:
+        InvalidSettings: none is set, or pods can't reach it.
+    """
+    variable = "DISPATCHER__KUBERNETES__URL" if settings.kubernetes.url else "DISPATCHER__URL"
+    url = settings.kubernetes.url or settings.url or ""
+    remedy = "set DISPATCHER__KUBERNETES__URL to its address as pods reach it"
+    if not url:
+        raise InvalidSettings(f"{variable}: no server is set; {remedy}")
+    address = urls.parse(url) if not url.startswith(urls.MEMORY) else None
+    hosts = [host for host, _ in address.hosts] if address else []
+    if not hosts or any(host.startswith(_LOOPBACK) for host in hosts):
+        raise InvalidSettings(f"{variable}: pods can't reach {urls.shown(url)}; {remedy}")
+    if settings.kubernetes.ca_file is not None and address is not None and address.tls:
+        given = urlencode({"ssl_ca_certs": manifest.CA})
+        url = f"{url}{'&' if address.options else '?'}{given}"
+    return url
+
+
+def _ca(settings: Settings) -> str | None:
+    if settings.kubernetes.ca_file is None:
+        return None
+    try:
+        return settings.kubernetes.ca_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"DISPATCHER__KUBERNETES__CA_FILE: {settings.kubernetes.ca_file}: {error}") from None
