@@ -61,12 +61,16 @@ class Api:
     Args:
         cluster: how it is reached.
         timeout: seconds that the server gets to answer.
+        plugin: seconds that an exec plugin gets to give a credential.
         pace: how fast it may be asked.
     """
 
-    def __init__(self, cluster: ClusterSettings, *, timeout: float = 30.0, pace: Pace | None = None) -> None:
+    def __init__(
+        self, cluster: ClusterSettings, *, timeout: float = 30.0, plugin: float = PLUGIN, pace: Pace | None = None
+    ) -> None:
         self._cluster = cluster
         self._timeout = timeout
+        self._plugin = plugin
         self._pace = pace or Pace()
         self._lock = threading.RLock()
         self._connected: tuple[int, Any, Any] | None = None  # process, configuration, client
@@ -202,7 +206,7 @@ class Api:
         with self._lock:
             if self._connected is not None and self._connected[0] == os.getpid() and self._connected[1] is not anew:
                 return self._connected[1:]
-            configuration = configure(self._cluster)
+            configuration = configure(self._cluster, plugin=self._plugin)
             client = _sdk().client.rest.RESTClientObject(configuration)
             self._connected = (os.getpid(), configuration, client)
             self._header = (0.0, None)
@@ -213,13 +217,13 @@ class Api:
         with self._lock:
             looked, header = self._header
             if not looked or time.monotonic() - looked > _FRESH:
-                auth = _within(PLUGIN, configuration.auth_settings, what="the credential's renewal")
+                auth = _within(self._plugin, configuration.auth_settings, what="the credential's renewal")
                 header = (auth.get("BearerToken") or {}).get("value")
                 self._header = (time.monotonic(), header)
             return header
 
 
-def configure(cluster: ClusterSettings) -> Any:
+def configure(cluster: ClusterSettings, *, plugin: float = PLUGIN) -> Any:
     """The SDK's configuration for one cluster; never its process-wide default.
 
     Raises:
@@ -239,7 +243,7 @@ def configure(cluster: ClusterSettings) -> Any:
             file, cluster.context, client_configuration=configuration, persist_config=False
         )
     try:
-        said = _within(PLUGIN, lambda: _listening(load), what=what)
+        said = _within(plugin, lambda: _listening(load), what=what)
     except sdk.config.ConfigException as error:
         raise InvalidSettings(f"Kubernetes: {what}: {error}") from None
     if said and not configuration.api_key and not configuration.cert_file:

@@ -1,0 +1,320 @@
+"""A Kubernetes API server in this process: Jobs, pods, Secrets and events, with lists, watches, bookmarks and 410.
+
+It speaks enough of the API for the backend and has no controllers: tests play the node (:meth:`FakeCluster.add`,
+:meth:`FakeCluster.change`). Deleting a Job deletes what it owns, as the garbage collector does.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import ssl
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+Json = dict[str, Any]
+Key = tuple[str, str, str]  # kind, namespace, name
+
+KINDS = {"jobs": ("batch/v1", "Job"), "pods": ("v1", "Pod"), "secrets": ("v1", "Secret"), "events": ("v1", "Event")}
+
+
+class Refusal(Exception):
+    """An answer that isn't 2xx."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+@dataclass
+class Asked:
+    """A request as it came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: Mapping[str, str]
+    body: Json | None
+
+
+@dataclass
+class FakeCluster:
+    """What is stored, and who may do what."""
+
+    objects: dict[Key, Json] = field(default_factory=dict)
+    history: list[tuple[int, str, str, Json]] = field(default_factory=list)  # version, event, kind, object
+    version: int = 100
+    forgotten: int = 0  #: watches from before this version get 410
+    bookmarks: float = 0.2  #: seconds between two
+    tokens: set[str] = field(default_factory=lambda: {"token-1"})
+    refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)  #: (method, kind) → answer
+    allowed: bool = True  #: what a SelfSubjectAccessReview says
+    keep_pods: bool = False  #: deleted pods stay, terminating
+    asked: list[Asked] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    ended: bool = False
+
+    def count(self, method: str, kind: str) -> int:
+        """How many requests of a kind came."""
+        return sum(1 for one in self.asked if one.method == method and f"/{kind}" in one.path)
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> Json:
+        with self.changed:
+            found = self.objects.get((kind, namespace, name))
+            if found is None:
+                raise Refusal(404, "NotFound", f'{kind} "{name}" not found')
+            return copy.deepcopy(found)
+
+    def create(self, kind: str, body: Json, namespace: str = "default") -> Json:
+        with self.changed:
+            key = (kind, namespace, body["metadata"]["name"])
+            if key in self.objects:
+                raise Refusal(409, "AlreadyExists", f'{kind} "{key[2]}" already exists')
+            version, name = KINDS[kind]
+            made = copy.deepcopy(body) | {"apiVersion": version, "kind": name}
+            made["metadata"] |= {"uid": str(uuid.uuid4()), "namespace": namespace}
+            made["metadata"].setdefault("creationTimestamp", f"2026-01-01T00:00:{len(self.objects) % 60:02d}Z")
+            return self._store("ADDED", key, made)
+
+    def change(self, kind: str, name: str, namespace: str = "default", **fields: Any) -> Json:
+        """Set top-level fields, such as ``status``."""
+        with self.changed:
+            key = (kind, namespace, name)
+            return self._store("MODIFIED", key, {**copy.deepcopy(self.objects[key]), **fields})
+
+    def add_pod(self, job: Json, name: str = "", **status: Any) -> Json:
+        """A pod of a Job."""
+        owner = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": job["metadata"]["name"],
+            "uid": job["metadata"]["uid"],
+        }
+        labels = {**job["spec"]["template"]["metadata"]["labels"], "job-name": job["metadata"]["name"]}
+        metadata = {
+            "name": name or f"{job['metadata']['name']}-pod",
+            "labels": labels,
+            "ownerReferences": [owner],
+        }
+        body = {"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status or {"phase": "Pending"}}
+        return self.create("pods", body, job["metadata"]["namespace"])
+
+    def delete(self, kind: str, name: str, namespace: str = "default", *, uid: str | None = None) -> Json:
+        with self.changed:
+            found = self.get(kind, name, namespace)
+            if uid is not None and found["metadata"]["uid"] != uid:
+                raise Refusal(409, "Conflict", "the UID in the precondition does not match")
+            for other, one in list(self.objects.items()):
+                owners = [owner["uid"] for owner in one["metadata"].get("ownerReferences") or ()]
+                if found["metadata"]["uid"] in owners:
+                    self._end(other)
+            return self._end((kind, namespace, name))
+
+    def forget(self) -> None:
+        """Compact: watches from earlier versions, and running ones, are told 410."""
+        with self.changed:
+            self.version += 1
+            self.forgotten = self.version
+            self.history.clear()
+            self.changed.notify_all()
+
+    def _end(self, key: Key) -> Json:
+        if key[0] == "pods" and self.keep_pods:
+            found = self.objects[key]
+            found["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
+            return self._store("MODIFIED", key, copy.deepcopy(found))
+        return self._store("DELETED", key, copy.deepcopy(self.objects[key]))
+
+    def _store(self, event: str, key: Key, thing: Json) -> Json:
+        self.version += 1
+        thing["metadata"]["resourceVersion"] = str(self.version)
+        if event == "DELETED":
+            del self.objects[key]
+        else:
+            self.objects[key] = thing
+        self.history.append((self.version, event, key[0], copy.deepcopy(thing)))
+        self.changed.notify_all()
+        return copy.deepcopy(thing)
+
+    def list(self, kind: str, namespace: str, query: Mapping[str, str]) -> Json:
+        with self.changed:
+            found = [
+                copy.deepcopy(one)
+                for key, one in sorted(self.objects.items())
+                if key[:2] == (kind, namespace) and _selected(one, query)
+            ]
+            first = int(query.get("continue") or 0)
+            last = first + int(query.get("limit") or len(found) + 1)
+            metadata: Json = {"resourceVersion": str(self.version)}
+            if last < len(found):
+                metadata["continue"] = str(last)
+            return {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": found[first:last]}
+
+    def watch(self, kind: str, namespace: str, query: Mapping[str, str]) -> Iterator[Json]:
+        at = int(query["resourceVersion"])
+        while not self.ended:
+            with self.changed:
+                if at < self.forgotten:
+                    gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+                    yield {"type": "ERROR", "object": gone}
+                    return
+                news = [one for one in self.history if one[0] > at and one[2] == kind]
+                at = max(at, self.version)
+                if not news and not self.changed.wait(self.bookmarks):
+                    mark = {"kind": KINDS[kind][1], "metadata": {"resourceVersion": str(at)}}
+                    news = [(at, "BOOKMARK", kind, mark)]
+            for _, event, _, thing in news:
+                if event == "BOOKMARK" or (thing["metadata"].get("namespace") == namespace and _selected(thing, query)):
+                    yield {"type": event, "object": thing}
+
+
+def _selected(thing: Json, query: Mapping[str, str]) -> bool:
+    labels = thing["metadata"].get("labels") or {}
+    wanted = [one.partition("=") for one in (query.get("labelSelector") or "").split(",") if one]
+    fields = [one.partition("=") for one in (query.get("fieldSelector") or "").split(",") if one]
+    return all(labels.get(name) == value for name, _, value in wanted) and all(
+        thing.get(name) == value for name, _, value in fields
+    )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_DELETE(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+    def _answer(self) -> None:
+        cluster = self.server.cluster
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        asked = Asked(self.command, parts.path, query, dict(self.headers), body)
+        cluster.asked.append(asked)
+        try:
+            self._dispatch(cluster, asked)
+        except Refusal as refusal:
+            said = {"kind": "Status", "code": refusal.status, "reason": refusal.reason, "message": str(refusal)}
+            self._send(refusal.status, json.dumps(said).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def _dispatch(self, cluster: FakeCluster, asked: Asked) -> None:
+        if self.headers.get("Authorization", "").removeprefix("Bearer ") not in cluster.tokens:
+            raise Refusal(401, "Unauthorized", "Unauthorized")
+        if asked.path.endswith("/selfsubjectaccessreviews"):
+            self._send(201, json.dumps({**(asked.body or {}), "status": {"allowed": cluster.allowed}}).encode())
+            return
+        namespace, kind, name, rest = _place(asked.path)
+        if (refusal := cluster.refusals.get((asked.method, kind))) is not None:
+            raise refusal
+        if rest == "log":
+            self._send(200, b"line 1\nline 2\n", kind="text/plain")
+        elif asked.query.get("watch"):
+            self._stream(cluster.watch(kind, namespace, asked.query))
+        else:
+            self._send(
+                201 if asked.method == "POST" else 200,
+                json.dumps(_done(cluster, asked, namespace, kind, name)).encode(),
+            )
+
+    def _send(self, status: int, data: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _stream(self, events: Iterator[Json]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for event in events:
+            line = json.dumps(event).encode() + b"\n"
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+
+def _place(path: str) -> tuple[str, str, str, str]:
+    parts = [*path.split("/namespaces/", 1)[1].split("/"), "", ""]
+    return parts[0], parts[1], parts[2], parts[3]
+
+
+def _done(cluster: FakeCluster, asked: Asked, namespace: str, kind: str, name: str) -> Json:
+    match asked.method:
+        case "POST":
+            return cluster.create(kind, asked.body or {}, namespace)
+        case "DELETE":
+            uid = ((asked.body or {}).get("preconditions") or {}).get("uid")
+            return cluster.delete(kind, name, namespace, uid=uid)
+    return cluster.get(kind, name, namespace) if name else cluster.list(kind, namespace, asked.query)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.cluster = cluster
+
+    def handle_error(self, request: Any, client_address: Any) -> None: ...
+
+
+class Serving:
+    """A :class:`FakeCluster` behind HTTP on loopback."""
+
+    def __init__(self) -> None:
+        self.cluster = FakeCluster()
+        self._server = _Server(self.cluster)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+
+    def __enter__(self) -> Serving:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.ended = True
+        with self.cluster.changed:
+            self.cluster.changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def kubeconfig(folder: Path, port: int, *, user: Json | None = None, **cluster: Any) -> Path:
+    """A kubeconfig for a server on loopback; by default with the token that :class:`FakeCluster` knows."""
+    path = folder / "kubeconfig"
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "it",
+        "clusters": [{"name": "it", "cluster": {"server": f"http://127.0.0.1:{port}", **cluster}}],
+        "users": [{"name": "me", "user": {"token": "token-1"} if user is None else user}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "me"}}],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -1,0 +1,362 @@
+"""The client (kubernetes.md §1): where it finds a cluster and its credential, and what it makes of trouble."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable, configure
+from backends.kubernetes.pace import Pace
+from dispatcher.errors import InvalidSettings
+from dispatcher.settings import ClusterSettings
+from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_proxy import FaultProxy
+
+JOB = {"metadata": {"name": "one", "labels": {"instance": "i"}}, "spec": {}}
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    with Serving() as found:
+        yield found
+
+
+@pytest.fixture
+def cluster(serving: Serving) -> FakeCluster:
+    return serving.cluster
+
+
+@pytest.fixture
+def proxy(serving: Serving) -> Iterator[FaultProxy]:
+    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
+        yield found
+
+
+def api_of(config: Path, **more: Any) -> Api:
+    return Api(ClusterSettings(kubeconfig=config), **{"timeout": 5.0, **more})
+
+
+@pytest.fixture
+def api(proxy: FaultProxy, tmp_path: Path) -> Iterator[Api]:
+    found = api_of(kubeconfig(tmp_path, proxy.port))
+    yield found
+    found.close()
+
+
+def test_objects_are_plain_dicts_and_fields_are_checked_by_the_server(api: Api, cluster: FakeCluster) -> None:
+    odd = {**JOB, "spec": {"newer": {"nvidia.com/gpu": 1, "nothing": None}}}
+    made = api.create("default", "jobs", odd)
+    assert made["spec"] == odd["spec"]
+    assert cluster.asked[-1].query == {"fieldValidation": "Strict"}
+    assert api.get("default", "jobs", "one") == made
+    with pytest.raises(ApiError) as raised:
+        api.create("default", "jobs", odd)
+    assert (raised.value.status, raised.value.reason) == (409, "AlreadyExists")
+    with pytest.raises(ApiError) as raised:
+        api.delete("default", "jobs", "one", uid="another")
+    assert (raised.value.status, raised.value.reason) == (409, "Conflict")
+    api.delete("default", "jobs", "one", uid=made["metadata"]["uid"])
+    assert cluster.asked[-1].body is not None
+    assert cluster.asked[-1].body["propagationPolicy"] == "Background"
+    assert not cluster.objects
+
+
+def test_lists_come_in_pages(api: Api, cluster: FakeCluster) -> None:
+    for number in range(7):
+        cluster.create("jobs", {"metadata": {"name": f"job-{number}", "labels": {"instance": "i"}}})
+    cluster.create("jobs", {"metadata": {"name": "foreign"}})
+    pages = list(api.pages("default", "jobs", {"labelSelector": "instance=i"}, limit=3))
+    assert [len(page["items"]) for page in pages] == [3, 3, 1]
+
+
+def test_a_watch_gives_events_and_bookmarks(api: Api, cluster: FakeCluster) -> None:
+    stream = api.watch("default", "jobs", "100", {"labelSelector": "instance=i"}, silence=5.0)
+    assert next(stream)["type"] == "BOOKMARK"
+    cluster.create("jobs", JOB)
+    event = next(one for one in stream if one["type"] != "BOOKMARK")
+    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "one")
+    cluster.forget()
+    with pytest.raises(ApiError) as raised:
+        list(stream)
+    assert raised.value.status == 410
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "happened"),
+    [("lost_reply", Unclear, True), ("cut", Unclear, False), ("truncate", Unclear, True)],
+)
+def test_an_answer_that_never_came_whole_is_unclear_and_never_repeated(
+    kind: str, error: type[Exception], happened: bool, api: Api, proxy: FaultProxy, cluster: FakeCluster
+) -> None:
+    proxy.inject(kind, "POST", "/jobs")
+    with pytest.raises(error):
+        api.create("default", "jobs", JOB)
+    assert bool(cluster.objects) is happened
+    assert cluster.count("POST", "jobs") == int(happened)
+
+
+def test_a_silent_server_is_left_after_the_timeout(proxy: FaultProxy, tmp_path: Path, cluster: FakeCluster) -> None:
+    api = api_of(kubeconfig(tmp_path, proxy.port), timeout=0.3)
+    proxy.inject("silent", "GET", "/jobs")
+    with pytest.raises(Unclear, match="ReadTimeout"):
+        api.get("default", "jobs", "one")
+    assert cluster.count("GET", "jobs") == 1
+    proxy.inject("stall", "GET", "watch=1")
+    with pytest.raises(Unclear, match="ReadTimeout"):
+        list(api.watch("default", "jobs", "100", {}, silence=0.3))
+    proxy.inject("truncate", "GET", "watch=1")
+    with pytest.raises(Unclear, match="the watch broke off"):
+        list(api.watch("default", "jobs", "100", {}, silence=5))
+    api.close()
+
+
+def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
+    with Serving() as gone:
+        port = gone.port
+    with pytest.raises(Unreachable, match="refused"):
+        api_of(kubeconfig(tmp_path, port)).get("default", "jobs", "one")
+
+
+def test_too_many_requests_slow_all_down(api: Api, proxy: FaultProxy) -> None:
+    proxy.inject("status", "GET", "/jobs", status=429, reason="TooManyRequests", headers={"Retry-After": "30"})
+    with pytest.raises(ApiError) as raised:
+        api.get("default", "jobs", "one")
+    assert (raised.value.status, raised.value.retry_after) == (429, 30.0)
+    with pytest.raises(ApiError) as raised:  # at once: its turn would come after the timeout
+        api.get("default", "pods", "one")
+    assert raised.value.status == 429
+
+
+def test_the_pace() -> None:
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    pace = Pace(10.0, clock=lambda: now[0], sleep=sleep)
+    assert all(pace.take(within=1) for _ in range(10))
+    assert slept == []
+    assert pace.take(within=1)
+    assert slept == [pytest.approx(0.1)]
+    pace.slow(2.0)
+    assert not pace.take(within=1.9)
+    assert pace.take(within=2.1)
+    assert now[0] == pytest.approx(2.1)
+    assert pace.take(within=1)
+    assert now[0] == pytest.approx(2.3)  # half the rate
+    for _ in range(20):
+        pace.succeed()
+    assert pace.take(within=1)
+    assert now[0] == pytest.approx(2.4)
+
+
+def test_a_refused_credential_is_read_again_once(tmp_path: Path, serving: Serving) -> None:
+    config = kubeconfig(tmp_path, serving.port)
+    api = api_of(config)
+    serving.cluster.create("jobs", JOB)
+    api.get("default", "jobs", "one")
+    serving.cluster.tokens = {"token-2"}
+    kubeconfig(tmp_path, serving.port, user={"token": "token-2"})
+    api.get("default", "jobs", "one")
+    assert serving.cluster.count("GET", "jobs") == 3
+    serving.cluster.tokens = {"token-3"}
+    with pytest.raises(ApiError) as raised:
+        api.get("default", "jobs", "one")
+    assert raised.value.status == 401
+    assert serving.cluster.count("GET", "jobs") == 5
+    api.close()
+
+
+def _plugin(folder: Path, program: str) -> dict[str, Any]:
+    file = folder / "plugin.py"
+    file.write_text(program)
+    version = "client.authentication.k8s.io/v1"
+    return {"exec": {"apiVersion": version, "command": sys.executable, "args": [str(file)], "interactiveMode": "Never"}}
+
+
+GIVES = """
+import json, pathlib, sys
+calls = pathlib.Path(__file__).with_name("calls")
+calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
+print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+    "status": {"token": "token-" + str(len(calls.read_text())), "expirationTimestamp": "2099-01-01T00:00:00Z"}}))
+"""
+
+
+def test_an_exec_plugin_gives_the_credential_and_is_asked_again_when_it_is_refused(
+    tmp_path: Path, serving: Serving
+) -> None:
+    api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, GIVES)))
+    serving.cluster.create("jobs", JOB)
+    for _ in range(3):
+        api.get("default", "jobs", "one")
+    assert (tmp_path / "calls").read_text() == "x"
+    serving.cluster.tokens = {"token-2"}
+    api.get("default", "jobs", "one")
+    assert (tmp_path / "calls").read_text() == "xx"
+    api.close()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import sys; sys.exit('aws: no such profile')", "aws: no such profile"),
+        ("print('no json')", "failed to decode"),
+        ("import time; time.sleep(3)", "no answer within 0.5 s"),
+    ],
+)
+def test_a_plugin_that_fails_is_said_and_waited_for_no_longer_than_its_time(
+    program: str, said: str, tmp_path: Path, serving: Serving
+) -> None:
+    seconds = 0.5 if "sleep" in program else 15.0
+    api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, program)), plugin=seconds)
+    with pytest.raises(Unreachable, match=said):
+        api.get("default", "jobs", "one")
+
+
+def test_a_process_without_a_cluster_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(InvalidSettings, match=r"in no pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
+        Api(ClusterSettings()).get("default", "jobs", "one")
+    file = tmp_path / "config"
+    file.write_text("apiVersion: v1\n")
+    with pytest.raises(InvalidSettings, match="Invalid kube-config file"):
+        configure(ClusterSettings(kubeconfig=file))
+    config = kubeconfig(tmp_path, 1)
+    with pytest.raises(InvalidSettings, match="context another"):
+        configure(ClusterSettings(kubeconfig=config, context="another"))
+
+
+def test_kubeconfig_comes_from_the_variable(tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'absent'}:{kubeconfig(tmp_path, serving.port)}")
+    serving.cluster.create("jobs", JOB)
+    api = Api(ClusterSettings())
+    assert api.get("default", "jobs", "one")["kind"] == "Job"
+    api.close()
+
+
+def test_in_a_pod_its_service_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubernetes.config import incluster_config
+
+    for name, content in (("TOKEN", "pod-token"), ("CERT", "PEM")):
+        (tmp_path / name).write_text(content)
+        monkeypatch.setattr(incluster_config, f"SERVICE_{name}_FILENAME", str(tmp_path / name))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    found = configure(ClusterSettings())
+    assert found.host == "https://10.0.0.1:443"
+    assert found.ssl_ca_cert == str(tmp_path / "CERT")
+    assert found.auth_settings()["BearerToken"]["value"] == "bearer pod-token"
+    assert configure(ClusterSettings(kubeconfig=kubeconfig(tmp_path, 5))).host == "http://127.0.0.1:5"
+
+
+def test_every_configuration_is_of_its_own_without_retries(tmp_path: Path) -> None:
+    one = configure(ClusterSettings(kubeconfig=kubeconfig(tmp_path, 5)))
+    assert one.retries is False
+    assert one.keep_alive is True
+    assert type(one)._default is None  # never the process-wide one
+
+
+class _Forward(BaseHTTPRequestHandler):
+    """A forward proxy: absolute addresses come in, and are passed on."""
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        self.server.seen.append(parts.netloc)  # type: ignore[attr-defined]
+        upstream = HTTPConnection(self.server.upstream)  # type: ignore[attr-defined]
+        upstream.request("GET", parts.path, headers={"Authorization": self.headers["Authorization"]})
+        response = upstream.getresponse()
+        data = response.read()
+        upstream.close()
+        self.send_response(response.status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@pytest.fixture
+def forward(serving: Serving) -> Iterator[Any]:
+    server = HTTPServer(("127.0.0.1", 0), _Forward)
+    server.seen, server.upstream = [], f"127.0.0.1:{serving.port}"  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("by", ["proxy-url", "HTTP_PROXY"])
+def test_proxies(by: str, forward: Any, serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = f"http://127.0.0.1:{forward.server_address[1]}"
+    for name in ("http_proxy", "no_proxy", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    config = kubeconfig(tmp_path, 1, server="http://api.cluster.test:6443", **({by: way} if by == "proxy-url" else {}))
+    if by != "proxy-url":
+        monkeypatch.setenv("http_proxy", way)
+    serving.cluster.create("jobs", JOB)
+    api = api_of(config)
+    assert api.get("default", "jobs", "one")["kind"] == "Job"
+    assert forward.seen == ["api.cluster.test:6443"]
+    api.close()
+    if by != "proxy-url":
+        monkeypatch.setenv("no_proxy", "cluster.test")
+        with pytest.raises(Unreachable, match=r"api\.cluster\.test"):
+            api_of(config).get("default", "jobs", "one")
+        assert len(forward.seen) == 1
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for ``api.test``, signed by itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=api.test -addext subjectAltName=DNS:api.test "
+        "-keyout key.pem -out cert.pem"
+    )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Path, serving: Serving) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "cert.pem", authority / "key.pem")
+    serving.wrap(context)
+    server = f"https://127.0.0.1:{serving.port}"
+    serving.cluster.create("jobs", JOB)
+    trusted = {"certificate-authority": str(authority / "cert.pem"), "server": server}
+    api = api_of(kubeconfig(tmp_path, 1, **trusted, **{"tls-server-name": "api.test"}))
+    assert api.get("default", "jobs", "one")["kind"] == "Job"
+    api.close()
+    for wrong in ({"server": server}, trusted):  # no authority; another name than the certificate's
+        with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+            api_of(kubeconfig(tmp_path, 1, **wrong)).get("default", "jobs", "one")
+
+
+def test_what_is_no_answer_of_an_api_server(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
+    cluster.refusals["GET", "jobs"] = Refusal(500, "InternalError", "etcdserver: request timed out")
+    with pytest.raises(ApiError, match="500 InternalError: etcdserver: request timed out"):
+        api.get("default", "jobs", "one")
+
+
+def test_logs_and_rights(api: Api, cluster: FakeCluster) -> None:
+    assert api.log("default", "pod", "flow") == "line 1\nline 2\n"
+    assert cluster.asked[-1].query == {"container": "flow", "tailLines": "200", "limitBytes": "65536"}
+    assert api.allowed("default", "jobs", "create")
+    cluster.allowed = False
+    assert not api.allowed("default", "jobs", "create")
