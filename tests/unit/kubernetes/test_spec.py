@@ -9,7 +9,7 @@ import pytest
 
 from backends.kubernetes import spec as specs
 from dispatcher import InvalidInput, KubernetesJobEnvironment
-from tests.unit.kubernetes_jobs import CUSTOM, custom
+from tests.unit.kubernetes.jobs import CUSTOM, custom
 
 CONTAINERS = "spec__template__spec__containers"
 

@@ -24,7 +24,7 @@ from dispatcher.errors import InvalidSettings
 from dispatcher.runner.direct import JOB
 from dispatcher.runs.options import Options
 from dispatcher.submission import request
-from tests.unit.kubernetes_jobs import CUSTOM, custom
+from tests.unit.kubernetes.jobs import CUSTOM, custom
 
 YAML = """
 apiVersion: batch/v1

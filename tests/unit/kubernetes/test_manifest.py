@@ -13,7 +13,7 @@ from backends.kubernetes import manifest
 from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent
 from dispatcher.settings import ClusterSettings, KubernetesSettings, TimingSettings
-from tests.unit.kubernetes_jobs import CUSTOM, RUN_ID, attempt, custom
+from tests.unit.kubernetes.jobs import CUSTOM, RUN_ID, attempt, custom
 
 
 def settings(**kubernetes: Any) -> Settings:

@@ -25,23 +25,6 @@ from tests.kubernetes_proxy import FaultProxy
 JOB = {"metadata": {"name": "one", "labels": {"instance": "i"}}, "spec": {}}
 
 
-@pytest.fixture
-def serving() -> Iterator[Serving]:
-    with Serving() as found:
-        yield found
-
-
-@pytest.fixture
-def cluster(serving: Serving) -> FakeCluster:
-    return serving.cluster
-
-
-@pytest.fixture
-def proxy(serving: Serving) -> Iterator[FaultProxy]:
-    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
-        yield found
-
-
 def api_of(config: Path, **more: Any) -> Api:
     return Api(ClusterSettings(kubeconfig=config), **{"timeout": 5.0, **more})
 
@@ -306,7 +289,8 @@ def test_proxies(by: str, forward: Any, serving: Serving, tmp_path: Path, monkey
     way = f"http://127.0.0.1:{forward.server_address[1]}"
     for name in ("http_proxy", "no_proxy", "HTTP_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    config = kubeconfig(tmp_path, 1, server="http://api.cluster.test:6443", **({by: way} if by == "proxy-url" else {}))
+    more: dict[str, Any] = {by: way} if by == "proxy-url" else {}
+    config = kubeconfig(tmp_path, 1, server="http://api.cluster.test:6443", **more)
     if by != "proxy-url":
         monkeypatch.setenv("http_proxy", way)
     serving.cluster.create("jobs", JOB)
@@ -339,11 +323,12 @@ def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Pa
     serving.wrap(context)
     server = f"https://127.0.0.1:{serving.port}"
     serving.cluster.create("jobs", JOB)
-    trusted = {"certificate-authority": str(authority / "cert.pem"), "server": server}
-    api = api_of(kubeconfig(tmp_path, 1, **trusted, **{"tls-server-name": "api.test"}))
+    trusted: dict[str, Any] = {"certificate-authority": str(authority / "cert.pem"), "server": server}
+    api = api_of(kubeconfig(tmp_path, 1, **{**trusted, "tls-server-name": "api.test"}))
     assert api.get("default", "jobs", "one")["kind"] == "Job"
     api.close()
-    for wrong in ({"server": server}, trusted):  # no authority; another name than the certificate's
+    wrongs: list[dict[str, Any]] = [{"server": server}, trusted]
+    for wrong in wrongs:  # no authority; another name than the certificate's
         with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
             api_of(kubeconfig(tmp_path, 1, **wrong)).get("default", "jobs", "one")
 

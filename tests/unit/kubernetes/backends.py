@@ -1,0 +1,49 @@
+"""What tests of the Kubernetes backend say alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backends.base import Observation, Phase
+from backends.kubernetes.backend import KubernetesBackend
+from dispatcher import Cause, Settings
+from dispatcher.settings import ClusterSettings, KubernetesSettings
+from tests.kubernetes_api import kubeconfig
+from tests.unit.kubernetes.jobs import RUN_ID
+from tests.waiting import wait_until
+
+NAME = f"flow-{RUN_ID}-2"
+SECRETS = {"DISPATCHER__URL": "redis://localhost/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
+
+
+def settings(folder: Path, port: int, **kubernetes: Any) -> Settings:
+    """Of a worker whose cluster is at ``port``."""
+    given = {
+        "clusters": {"it": ClusterSettings(kubeconfig=kubeconfig(folder, port))},
+        "url": "redis://records.svc/0",
+        "request_timeout": 5.0,
+        "silence": 5.0,
+        **kubernetes,
+    }
+    return Settings.load(kubernetes=KubernetesSettings(**given))
+
+
+def poll(backend: KubernetesBackend, handle: Any) -> Observation:
+    """One look at one run."""
+    return backend.poll([handle])[0]
+
+
+def until(backend: KubernetesBackend, handle: Any, phase: Phase, cause: Cause | None = None) -> Observation:
+    """The first observation of that phase and cause."""
+
+    def seen() -> list[Observation]:
+        found = poll(backend, handle)
+        return [found] if (found.phase, found.cause) == (phase, cause) else []
+
+    return wait_until(seen, f"{phase} {cause}")[0]
+
+
+def running(name: str = "flow") -> dict[str, Any]:
+    """The status of a pod whose flow runs."""
+    return {"phase": "Running", "containerStatuses": [{"name": name, "state": {"running": {}}}]}

@@ -1,0 +1,105 @@
+"""Deletion is confirmed, or says what stays open (kubernetes.md §3, §5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.base import Phase
+from backends.kubernetes.backend import KubernetesBackend
+from dispatcher import Cause
+from dispatcher.errors import Transient
+from tests.kubernetes_api import FakeCluster, Refusal
+from tests.kubernetes_proxy import FaultProxy
+from tests.unit.kubernetes.backends import NAME, SECRETS, running, until
+from tests.unit.kubernetes.jobs import attempt
+from tests.waiting import wait_until
+
+
+def test_cancel_is_confirmed_when_job_and_pods_are_gone(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
+    cluster.keep_pods = True
+    pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    assert not backend.cancel(handle, None)
+    (asked,) = [one.body for one in cluster.asked if one.method == "DELETE"]
+    assert asked is not None
+    assert asked["preconditions"] == {"uid": handle["uid"]}
+    assert asked["propagationPolicy"] == "Background"
+    cache = backend._watching("default", "inst").cache
+    wait_until(lambda: cache.job(handle["uid"])[1], "the Job's end")
+    assert not backend.cancel(handle, None)  # its pod still ends
+    cluster.keep_pods = False
+    cluster.delete("pods", pod["metadata"]["name"])
+    wait_until(lambda: backend.cancel(handle, None), "the confirmation")
+    assert cluster.count("DELETE", "jobs") == 1
+    assert ("secrets", "default", NAME) not in cluster.objects
+
+
+def test_cancel_without_watches_asks_the_server(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    cluster.keep_pods = True
+    pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
+    assert not backend.cancel(handle, None)
+    cluster.keep_pods = False
+    cluster.delete("pods", pod["metadata"]["name"])
+    assert backend.cancel(handle, None)
+    assert backend.cancel(handle, None)
+
+
+def test_cancel_leaves_another_job_of_that_name_alone(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
+    assert backend.cancel({**handle, "uid": "gone-before"}, None)
+    assert cluster.get("jobs", NAME)["metadata"]["uid"] == handle["uid"]
+
+
+@pytest.mark.parametrize("kind", ["lost_reply", "cut", "truncate"])
+def test_a_lost_reply_to_a_delete_is_asked_again(
+    kind: str, backend: KubernetesBackend, handle: Any, proxy: FaultProxy, cluster: FakeCluster
+) -> None:
+    proxy.inject(kind, "DELETE", "/jobs")
+    with pytest.raises(Transient):
+        backend.cancel(handle, None)
+    assert backend.cancel(handle, None)
+    assert ("jobs", "default", NAME) not in cluster.objects
+
+
+def test_cancel_by_the_request_alone(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    request = backend.prepare(attempt())
+    assert backend.cancel(None, request)
+    assert backend.cancel(None, None)
+    backend.submit(request, SECRETS)
+    assert not backend.cancel(None, request)
+    assert backend.cancel(None, request)
+    backend.submit(backend.prepare(attempt(flow="another")), SECRETS)
+    assert backend.cancel(None, request)
+    assert cluster.get("jobs", NAME)
+
+
+def test_a_node_that_does_not_answer_keeps_the_teardown_open(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
+    cluster.keep_pods = True
+    lost = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    cluster.add_pod(cluster.get("jobs", NAME), **running(), conditions=[lost])
+    until(backend, handle, Phase.UNKNOWN, Cause.NODE_LOST)
+    assert not backend.cancel(handle, None)
+
+    def pending() -> str:
+        try:
+            backend.cancel(handle, None)
+        except Transient as error:
+            return str(error)
+        return ""
+
+    assert wait_until(pending, "the pending teardown") == "teardown pending: node node-1"
+
+
+def test_the_last_lines_of_a_pod(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    assert backend.logs(handle) == ()
+    cluster.add_pod(cluster.get("jobs", NAME), **running())
+    assert backend.logs(handle) == ("line 1", "line 2")
+    cluster.refusals["GET", "pods"] = Refusal(404, "NotFound", "gone")
+    assert backend.logs(handle) == ()

@@ -1,0 +1,164 @@
+"""What is seen of runs by list-and-watch (kubernetes.md §1, §4), also where a fault proxy stands before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.base import Observation, Phase
+from backends.kubernetes.backend import KubernetesBackend
+from dispatcher import Cause
+from dispatcher.errors import Transient
+from tests.kubernetes_api import FakeCluster, Serving
+from tests.kubernetes_proxy import FaultProxy
+from tests.unit.kubernetes.backends import NAME, SECRETS, poll, running, settings, until
+from tests.unit.kubernetes.jobs import attempt
+from tests.waiting import wait_until
+
+
+def test_a_run_is_seen_from_its_creation_to_its_end(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
+    assert poll(backend, handle) == Observation(phase=Phase.WAITING)
+    pod = cluster.add_pod(cluster.get("jobs", NAME))
+    cluster.change("pods", pod["metadata"]["name"], status=running())
+    until(backend, handle, Phase.RUNNING)
+    ended = {"exitCode": 137, "reason": "OOMKilled"}
+    status = {"phase": "Failed", "containerStatuses": [{"name": "flow", "state": {"terminated": ended}}]}
+    cluster.change("pods", pod["metadata"]["name"], status=status)
+    seen = until(backend, handle, Phase.ENDED, Cause.OOM_KILLED)
+    assert seen.exit_code == 137
+    cluster.delete("pods", pod["metadata"]["name"])  # the controller deletes it; its last state is known
+    assert poll(backend, handle) == seen
+
+
+def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    before = len(cluster.asked)
+    for _ in range(100):
+        assert poll(backend, handle).phase is Phase.RUNNING
+    assert len(cluster.asked) == before
+
+
+def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    others = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(5)]
+    assert [seen.phase for seen in backend.poll([handle, *others])] == [Phase.WAITING] * 6
+    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
+    asked = {one.path.rpartition("/")[2]: one.query for one in cluster.asked if "watch" in one.query}
+    assert asked["jobs"]["labelSelector"] == asked["pods"]["labelSelector"] == "instance=inst"
+    assert asked["events"]["fieldSelector"] == "type=Warning"
+    assert all(
+        query["allowWatchBookmarks"] == "1" or query["allowWatchBookmarks"] == "true" for query in asked.values()
+    )
+
+
+def test_answers_come_in_the_order_asked(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    handles = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(4)]
+    cluster.add_pod(cluster.get("jobs", "flow-2"), **running())
+    until(backend, handles[2], Phase.RUNNING)
+    assert [seen.phase for seen in backend.poll(handles)] == [
+        Phase.WAITING,
+        Phase.WAITING,
+        Phase.RUNNING,
+        Phase.WAITING,
+    ]
+
+
+def test_an_event_gives_the_text(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    job = cluster.get("jobs", NAME)
+    about = {"kind": "Job", "name": NAME, "uid": job["metadata"]["uid"]}
+    event = {"metadata": {"name": "e1"}, "type": "Warning", "reason": "FailedCreate", "involvedObject": about}
+    cluster.create("events", {**event, "message": "exceeded quota: pods"})
+    poll(backend, handle)
+    cache = backend._watching("default", "inst").cache
+    wait_until(lambda: cache.events([job["metadata"]["uid"]]), "the event")
+    assert cache.events([job["metadata"]["uid"]])[0]["message"] == "exceeded quota: pods"
+
+
+@pytest.mark.parametrize("fault", ["truncate", "cut"])
+def test_a_watch_that_breaks_off_goes_on_where_it_was(
+    fault: str, backend: KubernetesBackend, handle: Any, cluster: FakeCluster, proxy: FaultProxy
+) -> None:
+    proxy.inject(fault, "GET", "/pods?watch=1")
+    poll(backend, handle)
+    wait_until(lambda: proxy.hit, "the fault")
+    cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    health = backend._watching("default", "inst").health["pods"]
+    assert (health.lists, health.watches >= 2) == (1, True)
+
+
+def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
+    backend = KubernetesBackend(settings(tmp_path, proxy.port, silence=0.5))
+    proxy.inject("stall", "GET", "/pods?watch=1")
+    handle = backend.submit(backend.prepare(attempt()), SECRETS)
+    poll(backend, handle)
+    wait_until(lambda: proxy.hit, "the fault")
+    cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    assert backend._watching("default", "inst").health["pods"].lists == 1
+    backend.close()
+
+
+def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    watching = backend._watching("default", "inst")
+    cluster.forget()
+    with cluster.changed:
+        del cluster.objects["pods", "default", pod["metadata"]["name"]]  # its DELETED event is lost
+    wait_until(lambda: watching.health["pods"].lists == 2, "a second list")
+    seen = poll(backend, handle)
+    assert (seen.phase, seen.cause, seen.reason) == (Phase.GONE, Cause.KILLED, "deleted")
+
+
+def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
+    cluster.bookmarks = 0.05
+    backend = KubernetesBackend(settings(tmp_path, proxy.port, relist=0.2))
+    handle = backend.submit(backend.prepare(attempt()), SECRETS)
+    poll(backend, handle)
+    health = backend._watching("default", "inst").health["jobs"]
+    wait_until(lambda: health.lists >= 3, "three lists")
+    assert poll(backend, handle).phase is Phase.WAITING
+    backend.close()
+
+
+def test_a_server_out_of_sight_is_no_reason_to_end_anything(
+    tmp_path: Path, serving: Serving, cluster: FakeCluster
+) -> None:
+    backend = KubernetesBackend(settings(tmp_path, serving.port, silence=0.3, request_timeout=0.3))
+    handle = backend.submit(backend.prepare(attempt()), SECRETS)
+    until(backend, handle, Phase.WAITING)
+    cluster.tokens = set()
+    cluster.forget()  # watches end, and come back in vain
+    seen = until(backend, handle, Phase.UNKNOWN)
+    assert "401" in seen.message
+    cluster.tokens = {"token-1"}
+    until(backend, handle, Phase.WAITING)
+    backend.close()
+
+
+def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
+    cluster.delete("jobs", NAME)
+    seen = poll(backend, handle)
+    assert (seen.phase, seen.cause) == (Phase.GONE, Cause.UNKNOWN)
+    assert cluster.count("GET", f"jobs/{NAME}") == 1
+
+
+def test_a_job_that_is_deleted_under_our_eyes(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    poll(backend, handle)
+    cluster.delete("jobs", NAME)
+    assert until(backend, handle, Phase.GONE, Cause.KILLED).reason == "deleted"
+
+
+def test_another_clusters_runs_are_not_judged(backend: KubernetesBackend, handle: Any) -> None:
+    foreign = {**handle, "cluster": "elsewhere"}
+    assert poll(backend, foreign).phase is Phase.UNKNOWN
+    with pytest.raises(Transient, match="it is on cluster 'elsewhere', and this worker serves 'it'"):
+        backend.cancel(foreign, None)
