@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 
 if TYPE_CHECKING:
@@ -48,25 +49,6 @@ class Observation:
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
     paused: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """What a backend is told of an attempt: a deterministic ``name`` (at most 52 characters, RFC 1123), the
-    environment's JSON, the variables that the runner needs, and the shard whose supervisor answers for it; of the run
-    the flow's name, the storage's JSON, and ``timeout`` and ``start_within`` in seconds (None: unlimited)."""
-
-    run_id: str
-    number: int
-    name: str
-    instance: str
-    shard: str
-    environment: Mapping[str, Any]
-    variables: Mapping[str, str]
-    flow: str = ""
-    storage: Mapping[str, Any] = field(default_factory=dict)
-    timeout: float | None = None
-    start_within: float | None = None
 
 
 class Backend(ABC):

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from backends.base import Attempt, Backend, Handle, Observation, Phase, Request
+from backends.base import Backend, Handle, Observation, Phase, Request
 from dispatcher.environment import Environment
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.executors import LocalExecutor
+from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 
 #: What a container may be told to play: the phase it stays in or ends with, and what is said of it.

@@ -75,7 +75,7 @@ class KubernetesSettings(BaseModel):
     service_accounts: frozenset[str] = Field(
         frozenset(), description="Service accounts that runs may name (a JSON list); none: all of the namespace."
     )
-    image: str | None = Field(None, description="Image of runs that name none; else flow-dispatcher:VERSION.")
+    image: str | None = Field(None, description="Image of runs that name none; else flow-dispatcher-runner:VERSION.")
     url: str | None = Field(None, description="Redis or Valkey as pods reach it; else DISPATCHER__URL.")
     ca_file: Path | None = Field(None, description="PEM file of the authority that pods check that server against.")
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")

@@ -6,13 +6,12 @@ again, which creates or adopts. Called by the execute task and by the supervisor
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from backends.base import Attempt, Backend
+from backends.base import Backend
 from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
@@ -20,9 +19,9 @@ from dispatcher.records.base import Records, Step
 from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
 from dispatcher.runs import transitions
+from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.settings import Settings
-from workers.supervisor.shards import shard_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,29 +78,9 @@ class Provisioner:
         return partial(transitions.finish, epoch=record.epoch, outcome=outcome)
 
     def _request(self, record: Record) -> Mapping[str, Any]:
-        spec = record.spec
-        shard = shard_of(spec.route.backend, record.id)
-        attempt = Attempt(
-            run_id=record.id,
-            number=record.attempt,
-            name=object_name(record.id, record.attempt),
-            instance=self.records.instance,
-            shard=shard,
-            environment=spec.environment,
-            variables={
-                "DISPATCHER__RUN__ID": record.id,
-                "DISPATCHER__RUN__ATTEMPT": str(record.attempt),
-                "DISPATCHER__RUN__SHARD": shard,
-                "DISPATCHER__RUN__KEY_ID": spec.key_id,
-                **Bounds.of(self.settings).variables(),
-            },
-            flow=spec.flow,
-            storage=spec.storage,
-            timeout=spec.options.timeout,
-            start_within=spec.options.start_within,
-        )
-        body = self.backend(spec.route.backend).prepare(attempt)
-        return {"shard": shard, "epoch": record.epoch, "body": body}
+        attempt = Attempt.of(record.spec, record.attempt, instance=self.records.instance, variables=Bounds.of(self.settings).variables())
+        body = self.backend(record.spec.route.backend).prepare(attempt)
+        return {"shard": attempt.shard, "epoch": record.epoch, "body": body}
 
     def _secrets(self, record: Record) -> dict[str, str]:
         """What the runner needs and nobody may see. Derived, so that the next owner sends the same."""
@@ -112,10 +91,3 @@ class Provisioner:
             "DISPATCHER__RUN__KEY": key.hex(),
             "DISPATCHER__RUN__TOKEN": attempt_token(key, attempt=record.attempt, epoch=request["epoch"]),
         }
-
-
-def object_name(run_id: str, attempt: int) -> str:
-    """A name for what belongs to one attempt: at most 52 characters, RFC 1123, the same each time."""
-    short = hashlib.sha256(run_id.encode()).hexdigest()[:8]
-    stem = "".join(letter for letter in run_id.lower() if letter.isalnum())[:26]
-    return f"flow-{stem}-{short}-{attempt}"

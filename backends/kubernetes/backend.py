@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from backends.base import Attempt, Backend, Handle, Observation, Phase, Request
+from backends.base import Backend, Handle, Observation, Phase, Request
 from backends.kubernetes import manifest, reasons
 from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
 from backends.kubernetes.cache import Cache
@@ -18,6 +18,7 @@ from backends.kubernetes.errors import translated
 from backends.kubernetes.watching import Watching
 from dispatcher import urls
 from dispatcher.errors import InvalidSettings, Permanent, Transient
+from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import ClusterSettings, Settings
 
 logger = logging.getLogger(__name__)

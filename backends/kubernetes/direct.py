@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from backends.base import Attempt
 from dispatcher.errors import DispatcherError, InvalidInput, InvalidParameters, Permanent, ServerUnavailable, Transient
 from dispatcher.ids import new_id
 from dispatcher.runner.direct import JOB
+from dispatcher.runs.attempt import Attempt
 from dispatcher.storage.base import from_json
 
 if TYPE_CHECKING:

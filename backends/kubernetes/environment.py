@@ -130,7 +130,7 @@ class KubernetesJobEnvironment(Environment):
 
         Raises:
             TypeError: it can't reach this one.
-            InvalidInput: both storage and environment name an image, or the storage's isn't built.
+            InvalidInput: both storage and environment name an image.
         """
         if not getattr(storage, "in_containers", False):
             raise TypeError(
@@ -145,6 +145,7 @@ class KubernetesJobEnvironment(Environment):
     def setup(self, storage: Storage) -> None:
         """Nothing static is needed; checks the storage."""
         self.check_storage(storage)
+        storage.check()
 
     def execute(self, storage: Storage, flow_location: str, **kwargs: Any) -> dict[str, Any]:
         """Create a Job that runs the flow, without queue or record: nothing watches it.
@@ -163,6 +164,7 @@ class KubernetesJobEnvironment(Environment):
         """
         parameters, env = parameters_and_env(type(self).__name__, kwargs)
         self.check_storage(storage)
+        storage.check()
         from backends.kubernetes import direct
 
         job = direct.Asked(storage=storage.to_json(), location=flow_location, parameters=parameters, env=env)

@@ -19,9 +19,10 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from backends.base import Attempt, Request
+from backends.base import Request
 from backends.kubernetes import spec as specs
 from dispatcher.errors import DispatcherError, Permanent
+from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 
@@ -206,7 +207,7 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     flow = pod["containers"][0]
     flow.setdefault("name", "flow")
     flow["image"] = image_of(attempt, flow, settings)
-    flow["command"] = ["python", "-P", "-m", module]
+    flow["command"] = ["python3", "-P", "-m", module]
     flow.pop("args", None)
     flow["terminationMessagePath"] = _TERMINATION_LOG
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("resources", "resources")):
@@ -231,7 +232,7 @@ def image_of(attempt: Attempt, flow: Mapping[str, Any], settings: Settings) -> s
     stored = _stored_image(attempt.storage)
     if stored and given:
         raise _refused(f"image {given}: the flow's storage brings its own image ({stored}); give one of them")
-    settled = settings.kubernetes.image or f"flow-dispatcher:{version('flow-dispatcher')}"
+    settled = settings.kubernetes.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
     return str(stored or given or flow.get("image") or settled)
 
 
@@ -249,11 +250,11 @@ def _stored_image(storage: Mapping[str, Any]) -> str | None:
 def _of_the_runner(grace: int) -> list[dict[str, Any]]:
     plain = {
         "DISPATCHER__EMBEDDED": "false",
-        "DISPATCHER__RUN__CREDENTIALS": CREDENTIALS,
+        "DISPATCHER__RUN__SECRETS_FILE": CREDENTIALS,
         "DISPATCHER__RUN__LAST_WORDS": _TERMINATION_LOG,
         "DISPATCHER__RUN__GRACE": str(grace),
     }
-    fields = {"POD": "metadata.name", "POD_UID": "metadata.uid", "NODE": "spec.nodeName"}
+    fields = {"POD": "metadata.name", "UID": "metadata.uid", "NODE": "spec.nodeName"}
     own = [
         {"name": f"DISPATCHER__RUN__{name}", "valueFrom": {"fieldRef": {"fieldPath": path}}}
         for name, path in fields.items()

@@ -20,7 +20,7 @@ from dispatcher.flow import Flow
 from dispatcher.storage import base
 from dispatcher.storage.base import Storage
 
-CREDENTIALS = "DISPATCHER__RUN__CREDENTIALS"
+SECRETS_FILE = "DISPATCHER__RUN__SECRETS_FILE"
 
 #: The name of the job's description among the secret variables.
 JOB = "DISPATCHER__RUN__DIRECT"
@@ -75,13 +75,13 @@ def opened(variables: Mapping[str, str]) -> Iterator[Job]:
 
 
 def _secrets(variables: Mapping[str, str]) -> dict[str, str]:
-    path = variables.get(CREDENTIALS)
+    path = variables.get(SECRETS_FILE)
     if not path:
-        raise InvalidSettings(f"{CREDENTIALS}: not set; a Job that execute() made runs this, not a person")
+        raise InvalidSettings(f"{SECRETS_FILE}: not set; a Job that execute() made runs this, not a person")
     try:
         found: dict[str, str] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidSettings(f"{CREDENTIALS}: {path} can't be read: {error}") from None
+        raise InvalidSettings(f"{SECRETS_FILE}: {path} can't be read: {error}") from None
     return found
 
 

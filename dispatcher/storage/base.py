@@ -36,6 +36,9 @@ class Storage(ABC):
     #: Arguments of the constructor that its JSON carries.
     added: ClassVar[tuple[str, ...]] = ()
 
+    #: The container image that holds its flows; None where they live elsewhere, or aren't built yet.
+    image: str | None = None
+
     def __init__(self) -> None:
         self.flows: dict[str, str] = {}  #: what this object has added: flow name → location
 
@@ -67,15 +70,6 @@ class Storage(ABC):
             InvalidInput: this kind of storage has none.
         """
         raise InvalidInput(f"{type(self).__name__} has no runner of its own: use get_flow({location!r})")
-
-    @property
-    def image(self) -> str | None:
-        """The container image that holds its flows; None where they live elsewhere.
-
-        Raises:
-            InvalidInput: there is none yet; says how to build it.
-        """
-        return None
 
     def bind(self, blobs: Blobs, *, limit: int | None = None) -> None:  # noqa: B027 - most need neither
         """Be given where shared bytes are kept, and the most bytes of a flow. Called by who opens records."""

@@ -18,11 +18,11 @@ import redis
 from dispatcher.payload import KeyRing, from_value
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
+from dispatcher.runs.attempt import object_name
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from tests.chaos.flows import Mark
-from workers.provisioning import object_name
 
 
 def violations_of(record: Record, events: Sequence[Event], marks: Iterable[Mark], result: Any) -> list[str]:

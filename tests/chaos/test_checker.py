@@ -11,10 +11,10 @@ import redis
 
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
+from dispatcher.runs.attempt import object_name
 from dispatcher.runs.record import Record
 from tests.chaos.checker import leaks, left_after_retention, wrong_in_service
 from tests.conformance.specs import accept, ended
-from workers.provisioning import object_name
 
 
 @pytest.fixture

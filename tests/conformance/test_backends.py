@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from backends.base import Attempt, Backend, Handle, Observation, Phase, Request
+from backends.base import Backend, Handle, Observation, Phase, Request
 from backends.fake import FakeBackend, FakeEnvironment
 from dispatcher import Cause, LocalEnvironment, RemoteEnvironment, registry
 from dispatcher.environment import Environment
 from dispatcher.errors import Permanent
+from dispatcher.runs.attempt import Attempt
 from tests.waiting import wait_until
 
 SECRET = "a canary that nobody may see"

@@ -219,8 +219,8 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 2}, environment=environment)
     wait_until(begun.exists, "the flow's start")
     from dispatcher.runner.report import About, Report
+    from dispatcher.runs.attempt import shard_of
     from dispatcher.runs.record import Outcome
-    from workers.supervisor.shards import shard_of
 
     lie = Report(run_id=run_id, attempt=1, about=About.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
     bench.records.inbox.report(shard_of("fake", run_id), lie.to_entry("00" * 32))
@@ -234,7 +234,7 @@ def test_a_report_of_nonsense_holds_nothing_up(bench: Bench, start_worker: Start
     environment = FakeEnvironment(service)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 1}, environment=environment)
     wait_until(begun.exists, "the flow's start")
-    from workers.supervisor.shards import shard_of
+    from dispatcher.runs.attempt import shard_of
 
     shard = shard_of("fake", run_id)
     for entry in ({"run": run_id, "body": "é", "mac": "é"}, {"run": run_id}, {"x": "y"}, {"run": "other", "mac": ""}):

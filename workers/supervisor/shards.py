@@ -7,19 +7,11 @@ holder is dead, or has more than its share while another worker has less, anothe
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Collection, Iterable
 
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Lease, Leases
-
-#: Shards per backend: the most workers of one backend that share its supervision.
-SHARDS = 16
-
-
-def shard_of(backend: str, run_id: str) -> str:
-    """The shard that answers for a run, for as long as it lives."""
-    return f"{backend}/{zlib.crc32(run_id.encode()) % SHARDS}"
+from dispatcher.runs.attempt import SHARDS
 
 
 class Shards:

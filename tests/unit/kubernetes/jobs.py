@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from backends.base import Attempt
 from dispatcher import KubernetesJobEnvironment
+from dispatcher.runs.attempt import Attempt
 
 RUN_ID = "01jdzr6m8w4n5q7t9v2x3y4z5a"
 

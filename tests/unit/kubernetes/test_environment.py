@@ -193,7 +193,7 @@ def _direct(folder: Path, monkeypatch: pytest.MonkeyPatch, **job: Any) -> None:
     """What a Job of ``execute`` finds in its container."""
     file = folder / "variables.json"
     file.write_text(json.dumps({JOB: json.dumps({"storage": None, "parameters": {}, **job})}))
-    monkeypatch.setenv("DISPATCHER__RUN__CREDENTIALS", str(file))
+    monkeypatch.setenv("DISPATCHER__RUN__SECRETS_FILE", str(file))
 
 
 def test_run_flow_runs_the_flow_of_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_the_program_of_a_direct_job(
     )
     assert direct.main() == 0
     assert "doubling" in capsys.readouterr().out
-    monkeypatch.delenv("DISPATCHER__RUN__CREDENTIALS")
+    monkeypatch.delenv("DISPATCHER__RUN__SECRETS_FILE")
     assert direct.main() == 2
     assert "not set; a Job that execute() made runs this" in capsys.readouterr().err
     with pytest.raises(InvalidSettings):

@@ -102,13 +102,13 @@ def test_the_flows_container_is_the_first_and_is_ours() -> None:
     flow = pod_of(request)["containers"][0]
     assert request["container"] == flow["name"] == "flow-container"
     assert flow["image"] == "runner:3"
-    assert flow["command"] == ["python", "-P", "-m", "dispatcher.runner"]
+    assert flow["command"] == ["python3", "-P", "-m", "dispatcher.runner"]
     assert "args" not in flow
     assert flow["terminationMessagePath"] == "/dev/termination-log"
     found = variables(flow)
     assert found["MY_ENV"] == "foo"
     assert found["DISPATCHER__RUN__ID"] == RUN_ID
-    assert found["DISPATCHER__RUN__POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+    assert found["DISPATCHER__RUN__UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
     assert found["DISPATCHER__RUN__LAST_WORDS"] == flow["terminationMessagePath"]
 
 
@@ -131,7 +131,7 @@ def test_only_the_flows_container_gets_the_credential() -> None:
     ]
     assert holders == ["flow-container"]
     (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == volume["name"]]
-    assert variables(pod["containers"][0])["DISPATCHER__RUN__CREDENTIALS"].startswith(mount["mountPath"] + "/")
+    assert variables(pod["containers"][0])["DISPATCHER__RUN__SECRETS_FILE"].startswith(mount["mountPath"] + "/")
 
 
 def test_everything_else_is_kept() -> None:
@@ -228,7 +228,7 @@ def test_the_image_is_the_arguments_then_the_specs_then_the_settings() -> None:
     assert image(KubernetesJobEnvironment(job_spec=spec, image="mine:1"), image="set:1") == "mine:1"
     assert image(KubernetesJobEnvironment(job_spec=spec), image="set:1") == "theirs:1"
     assert image(KubernetesJobEnvironment(job_spec=CUSTOM), image="set:1") == "set:1"
-    assert re.fullmatch(r"flow-dispatcher:\d+\.\d+\.\d+.*", image(KubernetesJobEnvironment()))
+    assert re.fullmatch(r"flow-dispatcher-runner:\d+\.\d+\.\d+.*", image(KubernetesJobEnvironment()))
 
 
 def test_the_default_pod_passes_pod_security_restricted() -> None:

@@ -1,0 +1,76 @@
+"""One attempt as a backend is told of it: the same for whoever asks, so that a request can be made again. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dispatcher.runs.record import Spec
+
+#: Shards per backend: the most workers of one backend that share its supervision.
+SHARDS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A deterministic ``name`` (at most 52 characters, RFC 1123), the environment's JSON, the variables that the runner
+    needs, and the shard whose supervisor answers for it; of the run the flow's name, the storage's JSON, and
+    ``timeout`` and ``start_within`` in seconds (None: unlimited)."""
+
+    run_id: str
+    number: int
+    name: str
+    instance: str
+    shard: str
+    environment: Mapping[str, Any]
+    variables: Mapping[str, str]
+    flow: str = ""
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    start_within: float | None = None
+
+    @classmethod
+    def of(cls, spec: Spec, number: int, *, instance: str, variables: Mapping[str, str] | None = None) -> Attempt:
+        """An attempt of a run.
+
+        Args:
+            spec: the run's.
+            number: the attempt's, from 1.
+            instance: the installation's id.
+            variables: further ones for the runner, no secrets.
+        """
+        shard = shard_of(spec.route.backend, spec.run_id)
+        return cls(
+            run_id=spec.run_id,
+            number=number,
+            name=object_name(spec.run_id, number),
+            instance=instance,
+            shard=shard,
+            environment=spec.environment,
+            variables={
+                "DISPATCHER__RUN__ID": spec.run_id,
+                "DISPATCHER__RUN__ATTEMPT": str(number),
+                "DISPATCHER__RUN__SHARD": shard,
+                "DISPATCHER__RUN__KEY_ID": spec.key_id,
+                **(variables or {}),
+            },
+            flow=spec.flow,
+            storage=spec.storage,
+            timeout=spec.options.timeout,
+            start_within=spec.options.start_within,
+        )
+
+
+def shard_of(backend: str, run_id: str) -> str:
+    """The shard that answers for a run, for as long as it lives."""
+    return f"{backend}/{zlib.crc32(run_id.encode()) % SHARDS}"
+
+
+def object_name(run_id: str, attempt: int) -> str:
+    """A name for what belongs to one attempt: at most 52 characters, RFC 1123, the same each time."""
+    short = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    stem = "".join(letter for letter in run_id.lower() if letter.isalnum())[:26]
+    return f"flow-{stem}-{short}-{attempt}"
