@@ -6,6 +6,7 @@ all data of a run in its JSON request and handle. The engine (``workers``) calls
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ class Backend(ABC):
     #: Flows run in the worker's pool process; none of the methods below is called then.
     in_process: ClassVar[bool] = False
 
+    def __init__(self, settings: Settings | None = None) -> None:  # noqa: B027 - most need none
+        """``settings``: the worker's; None: those of this process's variables. No I/O."""
+
     @classmethod  # noqa: B027 - most need none
     def check_settings(cls, settings: Settings) -> None:
         """What can be checked before a worker starts, without I/O.
@@ -75,6 +79,10 @@ class Backend(ABC):
     @abstractmethod
     def prepare(self, attempt: Attempt) -> Request:
         """The exact request, without I/O. Holds no secret."""
+
+    def rendered(self, request: Request) -> str:
+        """A request for people and for the service's own tools, exactly as it would be sent."""
+        return json.dumps(request, indent=2, ensure_ascii=False)
 
     @abstractmethod
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:

@@ -15,6 +15,7 @@ from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
 from dispatcher.flow import Flow
 from dispatcher.ids import new_id
 from dispatcher.records.base import Blobs
+from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record, Spec, Value
 from dispatcher.runs.retry import FREE, FREE_LIMIT, Retry
@@ -182,6 +183,22 @@ def plan(request: Request, *, scope: str, blobs: Blobs, limits: LimitSettings, n
         blobs=(location,) if storage.shared_blob else (),
         expires=None if within is None else now + within,
     )
+
+
+def attempt_of(request: Request, run_id: str, number: int, *, instance: str, key_id: str) -> Attempt:
+    """What a backend would be told of an attempt of such a run."""
+    spec = Spec(
+        run_id=run_id,
+        flow=request.name,
+        storage=request.storage.to_json(),
+        location="",
+        parameters=Value(codec="json", inline="{}"),
+        environment=request.environment.to_json(),
+        route=request.route(""),
+        options=request.options,
+        key_id=key_id,
+    )
+    return Attempt.of(spec, number, instance=instance)
 
 
 def record(

@@ -85,7 +85,7 @@ def _start(here: Here, record: Record, now: float) -> Record:
             records=here.records,
             keys=here.keys,
             settings=here.settings,
-            backend=lambda name: registry.backend(name)(),
+            backend=here.backend,
             owner=here.worker,
         ).provision(record.id)
     from dispatcher.runner.attempt import run_attempt

@@ -10,13 +10,16 @@ import multiprocessing.process
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from backends.base import Backend
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, TimeoutInterrupt
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.settings import Settings
+from workers.backends import Backends
 from workers.identity import Identity
 from workers.notes import SIGNAL, Notes
 
@@ -42,6 +45,7 @@ class Here:
     settings: Settings
     keys: KeyRing
     records: Records
+    backend: Callable[[str], Backend]  #: by name
     worker: str
     holder: str  #: of one attempt: host, pid and a nonce
 
@@ -51,6 +55,7 @@ class PoolProcess:
 
     def __init__(self, inherited: Inherited) -> None:
         self._inherited = inherited
+        self._backends = Backends(inherited.settings)
         self._records: Records | None = None
         self._pid = 0
 
@@ -80,6 +85,7 @@ class PoolProcess:
             settings=self._inherited.settings,
             keys=self._inherited.keys,
             records=self._records,
+            backend=self._backends,
             worker=identity.id,
             holder=f"{identity.host}:{os.getpid()}:{secrets.token_hex(4)}",
         )

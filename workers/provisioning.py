@@ -6,6 +6,7 @@ again, which creates or adopts. Called by the execute task and by the supervisor
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from dispatcher.runner.report import attempt_token
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 
 
@@ -62,7 +64,9 @@ class Provisioner:
             failpoint("provision.submitted", record.id, lost=Transient)
         except Permanent as error:
             step = self._ended(record, error)
-        except Transient:
+        except Transient as error:
+            if error.cause is not None and error.cause is not record.last_cause:
+                self._note(record.id, error.cause)
             step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
         else:
             step = partial(transitions.created, epoch=record.epoch, handle=handle, owner=request["shard"])
@@ -72,6 +76,11 @@ class Provisioner:
             return record
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
+
+    def _note(self, run_id: str, cause: Cause) -> None:
+        """What it waits for: the cause with which ``start_within`` ends it."""
+        with contextlib.suppress(Refused):
+            self.records.runs.update(run_id, partial(transitions.sight, seen=True, cause=cause))
 
     def _ended(self, record: Record, error: Permanent) -> Step:
         outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))

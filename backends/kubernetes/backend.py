@@ -61,6 +61,14 @@ class KubernetesBackend(Backend):
         """As :meth:`prepare`, for another program in the flow's container."""
         return manifest.build(attempt, self._settings, module=module)
 
+    def rendered(self, request: Request) -> str:
+        """The Job as YAML, its digest and cluster in a comment. Its Secret isn't shown: it is made with the Job."""
+        import yaml
+
+        where = f"cluster {request['cluster']}, " if request["cluster"] else ""
+        head = f"# {where}namespace {request['namespace']}; digest {request['digest']}\n"
+        return head + str(yaml.safe_dump(request["job"], sort_keys=False, allow_unicode=True, width=120))
+
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         with translated(self._api, request["namespace"]):
             ca = _ca(self._settings)

@@ -23,6 +23,10 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _JSON = ("job_spec", "resources", "env", "secrets")
 
 
+class StorageOutOfReach(InvalidInput, TypeError):
+    """A storage that a container can't reach; a TypeError, as the seed's."""
+
+
 class KubernetesJobEnvironment(Environment):
     """Runs a flow as a Job on Kubernetes.
 
@@ -133,7 +137,7 @@ class KubernetesJobEnvironment(Environment):
             InvalidInput: both storage and environment name an image.
         """
         if not getattr(storage, "in_containers", False):
-            raise TypeError(
+            raise StorageOutOfReach(
                 f"{type(self).__name__} runs flows in a container, which can't reach a {type(storage).__name__}: use "
                 "RedisStorage (the code travels by value), ModuleStorage (it is installed in the image) or "
                 "DockerStorage (the image is made of it)"

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from dispatcher.cli import build, completion, doctor, flower, following, keys, running, runs, server, worker
+from dispatcher.cli import build, completion, doctor, flower, following, keys, rendering, running, runs, server, worker
 from dispatcher.cli.common import Globals, option_debug, option_url
 from dispatcher.cli.failures import Failure, describe
 
@@ -99,6 +99,7 @@ def root(ctx: click.Context, /, **_: Any) -> None:
 for _command in (
     running.run,
     running.submit,
+    rendering.render,
     runs.list_runs,
     runs.show,
     following.logs,

@@ -72,3 +72,20 @@ def test_a_cancel_and_a_timeout_let_the_infrastructure_go_first() -> None:
     step = judge(late, Observation(phase=Phase.GONE), 9, ended_before=True).step
     assert step is not None
     assert after(step(late, 9)).state is State.TIMED_OUT
+
+
+def test_a_quota_queue_that_takes_its_place_back_ends_the_attempt_as_preempted() -> None:
+    """kubernetes.md §2: suspended before the claim it isn't admitted yet; after it, the attempt ends."""
+    seen = Observation(phase=Phase.WAITING, paused=True, reason="Suspended", message="evicted by the queue")
+    step = judge(pending(), seen, 3, ended_before=False).step
+    assert step is None or step(pending(), 3) is None
+    step = judge(running(), seen, 3, ended_before=False).step
+    assert step is not None
+    record = after(step(running(), 3))
+    assert record.outcome is not None
+    assert (record.state, record.outcome.cause, record.outcome.reason) == (
+        State.CRASHED,
+        Cause.PREEMPTED,
+        "Suspended",
+    )
+    assert judge(after(t.request_cancel(running(), 3)), seen, 4, ended_before=False).cancel

@@ -8,6 +8,7 @@ from dispatcher import registry
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.settings import Settings
+from workers.backends import Backends
 from workers.identity import Identity
 from workers.provisioning import Provisioner
 from workers.reconciler.leases import Leases
@@ -57,14 +58,15 @@ class Supervision:
         if self._records is None:
             records = self._open()
             self._leases = Leases(records, self._settings.timing, worker=self._identity.id)
+            backends = Backends(self._settings)
             provisioner = Provisioner(
                 records=records,
                 keys=self._keys,
                 settings=self._settings,
-                backend=lambda name: registry.backend(name)(),
+                backend=backends,
                 owner=self._identity.id,
             )
             names = supervised(self._identity.offer.backends)
-            self._supervisors = [Supervisor(provisioner, registry.backend(name)()) for name in names]
+            self._supervisors = [Supervisor(provisioner, backends(name)) for name in names]
             self._records = records
         return self._records

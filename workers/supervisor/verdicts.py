@@ -35,7 +35,16 @@ def judge(record: Record, seen: Observation, now: float, *, ended_before: bool) 
         return Verdict(step=_end(record, seen, now)) if ended_before else Verdict()
     if record.state is State.CANCELLING or overdue(record, now):
         return Verdict(cancel=True)
+    if seen.paused and record.state is State.RUNNING:
+        return Verdict(step=_preempted(record, seen))
     return Verdict(step=partial(transitions.sight, seen=True, cause=seen.cause))
+
+
+def _preempted(record: Record, seen: Observation) -> Step:
+    """A quota queue took back what ran: its attempt ends, and the next one, if the policy has one, queues anew."""
+    message = seen.message or "a quota queue took its place back while it ran"
+    outcome = Outcome(cause=Cause.PREEMPTED, reason=seen.reason, message=message)
+    return partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
 
 
 def overdue(record: Record, now: float) -> bool:

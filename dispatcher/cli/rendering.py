@@ -1,0 +1,72 @@
+"""``render``: what a worker would send for a run, without a server and without a cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json
+from dispatcher.cli.options import options, run_options
+
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
+
+
+@click.command()
+@click.argument("target", metavar="TARGET")
+@run_options
+@click.option("--run-id", metavar="ID", help="Of which run; else of a new one.")
+@click.option("--attempt", "number", type=click.IntRange(min=1), default=1, show_default=True, help="Which attempt.")
+@click.option("--instance", default="instance", show_default=True, help="The installation's id (`dispatcher status`).")
+@option_json
+@common
+@pass_globals
+def render(
+    known: Globals, /, target: str, run_id: str | None, number: int, instance: str, as_json: bool, **given: Any
+) -> int:
+    """Print exactly what would be sent for a run, with its digest, offline.
+
+    TARGET and options are those of `run`, the settings those of the worker that would take it. Names, labels and so the
+    digest are of one run: give the id of a real one, and its instance, to see what was sent for that.
+    """
+    from dispatcher import registry
+    from dispatcher.cli.target import load
+    from dispatcher.errors import InvalidInput, Permanent
+    from dispatcher.flow import Flow
+    from dispatcher.ids import new_id
+    from dispatcher.runs.options import Options
+    from dispatcher.submission import attempt_of, request
+
+    flow = load(target, Flow, what="TARGET")
+    settings = known.settings()
+    keywords = options(given)
+    keywords.pop("idempotency_key", None)
+    environment, storage = keywords.pop("environment", None), keywords.pop("storage", None)
+    asked = request(flow, environment, storage, Options.of(**keywords), settings)
+    backend = registry.backend(asked.environment.backend)
+    if backend.in_process:
+        kind = type(asked.environment).__name__
+        raise InvalidInput(f"{kind} runs flows in the worker's own process, so nothing is sent: name an --environment")
+    made = backend(settings)
+    attempt = attempt_of(asked, run_id or new_id(), number, instance=instance, key_id=_key_id(settings))
+    try:
+        prepared = made.prepare(attempt)
+    except Permanent as error:
+        raise InvalidInput(str(error)) from error
+    if as_json:
+        print_json(prepared)
+    else:
+        click.echo(made.rendered(prepared).rstrip())
+    return 0
+
+
+def _key_id(settings: Settings) -> str:
+    """The key that would sign; nothing where this process has none."""
+    from dispatcher.errors import InvalidSettings
+    from dispatcher.payload import KeyRing
+
+    try:
+        return KeyRing.from_settings(settings).signs
+    except InvalidSettings:
+        return ""

@@ -1,0 +1,74 @@
+"""From a claim to stored infrastructure: what becomes of a request that can't be made or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from backends.base import Backend, Handle, Request
+from backends.fake import FakeBackend
+from dispatcher import Settings
+from dispatcher.errors import Permanent, Transient
+from dispatcher.payload import KeyRing
+from dispatcher.records.base import Records
+from dispatcher.records.memory import open_memory
+from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.states import Cause, State
+from tests.unit.making import make_record
+from workers.backends import Backends
+from workers.provisioning import Provisioner
+
+
+class Refuses(FakeBackend):
+    """Its settings don't allow what is asked for."""
+
+    def prepare(self, attempt: Attempt) -> Request:
+        raise Permanent("this worker doesn't serve that namespace", cause=Cause.CONFIG_ERROR, reason="Refused")
+
+
+class Full(FakeBackend):
+    """A quota is exhausted."""
+
+    def prepare(self, attempt: Attempt) -> Request:
+        return {"name": attempt.name}
+
+    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        raise Transient("exceeded quota", cause=Cause.QUOTA)
+
+
+@pytest.fixture
+def records() -> Records:
+    one = open_memory()
+    one.runs.create([make_record(start_within=60, key_id="k")])
+    return one
+
+
+def provisioner(records: Records, backend: Backend) -> Provisioner:
+    keys = KeyRing({"k": "0123456789abcdef"})
+    return Provisioner(
+        records=records, keys=keys, settings=Settings.load(url="redis://r/0"), backend=lambda name: backend, owner="w"
+    )
+
+
+def test_what_the_worker_does_not_serve_ends_the_attempt(records: Records) -> None:
+    record = provisioner(records, Refuses()).provision("run1")
+    assert record.outcome is not None
+    assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
+    assert record.outcome.message == "this worker doesn't serve that namespace"
+
+
+def test_what_it_waits_for_is_noted(records: Records) -> None:
+    one = provisioner(records, Full())
+    record = one.provision("run1")
+    assert (record.state, record.last_cause) == (State.PROVISIONING, Cause.QUOTA)
+    assert record.request is not None
+    assert record.owner == record.request["shard"]
+
+
+def test_a_process_makes_each_backend_once() -> None:
+    backends: Any = Backends(Settings.load())
+    assert backends("fake") is backends("fake")
+    assert backends("kubernetes") is backends("kubernetes")
+    assert backends("kubernetes") is not Backends(Settings.load())("kubernetes")
