@@ -99,7 +99,6 @@ def root(ctx: click.Context, /, **_: Any) -> None:
 for _command in (
     running.run,
     running.submit,
-    rendering.render,
     runs.list_runs,
     runs.show,
     following.logs,
@@ -107,6 +106,7 @@ for _command in (
     runs.cancel,
     runs.explain,
     build.build,
+    rendering.render,
     server.status,
     server.up,
     server.down,
