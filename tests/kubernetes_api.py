@@ -11,7 +11,7 @@ import json
 import ssl
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -61,6 +61,7 @@ class FakeCluster:
     asked: list[Asked] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
     ended: bool = False
+    on_job: Callable[[Json], Any] | None = None  #: plays the controllers: called with each new Job
 
     def count(self, method: str, kind: str) -> int:
         """How many requests of a kind came."""
@@ -262,7 +263,10 @@ def _place(path: str) -> tuple[str, str, str, str]:
 def _done(cluster: FakeCluster, asked: Asked, namespace: str, kind: str, name: str) -> Json:
     match asked.method:
         case "POST":
-            return cluster.create(kind, asked.body or {}, namespace)
+            made = cluster.create(kind, asked.body or {}, namespace)
+            if kind == "jobs" and cluster.on_job is not None:
+                cluster.on_job(made)
+            return made
         case "DELETE":
             uid = ((asked.body or {}).get("preconditions") or {}).get("uid")
             return cluster.delete(kind, name, namespace, uid=uid)

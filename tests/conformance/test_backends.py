@@ -12,10 +12,12 @@ import pytest
 
 from backends.base import Backend, Handle, Observation, Phase, Request
 from backends.fake import FakeBackend, FakeEnvironment
-from dispatcher import Cause, LocalEnvironment, RemoteEnvironment, registry
+from backends.kubernetes.backend import KubernetesBackend
+from dispatcher import Cause, KubernetesJobEnvironment, LocalEnvironment, RemoteEnvironment, Settings, registry
 from dispatcher.environment import Environment
 from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
+from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.waiting import wait_until
 
 SECRET = "a canary that nobody may see"
@@ -28,6 +30,7 @@ class Place:
     backend: Backend
     environment: Environment
     created: Callable[[], int]  #: the service's own account of how many it made
+    another: Callable[[], Backend]  #: the same backend in another process
     attempts: dict[str, Attempt] = field(default_factory=dict)
 
     def attempt(self, name: str, **changed: Any) -> Attempt:
@@ -51,15 +54,49 @@ class Place:
         return self.backend.poll(handles)
 
 
-@pytest.fixture(params=["fake"])
+@pytest.fixture(params=["fake", "kubernetes"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    assert request.param == "fake"
+    yield from (_fake if request.param == "fake" else _kubernetes)(tmp_path)
+
+
+def _kubernetes(tmp_path: Path) -> Iterator[Place]:
+    """An API server in this process, and a node on which no image can be pulled."""
+    pytest.importorskip("kubernetes")
+    from tests.kubernetes_api import Serving, kubeconfig
+
+    with Serving() as serving:
+        kubernetes = KubernetesSettings(
+            clusters={"it": ClusterSettings(kubeconfig=kubeconfig(tmp_path, serving.port))}, url="redis://r.svc/0"
+        )
+        settings = Settings.load(kubernetes=kubernetes)
+        cluster = serving.cluster
+        waiting = {"waiting": {"reason": "ErrImagePull", "message": "no route to the registry"}}
+        cluster.on_job = lambda job: cluster.add_pod(
+            job, phase="Pending", containerStatuses=[{"name": "flow", "state": waiting}]
+        )
+        made: list[KubernetesBackend] = []
+
+        def again() -> KubernetesBackend:
+            made.append(KubernetesBackend(settings))
+            return made[-1]
+
+        yield Place(
+            again(),
+            KubernetesJobEnvironment(),
+            lambda: sum(one[1:3] == ("ADDED", "jobs") for one in cluster.history),
+            again,
+        )
+        for one in made:
+            one.close()
+
+
+def _fake(tmp_path: Path) -> Iterator[Place]:
     ledger = tmp_path / "ledger.jsonl"
 
     def created() -> int:
         return ledger.read_text().count('"created"') if ledger.exists() else 0
 
-    one = Place(FakeBackend(), FakeEnvironment(tmp_path, "image_pull"), created)
+    one = Place(FakeBackend(), FakeEnvironment(tmp_path, "image_pull"), created, FakeBackend)
     yield one
     for file in tmp_path.glob("*.json"):
         file.with_suffix(".deleted").touch()
@@ -105,7 +142,7 @@ def test_the_same_request_is_carried_out_once(place: Place) -> None:
     handle = place.submit(request)
     assert json.loads(json.dumps(handle)) == handle
     assert place.submit(request) == handle, "the second call adopts what the first one made"
-    assert type(place.backend)().submit(request, {}) == handle, "another worker's, too: a backend remembers nothing"
+    assert place.another().submit(request, {}) == handle, "another worker's, too: a backend remembers nothing"
     assert place.created() == 1
     assert SECRET not in json.dumps([request, handle])
 
@@ -120,9 +157,13 @@ def test_what_others_made_is_not_taken(place: Place) -> None:
 
 def test_many_are_looked_at_in_the_order_given(place: Place) -> None:
     first, second = (place.submit(place.backend.prepare(place.attempt(f"flow-d-{number}"))) for number in (1, 2))
-    never = {**first, "name": "flow-never-1"}
-    seen = place.look(second, never, first)
-    assert [one.phase for one in seen] == [Phase.WAITING, Phase.GONE, Phase.WAITING]
+    never = {**first, "name": "flow-never-1", "uid": "none"}
+
+    def settled() -> list[Observation]:
+        found = place.look(second, never, first)
+        return found if [one.phase for one in found] == [Phase.WAITING, Phase.GONE, Phase.WAITING] else []
+
+    seen = wait_until(settled, "what the service knows")
     assert seen[0].cause is Cause.IMAGE_PULL
     assert place.look() == []
 
@@ -133,7 +174,7 @@ def test_a_cancel_is_confirmed_and_may_come_again(place: Place, known: str) -> N
     handle = place.submit(request)
     named = (handle, None) if known == "handle" else (None, request)
     wait_until(lambda: place.backend.cancel(*named), "confirmation")
-    assert [one.phase for one in place.look(handle)] == [Phase.GONE]
+    wait_until(lambda: [one.phase for one in place.look(handle)] == [Phase.GONE], "its end")
     assert place.backend.cancel(*named)
     assert place.backend.cancel(handle, request)
 
