@@ -59,7 +59,7 @@ class FakeCluster:
     allowed: bool = True  #: what a SelfSubjectAccessReview says
     keep_pods: bool = False  #: deleted pods stay, terminating
     asked: list[Asked] = field(default_factory=list)
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     ended: bool = False
     on_job: Callable[[Json], Any] | None = None  #: plays the controllers: called with each new Job
 
@@ -118,6 +118,13 @@ class FakeCluster:
                 if found["metadata"]["uid"] in owners:
                     self._end(other)
             return self._end((kind, namespace, name))
+
+    def drop(self, kind: str, name: str, namespace: str = "default") -> None:
+        """It is gone at last, if it wasn't yet."""
+        with self.changed:
+            key = (kind, namespace, name)
+            if key in self.objects:
+                self._store("DELETED", key, copy.deepcopy(self.objects[key]))
 
     def forget(self) -> None:
         """Compact: watches from earlier versions, and running ones, are told 410."""

@@ -1,0 +1,290 @@
+"""Real workers, and real runners in processes, around an API server in this process: the engine's part of issue 5
+without a cluster. The same on a real one is the cloud tier's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import KubernetesJobEnvironment, context, flow
+from dispatcher.runs import transitions
+from dispatcher.runs.attempt import object_name
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import Cause, State
+from tests.integration.test_containers import cause_of, fail, greet, kinds, note_and_sleep, result_of
+from tests.integration.workers import Bench, Worker
+from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_node import URL, Node
+from tests.kubernetes_proxy import FaultProxy
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+StartWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    with Serving() as found:
+        yield found
+
+
+@pytest.fixture
+def cluster(serving: Serving) -> FakeCluster:
+    return serving.cluster
+
+
+@pytest.fixture
+def node(cluster: FakeCluster, server_url: str, tmp_path: Path) -> Iterator[Node]:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    one = Node(cluster, server_url, folder)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def proxy(serving: Serving) -> Iterator[FaultProxy]:
+    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
+        yield found
+
+
+@pytest.fixture
+def start(start_worker: StartWorker, node: Node, proxy: FaultProxy, tmp_path: Path) -> StartWorker:
+    config = kubeconfig(tmp_path, proxy.port)
+    environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
+
+    def begin(**given: Any) -> Worker:
+        return start_worker(backends=["kubernetes"], concurrency=1, timing={"poll": 0.1}, environ=environ, **given)
+
+    return begin
+
+
+def env(**given: Any) -> KubernetesJobEnvironment:
+    return KubernetesJobEnvironment(**{"image": "flows:1", **given})
+
+
+def gone(bench: Bench, run_id: str, cluster: FakeCluster) -> None:
+    """Nothing of the run is left in the cluster, and its record knows."""
+    bench.until(run_id, lambda record: not record.leftovers, "confirmed teardown")
+    assert not [key for key in cluster.objects if key[2].startswith("flow-")]
+
+
+def pod_of(cluster: FakeCluster, run_id: str, attempt: int = 1) -> dict[str, Any]:
+    return cluster.get("pods", f"{object_name(run_id, attempt)}-pod")
+
+
+def test_a_run_goes_its_way_in_three_requests(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
+    start()
+    run_id = bench.submit(greet, {"name": "you"}, environment=env())
+    record = bench.ended(run_id)
+    assert record.state is State.SUCCEEDED, record.outcome
+    assert result_of(bench, record) == "hello you, attempt 1"
+    expected = ["queued", "claimed", "provisioning", "pending", "started", "exited"]
+    assert sorted(kinds(bench, run_id)) == sorted(expected)
+    assert {"printed", "logged"} <= set(bench.lines(run_id))
+    gone(bench, run_id, cluster)
+    asked = [
+        (one.method, one.path.partition("/default/")[2].split("/")[0]) for one in cluster.asked if one.method != "GET"
+    ]
+    assert asked == [("POST", "jobs"), ("POST", "secrets"), ("DELETE", "jobs")]
+    assert not [one for one in cluster.asked if one.method == "GET" and "flow-" in one.path]
+
+
+def test_a_failure_is_repeated_in_a_job_of_its_own(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, node: Node
+) -> None:
+    start()
+    run_id = bench.submit(fail, environment=env(), retries=1)
+    record = bench.ended(run_id)
+    assert (record.state, record.attempt) == (State.FAILED, 2)
+    assert node.started == [object_name(run_id, 1), object_name(run_id, 2)]
+    gone(bench, run_id, cluster)
+
+
+@pytest.mark.parametrize(
+    ("image", "cause", "options"),
+    [
+        ("image-pull:1", Cause.IMAGE_PULL, {"start_within": 1.5}),
+        ("unschedulable:1", Cause.UNSCHEDULABLE, {"start_within": 1.5}),
+        ("invalid-name:1", Cause.CONFIG_ERROR, {}),
+    ],
+)
+def test_what_kept_it_from_starting_is_the_cause(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, image: str, cause: Cause, options: dict[str, Any]
+) -> None:
+    start()
+    run_id = bench.submit(greet, {"name": "you"}, environment=env(image=image), **options)
+    record = bench.ended(run_id)
+    assert (record.state, cause_of(record)) == (State.CRASHED, cause)
+    gone(bench, run_id, cluster)
+
+
+def begun(bench: Bench, start: StartWorker, path: Path, cluster: FakeCluster, **options: Any) -> tuple[str, int]:
+    """A run whose flow has begun and that is watched, and the flow's process."""
+    start()
+    environment = options.pop("environment", env())
+    run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 60}, environment=environment, **options)
+    wait_until(lambda: path.exists() and path.read_text().strip(), "the flow's start", timeout=30)
+    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) >= 3, "the watches")
+    return run_id, int(path.read_text())
+
+
+def test_a_cancel_lets_on_exit_run_and_leaves_nothing(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+
+    def on_exit() -> None:
+        told.write_text(str(context.state))
+
+    run_id, _ = begun(bench, start, tmp_path / "begun", cluster, environment=env(on_exit=on_exit))
+    bench.records.runs.update(run_id, partial(transitions.request_cancel))
+    assert bench.ended(run_id).state is State.CANCELLED
+    assert told.read_text() == "CANCELLED"
+    gone(bench, run_id, cluster)
+
+
+def test_an_oom_kill_is_the_cause(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, node: Node, tmp_path: Path
+) -> None:
+    run_id, pid = begun(bench, start, tmp_path / "begun", cluster)
+    node.out_of_memory.add(object_name(run_id, 1))
+    os.killpg(pod_of(cluster, run_id)["status"]["pid"], signal.SIGKILL)
+    record = bench.ended(run_id)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.OOM_KILLED)
+    assert record.outcome is not None
+    assert record.outcome.exit_code == 137
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the flow's end")
+    gone(bench, run_id, cluster)
+
+
+def test_a_job_that_somebody_deletes_ends_its_run(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    run_id, pid = begun(bench, start, tmp_path / "begun", cluster)
+    os.kill(pid, signal.SIGSTOP)  # it can't report
+    try:
+        cluster.delete("jobs", object_name(run_id, 1))
+        pod = pod_of(cluster, run_id)
+        os.killpg(pod["status"]["pid"], signal.SIGKILL)
+        record = bench.ended(run_id)
+    finally:
+        with_left(pid)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.KILLED)
+    gone(bench, run_id, cluster)
+
+
+def with_left(pid: int) -> None:
+    """Let a stopped process end."""
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        return
+
+
+def test_containers_outlive_their_worker(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, node: Node, tmp_path: Path
+) -> None:
+    first = start()
+    path = tmp_path / "begun"
+    run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 3}, environment=env())
+    wait_until(path.exists, "the flow's start", timeout=30)
+    first.process.kill()
+    start()
+    record = bench.ended(run_id, timeout=60)
+    assert record.state is State.SUCCEEDED, record.outcome
+    assert kinds(bench, run_id).count("exited") == 1
+    assert node.started == [object_name(run_id, 1)]
+    gone(bench, run_id, cluster)
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/secrets"])
+@pytest.mark.parametrize("kind", ["lost_reply", "cut", "truncate"])
+def test_a_lost_reply_makes_no_second_job(
+    kind: str, path: str, bench: Bench, start: StartWorker, cluster: FakeCluster, proxy: FaultProxy, node: Node
+) -> None:
+    proxy.inject(kind, "POST", path)
+    start()
+    run_id = bench.submit(greet, {"name": "you"}, environment=env())
+    record: Record = bench.ended(run_id)
+    assert record.state is State.SUCCEEDED, record.outcome
+    assert node.started == [object_name(run_id, 1)]
+    gone(bench, run_id, cluster)
+
+
+def test_a_busy_server_is_asked_later(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, proxy: FaultProxy
+) -> None:
+    proxy.inject("status", "POST", "/jobs", status=429, headers={"Retry-After": "1"})
+    proxy.inject("status", "POST", "/jobs", status=500, times=2, message="etcdserver: request timed out")
+    start()
+    run_id = bench.submit(greet, {"name": "you"}, environment=env())
+    assert bench.ended(run_id).state is State.SUCCEEDED
+    assert len(proxy.hit) == 3
+    gone(bench, run_id, cluster)
+
+
+def test_an_exhausted_quota_is_waited_for_within_start_within(
+    bench: Bench, start: StartWorker, cluster: FakeCluster
+) -> None:
+    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "exceeded quota: jobs")
+    start()
+    waits = bench.submit(greet, {"name": "you"}, environment=env(), start_within=60)
+    ends = bench.submit(greet, {"name": "you"}, environment=env(), start_within=1.5)
+    record = bench.ended(ends)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.QUOTA)
+    del cluster.refusals["POST", "jobs"]
+    assert bench.ended(waits).state is State.SUCCEEDED
+
+
+def test_what_the_worker_may_not_do_ends_the_attempt(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
+    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", 'jobs.batch is forbidden: User "x" cannot create')
+    cluster.allowed = False
+    start()
+    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env()))
+    assert cause_of(record) is Cause.CONFIG_ERROR
+    assert record.outcome is not None
+    assert "may not create jobs in namespace default" in record.outcome.message
+
+
+def test_a_namespace_that_is_not_served_ends_the_attempt(bench: Bench, start: StartWorker) -> None:
+    start()
+    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env(namespace="other")))
+    assert cause_of(record) is Cause.CONFIG_ERROR
+    assert record.outcome is not None
+    assert "DISPATCHER__KUBERNETES__NAMESPACES" in record.outcome.message
+
+
+def test_a_watch_that_was_forgotten_loses_nothing(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    run_id, pid = begun(bench, start, tmp_path / "begun", cluster)
+    cluster.forget()
+    os.killpg(pod_of(cluster, run_id)["status"]["pid"], signal.SIGKILL)
+    record = bench.ended(run_id)
+    assert cause_of(record) is Cause.KILLED
+    assert pid
+    gone(bench, run_id, cluster)
+
+
+@flow
+def nothing() -> None:
+    """Does nothing."""
+
+
+def test_a_suspended_job_waits_and_one_that_is_suspended_again_is_preempted(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    run_id, _ = begun(bench, start, tmp_path / "begun", cluster)
+    cluster.change("jobs", object_name(run_id, 1), spec={"suspend": True})
+    record = bench.ended(run_id)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.PREEMPTED)
+    gone(bench, run_id, cluster)
