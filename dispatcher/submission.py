@@ -185,7 +185,9 @@ def plan(request: Request, *, scope: str, blobs: Blobs, limits: LimitSettings, n
     )
 
 
-def attempt_of(request: Request, run_id: str, number: int, *, instance: str, key_id: str) -> Attempt:
+def attempt_of(
+    request: Request, run_id: str, number: int, *, instance: str, key_id: str, variables: Mapping[str, str]
+) -> Attempt:
     """What a backend would be told of an attempt of such a run."""
     spec = Spec(
         run_id=run_id,
@@ -198,7 +200,7 @@ def attempt_of(request: Request, run_id: str, number: int, *, instance: str, key
         options=request.options,
         key_id=key_id,
     )
-    return Attempt.of(spec, number, instance=instance)
+    return Attempt.of(spec, number, instance=instance, variables=variables)
 
 
 def record(

@@ -87,7 +87,9 @@ class Provisioner:
         return partial(transitions.finish, epoch=record.epoch, outcome=outcome)
 
     def _request(self, record: Record) -> Mapping[str, Any]:
-        attempt = Attempt.of(record.spec, record.attempt, instance=self.records.instance, variables=Bounds.of(self.settings).variables())
+        attempt = Attempt.of(
+            record.spec, record.attempt, instance=self.records.instance, variables=Bounds.of(self.settings).variables()
+        )
         body = self.backend(record.spec.route.backend).prepare(attempt)
         return {"shard": attempt.shard, "epoch": record.epoch, "body": body}
 

@@ -7,7 +7,6 @@ runs from first sight, and the text that says most is kept. That memory is the c
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from backends.base import Observation, Phase
+from dispatcher.runner.words import LastWords
 from dispatcher.runs.states import Cause
 
 Object = Mapping[str, Any]
@@ -368,15 +368,12 @@ def _exited(code: int | None, reason: str, message: str) -> Observation:
 
 def last_words(message: str) -> tuple[Cause, str] | None:
     """Cause and text that a runner left in its termination message; None if that isn't one of ours."""
-    try:
-        words = json.loads(message)
-        state, cause = str(words["state"]), words["cause"]
-        said = ": ".join(part for part in (str(words.get("reason") or ""), str(words.get("message") or "")) if part)
-        if cause is None:
-            return Cause.RESULT_MISSING, f"the flow ended {state}, but its result could not be handed over"
-        return Cause(cause), said
-    except (ValueError, KeyError, TypeError, AttributeError):
+    words = LastWords.parse(message)
+    if words is None:
         return None
+    outcome = words.outcome()
+    said = ": ".join(part for part in (outcome.reason, outcome.message) if part)
+    return outcome.cause or Cause.UNKNOWN, said
 
 
 def _plain(message: str) -> str:

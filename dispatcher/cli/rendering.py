@@ -35,6 +35,7 @@ def render(
     from dispatcher.errors import InvalidInput, Permanent
     from dispatcher.flow import Flow
     from dispatcher.ids import new_id
+    from dispatcher.runner.limits import Bounds
     from dispatcher.runs.options import Options
     from dispatcher.submission import attempt_of, request
 
@@ -49,7 +50,9 @@ def render(
         kind = type(asked.environment).__name__
         raise InvalidInput(f"{kind} runs flows in the worker's own process, so nothing is sent: name an --environment")
     made = backend(settings)
-    attempt = attempt_of(asked, run_id or new_id(), number, instance=instance, key_id=_key_id(settings))
+    variables = Bounds.of(settings).variables()
+    key_id = _key_id(settings)
+    attempt = attempt_of(asked, run_id or new_id(), number, instance=instance, key_id=key_id, variables=variables)
     try:
         prepared = made.prepare(attempt)
     except Permanent as error:

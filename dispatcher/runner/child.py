@@ -10,10 +10,19 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 
-from dispatcher.errors import DispatcherError, InvalidSettings, PreemptInterrupt, ServerUnavailable, TimeoutInterrupt
+from dispatcher.errors import (
+    CancelInterrupt,
+    DispatcherError,
+    InvalidSettings,
+    PreemptInterrupt,
+    RunInterrupt,
+    ServerUnavailable,
+    TimeoutInterrupt,
+)
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.assignment import Assignment
@@ -23,9 +32,10 @@ from dispatcher.runner.limits import Bounds
 from dispatcher.runner.patience import PATIENCE, patiently
 from dispatcher.runner.words import LastWords
 from dispatcher.runs.record import Outcome
-from dispatcher.runs.states import Cause
+from dispatcher.runs.states import Cause, State
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
+_ANSWER = 2.0  # seconds that Redis gets to say why we are to stop
 
 
 def main(mouth: int, nonce: str) -> int:
@@ -60,7 +70,7 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
         stand_by(records, mine)
         return 0
     guard = Guard()
-    signal.signal(signal.SIGTERM, lambda *_: guard.interrupt(PreemptInterrupt))
+    _heed_sigterm(records, mine, guard)
     signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
     tell(f"claimed {record.spec.options.timeout or 0} {bounds.stop_grace} {bounds.on_exit_timeout}")
     from dispatcher.runner.contained import Contained  # it loads what opens and runs flows: a third of our start
@@ -72,6 +82,28 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
         sys.stderr.write(f"runner: the attempt's end can't be reported: {error}\n")
         return UNREPORTED
     return 0
+
+
+def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
+    """SIGTERM says to stop, not why. The record does, where Redis answers in time: a cancel isn't a preemption."""
+    kinds: list[type[RunInterrupt]] = [PreemptInterrupt]
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            if records.runs.get(mine.run_id)[0].state is State.CANCELLING:
+                kinds[0] = CancelInterrupt
+        interrupt()
+
+    def told(*_: object) -> None:
+        for thread in (threading.Thread(target=ask), threading.Timer(_ANSWER, interrupt)):
+            thread.daemon = True
+            thread.start()
+
+    signal.signal(signal.SIGUSR2, lambda *_: guard.interrupt(kinds[0]))
+    signal.signal(signal.SIGTERM, told)
 
 
 def _unstarted(error: DispatcherError, words: str) -> int:

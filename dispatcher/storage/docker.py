@@ -53,6 +53,7 @@ class DockerStorage(Storage):
         directory: where flows lie in the image.
     """
 
+    in_containers: ClassVar[bool] = True
     added: ClassVar[tuple[str, ...]] = ("registry_url", "image_name", "image_tag", "image")
 
     def __init__(  # noqa: PLR0913, PLR0917 - the seed's signature

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,8 @@ import pytest
 from backends.base import Observation, Phase
 from backends.kubernetes.reasons import Memory, Pod, Sight, observe
 from dispatcher import Cause
+from dispatcher.runner.words import LastWords
+from dispatcher.runs.record import Outcome
 
 JOB: dict[str, Any] = {"metadata": {"name": "flow-1", "uid": "job-uid"}, "spec": {}, "status": {"active": 1}}
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
@@ -317,10 +318,13 @@ def test_an_attempt_ends_with_our_container_whatever_else_runs() -> None:
 
 
 def test_last_words_are_the_cause() -> None:
-    words = {"state": "FAILED", "cause": "user_error", "reason": "ValueError", "message": "no such luck"}
-    seen = see(pod(ended(3, message=json.dumps(words))))
+    def said(outcome: Outcome) -> str:
+        return LastWords.of(outcome, run="r", attempt=1).to_json()
+
+    failed = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no such luck")
+    seen = see(pod(ended(3, message=said(failed))))
     assert (*brief(seen), seen.message) == (Phase.ENDED, Cause.USER_ERROR, "ValueError: no such luck")
-    seen = see(pod(ended(3, message=json.dumps({"state": "SUCCEEDED", "cause": None}))))
+    seen = see(pod(ended(3, message=said(Outcome()))))
     assert brief(seen) == (Phase.ENDED, Cause.RESULT_MISSING)
     for text in ("{", "[]", '{"state": 1}', '{"state": "X", "cause": "no such cause"}', "null"):
         assert see(pod(ended(3, message=text))).message == text
