@@ -129,6 +129,11 @@ class KubernetesJobEnvironment(Environment):
         """Variables whose values the cluster keeps, as ``secret/key``; a copy."""
         return self._given("secrets") or {}
 
+    def check(self) -> None:
+        super().check()
+        if (spec := self.job_spec) is not None:
+            specs.check(spec, what="job_spec", allow_unknown_fields=self.allow_unknown_fields)
+
     def check_storage(self, storage: Storage) -> None:
         """A container can't reach every storage.
 
@@ -203,6 +208,14 @@ class KubernetesJobEnvironment(Environment):
 
     def _executor(self) -> LocalExecutor:
         return LocalExecutor()
+
+    @classmethod
+    def _from_added(cls, data: Mapping[str, Any]) -> KubernetesJobEnvironment:
+        """Where it is read again, an older release may not know a field that the submitter's knew: unknown fields are
+        an error where it is made, and where a run is asked for (:meth:`check`)."""
+        made = cls(**{**data, "allow_unknown_fields": True})
+        made._set(allow_unknown_fields=bool(data.get("allow_unknown_fields")))
+        return made
 
     def _given(self, name: str) -> Any:
         text = self._texts.get(name)

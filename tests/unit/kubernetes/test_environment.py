@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,26 @@ def test_what_it_gives_out_is_a_copy() -> None:
     one.job_spec["spec"]["parallelism"] = 3
     one.env["A"] = "2"
     assert one == KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "1"})
+
+
+def test_a_field_that_only_the_submitter_knows_is_no_error_where_it_is_read_again() -> None:
+    data = {**KubernetesJobEnvironment(job_spec=CUSTOM).to_json(), "job_spec": custom(spec__brandNew=1)}
+    there = environment.from_json(data)
+    assert there.to_json() == data
+    with pytest.raises(InvalidInput, match=r"spec\.brandNew: unknown field"):
+        there.check()
+    with pytest.raises(InvalidInput, match=r"spec\.parallelism"):
+        environment.from_json({**data, "job_spec": custom(spec__parallelism=2)})
+
+
+def test_the_runner_builds_it_again_without_loading_much() -> None:
+    code = (
+        "import sys; from dispatcher import environment; "
+        "environment.from_json({'type': 'KubernetesJobEnvironment', 'image': 'x:1'}); "
+        "print({'kubernetes', 'pydantic', 'yaml', 'urllib3'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "set()\n"
 
 
 def test_its_repr_says_what_was_given() -> None:
