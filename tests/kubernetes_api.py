@@ -23,7 +23,13 @@ import yaml
 Json = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace, name
 
-KINDS = {"jobs": ("batch/v1", "Job"), "pods": ("v1", "Pod"), "secrets": ("v1", "Secret"), "events": ("v1", "Event")}
+KINDS = {
+    "jobs": ("batch/v1", "Job"),
+    "pods": ("v1", "Pod"),
+    "secrets": ("v1", "Secret"),
+    "events": ("v1", "Event"),
+    "resourcequotas": ("v1", "ResourceQuota"),
+}
 
 
 class Refusal(Exception):
@@ -57,6 +63,7 @@ class FakeCluster:
     tokens: set[str] = field(default_factory=lambda: {"token-1"})
     refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)  #: (method, kind) → answer
     allowed: bool = True  #: what a SelfSubjectAccessReview says
+    denied: set[tuple[str, str]] = field(default_factory=set)  #: (resource, verb) that it denies all the same
     keep_pods: bool = False  #: deleted pods stay, terminating
     asked: list[Asked] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
@@ -228,7 +235,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization", "").removeprefix("Bearer ") not in cluster.tokens:
             raise Refusal(401, "Unauthorized", "Unauthorized")
         if asked.path.endswith("/selfsubjectaccessreviews"):
-            self._send(201, json.dumps({**(asked.body or {}), "status": {"allowed": cluster.allowed}}).encode())
+            wanted = (asked.body or {})["spec"]["resourceAttributes"]
+            resource = "/".join(filter(None, (wanted["resource"], wanted.get("subresource"))))
+            allowed = cluster.allowed and (resource, wanted["verb"]) not in cluster.denied
+            self._send(201, json.dumps({**(asked.body or {}), "status": {"allowed": allowed}}).encode())
+            return
+        if asked.path == "/version":
+            self._send(200, json.dumps({"major": "1", "minor": "34", "gitVersion": "v1.34.1"}).encode())
             return
         namespace, kind, name, rest = _place(asked.path)
         if (refusal := cluster.refusals.get((asked.method, kind))) is not None:

@@ -30,7 +30,8 @@ _FRESH = 10.0  # seconds for which a credential isn't looked at again
 _WATCH = 300  # seconds after which the server ends a watch by itself
 _PAGE = 500
 
-_GROUPS = {"jobs": "/apis/batch/v1", "pods": "/api/v1", "secrets": "/api/v1", "events": "/api/v1"}
+_CORE = "/api/v1"
+_GROUPS = {"jobs": "/apis/batch/v1"}  # of the others the core's
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _SERVICE = "KUBERNETES_SERVICE_HOST"
 
@@ -139,10 +140,15 @@ class Api:
         response = self._send("GET", f"{_path(namespace, 'pods', pod)}/log", query, None, read=5.0)
         return _body(response).decode(errors="replace")
 
+    def version(self) -> Json:
+        """The server's version: ``gitVersion``, ``major``, ``minor``."""
+        return self._ask("GET", "/version")
+
     def allowed(self, namespace: str, kind: str, verb: str) -> bool:
-        """Whether our credential may do this (SelfSubjectAccessReview)."""
+        """Whether our credential may do this (SelfSubjectAccessReview); ``pods/log`` names a subresource."""
+        resource, _, below = kind.partition("/")
         group = "batch" if kind == "jobs" else ""
-        asked = {"namespace": namespace, "resource": kind, "verb": verb, "group": group}
+        asked = {"namespace": namespace, "resource": resource, "verb": verb, "group": group, "subresource": below}
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
@@ -314,7 +320,7 @@ def _sdk() -> Any:
 
 
 def _path(namespace: str, kind: str, name: str = "") -> str:
-    path = f"{_GROUPS[kind]}/namespaces/{_quoted(namespace)}/{kind}"
+    path = f"{_GROUPS.get(kind, _CORE)}/namespaces/{_quoted(namespace)}/{kind}"
     return f"{path}/{_quoted(name)}" if name else path
 
 

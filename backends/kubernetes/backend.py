@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 from backends.base import Backend, Handle, Observation, Phase, Request
@@ -20,6 +20,9 @@ from dispatcher import urls
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import ClusterSettings, Settings
+
+if TYPE_CHECKING:
+    from dispatcher.doctor import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +117,12 @@ class KubernetesBackend(Backend):
             logger.info("logs of %s/%s are gone: %s", namespace, name, error)
             return ()
         return tuple(text.splitlines())
+
+    def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
+        """What ``dispatcher doctor`` finds; starts a pod, which gets ``within`` seconds."""
+        from backends.kubernetes.checks import examine
+
+        return examine(self, self._api, self._settings, within=within, wait=time.sleep)
 
     def close(self) -> None:
         for watching in self._watched.values():

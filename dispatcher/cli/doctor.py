@@ -8,21 +8,24 @@ from dispatcher.cli.common import Globals, common, option_json, pass_globals, pr
 
 
 @click.command()
+@click.option("--backend", metavar="NAME", help="Look at where that backend's runs go, too: kubernetes starts a pod.")
 @option_json
 @common
 @pass_globals
-def doctor(known: Globals, as_json: bool) -> int:
+def doctor(known: Globals, backend: str | None, as_json: bool) -> int:
     """Check this installation and its server.
 
     Says what to do about each problem. Exits 1 if something is wrong. Warnings don't count as such.
     """
     from dataclasses import asdict
+    from itertools import chain
 
-    from dispatcher.doctor import Level, examine
+    from dispatcher.doctor import Level, examine, examine_backend
 
     marks = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
     findings = []
-    for finding in examine(known.url):
+    more = examine_backend(backend, known.url) if backend else iter(())
+    for finding in chain(examine(known.url), more):
         findings.append(finding)
         if as_json:
             continue
