@@ -6,7 +6,7 @@ The last check starts something: a Job of the runner image that ends at once, de
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Observation, Phase
@@ -73,7 +73,7 @@ def _version(found: Mapping[str, Any]) -> Finding:
     return ok("api", f"{text} answers")
 
 
-def _rights(api: Api, namespace: str) -> Iterator[Any]:
+def _rights(api: Api, namespace: str) -> Generator[Finding, None, set[str]]:
     """Findings; gives back the resources of which a right is missing."""
     missing: dict[str, list[str]] = {}
     try:
@@ -100,16 +100,12 @@ def _quotas(api: Api, namespace: str) -> Iterator[Finding]:
         return
     full = []
     for quota in found:
-        hard, used = (quota.get("status") or {}).get("hard") or {}, (quota.get("status") or {}).get("used") or {}
-        full += [
-            f"{quota['metadata']['name']}: {name} {used[name]} of {hard[name]}"
-            for name in hard
-            if used.get(name) == hard[name]
-        ]
+        status, name = quota.get("status") or {}, quota["metadata"]["name"]
+        hard, used = status.get("hard") or {}, status.get("used") or {}
+        full += [f"{name}: {what} {used[what]} of {most}" for what, most in hard.items() if used.get(what) == most]
     if full:
-        yield warning(
-            "quota", f"namespace {namespace}: used up: {'; '.join(full)}", "runs wait until others have ended"
-        )
+        text = f"namespace {namespace}: used up: {'; '.join(full)}"
+        yield warning("quota", text, "runs wait until others have ended")
     else:
         yield ok("quota", f"namespace {namespace}: {len(found)} quotas, none used up")
 

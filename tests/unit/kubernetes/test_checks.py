@@ -17,9 +17,9 @@ from tests.unit.kubernetes.backends import running, settings
 STARTED = running()
 
 
-def pod(cluster: FakeCluster, status: dict[str, Any]) -> Callable[[Any], None]:
+def pod(cluster: FakeCluster, status: dict[str, Any]) -> Callable[[Any], Any]:
     """Controllers that give each Job a pod with this status."""
-    return lambda job: cluster.add_pod(job, **status) and None
+    return lambda job: cluster.add_pod(job, **status)
 
 
 @pytest.fixture
