@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.checks import RIGHTS
 from dispatcher.doctor import Finding, Level
 from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
 from tests.unit.command import call
@@ -89,3 +91,14 @@ def test_the_command(serving: Serving, tmp_path: Path, monkeypatch: pytest.Monke
     done = call("doctor", "--backend", "kubernetes", "--url", "memory://")
     assert done.exit_code == 1
     assert "pods can't reach redis://127.0.0.1:6379/0" in done.output
+
+
+def test_the_role_of_the_docs_is_what_the_doctor_asks_for() -> None:
+    page = Path(__file__).parents[3] / "docs" / "kubernetes.md"
+    text = next(part for part in page.read_text(encoding="utf-8").split("```yaml\n")[1:] if "kind: Role" in part)
+    role = yaml.safe_load(text.partition("```")[0])
+    found = {resource: tuple(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    assert found == dict(RIGHTS)
+    groups = {resource: rule["apiGroups"] for rule in role["rules"] for resource in rule["resources"]}
+    assert groups.pop("jobs") == ["batch"]
+    assert all(group == [""] for group in groups.values())
