@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import KubernetesJobEnvironment, context, flow
+from dispatcher import KubernetesJobEnvironment, context
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.record import Record
@@ -73,7 +73,7 @@ def env(**given: Any) -> KubernetesJobEnvironment:
 
 def gone(bench: Bench, run_id: str, cluster: FakeCluster) -> None:
     """Nothing of the run is left in the cluster, and its record knows."""
-    bench.until(run_id, lambda record: not record.leftovers, "confirmed teardown")
+    bench.until(run_id, lambda record: not record.leftovers, "confirmed teardown", timeout=90)
     assert not [key for key in cluster.objects if key[2].startswith("flow-")]
 
 
@@ -84,7 +84,7 @@ def pod_of(cluster: FakeCluster, run_id: str, attempt: int = 1) -> dict[str, Any
 def test_a_run_goes_its_way_in_three_requests(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env())
-    record = bench.ended(run_id)
+    record = bench.ended(run_id, timeout=90)
     assert record.state is State.SUCCEEDED, record.outcome
     assert result_of(bench, record) == "hello you, attempt 1"
     expected = ["queued", "claimed", "provisioning", "pending", "started", "exited"]
@@ -103,27 +103,32 @@ def test_a_failure_is_repeated_in_a_job_of_its_own(
 ) -> None:
     start()
     run_id = bench.submit(fail, environment=env(), retries=1)
-    record = bench.ended(run_id)
+    record = bench.ended(run_id, timeout=90)
     assert (record.state, record.attempt) == (State.FAILED, 2)
     assert node.started == [object_name(run_id, 1), object_name(run_id, 2)]
     gone(bench, run_id, cluster)
 
 
 @pytest.mark.parametrize(
-    ("image", "cause", "options"),
-    [
-        ("image-pull:1", Cause.IMAGE_PULL, {"start_within": 1.5}),
-        ("unschedulable:1", Cause.UNSCHEDULABLE, {"start_within": 1.5}),
-        ("invalid-name:1", Cause.CONFIG_ERROR, {}),
-    ],
+    ("image", "cause"), [("image-pull:1", Cause.IMAGE_PULL), ("unschedulable:1", Cause.UNSCHEDULABLE)]
 )
-def test_what_kept_it_from_starting_is_the_cause(
-    bench: Bench, start: StartWorker, cluster: FakeCluster, image: str, cause: Cause, options: dict[str, Any]
+def test_what_keeps_it_from_starting_is_seen_while_it_waits(
+    bench: Bench, start: StartWorker, cluster: FakeCluster, image: str, cause: Cause
 ) -> None:
+    """With this cause ``start_within`` would end it (tests/unit/test_transitions.py)."""
     start()
-    run_id = bench.submit(greet, {"name": "you"}, environment=env(image=image), **options)
-    record = bench.ended(run_id)
-    assert (record.state, cause_of(record)) == (State.CRASHED, cause)
+    run_id = bench.submit(greet, {"name": "you"}, environment=env(image=image))
+    bench.until(run_id, lambda record: record.last_cause is cause, f"{cause}", timeout=90)
+    bench.records.runs.update(run_id, transitions.request_cancel)
+    assert bench.ended(run_id, timeout=90).state is State.CANCELLED
+    gone(bench, run_id, cluster)
+
+
+def test_what_will_never_start_ends_at_once(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
+    start()
+    run_id = bench.submit(greet, {"name": "you"}, environment=env(image="invalid-name:1"))
+    record = bench.ended(run_id, timeout=90)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.CONFIG_ERROR)
     gone(bench, run_id, cluster)
 
 
@@ -132,8 +137,8 @@ def begun(bench: Bench, start: StartWorker, path: Path, cluster: FakeCluster, **
     start()
     environment = options.pop("environment", env())
     run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 60}, environment=environment, **options)
-    wait_until(lambda: path.exists() and path.read_text().strip(), "the flow's start", timeout=30)
-    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) >= 3, "the watches")
+    wait_until(lambda: path.exists() and path.read_text().strip(), "the flow's start", timeout=90)
+    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) >= 3, "the watches", timeout=90)
     return run_id, int(path.read_text())
 
 
@@ -147,7 +152,7 @@ def test_a_cancel_lets_on_exit_run_and_leaves_nothing(
 
     run_id, _ = begun(bench, start, tmp_path / "begun", cluster, environment=env(on_exit=on_exit))
     bench.records.runs.update(run_id, partial(transitions.request_cancel))
-    assert bench.ended(run_id).state is State.CANCELLED
+    assert bench.ended(run_id, timeout=90).state is State.CANCELLED
     assert told.read_text() == "CANCELLED"
     gone(bench, run_id, cluster)
 
@@ -158,7 +163,7 @@ def test_an_oom_kill_is_the_cause(
     run_id, pid = begun(bench, start, tmp_path / "begun", cluster)
     node.out_of_memory.add(object_name(run_id, 1))
     os.killpg(pod_of(cluster, run_id)["status"]["pid"], signal.SIGKILL)
-    record = bench.ended(run_id)
+    record = bench.ended(run_id, timeout=90)
     assert (record.state, cause_of(record)) == (State.CRASHED, Cause.OOM_KILLED)
     assert record.outcome is not None
     assert record.outcome.exit_code == 137
@@ -175,7 +180,7 @@ def test_a_job_that_somebody_deletes_ends_its_run(
         cluster.delete("jobs", object_name(run_id, 1))
         pod = pod_of(cluster, run_id)
         os.killpg(pod["status"]["pid"], signal.SIGKILL)
-        record = bench.ended(run_id)
+        record = bench.ended(run_id, timeout=90)
     finally:
         with_left(pid)
     assert (record.state, cause_of(record)) == (State.CRASHED, Cause.KILLED)
@@ -196,10 +201,10 @@ def test_containers_outlive_their_worker(
     first = start()
     path = tmp_path / "begun"
     run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 3}, environment=env())
-    wait_until(path.exists, "the flow's start", timeout=30)
+    wait_until(path.exists, "the flow's start", timeout=90)
     first.process.kill()
     start()
-    record = bench.ended(run_id, timeout=60)
+    record = bench.ended(run_id, timeout=90)
     assert record.state is State.SUCCEEDED, record.outcome
     assert kinds(bench, run_id).count("exited") == 1
     assert node.started == [object_name(run_id, 1)]
@@ -214,7 +219,7 @@ def test_a_lost_reply_makes_no_second_job(
     proxy.inject(kind, "POST", path)
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env())
-    record: Record = bench.ended(run_id)
+    record: Record = bench.ended(run_id, timeout=90)
     assert record.state is State.SUCCEEDED, record.outcome
     assert node.started == [object_name(run_id, 1)]
     gone(bench, run_id, cluster)
@@ -227,29 +232,25 @@ def test_a_busy_server_is_asked_later(
     proxy.inject("status", "POST", "/jobs", status=500, times=2, message="etcdserver: request timed out")
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env())
-    assert bench.ended(run_id).state is State.SUCCEEDED
+    assert bench.ended(run_id, timeout=90).state is State.SUCCEEDED
     assert len(proxy.hit) == 3
     gone(bench, run_id, cluster)
 
 
-def test_an_exhausted_quota_is_waited_for_within_start_within(
-    bench: Bench, start: StartWorker, cluster: FakeCluster
-) -> None:
+def test_an_exhausted_quota_is_waited_for(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
     cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "exceeded quota: jobs")
     start()
-    waits = bench.submit(greet, {"name": "you"}, environment=env(), start_within=60)
-    ends = bench.submit(greet, {"name": "you"}, environment=env(), start_within=1.5)
-    record = bench.ended(ends)
-    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.QUOTA)
+    run_id = bench.submit(greet, {"name": "you"}, environment=env())
+    bench.until(run_id, lambda record: record.last_cause is Cause.QUOTA, "the quota", timeout=90)
     del cluster.refusals["POST", "jobs"]
-    assert bench.ended(waits).state is State.SUCCEEDED
+    assert bench.ended(run_id, timeout=90).state is State.SUCCEEDED
 
 
 def test_what_the_worker_may_not_do_ends_the_attempt(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
     cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", 'jobs.batch is forbidden: User "x" cannot create')
     cluster.allowed = False
     start()
-    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env()))
+    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env()), timeout=90)
     assert cause_of(record) is Cause.CONFIG_ERROR
     assert record.outcome is not None
     assert "may not create jobs in namespace default" in record.outcome.message
@@ -257,7 +258,7 @@ def test_what_the_worker_may_not_do_ends_the_attempt(bench: Bench, start: StartW
 
 def test_a_namespace_that_is_not_served_ends_the_attempt(bench: Bench, start: StartWorker) -> None:
     start()
-    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env(namespace="other")))
+    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env(namespace="other")), timeout=90)
     assert cause_of(record) is Cause.CONFIG_ERROR
     assert record.outcome is not None
     assert "DISPATCHER__KUBERNETES__NAMESPACES" in record.outcome.message
@@ -269,15 +270,10 @@ def test_a_watch_that_was_forgotten_loses_nothing(
     run_id, pid = begun(bench, start, tmp_path / "begun", cluster)
     cluster.forget()
     os.killpg(pod_of(cluster, run_id)["status"]["pid"], signal.SIGKILL)
-    record = bench.ended(run_id)
+    record = bench.ended(run_id, timeout=90)
     assert cause_of(record) is Cause.KILLED
     assert pid
     gone(bench, run_id, cluster)
-
-
-@flow
-def nothing() -> None:
-    """Does nothing."""
 
 
 def test_a_suspended_job_waits_and_one_that_is_suspended_again_is_preempted(
@@ -285,6 +281,6 @@ def test_a_suspended_job_waits_and_one_that_is_suspended_again_is_preempted(
 ) -> None:
     run_id, _ = begun(bench, start, tmp_path / "begun", cluster)
     cluster.change("jobs", object_name(run_id, 1), spec={"suspend": True})
-    record = bench.ended(run_id)
+    record = bench.ended(run_id, timeout=90)
     assert (record.state, cause_of(record)) == (State.CRASHED, Cause.PREEMPTED)
     gone(bench, run_id, cluster)

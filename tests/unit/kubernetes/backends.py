@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from backends.base import Observation, Phase
 from backends.kubernetes.backend import KubernetesBackend
@@ -13,8 +14,15 @@ from tests.kubernetes_api import kubeconfig
 from tests.unit.kubernetes.jobs import RUN_ID
 from tests.waiting import wait_until
 
+T = TypeVar("T")
+
 NAME = f"flow-{RUN_ID}-2"
 SECRETS = {"DISPATCHER__URL": "redis://localhost/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
+
+
+def eventually(predicate: Callable[[], T], description: str) -> T:
+    """Wait as long as a busy machine may need."""
+    return wait_until(predicate, description, timeout=60)
 
 
 def settings(folder: Path, port: int, **kubernetes: Any) -> Settings:
@@ -22,7 +30,7 @@ def settings(folder: Path, port: int, **kubernetes: Any) -> Settings:
     given = {
         "clusters": {"it": ClusterSettings(kubeconfig=kubeconfig(folder, port))},
         "url": "redis://records.svc/0",
-        "request_timeout": 5.0,
+        "request_timeout": 20.0,
         "silence": 5.0,
         **kubernetes,
     }
@@ -41,7 +49,7 @@ def until(backend: KubernetesBackend, handle: Any, phase: Phase, cause: Cause | 
         found = poll(backend, handle)
         return [found] if (found.phase, found.cause) == (phase, cause) else []
 
-    return wait_until(seen, f"{phase} {cause}")[0]
+    return eventually(seen, f"{phase} {cause}")[0]
 
 
 def running(name: str = "flow") -> dict[str, Any]:

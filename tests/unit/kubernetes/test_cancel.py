@@ -12,9 +12,8 @@ from dispatcher import Cause
 from dispatcher.errors import Transient
 from tests.kubernetes_api import FakeCluster, Refusal
 from tests.kubernetes_proxy import FaultProxy
-from tests.unit.kubernetes.backends import NAME, SECRETS, running, until
+from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, running, until
 from tests.unit.kubernetes.jobs import attempt
-from tests.waiting import wait_until
 
 
 def test_cancel_is_confirmed_when_job_and_pods_are_gone(
@@ -29,11 +28,11 @@ def test_cancel_is_confirmed_when_job_and_pods_are_gone(
     assert asked["preconditions"] == {"uid": handle["uid"]}
     assert asked["propagationPolicy"] == "Background"
     cache = backend._watching("default", "inst").cache
-    wait_until(lambda: cache.job(handle["uid"])[1], "the Job's end")
+    eventually(lambda: cache.job(handle["uid"])[1], "the Job's end")
     assert not backend.cancel(handle, None)  # its pod still ends
     cluster.keep_pods = False
     cluster.delete("pods", pod["metadata"]["name"])
-    wait_until(lambda: backend.cancel(handle, None), "the confirmation")
+    eventually(lambda: backend.cancel(handle, None), "the confirmation")
     assert cluster.count("DELETE", "jobs") == 1
     assert ("secrets", "default", NAME) not in cluster.objects
 
@@ -94,7 +93,7 @@ def test_a_node_that_does_not_answer_keeps_the_teardown_open(
             return str(error)
         return ""
 
-    assert wait_until(pending, "the pending teardown") == "teardown pending: node node-1"
+    assert eventually(pending, "the pending teardown") == "teardown pending: node node-1"
 
 
 def test_the_last_lines_of_a_pod(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:

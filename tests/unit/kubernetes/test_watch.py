@@ -13,9 +13,8 @@ from dispatcher import Cause
 from dispatcher.errors import Transient
 from tests.kubernetes_api import FakeCluster, Serving
 from tests.kubernetes_proxy import FaultProxy
-from tests.unit.kubernetes.backends import NAME, SECRETS, poll, running, settings, until
+from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, poll, running, settings, until
 from tests.unit.kubernetes.jobs import attempt
-from tests.waiting import wait_until
 
 
 def test_a_run_is_seen_from_its_creation_to_its_end(
@@ -46,7 +45,7 @@ def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, clust
 def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     others = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(5)]
     assert [seen.phase for seen in backend.poll([handle, *others])] == [Phase.WAITING] * 6
-    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
+    eventually(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
     asked = {one.path.rpartition("/")[2]: one.query for one in cluster.asked if "watch" in one.query}
     assert asked["jobs"]["labelSelector"] == asked["pods"]["labelSelector"] == "instance=inst"
     assert asked["events"]["fieldSelector"] == "type=Warning"
@@ -74,7 +73,7 @@ def test_an_event_gives_the_text(backend: KubernetesBackend, handle: Any, cluste
     cluster.create("events", {**event, "message": "exceeded quota: pods"})
     poll(backend, handle)
     cache = backend._watching("default", "inst").cache
-    wait_until(lambda: cache.events([job["metadata"]["uid"]]), "the event")
+    eventually(lambda: cache.events([job["metadata"]["uid"]]), "the event")
     assert cache.events([job["metadata"]["uid"]])[0]["message"] == "exceeded quota: pods"
 
 
@@ -84,7 +83,7 @@ def test_a_watch_that_breaks_off_goes_on_where_it_was(
 ) -> None:
     proxy.inject(fault, "GET", "/pods?watch=1")
     poll(backend, handle)
-    wait_until(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.hit, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     health = backend._watching("default", "inst").health["pods"]
@@ -96,7 +95,7 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
     proxy.inject("stall", "GET", "/pods?watch=1")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
-    wait_until(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.hit, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     assert backend._watching("default", "inst").health["pods"].lists == 1
@@ -110,7 +109,7 @@ def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: Fak
     cluster.forget()
     with cluster.changed:
         del cluster.objects["pods", "default", pod["metadata"]["name"]]  # its DELETED event is lost
-    wait_until(lambda: watching.health["pods"].lists == 2, "a second list")
+    eventually(lambda: watching.health["pods"].lists == 2, "a second list")
     seen = poll(backend, handle)
     assert (seen.phase, seen.cause, seen.reason) == (Phase.GONE, Cause.KILLED, "deleted")
 
@@ -121,7 +120,7 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
     health = backend._watching("default", "inst").health["jobs"]
-    wait_until(lambda: health.lists >= 3, "three lists")
+    eventually(lambda: health.lists >= 3, "three lists")
     assert poll(backend, handle).phase is Phase.WAITING
     backend.close()
 
