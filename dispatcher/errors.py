@@ -28,6 +28,7 @@ What the engine tells apart::
     ├── Permanent                asking again won't help (cause)
     ├── Transient                a later try may (retry_in)
     └── Refused                  a transition lost its race: stale epoch, closed attempt, illegal move
+        └── LeasePassed          the shard that answers for the run has another holder now
 
 Inside a running flow a timeout or a cancel arrives as a :class:`RunInterrupt`, a ``BaseException``, so that
 ``except Exception`` in a flow does not swallow it.
@@ -170,6 +171,10 @@ class Transient(EngineError):
 
 class Refused(EngineError):
     """A transition was refused: the epoch was passed, the attempt is closed, or the move isn't in the table."""
+
+
+class LeasePassed(Refused):
+    """The shard that answers for the run has another holder now: who believed to hold it writes nothing more."""
 
 
 class RunInterrupt(BaseException):

@@ -89,12 +89,15 @@ class Runs(ABC):
         """Records in the order asked, None where there is none; in few round trips."""
 
     @abstractmethod
-    def commit(self, change: Change) -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         """Apply a change, its events, indexes and doorbell, if the stored version is still ``change.before.version``.
 
         ``change.after`` is stored with ``before.version + 1``. Returns what is stored now (the
         change applied, or whatever came first; None if nothing is stored), and the server's clock. The caller
         compares ``record.change`` with its own to know which.
+
+        Raises:
+            LeasePassed: ``lease`` was given, and is no longer as given; nothing was written.
         """
 
     @abstractmethod
@@ -117,7 +120,15 @@ class Runs(ABC):
     def purge(self, *, limit: int = 1000) -> int:
         """Remove runs whose retention is over, with all that is kept of them; how many were removed."""
 
-    def update(self, run_id: str, step: Step, *, record: Record | None = None, now: float = 0.0) -> Record:
+    def update(
+        self,
+        run_id: str,
+        step: Step,
+        *,
+        record: Record | None = None,
+        now: float = 0.0,
+        lease: Lease | None = None,
+    ) -> Record:
         """Read, step, commit, again where another change came first; the record that stands then.
 
         Args:
@@ -125,6 +136,7 @@ class Runs(ABC):
             step: the transition, with its keywords bound.
             record: the record as read a moment ago at ``now``, to save a round trip.
             now: the server's clock at that moment.
+            lease: of the shard on whose behalf the caller acts: passed on, the step is refused.
 
         Raises:
             UnknownRun: there is no such run.
@@ -140,7 +152,7 @@ class Runs(ABC):
             marked = Change(
                 before=change.before, after=change.after.but(change=nonce), events=change.events, ring=change.ring
             )
-            stored, now = self.commit(marked)
+            stored, now = self.commit(marked) if lease is None else self.commit(marked, lease=lease)
             if stored is None:
                 raise UnknownRun(f"run {run_id}: its retention is over")
             if stored.change == nonce:
@@ -353,6 +365,10 @@ class Inbox(ABC):
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
     ) -> list[tuple[str, dict[str, str]]]:
         """Entries behind position ``after``, each with its position; waits up to ``block`` seconds for the first."""
+
+    @abstractmethod
+    def wait(self, shards: Sequence[str], *, block: float) -> bool:
+        """Whether there is an entry for one of them; waits up to ``block`` seconds for the first."""
 
     @abstractmethod
     def drop(self, shard: str, *, until: str) -> None:

@@ -63,6 +63,8 @@ class Effects:
 def effects(change: Change) -> Effects:
     """What ``change`` means beside the record itself."""
     before, after = change.before, change.after
+    if before is not None:  # as it will be stored: some scores are versions
+        after = after.but(version=before.version + 1)
     old, new = placement(before), placement(after)
     return Effects(
         place={index: score for index, score in new.items() if old.get(index) != score},

@@ -40,13 +40,19 @@ def waiting(queue: str) -> str:
 
 
 def owned(owner: str) -> str:
-    """Runs that ``owner`` answers for, by the time of their claim."""
+    """Runs that ``owner`` answers for: those of a worker by the time of their claim, those of a shard by their
+    version, so that its supervisor reads again only what has changed."""
     return f"owned:{owner}"
 
 
 def teardown(backend: str) -> str:
-    """Runs of ``backend`` with infrastructure of ended attempts that isn't confirmed gone."""
+    """Runs of ``backend`` with infrastructure of ended attempts that isn't confirmed gone, by their version."""
     return f"teardown:{backend}"
+
+
+def is_shard(owner: str) -> bool:
+    """Whether an owner is a shard of a backend, ``backend/number``, and no worker."""
+    return "/" in owner
 
 
 def placement(record: Record | None) -> dict[str, float]:
@@ -59,7 +65,7 @@ def placement(record: Record | None) -> dict[str, float]:
     placed |= {by_label(label): created for label in spec.labels}
     placed |= {by_tag(tag): created for tag in spec.tags}
     if record.leftovers:
-        placed[teardown(spec.route.backend)] = record.queued_at
+        placed[teardown(spec.route.backend)] = record.version
     if record.terminal:
         placed[by_state(record.state)] = created
         if not record.leftovers:  # what can't be confirmed gone stays visible
@@ -69,7 +75,7 @@ def placement(record: Record | None) -> dict[str, float]:
     if record.state is State.QUEUED:
         placed[waiting(spec.route.queue)] = record.rung_at
     if record.owner and record.state in HELD:
-        placed[owned(record.owner)] = record.queued_at
+        placed[owned(record.owner)] = record.version if is_shard(record.owner) else record.queued_at
     if (due := next_due(record)) is not None:
         placed[DUE] = due
     return placed
@@ -80,9 +86,6 @@ def next_due(record: Record) -> float | None:
 
     A running flow's ``timeout`` is kept by who holds its process, not by the clock alone.
     """
-    options = record.spec.options
     if record.state is State.AWAITING_RETRY or record.exit_call is ExitCall.DUE:
         return record.due_at
-    if record.state in UNSTARTED and options.start_within is not None:
-        return record.queued_at + options.start_within
-    return None
+    return record.start_by if record.state in UNSTARTED else None

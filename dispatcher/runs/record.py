@@ -194,7 +194,10 @@ class Record:
     handle: Mapping[str, Any] | None = None  #: the infrastructure of this attempt
     leftovers: tuple[Mapping[str, Any], ...] = ()  #: infrastructure of ended attempts, until confirmed gone
     unknown_since: float | None = None  #: we lost sight of the infrastructure
-    last_cause: Cause | None = None  #: the cause last seen while it waits for infrastructure
+    last_cause: Cause | None = None  #: what it waits for, or, once it runs, why it is being ended from outside
+    paused: float = 0.0  #: seconds for which a quota queue held it, up to ``paused_since``
+    paused_since: float | None = None  #: a quota queue holds it
+    times: Mapping[str, Mapping[str, float]] | None = None  #: attempt → what its infrastructure went through, and when
     outcome: Outcome | None = None
     exit_call: ExitCall = ExitCall.NONE
     retries_used: int = 0
@@ -225,6 +228,22 @@ class Record:
     def expires_at(self) -> float | None:
         """When retention ends; None while the run is open."""
         return None if self.ended_at is None else self.ended_at + self.spec.result_ttl
+
+    @property
+    def start_by(self) -> float | None:
+        """When ``start_within`` passes; None if it never does, or not while a quota queue holds the run."""
+        within = self.spec.options.start_within
+        return None if within is None or self.paused_since is not None else self.queued_at + self.paused + within
+
+    def paused_at(self, now: float) -> float:
+        """Seconds for which a quota queue has held this attempt."""
+        return self.paused + (0.0 if self.paused_since is None else max(0.0, now - self.paused_since))
+
+    def timed(self, attempt: int, times: Mapping[str, float] | None) -> Mapping[str, Mapping[str, float]] | None:
+        """:attr:`times` with more of one attempt; what is known stays."""
+        known = self.times or {}
+        own = known.get(str(attempt), {})
+        return self.times if not times or times.keys() <= own.keys() else {**known, str(attempt): {**times, **own}}
 
     def but(self, **changes: Any) -> Record:
         """A copy with some fields changed."""
@@ -335,9 +354,9 @@ _REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", 
 _LOAD: Mapping[str, Any] = {
     **dict.fromkeys(("id", "signature", "spec_digest", "key", "owner", "holder", "change"), _text),
     **dict.fromkeys(("version", "attempt", "epoch", "rings", "retries_used", "free_retries"), int),
-    **dict.fromkeys(("created_at", "queued_at", "rung_at"), _number),
-    **dict.fromkeys(("due_at", "started_at", "settled_at", "ended_at", "unknown_since"), _optional(_number)),
-    **dict.fromkeys(("request", "handle"), _optional(json.loads)),
+    **dict.fromkeys(("created_at", "queued_at", "rung_at", "paused"), _number),
+    **dict.fromkeys(("due_at", "started_at", "settled_at", "ended_at", "unknown_since", "paused_since"), _optional(_number)),
+    **dict.fromkeys(("request", "handle", "times"), _optional(json.loads)),
     "leftovers": lambda raw: tuple(json.loads(raw)),
     "spec_bytes": bytes,
     "state": lambda raw: State(raw.decode()),

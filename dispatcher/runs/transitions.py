@@ -110,7 +110,10 @@ def claim_attempt(record: Record, now: float, *, attempt: int, holder: str) -> C
         return None
     if record.attempt != attempt or record.state not in {State.PROVISIONING, State.PENDING}:
         raise Refused(f"attempt {attempt} of run {record.id} is closed: it is {record.state}, attempt {record.attempt}")
-    after, events = _walk(record.but(holder=holder, started_at=now), now, State.RUNNING)
+    claimed = record.but(
+        holder=holder, started_at=now, last_cause=None, paused=record.paused_at(now), paused_since=None
+    )
+    after, events = _walk(claimed, now, State.RUNNING)
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
 
 
@@ -137,18 +140,28 @@ def finish(
     return _end(record, now, record.outcome or outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call)
 
 
-def abandon(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Change | None:
+def abandon(
+    record: Record,
+    now: float,
+    *,
+    epoch: int,
+    outcome: Outcome,
+    here: bool = False,
+    times: Mapping[str, float] | None = None,
+) -> Change | None:
     """The runner is dead: end the attempt, or have a fresh pool process call an ``on_exit`` that wasn't started.
 
-    An attempt with infrastructure of its own has no such process here: its ``exited`` event says ``not called``.
+    For an attempt with infrastructure of its own a process does so only where its worker's settings allow that
+    (``here``); else its ``exited`` event says ``not called``. ``times`` are its infrastructure's.
     """
     if record.terminal or record.state is State.AWAITING_RETRY:
         return None
     _fence(record, epoch)
+    timed = record.but(times=record.timed(record.attempt, times))
     if record.exit_call is ExitCall.BEGUN:
-        return _end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED)
-    if record.exit_call is ExitCall.WAITING and record.request is None:
-        after = record.but(
+        return _end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED, times=timed.times)
+    if record.exit_call is ExitCall.WAITING and (record.request is None or here):
+        after = timed.but(
             outcome=record.outcome or _as_cancelled(record, outcome),
             settled_at=now,
             exit_call=ExitCall.DUE,
@@ -157,7 +170,7 @@ def abandon(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Chan
             owner="",
         )
         return Change(before=record, after=after, ring=ring_for(after, CALL_ON_EXIT))
-    return _end(record, now, record.outcome or outcome, None)
+    return _end(record, now, record.outcome or outcome, None, times=timed.times)
 
 
 def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
@@ -225,23 +238,6 @@ def ring_again(record: Record, now: float) -> Change | None:
     return Change(before=record, after=after, ring=ring_for(after))
 
 
-def sight(record: Record, now: float, *, seen: bool, cause: Cause | None = None) -> Change | None:
-    """Note whether the infrastructure can be seen, and the cause last seen while it waits. Never ends anything."""
-    known = record.unknown_since is None
-    last = cause or record.last_cause
-    if record.terminal or (seen == known and last == record.last_cause):
-        return None
-    after = record.but(unknown_since=None if seen else record.unknown_since or now, last_cause=last)
-    events = () if seen == known else (event(after, Kind.SEEN if seen else Kind.UNKNOWN, now),)
-    return Change(before=record, after=after, events=events)
-
-
-def torn_down(record: Record, now: float, *, attempt: int) -> Change | None:
-    """The infrastructure of an ended attempt is confirmed gone; also after the terminal state."""
-    kept = tuple(one for one in record.leftovers if one["attempt"] != attempt)
-    return None if len(kept) == len(record.leftovers) else Change(before=record, after=record.but(leftovers=kept))
-
-
 def tick(record: Record, now: float) -> Change | None:
     """What the clock alone does: due retries, ``start_within``, an ``on_exit`` nobody took.
 
@@ -255,10 +251,9 @@ def tick(record: Record, now: float) -> Change | None:
         if now - (record.settled_at or now) >= EXIT_WITHIN:
             return _end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
         return Change(before=record, after=record.but(due_at=now + 2 * EXIT_RING), ring=ring_for(record, CALL_ON_EXIT))
-    within = record.spec.options.start_within
-    if within is not None and record.state in UNSTARTED and record.queued_at + within <= now:
+    if record.state in UNSTARTED and record.start_by is not None and record.start_by <= now:
         cause = record.last_cause or Cause.DEADLINE
-        message = f"not started within {within:g} s"
+        message = f"not started within {record.spec.options.start_within:g} s"
         return _end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
     return None
 
@@ -285,11 +280,14 @@ def _walk(record: Record, now: float, to: State) -> tuple[Record, tuple[Event, .
     return record, tuple(events)
 
 
-def _infrastructure(record: Record) -> tuple[Mapping[str, Any], ...]:
-    """What the attempt may have left outside: its handle, or the intent whose handle never came."""
+def _infrastructure(record: Record, now: float) -> tuple[Mapping[str, Any], ...]:
+    """What the attempt may have left outside: its handle, or the intent whose handle never came; when it ended, and
+    whether a runner had claimed it."""
     if record.request is None and record.handle is None:
         return ()
-    return ({"attempt": record.attempt, "request": record.request, "handle": record.handle},)
+    claimed = record.started_at is not None
+    known = {"attempt": record.attempt, "request": record.request, "handle": record.handle}
+    return ({**known, "ended": now, "claimed": claimed},)
 
 
 def _as_cancelled(record: Record, outcome: Outcome) -> Outcome:
@@ -299,7 +297,14 @@ def _as_cancelled(record: Record, outcome: Outcome) -> Outcome:
     return Outcome(cause=Cause.CANCELLED, message="cancelled", traceback=outcome.traceback, log_tail=outcome.log_tail)
 
 
-def _end(record: Record, now: float, outcome: Outcome, exit_call: ExitCall | None) -> Change:
+def _end(
+    record: Record,
+    now: float,
+    outcome: Outcome,
+    exit_call: ExitCall | None,
+    *,
+    times: Mapping[str, Mapping[str, float]] | None = None,
+) -> Change:
     outcome = _as_cancelled(record, outcome)
     done = record.but(
         outcome=outcome,
@@ -307,7 +312,9 @@ def _end(record: Record, now: float, outcome: Outcome, exit_call: ExitCall | Non
         owner="",
         due_at=None,
         unknown_since=None,
-        leftovers=(*record.leftovers, *_infrastructure(record)),
+        paused_since=None,
+        times=times or record.times,
+        leftovers=(*record.leftovers, *_infrastructure(record, now)),
     )
     verdict = record.spec.retry.after(
         outcome.cause, used=record.retries_used, free_used=record.free_retries, seed=f"{record.id}:{record.attempt}"
@@ -330,7 +337,7 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
     exited = _exited(after, now, final=False, due=now + delay)
     following = after.but(
         attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
-        last_cause=None, exit_call=ExitCall.NONE, outcome=None,
+        last_cause=None, paused=0.0, exit_call=ExitCall.NONE, outcome=None,
     )  # fmt: skip
     if delay > 0:
         return Change(before=record, after=following, events=(exited,))

@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.errors import IdempotencyConflict, Refused, UnknownRun
 from dispatcher.records.base import Query, Records
-from dispatcher.runs import transitions
+from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, DUE, EXPIRING, OPEN, by_label, by_state, owned, waiting
 from dispatcher.runs.record import Change, Outcome, Record
@@ -293,7 +293,7 @@ def test_what_is_not_confirmed_gone_is_not_purged(kept: Kept) -> None:
     assert done.leftovers
     later = kept.later(10)
     assert later.runs.purge() == 0
-    later.runs.update(record.id, partial(transitions.torn_down, attempt=1))
+    later.runs.update(record.id, partial(infrastructure.torn_down, attempt=1))
     assert later.runs.purge() == 1
 
 

@@ -22,7 +22,7 @@ from dispatcher.errors import IdempotencyConflict, Refused
 from dispatcher.records.base import Line, Records, Step
 from dispatcher.records.effects import UNUSED_BLOB
 from dispatcher.records.memory.runs import MemoryRuns
-from dispatcher.runs import transitions
+from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, placement
 from dispatcher.runs.record import Change, ExitCall, Outcome, Record
@@ -65,9 +65,9 @@ OTHERS: dict[str, Callable[[Record, str], Step]] = {
     "lose": lambda record, _: partial(transitions.lose, owner=record.owner or "w1"),
     "adopt": lambda _, who: partial(transitions.adopt, owner=who),
     "ring_again": lambda *_: transitions.ring_again,
-    "lost_sight": lambda *_: partial(transitions.sight, seen=False, cause=Cause.UNSCHEDULABLE),
-    "sight": lambda *_: partial(transitions.sight, seen=True),
-    "torn_down": lambda record, _: partial(transitions.torn_down, attempt=max(record.attempt - 1, 1)),
+    "lost_sight": lambda *_: partial(infrastructure.sight, seen=False, cause=Cause.UNSCHEDULABLE),
+    "sight": lambda *_: partial(infrastructure.sight, seen=True),
+    "torn_down": lambda record, _: partial(infrastructure.torn_down, attempt=max(record.attempt - 1, 1)),
     "tick": lambda *_: transitions.tick,
 }
 
@@ -267,7 +267,7 @@ class Histories(RuleBasedStateMachine):
             if current.state in HELD:
                 self._update(current, partial(transitions.finish, epoch=current.epoch, outcome=Outcome()))
             for left in self.known[record.id].leftovers:
-                self._update(record, partial(transitions.torn_down, attempt=left["attempt"]))
+                self._update(record, partial(infrastructure.torn_down, attempt=left["attempt"]))
             assert self.known[record.id].terminal
         self.time_passes(5000.0)
         assert self.records.runs.purge(limit=10_000) == len(self.known)

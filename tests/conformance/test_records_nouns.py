@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from functools import partial
 
 import pytest
 
+from dispatcher.errors import LeasePassed
 from dispatcher.records.base import Lease, Line, Records, WorkerInfo
+from dispatcher.runs import transitions
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause
 from tests.conformance.conftest import Kept
@@ -239,3 +242,34 @@ def test_waiting_for_a_report(kept: Kept) -> None:
     kept.records.inbox.report("s", {"a": "b"})
     wait_until(lambda: found, "the report")
     thread.join()
+
+
+def test_a_change_on_behalf_of_a_lease_that_was_passed_is_refused(records: Records) -> None:
+    """DESIGN §5, leases and fencing: checked in the script that writes, so that a process that froze can't pass it."""
+    run = accept(records)
+    first = records.leases.acquire("fake/1", "a", seen=None)
+    assert first is not None
+    ring = partial(transitions.ring_again)
+    told = records.runs.update(run.id, ring, lease=first)
+    assert told.rings == 2
+    records.leases.acquire("fake/1", "b", seen=first)
+    with pytest.raises(LeasePassed, match=r"fake/1 has another holder now: epoch 1 was passed"):
+        records.runs.update(run.id, ring, lease=first)
+    assert records.runs.get(run.id)[0].rings == 2
+    with pytest.raises(LeasePassed):
+        records.runs.update(run.id, ring, lease=Lease(name="fake/2", owner="a", epoch=1))
+
+
+def test_an_entry_for_one_of_many_shards_is_waited_for(kept: Kept) -> None:
+    inbox = kept.records.inbox
+    assert not inbox.wait([], block=0.05)
+    assert not inbox.wait(["s/1", "s/2"], block=0.05)
+    heard: list[bool] = []
+    reader = kept.another()
+    thread = threading.Thread(target=lambda: heard.append(reader.inbox.wait(["s/1", "s/2"], block=20)))
+    thread.start()
+    inbox.report("s/2", {"a": "b"})
+    thread.join(20)
+    assert heard == [True]
+    inbox.drop("s/2", until=inbox.read("s/2")[0][0])
+    assert not inbox.wait(["s/1", "s/2"], block=0)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import Refused
+from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Spec, Value
@@ -214,16 +215,16 @@ def test_infrastructure_stays_visible_until_it_is_gone() -> None:
     record = after(t.finish(record, 3, epoch=1, outcome=Outcome(cause=Cause.IMAGE_PULL)))
     assert record.state in TERMINAL
     assert record.leftovers == ({"attempt": 1, "request": {"name": "n", "shard": "fake/3"}, "handle": {"uid": "u"}},)
-    gone = after(t.torn_down(record, 4, attempt=1))
+    gone = after(infrastructure.torn_down(record, 4, attempt=1))
     assert gone.leftovers == ()
     assert gone.state is record.state
-    assert t.torn_down(gone, 5, attempt=1) is None
+    assert infrastructure.torn_down(gone, 5, attempt=1) is None
 
 
 def test_start_within_ends_with_the_cause_last_seen() -> None:
     assert t.tick(queued(start_within=10), 9) is None
     assert after(t.tick(queued(start_within=10), 10)).state is State.TIMED_OUT
-    waiting = after(t.sight(contained(start_within=10), 2, seen=True, cause=Cause.UNSCHEDULABLE))
+    waiting = after(infrastructure.sight(contained(start_within=10), 2, seen=True, cause=Cause.UNSCHEDULABLE))
     record = after(t.tick(waiting, 10))
     assert record.state is State.CRASHED
     assert record.outcome is not None
@@ -233,12 +234,12 @@ def test_start_within_ends_with_the_cause_last_seen() -> None:
 
 def test_unknown_is_a_flag() -> None:
     record = contained()
-    change = t.sight(record, 2, seen=False)
+    change = infrastructure.sight(record, 2, seen=False)
     assert kinds(change) == [Kind.UNKNOWN]
     lost = after(change)
     assert (lost.state, lost.unknown_since) == (State.PROVISIONING, 2)
-    assert t.sight(lost, 3, seen=False) is None
-    assert kinds(t.sight(lost, 4, seen=True)) == [Kind.SEEN]
+    assert infrastructure.sight(lost, 3, seen=False) is None
+    assert kinds(infrastructure.sight(lost, 4, seen=True)) == [Kind.SEEN]
 
 
 def test_ring_again_only_what_waits() -> None:

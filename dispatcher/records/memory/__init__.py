@@ -29,7 +29,8 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
     """
     shared = Shared(clock)
     blobs, logs, events, queues = MemoryBlobs(shared), MemoryLogs(shared), MemoryEvents(shared), MemoryQueues(shared)
-    runs = MemoryRuns(shared, blobs=blobs, logs=logs, events=events, queues=queues, bell=bell)
+    leases = MemoryLeases(shared)
+    runs = MemoryRuns(shared, blobs=blobs, logs=logs, events=events, queues=queues, leases=leases, bell=bell)
     return Records(
         instance=secrets.token_hex(4),
         runs=runs,
@@ -37,7 +38,7 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         logs=logs,
         events=events,
         workers=MemoryWorkers(shared),
-        leases=MemoryLeases(shared),
+        leases=leases,
         queues=queues,
         inbox=MemoryInbox(shared),
         close=events.close,

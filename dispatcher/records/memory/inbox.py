@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dispatcher.records.base import Inbox
 from dispatcher.records.memory.shared import Shared
@@ -32,6 +32,9 @@ class MemoryInbox(Inbox):
             return [(str(position), dict(entry)) for position, entry in entries if position > start][:limit]
 
         return self._shared.wait_for(look, block)
+
+    def wait(self, shards: Sequence[str], *, block: float) -> bool:
+        return bool(self._shared.wait_for(lambda: [shard for shard in shards if self._entries.get(shard)], block))
 
     def drop(self, shard: str, *, until: str) -> None:
         with self._shared.changed:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dispatcher.errors import IdempotencyConflict, UnknownRun
-from dispatcher.records.base import Bell, Query, Runs
+from dispatcher.errors import IdempotencyConflict, LeasePassed, UnknownRun
+from dispatcher.records.base import Bell, Lease, Query, Runs
 from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects
 from dispatcher.records.memory.blobs import MemoryBlobs
 from dispatcher.records.memory.events import MemoryEvents
+from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.shared import Shared
@@ -28,6 +29,7 @@ class MemoryRuns(Runs):
         logs: MemoryLogs,
         events: MemoryEvents,
         queues: MemoryQueues,
+        leases: MemoryLeases,
         bell: Bell | None,
     ) -> None:
         self._shared = shared
@@ -35,6 +37,7 @@ class MemoryRuns(Runs):
         self._logs = logs
         self._events = events
         self._queues = queues
+        self._leases = leases
         self._bell = bell
         self._records: dict[str, Record] = {}
         self._keys: dict[str, str] = {}
@@ -69,10 +72,12 @@ class MemoryRuns(Runs):
         with self._shared.changed:
             return [self._records.get(run_id) for run_id in run_ids]
 
-    def commit(self, change: Change) -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
         with self._shared.changed:
+            if lease is not None and self._leases.held("").get(lease.name) != lease:
+                raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
             now = self._shared.clock()
             stored = self._records.get(change.after.id)
             if stored is None or stored.version != change.before.version:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dispatcher.records.base import Inbox
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.redis.streams import read_stream
+from dispatcher.records.redis.streams import blocking, read_stream
 
 #: Seconds for which a report is known, so that sending it again adds nothing.
 _KNOWN = 60
@@ -30,6 +30,13 @@ class RedisInbox(Inbox):
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
     ) -> list[tuple[str, dict[str, str]]]:
         return read_stream(self._client, self._keys.inbox(shard), after=after, limit=limit, block=block)
+
+    def wait(self, shards: Sequence[str], *, block: float) -> bool:
+        if not shards:
+            return False
+        keys = [self._keys.inbox(shard) for shard in shards]
+        words = ("XREAD", "COUNT", 1, *blocking(block), "STREAMS", *keys, *("0" for _ in keys))
+        return bool(self._client.one(*words, block=block))
 
     def drop(self, shard: str, *, until: str) -> None:
         milliseconds, _, sequence = until.partition("-")

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dispatcher.errors import UnknownRun
+from dispatcher.errors import LeasePassed, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Bell, Query, Runs
+from dispatcher.records.base import Bell, Lease, Query, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
@@ -82,17 +82,22 @@ class RedisRuns(Runs):
         replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
         return [Record.from_fields(fields_of(fields)) if fields else None for fields in replies]
 
-    def commit(self, change: Change) -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
         push = self._push(change.ring)
         program = Program(self._keys)
         after = program.commit(change, push)
         keys = [self._keys.run(after.id)]
-        arguments = (self._offset, change.before.version, program.listed())
+        arguments: tuple[Any, ...] = (self._offset, change.before.version, program.listed())
+        if lease is not None:
+            keys.append(self._keys.leases)
+            arguments += (lease.name, f"{lease.epoch} {lease.owner}")
         reply = self._client.run(script(*COMMIT), keys, *arguments)
         now = float(reply[0])
         if len(reply) > 1:
+            if reply[1] == b"passed" and lease is not None:
+                raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
             if not reply[1]:
                 return None, now
             stored = Record.from_fields(fields_of(reply[1]))

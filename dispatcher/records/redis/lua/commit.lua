@@ -1,7 +1,9 @@
--- Apply a change if the record is as its author saw it. KEYS: the record. ARGV: clock offset, the version seen, steps.
+-- Apply a change if the record is as its author saw it. KEYS: the record, and the leases if one is to be checked. ARGV:
+-- clock offset, the version seen, steps, and of that lease its name and how it must be kept.
 -- Replies: the time, if it was applied; else the time and the fields stored: what came first, or the same change again,
--- which its author knows by its nonce.
+-- which its author knows by its nonce; or the time and 'passed', if the lease isn't its author's any more.
 local now = server_time(ARGV[1])
+if KEYS[2] and redis.call('HGET', KEYS[2], ARGV[4]) ~= ARGV[5] then return {text(now), 'passed'} end
 if redis.call('HGET', KEYS[1], 'version') == ARGV[2] then
   take_steps(now, ARGV[3])
   return {text(now)}
