@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
@@ -38,9 +38,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One look at an attempt's infrastructure. ``cause`` says why it waits, or why it ended otherwise than well.
+    """One look at an attempt's infrastructure.
 
+    ``cause`` says why it waits, why it is being ended while it runs, or why it ended otherwise than well. With the
+    phase unknown, ``NODE_LOST`` says that its node doesn't answer: one of the two sources that must agree before an
+    attempt ends so. A backend that has its own patience for a cause says ``ENDED`` when that is over.
     ``paused``: a quota queue holds it, which is no failure; ``start_within`` doesn't run meanwhile.
+    ``times``: when it came to the moments of :data:`~dispatcher.runs.infrastructure.MOMENTS`, as the service itself
+    says, in seconds since the epoch; what wasn't observed is missing.
     """
 
     phase: Phase
@@ -50,6 +55,17 @@ class Observation:
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
     paused: bool = False
+    times: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Infrastructure of ours as the service lists it: whose it is, its age in seconds, and how to end it."""
+
+    run_id: str
+    attempt: int
+    age: float
+    handle: Handle
 
 
 class Backend(ABC):
@@ -58,6 +74,9 @@ class Backend(ABC):
     All calls are synchronous and bounded in time. They raise :class:`~dispatcher.errors.Transient` where a later try
     may succeed (also when it isn't clear whether the call was carried out) and
     :class:`~dispatcher.errors.Permanent` with a cause where it won't; no error of an SDK leaves a backend.
+
+    What only some can do are powers (:class:`Watched`, :class:`Logged`, :class:`Listed`): a backend has one if it has
+    its methods. Methods may be called from several threads at once.
     """
 
     name: ClassVar[str]
@@ -67,6 +86,12 @@ class Backend(ABC):
 
     def __init__(self, settings: Settings | None = None) -> None:  # noqa: B027 - most need none
         """``settings``: the worker's; None: those of this process's variables. No I/O."""
+
+    @property
+    def place(self) -> str:
+        """Which of several places of its kind (clusters) it stands for; empty where there is one. Workers of one
+        place supervise what was made there."""
+        return ""
 
     @classmethod  # noqa: B027 - most need none
     def check_settings(cls, settings: Settings) -> None:
@@ -100,6 +125,34 @@ class Backend(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have nothing to free
         """Free clients."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A backend that hears of changes. Its ``poll`` answers from what was seen, without I/O for most handles."""
+
+    def watch(self, changed: Callable[[str | None], None]) -> None:
+        """From now on call ``changed`` from any thread whenever a look may differ from the last: with the
+        :meth:`key` of the handle, None for all of them. It returns at once. What is missed is found by polls."""
+
+    def key(self, handle: Handle) -> str:
+        """Names what ``handle`` names, in one word."""
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """A backend that keeps what a container has printed."""
+
+    def logs(self, handle: Handle) -> tuple[str, ...]:
+        """The last lines, by one request of bounded time and size; none where they are gone."""
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A backend that can list all that it created."""
+
+    def orphans(self, instance: str) -> list[Found]:
+        """All infrastructure of this installation, whether or not a run still wants it."""
 
 
 class InProcess(Backend):

@@ -26,6 +26,11 @@ class WorkerSettings(BaseModel):
     labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).")
     every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
     scope: str = Field("", description="Scope of the queues served; set by the laptop server, empty elsewhere.")
+    callbacks: frozenset[str] = Field(
+        frozenset(),
+        description="on_exit functions (a JSON list of modules and module:function) that this worker calls where the "
+        "runner in a container died first.",
+    )
     concurrency: int = Field(2, ge=1, description="Pool processes: how many in-process flows run at once.")
     drain: float = Field(30.0, ge=0, description="Seconds that running flows get after SIGTERM.")
 
@@ -46,7 +51,10 @@ class TimingSettings(BaseModel):
     queue_unused: float = Field(86400.0, gt=0, description="Seconds after which an unused queue is forgotten.")
     stop_grace: float = Field(10.0, ge=0, description="Seconds a flow gets to end after a timeout or a cancel.")
     on_exit_timeout: float = Field(60.0, gt=0, description="Seconds that on_exit may take.")
-    poll: float = Field(2.0, gt=0, description="Seconds between two polls of infrastructure that can't be watched.")
+    poll: float = Field(2.0, gt=0, description="Seconds between two looks at all infrastructure; watches wake earlier.")
+    node_lost: float = Field(
+        300.0, gt=0, description="Seconds without a sign of life after which a runner on a lost node has ended."
+    )
 
 
 class ClusterSettings(BaseModel):

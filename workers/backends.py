@@ -22,3 +22,9 @@ class Backends:
         if key not in self._made:
             self._made[key] = registry.backend(name)(self._settings)
         return self._made[key]
+
+    def close(self) -> None:
+        """Close those of this process."""
+        for (pid, _), backend in self._made.items():
+            if pid == os.getpid():
+                backend.close()

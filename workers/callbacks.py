@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from dispatcher.runs.record import Record
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+from dispatcher.runs import transitions
+from dispatcher.runs.record import ExitCall, Record
 from workers.pool import Here
+
+
+def allowed(environment: Mapping[str, Any], callbacks: Collection[str]) -> bool:
+    """Whether a worker may call an environment's ``on_exit`` for a container that died: it must be importable, never
+    a pickle, and its module or its whole name among ``callbacks``, the setting ``DISPATCHER__WORKER__CALLBACKS``."""
+    on_exit = environment.get("on_exit")
+    name = on_exit.get("ref") if isinstance(on_exit, Mapping) else None
+    return isinstance(name, str) and bool({name, name.partition(":")[0]} & set(callbacks))
 
 
 def call_on_exit(here: Here, run_id: str) -> Record:
@@ -16,6 +29,9 @@ def call_on_exit(here: Here, run_id: str) -> Record:
     from dispatcher.runner import attempt
 
     record, now = here.records.runs.get(run_id)
+    if record.request is not None and not allowed(record.spec.environment, here.settings.worker.callbacks):
+        step = partial(transitions.finish, epoch=record.epoch, exit_call=ExitCall.NOT_CALLED)
+        return here.records.runs.update(run_id, step, record=record, now=now)
     return attempt.call_on_exit(
         here.records, here.keys, here.settings, record, now, owner=here.worker, holder=here.holder
     )

@@ -17,7 +17,9 @@ from celery import bootsteps, signals
 
 from dispatcher.connect import connect
 from dispatcher.payload import KeyRing
+from dispatcher.runs.attempt import family
 from dispatcher.settings import Settings
+from workers.backends import Backends
 from workers.ears import Ears
 from workers.held import Held
 from workers.identity import new_identity, offer_of
@@ -50,7 +52,17 @@ class Engine:
         self._open = partial(connect, settings)
         self._keys = keys = KeyRing.from_settings(settings)
         offer = offer_of(settings.worker)
-        self.identity = new_identity(offer, concurrency=worker.concurrency, celery_name=worker.hostname)
+        self._backends = Backends(settings)
+        self.identity = new_identity(
+            offer,
+            concurrency=worker.concurrency,
+            celery_name=worker.hostname,
+            supervises=tuple(
+                family(name, self._backends(name).place)
+                for name in sorted(offer.backends)
+                if not self._backends(name).in_process
+            ),
+        )
         self._notes = Notes()
         main = multiprocessing.process.current_process()
         self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, main))
@@ -110,12 +122,15 @@ class Engine:
 
     def _supervisor(self) -> tuple[Ticker, ...]:
         """Only where a backend is served whose runs start elsewhere."""
-        from workers.supervisor.supervision import Supervision, supervised
-
-        if not supervised(self.identity.offer.backends):
+        if not self.identity.supervises:
             return ()
-        supervision = Supervision(self.settings, self._keys, self.identity, self._open)
-        return (Ticker("supervisor", supervision.tick, supervision.close),)
+        from workers.supervisor.supervision import Ear, Supervision
+
+        supervision = Supervision(self.settings, self._keys, self.identity, self._backends, self._open)
+        supervisor = Ticker("supervisor", supervision.tick, supervision.close)
+        supervision.wake = supervisor.wake
+        ear = Ear(supervision, self._open)
+        return (supervisor, Ticker("reports", ear.tick, ear.close))
 
     def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:
         from dispatcher.doorbell import CeleryBell

@@ -25,6 +25,7 @@ class Identity:
     offer: Offer
     concurrency: int
     celery_name: str
+    supervises: tuple[str, ...] = ()  #: families of the shards that it shares
 
     def info(self, *, queues: tuple[str, ...], started_at: float) -> WorkerInfo:
         """How it presents itself; ``started_at`` is by the server's clock."""
@@ -39,13 +40,14 @@ class Identity:
             version=our_version(),
             celery_name=self.celery_name,
             queues=queues,
+            data={"supervises": list(self.supervises)} if self.supervises else {},
         )
 
 
-def new_identity(offer: Offer, *, concurrency: int, celery_name: str) -> Identity:
+def new_identity(offer: Offer, *, concurrency: int, celery_name: str, supervises: tuple[str, ...] = ()) -> Identity:
     """The identity of this process."""
     host, pid = socket.gethostname(), os.getpid()
-    return Identity(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, offer, concurrency, celery_name)
+    return Identity(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, offer, concurrency, celery_name, supervises)
 
 
 def offer_of(settings: WorkerSettings) -> Offer:

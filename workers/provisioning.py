@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from backends.base import Backend
+from backends.base import Backend, Handle
 from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Lease, Records, Step
 from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
 from dispatcher.runs import transitions
@@ -55,42 +55,73 @@ class Provisioner:
         return self.create(record)
 
     def create(self, record: Record) -> Record:
-        """Send the stored request: create or adopt, and store the handle."""
-        request = record.request or {}
-        backend = self.backend(record.spec.route.backend)
-        step: Step
+        """Send the stored request and store what came of it."""
+        answer: Handle | Permanent | Transient
         try:
-            handle = backend.submit(request["body"], self._secrets(record))
-            failpoint("provision.submitted", record.id, lost=Transient)
-        except Permanent as error:
-            step = self._ended(record, error)
-        except Transient as error:
-            if error.cause is not None and error.cause is not record.last_cause:
-                self._note(record.id, error.cause)
-            step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
-        else:
-            step = partial(transitions.created, epoch=record.epoch, handle=handle, owner=request["shard"])
+            answer = self.send(record)
+        except (Permanent, Transient) as error:
+            answer = error
         try:
-            record = self.records.runs.update(record.id, step)
-            failpoint("provision.stored", record.id)
-            return record
+            return self.store(record, answer)
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
 
-    def _note(self, run_id: str, cause: Cause) -> None:
+    def send(self, record: Record) -> Handle:
+        """Send the stored request: create or adopt.
+
+        Raises:
+            Permanent, Transient: as :meth:`~backends.base.Backend.submit`.
+        """
+        request = record.request or {}
+        handle = self.backend(record.spec.route.backend).submit(request["body"], self._secrets(record))
+        failpoint("provision.submitted", record.id, lost=Transient)
+        return handle
+
+    def store(self, record: Record, answer: Handle | Exception, *, lease: Lease | None = None) -> Record:
+        """Store the handle, or what the answer means else.
+
+        Args:
+            record: as the request was sent.
+            answer: a handle, or how sending it failed.
+            lease: of the shard on whose behalf this is done.
+
+        Raises:
+            Refused: the run isn't ours any more, or has been cancelled.
+        """
+        request = record.request or {}
+        step: Step
+        if isinstance(answer, Permanent):
+            step = self._ended(record, answer)
+        elif isinstance(answer, Exception):
+            cause = answer.cause if isinstance(answer, Transient) else None
+            if cause is not None and cause is not record.last_cause:
+                self._note(record.id, cause, lease)
+            step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
+        else:
+            step = partial(transitions.created, epoch=record.epoch, handle=answer, owner=request["shard"])
+        record = self.records.runs.update(record.id, step, lease=lease)
+        failpoint("provision.stored", record.id)
+        return record
+
+    def _note(self, run_id: str, cause: Cause, lease: Lease | None) -> None:
         """What it waits for: the cause with which ``start_within`` ends it."""
         with contextlib.suppress(Refused):
-            self.records.runs.update(run_id, partial(transitions.sight, seen=True, cause=cause))
+            self.records.runs.update(run_id, partial(infrastructure.sight, seen=True, cause=cause), lease=lease)
 
     def _ended(self, record: Record, error: Permanent) -> Step:
         outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
         return partial(transitions.finish, epoch=record.epoch, outcome=outcome)
 
     def _request(self, record: Record) -> Mapping[str, Any]:
+        backend = self.backend(record.spec.route.backend)
         attempt = Attempt.of(
-            record.spec, record.attempt, instance=self.records.instance, variables=Bounds.of(self.settings).variables()
+            record.spec,
+            record.attempt,
+            instance=self.records.instance,
+            place=backend.place,
+            variables=Bounds.of(self.settings).variables(),
         )
-        body = self.backend(record.spec.route.backend).prepare(attempt)
+        body = backend.prepare(attempt)
         return {"shard": attempt.shard, "epoch": record.epoch, "body": body}
 
     def _secrets(self, record: Record) -> dict[str, str]:

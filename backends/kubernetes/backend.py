@@ -48,6 +48,10 @@ class KubernetesBackend(Backend):
         self._watched: dict[tuple[str, str], Watching] = {}
         self._memories: dict[Names, tuple[float, reasons.Memory]] = {}  # when it was looked at, and its clocks
 
+    @property
+    def place(self) -> str:
+        return self._cluster
+
     @classmethod
     def check_settings(cls, settings: Settings) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -367,7 +367,7 @@ class Inbox(ABC):
         """Entries behind position ``after``, each with its position; waits up to ``block`` seconds for the first."""
 
     @abstractmethod
-    def wait(self, shards: Sequence[str], *, block: float) -> bool:
+    def wait(self, shards: Collection[str], *, block: float) -> bool:
         """Whether there is an entry for one of them; waits up to ``block`` seconds for the first."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 from dispatcher.runs.record import Spec
 
-#: Shards per backend: the most workers of one backend that share its supervision.
+#: Shards per backend and place: the most workers that share the supervision of one.
 SHARDS = 16
 
 
@@ -33,16 +33,19 @@ class Attempt:
     start_within: float | None = None
 
     @classmethod
-    def of(cls, spec: Spec, number: int, *, instance: str, variables: Mapping[str, str] | None = None) -> Attempt:
+    def of(
+        cls, spec: Spec, number: int, *, instance: str, place: str = "", variables: Mapping[str, str] | None = None
+    ) -> Attempt:
         """An attempt of a run.
 
         Args:
             spec: the run's.
             number: the attempt's, from 1.
             instance: the installation's id.
+            place: where its backend makes infrastructure, if it knows several places (clusters).
             variables: further ones for the runner, no secrets.
         """
-        shard = shard_of(spec.route.backend, spec.run_id)
+        shard = shard_of(family(spec.route.backend, place), spec.run_id)
         return cls(
             run_id=spec.run_id,
             number=number,
@@ -64,9 +67,14 @@ class Attempt:
         )
 
 
-def shard_of(backend: str, run_id: str) -> str:
+def family(backend: str, place: str = "") -> str:
+    """What the shards of one backend in one place have in common: their names begin with it."""
+    return f"{backend}@{place}" if place else backend
+
+
+def shard_of(family: str, run_id: str) -> str:
     """The shard that answers for a run, for as long as it lives."""
-    return f"{backend}/{zlib.crc32(run_id.encode()) % SHARDS}"
+    return f"{family}/{zlib.crc32(run_id.encode()) % SHARDS}"
 
 
 def object_name(run_id: str, attempt: int) -> str:

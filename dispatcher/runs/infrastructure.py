@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Change, Record
-from dispatcher.runs.states import UNSTARTED, Cause
+from dispatcher.runs.states import HELD, UNSTARTED, Cause
 from dispatcher.runs.transitions import event
 
 #: Of :attr:`~dispatcher.runs.record.Record.times`: names of moments in the order in which they come.
@@ -51,9 +51,7 @@ def sight(
     return Change(before=record, after=after, events=events)
 
 
-def torn_down(
-    record: Record, now: float, *, attempt: int, times: Mapping[str, float] | None = None
-) -> Change | None:
+def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, float] | None = None) -> Change | None:
     """The infrastructure of an ended attempt is confirmed gone; also after the terminal state."""
     kept = tuple(one for one in record.leftovers if one["attempt"] != attempt)
     if len(kept) == len(record.leftovers):
@@ -76,3 +74,11 @@ def last_lines(record: Record, now: float, *, attempt: int, lines: Sequence[str]
     if not record.terminal or record.attempt != attempt or outcome is None or outcome.log_tail or not lines:
         return None
     return Change(before=record, after=record.but(outcome=replace(outcome, log_tail=tuple(lines))))
+
+
+def wants(record: Record | None, attempt: int) -> bool:
+    """Whether infrastructure of an attempt belongs to a run: it is its current one, or one whose teardown is open."""
+    if record is None:
+        return False
+    current = record.attempt == attempt and record.state in HELD and record.request is not None
+    return current or any(one["attempt"] == attempt for one in record.leftovers)

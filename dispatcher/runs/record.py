@@ -355,7 +355,9 @@ _LOAD: Mapping[str, Any] = {
     **dict.fromkeys(("id", "signature", "spec_digest", "key", "owner", "holder", "change"), _text),
     **dict.fromkeys(("version", "attempt", "epoch", "rings", "retries_used", "free_retries"), int),
     **dict.fromkeys(("created_at", "queued_at", "rung_at", "paused"), _number),
-    **dict.fromkeys(("due_at", "started_at", "settled_at", "ended_at", "unknown_since", "paused_since"), _optional(_number)),
+    **dict.fromkeys(
+        ("due_at", "started_at", "settled_at", "ended_at", "unknown_since", "paused_since"), _optional(_number)
+    ),
     **dict.fromkeys(("request", "handle", "times"), _optional(json.loads)),
     "leftovers": lambda raw: tuple(json.loads(raw)),
     "spec_bytes": bytes,

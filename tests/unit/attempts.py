@@ -42,7 +42,7 @@ class World:
             self.commits += 1
             return commit(change)
 
-        self.records.runs.commit = counted  # type: ignore[method-assign]
+        self.records.runs.commit = counted  # type: ignore[method-assign,assignment]
 
     def submit(self, one: Flow[..., Any], parameters: Any = None, environment: Any = None, **changes: Any) -> Record:
         run_id = secrets.token_hex(8)

@@ -214,7 +214,8 @@ def test_infrastructure_stays_visible_until_it_is_gone() -> None:
     record = after(t.created(contained(), 2, epoch=1, handle={"uid": "u"}))
     record = after(t.finish(record, 3, epoch=1, outcome=Outcome(cause=Cause.IMAGE_PULL)))
     assert record.state in TERMINAL
-    assert record.leftovers == ({"attempt": 1, "request": {"name": "n", "shard": "fake/3"}, "handle": {"uid": "u"}},)
+    left = {"attempt": 1, "request": {"name": "n", "shard": "fake/3"}, "handle": {"uid": "u"}}
+    assert record.leftovers == ({**left, "ended": 3, "claimed": False},)
     gone = after(infrastructure.torn_down(record, 4, attempt=1))
     assert gone.leftovers == ()
     assert gone.state is record.state

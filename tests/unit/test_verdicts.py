@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from backends.base import Observation, Phase
+from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.indexes import next_due
+from dispatcher.runs.record import Change, Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import queued
-from workers.supervisor.verdicts import judge
+from workers.supervisor.verdicts import Verdict, explained, judge
 
 
 def after(change: Change | None) -> Record:
@@ -29,11 +31,28 @@ def running(**changes: Any) -> Record:
     return after(t.claim_attempt(pending(**changes), 2, attempt=1, holder="pod"))
 
 
+def look(record: Record, seen: Observation, now: float, *, silent: bool = False) -> Verdict:
+    return judge(record, seen, now, silent=silent)
+
+
+def ended(record: Record, seen: Observation, now: float, **given: bool) -> Record:
+    """The record after the look ended its attempt."""
+    verdict = look(record, seen, now, **given)
+    assert verdict.end is not None
+    return after(t.abandon(record, now, epoch=record.epoch, outcome=verdict.end, times=seen.times))
+
+
+def noted(record: Record, seen: Observation, now: float) -> Record:
+    step = look(record, seen, now).step
+    assert step is not None
+    return after(step(record, now))
+
+
 def test_losing_sight_ends_nothing() -> None:
-    verdict = judge(running(), Observation(phase=Phase.UNKNOWN), 1e6, ended_before=True)
-    assert not verdict.cancel
-    assert verdict.step is not None
-    record = after(verdict.step(running(), 9))
+    unknown = Observation(phase=Phase.UNKNOWN)
+    verdict = look(running(), unknown, 1e6, silent=True)
+    assert (verdict.cancel, verdict.end) == (False, None)
+    record = noted(running(), unknown, 9)
     assert (record.state, record.unknown_since) == (State.RUNNING, 9)
 
 
@@ -45,11 +64,8 @@ def test_losing_sight_ends_nothing() -> None:
         (Observation(phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137), Cause.OOM_KILLED),
     ],
 )
-def test_an_end_without_a_report_counts_at_the_second_look(seen: Observation, cause: Cause) -> None:
-    assert judge(running(), seen, 3, ended_before=False).step is None
-    step = judge(running(), seen, 4, ended_before=True).step
-    assert step is not None
-    record = after(step(running(), 4))
+def test_an_end_without_a_report(seen: Observation, cause: Cause) -> None:
+    record = ended(running(), seen, 4)
     assert record.state is State.CRASHED
     assert record.outcome is not None
     assert (record.outcome.cause, record.outcome.exit_code) == (cause, seen.exit_code)
@@ -57,35 +73,113 @@ def test_an_end_without_a_report_counts_at_the_second_look(seen: Observation, ca
 
 def test_the_cause_it_waits_for_is_noted() -> None:
     seen = Observation(phase=Phase.WAITING, cause=Cause.IMAGE_PULL)
-    step = judge(pending(), seen, 3, ended_before=False).step
+    record = noted(pending(), seen, 3)
+    assert record.last_cause is Cause.IMAGE_PULL
+    step = look(record, seen, 4).step
     assert step is not None
-    assert after(step(pending(), 3)).last_cause is Cause.IMAGE_PULL
+    assert step(record, 4) is None, "an idle look writes nothing"
+    claimed = after(t.claim_attempt(record, 5, attempt=1, holder="pod"))
+    assert claimed.last_cause is None
 
 
 def test_a_cancel_and_a_timeout_let_the_infrastructure_go_first() -> None:
     seen = Observation(phase=Phase.RUNNING)
     cancelling = after(t.request_cancel(running(), 3))
-    assert judge(cancelling, seen, 4, ended_before=False).cancel
+    assert look(cancelling, seen, 4).cancel
+    assert look(cancelling, Observation(phase=Phase.UNKNOWN), 4).cancel
     late = running(timeout=5)
-    assert not judge(late, seen, 6.9, ended_before=False).cancel
-    assert judge(late, seen, 7, ended_before=False).cancel
-    step = judge(late, Observation(phase=Phase.GONE), 9, ended_before=True).step
-    assert step is not None
-    assert after(step(late, 9)).state is State.TIMED_OUT
+    assert not look(late, seen, 6.9).cancel
+    assert look(late, seen, 7).cancel
+    assert ended(late, Observation(phase=Phase.GONE), 9).state is State.TIMED_OUT
 
 
 def test_a_quota_queue_that_takes_its_place_back_ends_the_attempt_as_preempted() -> None:
-    """kubernetes.md §2: suspended before the claim it isn't admitted yet; after it, the attempt ends."""
+    """kubernetes.md §2: suspended before the claim it isn't admitted yet; after it, the attempt ends. Its runner was
+    told and may still call ``on_exit``, so that the infrastructure goes first."""
     seen = Observation(phase=Phase.WAITING, paused=True, reason="Suspended", message="evicted by the queue")
-    step = judge(pending(), seen, 3, ended_before=False).step
-    assert step is None or step(pending(), 3) is None
-    step = judge(running(), seen, 3, ended_before=False).step
-    assert step is not None
-    record = after(step(running(), 3))
-    assert record.outcome is not None
-    assert (record.state, record.outcome.cause, record.outcome.reason) == (
+    waiting = noted(pending(start_within=60), seen, 3)
+    assert (waiting.state, waiting.paused_since, waiting.start_by) == (State.PENDING, 3, None)
+    assert not look(waiting, seen, 4).cancel
+    assert look(running(), seen, 3).cancel
+    record = noted(running(), seen, 3)
+    assert record.state is State.RUNNING
+    gone = ended(record, Observation(phase=Phase.GONE, cause=Cause.KILLED, reason="deleted"), 4)
+    assert gone.outcome is not None
+    assert (gone.state, gone.outcome.cause) == (State.CRASHED, Cause.PREEMPTED)
+    assert look(after(t.request_cancel(running(), 3)), seen, 4).cancel
+
+
+def test_a_quota_queue_stops_the_clock_of_start_within() -> None:
+    """kubernetes.md §2: the clock is paused while a quota queue holds it; here for 100 of 110 s."""
+    held = Observation(phase=Phase.WAITING, paused=True)
+    record = noted(pending(start_within=60), held, 5)
+    assert t.tick(record, 1000) is None
+    assert next_due(record) is None
+    record = noted(record, Observation(phase=Phase.WAITING), 105)
+    assert (record.paused, record.paused_since, record.start_by) == (100, None, 160)
+    assert t.tick(record, 159) is None
+    late = after(t.tick(record, 160))
+    assert late.state is State.TIMED_OUT
+    assert late.leftovers[0]["claimed"] is False
+
+
+@pytest.mark.parametrize("phase", [Phase.UNKNOWN, Phase.GONE])
+def test_a_lost_node_needs_two_sources(phase: Phase) -> None:
+    """kubernetes.md §4: the heartbeat has been absent, and the node isn't ready."""
+    seen = Observation(phase=phase, cause=Cause.NODE_LOST, reason="NodeStatusUnknown", message="node n1 is silent")
+    record = noted(running(), seen, 9)
+    assert (record.state, record.unknown_since) == (State.RUNNING, 9)
+    gone = ended(record, seen, 310, silent=True)
+    assert gone.outcome is not None
+    assert (gone.state, gone.outcome.cause, gone.outcome.message) == (
         State.CRASHED,
-        Cause.PREEMPTED,
-        "Suspended",
+        Cause.NODE_LOST,
+        "node n1 is silent",
     )
-    assert judge(after(t.request_cancel(running(), 3)), seen, 4, ended_before=False).cancel
+    assert len(gone.leftovers) == 1, "its teardown is open"
+
+
+def test_a_terminated_container_of_a_lost_node_has_ended() -> None:
+    seen = Observation(phase=Phase.ENDED, cause=Cause.NODE_LOST, exit_code=143)
+    assert ended(running(), seen, 5).state is State.CRASHED
+
+
+@pytest.mark.parametrize(
+    ("seen", "options", "expected"),
+    [
+        (None, {}, Cause.PREEMPTED),
+        (Observation(phase=Phase.RUNNING), {}, Cause.PREEMPTED),
+        (Observation(phase=Phase.RUNNING, cause=Cause.EVICTED, reason="EvictionByEvictionAPI"), {}, Cause.EVICTED),
+        (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="deleted"), {}, Cause.KILLED),
+        (Observation(phase=Phase.RUNNING), {"timeout": 3}, Cause.DEADLINE),
+    ],
+)
+def test_a_runner_does_not_know_who_told_it_to_stop(
+    seen: Observation | None, options: dict[str, Any], expected: Cause
+) -> None:
+    told = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop", log_tail=("x",))
+    outcome = explained(running(**options), told, seen, 10)
+    assert (outcome.cause, outcome.log_tail) == (expected, ("x",))
+
+
+def test_a_runner_knows_why_its_own_flow_failed() -> None:
+    own = Outcome(cause=Cause.USER_ERROR, reason="ValueError")
+    assert explained(running(), own, Observation(phase=Phase.ENDED, cause=Cause.EVICTED), 10) is own
+
+
+def test_times_are_written_once_it_runs_and_at_its_end_and_never_by_themselves() -> None:
+    """Issue 5, the phase timeline: from the objects' own timestamps, without a write per tick."""
+    waiting = Observation(phase=Phase.WAITING, times={"created": 1.0, "scheduled": 2.0})
+    step = look(pending(), waiting, 3).step
+    assert step is not None
+    assert step(pending(), 3) is None
+    started = Observation(phase=Phase.RUNNING, times={**waiting.times, "pulled": 3.0, "started": 4.0})
+    record = noted(running(), started, 5)
+    assert record.times == {"1": started.times}
+    step = look(record, started, 6).step
+    assert step is not None
+    assert step(record, 6) is None
+    over = Observation(phase=Phase.ENDED, exit_code=1, times={**started.times, "finished": 8.0})
+    record = ended(record, over, 9)
+    gone = after(infrastructure.torn_down(record, 11, attempt=1))
+    assert gone.times == {"1": {**over.times, "torn down": 11}}

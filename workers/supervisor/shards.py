@@ -15,11 +15,17 @@ from dispatcher.runs.attempt import SHARDS
 
 
 class Shards:
-    """The shards of one backend that one worker holds."""
+    """The shards of one backend, in one place of it, that one worker holds.
 
-    def __init__(self, leases: Leases, backend: str, owner: str) -> None:
+    Args:
+        leases: where they are kept.
+        family: what the names of these shards begin with; see :func:`~dispatcher.runs.attempt.family`.
+        owner: the worker's id.
+    """
+
+    def __init__(self, leases: Leases, family: str, owner: str) -> None:
         self._leases = leases
-        self._backend = backend
+        self._family = family
         self._owner = owner
         self._mine: dict[str, Lease] = {}
         self.holders: frozenset[str] = frozenset()  #: of any shard, as of the last :meth:`share`
@@ -29,16 +35,24 @@ class Shards:
         """Names of the shards held, as of the last :meth:`share`."""
         return tuple(self._mine)
 
+    def lease(self, name: str) -> Lease | None:
+        """The lease of a shard that we hold; None of any other."""
+        return self._mine.get(name)
+
+    def lost(self, name: str) -> None:
+        """Others have taken it: a write on its behalf was refused."""
+        self._mine.pop(name, None)
+
     def share(self, supervisors: Iterable[str], dead: Collection[str]) -> None:
         """Take what is free or held by the dead, up to a fair share; give back what is more.
 
         Args:
-            supervisors: ids of the workers alive that supervise this backend.
+            supervisors: ids of the workers alive that supervise this backend in this place.
             dead: ids of workers whose beat has stopped for the length of a lease.
         """
         alive = {*supervisors, self._owner} - set(dead)
         fair = math.ceil(SHARDS / len(alive | {self._owner}))
-        held = self._leases.held(f"{self._backend}/")
+        held = self._leases.held(f"{self._family}/")
         self.holders = frozenset(lease.owner for lease in held.values())
         self._mine = {name: lease for name, lease in held.items() if lease.owner == self._owner}
         for name in sorted(self._mine)[fair:]:
@@ -46,7 +60,7 @@ class Shards:
         for number in range(SHARDS):
             if len(self._mine) >= fair:
                 return
-            name = f"{self._backend}/{number}"
+            name = f"{self._family}/{number}"
             seen = held.get(name)
             if seen is None or seen.owner in dead:
                 lease = self._leases.acquire(name, self._owner, seen=seen)

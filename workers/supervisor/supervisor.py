@@ -1,134 +1,292 @@
-"""One supervisor per worker and container backend: a tick looks at all runs of the shards held, together."""
+"""One supervisor per worker and container backend: it looks at all runs of the shards held, together.
+
+A round, every ``poll`` seconds, reads what has changed of the records and looks at everything; between rounds it looks
+only at what the backend says has changed, and reads reports as they come. Requests to the infrastructure are made by
+:class:`~workers.supervisor.hands.Hands`; records are written on this one thread, on behalf of a shard's lease.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from backends.base import Backend, Observation
-from dispatcher.errors import Permanent, Refused, SealBroken, Transient, UnknownRun
+from backends.base import Backend, Observation, Watched
+from dispatcher.errors import LeasePassed, Permanent, Refused, Transient, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
-from dispatcher.runner.report import About, Report, attempt_token
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import Record
+from dispatcher.runs.attempt import family
+from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.states import HELD, Cause, State
+from workers import callbacks
 from workers.provisioning import Provisioner
+from workers.supervisor.hands import Hands
+from workers.supervisor.known import Known, slim
+from workers.supervisor.orphans import LIST, Orphans
+from workers.supervisor.pulse import Pulse
+from workers.supervisor.reports import Reports
 from workers.supervisor.shards import Shards
-from workers.supervisor.verdicts import judge
+from workers.supervisor.tails import Tails
+from workers.supervisor.teardown import Teardown
+from workers.supervisor.verdicts import Verdict, judge
 
 logger = logging.getLogger(__name__)
 
+#: Requests under way at once: creations and deletions.
+HANDS = 8
+
+#: Seconds between two readings of the indexes, at least, where a change was seen of something unknown.
+SOON = 0.25
+
 
 class Supervisor:
-    """Watches the runs of one backend that hash into this worker's shards."""
+    """Watches the runs of one backend that hash into this worker's shards.
 
-    def __init__(self, provisioner: Provisioner, backend: Backend) -> None:
+    Args:
+        provisioner: the records, the settings, and how a request is sent again.
+        backend: the one supervised.
+        wake: called from any thread where a tick would find something to do.
+    """
+
+    def __init__(self, provisioner: Provisioner, backend: Backend, wake: Callable[[], None] = lambda: None) -> None:
         self._provisioner = provisioner
         self._records: Records = provisioner.records
+        self._timing = provisioner.settings.timing
         self._backend = backend
-        self._shards = Shards(self._records.leases, backend.name, provisioner.owner)
-        self._ended: set[tuple[str, int]] = set()
+        self.family = family(backend.name, backend.place)
         self.backend = backend.name
-
-    def tick(self, supervisors: Iterable[str], dead: Collection[str]) -> None:
-        """One round: shards, reports, infrastructure, leftovers. Safe to run twice, and beside other workers."""
-        self._shards.share(supervisors, dead)
-        for shard in self._shards.held:
-            self._read_inbox(shard)
-            self._look(shard)
-        self._tear_down()
+        self._wake = wake
+        self._shards = Shards(self._records.leases, self.family, provisioner.owner)
+        self._known = Known(self._records.runs, slim)
+        self._pulse = Pulse()
+        self._hands = Hands(HANDS, wake)
+        look = self._seen_now
+        self._reports = Reports(self._records, provisioner.keys, self._known, self._pulse, look, self._here)
+        self._tails = Tails(self._records, backend, wake)
+        self._teardown = Teardown(self._records, backend, self._hands, busy=self._tails.busy)
+        self._orphans = Orphans(self._records, backend, self._hands, every=self._timing.orphan_tick)
+        self._names: dict[str, str] = {}  # key of a handle → its run
+        self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
+        self._lock = threading.Lock()
+        self._changed: set[str | None] = set()
+        self._read_at = 0.0
+        self._offset = 0.0  # of the server's clock, from our monotonic one
+        if isinstance(backend, Watched):
+            backend.watch(self._heard)
 
     @property
     def holders(self) -> frozenset[str]:
-        """Ids of the workers that held shards of this backend at the last tick."""
+        """Ids of the workers that held shards of this backend at the last round."""
         return self._shards.holders
+
+    @property
+    def held(self) -> Collection[str]:
+        """Names of the shards held."""
+        return self._shards.held
+
+    def round(self, supervisors: Iterable[str], dead: Collection[str]) -> None:
+        """Shards, records, reports, infrastructure, leftovers. Safe to run twice, and beside other workers."""
+        self._shards.share(supervisors, dead)
+        self._refresh()
+        with self._lock:
+            self._changed.clear()
+        self._work(list(self._known))
+        self._pulse.keep({record.id for record in self._known})
+        self._orphans.sweep(self._shards.held)
+
+    def tick(self) -> None:
+        """What has changed since: reports, results, and what the backend has heard of."""
+        with self._lock:
+            changed, self._changed = self._changed, set()
+        strange = any(key is not None and key not in self._names for key in changed)
+        if (None in changed or strange) and time.monotonic() - self._read_at >= SOON:
+            self._refresh()
+        runs = (self._known.get(self._names[key]) for key in changed if key is not None and key in self._names)
+        self._work(list(self._known) if None in changed else [record for record in runs if record is not None])
+
+    def deaf(self) -> None:
+        """The server was away: silence says nothing."""
+        self._pulse.deaf()
 
     def leave(self) -> None:
         """Give the shards back."""
+        self._hands.stop()
+        self._tails.stop()
         self._shards.leave()
 
-    def _read_inbox(self, shard: str) -> None:
-        entries = self._records.inbox.read(shard)
-        for _, entry in entries:
-            try:
-                self._act_on(entry)
-                failpoint("inbox.acted", entry["run"])
-            except (SealBroken, UnknownRun, Refused, KeyError, ValueError) as error:
-                logger.warning("report refused: %s", error)
-        if entries:
-            self._records.inbox.drop(shard, until=entries[-1][0])
-            failpoint("inbox.dropped")
+    def _heard(self, key: str | None) -> None:
+        with self._lock:
+            self._changed.add(key)
+        self._wake()
 
-    def _act_on(self, entry: dict[str, str]) -> None:
-        record, _ = self._records.runs.get(entry["run"])
-        report = Report.from_entry(entry, self._token(record))
-        if report.attempt != record.attempt:
-            raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
-        step: Step
-        if report.about is About.ALIVE:
+    def _refresh(self) -> None:
+        """Read which runs are ours, and those of them that have changed."""
+        began = time.monotonic()
+        members: list[tuple[str, float]] = []
+        for shard in self._shards.held:
+            members += self._records.runs.members(indexes.owned(shard), limit=100_000)
+        read = self._known.refresh(members)
+        self._teardown.refresh(self._shards.held)
+        if isinstance(self._backend, Watched):
+            watched = [(record.handle, record.id) for record in self._known if record.handle is not None]
+            self._names = {self._backend.key(handle): run_id for handle, run_id in watched} | self._teardown.names
+        self._read_at = time.monotonic()
+        if len(read) > 1000:
+            logger.info("%d runs of %s were read in %.1f s", len(read), self.family, self._read_at - began)
+
+    def _work(self, records: Sequence[Record]) -> None:
+        self._offset = (now := self._records.runs.now()) - time.monotonic()
+        self._take_results()
+        watched = [record for record in records if record.handle is not None]
+        seen = self._backend.poll([record.handle or {} for record in watched]) if watched else []
+        self._read_inboxes(now)  # after looking: what is over has reported before
+        for before, observation in zip(watched, seen, strict=True):
+            record = self._known.get(before.id)
+            if record is not None and record.attempt == before.attempt:
+                self._act(record, judge(record, observation, now, silent=self._silent(record)), observation)
+        for record in records:
+            if record.handle is None and self._known.get(record.id) is record:
+                self._send(record)
+        self._tails.note(self._shards)
+        self._teardown.work(self._shards, now)
+
+    def _read_inboxes(self, now: float) -> None:
+        shards = self._shards.held
+        if self._records.inbox.wait(shards, block=0.0):
+            for shard in shards:
+                lease = self._shards.lease(shard)
+                try:
+                    if lease is not None:
+                        self._reports.read(lease, now)
+                except LeasePassed as error:
+                    self._lost(shard, error)
+        self._pulse.looked()
+
+    def _act(self, record: Record, verdict: Verdict, seen: Observation) -> None:
+        if verdict.end is not None:
+            self._end(record, verdict.end, seen)
             return
-        if report.about is About.SETTLED:
-            step = partial(transitions.settle, epoch=record.epoch, outcome=report.outcome)
-        elif report.about is About.DIED:
-            step = partial(transitions.abandon, epoch=record.epoch, outcome=report.outcome)
-        else:
-            step = partial(transitions.finish, epoch=record.epoch, outcome=report.outcome, exit_call=report.exit_call)
-        self._records.runs.update(record.id, step)
-
-    def _token(self, record: Record) -> str:
-        if record.request is None:
-            raise Refused(f"attempt {record.attempt} of run {record.id} is closed")
-        key = self._provisioner.keys.run_key(record.id, record.spec.key_id)
-        return attempt_token(key, attempt=record.attempt, epoch=record.request["epoch"])
-
-    def _look(self, shard: str) -> None:
-        owned = [run_id for run_id, _ in self._records.runs.members(indexes.owned(shard), limit=100_000)]
-        found = [record for record in self._records.runs.get_many(owned) if record is not None]
-        for record in found:
-            if record.handle is None:
-                self._provisioner.create(record)
-        watched = [record for record in found if record.handle is not None]
-        seen = self._backend.poll([record.handle or {} for record in watched])
-        now = self._records.runs.now()
-        for record, observation in zip(watched, seen, strict=True):
-            self._judge(record, observation, now)
-
-    def _judge(self, record: Record, seen: Observation, now: float) -> None:
-        mark = (record.id, record.attempt)
-        verdict = judge(record, seen, now, ended_before=mark in self._ended)
-        if verdict.step is not None:
-            self._update(record.id, verdict.step)
+        if verdict.step is not None and self._update(record, verdict.step):
             failpoint("watch.judged", record.id)
         if verdict.cancel:
             self._cancel(record)
-        if seen.phase in {"ended", "gone"}:
-            self._ended.symmetric_difference_update({mark})  # judged at the second look, then forgotten
+
+    def _end(self, record: Record, outcome: Outcome, seen: Observation) -> None:
+        tail = outcome.log_tail or self._tails.sent(record)
+        step = partial(
+            transitions.abandon,
+            epoch=record.epoch,
+            outcome=replace(outcome, log_tail=tail),
+            here=self._here(record),
+            times=seen.times,
+        )
+        if self._update(record, step):
+            failpoint("watch.judged", record.id)
+            if not tail:
+                self._tails.ask(record)
+
+    def _here(self, record: Record) -> bool:
+        return callbacks.allowed(record.spec.environment, self._provisioner.settings.worker.callbacks)
+
+    def _silent(self, record: Record) -> bool:
+        return self._pulse.silence(record.id) >= self._timing.node_lost
+
+    def _seen_now(self, record: Record) -> Observation | None:
+        return None if record.handle is None else self._backend.poll([record.handle])[0]
 
     def _cancel(self, record: Record) -> None:
         """Ask for the infrastructure to go; the runner hears it, calls ``on_exit`` and reports, or it is seen gone."""
-        try:
-            self._backend.cancel(record.handle, (record.request or {}).get("body"))
-            failpoint("watch.cancelled", record.id, lost=Transient)
-        except (Permanent, Transient) as error:
-            logger.warning("run %s can't be ended yet: %s", record.id, error)
+        key = ("cancel", record.id, record.attempt)
+        if self._may(key):
+            self._hands.give(key, partial(self._ask, record))
 
-    def _tear_down(self) -> None:
-        left = self._records.runs.members(indexes.teardown(self._backend.name))
-        for record in self._records.runs.get_many([run_id for run_id, _ in left]):
-            for one in record.leftovers if record else ():
-                try:
-                    gone = self._backend.cancel(one["handle"], (one["request"] or {}).get("body"))
-                    failpoint("teardown.asked", record.id if record else "", lost=Transient)
-                except (Permanent, Transient) as error:
-                    logger.warning("teardown of run %s stays open: %s", record.id if record else "", error)
-                    continue
-                if gone and record:
-                    self._update(record.id, partial(transitions.torn_down, attempt=one["attempt"]))
-                    failpoint("teardown.noted", record.id)
+    def _ask(self, record: Record) -> bool:
+        gone = self._backend.cancel(record.handle, (record.request or {}).get("body"))
+        failpoint("watch.cancelled", record.id, lost=Transient)
+        return gone
 
-    def _update(self, run_id: str, step: Step) -> None:
+    def _send(self, record: Record) -> None:
+        """The request is stored and its answer isn't: send it again, or give it up where it was cancelled."""
+        if record.state not in HELD or record.request is None:
+            return
+        key = ("send", record.id, record.attempt)
+        if record.state is State.CANCELLING and not self._hands.busy(key):
+            outcome = Outcome(cause=Cause.CANCELLED, message="cancelled")
+            self._update(record, partial(transitions.finish, epoch=record.epoch, outcome=outcome))
+        elif self._may(key):
+            self._hands.give(key, partial(self._provisioner.send, record))
+
+    def _may(self, key: Any) -> bool:
+        return self._again.get(key, 0.0) <= time.monotonic()
+
+    def _take_results(self) -> None:
+        at = time.monotonic()
+        for key, result in self._hands.done():
+            what, run_id, *_ = key
+            if what == "send":
+                self._sent(run_id, result)
+            elif what == LIST:
+                self._orphans.listed(result, self._shards.held)
+            elif what == "teardown":
+                self._teardown.answered(key, result, self._shards)
+            elif isinstance(result, Exception):
+                logger.warning("%s of %s can't be done yet: %s", what, run_id, result)
+            pause = result.retry_in if isinstance(result, Transient) else self._timing.poll / 2
+            self._again[key] = at + pause
+        self._again = {key: until for key, until in self._again.items() if until > at}
+
+    def _sent(self, run_id: str, answer: Any) -> None:
+        record = self._known.get(run_id)
+        if record is None:
+            return
+        if isinstance(answer, Exception) and not isinstance(answer, Permanent | Transient):
+            logger.error("run %s: its request failed: %s: %s", run_id, type(answer).__name__, answer)
+            return
         try:
-            self._records.runs.update(run_id, step)
+            after = self._provisioner.store(record, answer, lease=self._shards.lease(record.owner))
+        except LeasePassed as error:
+            self._lost(record.owner, error)
         except (Refused, UnknownRun) as error:
             logger.info("nothing to do: %s", error)
+            self._known.drop(run_id)
+        else:
+            self._keep(record, after)
+
+    def _update(self, record: Record, step: Step) -> bool:
+        """Take a transition on behalf of the run's shard; whether something was written."""
+        lease = self._shards.lease(record.owner)
+        if lease is None:
+            return False
+        now = self._offset + time.monotonic()
+        try:
+            if step(record, now) is None:
+                return False
+            after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)
+        except LeasePassed as error:
+            self._lost(record.owner, error)
+        except (Refused, UnknownRun) as error:
+            logger.info("nothing to do: %s", error)
+            self._known.drop(record.id)
+        else:
+            self._keep(record, after)
+            return after.version != record.version
+        return False
+
+    def _keep(self, before: Record, after: Record) -> None:
+        if after.owner == before.owner:
+            self._known.put(after)
+        else:
+            self._known.drop(after.id)
+
+    def _lost(self, shard: str, error: LeasePassed) -> None:
+        """Others answer for the shard: what we know of it is theirs."""
+        logger.warning("%s; it is left to its new holder", error)
+        self._shards.lost(shard)
+        for record in self._known:
+            if record.owner == shard:
+                self._known.drop(record.id)

@@ -2,69 +2,92 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from backends.base import Observation, Phase
+from dispatcher.errors import PreemptInterrupt
 from dispatcher.records.base import Step
-from dispatcher.runs import transitions
+from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
+
+#: Phases in which nothing of an attempt runs any more.
+OVER = frozenset({Phase.ENDED, Phase.GONE})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The transition to make, if any, and whether the infrastructure is to go first."""
+    """What to do: note something, ask for the infrastructure to go, or end the attempt with this outcome."""
 
     step: Step | None = None
     cancel: bool = False
+    end: Outcome | None = None
 
 
-def judge(record: Record, seen: Observation, now: float, *, ended_before: bool) -> Verdict:
-    """Decide by the record and what was seen.
+def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Verdict:
+    """Decide by the record and what was seen. All that the runner had reported before was acted upon.
 
     Args:
         record: the run, held by our shard, with a handle.
         seen: the observation.
         now: the server's clock.
-        ended_before: whether an earlier look saw it ended too; the runner's own report may be on its way until then.
+        silent: whether its runner, which we would have heard, has given no sign of life for long.
     """
+    unwanted = record.state is State.CANCELLING or overdue(record, now)
+    if seen.cause is Cause.NODE_LOST and seen.exit_code is None and seen.phase is not Phase.RUNNING:
+        if silent:  # two sources agree
+            return Verdict(end=_outcome(record, seen, now))
+        return Verdict(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
     if seen.phase is Phase.UNKNOWN:
-        return Verdict(step=partial(transitions.sight, seen=False))
-    if seen.phase in {Phase.ENDED, Phase.GONE}:
-        return Verdict(step=_end(record, seen, now)) if ended_before else Verdict()
-    if record.state is State.CANCELLING or overdue(record, now):
+        return Verdict(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
+    if seen.phase in OVER:
+        return Verdict(end=_outcome(record, seen, now))
+    if unwanted:
         return Verdict(cancel=True)
-    if seen.paused and record.state is State.RUNNING:
-        return Verdict(step=_preempted(record, seen))
-    return Verdict(step=partial(transitions.sight, seen=True, cause=seen.cause))
+    if seen.paused and record.state is State.RUNNING:  # a quota queue took its place back: its runner was told
+        return Verdict(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
+    step = partial(infrastructure.sight, seen=True, cause=seen.cause, paused=seen.paused, times=seen.times)
+    return Verdict(step=step)
 
 
-def _preempted(record: Record, seen: Observation) -> Step:
-    """A quota queue took back what ran: its attempt ends, and the next one, if the policy has one, queues anew."""
-    message = seen.message or "a quota queue took its place back while it ran"
-    outcome = Outcome(cause=Cause.PREEMPTED, reason=seen.reason, message=message)
-    return partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
+def explained(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> Outcome:
+    """What a runner reports of its end, corrected by what it can't know: who sent it SIGTERM, and why."""
+    if outcome.cause is not Cause.PREEMPTED or outcome.reason not in {PreemptInterrupt.__name__, "SIGTERM"}:
+        return outcome
+    if overdue(record, now):
+        return replace(outcome, cause=Cause.DEADLINE, reason="timeout", message=_late(record))
+    if seen is None or seen.cause in {None, Cause.RESULT_MISSING, Cause.UNKNOWN}:
+        return outcome if record.last_cause is None else replace(outcome, cause=record.last_cause)
+    return replace(
+        outcome, cause=seen.cause, reason=seen.reason or outcome.reason, message=seen.message or outcome.message
+    )
 
 
 def overdue(record: Record, now: float) -> bool:
     """Whether the flow's ``timeout`` has passed."""
+    if record.started_at is None or record.settled_at is not None:
+        return False
     timeout = record.spec.options.timeout
-    return (
-        timeout is not None
-        and record.started_at is not None
-        and record.settled_at is None
-        and record.started_at + timeout <= now
-    )
+    return timeout is not None and record.started_at + timeout <= now
 
 
-def _end(record: Record, seen: Observation, now: float) -> Step:
+def _outcome(record: Record, seen: Observation, now: float) -> Outcome:
     missing = Cause.KILLED if seen.phase is Phase.GONE else Cause.RESULT_MISSING
-    outcome = Outcome(
-        cause=Cause.DEADLINE if overdue(record, now) else seen.cause or missing,
+    cause = seen.cause or missing
+    message = seen.message or "its infrastructure ended without a report"
+    if overdue(record, now):
+        cause, message = Cause.DEADLINE, _late(record)
+    elif record.state is State.RUNNING and record.last_cause is not None and cause is Cause.KILLED:
+        cause = record.last_cause  # it was noted why it would be ended; what followed was our own doing
+    return Outcome(
+        cause=cause,
         reason=seen.reason or seen.phase,
-        message=seen.message or "its infrastructure ended without a report",
+        message=message,
         exit_code=seen.exit_code,
         log_tail=seen.log_tail,
     )
-    return partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
+
+
+def _late(record: Record) -> str:
+    return f"the flow ran longer than its timeout of {record.spec.options.timeout:g} s"

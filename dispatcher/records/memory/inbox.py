@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from dispatcher.records.base import Inbox
 from dispatcher.records.memory.shared import Shared
@@ -33,7 +33,7 @@ class MemoryInbox(Inbox):
 
         return self._shared.wait_for(look, block)
 
-    def wait(self, shards: Sequence[str], *, block: float) -> bool:
+    def wait(self, shards: Collection[str], *, block: float) -> bool:
         return bool(self._shared.wait_for(lambda: [shard for shard in shards if self._entries.get(shard)], block))
 
     def drop(self, shard: str, *, until: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from dispatcher.records.base import Inbox
 from dispatcher.records.redis.client import Client
@@ -31,7 +31,7 @@ class RedisInbox(Inbox):
     ) -> list[tuple[str, dict[str, str]]]:
         return read_stream(self._client, self._keys.inbox(shard), after=after, limit=limit, block=block)
 
-    def wait(self, shards: Sequence[str], *, block: float) -> bool:
+    def wait(self, shards: Collection[str], *, block: float) -> bool:
         if not shards:
             return False
         keys = [self._keys.inbox(shard) for shard in shards]

@@ -1,0 +1,62 @@
+"""What a supervisor knows of runs, so that an idle one costs it nothing but its place in an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from dispatcher.records.base import Runs
+from dispatcher.runs.record import Record
+
+
+class Known:
+    """Records of indexes whose scores are versions: read again only where that differs.
+
+    Args:
+        runs: where they are read.
+        keep: makes of a record what is worth keeping.
+    """
+
+    def __init__(self, runs: Runs, keep: Callable[[Record], Record]) -> None:
+        self._runs = runs
+        self._keep = keep
+        self._records: dict[str, Record] = {}
+
+    def refresh(self, members: Iterable[tuple[str, float]]) -> list[Record]:
+        """These are all that there are, with their versions; what was read, because it is new or has changed."""
+        versions = dict(members)
+        for run_id in self._records.keys() - versions.keys():
+            del self._records[run_id]
+        stale = [
+            run_id
+            for run_id, version in versions.items()
+            if (known := self._records.get(run_id)) is None or known.version != version
+        ]
+        found = [self._keep(record) for record in self._runs.get_many(stale) if record is not None] if stale else []
+        self._records |= {record.id: record for record in found}
+        return found
+
+    def put(self, record: Record) -> None:
+        """It has changed by our hand."""
+        self._records[record.id] = self._keep(record)
+
+    def drop(self, run_id: str) -> None:
+        """Read it again, if it is still there."""
+        self._records.pop(run_id, None)
+
+    def get(self, run_id: str) -> Record | None:
+        """As last read."""
+        return self._records.get(run_id)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(list(self._records.values()))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+def slim(record: Record) -> Record:
+    """Without the body of a request that nobody sends again: thousands of them are kept."""
+    request = record.request
+    if record.handle is None or request is None or "body" not in request:
+        return record
+    return record.but(request={name: value for name, value in request.items() if name != "body"})

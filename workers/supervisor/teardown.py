@@ -1,0 +1,134 @@
+"""Teardown is work of its own: done only when confirmed; what can't be confirmed stays open, and says why."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from backends.base import Backend, Observation, Phase, Watched
+from dispatcher.errors import LeasePassed, Refused, Transient, UnknownRun
+from dispatcher.failpoints import failpoint
+from dispatcher.records.base import Lease, Records, Step
+from dispatcher.runs import indexes, infrastructure
+from dispatcher.runs.attempt import shard_of
+from dispatcher.runs.record import Record
+from workers.supervisor.hands import Hands
+from workers.supervisor.known import Known
+from workers.supervisor.shards import Shards
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a container gets to end by itself after its runner has reported the end.
+LINGER = 5.0
+
+#: Seconds between two times to ask; after as many of a teardown, what keeps it open is noted for people.
+PAUSE = 1.0
+NOTED = 30.0
+
+Leftover = Mapping[str, Any]
+
+
+class Teardown:
+    """Ends what ended attempts of the shards held have left.
+
+    Args:
+        records: where it is noted.
+        backend: asked to end it.
+        hands: ask it.
+        busy: whether something of an attempt (run id, number) is still wanted.
+    """
+
+    def __init__(self, records: Records, backend: Backend, hands: Hands, *, busy: Callable[[str, int], bool]) -> None:
+        self._records = records
+        self._backend = backend
+        self._hands = hands
+        self._busy = busy
+        self._known = Known(records.runs, lambda record: record)
+        self._index = indexes.teardown(backend.name)
+        self._again: dict[tuple[Any, ...], float] = {}
+        self.names: dict[str, str] = {}  #: key of a handle → its run
+
+    def refresh(self, shards: Collection[str]) -> None:
+        """Read which runs have left something that has changed."""
+        ours = {shard.rpartition("/")[2] for shard in shards}
+        members = self._records.runs.members(self._index, limit=100_000)
+        self._known.refresh(one for one in members if shard_of("", one[0]).rpartition("/")[2] in ours)
+        if isinstance(self._backend, Watched):
+            handles = [(one["handle"], record.id) for record in self._known for one in record.leftovers]
+            self.names = {self._backend.key(handle): run_id for handle, run_id in handles if handle is not None}
+
+    def work(self, shards: Shards, now: float) -> None:
+        """Ask for all to go that may."""
+        at = time.monotonic()
+        for record in self._known:
+            for one in record.leftovers:
+                key = ("teardown", record.id, one["attempt"])
+                if (
+                    shards.lease(_shard(one)) is None
+                    or self._again.get(key, 0.0) > at
+                    or self._hands.busy(key)
+                    or self._busy(record.id, one["attempt"])
+                    or self._lingers(one, now)
+                ):
+                    continue
+                self._hands.give(key, partial(self._ask, record.id, one))
+
+    def answered(self, key: Any, answer: Any, shards: Shards) -> None:
+        """Note what came of it."""
+        run_id, attempt = key[1:]
+        self._again = {key: until for key, until in self._again.items() if until > time.monotonic()}
+        self._again[key] = time.monotonic() + (answer.retry_in if isinstance(answer, Transient) else PAUSE)
+        record = self._known.get(run_id)
+        one = next((one for one in record.leftovers if one["attempt"] == attempt), None) if record else None
+        lease = shards.lease(_shard(one)) if one is not None else None
+        if record is None or one is None or lease is None:
+            return
+        if answer is True:
+            seen = self._look(one)
+            times = seen.times if seen is not None else {}
+            self._update(record, partial(infrastructure.torn_down, attempt=attempt, times=times), lease)
+            failpoint("teardown.noted", run_id)
+        elif isinstance(answer, Exception):
+            logger.warning("teardown of run %s stays open: %s", run_id, answer)
+            self._note(record, one, str(answer), lease)
+
+    def _ask(self, run_id: str, one: Leftover) -> bool:
+        gone = self._backend.cancel(one["handle"], (one["request"] or {}).get("body"))
+        failpoint("teardown.asked", run_id, lost=Transient)
+        return gone
+
+    def _note(self, record: Record, one: Leftover, why: str, lease: Lease) -> None:
+        if one.get("pending") is None and "pending" not in why:
+            _, now = self._records.runs.get(record.id)
+            if now - one.get("ended", now) < NOTED:
+                return
+        step = partial(infrastructure.teardown_waits, attempt=one["attempt"], why=why[:500])
+        self._update(record, step, lease)
+
+    def _lingers(self, one: Leftover, now: float) -> bool:
+        """Whether it is about to end by itself: then its exit code is seen, and its last lines are sent."""
+        if not one.get("claimed") or now - one.get("ended", 0.0) >= LINGER:
+            return False
+        seen = self._look(one)
+        return seen is not None and seen.phase is Phase.RUNNING and seen.cause is None
+
+    def _look(self, one: Leftover) -> Observation | None:
+        return None if one["handle"] is None else self._backend.poll([one["handle"]])[0]
+
+    def _update(self, record: Record, step: Step, lease: Lease) -> None:
+        try:
+            after = self._records.runs.update(record.id, step, lease=lease)
+        except LeasePassed as error:
+            logger.warning("%s", error)
+        except (Refused, UnknownRun) as error:
+            logger.info("nothing to do: %s", error)
+            self._known.drop(record.id)
+        else:
+            self._known.put(after)
+
+
+def _shard(one: Leftover) -> str:
+    return str((one["request"] or {}).get("shard", ""))
