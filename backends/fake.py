@@ -3,37 +3,60 @@
 The service is a folder. A container is a JSON file in it, made by a process of its own (:mod:`backends.fake_container`)
 that then plays the node: it starts the real runner, waits for it and notes how it ended. So containers outlive the
 worker that asked for them, and two workers see the same ones. ``ledger.jsonl`` is the service's own account of what
-was created, ended and deleted; nothing of ours writes to it.
+was created, ended and deleted; nothing of ours writes to it. Two files in the folder change what is seen: while
+``suspend`` is there, containers of the script ``queued`` wait for a quota; while ``lost`` is there, the node of the
+script ``node`` doesn't answer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from backends.base import Backend, Handle, Observation, Phase, Request
+from backends.base import Backend, Found, Handle, Observation, Phase, Request
 from dispatcher.environment import Environment
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.executors import LocalExecutor
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
+
 #: What a container may be told to play: the phase it stays in or ends with, and what is said of it.
 SCRIPTS: Mapping[str, Observation | None] = {
     "run": None,
     "image_pull": Observation(phase=Phase.WAITING, cause=Cause.IMAGE_PULL, reason="ImagePullBackOff"),
     "unschedulable": Observation(phase=Phase.WAITING, cause=Cause.UNSCHEDULABLE, reason="Unschedulable"),
+    "config": Observation(phase=Phase.WAITING, cause=Cause.CONFIG_ERROR, reason="CreateContainerConfigError"),
+    "queued": None,
+    "node": None,
+    "talks": None,
     "silent": Observation(phase=Phase.ENDED, reason="Completed", exit_code=0),
     "oom": Observation(phase=Phase.ENDED, cause=Cause.OOM_KILLED, reason="OOMKilled", exit_code=137),
     "lost_reply": None,
     "refused": None,
 }
+
+#: Scripts that start the runner, and those that end with this exit code after they have printed a line.
+RUNS = frozenset({"run", "lost_reply", "queued", "node"})
+TALKS = 3
+
+#: Folders that play services, besides those that a backend was asked about; as in ``PATH``.
+SERVICES = "DISPATCHER__FAKE__SERVICES"
+
+#: Seconds for which a mistake in the request is borne, and between two looks of a watch.
+PATIENCE = 1.0
+WATCH = 0.05
 
 #: Seconds that a deleted container gets between SIGTERM and SIGKILL.
 GRACE = 5.0
@@ -77,9 +100,13 @@ class FakeEnvironment(Environment):
 
 
 class FakeBackend(Backend):
-    """The backend of :class:`FakeEnvironment`."""
+    """The backend of :class:`FakeEnvironment`. It has every power."""
 
     name: ClassVar[str] = "fake"
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._services = {one for one in os.environ.get(SERVICES, "").split(os.pathsep) if one}
+        self._closed = threading.Event()
 
     def prepare(self, attempt: Attempt) -> Request:
         return {
@@ -93,6 +120,7 @@ class FakeBackend(Backend):
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         if request["script"] == "refused":
             raise Permanent("the service refuses it", cause=Cause.CONFIG_ERROR, reason="Forbidden")
+        self._services.add(str(request["directory"]))
         file = _file(request)
         new = not file.exists()
         if new:
@@ -106,6 +134,7 @@ class FakeBackend(Backend):
         return {"directory": request["directory"], "name": request["name"], "uid": found["uid"]}
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
+        self._services.update(str(handle["directory"]) for handle in handles)
         return [_observe(_file(handle), str(handle["uid"])) for handle in handles]
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
@@ -115,8 +144,64 @@ class FakeBackend(Backend):
         file = _file(named)
         if not file.exists():
             return True
+        if handle is not None and _read(file)["uid"] != handle["uid"]:
+            return True
+        if _is_lost(file):
+            file.with_suffix(".deleted").touch()
+            raise Transient("teardown pending: node toy", retry_in=0.2)
         file.with_suffix(".deleted").touch()
         return False
+
+    def watch(self, changed: Callable[[str | None], None]) -> None:
+        threading.Thread(target=self._watch, args=(changed,), name="fake-watch", daemon=True).start()
+
+    def key(self, handle: Handle) -> str:
+        return str(_file(handle))
+
+    def logs(self, handle: Handle) -> tuple[str, ...]:
+        log = _file(handle).with_suffix(".log")
+        return tuple(log.read_text(errors="replace").splitlines()[-200:]) if log.exists() else ()
+
+    def orphans(self, instance: str) -> list[Found]:
+        found = []
+        for file in self._files():
+            with contextlib.suppress(FileNotFoundError):
+                there = _read(file)
+                if there["request"]["instance"] == instance:
+                    found.append(_listed(file, there))
+        return found
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _files(self) -> list[Path]:
+        return [file for service in sorted(self._services) for file in Path(service).glob("*.json")]
+
+    def _watch(self, changed: Callable[[str | None], None]) -> None:
+        known: dict[str, int] = {}
+        while not self._closed.wait(WATCH):
+            seen = {}
+            for file in self._files():
+                with contextlib.suppress(FileNotFoundError):
+                    seen[str(file)] = file.stat().st_mtime_ns
+            for name in known.keys() | seen.keys():
+                if known.get(name) != seen.get(name):
+                    changed(name)
+            known = seen
+
+
+def _listed(file: Path, there: Mapping[str, Any]) -> Found:
+    variables = there["request"]["variables"]
+    return Found(
+        run_id=variables["DISPATCHER__RUN__ID"],
+        attempt=int(variables["DISPATCHER__RUN__ATTEMPT"]),
+        age=time.time() - there["created"],
+        handle={"directory": str(file.parent), "name": file.stem, "uid": there["uid"]},
+    )
+
+
+def _is_lost(file: Path) -> bool:
+    return (file.parent / "lost").exists() and _read(file)["request"]["script"] == "node"
 
 
 def _file(named: Mapping[str, Any]) -> Path:
@@ -161,13 +246,19 @@ def _observe(file: Path, uid: str) -> Observation:
         return Observation(phase=Phase.GONE)
     if found["uid"] != uid:
         return Observation(phase=Phase.GONE)
-    scripted = SCRIPTS[found["request"]["script"]]
+    script = found["request"]["script"]
+    scripted = SCRIPTS[script]
+    times = {name: float(found[name]) for name in ("created", "started", "finished") if found.get(name)}
     if scripted is not None:
-        return scripted
-    if found["exit_code"] is None:
-        return Observation(phase=Phase.RUNNING)
-    code = int(found["exit_code"])
-    killed = Cause.KILLED if code > 128 else None
-    log = file.with_suffix(".log")
-    tail = tuple(log.read_text(errors="replace").splitlines()[-20:]) if log.exists() else ()
-    return Observation(phase=Phase.ENDED, cause=killed, reason="Exited", exit_code=code, log_tail=tail)
+        over = script == "config" and time.time() - found["created"] > PATIENCE
+        return replace(scripted, times=times, phase=Phase.ENDED if over else scripted.phase)
+    if found["exit_code"] is not None:
+        code = int(found["exit_code"])
+        killed = Cause.KILLED if code > 128 else None
+        return Observation(phase=Phase.ENDED, cause=killed, reason="Exited", exit_code=code, times=times)
+    if _is_lost(file):
+        message = "node toy doesn't answer"
+        return Observation(phase=Phase.UNKNOWN, cause=Cause.NODE_LOST, reason="NodeLost", message=message)
+    if script == "queued" and (file.parent / "suspend").exists():
+        return Observation(phase=Phase.WAITING, reason="Suspended", paused=True, times=times)
+    return Observation(phase=Phase.RUNNING if found.get("started") else Phase.WAITING, times=times)

@@ -16,27 +16,32 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from backends.fake import GRACE
+from backends.fake import GRACE, RUNS, TALKS
 
 
 def main(request: dict[str, Any]) -> None:
     """Play one container from its creation to its end."""
     file = Path(request["directory"]) / f"{request['name']}.json"
     found: dict[str, Any] = {"uid": uuid4().hex, "request": request, "pid": None, "exit_code": None}
+    found["created"] = time.time()
     if not _create(file, found):
         return
     _note(file, "created", found["uid"])
-    if request["script"] in {"run", "lost_reply"}:
+    if request["script"] == "queued":
+        _until_admitted(file)
+    if request["script"] in RUNS and not file.with_suffix(".deleted").exists():
         with file.with_suffix(".log").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dispatcher.runner"], stdout=log, stderr=log, process_group=0
             )
-        found["pid"] = child.pid
+        found["pid"], found["started"] = child.pid, time.time()
         _write(file, found)
         code = _wait(child, file)
-        found["exit_code"] = code if code >= 0 else 128 - code
-        _write(file, found)
-        _note(file, "ended", found["uid"])
+        _end(file, found, code if code >= 0 else 128 - code)
+    elif request["script"] == "talks":
+        file.with_suffix(".log").write_text("the runner can't start\n")
+        found["started"] = time.time()
+        _end(file, found, TALKS)
     _until_deleted(file)
     file.unlink(missing_ok=True)
     _note(file, "deleted", found["uid"])
@@ -53,6 +58,19 @@ def _wait(child: subprocess.Popen[bytes], file: Path, *, grace: float = GRACE) -
             os.killpg(child.pid, signal.SIGKILL)
         time.sleep(0.05)
     return code
+
+
+def _end(file: Path, found: dict[str, Any], code: int) -> None:
+    while (file.parent / "lost").exists() and found["request"]["script"] == "node":
+        time.sleep(0.05)  # the node can't say how it ended
+    found["exit_code"], found["finished"] = code, time.time()
+    _write(file, found)
+    _note(file, "ended", found["uid"])
+
+
+def _until_admitted(file: Path) -> None:
+    while (file.parent / "suspend").exists() and not file.with_suffix(".deleted").exists():
+        time.sleep(0.05)
 
 
 def _create(file: Path, found: dict[str, Any]) -> bool:

@@ -112,10 +112,13 @@ def _behind(record: Record, now: float, queues: Mapping[str, tuple[Route, float]
 
 
 def _clocks(record: Record, now: float) -> list[str]:
-    within = record.spec.options.start_within
-    if within is None or record.state not in {State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING}:
+    if record.state not in {State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING}:
         return []
-    left = record.queued_at + within - now
+    if record.paused_since is not None:
+        return [f"A quota queue has held it for {_span(now - record.paused_since)}; its start_within waits meanwhile."]
+    if record.start_by is None:
+        return []
+    left = record.start_by - now
     return [f"It must start within {_span(left)}." if left > 0 else "Its start_within is over; it is about to end."]
 
 
@@ -133,7 +136,15 @@ def _ended(record: Record) -> list[str]:
     if record.exit_call in {ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED}:
         lines.append(f"Its on_exit: {record.exit_call}.")
     if record.leftovers:
-        lines.append(f"Infrastructure of {len(record.leftovers)} attempt(s) is not confirmed gone yet.")
+        lines += _leftovers(record)
+    return lines
+
+
+def _leftovers(record: Record) -> list[str]:
+    lines = [f"Infrastructure of {len(record.leftovers)} attempt(s) is not confirmed gone yet."]
+    for one in record.leftovers:
+        if one.get("pending"):
+            lines.append(f"Attempt {one['attempt']}: {one['pending']}.")
     return lines
 
 

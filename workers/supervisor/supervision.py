@@ -67,9 +67,9 @@ class Supervision:
             if time.monotonic() >= self._next:
                 self._next = time.monotonic() + self._settings.timing.poll
                 self._round(records)
+                again = None
             else:
-                for supervisor in self._supervisors:
-                    supervisor.tick()
+                again = min((soon for one in self._supervisors if (soon := one.tick()) is not None), default=None)
         except ServerUnavailable:
             for supervisor in self._supervisors:
                 supervisor.deaf()
@@ -78,7 +78,8 @@ class Supervision:
             self._ended = time.monotonic()
             self._next = max(self._next, self._ended + BREATH)
             self._ticked.set()
-        return max(0.0, self._next - time.monotonic())
+        wait = max(0.0, self._next - time.monotonic())
+        return wait if again is None else min(wait, again)
 
     def await_tick(self) -> None:
         """Wait until what was there before is done, for a second at most."""

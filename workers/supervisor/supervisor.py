@@ -43,6 +43,9 @@ HANDS = 8
 #: Seconds between two readings of the indexes, at least, where a change was seen of something unknown.
 SOON = 0.25
 
+#: Seconds for which a change of something unknown is remembered: its handle may be about to be stored.
+STRANGE = 5.0
+
 
 class Supervisor:
     """Watches the runs of one backend that hash into this worker's shards.
@@ -74,6 +77,7 @@ class Supervisor:
         self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
         self._lock = threading.Lock()
         self._changed: set[str | None] = set()
+        self._strange: dict[str, float] = {}  # keys of no run that we know → when they were heard, monotonic
         self._read_at = 0.0
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
@@ -99,15 +103,30 @@ class Supervisor:
         self._pulse.keep({record.id for record in self._known})
         self._orphans.sweep(self._shards.held)
 
-    def tick(self) -> None:
-        """What has changed since: reports, results, and what the backend has heard of."""
+    def tick(self) -> float | None:
+        """What has changed since: reports, results, and what the backend has heard of; the seconds after which to
+        come again, if that is known."""
+        changed = self._take_changes()
+        at = time.monotonic()
+        if (None in changed or self._strange) and at - self._read_at >= SOON:
+            self._refresh()
+            changed |= self._strange.keys() & self._names.keys()
+            self._strange = {
+                key: since for key, since in self._strange.items() if key not in self._names and at - since < STRANGE
+            }
+        runs = (self._known.get(self._names[key]) for key in changed if key is not None)
+        self._work(list(self._known) if None in changed else [record for record in runs if record is not None])
+        return SOON if self._strange else None
+
+    def _take_changes(self) -> set[str | None]:
+        """What the backend has heard of, where we know whose it is; the rest is remembered for a while."""
         with self._lock:
             changed, self._changed = self._changed, set()
-        strange = any(key is not None and key not in self._names for key in changed)
-        if (None in changed or strange) and time.monotonic() - self._read_at >= SOON:
-            self._refresh()
-        runs = (self._known.get(self._names[key]) for key in changed if key is not None and key in self._names)
-        self._work(list(self._known) if None in changed else [record for record in runs if record is not None])
+        at = time.monotonic()
+        for key in changed - self._names.keys() - {None}:
+            changed.discard(key)
+            self._strange.setdefault(str(key), at)
+        return changed
 
     def deaf(self) -> None:
         """The server was away: silence says nothing."""

@@ -1,0 +1,246 @@
+"""The supervisor under real workers and the toy container service: what it sees, and what it does about it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.fake import FakeBackend, FakeEnvironment
+from dispatcher import context, flow
+from dispatcher.runs import transitions
+from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.events import Kind
+from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.states import Cause, State
+from tests.integration.workers import Bench, Worker, children_of
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+StartWorker = Callable[..., Worker]
+
+
+@flow
+def greet() -> str:
+    return "hello"
+
+
+@flow
+def note_and_sleep(path: str) -> None:
+    Path(path).write_text(f"{os.getpid()}\n")
+    time.sleep(60)
+
+
+def said_goodbye() -> None:
+    """An ``on_exit`` that can be imported by the worker."""
+    Path(os.environ["GOODBYE"]).write_text(f"{context.state}")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    directory = tmp_path / "service"
+    directory.mkdir()
+    return directory
+
+
+def start(start_worker: StartWorker, *, timing: dict[str, float] | None = None, **given: Any) -> Worker:
+    return start_worker(backends=["fake"], concurrency=1, timing=timing or {}, **given)
+
+
+def cause_of(record: Record) -> Cause | None:
+    assert record.outcome is not None
+    return record.outcome.cause
+
+
+def begun(path: Path) -> int:
+    """Pid of the flow's process, once it runs."""
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "the flow's start", timeout=60)
+    return int(path.read_text())
+
+
+def gone(bench: Bench, run_id: str) -> Record:
+    return bench.until(run_id, lambda record: not record.leftovers, "confirmed teardown", timeout=60)
+
+
+def test_changes_and_reports_wake_the_supervisor(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    """Issue 5, Speed: an event follows what was seen within a second, though rounds come every 30 s."""
+    start(start_worker, timing={"poll": 30.0}, environ={"DISPATCHER__FAKE__SERVICES": str(service)})
+    run_id = bench.submit(greet, environment=FakeEnvironment(service))
+    assert bench.ended(run_id, timeout=25).state is State.SUCCEEDED
+    run_id = bench.submit(greet, environment=FakeEnvironment(service, "talks"))
+    record = bench.ended(run_id, timeout=25)
+    took = (record.ended_at or 0.0) - (record.times or {})["1"]["finished"]
+    print(f"from the end of a container to its event: {took * 1000:.0f} ms")  # noqa: T201
+    assert took < 10.0
+
+
+def test_lines_of_a_container_whose_runner_sent_none(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    """kubernetes.md §3: one read of its log, not in the way of the state, before it is torn down."""
+    start(start_worker, timing={"poll": 0.2})
+    run_id = bench.submit(greet, environment=FakeEnvironment(service, "talks"))
+    record = bench.ended(run_id)
+    assert record.outcome is not None
+    assert (record.state, record.outcome.exit_code) == (State.CRASHED, 3)
+    record = bench.until(run_id, lambda record: record.outcome and record.outcome.log_tail, "its last lines")
+    assert record.outcome is not None
+    assert record.outcome.log_tail == ("the runner can't start",)
+    assert bench.lines(run_id) == ["the runner can't start"]
+    gone(bench, run_id)
+
+
+def test_a_budget_of_the_backend_ends_the_attempt(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    """kubernetes.md §4: a mistake in the request ends it without ``start_within``; nothing may claim it then."""
+    start(start_worker, timing={"poll": 0.2})
+    run_id = bench.submit(greet, environment=FakeEnvironment(service, "config"))
+    record = bench.ended(run_id)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.CONFIG_ERROR)
+    assert record.last_cause is Cause.CONFIG_ERROR
+    gone(bench, run_id)
+
+
+def test_a_quota_queue_holds_a_run_and_takes_its_place_back(
+    bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path
+) -> None:
+    """kubernetes.md §2: not admitted, the clock of ``start_within`` is paused; suspended later, it ends preempted."""
+    start(start_worker, timing={"poll": 0.2})
+    hold = service / "suspend"
+    hold.touch()
+    path = tmp_path / "begun"
+    environment = FakeEnvironment(service, "queued")
+    run_id = bench.submit(note_and_sleep, {"path": str(path)}, environment=environment, start_within=3.0)
+    held = bench.until(run_id, lambda record: record.paused_since is not None, "its pause", timeout=60)
+    wait_until(lambda: bench.records.runs.now() > held.queued_at + 4.0, "more than start_within", timeout=30)
+    assert bench.record(run_id).state is State.PENDING
+    hold.unlink()
+    begun(path)
+    assert bench.record(run_id).paused > 0.0
+    hold.touch()
+    record = bench.ended(run_id, timeout=60)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.PREEMPTED)
+    gone(bench, run_id)
+
+
+def test_a_lost_node(bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path) -> None:
+    """kubernetes.md §4: heartbeat absent and node not ready; the attempt is closed, its teardown stays open and is
+    seen, until the node says that it's gone."""
+    start(start_worker, timing={"poll": 0.2, "node_lost": 3.0})
+    path = tmp_path / "begun"
+    run_id = bench.submit(note_and_sleep, {"path": str(path)}, environment=FakeEnvironment(service, "node"))
+    begun(path)
+    (service / "lost").touch()
+    bench.until(run_id, lambda record: record.unknown_since is not None, "the loss of sight")
+    kill_runner(bench, run_id)
+    record = bench.ended(run_id, timeout=60)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.NODE_LOST)
+    record = bench.until(run_id, lambda r: any(one.get("pending") for one in r.leftovers), "its open teardown")
+    assert record.leftovers[0]["pending"] == "teardown pending: node toy"
+    from dispatcher.explain import explain
+
+    told = explain(record, now=bench.records.runs.now(), workers=[])
+    assert any("teardown pending: node toy" in line for line in told)
+    (service / "lost").unlink()
+    gone(bench, run_id)
+
+
+def test_what_nobody_wants_is_ended(bench: Bench, start_worker: StartWorker, service: Path) -> None:
+    """DESIGN §5, the reconciler: orphans both ways, and only with our instance id."""
+    backend = FakeBackend()
+    record = bench.prepare(greet, environment=FakeEnvironment(service, "image_pull"))
+
+    def make(instance: str, number: int) -> Path:
+        handle = backend.submit(backend.prepare(Attempt.of(record.spec, number, instance=instance)), {})
+        return Path(backend.key(handle))
+
+    orphan, foreign = make(bench.records.instance, 1), make("another", 2)
+    start(start_worker, timing={"poll": 0.2}, environ={"DISPATCHER__FAKE__SERVICES": str(service)})
+    wanted = bench.submit(greet, environment=FakeEnvironment(service, "image_pull"))
+    bench.until(wanted, lambda record: record.handle is not None, "its container", timeout=60)
+    wait_until(lambda: not orphan.exists(), "the end of the orphan", timeout=60)
+    assert foreign.exists()
+    found = bench.record(wanted)
+    assert found.state is State.PENDING
+    assert found.handle is not None
+    Path(backend.key(found.handle)).unlink()
+    assert cause_of(bench.ended(wanted, timeout=60)) is Cause.KILLED
+    foreign.with_suffix(".deleted").touch()
+    wait_until(lambda: not foreign.exists(), "an empty service")
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_on_exit_of_a_dead_runner_is_called_where_settings_allow_it(
+    bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path, allowed: bool
+) -> None:
+    """DESIGN §5, callbacks: a child process of the worker, if it is importable and allowed; else ``not called``."""
+    told, path = tmp_path / "told", tmp_path / "begun"
+    start(
+        start_worker,
+        timing={"poll": 0.2, "on_exit_timeout": 20.0},
+        environ={"GOODBYE": str(told)},
+        callbacks=[__name__] if allowed else ["some.other:function"],
+    )
+    environment = FakeEnvironment(service, on_exit=importable(said_goodbye))
+    assert "ref" in environment.to_json()["on_exit"]
+    run_id = bench.submit(note_and_sleep, {"path": str(path)}, environment=environment)
+    begun(path)
+    kill_runner(bench, run_id)
+    record = bench.ended(run_id, timeout=60)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.KILLED)
+    assert record.exit_call is (ExitCall.CALLED if allowed else ExitCall.NOT_CALLED)
+    assert told.exists() is allowed
+    if allowed:
+        assert told.read_text() == "CRASHED"
+    assert [event.data["on_exit"] for event in bench.events(run_id) if event.kind == "exited"] == [record.exit_call]
+    gone(bench, run_id)
+
+
+def test_a_frozen_supervisor_writes_nothing(
+    bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path
+) -> None:
+    """DESIGN §5, leases and fencing: others took its shards while it was stopped, and end the run; it comes back."""
+    first = start(start_worker, timing={"poll": 0.2})
+    path = tmp_path / "begun"
+    run_id = bench.submit(note_and_sleep, {"path": str(path)}, environment=FakeEnvironment(service))
+    begun(path)
+    shard = bench.record(run_id).owner
+    bench.until(run_id, lambda record: "/" in record.owner, "its shard's watch")
+    shard = bench.record(run_id).owner
+    before = bench.records.leases.held("fake/")[shard]
+    first.send(signal.SIGSTOP)
+    start(start_worker, timing={"poll": 0.2})
+    wait_until(
+        lambda: bench.records.leases.held("fake/").get(shard, before).owner != before.owner, "a takeover", timeout=60
+    )
+    taken = bench.records.leases.held("fake/")[shard]
+    assert taken.epoch > before.epoch
+    bench.records.runs.update(run_id, partial(transitions.request_cancel))
+    first.send(signal.SIGCONT)
+    record = bench.ended(run_id, timeout=60)
+    assert record.state is State.CANCELLED
+    assert [event.kind for event in bench.events(run_id)].count(Kind.EXITED) == 1
+
+
+def importable(function: Callable[[], None]) -> Callable[[], None]:
+    """As an installed function travels: by name."""
+    from dispatcher.callbacks import Callback
+
+    return Callback(ref=f"{function.__module__}:{function.__qualname__}")
+
+
+def kill_runner(bench: Bench, run_id: str) -> None:
+    """SIGKILL to the runner's first process and its child, so that nobody reports."""
+    handle = bench.until(run_id, lambda record: record.handle is not None, "its handle").handle
+    assert handle is not None
+    import json
+
+    pid = json.loads(Path(FakeBackend().key(handle)).read_text())["pid"]
+    victims = [*children_of(pid), pid]
+    os.kill(pid, signal.SIGSTOP)
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
