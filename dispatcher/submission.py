@@ -186,7 +186,14 @@ def plan(request: Request, *, scope: str, blobs: Blobs, limits: LimitSettings, n
 
 
 def attempt_of(
-    request: Request, run_id: str, number: int, *, instance: str, key_id: str, variables: Mapping[str, str]
+    request: Request,
+    run_id: str,
+    number: int,
+    *,
+    instance: str,
+    key_id: str,
+    place: str = "",
+    variables: Mapping[str, str],
 ) -> Attempt:
     """What a backend would be told of an attempt of such a run."""
     spec = Spec(
@@ -200,7 +207,7 @@ def attempt_of(
         options=request.options,
         key_id=key_id,
     )
-    return Attempt.of(spec, number, instance=instance, variables=variables)
+    return Attempt.of(spec, number, instance=instance, place=place, variables=variables)
 
 
 def record(

@@ -19,7 +19,7 @@ from dispatcher.payload import KeyRing
 from dispatcher.records.base import Lease, Records, Step
 from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
-from dispatcher.runs import transitions
+from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause

@@ -50,9 +50,15 @@ def render(
         kind = type(asked.environment).__name__
         raise InvalidInput(f"{kind} runs flows in the worker's own process, so nothing is sent: name an --environment")
     made = backend(settings)
-    variables = Bounds.of(settings).variables()
-    key_id = _key_id(settings)
-    attempt = attempt_of(asked, run_id or new_id(), number, instance=instance, key_id=key_id, variables=variables)
+    attempt = attempt_of(
+        asked,
+        run_id or new_id(),
+        number,
+        instance=instance,
+        key_id=_key_id(settings),
+        place=made.place,
+        variables=Bounds.of(settings).variables(),
+    )
     try:
         prepared = made.prepare(attempt)
     except Permanent as error:
