@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
-from backends.base import Backend, Handle, Observation, Phase, Request
+from backends.base import Backend, Found, Handle, Observation, Phase, Request
 from backends.kubernetes import manifest, reasons
 from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
 from backends.kubernetes.cache import Cache
 from backends.kubernetes.creating import create
 from backends.kubernetes.errors import translated
+from backends.kubernetes.times import age, times
 from backends.kubernetes.watching import Watching
 from dispatcher import urls
 from dispatcher.errors import InvalidSettings, Permanent, Transient
@@ -45,6 +47,7 @@ class KubernetesBackend(Backend):
         self._ours = self._settings.kubernetes
         self._cluster = manifest.cluster_name(self._settings)
         self._api = Api(self._ours.clusters.get(self._cluster, ClusterSettings()), timeout=self._ours.request_timeout)
+        self._changed: Callable[[str | None], None] = lambda uid: None
         self._watched: dict[tuple[str, str], Watching] = {}
         self._memories: dict[Names, tuple[float, reasons.Memory]] = {}  # when it was looked at, and its clocks
 
@@ -128,6 +131,38 @@ class KubernetesBackend(Backend):
 
         return examine(self, self._api, self._settings, within=within, wait=time.sleep)
 
+    def watch(self, changed: Callable[[str | None], None]) -> None:
+        self._changed = changed
+
+    def key(self, handle: Handle) -> str:
+        return str(handle["uid"])
+
+    def orphans(self, instance: str) -> list[Found]:
+        selector = {"labelSelector": f"{manifest.INSTANCE}={manifest.label_value(instance)}"}
+        now = time.time()
+        found = []
+        for namespace in self._ours.namespaces:
+            with translated(self._api, namespace):
+                for page in self._api.pages(namespace, "jobs", selector):
+                    found += [self._found(job, now) for job in page.get("items") or ()]
+        return [one for one in found if one is not None]
+
+    def _found(self, job: Mapping[str, Any], now: float) -> Found | None:
+        metadata = job["metadata"]
+        run_id = (metadata.get("annotations") or {}).get(manifest.RUN)
+        number = str((metadata.get("labels") or {}).get("attempt"))
+        if not run_id or not number.isdigit() or job.get("spec", {}).get("suspend"):
+            return None  # not ours, or a quota queue holds it, for as long as it likes
+        handle = {
+            "cluster": self._cluster,
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "container": job["spec"]["template"]["spec"]["containers"][0]["name"],
+            "instance": metadata["labels"][manifest.INSTANCE],
+        }
+        return Found(run_id=run_id, attempt=int(number), age=age(job, now), handle=handle)
+
     def close(self) -> None:
         for watching in self._watched.values():
             watching.stop()
@@ -155,7 +190,7 @@ class KubernetesBackend(Backend):
         )
         seen, memory = reasons.observe(sight, memory, now)
         self._memories[names] = (now, memory)
-        return seen
+        return replace(seen, times=times(job, pods, sight.events, sight.container))
 
     def _missed(self, names: Names, memory: reasons.Memory, now: float) -> Observation:
         """No watch has shown this Job: it is very new, or it went while nobody looked. Never decided by a cache."""
@@ -188,7 +223,7 @@ class KubernetesBackend(Backend):
     def _watching(self, namespace: str, instance: str) -> Watching:
         key = (namespace, instance)
         if key not in self._watched:
-            watching = self._watched[key] = Watching(self._api, namespace, instance, self._ours)
+            watching = self._watched[key] = Watching(self._api, namespace, instance, self._ours, self._changed)
             watching.start()
             watching.wait(_FIRST)
         return self._watched[key]

@@ -124,6 +124,12 @@ class Cache:
                 siblings.append(uid)
 
 
+def job_of(kind: str, kept: Mapping[str, Any]) -> str:
+    """The UID of the Job that an object, as it is kept, belongs to."""
+    metadata = kept["metadata"]
+    return str(metadata["uid"] if kind == "jobs" else metadata.get("job", ""))
+
+
 def cut(kind: str, thing: Mapping[str, Any]) -> Json:
     """What is kept of an object as the API gives it."""
     metadata = thing.get("metadata") or {}

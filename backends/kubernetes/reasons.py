@@ -167,7 +167,7 @@ class _Look:
             return Observation(phase=Phase.UNKNOWN, cause=Cause.NODE_LOST, reason=why, message=_on_node(pod))
         ours = _container(pod, self.sight.container)
         if "running" in ours:
-            return Observation(phase=Phase.RUNNING)
+            return self._at_running(pod)
         for where, what in (("", ours), *_init_states(pod)):
             waiting = what.get("waiting") or {}
             reason = str(waiting.get("reason") or "")
@@ -179,6 +179,16 @@ class _Look:
         if scheduled.get("status") == "True" and condition(pod, "PodReadyToStartContainers").get("status") != "True":
             return self._at_creation(pod)
         return Observation(phase=Phase.WAITING, reason=str((ours.get("waiting") or {}).get("reason") or ""))
+
+    def _at_running(self, pod: Object) -> Observation:
+        """It runs; perhaps not for long, and then its runner doesn't know who told it to stop."""
+        row, reason, message = self._why(pod, "", "")
+        if row is not None:
+            return Observation(phase=Phase.RUNNING, cause=row.cause, reason=reason, message=message)
+        if pod.get("metadata", {}).get("deletionTimestamp"):
+            message = "its pod is being deleted"
+            return Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted", message=message)
+        return Observation(phase=Phase.RUNNING)
 
     def _at_creation(self, pod: Object) -> Observation:
         """A node has it and makes neither mounts nor network: the events say why."""

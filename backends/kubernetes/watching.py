@@ -10,10 +10,11 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
-from backends.kubernetes.cache import Cache, Json, cut
+from backends.kubernetes.cache import Cache, Json, cut, job_of
 from dispatcher.errors import DispatcherError
 from dispatcher.settings import KubernetesSettings
 
@@ -46,14 +47,23 @@ class Watching:
         namespace: where.
         instance: whose objects, by their label.
         settings: silence and relist, in seconds.
+        changed: told the UID of a Job whose objects have changed, None if any may have.
     """
 
-    def __init__(self, api: Api, namespace: str, instance: str, settings: KubernetesSettings) -> None:
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        instance: str,
+        settings: KubernetesSettings,
+        changed: Callable[[str | None], None] = lambda uid: None,
+    ) -> None:
         self.cache = Cache()
         self.health = {kind: Health() for kind in (*NEEDED, "events")}
         self._api = api
         self._namespace = namespace
         self._settings = settings
+        self._changed = changed
         self._stopped = threading.Event()
         ours = {"labelSelector": f"instance={instance}"}
         self._selectors = {"jobs": ours, "pods": ours, "events": {"fieldSelector": "type=Warning"}}
@@ -124,6 +134,7 @@ class Watching:
         health.version, health.listed = version, time.monotonic()
         health.lists += 1
         health.synced.set()
+        self._changed(None)
 
     def _watch(self, kind: str) -> None:
         """Store what happens, until the server ends the watch or it's time for a list. A watch that breaks off begins
@@ -139,6 +150,8 @@ class Watching:
                 self.cache.remove(kind, cut(kind, thing))
             elif event["type"] != "BOOKMARK":
                 self.cache.put(kind, cut(kind, thing))
+            if kind in NEEDED and event["type"] != "BOOKMARK":
+                self._changed(job_of(kind, cut(kind, thing)))
             health.version = str(thing["metadata"]["resourceVersion"])
             if self._stopped.is_set() or time.monotonic() - health.listed >= self._settings.relist:
                 return

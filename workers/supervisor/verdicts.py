@@ -16,6 +16,10 @@ from dispatcher.runs.states import Cause, State
 OVER = frozenset({Phase.ENDED, Phase.GONE})
 
 
+#: What says less of an end than what was noted before.
+_VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What to do: note something, ask for the infrastructure to go, or end the attempt with this outcome."""
@@ -47,7 +51,8 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
         return Verdict(cancel=True)
     if seen.paused and record.state is State.RUNNING:  # a quota queue took its place back: its runner was told
         return Verdict(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
-    step = partial(infrastructure.sight, seen=True, cause=seen.cause, paused=seen.paused, times=seen.times)
+    cause = None if seen.cause is Cause.KILLED else seen.cause  # a deletion hides why, and may be our own
+    step = partial(infrastructure.sight, seen=True, cause=cause, paused=seen.paused, times=seen.times)
     return Verdict(step=step)
 
 
@@ -57,8 +62,10 @@ def explained(record: Record, outcome: Outcome, seen: Observation | None, now: f
         return outcome
     if overdue(record, now):
         return replace(outcome, cause=Cause.DEADLINE, reason="timeout", message=_late(record))
-    if seen is None or seen.cause in {None, Cause.RESULT_MISSING, Cause.UNKNOWN}:
-        return outcome if record.last_cause is None else replace(outcome, cause=record.last_cause)
+    if record.last_cause is not None and (seen is None or seen.cause in _VAGUE):
+        return replace(outcome, cause=record.last_cause)
+    if seen is None or seen.cause in _VAGUE - {Cause.KILLED}:
+        return outcome
     return replace(
         outcome, cause=seen.cause, reason=seen.reason or outcome.reason, message=seen.message or outcome.message
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.unit.kubernetes.jobs import attempt
 def test_a_run_is_seen_from_its_creation_to_its_end(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
-    assert poll(backend, handle) == Observation(phase=Phase.WAITING)
+    assert replace(poll(backend, handle), times={}) == Observation(phase=Phase.WAITING)
     pod = cluster.add_pod(cluster.get("jobs", NAME))
     cluster.change("pods", pod["metadata"]["name"], status=running())
     until(backend, handle, Phase.RUNNING)
@@ -31,6 +32,41 @@ def test_a_run_is_seen_from_its_creation_to_its_end(
     assert seen.exit_code == 137
     cluster.delete("pods", pod["metadata"]["name"])  # the controller deletes it; its last state is known
     assert poll(backend, handle) == seen
+
+
+def test_a_change_is_told_with_its_key(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    told: list[str | None] = []
+    backend.watch(told.append)
+    poll(backend, handle)
+    wait_until(lambda: told.count(None) >= 2, "the lists")
+    told.clear()
+    pod = cluster.add_pod(cluster.get("jobs", NAME))
+    cluster.change("pods", pod["metadata"]["name"], status=running())
+    wait_until(lambda: told, "a change")
+    assert set(told) == {backend.key(handle)}
+
+
+def test_a_container_that_is_being_ended_says_why(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
+    """kubernetes.md §3: the supervisor may know better than the runner, which hears SIGTERM alone."""
+    pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
+    cluster.change("pods", pod["metadata"]["name"], status={**running(), "conditions": [disrupted]})
+    seen = until(backend, handle, Phase.RUNNING, Cause.EVICTED)
+    assert (seen.reason, seen.message) == ("EvictionByEvictionAPI", "drained")
+
+
+def test_all_that_is_ours_is_listed(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    """Issue 5, the orphan sweep: objects with our instance id alone, with whose they are."""
+    backend.submit(backend.prepare(attempt(name="flow-x", run_id="runx", instance="another")), SECRETS)
+    (found,) = backend.orphans("inst")
+    assert (found.run_id, found.attempt) == (attempt().run_id, 1)
+    assert found.age >= 0
+    assert {**found.handle, "container": ""} == {**handle, "container": ""}
+    cluster.change("jobs", NAME, spec={"suspend": True})
+    assert backend.orphans("inst") == [], "a quota queue may hold it as long as it likes"
 
 
 def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
