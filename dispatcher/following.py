@@ -144,3 +144,11 @@ class Subscription:
 
     def __repr__(self) -> str:
         return f"<Subscription {self.name!r}>"
+
+
+def first_lines(records: Records, run_id: str) -> dict[int, float]:
+    """Attempt → when its first line came, among the first lines of the run."""
+    found: dict[int, float] = {}
+    for line in records.logs.read(run_id)[0]:
+        found.setdefault(line.attempt, line.time)
+    return found

@@ -153,10 +153,12 @@ class Run(Generic[R]):
         return lines_of(self.link.records, self.id, follow=follow)
 
     def timeline(self) -> Timeline:
-        """The phases so far, with their start and duration."""
+        """The phases so far, with their start and duration; those of its infrastructure too, as far as it tells."""
+        from dispatcher.following import first_lines
         from dispatcher.timeline import timeline
 
-        return timeline(self.id, self.events())
+        events, times = list(self.events()), self.link.records.runs.get(self.id)[0].times
+        return timeline(self.id, events, times, first_lines(self.link.records, self.id) if times else None)
 
     def on_start(self, callback: Callable[[Event], object]) -> None:
         """Call ``callback(event)`` here when an attempt starts, at once if it has.

@@ -15,7 +15,6 @@ from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
     from dispatcher.records.base import Line
-    from dispatcher.runs.events import Event
     from dispatcher.runs.record import Record
 
 RUN = click.argument("run_id", metavar="RUN")
@@ -76,7 +75,8 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
     RUN is a run's id, or the end of one that no other has.
     """
     from dispatcher.cli.reading import find, last_lines, record_of, result_of
-    from dispatcher.cli.words import event_json, line_json, run_json
+    from dispatcher.cli.words import event_json, line_json, phases, run_json
+    from dispatcher.following import first_lines
 
     with known.client() as client:
         run = find(client, run_id)
@@ -84,11 +84,12 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
         events = list(run.events())
         result = result_of(client, record)
         tail = last_lines(run) if record.state not in {State.SUCCEEDED, State.QUEUED} else []
+        first = first_lines(client.link.records, run.id) if record.times else {}
     if as_json:
         told = {"events": [event_json(one) for one in events], "log_tail": [line_json(line) for line in tail]}
         print_json({**run_json(record), "result": result.value, **told})
         return
-    _show(record, events, tail)
+    _show(record, phases(events, record.times, first), tail)
     if record.state is State.SUCCEEDED:
         click.echo()
         result.echo()
@@ -151,15 +152,15 @@ def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
     return ["RUN", "STATE", "FLOW", *(["LABELS"] if labelled else []), "AGE", "RAN", "WHY"], rows
 
 
-def _show(record: Record, events: Sequence[Event], tail: Sequence[Line]) -> None:
-    from dispatcher.cli.words import COLORS, clean, facts, log_line, phases
+def _show(record: Record, rows: Sequence[tuple[str, str, str, str]], tail: Sequence[Line]) -> None:
+    from dispatcher.cli.words import COLORS, clean, facts, log_line
 
     width = max(len(name) for name, _ in facts(record))
     for name, text in facts(record):
         shown = click.style(text, fg=COLORS[record.state]) if name == "state" else clean(text)
         click.echo(f"{name:<{width}}  {shown}")
     click.echo()
-    for when, passed, what, note in phases(events):
+    for when, passed, what, note in rows:
         click.echo(f"{when}  {passed:>9}  {what}{f'  ({clean(note)})' if note else ''}")
     outcome = record.outcome
     if outcome is not None and outcome.traceback:

@@ -13,6 +13,7 @@ from dispatcher.records.base import Line, WorkerInfo
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import ExitCall, Record, Value
 from dispatcher.runs.states import Cause, State
+from dispatcher.timeline import moments
 
 #: rich's styles by state.
 STYLES: Mapping[State, str] = {
@@ -41,6 +42,9 @@ EXIT_CODES: Mapping[State, int] = {
     State.TIMED_OUT: 4,
     State.CANCELLED: 5,
 }
+
+#: How moments of the infrastructure are called beside our events.
+_SHOWN = {"started": "container started", "finished": "container finished"}
 
 _CONTROL = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
@@ -131,18 +135,29 @@ def passing(event: Event, before: Event | None) -> bool:
     )
 
 
-def phases(events: Sequence[Event]) -> list[tuple[str, str, str, str]]:
-    """The timeline: when, since the row before, what, and a note; a row per event that took time."""
+def phases(
+    events: Sequence[Event],
+    times: Mapping[str, Mapping[str, float]] | None = None,
+    lines: Mapping[int, float] | None = None,
+) -> list[tuple[str, str, str, str]]:
+    """The timeline: when, since the row before, what, and a note; a row per event that took time, and per moment that
+    the infrastructure tells of (see :func:`dispatcher.timeline.timeline`)."""
     rows = []
     before: Event | None = None
-    for one in events:
-        if passing(one, before):
+    since: float | None = None
+    for moment in moments(events, times, lines):
+        one = moment.event
+        if one is not None and passing(one, before):
             continue
-        again = f" (attempt {one.attempt})" if one.attempt > 1 else ""
-        end = f" → {one.state}" if one.kind is Kind.EXITED else ""
-        passed = "" if before is None else f"+{span(one.time - before.time)}"
-        rows.append((clock(one.time), passed, f"{one.kind}{end}{again}", event_note(one)))
-        before = one
+        again = f" (attempt {moment.attempt})" if moment.attempt > 1 else ""
+        passed = "" if since is None else f"+{span(moment.time - since)}"
+        if one is None:
+            rows.append((clock(moment.time), passed, f"{_SHOWN.get(moment.name, moment.name)}{again}", ""))
+        else:
+            end = f" → {one.state}" if one.kind is Kind.EXITED else ""
+            rows.append((clock(one.time), passed, f"{one.kind}{end}{again}", event_note(one)))
+            before = one
+        since = moment.time
     return rows
 
 
@@ -170,6 +185,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         ("worker", record.owner),
         ("submitted", moment(record.created_at)),
         ("ended", "" if record.ended_at is None else moment(record.ended_at)),
+        ("teardown", "; ".join(str(one.get("pending") or "not confirmed yet") for one in record.leftovers)),
         ("kept until", "" if record.expires_at is None else moment(record.expires_at)),
     ]
     return [(name, text) for name, text in told if text]
@@ -216,6 +232,8 @@ def run_json(record: Record) -> dict[str, Any]:
         "environment": spec.environment,
         "observed": "unknown" if record.unknown_since is not None else "known",
         "on_exit": record.exit_call,
+        "times": record.times or {},
+        "leftovers": [{"attempt": one["attempt"], "pending": one.get("pending")} for one in record.leftovers],
     }
     if outcome is not None:
         found["outcome"] = {
