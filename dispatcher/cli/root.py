@@ -11,7 +11,20 @@ from typing import Any, TextIO
 
 import click
 
-from dispatcher.cli import build, completion, doctor, flower, following, keys, rendering, running, runs, server, worker
+from dispatcher.cli import (
+    build,
+    completion,
+    doctor,
+    flower,
+    following,
+    gc,
+    keys,
+    rendering,
+    running,
+    runs,
+    server,
+    worker,
+)
 from dispatcher.cli.common import Globals, option_debug, option_url
 from dispatcher.cli.failures import Failure, describe
 
@@ -111,6 +124,7 @@ for _command in (
     server.up,
     server.down,
     worker.worker,
+    gc.gc,
     flower.flower,
     keys.keygen,
     doctor.doctor,

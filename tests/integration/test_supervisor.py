@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -20,6 +21,7 @@ from dispatcher.runs.events import Kind
 from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.workers import Bench, Worker, children_of
+from tests.unit.command import call
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -173,6 +175,41 @@ def test_what_nobody_wants_is_ended(bench: Bench, start_worker: StartWorker, ser
     wait_until(lambda: not foreign.exists(), "an empty service")
 
 
+def test_gc_shows_and_ends_what_nobody_wants(
+    bench: Bench, server_url: str, service: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 5: a dry run by default; only what is ours, and is still wanted by nobody."""
+    monkeypatch.setenv("DISPATCHER__FAKE__SERVICES", str(service))
+    backend = FakeBackend()
+    record = bench.prepare(greet, environment=FakeEnvironment(service, "image_pull"))
+
+    def make(instance: str, number: int) -> Path:
+        handle = backend.submit(backend.prepare(Attempt.of(record.spec, number, instance=instance)), {})
+        return Path(backend.key(handle))
+
+    orphan, foreign = make(bench.records.instance, 1), make("another", 2)
+    command = ("--url", server_url, "gc", "--backend", "fake")
+    young = call(*command)
+    assert (young.exit_code, young.stdout) == (0, "")
+    shown = call(*command, "--older", "0")
+    assert shown.exit_code == 0, shown.output
+    assert record.id in shown.stdout
+    assert "no such run" in shown.stdout
+    assert "--yes" in shown.stderr
+    assert orphan.exists()
+    ended = call(*command, "--older", "0", "--yes", "--json")
+    assert ended.exit_code == 0, ended.output
+    (row,) = json.loads(ended.stdout)
+    assert (row["run"], row["attempt"], row["end"]) == (record.id, 1, "gone")
+    assert not orphan.exists()
+    assert foreign.exists()
+    refused = call("--url", server_url, "gc", "--backend", "local")
+    assert refused.exit_code != 0
+    assert "can't list what it has created" in refused.stderr
+    foreign.with_suffix(".deleted").touch()
+    wait_until(lambda: not foreign.exists(), "an empty service")
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_on_exit_of_a_dead_runner_is_called_where_settings_allow_it(
     bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path, allowed: bool
@@ -237,8 +274,6 @@ def kill_runner(bench: Bench, run_id: str) -> None:
     """SIGKILL to the runner's first process and its child, so that nobody reports."""
     handle = bench.until(run_id, lambda record: record.handle is not None, "its handle").handle
     assert handle is not None
-    import json
-
     pid = json.loads(Path(FakeBackend().key(handle)).read_text())["pid"]
     victims = [*children_of(pid), pid]
     os.kill(pid, signal.SIGSTOP)

@@ -19,12 +19,10 @@ from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.infrastructure import wants
+from dispatcher.sweeping import GRACE
 from workers.supervisor.hands import Hands
 
 logger = logging.getLogger(__name__)
-
-#: Seconds of age below which nothing is an orphan: its record may be about to be written.
-GRACE = 60.0
 
 LIST = "list of orphans"
 END = "orphan"
