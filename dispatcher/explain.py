@@ -43,6 +43,7 @@ def explain(
     if record.last_cause is not None:
         lines.append(f"What it waits for, last seen: {record.last_cause}.")
     lines += _clocks(record, now)
+    lines += _leftovers(record)
     return lines
 
 
@@ -135,13 +136,13 @@ def _ended(record: Record) -> list[str]:
         lines.append("; ".join(facts) + ".")
     if record.exit_call in {ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED}:
         lines.append(f"Its on_exit: {record.exit_call}.")
-    if record.leftovers:
-        lines += _leftovers(record)
-    return lines
+    return lines + _leftovers(record)
 
 
 def _leftovers(record: Record) -> list[str]:
-    lines = [f"Infrastructure of {len(record.leftovers)} attempt(s) is not confirmed gone yet."]
+    if not record.leftovers:
+        return []
+    lines = [f"Infrastructure of {len(record.leftovers)} ended attempt(s) is not confirmed gone yet."]
     for one in record.leftovers:
         if one.get("pending"):
             lines.append(f"Attempt {one['attempt']}: {one['pending']}.")

@@ -14,8 +14,6 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Found, Listed
-from dispatcher.errors import Transient
-from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.infrastructure import wants
@@ -69,9 +67,7 @@ class Orphans:
                 self._hands.give((END, one.run_id, _key(one)), partial(self._end, one))
 
     def _end(self, one: Found) -> bool:
-        gone = self._backend.cancel(one.handle, None)
-        failpoint("orphan.ended", one.run_id, lost=Transient)
-        return gone
+        return self._backend.cancel(one.handle, None)
 
 
 def unwanted_of(records: Records, found: Collection[Found]) -> list[Found]:

@@ -213,7 +213,12 @@ class Supervisor:
         return callbacks.allowed(record.spec.environment, self._provisioner.settings.worker.callbacks)
 
     def _silent(self, record: Record) -> bool:
-        return self._pulse.silence(record.id) >= self._timing.node_lost
+        """Whether its runner has given no sign of life for long; where none has begun, how long it is out of sight."""
+        silence = self._pulse.silence(record.id)
+        if record.started_at is None:
+            since = record.unknown_since
+            silence = 0.0 if since is None else min(silence, self._offset + time.monotonic() - since)
+        return silence >= self._timing.node_lost
 
     def _seen_now(self, record: Record) -> Observation | None:
         return None if record.handle is None else self._backend.poll([record.handle])[0]
