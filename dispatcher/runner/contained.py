@@ -83,8 +83,9 @@ class Contained:
                 return
 
     def _play(self, record: Record, opener: Opener, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+        now = patiently(self._records.runs.now)
         try:
-            environment = opener.environment(record, self._records.runs.now())
+            environment = opener.environment(record, now)
         except Exception as error:
             return not_opened(error), None
         job = opener.job(record, environment, self._guard, capture)

@@ -30,7 +30,7 @@ _LONGEST = ("tests/chaos/test_failpoints.py", "tests/chaos/test_soak.py", "tests
 #: Parts in the order in which they are played, each with what pytest is given.
 PARTS: Mapping[str, Sequence[str]] = {
     "model": ("tests/conformance/test_records_model.py",),
-    "checker": ("tests/chaos/test_history.py",),
+    "checker": ("tests/chaos/test_checker.py", "tests/chaos/test_history.py"),
     "rows": ("-m", "row", *(f"--ignore={file}" for file in _LONGEST), "tests"),
     "matrix": ("tests/chaos/test_failpoints.py",),
     "recovery": ("tests/chaos/test_recovery_times.py",),
@@ -82,7 +82,7 @@ def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
 
 
 def tables(results: Results, *, rows: bool) -> list[Table]:
-    """A verdict per row, per figure, and per test of no row."""
+    """A verdict per row, per figure, and per file of tests of no row."""
     found = []
     if rows:
         found.append(_table("rows of the fault matrix", "row", "fault", "tests", "verdict"))
@@ -95,9 +95,12 @@ def tables(results: Results, *, rows: bool) -> list[Table]:
             verdict = "pass" if one.passes else "fail"
             found[-1].add_row(one.figure.name, shown(one.samples), one.figure.said, _coloured(verdict))
     if results.others:
-        found.append(_table("other tests", "test", "seconds", "verdict"))
-        for told in results.others:
-            found[-1].add_row(told.name, f"{told.seconds:.0f}", _coloured(told.outcome))
+        found.append(_table("other tests", "tests", "how many", "seconds", "verdict"))
+        for file, told in results.by_file().items():
+            failed = "\n".join(one.name for one in told if one.outcome not in {"passed", "skipped"})
+            seconds = f"{sum(one.seconds for one in told):.0f}"
+            verdict = _coloured("fail") + f"\n{failed}" if failed else _coloured("pass")
+            found[-1].add_row(file, str(len(told)), seconds, verdict)
     return found
 
 
@@ -109,7 +112,7 @@ def _table(title: str, *heads: str) -> Table:
 
 
 def _coloured(verdict: str) -> str:
-    return f"[green]{verdict}[/]" if verdict in {"pass", "passed"} else f"[red]{verdict}[/]"
+    return f"[green]{verdict}[/]" if verdict == "pass" else f"[red]{verdict}[/]"
 
 
 def _options() -> argparse.ArgumentParser:

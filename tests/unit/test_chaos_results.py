@@ -153,6 +153,17 @@ def test_tables_show_rows_only_where_they_were_played() -> None:
     assert next(_title(table) for table in tables(found, rows=True)) == "rows of the fault matrix"
 
 
+def test_tests_of_no_row_are_counted_by_their_file_and_named_where_they_failed() -> None:
+    found = _results(_test("test_a.py::one"), _test("test_a.py::two", "failed"), _test("test_b.py::three", "skipped"))
+    [table] = tables(found, rows=False)
+    assert [list(column.cells) for column in table.columns] == [
+        ["test_a.py", "test_b.py"],
+        ["2", "1"],
+        ["2", "1"],
+        ["[red]fail[/]\ntest_a.py::two", "[green]pass[/]"],
+    ]
+
+
 def _title(table: Any) -> str:
     return str(table.title)
 
