@@ -79,11 +79,13 @@ def _parts(results: Results) -> Iterator[str]:
 def _machine(results: Results) -> str:
     machine = results.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    quick = "A quick run, with a tenth of each count: to be replaced by a full one. " if results.quick else ""
+    place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}"
     loads = [one[0] for pair in results.loads.values() for one in pair]
     return (
-        f"Measured on {results.at[:10]}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
-        f"{machine['system']}, Python {machine['python']}, {packages}. Load average over a minute, as it was measured: "
-        f"{min(loads):.1f} to {max(loads):.1f}; where it is above the number of cores, others used the machine too. "
+        f"{quick}Measured on {results.at[:10]}: {place}, Python {machine['python']}, {packages}. "
+        f"Load average over a minute, as it was measured: {min(loads):.1f} to {max(loads):.1f}; where it is above the "
+        "number of cores, others used the machine too. "
         f"Every round is kept in `benchmarks/data/{results.at[:10]}.json`.\n"
     )
 

@@ -31,6 +31,11 @@ def _opened(bench: Bench) -> Iterator[Measure]:
     yield measure
 
 
+@contextmanager
+def _opened_third(bench: Bench) -> Iterator[Measure]:
+    yield lambda number: {"third": Pair(1.0)}
+
+
 PART = Part(name="scripted", figures=FIGURES, opened=_opened)
 
 
@@ -52,6 +57,21 @@ def test_a_part_may_bound_its_rounds() -> None:
 
     assert len(results.rounds["once"]) == 1
     assert results.quick
+
+
+def test_parts_of_several_calls_become_one() -> None:
+    other = Part(name="other", figures=(Figure(name="third", unit=""),), opened=_opened_third)
+    first = measured([other, PART], rounds=1, quick=True, out=Console(quiet=True))
+    later = measured([PART], rounds=3, quick=True, out=Console(quiet=True))
+
+    first.merge(later)
+    first.in_order(["scripted", "other"])
+
+    assert [row.figure.name for row in first.rows] == ["more", "less", "third"]
+    assert [len(first.rounds[name]) for name in ("scripted", "other")] == [3, 1]
+    assert first.samples["depth"] == [0, 1, 2]
+    with pytest.raises(ValueError, match="different"):
+        first.merge(measured([PART], rounds=1, quick=False, out=Console(quiet=True)))
 
 
 def test_a_value_is_the_median_of_the_rounds_values() -> None:
