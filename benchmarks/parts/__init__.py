@@ -8,6 +8,7 @@ from benchmarks.bench import Part
 def parts() -> list[Part]:
     """All of them."""
     from benchmarks.parts import (
+        accepting,
         clients,
         commands,
         follower,
@@ -20,5 +21,5 @@ def parts() -> list[Part]:
         waiting,
     )
 
-    modules = (throughput, latency, memory, importing, waiting, labels, commands, follower, large, clients)
+    modules = (throughput, accepting, latency, memory, importing, waiting, labels, commands, follower, large, clients)
     return [module.PART for module in modules]
