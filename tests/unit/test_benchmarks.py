@@ -36,6 +36,11 @@ def _opened_third(bench: Bench) -> Iterator[Measure]:
     yield lambda number: {"third": Pair(1.0)}
 
 
+@contextmanager
+def _opened_submit(bench: Bench) -> Iterator[Measure]:
+    yield lambda number: {"submit": Pair(1.0, 1.0)}
+
+
 PART = Part(name="scripted", figures=FIGURES, opened=_opened)
 
 
@@ -148,3 +153,17 @@ def test_the_page_is_made_of_the_results(tmp_path: Path, monkeypatch: pytest.Mon
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "| more, runs/s | 3.5 | 2.0 | 1.75 | 1.50..2.00 | ≥ 1.5 times | pass |" in text
     assert sorted(one.name for one in (tmp_path / "images").iterdir()) == ["speed-start.svg", "speed-waiting.svg"]
+
+
+def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
+    monkeypatch.setattr(page, "IMAGES", tmp_path / "images")
+    missed = Part(name="missed", figures=(Figure(name="submit", unit="", bound=0.5),), opened=_opened_submit)
+    other = Part(name="other", figures=(Figure(name="third", unit="", bound=2.0, by=By.OURS),), opened=_opened_third)
+
+    page.write(measured([missed, other], rounds=1, quick=False, out=Console(quiet=True)))
+
+    told = (tmp_path / "speed.md").read_text(encoding="utf-8").partition("## Out of bounds")[2]
+    assert "- **submit.** A submit takes" in told
+    assert "**third" not in told
