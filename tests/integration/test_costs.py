@@ -111,7 +111,8 @@ def scene() -> Iterator[Scene]:
 
 @pytest.fixture(autouse=True)
 def _warm(scene: Scene) -> None:
-    """Scripts loaded, code shared, connections open, advice given."""
+    """Scripts loaded, code shared, connections open, advice given just now: the next look is due in half a minute."""
+    scene.client.link._looked.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)  # nobody serves the queue
         for one in (quiet, talks):
