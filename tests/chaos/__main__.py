@@ -78,6 +78,8 @@ def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
         command = [sys.executable, "-m", "pytest", "-v", "-s", "-p", "tests.chaos.telling", *PARTS[name]]
         status = subprocess.run(command, env=environ, cwd=page.ROOT, check=False).returncode
         results.take(told.read_text().splitlines())
+    if status < 0:
+        console.print(f"[red]{name}: pytest itself was ended by signal {-status}[/]")
     return status
 
 
