@@ -43,8 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _options().parse_args(arguments)
     console = Console()
     if options.page:
-        page.write(Results.load(options.page))
-        return 0
+        return _keep(options.page)
     parts = options.parts or list(PARTS)
     results = Results(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -66,6 +65,16 @@ def main(arguments: Sequence[str]) -> int:
     well = not any(statuses) and results.passes(ROWS if every else ())
     console.print("[green]all is well[/]" if well else "[red]something is not well[/]")
     return 0 if well else 1
+
+
+def _keep(files: Sequence[Path]) -> int:
+    """Parts that were played one by one, kept as one."""
+    results, *others = map(Results.load, files)
+    for other in others:
+        results.join(other)
+    results.save(page.DATA / f"{results.at[:10]}.json")
+    page.write(results)
+    return 0
 
 
 def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
@@ -125,7 +134,9 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="the bounded forms, as CI runs them")
     parser.add_argument("--keep", action="store_true", help="write the data and the page, whatever was played")
     parser.add_argument("--json", type=Path, help="also write the data to this file")
-    parser.add_argument("--page", type=Path, metavar="JSON", help="play nothing: write the page of these results")
+    parser.add_argument(
+        "--page", type=Path, metavar="JSON", nargs="+", help="play nothing: keep these results as one, and their page"
+    )
     return parser
 
 

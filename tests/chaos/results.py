@@ -96,6 +96,13 @@ class Results:
             and all(self.verdict(row) == "pass" for row in rows)
         )
 
+    def join(self, other: Results) -> None:
+        """Take in what another call found, of parts that this one did not play."""
+        self.tests += other.tests
+        self.figures += other.figures
+        self.soaks += other.soaks
+        self.notes |= other.notes
+
     def save(self, path: Path) -> None:
         """Write it."""
         path.parent.mkdir(parents=True, exist_ok=True)

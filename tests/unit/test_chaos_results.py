@@ -94,6 +94,13 @@ def test_results_are_read_as_they_were_saved(tmp_path: Path) -> None:
     assert Results.load(tmp_path / "one.json") == found
 
 
+def test_results_of_parts_are_joined() -> None:
+    found = _results(_test("t.py::a"), _figure(45.0, 30.0))
+    found.join(_results(_test("u.py::b"), json.dumps({"what": "soak", **SOAK})))
+    assert [told.name for told in found.tests] == ["t.py::a", "u.py::b"]
+    assert [len(found.figures), len(found.soaks)] == [1, 1]
+
+
 def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
     soak = json.dumps({"what": "soak", **SOAK})
     steps = json.dumps({"what": "steps on memory", "done": 100_001, "seed": 1})
