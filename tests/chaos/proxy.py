@@ -60,6 +60,11 @@ class Proxy:
         self._refusing = refuse
         self._do(self._cut)
 
+    def redirect(self, host: str, port: int) -> None:
+        """Lead to another server from now on; connections to the one before are reset."""
+        self._target = host, port
+        self._do(self._cut)
+
     def swallow(self) -> None:
         """A black hole: connections stay open, new ones are accepted, and nothing comes through until :meth:`heal`.
 

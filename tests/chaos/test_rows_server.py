@@ -19,7 +19,7 @@ from dispatcher.doorbell import envelope
 from dispatcher.runs.states import State
 from dispatcher.runs.transitions import ring_for
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.field import Field
+from tests.chaos.field import Field, passes
 from tests.chaos.flows import marked
 from tests.waiting import wait_until
 
@@ -55,12 +55,6 @@ def server(chaos_server: ChaosServer) -> Iterator[redis.Redis]:
     """A client of the server itself."""
     with redis.Redis.from_url(chaos_server.url) as client:
         yield client
-
-
-def passes(seconds: float) -> None:
-    """Let a fault last."""
-    end = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() > end, "the fault's time", timeout=seconds + 5)
 
 
 @pytest.mark.row(9)
