@@ -11,11 +11,12 @@ def call_on_exit(here: Here, run_id: str) -> Record:
 
     Raises:
         UnknownRun: there is no such run.
-        Refused: another process took it, or none is due.
+        Refused: another process took it, none is due, or this worker doesn't serve it.
     """
     from dispatcher.runner import attempt
 
     record, now = here.records.runs.get(run_id)
+    here.check(record)
     return attempt.call_on_exit(
         here.records, here.keys, here.settings, record, now, owner=here.worker, holder=here.holder
     )

@@ -20,6 +20,10 @@ _STATUS = re.compile(r"(signal|exitcode) (\d+)")
 class RunRequest(Request):  # type: ignore[misc]
     """The request of one doorbell."""
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._request_dict["also_served"] = self._engine.queues.beyond()  # whatever the message said of it
+
     @property
     def run_id(self) -> str:
         """The run it rings for, or nothing if it is no message of ours."""
