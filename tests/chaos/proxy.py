@@ -81,6 +81,10 @@ class Proxy:
         self.seen = 0
         self._to_lose = containing, nth
 
+    def has_lost(self) -> bool:
+        """Whether the reply that was to be lost is lost."""
+        return self._to_lose is None
+
     def heal(self) -> None:
         """Pass on everything again. Connections that lost bytes are reset, as both ends would find out."""
         self._refusing = self._silent = False

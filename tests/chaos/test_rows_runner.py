@@ -105,12 +105,14 @@ def test_row_31_a_burst_of_lines(field: Field, backend: str) -> None:
     print(f"200 MB of lines took {field.took:.1f} s")  # noqa: T201
     lines = _lines(field, run_id)
     kept = [line for line in lines if line.stream != "gap"]
-    [gap] = [line for line in lines if line.stream == "gap"]
+    gaps = [line.text for line in lines if line.stream == "gap"]
+    missing = sum(int(text.partition(" lines are missing")[0].replace(",", "")) for text in gaps)
     assert field.bench.record(run_id).state is State.SUCCEEDED
     assert sum(len(line.text) for line in kept) <= 11 * MB
     assert "the last line" in [line.text for line in kept]
     assert [line.number for line in lines] == sorted({line.number for line in lines})
-    assert len(kept) + int("".join(filter(str.isdigit, gap.text)) or 0) >= 20_001
+    assert gaps
+    assert len(kept) + missing == 20_001
 
 
 def _lines(field: Field, run_id: str) -> list[Line]:
@@ -150,7 +152,7 @@ Cancelled = Callable[[Field, str], str]
 
 def _frozen_at(name: str) -> Cancelled:
     """A run whose process stands still at a failpoint for a while."""
-    return lambda field, backend: field.armed(name, "freeze:1.5", backend=backend)
+    return lambda field, backend: field.armed(name, "freeze:3", backend=backend)
 
 
 def _repeated_later(field: Field, backend: str) -> str:
