@@ -51,9 +51,9 @@ def _make_enum(*args: Any) -> type:
 
 def _noted(make: Any, args: tuple[Any, ...]) -> type:
     *_, tracker_id, _extra = args
-    known = tracker_id in internals._DYNAMIC_CLASS_TRACKER_BY_ID
+    known = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)  # held: a class may be collected as one is made
     made: type = make(*args)
-    if not known:
+    if made is not known:
         _copies.add(made)
     return made
 

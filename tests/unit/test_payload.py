@@ -187,6 +187,28 @@ print(unpack(first).kind, unpack(second).kind)
     assert done.stdout.split() == ["basket", "bag"]
 
 
+def test_a_copy_that_is_collected_as_the_next_one_is_made_leaves_no_empty_class(tmp_path: Path) -> None:
+    code = """
+import gc, sys
+from cloudpickle import cloudpickle
+from dispatcher.payload import unpack
+data = open(sys.argv[1], "rb").read()
+make = cloudpickle._make_skeleton_class
+def collecting(*args):
+    gc.collect()
+    return make(*args)
+cloudpickle._make_skeleton_class = collecting
+gc.disable()
+print(unpack(data).kind, unpack(data).kind)
+"""
+    (tmp_path / "1").write_bytes(pack(Basket, what="class"))
+    done = subprocess.run(
+        [INTERPRETER, "-c", code, str(tmp_path / "1")],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout.split() == ["basket", "basket"]
+
+
 # ------------------------------------------------------------------------------------------------------ exceptions
 
 
