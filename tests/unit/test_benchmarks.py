@@ -15,6 +15,7 @@ from benchmarks.figures import By, Figure, Measured, Pair, row
 from benchmarks.measuring import measured
 from benchmarks.parts import parts
 from benchmarks.results import Results, cells
+from benchmarks.why import why
 
 FIGURES = (
     Figure(name="more", unit="runs/s", bound=1.5, more_is_better=True),
@@ -165,5 +166,5 @@ def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypa
     page.write(measured([missed, other], rounds=1, quick=False, out=Console(quiet=True)))
 
     told = (tmp_path / "speed.md").read_text(encoding="utf-8").partition("## Out of bounds")[2]
-    assert "- **submit.** A submit takes" in told
+    assert f"- **submit.** {why('submit')}" in told
     assert "**third" not in told
