@@ -6,6 +6,11 @@ the server's statistics of its commands.
 
 from __future__ import annotations
 
+_CROWD = """One client with the server fills 0.8 of two cores, one worker 0.9: from two on the processor is full (the
+    table of clients and workers below says who used how much of it), and what each submit and run costs grows as more
+    processes than cores take turns. Where the cores used are far from two, other work on the machine had them: these
+    rows are to be measured again on a quiet one."""
+
 #: By what the names of figures begin with.
 _WHY = {
     "completed": """On two full cores it is processor time that counts: our worker uses half as much again as bare
@@ -28,6 +33,8 @@ _WHY = {
     "a flow that logs": """A line costs the flow 5 µs, and sending a hundred of them 0.4 ms of its interpreter: one per
         cent. What is above that are server and follower, which take the cores from the flow where others use them too;
         the silent flow then takes longer than its two seconds as well.""",
+    "8 clients": _CROWD,
+    "4 workers": _CROWD,
     "idle: result": """What is lost is lost before the flow's start: from there to the result in the client both sides
         take about as long.""",
 }
