@@ -7,6 +7,7 @@ figure is out of its bound.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from benchmarks.results import Results, table
 
 def main(arguments: list[str]) -> int:
     """Measure, print, keep, and say whether every figure is within its bound."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers and servers end too
     known = parts()
     options = _options([part.name for part in known]).parse_args(arguments)
     console = Console()

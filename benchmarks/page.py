@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.parts import parts
 from benchmarks.results import HEADS, Results, cells
 from benchmarks.why import why
 
@@ -77,6 +78,8 @@ def _parts(results: Results) -> Iterator[str]:
     yield _table(results)
     yield _bases(results)
     yield _missed(results)
+    if left := [part.name for part in parts() if part.name not in results.rounds]:
+        yield f"Parts of the benchmark that are not in this data: {', '.join(left)}.\n"
     if any(name.startswith("start,") for name in results.samples):
         yield _LATENCY
     if "depth" in results.samples:
