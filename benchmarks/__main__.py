@@ -7,6 +7,7 @@ figure is out of its bound.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from benchmarks.results import Results, table
 
 def main(arguments: list[str]) -> int:
     """Measure, print, keep, and say whether every figure is within its bound."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers and servers end too
     known = parts()
     options = _options([part.name for part in known]).parse_args(arguments)
     console = Console()
@@ -31,6 +33,11 @@ def main(arguments: list[str]) -> int:
     console.print(table(results))
     if options.json:
         results.save(options.json)
+    if options.into:
+        kept = Results.load(options.into) if options.into.exists() else results
+        kept.merge(results)
+        kept.in_order([part.name for part in known])
+        kept.save(options.into)
     if not options.quick and not options.parts:  # all of it, in full: the repository keeps it
         results.save(page.DATA / f"{results.at[:10]}.json")
         page.write(results)
@@ -43,6 +50,7 @@ def _options(names: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="rounds of both sides in turn (5)")
     parser.add_argument("--quick", action="store_true", help="a tenth of each count, 2 rounds: to try it, not to quote")
     parser.add_argument("--json", type=Path, help="also write every round to this file")
+    parser.add_argument("--into", type=Path, metavar="JSON", help="put these parts into the results of this file")
     parser.add_argument("--page", type=Path, metavar="JSON", help="measure nothing: write the page of these results")
     return parser
 

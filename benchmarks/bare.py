@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from celery import Celery
 from celery.result import ResultSet
@@ -51,14 +50,20 @@ class Bare:
 
     def completed(self, count: int) -> float:
         begin = time.perf_counter()
-        self._join([self._noop.apply_async() for _ in range(count)])
-        return count / (time.perf_counter() - begin)
+        results = [self._noop.apply_async() for _ in range(count)]
+        together = ResultSet(results)
+        together.join_native(timeout=_WITHIN, propagate=True)
+        seconds = time.perf_counter() - begin
+        together.forget()
+        return count / seconds
 
     def submitted(self, count: int) -> float:
         begin = time.perf_counter()
         results = [self._noop.apply_async() for _ in range(count)]
         seconds = time.perf_counter() - begin
-        self._join(results)
+        together = ResultSet(results)
+        together.join_native(timeout=_WITHIN, propagate=True)
+        together.forget()
         return count / seconds
 
     def mapped(self, count: int) -> float:
@@ -73,11 +78,6 @@ class Bare:
             found.append(Idle(start=at - begin, result=time.time() - begin))
             result.forget()
         return found
-
-    def _join(self, results: list[Any]) -> None:
-        together = ResultSet(results)
-        together.join_native(timeout=_WITHIN, propagate=True)
-        together.forget()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.parts import parts
 from benchmarks.results import HEADS, Results, cells
+from benchmarks.why import why
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "benchmarks" / "data"
@@ -20,8 +22,16 @@ worker with two processes, JSON, its Redis result backend, and a task that does 
 with its data on disk (`appendfsync everysec`); ours is broker and records at once. Both are measured in every round and
 take turns at going first. *Value* is the median over the rounds of what the target is for: ours divided by the base,
 unless the target has a unit. *Rounds* are its least and its greatest value. The base is bare Celery unless the notes
-below the table say otherwise. Seconds differ from machine to machine; ratios differ less; the counts of commands are
-the same everywhere, and `make test` holds them.
+below the table say otherwise. *Submit* and *map* are measured beside the worker that runs what they submit, as is bare
+Celery's; what the client can do while nobody takes the runs is shown too. Seconds differ from machine to machine;
+ratios differ less; the counts of commands are the same everywhere, and `make check` holds them.
+"""
+
+_MISSED = """## Out of bounds, and why
+
+Where the time goes was read from profiles (py-spy), from marks along the way of single runs, and from the server's own
+statistics of its commands.
+
 """
 
 _LATENCY = """## Latency
@@ -47,7 +57,8 @@ A submit is one script, and one round trip: it writes the record, its indexes an
 The worker takes the message (`BRPOP`), reads the run (`TIME` and `HGETALL` in one round trip), and writes
 two scripts, the claim and the end. The waiting client subscribes, reads the record, hears of the end, reads the record
 again, and unsubscribes. Commands within scripts cost no round trip: most are events, which go into the run's own stream
-and into the one of all runs. Bare Celery sends a message and a result, and keeps neither a record nor events.
+(those of one moment as one entry) and into the one of all runs. Bare Celery sends a message and a result, and keeps
+neither a record nor events.
 
 | command | ours, sent | ours, within scripts | bare Celery, sent |
 |---|---:|---:|---:|
@@ -66,6 +77,9 @@ def _parts(results: Results) -> Iterator[str]:
     yield _machine(results)
     yield _table(results)
     yield _bases(results)
+    yield _missed(results)
+    if left := [part.name for part in parts() if part.name not in results.rounds]:
+        yield f"Parts of the benchmark that are not in this data: {', '.join(left)}.\n"
     if any(name.startswith("start,") for name in results.samples):
         yield _LATENCY
     if "depth" in results.samples:
@@ -79,11 +93,13 @@ def _parts(results: Results) -> Iterator[str]:
 def _machine(results: Results) -> str:
     machine = results.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    quick = "A quick run, with a tenth of each count: to be replaced by a full one. " if results.quick else ""
+    place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}"
     loads = [one[0] for pair in results.loads.values() for one in pair]
     return (
-        f"Measured on {results.at[:10]}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
-        f"{machine['system']}, Python {machine['python']}, {packages}. Load average over a minute, as it was measured: "
-        f"{min(loads):.1f} to {max(loads):.1f}; where it is above the number of cores, others used the machine too. "
+        f"{quick}Measured on {results.at[:10]}: {place}, Python {machine['python']}, {packages}. "
+        f"Load average over a minute, as it was measured: {min(loads):.1f} to {max(loads):.1f}; where it is above the "
+        "number of cores, others used the machine too. "
         f"Every round is kept in `benchmarks/data/{results.at[:10]}.json`.\n"
     )
 
@@ -101,6 +117,16 @@ def _bases(results: Results) -> str:
             bases.setdefault(figure.base, []).append(figure.name)
     lines = [f"- compared with *{base}*: {'; '.join(names)}" for base, names in bases.items()]
     return "\n".join(lines) + "\n"
+
+
+def _missed(results: Results) -> str:
+    missed = [row.figure.name for row in results.rows if not row.passes]
+    if not missed:
+        return ""
+    whys: dict[str, list[str]] = {}
+    for name in missed:
+        whys.setdefault(why(name), []).append(name)
+    return _MISSED + "\n".join(f"- **{'; '.join(names)}.** {text}" for text, names in whys.items()) + "\n"
 
 
 def _commands(results: Results) -> str:

@@ -33,6 +33,27 @@ class Results:
         self.rounds[part.name] = list(found)
         self.loads[part.name] = loads
 
+    def merge(self, newer: Results) -> None:
+        """Take over the parts of another call, in place of what is here of the same parts.
+
+        Raises:
+            ValueError: that one was measured on another machine, with other versions, or with other counts.
+        """
+        if (self.machine, self.quick) != (newer.machine, newer.quick):
+            raise ValueError("results of different machines, versions or counts don't belong together")
+        again = {name for found in newer.rounds.values() for name in found[0]}
+        self.at = newer.at
+        self.figures = [figure for figure in self.figures if figure.name not in again] + newer.figures
+        self.rounds |= newer.rounds
+        self.loads |= newer.loads
+        self.samples |= newer.samples
+        self.notes |= newer.notes
+
+    def in_order(self, names: Sequence[str]) -> None:
+        """Put the figures in the order of their parts."""
+        place = {figure: names.index(part) for part, found in self.rounds.items() for figure in found[0]}
+        self.figures.sort(key=lambda figure: place[figure.name])
+
     @property
     def rows(self) -> list[Row]:
         """A row per figure, in order."""

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.errors import ServerUnavailable
+from dispatcher.failpoints import failpoint
 from dispatcher.runs.record import Ring
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
@@ -223,3 +224,4 @@ def _publish(producer: Producer, rings: Sequence[Ring]) -> None:
                 delivery_mode=2,
                 retry=False,
             )
+    failpoint("bell.published", rings[-1].run_id)

@@ -24,6 +24,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,7 +74,8 @@ class _Folder:
         self._folder = folder
 
     def passed(self, name: str, run_id: str, lost: type[Exception] | None) -> None:
-        line = json.dumps({"name": name, "run": run_id, "pid": os.getpid(), "parent": os.getppid()}) + "\n"
+        program = " ".join(sys.orig_argv[1:])
+        line = json.dumps({"name": name, "run": run_id, "pid": os.getpid(), "program": program}) + "\n"
         with (self._folder / "passed.jsonl").open("a") as file:
             file.write(line)
         for arm in dict.fromkeys((f"{name}+{run_id}", name)):

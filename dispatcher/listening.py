@@ -261,13 +261,14 @@ class Watcher:
         over = {run_id: record for run_id, record in found if record is None or record.terminal}
         with self._lock:
             futures = {run_id: self._waits.pop(run_id, []) for run_id in over}
-            self._unwatch(over)
         for run_id, record in over.items():
             for future in futures[run_id]:
                 if record is None:
                     _fail(future, UnknownRun(f"no run {run_id}: there is none, or its retention is over"))
                 elif future.set_running_or_notify_cancel():
                     future.set_result(record)
+        with self._lock:  # last: who waits is told first
+            self._unwatch(over)
 
     def _catch_up(self, run_ids: Sequence[str]) -> None:
         """Offer all events of the runs that have hooks, and drop the hooks whose run has ended."""

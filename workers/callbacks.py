@@ -24,11 +24,12 @@ def call_on_exit(here: Here, run_id: str) -> Record:
 
     Raises:
         UnknownRun: there is no such run.
-        Refused: another process took it, or none is due.
+        Refused: another process took it, none is due, or this worker doesn't serve it.
     """
     from dispatcher.runner import attempt
 
     record, now = here.records.runs.get(run_id)
+    here.check(record)
     if record.request is not None and not allowed(record.spec.environment, here.settings.worker.callbacks):
         step = partial(transitions.finish, epoch=record.epoch, exit_call=ExitCall.NOT_CALLED)
         return here.records.runs.update(run_id, step, record=record, now=now)

@@ -64,8 +64,6 @@ class Engine:
             ),
         )
         self._notes = Notes()
-        main = multiprocessing.process.current_process()
-        self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, main))
         consumed = self._app.amqp.queues
         self.queues = Queues(
             offer=offer,
@@ -75,6 +73,8 @@ class Engine:
             consumer=lambda: worker.consumer,
             app=self._app,
         )
+        main = multiprocessing.process.current_process()
+        self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, self.queues.serves, main))
         self._keeper = Keeper(settings, self.identity, self.held, self._notes, self._open)
         self._keeper.parent = Parent(
             pids=self._pids,

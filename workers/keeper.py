@@ -108,6 +108,7 @@ class Keeper:
             return
         try:
             self._record_deaths(self._records)
+            failpoint("worker.leaving")
             self._records.workers.remove(self._identity.id)
         except ServerUnavailable as error:
             logger.warning("left without a goodbye, others will notice: %s", error)
@@ -135,6 +136,7 @@ class Keeper:
         if self._started_at is None:
             self._started_at = records.runs.now()
         records.workers.announce(self._identity.info(queues=queues, started_at=self._started_at))
+        failpoint("worker.announced")
         self._announced = queues
 
     def _record_deaths(self, records: Records) -> None:
@@ -178,8 +180,10 @@ class Keeper:
         if decision.step is Step.TELL and holding.epoch is not None:
             holding.told, holding.told_at = ending, look.at
             self._notes.send(holding.pid, Note(holding.run_id, holding.epoch, ending))
+            failpoint("end.told", holding.run_id)
             logger.info("run %s: asked to end (%s)", holding.run_id, ending)
         elif decision.step is Step.KILL and holding.ending is None and self._held.kill(holding, ending):
+            failpoint("end.killed", holding.run_id)
             logger.warning("run %s: process %d was killed (%s)", holding.run_id, holding.pid, ending)
 
     def _account(self, owned: list[Record]) -> None:

@@ -48,6 +48,7 @@ def execute(here: Here, run_id: str) -> str:
 
     def run() -> Record:
         record, now = here.records.runs.get(run_id)
+        here.check(record)
         return _start(here, record, now)
 
     return _guarded(run_id, run)

@@ -10,18 +10,22 @@ import multiprocessing.process
 import os
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from backends.base import Backend
-from dispatcher.errors import CancelInterrupt, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, TimeoutInterrupt
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 from workers.backends import Backends
 from workers.identity import Identity
 from workers.notes import SIGNAL, Notes
+
+logger = logging.getLogger(__name__)
 
 #: What a note's kind raises in the flow.
 INTERRUPTS = {"cancel": CancelInterrupt, "timeout": TimeoutInterrupt, "preempt": PreemptInterrupt}
@@ -35,6 +39,7 @@ class Inherited:
     keys: KeyRing
     identity: Identity
     notes: Notes
+    serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
     main_process: Any  #: the parent's main-process object, as multiprocessing knows it
 
 
@@ -47,7 +52,18 @@ class Here:
     records: Records
     backend: Callable[[str], Backend]  #: by name
     worker: str
+    serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
     holder: str  #: of one attempt: host, pid and a nonce
+
+    def check(self, record: Record) -> None:
+        """Labels are exact, wherever a doorbell was put.
+
+        Raises:
+            Refused: this worker doesn't serve the run.
+        """
+        if not self.serves(record.spec.route):
+            logger.warning("run %s: a doorbell of queue %s came here: refused", record.id, record.spec.route.queue)
+            raise Refused(f"run {record.id} waits in queue {record.spec.route.queue}, which isn't served here")
 
 
 class PoolProcess:
@@ -72,16 +88,21 @@ class PoolProcess:
             logger.setLevel(logging.INFO)  # as each run's capture wants it: changing it per run costs
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
 
-    def here(self) -> Here:
-        """Before each task. Celery sets its own signal handlers after the start, so ours are set here."""
+    def here(self, *, also: Collection[str] = ()) -> Here:
+        """Before each task. Celery sets its own signal handlers after the start, so ours are set here.
+
+        Args:
+            also: queues that the worker consumes beyond its offer, since somebody told it to.
+        """
         signal.signal(SIGNAL, self._on_note)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         if self._records is None or self._pid != os.getpid():
             from dispatcher.connect import connect
 
             self._records, self._pid = connect(self._inherited.settings), os.getpid()
-        identity = self._inherited.identity
+        identity, serves = self._inherited.identity, self._inherited.serves
         return Here(
+            serves=lambda route: serves(route) or route.queue in also,
             settings=self._inherited.settings,
             keys=self._inherited.keys,
             records=self._records,

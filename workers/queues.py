@@ -53,6 +53,10 @@ class Queues:
         """Whether this worker takes runs of a route."""
         return route.queue in self._own if self._pinned else self._offer.serves(route)
 
+    def beyond(self) -> tuple[str, ...]:
+        """Queues consumed that were neither ours nor learned: Celery's remote control added them."""
+        return tuple(self._app.amqp.queues.consume_from.keys() - self._asked)
+
     def learn(self, known: Mapping[str, Any]) -> None:
         """Join what is known and served, leave what isn't known any more. ``known`` is queue → (route, last use)."""
         if self._pinned or self._stopped:

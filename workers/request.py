@@ -11,6 +11,7 @@ from typing import Any
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.worker.request import Request
 
+from dispatcher.failpoints import failpoint
 from workers.held import sweep_group
 from workers.lifecycle import Death
 
@@ -19,6 +20,10 @@ _STATUS = re.compile(r"(signal|exitcode) (\d+)")
 
 class RunRequest(Request):  # type: ignore[misc]
     """The request of one doorbell."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._request_dict["also_served"] = self._engine.queues.beyond()  # whatever the message said of it
 
     @property
     def run_id(self) -> str:
@@ -35,15 +40,19 @@ class RunRequest(Request):  # type: ignore[misc]
         super().on_accepted(pid, time_accepted)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Celery derives a class per task whose ``on_success`` calls no base: put ours around it."""
+        """Celery derives a class per task whose methods call no base: put ours around them."""
         super().__init_subclass__(**kwargs)
-        theirs = cls.on_success
+        execute, theirs = cls.execute_using_pool, cls.on_success
+
+        def execute_using_pool(self: RunRequest, pool: Any, **more: Any) -> Any:
+            failpoint("bell.taken", self.run_id)
+            return execute(self, pool, **more)
 
         def on_success(self: RunRequest, failed__retval__runtime: Any, **more: Any) -> Any:
             self._engine.held.drop(self.worker_pid, self.run_id)
             return theirs(self, failed__retval__runtime, **more)
 
-        cls.on_success = on_success
+        cls.execute_using_pool, cls.on_success = execute_using_pool, on_success
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         holding = self._engine.held.drop(self.worker_pid, self.run_id)

@@ -8,7 +8,7 @@ from celery import Celery
 
 from dispatcher.runs.transitions import CALL_ON_EXIT, EXECUTE
 from workers import lifecycle
-from workers.pool import PoolProcess
+from workers.pool import Here, PoolProcess
 
 REQUEST = "workers.request:RunRequest"
 
@@ -18,13 +18,13 @@ def register(app: Celery) -> None:
 
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **_: object) -> str:
-        return lifecycle.execute(_process(self).here(), run_id)
+        return lifecycle.execute(_here(self), run_id)
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:
-        return lifecycle.call_on_exit(_process(self).here(), run_id)
+        return lifecycle.call_on_exit(_here(self), run_id)
 
 
-def _process(task: Any) -> PoolProcess:
+def _here(task: Any) -> Here:
     process: PoolProcess = task.app.dispatcher.process
-    return process
+    return process.here(also=task.request.also_served)

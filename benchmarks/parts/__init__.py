@@ -8,6 +8,7 @@ from benchmarks.bench import Part
 def parts() -> list[Part]:
     """All of them; that of the runner image where a Docker engine answers."""
     from benchmarks.parts import (
+        accepting,
         clients,
         commands,
         container,
@@ -21,6 +22,6 @@ def parts() -> list[Part]:
         waiting,
     )
 
-    modules = (throughput, latency, memory, importing, waiting, labels, commands, follower, large, clients)
+    modules = (throughput, accepting, latency, memory, importing, waiting, labels, commands, follower, large, clients)
     found = [module.PART for module in modules]
     return [*found, container.PART] if container.there() else found

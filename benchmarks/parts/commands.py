@@ -115,9 +115,9 @@ def _expire(client: Dispatcher) -> None:
 
 
 def _bytes(look: Any) -> int:
-    """What the keys of the installation's records occupy, without the worker's own and without shared code."""
-    names = [name for name in look.scan_iter(count=10_000) if b"::run:" in name or b"::ix:" in name]
-    names += [name for name in look.scan_iter(count=10_000) if name.endswith((b"::events", b"::passed"))]
+    """What all keys of the server occupy, but for those of live workers and of Celery, which no run adds to."""
+    others = (b"::workers", b"::beats", b"::beaten", b"::leases")
+    names = [name for name in look.scan_iter(count=10_000) if not name.endswith(others) and b"::" in name]
     pipe = look.pipeline(transaction=False)
     for name in names:
         pipe.memory_usage(name, samples=0)

@@ -1,10 +1,10 @@
-"""Many label sets, each a queue: what a worker of 50 of 1,000, and a worker of all 1,000, pay; and a set never seen."""
+"""Many label sets, each a queue: workers of 50 of 1,000 each, a worker of all 1,000, and a set never seen."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
@@ -22,44 +22,36 @@ FIGURES = (
 )
 
 _SETS = 1000
-_MINE = 50
+_EACH = 50
 _SLICE = 5
 
 
 @contextmanager
 def opened(bench: Bench) -> Iterator[Measure]:
-    """Three workers on one server that knows 1,000 queues: of no label, of 50, of all 1,000."""
-    names = [f"l{number:04}" for number in range(_SETS)]
-    some, others = names[:_MINE], names[_MINE:]
+    """Three servers: with a worker of one queue, with 20 workers of 50 queues each, with a worker of 1,000."""
+    names = [f"l{number:04}" for number in range(_SETS if not bench.quick else _SETS // 10)]
+    groups = [names[start : start + _EACH] for start in range(0, len(names), _EACH)]
     with ExitStack() as stack:
-        socket = stack.enter_context(server())
-        client = stack.enter_context(ours.client(socket))
-        bench.say("starting three workers")
-        stack.enter_context(ours.worker(socket))
-        stack.enter_context(ours.worker(socket, labels=some))
-        stack.enter_context(ours.worker(socket, labels=["x", *others]))
-        bench.say("1,000 label sets")
-        runs = [client.submit(ours.noop, environment=LocalEnvironment(labels=[name])) for name in names]
-        client.wait(runs, timeout=ours.WITHIN)
-        until(lambda: _joined(client), "the workers' queues", timeout=120)
-        fresh = itertools.combinations(others, 2)
+        bench.say("starting the workers")
+        sets: dict[str, list[list[str]]] = {
+            "one": [[]],
+            "some": [[name] for name in names],
+            "all": [[name] for name in names],
+        }
+        workers: dict[str, list[Sequence[str]]] = {"one": [()], "some": [*groups], "all": [names]}
+        clients = {kind: _started(stack, bench, of, sets[kind]) for kind, of in workers.items()}
+        fresh = itertools.combinations(names, 2)
 
         def measure(number: int) -> Measured:
-            kinds: dict[str, list[list[str]]] = {
-                "one": [[]],
-                "some": [[name] for name in some],
-                "all": [[name] for name in others],
-            }
-            times: dict[str, list[float]] = {name: [] for name in kinds}
+            times: dict[str, list[float]] = {kind: [] for kind in clients}
             for turn in range(bench.count(20)):
-                for name in list(kinds)[:: 1 if (turn + number) % 2 == 0 else -1]:
-                    sets = kinds[name]
+                for kind in list(clients)[:: 1 if (turn + number) % 2 == 0 else -1]:
                     for place in range(_SLICE):
-                        environment = LocalEnvironment(labels=sets[(turn * _SLICE + place) * 7 % len(sets)])
-                        times[name].append(ours.idle(client, 1, environment)[0].start * 1000)
-            for name, found in times.items():
-                bench.keep(f"label sets: {name} (ms)", found)
-            unseen = [_first(client, next(fresh)) for _ in range(3)]
+                        labels = sets[kind][(turn * _SLICE + place) * 7 % len(sets[kind])]
+                        times[kind].append(_start(clients[kind], labels))
+            for kind, found in times.items():
+                bench.keep(f"label sets: {kind} (ms)", found)
+            unseen = [_first(clients["all"], next(fresh)) for _ in range(3)]
             one = median(times["one"])
             values = (Pair(median(times["some"]), one), Pair(median(times["all"]), one), Pair(max(unseen)))
             return {figure.name: value for figure, value in zip(FIGURES, values, strict=True)}
@@ -67,15 +59,34 @@ def opened(bench: Bench) -> Iterator[Measure]:
         yield measure
 
 
-def _joined(client: Dispatcher) -> bool:
-    """Whether the workers present themselves with all queues that they are to consume."""
-    counts = sorted(len(worker.queues) for worker in client.workers())
-    return counts[-2:] >= [_MINE, _SETS - _MINE]
+def _started(
+    stack: ExitStack, bench: Bench, workers: Sequence[Sequence[str]], sets: Sequence[Sequence[str]]
+) -> Dispatcher:
+    """A client of a server with such workers, each label set used once."""
+    socket = stack.enter_context(server())
+    client = stack.enter_context(ours.client(socket))
+    for labels in workers:
+        stack.enter_context(ours.worker(socket, labels=list(labels), concurrency=1))
+        bench.say(f"{len(client.workers())} of {len(workers)} workers, {len(sets)} label sets")
+    runs = [client.submit(ours.noop, environment=LocalEnvironment(labels=labels)) for labels in sets]
+    client.wait(runs, timeout=ours.WITHIN)
+    each = len(sets) // len(workers)
+    until(
+        lambda: all(len(worker.queues) >= each for worker in client.workers()),
+        "the workers' queues",
+        timeout=120,
+    )
+    return client
 
 
-def _first(client: Dispatcher, labels: tuple[str, str]) -> float:
+def _start(client: Dispatcher, labels: Sequence[str]) -> float:
+    """Milliseconds from submit to start."""
+    return ours.idle(client, 1, LocalEnvironment(labels=list(labels)))[0].start * 1000
+
+
+def _first(client: Dispatcher, labels: Sequence[str]) -> float:
     time.sleep(0.1)
-    return ours.idle(client, 1, LocalEnvironment(labels=labels))[0].start * 1000
+    return _start(client, labels)
 
 
 PART = Part(name="labels", figures=FIGURES, opened=opened)

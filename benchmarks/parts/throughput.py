@@ -1,4 +1,8 @@
-"""Many runs at once: how many are accepted, and how many are done, per second; and what a run costs each process."""
+"""Many runs at once: how many are done per second, and what a run costs each process.
+
+Also how many are accepted per second while the worker of the baseline runs them, and takes processor time from the
+client; :mod:`benchmarks.parts.accepting` measures it without a worker.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,9 @@ from benchmarks.machine import processor_time
 from benchmarks.side import Side, both
 
 FIGURES = (
-    Figure(name="completed", unit="runs/s", bound=1.0, more_is_better=True),
-    Figure(name="submit", unit="runs/s", bound=1.5, more_is_better=True),
-    Figure(name="map", unit="runs/s", bound=5.0, more_is_better=True),
+    Figure(name="completed", unit="runs/s", bound=1.0, more_is_better=True, digits=0),
+    Figure(name="submit", unit="runs/s", bound=1.5, more_is_better=True, digits=0),
+    Figure(name="map", unit="runs/s", bound=5.0, more_is_better=True, digits=0),
     Figure(name="processor time of the worker per run", unit="ms", digits=2),
     Figure(name="processor time of the client per run", unit="ms", digits=2),
 )

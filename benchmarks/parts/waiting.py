@@ -59,14 +59,16 @@ class _Place:
 
 
 def _place(stack: ExitStack) -> _Place:
+    """With a worker that takes none of the runs: its reconciler watches over them, as it does everywhere."""
     socket: Path = stack.enter_context(server())
     client = stack.enter_context(ours.client(socket))
+    stack.enter_context(ours.worker(socket, labels=["elsewhere"]))
     return _Place(client, stack.enter_context(redis(socket)), f"{client.records.instance}:local:crowd")
 
 
 @contextmanager
 def opened(bench: Bench) -> Iterator[Measure]:
-    """Two servers without a worker, one of them filled in steps; what each step costs goes into the plot."""
+    """Two servers, one of them filled in steps; what each step costs goes into the plot."""
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nobody serves the runs, and the client says so
         empty, full = (_place(stack) for _ in range(2))

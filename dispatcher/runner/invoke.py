@@ -21,6 +21,7 @@ from dispatcher.errors import (
     TimeoutInterrupt,
     Transient,
 )
+from dispatcher.failpoints import failpoint
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.traces import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
@@ -124,6 +125,7 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
 def _body(job: Job) -> Any:
     if job.on_start is not None:
         job.on_start()
+        failpoint("flow.starting", job.run_id)
     return job.body(job.parameters)
 
 

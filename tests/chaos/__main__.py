@@ -30,7 +30,7 @@ _LONGEST = ("tests/chaos/test_failpoints.py", "tests/chaos/test_soak.py", "tests
 #: Parts in the order in which they are played, each with what pytest is given.
 PARTS: Mapping[str, Sequence[str]] = {
     "model": ("tests/conformance/test_records_model.py",),
-    "checker": ("tests/chaos/test_history.py",),
+    "checker": ("tests/chaos/test_checker.py", "tests/chaos/test_history.py"),
     "rows": ("-m", "row", *(f"--ignore={file}" for file in _LONGEST), "tests"),
     "matrix": ("tests/chaos/test_failpoints.py",),
     "recovery": ("tests/chaos/test_recovery_times.py",),
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _options().parse_args(arguments)
     console = Console()
     if options.page:
-        page.write(Results.load(options.page))
-        return 0
+        return _keep(options.page)
     parts = options.parts or list(PARTS)
     results = Results(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -68,6 +67,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if well else 1
 
 
+def _keep(files: Sequence[Path]) -> int:
+    """Parts that were played one by one, kept as one."""
+    results, *others = map(Results.load, files)
+    for other in others:
+        results.join(other)
+    results.save(page.DATA / f"{results.at[:10]}.json")
+    page.write(results)
+    return 0
+
+
 def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
     """One part, its output shown as it comes; pytest's exit status."""
     console.rule(f"{name} ({list(PARTS).index(name) + 1} of {len(PARTS)})")
@@ -78,11 +87,13 @@ def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
         command = [sys.executable, "-m", "pytest", "-v", "-s", "-p", "tests.chaos.telling", *PARTS[name]]
         status = subprocess.run(command, env=environ, cwd=page.ROOT, check=False).returncode
         results.take(told.read_text().splitlines())
+    if status < 0:
+        console.print(f"[red]{name}: pytest itself was ended by signal {-status}[/]")
     return status
 
 
 def tables(results: Results, *, rows: bool) -> list[Table]:
-    """A verdict per row, per figure, and per test of no row."""
+    """A verdict per row, per figure, and per file of tests of no row."""
     found = []
     if rows:
         found.append(_table("rows of the fault matrix", "row", "fault", "tests", "verdict"))
@@ -95,9 +106,12 @@ def tables(results: Results, *, rows: bool) -> list[Table]:
             verdict = "pass" if one.passes else "fail"
             found[-1].add_row(one.figure.name, shown(one.samples), one.figure.said, _coloured(verdict))
     if results.others:
-        found.append(_table("other tests", "test", "seconds", "verdict"))
-        for told in results.others:
-            found[-1].add_row(told.name, f"{told.seconds:.0f}", _coloured(told.outcome))
+        found.append(_table("other tests", "tests", "how many", "seconds", "verdict"))
+        for file, told in results.by_file().items():
+            failed = "\n".join(one.name for one in told if one.outcome not in {"passed", "skipped"})
+            seconds = f"{sum(one.seconds for one in told):.0f}"
+            verdict = _coloured("fail") + f"\n{failed}" if failed else _coloured("pass")
+            found[-1].add_row(file, str(len(told)), seconds, verdict)
     return found
 
 
@@ -109,7 +123,7 @@ def _table(title: str, *heads: str) -> Table:
 
 
 def _coloured(verdict: str) -> str:
-    return f"[green]{verdict}[/]" if verdict in {"pass", "passed"} else f"[red]{verdict}[/]"
+    return f"[green]{verdict}[/]" if verdict == "pass" else f"[red]{verdict}[/]"
 
 
 def _options() -> argparse.ArgumentParser:
@@ -120,7 +134,9 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="the bounded forms, as CI runs them")
     parser.add_argument("--keep", action="store_true", help="write the data and the page, whatever was played")
     parser.add_argument("--json", type=Path, help="also write the data to this file")
-    parser.add_argument("--page", type=Path, metavar="JSON", help="play nothing: write the page of these results")
+    parser.add_argument(
+        "--page", type=Path, metavar="JSON", nargs="+", help="play nothing: keep these results as one, and their page"
+    )
     return parser
 
 

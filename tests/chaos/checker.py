@@ -1,14 +1,15 @@
 """What must hold after any fault, checked over the records, the service's own ledger and what user code wrote.
 
 I1 one terminal state, which never changes; I3 at most one creation and one start of user code per attempt; I4
-``on_exit`` started at most once, ``exited`` once per attempt; I5 nothing left in the service; I6 no stale write
-accepted; I8 no secret anywhere; I9 no key left after retention.
+``on_exit`` started at most once and after the outcome was stored, ``exited`` once per attempt; I5 nothing left in the
+service; I6 no stale write accepted; I7 no line twice, none missing without a word; I8 no secret anywhere; I9 no key
+left after retention.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import redis
 
 from dispatcher.payload import KeyRing, from_value
-from dispatcher.records.base import Records
+from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.events import Event
@@ -29,10 +30,14 @@ def violations_of(record: Record, events: Sequence[Event], marks: Iterable[Mark]
     """What is wrong with one run."""
     found = [] if record.terminal else [f"it has not ended: {record.state}, attempt {record.attempt}"]
     found += _wrong_events(record, events)
-    mine = Counter((mark.what, mark.attempt) for mark in marks if mark.run == record.id)
+    marks = [mark for mark in marks if mark.run == record.id]
+    mine = Counter((mark.what, mark.attempt) for mark in marks)
     found += [f"{what} of attempt {attempt} started {n} times" for (what, attempt), n in mine.items() if n > 1]
     found += [f"attempt {attempt} was never made" for _, attempt in mine if attempt > record.attempt]
-    if record.state is State.SUCCEEDED and result != record.attempt:
+    if record.request is None and record.settled_at is not None:  # a container's was stored in its shard's inbox
+        begun = [mark.real for mark in marks if (mark.what, mark.attempt) == ("on_exit", record.attempt)]
+        found += [f"on_exit began {record.settled_at - at} s too early" for at in begun if at < record.settled_at]
+    if record.state is State.SUCCEEDED and int(result or 0) != record.attempt:
         found.append(f"a stale result was accepted: {result!r} of attempt {record.attempt}")
     if record.terminal and (record.owner or record.due_at is not None):
         found.append(f"it has ended, and still has owner {record.owner!r}, due {record.due_at}")
@@ -60,6 +65,28 @@ def _wrong_events(record: Record, events: Sequence[Event]) -> list[str]:
     return found
 
 
+def wrong_lines(lines: Iterable[Line]) -> list[str]:
+    """I7: each attempt's lines are numbered from 1 without a hole, but for those that a gap stands for."""
+    found = []
+    last: Counter[int] = Counter()
+    for line in lines:
+        due = last[line.attempt] + 1
+        if line.number < due or (line.number > due and line.stream != "gap"):
+            found.append(f"line {line.number} of attempt {line.attempt} comes after {due - 1}: {line.text}")
+        last[line.attempt] = max(line.number, due - 1)
+    return found
+
+
+def lines_of(records: Records, run_id: str) -> list[Line]:
+    """All lines of a run."""
+    found, after = records.logs.read(run_id)
+    while True:
+        more, after = records.logs.read(run_id, after=after)
+        if not more:
+            return found
+        found += more
+
+
 def result_of(records: Records, keys: KeyRing, record: Record) -> Any:
     """What a run gave back; None where it gave nothing."""
     value = record.outcome.result if record.outcome else None
@@ -69,12 +96,16 @@ def result_of(records: Records, keys: KeyRing, record: Record) -> Any:
 def check(records: Records, keys: KeyRing, runs: Sequence[str], marks: Sequence[Mark]) -> dict[str, list[str]]:
     """Violations by run; nothing for runs that are in order."""
     found: dict[str, list[str]] = {}
+    by_run = defaultdict(list)
+    for mark in marks:
+        by_run[mark.run].append(mark)
     for run_id, record in zip(runs, records.runs.get_many(runs), strict=True):
         if record is None:
             found[run_id] = ["an accepted run is gone"]
             continue
         events, _ = records.events.of(run_id)
-        wrong = violations_of(record, events, marks, result_of(records, keys, record))
+        wrong = violations_of(record, events, by_run[run_id], result_of(records, keys, record))
+        wrong += wrong_lines(lines_of(records, run_id))
         if wrong:
             said = [f"{event.attempt}:{event.kind}" for event in events]
             found[run_id] = [*wrong, f"events {said}", f"outcome {record.outcome}"]

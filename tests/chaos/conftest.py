@@ -51,7 +51,7 @@ class ChaosServer(Server):
         places |= {"requirepass": self._password} if self._password else {}
         arguments = [part for name, value in places.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen([str(get_binary_path()), *arguments], stdin=subprocess.DEVNULL)
-        wait_until(self.answers, "the server's first answer", timeout=20)
+        wait_until(self.answers, "the server's first answer", timeout=60)
 
     def forget(self, since: bytes) -> None:
         """Cut its log off before the first command that holds some bytes, as a power cut may; while it is down."""

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from backends.fake import FakeEnvironment
-from dispatcher import LocalEnvironment
+from dispatcher import LocalEnvironment, RemoteEnvironment
 from dispatcher.environment import Environment
 from dispatcher.records.redis import open_redis
+from dispatcher.runs import indexes
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
@@ -33,20 +34,25 @@ class Field:
         url: the server's Unix socket.
         port: its loopback port.
         folder: for all that is written.
-        crew: how many workers, and their settings; 0 for none.
+        workers: how many; 0 for none.
+        crew: their settings.
     """
 
     def __init__(self, url: str, port: int, folder: Path, *, workers: int = 2, **crew: Any) -> None:
         self.folder = folder
         self.service = folder / "service"
         self.service.mkdir()
+        self.arms = folder / "arms"
+        (self.arms / "fired").mkdir(parents=True)
         self.url = url
         self.proxy = Proxy("127.0.0.1", port)
         self.bench = Bench(url, timing=TIMING)
         self.runs: list[str] = []
+        self.others: list[str] = []  #: of flows that give something else back than their attempt's number
         self.crew: Crew | None = None
         self._workers = workers
-        self._given = crew
+        environ = {"DISPATCHER__FAILPOINT": str(self.arms), **crew.pop("environ", {})}
+        self._given = {"environ": environ, **crew}
 
     def __enter__(self) -> Field:
         self.proxy.__enter__()
@@ -78,6 +84,21 @@ class Field:
         self.runs += found
         return found
 
+    def armed(self, name: str, kind: str, *, backend: str = "local", way: str = "plain", **more: Any) -> str:
+        """Accept a run for which a failpoint is armed (:mod:`dispatcher.failpoints`); its id."""
+        parameters = {"folder": str(self.folder), "way": way}
+        options = {"retries": AGAIN, **more}
+        record = self.bench.prepare(marked, parameters, environment=self.environment(backend), **options)
+        (self.arms / f".{record.id}").write_text(kind)
+        (self.arms / f".{record.id}").rename(self.arms / f"{name}+{record.id}")
+        self.runs.append(record.id)
+        self.bench.records.runs.create([record])
+        return record.id
+
+    def fired(self, run_id: str) -> bool:
+        """Whether a failpoint armed for a run was reached."""
+        return any((self.arms / "fired").glob(f"*+{run_id}.*"))
+
     def unrung(self, *, seconds: float = 0.0) -> Record:
         """Accept a run whose doorbell nobody rings."""
         records = open_redis(self.url)
@@ -92,7 +113,12 @@ class Field:
     def environment(self, backend: str) -> Environment:
         """With callbacks that keep an account."""
         given: dict[str, Any] = callbacks(self.folder)
-        return LocalEnvironment(**given) if backend == "local" else FakeEnvironment(self.service, **given)
+        match backend:
+            case "local":
+                return LocalEnvironment(**given)
+            case "remote":
+                return RemoteEnvironment(**given)
+        return FakeEnvironment(self.service, **given)
 
     def started(self, runs: Sequence[str], *, timeout: float = 30.0) -> None:
         """Wait until user code of all of them was started."""
@@ -113,9 +139,27 @@ class Field:
         wait_until(ended, "the end of all runs", timeout=timeout, every=0.05)
         self.took = time.monotonic() - begun
         marks = read_marks(self.folder)
-        assert checker.check(self.bench.records, self.bench.keys, self.runs, marks) == {}
+        wrong = checker.check(self.bench.records, self.bench.keys, self.runs, marks)
+        assert not wrong, wrong
         return [one for one in records.get_many(self.runs) if one is not None]
 
     def starts(self, run_id: str) -> int:
         """How often user code of a run was started."""
         return sum(mark.what == "flow" and mark.run == run_id for mark in read_marks(self.folder))
+
+    def torn_down(self, *, timeout: float = 60.0) -> None:
+        """Wait until nothing is left in the service, and compare its own account with the records."""
+        records = self.bench.records
+
+        def empty() -> bool:
+            return not records.runs.count(indexes.teardown("fake")) and not list(self.service.glob("*.json"))
+
+        wait_until(empty, "an empty service", timeout=timeout, every=0.1)
+        wrong = checker.wrong_in_service(self.service, records, self.runs, ignored=self.others)
+        assert not wrong, wrong
+
+
+def passes(seconds: float) -> None:
+    """Let a fault last."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, "the fault's time", timeout=seconds + 5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import signal
 import time
@@ -14,21 +16,26 @@ from dispatcher import context, flow
 
 MARKS = "marks.jsonl"
 
+#: Characters of a large result.
+LARGE = 5 * 2**20
+
 
 @dataclass(frozen=True)
 class Mark:
-    """User code was started: ``what`` is flow, on_start or on_exit."""
+    """User code was started: ``what`` is flow, on_start or on_exit. ``real`` is by a clock that no test skews."""
 
     what: str
     run: str
     attempt: int
     pid: int
     at: float
+    real: float = math.inf
 
 
 def write_mark(folder: str, what: str) -> None:
     """Append a line; short ones are written whole."""
     mark = {"what": what, "run": context.run_id, "attempt": context.attempt, "pid": os.getpid(), "at": time.time()}
+    mark["real"] = time.clock_gettime(time.CLOCK_REALTIME)
     with (Path(folder) / MARKS).open("a") as file:
         file.write(json.dumps(mark) + "\n")
 
@@ -67,10 +74,24 @@ def hold(folder: str) -> None:
         time.sleep(0.05)
 
 
+def stay(seconds: float) -> None:
+    """Stay, whoever asks for an end."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(BaseException):
+            time.sleep(seconds)
+
+
 @flow
-def marked(folder: str, way: str = "plain", seconds: float = 0.0) -> int:
-    """Gives the number of its attempt back; goes its ``way`` at the first attempt."""
+def marked(folder: str, way: str = "plain", seconds: float = 0.0, ballast: str = "") -> int:
+    """Gives the number of its attempt back; goes its ``way``, most of them at the first attempt alone."""
     write_mark(folder, "flow")
+    print(f"attempt {context.attempt} begins")  # noqa: T201 - a line for its log
+    match way:
+        case "lasts":
+            time.sleep(60)
+        case "stubborn":
+            stay(60)
     if way != "plain" and first_time(folder, way):
         match way:
             case "raises":
@@ -85,4 +106,13 @@ def marked(folder: str, way: str = "plain", seconds: float = 0.0) -> int:
             case "holds":
                 hold(folder)
     time.sleep(seconds)
+    print(f"attempt {context.attempt} ends")  # noqa: T201
     return int(context.attempt or 0)
+
+
+@flow
+def large(folder: str) -> str:
+    """Gives the number of its attempt back, in more bytes than one part of a blob has."""
+    write_mark(folder, "flow")
+    print(f"attempt {context.attempt}")  # noqa: T201
+    return str(context.attempt).ljust(LARGE)

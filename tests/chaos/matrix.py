@@ -2,119 +2,102 @@
 
 First a rehearsal: each scenario on each backend, unarmed; it shows which failpoints stand on whose path, and in which
 process. Then one run per case, with an arm of its own. Cases disturb each other, which is meant: whatever one case
-kills or freezes, the runs of the others must get through as well.
+kills or freezes, the runs of the others must get through as well. A case whose run was kept from its failpoint by
+another one's fault is played again.
 """
 
 from __future__ import annotations
 
-import json
 import random
+import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, RemoteEnvironment
 from dispatcher.environment import Environment
+from dispatcher.following import Subscription
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
-from tests.chaos import checker
+from tests.chaos import cases, checker
+from tests.chaos.cases import BACKENDS, LEFT_OUT, SCENARIOS, Arms, Case
 from tests.chaos.crew import TIMING, Crew
-from tests.chaos.flows import callbacks, marked, read_marks
+from tests.chaos.flows import callbacks, large, marked, read_marks
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
-BACKENDS = ("local", "remote", "fake")
+#: Workers, cases under way at once, and those of them that may stop a worker: enough to disturb each other, and not so
+#: many that no worker lives for a lease's length to find the others dead.
+WORKERS = 8
+ABREAST = 16
+HARMING = 5
+CONTAINERS = 6
 
-#: Ways a run may go, cheapest first; a failpoint's cases use the first that passes it.
-SCENARIOS = ("plain", "raises", "dies", "cancelled", "unrung", "brief", "lost")
+#: How often a case is played at most, where another one's fault keeps its run from its failpoint.
+TRIES = 20
 
-#: Cases under way at once: enough to disturb each other, and not so many that no worker lives for a lease's length.
-ABREAST = 12
-ABREAST_CONTAINERS = 5
-
-#: How often a case is played again if another one's fault kept its run from its failpoint.
-ROUNDS = 4
-
-KINDS = ("kill", "raise", "freeze", "reply_lost")
-
-#: Longer than a lease and a look for ended ones.
-FROZEN = TIMING["lease"] + 4 * TIMING["lease_tick"]
+#: Seconds between two provocations of what is rare.
+PROVOKED = 2.0
 
 #: Repeats whatever may hit an attempt here, so that each run comes to its failpoint and then to its end.
 AGAIN = Retry(60, delay=0.1, backoff=1, on=set(Cause) - {Cause.CANCELLED, Cause.DEADLINE, Cause.CONFIG_ERROR})
 
+#: What a scenario lets the flow do; others are plain.
+WAYS = {"raises": "raises", "dies": "dies", "cancelled": "lasts", "stubborn": "stubborn"}
 
-@dataclass(frozen=True)
-class Passing:
-    """A failpoint on the path of a scenario; ``where`` is pool, worker or container."""
-
-    name: str
-    where: str
-    backend: str
-    scenario: str
-
-
-@dataclass
-class Case:
-    """One arm, the run that it is for, and what was wrong afterwards."""
-
-    name: str
-    kind: str
-    arm: str
-    backend: str
-    scenario: str
-    runs: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-
-def lay(file: Path, arm: str) -> None:
-    """Lay an arm, so that nobody sees half of it."""
-    draft = file.parent / f".{file.name}"
-    draft.write_text(arm)
-    draft.rename(file)
-
-
-def arms(kind: str, where: str) -> tuple[str, ...]:
-    """What a kind of end means in a process; a pool process dies alone, or with its worker."""
-    match kind, where:
-        case "kill", "pool":
-            return ("exit137", "worker137")
-        case "kill", _:
-            return ("exit137",)
-        case "freeze", "pool":
-            return (f"worker_freeze:{FROZEN:.2f}",)
-        case "freeze", _:
-            return (f"freeze:{FROZEN:.2f}",)
-    return (kind,)
+#: A container's parent is its node, not a worker: there, who asks for it dies, with its worker or alone.
+OF_CONTAINERS = {"lost": ("provision.intended", "worker137"), "orphaned": ("provision.claimed", "exit137")}
 
 
 class Matrix:
     """A server, a crew and a folder of arms."""
 
-    def __init__(self, url: str, folder: Path, *, workers: int = 3, broker_url: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        *,
+        workers: int = WORKERS,
+        broker_url: str | None = None,
+        backends: Sequence[str] = BACKENDS,
+    ) -> None:
         self.folder = folder
-        self.arms = folder / "arms"
+        self.arms = Arms(folder / "arms")
         self.service = folder / "service"
-        for one in (self.arms / "fired", self.service):
-            one.mkdir(parents=True)
+        self.service.mkdir()
         self.bench = Bench(url, timing=TIMING, broker_url=broker_url)
         self.unrung = open_redis(url)  # its submits ring no doorbell
-        environ = {"DISPATCHER__FAILPOINT": str(self.arms)}
-        if broker_url is not None:
-            environ["DISPATCHER__BROKER_URL"] = broker_url
-        self.crew = Crew(url, folder, count=workers, backends=list(BACKENDS), environ=environ)
+        environ = {} if broker_url is None else {"DISPATCHER__BROKER_URL": broker_url}
+        armed = {"DISPATCHER__FAILPOINT": str(self.arms.folder), **environ}
+        self.crew = Crew(url, folder, count=workers, backends=list(BACKENDS), environ=armed)
         self.runs: list[str] = []
         self.brief: list[str] = []  #: runs past their retention as soon as they end
         self.wrong: list[str] = []  #: of the service, and of runs that belong to no case
+        self.recoveries: list[float] = []  #: seconds from a case's fault to the end of its run
+        self._backends = backends
         self._rehearsed: dict[str, tuple[str, str]] = {}
         self._cancel: set[str] = set()
-        self._over: set[str] = set()
+        self._over: dict[str, float] = {}  # when each run was first seen ended
+        self._provoked = 0.0
+        Subscription(self.records, "ledger").close()  # from here on
+
+    def __enter__(self) -> Matrix:
+        self.crew.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.crew.__exit__(kind, error, trace)
+        for file in self.service.glob("*.json"):  # what a failed play has left ends by itself
+            file.with_suffix(".deleted").touch()
 
     @property
     def records(self) -> Records:
@@ -122,32 +105,24 @@ class Matrix:
         return self.bench.records
 
     def submit(self, backend: str, scenario: str, *, arm: tuple[str, str] | None = None) -> str:
-        """Submit a run that goes a scenario's way, its arm laid beforehand."""
-        way = {"cancelled": "waits", "unrung": "plain", "brief": "plain"}.get(scenario, scenario)
-        if way == "lost" and backend == "fake":  # a container's parent is its node, not a worker
-            way = "plain"
-        options: dict[str, Any] = {"result_ttl": 0.1} if scenario == "brief" else {}
+        """Submit a run that goes a scenario's way, its arm laid before any worker can see it."""
+        way = "lost" if scenario == "lost" and backend != "fake" else WAYS.get(scenario, "plain")
         record = self.bench.prepare(
-            marked,
-            {"folder": str(self.folder), "way": way},
+            large if scenario == "large" else marked,
+            {"folder": str(self.folder), **({} if scenario == "large" else {"way": way})},
             environment=self._environment(backend),
             retries=AGAIN,
-            **options,
+            result_ttl=0.1 if scenario == "brief" else None,
         )
-        self._before(record.id, arm, lost=scenario == "lost" and backend == "fake")
-        records = self.unrung if scenario == "unrung" else self.records
-        records.runs.create([record])
-        if scenario == "cancelled":
+        if backend == "fake" and scenario in OF_CONTAINERS:
+            self.arms.lay(*OF_CONTAINERS[scenario], record.id)
+        if arm is not None:
+            self.arms.lay(*arm, record.id)
+        (self.unrung if scenario == "unrung" else self.records).runs.create([record])
+        if scenario in {"cancelled", "stubborn"}:
             self._cancel.add(record.id)
         (self.brief if scenario == "brief" else self.runs).append(record.id)
         return record.id
-
-    def _before(self, run_id: str, arm: tuple[str, str] | None, *, lost: bool) -> None:
-        """Before the run can be seen by any worker."""
-        if lost:  # the worker dies while it still answers for the run
-            lay(self.arms / f"provision.intended+{run_id}", "worker137")
-        if arm is not None:
-            lay(self.arms / f"{arm[0]}+{run_id}", arm[1])
 
     def _environment(self, backend: str) -> Environment:
         given: dict[str, Any] = callbacks(self.folder)
@@ -158,23 +133,26 @@ class Matrix:
                 return RemoteEnvironment(**given)
         return FakeEnvironment(self.service, **given)
 
-    def look(self) -> list[str]:
-        """One look at all runs, cancelling what is to be cancelled; those that are open."""
-        started = {mark.run for mark in read_marks(self.folder) if mark.what == "flow"} & self._cancel
-        for run_id in started:
-            self.records.runs.update(run_id, transitions.request_cancel)
-            self._cancel.discard(run_id)
+    def look(self) -> set[str]:
+        """One look at all runs, cancelling what is to be cancelled; those that are open, or not yet torn down."""
+        if self._cancel:
+            started = {mark.run for mark in read_marks(self.folder) if mark.what == "flow"} & self._cancel
+            for run_id in started:
+                self.records.runs.update(run_id, transitions.request_cancel)
+                self._cancel.discard(run_id)
         asked = [run_id for run_id in self.runs if run_id not in self._over]
         found = self.records.runs.get_many(asked)
-        left = [run_id for run_id, one in zip(asked, found, strict=True) if one is None or not one.terminal]
-        self._over |= set(asked) - set(left)
+        left = {
+            run_id for run_id, one in zip(asked, found, strict=True) if one is None or not one.terminal or one.leftovers
+        }
+        self._over |= dict.fromkeys(set(asked) - left, time.time())
         return left
 
-    def drained(self, *, timeout: float) -> list[str]:
+    def drained(self, *, timeout: float) -> set[str]:
         """Wait until all runs ended and all infrastructure is gone; those that are still open then."""
         end = time.monotonic() + timeout
         while (left := self.look()) and time.monotonic() < end:
-            time.sleep(0.3)
+            time.sleep(0.1)
         if not left:
             wait_until(
                 lambda: not self.records.runs.count(indexes.teardown("fake")) and not list(self.service.glob("*.json")),
@@ -183,119 +161,129 @@ class Matrix:
             )
         return left
 
-    def passings(self) -> Iterator[Passing]:
-        """What the rehearsal came by, for each failpoint and backend in its cheapest scenario."""
-        best: dict[tuple[str, str, str], tuple[int, Passing]] = {}
-        for line in (self.arms / "passed.jsonl").read_text().splitlines():
-            one = json.loads(line)
-            where = self._where(one)
-            backend, scenario = self._rehearsed.get(one["run"], ("", "any"))
-            rank = SCENARIOS.index(scenario) if backend else 0
-            key = (one["name"], where, backend)
-            if key not in best or rank < best[key][0]:
-                best[key] = rank, Passing(one["name"], where, backend, scenario)
-        return (passing for _, passing in best.values())
+    def rehearse(self, names: Collection[str], *, timeout: float = 60.0) -> None:
+        """Every scenario on every backend, unarmed; those that kill workers last, not to disturb the others.
 
-    def _where(self, line: dict[str, Any]) -> str:
-        if line["pid"] in self.crew.pids:
-            return "worker"
-        return "pool" if line["parent"] in self.crew.pids or not line["name"].startswith("container") else "container"
-
-    def rehearse(self, backends: Sequence[str] = BACKENDS, *, timeout: float = 60.0) -> None:
-        """Every scenario on every backend, unarmed; the one that kills workers last, not to disturb the others."""
-        for scenarios in (SCENARIOS[:-1], SCENARIOS[-1:]):
-            for backend in backends:
-                self._rehearsed |= {self.submit(backend, scenario): (backend, scenario) for scenario in scenarios}
+        Args:
+            names: failpoints that must be passed; what is rare is provoked.
+            timeout: seconds for each part.
+        """
+        for scenarios in (SCENARIOS[:-2], SCENARIOS[-2:]):
+            for backend in self._backends:
+                wanted = [scenario for scenario in scenarios if (backend, scenario) not in LEFT_OUT]
+                self._rehearsed |= {self.submit(backend, scenario): (backend, scenario) for scenario in wanted}
             left = self.drained(timeout=timeout)
             assert not left, f"a run of the rehearsal does not end: {[self._rehearsed[run_id] for run_id in left]}"
 
-    def cases(self, passings: Iterable[Passing], *, long: bool) -> list[Case]:
-        """The cases of what was passed. The remote backend shares the local one's path: one kind stands for it."""
-        found = []
-        for passing in sorted(passings, key=lambda one: (one.name, one.backend)):
-            for kind in KINDS:
-                if passing.backend == "remote" and kind != "kill" and not long:
-                    continue
-                for arm in arms(kind, passing.where):
-                    found.append(Case(passing.name, kind, arm, passing.backend, passing.scenario))
-        return found
+        def passed() -> bool:
+            missing = set(names) - {line["name"] for line in self.arms.passed()}
+            self._provoke(missing)
+            return not missing
 
-    def play(self, cases: Sequence[Case], *, timeout: float) -> None:
-        """Run all cases, those again whose failpoint was not reached, and judge each."""
+        wait_until(passed, f"passings of all of {sorted(names)}", timeout=timeout, every=0.2)
+
+    def cases(self, *, long: bool = False, wanted: Callable[[str], bool] = lambda name: True) -> list[Case]:
+        """The cases of what was rehearsed."""
+        found = cases.passings(self.arms.passed(), self._rehearsed, self.crew.pids)
+        return cases.cases_of(found, long=long, wanted=wanted)
+
+    def play(self, played: Sequence[Case], *, timeout: float) -> None:
+        """Play all cases, those again whose failpoint was not reached, and judge each."""
         end = time.monotonic() + timeout
-        todo = list(cases)
-        for _ in range(ROUNDS):
-            self._play_with_runs([case for case in todo if case.backend], end=end)
-            self._play_without_runs([case for case in todo if not case.backend], end=end)
-            left = self.drained(timeout=max(end - time.monotonic(), 1.0))
-            todo = [case for case in todo if not self._fired(case)]
-            if not todo or left:
-                break
-        self._judge(cases, left)
+        waiting = random.Random(1).sample(played, len(played))  # mixed, but in the same order each time
+        waiting.sort(key=lambda case: not case.harming)  # they take longest
+        under_way: list[Case] = []
+        while (waiting or under_way) and time.monotonic() < end:
+            open_, fired = self.look(), self.arms.fired()
+            for case in list(under_way):
+                if self._is_over(case, open_, fired):
+                    under_way.remove(case)
+                    if not case.fired and len(case.runs) < TRIES:
+                        waiting.append(case)
+            self._begin(waiting, under_way)
+            self._provoke({case.name for case in under_way if not case.backend})
+            time.sleep(0.05)
+        for case in under_way:
+            self.arms.remove(case.name)
+        left = self.drained(timeout=max(end - time.monotonic(), 30.0))
+        self._judge(played, left)
 
-    def _play_with_runs(self, cases: list[Case], *, end: float) -> None:
-        """A run per case, a few of them abreast, mixed but in the same order each time."""
-        waiting = random.Random(1).sample(cases, len(cases))
-        while waiting and time.monotonic() < end:
-            under_way = set(self.look())
-            containers = sum(case.backend == "fake" and bool(under_way & set(case.runs[-1:])) for case in cases)
-            for case in list(waiting):
-                if len(under_way) >= ABREAST:
-                    break
-                if case.backend == "fake":
-                    if containers >= ABREAST_CONTAINERS:
-                        continue
-                    containers += 1
+    def _is_over(self, case: Case, open_: set[str], fired: dict[str, set[str]]) -> bool:
+        """Whether its run has ended, or somebody has fired its arm."""
+        name = f"{case.name}+{case.runs[-1]}" if case.runs else case.name
+        case.fired = case.arm in fired.get(name, ())
+        return case.runs[-1] not in open_ if case.runs else case.fired
+
+    def _begin(self, waiting: list[Case], under_way: list[Case]) -> None:
+        """As many of those that wait as may be under way beside the others."""
+        now = Counter(bound for case in under_way for bound in _bounds(case))
+        most = {"harming": HARMING, "fake": CONTAINERS}
+        for case in list(waiting):
+            bounds = _bounds(case)
+            if len(under_way) >= ABREAST:
+                return
+            if any(now[bound] >= most.get(bound, 1) for bound in bounds):
+                continue
+            if case.backend:
                 case.runs.append(self.submit(case.backend, case.scenario, arm=(case.name, case.arm)))
-                under_way.add(case.runs[-1])
-                waiting.remove(case)
-            time.sleep(0.1)
+            else:
+                self.arms.lay(case.name, case.arm)
+            now.update(bounds)
+            under_way.append(case)
+            waiting.remove(case)
 
-    def _play_without_runs(self, cases: list[Case], *, end: float) -> None:
-        """Arms that any process may fire, one at a time per name; what passes them is provoked where it is rare."""
-        waiting = list(cases)
-        laid: dict[str, Case] = {}
-        provoked = 0.0
-        while (waiting or laid) and time.monotonic() < end:
-            laid = {name: case for name, case in laid.items() if (self.arms / name).exists()}
-            for case in list(waiting):
-                if case.name not in laid:
-                    lay(self.arms / case.name, case.arm)
-                    laid[case.name] = case
-                    waiting.remove(case)
-            if time.monotonic() - provoked > 2.0:
-                provoked = time.monotonic()
-                self.submit("local", "brief")
-                if "inbox.dropped" in laid:
-                    self.submit("fake", "plain")
-                if "lease.removed" in laid:
-                    self.submit("local", "lost")
-            self.look()
-            time.sleep(0.2)
-        for name in laid:
-            (self.arms / name).unlink(missing_ok=True)
+    def _provoke(self, names: Collection[str]) -> None:
+        """Let what is rare happen: it passes failpoints that stand on no run's path."""
+        if not names or time.monotonic() - self._provoked < PROVOKED:
+            return
+        self._provoked = time.monotonic()
+        self.submit("local", "brief")
+        if "inbox.dropped" in names:
+            self.submit("fake", "plain")
+        if "lease.removed" in names:
+            self.submit("local", "lost")
+        if any(name.startswith(("worker.", "shard.")) for name in names):
+            self.crew.workers[0].send(signal.SIGTERM)
 
-    def _judge(self, cases: Sequence[Case], left: list[str]) -> None:
+    def _judge(self, played: Sequence[Case], left: Collection[str]) -> None:
         """Note what is wrong with each case, and what is wrong beside them."""
-        wrong = checker.check(self.records, self.bench.keys, self.runs, read_marks(self.folder))
-        for case in cases:
-            if not self._fired(case):
-                case.wrong.append("its failpoint was not reached")
+        wrong = self.violations(self.runs)
+        for case in played:
+            if not case.fired:
+                case.wrong.append(f"its failpoint was not reached in {len(case.runs)} tries")
             for run_id in case.runs:
                 case.wrong += wrong.pop(run_id, [])
                 case.wrong += ["its run was still open at the end"] if run_id in left else []
         self.wrong = [f"run {run_id}: {one}" for run_id, found in wrong.items() for one in found]
         self.wrong += checker.wrong_in_service(self.service, self.records, self.runs, ignored=self.brief)
+        self.recoveries = sorted(self._recoveries(played))
 
-    def _fired(self, case: Case) -> bool:
-        """Whether its arm moved as it fired: of one of its runs, or any of its name with this arm."""
-        names = [f"{case.name}+{run_id}.*" for run_id in case.runs] or [f"{case.name}.*"]
-        files = [file for name in names for file in (self.arms / "fired").glob(name)]
-        return any(file.read_text() == case.arm for file in files)
+    def violations(self, runs: Sequence[str]) -> dict[str, list[str]]:
+        """What is wrong with some runs, by run."""
+        return checker.check(self.records, self.bench.keys, runs, read_marks(self.folder))
+
+    def summary(self, played: Sequence[Case]) -> str:
+        """For people: how much was played, and how long recoveries took."""
+        took = self.recoveries
+        return (
+            f"{len({case.name for case in played})} failpoints, {len(played)} cases, {len(self.runs)} runs, "
+            f"{sum(max(len(case.runs) - 1, 0) for case in played)} played again, {self.crew.deaths} workers died; "
+            f"from fault to end {took[len(took) // 2]:.1f} s (p50), {took[len(took) * 99 // 100]:.1f} s (p99)"
+        )
+
+    def _recoveries(self, played: Sequence[Case]) -> list[float]:
+        """Seconds from each fault to the end of its run (a file's change time is when its arm was fired)."""
+        found = {file.name.rpartition(".")[0]: file.stat().st_ctime for file in (self.arms.folder / "fired").iterdir()}
+        names = {f"{case.name}+{run_id}": run_id for case in played for run_id in case.runs}
+        return [self._over[run_id] - found[name] for name, run_id in names.items() if name in found]
 
     def close(self) -> None:
-        """Close the connections; what is left in the service ends by itself."""
-        for file in self.service.glob("*.json"):
-            file.with_suffix(".deleted").touch()
+        """Close the connections."""
         self.unrung.close()
         self.bench.close()
+
+
+def _bounds(case: Case) -> list[str]:
+    """What bounds how many such cases are under way at once: their kind, and by name where any process may fire one."""
+    harming = ["harming"] if case.harming else []
+    return [*harming, "fake"] if case.backend == "fake" else harming if case.backend else [*harming, case.name]

@@ -74,7 +74,8 @@ def _parts(results: Results) -> Iterator[str]:
     for soak in results.soaks:
         yield _SOAK + _soak(soak)
     if steps := {name: note for name, note in results.notes.items() if name.startswith("steps on ")}:
-        yield _MODEL + "; ".join(f"{note['done']:,} {name}" for name, note in steps.items()) + ".\n"
+        told = (f"{note['done']:,} {name.replace('redis', 'a server')}" for name, note in steps.items())
+        yield _MODEL + "; ".join(told) + ".\n"
 
 
 def _machine(results: Results) -> str:
@@ -163,7 +164,9 @@ def _spread(recoveries: dict[str, Sequence[float]], file: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     names = sorted(recoveries, reverse=True)
     for place, name in enumerate(names):
-        axes.plot(recoveries[name], [place] * len(recoveries[name]), marker="|", linestyle="none", markersize=9)
+        axes.plot(
+            recoveries[name], [place] * len(recoveries[name]), marker="|", linestyle="none", color="C0", markersize=9
+        )
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="seconds from the end of the fault", xlim=(0, None))
     _save(figure, file)

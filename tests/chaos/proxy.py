@@ -60,6 +60,11 @@ class Proxy:
         self._refusing = refuse
         self._do(self._cut)
 
+    def redirect(self, host: str, port: int) -> None:
+        """Lead to another server from now on; connections to the one before are reset."""
+        self._target = host, port
+        self._do(self._cut)
+
     def swallow(self) -> None:
         """A black hole: connections stay open, new ones are accepted, and nothing comes through until :meth:`heal`.
 
@@ -75,6 +80,10 @@ class Proxy:
         """Let the n-th request from now that holds some bytes reach the server, and reset instead of its reply."""
         self.seen = 0
         self._to_lose = containing, nth
+
+    def has_lost(self) -> bool:
+        """Whether the reply that was to be lost is lost."""
+        return self._to_lose is None
 
     def heal(self) -> None:
         """Pass on everything again. Connections that lost bytes are reset, as both ends would find out."""

@@ -74,9 +74,21 @@ class Place:
 
         def there() -> list[Record]:
             found = [one for one in self.bench.records.runs.get_many(runs) if one is not None]
+            wrong = [
+                f"{one.id} is {one.state}: {one.outcome}" for one in found if one.terminal and one.state not in states
+            ]
+            assert not wrong, f"{wrong}\n{self._told()}"
             return found if all(one.state in states for one in found) else []
 
-        return wait_until(there, f"{states} of {len(runs)} runs in {self.folder.name}", timeout=AMPLE, every=0.1)
+        try:
+            return wait_until(there, f"{states} of {len(runs)} runs", timeout=AMPLE, every=0.1)
+        except AssertionError as error:
+            shown = [f"{one.id} is {one.state}, {one.owner}" for one in self.bench.records.runs.get_many(runs) if one]
+            raise AssertionError(f"{error}\nin {self.folder.name}: {shown}\n{self._told()}") from error
+
+    def _told(self) -> str:
+        """What the workers printed."""
+        return "\n".join(f"--- {log.name}\n{log.read_text()[-6000:]}" for log in self.folder.glob("worker-*.log"))
 
     def outage(self, seconds: float) -> float:
         """The server is away for so long; when it was back."""

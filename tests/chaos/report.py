@@ -13,7 +13,7 @@ from tests.chaos.distribution import shown
 from tests.chaos.nemesis import Fault
 
 #: Beside the recoveries by kind of fault.
-TAKEN_OVER = "runs of killed workers, until they were taken over"
+TAKEN_OVER = "worker killed: its runs taken over"
 
 
 @dataclass(kw_only=True)

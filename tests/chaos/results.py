@@ -81,6 +81,13 @@ class Results:
         """Tests of no row."""
         return [told for told in self.tests if not told.rows]
 
+    def by_file(self) -> dict[str, list[Told]]:
+        """The tests of no row, by their file."""
+        found: dict[str, list[Told]] = {}
+        for told in self.others:
+            found.setdefault(told.name.partition("::")[0], []).append(told)
+        return found
+
     def passes(self, rows: Iterable[int] = ROWS) -> bool:
         """Whether nothing failed, no bound was broken and no row is without a test."""
         return (
@@ -88,6 +95,13 @@ class Results:
             and all(one.passes for one in self.figures)
             and all(self.verdict(row) == "pass" for row in rows)
         )
+
+    def join(self, other: Results) -> None:
+        """Take in what another call found, of parts that this one did not play."""
+        self.tests += other.tests
+        self.figures += other.figures
+        self.soaks += other.soaks
+        self.notes |= other.notes
 
     def save(self, path: Path) -> None:
         """Write it."""

@@ -1,18 +1,35 @@
-"""``python -m tests.chaos.submitter FOLDER KEY``: a client process that submits one run, to die over it."""
+"""``python -m tests.chaos.submitter FOLDER KEY...``: a client process that submits a run per key, to die over it.
+
+A key's first word is the failpoint that it is for: ``blob.part`` wants parameters of more than one part, and ``map``
+stands for a map of more than one portion, whose runs no worker takes. Prints a JSON object of ids by key.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from dispatcher import Dispatcher, LocalEnvironment
-from tests.chaos.flows import callbacks, marked
+from tests.chaos.flows import LARGE, callbacks, marked
+
+#: Runs of a map; one more than a portion.
+MAPPED = 501
 
 if __name__ == "__main__":
-    folder, key = Path(sys.argv[1]), sys.argv[2]
+    folder = sys.argv[1]
+    given: dict[str, Any] = callbacks(Path(folder))
+    environment, nowhere = LocalEnvironment(**given), LocalEnvironment(labels=["nobody"])
+    found: dict[str, list[str]] = {}
     with Dispatcher() as client:
-        given: dict[str, Any] = callbacks(folder)
-        environment = LocalEnvironment(**given)
-        run = client.submit(marked, {"folder": str(folder)}, environment=environment, idempotency_key=key)
-        sys.stdout.write(run.id)
+        for key in sys.argv[2:]:
+            if key.startswith("map"):
+                many = [{"folder": folder}] * MAPPED
+                runs = client.map(marked, many, environment=nowhere, idempotency_key=key)
+            else:
+                ballast = key.ljust(LARGE) if key.startswith("blob.part") else ""  # its own: equal bytes are sent once
+                parameters = {"folder": folder, "ballast": ballast}
+                runs = [client.submit(marked, parameters, environment=environment, idempotency_key=key)]
+            found[key] = [run.id for run in runs]
+    sys.stdout.write(json.dumps(found))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 
-from dispatcher.records.base import Records
+from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.record import Record
-from tests.chaos.checker import leaks, left_after_retention, wrong_in_service
+from tests.chaos.checker import leaks, left_after_retention, violations_of, wrong_in_service, wrong_lines
+from tests.chaos.flows import Mark
 from tests.conformance.specs import accept, ended
 
 
@@ -35,6 +37,30 @@ def _ledger(folder: Path, *lines: tuple[str, str]) -> Path:
     text = "".join(json.dumps({"what": what, "name": name, "time": 0.0, "uid": "u"}) + "\n" for what, name in lines)
     (folder / "ledger.jsonl").write_text(text)
     return folder
+
+
+class TestLines:
+    """I7."""
+
+    def line(self, number: int, *, attempt: int = 1, stream: str = "stdout") -> Line:
+        return Line(attempt=attempt, number=number, time=0.0, stream=stream, text="x")
+
+    def test_in_order(self) -> None:
+        gap = self.line(5, stream="gap")
+        assert wrong_lines([self.line(1), self.line(2), gap, self.line(6), self.line(1, attempt=2)]) == []
+
+    def test_twice(self) -> None:
+        assert wrong_lines([self.line(1), self.line(1)]) == ["line 1 of attempt 1 comes after 1: x"]
+
+    def test_a_hole_without_a_gap(self) -> None:
+        assert wrong_lines([self.line(1), self.line(3)]) == ["line 3 of attempt 1 comes after 1: x"]
+
+
+def test_on_exit_before_the_outcome_was_stored(records: Records, run: Record) -> None:
+    """I4."""
+    settled = replace(run, settled_at=10.0)
+    mark = Mark("on_exit", run.id, 1, 1, at=9.0, real=9.0)
+    assert "on_exit began 1.0 s too early" in violations_of(settled, records.events.of(run.id)[0], [mark], 1)
 
 
 class TestService:

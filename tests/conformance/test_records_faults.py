@@ -79,6 +79,7 @@ def worker(name: str) -> WorkerInfo:
     return WorkerInfo(id=name, host="h", pid=1, offer=offer, concurrency=1, started_at=0.0)
 
 
+@pytest.mark.row(16)
 def test_no_answer_is_missed_whichever_is_lost(records: Records, proxy: Proxy) -> None:
     expected = life(records, "t0")
     through = open_redis(proxy.url, timeout=2.0)

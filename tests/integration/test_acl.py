@@ -234,6 +234,7 @@ def test_strangers_are_kept_out(guarded: Guarded, credentials: str) -> None:
         list(client.runs())
 
 
+@pytest.mark.row(34)
 def test_the_client_s_user_without_a_key_has_no_code_run(guarded: Guarded, start: Callable[[], Worker]) -> None:
     """Whoever may write records can spoil a run, not change what it does."""
     with guarded.client() as client:

@@ -62,6 +62,7 @@ def crash_of(run: Run[Any]) -> RunCrashed:
     return error
 
 
+@pytest.mark.row(34)
 def test_runs_that_were_changed_by_one_byte(
     client: Dispatcher, kept: redis.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def _flip(kept: redis.Redis, data: bytes) -> int:
     return found
 
 
+@pytest.mark.row(34)
 @pytest.mark.parametrize("keys", [{"k2": "a secret of somebody else's"}, {"k1": "a secret of somebody else's"}])
 def test_a_worker_with_another_key(
     client: Dispatcher, start_worker: StartWorker, tmp_path: Path, keys: dict[str, str]

@@ -175,6 +175,7 @@ def test_what_the_runner_cannot_tell(
     torn_down(bench, run_id, service)
 
 
+@pytest.mark.row(4)
 def test_a_lost_reply_makes_no_second_container(bench: Bench, start_worker: StartWorker, service: Path) -> None:
     start(start_worker)
     run_id = bench.submit(greet, {"name": "you"}, environment=FakeEnvironment(service, "lost_reply"))
@@ -183,6 +184,7 @@ def test_a_lost_reply_makes_no_second_container(bench: Bench, start_worker: Star
     assert ledger(service)["created"] == 1
 
 
+@pytest.mark.row(31)
 def test_a_killed_runner_is_seen(bench: Bench, start_worker: StartWorker, service: Path) -> None:
     start(start_worker)
     begun = service / "begun"
@@ -196,6 +198,7 @@ def test_a_killed_runner_is_seen(bench: Bench, start_worker: StartWorker, servic
     assert record.outcome.exit_code == 137
 
 
+@pytest.mark.row(4)
 def test_containers_outlive_their_worker(bench: Bench, start_worker: StartWorker, service: Path) -> None:
     first = start(start_worker)
     begun = service / "begun"
@@ -212,6 +215,7 @@ def test_containers_outlive_their_worker(bench: Bench, start_worker: StartWorker
     assert ledger(service)["created"] == 1
 
 
+@pytest.mark.row(34)
 def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, service: Path) -> None:
     worker = start(start_worker)
     begun = service / "begun"

@@ -131,6 +131,7 @@ def test_a_dead_worker_is_replaced(bench: Bench, start_worker: StartWorker, tmp_
     assert bench.records.workers.beats().keys() == {info.id for info in bench.records.workers.live()}
 
 
+@pytest.mark.row(8)
 def test_a_frozen_worker_kills_what_was_taken_from_it(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     frozen = start_worker(concurrency=1)
     run_id = bench.submit(mark, {"path": str(tmp_path / "marks")}, retries=3)
@@ -237,6 +238,7 @@ def test_a_second_sigint_ends_flows_at_once(bench: Bench, start_worker: StartWor
     assert (record.state, cause_of(record)) == (State.CRASHED, Cause.PREEMPTED)
 
 
+@pytest.mark.row(1)
 def test_lost_doorbells_are_rung_again(
     bench: Bench, start_worker: StartWorker, server_url: str, tmp_path: Path
 ) -> None:

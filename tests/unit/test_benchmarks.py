@@ -15,6 +15,7 @@ from benchmarks.figures import By, Figure, Measured, Pair, row
 from benchmarks.measuring import measured
 from benchmarks.parts import parts
 from benchmarks.results import Results, cells
+from benchmarks.why import why
 
 FIGURES = (
     Figure(name="more", unit="runs/s", bound=1.5, more_is_better=True),
@@ -29,6 +30,16 @@ def _opened(bench: Bench) -> Iterator[Measure]:
         return {"more": Pair(ours=3.0 + number, base=2.0), "less": Pair(ours=59.0 + number)}
 
     yield measure
+
+
+@contextmanager
+def _opened_third(bench: Bench) -> Iterator[Measure]:
+    yield lambda number: {"third": Pair(1.0)}
+
+
+@contextmanager
+def _opened_submit(bench: Bench) -> Iterator[Measure]:
+    yield lambda number: {"submit": Pair(1.0, 1.0)}
 
 
 PART = Part(name="scripted", figures=FIGURES, opened=_opened)
@@ -52,6 +63,21 @@ def test_a_part_may_bound_its_rounds() -> None:
 
     assert len(results.rounds["once"]) == 1
     assert results.quick
+
+
+def test_parts_of_several_calls_become_one() -> None:
+    other = Part(name="other", figures=(Figure(name="third", unit=""),), opened=_opened_third)
+    first = measured([other, PART], rounds=1, quick=True, out=Console(quiet=True))
+    later = measured([PART], rounds=3, quick=True, out=Console(quiet=True))
+
+    first.merge(later)
+    first.in_order(["scripted", "other"])
+
+    assert [row.figure.name for row in first.rows] == ["more", "less", "third"]
+    assert [len(first.rounds[name]) for name in ("scripted", "other")] == [3, 1]
+    assert first.samples["depth"] == [0, 1, 2]
+    with pytest.raises(ValueError, match="different"):
+        first.merge(measured([PART], rounds=1, quick=False, out=Console(quiet=True)))
 
 
 def test_a_value_is_the_median_of_the_rounds_values() -> None:
@@ -128,3 +154,17 @@ def test_the_page_is_made_of_the_results(tmp_path: Path, monkeypatch: pytest.Mon
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "| more, runs/s | 3.5 | 2.0 | 1.75 | 1.50..2.00 | ≥ 1.5 times | pass |" in text
     assert sorted(one.name for one in (tmp_path / "images").iterdir()) == ["speed-start.svg", "speed-waiting.svg"]
+
+
+def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
+    monkeypatch.setattr(page, "IMAGES", tmp_path / "images")
+    missed = Part(name="missed", figures=(Figure(name="submit", unit="", bound=0.5),), opened=_opened_submit)
+    other = Part(name="other", figures=(Figure(name="third", unit="", bound=2.0, by=By.OURS),), opened=_opened_third)
+
+    page.write(measured([missed, other], rounds=1, quick=False, out=Console(quiet=True)))
+
+    told = (tmp_path / "speed.md").read_text(encoding="utf-8").partition("## Out of bounds")[2]
+    assert f"- **submit.** {why('submit')}" in told
+    assert "**third" not in told

@@ -94,6 +94,13 @@ def test_results_are_read_as_they_were_saved(tmp_path: Path) -> None:
     assert Results.load(tmp_path / "one.json") == found
 
 
+def test_results_of_parts_are_joined() -> None:
+    found = _results(_test("t.py::a"), _figure(45.0, 30.0))
+    found.join(_results(_test("u.py::b"), json.dumps({"what": "soak", **SOAK})))
+    assert [told.name for told in found.tests] == ["t.py::a", "u.py::b"]
+    assert [len(found.figures), len(found.soaks)] == [1, 1]
+
+
 def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
     soak = json.dumps({"what": "soak", **SOAK})
     steps = json.dumps({"what": "steps on memory", "done": 100_001, "seed": 1})
@@ -151,6 +158,17 @@ def test_tables_show_rows_only_where_they_were_played() -> None:
     found = _results(_test("test_soak.py::soak"), _figure(45.0, 30.0))
     assert [_title(table) for table in tables(found, rows=False)] == ["figures", "other tests"]
     assert next(_title(table) for table in tables(found, rows=True)) == "rows of the fault matrix"
+
+
+def test_tests_of_no_row_are_counted_by_their_file_and_named_where_they_failed() -> None:
+    found = _results(_test("test_a.py::one"), _test("test_a.py::two", "failed"), _test("test_b.py::three", "skipped"))
+    [table] = tables(found, rows=False)
+    assert [list(column.cells) for column in table.columns] == [
+        ["test_a.py", "test_b.py"],
+        ["2", "1"],
+        ["2", "1"],
+        ["[red]fail[/]\ntest_a.py::two", "[green]pass[/]"],
+    ]
 
 
 def _title(table: Any) -> str:

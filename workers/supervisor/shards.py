@@ -1,7 +1,8 @@
 """Which shards of a backend this worker answers for.
 
 Runs hash into a fixed number of shards. A shard's lease names its holder and stands with the holder's beat: when the
-holder is dead, or has more than its share while another worker has less, another takes it and its epoch grows.
+holder is dead, or has more than its share while another worker has less, another takes it and its epoch grows. What
+nobody takes, since workers that just died still count, is taken by whoever sees it free twice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Shards:
         self._family = family
         self._owner = owner
         self._mine: dict[str, Lease] = {}
+        self._free: frozenset[str] = frozenset()  # left to others at the last look
         self.holders: frozenset[str] = frozenset()  #: of any shard, as of the last :meth:`share`
 
     @property
@@ -46,6 +48,9 @@ class Shards:
     def share(self, supervisors: Iterable[str], dead: Collection[str]) -> None:
         """Take what is free or held by the dead, up to a fair share; give back what is more.
 
+        Workers that died within a lease's length may still count, so that the shares don't add up to all: whatever
+        is free at two looks in a row is taken too, and given back at the next one.
+
         Args:
             supervisors: ids of the workers alive that supervise this backend in this place.
             dead: ids of workers whose beat has stopped for the length of a lease.
@@ -57,16 +62,19 @@ class Shards:
         self._mine = {name: lease for name, lease in held.items() if lease.owner == self._owner}
         for name in sorted(self._mine)[fair:]:
             self._leases.release(self._mine.pop(name))
-        for number in range(SHARDS):
-            if len(self._mine) >= fair:
-                return
-            name = f"{self._family}/{number}"
-            seen = held.get(name)
-            if seen is None or seen.owner in dead:
-                lease = self._leases.acquire(name, self._owner, seen=seen)
-                if lease is not None:
-                    failpoint("shard.taken")
-                    self._mine[name] = lease
+            failpoint("shard.given")
+        names = [f"{self._family}/{number}" for number in range(SHARDS)]
+        free = [name for name in names if (lease := held.get(name)) is None or lease.owner in dead]
+        for name in free:
+            if len(self._mine) < fair or name in self._free:
+                self._take(name, held.get(name))
+        self._free = frozenset(free) - self._mine.keys()
+
+    def _take(self, name: str, seen: Lease | None) -> None:
+        lease = self._leases.acquire(name, self._owner, seen=seen)
+        if lease is not None:
+            failpoint("shard.taken")
+            self._mine[name] = lease
 
     def leave(self) -> None:
         """Give all back."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
 from dispatcher.records.redis.client import Client
@@ -39,6 +40,7 @@ class RedisBlobs(Blobs):
         parts = list(_parts(data))
         for number, part in enumerate(parts):
             self._client.accepted(self._client.call([("HSET", key, number, part), ("EXPIRE", key, keep)]))
+            failpoint("blob.part")
         self._client.run(shared, [key], keep, len(parts))
         return digest
 
@@ -48,8 +50,10 @@ class RedisBlobs(Blobs):
         parts = list(_parts(data))
         for number, part in enumerate(parts[:-1]):
             self._client.run(owned, keys, int(STRAY), f"{name}/{number}", part)
+            failpoint("result.part", run_id)
         last = len(parts) - 1
         self._client.run(owned, keys, int(STRAY), f"{name}/{last}", parts[last], f"{name}/parts", len(parts))
+        failpoint("result.kept", run_id)
         return f"{run_id}/{name}"
 
     def get(self, name: str) -> bytes:

@@ -19,6 +19,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from dispatcher.errors import InvalidSettings
+from dispatcher.records.redis.connections import Idle
 from dispatcher.records.redis.failures import HOPELESS, LOST, unavailable
 from dispatcher.records.redis.scripts import Script
 from dispatcher.urls import Address, parse
@@ -70,6 +71,7 @@ class Client:
         self.timeout = timeout
         self.shown = address.shown
         self._pool: Any = _pool(address, timeout)
+        self._idle = Idle(self._pool)
 
     def call(
         self,
@@ -98,12 +100,12 @@ class Client:
         sent = False
         for pause in (*_PAUSES, None):
             try:
-                connection = self._pool.get_connection()
+                connection = self._idle.take()
                 try:
                     sent = submits
                     return self._exchange(connection, portions, block, end if within else None)
                 finally:
-                    self._pool.release(connection)
+                    self._idle.give_back(connection)
             except (redis.RedisError, OSError) as error:
                 late = pause is None or time.monotonic() + pause + self.timeout > end
                 if once or late or not isinstance(error, LOST) or isinstance(error, HOPELESS):
@@ -129,10 +131,12 @@ class Client:
 
     def _replies(self, connection: Any, replies: list[Any], upto: int, timeout: float, end: float | None) -> None:
         """Read until there are so many replies."""
+        bound = {} if end is None and timeout == self.timeout else {"timeout": timeout}  # without, no system calls
         while len(replies) < upto:
-            left = timeout if end is None else min(timeout, max(end - time.monotonic(), 0.001))
+            if end is not None:
+                bound["timeout"] = min(timeout, max(end - time.monotonic(), 0.001))
             try:
-                replies.append(connection.read_response(timeout=left, disconnect_on_error=False))
+                replies.append(connection.read_response(**bound, disconnect_on_error=False))
             except redis.ResponseError as error:
                 replies.append(error)
 
@@ -193,6 +197,7 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         with suppress(redis.RedisError, OSError):
+            self._idle.close()
             self._pool.disconnect()
 
 

@@ -11,6 +11,7 @@ from dispatcher.records.base import Events, Listener
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import RedisListener
+from dispatcher.records.redis.program import kept
 from dispatcher.records.redis.scripts import script
 from dispatcher.records.redis.streams import blocking, entries, read_stream
 from dispatcher.runs.events import Event
@@ -33,7 +34,7 @@ class RedisEvents(Events):
 
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
         found = read_stream(self._client, self._keys.events(run_id), after=after, limit=10000, block=block)
-        return [Event.from_fields(fields) for _, fields in found], found[-1][0] if found else after
+        return [event for _, fields in found for event in kept(fields)], found[-1][0] if found else after
 
     def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
         for left in reversed(range(_TRIES)):

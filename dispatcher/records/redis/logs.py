@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Line, Logs
 from dispatcher.records.effects import STRAY
 from dispatcher.records.redis.client import Client
@@ -41,6 +42,7 @@ class RedisLogs(Logs):
         ]
         keys = [self._keys.logs(run_id), self._keys.lines(run_id), self._keys.run(run_id)]
         self._client.run(script("append"), keys, int(STRAY), attempt, *words)
+        failpoint("lines.appended", run_id)
 
 
 def _line(fields: dict[str, str]) -> Line:

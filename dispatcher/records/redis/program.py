@@ -125,8 +125,13 @@ def notice(events: Sequence[Event]) -> str:
 
 def told(raw: bytes) -> list[Event]:
     """The inverse of :func:`notice`; none for a notice that is only a nudge."""
-    time, *facts = raw.decode().split("\n")
-    return [Event.from_fields({"fact": fact, "time": time}) for fact in facts]
+    time, _, facts = raw.decode().partition("\n")
+    return kept({"fact": facts, "time": time}) if facts else []
+
+
+def kept(fields: Mapping[str, str]) -> list[Event]:
+    """The events of one entry of a run's stream: those of one moment."""
+    return [Event.from_fields({"fact": fact, "time": fields["time"]}) for fact in fields["fact"].split("\n")]
 
 
 @lru_cache(maxsize=1000)

@@ -40,6 +40,7 @@ class RedisRuns(Runs):
         self._offset = clock_offset
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
+        failpoint("submit.shared")
         if len(records) > 1:
             self._hold({digest for record in records for digest in record.spec.blobs}, within=timeout)
         afters: list[Record] = []
@@ -104,6 +105,7 @@ class RedisRuns(Runs):
             if not after.change or stored.change != after.change:
                 return stored, now
         if push is None and change.ring is not None:
+            failpoint("bell.due", after.id)
             self._publish([change.ring])
         return after, now
 
@@ -137,6 +139,7 @@ class RedisRuns(Runs):
         gone = [run_id for run_id, record in zip(due, records, strict=True) if record is None]
         if gone:
             self._sweep(gone)
+        failpoint("purge.trimming")
         # Entries of the stream carry the server's own time in milliseconds.
         self._client.one("XTRIM", self._keys.all_events, "MINID", max(int((now - EVENTS_KEPT) * 1000), 0))
         return len(gone) + sum(len(reply) == 1 for reply in replies)

@@ -14,14 +14,14 @@ end
 
 local step = {}
 
--- Keep events, each of its run and among all, and tell who listens in one notice; no time means now.
+-- Keep the events of one moment: in their run's stream together, a line each, because an entry costs more than a line;
+-- among all events each alone, because a subscriber acknowledges each. Tell who listens in one notice; no time means now.
 function step.EVENTS(now, of_run, all, channel, time, ...)
   if time == '' then time = text(now) end
-  for _, fact in ipairs({...}) do
-    redis.call('XADD', of_run, '*', 'fact', fact, 'time', time)
-    redis.call('XADD', all, '*', 'fact', fact, 'time', time)
-  end
-  redis.call('PUBLISH', channel, table.concat({time, ...}, '\n'))
+  local facts = table.concat({...}, '\n')
+  redis.call('XADD', of_run, '*', 'fact', facts, 'time', time)
+  for _, fact in ipairs({...}) do redis.call('XADD', all, '*', 'fact', fact, 'time', time) end
+  redis.call('PUBLISH', channel, time .. '\n' .. facts)
 end
 
 -- Store a new record: fields and values, then the names of the fields that are now.

@@ -1,0 +1,87 @@
+"""Row 20 of the fault matrix: a replica that misses the last writes takes over."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from dispatcher import Dispatcher
+from dispatcher.runs.states import State
+from tests.chaos.conftest import ChaosServer
+from tests.chaos.crew import TIMING
+from tests.chaos.field import Field
+from tests.chaos.flows import marked
+from tests.integration.workers import Bench
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def replica(chaos_server: ChaosServer) -> Iterator[ChaosServer]:
+    """A second server, which follows the first."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = ChaosServer(Path(directory))
+        one.start()
+        try:
+            with redis.Redis.from_url(one.url) as client:
+                client.replicaof("127.0.0.1", str(chaos_server.port))
+            yield one
+        finally:
+            one.kill()
+
+
+def follow(server: redis.Redis, replica: redis.Redis) -> None:
+    """Wait until the replica has all that was written so far."""
+
+    def has_all() -> bool:
+        state, of = replica.info("replication"), server.info("replication")
+        return bool(state["master_link_status"] == "up" and state["slave_repl_offset"] >= of["master_repl_offset"])
+
+    wait_until(has_all, "the replica to follow", timeout=30)
+
+
+@pytest.mark.row(20)
+def test_row_20_a_replica_without_the_last_writes_takes_over(
+    chaos_server: ChaosServer, replica: ChaosServer, tmp_path: Path
+) -> None:
+    """What it knows goes on: flows that run are not disturbed. What it has never heard of is submitted again, by its
+    key, and is one run.
+    """
+    url, port = chaos_server.url, chaos_server.port
+    with (
+        Field(url, port, tmp_path, backends=["local"], drain=0.5, timing={"lease": 6.0}) as field,
+        redis.Redis.from_url(url) as old,
+        redis.Redis.from_url(replica.url) as new,
+    ):
+        ended = field.submit(4)
+        field.settle()
+        running = field.submit(2, way="holds")
+        field.started(running)
+        follow(old, new)
+        new.replicaof("NO", "ONE")
+        environment = field.environment("local")
+        parameters = {"folder": str(field.folder)}
+        with Dispatcher(settings=field.bench.settings) as client:
+            lost = client.submit(marked, parameters, environment=environment, idempotency_key="the same")
+        chaos_server.kill()
+        field.bench.close()
+        field.proxy.redirect("127.0.0.1", replica.port)
+        field.bench = Bench(replica.url, timing=TIMING)
+        assert field.bench.records.runs.get_many([lost.id]) == [None]
+        with Dispatcher(settings=field.bench.settings) as client:
+            runs = {
+                client.submit(marked, parameters, environment=environment, idempotency_key="the same") for _ in range(2)
+            }
+        [again] = runs
+        field.runs.append(again.id)
+        (field.folder / "released").touch()
+        records = {record.id: record for record in field.settle(timeout=90)}
+        print(f"all runs ended {field.took:.1f} s after the fail-over")  # noqa: T201
+        assert {record.state for record in records.values()} == {State.SUCCEEDED}
+        assert {records[run_id].attempt for run_id in [*ended, *running]} == {1}
+        assert field.starts(again.id) == records[again.id].attempt

@@ -1,0 +1,195 @@
+"""Row 34 of the fault matrix: what was forged, replayed or mixed up is refused, and never executed.
+
+Changed records, foreign keys and users are in ``tests/integration/test_bad_input.py`` and ``test_acl.py``; here are
+messages, and what was rightly signed but is used where it doesn't belong.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import LocalEnvironment
+from dispatcher.doorbell import envelope
+from dispatcher.errors import SealBroken
+from dispatcher.payload.keys import RunKey
+from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runs import transitions
+from dispatcher.runs.attempt import shard_of
+from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.states import Cause, State
+from tests.chaos.conftest import ChaosServer
+from tests.chaos.field import Field
+from tests.chaos.flows import callbacks, marked
+from tests.integration.workers import Worker
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), pytest.mark.row(34)]
+
+
+@pytest.fixture(scope="module")
+def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    folder = tmp_path_factory.mktemp("field")
+    timing = {"lease": 6.0}
+    with Field(
+        chaos_server.url, chaos_server.port, folder, workers=1, backends=["local", "fake"], drain=0.5, timing=timing
+    ) as one:
+        yield one
+        one.settle()
+
+
+@pytest.fixture
+def worker(field: Field) -> Worker:
+    """The one worker, without labels."""
+    assert field.crew is not None
+    return field.crew.workers[0]
+
+
+@pytest.fixture
+def push(field: Field, chaos_server: ChaosServer) -> Iterator[Callable[..., None]]:
+    """Put messages into a queue, and wait until they were taken and what came after them ran."""
+    with redis.Redis.from_url(chaos_server.url) as client:
+
+        def do(*messages: bytes, queue: str = "local") -> None:
+            key = f"{field.bench.records.instance}:{queue}"
+            client.lpush(key, *messages)
+            wait_until(lambda: not client.llen(key), "the messages to be taken", timeout=30)
+            [after] = field.submit()
+            assert field.bench.ended(after).state is State.SUCCEEDED
+
+        yield do
+
+
+def forged(field: Field, **changes: Any) -> Record:
+    """A run of ours, not accepted yet, whose spec was changed before it was signed."""
+    environment = field.environment("local")
+    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
+    raw = replace(record.spec, **changes).to_bytes()
+    return replace(record, spec_bytes=raw, signature=field.bench.keys.sign(record.id, raw))
+
+
+def refused(field: Field, record: Record, reason: str) -> None:
+    """It ended as a mistake in the set-up that names a reason, and nothing of it ran."""
+    ended = field.bench.ended(record.id)
+    assert ended.state is State.CRASHED
+    assert ended.outcome is not None
+    assert ended.outcome.cause is Cause.CONFIG_ERROR
+    assert reason in ended.outcome.message
+    assert field.starts(record.id) == 0
+
+
+def accept(field: Field, record: Record) -> Record:
+    """Store a record as it is, as whoever may write records can."""
+    return field.bench.records.runs.create([record])[0]
+
+
+def test_a_pickled_message(field: Field, push: Callable[..., None], tmp_path: Path) -> None:
+    """It is dropped unopened, in its body and as a type of content."""
+    opened = tmp_path / "opened"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (opened,)
+
+    [run_id] = field.submit()
+    message = json.loads(envelope(transitions.ring_for(field.bench.ended(run_id))))
+    body = base64.b64encode(pickle.dumps(Bomb())).decode()
+    types = ["application/x-python-serialize", "application/data", "application/json", "text/plain"]
+    push(*(json.dumps({**message, "body": body, "content-type": kind}).encode() for kind in types))
+    push(pickle.dumps(Bomb()), b"\x80\x04not json", b"{}", b"[]", b"null")
+    assert not opened.exists()
+
+
+def test_a_message_of_another_task(field: Field, push: Callable[..., None], worker: Worker) -> None:
+    """Celery's own tasks and unknown ones do nothing to any run."""
+    pid = worker.process.pid
+    record = field.unrung()
+    message = envelope(transitions.ring_for(record))
+    names = [b"celery.backend_cleanup", b"celery.accumulate", b"os.system", b"dispatcher.call_on_exit"]
+    push(*(message.replace(b"dispatcher.execute", name) for name in names))
+    field.settle()
+    assert worker.process.poll() is None
+    assert worker.process.pid == pid
+    assert field.starts(record.id) == 1
+
+
+def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Field, push: Callable[..., None]) -> None:
+    """Forged and replayed: nothing to claim."""
+    [run_id] = field.submit()
+    before = field.bench.ended(run_id)
+    rung = envelope(transitions.ring_for(before))
+    body = json.loads(rung)["body"]
+    other = base64.b64encode(base64.b64decode(body).replace(run_id.encode(), b"r" + b"0" * 16)).decode()
+    push(rung, rung.replace(body.encode(), other.encode()), rung)
+    assert field.bench.record(run_id).version == before.version
+    assert field.starts(run_id) == 1
+
+
+@pytest.mark.parametrize("task", [transitions.EXECUTE, transitions.CALL_ON_EXIT])
+def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], worker: Worker, task: str) -> None:
+    """A worker runs what its labels serve, wherever the message was put, and whatever it says of itself."""
+    given: dict[str, Any] = callbacks(field.folder)
+    environment = LocalEnvironment(labels=["gpu"], **given)
+    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
+    accept(field, record)
+    message = json.loads(envelope(transitions.ring_for(record, task)))
+    message["headers"]["also_served"] = ["local:gpu"]
+    push(json.dumps(message).encode())
+    worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
+    assert field.bench.record(record.id).state is State.QUEUED
+    assert field.starts(record.id) == 0
+    field.bench.records.runs.update(record.id, transitions.request_cancel)
+
+
+def test_a_signature_that_has_expired(field: Field) -> None:
+    record = accept(field, forged(field, expires=field.bench.records.runs.now() - 60.0))
+    refused(field, record, "ended 6")
+
+
+def test_an_unknown_key(field: Field) -> None:
+    """Its id is in no ring of keys here."""
+    record = accept(field, forged(field, key_id="k9"))
+    refused(field, record, "'k9'")
+
+
+def test_a_spec_of_another_run(field: Field) -> None:
+    """What was signed for one run is worth nothing under the name of another, by whatever key it is signed."""
+    [run_id] = field.submit()
+    theirs = field.bench.ended(run_id)
+    copied = accept(field, replace(forged(field), spec_bytes=theirs.spec_bytes, signature=theirs.signature))
+    refused(field, copied, "changed on its way")
+    signed = forged(field)
+    raw = theirs.spec_bytes
+    resigned = accept(field, replace(signed, spec_bytes=raw, signature=field.bench.keys.sign(signed.id, raw)))
+    refused(field, resigned, f"carries the spec of run {run_id}")
+    assert field.starts(run_id) == 1
+
+
+def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None:
+    """A container that reports about another's run, or about an attempt of its own that is over, isn't heard."""
+    mine, theirs = field.submit(2, backend="fake", seconds=3.0)
+    field.started([mine, theirs])
+    record = field.bench.record(mine)
+    assert record.request is not None
+    key = field.bench.keys.run_key(mine)
+    token = attempt_token(key, attempt=1, epoch=record.request["epoch"])
+    lie = Outcome(cause=Cause.USER_ERROR, message="a lie")
+    inbox = field.bench.records.inbox
+    for run_id, attempt in ((theirs, 1), (mine, 2)):
+        report = Report(run_id=run_id, attempt=attempt, about=About.EXITED, outcome=lie)
+        inbox.report(shard_of("fake", run_id), report.to_entry(token))
+    worker.says(f"a report on run {theirs} was not made by the attempt it names")
+    worker.says(f"attempt 2 of run {mine} is closed")
+    with pytest.raises(SealBroken, match=f"holds the key of run {mine}"):
+        RunKey(mine, "k1", key).sign(theirs, b"{}")
+    field.settle()
+    assert {field.bench.record(run_id).state for run_id in (mine, theirs)} == {State.SUCCEEDED}
+    field.torn_down()

@@ -1,0 +1,269 @@
+"""Rows 1 to 8 and 11 of the fault matrix: workers and their processes die, freeze and are poisoned.
+
+Whoever dies is replaced, as by a service manager. One crew serves all tests but that of row 6.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from dispatcher import flow
+from dispatcher.doorbell import envelope
+from dispatcher.runs.events import Kind
+from dispatcher.runs.retry import Retry
+from dispatcher.runs.states import Cause, State
+from dispatcher.runs.transitions import ring_for
+from tests.chaos.conftest import ChaosServer
+from tests.chaos.field import Field, passes
+from tests.chaos.flows import read_marks, write_mark
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+BACKENDS = ["local", "remote", "fake"]
+
+#: Seconds; a look for ended leases comes every third of one.
+LEASE = 2.5
+
+
+@pytest.fixture(scope="module")
+def everything(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    folder = tmp_path_factory.mktemp("field")
+    timing = {"lease": LEASE}
+    with Field(
+        chaos_server.url, chaos_server.port, folder, backends=BACKENDS, drain=20.0, timing=timing, concurrency=2
+    ) as field:
+        yield field
+
+
+@pytest.fixture
+def field(everything: Field) -> Field:
+    """The crew, healthy before each test: all live, and a run gets through."""
+    assert everything.crew is not None
+    crew = everything.crew
+    wait_until(lambda: all("is ready" in one.output for one in crew.workers), "ready workers", timeout=60)
+    everything.submit()
+    everything.settle()
+    return everything
+
+
+@pytest.fixture
+def server(chaos_server: ChaosServer) -> Iterator[redis.Redis]:
+    """A client of the server itself."""
+    with redis.Redis.from_url(chaos_server.url) as client:
+        yield client
+
+
+def told(field: Field) -> None:
+    """Recovery time, for whoever reads the output: of these timings, a second is 15 s of production's."""
+    print(f"recovered after {field.took:.1f} s at a lease of {LEASE:g} s")  # noqa: T201
+
+
+@pytest.mark.row(1)
+def test_row_1_a_worker_dies_between_message_and_claim(field: Field) -> None:
+    """Its doorbell is lost; it is rung again."""
+    run_id = field.armed("attempt.waiting", "worker137")
+    field.settle(timeout=90)
+    told(field)
+    record = field.bench.record(run_id)
+    assert field.fired(run_id)
+    assert (record.state, record.rings >= 2) == (State.SUCCEEDED, True)
+    assert field.starts(run_id) == record.attempt
+
+
+@pytest.mark.row(1)
+def test_row_1_workers_die_with_a_message_that_they_have_not_read(field: Field, server: redis.Redis) -> None:
+    """Stopped, they are given doorbells by the server, which takes them out of the list."""
+    assert field.crew is not None
+    workers = list(field.crew.workers)
+    for worker in workers:
+        worker.send(signal.SIGSTOP)
+    runs = field.submit(3)
+    key = f"{field.bench.records.instance}:local"
+    wait_until(lambda: server.llen(key) < 3, "doorbells to be popped")
+    for worker in workers:
+        worker.send(signal.SIGKILL)
+    field.settle(timeout=90)
+    told(field)
+    assert {field.bench.record(run_id).state for run_id in runs} == {State.SUCCEEDED}
+
+
+@pytest.mark.row(2)
+def test_row_2_a_worker_dies_between_claim_and_intent(field: Field) -> None:
+    """The claim is given back under a higher epoch; nothing was created under the lost one."""
+    run_id = field.armed("provision.claimed", "worker137", backend="fake")
+    field.settle(timeout=90)
+    told(field)
+    record = field.bench.record(run_id)
+    assert field.fired(run_id)
+    assert record.state is State.SUCCEEDED
+    assert record.epoch >= 3  # claimed, given back, claimed
+    assert Kind.RELEASED in {event.kind for event in field.bench.events(run_id)}
+    field.torn_down()
+
+
+@pytest.mark.row(3)
+@pytest.mark.row(4)
+@pytest.mark.parametrize("where", ["provision.intended", "provision.submitted"])
+def test_rows_3_and_4_a_worker_dies_around_the_creation(field: Field, where: str) -> None:
+    """The next owner sends the stored request again: created, or adopted, once."""
+    run_id = field.armed(where, "worker137", backend="fake")
+    field.settle(timeout=90)
+    told(field)
+    assert field.fired(run_id)
+    assert field.bench.record(run_id).state is State.SUCCEEDED
+    field.torn_down()
+
+
+@pytest.mark.row(2)
+@pytest.mark.row(4)
+@pytest.mark.parametrize("backend", ["local", "remote"])
+def test_rows_2_and_4_where_the_claim_is_the_creation(field: Field, backend: str) -> None:
+    """In a pool process nothing is created, and nothing can be adopted: the attempt ends, and its policy repeats it."""
+    run_id = field.armed("attempt.claimed", "worker137", backend=backend)
+    field.settle(timeout=90)
+    told(field)
+    record = field.bench.record(run_id)
+    assert field.fired(run_id)
+    assert record.state is State.SUCCEEDED
+    assert record.attempt >= 2
+    first = next(event for event in field.bench.events(run_id) if event.kind is Kind.EXITED)
+    assert first.data["cause"] == Cause.WORKER_LOST
+    assert {mark.attempt for mark in read_marks(field.folder) if (mark.run, mark.what) == (run_id, "flow")} == set(
+        range(2, record.attempt + 1)
+    )
+
+
+@pytest.mark.row(5)
+def test_row_5_a_worker_dies_after_the_end_of_its_run(field: Field, server: redis.Redis) -> None:
+    """The terminal state stands; the doorbell delivered again finds nothing to do."""
+    assert field.crew is not None
+    deaths = field.crew.deaths
+    run_id = field.armed("task.done", "worker137")
+    field.settle()
+    before = field.bench.record(run_id)
+    wait_until(lambda: field.crew and field.crew.deaths > deaths, "the worker's death", timeout=30)
+    key = f"{field.bench.records.instance}:local"
+    server.lpush(key, envelope(ring_for(before)))
+    field.submit()
+    field.settle(timeout=90)
+    told(field)
+    assert field.fired(run_id)
+    assert field.bench.record(run_id).version == before.version
+    assert field.starts(run_id) == before.attempt
+
+
+@pytest.mark.row(6)
+def test_row_6_workers_are_killed_all_the_time(
+    chaos_server: ChaosServer, tmp_path: Path, long: bool, everything: Field
+) -> None:
+    """A random one every 1 to 3 s: work goes on, nothing is created or started twice."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201
+    chance = random.Random(seed)
+    everything.settle()
+    with Field(
+        chaos_server.url, chaos_server.port, tmp_path, workers=3, backends=["fake", "local"], concurrency=1
+    ) as field:
+        assert field.crew is not None
+        crew = field.crew
+        begun, kills, done = time.monotonic(), 0, 0
+        while time.monotonic() - begun < (600.0 if long else 10.0) or not done:
+            field.submit(3, seconds=0.2)
+            field.submit(backend="fake")
+            passes(chance.uniform(1.0, 3.0))
+            ready = [worker for worker in crew.workers if "is ready" in worker.output]
+            if ready:
+                chance.choice(ready).send(signal.SIGKILL)
+                kills += 1
+            done = _ended(field)
+        records = field.settle(timeout=120)
+        print(f"{done} of {len(records)} runs ended beside {kills} kills; the others {field.took:.1f} s later")  # noqa: T201
+        field.torn_down()
+    assert kills
+    assert {record.state for record in records} == {State.SUCCEEDED}
+
+
+def _ended(field: Field) -> int:
+    return sum(record is not None and record.terminal for record in field.bench.records.runs.get_many(field.runs))
+
+
+@pytest.mark.row(7)
+def test_row_7_a_worker_is_killed_while_it_drains(field: Field, server: redis.Redis) -> None:
+    """Its grace was too short: what it ran is repeated, what waits is taken by others, and no message is kept aside."""
+    assert field.crew is not None
+    field.started(field.submit(4, seconds=3.0))
+    waiting = field.submit(4)
+    worker = field.crew.workers[0]
+    worker.send(signal.SIGTERM)
+    worker.says("shutting down")
+    worker.send(signal.SIGKILL)
+    records = field.settle(timeout=90)
+    told(field)
+    assert {record.state for record in records} == {State.SUCCEEDED}
+    assert set(waiting) <= {record.id for record in records}
+    assert not server.exists(f"{field.bench.records.instance}:unacked")
+
+
+@pytest.mark.row(8)
+def test_row_8_a_worker_is_frozen_for_longer_than_its_lease(field: Field) -> None:
+    """It wakes up with a result that comes too late: its writes are refused, another's stand."""
+    assert field.crew is not None
+    crew = field.crew
+    noticed = crew.output.count("others took this worker for dead")
+    run_id = field.armed("attempt.ran", f"worker_freeze:{3 * LEASE}")
+    field.settle(timeout=90)
+    told(field)
+    before = field.bench.record(run_id)
+    wait_until(
+        lambda: crew.output.count("others took this worker for dead") > noticed,
+        "the frozen worker's return",
+        timeout=60,
+    )
+    field.submit(4)
+    field.settle(timeout=90)
+    assert field.fired(run_id)
+    assert before.attempt >= 2
+    assert field.bench.record(run_id).version == before.version
+
+
+@flow
+def poison(folder: str, whole_worker: bool = False) -> None:
+    """Kills what runs it, each time."""
+    write_mark(folder, "flow")
+    if whole_worker:
+        os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.row(11)
+@pytest.mark.parametrize(("whole_worker", "cause"), [(False, Cause.KILLED), (True, Cause.WORKER_LOST)])
+def test_row_11_poison(field: Field, whole_worker: bool, cause: Cause) -> None:
+    """It ends as its policy says, each attempt with its ``on_exit``, and does not go round for ever."""
+    parameters = {"folder": str(field.folder), "whole_worker": whole_worker}
+    attempts = 2
+    field.runs.append(
+        run_id := field.bench.submit(
+            poison,
+            parameters,
+            environment=field.environment("local"),
+            retries=Retry(attempts - 1, delay=0.1, on={cause}),
+        )
+    )
+    field.settle(timeout=90)
+    told(field)
+    record = field.bench.record(run_id)
+    assert (record.state, record.attempt) == (State.CRASHED, attempts)
+    assert record.outcome is not None
+    assert record.outcome.cause is cause
+    assert field.starts(run_id) == attempts
+    called = [mark for mark in read_marks(field.folder) if (mark.run, mark.what) == (run_id, "on_exit")]
+    assert [mark.attempt for mark in called] == [1, 2]

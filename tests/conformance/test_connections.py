@@ -1,0 +1,78 @@
+"""Connections between two uses: kept, checked, never shared with a fork's child."""
+
+from __future__ import annotations
+
+import multiprocessing
+import select
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from dispatcher.records.redis import open_redis
+from dispatcher.records.redis.client import Client
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def client(server_url: str) -> Iterator[Client]:
+    one = Client(server_url, timeout=5.0)
+    yield one
+    one.close()
+
+
+def _id(client: Client) -> int:
+    return int(client.one("CLIENT", "ID", once=True))
+
+
+def test_a_connection_is_used_again(client: Client) -> None:
+    assert _id(client) == _id(client)
+
+
+def test_one_that_the_server_has_closed_meanwhile_is_replaced_before_anything_is_sent(
+    client: Client, server_url: str
+) -> None:
+    first = _id(client)
+    with redis.Redis.from_url(server_url) as raw:
+        raw.client_kill_filter(_id=str(first))
+        wait_until(lambda: str(first) not in {one["id"] for one in raw.client_list()}, "the connection's end")
+
+    assert _id(client) != first  # sent once: a command that was lost would be an error
+
+
+def test_a_reply_that_nobody_waited_for_is_never_taken_for_anothers(client: Client) -> None:
+    connection = client._idle.take()
+    connection.send_command("ECHO", "left over")
+    wait_until(lambda: select.select([connection._sock], [], [], 0)[0], "the reply")
+    client._idle.give_back(connection)
+
+    assert client.one("ECHO", "mine", once=True) == b"mine"
+
+
+def test_a_forks_child_has_connections_of_its_own(client: Client) -> None:
+    mine = _id(client)
+    context = multiprocessing.get_context("fork")
+    theirs = context.Queue()
+    child = context.Process(target=lambda: theirs.put(_id(client)))
+    child.start()
+
+    assert theirs.get(timeout=30) != mine
+    child.join(30)
+    assert _id(client) == mine
+
+
+def test_who_watches_many_topics_hears_each_notice(server_url: str) -> None:
+    records = open_redis(server_url)
+    topics = [f"many-{number}" for number in range(300)]
+    listener = records.events.listen()
+    try:
+        listener.watch(topics)
+        with redis.Redis.from_url(server_url) as raw:
+            for topic in topics:
+                raw.publish(f"{records.instance}::topic:{topic}", "1.0")
+        heard = [listener.get(timeout=10) for _ in topics]
+    finally:
+        listener.close()
+        records.close()
+
+    assert [notice and notice[0] for notice in heard] == topics
