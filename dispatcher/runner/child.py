@@ -67,6 +67,8 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
         return _unstarted(error, mine.words)
     if record is None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        sys.stderr.write("runner: the attempt is closed, or another process holds it; this one stands by\n")
+        sys.stderr.flush()
         stand_by(records, mine)
         return 0
     guard = Guard()
