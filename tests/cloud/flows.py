@@ -1,0 +1,100 @@
+"""Flows that run in pods. What they did is counted in a server of the test's own, apart from our records."""
+
+from __future__ import annotations
+
+from dispatcher import context, flow
+
+
+def note(what: str) -> None:
+    """Count something of this run."""
+    import os
+
+    import redis
+
+    with redis.Redis.from_url(os.environ["LEDGER"]) as ledger:
+        ledger.incr(f"{context.run_id}:{what}")
+
+
+def say_goodbye() -> None:
+    """An ``on_exit``."""
+    note(f"on_exit {context.state}")
+
+
+@flow
+def add(a: int, b: int) -> int:
+    """Prints, logs, adds."""
+    note("ran")
+    print("printed", a)  # noqa: T201 - what it prints is what is tested
+    context.logger.info("logged %s", b)
+    return a + b
+
+
+@flow
+def fail() -> None:
+    """Raises."""
+    raise ValueError("no such luck")
+
+
+@flow
+def hold(seconds: float) -> str:
+    """Sleeps, and may be interrupted."""
+    import time
+
+    note("ran")
+    time.sleep(seconds)
+    note("held")
+    return "held"
+
+
+@flow
+def eat() -> int:
+    """Takes memory until there is none."""
+    taken = []
+    print("hungry")  # noqa: T201 - as above
+    while True:
+        taken.append(bytearray(b"x" * 2**22))
+
+
+@flow
+def leave(code: int) -> None:
+    """Ends its process without a word."""
+    import os
+
+    print("leaving", flush=True)  # noqa: T201 - as above
+    os._exit(code)
+
+
+@flow
+def count_in_c() -> int:
+    """Hears no signal: the sum is one call."""
+    note("ran")
+    return sum(range(10**12))
+
+
+@flow
+def fill(megabytes: int) -> str:
+    """Writes more to its disk than it may, and waits."""
+    import time
+    from pathlib import Path
+
+    Path("/tmp/full").write_bytes(b"x" * megabytes * 2**20)
+    time.sleep(300)
+    return "kept"
+
+
+@flow
+def whoami() -> dict[str, object]:
+    """What a flow sees of its pod."""
+    import os
+    import sys
+    from pathlib import Path
+
+    return {
+        "uid": os.getuid(),
+        "python": sys.version_info[:2],
+        "token": Path("/var/run/secrets/kubernetes.io").exists(),
+        "shared": Path("/shared/word").read_text() if Path("/shared/word").exists() else None,
+        "greeting": os.environ.get("GREETING"),
+        "run": os.environ.get("DISPATCHER__RUN__ID"),
+        "secrets": sorted(name for name in os.environ if "KEY" in name and name.startswith("DISPATCHER__")),
+    }

@@ -1,0 +1,110 @@
+"""The cluster that ``KUBECONFIG`` names, as tests of runs on it need it: namespaces, a worker's rights, kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import wait_until
+
+Json = dict[str, Any]
+
+#: What a worker needs in each of its namespaces, and no more: the Role of docs/kubernetes.md.
+RULES: list[Json] = [
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "watch", "delete"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]},
+    {"apiGroups": [""], "resources": ["resourcequotas"], "verbs": ["list"]},
+]
+
+
+def kubectl(*arguments: str, stdin: Json | None = None, check: bool = True) -> str:
+    """Run kubectl as whom ``KUBECONFIG`` names; what it printed."""
+    given = None if stdin is None else json.dumps(stdin)
+    done = subprocess.run(
+        ["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def apply(*things: Json) -> None:
+    """Create objects."""
+    kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": list(things)})
+
+
+def items(kind: str, namespace: str, selector: str = "") -> list[Json]:
+    """Objects of a kind, or of several with commas between them."""
+    found: list[Json] = json.loads(kubectl("get", kind, "-n", namespace, "-l", selector, "-o", "json"))["items"]
+    return found
+
+
+def address() -> str:
+    """This machine as pods reach it: the variable, else the address of its default route."""
+    if named := os.environ.get("DISPATCHER_TEST_NODE_IP"):
+        return named
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+def break_cluster(*words: str) -> None:
+    """``kill NAME`` or ``start NAME`` of a component of the cluster."""
+    command = shlex.split(os.environ["DISPATCHER_TEST_BREAKER"])
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+
+
+def namespace(name: str, *more: Json, labels: Mapping[str, str] | None = None) -> None:
+    """A namespace with a worker's service account and Role."""
+    role = "rbac.authorization.k8s.io"
+    apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels or {})}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": name}},
+        {
+            "apiVersion": f"{role}/v1",
+            "kind": "Role",
+            "metadata": {"name": "worker", "namespace": name},
+            "rules": RULES,
+        },
+        *more,
+    )
+
+
+def allow(account_of: str, *namespaces: str) -> None:
+    """Bind the Roles of some namespaces to the worker's service account of one of them."""
+    role = "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": "worker", "namespace": account_of}
+    apply(
+        *(
+            {
+                "apiVersion": f"{role}/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": "worker", "namespace": name},
+                "roleRef": {"apiGroup": role, "kind": "Role", "name": "worker"},
+                "subjects": [subject],
+            }
+            for name in namespaces
+        )
+    )
+    wait_until(lambda: kubectl("get", "serviceaccount", "default", "-n", account_of, check=False), "a service account")
+
+
+def kubeconfig_of(account_of: str, directory: Path) -> Path:
+    """A kubeconfig whose user is the worker's service account, by a token."""
+    view = json.loads(kubectl("config", "view", "--minify", "--flatten", "-o", "json"))
+    token = kubectl("create", "token", "worker", "-n", account_of, "--duration", "2h").strip()
+    view["users"] = [{"name": "worker", "user": {"token": token}}]
+    view["contexts"][0]["context"] = {"cluster": view["clusters"][0]["name"], "user": "worker"}
+    path = directory / "worker.kubeconfig"
+    path.write_text(json.dumps(view))
+    path.chmod(0o600)
+    return path
