@@ -41,7 +41,8 @@ def explain(
             f"Its infrastructure has not been seen for {_span(now - record.unknown_since)}; it is not taken for dead."
         )
     if record.last_cause is not None:
-        lines.append(f"What it waits for, last seen: {record.last_cause}.")
+        said = f": {record.last_message}" if record.last_message else "."
+        lines.append(f"What it waits for, last seen: {record.last_cause}{said}")
     lines += _clocks(record, now)
     lines += _leftovers(record)
     return lines

@@ -194,9 +194,9 @@ class FakeCluster:
 def _selected(thing: Json, query: Mapping[str, str]) -> bool:
     labels = thing["metadata"].get("labels") or {}
     wanted = [one.partition("=") for one in (query.get("labelSelector") or "").split(",") if one]
-    fields = [one.partition("=") for one in (query.get("fieldSelector") or "").split(",") if one]
+    fields = [one.rpartition("=") for one in (query.get("fieldSelector") or "").split(",") if one]
     return all(labels.get(name) == value for name, _, value in wanted) and all(
-        thing.get(name) == value for name, _, value in fields
+        (thing.get(name.rstrip("!")) == value) is not name.endswith("!") for name, _, value in fields
     )
 
 

@@ -95,7 +95,7 @@ class Provisioner:
         elif isinstance(answer, Exception):
             cause = answer.cause if isinstance(answer, Transient) else None
             if cause is not None and cause is not record.last_cause:
-                self._note(record.id, cause, lease)
+                self._note(record.id, cause, str(answer), lease)
             step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
         else:
             step = partial(transitions.created, epoch=record.epoch, handle=answer, owner=request["shard"])
@@ -103,10 +103,11 @@ class Provisioner:
         failpoint("provision.stored", record.id)
         return record
 
-    def _note(self, run_id: str, cause: Cause, lease: Lease | None) -> None:
+    def _note(self, run_id: str, cause: Cause, message: str, lease: Lease | None) -> None:
         """What it waits for: the cause with which ``start_within`` ends it."""
         with contextlib.suppress(Refused):
-            self.records.runs.update(run_id, partial(infrastructure.sight, seen=True, cause=cause), lease=lease)
+            step = partial(infrastructure.sight, seen=True, cause=cause, message=message)
+            self.records.runs.update(run_id, step, lease=lease)
 
     def _ended(self, record: Record, error: Permanent) -> Step:
         outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))

@@ -16,6 +16,9 @@ from dispatcher.runs.transitions import event
 #: Of :attr:`~dispatcher.runs.record.Record.times`: names of moments in the order in which they come.
 MOMENTS = ("created", "scheduled", "pulled", "started", "finished", "torn down")
 
+#: Characters kept of what was said of a cause.
+SAID = 1000
+
 
 def sight(
     record: Record,
@@ -23,10 +26,12 @@ def sight(
     *,
     seen: bool,
     cause: Cause | None = None,
+    message: str = "",
     paused: bool = False,
     times: Mapping[str, float] | None = None,
 ) -> Change | None:
-    """Note whether the infrastructure can be seen, the cause last seen, and whether a quota queue holds it.
+    """Note whether the infrastructure can be seen, the cause last seen with the first text that came with it, and
+    whether a quota queue holds it.
 
     Its times alone are no reason to write, but once: when it has started.
     """
@@ -35,14 +40,16 @@ def sight(
     known = record.unknown_since is None
     paused = paused and record.state in UNSTARTED
     last = cause or record.last_cause
+    said = message[:SAID] if message and cause and (cause != record.last_cause or not record.last_message) else None
     kept = record.timed(record.attempt, times)
     told = "started" in (record.times or {}).get(str(record.attempt), {})
-    same = seen == known and last == record.last_cause and paused == (record.paused_since is not None)
+    same = seen == known and last == record.last_cause and said is None and paused == (record.paused_since is not None)
     if same and (told or "started" not in (times or {})):
         return None
     after = record.but(
         unknown_since=None if seen else record.unknown_since or now,
         last_cause=last,
+        last_message=record.last_message if said is None else said,
         paused=record.paused if paused else record.paused_at(now),
         paused_since=(record.paused_since or now) if paused else None,
         times=kept,

@@ -195,6 +195,7 @@ class Record:
     leftovers: tuple[Mapping[str, Any], ...] = ()  #: infrastructure of ended attempts, until confirmed gone
     unknown_since: float | None = None  #: we lost sight of the infrastructure
     last_cause: Cause | None = None  #: what it waits for, or, once it runs, why it is being ended from outside
+    last_message: str = ""  #: what was said of it then
     paused: float = 0.0  #: seconds for which a quota queue held it, up to ``paused_since``
     paused_since: float | None = None  #: a quota queue holds it
     times: Mapping[str, Mapping[str, float]] | None = None  #: attempt → what its infrastructure went through, and when
@@ -352,7 +353,7 @@ _DEFAULTS = {f.name: f.default for f in fields(Record)}
 _REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", "version"})
 
 _LOAD: Mapping[str, Any] = {
-    **dict.fromkeys(("id", "signature", "spec_digest", "key", "owner", "holder", "change"), _text),
+    **dict.fromkeys(("id", "signature", "spec_digest", "key", "owner", "holder", "last_message", "change"), _text),
     **dict.fromkeys(("version", "attempt", "epoch", "rings", "retries_used", "free_retries"), int),
     **dict.fromkeys(("created_at", "queued_at", "rung_at", "paused"), _number),
     **dict.fromkeys(

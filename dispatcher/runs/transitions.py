@@ -111,7 +111,7 @@ def claim_attempt(record: Record, now: float, *, attempt: int, holder: str) -> C
     if record.attempt != attempt or record.state not in {State.PROVISIONING, State.PENDING}:
         raise Refused(f"attempt {attempt} of run {record.id} is closed: it is {record.state}, attempt {record.attempt}")
     claimed = record.but(
-        holder=holder, started_at=now, last_cause=None, paused=record.paused_at(now), paused_since=None
+        holder=holder, started_at=now, last_cause=None, last_message="", paused=record.paused_at(now), paused_since=None
     )
     after, events = _walk(claimed, now, State.RUNNING)
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
@@ -128,16 +128,24 @@ def settle(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Chang
 
 
 def finish(
-    record: Record, now: float, *, epoch: int, outcome: Outcome | None = None, exit_call: ExitCall | None = None
+    record: Record,
+    now: float,
+    *,
+    epoch: int,
+    outcome: Outcome | None = None,
+    exit_call: ExitCall | None = None,
+    corrected: bool = False,
 ) -> Change | None:
     """End the attempt: a terminal state, or AWAITING_RETRY where the policy repeats; always its ``exited`` event.
 
-    The outcome settled before, if there is one, stands; else ``outcome``.
+    The outcome settled before, if there is one, stands, unless ``outcome`` is that one ``corrected`` by what was
+    found out since; else ``outcome``.
     """
     if record.terminal and record.epoch == epoch:
         return None
     _fence(record, epoch)
-    return _end(record, now, record.outcome or outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call)
+    ended = outcome if corrected else record.outcome or outcome
+    return _end(record, now, ended or Outcome(cause=Cause.RESULT_MISSING), exit_call)
 
 
 def abandon(
@@ -254,6 +262,8 @@ def tick(record: Record, now: float) -> Change | None:
     if record.state in UNSTARTED and record.start_by is not None and record.start_by <= now:
         cause = record.last_cause or Cause.DEADLINE
         message = f"not started within {record.spec.options.start_within:g} s"
+        if record.last_message:
+            message += f": {record.last_message}"
         return _end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
     return None
 
@@ -337,7 +347,7 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
     exited = _exited(after, now, final=False, due=now + delay)
     following = after.but(
         attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
-        last_cause=None, paused=0.0, exit_call=ExitCall.NONE, outcome=None,
+        last_cause=None, last_message="", paused=0.0, exit_call=ExitCall.NONE, outcome=None,
     )  # fmt: skip
     if delay > 0:
         return Change(before=record, after=following, events=(exited,))

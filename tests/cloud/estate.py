@@ -121,7 +121,12 @@ class Estate:
         return KubernetesJobEnvironment(**{"resources": SMALL, "on_exit": say_goodbye, "env": env, **given})
 
     def submit(
-        self, flow: Flow[..., Any], parameters: Mapping[str, Any] | None = None, *, environment: Any = None, **options: Any
+        self,
+        flow: Flow[..., Any],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        environment: Any = None,
+        **options: Any,
     ) -> Run[Any]:
         """Submit by the public client; ``environment`` holds arguments of :meth:`environment`."""
         return self.client.submit(flow, parameters, environment=self.environment(**(environment or {})), **options)
@@ -135,13 +140,19 @@ class Estate:
         return place.items("pods", namespace or self.name, f"flow_run_id={run.id}")
 
     def ended(
-        self, run: Run[Any], state: State, cause: Cause | None = None, *, namespace: str | None = None, timeout: float = 90
+        self,
+        run: Run[Any],
+        state: State,
+        cause: Cause | None = None,
+        *,
+        namespace: str | None = None,
+        timeout: float = 90,
     ) -> RunError | None:
         """Wait for the end; it is this one, told once, and nothing is left in the cluster."""
         error = run.exception(timeout=timeout)
         assert run.state is state, (run.state, error, getattr(error, "cause", None))
         assert getattr(error, "cause", cause) is cause, (error, getattr(error, "reason", None))
-        kinds = [event.kind for event in run.events()]
+        kinds = [str(event.kind) for event in run.events()]
         assert kinds.count("exited") == 1, kinds
         self.nothing_left(run, namespace=namespace)
         return error

@@ -3,6 +3,7 @@ at once, each test then waits for its own."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ def submits(flow: Flow[..., Any], parameters: dict[str, Any] | None = None, **gi
 
 
 @pytest.fixture(scope="module")
-def runs(estate: Estate, request: pytest.FixtureRequest) -> dict[str, Run[Any]]:
+def runs(estate: Estate, image: str, request: pytest.FixtureRequest) -> dict[str, Run[Any]]:
     """The runs of the tests that were chosen, by the tests' names."""
     estate.worker()
     found = {}
@@ -36,6 +37,8 @@ def runs(estate: Estate, request: pytest.FixtureRequest) -> dict[str, Run[Any]]:
         test = getattr(item, "function", None)
         if test is not None and test.__module__ == __name__ and "submits" in test.__dict__:
             flow, parameters, given = test.__dict__["submits"]
+            if callable(given.get("environment")):
+                given = {**given, "environment": given["environment"](image)}
             found[item.name] = estate.submit(flow, parameters, **given)
     return found
 
@@ -44,6 +47,15 @@ def runs(estate: Estate, request: pytest.FixtureRequest) -> dict[str, Run[Any]]:
 def run(runs: dict[str, Run[Any]], request: pytest.FixtureRequest) -> Run[Any]:
     """This test's run."""
     return runs[request.node.name]
+
+
+def tail(estate: Estate, run: Run[Any], text: str) -> None:
+    """The last lines come; no state waits for them."""
+
+    def lines() -> str:
+        return "\n".join(cast("RunCrashed", estate.client.get(run.id).exception(timeout=0)).log_tail)
+
+    estate.until(lambda: text in lines(), f"{text!r} among the last lines")
 
 
 @submits(flows.add, {"a": 1, "b": 2})
@@ -55,8 +67,8 @@ def test_success(estate: Estate, run: Run[int]) -> None:
     assert {"printed 1", "logged 2"} <= {line.text for line in run.logs()}
     kinds = [str(event.kind) for event in run.events()]
     assert sorted(kinds) == sorted(["queued", "claimed", "provisioning", "pending", "started", "exited"])
-    names = [phase.name for phase in run.timeline().phases]
-    assert {"created", "scheduled", "pulled", "started", "first line", "finished"} <= set(names), names
+    moments = {"created", "scheduled", "pulled", "started", "first line", "finished", "torn down"}
+    estate.until(lambda: moments <= {one.name for one in run.timeline().phases}, f"all of {sorted(moments)}")
 
 
 @submits(flows.fail)
@@ -80,7 +92,7 @@ def test_cancel_while_running(estate: Estate, run: Run[str]) -> None:
 @submits(flows.hold, {"seconds": 300}, timeout=3)
 def test_timeout(estate: Estate, run: Run[str]) -> None:
     error = estate.ended(run, State.TIMED_OUT)
-    assert "timeout of 3 s" in str(error)
+    assert "ran longer than its timeout" in str(error)
     assert estate.server.noted(run, "on_exit TIMED_OUT") == 1
 
 
@@ -88,14 +100,14 @@ def test_timeout(estate: Estate, run: Run[str]) -> None:
 def test_out_of_memory(estate: Estate, run: Run[int]) -> None:
     error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.OOM_KILLED))
     assert error.exit_code == 137
-    assert "hungry" in "\n".join(error.log_tail)
+    tail(estate, run, "hungry")
 
 
 @submits(flows.leave, {"code": 3})
 def test_an_exit_without_a_report(estate: Estate, run: Run[None]) -> None:
-    error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.KILLED))
+    error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.RESULT_MISSING))
     assert error.exit_code == 3
-    assert "leaving" in "\n".join(error.log_tail)
+    tail(estate, run, "leaving")
 
 
 @submits(flows.hold, {"seconds": 300})
@@ -111,3 +123,107 @@ def test_job_deleted(estate: Estate, run: Run[str]) -> None:
     estate.begun(run)
     place.kubectl("delete", "job", "-n", estate.name, "-l", f"flow_run_id={run.id}", "--wait=false")
     estate.ended(run, State.CRASHED, Cause.KILLED)
+
+
+@submits(flows.add, {"a": 1, "b": 2}, environment={"image": "nowhere.invalid/flows:1"}, start_within=12)
+def test_an_image_that_does_not_exist(estate: Estate, run: Run[int]) -> None:
+    error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.IMAGE_PULL))
+    assert "nowhere.invalid" in str(error)
+
+
+@submits(flows.add, {"a": 1, "b": 2}, environment={"image": "Not:A:Name"})
+def test_an_image_that_is_no_name(estate: Estate, run: Run[int]) -> None:
+    estate.ended(run, State.CRASHED, Cause.CONFIG_ERROR)
+
+
+@submits(flows.add, {"a": 1, "b": 2}, environment={"resources": {"requests": {"cpu": "1000"}}}, start_within=8)
+def test_no_room(estate: Estate, run: Run[int]) -> None:
+    error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.UNSCHEDULABLE))
+    assert "Insufficient cpu" in str(error)
+
+
+@submits(flows.add, {"a": 1, "b": 2}, environment={"secrets": {"TOKEN": "no-such-secret/key"}})
+def test_a_missing_secret_as_variable(estate: Estate, run: Run[int]) -> None:
+    error = estate.ended(run, State.CRASHED, Cause.CONFIG_ERROR, timeout=150)
+    assert "no-such-secret" in str(error)
+
+
+def job(pod: dict[str, Any], **container: Any) -> dict[str, Any]:
+    """A Job of a user's own."""
+    containers = [{"name": "mine", **container}, *pod.pop("beside", [])]
+    spec = {"template": {"spec": {**pod, "containers": containers}}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "spec": spec}
+
+
+ABSENT = job(
+    {"volumes": [{"name": "keys", "secret": {"secretName": "no-such-secret"}}]},
+    volumeMounts=[{"name": "keys", "mountPath": "/keys"}],
+)
+
+
+@submits(flows.add, {"a": 1, "b": 2}, environment={"job_spec": ABSENT})
+def test_a_missing_secret_as_volume(estate: Estate, run: Run[int]) -> None:
+    error = estate.ended(run, State.CRASHED, Cause.CONFIG_ERROR, timeout=150)
+    assert "no-such-secret" in str(error)
+
+
+WORD = {"name": "shared", "mountPath": "/shared"}
+RICH = job(
+    {
+        "volumes": [{"name": "shared", "emptyDir": {}}],
+        "initContainers": [
+            {"name": "first", "command": ["sh", "-c", "echo -n open > /shared/word"], "volumeMounts": [WORD]}
+        ],
+        "beside": [{"name": "beside", "command": ["sleep", "3600"], "terminationMessagePath": "/dev/termination-log"}],
+    },
+    volumeMounts=[WORD],
+    env=[{"name": "GREETING", "value": "hello"}],
+)
+
+
+def rich(image: str) -> dict[str, Any]:
+    """``RICH`` with its other containers on an image that the cluster has."""
+    spec = copy.deepcopy(RICH)
+    pod = spec["spec"]["template"]["spec"]
+    for one in (*pod["initContainers"], pod["containers"][1]):
+        one["image"] = image
+    return spec
+
+
+@submits(flows.whoami, environment=lambda image: {"job_spec": rich(image), "env": {"EXTRA": "1"}})
+def test_a_job_of_ones_own_with_two_containers_and_an_init_container(estate: Estate, run: Run[Any]) -> None:
+    estate.ended(run, State.SUCCEEDED)
+    seen = run.result()
+    assert (seen["shared"], seen["greeting"], seen["run"]) == ("open", "hello", run.id)
+
+
+@submits(flows.whoami)
+def test_the_default_pod_has_few_rights(estate: Estate, run: Run[Any]) -> None:
+    estate.ended(run, State.SUCCEEDED)
+    seen = run.result()
+    assert (seen["uid"], seen["token"], seen["secrets"]) == (10001, False, ["DISPATCHER__RUN__KEY_ID"])
+
+
+@submits(flows.count_in_c)
+def test_a_cancel_during_a_c_call(estate: Estate, run: Run[int]) -> None:
+    estate.begun(run)
+    assert run.cancel()
+    estate.ended(run, State.CANCELLED)
+
+
+@submits(flows.hold, {"seconds": 300})
+def test_the_jobs_deadline(estate: Estate, run: Run[str]) -> None:
+    estate.begun(run)
+    (found,) = place.items("jobs", estate.name, f"flow_run_id={run.id}")
+    patch = '{"spec": {"activeDeadlineSeconds": 1}}'
+    place.kubectl("patch", "job", "-n", estate.name, found["metadata"]["name"], "-p", patch)
+    estate.ended(run, State.TIMED_OUT)
+
+
+DISK = {"requests": {"cpu": "10m"}, "limits": {"ephemeral-storage": "20Mi"}}
+
+
+@submits(flows.fill, {"megabytes": 60}, environment={"resources": DISK})
+def test_an_eviction(estate: Estate, run: Run[str]) -> None:
+    error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.EVICTED, timeout=150))
+    assert "ephemeral" in str(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
 from backends.base import Observation
@@ -17,12 +19,16 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from workers.supervisor.known import Known
 from workers.supervisor.pulse import Pulse
-from workers.supervisor.verdicts import explained
+from workers.supervisor.tails import Tails
+from workers.supervisor.verdicts import explainable, explained
 
 logger = logging.getLogger(__name__)
 
 #: Entries read at once.
 PAGE = 1000
+
+#: Seconds that an end waits which the runner can't explain: a node says why it stopped a pod once that has ended.
+EXPLAINED = 5.0
 
 
 class Reports:
@@ -34,6 +40,7 @@ class Reports:
         known: the runs watched; kept current.
         pulse: told of every sign of life.
         look: what is seen of a run's infrastructure just now, None if nothing is.
+        tails: asked for the last lines of those that died.
         here: whether a process here may call a run's ``on_exit`` in the place of its dead runner.
     """
 
@@ -44,6 +51,7 @@ class Reports:
         known: Known,
         pulse: Pulse,
         look: Callable[[Record], Observation | None],
+        tails: Tails,
         here: Callable[[Record], bool],
     ) -> None:
         self._records = records
@@ -51,7 +59,34 @@ class Reports:
         self._known = known
         self._pulse = pulse
         self._look = look
+        self._tails = tails
         self._here = here
+        self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
+
+    @property
+    def waiting(self) -> Collection[str]:
+        """Runs whose end was reported, and waits for an explanation."""
+        return self._waiting.keys()
+
+    def explain(self, now: float) -> None:
+        """End the runs of which by now it is known why their runners were told to stop, or won't be.
+
+        Raises:
+            LeasePassed: as :meth:`read`.
+        """
+        for run_id, (report, lease, until) in list(self._waiting.items()):
+            record = self._known.get(run_id)
+            if record is None or record.attempt != report.attempt:
+                del self._waiting[run_id]
+                continue
+            seen = self._look(record)
+            if explainable(record, report.outcome, seen, now) and time.monotonic() < until:
+                continue
+            del self._waiting[run_id]
+            try:
+                self._write(record, report, self._step(record, report, now), lease, now)
+            except (Refused, UnknownRun) as error:
+                logger.warning("report refused: %s", error)
 
     def read(self, lease: Lease, now: float) -> None:
         """Act on all that a shard's runners have reported.
@@ -93,9 +128,17 @@ class Reports:
         self._pulse.heard(record.id)
         if report.about is About.ALIVE:
             return
-        after = self._records.runs.update(
-            record.id, self._step(record, report, now), record=record, now=now, lease=lease
-        )
+        ours = record.owner == lease.name
+        if ours and report.about is About.EXITED and explainable(record, report.outcome, self._look(record), now):
+            self._known.put(record)
+            self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLAINED))
+            return
+        self._write(record, report, self._step(record, report, now), lease, now)
+
+    def _write(self, record: Record, report: Report, step: Step, lease: Lease, now: float) -> None:
+        after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)
+        if report.about is About.DIED and after.version != record.version and not self._tails.sent(record):
+            self._tails.ask(record)
         if after.owner == lease.name:
             self._known.put(after)
         else:
@@ -107,8 +150,15 @@ class Reports:
         if report.about is About.SETTLED:
             return partial(transitions.settle, epoch=record.epoch, outcome=outcome)
         if report.about is About.DIED:
+            outcome = replace(outcome, log_tail=outcome.log_tail or self._tails.sent(record))
             return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=self._here(record))
-        return partial(transitions.finish, epoch=record.epoch, outcome=outcome, exit_call=report.exit_call)
+        return partial(
+            transitions.finish,
+            epoch=record.epoch,
+            outcome=outcome,
+            exit_call=report.exit_call,
+            corrected=told_to_stop and outcome.cause is not Cause.PREEMPTED,
+        )
 
     def _token(self, record: Record) -> str:
         if record.request is None:

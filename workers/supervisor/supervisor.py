@@ -69,8 +69,9 @@ class Supervisor:
         self._pulse = Pulse()
         self._hands = Hands(HANDS, wake)
         look = self._seen_now
-        self._reports = Reports(self._records, provisioner.keys, self._known, self._pulse, look, self._here)
         self._tails = Tails(self._records, backend, wake)
+        keys = provisioner.keys
+        self._reports = Reports(self._records, keys, self._known, self._pulse, look, self._tails, self._here)
         self._teardown = Teardown(self._records, backend, self._hands, busy=self._tails.busy)
         self._orphans = Orphans(self._records, backend, self._hands, every=self._timing.orphan_tick)
         self._names: dict[str, str] = {}  # key of a handle → its run
@@ -166,7 +167,7 @@ class Supervisor:
         self._read_inboxes(now)  # after looking: what is over has reported before
         for before, observation in zip(watched, seen, strict=True):
             record = self._known.get(before.id)
-            if record is not None and record.attempt == before.attempt:
+            if record is not None and record.attempt == before.attempt and record.id not in self._reports.waiting:
                 self._act(record, judge(record, observation, now, silent=self._silent(record)), observation)
         for record in records:
             if record.handle is None and self._known.get(record.id) is record:
@@ -184,7 +185,15 @@ class Supervisor:
                         self._reports.read(lease, now)
                 except LeasePassed as error:
                     self._lost(shard, error)
+        if self._reports.waiting:
+            self._explain(now)
         self._pulse.looked()
+
+    def _explain(self, now: float) -> None:
+        try:
+            self._reports.explain(now)
+        except LeasePassed as error:
+            logger.warning("%s", error)
 
     def _act(self, record: Record, verdict: Verdict, seen: Observation) -> None:
         if verdict.end is not None:

@@ -52,7 +52,9 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
     if seen.paused and record.state is State.RUNNING:  # a quota queue took its place back: its runner was told
         return Verdict(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
     cause = None if seen.cause is Cause.KILLED else seen.cause  # a deletion hides why, and may be our own
-    step = partial(infrastructure.sight, seen=True, cause=cause, paused=seen.paused, times=seen.times)
+    step = partial(
+        infrastructure.sight, seen=True, cause=cause, message=seen.message, paused=seen.paused, times=seen.times
+    )
     return Verdict(step=step)
 
 
@@ -69,6 +71,13 @@ def explained(record: Record, outcome: Outcome, seen: Observation | None, now: f
     return replace(
         outcome, cause=seen.cause, reason=seen.reason or outcome.reason, message=seen.message or outcome.message
     )
+
+
+def explainable(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> bool:
+    """Whether a runner's end is one of which more may be seen soon: it was told to stop, and nobody knows why."""
+    told = outcome.cause is Cause.PREEMPTED and outcome.reason in {PreemptInterrupt.__name__, "SIGTERM"}
+    known = record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None
+    return told and not known and (seen is None or seen.cause in _VAGUE - {Cause.KILLED})
 
 
 def overdue(record: Record, now: float) -> bool:
