@@ -35,6 +35,7 @@ from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
+STOPPED = 128 + signal.SIGTERM  #: exit code; a node forgets why it stopped a pod that then ends with 0
 _ANSWER = 2.0  # seconds that Redis gets to say why we are to stop
 
 
@@ -79,11 +80,11 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
 
     runner = Contained(mine, records, bounds, guard=guard, tell=tell)
     try:
-        runner.run(record)
+        stopped = runner.run(record)
     except ServerUnavailable as error:
         sys.stderr.write(f"runner: the attempt's end can't be reported: {error}\n")
         return UNREPORTED
-    return 0
+    return STOPPED if stopped else 0
 
 
 def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:

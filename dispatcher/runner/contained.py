@@ -52,8 +52,8 @@ class Contained:
         self._tell = tell
         self._guard = guard
 
-    def run(self, record: Record) -> None:
-        """Run the claimed attempt to its end, and report it.
+    def run(self, record: Record) -> bool:
+        """Run the claimed attempt to its end, and report it; whether that is one by SIGTERM.
 
         Raises:
             ServerUnavailable: the server was away for ten minutes; the outcome is in the last words.
@@ -74,6 +74,7 @@ class Contained:
         self._write(outcome, exit_call, reported=True)
         self._tell("exited")
         capture.close(5.0)
+        return outcome.reason == PreemptInterrupt.__name__
 
     def _play(self, record: Record, opener: Opener, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:

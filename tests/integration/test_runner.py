@@ -195,7 +195,7 @@ def test_sigterm_ends_the_flow_and_on_exit_runs(make: Make, start: Start, tmp_pa
     runner = start(place, grace=30)
     pid = running(place, tmp_path / "on")
     runner.stop()
-    assert runner.wait() == 0
+    assert runner.wait() == 143
     assert place.told() == [About.SETTLED, About.EXITED]
     report = place.only(About.EXITED)
     assert (report.outcome.cause, report.exit_call) == (Cause.PREEMPTED, ExitCall.CALLED)

@@ -129,7 +129,8 @@ class Reports:
         if report.about is About.ALIVE:
             return
         ours = record.owner == lease.name
-        if ours and report.about is About.EXITED and explainable(record, report.outcome, self._look(record), now):
+        ends = report.about in {About.EXITED, About.DIED}
+        if ours and ends and explainable(record, report.outcome, self._look(record), now):
             self._known.put(record)
             self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLAINED))
             return

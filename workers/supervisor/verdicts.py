@@ -77,7 +77,10 @@ def explainable(record: Record, outcome: Outcome, seen: Observation | None, now:
     """Whether a runner's end is one of which more may be seen soon: it was told to stop, and nobody knows why."""
     told = outcome.cause is Cause.PREEMPTED and outcome.reason in {PreemptInterrupt.__name__, "SIGTERM"}
     known = record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None
-    return told and not known and (seen is None or seen.cause in _VAGUE - {Cause.KILLED})
+    if seen is None or not told or known:
+        return told and not known
+    echo = seen.cause is Cause.PREEMPTED and outcome.message in seen.message  # only the runner's own last words
+    return echo or seen.cause in _VAGUE - {Cause.KILLED}
 
 
 def overdue(record: Record, now: float) -> bool:

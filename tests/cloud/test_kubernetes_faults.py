@@ -1,0 +1,181 @@
+"""What breaks around runs on a real cluster, and what a namespace forbids: issue 5, "Real parts and tests"."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import pytest
+
+from dispatcher import Cause, Run, RunCrashed, State
+from tests.cloud import flows, place
+from tests.cloud.estate import Estate
+from tests.integration.workers import Worker
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+
+
+def quota(namespace: str, **hard: str) -> dict[str, Any]:
+    """No more than that."""
+    metadata = {"name": "few", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}}
+
+
+def limits(namespace: str) -> dict[str, Any]:
+    """Defaults for containers that say nothing."""
+    spec = {"limits": [{"type": "Container", "default": {"memory": "512Mi", "cpu": "1"}, "max": {"memory": "1Gi"}}]}
+    metadata = {"name": "bounds", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def worker(estate: Estate) -> Worker:
+    """The first worker; it serves four namespaces."""
+    strict, no_pods, no_jobs = (f"{estate.name}-{one}" for one in ("strict", "no-pods", "no-jobs"))
+    estate.namespace(strict, limits(strict), labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    estate.namespace(no_pods, quota(no_pods, pods="0"))
+    estate.namespace(no_jobs, quota(no_jobs, **{"count/jobs.batch": "0"}))
+    return estate.worker()
+
+
+PRIVILEGED = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "spec": {"template": {"spec": {"containers": [{"name": "flow", "securityContext": {"privileged": True}}]}}},
+}
+
+
+@pytest.fixture(scope="module")
+def forbidden(estate: Estate, worker: Worker) -> dict[str, Run[Any]]:
+    """Runs that wait for what never comes, while others run."""
+    two = {"a": 1, "b": 2}
+
+    def submit(where: str, **given: Any) -> Run[Any]:
+        options = {name: given.pop(name) for name in ("start_within",) if name in given}
+        return estate.submit(flows.add, two, environment={"namespace": f"{estate.name}-{where}", **given}, **options)
+
+    return {
+        "strict": submit("strict"),
+        "privileged": submit("strict", job_spec=PRIVILEGED),
+        "no-pods": submit("no-pods", start_within=40),
+        "no-jobs": submit("no-jobs", start_within=8),
+    }
+
+
+def test_a_map_of_fifty(estate: Estate, worker: Worker, forbidden: dict[str, Run[Any]]) -> None:
+    runs = estate.client.map(flows.add, [{"a": n, "b": 1} for n in range(50)], environment=estate.environment())
+    assert [run.result(timeout=150) for run in runs] == [n + 1 for n in range(50)]
+    assert {estate.server.noted(run, "ran") for run in runs} == {1}
+    for run in runs:
+        assert [str(event.kind) for event in run.events()].count("exited") == 1
+    estate.until(lambda: not left(estate), "an empty namespace")
+
+
+def left(estate: Estate) -> list[str]:
+    return [one["metadata"]["name"] for one in place.items("jobs,pods,secrets", estate.name, "instance")]
+
+
+def test_a_namespace_that_enforces_restricted(estate: Estate, forbidden: dict[str, Run[Any]]) -> None:
+    estate.ended(forbidden["strict"], State.SUCCEEDED, namespace=f"{estate.name}-strict")
+
+
+def test_an_exhausted_quota_of_jobs(estate: Estate, forbidden: dict[str, Run[Any]]) -> None:
+    error = estate.ended(forbidden["no-jobs"], State.CRASHED, Cause.QUOTA, namespace=f"{estate.name}-no-jobs")
+    assert "exceeded quota" in str(error)
+
+
+def test_an_exhausted_quota_of_pods(estate: Estate, forbidden: dict[str, Run[Any]]) -> None:
+    error = estate.ended(forbidden["no-pods"], State.CRASHED, Cause.QUOTA, namespace=f"{estate.name}-no-pods")
+    assert "exceeded quota" in str(error)
+
+
+def test_a_pod_that_restricted_forbids(estate: Estate, forbidden: dict[str, Run[Any]]) -> None:
+    run = forbidden["privileged"]
+    error = estate.ended(run, State.CRASHED, Cause.CONFIG_ERROR, namespace=f"{estate.name}-strict", timeout=120)
+    assert "violates PodSecurity" in str(error)
+
+
+def test_a_second_pod_of_an_attempt_runs_nothing(estate: Estate, worker: Worker) -> None:
+    run = estate.submit(flows.hold, {"seconds": 8})
+    estate.begun(run)
+    (first,) = estate.pods(run)
+    spec = {name: value for name, value in first["spec"].items() if name != "nodeName"}
+    metadata = {"name": "second", "namespace": estate.name, "labels": {"flow_run_id": run.id}}
+    place.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+    def phase() -> str:
+        return place.kubectl("get", "pod", "second", "-n", estate.name, "-o", "jsonpath={.status.phase}")
+
+    estate.until(lambda: phase() == "Running", "the second pod")
+    assert run.result(timeout=60) == "held"
+    estate.until(lambda: phase() == "Succeeded", "the end of the second pod")
+    place.kubectl("delete", "pod", "second", "-n", estate.name)
+    estate.ended(run, State.SUCCEEDED)
+    assert (estate.server.noted(run, "ran"), estate.server.noted(run, "held")) == (1, 1)
+
+
+def test_a_worker_that_is_killed_is_replaced(estate: Estate, worker: Worker) -> None:
+    runs = [estate.submit(flows.hold, {"seconds": 12}) for _ in range(5)]
+    for run in runs:
+        estate.begun(run)
+    doomed = estate.submit(flows.hold, {"seconds": 300})
+    estate.begun(doomed)
+    for pid in worker.children:
+        os.kill(pid, 9)
+    worker.process.kill()
+    estate.worker()
+    assert doomed.cancel()
+    for run in runs:
+        estate.ended(run, State.SUCCEEDED)
+        assert (estate.server.noted(run, "ran"), estate.server.noted(run, "held")) == (1, 1)
+    estate.ended(doomed, State.CANCELLED)
+
+
+def test_redis_restarts_while_pods_run(estate: Estate, worker: Worker) -> None:
+    runs = [estate.submit(flows.add, {"a": 1, "b": n}) for n in range(3)]
+    runs += [estate.submit(flows.hold, {"seconds": 6}) for _ in range(3)]
+    for run in runs[3:]:
+        estate.begun(run)
+    estate.server.kill()
+    estate.server.start()
+    for run in runs:
+        estate.ended(run, State.SUCCEEDED)
+        assert estate.server.noted(run, "ran") == 1
+
+
+@pytest.mark.skipif(not os.environ.get("DISPATCHER_TEST_BREAKER"), reason="DISPATCHER_TEST_BREAKER names no command")
+def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) -> None:
+    ends = estate.submit(flows.hold, {"seconds": 5})
+    dies = estate.submit(flows.hold, {"seconds": 300}, timeout=4)
+    stays = estate.submit(flows.hold, {"seconds": 25})
+    for run in (ends, dies, stays):
+        estate.begun(run)
+    place.break_cluster("kill", "kube-apiserver")
+    try:
+        late = estate.submit(flows.add, {"a": 1, "b": 2})
+        assert ends.result(timeout=60) == "held"
+        assert dies.wait(timeout=60)
+    finally:
+        place.break_cluster("start", "kube-apiserver")
+    estate.until(lambda: place.kubectl("get", "nodes", check=False), "the API server")
+    estate.ended(ends, State.SUCCEEDED)
+    estate.ended(dies, State.TIMED_OUT)
+    estate.ended(stays, State.SUCCEEDED)
+    estate.ended(late, State.SUCCEEDED)
+    assert {estate.server.noted(run, "ran") for run in (ends, dies, stays, late)} == {1}
+
+
+def test_a_node_is_drained(estate: Estate, worker: Worker) -> None:
+    run = estate.submit(flows.hold, {"seconds": 300})
+    estate.begun(run)
+    (pod,) = estate.pods(run)
+    node = pod["spec"]["nodeName"]
+    selector = f"flow_run_id={run.id}"
+    try:
+        place.kubectl("drain", node, "--pod-selector", selector, "--ignore-daemonsets", "--force",
+                      "--delete-emptydir-data", "--timeout=60s")  # fmt: skip
+    finally:
+        place.kubectl("uncordon", node)
+    error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.EVICTED))
+    assert "EvictionByEvictionAPI" in (error.reason, str(error)) or "evict" in str(error).lower()
+    assert estate.server.noted(run, "on_exit CRASHED") == 1
