@@ -6,17 +6,20 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 CODE := dispatcher backends workers benchmarks examples tests tools
 
-.PHONY: help demo test check format bench docs chaos clean
+.PHONY: help demo test test-kubernetes check format bench docs chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 18
 
 demo: .venv/.demo  ## run the example flows on this machine, then stop everything it started
 	@$(BIN)/python -m examples.demo
 
 test: .venv/.dev  ## run the tests, three files at a time: most of them wait
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-kubernetes: .venv/.dev  ## the tests of runs on the cluster that KUBECONFIG names; see CONTRIBUTING.md
+	@$(BIN)/pytest -m kubernetes $(ARGS)
 
 check: .venv/.dev  ## format, lint, types, import contracts, budgets of size and of commands per run
 	$(BIN)/ruff format --check $(CODE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -15,15 +16,16 @@ from tests.waiting import wait_until
 
 Json = dict[str, Any]
 
-#: What a worker needs in each of its namespaces, and no more: the Role of docs/kubernetes.md.
-RULES: list[Json] = [
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "watch", "delete"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]},
-    {"apiGroups": [""], "resources": ["resourcequotas"], "verbs": ["list"]},
-]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
+
+
+def rules() -> list[Json]:
+    """What a worker may do: the Role of the documentation, and no more."""
+    import yaml
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    found: list[Json] = yaml.safe_load(text)["rules"]
+    return found
 
 
 def kubectl(*arguments: str, stdin: Json | None = None, check: bool = True) -> str:
@@ -73,7 +75,7 @@ def namespace(name: str, *more: Json, labels: Mapping[str, str] | None = None) -
             "apiVersion": f"{role}/v1",
             "kind": "Role",
             "metadata": {"name": "worker", "namespace": name},
-            "rules": RULES,
+            "rules": rules(),
         },
         *more,
     )

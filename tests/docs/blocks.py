@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+CLUSTER = "needs a cluster"
 RUN = frozenset({"python", "sh"})
 SHOWN = frozenset({"text", "json", "toml", "yaml"})
 
@@ -27,8 +28,13 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether it is code that is run."""
-        return self.language in RUN and not self.mark.startswith("not run: ")
+        """Whether it is code that is run everywhere."""
+        return self.language in RUN and not self.mark.startswith(("not run: ", CLUSTER))
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether it is code that is run where there is a cluster, by ``tests/cloud``."""
+        return self.language in RUN and self.mark.startswith(CLUSTER)
 
     @property
     def exits(self) -> int:
@@ -38,12 +44,12 @@ class Block:
     @property
     def background(self) -> bool:
         """Whether it runs on until the page's end."""
-        return self.mark == "background"
+        return self.mark in {"background", f"{CLUSTER}, background"}
 
     @property
     def known(self) -> bool:
         """Whether its language and its mark are ones that we know."""
-        mark = re.fullmatch(r"|background|exits [0-9]+|not run: .{10,}", self.mark)
+        mark = re.fullmatch(rf"|(?:{CLUSTER}, )?background|{CLUSTER}|exits [0-9]+|not run: .{(10,)}", self.mark)
         return self.language in RUN | SHOWN and mark is not None
 
 

@@ -1,7 +1,7 @@
 """Runs the code blocks of one page, in order, in the current directory; a program of its own.
 
 ``python`` blocks share a namespace that presents itself as ``__main__``, so that what they define travels as it would
-from a user's script. Exit status 1 names the block that failed.
+from a user's script. Exit status 1 names the block that failed. With ``--cluster`` only those run that need one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import ModuleType
 from tests.docs.blocks import Block, blocks
 
 
-def main(path: str) -> int:
+def main(path: str, *options: str) -> int:
     """Run a page."""
     page = Path(path)
     namespace = ModuleType("__main__")
@@ -24,7 +24,7 @@ def main(path: str) -> int:
     started: list[subprocess.Popen[bytes]] = []
     try:
         for block in blocks(page.name, page.read_text(encoding="utf-8")):
-            if block.runs:
+            if block.on_cluster if "--cluster" in options else block.runs:
                 print(f"--- {block.page}:{block.line} {block.title}", flush=True)  # noqa: T201
                 _run(block, namespace, started)
     except Exception:
@@ -52,4 +52,4 @@ def _run(block: Block, namespace: ModuleType, started: list[subprocess.Popen[byt
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
