@@ -49,7 +49,7 @@ class Block:
     @property
     def known(self) -> bool:
         """Whether its language and its mark are ones that we know."""
-        mark = re.fullmatch(rf"|(?:{CLUSTER}, )?background|{CLUSTER}|exits [0-9]+|not run: .{(10,)}", self.mark)
+        mark = re.fullmatch(rf"|(?:{CLUSTER}, )?background|{CLUSTER}|exits [0-9]+|not run: .{{10,}}", self.mark)
         return self.language in RUN | SHOWN and mark is not None
 
 
