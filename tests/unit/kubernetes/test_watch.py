@@ -16,7 +16,6 @@ from tests.kubernetes_api import FakeCluster, Serving
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, poll, running, settings, until
 from tests.unit.kubernetes.jobs import attempt
-from tests.waiting import wait_until
 
 
 def test_a_run_is_seen_from_its_creation_to_its_end(
