@@ -11,6 +11,7 @@ import redis
 
 from dispatcher import Dispatcher
 from dispatcher.runs.states import State
+from tests.chaos.checker import lines_of
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.crew import TIMING
 from tests.chaos.field import Field
@@ -62,6 +63,8 @@ def test_row_20_a_replica_without_the_last_writes_takes_over(
         field.settle()
         running = field.submit(2, way="holds")
         field.started(running)
+        kept = field.bench.records
+        wait_until(lambda: all(lines_of(kept, run_id) for run_id in running), "the first line of each")
         follow(old, new)
         new.replicaof("NO", "ONE")
         environment = field.environment("local")
