@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 #: Kinds without which nothing can be said; events only give texts.
 NEEDED = ("jobs", "pods")
 _GONE = 410
+
+#: All events but the normal ones that tell nothing that a Job or pod doesn't; what stays is trouble, and ``Pulled``.
+_EVENTS = ",".join(
+    f"reason!={reason}"
+    for reason in ("SuccessfulCreate", "Scheduled", "Pulling", "Created", "Started", "Killing", "Completed")
+)
 _LONGEST = 30.0  # seconds between two tries to reach a server that doesn't answer
 
 
@@ -66,7 +72,7 @@ class Watching:
         self._changed = changed
         self._stopped = threading.Event()
         ours = {"labelSelector": f"instance={instance}"}
-        self._selectors = {"jobs": ours, "pods": ours, "events": {"fieldSelector": "type=Warning"}}
+        self._selectors = {"jobs": ours, "pods": ours, "events": {"fieldSelector": _EVENTS}}
 
     def start(self) -> None:
         """Begin; returns at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from dispatcher.runs.indexes import next_due
 from dispatcher.runs.record import Change, Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import queued
-from workers.supervisor.verdicts import Verdict, explained, judge
+from workers.supervisor.verdicts import Verdict, explainable, explained, judge
 
 
 def after(change: Change | None) -> Record:
@@ -80,6 +81,45 @@ def test_the_cause_it_waits_for_is_noted() -> None:
     assert step(record, 4) is None, "an idle look writes nothing"
     claimed = after(t.claim_attempt(record, 5, attempt=1, holder="pod"))
     assert claimed.last_cause is None
+
+
+def test_what_was_said_of_the_cause_stands_in_the_end_that_start_within_brings() -> None:
+    first = Observation(phase=Phase.WAITING, cause=Cause.UNSCHEDULABLE, message="0/1 nodes: Insufficient cpu")
+    record = noted(pending(start_within=5), first, 1)
+    again = look(record, replace(first, message="0/2 nodes: Insufficient cpu"), 2).step
+    assert again is not None
+    assert again(record, 2) is None, "another text for the same cause is no reason to write"
+    late = after(t.tick(record, 100))
+    assert late.outcome is not None
+    assert late.outcome.cause is Cause.UNSCHEDULABLE
+    assert "not started within 5 s: 0/1 nodes: Insufficient cpu" in late.outcome.message
+
+
+@pytest.mark.parametrize(
+    ("seen", "waits"),
+    [
+        (None, True),
+        (Observation(phase=Phase.RUNNING), True),
+        (Observation(phase=Phase.ENDED, cause=Cause.PREEMPTED, message="PreemptInterrupt: told to stop"), True),
+        (Observation(phase=Phase.ENDED, cause=Cause.PREEMPTED, reason="NodeShutdown", message="node is down"), False),
+        (Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted"), False),
+        (Observation(phase=Phase.ENDED, cause=Cause.EVICTED), False),
+    ],
+)
+def test_an_end_that_the_runner_cannot_explain_waits_for_what_is_seen(seen: Observation | None, waits: bool) -> None:
+    told = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+    assert explainable(running(), told, seen, 10) is waits
+    assert not explainable(after(t.request_cancel(running(), 3)), told, seen, 10)
+    assert not explainable(running(timeout=3), told, seen, 10)
+    assert not explainable(running(), Outcome(cause=Cause.USER_ERROR, reason="ValueError"), seen, 10)
+
+
+def test_a_settled_end_may_be_explained_later_and_not_be_changed() -> None:
+    told = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+    why = Outcome(cause=Cause.EVICTED, reason="Evicted")
+    settled = after(t.settle(running(), 5, epoch=running().epoch, outcome=told))
+    assert after(t.finish(settled, 6, epoch=settled.epoch, outcome=why)).outcome == told
+    assert after(t.finish(settled, 6, epoch=settled.epoch, outcome=why, corrected=True)).outcome == why
 
 
 def test_a_cancel_and_a_timeout_let_the_infrastructure_go_first() -> None:
