@@ -98,3 +98,14 @@ def whoami() -> dict[str, object]:
         "run": os.environ.get("DISPATCHER__RUN__ID"),
         "secrets": sorted(name for name in os.environ if "KEY" in name and name.startswith("DISPATCHER__")),
     }
+
+
+@flow
+def at_the_second_try(seconds: float) -> int:
+    """Its first attempt sleeps."""
+    import time
+
+    note(f"attempt {context.attempt}")
+    if context.attempt == 1:
+        time.sleep(seconds)
+    return context.attempt or 0
