@@ -29,14 +29,15 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
     """
     shared = Shared(clock)
     blobs, logs, events, queues = MemoryBlobs(shared), MemoryLogs(shared), MemoryEvents(shared), MemoryQueues(shared)
-    runs = MemoryRuns(shared, blobs=blobs, logs=logs, events=events, queues=queues, bell=bell)
+    workers = MemoryWorkers(shared)
+    runs = MemoryRuns(shared, blobs=blobs, logs=logs, events=events, queues=queues, workers=workers, bell=bell)
     return Records(
         instance=secrets.token_hex(4),
         runs=runs,
         blobs=blobs,
         logs=logs,
         events=events,
-        workers=MemoryWorkers(shared),
+        workers=workers,
         leases=MemoryLeases(shared),
         queues=queues,
         inbox=MemoryInbox(shared),

@@ -12,6 +12,7 @@ from dispatcher.records.memory.events import MemoryEvents
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.workers import MemoryWorkers
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Change, Record, Ring
@@ -28,6 +29,7 @@ class MemoryRuns(Runs):
         logs: MemoryLogs,
         events: MemoryEvents,
         queues: MemoryQueues,
+        workers: MemoryWorkers,
         bell: Bell | None,
     ) -> None:
         self._shared = shared
@@ -35,6 +37,7 @@ class MemoryRuns(Runs):
         self._logs = logs
         self._events = events
         self._queues = queues
+        self._workers = workers
         self._bell = bell
         self._records: dict[str, Record] = {}
         self._keys: dict[str, str] = {}
@@ -151,6 +154,8 @@ class MemoryRuns(Runs):
             self._shared.leave(index, after.id)
         if meant.passed is not None:
             self._queues.note_passed(*meant.passed)
+        if meant.claimed_by:
+            self._workers.watch(meant.claimed_by)
         self._blobs.free(meant.freed)
         self._events.add(change.events)
         for topic, event in meant.notices:
