@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -213,22 +212,28 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-#: Nodes that this process started; reaped as they end.
-_nodes: list[subprocess.Popen[bytes]] = []
+#: Pids of nodes that this process started; reaped as they end.
+_nodes: list[int] = []
 
 
 def _start(request: Request, secrets: Mapping[str, str]) -> None:
-    """Ask the service for a container: a process of its own, in no way a child that dies with us."""
-    _nodes[:] = [node for node in _nodes if node.poll() is None]
-    node = subprocess.Popen(
-        [sys.executable, "-P", "-m", "backends.fake_container", json.dumps(dict(request))],
-        env={**os.environ, **request["variables"], **secrets},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    _nodes.append(node)
+    """Ask the service for a container: a process of its own, in no way a child that dies with us.
+
+    Not by ``subprocess``: that waits for a pipe to close, which a pool process forked at the same moment by another
+    thread holds open for as long as it lives.
+    """
+    _nodes[:] = [pid for pid in _nodes if not _reaped(pid)]
+    arguments = [sys.executable, "-P", "-m", "backends.fake_container", json.dumps(dict(request))]
+    nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    environ = {**os.environ, **request["variables"], **secrets}
+    _nodes.append(os.posix_spawn(sys.executable, arguments, environ, file_actions=nothing, setsid=True))
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # the parent's, seen after a fork
+        return True
 
 
 def _wait_for(file: Path, *, timeout: float = 10.0) -> None:

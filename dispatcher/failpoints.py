@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -109,11 +108,14 @@ def _fire(kind: str, name: str, lost: type[Exception] | None) -> None:
 
 
 def _freeze(pids: list[int], seconds: float) -> None:
-    """Stopped processes can't wake themselves: a child of the shell's does, in a session of its own."""
+    """Stopped processes can't wake themselves: a child of a shell's does, in a process group of its own.
+
+    Not by ``subprocess``: that waits for a pipe to close, which a pool process forked at the same moment holds open.
+    """
     names = " ".join(map(str, pids))
-    script = f"kill -STOP {names}; sleep {seconds}; kill -CONT {names}"
+    script = f"(kill -STOP {names}; sleep {seconds}; kill -CONT {names}) &"
     before = time.monotonic()
-    subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True, stdin=subprocess.DEVNULL)
+    os.waitpid(os.posix_spawn("/bin/sh", ["sh", "-c", script], os.environ, setpgroup=0), 0)
     while time.monotonic() - before < seconds:
         time.sleep(0.01)
 

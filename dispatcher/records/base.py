@@ -308,8 +308,11 @@ class Workers(ABC):
         """Workers that beat within so many seconds by the server's clock: for people and warnings, not for takeover."""
 
     @abstractmethod
-    def remove(self, worker_id: str) -> None:
-        """Forget a worker: it left, or it was found dead and what it owned was taken."""
+    def remove(self, worker_id: str) -> bool:
+        """Forget a worker that left, or was found dead; False, and nothing is done, while it owns runs.
+
+        A claim brings it back to :meth:`beats`, so that no run ever has an owner whom nobody watches.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,8 @@ class Effects:
 
     ``place`` and ``leave`` move the run in its indexes; ``passed`` is the queue it was claimed from, with the time
     its doorbell was rung; ``freed`` are shared blobs with one reference less; ``until`` is the end of retention, from
-    which on the server may drop the run; ``notices`` go to listeners.
+    which on the server may drop the run; ``notices`` go to listeners. ``claimed_by`` is the worker that took the run,
+    whose beats are watched from now on, also if others removed it a moment ago.
     """
 
     place: dict[str, float]
@@ -58,6 +59,7 @@ class Effects:
     freed: tuple[str, ...] = ()
     until: float | None = None
     notices: tuple[tuple[str, Event], ...] = ()
+    claimed_by: str = ""
 
 
 def effects(change: Change) -> Effects:
@@ -73,7 +75,14 @@ def effects(change: Change) -> Effects:
         freed=after.spec.blobs if before is not None and after.terminal and not before.terminal else (),
         until=new.get(EXPIRING),
         notices=_notices(change),
+        claimed_by=_claimed_by(before, after),
     )
+
+
+def _claimed_by(before: Record | None, after: Record) -> str:
+    """A shard that answers for a run has a slash in its name; no worker has."""
+    is_new = before is None or before.owner != after.owner
+    return after.owner if is_new and "/" not in after.owner else ""
 
 
 def _passed(before: Record | None, after: Record) -> tuple[str, float] | None:

@@ -201,6 +201,11 @@ class Histories(RuleBasedStateMachine):
             assert [event.final for event in exits].count(True) == record.terminal
 
     @invariant()
+    def every_owner_is_watched(self) -> None:
+        owners = {record.owner for record in self.known.values() if record.owner and "/" not in record.owner}
+        assert owners <= self.records.workers.beats().keys()
+
+    @invariant()
     def one_more_step(self) -> None:
         self.done[self.kept.kind] += self._begun  # invariants are looked at once before the first step
         self._begun = True
@@ -285,7 +290,7 @@ class Histories(RuleBasedStateMachine):
             blob = names.pop(f"blob:{self.blob}")
             assert client.hget(blob, "refs") in {None, "0"}
             assert 0 < client.ttl(blob) <= UNUSED_BLOB
-            assert set(names) <= {"events", "queues", "routes", "passed"}
+            assert set(names) <= {"events", "queues", "routes", "passed", "beats"}
 
 
 def histories(kind: str, server: Server | None) -> None:

@@ -149,11 +149,21 @@ def test_a_worker_presents_itself_and_beats(records: Records) -> None:
 def test_a_removed_worker_hears_of_it(records: Records) -> None:
     records.workers.announce(info("w1"))
     records.workers.announce(info("w2"))
-    records.workers.remove("w1")
-    records.workers.remove("w1")
+    assert records.workers.remove("w1")
+    assert records.workers.remove("w1")
     assert not records.workers.beat("w1")
     assert records.workers.beats() == {"w2": 0}
     assert [one.id for one in records.workers.live()] == ["w2"]
+
+
+def test_no_run_has_an_owner_whom_nobody_watches(records: Records) -> None:
+    record = start(records, accept(records), owner="w1")
+    assert records.workers.beats() == {"w1": 0}
+    assert not records.workers.remove("w1")
+    assert records.workers.beats() == {"w1": 0}
+    finish(records, record)
+    assert records.workers.remove("w1")
+    assert records.workers.beats() == {}
 
 
 def test_a_worker_lives_as_long_as_it_beats(kept: Kept) -> None:

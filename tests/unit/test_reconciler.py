@@ -249,10 +249,20 @@ def test_an_observer_never_takes_its_own(records: Records, clock: Clock) -> None
 
 
 def test_what_was_claimed_by_a_worker_that_others_removed(records: Records, clock: Clock, leases: Leases) -> None:
-    every(clock, 5, 10, leases.sweep)
-    records.workers.remove("dead")  # by another observer, just before the claim of `taken`
+    """However long ago, and whoever knew of it: its claim brings it back to those that are watched."""
+    records.runs.create([make_record("late")])
+    every(clock, 5, 40, leases.sweep)
+    assert "dead" not in records.workers.beats()
+    every(clock, 5, 3600, Leases(records, TIMING, worker="new", clock=clock).sweep)
+    records.runs.update("late", partial(transitions.start_here, owner="dead", holder="h:1:n"))
     every(clock, 5, 60, leases.sweep)
-    assert state_of(records, "taken") is State.CRASHED
+    assert state_of(records, "late") is State.CRASHED
+    assert "dead" not in records.workers.beats()
+
+
+def test_a_worker_that_owns_runs_stays_watched(records: Records, leases: Leases) -> None:
+    assert not records.workers.remove("dead")  # it owns `taken`
+    assert "dead" in records.workers.beats()
 
 
 def test_a_holder_removed_before_the_observer_came_is_found_dead(

@@ -73,8 +73,7 @@ class Leases:
             beats = self._records.workers.beats()
             late = self._clock() - at > self._timing.lease_tick
             self._note(beats, at)
-            taken = sum(self._take(worker, remove=True) for worker in self._ended(at))
-            taken += sum(self._take(worker, remove=False) for worker in self._long_gone(at))
+            taken = sum(self._take(worker) for worker in self._ended(at))
         except ServerUnavailable:
             self._start_again()
             raise
@@ -102,11 +101,7 @@ class Leases:
             if worker != self._worker and at - seen.since >= self._timing.lease
         ]
 
-    def _long_gone(self, at: float) -> list[str]:
-        """Removed by others a while ago: what they claimed between their loss and their end is taken as well."""
-        return [worker for worker, since in self._gone.items() if at - since >= self._timing.lease]
-
-    def _take(self, worker: str, *, remove: bool) -> int:
+    def _take(self, worker: str) -> int:
         runs = self._records.runs
         owned = [run_id for run_id, _ in runs.members(indexes.owned(worker), limit=100_000)]
         for run_id in owned:
@@ -115,9 +110,8 @@ class Leases:
                 after = runs.update(run_id, partial(transitions.lose, owner=worker))
                 failpoint("lease.taken", run_id)
                 logger.warning("run %s: worker %s is dead; it is %s now", run_id, worker, after.state)
-        if remove:
+        if self._records.workers.remove(worker):  # else it has claimed one just now: taken at the next look
             logger.warning("worker %s is dead: no beat for %g s", worker, self._timing.lease)
-            self._records.workers.remove(worker)
             failpoint("lease.removed")
         return len(owned)
 

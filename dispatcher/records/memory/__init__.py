@@ -13,7 +13,7 @@ from dispatcher.records.memory.inbox import MemoryInbox
 from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
-from dispatcher.records.memory.runs import MemoryRuns
+from dispatcher.records.memory.runs import Beside, MemoryRuns
 from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.workers import MemoryWorkers
 
@@ -28,18 +28,24 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         bell: rings doorbells, always by :meth:`Bell.publish`; none rings nothing.
     """
     shared = Shared(clock)
-    blobs, logs, events, queues = MemoryBlobs(shared), MemoryLogs(shared), MemoryEvents(shared), MemoryQueues(shared)
-    leases = MemoryLeases(shared)
-    runs = MemoryRuns(shared, blobs=blobs, logs=logs, events=events, queues=queues, leases=leases, bell=bell)
+    beside = Beside(
+        blobs=MemoryBlobs(shared),
+        logs=MemoryLogs(shared),
+        events=MemoryEvents(shared),
+        queues=MemoryQueues(shared),
+        leases=MemoryLeases(shared),
+        workers=MemoryWorkers(shared),
+    )
+    runs = MemoryRuns(shared, beside, bell=bell)
     return Records(
         instance=secrets.token_hex(4),
         runs=runs,
-        blobs=blobs,
-        logs=logs,
-        events=events,
-        workers=MemoryWorkers(shared),
-        leases=leases,
-        queues=queues,
+        blobs=beside.blobs,
+        logs=beside.logs,
+        events=beside.events,
+        workers=beside.workers,
+        leases=beside.leases,
+        queues=beside.queues,
         inbox=MemoryInbox(shared),
-        close=events.close,
+        close=beside.events.close,
     )

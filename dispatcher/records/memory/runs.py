@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict, LeasePassed, UnknownRun
 from dispatcher.records.base import Bell, Lease, Query, Runs
@@ -13,31 +14,35 @@ from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.workers import MemoryWorkers
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Change, Record, Ring
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What is kept beside the records, and changes with them."""
+
+    blobs: MemoryBlobs
+    logs: MemoryLogs
+    events: MemoryEvents
+    queues: MemoryQueues
+    leases: MemoryLeases
+    workers: MemoryWorkers
+
+
 class MemoryRuns(Runs):
     """A dictionary of records; every step under the one lock."""
 
-    def __init__(
-        self,
-        shared: Shared,
-        *,
-        blobs: MemoryBlobs,
-        logs: MemoryLogs,
-        events: MemoryEvents,
-        queues: MemoryQueues,
-        leases: MemoryLeases,
-        bell: Bell | None,
-    ) -> None:
+    def __init__(self, shared: Shared, beside: Beside, *, bell: Bell | None) -> None:
         self._shared = shared
-        self._blobs = blobs
-        self._logs = logs
-        self._events = events
-        self._queues = queues
-        self._leases = leases
+        self._blobs = beside.blobs
+        self._logs = beside.logs
+        self._events = beside.events
+        self._queues = beside.queues
+        self._leases = beside.leases
+        self._workers = beside.workers
         self._bell = bell
         self._records: dict[str, Record] = {}
         self._keys: dict[str, str] = {}
@@ -156,6 +161,8 @@ class MemoryRuns(Runs):
             self._shared.leave(index, after.id)
         if meant.passed is not None:
             self._queues.note_passed(*meant.passed)
+        if meant.claimed_by:
+            self._workers.watch(meant.claimed_by)
         self._blobs.free(meant.freed)
         self._events.add(change.events)
         for topic, event in meant.notices:

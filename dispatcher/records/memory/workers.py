@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dispatcher.records.base import WorkerInfo, Workers
 from dispatcher.records.memory.shared import Shared
+from dispatcher.runs import indexes
 
 
 class MemoryWorkers(Workers):
@@ -38,7 +39,14 @@ class MemoryWorkers(Workers):
             oldest = self._shared.clock() - within
             return [info for name, info in self._infos.items() if self._last[name] >= oldest]
 
-    def remove(self, worker_id: str) -> None:
+    def remove(self, worker_id: str) -> bool:
         with self._shared.changed:
+            if self._shared.indexes.get(indexes.owned(worker_id)):
+                return False
             for kept in (self._infos, self._beats, self._last):
                 kept.pop(worker_id, None)
+            return True
+
+    def watch(self, worker_id: str) -> None:
+        """It claimed a run: its beats are watched, also if it was removed."""
+        self._beats.setdefault(worker_id, 0)

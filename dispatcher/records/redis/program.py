@@ -74,6 +74,8 @@ class Program:
                 self.step("PUBLISH", keys.topic(topic), notice([event]))
         if meant.passed is not None:
             self.step("ZADD", keys.passed, "GT", repr(meant.passed[1]), meant.passed[0])
+        if meant.claimed_by:
+            self.step("HSETNX", keys.beats, meant.claimed_by, 0)
         for digest in meant.freed:
             self.step("FREE", keys.blob(digest), int(UNUSED_BLOB))
         if meant.until is not None:

@@ -9,6 +9,7 @@ from dispatcher.records.base import WorkerInfo, Workers
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.redis.scripts import script
+from dispatcher.runs import indexes
 from dispatcher.runs.routing import Offer
 
 
@@ -48,17 +49,10 @@ class RedisWorkers(Workers):
         lately = [name for name, at in zip(beaten[0::2], beaten[1::2], strict=True) if float(at) >= oldest]
         return [_load(infos[name]) for name in lately if name in infos]
 
-    def remove(self, worker_id: str) -> None:
+    def remove(self, worker_id: str) -> bool:
         keys = self._keys
-        self._client.accepted(
-            self._client.call(
-                [
-                    ("HDEL", keys.workers, worker_id),
-                    ("HDEL", keys.beats, worker_id),
-                    ("ZREM", keys.beaten, worker_id),
-                ]
-            )
-        )
+        owned = keys.index(indexes.owned(worker_id))
+        return bool(self._client.run(script("remove"), [keys.workers, keys.beats, keys.beaten, owned], worker_id))
 
 
 def _dump(info: WorkerInfo) -> str:
