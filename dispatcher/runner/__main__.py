@@ -2,7 +2,8 @@
 :class:`~dispatcher.runner.assignment.Assignment`.
 
 Exit codes: 0, the attempt's end was reported, whatever it was, or another process holds the attempt; 2, it could not
-start; 3, its end could not be reported (the last words hold it); else those of the flow's process, which died.
+start; 3, its end could not be reported (the last words hold it); 143, it was told to stop from outside, and reported
+that (a node forgets why it stopped a pod that then ends with 0); else those of the flow's process, which died.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def main() -> int:
         return child.main(mouth, mine.nonce)
     code = mine.watch()
     if mine.exited:
-        return 0
+        return code if code == parent.STOPPED else 0
     if code == 0 and not mine.claimed:
         return 0
     from dispatcher.runner import obituary

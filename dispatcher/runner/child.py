@@ -29,13 +29,13 @@ from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.claims import claim, stand_by
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.limits import Bounds
+from dispatcher.runner.parent import STOPPED
 from dispatcher.runner.patience import PATIENCE, patiently
 from dispatcher.runner.words import LastWords
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
-STOPPED = 128 + signal.SIGTERM  #: exit code; a node forgets why it stopped a pod that then ends with 0
 _ANSWER = 2.0  # seconds that Redis gets to say why we are to stop
 
 

@@ -16,6 +16,7 @@ from types import FrameType
 
 GRACE = "DISPATCHER__RUN__GRACE"
 GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own
+STOPPED = 128 + signal.SIGTERM  # exit code: told to stop from outside, and reported so
 _LEAVE = 5.0  # seconds that a child gets to end once its end was reported
 
 

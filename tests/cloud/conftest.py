@@ -57,14 +57,15 @@ def image(cluster: str) -> str:
 
 
 class _alone:  # noqa: N801 - used like a function
-    """One process of this machine at a time."""
+    """One process of this machine at a time, or several that share it."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, shared: bool = False) -> None:
+        self._how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._path = Path(tempfile.gettempdir()) / f"flow-dispatcher-tests-{os.getuid()}-{what}"
 
     def __enter__(self) -> None:
         self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        fcntl.flock(self._file, self._how)
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -84,10 +85,14 @@ def pod_server() -> Iterator[PodServer]:
 
 @pytest.fixture(scope="module")
 def estate(
-    cluster: str, image: str, pod_server: PodServer, tmp_path_factory: pytest.TempPathFactory
+    cluster: str,
+    image: str,
+    pod_server: PodServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Estate]:
-    """Namespaces, workers and a client of this module. Modules take turns: some break the cluster."""
-    with _alone("cluster"):
+    """Namespaces, workers and a client of this module. A module that ``BREAKS_THE_CLUSTER`` has it alone."""
+    with _alone("cluster", shared=not getattr(request.module, "BREAKS_THE_CLUSTER", False)):
         one = Estate(pod_server, image, tmp_path_factory.mktemp("estate"), f"dsp-{secrets.token_hex(3)}")
         try:
             one.open()

@@ -14,6 +14,8 @@ from tests.integration.workers import Worker
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
+BREAKS_THE_CLUSTER = True
+
 
 def quota(namespace: str, **hard: str) -> dict[str, Any]:
     """No more than that."""
@@ -163,6 +165,23 @@ def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) 
     estate.ended(stays, State.SUCCEEDED)
     estate.ended(late, State.SUCCEEDED)
     assert {estate.server.noted(run, "ran") for run in (ends, dies, stays, late)} == {1}
+
+
+@pytest.mark.skipif(not os.environ.get("DISPATCHER_TEST_BREAKER"), reason="DISPATCHER_TEST_BREAKER names no command")
+def test_the_kubelet_is_killed_and_restarted(estate: Estate, worker: Worker) -> None:
+    ends = estate.submit(flows.hold, {"seconds": 5})
+    goes = estate.submit(flows.hold, {"seconds": 300})
+    for run in (ends, goes):
+        estate.begun(run)
+    place.break_cluster("kill", "kubelet")
+    try:
+        assert ends.result(timeout=60) == "held"
+        assert goes.cancel()
+    finally:
+        place.break_cluster("start", "kubelet")
+    estate.ended(goes, State.CANCELLED, timeout=120)
+    estate.ended(ends, State.SUCCEEDED)
+    assert estate.server.noted(goes, "on_exit CANCELLED") == 1
 
 
 def test_a_node_is_drained(estate: Estate, worker: Worker) -> None:
