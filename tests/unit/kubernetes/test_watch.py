@@ -38,7 +38,7 @@ def test_a_change_is_told_with_its_key(backend: KubernetesBackend, handle: Any, 
     told: list[str | None] = []
     backend.watch(told.append)
     poll(backend, handle)
-    eventually(lambda: told.count(None) >= 2, "the lists")
+    eventually(lambda: told.count(None) >= 3, "the lists")
     told.clear()
     pod = cluster.add_pod(cluster.get("jobs", NAME))
     cluster.change("pods", pod["metadata"]["name"], status=running())
