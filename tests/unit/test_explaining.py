@@ -49,6 +49,19 @@ def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: About) ->
     assert kinds.count(Kind.EXITED) == 1
 
 
+def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:
+    """The timeout deletes the container; its runner only knows that it was told to stop."""
+    record = scene.running("r1", timeout=0.001)
+    scene.round()
+    name = str((record.handle or {})["name"])
+    scene.backend.seen[name] = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted")
+    scene.report(record, About.SETTLED, TOLD)
+    scene.round()
+    scene.report(record, About.EXITED, TOLD)
+    scene.round()
+    assert scene.record("r1").state is State.TIMED_OUT
+
+
 def test_it_does_not_wait_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "EXPLAINED", 0.0)
     _, name = told(scene)

@@ -158,7 +158,7 @@ class Reports:
             epoch=record.epoch,
             outcome=outcome,
             exit_call=report.exit_call,
-            corrected=told_to_stop and outcome.cause is not Cause.PREEMPTED,
+            corrected=told_to_stop and (record.outcome is None or record.outcome.cause is Cause.PREEMPTED),
         )
 
     def _token(self, record: Record) -> str:

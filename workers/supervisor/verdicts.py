@@ -76,7 +76,8 @@ def explained(record: Record, outcome: Outcome, seen: Observation | None, now: f
 def explainable(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> bool:
     """Whether a runner's end is one of which more may be seen soon: it was told to stop, and nobody knows why."""
     told = outcome.cause is Cause.PREEMPTED and outcome.reason in {PreemptInterrupt.__name__, "SIGTERM"}
-    known = record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None
+    settled = record.outcome is not None and record.outcome.cause is not Cause.PREEMPTED
+    known = settled or record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None
     if seen is None or not told or known:
         return told and not known
     echo = seen.cause is Cause.PREEMPTED and outcome.message in seen.message  # only the runner's own last words
