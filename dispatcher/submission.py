@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
 from dispatcher.flow import Flow
 from dispatcher.ids import new_id
+from dispatcher.plan import NONE_YET, Plan
 from dispatcher.records.base import Blobs
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Record, Spec, Value
+from dispatcher.runs.record import Record, Spec
 from dispatcher.runs.retry import FREE, FREE_LIMIT, Retry
 from dispatcher.runs.routing import Route
 from dispatcher.settings import LimitSettings, Settings
@@ -53,22 +54,6 @@ class Request:
     def route(self, scope: str) -> Route:
         """Where its runs wait."""
         return Route(self.environment.backend, tuple(self.environment.labels), scope)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What all runs of one submit or map share."""
-
-    flow: str
-    storage: Mapping[str, Any]
-    location: str
-    environment: Mapping[str, Any]
-    route: Route
-    options: Options
-    on_start: bool
-    on_exit: bool
-    blobs: tuple[str, ...]
-    expires: float | None
 
 
 class SharedOnce(Blobs):
@@ -148,37 +133,63 @@ def request(
     return Request(flow=flow, environment=environment, storage=storage, options=merged)
 
 
-def plan(request: Request, *, scope: str, blobs: Blobs, limits: LimitSettings, now: float) -> Plan:
-    """Keep the flow's code as it is now, and say everything that its runs share.
+class Planner:
+    """Says what the runs of a request share; again what it said last, if that is the same.
 
     Args:
-        request: what was asked for.
         scope: of the queue.
         blobs: where code that travels by value is kept.
         limits: sizes.
-        now: the server's clock, in seconds since the epoch.
-
-    Raises:
-        InvalidFlow: the flow can't travel.
-        InvalidInput: a callback can't travel.
+        key_id: the key that signs.
     """
-    environment, storage = request.environment, request.storage
-    data = environment.to_json()
-    storage.bind(blobs, limit=limits.flow)
-    location = storage.add_flow(request.flow)
-    within = lifetime(request.options)
-    return Plan(
-        flow=request.name,
-        storage=storage.to_json(),
-        location=location,
-        environment=data,
-        route=request.route(scope),
-        options=request.options,
-        on_start=environment.on_start is not None,
-        on_exit=environment.on_exit is not None,
-        blobs=(location,) if storage.shared_blob else (),
-        expires=None if within is None else now + within,
-    )
+
+    def __init__(self, *, scope: str, blobs: Blobs, limits: LimitSettings, key_id: str) -> None:
+        self._scope = scope
+        self._blobs = blobs
+        self._limits = limits
+        self._key_id = key_id
+        self._last: tuple[Environment, Plan] | None = None
+
+    def plan(self, request: Request, now: float) -> Plan:
+        """Keep the flow's code as it is now, and say everything that its runs share.
+
+        Args:
+            request: what was asked for.
+            now: the server's clock, in seconds since the epoch.
+
+        Raises:
+            InvalidFlow: the flow can't travel.
+            InvalidInput: a callback can't travel.
+        """
+        from dispatcher.payload import PYTHON
+
+        environment, storage = request.environment, request.storage
+        data = environment.to_json()
+        storage.bind(self._blobs, limit=self._limits.flow)
+        location = storage.add_flow(request.flow)
+        within = lifetime(request.options)
+        spec = Spec(
+            run_id="",
+            flow=request.name,
+            storage=storage.to_json(),
+            location=location,
+            parameters=NONE_YET,
+            environment=data,
+            route=request.route(self._scope),
+            options=request.options,
+            on_start=environment.on_start is not None,
+            on_exit=environment.on_exit is not None,
+            python=PYTHON,
+            blobs=(location,) if storage.shared_blob else (),
+            key_id=self._key_id,
+            expires=None if within is None else now + within,
+        )
+        # Equal JSON of one environment is the same JSON; that of two might hold 1 here and True there.
+        if self._last is not None and self._last[0] is environment and self._last[1].says(spec):
+            return self._last[1]
+        plan = Plan(spec)
+        self._last = environment, plan
+        return plan
 
 
 def record(
@@ -203,11 +214,11 @@ def record(
     Raises:
         InvalidParameters: they can't travel, or are too large.
     """
-    from dispatcher.payload import PYTHON, to_value
+    from dispatcher.payload import to_value
 
     value = to_value(
         dict(parameters),
-        what=f"parameters of flow {plan.flow!r}",
+        what=f"parameters of flow {plan.spec.flow!r}",
         limit_inline=limits.inline,
         limit=limits.parameters,
         put=blobs.share,
@@ -216,48 +227,32 @@ def record(
         error=InvalidParameters,
         setting="DISPATCHER__LIMITS__PARAMETERS",
     )
-    spec = Spec(
-        run_id=new_id(),
-        flow=plan.flow,
-        storage=plan.storage,
-        location=plan.location,
-        parameters=value,
-        environment=plan.environment,
-        route=plan.route,
-        options=plan.options,
-        on_start=plan.on_start,
-        on_exit=plan.on_exit,
-        python=PYTHON,
-        blobs=(*plan.blobs, value.blob) if value.blob is not None else plan.blobs,
-        key_id=keys.signs,
-        expires=plan.expires,
-    )
-    raw = spec.to_bytes()
+    spec, raw = plan.made(new_id(), value)
     made = Record(
         id=spec.run_id,
         spec_bytes=raw,
         signature=keys.sign(spec.run_id, raw),
-        spec_digest=digest(plan, value, parameters) if key else "",
+        spec_digest=digest(spec, parameters) if key else "",
         key=key,
     )
     made.__dict__["_spec"] = spec  # as Record.spec would keep it: reading 5,000 specs again takes longer than the rest
     return made
 
 
-def digest(plan: Plan, value: Value, parameters: Mapping[str, Any]) -> str:
+def digest(spec: Spec, parameters: Mapping[str, Any]) -> str:
     """What two submits under one idempotency key must have in common, in one SHA-256.
 
     Sealed bytes stay outside: cloudpickle gives other bytes for the same function in another process.
     """
-    if value.codec == "json":
+    if spec.parameters.codec == "json":
         given: Any = parameters
     else:
         given = {name: _plain(one) for name, one in parameters.items()}
     same = {
-        "flow": plan.flow,
-        "environment": _unsealed(plan.environment),
-        "labels": sorted(plan.route.labels),
-        "options": plan.options.to_json(),
+        "flow": spec.flow,
+        "environment": _unsealed(spec.environment),
+        "labels": sorted(spec.route.labels),
+        "options": spec.options.to_json(),
         "parameters": given,
     }
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
