@@ -25,7 +25,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
-from dispatcher.submission import Planner, Request, SharedOnce, bound, keyed, record, request
+from dispatcher.submission import Planner, Request, Requests, SharedOnce, bound, keyed, record
 from dispatcher.urls import MEMORY, parse
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._shared: SharedOnce | None = None
+        self._requests = Requests(self.settings)
         self._planner: Planner | None = None
         self._closed = False
 
@@ -113,7 +114,7 @@ class Dispatcher:
             retries=retries,
         )
         key = keyed(idempotency_key)
-        asked = request(flow, environment, storage, options, self.settings)
+        asked = self._requests.checked(flow, environment, storage, options)
         return self._accept(asked, [flow.bind(parameters)], [key])[0]
 
     def map(  # noqa: PLR0913 - the run options
@@ -161,7 +162,7 @@ class Dispatcher:
             retries=retries,
         )
         key = keyed(idempotency_key)
-        asked = request(flow, environment, storage, options, self.settings)
+        asked = self._requests.checked(flow, environment, storage, options)
         many = bound(flow, parameters)
         return self._accept(asked, many, [f"{key}[{index}]" if key else "" for index in range(len(many))])
 

@@ -32,10 +32,6 @@ class Plan:
         self._head, rest = self.spec.to_bytes().split(_dump(NONE_YET.to_json()).encode())
         self._middle, self._tail = rest.split(_ID.encode())
 
-    def says(self, spec: Spec) -> bool:
-        """Whether it was made of an equal one; run id and parameters don't count."""
-        return {**spec.__dict__, "run_id": _ID, "parameters": NONE_YET} == self.spec.__dict__
-
     def made(self, run_id: str, parameters: Value) -> tuple[Spec, bytes]:
         """One run's spec, and its bytes as :meth:`Spec.to_bytes` writes them."""
         spec = object.__new__(Spec)  # not replace(): every run of a map comes by here

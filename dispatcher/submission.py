@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
@@ -32,6 +33,9 @@ LONGEST_KEY = 500
 
 #: Seconds for which a shared blob isn't sent again; the server keeps it for an hour at least.
 REMEMBER = 1800.0
+
+#: JSON of the environment and of the storage, the code's location, and when the signature expires.
+_Said = tuple[dict[str, Any], dict[str, Any], str, float | None]
 
 #: Seconds that a signature holds beyond the time that all attempts may take.
 SLACK = 3600.0
@@ -98,39 +102,65 @@ class SharedOnce(Blobs):
         return self._blobs.has(name)
 
 
-def request(
-    flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options, settings: Settings
-) -> Request:
-    """Merge what was said at submit, at the flow and in the settings, in this order, and check it.
+class Requests:
+    """Checks what is asked for; what is asked for again, one submit after the other, isn't checked again."""
 
-    Raises:
-        InvalidFlow: not a flow.
-        InvalidInput: environment or storage isn't one, or can't work.
-    """
+    def __init__(self, settings: Settings) -> None:
+        defaults = settings.defaults
+        self._least = Options.of(
+            timeout=defaults.timeout,
+            start_within=defaults.start_within,
+            result_ttl=defaults.result_ttl,
+            retries=defaults.retries,
+        )
+        self._last: tuple[tuple[Any, ...], Options, Request] | None = None
+
+    def checked(
+        self, flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options
+    ) -> Request:
+        """Merge what was said at submit, at the flow and in the settings, in this order, and check it.
+
+        Raises:
+            InvalidFlow: not a flow.
+            InvalidInput: environment or storage isn't one, or can't work.
+        """
+        if not isinstance(flow, Flow):
+            remedy = "decorate it with @flow" if callable(flow) else "give a function decorated with @flow"
+            raise InvalidFlow(f"flow: {flow!r} is no flow; {remedy}")
+        given = (flow, environment, storage, flow.environment, flow.storage, flow.options, flow.name)
+        last = self._last
+        if last is not None and all(map(is_, given, last[0])) and last[1] == options:
+            return last[2]
+        merged = options.over(flow.options).over(self._least)
+        made = Request(
+            flow=flow,
+            environment=_environment(environment or flow.environment),
+            storage=_storage(storage or flow.storage),
+            options=merged,
+        )
+        self._last = given, options, made
+        return made
+
+
+def _environment(given: Environment | None) -> Environment:
     from dispatcher import registry
     from dispatcher.environment import Environment
+
+    environment = given or registry.environment("LocalEnvironment")()
+    if not isinstance(environment, Environment):
+        raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {environment!r}")
+    environment.check()
+    return environment
+
+
+def _storage(given: Storage | None) -> Storage:
     from dispatcher.storage.base import Storage
     from dispatcher.storage.redis import RedisStorage
 
-    if not isinstance(flow, Flow):
-        remedy = "decorate it with @flow" if callable(flow) else "give a function decorated with @flow"
-        raise InvalidFlow(f"flow: {flow!r} is no flow; {remedy}")
-    environment = environment or flow.environment or registry.environment("LocalEnvironment")()
-    if not isinstance(environment, Environment):
-        raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {environment!r}")
-    storage = storage or flow.storage or RedisStorage()
+    storage = given or RedisStorage()
     if not isinstance(storage, Storage):
         raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {storage!r}")
-    environment.check()
-    defaults = settings.defaults
-    least = Options.of(
-        timeout=defaults.timeout,
-        start_within=defaults.start_within,
-        result_ttl=defaults.result_ttl,
-        retries=defaults.retries,
-    )
-    merged = options.over(flow.options).over(least)
-    return Request(flow=flow, environment=environment, storage=storage, options=merged)
+    return storage
 
 
 class Planner:
@@ -148,7 +178,7 @@ class Planner:
         self._blobs = blobs
         self._limits = limits
         self._key_id = key_id
-        self._last: tuple[Environment, Plan] | None = None
+        self._last: tuple[Request, _Said, Plan] | None = None
 
     def plan(self, request: Request, now: float) -> Plan:
         """Keep the flow's code as it is now, and say everything that its runs share.
@@ -161,35 +191,39 @@ class Planner:
             InvalidFlow: the flow can't travel.
             InvalidInput: a callback can't travel.
         """
-        from dispatcher.payload import PYTHON
-
         environment, storage = request.environment, request.storage
         data = environment.to_json()
         storage.bind(self._blobs, limit=self._limits.flow)
         location = storage.add_flow(request.flow)
         within = lifetime(request.options)
-        spec = Spec(
+        now_said: _Said = data, storage.to_json(), location, None if within is None else now + within
+        last = self._last
+        if last is not None and last[0] is request and last[1] == now_said:
+            return last[2]
+        plan = Plan(self._spec(request, now_said))
+        self._last = request, now_said, plan
+        return plan
+
+    def _spec(self, request: Request, said: _Said) -> Spec:
+        from dispatcher.payload import PYTHON
+
+        environment, storage, location, expires = said
+        return Spec(
             run_id="",
             flow=request.name,
-            storage=storage.to_json(),
+            storage=storage,
             location=location,
             parameters=NONE_YET,
-            environment=data,
+            environment=environment,
             route=request.route(self._scope),
             options=request.options,
-            on_start=environment.on_start is not None,
-            on_exit=environment.on_exit is not None,
+            on_start=request.environment.on_start is not None,
+            on_exit=request.environment.on_exit is not None,
             python=PYTHON,
-            blobs=(location,) if storage.shared_blob else (),
+            blobs=(location,) if request.storage.shared_blob else (),
             key_id=self._key_id,
-            expires=None if within is None else now + within,
+            expires=expires,
         )
-        # Equal JSON of one environment is the same JSON; that of two might hold 1 here and True there.
-        if self._last is not None and self._last[0] is environment and self._last[1].says(spec):
-            return self._last[1]
-        plan = Plan(spec)
-        self._last = environment, plan
-        return plan
 
 
 def record(

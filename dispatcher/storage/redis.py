@@ -70,8 +70,8 @@ class RedisStorage(Storage):
                 f"flow {name!r}: its code is {len(data):,} bytes, at most {self._limit:,} may travel by value "
                 "(DISPATCHER__LIMITS__FLOW): give large data as parameters, or use ModuleStorage"
             )
-        self.flows[name] = self._bound().share(data)
-        return self.flows[name]
+        self.flows[name] = location = self._bound().share(data)
+        return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
         from dispatcher.flow import opened
