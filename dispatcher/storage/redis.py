@@ -61,10 +61,10 @@ class RedisStorage(Storage):
         self._blobs, self._limit = blobs, limit if limit is not None else self._limit
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        from dispatcher.payload import pack
+        from dispatcher.payload.packed import packed
 
         name = as_flow(flow).name
-        data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
+        data = packed.flow(flow)
         if self._limit is not None and len(data) > self._limit:
             raise InvalidFlow(
                 f"flow {name!r}: its code is {len(data):,} bytes, at most {self._limit:,} may travel by value "
