@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from dispatcher import functions
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
 from dispatcher.flow import Flow
 from dispatcher.ids import new_id
@@ -33,6 +34,9 @@ LONGEST_KEY = 500
 
 #: Seconds for which a shared blob isn't sent again; the server keeps it for an hour at least.
 REMEMBER = 1800.0
+
+# A record that says nothing yet: to copy it is quicker than to make one.
+_NEW = Record(id="", spec_bytes=b"", signature="", spec_digest="")
 
 #: JSON of the environment and of the storage, the code's location, and when the signature expires.
 _Said = tuple[dict[str, Any], dict[str, Any], str, float | None]
@@ -262,7 +266,7 @@ def record(
         setting="DISPATCHER__LIMITS__PARAMETERS",
     )
     spec, raw = plan.made(new_id(), value)
-    made = Record(
+    made = _NEW.but(
         id=spec.run_id,
         spec_bytes=raw,
         signature=keys.sign(spec.run_id, raw),
@@ -332,9 +336,10 @@ def bound(flow: Flow[..., Any], many: Iterable[Mapping[str, Any]]) -> list[dict[
     if isinstance(many, Mapping | str) or not isinstance(many, Iterable):
         raise InvalidParameters(f"map: needs an iterable of parameter mappings, got {type(many).__name__}")
     found = []
+    signature, what = flow.signature, f"flow {flow.name!r}"
     for index, parameters in enumerate(many):
         try:
-            found.append(flow.bind(parameters))
+            found.append(functions.bind(signature, parameters, what=what))
         except InvalidParameters as error:
             raise InvalidParameters(f"map: item {index}: {error}") from None
     return found
