@@ -17,6 +17,7 @@ from dispatcher.errors import DispatcherWarning, InvalidInput, ServerUnavailable
 from dispatcher.flow import Flow
 from dispatcher.ids import made_at
 from dispatcher.link import Link, open_link
+from dispatcher.plan import Plan
 from dispatcher.records.base import Records, WorkerInfo
 from dispatcher.run import Run
 from dispatcher.runs.options import Options, Seconds
@@ -24,7 +25,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
-from dispatcher.submission import Plan, Request, SharedOnce, bound, keyed, plan, record, request
+from dispatcher.submission import Planner, Request, Requests, SharedOnce, bound, keyed, record
 from dispatcher.urls import MEMORY, parse
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._shared: SharedOnce | None = None
+        self._requests = Requests(self.settings)
+        self._planner: Planner | None = None
         self._closed = False
 
     def submit(  # noqa: PLR0913 - the run options
@@ -111,7 +114,7 @@ class Dispatcher:
             retries=retries,
         )
         key = keyed(idempotency_key)
-        asked = request(flow, environment, storage, options, self.settings)
+        asked = self._requests.checked(flow, environment, storage, options)
         return self._accept(asked, [flow.bind(parameters)], [key])[0]
 
     def map(  # noqa: PLR0913 - the run options
@@ -159,7 +162,7 @@ class Dispatcher:
             retries=retries,
         )
         key = keyed(idempotency_key)
-        asked = request(flow, environment, storage, options, self.settings)
+        asked = self._requests.checked(flow, environment, storage, options)
         many = bound(flow, parameters)
         return self._accept(asked, many, [f"{key}[{index}]" if key else "" for index in range(len(many))])
 
@@ -317,7 +320,7 @@ class Dispatcher:
             assert self._shared is not None
             self._shared.forget()  # the server lost, or dropped, what we had sent
             stored = _create(link, build()[1])
-        if advice := link.advice(shared.route):
+        if advice := link.advice(shared.spec.route):
             warnings.warn(advice, DispatcherWarning, stacklevel=3)
         if link.inline:
             from dispatcher.inline import run_here
@@ -332,9 +335,11 @@ class Dispatcher:
         limits = self.settings.limits
         now = time.time() + (link.clock_offset if asked.options.timeout and asked.options.start_within else 0.0)
         ring = link.keys
-        link.check_backend(asked.route(link.scope))
-        shared = plan(asked, scope=link.scope, blobs=self._shared, limits=limits, now=now)
         blobs = self._shared
+        link.check_backend(asked.route(link.scope))
+        if self._planner is None:
+            self._planner = Planner(scope=link.scope, blobs=blobs, limits=limits, key_id=ring.signs)
+        shared = self._planner.plan(asked, now)
         return shared, [
             record(shared, one, keys=ring, blobs=blobs, limits=limits, key=key)
             for one, key in zip(parameters, keys, strict=True)

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dispatcher import functions
@@ -63,7 +64,7 @@ class Flow(Generic[P, R]):
     @property
     def signature(self) -> inspect.Signature:
         """The function's signature."""
-        return inspect.signature(self.fn)
+        return functions.signature(cast(FunctionType, self.fn))
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run here, as a function; ``async def`` under :func:`asyncio.run`."""

@@ -12,11 +12,27 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from inspect import Parameter, Signature
+from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dispatcher.errors import InvalidInput, InvalidParameters
 
 _NAMED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+_signatures: WeakKeyDictionary[FunctionType, tuple[Any, Any, Signature]] = WeakKeyDictionary()
+
+
+def signature(fn: FunctionType) -> Signature:
+    """As :func:`inspect.signature`, which takes longer than to bind; kept while code and defaults are the same."""
+    if fn.__dict__ or fn.__kwdefaults__:  # it says another one, or its defaults may change in place
+        return inspect.signature(fn)
+    code, defaults, known = _signatures.get(fn, (None, None, None))
+    if known is None or code is not fn.__code__ or defaults is not fn.__defaults__:
+        known = inspect.signature(fn)
+        _signatures[fn] = fn.__code__, fn.__defaults__, known
+    return known
 
 
 def bind(signature: Signature, parameters: Mapping[str, Any] | None, *, what: str) -> dict[str, Any]:
@@ -35,7 +51,9 @@ def bind(signature: Signature, parameters: Mapping[str, Any] | None, *, what: st
     takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in known.values())
     missing = [p.name for p in named if p.default is Parameter.empty and p.name not in given]
     unknown = [name for name in given if name not in {p.name for p in named} and name != star and not takes_any]
-    problems = [f"missing {_listed(missing)}"] * bool(missing) + [f"unknown {_listed(unknown)}"] * bool(unknown)
+    problems = [
+        f"{what_of} {_listed(names)}" for what_of, names in (("missing", missing), ("unknown", unknown)) if names
+    ]
     if star in given and not isinstance(given[star], list | tuple):
         problems.append(f"{star!r} must be a list, got {type(given[star]).__name__}")
     if problems:

@@ -10,6 +10,7 @@ import time
 #: Crockford's base 32: no i, l, o, u, so that an id can be read aloud.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 LENGTH = 26
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _RANDOM_BITS = 80
 _STEP_BITS = 48
 
@@ -25,7 +26,7 @@ def new_id() -> str:
         if number <= _last:  # the same millisecond, or the clock went back
             number = _last + 1 + secrets.randbits(_STEP_BITS)
         _last = number
-    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * (LENGTH - 1), -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(5 * (LENGTH - 2), -1, -10)])
 
 
 def made_at(run_id: str) -> float | None:

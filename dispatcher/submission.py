@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from dispatcher import functions
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
 from dispatcher.flow import Flow
 from dispatcher.ids import new_id
+from dispatcher.plan import NONE_YET, Plan
 from dispatcher.records.base import Blobs
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.options import Options
@@ -32,6 +35,12 @@ LONGEST_KEY = 500
 
 #: Seconds for which a shared blob isn't sent again; the server keeps it for an hour at least.
 REMEMBER = 1800.0
+
+# A record that says nothing yet: to copy it is quicker than to make one.
+_NEW = Record(id="", spec_bytes=b"", signature="", spec_digest="")
+
+#: JSON of the environment and of the storage, the code's location, and when the signature expires.
+_Said = tuple[dict[str, Any], dict[str, Any], str, float | None]
 
 #: Seconds that a signature holds beyond the time that all attempts may take.
 SLACK = 3600.0
@@ -54,22 +63,6 @@ class Request:
     def route(self, scope: str) -> Route:
         """Where its runs wait."""
         return Route(self.environment.backend, tuple(self.environment.labels), scope)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What all runs of one submit or map share."""
-
-    flow: str
-    storage: Mapping[str, Any]
-    location: str
-    environment: Mapping[str, Any]
-    route: Route
-    options: Options
-    on_start: bool
-    on_exit: bool
-    blobs: tuple[str, ...]
-    expires: float | None
 
 
 class SharedOnce(Blobs):
@@ -114,75 +107,131 @@ class SharedOnce(Blobs):
         return self._blobs.has(name)
 
 
-def request(
-    flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options, settings: Settings
-) -> Request:
-    """Merge what was said at submit, at the flow and in the settings, in this order, and check it.
+class Requests:
+    """Checks what is asked for; what is asked for again, one submit after the other, isn't checked again."""
 
-    Raises:
-        InvalidFlow: not a flow.
-        InvalidInput: environment or storage isn't one, or can't work.
-        TypeError: what would run the flow can't reach the storage.
-    """
+    def __init__(self, settings: Settings) -> None:
+        defaults = settings.defaults
+        self._least = Options.of(
+            timeout=defaults.timeout,
+            start_within=defaults.start_within,
+            result_ttl=defaults.result_ttl,
+            retries=defaults.retries,
+        )
+        self._last: tuple[tuple[Any, ...], Options, Request] | None = None
+
+    def checked(
+        self, flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options
+    ) -> Request:
+        """Merge what was said at submit, at the flow and in the settings, in this order, and check it.
+
+        Raises:
+            InvalidFlow: not a flow.
+            InvalidInput: environment or storage isn't one, or can't work.
+            TypeError: what would run the flow can't reach the storage.
+        """
+        if not isinstance(flow, Flow):
+            remedy = "decorate it with @flow" if callable(flow) else "give a function decorated with @flow"
+            raise InvalidFlow(f"flow: {flow!r} is no flow; {remedy}")
+        given = (flow, environment, storage, flow.environment, flow.storage, flow.options, flow.name)
+        last = self._last
+        if last is not None and all(map(is_, given, last[0])) and last[1] == options:
+            return last[2]
+        merged = options.over(flow.options).over(self._least)
+        made = Request(
+            flow=flow,
+            environment=_environment(environment or flow.environment),
+            storage=_storage(storage or flow.storage),
+            options=merged,
+        )
+        made.environment.check_storage(made.storage)
+        self._last = given, options, made
+        return made
+
+
+def _environment(given: Environment | None) -> Environment:
     from dispatcher import registry
     from dispatcher.environment import Environment
+
+    environment = given or registry.environment("LocalEnvironment")()
+    if not isinstance(environment, Environment):
+        raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {environment!r}")
+    environment.check()
+    return environment
+
+
+def _storage(given: Storage | None) -> Storage:
     from dispatcher.storage.base import Storage
     from dispatcher.storage.redis import RedisStorage
 
-    if not isinstance(flow, Flow):
-        remedy = "decorate it with @flow" if callable(flow) else "give a function decorated with @flow"
-        raise InvalidFlow(f"flow: {flow!r} is no flow; {remedy}")
-    environment = environment or flow.environment or registry.environment("LocalEnvironment")()
-    if not isinstance(environment, Environment):
-        raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {environment!r}")
-    storage = storage or flow.storage or RedisStorage()
+    storage = given or RedisStorage()
     if not isinstance(storage, Storage):
         raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {storage!r}")
-    environment.check()
-    environment.check_storage(storage)
-    defaults = settings.defaults
-    least = Options.of(
-        timeout=defaults.timeout,
-        start_within=defaults.start_within,
-        result_ttl=defaults.result_ttl,
-        retries=defaults.retries,
-    )
-    merged = options.over(flow.options).over(least)
-    return Request(flow=flow, environment=environment, storage=storage, options=merged)
+    return storage
 
 
-def plan(request: Request, *, scope: str, blobs: Blobs, limits: LimitSettings, now: float) -> Plan:
-    """Keep the flow's code as it is now, and say everything that its runs share.
+class Planner:
+    """Says what the runs of a request share; again what it said last, if that is the same.
 
     Args:
-        request: what was asked for.
         scope: of the queue.
         blobs: where code that travels by value is kept.
         limits: sizes.
-        now: the server's clock, in seconds since the epoch.
-
-    Raises:
-        InvalidFlow: the flow can't travel.
-        InvalidInput: a callback can't travel, or the storage isn't built.
+        key_id: the key that signs.
     """
-    environment, storage = request.environment, request.storage
-    data = environment.to_json()
-    storage.bind(blobs, limit=limits.flow)
-    location = storage.add_flow(request.flow)
-    storage.check()
-    within = lifetime(request.options)
-    return Plan(
-        flow=request.name,
-        storage=storage.to_json(),
-        location=location,
-        environment=data,
-        route=request.route(scope),
-        options=request.options,
-        on_start=environment.on_start is not None,
-        on_exit=environment.on_exit is not None,
-        blobs=(location,) if storage.shared_blob else (),
-        expires=None if within is None else now + within,
-    )
+
+    def __init__(self, *, scope: str, blobs: Blobs, limits: LimitSettings, key_id: str) -> None:
+        self._scope = scope
+        self._blobs = blobs
+        self._limits = limits
+        self._key_id = key_id
+        self._last: tuple[Request, _Said, Plan] | None = None
+
+    def plan(self, request: Request, now: float) -> Plan:
+        """Keep the flow's code as it is now, and say everything that its runs share.
+
+        Args:
+            request: what was asked for.
+            now: the server's clock, in seconds since the epoch.
+
+        Raises:
+            InvalidFlow: the flow can't travel.
+            InvalidInput: a callback can't travel, or the storage isn't built.
+        """
+        environment, storage = request.environment, request.storage
+        data = environment.to_json()
+        storage.bind(self._blobs, limit=self._limits.flow)
+        location = storage.add_flow(request.flow)
+        storage.check()
+        within = lifetime(request.options)
+        now_said: _Said = data, storage.to_json(), location, None if within is None else now + within
+        last = self._last
+        if last is not None and last[0] is request and last[1] == now_said:
+            return last[2]
+        plan = Plan(self._spec(request, now_said))
+        self._last = request, now_said, plan
+        return plan
+
+    def _spec(self, request: Request, said: _Said) -> Spec:
+        from dispatcher.payload import PYTHON
+
+        environment, storage, location, expires = said
+        return Spec(
+            run_id="",
+            flow=request.name,
+            storage=storage,
+            location=location,
+            parameters=NONE_YET,
+            environment=environment,
+            route=request.route(self._scope),
+            options=request.options,
+            on_start=request.environment.on_start is not None,
+            on_exit=request.environment.on_exit is not None,
+            python=PYTHON,
+            blobs=(location,) if request.storage.shared_blob else (),
+            key_id=self._key_id,
+            expires=expires,
+        )
 
 
 def attempt_of(
@@ -232,11 +281,11 @@ def record(
     Raises:
         InvalidParameters: they can't travel, or are too large.
     """
-    from dispatcher.payload import PYTHON, to_value
+    from dispatcher.payload import to_value
 
     value = to_value(
         dict(parameters),
-        what=f"parameters of flow {plan.flow!r}",
+        what=f"parameters of flow {plan.spec.flow!r}",
         limit_inline=limits.inline,
         limit=limits.parameters,
         put=blobs.share,
@@ -245,48 +294,32 @@ def record(
         error=InvalidParameters,
         setting="DISPATCHER__LIMITS__PARAMETERS",
     )
-    spec = Spec(
-        run_id=new_id(),
-        flow=plan.flow,
-        storage=plan.storage,
-        location=plan.location,
-        parameters=value,
-        environment=plan.environment,
-        route=plan.route,
-        options=plan.options,
-        on_start=plan.on_start,
-        on_exit=plan.on_exit,
-        python=PYTHON,
-        blobs=(*plan.blobs, value.blob) if value.blob is not None else plan.blobs,
-        key_id=keys.signs,
-        expires=plan.expires,
-    )
-    raw = spec.to_bytes()
-    made = Record(
+    spec, raw = plan.made(new_id(), value)
+    made = _NEW.but(
         id=spec.run_id,
         spec_bytes=raw,
         signature=keys.sign(spec.run_id, raw),
-        spec_digest=digest(plan, value, parameters) if key else "",
+        spec_digest=digest(spec, parameters) if key else "",
         key=key,
     )
     made.__dict__["_spec"] = spec  # as Record.spec would keep it: reading 5,000 specs again takes longer than the rest
     return made
 
 
-def digest(plan: Plan, value: Value, parameters: Mapping[str, Any]) -> str:
+def digest(spec: Spec, parameters: Mapping[str, Any]) -> str:
     """What two submits under one idempotency key must have in common, in one SHA-256.
 
     Sealed bytes stay outside: cloudpickle gives other bytes for the same function in another process.
     """
-    if value.codec == "json":
+    if spec.parameters.codec == "json":
         given: Any = parameters
     else:
         given = {name: _plain(one) for name, one in parameters.items()}
     same = {
-        "flow": plan.flow,
-        "environment": _unsealed(plan.environment),
-        "labels": sorted(plan.route.labels),
-        "options": plan.options.to_json(),
+        "flow": spec.flow,
+        "environment": _unsealed(spec.environment),
+        "labels": sorted(spec.route.labels),
+        "options": spec.options.to_json(),
         "parameters": given,
     }
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
@@ -332,9 +365,10 @@ def bound(flow: Flow[..., Any], many: Iterable[Mapping[str, Any]]) -> list[dict[
     if isinstance(many, Mapping | str) or not isinstance(many, Iterable):
         raise InvalidParameters(f"map: needs an iterable of parameter mappings, got {type(many).__name__}")
     found = []
+    signature, what = flow.signature, f"flow {flow.name!r}"
     for index, parameters in enumerate(many):
         try:
-            found.append(flow.bind(parameters))
+            found.append(functions.bind(signature, parameters, what=what))
         except InvalidParameters as error:
             raise InvalidParameters(f"map: item {index}: {error}") from None
     return found

@@ -37,14 +37,14 @@ def render(
     from dispatcher.ids import new_id
     from dispatcher.runner.limits import Bounds
     from dispatcher.runs.options import Options
-    from dispatcher.submission import attempt_of, request
+    from dispatcher.submission import Requests, attempt_of
 
     flow = load(target, Flow, what="TARGET")
     settings = known.settings()
     keywords = options(given)
     keywords.pop("idempotency_key", None)
     environment, storage = keywords.pop("environment", None), keywords.pop("storage", None)
-    asked = request(flow, environment, storage, Options.of(**keywords), settings)
+    asked = Requests(settings).checked(flow, environment, storage, Options.of(**keywords))
     backend = registry.backend(asked.environment.backend)
     if backend.in_process:
         kind = type(asked.environment).__name__

@@ -20,6 +20,7 @@ from dispatcher.runs.record import Value
 
 JSON = "json"
 PICKLE = "pickle"
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _PLAIN = frozenset({int, bool, type(None), str})
 
 
@@ -115,7 +116,7 @@ def _as_json(obj: Any) -> bytes | None:
     if not _is_plain(obj):
         return None
     try:
-        return json.dumps(obj, ensure_ascii=False, separators=(",", ":")).encode()
+        return _dump(obj).encode()
     except (ValueError, RecursionError):  # lone surrogates, integers of thousands of digits, very deep lists
         return None
 

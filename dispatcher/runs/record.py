@@ -47,7 +47,7 @@ class Value:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, "")}
+        return {name: value for name, value in self.__dict__.items() if value not in (None, "")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Value:

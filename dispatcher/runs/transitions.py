@@ -55,8 +55,13 @@ def ring_for(record: Record, task: str = EXECUTE) -> Ring:
 
 def create(record: Record, now: float) -> Change:
     """Accept a run: the first record, its ``queued`` event and its doorbell."""
-    after = record.but(created_at=now, queued_at=now, rung_at=now, rings=1)
+    after = accepted(record, now)
     return Change(before=None, after=after, events=(event(after, Kind.QUEUED, now),), ring=ring_for(after))
+
+
+def accepted(record: Record, now: float) -> Record:
+    """The first record of a run accepted ``now``."""
+    return record.but(created_at=now, queued_at=now, rung_at=now, rings=1)
 
 
 def claim(record: Record, now: float, *, owner: str) -> Change:

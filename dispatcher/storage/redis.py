@@ -62,17 +62,17 @@ class RedisStorage(Storage):
         self._blobs, self._limit = blobs, limit if limit is not None else self._limit
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        from dispatcher.payload import pack
+        from dispatcher.payload.packed import packed
 
         name = as_flow(flow).name
-        data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
+        data = packed.flow(flow)
         if self._limit is not None and len(data) > self._limit:
             raise InvalidFlow(
                 f"flow {name!r}: its code is {len(data):,} bytes, at most {self._limit:,} may travel by value "
                 "(DISPATCHER__LIMITS__FLOW): give large data as parameters, or use ModuleStorage"
             )
-        self.flows[name] = self._bound().share(data)
-        return self.flows[name]
+        self.flows[name] = location = self._bound().share(data)
+        return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
         from dispatcher.flow import opened

@@ -44,11 +44,11 @@ class Budget:
 #: The one table. Of one run, after the first of its kind; ``map`` and ``wait`` of 200 runs,
 #: which a slow machine may look at once more.
 BUDGETS = {
-    "submit": Budget(sent=1, trips=1, inside=15, received=3400),
+    "submit": Budget(sent=1, trips=1, inside=15, received=3000),
     "run": Budget(sent=4, trips=3, inside=32, received=3500),
     "run that prints": Budget(sent=5, trips=4, inside=39, received=3900),
     "result of an ended run": Budget(sent=6, trips=6, inside=0, received=8000),
-    "map": Budget(sent=MANY + 2, trips=60, inside=15 * MANY + 4, received=3400 * MANY),
+    "map": Budget(sent=MANY // 100 + 2, trips=30, inside=5 * MANY + 50, received=2200 * MANY),
     "wait": Budget(sent=2 * MANY + 3, trips=40, inside=0, received=4000 * MANY),
 }
 

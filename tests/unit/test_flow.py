@@ -284,3 +284,20 @@ def test_a_flow_of_a_script_runs_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     subprocess.run([sys.executable, tmp_path / "script.py", tmp_path / "f"], check=True, timeout=60)
     assert Flow.load(tmp_path / "f")(3) == 20
+
+
+def test_parameters_are_those_that_the_function_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    @flow
+    def one(a: int = 1) -> int:
+        return a
+
+    @flow
+    def other(b: int) -> int:
+        return b
+
+    assert one.bind({}) == {}
+    monkeypatch.setattr(one.fn, "__defaults__", None)
+    with pytest.raises(InvalidParameters, match="missing parameter 'a'"):
+        one.bind({})
+    monkeypatch.setattr(one.fn, "__code__", other.fn.__code__)
+    assert one.bind({"b": 2}) == {"b": 2}

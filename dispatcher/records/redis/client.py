@@ -40,13 +40,14 @@ _BEYOND_BLOCK = 10.0
 class _Portions:
     """Commands in portions, each made once, when it is first wanted."""
 
-    def __init__(self, commands: Iterable[Command]) -> None:
+    def __init__(self, commands: Iterable[Command], size: int = _PORTION) -> None:
         self._to_make = iter(commands)
+        self._size = size
         self._made: list[list[Command]] = []
 
     def __iter__(self) -> Iterator[list[Command]]:
         yield from self._made
-        while portion := list(islice(self._to_make, _PORTION)):
+        while portion := list(islice(self._to_make, self._size)):
             self._made.append(portion)
             yield portion
 
@@ -81,6 +82,7 @@ class Client:
         within: float = 0.0,
         once: bool = False,
         submits: bool = False,
+        portion: int = _PORTION,
     ) -> list[Any]:
         """Send commands and read their replies, again after a lost connection: they must be safe to repeat.
 
@@ -91,11 +93,12 @@ class Client:
             within: seconds after which it gives up; 0 bounds each reply, and repeats for three times the timeout.
             once: never send again.
             submits: whether they submit runs.
+            portion: how many are sent in one go.
 
         Raises:
             ServerUnavailable: no connection, or no answer; ``may_exist`` is true if a submit had been sent.
         """
-        portions = _Portions(commands)
+        portions = _Portions(commands, portion)
         end = time.monotonic() + (within or 3 * self.timeout)
         sent = False
         for pause in (*_PAUSES, None):
@@ -165,16 +168,22 @@ class Client:
         return self.accepted(self.run_many([script.command(keys, *arguments)], script))[0]
 
     def run_many(
-        self, commands: Iterable[Command], script: Script, *, within: float = 0.0, submits: bool = False
+        self,
+        commands: Iterable[Command],
+        script: Script,
+        *,
+        within: float = 0.0,
+        submits: bool = False,
+        portion: int = _PORTION,
     ) -> list[Any]:
         """Replies of many calls of one script; loads it where the server doesn't know it."""
-        portions = _Portions(commands)
-        replies = self.call(portions.each(), within=within, submits=submits)
+        portions = _Portions(commands, portion)
+        replies = self.call(portions.each(), within=within, submits=submits, portion=portion)
         unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
         if unknown:
             load = ("SCRIPT", "LOAD", script.text)
             sent = list(portions.each())
-            again = self.call([load, *(sent[n] for n in unknown)], within=within, submits=submits)
+            again = self.call([load, *(sent[n] for n in unknown)], within=within, submits=submits, portion=portion)
             for n, reply in zip(unknown, again[1:], strict=True):
                 replies[n] = reply
         return replies

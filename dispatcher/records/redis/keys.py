@@ -33,7 +33,7 @@ class Keys:
         self.index_prefix = f"{prefix}ix:"
         self.topic_prefix = f"{prefix}topic:"
         self._blob_prefix = f"{prefix}blob:"
-        self._key_prefix = f"{prefix}key:"
+        self.key_prefix = f"{prefix}key:"
         self._inbox_prefix = f"{prefix}inbox:"
         self._report_prefix = f"{prefix}report:"
         self.all_events = f"{prefix}events"
@@ -72,7 +72,7 @@ class Keys:
 
     def idempotency(self, key: str) -> str:
         """An idempotency key; an empty one has no key."""
-        return f"{self._key_prefix}{key}" if key else ""
+        return f"{self.key_prefix}{key}" if key else ""
 
     def index(self, name: str) -> str:
         """An index of runs."""

@@ -1,7 +1,6 @@
 """A change as the list of steps that ``lua/steps.lua`` takes. Pure.
 
-A step is a command of the server, or one of the script's own words. What depends on the server's clock at that moment
-is left to the script: at acceptance every time is *now*, or so many seconds from now.
+A step is a command of the server, or one of the script's own words. How runs are accepted: ``acceptance.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any
 
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
 from dispatcher.records.redis.keys import Keys
-from dispatcher.runs import transitions
 from dispatcher.runs.events import Event
 from dispatcher.runs.indexes import placement
 from dispatcher.runs.record import Change, Record, Ring
@@ -21,9 +19,6 @@ from dispatcher.runs.routing import Route
 
 #: A doorbell as it is pushed: key of the list, message, and whether it goes first.
 Push = tuple[str, bytes, bool]
-
-#: The fields that hold the time of acceptance.
-ACCEPTED_AT = ("created_at", "queued_at", "rung_at")
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -42,20 +37,6 @@ class Program:
     def listed(self) -> bytes:
         """The steps as the script reads them."""
         return _json(self._steps).encode()
-
-    def accept(self, record: Record, push: Push | None) -> Record:
-        """Everything that :func:`transitions.create` means; the record as it will be, but for version and times."""
-        change = transitions.create(record, 0.0)
-        after = change.after
-        keys, run = self._keys, self._keys.run(record.id)
-        self.step("NEW", run, _flat(after.to_fields() | {"version": "1"}), ACCEPTED_AT)
-        self._events(change.events, time="")
-        placed = placement(after)
-        for seconds in dict.fromkeys(placed.values()):
-            at_once = (keys.index(index) for index, score in placed.items() if score == seconds)
-            self.step("PLACE", after.id, repr(seconds), *at_once)
-        self._ring(change.ring, push)
-        return after
 
     def commit(self, change: Change, push: Push | None) -> Record:
         """Everything that ``change`` means; the record as it will be."""
@@ -96,24 +77,23 @@ class Program:
     def _fields(self, before: Record, after: Record) -> None:
         run = self._keys.run(after.id)
         changed, gone = after.changes_since(before)
-        self.step("HSET", run, *_flat(changed))
+        self.step("HSET", run, *flat(changed))
         if gone:
             self.step("HDEL", run, *gone)
 
-    def _events(self, events: Sequence[Event], *, time: str | None = None) -> None:
+    def _events(self, events: Sequence[Event]) -> None:
         """Keep and tell events of one run and one moment."""
         if not events:
             return
         keys, run_id = self._keys, events[0].run_id
-        at = repr(events[0].time) if time is None else time
         facts = (event.to_fields()["fact"] for event in events)
-        self.step("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), at, *facts)
+        self.step("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), repr(events[0].time), *facts)
 
     def _ring(self, ring: Ring | None, push: Push | None) -> None:
         if ring is None:
             return
         keys = self._keys
-        self.step("USE", keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *_described(ring.route))
+        self.step("USE", keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *described(ring.route))
         if push is not None:
             key, message, first = push
             # Celery takes messages with BRPOP: the right end is the head.
@@ -137,13 +117,19 @@ def kept(fields: Mapping[str, str]) -> list[Event]:
 
 
 @lru_cache(maxsize=1000)
-def _described(route: Route) -> tuple[str, str]:
+def described(route: Route) -> tuple[str, str]:
     """A queue's name, and its route as the registry keeps it."""
     return route.queue, json.dumps(route.to_json())
 
 
-def _flat(fields: Mapping[str, bytes | str]) -> list[str]:
+def flat(fields: Mapping[str, bytes | str]) -> list[str]:
+    """Names and values in turn, as commands take them."""
     words = []
     for name, value in fields.items():
         words += [name, value.decode() if isinstance(value, bytes) else value]
     return words
+
+
+def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """A hash as the server replies it."""
+    return {flat[n].decode(): flat[n + 1] for n in range(0, len(flat), 2)}

@@ -10,24 +10,19 @@ from dispatcher.errors import LeasePassed, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Bell, Lease, Query, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
+from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.program import ACCEPTED_AT, Program, Push
+from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import Change, Record, Ring
 from dispatcher.runs.states import TERMINAL
 
-CREATE = ("steps", "create")
-COMMIT = ("steps", "commit")
+COMMIT = ("clock", "queues", "steps", "commit")
 
 #: How many records a search reads at a time.
 _PAGE = 100
-
-
-def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
-    """A hash as the server replies it."""
-    return {flat[n].decode(): flat[n + 1] for n in range(0, len(flat), 2)}
 
 
 class RedisRuns(Runs):
@@ -38,32 +33,28 @@ class RedisRuns(Runs):
         self._keys = keys
         self._bell = bell
         self._offset = clock_offset
+        self._acceptance = Acceptance(keys, clock_offset=clock_offset)
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
         failpoint("submit.shared")
         if len(records) > 1:
             self._hold({digest for record in records for digest in record.spec.blobs}, within=timeout)
-        afters: list[Record] = []
-        to_publish: list[Ring] = []
+        portions: list[Portion] = []
 
         def commands() -> Iterator[Command]:
-            for record in records:
-                ring = transitions.ring_for(record)
-                push = self._push(ring)
-                if push is None:
-                    to_publish.append(ring)
-                program = Program(self._keys)
-                afters.append(program.accept(record, push))
-                yield self._acceptance(record, program)
+            for portion in self._acceptance.portions(records, self._push):
+                portions.append(portion)
+                yield self._acceptance.command(portion)
 
-        replies = self._client.run_many(commands(), script(*CREATE), within=timeout, submits=True)
-        self._client.accepted(replies, may_exist=any(isinstance(reply, bytes) for reply in replies))
-        if missing := self._missing(replies):
+        replies = self._client.run_many(commands(), script(*ACCEPT), within=timeout, submits=True, portion=1)
+        self._client.accepted(replies, may_exist=any(isinstance(reply, list) and reply[0] != b"" for reply in replies))
+        if missing := dict.fromkeys(digest for reply in replies for digest in self._acceptance.missing(reply)):
             raise LookupError(*missing)
-        found = [_stored(after, reply) for after, reply in zip(afters, replies, strict=True)]
+        found = [stored for portion, reply in zip(portions, replies, strict=True) for stored in portion.stored(reply)]
         accepted = {stored.id for stored in found}
         failpoint("submit.stored")
-        self._publish([ring for ring in to_publish if ring.run_id in accepted])
+        rung_elsewhere = (record for portion in portions if not portion.kind.list for record in portion.records)
+        self._publish([transitions.ring_for(record) for record in rung_elsewhere if record.id in accepted])
         clashes = (
             conflict(record, earlier.id)
             for record, earlier in zip(records, found, strict=True)
@@ -144,17 +135,6 @@ class RedisRuns(Runs):
         self._client.one("XTRIM", self._keys.all_events, "MINID", max(int((now - EVENTS_KEPT) * 1000), 0))
         return len(gone) + sum(len(reply) == 1 for reply in replies)
 
-    def _acceptance(self, record: Record, program: Program) -> Command:
-        keys = self._keys
-        blobs = (keys.blob(digest) for digest in record.spec.blobs)
-        own = [keys.run(record.id), *filter(None, [keys.idempotency(record.key)])]  # ACLs refuse an empty key
-        return script(*CREATE).command(own, self._offset, record.id, keys.run_prefix, program.listed(), *blobs)
-
-    def _missing(self, replies: Sequence[Any]) -> list[str]:
-        """The digests that replies name as missing."""
-        lists = [reply[1:] for reply in replies if isinstance(reply, list) and reply[0] == b""]
-        return list(dict.fromkeys(self._keys.digest(key.decode()) for names in lists for key in names))
-
     def _hold(self, digests: set[str], *, within: float) -> None:
         """Keep shared blobs while the records that name them are sent.
 
@@ -227,10 +207,3 @@ class RedisRuns(Runs):
 
     def _time(self, reply: Sequence[bytes]) -> float:
         return int(reply[0]) + int(reply[1]) / 1e6 + self._offset
-
-
-def _stored(after: Record, reply: Any) -> Record:
-    """The record that stands after a try to accept it."""
-    if isinstance(reply, bytes):
-        return after.but(version=1, **dict.fromkeys(ACCEPTED_AT, float(reply)))
-    return Record.from_fields(fields_of(reply))

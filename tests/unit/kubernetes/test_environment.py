@@ -24,7 +24,7 @@ from dispatcher import (
 from dispatcher.errors import InvalidSettings
 from dispatcher.runner.direct import JOB
 from dispatcher.runs.options import Options
-from dispatcher.submission import request
+from dispatcher.submission import Requests
 from tests.unit.kubernetes.jobs import CUSTOM, custom
 
 YAML = """
@@ -188,7 +188,7 @@ def test_a_storage_that_a_container_cannot_reach_is_a_type_error(tmp_path: Path)
         with pytest.raises(TypeError, match=r"can't reach a LocalStorage: use RedisStorage .*ModuleStorage .*Docker"):
             act()
     with pytest.raises(TypeError, match="can't reach a LocalStorage"):
-        request(double, one, here, Options(), dispatcher.Settings.load())
+        Requests(dispatcher.Settings.load()).checked(double, one, here, Options())
     one.setup(RedisStorage())
     one.setup(ModuleStorage())
 
