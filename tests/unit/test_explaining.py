@@ -51,7 +51,7 @@ def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: About) ->
 
 def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:
     """The timeout deletes the container; its runner only knows that it was told to stop."""
-    record = scene.running("r1", timeout=0.001)
+    record = scene.running("r1", timeout=1e-6)
     scene.round()
     name = str((record.handle or {})["name"])
     scene.backend.seen[name] = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted")
