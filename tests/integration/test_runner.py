@@ -297,7 +297,7 @@ def test_what_the_flow_started_ends_with_it(make: Make, start: Start, tmp_path: 
     runner = start(place)
     left = running(place, tmp_path / "on")
     runner.stop()
-    assert runner.wait() == 0
+    assert runner.wait() == 143
     wait_until(lambda: not is_alive(left), "the end of what it started")
 
 

@@ -214,7 +214,7 @@ class Supervisor:
             times=seen.times,
         )
         if self._update(record, step):
-            failpoint("watch.judged", record.id)
+            failpoint("watch.ended", record.id)
             if not tail:
                 self._tails.ask(record)
 
