@@ -199,8 +199,8 @@ class Supervisor:
         if verdict.end is not None:
             self._end(record, verdict.end, seen)
             return
-        if verdict.step is not None and self._update(record, verdict.step):
-            failpoint("watch.judged", record.id)
+        if verdict.step is not None:
+            self._update(record, verdict.step)
         if verdict.cancel:
             self._cancel(record)
 
@@ -214,7 +214,7 @@ class Supervisor:
             times=seen.times,
         )
         if self._update(record, step):
-            failpoint("watch.ended", record.id)
+            failpoint("watch.judged", record.id)
             if not tail:
                 self._tails.ask(record)
 
