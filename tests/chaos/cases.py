@@ -13,10 +13,14 @@ from tests.chaos.crew import TIMING
 BACKENDS = ("local", "remote", "fake")
 
 #: Ways a run may go, cheapest first; a failpoint's cases use the first that passes it.
-SCENARIOS = ("plain", "raises", "large", "dies", "cancelled", "unrung", "stubborn", "lost", "orphaned")
+SCENARIOS = ("plain", "raises", "large", "dies", "vanishes", "cancelled", "unrung", "stubborn", "lost", "orphaned")
 
-#: Those that make no difference on some backend. A container's node waits 5 s for a stubborn flow.
-LEFT_OUT = {("fake", "stubborn"), ("local", "orphaned"), ("remote", "orphaned")}
+#: Those that make no difference on some backend. A container's node waits 5 s for a stubborn flow; only a container
+#: vanishes without a report, and only its request is orphaned.
+LEFT_OUT = {
+    ("fake", "stubborn"),
+    *((backend, way) for backend in ("local", "remote") for way in ("vanishes", "orphaned")),
+}
 
 KINDS = ("kill", "raise", "freeze", "reply_lost")
 

@@ -50,9 +50,9 @@ PROVOKED = 2.0
 AGAIN = Retry(60, delay=0.1, backoff=1, on=set(Cause) - {Cause.CANCELLED, Cause.DEADLINE, Cause.CONFIG_ERROR})
 
 #: What a scenario lets the flow do; others are plain.
-WAYS = {"raises": "raises", "dies": "dies", "cancelled": "lasts", "stubborn": "stubborn"}
+WAYS = {"raises": "raises", "dies": "dies", "vanishes": "lost", "cancelled": "lasts", "stubborn": "stubborn"}
 
-#: A container's parent is its node, not a worker: there, who asks for it dies, with its worker or alone.
+#: The parent of a container's flow is its runner, not a worker: there, who asks for it dies, with its worker or alone.
 OF_CONTAINERS = {"lost": ("provision.intended", "worker137"), "orphaned": ("provision.claimed", "exit137")}
 
 
