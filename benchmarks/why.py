@@ -20,16 +20,17 @@ _WHY = {
         single function takes a tenth. The server spends 0.2 ms in the three scripts of a run.""",
     "submit": """The worker begins at once and has two of two cores to share with the client and the server: what both
         sides reach is given by the processor time of a whole run, of which our worker needs more. Where nobody takes
-        the runs it is half as quick again as bare Celery. The client's part is 0.1 ms, a quarter of it in the connection; the flow is pickled again (0.04 ms) only where it
-        may have changed. The server takes 0.08 ms, half of it in the script.""",
+        the runs it is half as quick again as bare Celery. The client's part is 0.1 ms, a quarter of it in the
+        connection; the flow is pickled again (0.04 ms) only where it may have changed. The server takes 0.08 ms, half
+        of it in the script.""",
     "map": """The client signs and sends a record in 0.04 ms; the script accepts a hundred runs in 1.5 ms. Beside it a
         worker begins at once and uses the same two cores.""",
-    "idle: start": """Marks on a busy machine: the client takes 0.1 ms until the request is sent; script and message take 0.3 until the
-        worker's parent has it, which takes 0.5 until a pool process begins. Up to there both sides do the like. Then
-        the pool process reads the record (0.2 ms), claims the run (0.35: the transition, the script, its reply),
-        catches the output (0.1), and verifies and opens the flow (0.2); bare Celery calls the function with what the
-        message brought. The claim is what makes an attempt begin once. Each of the two round trips wakes a process
-        twice, which a virtual machine makes dear.""",
+    "idle: start": """Marks on a busy machine: the client takes 0.1 ms until the request is sent; script and message take
+        0.3 until the worker's parent has it, which takes 0.5 until a pool process begins. Up to there both sides do the
+        like. Then the pool process reads the record (0.2 ms), claims the run (0.35: the transition, the script, its
+        reply), catches the output (0.1), and verifies and opens the flow (0.2); bare Celery calls the function with
+        what the message brought. The claim is what makes an attempt begin once. Each of the two round trips wakes a
+        process twice, which a virtual machine makes dear.""",
     "a flow that logs": """A line costs the flow 5 µs, and sending a hundred of them 0.4 ms of its interpreter: one per
         cent. What is above that are server and follower, which take the cores from the flow where others use them too;
         the silent flow then takes longer than its two seconds as well.""",
