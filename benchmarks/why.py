@@ -27,8 +27,8 @@ _WHY = {
         worker begins at once and uses the same two cores.""",
     "idle: start": """Marks on a busy machine: the client takes 0.1 ms until the request is sent; script and message
         take 0.3 until the worker's parent has it, which takes 0.5 until a pool process begins. Up to there both sides
-        do the like. Then the pool process reads the record (0.2 ms), claims the run (0.35: the transition, the script, its
-        reply), catches the output (0.1), and verifies and opens the flow (0.2); bare Celery calls the function with
+        do the like. Then the pool process reads the record (0.2 ms), claims the run (0.35: the transition, the script,
+        its reply), catches the output (0.1), and verifies and opens the flow (0.2); bare Celery calls the function with
         what the message brought. The claim is what makes an attempt begin once. Each of the two round trips wakes a
         process twice, which a virtual machine makes dear.""",
     "a flow that logs": """A line costs the flow 5 µs, and sending a hundred of them 0.4 ms of its interpreter: one per
