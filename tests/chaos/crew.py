@@ -50,7 +50,7 @@ class Crew:
         for _ in range(self._count):
             self._add()
         for worker in self.workers:
-            worker.says("is ready", timeout=60)
+            worker.says("is ready", timeout=120)
         self._thread.start()
         return self
 

@@ -157,11 +157,11 @@ class Matrix:
             wait_until(
                 lambda: not self.records.runs.count(indexes.teardown("fake")) and not list(self.service.glob("*.json")),
                 "an empty service",
-                timeout=60,
+                timeout=180,
             )
         return left
 
-    def rehearse(self, names: Collection[str], *, timeout: float = 60.0) -> None:
+    def rehearse(self, names: Collection[str], *, timeout: float = 180.0) -> None:
         """Every scenario on every backend, unarmed; those that kill workers last, not to disturb the others.
 
         Args:
