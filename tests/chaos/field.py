@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from backends.fake import FakeEnvironment
-from dispatcher import LocalEnvironment, RemoteEnvironment
 from dispatcher.environment import Environment
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes
@@ -18,7 +16,8 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
 from tests.chaos import checker
 from tests.chaos.crew import TIMING, Crew
-from tests.chaos.flows import callbacks, marked, read_marks
+from tests.chaos.flows import marked, read_marks
+from tests.chaos.places import environment_of
 from tests.chaos.proxy import Proxy
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
@@ -112,13 +111,7 @@ class Field:
 
     def environment(self, backend: str) -> Environment:
         """With callbacks that keep an account."""
-        given: dict[str, Any] = callbacks(self.folder)
-        match backend:
-            case "local":
-                return LocalEnvironment(**given)
-            case "remote":
-                return RemoteEnvironment(**given)
-        return FakeEnvironment(self.service, **given)
+        return environment_of(backend, self.folder, self.service)
 
     def started(self, runs: Sequence[str], *, timeout: float = 30.0) -> None:
         """Wait until user code of all of them was started."""

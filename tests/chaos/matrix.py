@@ -15,11 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from backends.fake import FakeEnvironment
-from dispatcher import LocalEnvironment, RemoteEnvironment
-from dispatcher.environment import Environment
 from dispatcher.following import Subscription
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
@@ -29,7 +25,8 @@ from dispatcher.runs.states import Cause
 from tests.chaos import cases, checker
 from tests.chaos.cases import BACKENDS, LEFT_OUT, SCENARIOS, Arms, Case
 from tests.chaos.crew import TIMING, Crew
-from tests.chaos.flows import callbacks, large, marked, read_marks
+from tests.chaos.flows import large, marked, read_marks
+from tests.chaos.places import environment_of
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -110,7 +107,7 @@ class Matrix:
         record = self.bench.prepare(
             large if scenario == "large" else marked,
             {"folder": str(self.folder), **({} if scenario == "large" else {"way": way})},
-            environment=self._environment(backend),
+            environment=environment_of(backend, self.folder, self.service),
             retries=AGAIN,
             result_ttl=0.1 if scenario == "brief" else None,
         )
@@ -123,15 +120,6 @@ class Matrix:
             self._cancel.add(record.id)
         (self.brief if scenario == "brief" else self.runs).append(record.id)
         return record.id
-
-    def _environment(self, backend: str) -> Environment:
-        given: dict[str, Any] = callbacks(self.folder)
-        match backend:
-            case "local":
-                return LocalEnvironment(**given)
-            case "remote":
-                return RemoteEnvironment(**given)
-        return FakeEnvironment(self.service, **given)
 
     def look(self) -> set[str]:
         """One look at all runs, cancelling what is to be cancelled; those that are open, or not yet torn down."""
