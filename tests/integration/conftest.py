@@ -44,6 +44,16 @@ def start_worker(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Work
 
 
 @pytest.fixture
+def service(tmp_path: Path) -> Iterator[Path]:
+    """The folder that plays the container service; what a test leaves in it ends with the test."""
+    directory = tmp_path / "service"
+    directory.mkdir()
+    yield directory
+    for file in directory.glob("*.json"):
+        file.with_suffix(".deleted").touch()
+
+
+@pytest.fixture
 def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
     """A user whose directories have short names: a socket lies in one."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:

@@ -70,13 +70,6 @@ def ledger(directory: Path) -> Counter[str]:
     return Counter(json.loads(line)["what"] for line in lines)
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Path:
-    directory = tmp_path / "service"
-    directory.mkdir()
-    return directory
-
-
 def start(start_worker: StartWorker, **given: Any) -> Worker:
     return start_worker(backends=["fake"], concurrency=1, timing={**TIMING, **given.pop("timing", {})}, **given)
 

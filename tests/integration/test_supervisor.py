@@ -45,13 +45,6 @@ def said_goodbye() -> None:
     Path(os.environ["GOODBYE"]).write_text(f"{context.state}")
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Path:
-    directory = tmp_path / "service"
-    directory.mkdir()
-    return directory
-
-
 def start(start_worker: StartWorker, *, timing: dict[str, float] | None = None, **given: Any) -> Worker:
     return start_worker(backends=["fake"], concurrency=1, timing=timing or {}, **given)
 
