@@ -1,11 +1,11 @@
 """A container service of toys, and the backend on top of it: for tests of engines, and for trying things out.
 
-The service is a folder. A container is a JSON file in it, made by a process of its own (:mod:`backends.fake_container`)
-that then plays the node: it starts the real runner, waits for it and notes how it ended. So containers outlive the
-worker that asked for them, and two workers see the same ones. ``ledger.jsonl`` is the service's own account of what
-was created, ended and deleted; nothing of ours writes to it. Two files in the folder change what is seen: while
-``suspend`` is there, containers of the script ``queued`` wait for a quota; while ``lost`` is there, the node of the
-script ``node`` doesn't answer.
+The service is a folder. A container is a JSON file in it, created in one step, as a service creates what it is asked
+for; a process of its own (:mod:`backends.fake_container`) then plays the node: it starts the real runner, waits for it
+and notes how it ended. So containers outlive the worker that asked for them, and two workers see the same ones.
+``ledger.jsonl`` is the service's own account of what was created, ended and deleted; the engine doesn't write to it.
+Two files in the folder change what is seen: while ``suspend`` is there, containers of the script ``queued`` wait for a
+quota; while ``lost`` is there, the node of the script ``node`` doesn't answer.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
 
 from backends.base import Backend, Found, Handle, Observation, Phase, Request
 from dispatcher.environment import Environment
@@ -121,13 +122,12 @@ class FakeBackend(Backend):
             raise Permanent("the service refuses it", cause=Cause.CONFIG_ERROR, reason="Forbidden")
         self._services.add(str(request["directory"]))
         file = _file(request)
-        new = not file.exists()
-        if new:
-            _start(request, secrets)
-        _wait_for(file)
+        new = _create(file, request)
+        found = _read(file)
+        if found["pid"] is None:  # new, or whoever created it died before it was given to a node
+            _play(file, {**request["variables"], **secrets})
         if new and request["script"] == "lost_reply":
             raise Transient("the reply was lost", retry_in=0.1)
-        found = _read(file)
         if found["request"] != dict(request):
             raise Permanent(f"{file.stem} is somebody else's", cause=Cause.START_FAILED, reason="AlreadyExists")
         return {"directory": request["directory"], "name": request["name"], "uid": found["uid"]}
@@ -143,12 +143,16 @@ class FakeBackend(Backend):
         file = _file(named)
         if not file.exists():
             return True
-        if handle is not None and _read(file)["uid"] != handle["uid"]:
+        found = _read(file)
+        if handle is not None and found["uid"] != handle["uid"]:
             return True
+        deleted = file.with_suffix(".deleted")
+        if not deleted.exists():
+            deleted.touch()
+            if found["pid"] is None:  # perhaps no node has it
+                _play(file, {})
         if _is_lost(file):
-            file.with_suffix(".deleted").touch()
             raise Transient("teardown pending: node toy", retry_in=0.2)
-        file.with_suffix(".deleted").touch()
         return False
 
     def watch(self, changed: Callable[[str | None], None]) -> None:
@@ -216,16 +220,38 @@ def _read(file: Path) -> dict[str, Any]:
 _nodes: list[int] = []
 
 
-def _start(request: Request, secrets: Mapping[str, str]) -> None:
-    """Ask the service for a container: a process of its own, in no way a child that dies with us.
+def _create(file: Path, request: Request) -> bool:
+    """Whether there was none of that name."""
+    found = {"uid": uuid4().hex, "request": dict(request), "pid": None, "exit_code": None, "created": time.time()}
+    draft = file.with_suffix(f".{found['uid']}")
+    draft.write_text(json.dumps(found))
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    note(file, "created", found["uid"])
+    return True
+
+
+def note(file: Path, what: str, uid: Any) -> None:
+    """A line of the service's own account."""
+    line = json.dumps({"time": time.time(), "what": what, "name": file.stem, "uid": uid})
+    with (file.parent / "ledger.jsonl").open("a") as ledger:
+        ledger.write(line + "\n")
+
+
+def _play(file: Path, variables: Mapping[str, str]) -> None:
+    """Give a container to a node: a process of its own, in no way a child that dies with us.
 
     Not by ``subprocess``: that waits for a pipe to close, which a pool process forked at the same moment by another
     thread holds open for as long as it lives.
     """
     _nodes[:] = [pid for pid in _nodes if not _reaped(pid)]
-    arguments = [sys.executable, "-P", "-m", "backends.fake_container", json.dumps(dict(request))]
+    arguments = [sys.executable, "-P", "-m", "backends.fake_container", str(file)]
     nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-    environ = {**os.environ, **request["variables"], **secrets}
+    environ = {**os.environ, **variables}
     _nodes.append(os.posix_spawn(sys.executable, arguments, environ, file_actions=nothing, setsid=True))
 
 
@@ -234,14 +260,6 @@ def _reaped(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:  # the parent's, seen after a fork
         return True
-
-
-def _wait_for(file: Path, *, timeout: float = 10.0) -> None:
-    end = time.monotonic() + timeout
-    while not file.exists():
-        if time.monotonic() > end:
-            raise Transient(f"the service did not answer for {file.stem} within {timeout:g} s")
-        time.sleep(0.01)
 
 
 def _observe(file: Path, uid: str) -> Observation:

@@ -1,11 +1,12 @@
 """The node of the toy container service: one process per container, started by :mod:`backends.fake`.
 
-It creates the container's file (refusing a second one of that name), starts the runner where the script says so,
-waits for it, and notes its end. It removes the file once it was deleted and its process has ended.
+It takes a container that was created, starts the runner where the script says so, waits for it, and notes its end. It
+removes the file once it was deleted and its process has ended.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,22 +15,22 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from backends.fake import GRACE, RUNS, TALKS
+from backends.fake import GRACE, RUNS, TALKS, note
 
 
-def main(request: dict[str, Any]) -> None:
-    """Play one container from its creation to its end."""
-    file = Path(request["directory"]) / f"{request['name']}.json"
-    found: dict[str, Any] = {"uid": uuid4().hex, "request": request, "pid": None, "exit_code": None}
-    found["created"] = time.time()
-    if not _create(file, found):
+def main(file: Path) -> None:
+    """Play one container from its creation to its end, unless another node does."""
+    taken = os.open(file.with_suffix(".node"), os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (BlockingIOError, FileNotFoundError):  # played, or over
         return
-    _note(file, "created", found["uid"])
+    request = found["request"]
     if request["script"] == "queued":
         _until_admitted(file)
-    if request["script"] in RUNS and not file.with_suffix(".deleted").exists():
+    if request["script"] in RUNS and found["pid"] is None and not file.with_suffix(".deleted").exists():
         with file.with_suffix(".log").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dispatcher.runner"], stdout=log, stderr=log, process_group=0
@@ -44,7 +45,7 @@ def main(request: dict[str, Any]) -> None:
         _end(file, found, TALKS)
     _until_deleted(file)
     file.unlink(missing_ok=True)
-    _note(file, "deleted", found["uid"])
+    note(file, "deleted", found["uid"])
 
 
 def _wait(child: subprocess.Popen[bytes], file: Path, *, grace: float = GRACE) -> int:
@@ -65,7 +66,7 @@ def _end(file: Path, found: dict[str, Any], code: int) -> None:
         time.sleep(0.05)  # the node can't say how it ended
     found["exit_code"], found["finished"] = code, time.time()
     _write(file, found)
-    _note(file, "ended", found["uid"])
+    note(file, "ended", found["uid"])
 
 
 def _until_admitted(file: Path) -> None:
@@ -73,28 +74,10 @@ def _until_admitted(file: Path) -> None:
         time.sleep(0.05)
 
 
-def _create(file: Path, found: dict[str, Any]) -> bool:
-    draft = file.with_suffix(f".{found['uid']}")
-    draft.write_text(json.dumps(found))
-    try:
-        os.link(draft, file)
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink()
-    return True
-
-
 def _write(file: Path, found: dict[str, Any]) -> None:
     draft = file.with_suffix(".draft")
     draft.write_text(json.dumps(found))
     draft.replace(file)
-
-
-def _note(file: Path, what: str, uid: Any) -> None:
-    line = json.dumps({"time": time.time(), "what": what, "name": file.stem, "uid": uid})
-    with (file.parent / "ledger.jsonl").open("a") as ledger:
-        ledger.write(line + "\n")
 
 
 def _until_deleted(file: Path) -> None:
@@ -105,4 +88,4 @@ def _until_deleted(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(Path(sys.argv[1]))

@@ -58,10 +58,10 @@ class Provisioner:
         """Send the stored request and store what came of it."""
         answer: Handle | Permanent | Transient
         try:
-            answer = self.send(record)
-        except (Permanent, Transient) as error:
-            answer = error
-        try:
+            try:
+                answer = self.send(record)
+            except (Permanent, Transient) as error:
+                answer = error
             return self.store(record, answer)
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
@@ -69,9 +69,17 @@ class Provisioner:
     def send(self, record: Record) -> Handle:
         """Send the stored request: create or adopt.
 
+        Who was stopped since the request was stored sends nothing: meanwhile another may have sent it, seen it end
+        and torn it down, and the service would create it anew.
+
         Raises:
             Permanent, Transient: as :meth:`~backends.base.Backend.submit`.
+            Refused: the attempt has ended.
+            UnknownRun: its record is gone.
         """
+        now, _ = self.records.runs.get(record.id)
+        if not infrastructure.is_open(now, record.attempt):
+            raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
         request = record.request or {}
         handle = self.backend(record.spec.route.backend).submit(request["body"], self._secrets(record))
         failpoint("provision.submitted", record.id, lost=Transient)

@@ -83,9 +83,13 @@ def last_lines(record: Record, now: float, *, attempt: int, lines: Sequence[str]
     return Change(before=record, after=record.but(outcome=replace(outcome, log_tail=tuple(lines))))
 
 
+def is_open(record: Record, attempt: int) -> bool:
+    """Whether an attempt has asked for infrastructure and hasn't ended."""
+    return record.attempt == attempt and record.state in HELD and record.request is not None
+
+
 def wants(record: Record | None, attempt: int) -> bool:
     """Whether infrastructure of an attempt belongs to a run: it is its current one, or one whose teardown is open."""
     if record is None:
         return False
-    current = record.attempt == attempt and record.state in HELD and record.request is not None
-    return current or any(one["attempt"] == attempt for one in record.leftovers)
+    return is_open(record, attempt) or any(one["attempt"] == attempt for one in record.leftovers)

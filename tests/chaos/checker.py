@@ -117,9 +117,12 @@ def wrong_in_service(folder: Path, records: Records, runs: Sequence[str], *, ign
     file = folder / "ledger.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     made = Counter(line["name"] for line in lines if line["what"] == "created")
-    gone = Counter(line["name"] for line in lines if line["what"] == "deleted")
+    left = {line["uid"]: line["name"] for line in lines if line["what"] == "created"}
+    for line in lines:
+        if line["what"] == "deleted":
+            left.pop(line["uid"], None)
     found = [f"{name} was created {n} times" for name, n in made.items() if n > 1]
-    found += [f"{name} was created and not deleted" for name in made.keys() - gone.keys()]
+    found += [f"{name} was created and not deleted" for name in left.values()]
     ours = {
         object_name(record.id, attempt)
         for record in records.runs.get_many(runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from dispatcher.errors import Permanent, Transient
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
+from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import make_record
 from workers.backends import Backends
@@ -72,3 +75,37 @@ def test_a_process_makes_each_backend_once() -> None:
     assert backends("fake") is backends("fake")
     assert backends("kubernetes") is backends("kubernetes")
     assert backends("kubernetes") is not Backends(Settings.load())("kubernetes")
+
+
+class Counts(FakeBackend):
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Request] = []
+
+    def prepare(self, attempt: Attempt) -> Request:
+        return {"name": attempt.name}
+
+    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        self.asked.append(request)
+        return {"name": request["name"]}
+
+
+def test_who_was_stopped_until_the_attempt_had_ended_creates_nothing(records: Records) -> None:
+    """Its record is of before: meanwhile another has sent the request, seen the end and torn it down."""
+    backend = Counts()
+    one = provisioner(records, Full())
+    stale = one.provision("run1")
+    outcome = Outcome(cause=Cause.START_FAILED, message="ended meanwhile")
+    records.runs.update("run1", partial(transitions.finish, epoch=stale.epoch, outcome=outcome))
+    record = provisioner(records, backend).create(stale)
+    assert record.terminal
+    assert backend.asked == []
+
+
+def test_a_request_is_sent_again_while_its_attempt_is_open(records: Records) -> None:
+    backend = Counts()
+    record = provisioner(records, backend).create(provisioner(records, Full()).provision("run1"))
+    assert (record.state, record.handle) == (State.PENDING, {"name": record.request["body"]["name"]})  # type: ignore[index]
+    assert len(backend.asked) == 1

@@ -277,6 +277,10 @@ class Supervisor:
         record = self._known.get(run_id)
         if record is None:
             return
+        if isinstance(answer, Refused | UnknownRun):
+            logger.info("nothing to do: %s", answer)
+            self._known.drop(run_id)
+            return
         if isinstance(answer, Exception) and not isinstance(answer, Permanent | Transient):
             logger.error("run %s: its request failed: %s: %s", run_id, type(answer).__name__, answer)
             return
