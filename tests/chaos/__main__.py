@@ -23,7 +23,7 @@ from tests.chaos import page
 from tests.chaos.distribution import shown
 from tests.chaos.fault_rows import ROWS
 from tests.chaos.figures import VARIABLE
-from tests.chaos.results import Results
+from tests.chaos.results import Played, Results
 
 _LONGEST = ("tests/chaos/test_failpoints.py", "tests/chaos/test_soak.py", "tests/chaos/test_recovery_times.py")
 
@@ -45,11 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.page:
         return _keep(options.page)
     parts = options.parts or list(PARTS)
-    results = Results(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        form="quick" if options.quick else "long",
-        machine=described(),
-    )
+    results = Results(at=_now(), machine=described())
     statuses = [_play(name, results, console, quick=options.quick) for name in parts]
     every = set(parts) == set(PARTS)
     for table in tables(results, rows=every or "rows" in parts):
@@ -79,6 +75,7 @@ def _keep(files: Sequence[Path]) -> int:
 
 def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
     """One part, its output shown as it comes; pytest's exit status."""
+    results.parts[name] = Played(at=_now(), long=not quick)
     console.rule(f"{name} ({list(PARTS).index(name) + 1} of {len(PARTS)})")
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder, "told.jsonl")
@@ -90,6 +87,10 @@ def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
     if status < 0:
         console.print(f"[red]{name}: pytest itself was ended by signal {-status}[/]")
     return status
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def tables(results: Results, *, rows: bool) -> list[Table]:

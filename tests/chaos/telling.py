@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.figures import Figures
+from tests.chaos.figures import append
 
 
 @pytest.hookimpl(wrapper=True)
@@ -17,5 +17,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if report.when == "call" or report.outcome != "passed":
         rows = [row for mark in item.iter_markers("row") for row in mark.args]
         outcome = report.outcome if report.when == "call" or report.outcome == "skipped" else "failed"
-        Figures().keep("test", test=item.nodeid, outcome=outcome, seconds=round(report.duration, 2), rows=rows)
+        append("test", test=item.nodeid, outcome=outcome, seconds=round(report.duration, 2), rows=rows)
     return report

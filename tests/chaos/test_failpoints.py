@@ -24,6 +24,7 @@ from dispatcher.runs.record import Record
 from tests.chaos import checker, points
 from tests.chaos.cases import KINDS, Case
 from tests.chaos.conftest import ChaosServer
+from tests.chaos.figures import Figures
 from tests.chaos.matrix import Matrix
 from tests.chaos.submitter import MAPPED
 from tests.conftest import PYTHON
@@ -55,7 +56,6 @@ def played(
             matrix.rehearse(OF_WORKERS)
             cases = matrix.cases(long=long)
             matrix.play(cases, timeout=1200)
-            print(matrix.summary(cases))  # noqa: T201
         yield matrix, cases
     finally:
         matrix.close()
@@ -124,9 +124,12 @@ def test_no_key_is_left_after_retention(played: tuple[Matrix, list[Case]], chaos
     assert checker.left_after_retention(chaos_server.url) == []
 
 
-def test_recovery_is_bounded(played: tuple[Matrix, list[Case]]) -> None:
+def test_recovery_is_bounded(played: tuple[Matrix, list[Case]], figures: Figures) -> None:
     """I10: half of all faults are over within a takeover's length, and every run has ended (see its case)."""
-    took = played[0].recoveries
+    matrix, cases = played
+    figures.say(matrix.summary(cases))
+    figures.keep("matrix", **matrix.counts(cases))
+    took = matrix.recoveries
     assert took[len(took) // 2] < 15.0
 
 

@@ -28,6 +28,10 @@ def test_a_soak_has_no_violation(long: bool, figures: Figures) -> None:
 
     report = play(Size(runs=runs, seed=seed), say)
     say("\n".join(report.lines()))
+    figures.say(
+        f"soak: {report.counts['runs']:,} runs, {report.counts['faults']:,} faults in {report.seconds:.0f} s, "
+        f"{len(report.violations)} violations, seed {report.seed}"
+    )
     figures.keep("soak", **asdict(report))
     assert report.violations == [], "\n".join(report.lines())
     assert report.counts["runs"] >= runs

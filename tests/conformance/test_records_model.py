@@ -293,7 +293,7 @@ class Histories(RuleBasedStateMachine):
             assert set(names) <= {"events", "queues", "routes", "passed", "beats"}
 
 
-def histories(kind: str, server: Server | None) -> None:
+def histories(kind: str, server: Server | None, figures: Figures) -> None:
     """Try many histories on records of ``kind``, seed after seed, until so many steps were done."""
 
     def machine() -> Histories:
@@ -316,19 +316,19 @@ def histories(kind: str, server: Server | None) -> None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    print(f"{kind}: {Histories.done[kind]:,} steps from seed {SEED}")  # noqa: T201 - pytest shows it on request
-    Figures().keep(f"steps on {kind}", done=Histories.done[kind], seed=SEED)
+    figures.say(f"model of the records, {kind}: {Histories.done[kind]:,} steps from seed {SEED}")
+    figures.keep(f"steps on {kind}", done=Histories.done[kind], seed=SEED)
     assert Histories.done[kind] >= STEPS[kind]
 
 
-@pytest.mark.timeout(300 * LONG)
-def test_random_histories_in_memory() -> None:
-    histories("memory", None)
+@pytest.mark.timeout(900 * LONG)
+def test_random_histories_in_memory(figures: Figures) -> None:
+    histories("memory", None, figures)
 
 
-@pytest.mark.timeout(600 * LONG)
-def test_random_histories_on_a_server(server: Server) -> None:
-    histories("redis", server)
+@pytest.mark.timeout(900 * LONG)
+def test_random_histories_on_a_server(server: Server, figures: Figures) -> None:
+    histories("redis", server, figures)
 
 
 def test_the_model_notices_a_second_exit() -> None:

@@ -15,7 +15,7 @@ from tests.chaos.__main__ import tables
 from tests.chaos.distribution import percentile, shown
 from tests.chaos.fault_rows import ROWS
 from tests.chaos.figures import VARIABLE, Figure
-from tests.chaos.results import Results
+from tests.chaos.results import Played, Results
 from tests.conftest import PYTHON
 
 MACHINE = {
@@ -36,6 +36,8 @@ SOAK = {
     "recoveries": {"black hole": [0.5], "worker killed": [0.1, 2.0]},
 }
 
+A_SOAK = {"what": "soak", **SOAK}
+
 
 def _test(name: str, outcome: str = "passed", *rows: int) -> str:
     return json.dumps({"what": "test", "test": f"tests/chaos/{name}", "outcome": outcome, "seconds": 1.0, "rows": rows})
@@ -46,7 +48,7 @@ def _figure(bound: float, *samples: float) -> str:
 
 
 def _results(*lines: str) -> Results:
-    found = Results(at="2026-01-02T03:04:05+00:00", form="quick", machine=dict(MACHINE))
+    found = Results(at="2026-01-02T03:04:05+00:00", machine=dict(MACHINE))
     found.take(lines)
     return found
 
@@ -89,22 +91,27 @@ def test_a_test_of_no_row_counts_too() -> None:
 
 
 def test_results_are_read_as_they_were_saved(tmp_path: Path) -> None:
-    found = _results(*_every_row(), _figure(45.0, 30.0), json.dumps({"what": "soak", **SOAK}))
+    found = _results(*_every_row(), _figure(45.0, 30.0), json.dumps(A_SOAK))
+    found.parts["soak"] = Played(at=found.at, long=True)
     found.save(tmp_path / "one.json")
     assert Results.load(tmp_path / "one.json") == found
 
 
 def test_results_of_parts_are_joined() -> None:
-    found = _results(_test("t.py::a"), _figure(45.0, 30.0))
-    found.join(_results(_test("u.py::b"), json.dumps({"what": "soak", **SOAK})))
+    found, other = _results(_test("t.py::a"), _figure(45.0, 30.0)), _results(_test("u.py::b"), json.dumps(A_SOAK))
+    found.parts["rows"], other.parts["soak"] = Played(at=found.at, long=False), Played(at=found.at, long=True)
+    found.join(other)
+    assert {name: part.long for name, part in found.parts.items()} == {"rows": False, "soak": True}
     assert [told.name for told in found.tests] == ["t.py::a", "u.py::b"]
     assert [len(found.figures), len(found.soaks)] == [1, 1]
 
 
 def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
-    soak = json.dumps({"what": "soak", **SOAK})
+    soak = json.dumps(A_SOAK)
     steps = json.dumps({"what": "steps on memory", "done": 100_001, "seed": 1})
-    page.write(_results(*_every_row(row_2="failed"), _figure(45.0, 30.0, 41.5), soak, steps), tmp_path)
+    counts = {"failpoints": 40, "cases": 1234, "runs": 2345, "deaths": 99, "wrong": 0}
+    matrix = json.dumps({"what": "matrix", **counts})
+    page.write(_results(*_every_row(row_2="failed"), _figure(45.0, 30.0, 41.5), soak, steps, matrix), tmp_path)
     text = (tmp_path / "faults.md").read_text()
     assert f"| 1 | {ROWS[1]} | 1 | pass |" in text
     assert f"| 2 | {ROWS[2]} | 1 | fail |" in text
@@ -112,11 +119,27 @@ def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
     assert "500 runs and 2 faults in 2 minutes (seed 7): **0 violations**" in text
     assert "100,001 steps on memory" in text
     assert "fewer than 0.006 of all runs" in text
+    assert "40 failpoints, 1,234 cases, 2,345 runs; 99 workers died. Wrong afterwards: **0**" in text
     assert {path.name for path in (tmp_path / "images").iterdir()} == {
         "faults-recovery.svg",
         "faults-kinds.svg",
         "faults-soak.svg",
     }
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_the_page_says_of_each_part_in_which_form_it_was_played(tmp_path: Path, long: bool) -> None:
+    steps = json.dumps({"what": "steps on memory", "done": 100_001, "seed": 1})
+    matrix = json.dumps({"what": "matrix", "failpoints": 1, "cases": 1, "runs": 1, "deaths": 1, "wrong": 0})
+    found = _results(*_every_row(), _figure(45.0, 30.0), json.dumps(A_SOAK), steps, matrix)
+    found.parts = {part: Played(at=found.at, long=long) for part in page.FORMS}
+    page.write(found, tmp_path)
+    text = (tmp_path / "faults.md").read_text()
+    for there, other in page.FORMS.values():
+        assert there in text
+        assert other in text
+    said = "Played in the long form (2026-01-02 03:04 UTC)" if long else "Played in the bounded form"
+    assert text.count(said) == len(page.FORMS)
 
 
 TESTS = """
