@@ -44,8 +44,8 @@ def main(file: Path) -> None:
         found["started"] = time.time()
         _end(file, found, TALKS)
     _until_deleted(file)
+    note(file, "deleted", found["uid"])  # first: who sees no file finds it in the account
     file.unlink(missing_ok=True)
-    note(file, "deleted", found["uid"])
 
 
 def _wait(child: subprocess.Popen[bytes], file: Path, *, grace: float = GRACE) -> int:

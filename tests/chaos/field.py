@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from backends.fake import SERVICES
 from dispatcher.environment import Environment
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes
@@ -50,7 +51,7 @@ class Field:
         self.others: list[str] = []  #: of flows that give something else back than their attempt's number
         self.crew: Crew | None = None
         self._workers = workers
-        environ = {"DISPATCHER__FAILPOINT": str(self.arms), **crew.pop("environ", {})}
+        environ = {"DISPATCHER__FAILPOINT": str(self.arms), SERVICES: str(self.service), **crew.pop("environ", {})}
         self._given = {"environ": environ, **crew}
 
     def __enter__(self) -> Field:

@@ -1,15 +1,21 @@
-"""Row 20 of the fault matrix: a replica that misses the last writes takes over."""
+"""Rows 13 and 20 of the fault matrix: the last writes are gone, from the server's log or with the server itself.
+
+What was created in the outside world on their behalf is found and removed.
+"""
 
 from __future__ import annotations
 
+import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from dispatcher import Dispatcher
+from dispatcher import Dispatcher, Run
+from dispatcher.runs.attempt import object_name
 from dispatcher.runs.states import State
 from tests.chaos.checker import lines_of
 from tests.chaos.conftest import ChaosServer
@@ -46,16 +52,60 @@ def follow(server: redis.Redis, replica: redis.Redis) -> None:
     wait_until(has_all, "the replica to follow", timeout=30)
 
 
+def holding(field: Field, client: Dispatcher, key: str) -> Run[int]:
+    """A run whose flow holds on, in a container."""
+    parameters = {"folder": str(field.folder), "way": "holds"}
+    return client.submit(marked, parameters, environment=field.environment("fake"), idempotency_key=key)
+
+
+def removed(field: Field, run_id: str) -> None:
+    """Wait until the container of a run that no record knows any more is deleted, by the service's own account."""
+    name, begun = object_name(run_id, 1), time.monotonic()
+
+    def deleted() -> bool:
+        lines = map(json.loads, (field.service / "ledger.jsonl").read_text().splitlines())
+        return any((line["name"], line["what"]) == (name, "deleted") for line in lines)
+
+    wait_until(deleted, "the end of the container that nobody wants", timeout=90, every=0.1)
+    print(f"removed {time.monotonic() - begun:.1f} s after the server was back")  # noqa: T201
+    field.others.append(run_id)
+
+
+@pytest.mark.row(13)
+def test_row_13_infrastructure_whose_record_is_lost_is_removed(chaos_server: ChaosServer, tmp_path: Path) -> None:
+    """A container was created within the second that is lost; who asks again with the key gets a run of its own."""
+    with Field(
+        chaos_server.url, chaos_server.port, tmp_path, backends=["fake"], drain=0.5, timing={"lease": 6.0}
+    ) as field:
+        with Dispatcher(settings=field.bench.settings) as client:
+            field.submit(backend="fake")
+            field.settle(timeout=90)
+            lost = holding(field, client, "a lost container")
+            field.started([lost.id])
+            chaos_server.kill()
+            chaos_server.forget(b"a lost container")
+            chaos_server.start()
+            [again] = {holding(field, client, "a lost container") for _ in range(2)}
+            assert client.get_many([lost.id]) == [None]
+        removed(field, lost.id)
+        field.runs.append(again.id)
+        (field.folder / "released").touch()
+        records = field.settle(timeout=90)
+        assert {record.state for record in records} == {State.SUCCEEDED}
+        assert [field.starts(lost.id), field.starts(again.id)] == [1, 1]
+        field.torn_down()
+
+
 @pytest.mark.row(20)
 def test_row_20_a_replica_without_the_last_writes_takes_over(
     chaos_server: ChaosServer, replica: ChaosServer, tmp_path: Path
 ) -> None:
     """What it knows goes on: flows that run are not disturbed. What it has never heard of is submitted again, by its
-    key, and is one run.
+    key, and is one run; a container of which it has never heard is removed.
     """
     url, port = chaos_server.url, chaos_server.port
     with (
-        Field(url, port, tmp_path, backends=["local"], drain=0.5, timing={"lease": 6.0}) as field,
+        Field(url, port, tmp_path, backends=["local", "fake"], drain=0.5, timing={"lease": 6.0}) as field,
         redis.Redis.from_url(url) as old,
         redis.Redis.from_url(replica.url) as new,
     ):
@@ -71,11 +121,13 @@ def test_row_20_a_replica_without_the_last_writes_takes_over(
         parameters = {"folder": str(field.folder)}
         with Dispatcher(settings=field.bench.settings) as client:
             lost = client.submit(marked, parameters, environment=environment, idempotency_key="the same")
+            contained = holding(field, client, "another lost container")
+        field.started([contained.id])
         chaos_server.kill()
         field.bench.close()
         field.proxy.redirect("127.0.0.1", replica.port)
         field.bench = Bench(replica.url, timing=TIMING)
-        assert field.bench.records.runs.get_many([lost.id]) == [None]
+        assert field.bench.records.runs.get_many([lost.id, contained.id]) == [None, None]
         with Dispatcher(settings=field.bench.settings) as client:
             runs = {
                 client.submit(marked, parameters, environment=environment, idempotency_key="the same") for _ in range(2)
@@ -88,3 +140,5 @@ def test_row_20_a_replica_without_the_last_writes_takes_over(
         assert {record.state for record in records.values()} == {State.SUCCEEDED}
         assert {records[run_id].attempt for run_id in [*ended, *running]} == {1}
         assert field.starts(again.id) == records[again.id].attempt
+        removed(field, contained.id)
+        field.torn_down()
