@@ -99,9 +99,12 @@ def _told(outcome: Outcome) -> str:
 
 def _opened(link: Link, record: Record, value: Value) -> Any:
     from dispatcher.payload import from_value
+    from dispatcher.records.refusals import What, counted
 
+    records = link.records
     key = link.keys.run_key(record.id, record.spec.key_id) if value.codec == "pickle" else None
     try:
-        return from_value(value, get=link.records.blobs.get, key=key)
+        with counted(records.refusals, What.RESULT):
+            return from_value(value, get=records.blobs.get, key=key)
     except KeyError:
         raise UnknownRun(f"run {record.id}: the bytes of its result are gone") from None

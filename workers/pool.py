@@ -18,6 +18,7 @@ from backends.base import Backend
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, TimeoutInterrupt
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
+from dispatcher.records.refusals import What, count
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
@@ -62,6 +63,7 @@ class Here:
             Refused: this worker doesn't serve the run.
         """
         if not self.serves(record.spec.route):
+            count(self.records.refusals, What.DOORBELL)
             logger.warning("run %s: a doorbell of queue %s came here: refused", record.id, record.spec.route.queue)
             raise Refused(f"run {record.id} waits in queue {record.spec.route.queue}, which isn't served here")
 

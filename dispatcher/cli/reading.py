@@ -95,5 +95,7 @@ def result_of(client: Dispatcher, record: Record) -> Result:
     if kept is None or kept.codec != "json":
         return Result(record.id, kept)
     from dispatcher.payload.values import from_value
+    from dispatcher.records.refusals import What, counted
 
-    return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, key=None))
+    with counted(client.records.refusals, What.RESULT):
+        return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, key=None))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from dispatcher.embedded import Status
     from dispatcher.overview import QueueInfo
     from dispatcher.records.base import Records, WorkerInfo
+    from dispatcher.records.refusals import Tally, What
     from dispatcher.settings import Settings
 
 
@@ -103,6 +105,7 @@ class Picture:
     open_runs: int
     queues: tuple[QueueInfo, ...]
     workers: tuple[WorkerInfo, ...]
+    refused: Mapping[What, Tally]
 
 
 def picture(records: Records) -> Picture:
@@ -116,6 +119,7 @@ def picture(records: Records) -> Picture:
         open_runs=records.runs.count(indexes.OPEN),
         queues=tuple(queues(records)),
         workers=tuple(sorted(records.workers.live(), key=lambda one: one.started_at)),
+        refused=records.refusals.tallies(),
     )
 
 
@@ -130,7 +134,16 @@ def _laptop(known: Globals) -> Settings:
 
 def _not_running(laptop: Status, *, as_json: bool) -> None:
     if as_json:
-        print_json({"server": None, "laptop": _laptop_json(laptop), "open_runs": None, "queues": [], "workers": []})
+        print_json(
+            {
+                "server": None,
+                "laptop": _laptop_json(laptop),
+                "open_runs": None,
+                "refused": {},
+                "queues": [],
+                "workers": [],
+            }
+        )
         return
     click.echo("the laptop server is not running (`dispatcher up` starts it, so does the next submit)")
     click.echo(f"data: {laptop.state_dir}")
@@ -146,6 +159,7 @@ def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -
         "instance": found.instance,
         "laptop": None if laptop is None else _laptop_json(laptop),
         "open_runs": found.open_runs,
+        "refused": {str(what): asdict(tally) for what, tally in found.refused.items()},
         "queues": [_queue_json(one) for one in found.queues],
         "workers": [worker_json(one) for one in found.workers],
     }
@@ -185,6 +199,8 @@ def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
         stays = "until `dispatcher down`" if laptop.stays else "until its last program has left"
         click.echo(f"stays      {stays}; programs: {len(laptop.programs)}; data: {laptop.state_dir}")
     click.echo(f"open runs  {found.open_runs}")
+    if found.refused:
+        click.echo(f"refused    {_refused(found)}")
     click.echo()
     if found.queues:
         print_table(["QUEUE", "WAITING", "WORKERS", "LAST USED"], _queue_rows(found))
@@ -196,6 +212,13 @@ def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
     else:
         remedy = "the next submit starts one" if laptop is not None else "`dispatcher worker` starts one"
         click.echo(f"no workers ({remedy})")
+
+
+def _refused(found: Picture) -> str:
+    from dispatcher.cli.words import span
+
+    counts = ", ".join(f"{one.count} {what}{'s' * (one.count > 1)}" for what, one in found.refused.items())
+    return f"{counts}; the last {span(found.now - max(one.last for one in found.refused.values()))} ago"
 
 
 def _queue_rows(found: Picture) -> list[list[Any]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dispatcher.errors import Refused, UnknownRun
+from dispatcher.records.refusals import Refusals
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import Change, Record, Ring
 from dispatcher.runs.routing import Offer, Route
@@ -391,4 +392,5 @@ class Records:
     leases: Leases
     queues: Queues
     inbox: Inbox
+    refusals: Refusals
     close: Callable[[], None]

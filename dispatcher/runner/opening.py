@@ -18,6 +18,7 @@ from dispatcher.environment import Environment
 from dispatcher.errors import Permanent, SealBroken, ServerUnavailable
 from dispatcher.payload import KeyRing, from_value, to_value
 from dispatcher.records.base import Records
+from dispatcher.records.refusals import What, counted
 from dispatcher.runner.capture import Capture
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import Job, failure
@@ -47,7 +48,8 @@ class Opener:
             SealBroken: the signature doesn't hold.
             Exception: the environment's class can't be had here.
         """
-        verify(self.keys, record, now)
+        with counted(self.records.refusals, What.RUN):
+            verify(self.keys, record, now)
         return environments.from_json(record.spec.environment)
 
     def job(self, record: Record, environment: Environment, guard: Guard, capture: Capture) -> Job:
@@ -95,8 +97,9 @@ class Opener:
         storage = storages.from_json(record.spec.storage)
         storage.bind(self.records.blobs)
         env = None if self.environ is os.environ else self.environ
-        body = environment.load(storage, record.spec.location, env=env)
-        return {"body": body, "parameters": self._parameters(record)}
+        with counted(self.records.refusals, What.RUN):
+            body = environment.load(storage, record.spec.location, env=env)
+            return {"body": body, "parameters": self._parameters(record)}
 
     def _parameters(self, record: Record) -> Any:
         # The verified spec holds their digest, so no further key is needed.

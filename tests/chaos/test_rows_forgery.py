@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: what was forged, replayed or mixed up is refused, and never executed.
+"""Row 34 of the fault matrix: what was forged, replayed or mixed up is refused, counted, and never executed.
 
 Changed records, foreign keys and users are in ``tests/integration/test_bad_input.py`` and ``test_acl.py``; here are
 messages, and what was rightly signed but is used where it doesn't belong.
@@ -7,9 +7,11 @@ messages, and what was rightly signed but is used where it doesn't belong.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import LocalEnvironment
+from dispatcher import Dispatcher, LocalEnvironment, flow
 from dispatcher.doorbell import envelope
 from dispatcher.errors import SealBroken
 from dispatcher.payload.keys import RunKey
+from dispatcher.records.refusals import What
 from dispatcher.runner.report import About, Report, attempt_token
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
@@ -68,6 +71,21 @@ def push(field: Field, chaos_server: ChaosServer) -> Iterator[Callable[..., None
         yield do
 
 
+@contextmanager
+def counted(field: Field, what: What, times: int = 1) -> Iterator[None]:
+    """Within, so many are refused, and the installation's count says so, as ``dispatcher status`` shows it."""
+
+    def tally() -> int:
+        found = field.bench.records.refusals.tallies().get(what)
+        return found.count if found else 0
+
+    before = tally()
+    yield
+    wait_until(lambda: tally() >= before + times, f"{times} more refused: {what}", timeout=30)
+    if what is What.RUN:  # a report may come late by itself, and a doorbell be rung again
+        assert tally() == before + times
+
+
 def forged(field: Field, **changes: Any) -> Record:
     """A run of ours, not accepted yet, whose spec was changed before it was signed."""
     environment = field.environment("local")
@@ -77,8 +95,10 @@ def forged(field: Field, **changes: Any) -> Record:
 
 
 def refused(field: Field, record: Record, reason: str) -> None:
-    """It ended as a mistake in the set-up that names a reason, and nothing of it ran."""
-    ended = field.bench.ended(record.id)
+    """It ended as a mistake in the set-up that names a reason, and nothing of it ran; it was counted."""
+    with counted(field, What.RUN):
+        accept(field, record)
+        ended = field.bench.ended(record.id)
     assert ended.state is State.CRASHED
     assert ended.outcome is not None
     assert ended.outcome.cause is Cause.CONFIG_ERROR
@@ -142,7 +162,8 @@ def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], 
     accept(field, record)
     message = json.loads(envelope(transitions.ring_for(record, task)))
     message["headers"]["also_served"] = ["local:gpu"]
-    push(json.dumps(message).encode())
+    with counted(field, What.DOORBELL):
+        push(json.dumps(message).encode())
     worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
     assert field.bench.record(record.id).state is State.QUEUED
     assert field.starts(record.id) == 0
@@ -150,25 +171,23 @@ def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], 
 
 
 def test_a_signature_that_has_expired(field: Field) -> None:
-    record = accept(field, forged(field, expires=field.bench.records.runs.now() - 60.0))
-    refused(field, record, "ended 6")
+    refused(field, forged(field, expires=field.bench.records.runs.now() - 60.0), "ended 6")
 
 
 def test_an_unknown_key(field: Field) -> None:
     """Its id is in no ring of keys here."""
-    record = accept(field, forged(field, key_id="k9"))
-    refused(field, record, "'k9'")
+    refused(field, forged(field, key_id="k9"), "'k9'")
 
 
 def test_a_spec_of_another_run(field: Field) -> None:
     """What was signed for one run is worth nothing under the name of another, by whatever key it is signed."""
     [run_id] = field.submit()
     theirs = field.bench.ended(run_id)
-    copied = accept(field, replace(forged(field), spec_bytes=theirs.spec_bytes, signature=theirs.signature))
+    copied = replace(forged(field), spec_bytes=theirs.spec_bytes, signature=theirs.signature)
     refused(field, copied, "changed on its way")
     signed = forged(field)
     raw = theirs.spec_bytes
-    resigned = accept(field, replace(signed, spec_bytes=raw, signature=field.bench.keys.sign(signed.id, raw)))
+    resigned = replace(signed, spec_bytes=raw, signature=field.bench.keys.sign(signed.id, raw))
     refused(field, resigned, f"carries the spec of run {run_id}")
     assert field.starts(run_id) == 1
 
@@ -183,9 +202,10 @@ def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None
     token = attempt_token(key, attempt=1, epoch=record.request["epoch"])
     lie = Outcome(cause=Cause.USER_ERROR, message="a lie")
     inbox = field.bench.records.inbox
-    for run_id, attempt in ((theirs, 1), (mine, 2)):
-        report = Report(run_id=run_id, attempt=attempt, about=About.EXITED, outcome=lie)
-        inbox.report(shard_of("fake", run_id), report.to_entry(token))
+    with counted(field, What.REPORT, 2):
+        for run_id, attempt in ((theirs, 1), (mine, 2)):
+            report = Report(run_id=run_id, attempt=attempt, about=About.EXITED, outcome=lie)
+            inbox.report(shard_of("fake", run_id), report.to_entry(token))
     worker.says(f"a report on run {theirs} was not made by the attempt it names")
     worker.says(f"attempt 2 of run {mine} is closed")
     with pytest.raises(SealBroken, match=f"holds the key of run {mine}"):
@@ -193,3 +213,32 @@ def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None
     field.settle()
     assert {field.bench.record(run_id).state for run_id in (mine, theirs)} == {State.SUCCEEDED}
     field.torn_down()
+
+
+@flow
+def gives(what: str) -> set[str]:
+    return {what}
+
+
+def test_a_result_that_its_runner_did_not_seal(field: Field, chaos_server: ChaosServer, tmp_path: Path) -> None:
+    """Whoever can write records can't have a client open their pickle: neither bare nor sealed for another run."""
+    environment = LocalEnvironment()
+    opened = tmp_path / "opened"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (opened,)
+
+    with Dispatcher(settings=field.bench.settings) as client, redis.Redis.from_url(chaos_server.url) as server:
+        runs = [client.submit(gives, {"what": what}, environment=environment) for what in ("mine", "theirs")]
+        mine, theirs = ([*run.result(timeout=60)] for run in runs)
+        assert [mine, theirs] == [["mine"], ["theirs"]]
+        key = f"{field.bench.records.instance}::run:"
+        kept = json.loads(server.hget(f"{key}{runs[1].id}", "outcome") or b"")
+        bomb = pickle.dumps(Bomb())
+        bare = {"inline": base64.b64encode(bomb).decode(), "digest": hashlib.sha256(bomb).hexdigest()}
+        for lie in (kept["result"], {**kept["result"], **bare}):
+            server.hset(f"{key}{runs[0].id}", "outcome", json.dumps({**kept, "result": lie}))
+            with counted(field, What.RESULT), pytest.raises(SealBroken, match="isn't signed with this run's key"):
+                client.get(runs[0].id).result(timeout=10)
+        assert not opened.exists()

@@ -16,6 +16,7 @@ import redis
 from dispatcher.errors import InvalidSettings, ServerUnavailable
 from dispatcher.records.base import Lease, Line, Records, WorkerInfo
 from dispatcher.records.redis import open_redis
+from dispatcher.records.refusals import Tally, What
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL, EXPIRING
 from dispatcher.runs.routing import Offer
@@ -67,10 +68,13 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     taken = [event.id.partition(":")[2] for _, event in records.events.take(tag, block=0.01)]
     records.workers.announce(worker(tag))
     lease = records.leases.acquire(tag, tag, seen=None)
+    refused = records.refusals.tallies().get(What.RUN, Tally(count=0, last=0.0)).count
+    records.refusals.note(What.RUN)
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),
         [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(tag)), taken, len(many),
         records.workers.beats()[tag], lease == Lease(name=tag, owner=tag, epoch=1), records.runs.count(f"tag:{tag}"),
+        records.refusals.tallies()[What.RUN].count - refused,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Blobs, lines, workers, leases, queues and reports: one suite for every kind of records."""
+"""Blobs, lines, workers, leases, queues, reports and refusals: one suite for every kind of records."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from dispatcher.errors import LeasePassed
 from dispatcher.records.base import Lease, Line, Records, WorkerInfo
+from dispatcher.records.refusals import Tally, What
 from dispatcher.runs import transitions
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause
@@ -283,3 +284,18 @@ def test_an_entry_for_one_of_many_shards_is_waited_for(kept: Kept) -> None:
     assert heard == [True]
     inbox.drop("s/2", until=inbox.read("s/2")[0][0])
     assert not inbox.wait(["s/1", "s/2"], block=0)
+
+
+def test_refusals_are_counted_by_what_they_were(kept: Kept) -> None:
+    """Row 34: refused, counted."""
+    assert kept.records.refusals.tallies() == {}
+    before = kept.records.runs.now()
+    for what in (What.RUN, What.REPORT, What.REPORT):
+        kept.records.refusals.note(what)
+    found = kept.records.refusals.tallies()
+    assert {what: tally.count for what, tally in found.items()} == {What.RUN: 1, What.REPORT: 2}
+    assert before <= found[What.RUN].last <= found[What.REPORT].last <= kept.records.runs.now()
+    later = kept.later(1000)
+    later.refusals.note(What.RUN)
+    assert later.refusals.tallies()[What.RUN].last >= before + 1000
+    assert later.refusals.tallies()[What.REPORT] == Tally(count=2, last=found[What.REPORT].last)

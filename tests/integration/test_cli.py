@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from dispatcher.records.redis import open_redis
+from dispatcher.records.refusals import What
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
@@ -196,6 +198,20 @@ def test_without_a_worker_the_command_says_so(shell: Shell) -> None:
     assert shell("cancel", run_id[-8:]).stdout == f"{run_id}  CANCELLED\n"
     assert shell("cancel", run_id).stdout == f"{run_id}  CANCELLED already\n"
     assert shell.json("show", run_id)["state"] == "CANCELLED"
+
+
+def test_status_counts_what_was_refused(shell: Shell, server_url: str) -> None:
+    """Row 34 of the fault matrix: refused, counted."""
+    records = open_redis(server_url)
+    try:
+        assert "refused" not in shell("status").stdout
+        for what in (What.RUN, What.REPORT, What.REPORT):
+            records.refusals.note(what)
+    finally:
+        records.close()
+    told = shell.json("status")["refused"]
+    assert {what: tally["count"] for what, tally in told.items()} == {"run": 1, "report": 2}
+    assert "refused    1 run, 2 reports; the last " in shell("status").stdout
 
 
 def test_a_worker_serves_the_labels_it_was_given(shell: Shell, start_worker: Callable[..., Worker]) -> None:

@@ -13,6 +13,7 @@ from dispatcher.errors import LeasePassed, Refused, SealBroken, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Lease, Records, Step
+from dispatcher.records.refusals import What, count
 from dispatcher.runner.report import About, Report, attempt_token
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
@@ -86,7 +87,7 @@ class Reports:
             try:
                 self._write(record, report, self._step(record, report, now), lease, now)
             except (Refused, UnknownRun) as error:
-                logger.warning("report refused: %s", error)
+                self._refuse(error)
 
     def read(self, lease: Lease, now: float) -> None:
         """Act on all that a shard's runners have reported.
@@ -102,11 +103,15 @@ class Reports:
                 except LeasePassed:
                     raise
                 except (SealBroken, UnknownRun, Refused, KeyError, ValueError) as error:
-                    logger.warning("report refused: %s", error)
+                    self._refuse(error)
             self._records.inbox.drop(lease.name, until=entries[-1][0])
             failpoint("inbox.dropped")
             if len(entries) < PAGE:
                 return
+
+    def _refuse(self, error: Exception) -> None:
+        count(self._records.refusals, What.REPORT)
+        logger.warning("report refused: %s", error)
 
     def _act_on(self, entry: dict[str, str], lease: Lease, now: float) -> None:
         known = self._known.get(entry["run"])

@@ -13,6 +13,7 @@ from dispatcher.records.memory.inbox import MemoryInbox
 from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
+from dispatcher.records.memory.refusals import MemoryRefusals
 from dispatcher.records.memory.runs import Beside, MemoryRuns
 from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.workers import MemoryWorkers
@@ -47,5 +48,6 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         leases=beside.leases,
         queues=beside.queues,
         inbox=MemoryInbox(shared),
+        refusals=MemoryRefusals(shared),
         close=beside.events.close,
     )

@@ -40,6 +40,7 @@ def open_redis(
     from dispatcher.records.redis.leases import RedisLeases
     from dispatcher.records.redis.logs import RedisLogs
     from dispatcher.records.redis.queues import RedisQueues
+    from dispatcher.records.redis.refusals import RedisRefusals
     from dispatcher.records.redis.runs import RedisRuns
     from dispatcher.records.redis.workers import RedisWorkers
 
@@ -69,5 +70,6 @@ def open_redis(
         leases=RedisLeases(client, keys),
         queues=RedisQueues(client, keys, clock_offset=clock_offset),
         inbox=RedisInbox(client, keys),
+        refusals=RedisRefusals(client, keys, clock_offset=clock_offset),
         close=close,
     )

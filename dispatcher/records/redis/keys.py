@@ -14,7 +14,7 @@ the two never meet. Keys of one run:
 
 and of all: ``ix:<index>`` (sorted sets of :mod:`dispatcher.runs.indexes`), ``blob:<digest>`` (hash: parts, and the
 count of runs that refer to it), ``events`` (stream), ``subscribers`` (set), ``workers``, ``beats``, ``leases``,
-``routes`` (hashes), ``beaten``, ``queues``, ``passed`` (sorted sets by time), ``inbox:<shard>`` (stream),
+``routes``, ``refusals`` (hashes), ``beaten``, ``queues``, ``passed`` (sorted sets by time), ``inbox:<shard>`` (stream),
 ``report:<nonce>`` (string, for a minute). Channels are ``topic:<topic>``.
 """
 
@@ -45,6 +45,7 @@ class Keys:
         self.queues = f"{prefix}queues"
         self.routes = f"{prefix}routes"
         self.passed = f"{prefix}passed"
+        self.refusals = f"{prefix}refusals"
 
     def run(self, run_id: str) -> str:
         """A run's record."""
@@ -91,7 +92,7 @@ class Keys:
         return f"{self._inbox_prefix}{shard}"
 
     def report(self, nonce: str) -> str:
-        """Marks a report as stored."""
+        """Marks a report as stored, a refusal as counted."""
         return f"{self._report_prefix}{nonce}"
 
     def topic(self, topic: str) -> str:

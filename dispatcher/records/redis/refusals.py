@@ -1,0 +1,31 @@
+"""Refusals in Redis: one hash, of counts and times."""
+
+from __future__ import annotations
+
+import secrets
+
+from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.scripts import script
+from dispatcher.records.refusals import Refusals, Tally, What
+
+#: Seconds for which a refusal is known, so that noting it again counts nothing.
+_KNOWN = 60
+
+
+class RedisRefusals(Refusals):
+    """Each refusal carries a nonce while it is noted."""
+
+    def __init__(self, client: Client, keys: Keys, *, clock_offset: float) -> None:
+        self._client = client
+        self._keys = keys
+        self._offset = clock_offset
+
+    def note(self, what: What) -> None:
+        keys = [self._keys.refusals, self._keys.report(secrets.token_hex(8))]
+        self._client.run(script("clock", "refuse"), keys, self._offset, _KNOWN, what)
+
+    def tallies(self) -> dict[What, Tally]:
+        flat = [word.decode() for word in self._client.one("HGETALL", self._keys.refusals)]
+        said = dict(zip(flat[0::2], flat[1::2], strict=True))
+        return {what: Tally(count=int(said[what]), last=float(said[f"{what}:last"])) for what in What if what in said}

@@ -1,0 +1,63 @@
+"""What was refused because it isn't what it says it is: counted, so that people can see that somebody tries.
+
+The interface stands beside those of :mod:`dispatcher.records.base`, under the same contract.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dispatcher.errors import SealBroken, ServerUnavailable
+
+
+class What(StrEnum):
+    """What was refused."""
+
+    RUN = "run"  #: its spec, flow or parameters aren't what its submitter signed, or no longer
+    REPORT = "report"  #: a container's, not made by the attempt that it names, or by one that is over
+    RESULT = "result"  #: a result or exception that its runner didn't seal
+    DOORBELL = "doorbell"  #: one that would have a worker take a run that it doesn't serve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How often, and when last, in seconds since the epoch."""
+
+    count: int
+    last: float
+
+
+class Refusals(ABC):
+    """Counts since the installation began."""
+
+    @abstractmethod
+    def note(self, what: What) -> None:
+        """Count one."""
+
+    @abstractmethod
+    def tallies(self) -> dict[What, Tally]:
+        """The counts of all that was ever refused."""
+
+
+def count(refusals: Refusals, what: What) -> None:
+    """Count one if the server answers: no refusal depends on its being counted."""
+    with suppress(ServerUnavailable):
+        refusals.note(what)
+
+
+@contextmanager
+def counted(refusals: Refusals, what: What) -> Iterator[None]:
+    """Count what isn't opened within since its seal is broken.
+
+    Raises:
+        SealBroken: as it came.
+    """
+    try:
+        yield
+    except SealBroken:
+        count(refusals, what)
+        raise
