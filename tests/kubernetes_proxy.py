@@ -18,7 +18,8 @@ class Fault:
 
     ``kind``: ``lost_reply`` (carried out, then cut), ``cut`` (never passed on), ``status`` (answered with ``status``),
     ``silent`` (passed on, and never answered), ``truncate`` (cut in the middle of a chunk), ``stall`` (nothing comes
-    any more, after the headers).
+    any more, after the headers). Of watches: ``gone`` (begins with the event that says 410), ``garbage`` (with a line
+    that is no JSON), ``bookmarks`` (whatever else happens isn't told).
     """
 
     kind: str
@@ -29,6 +30,15 @@ class Fault:
     reason: str = ""
     message: str = "injected"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+
+#: What a watch begins with.
+_FIRST = {
+    "gone": json.dumps({"type": "ERROR", "object": _EXPIRED}).encode() + b"\n",
+    "garbage": b"\x00no json\n",
+}
 
 
 class FaultProxy:
@@ -147,14 +157,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(response, {"Transfer-Encoding": "chunked"})
         if kind == "stall":
             self.server.proxy.closing.wait()
-        while data := response.read1(65536):
+        if kind in _FIRST:
+            self._chunk(_FIRST[kind])
+        while data := response.readline() if kind == "bookmarks" else response.read1(65536):
             if kind == "truncate":
                 self.wfile.write(b"%x\r\n%b" % (len(data), data[: len(data) // 2]))
                 self._cut()
                 return
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
-            self.wfile.flush()
+            if kind != "bookmarks" or b'"BOOKMARK"' in data[:40]:
+                self._chunk(data)
         self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.wfile.flush()
 
     def _head(self, response: HTTPResponse, framing: Mapping[str, str]) -> None:
         self.send_response(response.status)

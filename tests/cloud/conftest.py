@@ -72,6 +72,13 @@ class _alone:  # noqa: N801 - used like a function
 
 
 @pytest.fixture(scope="module")
+def calm(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nobody else breaks the cluster. A module that ``BREAKS_THE_CLUSTER`` has it alone."""
+    with _alone("cluster", shared=not getattr(request.module, "BREAKS_THE_CLUSTER", False)):
+        yield
+
+
+@pytest.fixture(scope="module")
 def pod_server() -> Iterator[PodServer]:
     """A server that pods reach, with a password."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
@@ -88,14 +95,13 @@ def estate(
     cluster: str,
     image: str,
     pod_server: PodServer,
+    calm: None,
     tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
 ) -> Iterator[Estate]:
-    """Namespaces, workers and a client of this module. A module that ``BREAKS_THE_CLUSTER`` has it alone."""
-    with _alone("cluster", shared=not getattr(request.module, "BREAKS_THE_CLUSTER", False)):
-        one = Estate(pod_server, image, tmp_path_factory.mktemp("estate"), f"dsp-{secrets.token_hex(3)}")
-        try:
-            one.open()
-            yield one
-        finally:
-            one.close()
+    """Namespaces, workers and a client of this module."""
+    one = Estate(pod_server, image, tmp_path_factory.mktemp("estate"), f"dsp-{secrets.token_hex(3)}")
+    try:
+        one.open()
+        yield one
+    finally:
+        one.close()

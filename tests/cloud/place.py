@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import shlex
 import socket
+import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.waiting import wait_until
 
@@ -100,13 +104,82 @@ def allow(account_of: str, *namespaces: str) -> None:
     wait_until(lambda: kubectl("get", "serviceaccount", "default", "-n", account_of, check=False), "a service account")
 
 
-def kubeconfig_of(account_of: str, directory: Path) -> Path:
-    """A kubeconfig whose user is the worker's service account, by a token."""
+def kubeconfig_of(account_of: str, directory: Path, *, proxy: int | None = None) -> Path:
+    """A kubeconfig whose user is the worker's service account, by a token; ``proxy`` is the port of one on loopback."""
     view = json.loads(kubectl("config", "view", "--minify", "--flatten", "-o", "json"))
-    token = kubectl("create", "token", "worker", "-n", account_of, "--duration", "2h").strip()
-    view["users"] = [{"name": "worker", "user": {"token": token}}]
+    view["users"] = [{"name": "worker", "user": {"token": _token("worker", account_of)}}]
+    if proxy is not None:
+        view["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{proxy}"}
     view["contexts"][0]["context"] = {"cluster": view["clusters"][0]["name"], "user": "worker"}
     path = directory / "worker.kubeconfig"
     path.write_text(json.dumps(view))
     path.chmod(0o600)
     return path
+
+
+def _token(account: str, namespace: str) -> str:
+    return kubectl("create", "token", account, "-n", namespace, "--duration", "2h").strip()
+
+
+def connector() -> Callable[[], HTTPSConnection]:
+    """Makes connections to the API server, which it knows by the kubeconfig's authority; without a credential."""
+    view = json.loads(kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "json"))
+    cluster = view["clusters"][0]["cluster"]
+    authority = cluster.get("certificate-authority-data")
+    trusted = ssl.create_default_context(cadata=None if authority is None else base64.b64decode(authority).decode())
+    server = urlsplit(cluster["server"])
+    return lambda: HTTPSConnection(str(server.hostname), server.port or 443, context=trusted, timeout=120)
+
+
+class Driver:
+    """Plays controllers and nodes in one namespace, where it may do everything."""
+
+    def __init__(self, namespace: str) -> None:
+        role = "rbac.authorization.k8s.io"
+        named = {"metadata": {"name": "driver", "namespace": namespace}}
+        rule = {"apiGroups": ["", "batch"], "resources": ["*"], "verbs": ["*"]}
+        subject = {"kind": "ServiceAccount", "name": "driver", "namespace": namespace}
+        apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", **named},
+            {"apiVersion": f"{role}/v1", "kind": "Role", **named, "rules": [rule]},
+            {
+                "apiVersion": f"{role}/v1",
+                "kind": "RoleBinding",
+                **named,
+                "roleRef": {"apiGroup": role, "kind": "Role", "name": "driver"},
+                "subjects": [subject],
+            },
+        )
+        self._namespace = namespace
+        self._token = _token("driver", namespace)
+        self._connect = connector()
+
+    def ask(self, method: str, path: str, body: Json | None = None) -> Json:
+        """One request below the namespace, such as ``pods/x/status``; a patch is a merge.
+
+        Raises:
+            LookupError: the answer isn't 2xx.
+        """
+        group = "apis/batch/v1" if path.startswith("jobs") else "api/v1"
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        connection = self._connect()
+        try:
+            where = f"/{group}/namespaces/{self._namespace}/{path}"
+            connection.request(method, where, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            found: Json = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise LookupError(f"{method} {path}: {response.status} {found.get('message')}")
+        return found
+
+    def list(self, kind: str, selector: str = "") -> list[Json]:
+        """Objects of a kind."""
+        found: list[Json] = self.ask("GET", f"{kind}?labelSelector={selector}")["items"]
+        return found
+
+    def status(self, pod: str, **status: Any) -> None:
+        """Say how a pod is, as its kubelet would."""
+        self.ask("PATCH", f"pods/{pod}/status", {"status": status})

@@ -97,6 +97,7 @@ def test_a_pod_that_restricted_forbids(estate: Estate, forbidden: dict[str, Run[
     assert "violates PodSecurity" in str(error)
 
 
+@pytest.mark.row(27)
 def test_a_second_pod_of_an_attempt_runs_nothing(estate: Estate, worker: Worker) -> None:
     run = estate.submit(flows.hold, {"seconds": 8})
     estate.begun(run)
@@ -145,6 +146,7 @@ def test_redis_restarts_while_pods_run(estate: Estate, worker: Worker) -> None:
         assert estate.server.noted(run, "ran") == 1
 
 
+@pytest.mark.row(25)
 @pytest.mark.skipif(not os.environ.get("DISPATCHER_TEST_BREAKER"), reason="DISPATCHER_TEST_BREAKER names no command")
 def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) -> None:
     ends = estate.submit(flows.hold, {"seconds": 5})

@@ -110,6 +110,7 @@ def test_an_exit_without_a_report(estate: Estate, run: Run[None]) -> None:
     tail(estate, run, "leaving")
 
 
+@pytest.mark.row(27)
 @submits(flows.hold, {"seconds": 300})
 def test_pod_deleted(estate: Estate, run: Run[str]) -> None:
     estate.begun(run)

@@ -211,6 +211,7 @@ def test_containers_outlive_their_worker(
     gone(bench, run_id, cluster)
 
 
+@pytest.mark.row(22)
 @pytest.mark.parametrize("path", ["/jobs", "/secrets"])
 @pytest.mark.parametrize("kind", ["lost_reply", "cut", "truncate"])
 def test_a_lost_reply_makes_no_second_job(
@@ -225,6 +226,7 @@ def test_a_lost_reply_makes_no_second_job(
     gone(bench, run_id, cluster)
 
 
+@pytest.mark.row(23)
 def test_a_busy_server_is_asked_later(
     bench: Bench, start: StartWorker, cluster: FakeCluster, proxy: FaultProxy
 ) -> None:
@@ -264,6 +266,7 @@ def test_a_namespace_that_is_not_served_ends_the_attempt(bench: Bench, start: St
     assert "DISPATCHER__KUBERNETES__NAMESPACES" in record.outcome.message
 
 
+@pytest.mark.row(24)
 def test_a_watch_that_was_forgotten_loses_nothing(
     bench: Bench, start: StartWorker, cluster: FakeCluster, tmp_path: Path
 ) -> None:

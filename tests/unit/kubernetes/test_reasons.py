@@ -13,6 +13,9 @@ from dispatcher import Cause
 from dispatcher.runner.words import LastWords
 from dispatcher.runs.record import Outcome
 
+#: Their decision to repeat, and the same on a real API server: tests/cloud/test_kubernetes_catalogue.py.
+pytestmark = pytest.mark.row(26)
+
 JOB: dict[str, Any] = {"metadata": {"name": "flow-1", "uid": "job-uid"}, "spec": {}, "status": {"active": 1}}
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 READY_TO_START = {"type": "PodReadyToStartContainers", "status": "True"}

@@ -48,6 +48,7 @@ def test_what_is_sent_is_what_was_prepared(backend: KubernetesBackend, cluster: 
     assert cluster.asked[0].query["fieldValidation"] == "Strict"
 
 
+@pytest.mark.row(22)
 @pytest.mark.parametrize("kind", ["lost_reply", "truncate", "cut"])
 @pytest.mark.parametrize("path", ["/jobs", "/secrets"])
 def test_a_reply_that_was_lost_is_looked_up(
@@ -60,6 +61,7 @@ def test_a_reply_that_was_lost_is_looked_up(
     assert sorted(key[0] for key in cluster.objects) == ["jobs", "secrets"]
 
 
+@pytest.mark.row(22)
 def test_a_server_that_stays_silent_after_the_commit(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
     backend = KubernetesBackend(settings(tmp_path, proxy.port, request_timeout=0.5))
     proxy.inject("silent", "POST", "/jobs")
@@ -78,6 +80,7 @@ def test_the_same_request_again_adopts(backend: KubernetesBackend, cluster: Fake
     assert sorted(key[0] for key in cluster.objects) == ["jobs", "secrets"]
 
 
+@pytest.mark.row(23)
 @pytest.mark.parametrize("other", [{"number": 3}, {"run_id": "another"}, {"flow": "another"}])
 def test_a_job_of_another_request_is_not_adopted(
     other: dict[str, Any], backend: KubernetesBackend, cluster: FakeCluster
@@ -90,6 +93,7 @@ def test_a_job_of_another_request_is_not_adopted(
     assert cluster.get("secrets", NAME) == before
 
 
+@pytest.mark.row(23)
 def test_a_job_that_is_being_deleted_is_not_adopted(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     backend.submit(request, SECRETS)
@@ -106,6 +110,7 @@ def test_a_secret_that_is_there_makes_room(backend: KubernetesBackend, cluster: 
     assert "token-of-the-attempt" in cluster.get("secrets", NAME)["stringData"]["variables.json"]
 
 
+@pytest.mark.row(23)
 def test_a_conflict_of_others_is_tried_again(
     backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy
 ) -> None:
@@ -117,6 +122,7 @@ def test_a_conflict_of_others_is_tried_again(
         backend.submit(backend.prepare(attempt()), SECRETS)
 
 
+@pytest.mark.row(23)
 @pytest.mark.parametrize(
     ("status", "headers", "wait"),
     [(429, {"Retry-After": "2"}, 2.0), (500, {}, 1.0), (503, {"Retry-After": "7"}, 7.0), (504, {}, 1.0)],
@@ -165,6 +171,7 @@ def test_403_of_a_quota_is_waited_for(backend: KubernetesBackend, cluster: FakeC
     assert raised.value.cause is Cause.QUOTA
 
 
+@pytest.mark.row(23)
 def test_401_after_its_repetition_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     cluster.tokens = set()
     with pytest.raises(Transient, match="401"):

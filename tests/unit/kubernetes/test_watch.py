@@ -113,7 +113,8 @@ def test_an_event_gives_the_text(backend: KubernetesBackend, handle: Any, cluste
     assert cache.events([job["metadata"]["uid"]])[0]["message"] == "exceeded quota: pods"
 
 
-@pytest.mark.parametrize("fault", ["truncate", "cut"])
+@pytest.mark.row(24)
+@pytest.mark.parametrize("fault", ["truncate", "cut", "garbage"])
 def test_a_watch_that_breaks_off_goes_on_where_it_was(
     fault: str, backend: KubernetesBackend, handle: Any, cluster: FakeCluster, proxy: FaultProxy
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_watch_that_breaks_off_goes_on_where_it_was(
     assert (health.lists, health.watches >= 2) == (1, True)
 
 
+@pytest.mark.row(24)
 def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
     backend = KubernetesBackend(settings(tmp_path, proxy.port, silence=0.5))
     proxy.inject("stall", "GET", "/pods?watch=1")
@@ -138,6 +140,7 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
     backend.close()
 
 
+@pytest.mark.row(24)
 def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
@@ -148,6 +151,20 @@ def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: Fak
     eventually(lambda: watching.health["pods"].lists == 2, "a second list")
     seen = poll(backend, handle)
     assert (seen.phase, seen.cause, seen.reason) == (Phase.GONE, Cause.KILLED, "deleted")
+
+
+@pytest.mark.row(24)
+def test_what_a_watch_never_tells_is_seen_in_the_next_list(
+    tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster
+) -> None:
+    backend = KubernetesBackend(settings(tmp_path, proxy.port, relist=1.0))
+    proxy.inject("bookmarks", "GET", "/pods?watch=1", times=1000)
+    handle = backend.submit(backend.prepare(attempt()), SECRETS)
+    poll(backend, handle)
+    eventually(lambda: proxy.hit, "the fault")
+    cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    backend.close()
 
 
 def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
@@ -161,6 +178,7 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
     backend.close()
 
 
+@pytest.mark.row(25)
 def test_a_server_out_of_sight_is_no_reason_to_end_anything(
     tmp_path: Path, serving: Serving, cluster: FakeCluster
 ) -> None:
