@@ -56,6 +56,24 @@ def eat() -> int:
 
 
 @flow
+def feed_a_pool(careful: bool) -> str:
+    """A process of its own pool takes memory until there is none; a careful flow goes on without it."""
+    import operator
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    note("ran")
+    with ProcessPoolExecutor(1) as pool:
+        try:
+            pool.submit(operator.mul, b"x", 2**30).result()
+        except BrokenProcessPool:
+            if not careful:
+                raise
+            return "went on"
+    return "fed"
+
+
+@flow
 def leave(code: int) -> None:
     """Ends its process without a word."""
     import os
@@ -109,3 +127,12 @@ def at_the_second_try(seconds: float) -> int:
     if context.attempt == 1:
         time.sleep(seconds)
     return context.attempt or 0
+
+
+@flow
+def where_it_lies() -> dict[str, object]:
+    """Whether its code is in its image."""
+    import os
+    from pathlib import Path
+
+    return {"greeting": os.environ.get("GREETING"), "image": any(Path("/opt/flows").iterdir())}

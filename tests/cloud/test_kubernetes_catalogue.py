@@ -20,7 +20,7 @@ from tests.cloud.estate import Estate
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300), pytest.mark.row(26)]
 
 #: Seconds after which what only waits has waited for too long.
-PATIENT = 20.0
+PATIENT = 30.0
 
 NOBODY: dict[str, Any] = {
     "apiVersion": "batch/v1",

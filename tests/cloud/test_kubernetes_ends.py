@@ -1,4 +1,4 @@
-"""Cancels of what waits, policies, private registries, admission: issue 5, "Real parts and tests"."""
+"""Cancels of what waits, SIGTERM while it starts, policies, registries, admission: issue 5, "Real parts and tests"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import Cause, Retry, Run, State
+from dispatcher import Cause, DockerStorage, Retry, Run, State
 from tests.cloud import flows, place
 from tests.cloud.estate import Estate
 from tests.integration.docker_engine import docker
@@ -20,6 +20,20 @@ HUGE = {"requests": {"cpu": "1000"}}
 NOWHERE = "nowhere.invalid/flows:1"
 
 REGISTRY = "DISPATCHER_TEST_REGISTRY"
+
+
+#: Stands before the package of that name, and takes its time; its runner imports it.
+SLOW = "import sys, time; print('importing', file=sys.stderr, flush=True); time.sleep(300)"
+PREPARE = f"import pathlib; pathlib.Path('/slow/redis.py').write_text({SLOW!r})"
+
+
+def slow_to_import(image: str) -> dict[str, Any]:
+    """A pod whose runner hangs in an import."""
+    slow = [{"name": "slow", "mountPath": "/slow"}]
+    first = {"name": "first", "image": image, "command": ["python3", "-c", PREPARE], "volumeMounts": slow}
+    flow = {"name": "flow", "env": [{"name": "PYTHONPATH", "value": "/slow"}], "volumeMounts": slow}
+    pod = {"volumes": [{"name": "slow", "emptyDir": {}}], "initContainers": [first], "containers": [flow]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": pod}}}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +49,7 @@ def private(image: str, cluster: str, tmp_path_factory: pytest.TempPathFactory) 
     docker("tag", image, name)
     docker("--config", config, "push", "-q", name)
     try:
-        yield {"image": name, "user": user, "password": password, "address": address}
+        yield {"image": name, "user": user, "password": password, "address": address, "config": config}
     finally:
         docker("rmi", name, check=False)
 
@@ -74,11 +88,14 @@ def no_policies_left(estate: Estate) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def runs(estate: Estate, began: None) -> dict[str, Run[Any]]:
+def runs(estate: Estate, began: None, image: str) -> dict[str, Run[Any]]:
     """All of those that need nothing more, at once."""
     hold = {"seconds": 300}
     killed = Retry(1, on={"killed"})
+    importing = {"job_spec": slow_to_import(image)}
     return {
+        "importing": estate.submit(flows.add, TWO, environment=importing),
+        "importing, cancelled": estate.submit(flows.add, TWO, environment=importing),
         "at once": estate.submit(flows.hold, hold),
         "no room": estate.submit(flows.add, TWO, environment={"resources": HUGE}),
         "no image": estate.submit(flows.add, TWO, environment={"image": NOWHERE}),
@@ -111,6 +128,35 @@ def test_a_cancel_of_what_waits(estate: Estate, runs: dict[str, Run[Any]], which
     estate.ended(run, State.CANCELLED)
 
 
+def imports(estate: Estate, run: Run[Any]) -> str:
+    """The name of its pod, once its runner is in the middle of its imports."""
+    estate.until(lambda: estate.pods(run), "its pod")
+    name = str(estate.pods(run)[0]["metadata"]["name"])
+
+    def log() -> str:
+        return place.kubectl("logs", name, "-n", estate.name, "-c", "flow", check=False)
+
+    estate.until(lambda: "importing" in log(), "the runner's imports")
+    return name
+
+
+def test_sigterm_during_imports(estate: Estate, runs: dict[str, Run[Any]]) -> None:
+    """PID 1 hears it before anything of ours is imported: 143 is what SIGTERM makes, 137 would be the grace's end."""
+    run = runs["importing"]
+    place.kubectl("delete", "pod", imports(estate, run), "-n", estate.name, "--wait=false")
+    error = estate.ended(run, State.CRASHED, Cause.KILLED)
+    assert getattr(error, "exit_code", None) == 143
+    assert estate.server.noted(run, "ran") == 0
+
+
+def test_a_cancel_during_imports(estate: Estate, runs: dict[str, Run[Any]]) -> None:
+    run = runs["importing, cancelled"]
+    imports(estate, run)
+    assert run.cancel()
+    estate.ended(run, State.CANCELLED)
+    assert estate.server.noted(run, "ran") == 0
+
+
 def test_a_deleted_pod_is_repeated_where_the_policy_says_so(estate: Estate, runs: dict[str, Run[Any]]) -> None:
     run = runs["retried"]
     estate.begun(run, what="attempt 1")
@@ -138,6 +184,29 @@ def test_a_private_registry_with_and_without_its_secret(estate: Estate, began: N
         ("server", "address"), ("username", "user"), ("password", "password"))]  # fmt: skip
     place.kubectl("create", "secret", "docker-registry", "registry", "-n", estate.name, *login)
     allowed = estate.submit(flows.add, TWO, environment={**given, "image_pull_secrets": ["registry"]})
+    stored, images = docker_stored(estate, private)
     estate.ended(allowed, State.SUCCEEDED)
+    estate.ended(stored, State.SUCCEEDED)
+    assert stored.result() == {"greeting": "from the image", "image": True}
+    docker("rmi", "-f", *images)
     error = estate.ended(without, State.CRASHED, Cause.IMAGE_PULL)
     assert private["address"] in str(error)
+
+
+def docker_stored(estate: Estate, private: dict[str, str]) -> tuple[Run[Any], list[str]]:
+    """A run of a flow that lies in an image of its own, built and pushed here, and that image's names."""
+    pytest.importorskip("docker", reason="the extra 'docker' isn't installed")
+    storage = DockerStorage(
+        registry_url=f"{private['address']}/flows",
+        base_image=private["image"],
+        local_image=True,
+        env_vars={"GREETING": "from the image"},
+    )
+    storage.add_flow(flows.where_it_lies)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_CONFIG", private["config"])
+        storage.build()
+    assert "@sha256:" in str(storage.image)
+    environment = estate.environment(image_pull_secrets=["registry"])
+    run = estate.client.submit(flows.where_it_lies, storage=storage, environment=environment)
+    return run, [storage.name, str(storage.image)]

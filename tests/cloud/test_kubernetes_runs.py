@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -101,6 +102,31 @@ def test_out_of_memory(estate: Estate, run: Run[int]) -> None:
     error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.OOM_KILLED))
     assert error.exit_code == 137
     tail(estate, run, "hungry")
+
+
+#: With version 2 of cgroups a kubelet lets the whole container die, with version 1 the process that took too much.
+TOGETHER = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+TIGHT = {"resources": {**SMALL, "limits": {"memory": "128Mi"}}}
+
+
+@submits(flows.feed_a_pool, {"careful": True}, environment=TIGHT)
+def test_out_of_memory_in_a_pool_process_that_the_flow_goes_on_without(estate: Estate, run: Run[str]) -> None:
+    """``OOMKilled`` with a valid report is no failure."""
+    if TOGETHER:
+        estate.ended(run, State.CRASHED, Cause.OOM_KILLED)
+    else:
+        estate.ended(run, State.SUCCEEDED)
+        assert run.result() == "went on"
+
+
+@submits(flows.feed_a_pool, {"careful": False}, environment=TIGHT)
+def test_out_of_memory_in_a_pool_process_that_the_flow_needs(estate: Estate, run: Run[str]) -> None:
+    if TOGETHER:
+        estate.ended(run, State.CRASHED, Cause.OOM_KILLED)
+    else:
+        error = estate.ended(run, State.FAILED)
+        assert "BrokenProcessPool" in repr(getattr(error, "__cause__", None)) + str(error)
 
 
 @submits(flows.leave, {"code": 3})
