@@ -113,13 +113,15 @@ class KubernetesBackend(Backend):
             return self._cancel_known(named) if handle is not None else self._cancel_unknown(named)
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
-        """The last lines of the flow's container, one request of at most 5 seconds; empty where they are gone."""
-        namespace, name, uid = _names(handle)
+        """The last lines of the flow's container, one request of at most 5 seconds; empty where they are gone, and
+        where it has never begun."""
+        namespace, name, _ = names = _names(handle)
+        container = str(handle["container"])
         try:
-            pods = self._pods(namespace, name, uid)
+            pods = [pod for pod in self._left(names, self._current(handle)) if reasons.began(pod, container)]
             if not pods:
                 return ()
-            text = self._api.log(namespace, str(pods[-1]["metadata"]["name"]), str(handle["container"]))
+            text = self._api.log(namespace, str(pods[-1]["metadata"]["name"]), container)
         except (ApiError, Unclear, Unreachable) as error:
             logger.info("logs of %s/%s are gone: %s", namespace, name, error)
             return ()
@@ -229,19 +231,27 @@ class KubernetesBackend(Backend):
         return self._watched[key]
 
     def _cancel_known(self, handle: Handle) -> bool:
-        namespace, name, uid = names = _names(handle)
-        watching = self._watched.get((namespace, str(handle["instance"])))
-        cache = None if watching is None or watching.blind() else watching.cache
+        names = _names(handle)
+        cache = self._current(handle)
         if not self._job_gone(names, cache):
             return False
-        if cache is not None and cache.job(uid)[0] is not None:
-            left: Sequence[Mapping[str, Any]] = [pod.object for pod in cache.pods(uid) if not pod.gone]
-        else:
-            left = self._pods(namespace, name, uid)
+        left = self._left(names, cache)
         for pod in left:
             if reasons.lost(pod) is not None:
                 raise Transient(f"teardown pending: node {pod['spec'].get('nodeName')}", retry_in=5.0)
         return not left
+
+    def _current(self, handle: Handle) -> Cache | None:
+        """What the watches of an attempt's namespace have seen, if they are current."""
+        watching = self._watched.get((str(handle["namespace"]), str(handle["instance"])))
+        return None if watching is None or watching.blind() else watching.cache
+
+    def _left(self, names: Names, cache: Cache | None) -> Sequence[Mapping[str, Any]]:
+        """The pods of a Job that are still there, oldest first; asked for where no watch has shown the Job."""
+        namespace, name, uid = names
+        if cache is not None and cache.job(uid)[0] is not None:
+            return [pod.object for pod in cache.pods(uid) if not pod.gone]
+        return self._pods(namespace, name, uid)
 
     def _job_gone(self, names: Names, cache: Cache | None) -> bool:
         """Whether a Job is gone; asks for its end where that wasn't done yet."""

@@ -314,6 +314,11 @@ def _over(pod: Object, container: str) -> bool:
     return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"} or terminated(pod, container)
 
 
+def began(pod: Object, container: str) -> bool:
+    """Whether a container of the pod runs or has run: only then it may have printed something."""
+    return not _container(pod, container).keys().isdisjoint({"running", "terminated"})
+
+
 def _container(pod: Object, name: str) -> Object:
     """The state of a container of the pod by name: injectors may put theirs first."""
     for one in pod.get("status", {}).get("containerStatuses") or ():

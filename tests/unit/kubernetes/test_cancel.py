@@ -96,6 +96,25 @@ def test_a_node_that_does_not_answer_keeps_the_teardown_open(
     assert eventually(pending, "the pending teardown") == "teardown pending: node node-1"
 
 
+def test_last_lines_cost_one_request_and_none_where_nothing_has_begun(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
+    """Issue 5, Speed: one log read more if it failed."""
+    waiting = {"state": {"waiting": {"reason": "ErrImagePull"}}, "name": "flow"}
+    pod = cluster.add_pod(cluster.get("jobs", NAME), phase="Pending", containerStatuses=[waiting])
+    until(backend, handle, Phase.WAITING, Cause.IMAGE_PULL)
+
+    def asked() -> list[str]:
+        return [one.path for one in cluster.asked if "/log" in one.path or "job-name" in str(one.query)]
+
+    assert backend.logs(handle) == ()
+    assert not asked()
+    cluster.change("pods", pod["metadata"]["name"], status=running())
+    until(backend, handle, Phase.RUNNING)
+    assert backend.logs(handle) == ("line 1", "line 2")
+    assert len(asked()) == 1
+
+
 def test_the_last_lines_of_a_pod(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     assert backend.logs(handle) == ()
     cluster.add_pod(cluster.get("jobs", NAME), **running())
