@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     if options.page:
         page.write(Results.load(options.page))
         return 0
-    chosen = [part for part in known if part.name in (options.parts or [one.name for one in known])]
+    chosen = [part for part in known if not options.parts or _named(part.name, options.parts)]
     results = measured(chosen, rounds=options.rounds or (2 if options.quick else 5), quick=options.quick, out=console)
     console.print(table(results))
     if options.json:
@@ -44,9 +44,14 @@ def main(arguments: list[str]) -> int:
     return 0 if all(row.passes for row in results.rows) else 1
 
 
+def _named(name: str, asked: list[str]) -> bool:
+    """Whether a part is asked for, by its name or by what it begins with: ``kubernetes`` are all of those."""
+    return any(name == one or name.startswith(f"{one}-") for one in asked)
+
+
 def _options(names: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against bare Celery.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(names)}")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these, or all of a group: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, help="rounds of both sides in turn (5)")
     parser.add_argument("--quick", action="store_true", help="a tenth of each count, 2 rounds: to try it, not to quote")
     parser.add_argument("--json", type=Path, help="also write every round to this file")

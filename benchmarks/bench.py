@@ -35,13 +35,15 @@ class Part:
     """Figures that are measured together.
 
     ``opened`` starts what they need once and gives what measures a round; both sides of a figure are measured in
-    every round, taking turns at going first. ``most_rounds`` bounds the rounds of a part that takes long.
+    every round, taking turns at going first. ``most_rounds`` bounds the rounds of a part that takes long. ``lacks``
+    says what isn't there that it needs, empty if all is; it is left out then.
     """
 
     name: str
     figures: tuple[Figure, ...]
     opened: Callable[[Bench], AbstractContextManager[Measure]]
     most_rounds: int | None = None
+    lacks: Callable[[], str] = lambda: ""
 
 
 def turns(number: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:

@@ -24,6 +24,9 @@ def measured(parts: Sequence[Part], *, rounds: int, quick: bool, out: Console) -
         notes=bench.notes,
     )
     for place, part in enumerate(parts, start=1):
+        if reason := part.lacks():
+            out.print(f"{part.name}: left out: {reason}")
+            continue
         before = load()
         found = _part(part, bench, rounds, f"part {place} of {len(parts)}", out)
         results.add(part, found, loads=[before, load()])

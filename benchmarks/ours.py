@@ -80,41 +80,44 @@ def idle(client: Dispatcher, count: int, environment: LocalEnvironment = HERE) -
     return found
 
 
-def settings(socket: Path) -> Settings:
-    """Of a client of the server behind ``socket``."""
-    return Settings.load(url=url(socket), signing_keys=KEYS)
+def settings(server: Path | str) -> Settings:
+    """Of a client of a server, named by its socket or URL."""
+    return Settings.load(url=url(server), signing_keys=KEYS)
 
 
-def url(socket: Path) -> str:
-    """The server behind ``socket``."""
-    return f"unix://{socket}?db=0"
+def url(server: Path | str) -> str:
+    """The server's URL."""
+    return server if isinstance(server, str) else f"unix://{server}?db=0"
 
 
-def variables(socket: Path, **worker: Any) -> Mapping[str, str]:
+def variables(server: Path | str, **worker: Any) -> Mapping[str, str]:
     """A process's on our side; ``worker`` are worker settings."""
     offered = {"backends": ["local"], "concurrency": 2, "drain": 1.0} | worker
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER__")},
-        "DISPATCHER__URL": url(socket),
+        "DISPATCHER__URL": url(server),
         "DISPATCHER__SIGNING_KEYS": KEYS,
         **{f"DISPATCHER__WORKER__{name.upper()}": json.dumps(value) for name, value in offered.items()},
     }
 
 
 @contextlib.contextmanager
-def client(socket: Path) -> Iterator[Dispatcher]:
-    """A client of the server behind ``socket``."""
-    with Dispatcher(settings=settings(socket)) as one:
+def client(server: Path | str) -> Iterator[Dispatcher]:
+    """A client of a server."""
+    with Dispatcher(settings=settings(server)) as one:
         yield one
 
 
 @contextlib.contextmanager
-def worker(socket: Path, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that has presented itself; ``settings`` are worker settings."""
+def worker(
+    server: Path | str, *, log: Path | None = None, environ: Mapping[str, str] | None = None, **settings: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that has presented itself; ``settings`` are worker settings, ``environ`` further variables."""
     command = [sys.executable, "-P", "-m", "workers"]
+    log = log or Path(server).parent / "ours.log"
     with (
-        client(socket) as one,
-        child(command, log=socket.parent / "ours.log", environ=variables(socket, **settings)) as process,
+        client(server) as one,
+        child(command, log=log, environ={**variables(server, **settings), **(environ or {})}) as process,
     ):
         until(lambda: any(live.pid == process.pid for live in one.workers()), "our worker")
         yield process

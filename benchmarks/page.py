@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Row
 from benchmarks.parts import parts
 from benchmarks.results import HEADS, Results, cells
 from benchmarks.why import why
@@ -14,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "benchmarks" / "data"
 PAGE = ROOT / "docs" / "speed.md"
 IMAGES = ROOT / "docs" / "images"
+
+#: What names of parts begin with that are of runs in containers.
+CLUSTERED = ("container", "kubernetes-")
 
 _HEAD = """# Speed
 
@@ -27,7 +31,17 @@ Celery's; what the client can do while nobody takes the runs is shown too. Secon
 ratios differ less; the counts of commands are the same everywhere, and `make check` holds them.
 """
 
-_MISSED = """## Out of bounds, and why
+_KUBERNETES = """## Kubernetes
+
+On a real API server of one node, which shares this machine with everything that is measured: etcd, API server,
+controllers, scheduler and kubelet too. The bare client keeps one connection open per thread and sends the bodies that
+our worker sends. Pods of the five thousand runs are played by [kwok](https://kwok.sigs.k8s.io): they start at once and
+hold no process; for each a stand-in claims the attempt and reports by the attempt's own token, as its runner would.
+Requests are counted by a proxy between worker and API server; a *find* is a list by the name of one Job, and counts as
+a request of a run, as do all but the watches and complete lists, which all runs share.
+"""
+
+_MISSED = """### Out of bounds, and why
 
 Where the time goes was read from profiles (py-spy), from marks along the way of single runs, and from the server's own
 statistics of its commands.
@@ -73,11 +87,10 @@ def write(results: Results) -> None:
 
 
 def _parts(results: Results) -> Iterator[str]:
+    clustered = {name for part, found in results.rounds.items() if part.startswith(CLUSTERED) for name in found[0]}
     yield _HEAD
     yield _machine(results)
-    yield _table(results)
-    yield _bases(results)
-    yield _missed(results)
+    yield from _figures([row for row in results.rows if row.figure.name not in clustered])
     if left := [part.name for part in parts() if part.name not in results.rounds]:
         yield f"Parts of the benchmark that are not in this data: {', '.join(left)}.\n"
     if any(name.startswith("start,") for name in results.samples):
@@ -88,6 +101,10 @@ def _parts(results: Results) -> Iterator[str]:
         yield _COMMANDS + _commands(results) + "\n"
     if any(name.endswith(("clients", "workers")) for name in results.notes):
         yield _scaling(results)
+    if clustered:
+        yield _KUBERNETES
+        yield from _figures([row for row in results.rows if row.figure.name in clustered])
+        yield from _clustered(results)
 
 
 def _machine(results: Results) -> str:
@@ -104,29 +121,39 @@ def _machine(results: Results) -> str:
     )
 
 
-def _table(results: Results) -> str:
+def _figures(rows: Sequence[Row]) -> Iterator[str]:
+    """The table of some figures, what they are compared with, and which are missed."""
     lines = [f"| {' | '.join(HEADS)} |", f"|---|{'---:|' * (len(HEADS) - 1)}"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in results.rows]
-    return "\n".join(lines) + "\n"
-
-
-def _bases(results: Results) -> str:
+    yield "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in rows)]) + "\n"
     bases: dict[str, list[str]] = {}
-    for figure in results.figures:
-        if figure.base not in {"", "bare Celery"}:
-            bases.setdefault(figure.base, []).append(figure.name)
-    lines = [f"- compared with *{base}*: {'; '.join(names)}" for base, names in bases.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _missed(results: Results) -> str:
-    missed = [row.figure.name for row in results.rows if not row.passes]
-    if not missed:
-        return ""
     whys: dict[str, list[str]] = {}
-    for name in missed:
-        whys.setdefault(why(name), []).append(name)
-    return _MISSED + "\n".join(f"- **{'; '.join(names)}.** {text}" for text, names in whys.items()) + "\n"
+    for row in rows:
+        if row.figure.base not in {"", "bare Celery"}:
+            bases.setdefault(row.figure.base, []).append(row.figure.name)
+        if not row.passes:
+            whys.setdefault(why(row.figure.name), []).append(row.figure.name)
+    if bases:
+        yield "\n".join(f"- compared with *{base}*: {'; '.join(names)}" for base, names in bases.items()) + "\n"
+    if whys:
+        yield _MISSED + "\n".join(f"- **{'; '.join(names)}.** {text}" for text, names in whys.items()) + "\n"
+
+
+def _clustered(results: Results) -> Iterator[str]:
+    """Where the time until a flow's first line goes, and what was asked of the API server."""
+    for name, note in results.notes.items():
+        found: Any = note
+        if name.startswith("first line in a pod, "):
+            side = name.partition(", ")[2]
+            yield f"From the request to the first line, {side}; medians of each step in ms:\n"
+            yield _columns("step", "ms", found)
+        elif name.startswith("requests of "):
+            yield f"R{name[1:]}:\n"
+            yield _columns("request", "how many", found)
+
+
+def _columns(name: str, value: str, found: Mapping[str, float]) -> str:
+    lines = [f"| {name} | {value} |", "|---|---:|", *(f"| {one} | {number:,} |" for one, number in found.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _commands(results: Results) -> str:

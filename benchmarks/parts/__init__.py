@@ -6,7 +6,7 @@ from benchmarks.bench import Part
 
 
 def parts() -> list[Part]:
-    """All of them; that of the runner image where a Docker engine answers."""
+    """All of them."""
     from benchmarks.parts import (
         accepting,
         clients,
@@ -14,6 +14,9 @@ def parts() -> list[Part]:
         container,
         follower,
         importing,
+        kubernetes_create,
+        kubernetes_crowd,
+        kubernetes_start,
         labels,
         large,
         latency,
@@ -23,5 +26,5 @@ def parts() -> list[Part]:
     )
 
     modules = (throughput, accepting, latency, memory, importing, waiting, labels, commands, follower, large, clients)
-    found = [module.PART for module in modules]
-    return [*found, container.PART] if container.there() else found
+    clustered = (container, kubernetes_create, kubernetes_start, kubernetes_crowd)
+    return [module.PART for module in (*modules, *clustered)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from backends.fake import FakeEnvironment
-from benchmarks import ours
+from benchmarks import image, ours
 from benchmarks.bench import Bench, Measure, Part
 from benchmarks.figures import By, Figure, Pair
 from benchmarks.machine import server
@@ -25,8 +23,6 @@ from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
 from dispatcher.runs import transitions
 from dispatcher.settings import Settings
-
-IMAGE = "flow-dispatcher-runner:bench"
 
 FIGURES = (
     Figure(
@@ -51,23 +47,20 @@ print(bare, spent("-m", "dispatcher.runner")[0])
 """
 
 
-def there() -> bool:
+def lacks() -> str:
     """Whether a Docker engine answers here."""
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        done = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no Docker engine: {error}"
+    return "" if done.returncode == 0 else "no Docker engine answers"
 
 
 @contextmanager
 def opened(bench: Bench) -> Iterator[Measure]:
     """The image, a server, and one container per round."""
-    base = os.environ.get("CLUSTER_BASE_IMAGE", f"python:{sys.version_info.major}.{sys.version_info.minor}-slim")
-    bench.say(f"building the runner image on {base}")
-    root = Path(__file__).resolve().parents[2]
-    build = ["docker", "build", "-q", "--network", "host", "--build-arg", f"BASE={base}", "-t", IMAGE]
-    command = [*build, "-f", str(root / "compose/Dockerfile"), str(root)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "0"})
+    bench.say("building the runner image")
+    image.build()
     with server() as socket, tempfile.TemporaryDirectory() as folder:
         socket.parent.chmod(0o755)
         socket.chmod(0o777)  # for the user of the image
@@ -100,7 +93,7 @@ def _claimed(settings: Settings, records: Records, socket: Path, folder: Path) -
     options = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
     mounts = ["-v", f"{socket.parent}:{socket.parent}", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/home/flow"]
     done = subprocess.run(
-        ["docker", "run", "--rm", *mounts, *options, IMAGE, "python3", "-c", _BOTH],
+        ["docker", "run", "--rm", *mounts, *options, image.TAG, "python3", "-c", _BOTH],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     bare, begun = map(float, done.stdout.split()[-2:])
@@ -108,4 +101,4 @@ def _claimed(settings: Settings, records: Records, socket: Path, folder: Path) -
     return Pair(ours=(started - begun) * 1000, base=bare * 1000)
 
 
-PART = Part(name="container", figures=FIGURES, opened=opened)
+PART = Part(name="container", figures=FIGURES, opened=opened, lacks=lacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from benchmarks import page
 from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.counter import described
 from benchmarks.figures import By, Figure, Measured, Pair, row
 from benchmarks.measuring import measured
 from benchmarks.parts import parts
@@ -63,6 +65,41 @@ def test_a_part_may_bound_its_rounds() -> None:
 
     assert len(results.rounds["once"]) == 1
     assert results.quick
+
+
+def test_a_part_that_lacks_something_is_left_out_with_the_reason() -> None:
+    lacking = Part(name="lacking", figures=FIGURES, opened=_opened, lacks=lambda: "there is no cluster")
+    out = Console(record=True, quiet=False, file=StringIO())
+
+    results = measured([lacking], rounds=1, quick=True, out=out)
+
+    assert not results.rounds
+    assert not results.rows
+    assert "lacking: left out: there is no cluster" in out.export_text()
+
+
+def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    clustered = [part for part in parts() if part.name.startswith("kubernetes-")]
+
+    assert [part.lacks() for part in clustered] == ["KUBECONFIG names no cluster"] * 3
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("POST /apis/batch/v1/namespaces/a/jobs?fieldValidation=Strict HTTP/1.1", "create jobs"),
+        ("DELETE /apis/batch/v1/namespaces/a/jobs/b HTTP/1.1", "delete jobs"),
+        ("GET /apis/batch/v1/namespaces/a/jobs/b HTTP/1.1", "get jobs"),
+        ("GET /api/v1/namespaces/a/pods?limit=500&labelSelector=instance%3Dx HTTP/1.1", "list pods"),
+        ("GET /api/v1/namespaces/a/pods?labelSelector=job-name%3Db HTTP/1.1", "find pods"),
+        ("GET /api/v1/namespaces/a/pods?watch=1&resourceVersion=7 HTTP/1.1", "watch pods"),
+        ("GET /api/v1/namespaces/a/pods/b/log?container=flow HTTP/1.1", "get pods/log"),
+        ("GET /version HTTP/1.1", "GET /version"),
+    ],
+)
+def test_requests_of_the_api_server_are_told_apart(line: str, what: str) -> None:
+    assert described(line) == what
 
 
 def test_parts_of_several_calls_become_one() -> None:

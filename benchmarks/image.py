@@ -1,0 +1,27 @@
+"""The project's runner image, built from this checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TAG = "flow-dispatcher-runner:bench"
+
+
+def build() -> str:
+    """Build it; its name in the Docker engine.
+
+    Raises:
+        CalledProcessError: it can't be built.
+    """
+    named = os.environ.get("DISPATCHER_TEST_BASE_IMAGE") or os.environ.get("CLUSTER_BASE_IMAGE")
+    base = named or f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+    root = Path(__file__).resolve().parent.parent
+    command = ["docker", "build", "-q", "--network", "host", "--build-arg", f"BASE={base}", "-t", TAG]
+    subprocess.run(
+        [*command, "-f", str(root / "compose/Dockerfile"), str(root)],
+        check=True, capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "0"},
+    )  # fmt: skip
+    return TAG
