@@ -25,6 +25,11 @@ def answers(url: str) -> bool:
         return False
 
 
+#: Each change is in the log before its reply, so that a killed server loses nothing that it had acknowledged; under
+#: ``everysec`` it answers up to two seconds before that, while a slow disk syncs. What a power cut loses is row 13's.
+APPENDFSYNC = "no"
+
+
 class Server:
     """A real Valkey server of this test session, on a Unix socket in its own directory."""
 
@@ -46,6 +51,8 @@ class Server:
             str(self.directory),
             "--appendonly",
             "yes",
+            "--appendfsync",
+            APPENDFSYNC,
         ]
         self.process = subprocess.Popen(
             [str(get_binary_path()), *arguments, "--save", "", "--logfile", str(self.directory / "log")]

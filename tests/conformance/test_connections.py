@@ -11,6 +11,7 @@ import redis
 
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.client import Client
+from tests.conformance.specs import accept
 from tests.waiting import wait_until
 
 
@@ -38,6 +39,14 @@ def test_one_that_the_server_has_closed_meanwhile_is_replaced_before_anything_is
         wait_until(lambda: str(first) not in {one["id"] for one in raw.client_list()}, "the connection's end")
 
     assert _id(client) != first  # sent once: a command that was lost would be an error
+
+
+def test_any_number_of_threads_may_ask_at_once(client: Client) -> None:
+    taken = [client._idle.take() for _ in range(120)]
+    assert len({id(one) for one in taken}) == 120
+    assert client.one("PING") == b"PONG"
+    for one in taken:
+        client._idle.give_back(one)
 
 
 def test_a_reply_that_nobody_waited_for_is_never_taken_for_anothers(client: Client) -> None:
@@ -76,3 +85,17 @@ def test_who_watches_many_topics_hears_each_notice(server_url: str) -> None:
         records.close()
 
     assert [notice and notice[0] for notice in heard] == topics
+
+
+def test_a_listener_outlives_any_number_of_losses(server_url: str) -> None:
+    """redis-py counts connections that were ever made, and makes no more than a hundred unless it is told to."""
+    records = open_redis(server_url)
+    listener = records.events.listen()
+    listener.watch(["queues"])
+    with redis.Redis.from_url(server_url) as raw:
+        for _ in range(110):
+            raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            assert listener.get(10) == ("", None)
+    accept(records)
+    assert listener.get(10) == ("queues", None)
+    records.close()

@@ -40,6 +40,7 @@ QUICK = {
     "lease_tick": 5 / 15,
     "orphan_tick": 30 / 15,
     "bell_lost": 5 / 15,
+    "bell_most": 300 / 15,
     "stop_grace": 10 / 15,
     "on_exit_timeout": 60 / 15,
 }

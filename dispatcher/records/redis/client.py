@@ -7,6 +7,7 @@ longer than their block.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -219,6 +220,9 @@ def _pool(address: Address, timeout: float) -> redis.ConnectionPool:
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
+        # As many as there are threads. redis-py's own limit of 100 counts all that were ever made outside the pool, so
+        # that a listener which had lost its connection a hundred times would never get another.
+        "max_connections": sys.maxsize,
     }
     if address.scheme == "unix":
         return redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=address.path, **common)

@@ -106,8 +106,9 @@ class RedisListener(Listener):
     def _work(self) -> None:
         pause = _PAUSE
         while not self._closed:
-            connection = self._client.connection()
+            connection: Any = None
             try:
+                connection = self._client.connection()
                 connection.connect()
                 pause = _PAUSE
                 self._serve(connection)
@@ -117,7 +118,8 @@ class RedisListener(Listener):
                     self._resuming = self._resuming or self._connected
                     self._confirmed.clear()
             finally:
-                connection.disconnect()
+                if connection is not None:
+                    connection.disconnect()
             self._rest(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         self._woken.close()
