@@ -68,11 +68,12 @@ What one client submits, and one worker process claims, per second, one after th
 _COMMANDS = """## What a run asks of the server
 
 A submit is one script, and one round trip: it writes the record, its indexes and its event, and pushes the doorbell.
-The worker takes the message (`BRPOP`), reads the run (`TIME` and `HGETALL` in one round trip), and writes
-two scripts, the claim and the end. The waiting client subscribes, reads the record, hears of the end, reads the record
-again, and unsubscribes. Commands within scripts cost no round trip: most are events, which go into the run's own stream
-(those of one moment as one entry) and into the one of all runs. Bare Celery sends a message and a result, and keeps
-neither a record nor events.
+The worker takes the message (`BRPOP`) and writes two scripts, the claim and the end. It reads a run (`TIME` and
+`HGETALL` in one round trip) only where it has seen none like it before, or was wrong about it: else it claims it as
+what it probably is, and the script checks that. The waiting client subscribes and reads the record once; the notice of
+the end tells the rest, and the topic is left as the next one is subscribed to. Commands within scripts cost no round
+trip: most are events, which go into the run's own stream (those of one moment as one entry) and into the one of all
+runs. Bare Celery sends a message and a result, and keeps neither a record nor events.
 
 | command | ours, sent | ours, within scripts | bare Celery, sent |
 |---|---:|---:|---:|

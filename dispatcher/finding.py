@@ -8,7 +8,7 @@ from typing import Any
 
 from dispatcher.errors import InvalidInput
 from dispatcher.flow import Flow
-from dispatcher.records.base import Query
+from dispatcher.records.reading import Query
 from dispatcher.runs.options import Seconds
 from dispatcher.runs.states import State
 

@@ -10,6 +10,7 @@ import time
 
 from dispatcher.ids import new_id
 from dispatcher.link import Link
+from dispatcher.records.reading import Look
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.runs.transitions import tick
@@ -23,7 +24,8 @@ def run_here(link: Link, record: Record) -> Record:
     while not record.terminal:
         record, now = link.records.runs.get(record.id)
         if record.state is State.QUEUED:
-            run_attempt(link.records, link.keys, link.settings, record, now, owner=owner, holder=f"{owner}-{new_id()}")
+            holder = f"{owner}-{new_id()}"
+            run_attempt(link.records, link.keys, link.settings, Look(record, now), owner=owner, holder=holder)
         elif record.state is State.AWAITING_RETRY:
             time.sleep(max(0.0, (record.due_at or now) - now))
             link.records.runs.update(record.id, tick)

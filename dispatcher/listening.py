@@ -1,7 +1,8 @@
 """Hears how runs end, on one thread per client, and calls people's callbacks on another.
 
-Level-triggered: a notice only says that a record is worth reading. Whoever begins to wait watches first and reads then;
-after a lost connection, and every few seconds, records are read again. Used by ``Run``, ``wait`` and ``as_completed``.
+Level-triggered: whoever begins to wait watches first and reads then; a notice says that a record is worth reading, or
+tells all that reading would; after a lost connection, and every few seconds, records are read again. Used by ``Run``,
+``wait`` and ``as_completed``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,11 +59,12 @@ class Waiting:
     """A wait for runs to end, as futures of their terminal records, in the order of ``run_ids``.
 
     A future fails with UnknownRun where there is no such run. Enter before use; leaving, twice or from another thread
-    as well, ends the wait.
+    as well, ends the wait. Of ``known`` runs there are earlier records: their last needs no reading.
     """
 
-    def __init__(self, watcher: Watcher, run_ids: Sequence[str]) -> None:
+    def __init__(self, watcher: Watcher, run_ids: Sequence[str], known: Iterable[Record | None] = ()) -> None:
         self._watcher = watcher
+        self.known = [record for record in known if record is not None]
         self._lock = threading.Lock()
         self._begun = self._left = False
         self.run_ids = tuple(run_ids)
@@ -107,6 +109,7 @@ class Watcher:
         self._pid = os.getpid()
         self._lock = threading.RLock()  # guards what follows; held over watch and unwatch, so that they keep order
         self._waits: dict[str, list[Future[Record]]] = {}
+        self._known: dict[str, Record] = {}  # of those waited for
         self._hooks: dict[str, list[Hook]] = {}
         self._listener: Listener | None = None
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -114,9 +117,9 @@ class Watcher:
         self._closed = threading.Event()
         self._position = 0
 
-    def waiting(self, run_ids: Sequence[str]) -> Waiting:
-        """A wait for these runs; enter it."""
-        return Waiting(self, run_ids)
+    def waiting(self, run_ids: Sequence[str], known: Iterable[Record | None] = ()) -> Waiting:
+        """A wait for these runs, of some of which there are records; enter it."""
+        return Waiting(self, run_ids, known)
 
     def add(self, waiting: Waiting) -> None:
         """Watch, then read: what ended before is done at once."""
@@ -125,6 +128,7 @@ class Watcher:
             self._watch([f"{ENDED}{one}" for one in dict.fromkeys(waiting.run_ids) if one not in self._waits])
             for run_id, future in zip(waiting.run_ids, waiting.futures, strict=True):
                 self._waits.setdefault(run_id, []).append(future)
+            self._known |= {record.id: record for record in waiting.known}
         self._read(waiting.run_ids)
 
     def remove(self, waiting: Waiting) -> None:
@@ -137,6 +141,7 @@ class Watcher:
                     self._waits[run_id] = left
                 else:
                     del self._waits[run_id]
+                    self._known.pop(run_id, None)
             self._unwatch(waiting.run_ids)
 
     def hook(self, run_id: str, kind: Kind, call: Callback) -> None:
@@ -155,6 +160,7 @@ class Watcher:
             self._closed.set()
             left = [future for futures in self._waits.values() for future in futures]
             self._waits.clear()
+            self._known.clear()
             self._hooks.clear()
             listener, self._listener = self._listener, None
             threads = [] if self._pid != os.getpid() else list(self._threads.values())
@@ -175,7 +181,7 @@ class Watcher:
         if self._closed.is_set():
             raise DispatcherError("the Dispatcher was closed")
         if self._listener is None:
-            self._listener = self._records.events.listen()
+            self._listener = self._records.events.listen(self._ended)
         self._start("dispatcher-listener", partial(self._listen, self._listener))
         if topics:
             self._listener.watch(topics)
@@ -234,6 +240,34 @@ class Watcher:
             notice = listener.get(0.0)
         return ended
 
+    def _ended(self, run_id: str, told: Mapping[str, bytes]) -> bool:
+        """Answer for a run whose earlier record is known, on the listener's thread; whether that could be done.
+
+        Not while somebody holds the lock: who does may wait for the listener.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if run_id in self._hooks or (known := self._known.get(run_id)) is None:
+                return False
+            futures = self._forget([run_id])[run_id]
+            self._unwatch([run_id])
+        finally:
+            self._lock.release()
+        record = known.later(told)
+        for future in futures:
+            if future.set_running_or_notify_cancel():
+                future.set_result(record)
+        return True
+
+    def _forget(self, run_ids: Iterable[str]) -> dict[str, list[Future[Record]]]:
+        """Who waits for runs that have ended; they are waited for no more. Called under the lock."""
+        found = {}
+        for run_id in run_ids:
+            found[run_id] = self._waits.pop(run_id, [])
+            self._known.pop(run_id, None)
+        return found
+
     def _offer(self, events: Sequence[Event]) -> None:
         with self._lock:
             for event in events:
@@ -260,7 +294,7 @@ class Watcher:
         found = zip(run_ids, records, strict=True)
         over = {run_id: record for run_id, record in found if record is None or record.terminal}
         with self._lock:
-            futures = {run_id: self._waits.pop(run_id, []) for run_id in over}
+            futures = self._forget(over)
         for run_id, record in over.items():
             for future in futures[run_id]:
                 if record is None:

@@ -183,6 +183,11 @@ class Run(Generic[R]):
             self._client = default()
         return self._client.link
 
+    @property
+    def known(self) -> Record | None:
+        """The record as last read; for the modules of this package."""
+        return self._record
+
     def note(self, record: Record) -> None:
         """Remember the record as last read; for the modules of this package."""
         self._record = record
@@ -201,7 +206,7 @@ class Run(Generic[R]):
         """The terminal record, waited for."""
         if self._record is not None and self._record.terminal:
             return self._record
-        with self.link.watcher.waiting([self.id]) as waiting:
+        with self.link.watcher.waiting([self.id], [self._record]) as waiting:
             future = waiting.futures[0]
             patience = PATIENCE if self.link.laptop is None else PATIENCE_AT_START
             try:
@@ -250,7 +255,7 @@ class Run(Generic[R]):
 
         if self._record is None or not self._record.terminal:
             link = await asyncio.to_thread(lambda: self.link)
-            waiting = link.watcher.waiting([self.id])
+            waiting = link.watcher.waiting([self.id], [self._record])
             try:
                 await asyncio.to_thread(waiting.__enter__)
                 self.note(await asyncio.wrap_future(waiting.futures[0]))

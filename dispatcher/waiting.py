@@ -46,7 +46,8 @@ class _Wait:
             groups.setdefault(id(run.link.watcher), []).append(run)
         try:
             for group in groups.values():
-                waiting = self._stack.enter_context(group[0].link.watcher.waiting([run.id for run in group]))
+                watcher, known = group[0].link.watcher, [run.known for run in group]
+                waiting = self._stack.enter_context(watcher.waiting([run.id for run in group], known))
                 self.left.update(zip(waiting.futures, group, strict=True))
                 for future in waiting.futures:  # futures.wait() would look at all of them each time that one ends
                     future.add_done_callback(self._done.put)

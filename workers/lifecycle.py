@@ -17,6 +17,7 @@ from functools import partial
 from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
+from dispatcher.records.reading import Look
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
@@ -43,13 +44,16 @@ class Death:
     status: int | None
 
 
-def execute(here: Here, run_id: str) -> str:
-    """Run a waiting run, in this process or elsewhere, as its backend says; the state in which that left it."""
+def execute(here: Here, run_id: str, like: str = "") -> str:
+    """Run a waiting run, in this process or elsewhere, as its backend says; the state in which that left it.
+
+    ``like`` is what the doorbell tells of the run beside its id.
+    """
 
     def run() -> Record:
-        record, now = here.records.runs.get(run_id)
-        here.check(record)
-        return _start(here, record, now)
+        look = here.records.runs.look(run_id, like)
+        here.check(look.record)
+        return _start(here, look)
 
     return _guarded(run_id, run)
 
@@ -75,11 +79,11 @@ def _guarded(run_id: str, run: Callable[[], Record]) -> str:
         os._exit(os.EX_SOFTWARE)  # the parent records what became of the run, and starts a sound process
 
 
-def _start(here: Here, record: Record, now: float) -> Record:
+def _start(here: Here, look: Look) -> Record:
     """The one place that knows where runs run."""
     from dispatcher import registry
 
-    if not registry.backend(record.spec.route.backend).in_process:
+    if not registry.backend(look.record.spec.route.backend).in_process:
         from workers.provisioning import Provisioner
 
         return Provisioner(
@@ -88,12 +92,10 @@ def _start(here: Here, record: Record, now: float) -> Record:
             settings=here.settings,
             backend=here.backend,
             owner=here.worker,
-        ).provision(record.id)
+        ).provision(look.record.id)
     from dispatcher.runner.attempt import run_attempt
 
-    return run_attempt(
-        here.records, here.keys, here.settings, record, now, owner=here.worker, holder=here.holder, fds=True
-    )
+    return run_attempt(here.records, here.keys, here.settings, look, owner=here.worker, holder=here.holder, fds=True)
 
 
 def attempt_died(records: Records, worker: str, death: Death) -> Record | None:

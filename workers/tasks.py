@@ -17,8 +17,8 @@ def register(app: Celery) -> None:
     """Give ``app`` the tasks; their bodies run in a pool process of a worker only."""
 
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
-    def execute(self: Any, run_id: str, **_: object) -> str:
-        return lifecycle.execute(_here(self), run_id)
+    def execute(self: Any, run_id: str, **told: object) -> str:
+        return lifecycle.execute(_here(self), run_id, repr(told))
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:

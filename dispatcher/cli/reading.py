@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dispatcher.errors import InvalidInput, UnknownRun
-from dispatcher.records.base import Line, Query
+from dispatcher.records.base import Line
+from dispatcher.records.reading import Query
 from dispatcher.runs.record import Record, Value
 
 if TYPE_CHECKING:

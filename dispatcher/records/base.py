@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dispatcher.errors import Refused, UnknownRun
+from dispatcher.records.reading import Look, Query
 from dispatcher.records.refusals import Refusals
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import Change, Record, Ring
 from dispatcher.runs.routing import Offer, Route
-from dispatcher.runs.states import State
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
 Step = Callable[[Record, float], Change | None]
@@ -36,28 +36,6 @@ class Bell(Protocol):
 
     def depth(self, queue: str) -> int:
         """How many messages wait in the broker's list of ``queue``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """Which runs :meth:`Runs.find` gives; None asks nothing. ``since`` is in seconds since the epoch (creation)."""
-
-    state: State | None = None
-    label: str | None = None
-    flow: str | None = None
-    tag: str | None = None
-    since: float | None = None
-
-    def matches(self, record: Record) -> bool:
-        """Whether ``record`` is one of them."""
-        spec = record.spec
-        return (
-            (self.state is None or record.state is self.state)
-            and (self.label is None or self.label in spec.labels)
-            and (self.flow is None or self.flow == spec.flow)
-            and (self.tag is None or self.tag in spec.tags)
-            and (self.since is None or record.created_at >= self.since)
-        )
 
 
 class Runs(ABC):
@@ -85,17 +63,31 @@ class Runs(ABC):
             UnknownRun: there is none, or its retention is over.
         """
 
+    def look(self, run_id: str, like: str) -> Look:
+        """A run that is about to be claimed, as read, or as guessed.
+
+        Args:
+            run_id: the run.
+            like: what its doorbell tells, which is the same for runs that are probably alike. It isn't trusted.
+
+        Raises:
+            UnknownRun: as :meth:`get`; of a guess, the commit says so.
+        """
+        return Look(*self.get(run_id))
+
     @abstractmethod
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         """Records in the order asked, None where there is none; in few round trips."""
 
     @abstractmethod
-    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None, kind: str = "") -> tuple[Record | None, float]:
         """Apply a change, its events, indexes and doorbell, if the stored version is still ``change.before.version``.
 
         ``change.after`` is stored with ``before.version + 1``. Returns what is stored now (the
         change applied, or whatever came first; None if nothing is stored), and the server's clock. The caller
         compares ``record.change`` with its own to know which.
+
+        With a ``kind``, ``change.before`` was guessed (:class:`Look`).
 
         Raises:
             LeasePassed: ``lease`` was given, and is no longer as given; nothing was written.
@@ -128,6 +120,7 @@ class Runs(ABC):
         *,
         record: Record | None = None,
         now: float = 0.0,
+        kind: str = "",
         lease: Lease | None = None,
     ) -> Record:
         """Read, step, commit, again where another change came first; the record that stands then.
@@ -137,6 +130,7 @@ class Runs(ABC):
             step: the transition, with its keywords bound.
             record: the record as read a moment ago at ``now``, to save a round trip.
             now: the server's clock at that moment.
+            kind: what the record was guessed from (:class:`Look`).
             lease: of the shard on whose behalf the caller acts: passed on, the step is refused.
 
         Raises:
@@ -153,12 +147,12 @@ class Runs(ABC):
             marked = Change(
                 before=change.before, after=change.after.but(change=nonce), events=change.events, ring=change.ring
             )
-            stored, now = self.commit(marked) if lease is None else self.commit(marked, lease=lease)
+            stored, now = self.commit(marked, lease=lease, kind=kind)
             if stored is None:
                 raise UnknownRun(f"run {run_id}: its retention is over")
             if stored.change == nonce:
                 return stored
-            record = stored
+            record, kind = stored, ""
         raise Refused(f"run {run_id} changes faster than it can be changed")
 
 
@@ -241,12 +235,19 @@ class Events(ABC):
         """Drop a subscriber and its position."""
 
     @abstractmethod
-    def listen(self) -> Listener:
-        """Hear of events as they happen, not durably: for waiting, where the record is read again anyway."""
+    def listen(self, ended: Ended | None = None) -> Listener:
+        """Hear of events as they happen, not durably: for waiting, where the record is read again anyway.
+
+        ``ended`` may save that reading.
+        """
 
 
 #: What the topic of a run's last event begins with.
 ENDED = "ended:"
+
+#: Called with a run's id and what its record holds now beside what never changes, where a notice of its end tells that;
+#: on a thread of the listener's, so it mustn't wait. If true, nobody gets the notice itself.
+Ended = Callable[[str, Mapping[str, bytes]], bool]
 
 
 class Listener(ABC):

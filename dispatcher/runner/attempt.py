@@ -20,6 +20,7 @@ from dispatcher.errors import Refused, RunInterrupt, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records, Step
+from dispatcher.records.reading import Look
 from dispatcher.runner.capture import Capture, captured
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import call_exit, invoke
@@ -64,22 +65,20 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     records: Records,
     keys: KeyRing,
     settings: Settings,
-    record: Record,
-    now: float,
+    look: Look,
     *,
     owner: str,
     holder: str,
     fds: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Record:
-    """Run the attempt that ``record`` waits for, here, to its end.
+    """Run the attempt that a run waits for, here, to its end.
 
     Args:
         records: what is kept.
         keys: verify the spec, and seal the result.
         settings: limits.
-        record: the run as read a moment ago.
-        now: the server's clock at that moment.
+        look: the run, as read a moment ago or guessed.
         owner: the worker that answers for it.
         holder: this process.
         fds: capture file descriptors 1 and 2; only in a process of the flow's own. Else what is printed is also shown.
@@ -93,19 +92,20 @@ def run_attempt(  # noqa: PLR0913 - the public signature
         ServerUnavailable: at once before the claim, after ten minutes before the flow. An ended flow waits for the
             server for as long as it takes.
     """
-    way = _Way(records, record, now)
+    run_id = look.record.id
+    way = _Way(records, look)
     opener = Opener(records=records, keys=keys, limits=settings.limits, environ=environ)
-    with _on_stack(Current(record.id, record.epoch + 1)) as mine:
+    with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
         try:
-            failpoint("attempt.waiting", record.id)
+            failpoint("attempt.waiting", run_id)
             way.step(partial(_begin, owner=owner, holder=holder))
-            failpoint("attempt.claimed", record.id)
+            failpoint("attempt.claimed", run_id)
             if not _is_ours(way.record, holder):
                 return way.record
             mine.epoch = way.record.epoch
             with way.captured(settings, fds) as capture:
                 outcome, exit_call = _played(way, opener, mine.guard, capture)
-            failpoint("attempt.over", record.id)
+            failpoint("attempt.over", run_id)
             ended = way.finish(outcome, exit_call)
             capture.close(_FLUSH)
         except Refused:
@@ -126,9 +126,9 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
 ) -> Record:
     """Call the ``on_exit`` of an attempt whose process died, here in a fresh one, and end the attempt.
 
-    Arguments, result and errors as of :func:`run_attempt`.
+    ``record`` is the run as read a moment ago, at ``now`` by the server's clock; all else is as of :func:`run_attempt`.
     """
-    way = _Way(records, record, now)
+    way = _Way(records, Look(record, now))
     opener = Opener(records=records, keys=keys, limits=settings.limits, environ=os.environ)
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
@@ -148,10 +148,11 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
 class _Way:
     """A run's record on its way through this process: ``record`` is the run as last seen."""
 
-    def __init__(self, records: Records, record: Record, now: float) -> None:
+    def __init__(self, records: Records, look: Look) -> None:
         self.records = records
-        self.record = record
-        self._offset = now - time.monotonic()
+        self.record = look.record
+        self._kind = look.kind
+        self._offset = look.now - time.monotonic()
 
     @property
     def now(self) -> float:
@@ -164,7 +165,8 @@ class _Way:
         Raises:
             Refused: it was refused.
         """
-        self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now)
+        kind, self._kind = self._kind, ""
+        self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now, kind=kind)
 
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome; ``on_exit`` comes next."""

@@ -286,6 +286,18 @@ class Record:
         """The inverse of :meth:`to_fields`."""
         return cls(**{name: _LOAD[name](raw) for name, raw in data.items() if name in _LOAD})
 
+    def accepted(self, at: float, data: Mapping[str, bytes | None]) -> Record:
+        """The record with the time of its acceptance, and its :data:`FIXED` fields."""
+        known = {name: _LOAD[name](raw) for name, raw in data.items() if raw is not None}
+        return self.but(created_at=at, queued_at=at, rung_at=at, **known)
+
+    def later(self, data: Mapping[str, bytes]) -> Record:
+        """The same run's record later on: all its fields, but for :data:`FIXED` ones."""
+        held = {name: value for name, value in self.__dict__.items() if name in FIXED or name == "_spec"}
+        after = object.__new__(Record)
+        after.__dict__.update(_DEFAULTS, **held, **{name: _LOAD[name](raw) for name, raw in data.items()})
+        return after
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ring:
@@ -349,6 +361,9 @@ def _number(raw: bytes) -> float:
 
 
 _DEFAULTS = {f.name: f.default for f in fields(Record)}
+
+#: Fields that never change.
+FIXED = ("id", "spec_bytes", "signature", "spec_digest", "key")
 
 _REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", "version"})
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import redis
 
 from dispatcher.doorbell import envelope
-from dispatcher.records.base import Query
+from dispatcher.records.reading import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE
 from dispatcher.runs import transitions

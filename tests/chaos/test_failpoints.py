@@ -19,7 +19,7 @@ import pytest
 from dispatcher.errors import ServerUnavailable, Transient
 from dispatcher.failpoints import VARIABLE, FailpointError, arm, failpoint
 from dispatcher.following import Subscription
-from dispatcher.records.base import Query
+from dispatcher.records.reading import Query
 from dispatcher.runs.record import Record
 from tests.chaos import checker, points
 from tests.chaos.cases import KINDS, Case

@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 
 from dispatcher.errors import IdempotencyConflict, Refused, UnknownRun
-from dispatcher.records.base import Query, Records
+from dispatcher.records.base import Records
+from dispatcher.records.reading import Query
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, DUE, EXPIRING, OPEN, by_label, by_state, owned, waiting

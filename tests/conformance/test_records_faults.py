@@ -70,9 +70,15 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     lease = records.leases.acquire(tag, tag, seen=None)
     refused = records.refusals.tallies().get(What.RUN, Tally(count=0, last=0.0)).count
     records.refusals.note(What.RUN)
+    claimed = []
+    for one in many[:2]:  # the second as a guess
+        look = records.runs.look(one.id, tag)
+        claim = partial(transitions.start_here, owner="w1", holder="p1")
+        claimed.append(records.runs.update(one.id, claim, record=look.record, now=look.now, kind=look.kind))
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),
         [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(tag)), taken, len(many),
+        [(one.state, one.version, one.epoch) for one in claimed],
         records.workers.beats()[tag], lease == Lease(name=tag, owner=tag, epoch=1), records.runs.count(f"tag:{tag}"),
         records.refusals.tallies()[What.RUN].count - refused,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import threading
 
 from dispatcher.connect import connect
 from dispatcher.payload import KeyRing
+from dispatcher.records.reading import Look
 from dispatcher.runner.attempt import run_attempt
 from dispatcher.runs import indexes
 from dispatcher.settings import Settings
@@ -34,7 +35,7 @@ class Hand:
         while not self._stop.wait(0.002):
             for run_id, _ in records.runs.members(indexes.waiting(self._queue)):
                 record, now = records.runs.get(run_id)
-                run_attempt(records, keys, self._settings, record, now, owner="hand", holder=f"hand-{run_id}")
+                run_attempt(records, keys, self._settings, Look(record, now), owner="hand", holder=f"hand-{run_id}")
         records.close()
 
 

@@ -45,9 +45,9 @@ class Budget:
 #: which a slow machine may look at once more.
 BUDGETS = {
     "submit": Budget(sent=1, trips=1, inside=15, received=3000),
-    "run": Budget(sent=4, trips=3, inside=32, received=3500),
-    "run that prints": Budget(sent=5, trips=4, inside=39, received=3900),
-    "result of an ended run": Budget(sent=6, trips=6, inside=0, received=8000),
+    "run": Budget(sent=2, trips=2, inside=32, received=3900),
+    "run that prints": Budget(sent=3, trips=3, inside=39, received=4300),
+    "result of an ended run": Budget(sent=4, trips=4, inside=0, received=500),
     "map": Budget(sent=MANY // 100 + 2, trips=30, inside=5 * MANY + 50, received=2200 * MANY),
     "wait": Budget(sent=2 * MANY + 3, trips=40, inside=0, received=4000 * MANY),
 }
@@ -81,8 +81,9 @@ class Scene:
 
     def run(self, run: Run[Any]) -> None:
         """As a pool process does."""
-        record, now = self._records.runs.get(run.id)
-        run_attempt(self._records, self._keys, self.settings, record, now, owner="w", holder=f"h:1:{run.id}")
+        assert run.known is not None
+        look = self._records.runs.look(run.id, run.known.spec.flow)
+        run_attempt(self._records, self._keys, self.settings, look, owner="w", holder=f"h:1:{run.id}")
 
     def cost(self, action: Callable[[], object]) -> tuple[Counts, Counts]:
         """Round trips and bytes of one call, and the commands of another: to watch commands costs replies."""

@@ -16,6 +16,7 @@ from dispatcher.flow import Flow, flow
 from dispatcher.payload import PYTHON, KeyRing, from_value, to_value
 from dispatcher.records.base import Line
 from dispatcher.records.memory import open_memory
+from dispatcher.records.reading import Look
 from dispatcher.runner.attempt import call_on_exit, run_attempt
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Change, Record, Spec
@@ -36,13 +37,13 @@ class World:
         self.away: Callable[[Change], bool] = lambda _change: False
         commit = self.records.runs.commit
 
-        def counted(change: Change) -> tuple[Record | None, float]:
+        def counted(change: Change, **more: Any) -> tuple[Record | None, float]:
             if self.away(change):
                 raise ServerUnavailable("the server is away")
             self.commits += 1
-            return commit(change)
+            return commit(change, **more)
 
-        self.records.runs.commit = counted  # type: ignore[method-assign,assignment]
+        self.records.runs.commit = counted  # type: ignore[method-assign]
 
     def submit(self, one: Flow[..., Any], parameters: Any = None, environment: Any = None, **changes: Any) -> Record:
         run_id = secrets.token_hex(8)
@@ -82,7 +83,7 @@ class World:
 
     def run(self, record: Record, *, holder: str = "here", settings: Settings = SETTINGS, **more: Any) -> Record:
         record, now = self.records.runs.get(record.id)
-        return run_attempt(self.records, self.keys, settings, record, now, owner="w1", holder=holder, **more)
+        return run_attempt(self.records, self.keys, settings, Look(record, now), owner="w1", holder=holder, **more)
 
     def exit(self, record: Record, **more: Any) -> Record:
         record, now = self.records.runs.get(record.id)

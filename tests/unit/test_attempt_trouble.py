@@ -12,6 +12,7 @@ from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flow import flow
 from dispatcher.payload import KeyRing
+from dispatcher.records.reading import Look
 from dispatcher.runner.attempt import current, run_attempt
 from dispatcher.runs.record import Change, ExitCall, Record
 from dispatcher.runs.states import Cause, State
@@ -40,7 +41,7 @@ def test_a_changed_spec_is_never_opened(world: World) -> None:
     stored, now = world.records.runs.get(record.id)
     changed = stored.but(spec_bytes=stored.spec_bytes.replace(b'"flow":"double"', b'"flow":"doublf"'))
     assert changed.spec_bytes != stored.spec_bytes
-    done = run_attempt(world.records, world.keys, SETTINGS, changed, now, owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Look(changed, now), owner="w1", holder="here")
     refused_as_broken(world, done, "never opened")
 
 
@@ -65,7 +66,7 @@ def test_a_spec_that_can_not_even_be_read_ends_its_run(world: World) -> None:
     record = signed_with_exit(world)
     stored, now = world.records.runs.get(record.id)
     torn = stored.but(spec_bytes=b"{" + record.spec_bytes)
-    done = run_attempt(world.records, world.keys, SETTINGS, torn, now, owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Look(torn, now), owner="w1", holder="here")
     assert done.state is State.CRASHED
     assert done.outcome is not None
     assert done.outcome.cause is Cause.CONFIG_ERROR

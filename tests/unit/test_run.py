@@ -8,6 +8,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -282,6 +283,36 @@ def test_a_fork_gets_a_watcher_of_its_own(client: Dispatcher, monkeypatch: pytes
         with watcher.waiting(["y"]):
             assert watcher._threads["dispatcher-listener"] is not threads["dispatcher-listener"]
     watcher.close()
+
+
+class TestToldOfAnEnd:
+    """A notice of an end tells the record, so that it needn't be read; not every time."""
+
+    def test_a_known_run(self, client: Dispatcher) -> None:
+        [record], watcher = client.records.runs.create([make_record()]), Watcher(client.records)
+        with watcher.waiting([record.id], [record]) as waiting:
+            ended = {"state": b"SUCCEEDED", "version": b"3"}
+            assert watcher._ended(record.id, ended)
+            assert waiting.futures[0].result(0).state is State.SUCCEEDED
+            assert not watcher._ended(record.id, ended), "it is waited for no more"
+        watcher.close()
+
+    def test_an_unknown_run_is_read(self, client: Dispatcher) -> None:
+        watcher = Watcher(client.records)
+        with watcher.waiting(["x"]):
+            assert not watcher._ended("x", {"state": b"SUCCEEDED"})
+        watcher.close()
+
+    def test_who_holds_the_lock_may_wait_for_the_listener(self, client: Dispatcher) -> None:
+        watcher = Watcher(client.records)
+        watcher._known["x"] = make_record()
+        answers: list[bool] = []
+        with watcher._lock:
+            thread = Thread(target=lambda: answers.append(watcher._ended("x", {"state": b"SUCCEEDED"})))
+            thread.start()
+            thread.join(10)
+        assert answers == [False]
+        watcher.close()
 
 
 def test_a_run_that_was_unpickled_asks_the_default_client(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.records.base import Events, Listener
+from dispatcher.records.base import Ended, Events, Listener
 from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.memory.shared import Shared
 from dispatcher.runs.events import Event
@@ -55,7 +55,7 @@ class MemoryEvents(Events):
         with self._shared.changed:
             self._subscribers.pop(subscriber, None)
 
-    def listen(self) -> Listener:
+    def listen(self, ended: Ended | None = None) -> Listener:
         listener = MemoryListener(self._drop)
         with self._shared.changed:
             self._listeners.append(listener)

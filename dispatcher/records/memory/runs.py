@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict, LeasePassed, UnknownRun
-from dispatcher.records.base import Bell, Lease, Query, Runs
+from dispatcher.records.base import Bell, Lease, Runs
 from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects
 from dispatcher.records.memory.blobs import MemoryBlobs
 from dispatcher.records.memory.events import MemoryEvents
@@ -15,6 +15,7 @@ from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.workers import MemoryWorkers
+from dispatcher.records.reading import Query
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Change, Record, Ring
@@ -77,7 +78,7 @@ class MemoryRuns(Runs):
         with self._shared.changed:
             return [self._records.get(run_id) for run_id in run_ids]
 
-    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None, kind: str = "") -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
         with self._shared.changed:

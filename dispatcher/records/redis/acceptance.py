@@ -7,6 +7,7 @@ portions and later calls. What a run means to the indexes, events and queues is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections import defaultdict
@@ -39,13 +40,18 @@ _OWN = {"id", "spec_bytes", "signature", "spec_digest", "key", "created_at", "qu
 
 
 class Kind(NamedTuple):
-    """What runs must have in common to be accepted together. ``list`` is where their doorbells go, or empty."""
+    """What runs must have in common to be accepted together, and for the first change to do the same to each.
+
+    ``list`` is where their doorbells go, or empty. :mod:`~dispatcher.records.redis.likes` trusts in it: whatever of a
+    spec an acceptance or a claim depends on belongs here.
+    """
 
     list: str
     flow: str
     route: Route
     tags: tuple[str, ...]
     start_within: float | None
+    on_exit: bool
     blobs: tuple[str, ...]
 
 
@@ -93,7 +99,7 @@ class Acceptance:
             spec = record.spec
             pushed = push(transitions.ring_for(record))
             key, doorbell = pushed[:2] if pushed else ("", b"")
-            kind = Kind(key, spec.flow, spec.route, spec.tags, spec.options.start_within, spec.blobs)
+            kind = Kind(key, spec.flow, spec.route, spec.tags, spec.options.start_within, spec.on_exit, spec.blobs)
             if portion is None or not portion.takes(kind):
                 if portion is not None:
                     yield portion
@@ -124,19 +130,20 @@ class Acceptance:
         for index, seconds in placement(change.after).items():
             places[seconds].append(keys.index(index))
         [event] = change.events
-        return json.dumps(
-            {
-                "offset": self._offset,
-                "run": keys.run_prefix,
-                "its_events": keys.events(_ID).removeprefix(keys.run(_ID)),
-                "key": keys.key_prefix,
-                "topic": keys.topic_prefix,
-                "events": keys.all_events,
-                "fields": flat(fields | {"version": "1"}),
-                "fact": event.to_fields()["fact"].split(_ID),
-                "places": list(places.items()),
-                "blobs": [keys.blob(digest) for digest in kind.blobs],
-                "queue": [keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *described(kind.route)],
-                "list": kind.list,
-            }
-        )
+        told: dict[str, Any] = {
+            "offset": self._offset,
+            "run": keys.run_prefix,
+            "its_events": keys.events(_ID).removeprefix(keys.run(_ID)),
+            "key": keys.key_prefix,
+            "topic": keys.topic_prefix,
+            "events": keys.all_events,
+            "fields": flat(fields | {"version": "1"}),
+            "fact": event.to_fields()["fact"].split(_ID),
+            "places": list(places.items()),
+            "blobs": [keys.blob(digest) for digest in kind.blobs],
+            "queue": [keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *described(kind.route)],
+            "list": kind.list,
+        }
+        name = hashlib.sha256(json.dumps([told, kind.on_exit]).encode()).hexdigest()[:16]
+        told["fields"] += ["kind", name]
+        return json.dumps(told)

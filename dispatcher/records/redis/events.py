@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.records.base import Events, Listener
+from dispatcher.records.base import Ended, Events, Listener
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import RedisListener
@@ -56,8 +56,8 @@ class RedisEvents(Events):
         self._client.call([("XGROUP", "DESTROY", self._keys.all_events, subscriber)])
         self._client.one("SREM", self._keys.subscribers, subscriber)
 
-    def listen(self) -> Listener:
-        listener = RedisListener(self._client, self._keys, leave=self._listeners.discard)
+    def listen(self, ended: Ended | None = None) -> Listener:
+        listener = RedisListener(self._client, self._keys, leave=self._listeners.discard, ended=ended)
         with self._lock:
             self._listeners.add(listener)
         return listener

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.records.base import Listener
+from dispatcher.records.base import ENDED, Ended, Listener
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.failures import unavailable
 from dispatcher.records.redis.keys import Keys
@@ -36,15 +36,19 @@ _PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 class RedisListener(Listener):
     """One thread owns the connection, sends and reads; others leave it their wishes, wake it, and wait."""
 
-    def __init__(self, client: Client, keys: Keys, *, leave: Callable[[RedisListener], None]) -> None:
+    def __init__(
+        self, client: Client, keys: Keys, *, leave: Callable[[RedisListener], None], ended: Ended | None = None
+    ) -> None:
         self._client = client
         self._keys = keys
         self._leave = leave
+        self._ended = ended
         self._heard: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         self._state = threading.Condition()
         self._wanted: set[str] = set()
         self._confirmed: set[str] = set()
         self._to_send: list[tuple[str, ...]] = []
+        self._left: set[str] = set()  # to be left as something else is sent, or nothing happens: it is in no hurry
         self._unanswered: dict[str, int] = {}
         self._failure: Exception | None = None
         self._closed = False
@@ -75,7 +79,9 @@ class RedisListener(Listener):
             gone = {self._keys.topic(topic) for topic in topics} & self._wanted
             self._wanted -= gone
             self._confirmed -= gone
-            self._ask("UNSUBSCRIBE", gone)
+            self._left |= gone
+            if len(self._left) >= _MANY:
+                self._ask("UNSUBSCRIBE", set())
 
     def get(self, timeout: float) -> Notice | None:
         if self._closed:
@@ -98,9 +104,13 @@ class RedisListener(Listener):
             self._thread.join(2 * self._client.timeout)
 
     def _ask(self, verb: str, channels: set[str]) -> None:
-        """Have the thread send a command; called under the lock."""
-        if channels and not self._closed:
+        """Have the thread send a command, behind what was put off; called under the lock."""
+        if self._left:
+            self._to_send.append(("UNSUBSCRIBE", *sorted(self._left)))
+            self._left = set()
+        if channels:
             self._to_send.append((verb, *sorted(channels)))
+        if self._to_send and not self._closed:
             self._wake.send(b".")
 
     def _work(self) -> None:
@@ -135,6 +145,7 @@ class RedisListener(Listener):
             self._connected = True
             self._failure = None
             self._unanswered.clear()
+            self._left.clear()
             self._to_send = [("SUBSCRIBE", *sorted(self._wanted))] if self._wanted else []
         with selectors.DefaultSelector() as selector, selectors.DefaultSelector() as gathering:
             selector.register(connection._sock, selectors.EVENT_READ)
@@ -148,6 +159,9 @@ class RedisListener(Listener):
                 ready = selector.select(_SILENCE)
                 if any(key.fileobj is self._woken for key, _ in ready):
                     self._woken.recv(4096)
+                if not ready:
+                    with self._state:
+                        self._ask("UNSUBSCRIBE", set())
                 if self._read(connection):
                     last_word, asked = time.monotonic(), False
                     if len(self._wanted) >= _MANY:
@@ -191,9 +205,13 @@ class RedisListener(Listener):
         if kind == b"message":
             if channel in self._wanted:
                 topic = channel.removeprefix(self._keys.topic_prefix)
-                events: list[Event | None] = [*told(reply[2])]
-                for event in events or [None]:
+                events, rest = told(reply[2])
+                if rest and self._ended is not None and self._ended(topic.removeprefix(ENDED), rest):
+                    return
+                for event in events:
                     self._heard.put((topic, event))
+                if not events:
+                    self._heard.put((topic, None))
         elif kind in {b"subscribe", b"unsubscribe"}:
             self._answered(channel, subscribed=kind == b"subscribe")
 

@@ -10,15 +10,22 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from dispatcher.records.base import ENDED
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.events import Event
 from dispatcher.runs.indexes import placement
-from dispatcher.runs.record import Change, Record, Ring
+from dispatcher.runs.record import FIXED, Change, Record, Ring
 from dispatcher.runs.routing import Route
 
 #: A doorbell as it is pushed: key of the list, message, and whether it goes first.
 Push = tuple[str, bytes, bool]
+
+#: Most characters of a record that a notice of its end tells.
+MOST_TOLD = 4096
+
+# Between the two parts of a notice. A fact is JSON: it begins with a brace, and holds no line end.
+_REST = "\n="
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -52,7 +59,8 @@ class Program:
         self._events(change.events)
         for topic, event in meant.notices:
             if topic != event.run_id:
-                self.step("PUBLISH", keys.topic(topic), notice([event]))
+                told = notice([event]) + (_rest(after) if topic.startswith(ENDED) else "")
+                self.step("PUBLISH", keys.topic(topic), told)
         if meant.passed is not None:
             self.step("ZADD", keys.passed, "GT", repr(meant.passed[1]), meant.passed[0])
         if meant.claimed_by:
@@ -105,10 +113,18 @@ def notice(events: Sequence[Event]) -> str:
     return "\n".join([repr(events[0].time), *(event.to_fields()["fact"] for event in events)])
 
 
-def told(raw: bytes) -> list[Event]:
-    """The inverse of :func:`notice`; none for a notice that is only a nudge."""
-    time, _, facts = raw.decode().partition("\n")
-    return kept({"fact": facts, "time": time}) if facts else []
+def _rest(record: Record) -> str:
+    """What a notice of a run's end adds: its record, but for what never changes; nothing where that is much."""
+    rest = _json(texts({name: value for name, value in record.to_fields().items() if name not in FIXED}))
+    return f"{_REST}{rest}" if len(rest) <= MOST_TOLD else ""
+
+
+def told(raw: bytes) -> tuple[list[Event], dict[str, bytes]]:
+    """The inverse of :func:`notice`, and what a notice of a run's end adds. A notice may be only a nudge: nothing."""
+    text, _, rest = raw.decode().partition(_REST)
+    time, _, facts = text.partition("\n")
+    fields = {name: value.encode() for name, value in json.loads(rest).items()} if rest else {}
+    return kept({"fact": facts, "time": time}) if facts else [], fields
 
 
 def kept(fields: Mapping[str, str]) -> list[Event]:
@@ -122,12 +138,14 @@ def described(route: Route) -> tuple[str, str]:
     return route.queue, json.dumps(route.to_json())
 
 
+def texts(fields: Mapping[str, bytes | str]) -> dict[str, str]:
+    """A record's fields as text."""
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in fields.items()}
+
+
 def flat(fields: Mapping[str, bytes | str]) -> list[str]:
     """Names and values in turn, as commands take them."""
-    words = []
-    for name, value in fields.items():
-        words += [name, value.decode() if isinstance(value, bytes) else value]
-    return words
+    return [word for pair in texts(fields).items() for word in pair]
 
 
 def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:

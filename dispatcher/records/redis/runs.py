@@ -8,18 +8,24 @@ from typing import Any
 
 from dispatcher.errors import LeasePassed, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Bell, Lease, Query, Runs
+from dispatcher.records.base import Bell, Lease, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
+from dispatcher.records.reading import Look, Query
 from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.likes import ACCEPTED, Likes
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import Change, Record, Ring
+from dispatcher.runs.record import FIXED, Change, Record, Ring
 from dispatcher.runs.states import TERMINAL
 
 COMMIT = ("clock", "queues", "steps", "commit")
+GUESSED = ("clock", "queues", "steps", "guessed")
+
+#: As Lua's patterns want it.
+_ACCEPTED = repr(ACCEPTED).replace(".", "%.")
 
 #: How many records a search reads at a time.
 _PAGE = 100
@@ -34,6 +40,7 @@ class RedisRuns(Runs):
         self._bell = bell
         self._offset = clock_offset
         self._acceptance = Acceptance(keys, clock_offset=clock_offset)
+        self._likes = Likes()
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
         failpoint("submit.shared")
@@ -65,18 +72,26 @@ class RedisRuns(Runs):
         return found
 
     def get(self, run_id: str) -> tuple[Record, float]:
-        now, fields = self._client.accepted(self._client.call([("TIME",), ("HGETALL", self._keys.run(run_id))]))
-        if not fields:
-            raise UnknownRun(f"no run {run_id}, or its retention is over")
-        return Record.from_fields(fields_of(fields)), self._time(now)
+        fields, now = self._fields(run_id)
+        return Record.from_fields(fields), now
+
+    def look(self, run_id: str, like: str) -> Look:
+        if (guess := self._likes.guess(run_id, like)) is not None:
+            return guess
+        fields, now = self._fields(run_id)
+        record = Record.from_fields(fields)
+        self._likes.learn(like, fields.get("kind", b"").decode(), record)
+        return Look(record, self._likes.clock(now))
 
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
         return [Record.from_fields(fields_of(fields)) if fields else None for fields in replies]
 
-    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None, kind: str = "") -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
+        if kind:
+            return self._commit_guessed(change, kind)
         push = self._push(change.ring)
         program = Program(self._keys)
         after = program.commit(change, push)
@@ -99,6 +114,24 @@ class RedisRuns(Runs):
             failpoint("bell.due", after.id)
             self._publish([change.ring])
         return after, now
+
+    def _commit_guessed(self, change: Change, kind: str) -> tuple[Record | None, float]:
+        program = Program(self._keys)
+        after = program.commit(change, None)
+        arguments = self._offset, kind, _ACCEPTED, program.listed(), *FIXED
+        time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(after.id)], *arguments)
+        now = self._likes.clock(float(time))
+        if accepted_at is not None:
+            return after.accepted(float(accepted_at), dict(zip(FIXED, found, strict=True))), now
+        self._likes.forget(kind)
+        return Record.from_fields(fields_of(found)) if found else None, now
+
+    def _fields(self, run_id: str) -> tuple[dict[str, bytes], float]:
+        """A record as stored, and the server's clock."""
+        now, fields = self._client.accepted(self._client.call([("TIME",), ("HGETALL", self._keys.run(run_id))]))
+        if not fields:
+            raise UnknownRun(f"no run {run_id}, or its retention is over")
+        return fields_of(fields), self._time(now)
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
         left = limit if limit is not None else sys.maxsize

@@ -1,0 +1,43 @@
+"""How runs are read: which ones, and one as seen at a moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """Which runs :meth:`Runs.find` gives; None asks nothing. ``since`` is in seconds since the epoch (creation)."""
+
+    state: State | None = None
+    label: str | None = None
+    flow: str | None = None
+    tag: str | None = None
+    since: float | None = None
+
+    def matches(self, record: Record) -> bool:
+        """Whether ``record`` is one of them."""
+        spec = record.spec
+        return (
+            (self.state is None or record.state is self.state)
+            and (self.label is None or self.label in spec.labels)
+            and (self.flow is None or self.flow == spec.flow)
+            and (self.tag is None or self.tag in spec.tags)
+            and (self.since is None or record.created_at >= self.since)
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.
+
+    Such a guess saves a round trip: only its id is the run's own. What is committed on it stands only if the run is of
+    that kind and was accepted and no more; the record comes back in any case.
+    """
+
+    record: Record
+    now: float
+    kind: str = ""

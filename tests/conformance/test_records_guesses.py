@@ -1,0 +1,216 @@
+"""A run that is claimed without being read: what stands then is what would stand else, however wrong the guess."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from dispatcher.errors import Refused, UnknownRun
+from dispatcher.records.base import Records
+from dispatcher.records.reading import Look
+from dispatcher.records.redis import open_redis
+from dispatcher.records.redis.likes import Likes
+from dispatcher.runs import indexes, transitions
+from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.states import State
+from tests.conformance.specs import accept, cancel, ended, finish, make, start
+
+STEP = partial(transitions.start_here, owner="w1", holder="p1")
+
+
+def claim(records: Records, look: Look, **given: Any) -> Record:
+    """What a pool process does with a look."""
+    step = partial(STEP, **given)
+    return records.runs.update(look.record.id, step, record=look.record, now=look.now, kind=look.kind)
+
+
+def learned(records: Records, like: str = "like", **spec: Any) -> Record:
+    """A run claimed in the ordinary way; from now on others are guessed to be like it."""
+    record = accept(records, **spec)
+    look = records.runs.look(record.id, like)
+    assert look.kind == ""
+    return claim(records, look)
+
+
+def guessed(records: Records, record: Record, like: str = "like") -> Look:
+    """A look at a run; a guess, where the records make any."""
+    look = records.runs.look(record.id, like)
+    assert (look.record.id, look.record.state) == (record.id, State.QUEUED)
+    return look
+
+
+def same(record: Record) -> dict[str, Any]:
+    """What two runs of a kind have in common: all but ids, times and nonces."""
+    own = {"id", "spec_bytes", "created_at", "queued_at", "rung_at", "started_at", "change", "_spec"}
+    return {name: value for name, value in record.__dict__.items() if name not in own}
+
+
+@pytest.mark.parametrize("spec", [{}, {"labels": ("ü", "b"), "tags": ["t"], "on_exit": True}], ids=["plain", "rich"])
+def test_a_guess_comes_to_the_same(records: Records, spec: dict[str, Any]) -> None:
+    first, record = learned(records, **spec), accept(records, **spec)
+    after = claim(records, guessed(records, record))
+    assert same(after) == same(first)
+    assert (after.spec_bytes, after.created_at) == (record.spec_bytes, record.created_at)
+    assert records.runs.get(record.id)[0] == after
+    assert record.created_at <= (after.started_at or 0.0) + 0.05
+    facts = [[replace(event, run_id="", time=0.0) for event in records.events.of(one.id)[0]] for one in (first, after)]
+    assert facts[0] == facts[1]
+    owned = dict(records.runs.members(indexes.owned("w1")))
+    assert owned == {first.id: first.queued_at, after.id: after.queued_at}
+    assert records.runs.count(indexes.waiting(record.spec.route.queue)) == 0
+    assert finish(records, after).state is State.SUCCEEDED
+
+
+def test_one_round_trip(server_url: str) -> None:
+    """What it is for: the records guess, and are right."""
+    records = open_redis(server_url)
+    try:
+        learned(records)
+        record = accept(records)
+        look = guessed(records, record)
+        assert look.kind
+        assert look.record.spec_bytes != record.spec_bytes
+        change = STEP(look.record, look.now)
+        assert change is not None
+        stored, _ = records.runs.commit(change, kind=look.kind)
+        assert stored is not None
+        assert stored.state is State.RUNNING
+    finally:
+        records.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"on_exit": True}, {"labels": ("x",)}, {"flow": "another"}, {"start_within": 60}, {"backend": "remote"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_one_of_another_kind(records: Records, other: dict[str, Any]) -> None:
+    """A doorbell may tell anything: what is claimed is the run as it stands."""
+    learned(records)
+    record = accept(records, **other)
+    after = claim(records, guessed(records, record))
+    expected = STEP(record, after.started_at or 0.0)
+    assert expected is not None
+    assert same(after) == same(expected.after.but(version=2))
+    assert after.exit_call is (ExitCall.WAITING if record.spec.on_exit else ExitCall.NONE)
+    assert after.spec == record.spec
+    assert indexes.placement(after) == indexes.placement(records.runs.get(record.id)[0])
+    for queue in ("local", record.spec.route.queue):
+        assert records.runs.count(indexes.waiting(queue)) == 0
+
+
+def test_one_that_is_no_longer_as_it_was_accepted(records: Records) -> None:
+    learned(records)
+    over, under_way, cancelled, again = (accept(records) for _ in range(4))
+    for one in (over, under_way):
+        start(records, one, owner="w2", holder="p2")
+    finish(records, records.runs.get(over.id)[0])
+    cancel(records, cancelled)
+    records.runs.update(again.id, transitions.ring_again)
+    for one in (over, under_way, cancelled):
+        before = records.runs.get(one.id)[0]
+        with pytest.raises(Refused, match="not waiting"):
+            claim(records, records.runs.look(one.id, "like"))
+        assert records.runs.get(one.id)[0] == before
+    after = claim(records, records.runs.look(again.id, "like"))
+    assert (after.state, after.rings, after.version) == (State.RUNNING, 2, 3)
+
+
+def test_one_that_is_not_there(records: Records) -> None:
+    learned(records)
+    with pytest.raises(UnknownRun):
+        claim(records, records.runs.look("nobody", "like"))
+
+
+def test_twice(records: Records) -> None:
+    """Two processes with one doorbell: one claims it."""
+    learned(records)
+    record = accept(records)
+    looks = [records.runs.look(record.id, "like") for _ in range(2)]
+    after = claim(records, looks[0])
+    with pytest.raises(Refused):
+        claim(records, looks[1], holder="p2")
+    assert records.runs.get(record.id)[0] == after
+
+
+def test_a_wrong_guess_is_made_once(server_url: str) -> None:
+    records = open_redis(server_url)
+    try:
+        learned(records)
+        claim(records, records.runs.look(accept(records, on_exit=True).id, "like"))
+        record = accept(records, on_exit=True)
+        assert records.runs.look(record.id, "like").kind == "", "it is read, and learned"
+        assert records.runs.look(record.id, "like").record.spec.on_exit
+    finally:
+        records.close()
+
+
+class TestLikes:
+    def test_the_clock_is_known_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 100.0
+        monkeypatch.setattr("dispatcher.records.redis.likes.time.monotonic", lambda: now)
+        likes = Likes()
+        likes.learn("like", "k", make().but(version=1))
+        assert likes.guess("r", "like") is None, "nothing is known of the server's clock"
+        likes.clock(1000.0)
+        now = 103.0
+        look = likes.guess("r", "like")
+        assert look is not None
+        assert look.now == 1003.0
+        now = 200.0
+        assert likes.guess("r", "like") is None
+
+    @pytest.mark.parametrize("kind", ["", "k"])
+    def test_what_is_never_guessed(self, kind: str) -> None:
+        likes = Likes()
+        likes.clock(1000.0)
+        one = make().but(version=1)
+        if kind:
+            for other in (one.but(version=2), one.but(state=State.RUNNING), make(start_within=60).but(version=1)):
+                likes.learn("like", kind, other)
+        else:  # accepted by an older release
+            likes.learn("like", kind, one)
+        assert likes.guess("r", "like") is None
+
+
+def test_a_notice_of_an_end_tells_the_record(server_url: str) -> None:
+    told: list[Record] = []
+    records = open_redis(server_url)
+    try:
+        record = accept(records, labels=("ü",), tags=["t"], key="k")
+
+        def ended_(run_id: str, rest: Any) -> bool:
+            told.append(record.later(rest))
+            return True
+
+        listener = records.events.listen(ended_)
+        listener.watch([f"ended:{record.id}"])
+        after = finish(records, start(records, record))
+        assert listener.get(0.5) is None, "it was told already"
+        assert told == [after]
+        assert told[0] == records.runs.get(record.id)[0]
+        assert told[0].spec is record.spec
+        listener.close()
+    finally:
+        records.close()
+
+
+def test_a_large_record_is_read(server_url: str) -> None:
+    records = open_redis(server_url)
+    try:
+        record = accept(records)
+        listener = records.events.listen(lambda run_id, rest: True)
+        listener.watch([f"ended:{record.id}"])
+        running = start(records, record)
+        outcome = Outcome(message="m" * 5000)
+        records.runs.update(record.id, partial(transitions.finish, epoch=running.epoch, outcome=outcome))
+        notice = listener.get(5)
+        assert notice is not None
+        assert notice[0] == f"ended:{record.id}"
+        listener.close()
+        assert ended(records).terminal
+    finally:
+        records.close()
