@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,11 @@ class Arms:
 
 
 def passings(
-    lines: Iterable[Mapping[str, Any]], rehearsed: Mapping[str, tuple[str, str]], workers: Collection[int]
+    lines: Iterable[Mapping[str, Any]],
+    rehearsed: Mapping[str, tuple[str, str]],
+    workers: Collection[int],
+    *,
+    scenarios: Sequence[str] = SCENARIOS,
 ) -> list[Passing]:
     """What a rehearsal came by: each failpoint, kind of process and backend, with its scenarios.
 
@@ -97,15 +101,16 @@ def passings(
         lines: as noted by the processes.
         rehearsed: backend and scenario of its runs.
         workers: pids of workers' parents.
+        scenarios: all that there are, cheapest first.
     """
     found: dict[tuple[str, str, str], set[str]] = {}
-    ways = {**rehearsed, "": ("", SCENARIOS[0])}
+    ways = {**rehearsed, "": ("", scenarios[0])}
     for line in lines:
         if line["run"] not in ways:  # a provocation
             continue
         backend, scenario = ways[line["run"]]
         found.setdefault((line["name"], _where(line, workers), backend), set()).add(scenario)
-    return [Passing(*key, tuple(sorted(ways, key=SCENARIOS.index))) for key, ways in sorted(found.items())]
+    return [Passing(*key, tuple(sorted(ways, key=scenarios.index))) for key, ways in sorted(found.items())]
 
 
 def _where(line: Mapping[str, Any], workers: Collection[int]) -> str:
