@@ -59,11 +59,16 @@ class Waiting:
     """A wait for runs to end, as futures of their terminal records, in the order of ``run_ids``.
 
     A future fails with UnknownRun where there is no such run. Enter before use; leaving, twice or from another thread
-    as well, ends the wait. Of ``known`` runs there are earlier records: their last needs no reading.
+    as well, ends the wait. Of ``known`` runs there are earlier records: their last needs no reading. Runs that were
+    submitted a moment ago, ``fresh`` ones, aren't read at first either: that would be in the way of their start. A
+    notice may have been missed then, until somebody calls :meth:`read`.
     """
 
-    def __init__(self, watcher: Watcher, run_ids: Sequence[str], known: Iterable[Record | None] = ()) -> None:
+    def __init__(
+        self, watcher: Watcher, run_ids: Sequence[str], known: Iterable[Record | None] = (), *, fresh: bool = False
+    ) -> None:
         self._watcher = watcher
+        self.fresh = fresh
         self.known = [record for record in known if record is not None]
         self._lock = threading.Lock()
         self._begun = self._left = False
@@ -86,6 +91,10 @@ class Waiting:
 
     def __exit__(self, *exc_info: object) -> None:
         self.leave()
+
+    def read(self) -> None:
+        """From here on no end is missed, and those before are known."""
+        self._watcher.read(self)
 
     def leave(self) -> None:
         """End the wait."""
@@ -117,18 +126,26 @@ class Watcher:
         self._closed = threading.Event()
         self._position = 0
 
-    def waiting(self, run_ids: Sequence[str], known: Iterable[Record | None] = ()) -> Waiting:
+    def waiting(self, run_ids: Sequence[str], known: Iterable[Record | None] = (), *, fresh: bool = False) -> Waiting:
         """A wait for these runs, of some of which there are records; enter it."""
-        return Waiting(self, run_ids, known)
+        return Waiting(self, run_ids, known, fresh=fresh)
 
     def add(self, waiting: Waiting) -> None:
         """Watch, then read: what ended before is done at once."""
         self._renew()
         with self._lock:
-            self._watch([f"{ENDED}{one}" for one in dict.fromkeys(waiting.run_ids) if one not in self._waits])
+            topics = [f"{ENDED}{one}" for one in dict.fromkeys(waiting.run_ids) if one not in self._waits]
+            self._watch(topics, certain=not waiting.fresh)
             for run_id, future in zip(waiting.run_ids, waiting.futures, strict=True):
                 self._waits.setdefault(run_id, []).append(future)
             self._known |= {record.id: record for record in waiting.known}
+        if not waiting.fresh:
+            self._read(waiting.run_ids)
+
+    def read(self, waiting: Waiting) -> None:
+        """Make certain that nothing is missed, then read."""
+        with self._lock:
+            self._watch([f"{ENDED}{one}" for one in waiting.run_ids if one in self._waits])
         self._read(waiting.run_ids)
 
     def remove(self, waiting: Waiting) -> None:
@@ -177,14 +194,14 @@ class Watcher:
         if self._pid != os.getpid():  # a fork's child has none of its parent's threads, and maybe a held lock
             self._reset()
 
-    def _watch(self, topics: Sequence[str]) -> None:
+    def _watch(self, topics: Sequence[str], *, certain: bool = True) -> None:
         if self._closed.is_set():
             raise DispatcherError("the Dispatcher was closed")
         if self._listener is None:
             self._listener = self._records.events.listen(self._ended)
         self._start("dispatcher-listener", partial(self._listen, self._listener))
         if topics:
-            self._listener.watch(topics)
+            self._listener.watch(topics, certain=certain)
 
     def _unwatch(self, run_ids: Iterable[str]) -> None:
         runs = list(dict.fromkeys(run_ids))

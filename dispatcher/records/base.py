@@ -255,8 +255,11 @@ class Listener(ABC):
     others), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new queue)."""
 
     @abstractmethod
-    def watch(self, topics: Iterable[str]) -> None:
-        """Hear of these too; returns once it is certain that nothing published from now on is missed."""
+    def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:
+        """Hear of these too; returns once it is certain that nothing published from now on is missed.
+
+        If that needn't be ``certain`` yet, it returns at once, and never raises: a later call makes it so.
+        """
 
     @abstractmethod
     def unwatch(self, topics: Iterable[str]) -> None:

@@ -117,7 +117,7 @@ class MemoryListener(Listener):
         self._heard: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         self._closed = False
 
-    def watch(self, topics: Iterable[str]) -> None:
+    def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:
         self._topics = self._topics | set(topics)
 
     def unwatch(self, topics: Iterable[str]) -> None:

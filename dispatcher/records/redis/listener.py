@@ -59,13 +59,15 @@ class RedisListener(Listener):
         self._thread = threading.Thread(target=self._work, name="dispatcher-listener", daemon=True)
         self._thread.start()
 
-    def watch(self, topics: Iterable[str]) -> None:
+    def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:
         channels = {self._keys.topic(topic) for topic in topics}
         within = 3 * self._client.timeout
         with self._state:
             new = channels - self._wanted
             self._wanted |= new
             self._ask("SUBSCRIBE", new)
+            if not certain:
+                return
             if not self._state.wait_for(lambda: self._closed or channels <= self._confirmed, within):
                 self._wanted -= new
                 self._ask("UNSUBSCRIBE", new)
