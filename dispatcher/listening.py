@@ -19,7 +19,8 @@ from functools import partial
 from itertools import islice
 
 from dispatcher.errors import DispatcherError, UnknownRun
-from dispatcher.records.base import ENDED, Listener, Records
+from dispatcher.records.base import Records
+from dispatcher.records.hearing import ENDED, Listener
 from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record

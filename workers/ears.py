@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dispatcher.records.base import Listener, Records
+from dispatcher.records.base import Records
+from dispatcher.records.hearing import Listener
 from workers.queues import Queues
 
 NEW_QUEUE = "queues"

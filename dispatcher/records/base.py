@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from dispatcher.errors import Refused, UnknownRun
+from dispatcher.records.hearing import Events
 from dispatcher.records.reading import Look, Query
 from dispatcher.records.refusals import Refusals
-from dispatcher.runs.events import Event
 from dispatcher.runs.record import Change, Record, Ring
 from dispatcher.runs.routing import Offer, Route
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
 Step = Callable[[Record, float], Change | None]
+
+#: The step with which an attempt begins: of a record, the time, ``owner`` and ``holder``.
+Begin = Callable[..., Change | None]
 
 
 class Bell(Protocol):
@@ -71,23 +75,33 @@ class Runs(ABC):
             like: what its doorbell tells, which is the same for runs that are probably alike. It isn't trusted.
 
         Raises:
-            UnknownRun: as :meth:`get`; of a guess, the commit says so.
+            UnknownRun: as :meth:`get`; of a guess, :meth:`take` says so.
         """
         return Look(*self.get(run_id))
+
+    def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
+        """Take the step with which an attempt begins; the record that stands then.
+
+        A guess is right if the run is of that kind, and was accepted and no more; else the step is taken on what is
+        stored. What ``begin`` does to a run of a kind may be prepared once for each ``owner``.
+
+        Raises:
+            UnknownRun, Refused: as :meth:`update`.
+        """
+        step = partial(begin, owner=owner, holder=holder)
+        return self.update(look.record.id, step, record=look.record, now=look.now)
 
     @abstractmethod
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         """Records in the order asked, None where there is none; in few round trips."""
 
     @abstractmethod
-    def commit(self, change: Change, *, lease: Lease | None = None, kind: str = "") -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         """Apply a change, its events, indexes and doorbell, if the stored version is still ``change.before.version``.
 
         ``change.after`` is stored with ``before.version + 1``. Returns what is stored now (the
         change applied, or whatever came first; None if nothing is stored), and the server's clock. The caller
         compares ``record.change`` with its own to know which.
-
-        With a ``kind``, ``change.before`` was guessed (:class:`Look`).
 
         Raises:
             LeasePassed: ``lease`` was given, and is no longer as given; nothing was written.
@@ -120,7 +134,6 @@ class Runs(ABC):
         *,
         record: Record | None = None,
         now: float = 0.0,
-        kind: str = "",
         lease: Lease | None = None,
     ) -> Record:
         """Read, step, commit, again where another change came first; the record that stands then.
@@ -130,7 +143,6 @@ class Runs(ABC):
             step: the transition, with its keywords bound.
             record: the record as read a moment ago at ``now``, to save a round trip.
             now: the server's clock at that moment.
-            kind: what the record was guessed from (:class:`Look`).
             lease: of the shard on whose behalf the caller acts: passed on, the step is refused.
 
         Raises:
@@ -147,12 +159,12 @@ class Runs(ABC):
             marked = Change(
                 before=change.before, after=change.after.but(change=nonce), events=change.events, ring=change.ring
             )
-            stored, now = self.commit(marked, lease=lease, kind=kind)
+            stored, now = self.commit(marked, lease=lease)
             if stored is None:
                 raise UnknownRun(f"run {run_id}: its retention is over")
             if stored.change == nonce:
                 return stored
-            record, kind = stored, ""
+            record = stored
         raise Refused(f"run {run_id} changes faster than it can be changed")
 
 
@@ -212,67 +224,6 @@ class Logs(ABC):
     @abstractmethod
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
         """Lines behind cursor ``after``, and the new cursor; waits up to ``block`` seconds for the first."""
-
-
-class Events(ABC):
-    """Lifecycle facts, per run, and all of them for durable subscribers."""
-
-    @abstractmethod
-    def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
-        """Events of a run behind cursor ``after``, and the new cursor; waits up to ``block`` seconds for the first."""
-
-    @abstractmethod
-    def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
-        """Events that ``subscriber`` has not acknowledged, each with its position; first those taken before by a
-        consumer that went away. A new subscriber starts with the next event. At least once."""
-
-    @abstractmethod
-    def acknowledge(self, subscriber: str, positions: Sequence[str]) -> None:
-        """Never give these positions to ``subscriber`` again."""
-
-    @abstractmethod
-    def forget(self, subscriber: str) -> None:
-        """Drop a subscriber and its position."""
-
-    @abstractmethod
-    def listen(self, ended: Ended | None = None) -> Listener:
-        """Hear of events as they happen, not durably: for waiting, where the record is read again anyway.
-
-        ``ended`` may save that reading.
-        """
-
-
-#: What the topic of a run's last event begins with.
-ENDED = "ended:"
-
-#: Called with a run's id and what its record holds now beside what never changes, where a notice of its end tells that;
-#: on a thread of the listener's, so it mustn't wait. If true, nobody gets the notice itself.
-Ended = Callable[[str, Mapping[str, bytes]], bool]
-
-
-class Listener(ABC):
-    """Topics heard: a run's id (its events), ``ended:<id>`` (its last event alone: who only waits isn't woken for the
-    others), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new queue)."""
-
-    @abstractmethod
-    def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:
-        """Hear of these too; returns once it is certain that nothing published from now on is missed.
-
-        If that needn't be ``certain`` yet, it returns at once, and never raises: a later call makes it so.
-        """
-
-    @abstractmethod
-    def unwatch(self, topics: Iterable[str]) -> None:
-        """Hear of these no more."""
-
-    @abstractmethod
-    def get(self, timeout: float) -> tuple[str, Event | None] | None:
-        """The next notice (topic, event if it is one), None after ``timeout`` seconds. After a lost connection it
-        resumes by itself and gives ``("", None)`` once: look at the records, something may have been missed."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Leave. Safe to call twice, and from another thread."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict
-from dispatcher.records.base import ENDED
+from dispatcher.records.hearing import ENDED
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Change, Record

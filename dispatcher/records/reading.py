@@ -34,8 +34,7 @@ class Query:
 class Look:
     """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.
 
-    Such a guess saves a round trip: only its id is the run's own. What is committed on it stands only if the run is of
-    that kind and was accepted and no more; the record comes back in any case.
+    Such a guess saves a round trip: only its id is the run's own.
     """
 
     record: Record

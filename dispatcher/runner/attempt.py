@@ -98,7 +98,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
         try:
             failpoint("attempt.waiting", run_id)
-            way.step(partial(_begin, owner=owner, holder=holder))
+            way.begin(owner=owner, holder=holder)
             failpoint("attempt.claimed", run_id)
             if not _is_ours(way.record, holder):
                 return way.record
@@ -151,7 +151,7 @@ class _Way:
     def __init__(self, records: Records, look: Look) -> None:
         self.records = records
         self.record = look.record
-        self._kind = look.kind
+        self._look = look
         self._offset = look.now - time.monotonic()
 
     @property
@@ -159,14 +159,21 @@ class _Way:
         """The server's clock, as far as ours can tell without asking."""
         return self._offset + time.monotonic()
 
+    def begin(self, *, owner: str, holder: str) -> None:
+        """Claim the run.
+
+        Raises:
+            Refused: it can't be claimed.
+        """
+        self.record = self.records.runs.take(self._look, _begin, owner=owner, holder=holder)
+
     def step(self, step: Step) -> None:
         """Take a transition.
 
         Raises:
             Refused: it was refused.
         """
-        kind, self._kind = self._kind, ""
-        self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now, kind=kind)
+        self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now)
 
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome; ``on_exit`` comes next."""

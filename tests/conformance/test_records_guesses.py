@@ -12,6 +12,7 @@ from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.reading import Look
 from dispatcher.records.redis import open_redis
+from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.likes import Likes
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record
@@ -23,8 +24,7 @@ STEP = partial(transitions.start_here, owner="w1", holder="p1")
 
 def claim(records: Records, look: Look, **given: Any) -> Record:
     """What a pool process does with a look."""
-    step = partial(STEP, **given)
-    return records.runs.update(look.record.id, step, record=look.record, now=look.now, kind=look.kind)
+    return records.runs.take(look, transitions.start_here, **{"owner": "w1", "holder": "p1", **given})
 
 
 def learned(records: Records, like: str = "like", **spec: Any) -> Record:
@@ -73,11 +73,8 @@ def test_one_round_trip(server_url: str) -> None:
         look = guessed(records, record)
         assert look.kind
         assert look.record.spec_bytes != record.spec_bytes
-        change = STEP(look.record, look.now)
-        assert change is not None
-        stored, _ = records.runs.commit(change, kind=look.kind)
-        assert stored is not None
-        assert stored.state is State.RUNNING
+        claim(records, look)
+        assert guessed(records, accept(records)).kind == look.kind, "the guess was right"
     finally:
         records.close()
 
@@ -152,7 +149,7 @@ class TestLikes:
     def test_the_clock_is_known_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 100.0
         monkeypatch.setattr("dispatcher.records.redis.likes.time.monotonic", lambda: now)
-        likes = Likes()
+        likes = Likes(Keys("i"))
         likes.learn("like", "k", make().but(version=1))
         assert likes.guess("r", "like") is None, "nothing is known of the server's clock"
         likes.clock(1000.0)
@@ -165,7 +162,7 @@ class TestLikes:
 
     @pytest.mark.parametrize("kind", ["", "k"])
     def test_what_is_never_guessed(self, kind: str) -> None:
-        likes = Likes()
+        likes = Likes(Keys("i"))
         likes.clock(1000.0)
         one = make().but(version=1)
         if kind:

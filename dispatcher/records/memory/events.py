@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.records.base import Ended, Events, Listener
 from dispatcher.records.effects import EVENTS_KEPT
+from dispatcher.records.hearing import Ended, Events, Listener
 from dispatcher.records.memory.shared import Shared
 from dispatcher.runs.events import Event
 

@@ -78,7 +78,7 @@ class MemoryRuns(Runs):
         with self._shared.changed:
             return [self._records.get(run_id) for run_id in run_ids]
 
-    def commit(self, change: Change, *, lease: Lease | None = None, kind: str = "") -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
         with self._shared.changed:

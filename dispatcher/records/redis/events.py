@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.records.base import Ended, Events, Listener
+from dispatcher.records.hearing import Ended, Events, Listener
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import RedisListener

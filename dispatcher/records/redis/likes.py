@@ -1,19 +1,24 @@
-"""What runs of a kind look like as they are accepted, learned from those read: so that the next one needn't be.
+"""What runs of a kind look like as they are accepted, learned from those read, and what it means to claim one: so that
+the next needn't be read.
 
-A guess is safe, however wrong: the script that commits on it compares kind and version, and puts in the times.
+A guess is safe, however wrong: the script compares kind and version, and puts in the time of acceptance. What a claim
+means is still said by the table of transitions, of a sample; it is prepared once, as acceptances are
+(``acceptance.py``), and each run's own words take their places.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+import uuid
+from typing import NamedTuple
 
+from dispatcher.records.base import Begin
 from dispatcher.records.reading import Look
-from dispatcher.runs.record import Record
+from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.program import Program
+from dispatcher.runs.record import Change, Record
 from dispatcher.runs.states import State
-
-#: Stands for the time of acceptance in a guess. Random, so that nothing else in a change reads the same.
-ACCEPTED = 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
 
 #: Seconds for which the server's clock is told by ours.
 _CLOCK = 30.0
@@ -21,11 +26,33 @@ _CLOCK = 30.0
 _MOST = 1000
 
 
+def _moment() -> float:
+    """A time that nothing else in a change reads the same as."""
+    return 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
+
+
+# What stands in a sample for a run's own words. Random, so that no flow's name can hold one.
+_ID, _HOLDER, _NONCE = (uuid.uuid4().hex for _ in range(3))
+_ACCEPTED, _NOW = _moment(), _moment()
+
+#: The time of acceptance in prepared steps, as Lua's patterns want it.
+PATTERN = repr(_ACCEPTED).replace(".", "%.")
+
+
+class Claim(NamedTuple):
+    """A claim of a kind of runs by one owner: the steps, with places, and the record after it."""
+
+    steps: str
+    after: Record
+
+
 class Likes:
     """Kinds by what doorbells tell of their runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
         self._known: dict[str, tuple[str, Record]] = {}
+        self._claims: dict[tuple[str, str], Claim] = {}
         self._ahead = 0.0  # the server's clock, less our monotonic one
         self._until = 0.0
 
@@ -48,9 +75,27 @@ class Likes:
         if kind and record.version == 1 and record.state is State.QUEUED and record.start_by is None:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            at = ACCEPTED
-            self._known[like] = kind, record.but(created_at=at, queued_at=at, rung_at=at)
+                self._claims.clear()
+            self._known[like] = kind, record.but(created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED)
 
     def forget(self, kind: str) -> None:
         """A guess from it was wrong."""
         self._known = {like: known for like, known in self._known.items() if known[0] != kind}
+
+    def claim(self, look: Look, begin: Begin, *, owner: str, holder: str) -> tuple[bytes, Record]:
+        """The steps that claim a run as guessed, and the record as it will be."""
+        claim = self._claims.get((look.kind, owner))
+        if claim is None:
+            claim = self._claims[look.kind, owner] = self._prepared(look.record, begin, owner)
+        run_id, now, nonce = look.record.id, look.now, secrets.token_hex(8)
+        steps = claim.steps.replace(_ID, run_id).replace(_HOLDER, holder).replace(_NONCE, nonce)
+        after = claim.after.but(id=run_id, holder=holder, change=nonce, started_at=now)
+        return steps.replace(repr(_NOW), repr(now)).encode(), after
+
+    def _prepared(self, sample: Record, begin: Begin, owner: str) -> Claim:
+        change = begin(sample.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
+        assert change is not None  # it waits
+        program = Program(self._keys)
+        marked = Change(before=change.before, after=change.after.but(change=_NONCE), events=change.events)
+        after = program.commit(marked, None)
+        return Claim(program.listed().decode(), after)

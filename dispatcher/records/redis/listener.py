@@ -13,11 +13,11 @@ from typing import Any
 import redis
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.records.base import ENDED, Ended, Listener
+from dispatcher.records.hearing import ENDED, Ended, Listener
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.failures import unavailable
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.program import told
+from dispatcher.records.redis.program import rest, told
 from dispatcher.runs.events import Event
 
 Notice = tuple[str, Event | None]
@@ -207,13 +207,11 @@ class RedisListener(Listener):
         if kind == b"message":
             if channel in self._wanted:
                 topic = channel.removeprefix(self._keys.topic_prefix)
-                events, rest = told(reply[2])
-                if rest and self._ended is not None and self._ended(topic.removeprefix(ENDED), rest):
+                added = rest(reply[2]) if self._ended is not None else {}
+                if added and self._ended is not None and self._ended(topic.removeprefix(ENDED), added):
                     return
-                for event in events:
+                for event in told(reply[2]) or (None,):
                     self._heard.put((topic, event))
-                if not events:
-                    self._heard.put((topic, None))
         elif kind in {b"subscribe", b"unsubscribe"}:
             self._answered(channel, subscribed=kind == b"subscribe")
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dispatcher.records.base import ENDED
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
+from dispatcher.records.hearing import ENDED
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.events import Event
 from dispatcher.runs.indexes import placement
@@ -94,7 +94,7 @@ class Program:
         if not events:
             return
         keys, run_id = self._keys, events[0].run_id
-        facts = (event.to_fields()["fact"] for event in events)
+        facts = (event.fact for event in events)
         self.step("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), repr(events[0].time), *facts)
 
     def _ring(self, ring: Ring | None, push: Push | None) -> None:
@@ -110,21 +110,26 @@ class Program:
 
 def notice(events: Sequence[Event]) -> str:
     """What listeners are told of events of one moment: the time, then a line for each; as the script writes it."""
-    return "\n".join([repr(events[0].time), *(event.to_fields()["fact"] for event in events)])
+    return "\n".join([repr(events[0].time), *(event.fact for event in events)])
 
 
 def _rest(record: Record) -> str:
     """What a notice of a run's end adds: its record, but for what never changes; nothing where that is much."""
-    rest = _json(texts({name: value for name, value in record.to_fields().items() if name not in FIXED}))
-    return f"{_REST}{rest}" if len(rest) <= MOST_TOLD else ""
+    added = _json(texts({name: value for name, value in record.to_fields().items() if name not in FIXED}))
+    return f"{_REST}{added}" if len(added) <= MOST_TOLD else ""
 
 
-def told(raw: bytes) -> tuple[list[Event], dict[str, bytes]]:
-    """The inverse of :func:`notice`, and what a notice of a run's end adds. A notice may be only a nudge: nothing."""
-    text, _, rest = raw.decode().partition(_REST)
+def rest(raw: bytes) -> dict[str, bytes]:
+    """What a notice of a run's end adds; nothing for others."""
+    _, _, added = raw.partition(_REST.encode())
+    return {name: value.encode() for name, value in json.loads(added).items()} if added else {}
+
+
+def told(raw: bytes) -> list[Event]:
+    """The inverse of :func:`notice`; none for a notice that is only a nudge."""
+    text, _, _ = raw.decode().partition(_REST)
     time, _, facts = text.partition("\n")
-    fields = {name: value.encode() for name, value in json.loads(rest).items()} if rest else {}
-    return kept({"fact": facts, "time": time}) if facts else [], fields
+    return kept({"fact": facts, "time": time}) if facts else []
 
 
 def kept(fields: Mapping[str, str]) -> list[Event]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from dispatcher.errors import LeasePassed, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Bell, Lease, Runs
+from dispatcher.records.base import Begin, Bell, Lease, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
 from dispatcher.records.reading import Look, Query
 from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.likes import ACCEPTED, Likes
+from dispatcher.records.redis.likes import PATTERN, Likes
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
@@ -24,8 +24,6 @@ from dispatcher.runs.states import TERMINAL
 COMMIT = ("clock", "queues", "steps", "commit")
 GUESSED = ("clock", "queues", "steps", "guessed")
 
-#: As Lua's patterns want it.
-_ACCEPTED = repr(ACCEPTED).replace(".", "%.")
 
 #: How many records a search reads at a time.
 _PAGE = 100
@@ -40,7 +38,7 @@ class RedisRuns(Runs):
         self._bell = bell
         self._offset = clock_offset
         self._acceptance = Acceptance(keys, clock_offset=clock_offset)
-        self._likes = Likes()
+        self._likes = Likes(keys)
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
         failpoint("submit.shared")
@@ -83,15 +81,31 @@ class RedisRuns(Runs):
         self._likes.learn(like, fields.get("kind", b"").decode(), record)
         return Look(record, self._likes.clock(now))
 
+    def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
+        if not look.kind:
+            return super().take(look, begin, owner=owner, holder=holder)
+        run_id = look.record.id
+        steps, after = self._likes.claim(look, begin, owner=owner, holder=holder)
+        arguments = self._offset, look.kind, PATTERN, steps, *FIXED
+        time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(run_id)], *arguments)
+        now = self._likes.clock(float(time))
+        if accepted_at is not None:
+            return after.accepted(float(accepted_at), dict(zip(FIXED, found, strict=True)))
+        if not found:
+            raise UnknownRun(f"no run {run_id}, or its retention is over")
+        stored = Record.from_fields(fields_of(found))
+        if stored.change == after.change:  # the first answer was lost
+            return stored
+        self._likes.forget(look.kind)
+        return super().take(Look(stored, now), begin, owner=owner, holder=holder)
+
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
         return [Record.from_fields(fields_of(fields)) if fields else None for fields in replies]
 
-    def commit(self, change: Change, *, lease: Lease | None = None, kind: str = "") -> tuple[Record | None, float]:
+    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
-        if kind:
-            return self._commit_guessed(change, kind)
         push = self._push(change.ring)
         program = Program(self._keys)
         after = program.commit(change, push)
@@ -114,17 +128,6 @@ class RedisRuns(Runs):
             failpoint("bell.due", after.id)
             self._publish([change.ring])
         return after, now
-
-    def _commit_guessed(self, change: Change, kind: str) -> tuple[Record | None, float]:
-        program = Program(self._keys)
-        after = program.commit(change, None)
-        arguments = self._offset, kind, _ACCEPTED, program.listed(), *FIXED
-        time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(after.id)], *arguments)
-        now = self._likes.clock(float(time))
-        if accepted_at is not None:
-            return after.accepted(float(accepted_at), dict(zip(FIXED, found, strict=True))), now
-        self._likes.forget(kind)
-        return Record.from_fields(fields_of(found)) if found else None, now
 
     def _fields(self, run_id: str) -> tuple[dict[str, bytes], float]:
         """A record as stored, and the server's clock."""
