@@ -178,11 +178,36 @@ def _scaling(results: Results) -> str:
         "|---|---:|---|",
     ]
     for name, note in results.notes.items():
-        if name.endswith((" clients", " workers")):
+        if name.endswith((" clients", " workers")) and not name.startswith("samples"):
             found: Any = note
             cores = ", ".join(f"{who} {used:g}" for who, used in found["cores used"].items())
             lines.append(f"| {name} | {found['runs per second']:,} | {cores} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _samples(results)
+
+
+def _samples(results: Results) -> str:
+    """Which layers use the processor once it is full."""
+    found: dict[str, Any] = {
+        name.removeprefix("samples of "): note for name, note in results.notes.items() if name.startswith("samples of ")
+    }
+    if not found:
+        return ""
+    layers = dict.fromkeys(layer for shares in found.values() for layer in shares)
+    rows = [
+        f"| {layer} | {' | '.join(f'{shares.get(layer, 0.0):.0%}' for shares in found.values())} |" for layer in layers
+    ]
+    return "\n".join(
+        [
+            "",
+            "Where the processor goes then, by samples of stacks; each counts for its innermost frame of a layer.",
+            "The server's share is in the table above.",
+            "",
+            f"| layer | {' | '.join(found)} |",
+            f"|---|{'---:|' * len(found)}",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _plots(results: Results) -> None:

@@ -1,7 +1,8 @@
 """Up to 8 submitting clients and 4 workers: whether a run costs more where there are more of them.
 
 More of them do more until the processor is full. From there on the rate stands still, and only the processor time that
-each run takes can tell: it must stay what it was.
+each run takes can tell: it must stay what it was. Where the processor goes then, samples of two of the clients and two
+of the workers tell, which are taken apart from what is measured.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from benchmarks import ours
 from benchmarks.bench import Bench, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import child, processor_time, redis, server, until
+from benchmarks.sampling import missing, sampling
 
 FIGURES = (
     Figure(name="8 clients: processor time per submit", unit="ms", bound=1.2, base="1 client", digits=3),
@@ -58,6 +60,10 @@ def opened(bench: Bench) -> Iterator[Measure]:
             for count in (1, 2, 4):
                 bench.say(f"{count} workers")
                 completed[count] = _completed(count, bench.count(4000), bench)
+            if number == 0 and not missing():
+                bench.say("samples")
+                _submits(8, bench.count(4800), bench, sampled=True)
+                _completed(4, bench.count(4000), bench, sampled=True)
         values = [
             Pair(submits[8][1], submits[1][1]),
             Pair(completed[4][1], completed[1][1]),
@@ -69,7 +75,7 @@ def opened(bench: Bench) -> Iterator[Measure]:
     yield measure
 
 
-def _submits(clients: int, total: int, bench: Bench) -> tuple[float, float]:
+def _submits(clients: int, total: int, bench: Bench, *, sampled: bool = False) -> tuple[float, float]:
     """Submits per second, and milliseconds of processor time per submit, the server's included."""
     each = total // clients
     with ExitStack() as stack:
@@ -93,13 +99,16 @@ def _submits(clients: int, total: int, bench: Bench) -> tuple[float, float]:
         for process in processes:
             _heard(process)
         before, begin = processor_time(pid), time.perf_counter()
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        used = [float(_heard(process)) for process in processes]
+        with _samples(bench, f"{clients} clients", [one.pid for one in processes] if sampled else []):
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            used = [float(_heard(process)) for process in processes]
         seconds = time.perf_counter() - begin
         spent = {"clients": sum(used), "server": processor_time(pid) - before}
+    if sampled:
+        return 0.0, 0.0
     _note(bench, f"{clients} clients", clients * each, seconds, spent)
     return clients * each / seconds, sum(spent.values()) / (clients * each) * 1000
 
@@ -112,7 +121,7 @@ def _heard(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def _completed(workers: int, total: int, bench: Bench) -> tuple[float, float]:
+def _completed(workers: int, total: int, bench: Bench, *, sampled: bool = False) -> tuple[float, float]:
     """Runs per second, and milliseconds of processor time per run, the server's included; nothing else is counted."""
     with ExitStack() as stack:
         socket = stack.enter_context(server())
@@ -128,8 +137,11 @@ def _completed(workers: int, total: int, bench: Bench) -> tuple[float, float]:
         key = f"{client.records.instance}:local"
         pid = _server_pid(socket)
         early = look.llen(key), time.perf_counter(), [processor_time(one.pid) for one in processes], processor_time(pid)
-        until(lambda: look.llen(key) <= total // 20, "the runs", timeout=300)
+        with _samples(bench, f"{workers} workers", [one.pid for one in processes] if sampled else []):
+            until(lambda: look.llen(key) <= total // 20, "the runs", timeout=300)
         late = look.llen(key), time.perf_counter(), [processor_time(one.pid) for one in processes], processor_time(pid)
+    if sampled:
+        return 0.0, 0.0
     done, seconds = early[0] - late[0], late[1] - early[1]
     spent = {"workers": sum(late[2]) - sum(early[2]), "server": late[3] - early[3]}
     _note(bench, f"{workers} workers", done, seconds, spent)
@@ -139,6 +151,15 @@ def _completed(workers: int, total: int, bench: Bench) -> tuple[float, float]:
 def _server_pid(socket: Path) -> int:
     with redis(socket) as look:
         return int(look.info("server")["process_id"])
+
+
+@contextmanager
+def _samples(bench: Bench, name: str, pids: Sequence[int]) -> Iterator[None]:
+    """Note which layers use the processor in the first two of some processes."""
+    with sampling(pids[:2]) as found:
+        yield
+    if total := found.total():
+        bench.notes[f"samples of {name}"] = {layer: round(n / total, 3) for layer, n in found.most_common()}
 
 
 def _note(bench: Bench, name: str, runs: int, seconds: float, spent: dict[str, float]) -> None:
