@@ -37,6 +37,13 @@ def clean(text: str, limit: int) -> str:
     return raw[: limit - len(_CUT.encode())].decode("utf-8", "ignore") + _CUT
 
 
+class _Signals:
+    """Between those who put lines and the thread that sends them."""
+
+    def __init__(self) -> None:
+        self.some, self.many, self.closed, self.done = (threading.Event() for _ in range(4))
+
+
 class Shipment:
     """Takes lines from any thread, gives them to ``sink`` in order, in batches, within 0.1 s.
 
@@ -64,8 +71,8 @@ class Shipment:
         self._numbering = False
         # Re-entrant: a signal handler or a destructor may print while its thread puts a line.
         self._lock = threading.RLock()
-        self._some, self._many, self._closed, self._done = (threading.Event() for _ in range(4))
-        self._thread: threading.Thread | None = None  # from the first line on: most runs say nothing
+        self._over = False
+        self._signals: _Signals | None = None  # with the thread, from the first line on: most runs say nothing
 
     def put(self, stream: str, text: str, level: str = "") -> None:
         """Add a line. Never waits, never raises for the server's sake."""
@@ -88,18 +95,19 @@ class Shipment:
     def close(self, timeout: float) -> bool:
         """Take no more lines and send the rest; whether that was done within ``timeout`` seconds. Else it goes on."""
         with self._lock:
-            if not self._closed.is_set():
+            if not self._over:
                 self._close_gap()
                 self._closed_at = time.monotonic()
-                self._closed.set()
-            if self._thread is None and not self._lines:
-                self._done.set()
-        self._some.set()
-        self._many.set()
-        return self._done.wait(timeout)
+                self._over = True
+            signals = self._signals
+        if signals is None:
+            return True
+        for one in (signals.closed, signals.some, signals.many):
+            one.set()
+        return signals.done.wait(timeout)
 
     def _number_one(self, stream: str, text: str, level: str) -> None:
-        if self._closed.is_set():
+        if self._over:
             return
         self._number += 1
         line = Line(attempt=self._attempt, number=self._number, time=time.time(), stream=stream, text=text, level=level)
@@ -122,15 +130,15 @@ class Shipment:
 
     def _accept(self, line: Line, size: int) -> None:
         self._lines.append((line, size))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._ship, name="dispatcher-logs", daemon=True)
-            self._thread.start()
+        if self._signals is None:
+            self._signals = _Signals()
+            threading.Thread(target=self._ship, args=(self._signals,), name="dispatcher-logs", daemon=True).start()
         self._kept += size
         self._pending += size
-        if not self._some.is_set():
-            self._some.set()
+        if not self._signals.some.is_set():
+            self._signals.some.set()
         if len(self._lines) >= _BATCH:
-            self._many.set()
+            self._signals.many.set()
 
     def _gap(self, last: int) -> None:
         """Say how many lines are missing, the last of them number ``last``."""
@@ -152,31 +160,31 @@ class Shipment:
             self._accept(line, 0)
         self._missing = 0
 
-    def _ship(self) -> None:
+    def _ship(self, signals: _Signals) -> None:
         while True:
-            self._some.wait()
-            self._many.wait(_EVERY)
-            self._some.clear()
-            self._many.clear()
-            closed = self._closed.is_set()  # asked before the last look at the lines, so that none is left behind
-            self._send(len(self._lines))
+            signals.some.wait()
+            signals.many.wait(_EVERY)
+            signals.some.clear()
+            signals.many.clear()
+            closed = signals.closed.is_set()  # asked before the last look at the lines, so that none is left behind
+            self._send(len(self._lines), signals.closed)
             if closed:
-                self._done.set()
+                signals.done.set()
                 return
 
-    def _send(self, count: int) -> None:
+    def _send(self, count: int, closed: threading.Event) -> None:
         """Send that many; lines that come meanwhile wait until there are many of them, or for the next time."""
         while count:
             batch = [self._lines.popleft() for _ in range(min(_BATCH, count))]
             count -= len(batch)
             pause, longest = _RETRY
             while not self._sent([line for line, _ in batch]):
-                if self._closed.is_set() and time.monotonic() > self._closed_at + _LINGER:
+                if closed.is_set() and time.monotonic() > self._closed_at + _LINGER:
                     return
-                if self._closed.is_set():
+                if closed.is_set():
                     time.sleep(pause)
                 else:
-                    self._closed.wait(pause)  # closing cuts it short: perhaps the server is back, and somebody waits
+                    closed.wait(pause)  # closing cuts it short: perhaps the server is back, and somebody waits
                 pause = min(2 * pause, longest)
             with self._lock:
                 self._pending -= sum(size for _, size in batch)

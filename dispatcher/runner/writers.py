@@ -75,7 +75,7 @@ class Writer(io.TextIOBase):
         self._echo = echo
         self._over = False
         self._pid = os.getpid()
-        self._bytes = _Bytes(self)
+        self._bytes: _Bytes | None = None
         self.name = f"<{'stdout' if fd == 1 else 'stderr'}>"
 
     def write(self, text: str, /) -> int:
@@ -103,6 +103,8 @@ class Writer(io.TextIOBase):
     @property
     def buffer(self) -> _Bytes:
         """A binary stream beneath, for ``sys.stdout.buffer.write``."""
+        if self._bytes is None:
+            self._bytes = _Bytes(self)
         return self._bytes
 
     def flush(self) -> None:

@@ -81,6 +81,8 @@ class Options:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Options:
         """The inverse of :meth:`to_json`."""
+        if not data:
+            return cls()
         retries = data.get("retries")
         return cls.of(**{**data, "retries": None if retries is None else Retry.from_json(retries)})
 
