@@ -101,6 +101,15 @@ class Backend(ABC):
             InvalidSettings: a worker of this backend can't work with these.
         """
 
+    @classmethod  # noqa: B027 - most need none
+    def preload(cls) -> None:
+        """Import what takes long to, in a worker before its pool processes are forked: they share it, and their first
+        runs don't wait for it.
+
+        Raises:
+            MissingExtra: it isn't installed.
+        """
+
     @abstractmethod
     def prepare(self, attempt: Attempt) -> Request:
         """The exact request, without I/O. Holds no secret."""

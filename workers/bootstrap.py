@@ -27,6 +27,7 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
     KeyRing.from_settings(settings)  # a missing key is an error before anything is started
     for name in sorted(settings.worker.backends):
         registry.backend(name).check_settings(settings)
+        registry.backend(name).preload()
     logs.set_up(level)
     app = build(settings, patient=True)
     _import_early()

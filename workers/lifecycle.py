@@ -92,7 +92,7 @@ def _start(here: Here, look: Look) -> Record:
             settings=here.settings,
             backend=here.backend,
             owner=here.worker,
-        ).provision(look.record.id)
+        ).provision(look.record.id, look)
     from dispatcher.runner.attempt import run_attempt
 
     return run_attempt(here.records, here.keys, here.settings, look, owner=here.worker, holder=here.holder, fds=True)

@@ -7,6 +7,7 @@ again, which creates or adopts. Called by the execute task and by the supervisor
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Lease, Records, Step
+from dispatcher.records.reading import Look
 from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
 from dispatcher.runs import infrastructure, transitions
@@ -36,33 +38,44 @@ class Provisioner:
     backend: Callable[[str], Backend]
     owner: str
 
-    def provision(self, run_id: str) -> Record:
+    def provision(self, run_id: str, look: Look | None = None) -> Record:
         """Claim a waiting run and create its infrastructure.
+
+        Args:
+            run_id: the run.
+            look: the run as read a moment ago, to save a round trip: they are most of what a run costs us. Of a guess
+                it is read: its request is made of the run's own words.
 
         Raises:
             UnknownRun: there is no such run.
             Refused: it doesn't wait.
         """
-        record = self.records.runs.update(run_id, partial(transitions.claim, owner=self.owner))
+        if look is None or look.kind:
+            record, now = self.records.runs.get(run_id)
+        else:
+            record, now = look.record, look.now
+        offset = now - time.monotonic()
+        claim = partial(transitions.claim, owner=self.owner)
+        record = self.records.runs.update(run_id, claim, record=record, now=now)
         failpoint("provision.claimed", run_id)
         try:
             request = self._request(record)
         except Permanent as error:
             return self.records.runs.update(run_id, self._ended(record, error))
         step = partial(transitions.intend, epoch=record.epoch, request=request)
-        record = self.records.runs.update(run_id, step)
+        record = self.records.runs.update(run_id, step, record=record, now=offset + time.monotonic())
         failpoint("provision.intended", run_id)
-        return self.create(record)
+        return self.create(record, offset)
 
-    def create(self, record: Record) -> Record:
-        """Send the stored request and store what came of it."""
+    def create(self, record: Record, offset: float | None = None) -> Record:
+        """Send the stored request and store what came of it; ``offset`` as for :meth:`store`."""
         answer: Handle | Permanent | Transient
         try:
             try:
                 answer = self.send(record)
             except (Permanent, Transient) as error:
                 answer = error
-            return self.store(record, answer)
+            return self.store(record, answer, offset=offset)
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
 
@@ -85,13 +98,22 @@ class Provisioner:
         failpoint("provision.submitted", record.id, lost=Transient)
         return handle
 
-    def store(self, record: Record, answer: Handle | Exception, *, lease: Lease | None = None) -> Record:
+    def store(
+        self,
+        record: Record,
+        answer: Handle | Exception,
+        *,
+        lease: Lease | None = None,
+        offset: float | None = None,
+    ) -> Record:
         """Store the handle, or what the answer means else.
 
         Args:
             record: as the request was sent.
             answer: a handle, or how sending it failed.
             lease: of the shard on whose behalf this is done.
+            offset: of the server's clock from our monotonic one, where ``record`` is whole and was written a moment
+                ago: it needn't be read again.
 
         Raises:
             Refused: the run isn't ours any more, or has been cancelled.
@@ -107,7 +129,8 @@ class Provisioner:
             step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
         else:
             step = partial(transitions.created, epoch=record.epoch, handle=answer, owner=request["shard"])
-        record = self.records.runs.update(record.id, step, lease=lease)
+        known, now = (None, 0.0) if offset is None else (record, offset + time.monotonic())
+        record = self.records.runs.update(record.id, step, record=known, now=now, lease=lease)
         failpoint("provision.stored", record.id)
         return record
 

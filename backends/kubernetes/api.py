@@ -204,7 +204,7 @@ class Api:
             raise Unreachable(f"{configuration.host}: {error}") from error
         except (exceptions.HTTPError, OSError) as error:
             raise Unclear(f"{method} {path}: {type(error).__name__}: {error}") from error
-        except _sdk().client.exceptions.ApiException as error:  # of TLS: nothing was sent
+        except load_sdk().client.exceptions.ApiException as error:  # of TLS: nothing was sent
             raise Unreachable(f"{configuration.host}: {error.reason}") from error
 
     def _open(self, *, anew: Any = None) -> tuple[Any, Any]:
@@ -213,7 +213,7 @@ class Api:
             if self._connected is not None and self._connected[0] == os.getpid() and self._connected[1] is not anew:
                 return self._connected[1:]
             configuration = configure(self._cluster, plugin=self._plugin)
-            client = _sdk().client.rest.RESTClientObject(configuration)
+            client = load_sdk().client.rest.RESTClientObject(configuration)
             self._connected = (os.getpid(), configuration, client)
             self._header = (0.0, None)
             return configuration, client
@@ -237,7 +237,7 @@ def configure(cluster: ClusterSettings, *, plugin: float = PLUGIN) -> Any:
         Unreachable: an exec plugin gave no credential.
         MissingExtra: the SDK isn't installed.
     """
-    sdk = _sdk()
+    sdk = load_sdk()
     configuration = sdk.client.Configuration()
     if cluster.kubeconfig is None and cluster.context is None and os.environ.get(_SERVICE):
         load: Callable[[], Any] = lambda: sdk.config.load_incluster_config(client_configuration=configuration)  # noqa: E731
@@ -310,7 +310,12 @@ def _within(seconds: float, call: Callable[[], T], *, what: str) -> T:
     return found
 
 
-def _sdk() -> Any:
+def load_sdk() -> Any:
+    """The SDK's package; its import takes a second.
+
+    Raises:
+        MissingExtra: it isn't installed.
+    """
     try:
         import kubernetes.client.rest
         import kubernetes.config

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from backends.base import Backend, Found, Handle, Observation, Phase, Request
 from backends.kubernetes import manifest, reasons
-from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
+from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable, load_sdk
 from backends.kubernetes.cache import Cache
 from backends.kubernetes.creating import create
 from backends.kubernetes.errors import translated
@@ -63,6 +63,11 @@ class KubernetesBackend(Backend):
             raise InvalidSettings(str(error)) from None
         _pod_url(settings)
         _ca(settings)
+
+    @classmethod
+    def preload(cls) -> None:
+        load_sdk()
+        manifest.preload()
 
     def prepare(self, attempt: Attempt) -> Request:
         return self.request(attempt)

@@ -126,6 +126,11 @@ def grace_seconds(settings: Settings) -> int:
     return math.ceil(1.5 * (settings.timing.stop_grace + settings.timing.on_exit_timeout))
 
 
+def preload() -> None:
+    """Read the default Job, by a parser of YAML that takes a while to import."""
+    _default()
+
+
 @cache
 def _default() -> Mapping[str, Any]:
     text = resources.files("backends.kubernetes").joinpath("job.yaml").read_text(encoding="utf-8")
