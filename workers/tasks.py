@@ -12,13 +12,17 @@ from workers.pool import Here, PoolProcess
 
 REQUEST = "workers.request:RunRequest"
 
+#: Characters of what a doorbell tells that are remembered.
+LONGEST = 1000
+
 
 def register(app: Celery) -> None:
     """Give ``app`` the tasks; their bodies run in a pool process of a worker only."""
 
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **told: object) -> str:
-        return lifecycle.execute(_here(self), run_id, repr(told))
+        like = repr([told.get(name) for name in ("flow", "backend", "labels")])
+        return lifecycle.execute(_here(self), run_id, like[:LONGEST])
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:

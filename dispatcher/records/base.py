@@ -82,10 +82,11 @@ class Runs(ABC):
     def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
         """Take the step with which an attempt begins; the record that stands then.
 
-        A guess is right if the run is of that kind, and was accepted and no more; else the step is taken on what is
-        stored. What ``begin`` does to a run of a kind may be prepared once for each ``owner``.
+        A guess is right if the run was accepted as one of that kind, and no more. What ``begin`` does to runs of a
+        kind may be prepared once for each ``owner``.
 
         Raises:
+            WrongGuess: nothing was done: whoever decided by the guess decides again.
             UnknownRun, Refused: as :meth:`update`.
         """
         step = partial(begin, owner=owner, holder=holder)

@@ -30,6 +30,14 @@ class Query:
         )
 
 
+class WrongGuess(Exception):
+    """A run isn't what it was taken for; nothing was done. ``look`` is how it stands."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__(look.record.id)
+        self.look = look
+
+
 @dataclass(frozen=True)
 class Look:
     """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.

@@ -89,6 +89,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
 
     Raises:
         UnknownRun: there is no such run.
+        WrongGuess: nothing was done.
         ServerUnavailable: at once before the claim, after ten minutes before the flow. An ended flow waits for the
             server for as long as it takes.
     """
@@ -153,6 +154,11 @@ class _Way:
         self.record = look.record
         self._look = look
         self._offset = look.now - time.monotonic()
+
+    @property
+    def taken_for(self) -> Record | None:
+        """What the run was guessed to be, if it was."""
+        return self._look.record if self._look.kind else None
 
     @property
     def now(self) -> float:
@@ -236,7 +242,7 @@ def _is_ours(record: Record, holder: str) -> bool:
 
 def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
     try:
-        environment = opener.environment(way.record, way.now)
+        environment = opener.environment(way.record, way.now, taken_for=way.taken_for)
     except Exception as error:
         return not_opened(error), None
     job = opener.job(way.record, environment, guard, capture)

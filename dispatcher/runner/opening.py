@@ -41,15 +41,22 @@ class Opener:
     environ: Mapping[str, str]
     patience: float = math.inf  #: seconds that a large result waits for a server that is away
 
-    def environment(self, record: Record, now: float) -> Environment:
+    def environment(self, record: Record, now: float, *, taken_for: Record | None = None) -> Environment:
         """The environment of a run whose signature holds. Runs nobody's code.
 
+        Args:
+            record: the run.
+            now: the server's clock.
+            taken_for: what it was claimed as, where that was guessed by the kind that its record tells.
+
         Raises:
-            SealBroken: the signature doesn't hold.
+            SealBroken: the signature doesn't hold, or the record told another kind than its spec.
             Exception: the environment's class can't be had here.
         """
         with counted(self.records.refusals, What.RUN):
             verify(self.keys, record, now)
+            if taken_for is not None and taken_for.spec.kind != record.spec.kind:
+                raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
         return environments.from_json(record.spec.environment)
 
     def job(self, record: Record, environment: Environment, guard: Guard, capture: Capture) -> Job:

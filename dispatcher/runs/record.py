@@ -101,6 +101,11 @@ class Spec:
         """The run's tags."""
         return self.options.tags or ()
 
+    @property
+    def kind(self) -> tuple[str, Route, tuple[str, ...], bool, float | None]:
+        """All on which an acceptance and a claim depend: runs that have it in common look the same so far."""
+        return self.flow, self.route, self.tags, self.on_exit, self.options.start_within
+
     def to_bytes(self) -> bytes:
         """The bytes that are signed and stored."""
         data = {

@@ -170,6 +170,53 @@ def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], 
     field.bench.records.runs.update(record.id, transitions.request_cancel)
 
 
+@pytest.mark.parametrize("told", [{"labels": []}, {"labels": [], "flow": "another"}], ids=["like ours", "like nothing"])
+def test_a_doorbell_that_tells_of_another_kind(
+    field: Field, push: Callable[..., None], worker: Worker, told: dict[str, Any]
+) -> None:
+    """A worker takes runs for what was like them before; not those that aren't."""
+    field.settle()
+    given: dict[str, Any] = callbacks(field.folder)
+    environment = LocalEnvironment(labels=["gpu"], **given)
+    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
+    accept(field, record)
+    message = json.loads(envelope(transitions.ring_for(record)))
+    arguments, words, rest = json.loads(base64.b64decode(message["body"]))
+    body = base64.b64encode(json.dumps([arguments, words | told, rest]).encode()).decode()
+    with counted(field, What.DOORBELL):
+        push(json.dumps({**message, "body": body}).encode())
+    worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
+    assert field.bench.record(record.id).state is State.QUEUED
+    assert field.starts(record.id) == 0
+    field.bench.records.runs.update(record.id, transitions.request_cancel)
+
+
+def test_a_record_that_tells_another_kind_than_its_spec(
+    field: Field, push: Callable[..., None], chaos_server: ChaosServer
+) -> None:
+    """Who may write records can have a run claimed for another; it is never opened."""
+    for _ in range(4):  # both pool processes know the kind
+        [ours] = field.submit()
+        field.bench.ended(ours)
+    environment = LocalEnvironment(labels=["gpu"], **callbacks(field.folder))
+    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
+    accept(field, record)
+    with redis.Redis.from_url(chaos_server.url) as client:
+        key = f"{field.bench.records.instance}::run:"
+        client.hset(f"{key}{record.id}", "kind", client.hget(f"{key}{ours}", "kind"))
+    message = envelope(transitions.ring_for(record)).replace(b"local:gpu", b"local")
+    body = json.loads(message)["body"]
+    arguments, words, rest = json.loads(base64.b64decode(body))
+    told = base64.b64encode(json.dumps([arguments, words | {"labels": []}, rest]).encode()).decode()
+    with counted(field, What.RUN):
+        push(message.replace(body.encode(), told.encode()))
+        ended = field.bench.ended(record.id)
+    assert ended.outcome is not None
+    assert (ended.state, ended.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
+    assert "another kind than its spec says" in ended.outcome.message
+    assert field.starts(record.id) == 0
+
+
 def test_a_signature_that_has_expired(field: Field) -> None:
     refused(field, forged(field, expires=field.bench.records.runs.now() - 60.0), "ended 6")
 

@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.reading import Look
+from dispatcher.records.reading import Look, WrongGuess
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.likes import Likes
@@ -24,7 +24,14 @@ STEP = partial(transitions.start_here, owner="w1", holder="p1")
 
 def claim(records: Records, look: Look, **given: Any) -> Record:
     """What a pool process does with a look."""
-    return records.runs.take(look, transitions.start_here, **{"owner": "w1", "holder": "p1", **given})
+    words = {"owner": "w1", "holder": "p1", **given}
+    try:
+        return records.runs.take(look, transitions.start_here, **words)
+    except WrongGuess as wrong:
+        found = wrong.look
+    assert look.kind
+    assert found == Look(records.runs.get(look.record.id)[0], found.now), "nothing was done"
+    return records.runs.take(found, transitions.start_here, **words)
 
 
 def learned(records: Records, like: str = "like", **spec: Any) -> Record:
@@ -139,18 +146,29 @@ def test_a_wrong_guess_is_made_once(server_url: str) -> None:
         learned(records)
         claim(records, records.runs.look(accept(records, on_exit=True).id, "like"))
         record = accept(records, on_exit=True)
-        assert records.runs.look(record.id, "like").kind == "", "it is read, and learned"
-        assert records.runs.look(record.id, "like").record.spec.on_exit
+        look = records.runs.look(record.id, "like")
+        assert (look.kind, look.record.spec.on_exit) == ("", True), "it is read"
+        claim(records, look)
+        look = records.runs.look("another", "like")
+        assert look.kind
+        assert look.record.spec.on_exit, "and learned"
     finally:
         records.close()
 
 
 class TestLikes:
-    def test_the_clock_is_known_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def likes(self) -> Likes:
+        return Likes(Keys("i"))
+
+    def learn(self, likes: Likes, record: Record, kind: str = "k") -> None:
+        likes.read(record.id, "like", kind)
+        likes.learn(record)
+
+    def test_the_clock_is_known_for_a_while(self, likes: Likes, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 100.0
         monkeypatch.setattr("dispatcher.records.redis.likes.time.monotonic", lambda: now)
-        likes = Likes(Keys("i"))
-        likes.learn("like", "k", make().but(version=1))
+        self.learn(likes, make().but(version=1))
         assert likes.guess("r", "like") is None, "nothing is known of the server's clock"
         likes.clock(1000.0)
         now = 103.0
@@ -160,17 +178,24 @@ class TestLikes:
         now = 200.0
         assert likes.guess("r", "like") is None
 
-    @pytest.mark.parametrize("kind", ["", "k"])
-    def test_what_is_never_guessed(self, kind: str) -> None:
-        likes = Likes(Keys("i"))
+    def test_what_is_never_guessed(self, likes: Likes) -> None:
         likes.clock(1000.0)
         one = make().but(version=1)
-        if kind:
-            for other in (one.but(version=2), one.but(state=State.RUNNING), make(start_within=60).but(version=1)):
-                likes.learn("like", kind, other)
-        else:  # accepted by an older release
-            likes.learn("like", kind, one)
+        self.learn(likes, one, kind="")  # accepted by an older release
+        for other in (one.but(version=2), one.but(state=State.RUNNING), make(start_within=60).but(version=1)):
+            self.learn(likes, other)
+        likes.learn(one)  # not the one that was read
         assert likes.guess("r", "like") is None
+
+
+def test_what_was_read_and_not_taken_teaches_nothing(server_url: str) -> None:
+    """A doorbell that lies about a run that isn't served here: it is read, refused, and forgotten."""
+    records = open_redis(server_url)
+    try:
+        records.runs.look(accept(records, labels=("elsewhere",)).id, "like")
+        assert records.runs.look(accept(records).id, "like").kind == ""
+    finally:
+        records.close()
 
 
 def test_a_notice_of_an_end_tells_the_record(server_url: str) -> None:

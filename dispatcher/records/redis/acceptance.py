@@ -40,19 +40,16 @@ _OWN = {"id", "spec_bytes", "signature", "spec_digest", "key", "created_at", "qu
 
 
 class Kind(NamedTuple):
-    """What runs must have in common to be accepted together, and for the first change to do the same to each.
-
-    ``list`` is where their doorbells go, or empty. :mod:`~dispatcher.records.redis.likes` trusts in it: whatever of a
-    spec an acceptance or a claim depends on belongs here.
-    """
+    """What runs must have in common to be accepted together: where their doorbells go (or empty), the shared blobs, and
+    :attr:`Spec.kind`."""
 
     list: str
+    blobs: tuple[str, ...]
     flow: str
     route: Route
     tags: tuple[str, ...]
-    start_within: float | None
     on_exit: bool
-    blobs: tuple[str, ...]
+    start_within: float | None
 
 
 class Portion:
@@ -99,7 +96,7 @@ class Acceptance:
             spec = record.spec
             pushed = push(transitions.ring_for(record))
             key, doorbell = pushed[:2] if pushed else ("", b"")
-            kind = Kind(key, spec.flow, spec.route, spec.tags, spec.options.start_within, spec.on_exit, spec.blobs)
+            kind = Kind(key, spec.blobs, *spec.kind)
             if portion is None or not portion.takes(kind):
                 if portion is not None:
                     yield portion

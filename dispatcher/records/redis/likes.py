@@ -52,6 +52,7 @@ class Likes:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._known: dict[str, tuple[str, Record]] = {}
+        self._read = "", "", ""
         self._claims: dict[tuple[str, str], Claim] = {}
         self._ahead = 0.0  # the server's clock, less our monotonic one
         self._until = 0.0
@@ -70,9 +71,23 @@ class Likes:
         kind, record = known
         return Look(record.but(id=run_id), now + self._ahead, kind)
 
-    def learn(self, like: str, kind: str, record: Record) -> None:
-        """Note a run as read. One that must have started within some time is never guessed: its time isn't known."""
-        if kind and record.version == 1 and record.state is State.QUEUED and record.start_by is None:
+    def read(self, run_id: str, like: str, kind: str) -> None:
+        """Note what a run that was just read is like, and its kind."""
+        self._read = run_id, like, kind
+
+    def learn(self, record: Record) -> None:
+        """Note how a run looked that was read last, and then taken: no doorbell alone can teach anything.
+
+        One that must have started within some time is never guessed: its time isn't known.
+        """
+        run_id, like, kind = self._read
+        if (
+            run_id == record.id
+            and kind
+            and record.version == 1
+            and record.state is State.QUEUED
+            and record.start_by is None
+        ):
             if len(self._known) >= _MOST:
                 self._known.clear()
                 self._claims.clear()

@@ -10,7 +10,7 @@ from dispatcher.errors import LeasePassed, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Begin, Bell, Lease, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
-from dispatcher.records.reading import Look, Query
+from dispatcher.records.reading import Look, Query, WrongGuess
 from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
@@ -77,14 +77,15 @@ class RedisRuns(Runs):
         if (guess := self._likes.guess(run_id, like)) is not None:
             return guess
         fields, now = self._fields(run_id)
-        record = Record.from_fields(fields)
-        self._likes.learn(like, fields.get("kind", b"").decode(), record)
-        return Look(record, self._likes.clock(now))
+        self._likes.read(run_id, like, fields.get("kind", b"").decode())
+        return Look(Record.from_fields(fields), self._likes.clock(now))
 
     def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
-        if not look.kind:
-            return super().take(look, begin, owner=owner, holder=holder)
         run_id = look.record.id
+        if not look.kind:
+            taken = super().take(look, begin, owner=owner, holder=holder)
+            self._likes.learn(look.record)
+            return taken
         steps, after = self._likes.claim(look, begin, owner=owner, holder=holder)
         arguments = self._offset, look.kind, PATTERN, steps, *FIXED
         time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(run_id)], *arguments)
@@ -97,7 +98,7 @@ class RedisRuns(Runs):
         if stored.change == after.change:  # the first answer was lost
             return stored
         self._likes.forget(look.kind)
-        return super().take(Look(stored, now), begin, owner=owner, holder=holder)
+        raise WrongGuess(Look(stored, now))
 
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
