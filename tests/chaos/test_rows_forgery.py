@@ -189,6 +189,9 @@ def test_a_doorbell_that_tells_of_another_kind(
     assert field.bench.record(record.id).state is State.QUEUED
     assert field.starts(record.id) == 0
     field.bench.records.runs.update(record.id, transitions.request_cancel)
+    for _ in range(4):  # nor has it learned anything from it
+        [after] = field.submit()
+        assert field.bench.ended(after).state is State.SUCCEEDED
 
 
 def test_a_record_that_tells_another_kind_than_its_spec(

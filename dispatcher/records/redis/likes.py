@@ -81,13 +81,8 @@ class Likes:
         One that must have started within some time is never guessed: its time isn't known.
         """
         run_id, like, kind = self._read
-        if (
-            run_id == record.id
-            and kind
-            and record.version == 1
-            and record.state is State.QUEUED
-            and record.start_by is None
-        ):
+        fresh = record.version == 1 and record.state is State.QUEUED and record.start_by is None
+        if fresh and kind and run_id == record.id:
             if len(self._known) >= _MOST:
                 self._known.clear()
                 self._claims.clear()
