@@ -114,7 +114,7 @@ class Field:
         """With callbacks that keep an account."""
         return environment_of(backend, self.folder, self.service)
 
-    def started(self, runs: Sequence[str], *, timeout: float = 30.0) -> None:
+    def started(self, runs: Sequence[str], *, timeout: float = 60.0) -> None:
         """Wait until user code of all of them was started."""
 
         def begun() -> bool:

@@ -21,7 +21,7 @@ from tests.chaos.distribution import percentile
 from tests.chaos.figures import Figure, Figures
 from tests.chaos.recovery import Recovered
 
-pytestmark = pytest.mark.timeout(1800 if os.environ.get("CHAOS") == "long" else 400)
+pytestmark = pytest.mark.timeout(1800 if os.environ.get("CHAOS") == "long" else 900)
 
 TEN_MINUTES = 600.0
 

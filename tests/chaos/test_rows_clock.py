@@ -17,7 +17,7 @@ from tests.chaos.field import Field, passes
 from tests.chaos.flows import read_marks
 from tests.integration.workers import Worker
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 #: Seconds. Far less than the clocks are off.
 LEASE = 6.0

@@ -25,7 +25,7 @@ from tests.chaos.flows import marked
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_row_20_a_replica_without_the_last_writes_takes_over(
         running = field.submit(2, way="holds")
         field.started(running)
         kept = field.bench.records
-        wait_until(lambda: all(lines_of(kept, run_id) for run_id in running), "the first line of each")
+        wait_until(lambda: all(lines_of(kept, run_id) for run_id in running), "the first line of each", timeout=60)
         follow(old, new)
         new.replicaof("NO", "ONE")
         environment = field.environment("local")

@@ -35,7 +35,7 @@ from tests.chaos.flows import callbacks, marked
 from tests.integration.workers import Worker
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), pytest.mark.row(34)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.row(34)]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def push(field: Field, chaos_server: ChaosServer) -> Iterator[Callable[..., None
         def do(*messages: bytes, queue: str = "local") -> None:
             key = f"{field.bench.records.instance}:{queue}"
             client.lpush(key, *messages)
-            wait_until(lambda: not client.llen(key), "the messages to be taken", timeout=30)
+            wait_until(lambda: not client.llen(key), "the messages to be taken", timeout=60)
             [after] = field.submit()
             assert field.bench.ended(after).state is State.SUCCEEDED
 
@@ -244,7 +244,7 @@ def test_a_spec_of_another_run(field: Field) -> None:
 
 def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None:
     """A container that reports about another's run, or about an attempt of its own that is over, isn't heard."""
-    mine, theirs = field.submit(2, backend="fake", seconds=3.0)
+    mine, theirs = field.submit(2, backend="fake", seconds=8.0)
     field.started([mine, theirs])
     record = field.bench.record(mine)
     assert record.request is not None

@@ -21,7 +21,7 @@ from tests.chaos.field import Field
 from tests.chaos.flows import write_mark
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 BACKENDS = ["local", "fake"]
 MB = 2**20
@@ -101,7 +101,7 @@ def test_row_31_a_burst_of_lines(field: Field, backend: str) -> None:
     """200 MB: the first 10 MB are kept, then a gap that says how much is missing, and the last lines."""
     environment = field.environment(backend)
     field.runs.append(run_id := field.bench.submit(prints, {"megabytes": 200}, environment=environment))
-    field.settle(timeout=120)
+    field.settle(timeout=240)
     print(f"200 MB of lines took {field.took:.1f} s")  # noqa: T201
     lines = _lines(field, run_id)
     kept = [line for line in lines if line.stream != "gap"]
@@ -133,7 +133,7 @@ def test_row_31_a_result_of_100_megabytes(field: Field, backend: str) -> None:
         field.bench.submit(gives_back, {"folder": str(field.folder), "megabytes": size}, environment=environment)
         for size in (100, 40)
     ]
-    ended = [field.bench.ended(run_id, timeout=90) for run_id in runs]
+    ended = [field.bench.ended(run_id, timeout=200) for run_id in runs]
     refused, arrived = (record.outcome for record in ended)
     assert [record.state for record in ended] == [State.FAILED, State.SUCCEEDED]
     assert refused is not None
@@ -152,7 +152,7 @@ Cancelled = Callable[[Field, str], str]
 
 def _frozen_at(name: str) -> Cancelled:
     """A run whose process stands still at a failpoint for a while."""
-    return lambda field, backend: field.armed(name, "freeze:3", backend=backend)
+    return lambda field, backend: field.armed(name, "freeze:5", backend=backend)
 
 
 def _repeated_later(field: Field, backend: str) -> str:

@@ -29,7 +29,7 @@ from tests.waiting import wait_until
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.row(33),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:No live worker"),
 ]
 

@@ -18,7 +18,7 @@ from tests.chaos.soak import Size, play
 SEED = 1
 
 
-@pytest.mark.timeout(4 * 3600 if os.environ.get("CHAOS") == "long" else 600)
+@pytest.mark.timeout(4 * 3600 if os.environ.get("CHAOS") == "long" else 1200)
 def test_a_soak_has_no_violation(long: bool, figures: Figures) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or (secrets.randbelow(2**31) if long else SEED))
     runs = int(os.environ.get("CHAOS_RUNS") or (10_000 if long else 500))

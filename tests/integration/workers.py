@@ -81,7 +81,7 @@ class Worker:
         """What it has printed."""
         return self._log.read_text(errors="replace")
 
-    def says(self, text: str, *, timeout: float = 30.0) -> None:
+    def says(self, text: str, *, timeout: float = 60.0) -> None:
         """Wait until it has printed ``text``."""
 
         def said() -> bool:
@@ -223,7 +223,7 @@ class Bench:
         wait_until(lambda: check(self.record(run_id)), f"{what} of run {run_id}", timeout=timeout, every=0.05)
         return self.record(run_id)
 
-    def ended(self, run_id: str, *, timeout: float = 30.0) -> Record:
+    def ended(self, run_id: str, *, timeout: float = 60.0) -> Record:
         """Wait for the run's end."""
         return self.until(run_id, lambda record: record.terminal, "the end", timeout=timeout)
 
