@@ -174,6 +174,7 @@ def test_row_5_a_worker_dies_after_the_end_of_its_run(field: Field, server: redi
 
 
 @pytest.mark.row(6)
+@pytest.mark.timeout(1500)  # ten minutes of kills in the long form, and what they leave
 def test_row_6_workers_are_killed_all_the_time(
     chaos_server: ChaosServer, tmp_path: Path, long: bool, everything: Field
 ) -> None:
