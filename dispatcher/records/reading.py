@@ -42,7 +42,7 @@ class WrongGuess(Exception):
 class Look:
     """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.
 
-    Such a guess saves a round trip: only its id is the run's own.
+    Such a guess saves a round trip: only its id is the run's own, and ``now`` says nothing.
     """
 
     record: Record

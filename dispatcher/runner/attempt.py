@@ -172,6 +172,8 @@ class _Way:
             Refused: it can't be claimed.
         """
         self.record = self.records.runs.take(self._look, _begin, owner=owner, holder=holder)
+        if self._look.kind and self.record.started_at is not None:
+            self._offset = self.record.started_at - time.monotonic()
 
     def step(self, step: Step) -> None:
         """Take a transition.

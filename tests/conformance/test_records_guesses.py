@@ -62,7 +62,8 @@ def test_a_guess_comes_to_the_same(records: Records, spec: dict[str, Any]) -> No
     assert same(after) == same(first)
     assert (after.spec_bytes, after.created_at) == (record.spec_bytes, record.created_at)
     assert records.runs.get(record.id)[0] == after
-    assert record.created_at <= (after.started_at or 0.0) + 0.05
+    assert record.created_at < (after.started_at or 0.0) <= records.runs.now()
+    assert records.events.of(after.id)[0][-1].time == after.started_at
     facts = [[replace(event, run_id="", time=0.0) for event in records.events.of(one.id)[0]] for one in (first, after)]
     assert facts[0] == facts[1]
     owned = dict(records.runs.members(indexes.owned("w1")))
@@ -165,21 +166,7 @@ class TestLikes:
         likes.read(record.id, "like", kind)
         likes.learn(record)
 
-    def test_the_clock_is_known_for_a_while(self, likes: Likes, monkeypatch: pytest.MonkeyPatch) -> None:
-        now = 100.0
-        monkeypatch.setattr("dispatcher.records.redis.likes.time.monotonic", lambda: now)
-        self.learn(likes, make().but(version=1))
-        assert likes.guess("r", "like") is None, "nothing is known of the server's clock"
-        likes.clock(1000.0)
-        now = 103.0
-        look = likes.guess("r", "like")
-        assert look is not None
-        assert look.now == 1003.0
-        now = 200.0
-        assert likes.guess("r", "like") is None
-
     def test_what_is_never_guessed(self, likes: Likes) -> None:
-        likes.clock(1000.0)
         one = make().but(version=1)
         self.learn(likes, one, kind="")  # accepted by an older release
         for other in (one.but(version=2), one.but(state=State.RUNNING), make(start_within=60).but(version=1)):

@@ -1,15 +1,14 @@
 """What runs of a kind look like as they are accepted, learned from those read, and what it means to claim one: so that
 the next needn't be read.
 
-A guess is safe, however wrong: the script compares kind and version, and puts in the time of acceptance. What a claim
-means is still said by the table of transitions, of a sample; it is prepared once, as acceptances are
-(``acceptance.py``), and each run's own words take their places.
+A guess is safe, however wrong: the script compares kind and version, and puts in the times. What a claim means is still
+said by the table of transitions, of a sample; it is prepared once, as acceptances are (``acceptance.py``), and each
+run's own words take their places.
 """
 
 from __future__ import annotations
 
 import secrets
-import time
 import uuid
 from typing import NamedTuple
 
@@ -19,9 +18,6 @@ from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import Program
 from dispatcher.runs.record import Change, Record
 from dispatcher.runs.states import State
-
-#: Seconds for which the server's clock is told by ours.
-_CLOCK = 30.0
 
 _MOST = 1000
 
@@ -35,8 +31,8 @@ def _moment() -> float:
 _ID, _HOLDER, _NONCE = (uuid.uuid4().hex for _ in range(3))
 _ACCEPTED, _NOW = _moment(), _moment()
 
-#: The time of acceptance in prepared steps, as Lua's patterns want it.
-PATTERN = repr(_ACCEPTED).replace(".", "%.")
+#: The time of acceptance, and now, in prepared steps, as Lua's patterns want them.
+PATTERNS = tuple(repr(moment).replace(".", "%.") for moment in (_ACCEPTED, _NOW))
 
 
 class Claim(NamedTuple):
@@ -54,22 +50,13 @@ class Likes:
         self._known: dict[str, tuple[str, Record]] = {}
         self._read = "", "", ""
         self._claims: dict[tuple[str, str], Claim] = {}
-        self._ahead = 0.0  # the server's clock, less our monotonic one
-        self._until = 0.0
-
-    def clock(self, now: float) -> float:
-        """Note the server's clock, as just told."""
-        begun = time.monotonic()
-        self._ahead, self._until = now - begun, begun + _CLOCK
-        return now
 
     def guess(self, run_id: str, like: str) -> Look | None:
         """How a run probably looks, if one like it is known."""
-        known, now = self._known.get(like), time.monotonic()
-        if known is None or now > self._until:
+        if (known := self._known.get(like)) is None:
             return None
         kind, record = known
-        return Look(record.but(id=run_id), now + self._ahead, kind)
+        return Look(record.but(id=run_id), _NOW, kind)
 
     def read(self, run_id: str, like: str, kind: str) -> None:
         """Note what a run that was just read is like, and its kind."""
@@ -97,10 +84,9 @@ class Likes:
         claim = self._claims.get((look.kind, owner))
         if claim is None:
             claim = self._claims[look.kind, owner] = self._prepared(look.record, begin, owner)
-        run_id, now, nonce = look.record.id, look.now, secrets.token_hex(8)
+        run_id, nonce = look.record.id, secrets.token_hex(8)
         steps = claim.steps.replace(_ID, run_id).replace(_HOLDER, holder).replace(_NONCE, nonce)
-        after = claim.after.but(id=run_id, holder=holder, change=nonce, started_at=now)
-        return steps.replace(repr(_NOW), repr(now)).encode(), after
+        return steps.encode(), claim.after.but(id=run_id, holder=holder, change=nonce)
 
     def _prepared(self, sample: Record, begin: Begin, owner: str) -> Claim:
         change = begin(sample.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)

@@ -14,7 +14,7 @@ from dispatcher.records.reading import Look, Query, WrongGuess
 from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.likes import PATTERN, Likes
+from dispatcher.records.redis.likes import PATTERNS, Likes
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
@@ -78,7 +78,7 @@ class RedisRuns(Runs):
             return guess
         fields, now = self._fields(run_id)
         self._likes.read(run_id, like, fields.get("kind", b"").decode())
-        return Look(Record.from_fields(fields), self._likes.clock(now))
+        return Look(Record.from_fields(fields), now)
 
     def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
         run_id = look.record.id
@@ -87,18 +87,18 @@ class RedisRuns(Runs):
             self._likes.learn(look.record)
             return taken
         steps, after = self._likes.claim(look, begin, owner=owner, holder=holder)
-        arguments = self._offset, look.kind, PATTERN, steps, *FIXED
+        arguments = self._offset, look.kind, steps, *PATTERNS, *FIXED
         time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(run_id)], *arguments)
-        now = self._likes.clock(float(time))
         if accepted_at is not None:
-            return after.accepted(float(accepted_at), dict(zip(FIXED, found, strict=True)))
+            own = dict(zip(FIXED, found, strict=True))
+            return after.but(started_at=float(time)).accepted(float(accepted_at), own)
         if not found:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
         stored = Record.from_fields(fields_of(found))
         if stored.change == after.change:  # the first answer was lost
             return stored
         self._likes.forget(look.kind)
-        raise WrongGuess(Look(stored, now))
+        raise WrongGuess(Look(stored, float(time)))
 
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
