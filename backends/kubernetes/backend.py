@@ -16,6 +16,7 @@ from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable, load_sd
 from backends.kubernetes.cache import Cache
 from backends.kubernetes.creating import create
 from backends.kubernetes.errors import translated
+from backends.kubernetes.pace import Pace, shared
 from backends.kubernetes.times import age, times
 from backends.kubernetes.watching import Watching
 from dispatcher import urls
@@ -46,7 +47,8 @@ class KubernetesBackend(Backend):
         self._settings = settings or Settings.load()
         self._ours = self._settings.kubernetes
         self._cluster = manifest.cluster_name(self._settings)
-        self._api = Api(self._ours.clusters.get(self._cluster, ClusterSettings()), timeout=self._ours.request_timeout)
+        cluster = self._ours.clusters.get(self._cluster, ClusterSettings())
+        self._api = Api(cluster, timeout=self._ours.request_timeout, pace=Pace(bucket=shared(cluster)))
         self._changed: Callable[[str | None], None] = lambda uid: None
         self._watched: dict[tuple[str, str], Watching] = {}
         self._memories: dict[Names, tuple[float, reasons.Memory]] = {}  # when it was looked at, and its clocks

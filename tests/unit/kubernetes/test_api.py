@@ -144,6 +144,29 @@ def test_the_pace() -> None:
     assert now[0] == pytest.approx(2.4)
 
 
+FORKED = """
+import os, signal
+from backends.kubernetes.pace import Pace, shared
+from dispatcher.settings import ClusterSettings
+bucket = shared(ClusterSettings(context="a"))
+pace = Pace(10.0, bucket=bucket)
+assert pace.take(within=0)
+child = os.fork()
+if child == 0:
+    Pace(10.0, bucket=shared(ClusterSettings(context="a"))).slow(60.0)
+    with bucket.held():
+        os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(child, 0)
+assert not pace.take(within=30)
+assert Pace(10.0, bucket=shared(ClusterSettings(context="b"))).take(within=0)
+"""
+
+
+def test_all_processes_of_a_worker_share_one_pace() -> None:
+    """kubernetes.md §5: 429 slows one token bucket per worker. One that is killed while it counts stops nobody."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
+
+
 def test_a_refused_credential_is_read_again_once(tmp_path: Path, serving: Serving) -> None:
     config = kubeconfig(tmp_path, serving.port)
     api = api_of(config)
