@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from dispatcher.records.base import Runs
 from dispatcher.runs.record import Record
+
+#: Records read at once: what isn't kept of them is gone again before the next are read.
+PORTION = 200
 
 
 class Known:
@@ -31,7 +35,10 @@ class Known:
             for run_id, version in versions.items()
             if (known := self._records.get(run_id)) is None or known.version != version
         ]
-        found = [self._keep(record) for record in self._runs.get_many(stale) if record is not None] if stale else []
+        found: list[Record] = []
+        for first in range(0, len(stale), PORTION):
+            portion = self._runs.get_many(stale[first : first + PORTION])
+            found += [self._keep(record) for record in portion if record is not None]
         self._records |= {record.id: record for record in found}
         return found
 
@@ -56,7 +63,20 @@ class Known:
 
 def slim(record: Record) -> Record:
     """Without the body of a request that nobody sends again: thousands of them are kept."""
-    request = record.request
-    if record.handle is None or request is None or "body" not in request:
+    if record.handle is None or record.request is None or "body" not in record.request:
         return record
-    return record.but(request={name: value for name, value in request.items() if name != "body"})
+    return record.but(request=_bodiless(record.request))
+
+
+def slim_leftovers(record: Record) -> Record:
+    """The same of what ended attempts have left; such a record is for reading alone."""
+    left = [{**one, "request": _bodiless(one["request"])} if _is_known(one) else one for one in record.leftovers]
+    return slim(record.but(leftovers=tuple(left)))
+
+
+def _is_known(one: Mapping[str, Any]) -> bool:
+    return one["handle"] is not None and one["request"] is not None
+
+
+def _bodiless(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if name != "body"}

@@ -16,7 +16,7 @@ from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from workers.supervisor.hands import Hands
-from workers.supervisor.known import Known
+from workers.supervisor.known import Known, slim_leftovers
 from workers.supervisor.shards import Shards
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Teardown:
         self._backend = backend
         self._hands = hands
         self._busy = busy
-        self._known = Known(records.runs, lambda record: record)
+        self._known = Known(records.runs, slim_leftovers)
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
         self.names: dict[str, str] = {}  #: key of a handle → its run
