@@ -36,11 +36,12 @@ _WHY = {
         the silent flow then takes longer than its two seconds as well.""",
     "8 clients": _CROWD,
     "4 workers": _CROWD,
-    "Kubernetes: provisioned": """The processor is full: API server, etcd and controllers use most of two cores while Jobs
-        are created, on both sides, and what our worker uses is taken from them. A pool process needs 3.5 ms of
-        processor time per run, half of it for the two requests themselves (TLS, HTTP, JSON), the rest for claim,
-        request and handle, each written before the next step is taken; the parent needs 2.5 ms more: Celery's message,
-        three watches, and the note of when the pod began. The bare client needs 1.5 ms, and watches nothing.""",
+    "Kubernetes: provisioned": """The processor is full: API server, etcd and controllers use most of two cores
+        while Jobs are created, on both sides, and what our worker uses is taken from them. A pool process needs
+        3.5 ms of processor time per run, half of it for the two requests themselves (TLS, HTTP, JSON), the rest
+        for claim, request and handle, each written before the next step is taken; the parent needs 2.5 ms more:
+        Celery's message, three watches, and a note of what they show. The bare client needs less, and watches
+        nothing.""",
     "idle: result": """What is lost is lost before the flow's start: from there to the result in the client both sides
         take about as long.""",
 }
