@@ -6,6 +6,7 @@ that a later complete list doesn't have, is kept for a while as gone: its last s
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,9 @@ REMEMBER = 600.0
 _METADATA = ("name", "uid", "creationTimestamp", "deletionTimestamp")
 _EVENT = ("reason", "message", "type", "lastTimestamp", "eventTime")
 _POD_STATUS = ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses", "startTime")
+
+
+_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ def cut(kind: str, thing: Mapping[str, Any]) -> Json:
     kept: Json = {name: metadata[name] for name in _METADATA if name in metadata}
     status = dict(thing.get("status") or {})
     spec = thing.get("spec") or {}
+    if status.get("conditions"):
+        status["conditions"] = [_condition(one) for one in status["conditions"]]
     if kind == "jobs":
         return {"metadata": kept, "spec": {"suspend": bool(spec.get("suspend"))}, "status": status}
     owners = [one.get("uid") for one in metadata.get("ownerReferences") or () if one.get("kind") == "Job"]
@@ -155,3 +161,8 @@ def cut(kind: str, thing: Mapping[str, Any]) -> Json:
         "spec": {"nodeName": spec.get("nodeName")},
         "status": {name: status[name] for name in _POD_STATUS if status.get(name) is not None},
     }
+
+
+def _condition(one: Mapping[str, Any]) -> Json:
+    """A condition without what nobody reads: thousands of objects have several, which say the same."""
+    return {name: sys.intern(one[name]) for name in _CONDITION if isinstance(one.get(name), str)}
