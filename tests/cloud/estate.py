@@ -61,8 +61,12 @@ class PodServer:
 
     def noted(self, run: Run[Any], what: str) -> int:
         """How often a run's flow has noted something."""
+        return self.count(f"{run.id}:{what}")
+
+    def count(self, key: str) -> int:
+        """A counter of the flows' own."""
         with redis.Redis.from_url(self.url.removesuffix("0") + "1") as ledger:
-            return int(ledger.get(f"{run.id}:{what}") or 0)
+            return int(ledger.get(key) or 0)
 
 
 class Estate:
@@ -88,7 +92,7 @@ class Estate:
         place.namespace(name, *more, labels=labels)
         place.allow(self.name, name)
 
-    def worker(self, **timing: float) -> Worker:
+    def worker(self, *, variables: Mapping[str, str] | None = None, **timing: float) -> Worker:
         """Start a worker with the rights of the documentation's Role, and wait until it serves."""
         config = place.kubeconfig_of(self.name, self._directory)
         environ = {
@@ -96,6 +100,7 @@ class Estate:
             "KUBERNETES_SERVICE_HOST": "",
             "DISPATCHER__KUBERNETES__NAMESPACES": json.dumps(self._namespaces),
             "DISPATCHER__KUBERNETES__IMAGE": self._image,
+            **(variables or {}),
         }
         one = Worker(
             self.server.url,

@@ -17,6 +17,7 @@ from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent, Transient
 from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.cloud import place
+from tests.cloud.stand_in import UNPLACED
 from tests.kubernetes_proxy import Fault, FaultProxy
 from tests.unit.kubernetes.jobs import attempt
 from tests.waiting import wait_until
@@ -24,13 +25,6 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
 
 SECRETS = {"DISPATCHER__URL": "redis://records.svc/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
-
-#: A pod that stays where it was made.
-UNPLACED = {
-    "apiVersion": "batch/v1",
-    "kind": "Job",
-    "spec": {"template": {"spec": {"schedulerName": "nobody", "containers": [{"name": "flow", "image": "flows:1"}]}}},
-}
 
 
 @pytest.fixture(scope="module")
