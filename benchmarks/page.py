@@ -104,6 +104,7 @@ def _parts(results: Results) -> Iterator[str]:
         yield _scaling(results)
     if clustered:
         yield _KUBERNETES
+        yield _rounds(results)
         yield from _figures([row for row in results.rows if row.figure.name in clustered])
         yield from _clustered(results)
 
@@ -113,12 +114,19 @@ def _machine(results: Results) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     quick = "A quick run, with a tenth of each count: to be replaced by a full one. " if results.quick else ""
     place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}"
-    loads = [one[0] for pair in results.loads.values() for one in pair]
+    parts = [part for part in results.rounds if not part.startswith(CLUSTERED)]
     return (
         f"{quick}Measured on {results.at[:10]}: {place}, Python {machine['python']}, {packages}. "
-        f"Load average over a minute, as it was measured: {min(loads):.1f} to {max(loads):.1f}; where it is above the "
-        "number of cores, others used the machine too. "
+        f"{_load(results, parts)} "
         f"Every round is kept in `benchmarks/data/{results.at[:10]}.json`.\n"
+    )
+
+
+def _load(results: Results, parts: Sequence[str]) -> str:
+    loads = [one[0] for part in parts for one in results.loads[part]]
+    return (
+        f"Load average over a minute, before and after each part: {min(loads):.1f} to {max(loads):.1f}; where it is "
+        "above the number of cores, others used the machine too."
     )
 
 
@@ -137,6 +145,15 @@ def _figures(rows: Sequence[Row]) -> Iterator[str]:
         yield "\n".join(f"- compared with *{base}*: {'; '.join(names)}" for base, names in bases.items()) + "\n"
     if whys:
         yield _MISSED + "\n".join(f"- **{'; '.join(names)}.** {text}" for text, names in whys.items()) + "\n"
+
+
+def _rounds(results: Results) -> str:
+    """How often each part on the cluster was measured, and how busy the machine was."""
+    found = {part: len(rounds) for part, rounds in results.rounds.items() if part.startswith(CLUSTERED)}
+    said = ", ".join(
+        f"{part} {count} (load {max(one[0] for one in results.loads[part]):.0f})" for part, count in found.items()
+    )
+    return f"Rounds of each part: {said}. {_load(results, list(found))}\n"
 
 
 def _clustered(results: Results) -> Iterator[str]:
