@@ -336,6 +336,12 @@ def _end(
     )
     if verdict.repeat and record.state is not State.CANCELLING:
         return _repeat(record, done, now, delay=verdict.delay, free=verdict.free)
+    if verdict.repeat:  # the cancel came after the outcome was settled: there is no next attempt
+        message = f"cancelled before it was repeated after {outcome.cause}: {outcome.message}"
+        outcome = Outcome(
+            cause=Cause.CANCELLED, message=message, traceback=outcome.traceback, log_tail=outcome.log_tail
+        )
+        done = done.but(outcome=outcome)
     after = done.but(state=advance(record.state, state_of(outcome.cause)), ended_at=now)
     return Change(before=record, after=after, events=(_exited(after, now, final=True),))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dispatcher.runs.events import Event
@@ -32,8 +32,9 @@ class End:
 
     @classmethod
     def of(cls, record: Record) -> End:
-        """A terminal record's."""
-        return cls(record.state, record.attempt, record.outcome, record.ended_at)
+        """A terminal record's. The last lines of a log may be read after the end, which doesn't wait for them."""
+        outcome = None if record.outcome is None else replace(record.outcome, log_tail=())
+        return cls(record.state, record.attempt, outcome, record.ended_at)
 
 
 @dataclass(frozen=True, kw_only=True)

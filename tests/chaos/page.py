@@ -174,6 +174,7 @@ def _soak(soak: dict[str, Any]) -> str:
             f"With 95 % confidence fewer than {3 / runs:.2g} of all runs have one (rule of three); that is what was "
             "shown, not that there never is one."
         )
+    lines += ["", *(f"- {one}" for one in soak.get("found", ()))]
     lines += ["", "| counted | |", "|---|---:|"]
     lines += [f"| {name} | {n:,} |" for name, n in counts.items() if not name.startswith("faults, ")]
     lines += ["", "![Faults by kind](images/faults-kinds.svg)", ""]

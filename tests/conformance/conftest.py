@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from dispatcher.records.base import Bell, Records
 from dispatcher.records.memory import open_memory
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.record import Ring
+from tests.conformance.proxy import Proxy
+from tests.conftest import Server
 
 
 class Rings(Bell):
@@ -84,3 +87,11 @@ def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
 def records(kept: Kept) -> Records:
     """The records alone."""
     return kept.records
+
+
+@pytest.fixture
+def proxy(server: Server, server_url: str, tmp_path: Path) -> Iterator[Proxy]:
+    """A way to the server that can fail."""
+    one = Proxy(server.socket, tmp_path / "p")
+    yield one
+    one.close()

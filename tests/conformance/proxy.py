@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -20,6 +21,7 @@ class Proxy:
         self.url = f"unix://{path}?db=0"
         self.requests = 0
         self.lose = 0
+        self.when_lost: Callable[[], object] = lambda: None  #: called before the ends are closed
         self.silent = False
         self._closing = False
         self._ends: list[socket.socket] = []
@@ -75,6 +77,7 @@ class Proxy:
                 server.sendall(data)
             elif self.lose and self.requests >= self.lose:
                 self.lose = 0
+                self.when_lost()
                 return False
             else:
                 client.sendall(data)

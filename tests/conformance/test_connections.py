@@ -9,9 +9,12 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from dispatcher.errors import ServerUnavailable
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.client import Client
-from tests.conformance.specs import accept
+from dispatcher.runs.indexes import ALL
+from tests.conformance.proxy import Proxy
+from tests.conformance.specs import accept, make
 from tests.waiting import wait_until
 
 
@@ -98,4 +101,22 @@ def test_a_listener_outlives_any_number_of_losses(server_url: str) -> None:
             assert listener.get(10) == ("", None)
     accept(records)
     assert listener.get(10) == ("queues", None)
+    records.close()
+
+
+def test_a_submit_that_is_refused_after_a_lost_reply_may_exist(server_url: str, proxy: Proxy) -> None:
+    """Found by a soak: what the second try is told, says nothing of the first."""
+    records = open_redis(proxy.url)
+    accept(records)
+    with redis.Redis.from_url(server_url) as raw:
+        before = records.runs.count(ALL)
+        proxy.requests, proxy.lose = 0, 1
+        proxy.when_lost = lambda: raw.execute_command("ACL", "SETUSER", "default", "-evalsha")
+        try:
+            with pytest.raises(ServerUnavailable) as caught:
+                records.runs.create([make()])
+        finally:
+            raw.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert caught.value.may_exist
+    assert records.runs.count(ALL) == before + 1
     records.close()

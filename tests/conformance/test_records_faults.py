@@ -42,14 +42,6 @@ def raw(server_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture
-def proxy(server: Server, server_url: str, tmp_path: Path) -> Iterator[Proxy]:
-    """A way to the server that can fail."""
-    one = Proxy(server.socket, tmp_path / "p")
-    yield one
-    one.close()
-
-
 def life(records: Records, tag: str) -> tuple[object, ...]:
     """A run's whole life and something of every noun; what is known of it at the end, without times."""
     blob = records.blobs.share(b"flow" * 10_000)

@@ -188,6 +188,16 @@ def test_cancel_after_the_outcome_was_settled_changes_nothing() -> None:
     assert after(t.finish(record, 4, epoch=1)).state is State.FAILED
 
 
+def test_a_cancel_after_the_outcome_was_settled_takes_the_next_attempt() -> None:
+    """Found by a soak: its worker had died, a retry was to come, and the cancel came while ``on_exit`` was called."""
+    lost = after(t.lose(running(on_exit=True, retries=Retry(1, on={Cause.WORKER_LOST})), 2, owner="w"))
+    record = after(t.request_cancel(after(t.begin_exit(lost, 3, owner="v", holder="x")), 4))
+    record = after(t.finish(record, 5, epoch=record.epoch, exit_call=ExitCall.CALLED))
+    assert record.state is State.CANCELLED
+    assert record.outcome is not None
+    assert record.outcome.message == "cancelled before it was repeated after worker_lost: worker w is gone"
+
+
 def test_a_lost_worker_gives_back_what_it_had_not_begun() -> None:
     claimed = after(t.claim(queued(), 1, owner="w"))
     change = t.lose(claimed, 2, owner="w")

@@ -58,6 +58,13 @@ class _Portions:
             yield from portion
 
 
+class Submit:
+    """What became of a submit so far: whether a try was sent whose replies never came, so that it may be stored."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+
 class Client:
     """Commands to one server, from any thread, and after a fork.
 
@@ -82,7 +89,7 @@ class Client:
         block: float = 0.0,
         within: float = 0.0,
         once: bool = False,
-        submits: bool = False,
+        submit: Submit | None = None,
         portion: int = _PORTION,
     ) -> list[Any]:
         """Send commands and read their replies, again after a lost connection: they must be safe to repeat.
@@ -93,7 +100,7 @@ class Client:
             block: seconds that the last command may block.
             within: seconds after which it gives up; 0 bounds each reply, and repeats for three times the timeout.
             once: never send again.
-            submits: whether they submit runs.
+            submit: what these commands are part of, if they submit runs.
             portion: how many are sent in one go.
 
         Raises:
@@ -101,16 +108,18 @@ class Client:
         """
         portions = _Portions(commands, portion)
         end = time.monotonic() + (within or 3 * self.timeout)
-        sent = False
+        sent = submit is not None and submit.lost
         for pause in (*_PAUSES, None):
             try:
                 connection = self._idle.take()
                 try:
-                    sent = submits
+                    sent = submit is not None
                     return self._exchange(connection, portions, block, end if within else None)
                 finally:
                     self._idle.give_back(connection)
             except (redis.RedisError, OSError) as error:
+                if submit is not None:
+                    submit.lost = sent
                 late = pause is None or time.monotonic() + pause + self.timeout > end
                 if once or late or not isinstance(error, LOST) or isinstance(error, HOPELESS):
                     raise unavailable(error, self.shown, timeout=within or self.timeout, may_exist=sent) from error
@@ -177,17 +186,22 @@ class Client:
         submits: bool = False,
         portion: int = _PORTION,
     ) -> list[Any]:
-        """Replies of many calls of one script; loads it where the server doesn't know it."""
+        """Replies of many calls of one script; loads it where the server doesn't know it.
+
+        Raises:
+            ServerUnavailable: no answer; or a refusal, where an earlier try of a submit may have been executed.
+        """
         portions = _Portions(commands, portion)
-        replies = self.call(portions.each(), within=within, submits=submits, portion=portion)
+        submit = Submit() if submits else None
+        replies = self.call(portions.each(), within=within, submit=submit, portion=portion)
         unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
         if unknown:
             load = ("SCRIPT", "LOAD", script.text)
             sent = list(portions.each())
-            again = self.call([load, *(sent[n] for n in unknown)], within=within, submits=submits, portion=portion)
+            again = self.call([load, *(sent[n] for n in unknown)], within=within, submit=submit, portion=portion)
             for n, reply in zip(unknown, again[1:], strict=True):
                 replies[n] = reply
-        return replies
+        return self.accepted(replies, may_exist=True) if submit is not None and submit.lost else replies
 
     def accepted(self, replies: list[Any], *, may_exist: bool = False) -> list[Any]:
         """The replies, if none is a refusal.
