@@ -43,14 +43,14 @@ _WHY = {
         parent's: its code, 14 KB for each run (8 of them the record, 5 its pod and Job), and what was freed in
         between and isn't given back.""",
     "5,000 live runs: event": """While these runs were measured, other work on this machine of two
-        cores brought its load average to between 14 and 35: what is measured in seconds is the worker's share
-        of the processor. With a tenth of the runs, at a load of 8, the same took 0.06 s. To be measured again
-        on a quiet machine.""",
+        cores brought its load average to between 10 and 24; how much of the time is the wait for a core wasn't
+        told apart. With a tenth of the runs, at a load of 8, the same took 0.06 s. To be measured again on a
+        quiet machine.""",
     "5,000 live runs: adopted": """While these runs were measured, other work on this machine of two
-        cores brought its load average to between 14 and 35: what is measured in seconds is the worker's share
-        of the processor. Three seconds after the worker was ready the records were read; then came the complete
-        lists of Jobs and pods, ten pages each, before which nothing is decided. With a tenth of the runs, at a
-        load of 8, it took 2.5 s in all. To be measured again on a quiet machine.""",
+        cores brought its load average to between 10 and 24; how much of the time is the wait for a core wasn't
+        told apart. Two seconds after the worker was ready the records were read; then came the complete lists
+        of Jobs and pods, ten pages each, before which nothing is decided. With a tenth of the runs, at a load
+        of 8, it took 2.5 s in all. To be measured again on a quiet machine.""",
     "Kubernetes: provisioned": """The processor is full: API server, etcd and controllers use most of two cores
         while Jobs are created, on both sides, and what our worker uses is taken from them. A pool process needs
         3.5 ms of processor time per run, half of it for the two requests themselves (TLS, HTTP, JSON), the rest
