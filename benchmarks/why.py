@@ -36,9 +36,6 @@ _WHY = {
         the silent flow then takes longer than its two seconds as well.""",
     "8 clients": _CROWD,
     "4 workers": _CROWD,
-    "runner image": """A container's first process imports Redis' client and our records, and asks the
-        server three times. In a real pod, on the same machine when it was less busy, all of it took 164 ms from
-        the process's begin to the claim (the steps below): this row is to be measured again on a quiet machine.""",
     "5,000 live runs: memory": """Each of the two pool processes has a share of 36 MB, the rest is the
         parent's: its code, 14 KB for each run (8 of them the record, 5 its pod and Job), and what was freed in
         between and isn't given back.""",
