@@ -16,6 +16,7 @@ from tests.kubernetes_api import FakeCluster, Serving
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, poll, running, settings, until
 from tests.unit.kubernetes.jobs import attempt
+from tests.waiting import wait_until
 
 
 def test_a_run_is_seen_from_its_creation_to_its_end(
@@ -182,13 +183,12 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
 def test_a_server_out_of_sight_is_no_reason_to_end_anything(
     tmp_path: Path, serving: Serving, cluster: FakeCluster
 ) -> None:
-    backend = KubernetesBackend(settings(tmp_path, serving.port, silence=0.3, request_timeout=0.3))
+    backend = KubernetesBackend(settings(tmp_path, serving.port, silence=0.3, request_timeout=3.0))
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     until(backend, handle, Phase.WAITING)
     cluster.tokens = set()
     cluster.forget()  # watches end, and come back in vain
-    seen = until(backend, handle, Phase.UNKNOWN)
-    assert "401" in seen.message
+    wait_until(lambda: "401" in until(backend, handle, Phase.UNKNOWN).message, "the server's refusal", timeout=30)
     cluster.tokens = {"token-1"}
     until(backend, handle, Phase.WAITING)
     backend.close()
