@@ -33,6 +33,9 @@ _WHY = {
     "a flow that logs": """A line costs the flow 5 µs, and sending a hundred of them 0.4 ms of its interpreter: one per
         cent. What is above that are server and follower, which take the cores from the flow where others use them too;
         the silent flow then takes longer than its two seconds as well.""",
+    "1,000 label sets": """Each label set is a kind of its own, so that the first run of each in a pool process is read
+        before it is claimed, and each meets a worker that has slept meanwhile: twenty of them share two cores' caches.
+        The row was measured while other work used the machine (see the load in the data), and no profile was made.""",
     "8 clients": _CROWD,
     "4 workers": _CROWD,
     "5,000 live runs: memory": """Each of the two pool processes has a share of 36 MB, the rest is the
