@@ -293,8 +293,8 @@ class Record:
 
     def accepted(self, at: float, data: Mapping[str, bytes | None]) -> Record:
         """The record with the time of its acceptance, and its :data:`FIXED` fields."""
-        known = {name: _LOAD[name](raw) for name, raw in data.items() if raw is not None}
-        return self.but(created_at=at, queued_at=at, rung_at=at, **known)
+        own = {name: _DEFAULTS[name] if raw is None else _LOAD[name](raw) for name, raw in data.items()}
+        return self.but(created_at=at, queued_at=at, rung_at=at, **own)
 
     def later(self, data: Mapping[str, bytes]) -> Record:
         """The same run's record later on: all its fields, but for :data:`FIXED` ones."""

@@ -72,6 +72,15 @@ def test_a_guess_comes_to_the_same(records: Records, spec: dict[str, Any]) -> No
     assert finish(records, after).state is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("keys", [("k1", ""), ("", "k1"), ("k1", "k2")])
+def test_an_idempotency_key_is_each_runs_own(records: Records, keys: tuple[str, str]) -> None:
+    learned(records, key=keys[0])
+    record = accept(records, key=keys[1])
+    after = claim(records, guessed(records, record))
+    assert after.key == keys[1]
+    assert finish(records, after) == records.runs.get(record.id)[0]
+
+
 def test_one_round_trip(server_url: str) -> None:
     """What it is for: the records guess, and are right."""
     records = open_redis(server_url)
