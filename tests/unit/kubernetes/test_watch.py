@@ -73,6 +73,7 @@ def test_all_that_is_ours_is_listed(backend: KubernetesBackend, handle: Any, clu
 def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
+    eventually(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
     before = len(cluster.asked)
     for _ in range(100):
         assert poll(backend, handle).phase is Phase.RUNNING
