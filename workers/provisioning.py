@@ -43,17 +43,15 @@ class Provisioner:
 
         Args:
             run_id: the run.
-            look: the run as read a moment ago, to save a round trip: they are most of what a run costs us. Of a guess
-                it is read: its request is made of the run's own words.
+            look: the run as read a moment ago, to save a round trip; no guess, for its request is made of the run's own
+                words.
 
         Raises:
             UnknownRun: there is no such run.
             Refused: it doesn't wait.
         """
-        if look is None or look.kind:
-            record, now = self.records.runs.get(run_id)
-        else:
-            record, now = look.record, look.now
+        look = look or Look(*self.records.runs.get(run_id))
+        record, now = look.record, look.now
         offset = now - time.monotonic()
         claim = partial(transitions.claim, owner=self.owner)
         record = self.records.runs.update(run_id, claim, record=record, now=now)
