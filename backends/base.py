@@ -34,6 +34,7 @@ class Phase(StrEnum):
     ENDED = "ended"  #: it ended by itself, or was ended
     GONE = "gone"  #: the service says that there is no such thing
     UNKNOWN = "unknown"  #: the service didn't say; never a reason to end anything
+    UNSEEN = "unseen"  #: nobody has looked yet; for a moment this says nothing at all, not even that it's out of sight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +141,10 @@ class Backend(ABC):
 class Watched(Protocol):
     """A backend that hears of changes. Its ``poll`` answers from what was seen, without I/O for most handles."""
 
-    def watch(self, changed: Callable[[str | None], None]) -> None:
-        """From now on call ``changed`` from any thread whenever a look may differ from the last: with the
-        :meth:`key` of the handle, None for all of them. It returns at once. What is missed is found by polls."""
+    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
+        """From now on call ``changed`` from any thread whenever a look at something of the installation ``instance``
+        may differ from the last: with the :meth:`key` of the handle, None for all of them. It returns at once. What
+        is missed is found by polls."""
 
     def key(self, handle: Handle) -> str:
         """Names what ``handle`` names, in one word."""

@@ -155,7 +155,7 @@ class FakeBackend(Backend):
             raise Transient("teardown pending: node toy", retry_in=0.2)
         return False
 
-    def watch(self, changed: Callable[[str | None], None]) -> None:
+    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
         threading.Thread(target=self._watch, args=(changed,), name="fake-watch", daemon=True).start()
 
     def key(self, handle: Handle) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from backends.base import Backend, Found, Handle, Observation, Phase, Request
 from backends.kubernetes import manifest, reasons
 from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable, load_sdk
+from backends.kubernetes.asking import Asking
 from backends.kubernetes.cache import Cache
 from backends.kubernetes.creating import create
 from backends.kubernetes.errors import translated
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FIRST = 10.0  # seconds that the first look waits for the first lists
 _LATE = 5.0  # seconds after which a Job that no watch has shown is asked for by name
 _FORGET = 600.0  # seconds after which an attempt that nobody asks for is forgotten
 _URL = "DISPATCHER__URL"
@@ -50,6 +50,7 @@ class KubernetesBackend(Backend):
         cluster = self._ours.clusters.get(self._cluster, ClusterSettings())
         self._api = Api(cluster, timeout=self._ours.request_timeout, pace=Pace(bucket=shared(cluster)))
         self._changed: Callable[[str | None], None] = lambda uid: None
+        self._asking = Asking(self._there, self._answered)
         self._watched: dict[tuple[str, str], Watching] = {}
         self._memories: dict[Names, tuple[float, reasons.Memory]] = {}  # when it was looked at, and its clocks
 
@@ -108,6 +109,7 @@ class KubernetesBackend(Backend):
         if len(self._memories) > 1000 + len(handles):
             for names in [names for names, (looked, _) in self._memories.items() if now - looked > _FORGET]:
                 del self._memories[names]
+                self._asking.forget(names)
         return seen
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
@@ -140,8 +142,13 @@ class KubernetesBackend(Backend):
 
         return examine(self, self._api, self._settings, within=within, wait=time.sleep)
 
-    def watch(self, changed: Callable[[str | None], None]) -> None:
+    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
         self._changed = changed
+        for namespace in self._ours.namespaces:
+            self._watching(namespace, instance)
+
+    def _answered(self, names: Names) -> None:
+        self._changed(names[2])
 
     def key(self, handle: Handle) -> str:
         return str(handle["uid"])
@@ -175,6 +182,7 @@ class KubernetesBackend(Backend):
     def close(self) -> None:
         for watching in self._watched.values():
             watching.stop()
+        self._asking.stop()
         self._api.close()
 
     def _look(self, handle: Handle, now: float) -> Observation:
@@ -183,7 +191,7 @@ class KubernetesBackend(Backend):
         namespace, _, uid = names = _names(handle)
         watching = self._watching(namespace, str(handle["instance"]))
         if blind := watching.blind():
-            return _unseen(blind)
+            return Observation(phase=Phase.UNSEEN) if watching.early else _unseen(blind)
         job, gone = watching.cache.job(uid)
         _, memory = self._memories.get(names, (now, {}))
         if job is None:
@@ -202,15 +210,17 @@ class KubernetesBackend(Backend):
         return replace(seen, times=times(job, pods, sight.events, sight.container))
 
     def _missed(self, names: Names, memory: reasons.Memory, now: float) -> Observation:
-        """No watch has shown this Job: it is very new, or it went while nobody looked. Never decided by a cache."""
+        """No watch has shown this Job: it is very new, or it went while nobody looked. Never decided by a cache: the
+        server is asked, and meanwhile it waits."""
         began, _ = memory.get("missed", (now, ""))
         self._memories[names] = (now, {**memory, "missed": (began, "")})
         if now - began < _LATE:
             return Observation(phase=Phase.WAITING)
-        try:
-            found = self._there(names)
-        except (ApiError, Unclear, Unreachable) as error:
-            return _unseen(str(error))
+        found = self._asking.ask(names)
+        if found is None:
+            return Observation(phase=Phase.WAITING)
+        if isinstance(found, Exception):
+            return _unseen(str(found))
         self._memories[names] = (now, {**memory, "missed": (now, "")})
         if found:
             return Observation(phase=Phase.WAITING)
@@ -234,7 +244,6 @@ class KubernetesBackend(Backend):
         if key not in self._watched:
             watching = self._watched[key] = Watching(self._api, namespace, instance, self._ours, self._changed)
             watching.start()
-            watching.wait(_FIRST)
         return self._watched[key]
 
     def _cancel_known(self, handle: Handle) -> bool:

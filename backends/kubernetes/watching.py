@@ -29,6 +29,7 @@ _EVENTS = ",".join(
     f"reason!={reason}"
     for reason in ("SuccessfulCreate", "Scheduled", "Pulling", "Created", "Started", "Killing", "Completed")
 )
+_FIRST = 10.0  # seconds that the first lists may take before their absence means anything
 _LONGEST = 30.0  # seconds between two tries to reach a server that doesn't answer
 
 
@@ -71,19 +72,26 @@ class Watching:
         self._settings = settings
         self._changed = changed
         self._stopped = threading.Event()
+        self._began = 0.0
         ours = {"labelSelector": f"instance={instance}"}
         self._selectors = {"jobs": ours, "pods": ours, "events": {"fieldSelector": _EVENTS}}
 
     def start(self) -> None:
         """Begin; returns at once."""
+        self._began = time.monotonic()
         for kind in self.health:
             name = f"kubernetes-{self._namespace}-{kind}"
             threading.Thread(target=self._run, args=(kind,), name=name, daemon=True).start()
 
-    def wait(self, timeout: float) -> bool:
-        """Wait for the first complete lists; whether they came."""
-        end = time.monotonic() + timeout
-        return all(self.health[kind].synced.wait(max(0.0, end - time.monotonic())) for kind in NEEDED)
+    @property
+    def early(self) -> bool:
+        """Whether the first complete lists are still on their way: nobody was to be seen yet."""
+        return time.monotonic() - self._began < _FIRST and not self.synced
+
+    @property
+    def synced(self) -> bool:
+        """Whether the first complete lists have come."""
+        return all(self.health[kind].synced.is_set() for kind in NEEDED)
 
     def blind(self) -> str:
         """Why nothing can be said now; empty if the cache is current."""

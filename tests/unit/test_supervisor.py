@@ -67,7 +67,7 @@ class Told(Backend):
         self.gone.add(str((handle or request or {})["name"]))
         return True
 
-    def watch(self, changed: Callable[[str | None], None]) -> None:
+    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
         self.changed = changed
 
     def key(self, handle: Handle) -> str:

@@ -57,6 +57,13 @@ def test_losing_sight_ends_nothing() -> None:
     assert (record.state, record.unknown_since) == (State.RUNNING, 9)
 
 
+def test_who_has_not_looked_yet_says_nothing() -> None:
+    """A worker that starts finds thousands of runs, and its first lists take a moment."""
+    unseen = Observation(phase=Phase.UNSEEN)
+    assert look(running(), unseen, 1e6, silent=True) == Verdict()
+    assert look(after(t.request_cancel(running(), 3)), unseen, 9) == Verdict(cancel=True)
+
+
 @pytest.mark.parametrize(
     ("seen", "cause"),
     [

@@ -82,7 +82,7 @@ class Supervisor:
         self._read_at = 0.0
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
-            backend.watch(self._heard)
+            backend.watch(self._heard, self._records.instance)
 
     @property
     def holders(self) -> frozenset[str]:

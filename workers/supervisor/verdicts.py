@@ -39,6 +39,8 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
         silent: whether its runner, which we would have heard, has given no sign of life for long.
     """
     unwanted = record.state is State.CANCELLING or overdue(record, now)
+    if seen.phase is Phase.UNSEEN:
+        return Verdict(cancel=unwanted)
     if seen.cause is Cause.NODE_LOST and seen.exit_code is None and seen.phase is not Phase.RUNNING:
         if silent:  # two sources agree
             return Verdict(end=_outcome(record, seen, now))

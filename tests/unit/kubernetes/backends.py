@@ -38,8 +38,12 @@ def settings(folder: Path, port: int, **kubernetes: Any) -> Settings:
 
 
 def poll(backend: KubernetesBackend, handle: Any) -> Observation:
-    """One look at one run."""
-    return backend.poll([handle])[0]
+    """One look at one run, once the first lists have come or their time is over."""
+
+    def looked() -> list[Observation]:
+        return [seen for seen in backend.poll([handle]) if seen.phase is not Phase.UNSEEN]
+
+    return eventually(looked, "the first lists")[0]
 
 
 def until(backend: KubernetesBackend, handle: Any, phase: Phase, cause: Cause | None = None) -> Observation:

@@ -37,8 +37,7 @@ def test_a_run_is_seen_from_its_creation_to_its_end(
 
 def test_a_change_is_told_with_its_key(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     told: list[str | None] = []
-    backend.watch(told.append)
-    poll(backend, handle)
+    backend.watch(told.append, "inst")
     eventually(lambda: told.count(None) >= 3, "the lists")
     told.clear()
     pod = cluster.add_pod(cluster.get("jobs", NAME))
@@ -82,6 +81,7 @@ def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, clust
 
 def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     others = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(5)]
+    poll(backend, handle)
     assert [seen.phase for seen in backend.poll([handle, *others])] == [Phase.WAITING] * 6
     eventually(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
     asked = {one.path.rpartition("/")[2]: one.query for one in cluster.asked if "watch" in one.query}
@@ -200,9 +200,44 @@ def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
 ) -> None:
     monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
     cluster.delete("jobs", NAME)
+    told: list[str | None] = []
+    backend.watch(told.append, "inst")
+    assert poll(backend, handle).phase is Phase.WAITING
+    eventually(lambda: backend.key(handle) in told, "word of an answer")
     seen = poll(backend, handle)
     assert (seen.phase, seen.cause) == (Phase.GONE, Cause.UNKNOWN)
     assert cluster.count("GET", f"jobs/{NAME}") == 1
+
+
+def test_a_slow_answer_holds_nobody_up(
+    backend: KubernetesBackend,
+    handle: Any,
+    cluster: FakeCluster,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked for by name is a Job that no watch has shown; all others are seen meanwhile, and nothing is decided."""
+    monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
+    other = backend.submit(backend.prepare(attempt(name="flow-other", run_id="other")), SECRETS)
+    cluster.delete("jobs", NAME)
+    until(backend, other, Phase.WAITING)
+    proxy.inject("silent", "GET", f"/jobs/{NAME}")
+    assert poll(backend, handle).phase is Phase.WAITING
+    eventually(lambda: proxy.hit, "the question")
+    cluster.add_pod(cluster.get("jobs", "flow-other"), **running())
+    until(backend, other, Phase.RUNNING)
+    assert poll(backend, handle).phase is Phase.WAITING
+
+
+def test_watches_begin_before_there_is_anything_to_see(
+    backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy
+) -> None:
+    """No first run waits for them, and no look waits for the first lists: until then nothing was seen."""
+    proxy.inject("silent", "GET", "/jobs?")
+    backend.watch(lambda key: None, "inst")
+    eventually(lambda: proxy.hit, "the list that isn't answered")
+    handle = backend.submit(backend.prepare(attempt()), SECRETS)
+    assert [seen.phase for seen in backend.poll([handle])] == [Phase.UNSEEN]
 
 
 def test_a_job_that_is_deleted_under_our_eyes(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
