@@ -88,6 +88,9 @@ class KubernetesSettings(BaseModel):
     ca_file: Path | None = Field(None, description="PEM file of the authority that pods check that server against.")
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")
+    requests_per_second: float = Field(
+        500.0, ge=1, description="Requests of a worker to the API server, at most; one that it refuses (429) slows all."
+    )
     silence: float = Field(90.0, gt=0, description="Seconds of silence after which a watch is opened anew.")
     relist: float = Field(300.0, gt=0, description="Seconds between two complete lists beside the watches.")
 

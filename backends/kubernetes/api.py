@@ -1,39 +1,32 @@
-"""The Kubernetes API as this backend needs it: plain dicts over HTTP. The only module that uses the Kubernetes SDK.
+"""The Kubernetes API as this backend needs it: plain dicts over HTTP, on connections of :mod:`.access`.
 
-The SDK finds and keeps the credentials (pod's service account, kubeconfig, exec plugins, proxies, private CA) and makes
-the connections. Its models are left out: they refuse what newer servers know, and cost seconds for thousands of pods.
-Every request has a timeout and is sent once; whether it was carried out is told apart by the two errors below.
+Every request has a timeout and is sent once; whether it was carried out is told apart by two errors,
+:class:`~backends.kubernetes.access.Unreachable` and :class:`Unclear`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import queue
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from backends.kubernetes.access import PLUGIN, Access, Unreachable
 from backends.kubernetes.pace import Pace
-from dispatcher.errors import InvalidSettings, MissingExtra
 from dispatcher.settings import ClusterSettings
 
-T = TypeVar("T")
 Json = dict[str, Any]
 
-CONNECT = 5.0  # seconds
-PLUGIN = 15.0  # seconds that an exec plugin gets to give a credential
-_FRESH = 10.0  # seconds for which a credential isn't looked at again
 _WATCH = 300  # seconds after which the server ends a watch by itself
 _PAGE = 500
 
 _CORE = "/api/v1"
 _GROUPS = {"jobs": "/apis/batch/v1"}  # of the others the core's
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-_SERVICE = "KUBERNETES_SERVICE_HOST"
+
+
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class ApiError(Exception):
@@ -46,10 +39,6 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
-
-
-class Unreachable(Exception):
-    """The request was not sent: no connection, no credential."""
 
 
 class Unclear(Exception):
@@ -74,8 +63,7 @@ class Api:
         self._plugin = plugin
         self._pace = pace or Pace()
         self._lock = threading.RLock()
-        self._connected: tuple[int, Any, Any] | None = None  # process, configuration, client
-        self._header: tuple[float, str | None] = (0.0, None)
+        self._opened: Access | None = None
 
     def create(self, namespace: str, kind: str, body: Mapping[str, Any]) -> Json:
         """Create an object; a field that the server doesn't know is an error.
@@ -159,9 +147,9 @@ class Api:
     def close(self) -> None:
         """Drop the connections."""
         with self._lock:
-            if self._connected is not None and self._connected[0] == os.getpid():
-                self._connected[2].close()
-            self._connected = None
+            if self._opened is not None and self._opened.process == os.getpid():
+                self._opened.close()
+            self._opened = None
 
     def _ask(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
@@ -174,12 +162,14 @@ class Api:
         """The response to a request, its body unread; where the credential is refused, it is read anew once."""
         if not self._pace.take(within=self._timeout):
             raise ApiError(429, "TooManyRequests", "the API server asked us to wait", self._timeout)
-        configuration, client = self._open()
-        response = self._once(configuration, client, (method, path, query, body), read)
+        encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
+        target = f"{path}?{encoded}" if encoded else path
+        sent = None if body is None else _compact(body).encode()
+        access = self._open()
+        response = self._once(access, method, target, sent, read=read)
         if response.status == 401:
             response.drain_conn()
-            configuration, client = self._open(anew=configuration)
-            response = self._once(configuration, client, (method, path, query, body), read)
+            response = self._once(self._open(anew=access), method, target, sent, read=read)
         if response.status < 400:
             self._pace.succeed()
             return response
@@ -188,140 +178,27 @@ class Api:
             self._pace.slow(error.retry_after or 1.0)
         raise error
 
-    def _once(self, configuration: Any, client: Any, request: tuple[str, str, Any, Any], read: float) -> Any:
+    def _once(self, access: Access, method: str, target: str, body: bytes | None, *, read: float) -> Any:
         from urllib3 import exceptions
-        from urllib3.util import url as urls
 
-        method, path, query, body = request
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "flow-dispatcher"}
-        if authorization := self._authorization(configuration):
+        if authorization := access.authorization():
             headers["authorization"] = authorization
-        encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
-        where = urls.parse_url(f"{configuration.host}{path}{'?' + encoded if encoded else ''}").url
         try:
-            return client.request(method, where, headers=headers, body=body, _request_timeout=(CONNECT, read)).response
+            return access.send(method, target, headers, body, read=read)
         except (exceptions.NewConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyError) as error:
-            raise Unreachable(f"{configuration.host}: {error}") from error
+            raise Unreachable(f"{access.host}: {error}") from error
+        except exceptions.SSLError as error:  # nothing was sent
+            raise Unreachable(f"{access.host}: {type(error).__name__}: {error}") from error
         except (exceptions.HTTPError, OSError) as error:
-            raise Unclear(f"{method} {path}: {type(error).__name__}: {error}") from error
-        except load_sdk().client.exceptions.ApiException as error:  # of TLS: nothing was sent
-            raise Unreachable(f"{configuration.host}: {error.reason}") from error
+            raise Unclear(f"{method} {target}: {type(error).__name__}: {error}") from error
 
-    def _open(self, *, anew: Any = None) -> tuple[Any, Any]:
-        """Configuration and client of this process; made ``anew`` if that configuration is still the current one."""
+    def _open(self, *, anew: Access | None = None) -> Access:
+        """The access of this process; made ``anew`` if that is still the current one."""
         with self._lock:
-            if self._connected is not None and self._connected[0] == os.getpid() and self._connected[1] is not anew:
-                return self._connected[1:]
-            configuration = configure(self._cluster, plugin=self._plugin)
-            client = load_sdk().client.rest.RESTClientObject(configuration)
-            self._connected = (os.getpid(), configuration, client)
-            self._header = (0.0, None)
-            return configuration, client
-
-    def _authorization(self, configuration: Any) -> str | None:
-        """The credential's header; the SDK renews a token before it expires, maybe by an exec plugin."""
-        with self._lock:
-            looked, header = self._header
-            if not looked or time.monotonic() - looked > _FRESH:
-                auth = _within(self._plugin, configuration.auth_settings, what="the credential's renewal")
-                header = (auth.get("BearerToken") or {}).get("value")
-                self._header = (time.monotonic(), header)
-            return header
-
-
-def configure(cluster: ClusterSettings, *, plugin: float = PLUGIN) -> Any:
-    """The SDK's configuration for one cluster; never its process-wide default.
-
-    Raises:
-        InvalidSettings: there is neither a pod's service account nor a usable kubeconfig.
-        Unreachable: an exec plugin gave no credential.
-        MissingExtra: the SDK isn't installed.
-    """
-    sdk = load_sdk()
-    configuration = sdk.client.Configuration()
-    if cluster.kubeconfig is None and cluster.context is None and os.environ.get(_SERVICE):
-        load: Callable[[], Any] = lambda: sdk.config.load_incluster_config(client_configuration=configuration)  # noqa: E731
-        what = "the pod's service account"
-    else:
-        file = _kubeconfig(cluster)
-        what = f"kubeconfig {file}" + (f", context {cluster.context}" if cluster.context else "")
-        load = lambda: sdk.config.load_kube_config(  # noqa: E731
-            file, cluster.context, client_configuration=configuration, persist_config=False
-        )
-    try:
-        said = _within(plugin, lambda: _listening(load), what=what)
-    except sdk.config.ConfigException as error:
-        raise InvalidSettings(f"Kubernetes: {what}: {error}") from None
-    if said and not configuration.api_key and not configuration.cert_file:
-        raise Unreachable(f"{what}: {said}")
-    configuration.retries = False
-    configuration.keep_alive = True
-    configuration.connection_pool_maxsize = 32
-    return configuration
-
-
-def _kubeconfig(cluster: ClusterSettings) -> str:
-    named = str(cluster.kubeconfig) if cluster.kubeconfig else os.environ.get("KUBECONFIG", "")
-    files = [one for one in (named or str(Path("~/.kube/config").expanduser())).split(os.pathsep) if one]
-    if not any(Path(one).expanduser().is_file() for one in files):
-        raise InvalidSettings(
-            f"Kubernetes: this process is in no pod (no {_SERVICE}), and there is no kubeconfig ({', '.join(files)}): "
-            "set KUBECONFIG, or name one in DISPATCHER__KUBERNETES__CLUSTERS"
-        )
-    return os.pathsep.join(str(Path(one).expanduser()) for one in files)
-
-
-def _listening(load: Callable[[], Any]) -> str:
-    """Load a configuration; what was logged meanwhile: the SDK only logs what an exec plugin did wrong."""
-    thread, said = threading.get_ident(), []
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.thread == thread:
-                said.append(record.getMessage())
-
-    ear, root = Ear(level=logging.ERROR), logging.getLogger()
-    root.addHandler(ear)
-    try:
-        load()
-    finally:
-        root.removeHandler(ear)
-    return "; ".join(said)
-
-
-def _within(seconds: float, call: Callable[[], T], *, what: str) -> T:
-    """The call's result, from a thread of its own, which is left behind if it takes longer."""
-    answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            answers.put((True, call()))
-        except BaseException as error:
-            answers.put((False, error))
-
-    threading.Thread(target=run, name="kubernetes-credential", daemon=True).start()
-    try:
-        well, answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise Unreachable(f"{what}: no answer within {seconds:g} s") from None
-    if not well:
-        raise answer
-    found: T = answer
-    return found
-
-
-def load_sdk() -> Any:
-    """The SDK's package; its import takes a second.
-
-    Raises:
-        MissingExtra: it isn't installed.
-    """
-    try:
-        import kubernetes.client.rest
-        import kubernetes.config
-    except ImportError as error:
-        raise MissingExtra(f"Kubernetes needs {error.name}: pip install 'flow-dispatcher[kubernetes]'") from None
-    return kubernetes
+            if self._opened is None or self._opened.process != os.getpid() or self._opened is anew:
+                self._opened = Access.open(self._cluster, plugin=self._plugin)
+            return self._opened
 
 
 def _path(namespace: str, kind: str, name: str = "") -> str:

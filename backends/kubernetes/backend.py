@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 
 from backends.base import Backend, Found, Handle, Observation, Phase, Request
 from backends.kubernetes import manifest, reasons
-from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable, load_sdk
+from backends.kubernetes.access import Unreachable, load_sdk
+from backends.kubernetes.api import Api, ApiError, Unclear
 from backends.kubernetes.asking import Asking
 from backends.kubernetes.cache import Cache
 from backends.kubernetes.creating import create
@@ -48,7 +49,8 @@ class KubernetesBackend(Backend):
         self._ours = self._settings.kubernetes
         self._cluster = manifest.cluster_name(self._settings)
         cluster = self._ours.clusters.get(self._cluster, ClusterSettings())
-        self._api = Api(cluster, timeout=self._ours.request_timeout, pace=Pace(bucket=shared(cluster)))
+        pace = Pace(self._ours.requests_per_second, bucket=shared(cluster))
+        self._api = Api(cluster, timeout=self._ours.request_timeout, pace=pace)
         self._changed: Callable[[str | None], None] = lambda uid: None
         self._asking = Asking(self._there, self._answered)
         self._watched: dict[tuple[str, str], Watching] = {}

@@ -10,7 +10,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Observation, Phase
-from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
+from backends.kubernetes.access import Unreachable
+from backends.kubernetes.api import Api, ApiError, Unclear
 from dispatcher.doctor import Finding, ok, problem, warning
 from dispatcher.errors import DispatcherError, Permanent, Transient
 from dispatcher.ids import new_id

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
+from backends.kubernetes.access import Unreachable
+from backends.kubernetes.api import Api, ApiError, Unclear
 from dispatcher.errors import DispatcherError, Permanent, Transient
 from dispatcher.runs.states import Cause
 

@@ -72,7 +72,7 @@ class Pace:
 
     def __init__(
         self,
-        rate: float = 200.0,
+        rate: float = 500.0,
         *,
         bucket: Bucket | None = None,
         clock: Callable[[], float] = time.monotonic,

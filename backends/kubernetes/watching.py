@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable
+from backends.kubernetes.access import Unreachable
+from backends.kubernetes.api import Api, ApiError, Unclear
 from backends.kubernetes.cache import Cache, Json, cut, job_of
 from dispatcher.errors import DispatcherError
 from dispatcher.settings import KubernetesSettings

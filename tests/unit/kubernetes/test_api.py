@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from backends.kubernetes.api import Api, ApiError, Unclear, Unreachable, configure
+from backends.kubernetes.access import Unreachable, configure
+from backends.kubernetes.api import Api, ApiError, Unclear
 from backends.kubernetes.pace import Pace
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import ClusterSettings
