@@ -28,9 +28,11 @@ from dispatcher.settings import Settings
 from tests.unit.making import make_record
 from tests.waiting import wait_until
 from workers.provisioning import Provisioner
+from workers.supervisor import supervisor
 from workers.supervisor.hands import Hands
 from workers.supervisor.pulse import GAP, Pulse
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.teardown import LOOK
 
 
 class Told(Backend):
@@ -201,6 +203,46 @@ def test_a_change_is_looked_at_alone(scene: Scene) -> None:
     assert scene.record("r4").state is State.RUNNING
     assert scene.backend.looks - looks <= 3
     assert isinstance(scene.backend, Watched)
+
+
+def test_what_is_heard_in_a_long_round_does_not_wait_for_its_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 5, Speed: an event is acted upon within a second, whatever else runs."""
+    monkeypatch.setattr(supervisor, "PORTION", 20)
+    for number in range(60):
+        scene.running(f"r{number}")
+    looks: list[list[str]] = []
+    real = scene.backend.poll
+
+    def poll(handles: Sequence[Handle]) -> list[Observation]:
+        looks.append([str(one["name"]) for one in handles])
+        if len(looks) == 4:  # the first of the second round: the first tells in what order they come
+            scene.backend.changed(looks[2][-1])
+        return real(handles)
+
+    scene.backend.poll = poll  # type: ignore[method-assign]
+    scene.round()
+    scene.round()
+    assert [len(names) for names in looks] == [20, 20, 20, 20, 21, 20]
+    assert looks[2][-1] in looks[4]
+
+
+def test_containers_that_are_about_to_end_are_looked_at_now_and_then(scene: Scene) -> None:
+    """Thousands that end together must not be looked at by each tick."""
+    records = [scene.running(f"r{number}") for number in range(100)]
+    scene.round()
+    for record in records:
+        scene.report(record, About.EXITED, Outcome())
+    scene.round()
+    assert all(scene.record(record.id).state is State.SUCCEEDED for record in records)
+    looks, before = scene.backend.looks, time.monotonic()
+    for _ in range(20):
+        scene.supervisor.tick()
+    assert scene.backend.looks - looks <= len(records) * (1 + (time.monotonic() - before) / LOOK)
+    name = str((records[7].handle or {})["name"])
+    scene.backend.seen[name] = Observation(phase=Phase.ENDED, exit_code=0)
+    scene.backend.changed(name)
+    scene.supervisor.tick()
+    scene.until(lambda: scene.backend.gone == {name}, "the teardown of what is heard to have ended")
 
 
 def test_a_report_goes_before_what_is_seen(scene: Scene) -> None:

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 #: Requests under way at once: creations and deletions.
 HANDS = 8
 
+#: Runs looked at before what has been heard meanwhile has its turn.
+PORTION = 500
+
 #: Seconds between two readings of the indexes, at least, where a change was seen of something unknown.
 SOON = 0.25
 
@@ -99,8 +102,9 @@ class Supervisor:
         self._shards.share(supervisors, dead)
         self._refresh()
         with self._lock:
-            self._changed.clear()
-        self._work(list(self._known))
+            changed, self._changed = self._changed, set()
+        self._named(changed)
+        self._work_through(list(self._known))
         self._pulse.keep({record.id for record in self._known})
         self._orphans.sweep(self._shards.held)
 
@@ -115,9 +119,26 @@ class Supervisor:
             self._strange = {
                 key: since for key, since in self._strange.items() if key not in self._names and at - since < STRANGE
             }
-        runs = (self._known.get(self._names[key]) for key in changed if key is not None)
-        self._work(list(self._known) if None in changed else [record for record in runs if record is not None])
+        if None in changed:
+            self._work_through(list(self._known))
+        else:
+            self._work(self._named(changed))
         return SOON if self._strange else None
+
+    def _work_through(self, records: Sequence[Record]) -> None:
+        """Look at many in portions; what is heard of others meanwhile needn't wait for all of them."""
+        for first in range(0, max(1, len(records)), PORTION):
+            portion = {record.id: record for record in records[first : first + PORTION]}
+            changed = self._take_changes() if first else set()
+            if None in changed:
+                self._heard(None)  # also of those that were looked at
+            self._work(list((portion | {record.id: record for record in self._named(changed)}).values()))
+
+    def _named(self, changed: Iterable[str | None]) -> list[Record]:
+        """The runs of these keys, as they are known; what they have left will be looked at too."""
+        ids = {self._names[key] for key in changed if key is not None and key in self._names}
+        self._teardown.heard(ids)
+        return [record for run_id in ids if (record := self._known.get(run_id)) is not None]
 
     def _take_changes(self) -> set[str | None]:
         """What the backend has heard of, where we know whose it is; the rest is remembered for a while."""

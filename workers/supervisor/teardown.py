@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,9 @@ LINGER = 5.0
 PAUSE = 1.0
 NOTED = 30.0
 
+#: Seconds until a container that lingers is looked at again, where nothing is heard of it.
+LOOK = 0.5
+
 Leftover = Mapping[str, Any]
 
 
@@ -49,6 +52,7 @@ class Teardown:
         self._known = Known(records.runs, slim_leftovers)
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
+        self._lingering: dict[str, float] = {}  # run → when it is looked at again, monotonic
         self.names: dict[str, str] = {}  #: key of a handle → its run
 
     def refresh(self, shards: Collection[str]) -> None:
@@ -56,25 +60,36 @@ class Teardown:
         ours = {shard.rpartition("/")[2] for shard in shards}
         members = self._records.runs.members(self._index, limit=100_000)
         self._known.refresh(one for one in members if shard_of("", one[0]).rpartition("/")[2] in ours)
+        at = time.monotonic()
+        self._lingering = {run_id: until for run_id, until in self._lingering.items() if until > at}
         if isinstance(self._backend, Watched):
             handles = [(one["handle"], record.id) for record in self._known for one in record.leftovers]
             self.names = {self._backend.key(handle): run_id for handle, run_id in handles if handle is not None}
+
+    def heard(self, runs: Iterable[str]) -> None:
+        """Something has changed of what these have left."""
+        for run_id in runs:
+            self._lingering.pop(run_id, None)
 
     def work(self, shards: Shards, now: float) -> None:
         """Ask for all to go that may."""
         at = time.monotonic()
         for record in self._known:
+            if self._lingering.get(record.id, 0.0) > at:
+                continue
             for one in record.leftovers:
                 key = ("teardown", record.id, one["attempt"])
                 if (
-                    shards.lease(_shard(one)) is None
+                    self._hands.busy(key)
                     or self._again.get(key, 0.0) > at
-                    or self._hands.busy(key)
+                    or shards.lease(_shard(one)) is None
                     or self._busy(record.id, one["attempt"])
-                    or self._lingers(one, now)
                 ):
                     continue
-                self._hands.give(key, partial(self._ask, record.id, one))
+                if self._lingers(one, now):
+                    self._lingering[record.id] = at + LOOK
+                else:
+                    self._hands.give(key, partial(self._ask, record.id, one))
 
     def answered(self, key: Any, answer: Any, shards: Shards) -> None:
         """Note what came of it."""
