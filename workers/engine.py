@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing.process
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that each thread gets to end.
 GOODBYE = 10.0
+
+#: Seconds that a thread keeps the interpreter while others wait for it, where supervisors share it with Celery's loop:
+#: at Python's own 5 ms the loop hands out a message now and then only.
+SWITCH = 0.0005
 
 
 class Engine:
@@ -124,6 +129,7 @@ class Engine:
         """Only where a backend is served whose runs start elsewhere."""
         if not self.identity.supervises:
             return ()
+        sys.setswitchinterval(SWITCH)
         from workers.supervisor.supervision import Ear, Supervision
 
         supervision = Supervision(self.settings, self._keys, self.identity, self._backends, self._open)

@@ -88,9 +88,10 @@ class Provisioner:
             Refused: the attempt has ended.
             UnknownRun: its record is gone.
         """
-        now, _ = self.records.runs.get(record.id)
-        if not infrastructure.is_open(now, record.attempt):
-            raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
+        if self.records.runs.version(record.id) != record.version:
+            now, _ = self.records.runs.get(record.id)
+            if not infrastructure.is_open(now, record.attempt):
+                raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
         request = record.request or {}
         handle = self.backend(record.spec.route.backend).submit(request["body"], self._secrets(record))
         failpoint("provision.submitted", record.id, lost=Transient)

@@ -100,8 +100,10 @@ def secret(request: Request, uid: str, variables: Mapping[str, str], *, ca: str 
 
 def digest(job: Mapping[str, Any]) -> str:
     """SHA-256 of a Job as it is sent, without the annotation that holds it."""
-    bare = copy.deepcopy(dict(job))
-    bare.get("metadata", {}).get("annotations", {}).pop(DIGEST, None)
+    metadata = dict(job.get("metadata", {}))
+    if "annotations" in metadata:
+        metadata["annotations"] = {name: text for name, text in metadata["annotations"].items() if name != DIGEST}
+    bare = {**job, "metadata": metadata} if metadata else job
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -161,15 +161,19 @@ class Watching:
         for event in stream:
             self._heard(kind)
             thing = event["object"]
-            if event["type"] == "DELETED":
-                self.cache.remove(kind, cut(kind, thing))
-            elif event["type"] != "BOOKMARK":
-                self.cache.put(kind, cut(kind, thing))
-            if kind in NEEDED and event["type"] != "BOOKMARK":
-                self._changed(job_of(kind, cut(kind, thing)))
+            if event["type"] != "BOOKMARK":
+                self._take(kind, cut(kind, thing), deleted=event["type"] == "DELETED")
             health.version = str(thing["metadata"]["resourceVersion"])
             if self._stopped.is_set() or time.monotonic() - health.listed >= self._settings.relist:
                 return
+
+    def _take(self, kind: str, kept: Json, *, deleted: bool) -> None:
+        if deleted:
+            self.cache.remove(kind, kept)
+        else:
+            self.cache.put(kind, kept)
+        if kind in NEEDED:
+            self._changed(job_of(kind, kept))
 
     def _heard(self, kind: str) -> None:
         health = self.health[kind]

@@ -67,6 +67,10 @@ class Runs(ABC):
             UnknownRun: there is none, or its retention is over.
         """
 
+    @abstractmethod
+    def version(self, run_id: str) -> int | None:
+        """The version of a record, None if there is none: whether one that was read is still as it was."""
+
     def look(self, run_id: str, like: str) -> Look:
         """A run that is about to be claimed, as read, or as guessed.
 

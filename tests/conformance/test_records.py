@@ -101,6 +101,7 @@ def test_an_unknown_run(records: Records) -> None:
     with pytest.raises(UnknownRun):
         records.runs.update("nobody", transitions.request_cancel)
     assert records.runs.get_many(["nobody"]) == [None]
+    assert records.runs.version("nobody") is None
 
 
 def test_many_are_read_in_order(records: Records) -> None:
@@ -124,6 +125,7 @@ def test_a_change_is_applied_once_and_a_stale_one_is_not(records: Records) -> No
     stored, later = records.runs.commit(stale)
     assert stored == first == records.runs.get(record.id)[0]
     assert later >= now
+    assert records.runs.version(record.id) == 2
     assert len(records.events.of(record.id)[0]) == 5
 
 

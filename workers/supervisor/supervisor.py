@@ -46,6 +46,9 @@ PORTION = 500
 #: Seconds between two readings of the indexes, at least, where a change was seen of something unknown.
 SOON = 0.25
 
+#: Of its time, at most, that goes into those readings: with thousands of runs each takes a while.
+SHARE = 0.1
+
 #: Seconds for which a change of something unknown is remembered: its handle may be about to be stored.
 STRANGE = 5.0
 
@@ -82,7 +85,7 @@ class Supervisor:
         self._lock = threading.Lock()
         self._changed: set[str | None] = set()
         self._strange: dict[str, float] = {}  # keys of no run that we know → when they were heard, monotonic
-        self._read_at = 0.0
+        self._read_at = self._read_in = 0.0  # when the indexes were read, and how long it took
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
             backend.watch(self._heard, self._records.instance)
@@ -113,7 +116,7 @@ class Supervisor:
         come again, if that is known."""
         changed = self._take_changes()
         at = time.monotonic()
-        if (None in changed or self._strange) and at - self._read_at >= SOON:
+        if (None in changed or self._strange) and at - self._read_at >= max(SOON, self._read_in / SHARE):
             self._refresh()
             changed |= self._strange.keys() & self._names.keys()
             self._strange = {
@@ -177,8 +180,9 @@ class Supervisor:
             watched = [(record.handle, record.id) for record in self._known if record.handle is not None]
             self._names = {self._backend.key(handle): run_id for handle, run_id in watched} | self._teardown.names
         self._read_at = time.monotonic()
+        self._read_in = self._read_at - began
         if len(read) > 1000:
-            logger.info("%d runs of %s were read in %.1f s", len(read), self.family, self._read_at - began)
+            logger.info("%d runs of %s were read in %.1f s", len(read), self.family, self._read_in)
 
     def _work(self, records: Sequence[Record]) -> None:
         self._offset = (now := self._records.runs.now()) - time.monotonic()

@@ -74,6 +74,11 @@ class MemoryRuns(Runs):
                 raise UnknownRun(f"no run {run_id}, or its retention is over")
             return record, self._shared.clock()
 
+    def version(self, run_id: str) -> int | None:
+        with self._shared.changed:
+            record = self._records.get(run_id)
+            return None if record is None else record.version
+
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         with self._shared.changed:
             return [self._records.get(run_id) for run_id in run_ids]

@@ -73,6 +73,10 @@ class RedisRuns(Runs):
         fields, now = self._fields(run_id)
         return Record.from_fields(fields), now
 
+    def version(self, run_id: str) -> int | None:
+        found = self._client.one("HGET", self._keys.run(run_id), "version")
+        return None if found is None else int(found)
+
     def look(self, run_id: str, like: str) -> Look:
         if (guess := self._likes.guess(run_id, like)) is not None:
             return guess
