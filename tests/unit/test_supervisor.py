@@ -2,157 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
 
 import pytest
 
-from backends.base import Backend, Found, Handle, Observation, Phase, Request, Watched
+from backends.base import Found, Handle, Observation, Phase, Request, Watched
 from dispatcher.errors import LeasePassed, Transient
-from dispatcher.payload import KeyRing
-from dispatcher.records.base import Records
-from dispatcher.records.memory import open_memory
-from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runner.report import About
 from dispatcher.runs import transitions
-from dispatcher.runs.attempt import Attempt, shard_of
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
-from dispatcher.runs.routing import Route
 from dispatcher.runs.states import Cause, State
-from dispatcher.settings import Settings
-from tests.unit.making import make_record
+from tests.unit.supervised import Scene
 from tests.waiting import wait_until
-from workers.provisioning import Provisioner
 from workers.supervisor import supervisor
 from workers.supervisor.hands import Hands
 from workers.supervisor.pulse import GAP, Pulse
-from workers.supervisor.supervisor import Supervisor
 from workers.supervisor.teardown import LOOK
-
-
-class Told(Backend):
-    """Sees what it was told, and counts what it is asked."""
-
-    name: ClassVar[str] = "told"
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.seen: dict[str, Observation] = {}
-        self.looks = 0
-        self.submits: list[str] = []
-        self.trouble: list[Exception] = []
-        self.gone: set[str] = set()
-        self.listed: list[Found] = []
-        self.hold: threading.Event | None = None
-        self.changed: Callable[[str | None], None] = lambda key: None
-
-    def prepare(self, attempt: Attempt) -> Request:
-        return {"name": attempt.name, "filler": "x" * 4000}
-
-    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
-        if self.hold is not None:
-            self.hold.wait(30)
-        self.submits.append(str(request["name"]))
-        if self.trouble:
-            raise self.trouble.pop()
-        return {"name": request["name"]}
-
-    def poll(self, handles: Sequence[Handle]) -> list[Observation]:
-        self.looks += len(handles)
-        return [self.seen.get(str(one["name"]), Observation(phase=Phase.RUNNING)) for one in handles]
-
-    def cancel(self, handle: Handle | None, request: Request | None) -> bool:
-        self.gone.add(str((handle or request or {})["name"]))
-        return True
-
-    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
-        self.changed = changed
-
-    def key(self, handle: Handle) -> str:
-        return str(handle["name"])
-
-    def orphans(self, instance: str) -> list[Found]:
-        return self.listed
-
-
-class Counting:
-    """Which calls the records got; everything else goes through."""
-
-    def __init__(self, runs: Any) -> None:
-        self._runs = runs
-        self.read = 0
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._runs, name)
-        if not callable(found):
-            return found
-
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            if name == "get_many":
-                self.read += len(arguments[0])
-            return found(*arguments, **keywords)
-
-        return call
-
-
-class Scene:
-    """A supervisor with its backend."""
-
-    def __init__(self, **timing: float) -> None:
-        settings = Settings.load(
-            url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
-        )
-        kept = open_memory()
-        self.counting = Counting(kept.runs)
-        self.records: Records = replace(kept, runs=self.counting)  # type: ignore[arg-type]
-        self.backend = Told()
-        self.keys = KeyRing.from_settings(settings)
-        self.woken = threading.Event()
-        self.provisioner = Provisioner(
-            records=self.records, keys=self.keys, settings=settings, backend=lambda name: self.backend, owner="w1"
-        )
-        self.supervisor = Supervisor(self.provisioner, self.backend, self.woken.set)
-
-    def submit(self, run_id: str, **options: Any) -> Record:
-        record = make_record(run_id, key_id="k", route=Route("told"), **options)
-        (stored,) = self.records.runs.create([record])
-        return stored
-
-    def provisioned(self, run_id: str, **options: Any) -> Record:
-        self.submit(run_id, **options)
-        return self.provisioner.provision(run_id)
-
-    def running(self, run_id: str, **options: Any) -> Record:
-        self.provisioned(run_id, **options)
-        return self.update(run_id, partial(transitions.claim_attempt, attempt=1, holder="pod"))
-
-    def update(self, run_id: str, step: Any) -> Record:
-        return self.records.runs.update(run_id, step)
-
-    def record(self, run_id: str) -> Record:
-        return self.records.runs.get(run_id)[0]
-
-    def round(self) -> None:
-        self.supervisor.round(["w1"], ())
-
-    def until(self, check: Callable[[], object], what: str) -> None:
-        """Tick until it is so."""
-
-        def ticked() -> object:
-            self.round()
-            return check()
-
-        wait_until(ticked, what)
-
-    def report(self, record: Record, about: About, outcome: Outcome) -> None:
-        assert record.request is not None
-        token = attempt_token(self.keys.run_key(record.id, "k"), attempt=1, epoch=record.request["epoch"])
-        report = Report(run_id=record.id, attempt=record.attempt, about=about, outcome=outcome)
-        self.records.inbox.report(shard_of("told", record.id), report.to_entry(token))
 
 
 @pytest.fixture
