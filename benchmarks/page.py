@@ -26,9 +26,10 @@ worker with two processes, JSON, its Redis result backend, and a task that does 
 with its data on disk (`appendfsync everysec`); ours is broker and records at once. Both are measured in every round and
 take turns at going first. *Value* is the median over the rounds of what the target is for: ours divided by the base,
 unless the target has a unit. *Rounds* are its least and its greatest value. The base is bare Celery unless the notes
-below the table say otherwise. *Submit* and *map* are measured beside the worker that runs what they submit, as is bare
-Celery's; what the client can do while nobody takes the runs is shown too. Seconds differ from machine to machine;
-ratios differ less; the counts of commands are the same everywhere, and `make check` holds them.
+below the table say otherwise. *Submit* and *map* are measured twice: while nobody takes the runs, which is what one
+client can do, and beside the worker that runs them, which on few cores is what client, server and worker reach
+together. Seconds differ from machine to machine; ratios differ less; the counts of commands are the same everywhere,
+and `make check` holds them.
 """
 
 _KUBERNETES = """## Kubernetes
