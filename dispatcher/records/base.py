@@ -19,7 +19,8 @@ from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.hearing import Events
 from dispatcher.records.reading import Look, Query
 from dispatcher.records.refusals import Refusals
-from dispatcher.runs.record import Change, Record, Ring
+from dispatcher.runs import transitions
+from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Ring
 from dispatcher.runs.routing import Offer, Route
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
@@ -95,6 +96,18 @@ class Runs(ABC):
         """
         step = partial(begin, owner=owner, holder=holder)
         return self.update(look.record.id, step, record=look.record, now=look.now)
+
+    def finish(self, record: Record, now: float, *, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
+        """Take :func:`~dispatcher.runs.transitions.finish` of the attempt that stands in a record, as read or changed
+        a moment ago, ``now`` by the server's clock; the record that stands then.
+
+        What that means for runs that were taken by a guess, and did well, may be prepared once for each kind.
+
+        Raises:
+            UnknownRun, Refused: as :meth:`update`.
+        """
+        step = partial(transitions.finish, epoch=record.epoch, outcome=outcome, exit_call=exit_call)
+        return self.update(record.id, step, record=record, now=now)
 
     @abstractmethod
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:

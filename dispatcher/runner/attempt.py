@@ -195,10 +195,10 @@ class _Way:
 
     def finish(self, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
         """End the attempt; a run that was removed meanwhile needs no end."""
-        step = partial(transitions.finish, epoch=self.record.epoch, outcome=outcome, exit_call=exit_call)
+        running = self.record
 
         def store() -> None:
-            self.step(step)
+            self.record = self.records.runs.finish(running, self.now, outcome=outcome, exit_call=exit_call)
             failpoint("attempt.finished", self.record.id)
 
         with contextlib.suppress(UnknownRun):

@@ -2,19 +2,18 @@
 the next needn't be read.
 
 A guess is safe, however wrong: the script compares kind and version, and puts in the times. What a claim means is still
-said by the table of transitions, of a sample; it is prepared once, as acceptances are (``acceptance.py``), and each
-run's own words take their places.
+said by the table of transitions, of a sample (``prepared.py``).
 """
 
 from __future__ import annotations
 
 import secrets
-import uuid
 from typing import NamedTuple
 
 from dispatcher.records.base import Begin
 from dispatcher.records.reading import Look
 from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.prepared import Prepared, moment, word
 from dispatcher.records.redis.program import Program
 from dispatcher.runs.record import Change, Record
 from dispatcher.runs.states import State
@@ -22,14 +21,9 @@ from dispatcher.runs.states import State
 _MOST = 1000
 
 
-def _moment() -> float:
-    """A time that nothing else in a change reads the same as."""
-    return 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
-
-
-# What stands in a sample for a run's own words. Random, so that no flow's name can hold one.
-_ID, _HOLDER, _NONCE = (uuid.uuid4().hex for _ in range(3))
-_ACCEPTED, _NOW = _moment(), _moment()
+# What stands in a sample for a run's own words.
+_ID, _HOLDER, _NONCE = (word() for _ in range(3))
+_ACCEPTED, _NOW = moment(), moment()
 
 #: The time of acceptance, and now, in prepared steps, as Lua's patterns want them.
 PATTERNS = tuple(repr(moment).replace(".", "%.") for moment in (_ACCEPTED, _NOW))
@@ -38,7 +32,7 @@ PATTERNS = tuple(repr(moment).replace(".", "%.") for moment in (_ACCEPTED, _NOW)
 class Claim(NamedTuple):
     """A claim of a kind of runs by one owner: the steps, with places, and the record after it."""
 
-    steps: str
+    steps: Prepared
     after: Record
 
 
@@ -85,8 +79,8 @@ class Likes:
         if claim is None:
             claim = self._claims[look.kind, owner] = self._prepared(look.record, begin, owner)
         run_id, nonce = look.record.id, secrets.token_hex(8)
-        steps = claim.steps.replace(_ID, run_id).replace(_HOLDER, holder).replace(_NONCE, nonce)
-        return steps.encode(), claim.after.but(id=run_id, holder=holder, change=nonce)
+        steps = claim.steps.of({"id": run_id, "holder": holder, "nonce": nonce})
+        return steps, claim.after.but(id=run_id, holder=holder, change=nonce)
 
     def _prepared(self, sample: Record, begin: Begin, owner: str) -> Claim:
         change = begin(sample.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
@@ -94,4 +88,4 @@ class Likes:
         program = Program(self._keys)
         marked = Change(before=change.before, after=change.after.but(change=_NONCE), events=change.events)
         after = program.commit(marked, None)
-        return Claim(program.listed().decode(), after)
+        return Claim(Prepared(program.listed().decode(), {"id": _ID, "holder": _HOLDER, "nonce": _NONCE}), after)

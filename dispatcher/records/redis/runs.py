@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from dispatcher.errors import LeasePassed, UnknownRun
@@ -15,10 +16,11 @@ from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.likes import PATTERNS, Likes
+from dispatcher.records.redis.prepared import Endings
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import FIXED, Change, Record, Ring
+from dispatcher.runs.record import FIXED, Change, ExitCall, Outcome, Record, Ring
 from dispatcher.runs.states import TERMINAL
 
 COMMIT = ("clock", "queues", "steps", "commit")
@@ -39,6 +41,8 @@ class RedisRuns(Runs):
         self._offset = clock_offset
         self._acceptance = Acceptance(keys, clock_offset=clock_offset)
         self._likes = Likes(keys)
+        self._endings = Endings(keys)
+        self._taken: Record | None = None  # the last one taken by a guess, as it stood then
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
         failpoint("submit.shared")
@@ -95,7 +99,8 @@ class RedisRuns(Runs):
         time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(run_id)], *arguments)
         if accepted_at is not None:
             own = dict(zip(FIXED, found, strict=True))
-            return after.but(started_at=float(time)).accepted(float(accepted_at), own)
+            self._taken = after.but(started_at=float(time)).accepted(float(accepted_at), own)
+            return self._taken
         if not found:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
         stored = Record.from_fields(fields_of(found))
@@ -103,6 +108,19 @@ class RedisRuns(Runs):
             return stored
         self._likes.forget(look.kind)
         raise WrongGuess(Look(stored, float(time)))
+
+    def finish(self, record: Record, now: float, *, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
+        end = self._endings.of(record, now, outcome, exit_call) if record is self._taken else None
+        if end is None:
+            return super().finish(record, now, outcome=outcome, exit_call=exit_call)
+        steps, after = end
+        stored, now = self._apply(after, record.version, steps)
+        if stored is None:
+            raise UnknownRun(f"run {record.id}: its retention is over")
+        if stored is after:
+            return after
+        step = partial(transitions.finish, epoch=record.epoch, outcome=outcome, exit_call=exit_call)
+        return self.update(record.id, step, record=stored, now=now)
 
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
@@ -114,25 +132,35 @@ class RedisRuns(Runs):
         push = self._push(change.ring)
         program = Program(self._keys)
         after = program.commit(change, push)
+        stored, now = self._apply(after, change.before.version, program.listed(), lease=lease)
+        if stored is after and push is None and change.ring is not None:
+            failpoint("bell.due", after.id)
+            self._publish([change.ring])
+        return stored, now
+
+    def _apply(
+        self, after: Record, version: int, steps: bytes, *, lease: Lease | None = None
+    ) -> tuple[Record | None, float]:
+        """Take steps, if the record still has that version: ``after`` itself, or what stands in its place; the time.
+
+        Raises:
+            LeasePassed: ``lease`` isn't as given.
+        """
         keys = [self._keys.run(after.id)]
-        arguments: tuple[Any, ...] = (self._offset, change.before.version, program.listed())
+        arguments: tuple[Any, ...] = (self._offset, version, steps)
         if lease is not None:
             keys.append(self._keys.leases)
             arguments += (lease.name, f"{lease.epoch} {lease.owner}")
         reply = self._client.run(script(*COMMIT), keys, *arguments)
         now = float(reply[0])
-        if len(reply) > 1:
-            if reply[1] == b"passed" and lease is not None:
-                raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
-            if not reply[1]:
-                return None, now
-            stored = Record.from_fields(fields_of(reply[1]))
-            if not after.change or stored.change != after.change:
-                return stored, now
-        if push is None and change.ring is not None:
-            failpoint("bell.due", after.id)
-            self._publish([change.ring])
-        return after, now
+        if len(reply) == 1:
+            return after, now
+        if reply[1] == b"passed" and lease is not None:
+            raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
+        if not reply[1]:
+            return None, now
+        stored = Record.from_fields(fields_of(reply[1]))
+        return after if after.change and stored.change == after.change else stored, now
 
     def _fields(self, run_id: str) -> tuple[dict[str, bytes], float]:
         """A record as stored, and the server's clock."""
