@@ -64,7 +64,7 @@ class Flow(Generic[P, R]):
     @property
     def signature(self) -> inspect.Signature:
         """The function's signature."""
-        return functions.signature(cast(FunctionType, self.fn))
+        return inspect.signature(self.fn)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run here, as a function; ``async def`` under :func:`asyncio.run`."""
@@ -76,7 +76,7 @@ class Flow(Generic[P, R]):
         Raises:
             InvalidParameters: names each unknown and each missing one, and shows the signature.
         """
-        return functions.bind(self.signature, parameters, what=f"flow {self.name!r}")
+        return functions.bind(cast(FunctionType, self.fn), parameters, what=f"flow {self.name!r}")
 
     def run(self, parameters: Mapping[str, Any], executor: Executor) -> Any:
         """Run here with ``executor`` started around it: its tasks go there.
@@ -86,9 +86,10 @@ class Flow(Generic[P, R]):
         """
         from dispatcher.executors import current
 
-        signature = self.signature
-        bound = functions.bind(signature, parameters, what=f"flow {self.name!r}")
-        args, kwargs = functions.spread(signature, bound)
+        function = cast(FunctionType, self.fn)
+        shape = functions.shape(function)
+        bound = functions.bind(function, parameters, what=f"flow {self.name!r}", known=shape)
+        args, kwargs = functions.spread(shape, bound)
         with executor.start(), current.using(executor):
             return executor.wait(functions.call(self.fn, *args, **kwargs))
 

@@ -13,71 +13,101 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from inspect import Parameter, Signature
 from types import FunctionType
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
 
 from dispatcher.errors import InvalidInput, InvalidParameters
 
-_NAMED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+#: Bits of a code object's flags.
+_STAR, _DOUBLE_STAR = inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
 
 
-_signatures: WeakKeyDictionary[FunctionType, tuple[Any, Any, Signature]] = WeakKeyDictionary()
+class Shape(NamedTuple):
+    """What a function takes: names given by place alone, either way, by name alone; the names of ``*args`` and
+    ``**kwargs``, empty where there is none; and the defaults."""
+
+    places: tuple[str, ...]
+    either: tuple[str, ...]
+    keywords: tuple[str, ...]
+    star: str
+    double_star: str
+    defaults: Mapping[str, Any]
 
 
-def signature(fn: FunctionType) -> Signature:
-    """As :func:`inspect.signature`, which takes longer than to bind; kept while code and defaults are the same."""
-    if fn.__dict__ or fn.__kwdefaults__:  # it says another one, or its defaults may change in place
-        return inspect.signature(fn)
-    code, defaults, known = _signatures.get(fn, (None, None, None))
-    if known is None or code is not fn.__code__ or defaults is not fn.__defaults__:
-        known = inspect.signature(fn)
-        _signatures[fn] = fn.__code__, fn.__defaults__, known
-    return known
+def shape(fn: FunctionType) -> Shape:
+    """Read off the code: :func:`inspect.signature` takes longer than a small flow, whose function is made anew for
+    each run. A function that says another signature is asked for that."""
+    if fn.__dict__:
+        return _said(inspect.signature(fn))
+    code, names = fn.__code__, fn.__code__.co_varnames
+    by_place, end = code.co_posonlyargcount, code.co_argcount
+    rest = end + code.co_kwonlyargcount
+    star = names[rest] if code.co_flags & _STAR else ""
+    double_star = names[rest + bool(star)] if code.co_flags & _DOUBLE_STAR else ""
+    given = fn.__defaults__ or ()
+    defaults = {**dict(zip(names[end - len(given) : end], given, strict=True)), **(fn.__kwdefaults__ or {})}
+    return Shape(names[:by_place], names[by_place:end], names[end:rest], star, double_star, defaults)
 
 
-def bind(signature: Signature, parameters: Mapping[str, Any] | None, *, what: str) -> dict[str, Any]:
-    """Check one mapping against a signature; defaults are not filled.
+def _said(signature: Signature) -> Shape:
+    kinds: dict[Any, list[str]] = {}
+    for parameter in signature.parameters.values():
+        kinds.setdefault(parameter.kind, []).append(parameter.name)
+    places, either, keywords, star, double_star = (
+        tuple(kinds.get(kind, ()))
+        for kind in (
+            Parameter.POSITIONAL_ONLY,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            Parameter.KEYWORD_ONLY,
+            Parameter.VAR_POSITIONAL,
+            Parameter.VAR_KEYWORD,
+        )
+    )
+    defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not Parameter.empty}
+    return Shape(places, either, keywords, "".join(star), "".join(double_star), defaults)
+
+
+def bind(
+    fn: FunctionType, parameters: Mapping[str, Any] | None, *, what: str, known: Shape | None = None
+) -> dict[str, Any]:
+    """Check one mapping against a function's signature; defaults are not filled.
 
     Positional-only parameters are given by name as well; ``*args`` is given as a list under its own name; names that
     the signature doesn't have go to ``**kwargs``, if there is one.
+
+    Args:
+        fn: the function.
+        parameters: names and values.
+        what: for messages.
+        known: its shape, where the caller has it.
 
     Raises:
         InvalidParameters: names each unknown and each missing parameter, and shows the signature.
     """
     given = bind_names(parameters, what=what)
-    known = signature.parameters
-    named = [p for p in known.values() if p.kind in _NAMED]
-    star = next((p.name for p in known.values() if p.kind is Parameter.VAR_POSITIONAL), None)
-    takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in known.values())
-    missing = [p.name for p in named if p.default is Parameter.empty and p.name not in given]
-    unknown = [name for name in given if name not in {p.name for p in named} and name != star and not takes_any]
+    known = known or shape(fn)
+    named = (*known.places, *known.either, *known.keywords)
+    missing = [name for name in named if name not in given and name not in known.defaults]
+    unknown = [name for name in given if name not in named and name != known.star] if not known.double_star else []
     problems = [
         f"{what_of} {_listed(names)}" for what_of, names in (("missing", missing), ("unknown", unknown)) if names
     ]
-    if star in given and not isinstance(given[star], list | tuple):
-        problems.append(f"{star!r} must be a list, got {type(given[star]).__name__}")
+    if known.star and known.star in given and not isinstance(given[known.star], list | tuple):
+        problems.append(f"{known.star!r} must be a list, got {type(given[known.star]).__name__}")
     if problems:
-        raise InvalidParameters(f"{what}: {'; '.join(problems)}. Its signature: {shown(signature)}")
+        raise InvalidParameters(f"{what}: {'; '.join(problems)}. Its signature: {shown(inspect.signature(fn))}")
     return given
 
 
-def spread(signature: Signature, bound: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def spread(known: Shape, bound: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """The positional and the keyword arguments for parameters that :func:`bind` has checked."""
     left = dict(bound)
-    parameters = list(signature.parameters.values())
-    star = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL and left.get(p.name)), None)
-    by_place = [
-        p
-        for p in parameters
-        if p.kind is Parameter.POSITIONAL_ONLY or (star and p.kind is Parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    last = max((i for i, p in enumerate(by_place) if p.name in left), default=-1)
+    more = left.pop(known.star, ()) if known.star else ()
+    by_place = known.places + known.either if more else known.places
+    last = max((n for n, name in enumerate(by_place) if name in left), default=-1)
     # Whatever stands before the last one given by place must be given too: its default fills the gap.
-    end = len(by_place) if star else last + 1
-    arguments = [left.pop(p.name, p.default) for p in by_place[:end]]
-    for parameter in parameters:
-        if parameter.kind is Parameter.VAR_POSITIONAL:
-            arguments.extend(left.pop(parameter.name, ()))
+    end = len(by_place) if more else last + 1
+    arguments = [left.pop(name) if name in left else known.defaults[name] for name in by_place[:end]]
+    arguments.extend(more)
     return arguments, left
 
 
@@ -91,12 +121,18 @@ def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
     Where this thread runs an event loop already, as in a notebook, the coroutine gets a thread of its own.
     """
-    if not inspect.iscoroutinefunction(fn):
+    if not _is_async(fn):
         return fn(*args, **kwargs)
     import asyncio
 
     run = _in_thread if _loop_runs() else asyncio.run
     return run(fn(*args, **kwargs))
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    if type(fn) is FunctionType and not fn.__dict__:  # the usual case, without much ado
+        return bool(fn.__code__.co_flags & inspect.CO_COROUTINE)
+    return inspect.iscoroutinefunction(fn)
 
 
 def check_callback(callback: Any, *, what: str) -> None:

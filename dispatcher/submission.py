@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher import functions
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
@@ -365,10 +366,11 @@ def bound(flow: Flow[..., Any], many: Iterable[Mapping[str, Any]]) -> list[dict[
     if isinstance(many, Mapping | str) or not isinstance(many, Iterable):
         raise InvalidParameters(f"map: needs an iterable of parameter mappings, got {type(many).__name__}")
     found = []
-    signature, what = flow.signature, f"flow {flow.name!r}"
+    function, what = cast(FunctionType, flow.fn), f"flow {flow.name!r}"
+    shape = functions.shape(function)
     for index, parameters in enumerate(many):
         try:
-            found.append(functions.bind(signature, parameters, what=what))
+            found.append(functions.bind(function, parameters, what=what, known=shape))
         except InvalidParameters as error:
             raise InvalidParameters(f"map: item {index}: {error}") from None
     return found
