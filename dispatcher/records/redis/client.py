@@ -38,6 +38,17 @@ _PORTION = 200
 _BEYOND_BLOCK = 10.0
 
 
+def packed(commands: Iterable[Command]) -> bytes:
+    """Commands as the protocol wants them. redis-py's own packing asks each word several times what it is."""
+    parts: list[Any] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for word in command:
+            raw = word if isinstance(word, bytes | memoryview) else str(word).encode()
+            parts += b"$%d\r\n" % len(raw), raw, b"\r\n"
+    return b"".join(parts)
+
+
 class _Portions:
     """Commands in portions, each made once, when it is first wanted."""
 
@@ -132,7 +143,7 @@ class Client:
         try:
             sent = 0
             for portion in portions:
-                connection.send_packed_command([b"".join(connection.pack_commands(portion))])
+                connection.send_packed_command([packed(portion)])
                 # The server works on this portion while we read the replies to the one before.
                 self._replies(connection, replies, sent, timeout, end)
                 sent += len(portion)
@@ -175,7 +186,11 @@ class Client:
         Raises:
             ServerUnavailable: no answer, or the server refused.
         """
-        return self.accepted(self.run_many([script.command(keys, *arguments)], script))[0]
+        command = script.command(keys, *arguments)
+        [reply] = self.call([command])
+        if isinstance(reply, redis.exceptions.NoScriptError):
+            _, reply = self.call([("SCRIPT", "LOAD", script.text), command])
+        return self.accepted([reply])[0]
 
     def run_many(
         self,
