@@ -51,6 +51,8 @@ class Group:
 
     def _import(self, name: str, target: str) -> Any:
         module, _, attribute = target.partition(":")
+        if (known := getattr(sys.modules.get(module), attribute.strip(), None)) is not None:
+            return known
         try:
             return getattr(importlib.import_module(module), attribute.strip())
         except ImportError as error:

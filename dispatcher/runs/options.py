@@ -16,6 +16,10 @@ DEFAULT_RESULT_TTL = 7 * 86400.0
 
 Seconds = float | int | timedelta
 
+# Options by their JSON: most runs have the same, and to check them takes half of the time of reading a spec.
+_known: dict[str, Options] = {}
+_MOST = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -81,10 +85,15 @@ class Options:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Options:
         """The inverse of :meth:`to_json`."""
-        if not data:
-            return cls()
-        retries = data.get("retries")
-        return cls.of(**{**data, "retries": None if retries is None else Retry.from_json(retries)})
+        told = repr(data)
+        known = _known.get(told)
+        if known is None:
+            retries = data.get("retries")
+            known = cls.of(**{**data, "retries": None if retries is None else Retry.from_json(retries)})
+            if len(_known) >= _MOST:
+                _known.clear()
+            _known[told] = known
+        return known
 
 
 def _seconds(what: str, value: Seconds | None) -> float | None:
