@@ -106,12 +106,14 @@ def run_attempt(  # noqa: PLR0913 - the public signature
             mine.epoch = way.record.epoch
             with way.captured(settings, fds) as capture:
                 outcome, exit_call = _played(way, opener, mine.guard, capture)
-            failpoint("attempt.over", run_id)
-            ended = way.finish(outcome, exit_call)
+                if silent := capture.is_silent():  # no line has to be sent first: who waits is told at once
+                    way.over(outcome, exit_call)
+            if not silent:
+                way.over(outcome, exit_call)
             capture.close(_FLUSH)
         except Refused:
             return way.as_it_stands()
-    return ended
+    return way.record
 
 
 def call_on_exit(  # noqa: PLR0913 - the public signature
@@ -192,6 +194,11 @@ class _Way:
             failpoint("attempt.settled", self.record.id)
 
         patiently(store)
+
+    def over(self, outcome: Outcome, exit_call: ExitCall | None) -> None:
+        """The flow has ended: so does the attempt."""
+        failpoint("attempt.over", self.record.id)
+        self.finish(outcome, exit_call)
 
     def finish(self, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
         """End the attempt; a run that was removed meanwhile needs no end."""

@@ -36,6 +36,11 @@ class Capture:
         self._flush()
         return self._shipment.tail()
 
+    def is_silent(self) -> bool:
+        """Whether nothing was printed or logged so far."""
+        self._flush()
+        return self._shipment.is_silent()
+
     def close(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until all lines are sent; whether they are. Safe to call again."""
         return self._shipment.close(timeout)

@@ -92,6 +92,10 @@ class Shipment:
         with self._lock:
             return tuple(line.text for line in self._tail)
 
+    def is_silent(self) -> bool:
+        """Whether there was no line so far."""
+        return not self._tail
+
     def close(self, timeout: float) -> bool:
         """Take no more lines and send the rest; whether that was done within ``timeout`` seconds. Else it goes on."""
         with self._lock:
