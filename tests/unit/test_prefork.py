@@ -1,13 +1,17 @@
-"""The pool of a worker: what Celery's would trip over."""
+"""The pool of a worker: what Celery's would trip over, and what it does at once."""
 
 from __future__ import annotations
 
 import os
+import pickle
+from collections import Counter, deque
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery.concurrency.asynpool import AsynPool
+from billiard.pool import TASK
+from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, AsynPool
 from kombu.asynchronous import Hub
 
 from workers.prefork import Processes
@@ -49,3 +53,57 @@ def test_a_process_is_watched_by_one_descriptor() -> None:
         hub.close()
         os.close(reading)
         os.close(writing)
+
+
+class Job:
+    """As the pool keeps one that waits for a process."""
+
+    _accepted, _terminated = False, None
+    _writer: Any = None
+
+
+class Process:
+    """A pool process, as far as it is written to."""
+
+    index = 0
+
+    def __init__(self) -> None:
+        self.got = b""
+
+    def send_job_offset(self, data: memoryview, offset: int) -> int:
+        self.got += bytes(data[offset:])
+        return len(data) - offset
+
+
+@pytest.fixture
+def pool() -> Iterator[Any]:
+    """A pool of two idle processes, whose write ends are 101 and 102."""
+    made: Any = Processes.__new__(Processes)
+    made._fileno_to_inq, made._fileno_to_synq = {101: Process(), 102: Process()}, {}
+    made.outbound_buffer, made._all_inqueues = deque(), {101, 102}
+    made._active_writes, made._active_writers, made._busy_workers = set(), set(), set()
+    made._cache, made.write_stats = {n: Job() for n in range(1, 4)}, Counter()
+    made.sched_strategy = SCHED_STRATEGY_FAIR
+    hub = Hub()
+    made._create_write_handlers(hub)
+    yield made
+    hub.close()
+
+
+def test_a_job_is_written_to_an_idle_process_at_once(pool: Any) -> None:
+    processes = pool._fileno_to_inq
+    for number in (1, 2, 3):
+        pool._quick_put((TASK, (number, None, "f", (), {})))
+    assert [pickle.loads(one.got[4:])[1][0] for one in processes.values()] == [1, 2]
+    assert list(pool.outbound_buffer) == [pool._cache[3]], "all are busy: it waits"
+    assert pool._busy_workers == {101, 102}
+    assert not pool._active_writes
+
+
+def test_jobs_that_wait_go_first(pool: Any) -> None:
+    pool._busy_workers |= {101, 102}
+    pool._quick_put((TASK, (1, None, "f", (), {})))
+    pool._busy_workers.discard(102)
+    pool._quick_put((TASK, (2, None, "f", (), {})))
+    assert pickle.loads(pool._fileno_to_inq[102].got[4:])[1][0] == 1
+    assert list(pool.outbound_buffer) == [pool._cache[2]]
