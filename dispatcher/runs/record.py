@@ -119,7 +119,7 @@ class Spec:
     @classmethod
     def from_bytes(cls, raw: bytes) -> Spec:
         """The inverse of :meth:`to_bytes`."""
-        data = json.loads(raw)
+        data = json.loads(raw.decode())
         return cls(
             **{
                 **data,
@@ -253,8 +253,8 @@ class Record:
 
     def but(self, **changes: Any) -> Record:
         """A copy with some fields changed."""
-        if unknown := changes.keys() - _DEFAULTS.keys():
-            raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
+        if not changes.keys() <= _DEFAULTS.keys():
+            raise TypeError(f"a record has no {', '.join(sorted(changes.keys() - _DEFAULTS.keys()))}")
         after = object.__new__(Record)  # not replace(): every submit and every step comes by here
         after.__dict__.update(self.__dict__, **changes)
         if "spec_bytes" in changes:

@@ -62,6 +62,8 @@ class _End(NamedTuple):
     changes: Mapping[str, Any]
 
 
+_WELL = Outcome().__dict__
+
 # What stands in a sample for a run's own words.
 _ID, _HOLDER, _NONCE, _RESULT = (word() for _ in range(4))
 _ACCEPTED, _STARTED, _ENDED = (moment() for _ in range(3))
@@ -115,13 +117,13 @@ class Endings:
         before = like.but(
             id=_ID, holder=_HOLDER, created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED, started_at=_STARTED
         )
-        outcome = Outcome(result=Value(codec="json", inline=_RESULT))
+        outcome = Outcome(result=(result := Value(codec="json", inline=_RESULT)))
         change = transitions.finish(before, _ENDED, epoch=before.epoch, outcome=outcome, exit_call=ExitCall.NONE)
         assert change is not None  # it runs
         marked = Change(before=before, after=change.after.but(change=_NONCE), events=change.events, ring=change.ring)
         program = Program(self._keys)
         after = program.commit(marked, None)
-        steps, once = program.listed().decode(), _json(_text(outcome))[1:-1]
+        steps, once = program.listed().decode(), _json(_text(result))[1:-1]
         places = {
             "id": _ID,
             "holder": _HOLDER,
@@ -143,14 +145,14 @@ class Endings:
 
 def _plain(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
     """The outcome as text, if it is a small result and no more; None if not."""
-    if outcome is None or outcome.cause is not None or outcome.result is None or outcome.exception is not None:
-        return None
     if record.key or record.exit_call is not ExitCall.NONE or exit_call not in {None, ExitCall.NONE}:
         return None
-    text = _text(outcome)
+    if outcome is None or outcome.result is None or {**outcome.__dict__, "result": None} != _WELL:
+        return None
+    text = _text(outcome.result)
     return text if len(text) <= MOST_TOLD // 4 else None
 
 
-def _text(outcome: Outcome) -> str:
-    """As a record's field."""
-    return json.dumps(outcome.to_json())
+def _text(result: Value) -> str:
+    """An outcome that is a result and no more, as a record's field."""
+    return json.dumps({"result": result.to_json()})
