@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dispatcher.connect import connect
-from dispatcher.errors import InvalidInput, InvalidSettings
+from dispatcher.errors import InvalidInput, InvalidSettings, ServerUnavailable
 from dispatcher.explain import serving, unserved
 from dispatcher.listening import Watcher
 from dispatcher.records.base import Records
@@ -91,10 +91,16 @@ class Link:
             self.laptop.ensure_worker()
 
     def advice(self, route: Route) -> str:
-        """What to do if no live worker serves ``route``; empty if one does, or if we looked a moment ago."""
+        """What to do if no live worker serves ``route``; empty if one does, or if we looked a moment ago.
+
+        It comes after a submit that was accepted: where the server can't be asked any more, nothing is said.
+        """
         if self.inline or self.laptop is not None or not self._due(route.queue):
             return ""
-        return self.missing(route)
+        try:
+            return self.missing(route)
+        except ServerUnavailable:
+            return ""
 
     def missing(self, route: Route) -> str:
         """What to do if no live worker serves ``route``; empty if one does."""

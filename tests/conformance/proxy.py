@@ -13,7 +13,8 @@ class Proxy:
     """Listens on a socket of its own and passes bytes on.
 
     ``requests`` counts what clients sent; the answer to request number ``lose`` never arrives: both ends are closed in
-    its place. While ``silent``, nothing is passed on, either way.
+    its place. After request number ``last`` none is passed on any more: the connection is closed in its place. While
+    ``silent``, nothing is passed on, either way.
     """
 
     def __init__(self, target: Path, path: Path) -> None:
@@ -21,6 +22,7 @@ class Proxy:
         self.url = f"unix://{path}?db=0"
         self.requests = 0
         self.lose = 0
+        self.last = 0
         self.when_lost: Callable[[], object] = lambda: None  #: called before the ends are closed
         self.silent = False
         self._closing = False
@@ -73,6 +75,8 @@ class Proxy:
             if self.silent:
                 continue
             if key.fileobj is client:
+                if self.last and self.requests >= self.last:
+                    return False
                 self.requests += 1
                 server.sendall(data)
             elif self.lose and self.requests >= self.lose:

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from dispatcher import (
     flow,
 )
 from dispatcher.settings import Settings
+from tests.conformance.proxy import Proxy
 from tests.conftest import Server
 from tests.integration.hand import BlackHole, Hand
 from tests.waiting import wait_until
@@ -82,6 +84,38 @@ class TestServerGone:
                 far.submit(add, {"a": 1})
             assert time.monotonic() - begun < 16
             assert caught.value.may_exist is True
+
+    @pytest.mark.row(16)
+    @pytest.mark.parametrize("carried_out", [True, False], ids=["its reply lost", "not sent"])
+    def test_whichever_request_of_a_submit_is_the_last_what_it_says_is_so(
+        self, client: Dispatcher, server: Server, tmp_path: Path, carried_out: bool
+    ) -> None:
+        """With one more than needed: then it is accepted, whatever else can't be asked any more."""
+        proxy = Proxy(server.socket, tmp_path / "proxy")
+
+        def submit(tag: str) -> bool | None:
+            """Whether the run may exist, by the client's word; None if it was accepted."""
+            proxy.requests = 0
+            try:
+                with Dispatcher(proxy.url) as far:
+                    far.submit(add, {"a": 1}, tags=[tag])
+            except ServerUnavailable as error:
+                return error.may_exist
+            return None
+
+        assert submit("all is well") is None
+        said = []
+        for number in range(1, proxy.requests + 1):
+            proxy.last, proxy.lose = number, number if carried_out else 0
+            tag = f"until-{number}-{carried_out}"
+            said.append(submit(tag))
+            proxy.last = proxy.lose = 0
+            exist = len(list(client.runs(tag=tag)))
+            assert exist <= (said[-1] is not False), f"cut after request {number}"
+            assert said[-1] is not None or exist == 1, f"cut after request {number}"
+        proxy.close()
+        assert said[-1] is None
+        assert False in said
 
     def test_a_server_that_never_answered(self, settings: Settings) -> None:
         with BlackHole(str(settings.url)) as hole:
