@@ -158,7 +158,7 @@ def cut(kind: str, thing: Mapping[str, Any]) -> Json:
             status[name] = [{"name": one.get("name"), "state": one.get("state")} for one in status[name]]
     return {
         "metadata": kept,
-        "spec": {"nodeName": spec.get("nodeName")},
+        "spec": {name: spec[name] for name in ("nodeName", "readinessGates") if spec.get(name)},
         "status": {name: status[name] for name in _POD_STATUS if status.get(name) is not None},
     }
 

@@ -349,13 +349,15 @@ def _failed_init(pod: Object) -> Observation | None:
 
 def lost(pod: Object) -> str | None:
     """The reason to think that its node doesn't answer. By itself no reason to end anything."""
-    ready = condition(pod, "Ready")
-    if ready.get("status") == "Unknown":
-        return str(ready.get("reason") or "NodeLost")
+    says = {one.get("type"): one.get("status") for one in pod.get("status", {}).get("conditions") or ()}
+    if says.get("Ready") == "Unknown":
+        return str(condition(pod, "Ready").get("reason") or "NodeLost")
     disruption = str(condition(pod, "DisruptionTarget").get("reason") or "")
     row = TABLE.get((Where.DISRUPTION, disruption))
     if row is not None and row.cause is Cause.NODE_LOST:
         return disruption
+    if says.get("Ready") == "False" and says.get("ContainersReady") == "True" and "readinessGates" not in pod["spec"]:
+        return "NodeNotReady"  # by its controller, also where it puts nothing out; the kubelet's word was well
     return "NodeLost" if pod.get("status", {}).get("reason") == "NodeLost" else None
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,21 @@ def break_cluster(*words: str) -> None:
     command = shlex.split(os.environ["DISPATCHER_TEST_BREAKER"])
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+
+
+def kill_container(run_id: str) -> int:
+    """SIGKILL to all processes of a run's containers, which nobody tells its kubelet; how many there were.
+
+    They are found on this machine, where the cluster that a test breaks has its node.
+    """
+    mark = f"\0DISPATCHER__RUN__ID={run_id}\0".encode()
+    killed = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in b"\0" + (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 def namespace(name: str, *more: Json, labels: Mapping[str, str] | None = None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from typing import Any, cast
 
 import pytest
@@ -15,6 +17,9 @@ from tests.integration.workers import Worker
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 BREAKS_THE_CLUSTER = True
+
+#: Seconds of a runner's silence after which it may be lost; it gives a sign of life every 10 s.
+NODE_LOST = 15.0
 
 
 def quota(namespace: str, **hard: str) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def worker(estate: Estate) -> Worker:
     estate.namespace(strict, limits(strict), labels={"pod-security.kubernetes.io/enforce": "restricted"})
     estate.namespace(no_pods, quota(no_pods, pods="0"))
     estate.namespace(no_jobs, quota(no_jobs, **{"count/jobs.batch": "0"}))
-    return estate.worker()
+    return estate.worker(node_lost=NODE_LOST)
 
 
 PRIVILEGED = {
@@ -126,7 +131,7 @@ def test_a_worker_that_is_killed_is_replaced(estate: Estate, worker: Worker) -> 
     for pid in worker.children:
         os.kill(pid, 9)
     worker.process.kill()
-    estate.worker()
+    estate.worker(node_lost=NODE_LOST)
     assert doomed.cancel()
     for run in runs:
         estate.ended(run, State.SUCCEEDED)
@@ -184,6 +189,46 @@ def test_the_kubelet_is_killed_and_restarted(estate: Estate, worker: Worker) -> 
     estate.ended(goes, State.CANCELLED, timeout=120)
     estate.ended(ends, State.SUCCEEDED)
     assert estate.server.noted(goes, "on_exit CANCELLED") == 1
+
+
+def ready(thing: dict[str, Any]) -> bool:
+    """Whether a pod or node says so."""
+    return "True" in [one["status"] for one in thing["status"].get("conditions", ()) if one["type"] == "Ready"]
+
+
+def reachable(node: str) -> bool:
+    """Whether a node takes pods: it is ready, and no taint of an outage is left on it."""
+    found = json.loads(place.kubectl("get", "node", node, "-o", "json"))
+    return ready(found) and not any("node.kubernetes.io/" in one["key"] for one in found["spec"].get("taints", ()))
+
+
+@pytest.mark.row(27)
+@pytest.mark.skipif(not os.environ.get("DISPATCHER_TEST_BREAKER"), reason="DISPATCHER_TEST_BREAKER names no command")
+def test_the_kubelet_is_gone_for_good(estate: Estate, worker: Worker) -> None:
+    """Its run ends once the control plane and the runner's silence agree; the teardown stays open and says why, and
+    is confirmed when there is a kubelet again, for which later runs just wait."""
+    run = estate.submit(flows.hold, {"seconds": 300})
+    estate.begun(run)
+    (pod,) = estate.until(lambda: [one for one in estate.pods(run) if ready(one)], "its kubelet's word that it runs")
+    node = pod["spec"]["nodeName"]
+    began = time.monotonic()
+    place.break_cluster("kill", "kubelet")
+    try:
+        assert place.kill_container(run.id) > 0
+        error = run.exception(timeout=180)
+        print(f"node_lost after {time.monotonic() - began:.0f} s: {error}")  # noqa: T201
+        assert (run.state, getattr(error, "cause", None)) == (State.CRASHED, Cause.NODE_LOST)
+        pending = f"teardown pending: node {node}"
+        estate.until(lambda: pending in "\n".join(estate.client.explain(run)), pending)
+        assert estate.pods(run)
+        late = estate.submit(flows.add, {"a": 1, "b": 2})
+    finally:
+        place.break_cluster("start", "kubelet")
+        estate.until(lambda: reachable(node), "the node", timeout=180)
+    estate.until(lambda: not estate.pods(run), "the end of the lost pod", timeout=120)
+    estate.ended(run, State.CRASHED, Cause.NODE_LOST)
+    estate.ended(late, State.SUCCEEDED)
+    assert [estate.server.noted(run, what) for what in ("ran", "held")] == [1, 0]
 
 
 def test_a_node_is_drained(estate: Estate, worker: Worker) -> None:

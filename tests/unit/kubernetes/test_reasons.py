@@ -306,6 +306,21 @@ def test_row_a_node_that_is_lost_is_not_enough_alone() -> None:
     assert brief(see(pod({"running": {}}, unknown), gone=True)) == (Phase.GONE, Cause.NODE_LOST)
 
 
+def test_a_pod_that_is_not_ready_although_its_containers_are_is_on_a_lost_node() -> None:
+    """The node controller says so where it puts nothing out: pods that tolerate it, or all nodes are silent."""
+
+    def at(ready: str, containers: str, **spec: object) -> tuple[Phase, Cause | None]:
+        one = pod(
+            {"running": {}}, {"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}
+        )
+        return brief(see({**one, "spec": {**one["spec"], **spec}}))
+
+    assert at("False", "True") == (Phase.UNKNOWN, Cause.NODE_LOST)
+    assert at("False", "False") == at("True", "True") == (Phase.RUNNING, None)
+    gates = [{"conditionType": "tests.example/open"}]
+    assert at("False", "True", readinessGates=gates) == (Phase.RUNNING, None), "its gate may be closed"
+
+
 def test_row_exit_0_without_a_record_is_no_success_of_ours() -> None:
     seen = see(pod(ended(0, "Completed"), phase="Succeeded"))
     assert (*brief(seen), seen.exit_code) == (Phase.ENDED, None, 0)  # the engine's: result_missing
