@@ -147,7 +147,7 @@ class KubernetesBackend(Backend):
     def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
         self._changed = changed
         for namespace in self._ours.namespaces:
-            self._watching(namespace, instance)
+            self._watching(namespace, manifest.label_value(instance))
 
     def _answered(self, names: Names) -> None:
         self._changed(names[2])
