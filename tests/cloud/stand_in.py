@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from dispatcher.records.redis import open_redis
@@ -30,13 +30,14 @@ class StandIns:
         driver: reads Jobs and Secrets.
         url: the records' server.
         flow: given the parameters, gives the result.
+        besides: ids of runs that have a runner of their own.
     """
 
-    def __init__(self, driver: Driver, url: str, flow: Callable[..., Any]) -> None:
+    def __init__(self, driver: Driver, url: str, flow: Callable[..., Any], *, besides: Collection[str] = ()) -> None:
         self._driver = driver
         self._records = open_redis(url)
         self._flow = flow
-        self.played: set[str] = set()  #: run ids
+        self.played = set(besides)  #: run ids, with those that need no playing
 
     def close(self) -> None:
         """Close the connection."""
