@@ -35,8 +35,8 @@ Each row of the fault matrix has tests of its own; after each the invariants abo
 """
 
 _ROWS_TABLE = """
-| row | fault | tests | verdict |
-|---:|---|---:|---|
+| row | fault | tests played | skipped | verdict |
+|---:|---|---:|---:|---|
 """
 
 _FIGURES = """## Recovery
@@ -105,7 +105,7 @@ def _parts(results: Results) -> Iterator[str]:
     yield _HEAD
     yield _machine(results)
     if any(told.rows for told in results.tests):
-        yield _ROWS + _form(results, "rows") + _ROWS_TABLE + "\n".join(_rows(results)) + "\n"
+        yield _ROWS + _form(results, "rows") + _cluster(results) + _ROWS_TABLE + "\n".join(_rows(results)) + "\n"
     if matrix := results.notes.get("matrix"):
         yield _MATRIX + _form(results, "matrix") + _matrix(matrix)
     if results.figures:
@@ -141,6 +141,24 @@ def _form(results: Results, part: str) -> str:
     return f"Played in the bounded form that every change is tested with ({at} UTC): {bounded}. `make chaos`: {long}.\n"
 
 
+def _cluster(results: Results) -> str:
+    """Of the tests that need a cluster: when they were played, and what was skipped for want of one."""
+    told = ""
+    if played := results.parts.get("kubernetes"):
+        at = played.at[:16].replace("T", " ")
+        told = (
+            "\nThe tests of rows 22 to 27, and of 3 and 4, that need a Kubernetes cluster have one form, and were "
+            f"played apart ({at} UTC); the others of these rows have an API server in their own process.\n"
+        )
+    for reason, rows in results.missing().items():
+        told += f"\nSkipped, and no part of the verdicts: tests of {_listed(rows)}. {reason or 'No reason was kept'}.\n"
+    return told
+
+
+def _listed(rows: Sequence[int]) -> str:
+    return f"{'row' if len(rows) == 1 else 'rows'} {', '.join(map(str, rows))}"
+
+
 def _matrix(matrix: Mapping[str, Any]) -> str:
     return (
         f"\n{matrix['failpoints']} failpoints, {matrix['cases']:,} cases, {matrix['runs']:,} runs; {matrix['deaths']} "
@@ -150,7 +168,8 @@ def _matrix(matrix: Mapping[str, Any]) -> str:
 
 def _rows(results: Results) -> Iterator[str]:
     for row, what in ROWS.items():
-        yield f"| {row} | {what} | {len(results.of_row(row))} | {results.verdict(row)} |"
+        skipped = len(results.skipped(row))
+        yield f"| {row} | {what} | {len(results.of_row(row)) - skipped} | {skipped} | {results.verdict(row)} |"
 
 
 def _figures(results: Results) -> Iterator[str]:

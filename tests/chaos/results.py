@@ -14,12 +14,13 @@ from tests.chaos.figures import Figure
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """How one test ended. ``rows`` are those of the fault matrix that it shows."""
+    """How one test ended. ``rows`` are those of the fault matrix that it shows, ``reason`` is why it was skipped."""
 
     test: str
     outcome: str
     seconds: float
     rows: tuple[int, ...] = ()
+    reason: str = ""
 
     @property
     def name(self) -> str:
@@ -80,9 +81,24 @@ class Results:
         return [told for told in self.tests if row in told.rows]
 
     def verdict(self, row: int) -> str:
-        """Of a row: no test, pass or fail. A test that only the long form plays is left out of the quick one."""
-        found = {told.outcome for told in self.of_row(row)} - {"skipped"}
-        return "no test" if not found else "pass" if found == {"passed"} else "fail"
+        """Of a row: no test, skipped, pass or fail. What was skipped is left out, unless all was: that is no pass."""
+        every = {told.outcome for told in self.of_row(row)}
+        found = every - {"skipped"}
+        if not found:
+            return "skipped" if every else "no test"
+        return "pass" if found == {"passed"} else "fail"
+
+    def skipped(self, row: int) -> list[Told]:
+        """Tests of a row that weren't played; a table says so beside its verdict."""
+        return [told for told in self.of_row(row) if told.outcome == "skipped"]
+
+    def missing(self, rows: Iterable[int] = ROWS) -> dict[str, list[int]]:
+        """Rows of which tests were skipped, by the reason."""
+        found: dict[str, list[int]] = {}
+        for row in rows:
+            for reason in sorted({told.reason for told in self.skipped(row)}):
+                found.setdefault(reason, []).append(row)
+        return found
 
     @property
     def others(self) -> list[Told]:
@@ -97,17 +113,19 @@ class Results:
         return found
 
     def passes(self, rows: Iterable[int] = ROWS) -> bool:
-        """Whether nothing failed, no bound was broken and no row is without a test."""
+        """Whether nothing failed, no bound was broken and no row is without a test. A row that was skipped counts as
+        neither: :meth:`missing` is to be said beside."""
         return (
             all(told.outcome in {"passed", "skipped"} for told in self.tests)
             and all(one.passes for one in self.figures)
-            and all(self.verdict(row) == "pass" for row in rows)
+            and all(self.verdict(row) in {"pass", "skipped"} for row in rows)
         )
 
     def join(self, other: Results) -> None:
-        """Take in what another call found, of parts that this one did not play."""
+        """Take in what another call found, of parts that this one did not play, or of tests that it skipped."""
         self.parts |= other.parts
-        self.tests += other.tests
+        told = {one.test for one in other.tests}
+        self.tests = [one for one in self.tests if one.outcome != "skipped" or one.test not in told] + other.tests
         self.figures += other.figures
         self.soaks += other.soaks
         self.notes |= other.notes

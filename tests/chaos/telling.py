@@ -17,5 +17,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if report.when == "call" or report.outcome != "passed":
         rows = [row for mark in item.iter_markers("row") for row in mark.args]
         outcome = report.outcome if report.when == "call" or report.outcome == "skipped" else "failed"
-        append("test", test=item.nodeid, outcome=outcome, seconds=round(report.duration, 2), rows=rows)
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+        seconds = round(report.duration, 2)
+        append("test", test=item.nodeid, outcome=outcome, seconds=seconds, rows=rows, reason=reason)
     return report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,32 @@ def test_a_row_without_a_test_is_no_pass() -> None:
     found = _results(*_every_row()[1:])
     assert found.verdict(1) == "no test"
     assert not found.passes()
-    assert _results(_test("t.py::a", "skipped", 3)).verdict(3) == "no test"
+
+
+def test_a_row_that_was_skipped_is_no_pass_and_is_said_with_its_reason(tmp_path: Path) -> None:
+    """On a machine without a cluster; a test that was played beside it doesn't hide what wasn't."""
+    found = _results(*_every_row(row_22="skipped"), _test("u.py::b", "skipped", 23))
+    found.tests = [
+        replace(one, reason="there is no cluster") if one.outcome == "skipped" else one for one in found.tests
+    ]
+    assert [found.verdict(row) for row in (22, 23)] == ["skipped", "pass"]
+    assert found.missing() == {"there is no cluster": [22, 23]}
+    assert found.passes()
+    page.write(found, tmp_path)
+    text = (tmp_path / "faults.md").read_text()
+    assert f"| 22 | {ROWS[22]} | 0 | 1 | skipped |" in text
+    assert f"| 23 | {ROWS[23]} | 1 | 1 | pass |" in text
+    assert "Skipped, and no part of the verdicts: tests of rows 22, 23. there is no cluster." in text
+
+
+def test_a_later_call_plays_what_an_earlier_one_skipped() -> None:
+    found = _results(_test("t.py::a", "skipped", 22), _test("t.py::b", "failed", 22))
+    found.join(_results(_test("t.py::a", "passed", 22), _test("t.py::b", "passed", 22)))
+    assert [(told.name, told.outcome) for told in found.tests] == [
+        ("t.py::b", "failed"),
+        ("t.py::a", "passed"),
+        ("t.py::b", "passed"),
+    ]
 
 
 def test_a_figure_out_of_its_bound_is_no_pass() -> None:
@@ -113,8 +139,8 @@ def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
     matrix = json.dumps({"what": "matrix", **counts})
     page.write(_results(*_every_row(row_2="failed"), _figure(45.0, 30.0, 41.5), soak, steps, matrix), tmp_path)
     text = (tmp_path / "faults.md").read_text()
-    assert f"| 1 | {ROWS[1]} | 1 | pass |" in text
-    assert f"| 2 | {ROWS[2]} | 1 | fail |" in text
+    assert f"| 1 | {ROWS[1]} | 1 | 0 | pass |" in text
+    assert f"| 2 | {ROWS[2]} | 1 | 0 | fail |" in text
     assert "| taken over | 2 | 30.0 | 30.0 | 41.5 | 41.5 | 41.5 | p99 ≤ 45 s | pass |" in text
     assert "500 runs and 2 faults in 2 minutes (seed 7): **0 violations**" in text
     assert "100,001 steps on memory" in text
@@ -156,7 +182,7 @@ def broken(): raise RuntimeError
 
 def test_without_its_fixture(broken): pass
 
-@pytest.mark.skip
+@pytest.mark.skip(reason="there is none")
 def test_left_out(): pass
 """
 
@@ -175,6 +201,7 @@ def test_pytest_tells_how_each_test_ended(tmp_path: Path) -> None:
         ("test_without_its_fixture", "failed", ()),
         ("test_left_out", "skipped", ()),
     ]
+    assert found.tests[-1].reason == "there is none"
 
 
 def test_tables_show_rows_only_where_they_were_played() -> None:
