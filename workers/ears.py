@@ -1,15 +1,20 @@
-"""The thread that listens: cancels of what this worker holds, and new queues."""
+"""The thread that listens: cancels of what this worker and its shards hold, and new queues."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dispatcher.records.base import Records
 from dispatcher.records.hearing import Listener
 from workers.queues import Queues
 
+if TYPE_CHECKING:
+    from workers.supervisor.supervision import Supervision
+
 NEW_QUEUE = "queues"
+OWNER = "owner:"
 
 
 class Ears:
@@ -20,6 +25,7 @@ class Ears:
         queues: told what is known.
         every: seconds between two looks for new queues.
         wake: called when something of ours may have changed.
+        supervision: told of cancels in the shards that it holds; None where there is none.
     """
 
     def __init__(
@@ -30,9 +36,12 @@ class Ears:
         queues: Queues,
         every: float,
         wake: Callable[[], None],
+        supervision: Supervision | None = None,
     ) -> None:
         self._open = open_records
-        self._topics = (f"owner:{owner}", NEW_QUEUE)
+        self._topics = (f"{OWNER}{owner}", NEW_QUEUE)
+        self._supervision = supervision
+        self._shards: frozenset[str] = frozenset()  # topics
         self._queues = queues
         self._every = every
         self._wake = wake
@@ -51,13 +60,29 @@ class Ears:
         if time.monotonic() >= self._next:
             self._queues.learn(self._records.queues.known())
             self._next = time.monotonic() + self._every
+        self._follow(self._listener)
         heard = self._listener.get(max(self._next - time.monotonic(), 0.0))
         if heard is not None:
-            if heard[0] != NEW_QUEUE:
+            topic, event = heard
+            if self._supervision is not None and topic in self._shards:
+                if event is not None:
+                    self._supervision.cancelled(topic.removeprefix(OWNER), event.run_id)
+                return 0.0
+            if topic != NEW_QUEUE:
                 self._wake()
-            if heard[0] in {NEW_QUEUE, ""}:
+            if topic in {NEW_QUEUE, ""}:
                 self._next = 0.0
         return 0.0
+
+    def _follow(self, listener: Listener) -> None:
+        """Hear of the shards that are held now; what is missed meanwhile is seen in the next round."""
+        if self._supervision is None:
+            return
+        held = frozenset(f"{OWNER}{shard}" for shard in self._supervision.held)
+        if held != self._shards:
+            listener.unwatch(self._shards - held)
+            listener.watch(held - self._shards, certain=False)
+            self._shards = held
 
     def close(self) -> None:
         """Leave."""

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
 
@@ -30,6 +30,9 @@ from workers.pool import Inherited, PoolProcess
 from workers.queues import Queues
 from workers.reconciler.table import Reconciler, Sweep, sweeps
 from workers.threads import Ticker
+
+if TYPE_CHECKING:
+    from workers.supervisor.supervision import Supervision
 
 logger = logging.getLogger(__name__)
 
@@ -116,19 +119,27 @@ class Engine:
     def _make_threads(self) -> tuple[Ticker, ...]:
         timing = self.settings.timing
         keeper = Ticker("keeper", self._keeper.tick, self._keeper.close)
-        ears = Ears(self._open, owner=self.identity.id, queues=self.queues, every=timing.queue_tick, wake=keeper.wake)
+        supervision, supervisors = self._supervisor()
+        ears = Ears(
+            self._open,
+            owner=self.identity.id,
+            queues=self.queues,
+            every=timing.queue_tick,
+            wake=keeper.wake,
+            supervision=supervision,
+        )
         reconciler = Reconciler(self._open_table)
         return (
             keeper,
             Ticker("ears", ears.tick, ears.close),
             Ticker("reconciler", reconciler.tick, reconciler.close),
-            *self._supervisor(),
+            *supervisors,
         )
 
-    def _supervisor(self) -> tuple[Ticker, ...]:
+    def _supervisor(self) -> tuple[Supervision | None, tuple[Ticker, ...]]:
         """Only where a backend is served whose runs start elsewhere."""
         if not self.identity.supervises:
-            return ()
+            return None, ()
         sys.setswitchinterval(SWITCH)
         from workers.supervisor.supervision import Ear, Supervision
 
@@ -136,7 +147,7 @@ class Engine:
         supervisor = Ticker("supervisor", supervision.tick, supervision.close)
         supervision.wake = supervisor.wake
         ear = Ear(supervision, self._open)
-        return (supervisor, Ticker("reports", ear.tick, ear.close))
+        return supervision, (supervisor, Ticker("reports", ear.tick, ear.close))
 
     def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:
         from dispatcher.doorbell import CeleryBell

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from backends.fake import FakeEnvironment
 from dispatcher import context, flow
 from dispatcher.payload import from_value
+from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.workers import Bench, Worker
@@ -100,8 +103,6 @@ def test_no_slot_is_held_while_containers_run(bench: Bench, start_worker: StartW
     wait_until(lambda: all(path.exists() for path in paths), "four flows at once with one slot", timeout=60)
     from functools import partial
 
-    from dispatcher.runs import transitions
-
     for run_id in runs:
         bench.records.runs.update(run_id, partial(transitions.request_cancel))
     assert {bench.ended(run_id).state for run_id in runs} == {State.CANCELLED}
@@ -129,12 +130,34 @@ def test_on_exit_runs_where_the_flow_ran_after_a_cancel(bench: Bench, start_work
     environment = FakeEnvironment(service, on_exit=on_exit)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=environment)
     wait_until(begun.exists, "the flow's start")
-    from dispatcher.runs import transitions
-
     bench.records.runs.update(run_id, transitions.request_cancel)
     record = bench.ended(run_id)
     assert record.state is State.CANCELLED
     assert told.read_text().split()[1] == begun.read_text().strip()
+
+
+def test_a_cancel_is_heard_of_between_rounds(
+    bench: Bench, start_worker: StartWorker, service: Path, server_url: str
+) -> None:
+    """The supervisor looks at everything every 20 s here; a cancel doesn't wait for that."""
+    begun = service / "begun"
+    start(start_worker, timing={"poll": 20.0})
+    run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=FakeEnvironment(service))
+    wait_until(begun.exists, "the flow's start", timeout=60)
+
+    def shard() -> str:
+        owner = bench.records.runs.get(run_id)[0].owner
+        return owner if "/" in owner else ""
+
+    owner = wait_until(shard, "the shard that answers for it", timeout=30)
+    with redis.Redis.from_url(server_url) as client:
+        wait_until(lambda: client.pubsub_channels(f"*owner:{owner}"), "who listens for its shard", timeout=30)
+    began = time.monotonic()
+    bench.records.runs.update(run_id, transitions.request_cancel)
+    assert bench.ended(run_id).state is State.CANCELLED
+    took = time.monotonic() - began
+    print(f"cancelled after {took:.2f} s")  # noqa: T201
+    assert took < 10
 
 
 def test_a_timeout_ends_the_container(bench: Bench, start_worker: StartWorker, service: Path) -> None:

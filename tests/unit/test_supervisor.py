@@ -153,6 +153,23 @@ def test_a_request_that_was_cancelled_is_not_sent_again(scene: Scene) -> None:
     assert scene.backend.gone == {name}
 
 
+def test_a_cancel_that_is_heard_of_is_seen_at_once(scene: Scene) -> None:
+    """It is a reason to read the record, which alone decides: whoever may publish can say so of any run."""
+    one, other = scene.running("r1"), scene.running("r2")
+    scene.round()
+    scene.update("r1", partial(transitions.request_cancel))
+    scene.supervisor.tick()
+    assert scene.backend.gone == set(), "nobody has told it yet, and no round is due"
+    scene.woken.clear()
+    for run_id in ("r1", "r2", "nobody's"):
+        scene.supervisor.cancelled(run_id)
+    assert scene.woken.is_set()
+    scene.supervisor.tick()
+    name = str((one.handle or {})["name"])
+    wait_until(lambda: scene.backend.gone == {name}, "the end of its container")
+    assert scene.record("r2") == other
+
+
 def test_a_claim_after_the_attempt_was_closed_is_refused(scene: Scene) -> None:
     """kubernetes.md §3: before the infrastructure goes, the attempt is closed to claims."""
     order: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from dispatcher.records.base import Runs
@@ -39,6 +39,13 @@ class Known:
         for first in range(0, len(stale), PORTION):
             portion = self._runs.get_many(stale[first : first + PORTION])
             found += [self._keep(record) for record in portion if record is not None]
+        self._records |= {record.id: record for record in found}
+        return found
+
+    def again(self, ids: Iterable[str], owners: Collection[str]) -> list[Record]:
+        """Read these at once, whether or not they are known; what one of ``owners`` answers for."""
+        portion = self._runs.get_many(list(ids))
+        found = [self._keep(record) for record in portion if record is not None and record.owner in owners]
         self._records |= {record.id: record for record in found}
         return found
 

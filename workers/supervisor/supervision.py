@@ -81,6 +81,12 @@ class Supervision:
         wait = max(0.0, self._next - time.monotonic())
         return wait if again is None else min(wait, again)
 
+    def cancelled(self, shard: str, run_id: str) -> None:
+        """A run of a shard is said to be cancelled: who holds the shard looks at it. Safe from any thread."""
+        for supervisor in self._supervisors:
+            if shard in supervisor.held:
+                supervisor.cancelled(run_id)
+
     def await_tick(self) -> None:
         """Wait until what was there before is done, for a second at most."""
         self._ticked.clear()

@@ -84,6 +84,7 @@ class Supervisor:
         self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
         self._lock = threading.Lock()
         self._changed: set[str | None] = set()
+        self._cancelled: set[str] = set()  # ids of runs
         self._strange: dict[str, float] = {}  # keys of no run that we know → when they were heard, monotonic
         self._read_at = self._read_in = 0.0  # when the indexes were read, and how long it took
         self._offset = 0.0  # of the server's clock, from our monotonic one
@@ -105,7 +106,7 @@ class Supervisor:
         self._shards.share(supervisors, dead)
         self._refresh()
         with self._lock:
-            changed, self._changed = self._changed, set()
+            changed, self._changed, self._cancelled = self._changed, set(), set()
         self._named(changed)
         self._work_through(list(self._known))
         self._pulse.keep({record.id for record in self._known})
@@ -114,6 +115,7 @@ class Supervisor:
     def tick(self) -> float | None:
         """What has changed since: reports, results, and what the backend has heard of; the seconds after which to
         come again, if that is known."""
+        cancelled = self._take_cancelled()
         changed = self._take_changes()
         at = time.monotonic()
         if (None in changed or self._strange) and at - self._read_at >= max(SOON, self._read_in / SHARE):
@@ -125,7 +127,7 @@ class Supervisor:
         if None in changed:
             self._work_through(list(self._known))
         else:
-            self._work(self._named(changed))
+            self._work(list({record.id: record for record in [*self._named(changed), *cancelled]}.values()))
         return SOON if self._strange else None
 
     def _work_through(self, records: Sequence[Record]) -> None:
@@ -152,6 +154,18 @@ class Supervisor:
             changed.discard(key)
             self._strange.setdefault(str(key), at)
         return changed
+
+    def cancelled(self, run_id: str) -> None:
+        """Somebody says that a run is to be cancelled: its record is read at once, and that alone decides. Called from
+        any thread, by anybody who may publish."""
+        with self._lock:
+            self._cancelled.add(run_id)
+        self._wake()
+
+    def _take_cancelled(self) -> list[Record]:
+        with self._lock:
+            ids, self._cancelled = self._cancelled, set()
+        return self._known.again(ids, self._shards.held) if ids else []
 
     def deaf(self) -> None:
         """The server was away: silence says nothing."""
