@@ -6,6 +6,7 @@ SIGINT and SIGQUIT, so that a shutdown drains with the event loop still running.
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing.process
 import signal
@@ -96,6 +97,7 @@ class Engine:
 
     def start(self) -> None:
         """After the pool has forked: take over the signals and start the threads."""
+        gc.freeze()  # as in each pool process
         self._log_start()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.signal(signal.SIGINT, self._on_sigint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -59,6 +60,12 @@ def fail() -> None:
 @flow
 def pid() -> int:
     return os.getpid()
+
+
+@flow
+def left_alone() -> int:
+    """How many objects of this process the garbage collector never looks at."""
+    return gc.get_freeze_count()
 
 
 @flow
@@ -131,6 +138,7 @@ def test_runs_end_as_their_flows_do(bench: Bench, start_worker: StartWorker, tmp
     queued = [event.time for event in bench.events(retried) if event.kind == "queued"]
     assert min(later - sooner for sooner, later in itertools.pairwise(queued)) >= 0.3
     assert len(worker.children) == 2
+    assert result_of(bench, bench.submit(left_alone)) > 10_000
 
 
 def test_a_doorbell_is_only_a_hint(bench: Bench, start_worker: StartWorker, tmp_path: Path, server_url: str) -> None:
