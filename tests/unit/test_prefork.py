@@ -77,17 +77,20 @@ class Process:
 
 @pytest.fixture
 def pool() -> Iterator[Any]:
-    """A pool of two idle processes, whose write ends are 101 and 102."""
+    """A pool of two idle processes."""
     made: Any = Processes.__new__(Processes)
-    made._fileno_to_inq, made._fileno_to_synq = {101: Process(), 102: Process()}, {}
-    made.outbound_buffer, made._all_inqueues = deque(), {101, 102}
+    pipes = [os.pipe(), os.pipe()]
+    made._fileno_to_inq, made._fileno_to_synq = {writing: Process() for _, writing in pipes}, {}
+    made.outbound_buffer, made._all_inqueues = deque(), set(made._fileno_to_inq)
     made._active_writes, made._active_writers, made._busy_workers = set(), set(), set()
     made._cache, made.write_stats = {n: Job() for n in range(1, 4)}, Counter()
     made.sched_strategy = SCHED_STRATEGY_FAIR
-    hub = Hub()
-    made._create_write_handlers(hub)
+    made.hub = Hub()
+    made._create_write_handlers(made.hub)
     yield made
-    hub.close()
+    made.hub.close()
+    for one in (end for pipe in pipes for end in pipe):
+        os.close(one)
 
 
 def test_a_job_is_written_to_an_idle_process_at_once(pool: Any) -> None:
@@ -96,14 +99,32 @@ def test_a_job_is_written_to_an_idle_process_at_once(pool: Any) -> None:
         pool._quick_put((TASK, (number, None, "f", (), {})))
     assert [pickle.loads(one.got[4:])[1][0] for one in processes.values()] == [1, 2]
     assert list(pool.outbound_buffer) == [pool._cache[3]], "all are busy: it waits"
-    assert pool._busy_workers == {101, 102}
+    assert pool._busy_workers == set(processes)
     assert not pool._active_writes
 
 
 def test_jobs_that_wait_go_first(pool: Any) -> None:
-    pool._busy_workers |= {101, 102}
+    first, second = pool._fileno_to_inq
+    pool._busy_workers |= {first, second}
     pool._quick_put((TASK, (1, None, "f", (), {})))
-    pool._busy_workers.discard(102)
+    pool._busy_workers.discard(second)
     pool._quick_put((TASK, (2, None, "f", (), {})))
-    assert pickle.loads(pool._fileno_to_inq[102].got[4:])[1][0] == 1
+    assert pickle.loads(pool._fileno_to_inq[second].got[4:])[1][0] == 1
     assert list(pool.outbound_buffer) == [pool._cache[2]]
+
+
+def test_the_loop_writes_what_waits_once_a_process_is_idle(pool: Any) -> None:
+    hub, (first, second) = pool.hub, pool._fileno_to_inq
+    hub.on_tick.add(pool.on_poll_start)
+    hub.call_later(0.0, lambda: None)  # so that no look takes long
+    hub.run_once()
+    assert not hub.writers, "nothing waits"
+    pool._busy_workers |= {first, second}
+    pool._quick_put((TASK, (1, None, "f", (), {})))
+    pool._busy_workers.discard(first)
+    for _ in range(3):
+        hub.call_later(0.0, lambda: None)
+        hub.run_once()
+    assert pickle.loads(pool._fileno_to_inq[first].got[4:])[1][0] == 1
+    assert not hub.writers, "and it looks no more for who can be written to"
+    assert not hub.consolidate
