@@ -28,9 +28,10 @@ R = TypeVar("R")
 PATIENCE = 5.0
 PATIENCE_AT_START = 15.0
 
-#: Seconds for which a run is fresh after its submit, and in which a fresh one may end before it is first looked at.
+#: Seconds for which a run is fresh after its submit, and in which a fresh one may end before it is first looked at:
+#: longer than a small run takes, and no more, for where the notice of an end came too soon, who waits loses as much.
 FRESH = 0.05
-SOON = 0.005
+SOON = 0.002
 
 
 class Run(Generic[R]):
