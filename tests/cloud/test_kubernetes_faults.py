@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 BREAKS_THE_CLUSTER = True
 
-#: Seconds of a runner's silence after which it may be lost; it gives a sign of life every 10 s.
-NODE_LOST = 15.0
+#: Seconds of a runner's silence after which it may be lost; it gives a sign of life every 10 s, late on a busy machine.
+NODE_LOST = 30.0
 
 
 def quota(namespace: str, **hard: str) -> dict[str, Any]:
