@@ -65,8 +65,8 @@ def child(
             process.wait()
 
 
-def until(predicate: Callable[[], object], what: str, *, timeout: float = 60.0) -> None:
-    """Wait for something to become true.
+def until(predicate: Callable[[], object], what: str, *, timeout: float = 60.0, every: float = 0.02) -> None:
+    """Wait for something to become true; looked at ``every`` so many seconds.
 
     Raises:
         TimeoutError: it didn't.
@@ -75,7 +75,7 @@ def until(predicate: Callable[[], object], what: str, *, timeout: float = 60.0) 
     while not predicate():
         if time.monotonic() > end:
             raise TimeoutError(f"{what} didn't come within {timeout:g} s")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def redis(socket: Path) -> Any:

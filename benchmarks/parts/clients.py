@@ -1,8 +1,9 @@
 """Up to 8 submitting clients and 4 workers: whether a run costs more where there are more of them.
 
-More of them do more until the processor is full. From there on the rate stands still, and only the processor time that
-each run takes can tell: it must stay what it was. Where the processor goes then, samples of two of the clients and two
-of the workers tell, which are taken apart from what is measured.
+More of them do more until a core is full. From there on the rate must not fall, and the processor time that each run
+takes tells what taking turns costs; as this is the system's doing too, bare Celery's clients are measured beside ours.
+Where the processor goes then, samples of two of the clients and two of the workers tell, which are taken apart from
+what is measured.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from benchmarks.machine import child, processor_time, redis, server, until
 from benchmarks.sampling import missing, sampling
 
 FIGURES = (
-    Figure(name="8 clients: processor time per submit", unit="ms", bound=1.2, base="1 client", digits=3),
+    Figure(name="8 clients: submits", unit="runs/s", bound=1.0, more_is_better=True, base="1 client", digits=0),
+    Figure(name="4 workers: completed", unit="runs/s", bound=1.0, more_is_better=True, base="1 worker", digits=0),
+    Figure(name="8 clients: processor time per submit", unit="ms", base="1 client", digits=3),
+    Figure(name="8 clients of bare Celery: processor time per submit", unit="ms", base="1 client of it", digits=3),
+    Figure(name="8 clients: growth of that time, beside bare Celery's", unit="times", bound=1.1, digits=2),
     Figure(name="4 workers: processor time per run", unit="ms", bound=1.2, base="1 worker", digits=3),
-    Figure(name="8 clients: submits", unit="runs/s", more_is_better=True, base="1 client"),
-    Figure(name="4 workers: completed", unit="runs/s", more_is_better=True, base="1 worker"),
 )
 
 #: Connects, says so, waits for a word, submits so many, says how much processor time that took.
@@ -43,6 +46,21 @@ with Dispatcher() as client:
     print(sum(os.times()[:2]) - before, flush=True)
 """
 
+#: The same of bare Celery.
+_BARE = """
+import os, sys
+from benchmarks import bare
+noop = bare.application(sys.argv[2]).tasks["bare.noop"]
+kept = [noop.apply_async()]
+print("ready", flush=True)
+sys.stdin.readline()
+before = sum(os.times()[:2])
+for _ in range(int(sys.argv[1])):
+    kept.append(noop.apply_async())
+print(sum(os.times()[:2]) - before, flush=True)
+os._exit(0)  # thousands of results, each of which would be given up one by one
+"""
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -51,12 +69,15 @@ def opened(bench: Bench) -> Iterator[Measure]:
     """Servers and processes come and go with each number of them."""
 
     def measure(number: int) -> Measured:
-        submits, completed = {}, {}
+        submits, theirs, completed = {}, {}, {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for count in (1, 2, 4, 8):
                 bench.say(f"{count} clients")
                 submits[count] = _submits(count, bench.count(2400), bench)
+            for count in (1, 8):
+                bench.say(f"{count} clients of bare Celery")
+                theirs[count] = _submits(count, bench.count(2400), bench, program=_BARE)
             for count in (1, 2, 4):
                 bench.say(f"{count} workers")
                 completed[count] = _completed(count, bench.count(4000), bench)
@@ -65,23 +86,27 @@ def opened(bench: Bench) -> Iterator[Measure]:
                 _submits(8, bench.count(4800), bench, sampled=True)
                 _completed(4, bench.count(4000), bench, sampled=True)
         values = [
-            Pair(submits[8][1], submits[1][1]),
-            Pair(completed[4][1], completed[1][1]),
             Pair(submits[8][0], submits[1][0]),
             Pair(completed[4][0], completed[1][0]),
+            Pair(submits[8][1], submits[1][1]),
+            Pair(theirs[8][1], theirs[1][1]),
+            Pair(submits[8][1] / submits[1][1], theirs[8][1] / theirs[1][1]),
+            Pair(completed[4][1], completed[1][1]),
         ]
         return {figure.name: value for figure, value in zip(FIGURES, values, strict=True)}
 
     yield measure
 
 
-def _submits(clients: int, total: int, bench: Bench, *, sampled: bool = False) -> tuple[float, float]:
+def _submits(
+    clients: int, total: int, bench: Bench, *, sampled: bool = False, program: str = _SUBMITTER
+) -> tuple[float, float]:
     """Submits per second, and milliseconds of processor time per submit, the server's included."""
     each = total // clients
     with ExitStack() as stack:
         socket = stack.enter_context(server())
         pid = _server_pid(socket)
-        command = [sys.executable, "-W", "ignore", "-c", _SUBMITTER, str(each)]
+        command = [sys.executable, "-W", "ignore", "-c", program, str(each), str(socket)]
         processes = [
             stack.enter_context(
                 subprocess.Popen(
@@ -109,7 +134,8 @@ def _submits(clients: int, total: int, bench: Bench, *, sampled: bool = False) -
         spent = {"clients": sum(used), "server": processor_time(pid) - before}
     if sampled:
         return 0.0, 0.0
-    _note(bench, f"{clients} clients", clients * each, seconds, spent)
+    whose = "clients" if program is _SUBMITTER else "bare clients"
+    _note(bench, f"{clients} {whose}", clients * each, seconds, spent)
     return clients * each / seconds, sum(spent.values()) / (clients * each) * 1000
 
 

@@ -67,7 +67,7 @@ def opened(bench: Bench) -> Iterator[Measure]:
 
             def measure(number: int) -> Measured:
                 bench.say("one at a time")
-                few, many = bench.count(50), bench.count(300)
+                few, many = bench.count(50), bench.count(1000)
                 idle = turns(number, {"ours": lambda: sides.ours(few), "base": lambda: sides.bare(few)})
                 sides.clear()
                 bench.say("as quickly as it goes")
@@ -119,7 +119,7 @@ class _Sides:
         begin = time.time()
         runs = self._client.map(ours.noop, [{}] * count, environment=self._environment)
         self._runs += runs
-        until(lambda: created(runs[-1]) and all(created(run) for run in runs), "all Jobs", timeout=300)
+        until(lambda: created(runs[-1]) and all(map(created, runs)), "all Jobs", timeout=300, every=0.2)
         return count / (max(created(run) or 0.0 for run in runs) - begin)
 
     def many_bare(self, count: int) -> float:
