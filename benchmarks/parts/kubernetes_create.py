@@ -39,13 +39,13 @@ FIGURES = (
 )
 
 #: Nobody schedules its pod: what is measured ends with the two calls.
-GATED: Json = {
+UNSCHEDULED: Json = {
     "apiVersion": "batch/v1",
     "kind": "Job",
     "spec": {
         "template": {
             "spec": {
-                "schedulingGates": [{"name": "benchmarks/never"}],
+                "schedulerName": "nobody",
                 "restartPolicy": "Never",
                 "containers": [{"name": "flow", "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}}],
             }
@@ -85,7 +85,7 @@ class _Sides:
         self._client = client
         self._namespace = namespace
         self._access = Access.read()
-        self._environment = KubernetesJobEnvironment(job_spec=GATED)
+        self._environment = KubernetesJobEnvironment(job_spec=UNSCHEDULED)
         self._made = 0
         self._runs: list[Run[Any]] = []
         self._sent: Json = {}
