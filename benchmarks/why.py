@@ -6,10 +6,9 @@ the server's statistics of its commands.
 
 from __future__ import annotations
 
-_CROWD = """One client with the server fills 0.8 of two cores, one worker 0.9: from two on the processor is full (the
-    table of clients and workers below says who used how much of it), and what each submit and run costs grows as more
-    processes than cores take turns. Where the cores used are far from two, other work on the machine had them: these
-    rows are to be measured again on a quiet one."""
+_CROWD = """One client with the server, or one worker, fills a core: they take turns. From two on the processor is full, or
+    processes wait for one another (the table of clients and workers below says who used how much of it). A submit is
+    two wakings of a process, which cost the more the more of them there are; bare Celery's clients pay the same."""
 
 #: By what the names of figures begin with.
 _WHY = {
@@ -33,29 +32,17 @@ _WHY = {
     "a flow that logs": """A line costs the flow 5 µs, and sending a hundred of them 0.4 ms of its interpreter: one per
         cent. What is above that are server and follower, which take the cores from the flow where others use them too;
         the silent flow then takes longer than its two seconds as well.""",
-    "1,000 label sets": """Each label set is a kind of its own, so that the first run of each in a pool process is read
-        before it is claimed, and each meets a worker that has slept meanwhile: twenty of them share two cores' caches.
-        The row was measured while other work used the machine (see the load in the data), and no profile was made.""",
     "8 clients": _CROWD,
     "4 workers": _CROWD,
     "5,000 live runs: memory": """Each of the two pool processes has a share of 36 MB, the rest is the
         parent's: its code, 14 KB for each run (8 of them the record, 5 its pod and Job), and what was freed in
         between and isn't given back.""",
-    "5,000 live runs: event": """While these runs were measured, other work on this machine of two
-        cores brought its load average to between 10 and 24; how much of the time is the wait for a core wasn't
-        told apart. With a tenth of the runs, at a load of 8, the same took 0.06 s. To be measured again on a
-        quiet machine.""",
-    "5,000 live runs: adopted": """While these runs were measured, other work on this machine of two
-        cores brought its load average to between 10 and 24; how much of the time is the wait for a core wasn't
-        told apart. Two seconds after the worker was ready the records were read; then came the complete lists
-        of Jobs and pods, ten pages each, before which nothing is decided. With a tenth of the runs, at a load
-        of 8, it took 2.5 s in all. To be measured again on a quiet machine.""",
-    "Kubernetes: provisioned": """The processor is full: API server, etcd and controllers use most of two cores
-        while Jobs are created, on both sides, and what our worker uses is taken from them. A pool process needs
-        3.5 ms of processor time per run, half of it for the two requests themselves (TLS, HTTP, JSON), the rest
-        for claim, request and handle, each written before the next step is taken; the parent needs 2.5 ms more:
-        Celery's message, three watches, and a note of what they show. The bare client needs less, and watches
-        nothing.""",
+    "Kubernetes: provisioned": """The processor is full, on both sides: of two cores API server, controllers and
+        etcd use 13 ms of processor time for each Job that is created, and what our worker uses is taken from them. A
+        pool process needs 2.8 ms for a run, a sixth of it for the two requests themselves; the rest is Celery's task,
+        and claim, request and handle, each written before the next step is taken (the server of the records: 0.6). The
+        parent needs 1.2 ms: Celery's message, and the watches. The bare client needs 0.6 ms in all, writes nothing and
+        watches nothing.""",
     "idle: result": """From the flow's start to the result in the client ours takes less than bare Celery's: the end
         of a run is prepared for its kind, so that 0.03 ms and one script (0.1) are left of it, whose notice tells the
         client all; the output's descriptors are given back after that, where nothing was printed. What is lost is lost
