@@ -6,9 +6,9 @@ the server's statistics of its commands.
 
 from __future__ import annotations
 
-_CROWD = """One client with the server, or one worker, fills a core: they take turns. From two on the processor is full, or
-    processes wait for one another (the table of clients and workers below says who used how much of it). A submit is
-    two wakings of a process, which cost the more the more of them there are; bare Celery's clients pay the same."""
+_CROWD = """One client with the server, or one worker, fills a core: they take turns. From two on the processor is full,
+    or processes wait for one another (the table of clients and workers below says who used how much of it). A submit
+    is two wakings of a process, which cost the more the more of them there are; bare Celery's clients pay the same."""
 
 #: By what the names of figures begin with.
 _WHY = {
