@@ -75,6 +75,7 @@ class Counting:
     def __init__(self, runs: Any) -> None:
         self._runs = runs
         self.read = 0
+        self.largest = 0  #: of what was read at once
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._runs, name)
@@ -84,6 +85,7 @@ class Counting:
         def call(*arguments: Any, **keywords: Any) -> Any:
             if name == "get_many":
                 self.read += len(arguments[0])
+                self.largest = max(self.largest, len(arguments[0]))
             return found(*arguments, **keywords)
 
         return call

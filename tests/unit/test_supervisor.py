@@ -255,6 +255,21 @@ def test_orphans_are_ended_when_seen_twice(scene: Scene) -> None:
     assert not {"wanted", "young"} & scene.backend.gone
 
 
+def test_a_sweep_for_orphans_reads_no_record_of_a_run_that_is_known() -> None:
+    """With thousands of runs it held up the supervisor for seconds, each half a minute."""
+    scene = Scene(orphan_tick=0.01)
+    records = [scene.provisioned(f"r{number}") for number in range(100)]
+    late = scene.submit("late")
+    scene.round()
+    scene.backend.listed = [
+        Found(run_id=one.id, attempt=1, age=1000.0, handle={"name": one.id}) for one in [*records, late]
+    ]
+    scene.counting.largest = 0
+    scene.until(lambda: "late" in scene.backend.gone, "the end of the orphan")
+    assert scene.counting.largest == 1
+    assert scene.backend.gone == {"late"}
+
+
 def test_hands_do_one_call_of_a_key_at_a_time() -> None:
     woken = threading.Semaphore(0)
     hands = Hands(2, woken.release)

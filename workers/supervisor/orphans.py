@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -33,13 +33,23 @@ class Orphans:
         records: what is wanted.
         backend: lists what there is, if it can.
         hands: make the requests.
+        wanted: whether an attempt (run id, number) is wanted for all that is known here; only others are asked for.
         every: seconds between two sweeps.
     """
 
-    def __init__(self, records: Records, backend: Backend, hands: Hands, *, every: float) -> None:
+    def __init__(
+        self,
+        records: Records,
+        backend: Backend,
+        hands: Hands,
+        *,
+        wanted: Callable[[str, int], bool],
+        every: float,
+    ) -> None:
         self._records = records
         self._backend = backend
         self._hands = hands
+        self._wanted = wanted
         self._every = every
         self._grace = min(GRACE, 2 * every)
         self._next = time.monotonic() + every
@@ -59,7 +69,7 @@ class Orphans:
             return
         ours = family(self._backend.name, self._backend.place)
         old = [one for one in answer if one.age >= self._grace and shard_of(ours, one.run_id) in shards]
-        unwanted = unwanted_of(self._records, old)
+        unwanted = unwanted_of(self._records, [one for one in old if not self._wanted(one.run_id, one.attempt)])
         again, self._suspects = self._suspects, {_key(one) for one in unwanted}
         for one in unwanted:
             if _key(one) in again:

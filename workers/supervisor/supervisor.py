@@ -21,6 +21,7 @@ from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
+from dispatcher.runs.infrastructure import wants
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from workers import callbacks
@@ -79,7 +80,9 @@ class Supervisor:
         keys = provisioner.keys
         self._reports = Reports(self._records, keys, self._known, self._pulse, look, self._tails, self._here)
         self._teardown = Teardown(self._records, backend, self._hands, busy=self._tails.busy)
-        self._orphans = Orphans(self._records, backend, self._hands, every=self._timing.orphan_tick)
+        self._orphans = Orphans(
+            self._records, backend, self._hands, wanted=self._wanted, every=self._timing.orphan_tick
+        )
         self._names: dict[str, str] = {}  # key of a handle → its run
         self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
         self._lock = threading.Lock()
@@ -176,6 +179,9 @@ class Supervisor:
         self._hands.stop()
         self._tails.stop()
         self._shards.leave()
+
+    def _wanted(self, run_id: str, attempt: int) -> bool:
+        return wants(self._known.get(run_id), attempt) or self._teardown.wanted(run_id, attempt)
 
     def _heard(self, key: str | None) -> None:
         with self._lock:

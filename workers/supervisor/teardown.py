@@ -71,6 +71,10 @@ class Teardown:
         for run_id in runs:
             self._lingering.pop(run_id, None)
 
+    def wanted(self, run_id: str, attempt: int) -> bool:
+        """Whether what an attempt has left is known, and will be ended here."""
+        return infrastructure.wants(self._known.get(run_id), attempt)
+
     def work(self, shards: Shards, now: float) -> None:
         """Ask for all to go that may."""
         at = time.monotonic()
