@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -83,12 +84,19 @@ class Bare:
 @contextlib.contextmanager
 def side(socket: Path) -> Iterator[Bare]:
     """Its worker started, and stopped at the end."""
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.bare:app", "worker", "--concurrency", "2"]
     app = application(str(socket))
-    environ = {_SOCKET: str(socket)}
-    with child([*command, "--loglevel", "WARNING"], log=socket.parent / "bare.log", environ=environ) as worker:
+    with worker(socket, concurrency=2) as process:
         until(lambda: app.control.ping(timeout=0.5), "Celery's worker")
-        yield Bare(app, worker.pid)
+        yield Bare(app, process.pid)
+
+
+@contextlib.contextmanager
+def worker(socket: Path, *, concurrency: int, name: str = "celery") -> Iterator[subprocess.Popen[bytes]]:
+    """A worker, which may still be on its way."""
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.bare:app", "worker", "--loglevel", "WARNING"]
+    options = ["--concurrency", str(concurrency), "--hostname", f"{name}@%h"]
+    with child([*command, *options], log=socket.parent / "bare.log", environ={_SOCKET: str(socket)}) as process:
+        yield process
 
 
 #: What the worker's process finds; elsewhere there is no such variable.

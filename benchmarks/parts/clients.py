@@ -1,7 +1,7 @@
 """Up to 8 submitting clients and 4 workers: whether a run costs more where there are more of them.
 
 More of them do more until a core is full. From there on the rate must not fall, and the processor time that each run
-takes tells what taking turns costs; as this is the system's doing too, bare Celery's clients are measured beside ours.
+takes tells what taking turns costs; as this is the system's doing too, bare Celery's are measured beside ours.
 Where the processor goes then, samples of two of the clients and two of the workers tell, which are taken apart from
 what is measured.
 """
@@ -15,8 +15,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from benchmarks import ours
+from benchmarks import bare, ours
 from benchmarks.bench import Bench, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import child, processor_time, redis, server, until
@@ -28,7 +29,9 @@ FIGURES = (
     Figure(name="8 clients: processor time per submit", unit="ms", base="1 client", digits=3),
     Figure(name="8 clients of bare Celery: processor time per submit", unit="ms", base="1 client of it", digits=3),
     Figure(name="8 clients: growth of that time, beside bare Celery's", unit="times", bound=1.1, digits=2),
-    Figure(name="4 workers: processor time per run", unit="ms", bound=1.2, base="1 worker", digits=3),
+    Figure(name="4 workers: processor time per run", unit="ms", base="1 worker", digits=3),
+    Figure(name="4 workers of bare Celery: processor time per task", unit="ms", base="1 worker of it", digits=3),
+    Figure(name="4 workers: growth of that time, beside bare Celery's", unit="times", bound=1.1, digits=2),
 )
 
 #: Connects, says so, waits for a word, submits so many, says how much processor time that took.
@@ -69,7 +72,7 @@ def opened(bench: Bench) -> Iterator[Measure]:
     """Servers and processes come and go with each number of them."""
 
     def measure(number: int) -> Measured:
-        submits, theirs, completed = {}, {}, {}
+        submits, completed, theirs, done = {}, {}, {}, {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for count in (1, 2, 4, 8):
@@ -81,6 +84,9 @@ def opened(bench: Bench) -> Iterator[Measure]:
             for count in (1, 2, 4):
                 bench.say(f"{count} workers")
                 completed[count] = _completed(count, bench.count(4000), bench)
+            for count in (1, 4):
+                bench.say(f"{count} workers of bare Celery")
+                done[count] = _done(count, bench.count(2000 * (1 + count)), bench)
             if number == 0 and not missing():
                 bench.say("samples")
                 _submits(8, bench.count(4800), bench, sampled=True)
@@ -92,6 +98,8 @@ def opened(bench: Bench) -> Iterator[Measure]:
             Pair(theirs[8][1], theirs[1][1]),
             Pair(submits[8][1] / submits[1][1], theirs[8][1] / theirs[1][1]),
             Pair(completed[4][1], completed[1][1]),
+            Pair(done[4][1], done[1][1]),
+            Pair(completed[4][1] / completed[1][1], done[4][1] / done[1][1]),
         ]
         return {figure.name: value for figure, value in zip(FIGURES, values, strict=True)}
 
@@ -158,20 +166,47 @@ def _completed(workers: int, total: int, bench: Bench, *, sampled: bool = False)
         environ = ours.variables(socket, concurrency=1)
         log = socket.parent / "ours.log"
         processes = [stack.enter_context(child(command, log=log, environ=environ)) for _ in range(workers)]
-        # From when all are there, and some of the runs are done, to when some are left.
         until(lambda: len(client.workers()) == workers, "the workers", timeout=120)
         key = f"{client.records.instance}:local"
-        pid = _server_pid(socket)
-        early = look.llen(key), time.perf_counter(), [processor_time(one.pid) for one in processes], processor_time(pid)
         with _samples(bench, f"{workers} workers", [one.pid for one in processes] if sampled else []):
-            until(lambda: look.llen(key) <= total // 20, "the runs", timeout=300)
-        late = look.llen(key), time.perf_counter(), [processor_time(one.pid) for one in processes], processor_time(pid)
+            ran, seconds, spent = _emptied(look, key, total, [one.pid for one in processes], _server_pid(socket))
     if sampled:
         return 0.0, 0.0
-    done, seconds = early[0] - late[0], late[1] - early[1]
-    spent = {"workers": sum(late[2]) - sum(early[2]), "server": late[3] - early[3]}
-    _note(bench, f"{workers} workers", done, seconds, spent)
-    return done / seconds, sum(spent.values()) / done * 1000
+    _note(bench, f"{workers} workers", ran, seconds, spent)
+    return ran / seconds, sum(spent.values()) / ran * 1000
+
+
+def _done(workers: int, total: int, bench: Bench) -> tuple[float, float]:
+    """The same of bare Celery."""
+    with ExitStack() as stack:
+        socket = stack.enter_context(server())
+        look = stack.enter_context(redis(socket))
+        app = bare.application(str(socket))
+        kept = [app.tasks["bare.noop"].apply_async() for _ in range(total)]
+        processes = [
+            stack.enter_context(bare.worker(socket, concurrency=1, name=f"w{number}")) for number in range(workers)
+        ]
+        until(lambda: len(app.control.ping(timeout=1.0)) == workers, "Celery's workers", timeout=120)
+        ran, seconds, spent = _emptied(look, "celery", total, [one.pid for one in processes], _server_pid(socket))
+        kept.clear()  # while there is a server to tell
+    _note(bench, f"{workers} bare workers", ran, seconds, spent)
+    return ran / seconds, sum(spent.values()) / ran * 1000
+
+
+def _emptied(
+    look: Any, key: str, total: int, workers: Sequence[int], server: int
+) -> tuple[int, float, dict[str, float]]:
+    """From now, when all workers are there and some is done, until little is left in their queue: how many were done,
+    in how many seconds, and the processor time that workers and server used."""
+
+    def seen() -> tuple[int, float, float, float]:
+        used = sum(processor_time(pid) for pid in workers)
+        return int(look.llen(key)), time.perf_counter(), used, processor_time(server)
+
+    early = seen()
+    until(lambda: look.llen(key) <= total // 20, "an empty queue", timeout=300)
+    late = seen()
+    return early[0] - late[0], late[1] - early[1], {"workers": late[2] - early[2], "server": late[3] - early[3]}
 
 
 def _server_pid(socket: Path) -> int:
