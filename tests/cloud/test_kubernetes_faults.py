@@ -174,6 +174,12 @@ def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) 
     finally:
         place.break_cluster("start", "kube-apiserver")
     estate.until(lambda: place.kubectl("get", "nodes", check=False), "the API server")
+    back = time.monotonic()
+    # After minutes without a server Kubernetes itself takes one or two to start a pod, and to collect what is left.
+    assert [run.wait(timeout=90 + AWAY) for run in (stays, late)] == [True, True]
+    print(f"away for {back - down:.0f} s, all have ended {time.monotonic() - back:.0f} s later")  # noqa: T201
+    estate.until(lambda: not left(estate), "an empty namespace", timeout=90 + AWAY)
+    print(f"nothing is left {time.monotonic() - back:.0f} s later")  # noqa: T201
     estate.ended(ends, State.SUCCEEDED)
     estate.ended(dies, State.TIMED_OUT)
     estate.ended(stays, State.SUCCEEDED)
