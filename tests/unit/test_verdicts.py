@@ -14,7 +14,7 @@ from dispatcher.runs.indexes import next_due
 from dispatcher.runs.record import Change, Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import queued
-from workers.supervisor.verdicts import Verdict, explainable, explained, judge
+from workers.supervisor.verdicts import LATE, Verdict, explainable, explained, judge
 
 
 def after(change: Change | None) -> Record:
@@ -135,8 +135,10 @@ def test_a_cancel_and_a_timeout_let_the_infrastructure_go_first() -> None:
     assert look(cancelling, seen, 4).cancel
     assert look(cancelling, Observation(phase=Phase.UNKNOWN), 4).cancel
     late = running(timeout=5)
-    assert not look(late, seen, 6.9).cancel
-    assert look(late, seen, 7).cancel
+    assert not look(late, seen, 6.9 + LATE).cancel, (
+        "its runner ends it by its own clock, which calls on_exit as it should"
+    )
+    assert look(late, seen, 7 + LATE).cancel
     assert ended(late, Observation(phase=Phase.GONE), 9).state is State.TIMED_OUT
 
 

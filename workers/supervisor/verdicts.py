@@ -16,6 +16,9 @@ from dispatcher.runs.states import Cause, State
 OVER = frozenset({Phase.ENDED, Phase.GONE})
 
 
+#: Seconds that a runner gets to end its flow by its own clock, and to say so, before its container is told to stop.
+LATE = 5.0
+
 #: What says less of an end than what was noted before.
 _VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
 
@@ -38,7 +41,7 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
         now: the server's clock.
         silent: whether its runner, which we would have heard, has given no sign of life for long.
     """
-    unwanted = record.state is State.CANCELLING or overdue(record, now)
+    unwanted = record.state is State.CANCELLING or overdue(record, now - LATE)
     if seen.phase is Phase.UNSEEN:
         return Verdict(cancel=unwanted)
     if seen.cause is Cause.NODE_LOST and seen.exit_code is None and seen.phase is not Phase.RUNNING:
