@@ -228,4 +228,4 @@ def _note(bench: Bench, name: str, runs: int, seconds: float, spent: dict[str, f
     bench.notes[name] = {"runs per second": round(runs / seconds), "cores used": cores}
 
 
-PART = Part(name="clients", figures=FIGURES, opened=opened, most_rounds=3)
+PART = Part(name="clients", figures=FIGURES, opened=opened)

@@ -230,4 +230,4 @@ def _lacks() -> str:
     return cluster.missing(fake=COUNT)
 
 
-PART = Part(name="kubernetes-crowd", figures=FIGURES, opened=opened, most_rounds=3, lacks=_lacks)
+PART = Part(name="kubernetes-crowd", figures=FIGURES, opened=opened, lacks=_lacks)

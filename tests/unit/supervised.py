@@ -76,6 +76,7 @@ class Counting:
         self._runs = runs
         self.read = 0
         self.largest = 0  #: of what was read at once
+        self.after_reading: Callable[[], object] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._runs, name)
@@ -86,7 +87,11 @@ class Counting:
             if name == "get_many":
                 self.read += len(arguments[0])
                 self.largest = max(self.largest, len(arguments[0]))
-            return found(*arguments, **keywords)
+            try:
+                return found(*arguments, **keywords)
+            finally:
+                if name == "get_many":
+                    self.after_reading()
 
         return call
 

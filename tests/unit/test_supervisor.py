@@ -170,6 +170,22 @@ def test_a_cancel_that_is_heard_of_is_seen_at_once(scene: Scene) -> None:
     assert scene.record("r2") == other
 
 
+def test_a_cancel_that_comes_while_a_round_reads_is_not_lost(scene: Scene) -> None:
+    record = scene.running("r1")
+
+    def cancel() -> None:
+        scene.counting.after_reading = lambda: None
+        scene.update("r1", transitions.request_cancel)
+        scene.supervisor.cancelled("r1")
+
+    scene.counting.after_reading = cancel
+    scene.round()
+    assert scene.backend.gone == set(), "it was read before"
+    scene.supervisor.tick()
+    name = str((record.handle or {})["name"])
+    wait_until(lambda: scene.backend.gone == {name}, "the end of its container")
+
+
 def test_a_claim_after_the_attempt_was_closed_is_refused(scene: Scene) -> None:
     """kubernetes.md §3: before the infrastructure goes, the attempt is closed to claims."""
     order: list[str] = []

@@ -107,9 +107,11 @@ class Supervisor:
     def round(self, supervisors: Iterable[str], dead: Collection[str]) -> None:
         """Shards, records, reports, infrastructure, leftovers. Safe to run twice, and beside other workers."""
         self._shards.share(supervisors, dead)
+        with self._lock:
+            self._cancelled = set()  # the records are read now
         self._refresh()
         with self._lock:
-            changed, self._changed, self._cancelled = self._changed, set(), set()
+            changed, self._changed = self._changed, set()
         self._named(changed)
         self._work_through(list(self._known))
         self._pulse.keep({record.id for record in self._known})
