@@ -147,7 +147,7 @@ def _cluster(results: Results) -> str:
     if played := results.parts.get("kubernetes"):
         at = played.at[:16].replace("T", " ")
         told = (
-            "\nThe tests of rows 22 to 27, and of 3 and 4, that need a Kubernetes cluster have one form, and were "
+            "\nThe tests of rows 22 to 27, and of 3 and 4, that need a Kubernetes cluster were "
             f"played apart ({at} UTC); the others of these rows have an API server in their own process.\n"
         )
     for reason, rows in results.missing().items():
