@@ -63,6 +63,7 @@ class FakeCluster:
     tokens: set[str] = field(default_factory=lambda: {"token-1"})
     refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)  #: (method, kind) → answer
     allowed: bool = True  #: what a SelfSubjectAccessReview says
+    ready: bool = True  #: what /readyz says
     denied: set[tuple[str, str]] = field(default_factory=set)  #: (resource, verb) that it denies all the same
     keep_pods: bool = False  #: deleted pods stay, terminating
     asked: list[Asked] = field(default_factory=list)
@@ -106,10 +107,11 @@ class FakeCluster:
             "name": job["metadata"]["name"],
             "uid": job["metadata"]["uid"],
         }
-        labels = {**job["spec"]["template"]["metadata"]["labels"], "job-name": job["metadata"]["name"]}
+        template = job["spec"]["template"]["metadata"]
         metadata = {
             "name": name or f"{job['metadata']['name']}-pod",
-            "labels": labels,
+            "labels": {**template["labels"], "job-name": job["metadata"]["name"]},
+            "annotations": template.get("annotations", {}),
             "ownerReferences": [owner],
         }
         body = {"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status or {"phase": "Pending"}}
@@ -242,6 +244,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if asked.path == "/version":
             self._send(200, json.dumps({"major": "1", "minor": "34", "gitVersion": "v1.34.1"}).encode())
+            return
+        if asked.path == "/readyz":
+            self._send(200 if cluster.ready else 500, b"ok" if cluster.ready else b"informer-sync failed")
             return
         namespace, kind, name, rest = _place(asked.path)
         if (refusal := cluster.refusals.get((asked.method, kind))) is not None:

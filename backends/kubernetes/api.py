@@ -144,6 +144,15 @@ class Api:
         }
         return bool(self._ask("POST", _REVIEWS, {}, body).get("status", {}).get("allowed"))
 
+    def ready(self) -> bool:
+        """Whether the server says that it is ready (https://kubernetes.io/docs/reference/using-api/health-checks/).
+        One that doesn't show that counts as ready."""
+        try:
+            _body(self._send("GET", "/readyz", {}, None, read=self._timeout))
+        except ApiError as error:
+            return error.status < 500
+        return True
+
     def close(self) -> None:
         """Drop the connections."""
         with self._lock:

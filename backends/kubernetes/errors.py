@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,12 @@ from dispatcher.runs.states import Cause
 #: Answers to which asking again changes nothing.
 _REFUSALS = {400, 404, 405, 409, 410, 413, 415, 422}
 QUOTA = "exceeded quota"
+
+#: What a 403 says that passes by itself, and the cause if it doesn't in time. The second is said by a quota whose use
+#: wasn't counted yet, the third by an admission plugin of a server that is starting.
+_PASSING = {QUOTA: Cause.QUOTA, "status unknown for quota": Cause.QUOTA, "not yet ready to handle request": None}
+#: How an authorizer says no; an admission says anything else.
+_UNAUTHORIZED = re.compile(r"cannot (?P<verb>\w+) resource \"(?P<kind>[\w/]+)\"")
 
 
 @contextmanager
@@ -39,24 +46,22 @@ def meaning(api: Api, namespace: str, error: ApiError) -> Permanent | Transient:
 
 
 def _forbidden(api: Api, namespace: str, error: ApiError) -> Permanent | Transient:
-    """RBAC, or an admission that said no; of these only a quota passes by itself."""
-    if QUOTA in error.message:
-        return Transient(str(error), retry_in=5.0, cause=Cause.QUOTA)
-    verb, kind = _asked_for(error.message)
+    """An authorizer (RBAC), or an admission that said no. Either is believed only of a server that is ready: one that
+    starts doesn't know its own rules yet, and refuses what they allow."""
+    for text, cause in _PASSING.items():
+        if text in error.message:
+            return Transient(str(error), retry_in=5.0, cause=cause)
+    unauthorized = _UNAUTHORIZED.search(error.message)
+    kind, verb = (unauthorized["kind"], unauthorized["verb"]) if unauthorized else ("jobs", "create")
     try:
+        if not api.ready():
+            return Transient(f"{error} (the API server is starting)", retry_in=2.0)
         allowed = api.allowed(namespace, kind, verb)
     except (ApiError, Unclear, Unreachable) as trouble:
         return Transient(f"{error} (and our rights can't be had: {trouble})", retry_in=5.0)
-    if allowed:
-        return Permanent(error.message, cause=Cause.CONFIG_ERROR, reason="AdmissionRefused")
-    message = (
-        f"the worker may not {verb} {kind} in namespace {namespace} (RBAC; the docs show the Role): {error.message}"
-    )
-    return Permanent(message, cause=Cause.CONFIG_ERROR, reason="Forbidden")
-
-
-def _asked_for(message: str) -> tuple[str, str]:
-    """Verb and kind of which a 403 speaks; creating a Job where it doesn't say."""
-    kind = next((kind for kind in ("secrets", "pods", "jobs") if kind in message), "jobs")
-    verb = next((verb for verb in ("delete", "list", "get", "create") if f"cannot {verb}" in message), "create")
-    return verb, kind
+    if not allowed:
+        rights = f"the worker may not {verb} {kind} in namespace {namespace} (RBAC; the docs show the Role)"
+        return Permanent(f"{rights}: {error.message}", cause=Cause.CONFIG_ERROR, reason="Forbidden")
+    if unauthorized:
+        return Transient(f"{error} (and is allowed by now)")
+    return Permanent(error.message, cause=Cause.CONFIG_ERROR, reason="AdmissionRefused")

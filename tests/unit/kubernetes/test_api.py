@@ -369,3 +369,11 @@ def test_logs_and_rights(api: Api, cluster: FakeCluster) -> None:
     assert api.allowed("default", "jobs", "create")
     cluster.allowed = False
     assert not api.allowed("default", "jobs", "create")
+
+
+def test_a_server_is_ready_or_doesnt_say(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
+    assert api.ready()
+    cluster.ready = False
+    assert not api.ready()
+    proxy.inject("status", "GET", "/readyz", status=403, reason="Forbidden")
+    assert api.ready()

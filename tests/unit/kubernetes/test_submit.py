@@ -146,6 +146,9 @@ def test_a_request_that_is_wrong_is_a_config_error(
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, reason)
 
 
+UNAUTHORIZED = 'jobs.batch is forbidden: User "worker" cannot create resource "jobs" in API group "batch"'
+
+
 def test_403_is_rbac_or_an_admission_as_the_server_says(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "denied by policy/require-team-label")
@@ -153,15 +156,33 @@ def test_403_is_rbac_or_an_admission_as_the_server_says(backend: KubernetesBacke
         backend.submit(request, SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "AdmissionRefused")
     cluster.allowed = False
+    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", UNAUTHORIZED)
     with pytest.raises(Permanent, match=r"may not create jobs in namespace default .*RBAC") as raised:
         backend.submit(request, SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "Forbidden")
     del cluster.refusals["POST", "jobs"]
-    cluster.refusals["POST", "secrets"] = Refusal(
-        403, "Forbidden", 'secrets is forbidden: cannot create resource "secrets"'
-    )
+    cluster.refusals["POST", "secrets"] = Refusal(403, "Forbidden", UNAUTHORIZED.replace("jobs", "secrets"))
     with pytest.raises(Permanent, match="may not create secrets in namespace default"):
         backend.submit(request, SECRETS)
+
+
+@pytest.mark.row(25)
+def test_403_of_a_server_that_starts_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    """It answers before it knows its rules: refuses what they allow, and says that they don't."""
+    request = backend.prepare(attempt())
+    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", UNAUTHORIZED)
+    cluster.ready = cluster.allowed = False
+    with pytest.raises(Transient, match="the API server is starting"):
+        backend.submit(request, SECRETS)
+    cluster.ready = cluster.allowed = True  # between its answer and our next question
+    with pytest.raises(Transient, match="is allowed by now"):
+        backend.submit(request, SECRETS)
+    for message in ("not yet ready to handle request", "status unknown for quota: jobs, resources: count/jobs.batch"):
+        cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", message)
+        with pytest.raises(Transient, match=message):
+            backend.submit(request, SECRETS)
+    cluster.refusals.clear()
+    assert backend.submit(request, SECRETS)["name"] == request["job"]["metadata"]["name"]
 
 
 def test_403_of_a_quota_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
