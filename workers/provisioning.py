@@ -1,7 +1,7 @@
-"""From a claim to stored infrastructure, for backends whose runs start elsewhere. Holds no slot while a container runs.
+"""From a waiting run to stored infrastructure, for backends whose runs start elsewhere: no slot is held meanwhile.
 
-Intent before action: the exact request is stored, then sent; whoever answers for the run later sends the same request
-again, which creates or adopts. Called by the execute task and by the supervisor.
+Intent before action: the exact request is stored with the claim, then sent; whoever answers for the run later sends
+the same request again, which creates or adopts. Called by the execute task and by the supervisor.
 """
 
 from __future__ import annotations
@@ -23,9 +23,37 @@ from dispatcher.runner.limits import Bounds
 from dispatcher.runner.report import attempt_token
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.record import Outcome, Record
-from dispatcher.runs.states import Cause
+from dispatcher.runs.record import Change, Outcome, Record
+from dispatcher.runs.states import Cause, State
 from dispatcher.settings import Settings
+
+#: Seconds after its request was stored within which others can't have sent it, seen its end and torn it down.
+_AT_ONCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """That we wrote a whole record ourselves: it needn't be read again. ``since`` is a monotonic time before that,
+    ``offset`` the server's clock from our monotonic one."""
+
+    since: float
+    offset: float
+
+    @classmethod
+    def after(cls, look: Look) -> Written:
+        """As of a look a moment ago."""
+        since = time.monotonic()
+        return cls(since=since, offset=look.now - since)
+
+    @property
+    def now(self) -> float:
+        """The server's clock."""
+        return self.offset + time.monotonic()
+
+    @property
+    def recent(self) -> bool:
+        """Whether that is so short a time ago that it still stands."""
+        return time.monotonic() - self.since < _AT_ONCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,33 +79,37 @@ class Provisioner:
             Refused: it doesn't wait.
         """
         look = look or Look(*self.records.runs.get(run_id))
-        record, now = look.record, look.now
-        offset = now - time.monotonic()
-        claim = partial(transitions.claim, owner=self.owner)
-        record = self.records.runs.update(run_id, claim, record=record, now=now)
-        failpoint("provision.claimed", run_id)
+        written = Written.after(look)
+        record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
+        if record.state is not State.PROVISIONING:  # no request can be made of it
+            return record
+        failpoint("provision.intended", run_id)
+        return self.create(record, written)
+
+    def _claimed(self, record: Record, now: float) -> Change:
+        """The step that claims a run and stores its request; one that can't be made ends the attempt."""
+        claim = transitions.claim(record, now, owner=self.owner)
+        record = claim.after
         try:
             request = self._request(record)
         except Permanent as error:
-            return self.records.runs.update(run_id, self._ended(record, error))
-        step = partial(transitions.intend, epoch=record.epoch, request=request)
-        record = self.records.runs.update(run_id, step, record=record, now=offset + time.monotonic())
-        failpoint("provision.intended", run_id)
-        return self.create(record, offset)
+            return claim.then(self._ended(record, error)(record, now))
+        failpoint("provision.prepared", record.id)
+        return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request))
 
-    def create(self, record: Record, offset: float | None = None) -> Record:
-        """Send the stored request and store what came of it; ``offset`` as for :meth:`store`."""
+    def create(self, record: Record, written: Written | None = None) -> Record:
+        """Send the stored request and store what came of it."""
         answer: Handle | Permanent | Transient
         try:
             try:
-                answer = self.send(record)
+                answer = self.send(record, written)
             except (Permanent, Transient) as error:
                 answer = error
-            return self.store(record, answer, offset=offset)
+            return self.store(record, answer, written=written)
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
 
-    def send(self, record: Record) -> Handle:
+    def send(self, record: Record, written: Written | None = None) -> Handle:
         """Send the stored request: create or adopt.
 
         Who was stopped since the request was stored sends nothing: meanwhile another may have sent it, seen it end
@@ -88,7 +120,8 @@ class Provisioner:
             Refused: the attempt has ended.
             UnknownRun: its record is gone.
         """
-        if self.records.runs.version(record.id) != record.version:
+        unchanged = written is not None and written.recent
+        if not unchanged and self.records.runs.version(record.id) != record.version:
             now, _ = self.records.runs.get(record.id)
             if not infrastructure.is_open(now, record.attempt):
                 raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
@@ -103,7 +136,7 @@ class Provisioner:
         answer: Handle | Exception,
         *,
         lease: Lease | None = None,
-        offset: float | None = None,
+        written: Written | None = None,
     ) -> Record:
         """Store the handle, or what the answer means else.
 
@@ -111,8 +144,7 @@ class Provisioner:
             record: as the request was sent.
             answer: a handle, or how sending it failed.
             lease: of the shard on whose behalf this is done.
-            offset: of the server's clock from our monotonic one, where ``record`` is whole and was written a moment
-                ago: it needn't be read again.
+            written: that ``record`` is as we wrote it.
 
         Raises:
             Refused: the run isn't ours any more, or has been cancelled.
@@ -128,7 +160,7 @@ class Provisioner:
             step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
         else:
             step = partial(transitions.created, epoch=record.epoch, handle=answer, owner=request["shard"])
-        known, now = (None, 0.0) if offset is None else (record, offset + time.monotonic())
+        known, now = (None, 0.0) if written is None else (record, written.now)
         record = self.records.runs.update(record.id, step, record=known, now=now, lease=lease)
         failpoint("provision.stored", record.id)
         return record

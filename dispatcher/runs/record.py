@@ -324,6 +324,13 @@ class Change:
     events: tuple[Event, ...] = ()
     ring: Ring | None = None
 
+    def then(self, following: Change | None) -> Change:
+        """This step and the one that follows it, as one."""
+        if following is None:
+            return self
+        events, ring = (*self.events, *following.events), following.ring or self.ring
+        return Change(before=self.before, after=following.after, events=events, ring=ring)
+
 
 def _unreadable(run_id: str) -> Spec:
     return Spec(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from backends.fake import SERVICES
 from dispatcher.environment import Environment
 from dispatcher.records.redis import open_redis
-from dispatcher.runs import indexes
+from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
@@ -99,16 +100,22 @@ class Field:
         """Whether a failpoint armed for a run was reached."""
         return any((self.arms / "fired").glob(f"*+{run_id}.*"))
 
-    def unrung(self, *, seconds: float = 0.0) -> Record:
+    def unrung(self, backend: str = "local", *, seconds: float = 0.0) -> Record:
         """Accept a run whose doorbell nobody rings."""
         records = open_redis(self.url)
         try:
             parameters = {"folder": str(self.folder), "seconds": seconds}
-            record = self.bench.prepare(marked, parameters, environment=self.environment("local"), retries=AGAIN)
+            record = self.bench.prepare(marked, parameters, environment=self.environment(backend), retries=AGAIN)
             self.runs.append(record.id)
             return records.runs.create([record])[0]
         finally:
             records.close()
+
+    def claimed(self, backend: str) -> str:
+        """Accept a run and claim it for a worker that no longer lives: as one of another kind would leave it."""
+        run_id = self.unrung(backend).id
+        self.bench.records.runs.update(run_id, partial(transitions.claim, owner="a worker that died"))
+        return run_id
 
     def environment(self, backend: str) -> Environment:
         """With callbacks that keep an account."""

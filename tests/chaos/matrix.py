@@ -50,7 +50,7 @@ AGAIN = Retry(60, delay=0.1, backoff=1, on=set(Cause) - {Cause.CANCELLED, Cause.
 WAYS = {"raises": "raises", "dies": "dies", "vanishes": "lost", "cancelled": "lasts", "stubborn": "stubborn"}
 
 #: The parent of a container's flow is its runner, not a worker: there, who asks for it dies, with its worker or alone.
-OF_CONTAINERS = {"lost": ("provision.intended", "worker137"), "orphaned": ("provision.claimed", "exit137")}
+OF_CONTAINERS = {"lost": ("provision.intended", "worker137"), "orphaned": ("provision.intended", "exit137")}
 
 
 class Matrix:

@@ -47,7 +47,7 @@ WAYS = {"cancelled": "lasts", "vanishes": "lost"}
 
 #: On the path of each such run; what is passed by chance alone has its cases in test_failpoints.py.
 PATH = {
-    *(f"provision.{done}" for done in ("claimed", "intended", "submitted", "stored")),
+    *(f"provision.{done}" for done in ("prepared", "intended", "submitted", "stored")),
     *("bell.taken", "task.done", "watch.judged", "watch.cancelled", "inbox.acted", "inbox.dropped"),
     *("teardown.asked", "teardown.noted", "shard.taken", "worker.announced", "worker.beaten"),
 }

@@ -163,7 +163,7 @@ def _repeated_later(field: Field, backend: str) -> str:
 #: A state to be cancelled in, on which backend, and how a run comes to it and stays there.
 STATES: list[tuple[State, str, Cancelled]] = [
     (State.QUEUED, "local", lambda field, backend: field.unrung().id),
-    (State.CLAIMED, "fake", _frozen_at("provision.claimed")),
+    (State.CLAIMED, "fake", lambda field, backend: field.claimed(backend)),
     (State.PROVISIONING, "fake", _frozen_at("provision.intended")),
     (State.PENDING, "fake", lambda field, backend: _never_started(field)),
     (State.RUNNING, "local", lambda field, backend: field.submit(backend=backend, way="waits")[0]),

@@ -109,13 +109,25 @@ def test_row_1_workers_die_with_a_message_that_they_have_not_read(field: Field, 
 
 
 @pytest.mark.row(2)
-def test_row_2_a_worker_dies_between_claim_and_intent(field: Field) -> None:
-    """The claim is given back under a higher epoch; nothing was created under the lost one."""
-    run_id = field.armed("provision.claimed", "worker137", backend="fake")
+def test_row_2_a_worker_dies_before_it_claims(field: Field) -> None:
+    """Claim and intent are one step, so nothing lies between them: before it the run waits, and is rung for again."""
+    run_id = field.armed("provision.prepared", "worker137", backend="fake")
     field.settle(timeout=90)
     told(field)
     record = field.bench.record(run_id)
     assert field.fired(run_id)
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 1)
+    assert Kind.RELEASED not in {event.kind for event in field.bench.events(run_id)}
+    field.torn_down()
+
+
+@pytest.mark.row(2)
+def test_row_2_a_claim_without_an_intent_is_given_back(field: Field) -> None:
+    """Under a higher epoch, once its owner's lease has ended."""
+    run_id = field.claimed("fake")
+    field.settle(timeout=90)
+    told(field)
+    record = field.bench.record(run_id)
     assert record.state is State.SUCCEEDED
     assert record.epoch >= 3  # claimed, given back, claimed
     assert Kind.RELEASED in {event.kind for event in field.bench.events(run_id)}

