@@ -137,14 +137,17 @@ class Backend(ABC):
         """Free clients."""
 
 
+#: Told of a change: the key of the handle and the id of its run; None and nothing where any may have changed.
+Changed = Callable[[str | None, str], None]
+
+
 @runtime_checkable
 class Watched(Protocol):
     """A backend that hears of changes. Its ``poll`` answers from what was seen, without I/O for most handles."""
 
-    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
+    def watch(self, changed: Changed, instance: str) -> None:
         """From now on call ``changed`` from any thread whenever a look at something of the installation ``instance``
-        may differ from the last: with the :meth:`key` of the handle, None for all of them. It returns at once. What
-        is missed is found by polls."""
+        may differ from the last. It returns at once. What is missed is found by polls."""
 
     def key(self, handle: Handle) -> str:
         """Names what ``handle`` names, in one word."""

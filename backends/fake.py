@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from backends.base import Backend, Found, Handle, Observation, Phase, Request
+from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from dispatcher.environment import Environment
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.executors import LocalExecutor
@@ -155,7 +155,7 @@ class FakeBackend(Backend):
             raise Transient("teardown pending: node toy", retry_in=0.2)
         return False
 
-    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
+    def watch(self, changed: Changed, instance: str) -> None:
         threading.Thread(target=self._watch, args=(changed,), name="fake-watch", daemon=True).start()
 
     def key(self, handle: Handle) -> str:
@@ -180,8 +180,9 @@ class FakeBackend(Backend):
     def _files(self) -> list[Path]:
         return [file for service in sorted(self._services) for file in Path(service).glob("*.json")]
 
-    def _watch(self, changed: Callable[[str | None], None]) -> None:
+    def _watch(self, changed: Changed) -> None:
         known: dict[str, int] = {}
+        runs: dict[str, str] = {}
         while not self._closed.wait(WATCH):
             seen = {}
             for file in self._files():
@@ -189,14 +190,21 @@ class FakeBackend(Backend):
                     seen[str(file)] = file.stat().st_mtime_ns
             for name in known.keys() | seen.keys():
                 if known.get(name) != seen.get(name):
-                    changed(name)
+                    if name not in runs:
+                        with contextlib.suppress(FileNotFoundError):
+                            runs[name] = _run_of(_read(Path(name)))
+                    changed(name, runs.get(name, ""))
             known = seen
+
+
+def _run_of(there: Mapping[str, Any]) -> str:
+    return str(there["request"]["variables"]["DISPATCHER__RUN__ID"])
 
 
 def _listed(file: Path, there: Mapping[str, Any]) -> Found:
     variables = there["request"]["variables"]
     return Found(
-        run_id=variables["DISPATCHER__RUN__ID"],
+        run_id=_run_of(there),
         attempt=int(variables["DISPATCHER__RUN__ATTEMPT"]),
         age=time.time() - there["created"],
         handle={"directory": str(file.parent), "name": file.stem, "uid": there["uid"]},

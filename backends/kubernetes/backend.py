@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
-from backends.base import Backend, Found, Handle, Observation, Phase, Request
+from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from backends.kubernetes import manifest, reasons
 from backends.kubernetes.access import Unreachable, load_sdk
 from backends.kubernetes.api import Api, ApiError, Unclear
@@ -51,7 +51,7 @@ class KubernetesBackend(Backend):
         cluster = self._ours.clusters.get(self._cluster, ClusterSettings())
         pace = Pace(self._ours.requests_per_second, bucket=shared(cluster))
         self._api = Api(cluster, timeout=self._ours.request_timeout, pace=pace)
-        self._changed: Callable[[str | None], None] = lambda uid: None
+        self._changed: Changed = lambda uid, run_id: None
         self._asking = Asking(self._there, self._answered)
         self._watched: dict[tuple[str, str], Watching] = {}
         self._memories: dict[Names, tuple[float, reasons.Memory]] = {}  # when it was looked at, and its clocks
@@ -144,13 +144,13 @@ class KubernetesBackend(Backend):
 
         return examine(self, self._api, self._settings, within=within, wait=time.sleep)
 
-    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
+    def watch(self, changed: Changed, instance: str) -> None:
         self._changed = changed
         for namespace in self._ours.namespaces:
             self._watching(namespace, manifest.label_value(instance))
 
     def _answered(self, names: Names) -> None:
-        self._changed(names[2])
+        self._changed(names[2], "")
 
     def key(self, handle: Handle) -> str:
         return str(handle["uid"])

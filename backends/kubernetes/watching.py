@@ -10,12 +10,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from backends.base import Changed
 from backends.kubernetes.access import Unreachable
 from backends.kubernetes.api import Api, ApiError, Unclear
 from backends.kubernetes.cache import Cache, Json, cut, job_of
+from backends.kubernetes.manifest import RUN
 from dispatcher.errors import DispatcherError
 from dispatcher.settings import KubernetesSettings
 
@@ -55,7 +56,7 @@ class Watching:
         namespace: where.
         instance: whose objects, by their label.
         settings: silence and relist, in seconds.
-        changed: told the UID of a Job whose objects have changed, None if any may have.
+        changed: told the UID and the run of a Job whose objects have changed.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Watching:
         namespace: str,
         instance: str,
         settings: KubernetesSettings,
-        changed: Callable[[str | None], None] = lambda uid: None,
+        changed: Changed = lambda uid, run_id: None,
     ) -> None:
         self.cache = Cache()
         self.health = {kind: Health() for kind in (*NEEDED, "events")}
@@ -149,7 +150,7 @@ class Watching:
         health.version, health.listed = version, time.monotonic()
         health.lists += 1
         health.synced.set()
-        self._changed(None)
+        self._changed(None, "")
 
     def _watch(self, kind: str) -> None:
         """Store what happens, until the server ends the watch or it's time for a list. A watch that breaks off begins
@@ -162,18 +163,19 @@ class Watching:
             self._heard(kind)
             thing = event["object"]
             if event["type"] != "BOOKMARK":
-                self._take(kind, cut(kind, thing), deleted=event["type"] == "DELETED")
+                self._take(kind, thing, deleted=event["type"] == "DELETED")
             health.version = str(thing["metadata"]["resourceVersion"])
             if self._stopped.is_set() or time.monotonic() - health.listed >= self._settings.relist:
                 return
 
-    def _take(self, kind: str, kept: Json, *, deleted: bool) -> None:
+    def _take(self, kind: str, thing: Json, *, deleted: bool) -> None:
+        kept = cut(kind, thing)
         if deleted:
             self.cache.remove(kind, kept)
         else:
             self.cache.put(kind, kept)
         if kind in NEEDED:
-            self._changed(job_of(kind, kept))
+            self._changed(job_of(kind, kept), str((thing["metadata"].get("annotations") or {}).get(RUN) or ""))
 
     def _heard(self, kind: str) -> None:
         health = self.health[kind]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from backends.base import Backend, Found, Handle, Observation, Phase, Request
+from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
@@ -38,7 +38,7 @@ class Told(Backend):
         self.gone: set[str] = set()
         self.listed: list[Found] = []
         self.hold: threading.Event | None = None
-        self.changed: Callable[[str | None], None] = lambda key: None
+        self.changed: Changed = lambda key, run_id: None
 
     def prepare(self, attempt: Attempt) -> Request:
         return {"name": attempt.name, "filler": "x" * 4000}
@@ -59,7 +59,7 @@ class Told(Backend):
         self.gone.add(str((handle or request or {})["name"]))
         return True
 
-    def watch(self, changed: Callable[[str | None], None], instance: str) -> None:
+    def watch(self, changed: Changed, instance: str) -> None:
         self.changed = changed
 
     def key(self, handle: Handle) -> str:

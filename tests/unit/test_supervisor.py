@@ -65,7 +65,7 @@ def test_a_change_is_looked_at_alone(scene: Scene) -> None:
     name = str((scene.record("r3").handle or {})["name"])
     scene.backend.seen[name] = Observation(phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137)
     scene.woken.clear()
-    scene.backend.changed(name)
+    scene.backend.changed(name, "")
     assert scene.woken.is_set()
     scene.supervisor.tick()
     assert scene.record("r3").state is State.CRASHED
@@ -85,7 +85,7 @@ def test_what_is_heard_in_a_long_round_does_not_wait_for_its_end(scene: Scene, m
     def poll(handles: Sequence[Handle]) -> list[Observation]:
         looks.append([str(one["name"]) for one in handles])
         if len(looks) == 4:  # the first of the second round: the first tells in what order they come
-            scene.backend.changed(looks[2][-1])
+            scene.backend.changed(looks[2][-1], "")
         return real(handles)
 
     scene.backend.poll = poll  # type: ignore[method-assign]
@@ -109,7 +109,7 @@ def test_containers_that_are_about_to_end_are_looked_at_now_and_then(scene: Scen
     assert scene.backend.looks - looks <= len(records) * (1 + (time.monotonic() - before) / LOOK)
     name = str((records[7].handle or {})["name"])
     scene.backend.seen[name] = Observation(phase=Phase.ENDED, exit_code=0)
-    scene.backend.changed(name)
+    scene.backend.changed(name, "")
     scene.supervisor.tick()
     scene.until(lambda: scene.backend.gone == {name}, "the teardown of what is heard to have ended")
 
@@ -223,7 +223,7 @@ def test_a_supervisor_whose_shard_was_taken_writes_nothing(scene: Scene) -> None
     scene.backend.seen[name] = Observation(phase=Phase.ENDED, exit_code=1)
     scene.report(record, About.EXITED, Outcome())
     before = scene.record("r1")
-    scene.backend.changed(name)
+    scene.backend.changed(name, "")
     scene.supervisor.tick()
     assert scene.record("r1") == before
     assert len(scene.records.inbox.read(shard)) == 1, "its new holder acts on the report"

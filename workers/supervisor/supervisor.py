@@ -32,6 +32,7 @@ from workers.supervisor.orphans import LIST, Orphans
 from workers.supervisor.pulse import Pulse
 from workers.supervisor.reports import Reports
 from workers.supervisor.shards import Shards
+from workers.supervisor.strangers import SOON, Strangers
 from workers.supervisor.tails import Tails
 from workers.supervisor.teardown import Teardown
 from workers.supervisor.verdicts import Verdict, judge
@@ -43,15 +44,6 @@ HANDS = 8
 
 #: Runs looked at before what has been heard meanwhile has its turn.
 PORTION = 500
-
-#: Seconds between two readings of the indexes, at least, where a change was seen of something unknown.
-SOON = 0.25
-
-#: Of its time, at most, that goes into those readings: with thousands of runs each takes a while.
-SHARE = 0.1
-
-#: Seconds for which a change of something unknown is remembered: its handle may be about to be stored.
-STRANGE = 5.0
 
 
 class Supervisor:
@@ -86,10 +78,9 @@ class Supervisor:
         self._names: dict[str, str] = {}  # key of a handle → its run
         self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
         self._lock = threading.Lock()
-        self._changed: set[str | None] = set()
+        self._changed: dict[str | None, str] = {}  # key of a handle → its run
         self._cancelled: set[str] = set()  # ids of runs
-        self._strange: dict[str, float] = {}  # keys of no run that we know → when they were heard, monotonic
-        self._read_at = self._read_in = 0.0  # when the indexes were read, and how long it took
+        self._strangers = Strangers(self.family)
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
             backend.watch(self._heard, self._records.instance)
@@ -111,7 +102,7 @@ class Supervisor:
             self._cancelled = set()  # the records are read now
         self._refresh()
         with self._lock:
-            changed, self._changed = self._changed, set()
+            changed, self._changed = self._changed, {}
         self._named(changed)
         self._work_through(list(self._known))
         self._pulse.keep({record.id for record in self._known})
@@ -122,18 +113,13 @@ class Supervisor:
         come again, if that is known."""
         cancelled = self._take_cancelled()
         changed = self._take_changes()
-        at = time.monotonic()
-        if (None in changed or self._strange) and at - self._read_at >= max(SOON, self._read_in / SHARE):
-            self._refresh()
-            changed |= self._strange.keys() & self._names.keys()
-            self._strange = {
-                key: since for key, since in self._strange.items() if key not in self._names and at - since < STRANGE
-            }
+        if self._strangers:
+            changed |= self._meet()
         if None in changed:
             self._work_through(list(self._known))
         else:
             self._work(list({record.id: record for record in [*self._named(changed), *cancelled]}.values()))
-        return SOON if self._strange else None
+        return SOON if self._strangers else None
 
     def _work_through(self, records: Sequence[Record]) -> None:
         """Look at many in portions; what is heard of others meanwhile needn't wait for all of them."""
@@ -141,7 +127,7 @@ class Supervisor:
             portion = {record.id: record for record in records[first : first + PORTION]}
             changed = self._take_changes() if first else set()
             if None in changed:
-                self._heard(None)  # also of those that were looked at
+                self._heard(None, "")  # also of those that were looked at
             self._work(list((portion | {record.id: record for record in self._named(changed)}).values()))
 
     def _named(self, changed: Iterable[str | None]) -> list[Record]:
@@ -153,12 +139,24 @@ class Supervisor:
     def _take_changes(self) -> set[str | None]:
         """What the backend has heard of, where we know whose it is; the rest is remembered for a while."""
         with self._lock:
-            changed, self._changed = self._changed, set()
-        at = time.monotonic()
-        for key in changed - self._names.keys() - {None}:
-            changed.discard(key)
-            self._strange.setdefault(str(key), at)
-        return changed
+            changed, self._changed = self._changed, {}
+        self._strangers.note(
+            {key: run_id for key, run_id in changed.items() if key is not None and key not in self._names},
+            self._shards.held,
+        )
+        return {key for key in changed if key is None or key in self._names}
+
+    def _meet(self) -> set[str]:
+        """Read the runs of what has changed and wasn't known; the keys that are known by now."""
+        ids = list(self._strangers.due())
+        held, settled = self._shards.held, set()
+        for run_id, record in zip(ids, self._records.runs.get_many(ids) if ids else (), strict=True):
+            if record is None or record.state not in HELD or record.handle is not None:
+                settled.add(run_id)  # no handle is about to be stored
+            if record is not None and record.owner in held:
+                self._known.put(record)
+                self._name(record)
+        return self._strangers.met(self._names, settled)
 
     def cancelled(self, run_id: str) -> None:
         """Somebody says that a run is to be cancelled: its record is read at once, and that alone decides. Called from
@@ -185,26 +183,28 @@ class Supervisor:
     def _wanted(self, run_id: str, attempt: int) -> bool:
         return wants(self._known.get(run_id), attempt) or self._teardown.wanted(run_id, attempt)
 
-    def _heard(self, key: str | None) -> None:
+    def _heard(self, key: str | None, run_id: str) -> None:
         with self._lock:
-            self._changed.add(key)
+            self._changed[key] = run_id or self._changed.get(key, "")
         self._wake()
 
     def _refresh(self) -> None:
         """Read which runs are ours, and those of them that have changed."""
-        began = time.monotonic()
         members: list[tuple[str, float]] = []
         for shard in self._shards.held:
             members += self._records.runs.members(indexes.owned(shard), limit=100_000)
         read = self._known.refresh(members)
         self._teardown.refresh(self._shards.held)
-        if isinstance(self._backend, Watched):
-            watched = [(record.handle, record.id) for record in self._known if record.handle is not None]
-            self._names = {self._backend.key(handle): run_id for handle, run_id in watched} | self._teardown.names
-        self._read_at = time.monotonic()
-        self._read_in = self._read_at - began
+        self._names = {}
+        for record in self._known:
+            self._name(record)
+        self._names |= self._teardown.names
         if len(read) > 1000:
-            logger.info("%d runs of %s were read in %.1f s", len(read), self.family, self._read_in)
+            logger.info("%d runs of %s were read", len(read), self.family)
+
+    def _name(self, record: Record) -> None:
+        if isinstance(self._backend, Watched) and record.handle is not None:
+            self._names[self._backend.key(record.handle)] = record.id
 
     def _work(self, records: Sequence[Record]) -> None:
         self._offset = (now := self._records.runs.now()) - time.monotonic()

@@ -15,7 +15,7 @@ from dispatcher.errors import Transient
 from tests.kubernetes_api import FakeCluster, Serving
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, poll, running, settings, until
-from tests.unit.kubernetes.jobs import attempt
+from tests.unit.kubernetes.jobs import RUN_ID, attempt
 from tests.waiting import wait_until
 
 
@@ -35,15 +35,15 @@ def test_a_run_is_seen_from_its_creation_to_its_end(
     assert poll(backend, handle) == seen
 
 
-def test_a_change_is_told_with_its_key(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
-    told: list[str | None] = []
-    backend.watch(told.append, "inst")
-    eventually(lambda: told.count(None) >= 3, "the lists")
+def test_a_change_is_told_with_its_key_and_run(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    told: list[tuple[str | None, str]] = []
+    backend.watch(lambda *change: told.append(change), "inst")
+    eventually(lambda: told.count((None, "")) >= 3, "the lists")
     told.clear()
     pod = cluster.add_pod(cluster.get("jobs", NAME))
     cluster.change("pods", pod["metadata"]["name"], status=running())
     eventually(lambda: told, "a change")
-    assert set(told) == {backend.key(handle)}
+    assert set(told) == {(backend.key(handle), RUN_ID)}
 
 
 def test_a_container_that_is_being_ended_says_why(
@@ -201,7 +201,7 @@ def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
     monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
     cluster.delete("jobs", NAME)
     told: list[str | None] = []
-    backend.watch(told.append, "inst")
+    backend.watch(lambda key, run_id: told.append(key), "inst")
     assert poll(backend, handle).phase is Phase.WAITING
     eventually(lambda: backend.key(handle) in told, "word of an answer")
     seen = poll(backend, handle)
@@ -234,7 +234,7 @@ def test_watches_begin_before_there_is_anything_to_see(
 ) -> None:
     """No first run waits for them, and no look waits for the first lists: until then nothing was seen."""
     proxy.inject("silent", "GET", "/jobs?")
-    backend.watch(lambda key: None, "inst")
+    backend.watch(lambda key, run_id: None, "inst")
     eventually(lambda: proxy.hit, "the list that isn't answered")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     assert [seen.phase for seen in backend.poll([handle])] == [Phase.UNSEEN]
