@@ -40,6 +40,13 @@ our worker sends. Pods of the five thousand runs are played by [kwok](https://kw
 hold no process; for each a stand-in claims the attempt and reports by the attempt's own token, as its runner would.
 Requests are counted by a proxy between worker and API server; a *find* is a list by the name of one Job, and counts as
 a request of a run, as do all but the watches and complete lists, which all runs share.
+
+*Provisioned* is measured twice. API servers are elsewhere, so for the first the cluster's processes are kept to all
+cores but one, and either side in its turn to that one. For the second they share all cores, as everything else here
+does: that compares how much processor time is left to the cluster. It needs some 15 ms of it for each Job on both
+sides, but a part of that (the pod, the Job's status, their events) after its answer: the bare client, which needs
+0.7 ms, is done before it; our side needs 6 ms (a pool process 3, with Celery's task; the parent 1.7, with Celery's
+message and the watches; the server of the records 0.7; the client 0.4), in which the cluster does that part as well.
 """
 
 _MISSED = """### Out of bounds, and why

@@ -37,15 +37,6 @@ _WHY = {
     "5,000 live runs: memory": """Each of the two pool processes has a share of 36 MB, the rest is the
         parent's: its code, 14 KB for each run (8 of them the record, 5 its pod and Job), and what was freed in
         between and isn't given back.""",
-    "5,000 live runs: event": """In half of the rounds nearly all came within 0.1 s, in the others a tenth took half a
-        second to two. Each half a minute a sweep for orphans read the records of all runs on the thread that sees to
-        events. It was found by these rounds and reads only what isn't known by now; to be measured again.""",
-    "Kubernetes: provisioned": """The processor is full, on both sides: of two cores API server, controllers and
-        etcd use 13 ms of processor time for each Job that is created, and what our worker uses is taken from them. A
-        pool process needs 2.8 ms for a run, a sixth of it for the two requests themselves; the rest is Celery's task,
-        and claim, request and handle, each written before the next step is taken (the server of the records: 0.6). The
-        parent needs 1.2 ms: Celery's message, and the watches. The bare client needs 0.6 ms in all, writes nothing and
-        watches nothing.""",
     "idle: result": """From the flow's start to the result in the client ours takes less than bare Celery's: the end
         of a run is prepared for its kind, so that 0.03 ms and one script (0.1) are left of it, whose notice tells the
         client all; the output's descriptors are given back after that, where nothing was printed. What is lost is lost
