@@ -166,7 +166,7 @@ def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) 
     place.break_cluster("kill", "kube-apiserver")
     down = time.monotonic()
     try:
-        late = estate.submit(flows.add, {"a": 1, "b": 2})
+        late = [estate.submit(flows.add, {"a": number, "b": 2}) for number in range(5)]
         assert ends.result(timeout=60) == "held"
         assert dies.wait(timeout=60)
         wait_until(lambda: time.monotonic() - down >= AWAY, "the end of the outage", timeout=AWAY + 60, every=1.0)
@@ -175,16 +175,17 @@ def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) 
         place.break_cluster("start", "kube-apiserver")
     estate.until(lambda: place.kubectl("get", "nodes", check=False), "the API server")
     back = time.monotonic()
-    # After minutes without a server Kubernetes itself takes one or two to start a pod, and to collect what is left.
-    assert [run.wait(timeout=90 + AWAY) for run in (stays, late)] == [True, True]
+    # Kubernetes itself may take one or two minutes then to schedule a pod, and to collect what is left.
+    assert [run.wait(timeout=180 + AWAY) for run in (stays, *late)] == [True] * 6
     print(f"away for {back - down:.0f} s, all have ended {time.monotonic() - back:.0f} s later")  # noqa: T201
     estate.until(lambda: not left(estate), "an empty namespace", timeout=90 + AWAY)
     print(f"nothing is left {time.monotonic() - back:.0f} s later")  # noqa: T201
     estate.ended(ends, State.SUCCEEDED)
     estate.ended(dies, State.TIMED_OUT)
     estate.ended(stays, State.SUCCEEDED)
-    estate.ended(late, State.SUCCEEDED)
-    assert {estate.server.noted(run, "ran") for run in (ends, dies, stays, late)} == {1}
+    for run in late:  # also where a server that had only just begun refused what its rules allow
+        estate.ended(run, State.SUCCEEDED)
+    assert {estate.server.noted(run, "ran") for run in (ends, dies, stays, *late)} == {1}
 
 
 @pytest.mark.skipif(not os.environ.get("DISPATCHER_TEST_BREAKER"), reason="DISPATCHER_TEST_BREAKER names no command")
