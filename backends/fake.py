@@ -194,7 +194,7 @@ class FakeBackend(Backend):
                         with contextlib.suppress(FileNotFoundError):
                             runs[name] = _run_of(_read(Path(name)))
                     changed(name, runs.get(name, ""))
-            known = seen
+            known, runs = seen, {name: run_id for name, run_id in runs.items() if name in seen}
 
 
 def _run_of(there: Mapping[str, Any]) -> str:

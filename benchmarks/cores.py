@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.machine import pids
@@ -24,36 +24,39 @@ CLUSTER = {
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
+def apart() -> Iterator[bool]:
     """Until left, this program and all that it has started have this machine's last core, the cluster the others.
-    Where there is one core, or no cluster on this machine, nothing changes."""
+    False where that can't be: there is one core, or no cluster on this machine.
+
+    Raises:
+        PermissionError: the cluster belongs to somebody else.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    theirs, ours = _named(CLUSTER), pids(os.getpid())
-    if len(cores) < 2 or not theirs:
-        yield
+    if len(cores) < 2 or not _cluster():
+        yield False
         return
     try:
-        _keep(theirs, set(cores[:-1]))
-        _keep(ours, set(cores[-1:]))
-        yield
+        _keep(_cluster(), cores[:-1])
+        _keep(pids(os.getpid()), cores[-1:])
+        yield True
     finally:
-        _keep([*theirs, *ours], set(cores))
+        _keep([*_cluster(), *pids(os.getpid())], cores)  # also what was started meanwhile
 
 
-def _keep(processes: list[int], cores: set[int]) -> None:
+def _keep(processes: Iterable[int], cores: Iterable[int]) -> None:
     """Every thread of these; what they start follows them."""
     for pid in processes:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 with contextlib.suppress(ProcessLookupError):
                     os.sched_setaffinity(int(thread.name), cores)
 
 
-def _named(names: set[str]) -> list[int]:
+def _cluster() -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                if (folder / "comm").read_text().strip() in names:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if (folder / "comm").read_text().strip() in CLUSTER:
                     found.append(int(folder.name))
     return found

@@ -150,6 +150,8 @@ class Api:
         try:
             _body(self._send("GET", "/readyz", {}, None, read=self._timeout))
         except ApiError as error:
+            if error.status == 429:
+                raise
             return error.status < 500
         return True
 

@@ -15,7 +15,7 @@ from backends.kubernetes import manifest, reasons
 from backends.kubernetes.access import Unreachable, load_sdk
 from backends.kubernetes.api import Api, ApiError, Unclear
 from backends.kubernetes.asking import Asking
-from backends.kubernetes.cache import Cache
+from backends.kubernetes.cache import Cache, cut
 from backends.kubernetes.creating import create
 from backends.kubernetes.errors import translated
 from backends.kubernetes.pace import Pace, shared
@@ -156,30 +156,34 @@ class KubernetesBackend(Backend):
         return str(handle["uid"])
 
     def orphans(self, instance: str) -> list[Found]:
-        selector = {"labelSelector": f"{manifest.INSTANCE}={manifest.label_value(instance)}"}
-        now = time.time()
+        now, label = time.time(), manifest.label_value(instance)
         found = []
         for namespace in self._ours.namespaces:
-            with translated(self._api, namespace):
-                for page in self._api.pages(namespace, "jobs", selector):
-                    found += [self._found(job, now) for job in page.get("items") or ()]
-        return [one for one in found if one is not None]
+            for job in self._jobs(namespace, label):
+                metadata, spec = job["metadata"], job["spec"]
+                if not metadata["run"] or not metadata["attempt"].isdigit() or spec["suspend"]:
+                    continue  # not ours, or a quota queue holds it, for as long as it likes
+                handle = {
+                    "cluster": self._cluster,
+                    "namespace": namespace,
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "container": spec["container"],
+                    "instance": label,
+                }
+                attempt = int(metadata["attempt"])
+                found.append(Found(run_id=metadata["run"], attempt=attempt, age=age(job, now), handle=handle))
+        return found
 
-    def _found(self, job: Mapping[str, Any], now: float) -> Found | None:
-        metadata = job["metadata"]
-        run_id = (metadata.get("annotations") or {}).get(manifest.RUN)
-        number = str((metadata.get("labels") or {}).get("attempt"))
-        if not run_id or not number.isdigit() or job.get("spec", {}).get("suspend"):
-            return None  # not ours, or a quota queue holds it, for as long as it likes
-        handle = {
-            "cluster": self._cluster,
-            "namespace": metadata["namespace"],
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-            "container": job["spec"]["template"]["spec"]["containers"][0]["name"],
-            "instance": metadata["labels"][manifest.INSTANCE],
-        }
-        return Found(run_id=run_id, attempt=int(number), age=age(job, now), handle=handle)
+    def _jobs(self, namespace: str, label: str) -> list[dict[str, Any]]:
+        """All Jobs of an installation, as :func:`~backends.kubernetes.cache.cut` keeps them: as a current watch has
+        seen them, else from a list."""
+        watching = self._watched.get((namespace, label))
+        if watching is not None and not watching.blind():
+            return watching.cache.jobs()
+        with translated(self._api, namespace):
+            pages = self._api.pages(namespace, "jobs", {"labelSelector": f"{manifest.INSTANCE}={label}"})
+            return [cut("jobs", job) for page in pages for job in page.get("items") or ()]
 
     def close(self) -> None:
         for watching in self._watched.values():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backends.kubernetes.manifest import RUN
 from backends.kubernetes.reasons import Pod
 
 Json = dict[str, Any]
@@ -50,6 +51,11 @@ class Cache:
         with self._lock:
             kept = self._jobs.get(uid)
             return (None, False) if kept is None else (kept.object, kept.gone is not None)
+
+    def jobs(self) -> list[Json]:
+        """All Jobs that are there."""
+        with self._lock:
+            return [kept.object for kept in self._jobs.values() if kept.gone is None]
 
     def pods(self, job: str) -> list[Pod]:
         """The pods of a Job by its UID, oldest first."""
@@ -150,7 +156,11 @@ def cut(kind: str, thing: Mapping[str, Any]) -> Json:
     if status.get("conditions"):
         status["conditions"] = [_condition(one) for one in status["conditions"]]
     if kind == "jobs":
-        return {"metadata": kept, "spec": {"suspend": bool(spec.get("suspend"))}, "status": status}
+        kept["run"] = str((metadata.get("annotations") or {}).get(RUN) or "")
+        kept["attempt"] = sys.intern(str((metadata.get("labels") or {}).get("attempt") or ""))
+        container = sys.intern(str(spec["template"]["spec"]["containers"][0]["name"])) if spec.get("template") else ""
+        suspend = bool(spec.get("suspend"))
+        return {"metadata": kept, "spec": {"suspend": suspend, "container": container}, "status": status}
     owners = [one.get("uid") for one in metadata.get("ownerReferences") or () if one.get("kind") == "Job"]
     kept["job"] = owners[0] if owners else ""
     for name in ("containerStatuses", "initContainerStatuses"):

@@ -15,9 +15,13 @@ from dispatcher.runs.states import Cause
 _REFUSALS = {400, 404, 405, 409, 410, 413, 415, 422}
 QUOTA = "exceeded quota"
 
-#: What a 403 says that passes by itself, and the cause if it doesn't in time. The second is said by a quota whose use
-#: wasn't counted yet, the third by an admission plugin of a server that is starting.
-_PASSING = {QUOTA: Cause.QUOTA, "status unknown for quota": Cause.QUOTA, "not yet ready to handle request": None}
+#: What a 403 says that passes by itself, and the cause while it doesn't. The second is said by a quota whose use wasn't
+#: counted yet, the third by an admission plugin of a server that is starting.
+_PASSING = {
+    QUOTA: Cause.QUOTA,
+    "status unknown for quota": Cause.QUOTA,
+    "not yet ready to handle request": Cause.CONFIG_ERROR,
+}
 #: How an authorizer says no; an admission says anything else.
 _UNAUTHORIZED = re.compile(r"cannot (?P<verb>\w+) resource \"(?P<kind>[\w/]+)\"")
 
@@ -46,8 +50,8 @@ def meaning(api: Api, namespace: str, error: ApiError) -> Permanent | Transient:
 
 
 def _forbidden(api: Api, namespace: str, error: ApiError) -> Permanent | Transient:
-    """An authorizer (RBAC), or an admission that said no. Either is believed only of a server that is ready: one that
-    starts doesn't know its own rules yet, and refuses what they allow."""
+    """An authorizer (RBAC), or an admission that said no. An authorizer is believed once the server says that it is
+    ready, and says no again: one that starts doesn't know its rules yet, and refuses what they allow."""
     for text, cause in _PASSING.items():
         if text in error.message:
             return Transient(str(error), retry_in=5.0, cause=cause)
@@ -55,13 +59,15 @@ def _forbidden(api: Api, namespace: str, error: ApiError) -> Permanent | Transie
     kind, verb = (unauthorized["kind"], unauthorized["verb"]) if unauthorized else ("jobs", "create")
     try:
         if not api.ready():
-            return Transient(f"{error} (the API server is starting)", retry_in=2.0)
+            return Transient(f"{error} (the API server is starting)", retry_in=2.0, cause=Cause.CONFIG_ERROR)
         allowed = api.allowed(namespace, kind, verb)
     except (ApiError, Unclear, Unreachable) as trouble:
-        return Transient(f"{error} (and our rights can't be had: {trouble})", retry_in=5.0)
+        said = f"{error} (and our rights can't be had: {trouble})"
+        return Transient(said, retry_in=5.0, cause=Cause.CONFIG_ERROR)
     if not allowed:
         rights = f"the worker may not {verb} {kind} in namespace {namespace} (RBAC; the docs show the Role)"
         return Permanent(f"{rights}: {error.message}", cause=Cause.CONFIG_ERROR, reason="Forbidden")
     if unauthorized:
-        return Transient(f"{error} (and is allowed by now)")
+        said = f"{error} (though our rights, asked for since, allow it)"
+        return Transient(said, retry_in=2.0, cause=Cause.CONFIG_ERROR)
     return Permanent(error.message, cause=Cause.CONFIG_ERROR, reason="AdmissionRefused")

@@ -18,6 +18,7 @@ from backends.kubernetes.api import Api, ApiError, Unclear
 from backends.kubernetes.cache import Cache, Json, cut, job_of
 from backends.kubernetes.manifest import RUN
 from dispatcher.errors import DispatcherError
+from dispatcher.seldom import Seldom
 from dispatcher.settings import KubernetesSettings
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Watching:
         namespace: where.
         instance: whose objects, by their label.
         settings: silence and relist, in seconds.
-        changed: told the UID and the run of a Job whose objects have changed.
+        changed: told the UID and the run of a Job whose objects have changed, nothing of either if any may have.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Watching:
         self._namespace = namespace
         self._settings = settings
         self._changed = changed
+        self._seldom = {kind: Seldom(logger) for kind in self.health}
         self._stopped = threading.Event()
         self._began = 0.0
         ours = {"labelSelector": f"instance={instance}"}
@@ -133,7 +135,9 @@ class Watching:
     def _trouble(self, kind: str, error: Exception, pause: float, asked: float | None = None) -> float:
         """Note what went wrong; the seconds until the next try, few if something was heard since the last one."""
         health = self.health[kind]
-        pause = 0.0 if not health.trouble else pause
+        if not health.trouble:  # the first since something was heard
+            self._seldom[kind].warn(f"watch of {kind} in {self._namespace} is opened again", error)
+            pause = 0.0
         health.trouble = str(error) or type(error).__name__
         return asked or min(_LONGEST, max(0.2, pause * 2)) * random.uniform(0.7, 1.0)
 

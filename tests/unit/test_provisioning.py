@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import make_record
 from workers.backends import Backends
-from workers.provisioning import Provisioner
+from workers.provisioning import Provisioner, Written
 
 
 class Refuses(FakeBackend):
@@ -84,7 +85,7 @@ def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:
     assert len(backend.asked) == 1
 
 
-def test_an_attempt_that_ended_between_look_and_claim_is_asked_for_under_the_new_number(records: Records) -> None:
+def test_a_claim_that_was_given_back_between_look_and_claim_makes_a_request_of_the_new_epoch(records: Records) -> None:
     stale = Look(*records.runs.get("run1"))
     records.runs.update("run1", partial(transitions.claim, owner="another"))
     records.runs.update("run1", partial(transitions.release, epoch=1))
@@ -133,6 +134,29 @@ def test_who_was_stopped_until_the_attempt_had_ended_creates_nothing(records: Re
     record = provisioner(records, backend).create(stale)
     assert record.terminal
     assert backend.asked == []
+
+
+@pytest.mark.parametrize(("ago", "asked"), [(0.0, 0), (1.0, 1)])
+def test_what_was_written_just_now_is_not_looked_at_before_it_is_sent(
+    ago: float, asked: int, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.provisioning._AT_ONCE", 0.5)
+    one = provisioner(records, Full())
+    stale = one.provision("run1")
+    outcome = Outcome(cause=Cause.START_FAILED, message="ended meanwhile")
+    records.runs.update("run1", partial(transitions.finish, epoch=stale.epoch, outcome=outcome))
+    looks: list[str] = []
+    version = records.runs.version
+
+    def look(run_id: str) -> int | None:
+        looks.append(run_id)
+        return version(run_id)
+
+    monkeypatch.setattr(records.runs, "version", look)
+    backend = Counts()
+    provisioner(records, backend).create(stale, Written(since=time.monotonic() - ago, offset=0.0))
+    assert len(looks) == asked
+    assert len(backend.asked) == 1 - asked, "what ended long ago isn't asked for"
 
 
 def test_a_request_is_sent_again_while_its_attempt_is_open(records: Records) -> None:

@@ -17,6 +17,7 @@ from backends.base import Backend, Found, Listed
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.infrastructure import wants
+from dispatcher.seldom import Seldom
 from dispatcher.sweeping import GRACE
 from workers.supervisor.hands import Hands
 
@@ -54,6 +55,7 @@ class Orphans:
         self._grace = min(GRACE, 2 * every)
         self._next = time.monotonic() + every
         self._suspects: set[str] = set()
+        self._seldom = Seldom(logger)
 
     def sweep(self, shards: Collection[str]) -> None:
         """Begin a sweep, if one is due."""
@@ -65,7 +67,7 @@ class Orphans:
     def listed(self, answer: Any, shards: Collection[str]) -> None:
         """Look at what there is."""
         if isinstance(answer, Exception):
-            logger.warning("orphans of %s can't be listed now: %s", self._backend.name, answer)
+            self._seldom.warn(f"orphans of {self._backend.name} can't be listed now", answer)
             return
         ours = family(self._backend.name, self._backend.place)
         old = [one for one in answer if one.age >= self._grace and shard_of(ours, one.run_id) in shards]

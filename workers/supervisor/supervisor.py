@@ -24,6 +24,7 @@ from dispatcher.runs.attempt import family
 from dispatcher.runs.infrastructure import wants
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
+from dispatcher.seldom import Seldom
 from workers import callbacks
 from workers.provisioning import Provisioner
 from workers.supervisor.hands import Hands
@@ -81,6 +82,7 @@ class Supervisor:
         self._changed: dict[str | None, str] = {}  # key of a handle → its run
         self._cancelled: set[str] = set()  # ids of runs
         self._strangers = Strangers(self.family)
+        self._seldom = Seldom(logger)
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
             backend.watch(self._heard, self._records.instance)
@@ -101,9 +103,7 @@ class Supervisor:
         with self._lock:
             self._cancelled = set()  # the records are read now
         self._refresh()
-        with self._lock:
-            changed, self._changed = self._changed, {}
-        self._named(changed)
+        self._named(self._take_changes())
         self._work_through(list(self._known))
         self._pulse.keep({record.id for record in self._known})
         self._orphans.sweep(self._shards.held)
@@ -118,7 +118,7 @@ class Supervisor:
         if None in changed:
             self._work_through(list(self._known))
         else:
-            self._work(list({record.id: record for record in [*self._named(changed), *cancelled]}.values()))
+            self._work(list({record.id: record for record in [*cancelled, *self._named(changed)]}.values()))
         return SOON if self._strangers else None
 
     def _work_through(self, records: Sequence[Record]) -> None:
@@ -315,7 +315,7 @@ class Supervisor:
             elif what == "teardown":
                 self._teardown.answered(key, result, self._shards)
             elif isinstance(result, Exception):
-                logger.warning("%s of %s can't be done yet: %s", what, run_id, result)
+                self._seldom.warn(f"{what} of run {run_id} can't be done yet", result)
             pause = result.retry_in if isinstance(result, Transient) else self._timing.poll / 2
             self._again[key] = at + pause
         self._again = {key: until for key, until in self._again.items() if until > at}

@@ -15,6 +15,7 @@ from dispatcher.records.base import Lease, Records, Step
 from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
+from dispatcher.seldom import Seldom
 from workers.supervisor.hands import Hands
 from workers.supervisor.known import Known, slim_leftovers
 from workers.supervisor.shards import Shards
@@ -52,6 +53,7 @@ class Teardown:
         self._known = Known(records.runs, slim_leftovers)
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
+        self._seldom = Seldom(logger)
         self._lingering: dict[str, float] = {}  # run → when it is looked at again, monotonic
         self.names: dict[str, str] = {}  #: key of a handle → its run
 
@@ -111,7 +113,7 @@ class Teardown:
             self._update(record, partial(infrastructure.torn_down, attempt=attempt, times=times), lease)
             failpoint("teardown.noted", run_id)
         elif isinstance(answer, Exception):
-            logger.warning("teardown of run %s stays open: %s", run_id, answer)
+            self._seldom.warn(f"teardown of run {run_id} stays open", answer)
             self._note(record, one, str(answer), lease)
 
     def _ask(self, run_id: str, one: Leftover) -> bool:

@@ -377,3 +377,6 @@ def test_a_server_is_ready_or_doesnt_say(api: Api, cluster: FakeCluster, proxy: 
     assert not api.ready()
     proxy.inject("status", "GET", "/readyz", status=403, reason="Forbidden")
     assert api.ready()
+    proxy.inject("status", "GET", "/readyz", status=429, reason="TooManyRequests")
+    with pytest.raises(ApiError, match="TooManyRequests"):
+        api.ready()

@@ -175,7 +175,7 @@ def test_403_of_a_server_that_starts_is_waited_for(backend: KubernetesBackend, c
     with pytest.raises(Transient, match="the API server is starting"):
         backend.submit(request, SECRETS)
     cluster.ready = cluster.allowed = True  # between its answer and our next question
-    with pytest.raises(Transient, match="is allowed by now"):
+    with pytest.raises(Transient, match="asked for since, allow it"):
         backend.submit(request, SECRETS)
     for message in ("not yet ready to handle request", "status unknown for quota: jobs, resources: count/jobs.batch"):
         cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", message)

@@ -69,6 +69,23 @@ def test_all_that_is_ours_is_listed(backend: KubernetesBackend, handle: Any, clu
     assert backend.orphans("inst") == [], "a quota queue may hold it as long as it likes"
 
 
+def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+    """Thousands of Jobs would be listed by each worker twice a minute."""
+    backend.submit(backend.prepare(attempt(name="flow-x", run_id="runx", instance="another")), SECRETS)
+    (listed,) = backend.orphans("inst")
+    backend.watch(lambda key, run_id: None, "inst")
+    until(backend, handle, Phase.WAITING)
+    asked = cluster.count("GET", "jobs")
+    (found,) = backend.orphans("inst")
+    assert replace(found, age=listed.age) == listed
+    cluster.change("jobs", NAME, spec={"suspend": True, "template": cluster.get("jobs", NAME)["spec"]["template"]})
+    eventually(lambda: not backend.orphans("inst"), "the suspended Job to be left alone")
+    cluster.delete("jobs", NAME)
+    eventually(lambda: poll(backend, handle).phase is Phase.GONE, "the end")
+    assert backend.orphans("inst") == []
+    assert cluster.count("GET", "jobs") == asked
+
+
 def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
