@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from backends.kubernetes.access import Unreachable
 from backends.kubernetes.api import Api, ApiError, Unclear
+from backends.kubernetes.reasons import QUOTA
 from dispatcher.errors import DispatcherError, Permanent, Transient
 from dispatcher.runs.states import Cause
 
 #: Answers to which asking again changes nothing.
 _REFUSALS = {400, 404, 405, 409, 410, 413, 415, 422}
-QUOTA = "exceeded quota"
 
 #: What a 403 says that passes by itself, and the cause while it doesn't. The second is said by a quota whose use wasn't
 #: counted yet, the third by an admission plugin of a server that is starting.

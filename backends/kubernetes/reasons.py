@@ -22,6 +22,7 @@ Object = Mapping[str, Any]
 #: Clock → when it began (seconds, monotonic), and the text that is kept.
 Memory = Mapping[str, tuple[float, str]]
 
+QUOTA = "exceeded quota"  #: what the API server says where a quota is exhausted
 PATIENCE = 30.0  # seconds for which no pod, or a container that is being created, is nothing to speak of
 MISSING = 60.0  # seconds after which an object that is missing is taken for a mistake
 NOT_FOUND = 90.0  # seconds for an image that the registry says it doesn't have
@@ -280,7 +281,7 @@ class _Look:
         waited = self.now - began
         if waited < PATIENCE or not event:
             return Observation(phase=Phase.WAITING)
-        quota = "exceeded quota" in text
+        quota = QUOTA in text
         phase = Phase.ENDED if not quota and waited >= MISSING else Phase.WAITING
         cause = Cause.QUOTA if quota else Cause.CONFIG_ERROR
         return Observation(phase=phase, cause=cause, reason="FailedCreate", message=text)

@@ -43,16 +43,19 @@ def test_a_new_run_is_looked_at_before_the_next_round(scene: Scene) -> None:
     assert scene.counting.read == 1
 
 
-def test_its_handle_may_be_about_to_be_stored(scene: Scene) -> None:
-    shard = shard_of("told", "r1")
+def ask(scene: Scene) -> None:
+    """A pool process has asked for the container of ``r1``, which is seen to end before its handle is stored."""
     scene.submit("r1")
     scene.update("r1", partial(transitions.claim, owner="w1"))
-    scene.update("r1", partial(transitions.intend, epoch=1, request={"shard": shard, "epoch": 1, "body": {}}))
+    request = {"shard": shard_of("told", "r1"), "epoch": 1, "body": {}}
+    scene.update("r1", partial(transitions.intend, epoch=1, request=request))
     scene.backend.seen["pod"] = OOM
     scene.backend.changed("pod", "r1")
-    assert scene.supervisor.tick() == strangers.SOON, "it comes again"
-    scene.supervisor.tick()
-    assert scene.counting.read == 1, "not before that makes sense"
+
+
+def store(scene: Scene) -> None:
+    """Its handle is stored; between rounds that is enough for its end to be seen."""
+    shard = shard_of("told", "r1")
     scene.update("r1", partial(transitions.created, epoch=1, handle={"name": "pod"}, owner=shard))
     scene.update("r1", partial(transitions.claim_attempt, attempt=1, holder="pod"))
 
@@ -62,6 +65,23 @@ def test_its_handle_may_be_about_to_be_stored(scene: Scene) -> None:
 
     wait_until(crashed, "what is seen to be acted upon")
     assert scene.supervisor.tick() is None, "nobody is a stranger any more"
+
+
+def test_its_handle_may_be_about_to_be_stored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "SOON", 60.0)
+    ask(scene)
+    assert scene.supervisor.tick() is not None, "it comes again"
+    scene.supervisor.tick()
+    assert scene.counting.read == 1, "not before that makes sense"
+    monkeypatch.setattr(strangers, "SOON", 0.0)
+    store(scene)
+
+
+def test_a_round_does_not_forget_it(scene: Scene) -> None:
+    """It is heard of before the round, and its handle is stored after the round has read what is ours."""
+    ask(scene)
+    scene.round()
+    store(scene)
 
 
 def test_what_others_answer_for_is_not_read() -> None:
