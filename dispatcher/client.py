@@ -335,6 +335,7 @@ class Dispatcher:
         limits = self.settings.limits
         now = time.time() + (link.clock_offset if asked.options.timeout and asked.options.start_within else 0.0)
         ring = link.keys
+        ring.check_backend(asked.environment.backend)
         blobs = self._shared
         link.check_backend(asked.route(link.scope))
         if self._planner is None:

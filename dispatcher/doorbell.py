@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.failpoints import failpoint
-from dispatcher.runs.record import Ring
+from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 

@@ -28,7 +28,8 @@ What the engine tells apart::
     ├── Permanent                asking again won't help (cause)
     ├── Transient                a later try may (retry_in)
     └── Refused                  a transition lost its race: stale epoch, closed attempt, illegal move
-        └── LeasePassed          the shard that answers for the run has another holder now
+        ├── LeasePassed          the shard that answers for the run has another holder now
+        └── SpecUsed             the signed spec was used for this attempt before
 
 Inside a running flow a timeout or a cancel arrives as a :class:`RunInterrupt`, a ``BaseException``, so that
 ``except Exception`` in a flow does not swallow it.
@@ -175,6 +176,10 @@ class Refused(EngineError):
 
 class LeasePassed(Refused):
     """The shard that answers for the run has another holder now: who believed to hold it writes nothing more."""
+
+
+class SpecUsed(Refused):
+    """The signed spec of the run was used for this attempt before, or for all that it allows: nothing may start."""
 
 
 class RunInterrupt(BaseException):

@@ -15,6 +15,7 @@ from dispatcher.errors import (
     UnknownRun,
 )
 from dispatcher.link import Link
+from dispatcher.payload.seals import Returned
 from dispatcher.runs.record import Outcome, Record, Value
 from dispatcher.runs.states import Cause, State
 
@@ -37,7 +38,7 @@ def result_of(link: Link, record: Record) -> Any:
     if value is None:
         return None
     try:
-        return _opened(link, record, value)
+        return _opened(link, record, value, Returned.RESULT)
     except EngineError as error:
         raise InvalidInput(f"the result of run {record.id} can't be opened here: {error}") from error
 
@@ -82,7 +83,7 @@ def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed) -> 
     if outcome.exception is None:
         return error
     try:
-        cause = _opened(link, record, outcome.exception)
+        cause = _opened(link, record, outcome.exception, Returned.EXCEPTION)
     except Exception as problem:  # whatever a foreign exception's own code raises while it is opened
         error.add_note(f"Its exception can't be opened here: {problem}")
         return error
@@ -97,14 +98,14 @@ def _told(outcome: Outcome) -> str:
     return outcome.reason or outcome.message or str(outcome.cause or "no reason was recorded")
 
 
-def _opened(link: Link, record: Record, value: Value) -> Any:
+def _opened(link: Link, record: Record, value: Value, kind: Returned) -> Any:
     from dispatcher.payload import from_value
     from dispatcher.records.refusals import What, counted
 
     records = link.records
-    key = link.keys.run_key(record.id, record.spec.key_id) if value.codec == "pickle" else None
+    seal = link.keys.seal(record) if value.codec == "pickle" else None
     try:
         with counted(records.refusals, What.RESULT):
-            return from_value(value, get=records.blobs.get, key=key)
+            return from_value(value, get=records.blobs.get, seal=seal, kind=kind)
     except KeyError:
         raise UnknownRun(f"run {record.id}: the bytes of its result are gone") from None

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
 from dispatcher.ids import made_at
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:

@@ -9,12 +9,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dispatcher.errors import InvalidSettings
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class KeySettings(BaseModel):
+    """A signing key with what it may be used for."""
+
+    model_config = _FROZEN
+
+    secret: SecretStr = Field(description="At least 16 bytes.")
+    backends: tuple[str, ...] | None = Field(None, description="Backends that runs signed with it may use; else all.")
+    use: str = Field("specs", description="specs, or records: what workers store of their own is sealed with it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"secret": given} if isinstance(given, str | SecretStr) else given
+
+    def plain(self) -> dict[str, Any]:
+        """The entry as a file of keys holds it."""
+        return {"secret": self.secret.get_secret_value(), "backends": self.backends, "use": self.use}
 
 
 class WorkerSettings(BaseModel):
@@ -96,7 +115,7 @@ class KubernetesSettings(BaseModel):
 
 
 class LimitSettings(BaseModel):
-    """Sizes. All in bytes unless they say otherwise."""
+    """Sizes and spans. All in bytes unless they say otherwise."""
 
     model_config = _FROZEN
 
@@ -106,6 +125,12 @@ class LimitSettings(BaseModel):
     result: int = Field(512 * 2**20, gt=0, description="Most bytes of a result; a larger one fails the run.")
     log: int = Field(
         10 * 2**20, gt=0, description="Most bytes of log lines per attempt; then a gap and the last lines."
+    )
+    signature: float = Field(
+        30 * 86400.0,
+        ge=3600,
+        description="Seconds that a run may wait and be repeated, where its options bound neither; then its signature "
+        "has expired, and it ends.",
     )
     line: int = Field(16384, ge=64, description="Most bytes of one log line; the rest of it is cut.")
 
@@ -138,7 +163,7 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(None, description="Redis or Valkey for doorbells, where that is another one.")
     embedded: bool = Field(True, description="Without a URL, use the laptop server; false makes that an error.")
     signing_keys: Annotated[
-        Json[dict[str, SecretStr]] | None, Field(description="JSON: key id → secret; the first signs.")
+        Json[dict[str, KeySettings]] | None, Field(description="JSON: key id → secret (or an object); the first signs.")
     ] = None
     signing_keys_file: Path | None = Field(None, description="File that holds that JSON.")
     state_dir: Path | None = Field(

@@ -18,6 +18,7 @@ from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.records.reading import Look, WrongGuess
+from dispatcher.records.refusals import What, count
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
@@ -90,6 +91,8 @@ def _start(here: Here, look: Look) -> Record:
     if look.kind and not (in_process and here.serves(route)):  # a guess is good enough to go ahead, and for no more
         return _start(here, Look(*here.records.runs.get(look.record.id)))
     here.check(look.record)
+    if not look.kind and (why := here.records.runs.vet(look.record, look.now)):
+        return refuse(here.records, look, why)
     if not in_process:
         from workers.provisioning import Provisioner
 
@@ -103,6 +106,14 @@ def _start(here: Here, look: Look) -> Record:
     from dispatcher.runner.attempt import run_attempt
 
     return run_attempt(here.records, here.keys, here.settings, look, owner=here.worker, holder=here.holder, fds=True)
+
+
+def refuse(records: Records, look: Look, why: str) -> Record:
+    """End a run that nobody may act upon; the record as it stands then."""
+    count(records.refusals, What.RUN)
+    logger.warning("run %s: refused: %s", look.record.id, why)
+    step = partial(transitions.refuse, reason="SealBroken", message=why)
+    return records.runs.update(look.record.id, step, record=look.record, now=look.now)
 
 
 def attempt_died(records: Records, worker: str, death: Death) -> Record | None:

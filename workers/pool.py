@@ -103,7 +103,7 @@ class PoolProcess:
         if self._records is None or self._pid != os.getpid():
             from dispatcher.connect import connect
 
-            self._records, self._pid = connect(self._inherited.settings), os.getpid()
+            self._records, self._pid = connect(self._inherited.settings, self._inherited.keys), os.getpid()
         identity, serves = self._inherited.identity, self._inherited.serves
         return Here(
             serves=lambda route: serves(route) or route.queue in also,

@@ -99,4 +99,4 @@ def result_of(client: Dispatcher, record: Record) -> Result:
     from dispatcher.records.refusals import What, counted
 
     with counted(client.records.refusals, What.RESULT):
-        return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, key=None))
+        return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, seal=None))

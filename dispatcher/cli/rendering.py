@@ -10,7 +10,7 @@ from dispatcher.cli.common import Globals, common, option_json, pass_globals, pr
 from dispatcher.cli.options import options, run_options
 
 if TYPE_CHECKING:
-    from dispatcher.settings import Settings
+    pass
 
 
 @click.command()
@@ -55,7 +55,6 @@ def render(
         run_id or new_id(),
         number,
         instance=instance,
-        key_id=_key_id(settings),
         place=made.place,
         variables=Bounds.of(settings).variables(),
     )
@@ -68,14 +67,3 @@ def render(
     else:
         click.echo(made.rendered(prepared).rstrip())
     return 0
-
-
-def _key_id(settings: Settings) -> str:
-    """The key that would sign; nothing where this process has none."""
-    from dispatcher.errors import InvalidSettings
-    from dispatcher.payload import KeyRing
-
-    try:
-        return KeyRing.from_settings(settings).signs
-    except InvalidSettings:
-        return ""

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from dispatcher.errors import Refused, UnknownRun
+from dispatcher.errors import Refused, SealBroken, SpecUsed, UnknownRun
 from dispatcher.records.hearing import Events
 from dispatcher.records.reading import Look, Query
 from dispatcher.records.refusals import Refusals
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Ring
+from dispatcher.runs.change import Change, Ring
+from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Offer, Route
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
@@ -45,6 +46,23 @@ class Bell(Protocol):
 
 class Runs(ABC):
     """The records of runs."""
+
+    #: Checks a run's signature, where this process holds keys: of a record and the time; raises SealBroken.
+    check: Callable[[Record, float], None] | None = None
+
+    def vet(self, record: Record, now: float) -> str:
+        """Check the signature of a record that isn't verified yet, and mark it; why nothing may be done with the run
+        (cancelling and ending it excepted), or nothing."""
+        if record.verified:
+            return ""
+        if self.check is None:
+            return "this process has no key to check its signature"
+        try:
+            self.check(record, now)
+        except SealBroken as error:
+            return str(error)
+        record.mark_verified()
+        return ""
 
     @abstractmethod
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
@@ -71,6 +89,11 @@ class Runs(ABC):
     @abstractmethod
     def version(self, run_id: str) -> int | None:
         """The version of a record, None if there is none: whether one that was read is still as it was."""
+
+    @abstractmethod
+    def used(self, run_id: str, day: int) -> str:
+        """How far the spec of a run was used (:class:`~dispatcher.runs.record.Use`) whose signature expires on ``day``,
+        counted since the epoch; empty if nothing was noted."""
 
     def look(self, run_id: str, like: str) -> Look:
         """A run that is about to be claimed, as read, or as guessed.
@@ -123,6 +146,7 @@ class Runs(ABC):
 
         Raises:
             LeasePassed: ``lease`` was given, and is no longer as given; nothing was written.
+            SpecUsed: ``change.use`` doesn't accept how far the run's spec was used; nothing was written.
         """
 
     @abstractmethod
@@ -156,6 +180,8 @@ class Runs(ABC):
     ) -> Record:
         """Read, step, commit, again where another change came first; the record that stands then.
 
+        The step sees whether the record is verified (:meth:`vet`). A step that would use a spec again ends the run.
+
         Args:
             run_id: the run.
             step: the transition, with its keywords bound.
@@ -170,16 +196,19 @@ class Runs(ABC):
         if record is None:
             record, now = self.get(run_id)
         for _ in range(100):
+            self.vet(record, now)
             change = step(record, now)
             if change is None:
                 return record
             nonce = secrets.token_hex(8)
-            marked = Change(
-                before=change.before, after=change.after.but(change=nonce), events=change.events, ring=change.ring
-            )
-            stored, now = self.commit(marked, lease=lease)
+            try:
+                stored, now = self.commit(change.marked(nonce), lease=lease)
+            except SpecUsed as error:
+                step = partial(transitions.refuse, reason="SpecUsed", message=str(error))
+                continue
             if stored is None:
                 raise UnknownRun(f"run {run_id}: its retention is over")
+            stored.mark_like(record)
             if stored.change == nonce:
                 return stored
             record = stored

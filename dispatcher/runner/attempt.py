@@ -27,7 +27,8 @@ from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runner.opening import Opener, not_opened
 from dispatcher.runner.patience import patiently
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     """
     run_id = look.record.id
     way = _Way(records, look)
-    opener = Opener(records=records, keys=keys, limits=settings.limits, environ=environ)
+    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
     with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
         try:
             failpoint("attempt.waiting", run_id)
@@ -132,7 +133,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     ``record`` is the run as read a moment ago, at ``now`` by the server's clock; all else is as of :func:`run_attempt`.
     """
     way = _Way(records, Look(record, now))
-    opener = Opener(records=records, keys=keys, limits=settings.limits, environ=os.environ)
+    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))

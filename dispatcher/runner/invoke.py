@@ -22,6 +22,7 @@ from dispatcher.errors import (
     Transient,
 )
 from dispatcher.failpoints import failpoint
+from dispatcher.payload.seals import Returned
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.traces import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
@@ -51,7 +52,7 @@ class Job:
     attempt: int
     flow: str
     body: Callable[[Mapping[str, Any]], Any]
-    to_value: Callable[[Any, str], Value]
+    to_value: Callable[[Any, Returned], Value]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -117,7 +118,7 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
         return _ended_by(error, job), error
     try:
-        return Outcome(result=job.to_value(result, f"the result of flow {job.flow!r}")), None
+        return Outcome(result=job.to_value(result, Returned.RESULT)), None
     except InvalidInput as error:
         return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
 
@@ -143,7 +144,7 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return failure(error, Cause.START_FAILED, log_tail=tail)
     outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
     try:
-        value = job.to_value(error, f"the exception of flow {job.flow!r}")
+        value = job.to_value(error, Returned.EXCEPTION)
     except InvalidInput:  # its type, message and traceback travel as text
         return outcome
     return replace(outcome, exception=value)

@@ -16,7 +16,9 @@ from typing import Any
 from dispatcher import environment as environments
 from dispatcher.environment import Environment
 from dispatcher.errors import Permanent, SealBroken, ServerUnavailable
-from dispatcher.payload import KeyRing, from_value, to_value
+from dispatcher.payload import from_value, to_value
+from dispatcher.payload.keys import Credentials
+from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, counted
 from dispatcher.runner.capture import Capture
@@ -36,7 +38,7 @@ class Opener:
     """What it takes to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
 
     records: Records
-    keys: KeyRing
+    credentials: Credentials
     limits: Limits
     environ: Mapping[str, str]
     patience: float = math.inf  #: seconds that a large result waits for a server that is away
@@ -54,7 +56,8 @@ class Opener:
             Exception: the environment's class can't be had here.
         """
         with counted(self.records.refusals, What.RUN):
-            verify(self.keys, record, now)
+            self.credentials.check(record, now)
+            record.mark_verified()
             if taken_for is not None and taken_for.spec.kind != record.spec.kind:
                 raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
         return environments.from_json(record.spec.environment)
@@ -83,7 +86,7 @@ class Opener:
         value = None if record.outcome is None else record.outcome.exception
         if value is not None:
             with contextlib.suppress(Exception):
-                return job, from_value(value, get=self.records.blobs.get, key=self._run_key(record))
+                return job, self._exception(record, value)
         return job, None
 
     def _job(self, record: Record, environment: Environment, **more: Any) -> Job:
@@ -110,37 +113,25 @@ class Opener:
 
     def _parameters(self, record: Record) -> Any:
         # The verified spec holds their digest, so no further key is needed.
-        return from_value(record.spec.parameters, get=self.records.blobs.get, key=None, trusted=True)
+        return from_value(record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True)
 
-    def _to_value(self, record: Record, obj: Any, what: str) -> Value:
+    def _exception(self, record: Record, value: Value) -> Any:
+        seal = self.credentials.seal(record)
+        return from_value(value, get=self.records.blobs.get, seal=seal, kind=Returned.EXCEPTION)
+
+    def _to_value(self, record: Record, obj: Any, kind: Returned) -> Value:
         limits = self.limits
         name = f"result-{record.attempt}-{record.epoch}"
         return to_value(
             obj,
-            what=what,
+            what=f"the {kind} of flow {record.spec.flow!r}",
             limit_inline=limits.inline,
             limit=limits.result,
             put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),
-            key=self._run_key(record),
+            seal=self.credentials.seal(record),
+            kind=kind,
             setting="DISPATCHER__LIMITS__RESULT",
         )
-
-    def _run_key(self, record: Record) -> bytes:
-        return self.keys.run_key(record.id, record.spec.key_id)
-
-
-def verify(keys: KeyRing, record: Record, now: float) -> None:
-    """Check that the spec is what its submitter signed for this run, and that the signature still holds.
-
-    Raises:
-        SealBroken: it isn't, or it is too old.
-    """
-    spec = record.spec
-    keys.verify(record.id, spec.key_id, record.spec_bytes, record.signature)
-    if spec.run_id != record.id:
-        raise SealBroken(f"run {record.id} carries the spec of run {spec.run_id}: it is never opened")
-    if spec.expires is not None and spec.expires <= now:
-        raise SealBroken(f"the signature of run {record.id} ended {now - spec.expires:.0f} s ago: submit it again")
 
 
 def not_opened(error: BaseException, capture: Capture | None = None) -> Outcome:

@@ -69,10 +69,5 @@ class Report:
         )
 
 
-def attempt_token(run_key: bytes, *, attempt: int, epoch: int) -> str:
-    """The attempt's token, in hex: it carries the epoch of the claim that made the attempt."""
-    return hmac.new(run_key, f"attempt:{attempt}:{epoch}".encode(), hashlib.sha256).hexdigest()
-
-
 def _mac(token: str, body: str) -> str:
     return hmac.new(bytes.fromhex(token), body.encode(), hashlib.sha256).hexdigest()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, UNSTARTED, Cause
 from dispatcher.runs.transitions import event
 
@@ -67,6 +69,12 @@ def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, f
         before=record,
         after=record.but(leftovers=kept, times=record.timed(attempt, {**(times or {}), "torn down": now})),
     )
+
+
+def disowned(record: Record, now: float, *, leftover: Mapping[str, Any]) -> Change | None:
+    """Forget what an attempt is said to have left, where no worker noted it."""
+    kept = tuple(other for other in record.leftovers if other != leftover)
+    return None if len(kept) == len(record.leftovers) else Change(before=record, after=record.but(leftovers=kept))
 
 
 def teardown_waits(record: Record, now: float, *, attempt: int, why: str) -> Change | None:

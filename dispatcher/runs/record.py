@@ -1,4 +1,4 @@
-"""What is remembered of a run: its signed spec, its record, and a change from one record to the next."""
+"""What is remembered of a run: its signed spec, and its record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from dispatcher.runs.events import Event
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Route
@@ -62,7 +61,7 @@ class Spec:
     ``storage`` and ``environment`` are the JSON of those values, ``location`` is the flow's address in the storage,
     ``blobs`` the shared blobs (flow, large parameters) that must outlive the run, ``python`` the submitter's
     ``major.minor``, ``packages`` the versions of the packages that the pickles name, ``key_id`` the signing key,
-    ``expires`` the time (seconds since the epoch) after which the signature is void, or None for the record's life.
+    ``expires`` the time (seconds since the epoch) after which the signature is void; a spec without one is refused.
     """
 
     run_id: str
@@ -102,9 +101,14 @@ class Spec:
         return self.options.tags or ()
 
     @property
-    def kind(self) -> tuple[str, Route, tuple[str, ...], bool, float | None]:
+    def day(self) -> int:
+        """The day, since the epoch, on which the signature expires."""
+        return int((self.expires or 0.0) // 86400.0)
+
+    @property
+    def kind(self) -> tuple[str, Route, tuple[str, ...], bool, float | None, int]:
         """All on which an acceptance and a claim depend: runs that have it in common look the same so far."""
-        return self.flow, self.route, self.tags, self.on_exit, self.options.start_within
+        return self.flow, self.route, self.tags, self.on_exit, self.options.start_within, self.day
 
     def to_bytes(self) -> bytes:
         """The bytes that are signed and stored."""
@@ -226,6 +230,24 @@ class Record:
         return cached
 
     @property
+    def verified(self) -> bool:
+        """True if this process has checked that the signature holds. Never stored; copies keep it with the spec."""
+        return "_verified" in self.__dict__
+
+    def mark_verified(self) -> None:
+        """Note that the signature holds. Called by who has just checked it."""
+        self.__dict__["_verified"] = True
+
+    def unmark(self) -> None:
+        """Forget what was noted of the signature."""
+        self.__dict__.pop("_verified", None)
+
+    def mark_like(self, before: Record) -> None:
+        """Note that the signature holds, if ``before`` has the very same signed bytes and it holds there."""
+        if before.verified and all(getattr(self, name) == getattr(before, name) for name in _SIGNED):
+            self.mark_verified()
+
+    @property
     def terminal(self) -> bool:
         """Whether it has ended."""
         return self.state in TERMINAL
@@ -257,8 +279,9 @@ class Record:
             raise TypeError(f"a record has no {', '.join(sorted(changes.keys() - _DEFAULTS.keys()))}")
         after = object.__new__(Record)  # not replace(): every submit and every step comes by here
         after.__dict__.update(self.__dict__, **changes)
-        if "spec_bytes" in changes:
+        if not _SIGNED.isdisjoint(changes):
             after.__dict__.pop("_spec", None)
+            after.__dict__.pop("_verified", None)
         return after
 
     def to_fields(self) -> dict[str, bytes | str]:
@@ -298,38 +321,10 @@ class Record:
 
     def later(self, data: Mapping[str, bytes]) -> Record:
         """The same run's record later on: all its fields, but for :data:`FIXED` ones."""
-        held = {name: value for name, value in self.__dict__.items() if name in FIXED or name == "_spec"}
+        held = {name: value for name, value in self.__dict__.items() if name in FIXED or name in _MARKS}
         after = object.__new__(Record)
         after.__dict__.update(_DEFAULTS, **held, **{name: _LOAD[name](raw) for name, raw in data.items()})
         return after
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ring:
-    """A doorbell to ring: ``task`` on the run's queue. ``first`` puts it before all that wait there."""
-
-    run_id: str
-    task: str
-    flow: str
-    route: Route
-    first: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One atomic step: applied only if the record's version is still ``before.version`` (None: there is none)."""
-
-    before: Record | None
-    after: Record
-    events: tuple[Event, ...] = ()
-    ring: Ring | None = None
-
-    def then(self, following: Change | None) -> Change:
-        """This step and the one that follows it, as one."""
-        if following is None:
-            return self
-        events, ring = (*self.events, *following.events), following.ring or self.ring
-        return Change(before=self.before, after=following.after, events=events, ring=ring)
 
 
 def _unreadable(run_id: str) -> Spec:
@@ -373,6 +368,10 @@ def _number(raw: bytes) -> float:
 
 
 _DEFAULTS = {f.name: f.default for f in fields(Record)}
+
+# What isn't stored of a record, and goes where its signed fields change.
+_MARKS = ("_spec", "_verified")
+_SIGNED = frozenset({"id", "spec_bytes", "signature"})
 
 #: Fields that never change.
 FIXED = ("id", "spec_bytes", "signature", "spec_digest", "key")

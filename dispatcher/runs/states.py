@@ -69,7 +69,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.RUNNING, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
     State.RUNNING: frozenset({State.CANCELLING}) | _ENDS,
     State.CANCELLING: TERMINAL,
-    State.AWAITING_RETRY: frozenset({State.QUEUED, State.CANCELLED}),
+    State.AWAITING_RETRY: frozenset({State.QUEUED, State.CANCELLED, State.CRASHED}),
     **dict.fromkeys(TERMINAL, frozenset[State]()),
 }
 

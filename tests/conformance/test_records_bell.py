@@ -11,7 +11,8 @@ import redis
 from dispatcher.records.base import Bell, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Ring
+from dispatcher.runs.change import Ring
+from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
 from tests.conformance.specs import accept, make, start
 

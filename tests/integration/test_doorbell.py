@@ -14,7 +14,7 @@ import redis
 from dispatcher.app import broker_of, make_app
 from dispatcher.doorbell import CeleryBell, body_of, envelope, headers_of
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.runs.record import Ring
+from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from dispatcher.runs.transitions import EXECUTE
 from dispatcher.settings import Settings

@@ -37,7 +37,7 @@ def result_of(bench: Bench, run_id: str, *, timeout: float = 30.0) -> Any:
     assert record.state is State.SUCCEEDED, (record.outcome, bench.lines(run_id))
     assert record.outcome is not None
     assert record.outcome.result is not None
-    return from_value(record.outcome.result, get=bench.records.blobs.get, key=bench.keys.run_key(run_id))
+    return from_value(record.outcome.result, get=bench.records.blobs.get, seal=bench.keys.seal(record))
 
 
 def cause_of(record: Record) -> Cause | None:

@@ -12,6 +12,7 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt
 from dispatcher.payload import KeyRing, to_value
+from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Line
 from dispatcher.runner import attempt as runner
 from dispatcher.runner.attempt import call_on_exit
@@ -54,7 +55,8 @@ def test_on_exit_learns_of_the_exception_that_was_kept(world: World) -> None:
     record = killed(world, LocalEnvironment(on_exit=say_how_it_ended))
     value = to_value(
         KeyError("x"), what="e", limit_inline=10**6, limit=10**6, put=lambda _: "",
-        key=world.keys.run_key(record.id),
+        seal=world.keys.seal(record),
+        kind=Returned.EXCEPTION,
     )  # fmt: skip
     stored, now = world.records.runs.get(record.id)
     stored = stored.but(outcome=Outcome(cause=Cause.USER_ERROR, exception=value))

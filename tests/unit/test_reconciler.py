@@ -13,12 +13,12 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records, WorkerInfo
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Ring
+from dispatcher.runs.change import Ring
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import TimingSettings
-from tests.unit.making import make_record
+from tests.unit.making import make_record, trusting
 from tests.waiting import wait_until
 from workers.reconciler.bells import Bells
 from workers.reconciler.due import sweep_due
@@ -71,7 +71,7 @@ def broker() -> Broker:
 
 @pytest.fixture
 def records(clock: Clock, broker: Broker) -> Records:
-    return open_memory(clock=clock, bell=broker)
+    return trusting(open_memory(clock=clock, bell=broker))
 
 
 @pytest.fixture

@@ -15,10 +15,12 @@ from functools import partial
 
 from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Records
+from dispatcher.records.base import Records, Runs
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.states import State
 from dispatcher.settings import TimingSettings
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class Bells:
         return lost
 
     def _ring(self, run_id: str) -> bool:
-        step = partial(_ring_if_late, timing=self._timing)
+        step = partial(_ring_if_late, runs=self._records.runs, timing=self._timing)
         self._passed.pop(run_id, None)
         with suppress(Refused, UnknownRun):
             before = self._records.runs.get(run_id)
@@ -123,6 +125,9 @@ class Bells:
         self._passed.clear()
 
 
-def _ring_if_late(record: Record, now: float, *, timing: TimingSettings) -> Change | None:
+def _ring_if_late(record: Record, now: float, *, runs: Runs, timing: TimingSettings) -> Change | None:
+    """Ring again where the time has come; end a run whose signature doesn't hold."""
+    if record.state is State.QUEUED and (why := runs.vet(record, now)):
+        return transitions.refuse(record, now, reason="SealBroken", message=why)
     pause = min(timing.bell_lost * 2.0 ** min(record.rings - 1, 30), timing.bell_most)
     return None if now - record.rung_at < pause else transitions.ring_again(record, now)

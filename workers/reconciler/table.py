@@ -16,6 +16,7 @@ from workers.reconciler.bells import Bells
 from workers.reconciler.due import sweep_due
 from workers.reconciler.leases import Leases
 from workers.reconciler.retention import sweep_retention
+from workers.reconciler.signatures import sweep_signatures
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def sweeps(
         Sweep("due times", timing.bell_tick, lambda: sweep_due(records)),
         Sweep("doorbells", timing.bell_tick, bells.sweep),
         Sweep("leases", timing.lease_tick, leases.sweep),
+        Sweep("signatures", timing.orphan_tick, lambda: sweep_signatures(records)),
         Sweep("retention", timing.orphan_tick, lambda: sweep_retention(records, timing)),
     )
 

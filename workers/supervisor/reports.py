@@ -12,15 +12,16 @@ from backends.base import Observation
 from dispatcher.errors import LeasePassed, Refused, SealBroken, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
-from dispatcher.records.base import Lease, Records, Step
+from dispatcher.records.base import Lease, Step
 from dispatcher.records.refusals import What, count
-from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runner.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from workers.supervisor.known import Known
 from workers.supervisor.pulse import Pulse
 from workers.supervisor.tails import Tails
+from workers.supervisor.trust import Trust
 from workers.supervisor.verdicts import explainable, explained
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Reports:
     """Acts on the inboxes of the shards held.
 
     Args:
-        records: where the inboxes are.
+        trust: knows the records where the inboxes are, and judges those that aren't known yet.
         keys: the installation's.
         known: the runs watched; kept current.
         pulse: told of every sign of life.
@@ -47,7 +48,7 @@ class Reports:
 
     def __init__(
         self,
-        records: Records,
+        trust: Trust,
         keys: KeyRing,
         known: Known,
         pulse: Pulse,
@@ -55,13 +56,14 @@ class Reports:
         tails: Tails,
         here: Callable[[Record], bool],
     ) -> None:
-        self._records = records
+        self._records = trust.records
         self._keys = keys
         self._known = known
         self._pulse = pulse
         self._look = look
         self._tails = tails
         self._here = here
+        self._trust = trust
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
     @property
@@ -124,6 +126,8 @@ class Reports:
             except (SealBroken, Refused):  # another attempt by now, or another owner: look again
                 self._known.drop(known.id)
         record, now = self._records.runs.get(entry["run"])
+        if why := self._trust.why_not(record):
+            raise SealBroken(why)
         self._apply(record, entry, lease, now)
 
     def _apply(self, record: Record, entry: dict[str, str], lease: Lease, now: float) -> None:
@@ -169,5 +173,4 @@ class Reports:
     def _token(self, record: Record) -> str:
         if record.request is None:
             raise Refused(f"attempt {record.attempt} of run {record.id} is closed")
-        key = self._keys.run_key(record.id, record.spec.key_id)
-        return attempt_token(key, attempt=record.attempt, epoch=record.request["epoch"])
+        return self._keys.token(record.id, record.attempt, record.request["epoch"], record.spec.key_id)

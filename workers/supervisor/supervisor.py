@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Observation, Watched
-from dispatcher.errors import LeasePassed, Permanent, Refused, Transient, UnknownRun
+from dispatcher.errors import LeasePassed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
@@ -28,7 +28,7 @@ from dispatcher.seldom import Seldom
 from workers import callbacks
 from workers.provisioning import Provisioner
 from workers.supervisor.hands import Hands
-from workers.supervisor.known import Known, slim
+from workers.supervisor.known import Known
 from workers.supervisor.orphans import LIST, Orphans
 from workers.supervisor.pulse import Pulse
 from workers.supervisor.reports import Reports
@@ -36,6 +36,7 @@ from workers.supervisor.shards import Shards
 from workers.supervisor.strangers import SOON, Strangers
 from workers.supervisor.tails import Tails
 from workers.supervisor.teardown import Teardown
+from workers.supervisor.trust import Trust
 from workers.supervisor.verdicts import Verdict, judge
 
 logger = logging.getLogger(__name__)
@@ -65,14 +66,16 @@ class Supervisor:
         self.backend = backend.name
         self._wake = wake
         self._shards = Shards(self._records.leases, self.family, provisioner.owner)
-        self._known = Known(self._records.runs, slim)
+        engine, offset = provisioner.keys.engine, self._server_time
+        self._trust = Trust(self._records, engine, self.family, offset)
+        self._known = Known(self._records.runs, self._trust.watched)
         self._pulse = Pulse()
         self._hands = Hands(HANDS, wake)
         look = self._seen_now
         self._tails = Tails(self._records, backend, wake)
         keys = provisioner.keys
-        self._reports = Reports(self._records, keys, self._known, self._pulse, look, self._tails, self._here)
-        self._teardown = Teardown(self._records, backend, self._hands, busy=self._tails.busy)
+        self._reports = Reports(self._trust, keys, self._known, self._pulse, look, self._tails, self._here)
+        self._teardown = Teardown(self._records, backend, self._hands, self._trust, busy=self._tails.busy)
         self._orphans = Orphans(
             self._records, backend, self._hands, wanted=self._wanted, every=self._timing.orphan_tick
         )
@@ -155,7 +158,8 @@ class Supervisor:
                 settled.add(run_id)  # no handle is about to be stored
             if record is not None and record.owner in held:
                 self._known.put(record)
-                self._name(record)
+                if (kept := self._known.get(record.id)) is not None:
+                    self._name(kept)
         return self._strangers.met(self._names, settled)
 
     def cancelled(self, run_id: str) -> None:
@@ -276,6 +280,9 @@ class Supervisor:
             silence = 0.0 if since is None else min(silence, self._offset + time.monotonic() - since)
         return silence >= self._timing.node_lost
 
+    def _server_time(self) -> float:
+        return self._offset + time.monotonic() if self._offset else self._records.runs.now()
+
     def _seen_now(self, record: Record) -> Observation | None:
         return None if record.handle is None else self._backend.poll([record.handle])[0]
 
@@ -323,6 +330,9 @@ class Supervisor:
     def _sent(self, run_id: str, answer: Any) -> None:
         record = self._known.get(run_id)
         if record is None:
+            return
+        if isinstance(answer, SealBroken | SpecUsed):
+            self._update(record, partial(transitions.refuse, reason=type(answer).__name__, message=str(answer)))
             return
         if isinstance(answer, Refused | UnknownRun):
             logger.info("nothing to do: %s", answer)

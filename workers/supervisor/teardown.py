@@ -17,8 +17,9 @@ from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.seldom import Seldom
 from workers.supervisor.hands import Hands
-from workers.supervisor.known import Known, slim_leftovers
+from workers.supervisor.known import Known
 from workers.supervisor.shards import Shards
+from workers.supervisor.trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,18 @@ class Teardown:
         records: where it is noted.
         backend: asked to end it.
         hands: ask it.
+        trust: drops what no worker noted.
         busy: whether something of an attempt (run id, number) is still wanted.
     """
 
-    def __init__(self, records: Records, backend: Backend, hands: Hands, *, busy: Callable[[str, int], bool]) -> None:
+    def __init__(
+        self, records: Records, backend: Backend, hands: Hands, trust: Trust, *, busy: Callable[[str, int], bool]
+    ) -> None:
         self._records = records
         self._backend = backend
         self._hands = hands
         self._busy = busy
-        self._known = Known(records.runs, slim_leftovers)
+        self._known = Known(records.runs, trust.left)
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
         self._seldom = Seldom(logger)
@@ -152,4 +156,4 @@ class Teardown:
 
 
 def _shard(one: Leftover) -> str:
-    return str((one["request"] or {}).get("shard", ""))
+    return str((one["handle"] or one["request"] or {}).get("shard", ""))

@@ -20,8 +20,9 @@ from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import Push, described, fields_of, flat
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import transitions
+from dispatcher.runs.change import Ring
 from dispatcher.runs.indexes import placement
-from dispatcher.runs.record import Record, Ring
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 
 ACCEPT = ("clock", "queues", "accept")
@@ -50,6 +51,7 @@ class Kind(NamedTuple):
     tags: tuple[str, ...]
     on_exit: bool
     start_within: float | None
+    day: int
 
 
 class Portion:
@@ -141,6 +143,6 @@ class Acceptance:
             "queue": [keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *described(kind.route)],
             "list": kind.list,
         }
-        name = hashlib.sha256(json.dumps([told, kind.on_exit]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([told, kind.on_exit, kind.day]).encode()).hexdigest()[:16]
         told["fields"] += ["kind", name]
         return json.dumps(told)

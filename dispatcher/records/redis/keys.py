@@ -15,7 +15,8 @@ the two never meet. Keys of one run:
 and of all: ``ix:<index>`` (sorted sets of :mod:`dispatcher.runs.indexes`), ``blob:<digest>`` (hash: parts, and the
 count of runs that refer to it), ``events`` (stream), ``subscribers`` (set), ``workers``, ``beats``, ``leases``,
 ``routes``, ``refusals`` (hashes), ``beaten``, ``queues``, ``passed`` (sorted sets by time), ``inbox:<shard>`` (stream),
-``report:<nonce>`` (string, for a minute). Channels are ``topic:<topic>``.
+``report:<nonce>`` (string, for a minute), ``engine:used:<day>`` (hash: run → how far its spec was used; submitters
+can't write there). Channels are ``topic:<topic>``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Keys:
         self._blob_prefix = f"{prefix}blob:"
         self.key_prefix = f"{prefix}key:"
         self._inbox_prefix = f"{prefix}inbox:"
+        self._used_prefix = f"{prefix}engine:used:"
         self._report_prefix = f"{prefix}report:"
         self.all_events = f"{prefix}events"
         self.subscribers = f"{prefix}subscribers"
@@ -86,6 +88,10 @@ class Keys:
     def digest(self, key: str) -> str:
         """The digest of the shared blob that ``key`` holds."""
         return key.removeprefix(self._blob_prefix)
+
+    def used(self, day: int) -> str:
+        """How far the specs were used whose signatures expire on a day, counted since the epoch."""
+        return f"{self._used_prefix}{day}"
 
     def inbox(self, shard: str) -> str:
         """A shard's reports."""

@@ -15,7 +15,7 @@ from dispatcher.records.reading import Look
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.prepared import Prepared, moment, word
 from dispatcher.records.redis.program import Program
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
 _MOST = 1000
@@ -86,6 +86,6 @@ class Likes:
         change = begin(sample.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
         assert change is not None  # it waits
         program = Program(self._keys)
-        marked = Change(before=change.before, after=change.after.but(change=_NONCE), events=change.events)
+        marked = change.marked(_NONCE)
         after = program.commit(marked, None)
         return Claim(Prepared(program.listed().decode(), {"id": _ID, "holder": _HOLDER, "nonce": _NONCE}), after)

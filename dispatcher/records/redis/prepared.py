@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import MOST_TOLD, Program
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Value
+from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 
 _MOST = 1000
 
@@ -90,7 +90,7 @@ class Endings:
         if result is None:
             return None
         spec = record.spec
-        kind = spec.kind, spec.blobs, spec.result_ttl, record.owner
+        kind = spec.kind, spec.blobs, spec.result_ttl, record.owner, spec.retry.count > 0, record.verified
         if kind not in self._known:
             if len(self._known) >= _MOST:
                 self._known.clear()
@@ -120,7 +120,7 @@ class Endings:
         outcome = Outcome(result=(result := Value(codec="json", inline=_RESULT)))
         change = transitions.finish(before, _ENDED, epoch=before.epoch, outcome=outcome, exit_call=ExitCall.NONE)
         assert change is not None  # it runs
-        marked = Change(before=before, after=change.after.but(change=_NONCE), events=change.events, ring=change.ring)
+        marked = change.marked(_NONCE)
         program = Program(self._keys)
         after = program.commit(marked, None)
         steps, once = program.listed().decode(), _json(_text(result))[1:-1]

@@ -13,13 +13,17 @@ from typing import Any
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
 from dispatcher.records.hearing import ENDED
 from dispatcher.records.redis.keys import Keys
+from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.events import Event
 from dispatcher.runs.indexes import placement
-from dispatcher.runs.record import FIXED, Change, Record, Ring
+from dispatcher.runs.record import FIXED, Record
 from dispatcher.runs.routing import Route
 
 #: A doorbell as it is pushed: key of the list, message, and whether it goes first.
 Push = tuple[str, bytes, bool]
+
+#: Seconds of a day: specs whose signatures expire on one are remembered together.
+DAY = 86400.0
 
 #: Most characters of a record that a notice of its end tells.
 MOST_TOLD = 4096
@@ -56,6 +60,10 @@ class Program:
             self.step("ZADD", keys.index(index), repr(score), after.id)
         for index in meant.leave:
             self.step("ZREM", keys.index(index), after.id)
+        if change.use is not None:
+            use, accepts = change.use, change.use.accepts or ()
+            till = int((use.day + 1) * DAY + SAFETY)
+            self.step("SPEND", keys.used(use.day), after.id, str(till), use.word, *accepts)
         self._events(change.events)
         for topic, event in meant.notices:
             if topic != event.run_id:

@@ -20,7 +20,8 @@ from dispatcher.records.redis.prepared import Endings
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import FIXED, Change, ExitCall, Outcome, Record, Ring
+from dispatcher.runs.change import Change, Ring
+from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
 from dispatcher.runs.states import TERMINAL
 
 COMMIT = ("clock", "queues", "steps", "commit")
@@ -80,6 +81,10 @@ class RedisRuns(Runs):
     def version(self, run_id: str) -> int | None:
         found = self._client.one("HGET", self._keys.run(run_id), "version")
         return None if found is None else int(found)
+
+    def used(self, run_id: str, day: int) -> str:
+        noted = self._client.one("HGET", self._keys.used(day), run_id)
+        return "" if noted is None else noted.decode()
 
     def look(self, run_id: str, like: str) -> Look:
         if (guess := self._likes.guess(run_id, like)) is not None:
