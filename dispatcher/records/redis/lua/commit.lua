@@ -5,7 +5,9 @@
 local now = server_time(ARGV[1])
 if KEYS[2] and redis.call('HGET', KEYS[2], ARGV[4]) ~= ARGV[5] then return {text(now), 'passed'} end
 if redis.call('HGET', KEYS[1], 'version') == ARGV[2] then
-  take_steps(now, ARGV[3])
+  local steps, problem = read_steps(KEYS[1], ARGV[3])
+  if problem then return problem end
+  take_steps(now, steps)
   return {text(now)}
 end
 return {text(now), redis.call('HGETALL', KEYS[1])}
