@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 from dispatcher.cli import (
+    admin,
     build,
     completion,
     doctor,
@@ -128,6 +129,7 @@ for _command in (
     flower.flower,
     keys.keygen,
     doctor.doctor,
+    admin.admin,
     completion.completion,
 ):
     root.add_command(_command)

@@ -279,9 +279,10 @@ class Record:
             raise TypeError(f"a record has no {', '.join(sorted(changes.keys() - _DEFAULTS.keys()))}")
         after = object.__new__(Record)  # not replace(): every submit and every step comes by here
         after.__dict__.update(self.__dict__, **changes)
-        if not _SIGNED.isdisjoint(changes):
+        if "spec_bytes" in changes:
             after.__dict__.pop("_spec", None)
-            after.__dict__.pop("_verified", None)
+        if not _SIGNED.isdisjoint(changes):
+            after.unmark()
         return after
 
     def to_fields(self) -> dict[str, bytes | str]:

@@ -19,6 +19,10 @@ from dispatcher.errors import InvalidInput
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
 
+#: Most labels of a run, and most bytes of a label. The server holds submitters to them too, and to so many queues in
+#: one installation: ``records/redis/lua/queues.lua``.
+MOST_LABELS, LONGEST_LABEL, MOST_QUEUES = 64, 200, 10_000
+
 
 @dataclass(frozen=True, order=True)
 class Route:
@@ -98,7 +102,8 @@ def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple
     """The label set, sorted, without repetition.
 
     Raises:
-        InvalidInput: a label is not a non-empty string without control characters, or ``labels`` is a bare string.
+        InvalidInput: a label is not a non-empty string without control characters, it or their number is over its
+            bound, or ``labels`` is a bare string.
     """
     if labels is None:
         return ()
@@ -108,4 +113,9 @@ def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple
     for label in found:
         if not isinstance(label, str) or not label or not label.isprintable():
             raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
-    return tuple(sorted(set(found)))
+        if len(label.encode()) > LONGEST_LABEL:
+            raise InvalidInput(f"{what}: each must have at most {LONGEST_LABEL} bytes, got {label[:20]!r}…")
+    different = tuple(sorted(set(found)))
+    if len(different) > MOST_LABELS:
+        raise InvalidInput(f"{what}: at most {MOST_LABELS}, got {len(different)}")
+    return different

