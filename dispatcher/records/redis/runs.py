@@ -107,10 +107,11 @@ class RedisRuns(Runs):
             return self._taken
         if not found:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
-        stored = Record.from_fields(fields_of(found))
+        fields = fields_of(found)
+        stored = Record.from_fields(fields)
         if stored.change == after.change:  # the first answer was lost
             return stored
-        if stored.version != 1:  # else its spec was used before: the others of its kind are what they were
+        if (stored.version, fields.get("kind")) != (1, look.kind.encode()):  # else its spec was used before
             self._likes.forget(look.kind)
         raise WrongGuess(Look(stored, float(time)))
 
