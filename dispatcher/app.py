@@ -18,8 +18,10 @@ from dispatcher.settings import Settings
 from dispatcher.urls import Address, parse
 
 #: How kombu treats its sockets and unacknowledged messages; times are in seconds. Early acknowledgement and one
-#: priority step: a message leaves the list once, and one BRPOP asks for each queue once.
+#: priority step: a message leaves the list once, and one BRPOP asks for each queue once. Only workers keep messages
+#: until they are acknowledged, and put back what others left (:data:`AS_WORKER`).
 TRANSPORT: Mapping[str, Any] = {
+    "ack_emulation": False,
     "visibility_timeout": 300,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
@@ -52,7 +54,16 @@ CONFIGURATION: Mapping[str, Any] = {
     "worker_send_task_events": False,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
+    # Who only looks (Flower, `celery inspect`) needs no right to run scripts, as kombu does for queues that expire.
+    "control_queue_expires": None,
+    "event_queue_expires": None,
 }
+
+#: What a worker's process has otherwise, of the transport and of the rest: Celery's own defaults.
+AS_WORKER: tuple[Mapping[str, Any], Mapping[str, Any]] = (
+    {"ack_emulation": True},
+    {"control_queue_expires": 10.0, "event_queue_expires": 60.0},
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,7 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     app.steps["worker"].add(EngineStep)
     tasks.register(app)
     logs.connect()
+    signals.celeryd_init.connect(partial(_be_a_worker, app), weak=False)
     signals.celeryd_init.connect(partial(_know_queues, app), weak=False)
     _built["app"] = app
     return app
@@ -83,6 +84,14 @@ def _instance(settings: Settings, *, patient: bool) -> str:
             instance = records.instance
             records.close()
             return instance
+
+
+def _be_a_worker(app: Any, **_: Any) -> None:
+    """Take messages, which Flower and ``celery inspect`` with the same application don't."""
+    from dispatcher.app import AS_WORKER
+
+    transport, configuration = AS_WORKER
+    app.conf.update(**configuration, broker_transport_options={**app.conf.broker_transport_options, **transport})
 
 
 def _know_queues(app: Any, *, options: dict[str, Any] | None = None, **_: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.guarded import SERVERS, Guarded
 from tests.integration.laptop import User
 from tests.integration.workers import QUICK, Bench, Worker
 
@@ -63,3 +64,46 @@ def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
             yield one
         finally:
             one.leaves()
+
+
+@pytest.fixture(params=SERVERS, ids=lambda path: Path(path).name)
+def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    """A server of this test alone, once of each product that is here."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = Guarded(Path(directory), request.param)
+        try:
+            one.begin()
+            yield one
+        finally:
+            one.end()
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
+def standing(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    """One for all tests that change nothing."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = Guarded(Path(directory), request.param)
+        try:
+            one.begin()
+            yield one
+        finally:
+            one.end()
+
+
+@pytest.fixture
+def start_guarded(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
+    """Starts a worker as the user ``worker``."""
+    started: list[Worker] = []
+
+    def one() -> Worker:
+        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK)
+        started.append(worker)
+        worker.says("is ready")
+        return worker
+
+    try:
+        yield one
+    finally:
+        for worker in started:
+            worker.end()
+            print(worker.output)  # noqa: T201 - pytest shows it where a test failed
