@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from dispatcher.cli.terminal import echo, print_result
 from dispatcher.errors import InvalidInput, UnknownRun
 from dispatcher.records.base import Line
 from dispatcher.records.reading import Query
@@ -77,9 +75,9 @@ class Result:
         if self.kept is None:
             return
         if self.kept.codec == "json":
-            click.echo(json.dumps(self.value, indent=2, ensure_ascii=False))
+            print_result(self.value)
             return
-        click.echo(
+        echo(
             f"a sealed Python object of {self.kept.size:,} bytes; "
             f'open it with Dispatcher().get("{self.run_id}").result()',
             err=True,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.options import options, run_options
+from dispatcher.cli.terminal import echo_lines, print_json
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
@@ -66,7 +67,7 @@ def render(
     if as_json:
         print_json(prepared)
     else:
-        click.echo(made.rendered(prepared).rstrip())
+        echo_lines(made.rendered(prepared).rstrip())
     return 0
 
 
