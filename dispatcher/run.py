@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
-from dispatcher.ids import made_at
+from dispatcher.ids import check_run_id, made_at
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Change, Record
 from dispatcher.runs.states import State
@@ -39,12 +39,15 @@ class Run(Generic[R]):
 
     Attributes:
         id: 26 characters that sort by the time of submit.
+
+    Raises:
+        UnknownRun: it is made, or unpickled, with what no run is called.
     """
 
     id: str
 
     def __init__(self, run_id: str, client: Dispatcher | None = None, record: Record | None = None) -> None:
-        self.id = run_id
+        self.id = check_run_id(run_id)
         self._client = client
         self._record = record
         self._warned = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dispatcher.cli.terminal import echo, print_result
 from dispatcher.errors import InvalidInput, UnknownRun
+from dispatcher.ids import is_run_id
 from dispatcher.records.base import Line
 from dispatcher.records.reading import Query
 from dispatcher.runs.record import Record, Value
@@ -32,7 +33,7 @@ def find(client: Dispatcher, text: str) -> Run[Any]:
     try:
         return client.get(text)
     except UnknownRun:
-        if len(text) < _SHORTEST:
+        if len(text) < _SHORTEST or not is_run_id(text):
             raise
     matching = [one.id for one in client.records.runs.find(Query(), limit=_NEWEST) if one.id.endswith(text)]
     if not matching:

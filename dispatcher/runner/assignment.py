@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidSettings
+from dispatcher.ids import is_attempt, is_run_id, is_shard
 from dispatcher.payload.keys import RunKey
 
 _PREFIX = "DISPATCHER__RUN__"
@@ -50,6 +51,7 @@ class Assignment:
             variables.pop(name, None)
         try:
             found = {name: given[_PREFIX + name] for name in ("ID", "ATTEMPT", "SHARD", "KEY_ID", "KEY", "TOKEN")}
+            _check_forms(found)
             return cls(
                 run_id=found["ID"],
                 attempt=int(found["ATTEMPT"]),
@@ -63,7 +65,17 @@ class Assignment:
         except KeyError as error:
             raise InvalidSettings(f"{error.args[0]}: not set; a backend starts this program, not a person") from None
         except ValueError as error:
-            raise InvalidSettings(f"{_PREFIX}ATTEMPT or {_PREFIX}KEY: {error}") from None
+            raise InvalidSettings(f"{_PREFIX}KEY: {error}") from None
+
+
+def _check_forms(found: Mapping[str, str]) -> None:
+    number = found["ATTEMPT"]
+    if not is_run_id(found["ID"]):
+        raise InvalidSettings(f"{_PREFIX}ID: must be a run's id, got {found['ID']!r}")
+    if not number.isascii() or not number.isdigit() or not is_attempt(int(number[:10])):
+        raise InvalidSettings(f"{_PREFIX}ATTEMPT: must be the number of an attempt, got {number!r}")
+    if not is_shard(found["SHARD"]):
+        raise InvalidSettings(f"{_PREFIX}SHARD: must be a shard's name, such as kubernetes/3, got {found['SHARD']!r}")
 
 
 def _secrets(path: str | None) -> Mapping[str, str]:

@@ -62,11 +62,20 @@ def test_labels_are_checked() -> None:
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("backend", ":run:r1"), ("backend", "local:eu"), ("backend", "local@x"), ("backend", ""), ("backend", ["local"]),
-        ("backend", "local\n"), ("scope", "a b"), ("scope", None), ("labels", ["a\x1b"]), ("labels", ["\ud800"]),
-        ("labels", [["a"]]), ("labels", [""]),
+        ("backend", ":run:r1"),
+        ("backend", "local:eu"),
+        ("backend", "local@x"),
+        ("backend", ""),
+        ("backend", ["local"]),
+        ("backend", "local\n"),
+        ("scope", "a b"),
+        ("scope", None),
+        ("labels", ["a\x1b"]),
+        ("labels", ["\ud800"]),
+        ("labels", [["a"]]),
+        ("labels", [""]),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_name_of_a_queue_is_no_route(part: str, value: object) -> None:
     data = {"backend": "local", "labels": ["a"], "scope": "s"}
     with pytest.raises(InvalidInput, match=part):

@@ -9,6 +9,7 @@ from typing import Any
 
 from dispatcher.errors import LeasePassed, UnknownRun
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import check_run_id, is_run_id
 from dispatcher.records.base import Begin, Bell, Lease, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
 from dispatcher.records.reading import Look, Query, WrongGuess
@@ -82,6 +83,7 @@ class RedisRuns(Runs):
         return None if found is None else int(found)
 
     def look(self, run_id: str, like: str) -> Look:
+        check_run_id(run_id)  # it stands in steps that are prepared, before any key is made of it
         if (guess := self._likes.guess(run_id, like)) is not None:
             return guess
         fields, now = self._fields(run_id)
@@ -123,8 +125,13 @@ class RedisRuns(Runs):
         return self.update(record.id, step, record=stored, now=now)
 
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
-        replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
-        return [Record.from_fields(fields_of(fields)) if fields else None for fields in replies]
+        ids = [run_id for run_id in run_ids if is_run_id(run_id)]
+        replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in ids])
+        found = {
+            run_id: Record.from_fields(fields_of(fields)) if fields else None
+            for run_id, fields in zip(ids, replies, strict=True)
+        }
+        return [found.get(run_id) for run_id in run_ids]
 
     def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
@@ -181,8 +188,13 @@ class RedisRuns(Runs):
 
     def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
         most = "+inf" if until is None else repr(until)
-        flat = self._client.one("ZRANGEBYSCORE", self._keys.index(index), "-inf", most, "WITHSCORES", "LIMIT", 0, limit)
-        return [(flat[n].decode(), float(flat[n + 1])) for n in range(0, len(flat), 2)]
+        key = self._keys.index(index)
+        while True:
+            flat = self._client.one("ZRANGEBYSCORE", key, "-inf", most, "WITHSCORES", "LIMIT", 0, limit)
+            odd = [raw for raw in flat[0::2] if not is_run_id(raw.decode(errors="replace"))]
+            if not odd:
+                return [(flat[n].decode(), float(flat[n + 1])) for n in range(0, len(flat), 2)]
+            self._client.one("ZREM", key, *odd)  # a page full of what is no id would hide all that is behind it
 
     def count(self, index: str) -> int:
         return int(self._client.one("ZCARD", self._keys.index(index)))
@@ -252,7 +264,7 @@ class RedisRuns(Runs):
             )
             scores = flat[1::2]
             if scores:
-                yield [name.decode() for name in flat[0::2]]
+                yield [name for raw in flat[0::2] if is_run_id(name := raw.decode(errors="replace"))]
             if len(scores) < _PAGE:
                 return
             last = scores[-1]
