@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import redis
 
 from dispatcher.errors import InvalidInput, InvalidSettings, UnknownRun
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Line, Records, WorkerInfo
 from dispatcher.records.reading import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import Change, Outcome, Record
+from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause
 from tests.conformance.specs import accept, make, start
 from tests.steering import STEERING
 
 HOSTILE = "".join(STEERING.values())
+OFFER = Offer(backends=frozenset({"local"}))
 
 #: What no run can be called; as keys, some would name other keys than a run's.
 NO_IDS = [
@@ -116,6 +120,45 @@ def test_members_that_are_no_ids_hide_no_others(server_url: str) -> None:
             assert [run_id for run_id, _ in records.runs.members(indexes.OPEN, limit=5)] == [record.id]
             assert server.zcard(keys.index(indexes.OPEN)) == 1, "what is no id is taken away"
         assert [found.id for found in records.runs.find(Query())] == [record.id]
+    finally:
+        records.close()
+
+
+def test_beats_of_what_is_no_worker_end_nobodys_runs(server_url: str) -> None:
+    """A shard's name among the beats would have all its runs taken for lost when it stays silent."""
+    records = open_redis(server_url)
+    try:
+        records.workers.announce(WorkerInfo(id="w1", host="h", pid=1, offer=OFFER, concurrency=1, started_at=0.0))
+        with redis.Redis.from_url(server_url) as server:
+            for odd in ("kubernetes/3", "a b", b"\xff", "w\x1b"):
+                server.hset(Keys(records.instance).beats, odd, 0)
+        assert records.workers.beats() == {"w1": 0}
+    finally:
+        records.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "route"),
+    [
+        ("local:x", {"backend": "local", "labels": [], "scope": ""}),
+        (":run:r1", {"backend": ":run:r1", "labels": [], "scope": ""}),
+        ("local:a%1B", {"backend": "local", "labels": ["a\x1b"], "scope": ""}),
+        ("local:x", {"backend": "local"}),
+        (b"\xff", {"backend": "local", "labels": [], "scope": ""}),
+        ("local:x", []),
+    ],
+)
+def test_a_queue_is_called_by_its_route(server_url: str, name: str | bytes, route: object) -> None:
+    records = open_redis(server_url)
+    try:
+        accept(records, labels=("gpu",))
+        keys = Keys(records.instance)
+        with redis.Redis.from_url(server_url) as server:
+            server.hset(keys.routes, name, json.dumps(route))
+            server.zadd(keys.queues, {name: 1.0})
+            server.zadd(keys.passed, {name: 1.0})
+        assert list(records.queues.known()) == ["local:gpu"]
+        records.queues.passed()
     finally:
         records.close()
 
