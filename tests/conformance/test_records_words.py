@@ -16,7 +16,7 @@ from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import Change, Outcome, Record
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause
-from tests.conformance.specs import accept, make, start
+from tests.conformance.specs import accept, ended, make, start
 from tests.steering import STEERING
 
 HOSTILE = "".join(STEERING.values())
@@ -120,6 +120,29 @@ def test_members_that_are_no_ids_hide_no_others(server_url: str) -> None:
             assert [run_id for run_id, _ in records.runs.members(indexes.OPEN, limit=5)] == [record.id]
             assert server.zcard(keys.index(indexes.OPEN)) == 1, "what is no id is taken away"
         assert [found.id for found in records.runs.find(Query())] == [record.id]
+    finally:
+        records.close()
+
+
+def test_a_record_is_of_the_run_under_whose_id_it_stands(server_url: str) -> None:
+    """Else whoever writes a record could have another run's removed, or take its id from everybody's list."""
+    records = open_redis(server_url)
+    try:
+        victim, forged = ended(records, result_ttl=1000), ended(records, result_ttl=1)
+        with redis.Redis.from_url(server_url) as server:
+            for name in (victim.id, "../x", "a:events"):
+                server.hset(Keys(records.instance).run(forged.id), "id", name)
+                assert {one.id for one in records.runs.find(Query())} == {victim.id, forged.id}
+                assert records.runs.get(forged.id)[0].id == forged.id
+            server.hdel(Keys(records.instance).run(forged.id), "id")
+            assert records.runs.get(forged.id)[0].id == forged.id
+            server.hset(Keys(records.instance).run(forged.id), "id", victim.id)
+        later = open_redis(server_url, clock_offset=100)
+        try:
+            assert later.runs.purge() == 1
+        finally:
+            later.close()
+        assert records.runs.get_many([victim.id, forged.id]) == [victim, None]
     finally:
         records.close()
 

@@ -100,12 +100,12 @@ class RedisRuns(Runs):
         arguments = self._offset, look.kind, steps, *PATTERNS, *FIXED
         time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(run_id)], *arguments)
         if accepted_at is not None:
-            own = dict(zip(FIXED, found, strict=True))
+            own = dict(zip(FIXED, found, strict=True)) | {"id": run_id.encode()}
             self._taken = after.but(started_at=float(time)).accepted(float(accepted_at), own)
             return self._taken
         if not found:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
-        stored = Record.from_fields(fields_of(found))
+        stored = Record.from_fields(_of(run_id, found))
         if stored.change == after.change:  # the first answer was lost
             return stored
         self._likes.forget(look.kind)
@@ -128,7 +128,7 @@ class RedisRuns(Runs):
         ids = [run_id for run_id in run_ids if is_run_id(run_id)]
         replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in ids])
         found = {
-            run_id: Record.from_fields(fields_of(fields)) if fields else None
+            run_id: Record.from_fields(_of(run_id, fields)) if fields else None
             for run_id, fields in zip(ids, replies, strict=True)
         }
         return [found.get(run_id) for run_id in run_ids]
@@ -166,7 +166,7 @@ class RedisRuns(Runs):
             raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
         if not reply[1]:
             return None, now
-        stored = Record.from_fields(fields_of(reply[1]))
+        stored = Record.from_fields(_of(after.id, reply[1]))
         return after if after.change and stored.change == after.change else stored, now
 
     def _fields(self, run_id: str) -> tuple[dict[str, bytes], float]:
@@ -174,7 +174,7 @@ class RedisRuns(Runs):
         now, fields = self._client.accepted(self._client.call([("TIME",), ("HGETALL", self._keys.run(run_id))]))
         if not fields:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
-        return fields_of(fields), self._time(now)
+        return _of(run_id, fields), self._time(now)
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
         left = limit if limit is not None else sys.maxsize
@@ -288,3 +288,8 @@ class RedisRuns(Runs):
 
     def _time(self, reply: Sequence[bytes]) -> float:
         return int(reply[0]) + int(reply[1]) / 1e6 + self._offset
+
+
+def _of(run_id: str, flat: Sequence[bytes]) -> dict[str, bytes]:
+    """A record's fields, with the id under which it stands: what it calls itself makes it no other run."""
+    return fields_of(flat) | {"id": run_id.encode()}
