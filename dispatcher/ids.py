@@ -68,7 +68,7 @@ def check_run_id(run_id: str) -> str:
     Raises:
         UnknownRun: it hasn't, and so belongs to no run.
     """
-    if not is_run_id(run_id):
+    if not isinstance(run_id, str) or _RUN.fullmatch(run_id) is None:  # each key of a run comes by here
         raise UnknownRun(f"no run {run_id!r}: an id has letters, digits, '-', '_' and '.', at most 64 of them")
     return run_id
 
