@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
+from dispatcher.escaping import escaped
 from dispatcher.ids import check_run_id, made_at
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Change, Record
@@ -301,7 +302,7 @@ class Run(Generic[R]):
     def _repr_html_(self) -> str:
         told = {"run": self.id, **self._told()}
         heads = "".join(f"<th>{name}</th>" for name in told)
-        cells = "".join(f"<td>{html.escape(part)}</td>" for part in told.values())
+        cells = "".join(f"<td>{html.escape(escaped(part))}</td>" for part in told.values())
         return f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
 
     def _told(self) -> dict[str, str]:

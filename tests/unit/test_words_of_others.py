@@ -19,6 +19,7 @@ from dispatcher.errors import RunError
 from dispatcher.explain import command_for, explain, unserved
 from dispatcher.records.base import WorkerInfo
 from dispatcher.results import error_of
+from dispatcher.run import Run
 from dispatcher.runs.record import Outcome, Record, Spec, Value
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause, State
@@ -27,6 +28,7 @@ from workers.logs import Descriptor, OneLine
 
 HOSTILE = "".join(STEERING.values())
 FORGED = f"no\n2026-01-01 00:00:00 INFO run r2: all is well{HOSTILE}"
+PAGE = f"<script>{FORGED}"
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ class TestLogLines:
 def _record(**changes: Any) -> Record:
     route = Route("local", (f"gpu{HOSTILE}",))
     none = Value(codec="json", inline="{}")
-    spec = Spec(run_id="r1", flow=FORGED, storage={}, location="", parameters=none, environment={}, route=route)
+    spec = Spec(run_id="r1", flow=PAGE, storage={}, location="", parameters=none, environment={}, route=route)
     record = Record(id="r1", spec_bytes=b"", signature="", spec_digest="", **changes)
     record.__dict__["_spec"] = spec
     return record
@@ -112,6 +114,12 @@ class TestSentences:
         said = unserved(Route(FORGED, (FORGED,)), [_worker()])
         assert not steers(said)
         assert "\n" not in said
+
+    def test_a_notebook_shows_text(self) -> None:
+        page = Run("r1", None, _record())._repr_html_()
+        assert "<script" not in page
+        assert not steers(page)
+        assert "no\\n2026" in page
 
     def test_a_recommended_command_is_one_command(self) -> None:
         words = shlex.split(command_for(Route("local; rm -rf ~", ("a b", "$(id)"))))
