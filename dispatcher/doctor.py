@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -186,7 +187,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     yield ok("keys", f"{ring!r} signs with {ring.signs}")
     path = settings.signing_keys_file
     if settings.signing_keys is None and path is not None and path.stat().st_mode & 0o077:
-        yield warning("keys", f"others on this machine may read {path}", f"chmod 600 {path}")
+        yield warning("keys", f"others on this machine may read {path}", f"chmod 600 {shlex.quote(str(path))}")
 
 
 def _reached(settings: Settings) -> Iterator[Finding]:
@@ -310,7 +311,7 @@ def serving(workers: Sequence[WorkerInfo], waiting: dict[str, int], *, python: t
             yield warning("workers", text, "use the same minor version, or submit where it is installed")
     for name, count in waiting.items():
         backend = re.split("[:@]", name)[0]
-        remedy = f"start a worker that serves it: `dispatcher worker --backend {backend} …`"
+        remedy = f"start a worker that serves it: `dispatcher worker --backend {shlex.quote(backend)} …`"
         yield warning("queue", f"{count} waiting in {name}, which no live worker serves", remedy)
 
 

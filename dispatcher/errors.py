@@ -53,7 +53,11 @@ class DispatcherWarning(UserWarning):
 
 
 class RunError(DispatcherError):
-    """A run ended otherwise than well. ``traceback`` is the text of the flow's traceback, or empty."""
+    """A run ended otherwise than well. ``traceback`` is the text of the flow's traceback, or empty.
+
+    Message and notes can be printed: what could steer a terminal stands there as an escape. The attributes are as the
+    run recorded them.
+    """
 
     def __init__(self, message: str, *, run_id: str, state: State, traceback: str = "") -> None:
         super().__init__(message)

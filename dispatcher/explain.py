@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from dispatcher.escaping import escaped
 from dispatcher.records.base import WorkerInfo
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Route
@@ -22,7 +23,7 @@ def explain(
     queues: Mapping[str, tuple[Route, float]] | None = None,
     depth: int | None = None,
 ) -> list[str]:
-    """Sentences about ``record``.
+    """Sentences about ``record``, each one line; what could steer a terminal stands there as an escape.
 
     Args:
         record: the run.
@@ -32,7 +33,7 @@ def explain(
         depth: runs that wait in the run's queue, itself included; None if it wasn't asked.
     """
     if record.terminal:
-        return _ended(record)
+        return list(map(escaped, _ended(record)))
     lines = _open(record, now, workers)
     if record.state is State.QUEUED:
         lines += _behind(record, now, queues or {}, depth)
@@ -45,7 +46,7 @@ def explain(
         lines.append(f"What it waits for, last seen: {record.last_cause}{said}")
     lines += _clocks(record, now)
     lines += _leftovers(record)
-    return lines
+    return list(map(escaped, lines))
 
 
 def serving(route: Route, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
@@ -56,7 +57,7 @@ def serving(route: Route, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
 def command_for(route: Route) -> str:
     """The command line of a worker that would serve ``route``."""
     labels = "".join(f" --label {shlex.quote(label)}" for label in route.labels)
-    return f"dispatcher worker --backend {route.backend}{labels}"
+    return f"dispatcher worker --backend {shlex.quote(route.backend)}{labels}"
 
 
 def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
@@ -65,7 +66,7 @@ def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
     here = "; ".join(_offer(worker) for worker in workers[:5]) or "none at all"
     more = f" and {len(workers) - 5} more" if len(workers) > 5 else ""
     remedy = "run something by Dispatcher() here, which starts one" if route.scope else f"`{command_for(route)}`"
-    return (
+    return escaped(
         f"No live worker serves backend {route.backend!r}{labels} (queue {route.queue}). "
         f"Live workers: {here}{more}. Remedy: {remedy}."
     )

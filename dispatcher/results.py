@@ -14,6 +14,7 @@ from dispatcher.errors import (
     RunTimedOut,
     UnknownRun,
 )
+from dispatcher.escaping import escaped, escaped_lines
 from dispatcher.link import Link
 from dispatcher.payload.seals import Returned
 from dispatcher.runs.record import Outcome, Record, Value
@@ -72,20 +73,20 @@ def _crashed(flow: str, record: Record, outcome: Outcome, told: str, facts: dict
         **facts,
     )
     if outcome.log_tail:
-        error.add_note("Last lines of its log:\n" + "\n".join(outcome.log_tail[-_SHOWN_LINES:]))
+        error.add_note("Last lines of its log:\n" + "\n".join(map(escaped, outcome.log_tail[-_SHOWN_LINES:])))
     return error
 
 
 def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed) -> FlowFailed:
     """Give the error the flow's own exception as its cause, where that opens here; its traceback as a note."""
     if outcome.traceback:
-        error.add_note(f"Where the flow ran:\n{outcome.traceback.rstrip()}")
+        error.add_note(f"Where the flow ran:\n{escaped_lines(outcome.traceback.rstrip())}")
     if outcome.exception is None:
         return error
     try:
         cause = _opened(link, record, outcome.exception, Returned.EXCEPTION)
     except Exception as problem:  # whatever a foreign exception's own code raises while it is opened
-        error.add_note(f"Its exception can't be opened here: {problem}")
+        error.add_note(f"Its exception can't be opened here: {escaped_lines(str(problem))}")
         return error
     if isinstance(cause, BaseException):
         error.__cause__ = cause
@@ -93,9 +94,10 @@ def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed) -> 
 
 
 def _told(outcome: Outcome) -> str:
+    """For Python to print: what could steer a terminal stands there as an escape."""
     if outcome.reason and outcome.message:
-        return f"{outcome.reason}: {outcome.message}"
-    return outcome.reason or outcome.message or str(outcome.cause or "no reason was recorded")
+        return escaped_lines(f"{outcome.reason}: {outcome.message}")
+    return escaped_lines(outcome.reason or outcome.message or str(outcome.cause or "no reason was recorded"))
 
 
 def _opened(link: Link, record: Record, value: Value, kind: Returned) -> Any:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
-from dispatcher.ids import made_at
+from dispatcher.escaping import escaped
+from dispatcher.ids import check_run_id, made_at
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
@@ -40,12 +41,15 @@ class Run(Generic[R]):
 
     Attributes:
         id: 26 characters that sort by the time of submit.
+
+    Raises:
+        UnknownRun: it is made, or unpickled, with what no run is called.
     """
 
     id: str
 
     def __init__(self, run_id: str, client: Dispatcher | None = None, record: Record | None = None) -> None:
-        self.id = run_id
+        self.id = check_run_id(run_id)
         self._client = client
         self._record = record
         self._warned = False
@@ -299,7 +303,7 @@ class Run(Generic[R]):
     def _repr_html_(self) -> str:
         told = {"run": self.id, **self._told()}
         heads = "".join(f"<th>{name}</th>" for name in told)
-        cells = "".join(f"<td>{html.escape(part)}</td>" for part in told.values())
+        cells = "".join(f"<td>{html.escape(escaped(part))}</td>" for part in told.values())
         return f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
 
     def _told(self) -> dict[str, str]:

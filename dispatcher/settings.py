@@ -44,7 +44,11 @@ class WorkerSettings(BaseModel):
     backends: frozenset[str] = Field(frozenset({"local", "remote"}), description="Backends served (a JSON list).")
     labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).")
     every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
-    scope: str = Field("", description="Scope of the queues served; set by the laptop server, empty elsewhere.")
+    scope: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,99})?$",
+        description="Scope of the queues served; set by the laptop server, empty elsewhere.",
+    )
     callbacks: frozenset[str] = Field(
         frozenset(),
         description="on_exit functions (a JSON list of modules and module:function) that this worker calls where the "

@@ -23,6 +23,7 @@ from backends.kubernetes.times import age, times
 from backends.kubernetes.watching import Watching
 from dispatcher import urls
 from dispatcher.errors import InvalidSettings, Permanent, Transient
+from dispatcher.ids import is_run_id
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import ClusterSettings, Settings
 
@@ -165,7 +166,7 @@ class KubernetesBackend(Backend):
         for namespace in self._ours.namespaces:
             for job in self._jobs(namespace, label):
                 metadata, spec = job["metadata"], job["spec"]
-                if not metadata["run"] or not metadata["attempt"].isdigit() or spec["suspend"]:
+                if not is_run_id(metadata["run"]) or not metadata["attempt"].isdecimal() or spec["suspend"]:
                     continue  # not ours, or a quota queue holds it, for as long as it likes
                 handle = {
                     "cluster": self._cluster,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dispatcher.cli.common import Globals, common, pass_globals
+from dispatcher.cli.terminal import echo
 from dispatcher.errors import InvalidSettings
 
 
@@ -30,6 +31,6 @@ def install(known: Globals, prune: bool) -> None:
     if url is None:
         raise InvalidSettings("no server: give --url, or set DISPATCHER__URL; the laptop server needs no install")
     installed = load(url, prune=prune)
-    click.echo(f"library {installed.library} {'loaded' if installed.new else 'was there'}")
+    echo(f"library {installed.library} {'loaded' if installed.new else 'was there'}")
     for name in installed.removed:
-        click.echo(f"library {name} removed")
+        echo(f"library {name} removed")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import common, option_json, print_json
+from dispatcher.cli.common import common, option_json
+from dispatcher.cli.terminal import echo, print_json
 
 
 @click.command()
@@ -45,5 +46,5 @@ def build(target: str, storage: str | None, push: bool, output: Path | None, as_
     if as_json:
         print_json(kept.to_json())
     else:
-        click.echo(kept.image)
+        echo(str(kept.image))
     return 0

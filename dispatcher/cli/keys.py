@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.common import common
+from dispatcher.cli.terminal import echo, print_json_line
 from dispatcher.errors import InvalidInput
 
 
@@ -27,7 +28,7 @@ def keygen(path: Path | None) -> None:
 
     made = KeyRing.generate()
     if path is None:
-        click.echo(json.dumps(made))
+        print_json_line(made)
         return
     try:
         kept = _read(path)
@@ -35,7 +36,7 @@ def keygen(path: Path | None) -> None:
     except OSError as error:
         raise InvalidInput(f"--file: {path}: {error.strerror}") from error
     verb = "added first to" if kept else "written to"
-    click.echo(f"key {next(iter(made))} {verb} {path}; set DISPATCHER__SIGNING_KEYS_FILE={path.resolve()}")
+    echo(f"key {next(iter(made))} {verb} {path}; set DISPATCHER__SIGNING_KEYS_FILE={path.resolve()}")
 
 
 def _read(path: Path) -> dict[str, str]:

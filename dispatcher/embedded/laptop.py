@@ -16,6 +16,7 @@ from dispatcher.embedded.locks import locked
 from dispatcher.embedded.places import Places
 from dispatcher.embedded.programs import Membership, Program
 from dispatcher.errors import InvalidInput
+from dispatcher.escaping import escaped
 from dispatcher.settings import Settings
 
 _JOIN_WITHIN = 60.0
@@ -157,7 +158,7 @@ def _joined(places: Places) -> tuple[Path, Membership]:
         membership = Membership(places)
         keeper.ensure(places)
     if started:
-        sys.stderr.write(f"dispatcher: started the laptop server; its data are in {places.state}\n")
+        sys.stderr.write(f"dispatcher: started the laptop server; its data are in {escaped(str(places.state))}\n")
     return path, membership
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidSettings
+from dispatcher.ids import is_attempt, is_run_id, is_shard
 from dispatcher.payload.keys import AttemptCredentials
 from dispatcher.payload.seals import AttemptSeal
 
@@ -51,6 +52,7 @@ class Assignment:
             variables.pop(name, None)
         try:
             found = {name: given[_PREFIX + name] for name in ("ID", "ATTEMPT", "SHARD", "SEAL", "SPEC", "TOKEN")}
+            _check_forms(found)
             run_id, attempt = found["ID"], int(found["ATTEMPT"])
             return cls(
                 run_id=run_id,
@@ -67,7 +69,17 @@ class Assignment:
         except KeyError as error:
             raise InvalidSettings(f"{error.args[0]}: not set; a backend starts this program, not a person") from None
         except ValueError as error:
-            raise InvalidSettings(f"{_PREFIX}ATTEMPT or {_PREFIX}SEAL: {error}") from None
+            raise InvalidSettings(f"{_PREFIX}SEAL: {error}") from None
+
+
+def _check_forms(found: Mapping[str, str]) -> None:
+    number = found["ATTEMPT"]
+    if not is_run_id(found["ID"]):
+        raise InvalidSettings(f"{_PREFIX}ID: must be a run's id, got {found['ID']!r}")
+    if not number.isascii() or not number.isdigit() or not is_attempt(int(number[:10])):
+        raise InvalidSettings(f"{_PREFIX}ATTEMPT: must be the number of an attempt, got {number!r}")
+    if not is_shard(found["SHARD"]):
+        raise InvalidSettings(f"{_PREFIX}SHARD: must be a shard's name, such as kubernetes/3, got {found['SHARD']!r}")
 
 
 def _secrets(path: str | None) -> Mapping[str, str]:

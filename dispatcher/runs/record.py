@@ -352,6 +352,8 @@ def _dump(value: Any) -> bytes | str:
             return json.dumps(value)
         case float():
             return repr(value)
+        case str():
+            return value if value.isascii() else value.encode(errors="backslashreplace")
         case _:
             return str(value)
 

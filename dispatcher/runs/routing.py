@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,8 @@ LONGEST = 200
 #: Most labels of a run, and most bytes of a label. The server holds submitters to them too, and to so many queues in
 #: one installation: ``records/redis/lua/queues.lua``.
 MOST_LABELS, LONGEST_LABEL, MOST_QUEUES = 64, 200, 10_000
+# Of a backend, and of a scope.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True, order=True)
@@ -43,8 +46,19 @@ class Route:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Route:
-        """The inverse of :meth:`to_json`."""
-        return cls(data["backend"], tuple(data["labels"]), data["scope"])
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            InvalidInput: a part isn't a name: names of queues, and so keys and commands, are made of them.
+        """
+        backend, labels, scope = data["backend"], tuple(data["labels"]), data["scope"]
+        if not isinstance(backend, str) or not _NAME.fullmatch(backend):
+            raise InvalidInput(f"backend: must be a name of letters, digits, '-', '_' and '.', got {backend!r}")
+        if not isinstance(scope, str) or (scope and not _NAME.fullmatch(scope)):
+            raise InvalidInput(f"scope: must be a name of letters, digits, '-', '_' and '.', got {scope!r}")
+        for label in labels:
+            _check_label(label, "labels")
+        return cls(backend, labels, scope)
 
 
 @lru_cache(maxsize=1000)
@@ -52,8 +66,8 @@ def _queue(route: Route) -> str:
     head = f"{route.backend}@{route.scope}" if route.scope else route.backend
     if not route.labels:
         return head
-    name = f"{head}:{'+'.join(quote(label, safe='-._~') for label in sorted(route.labels))}"
-    if len(name.encode()) <= LONGEST:
+    name = f"{head}:{'+'.join(quote(label, safe='-._~', errors='backslashreplace') for label in sorted(route.labels))}"
+    if len(name) <= LONGEST:
         return name
     digest = hashlib.sha256(json.dumps(sorted(route.labels)).encode()).hexdigest()
     return f"{head}:sha256-{digest[:40]}"
@@ -111,11 +125,15 @@ def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple
         raise InvalidInput(f"{what}: must be a list of strings, got {labels!r}; write [{labels!r}]")
     found = list(labels)
     for label in found:
-        if not isinstance(label, str) or not label or not label.isprintable():
-            raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
-        if len(label.encode()) > LONGEST_LABEL:
-            raise InvalidInput(f"{what}: each must have at most {LONGEST_LABEL} bytes, got {label[:20]!r}…")
+        _check_label(label, what)
     different = tuple(sorted(set(found)))
     if len(different) > MOST_LABELS:
         raise InvalidInput(f"{what}: at most {MOST_LABELS}, got {len(different)}")
     return different
+
+
+def _check_label(label: object, what: str) -> None:
+    if not isinstance(label, str) or not label or not label.isprintable():
+        raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
+    if len(label.encode()) > LONGEST_LABEL:
+        raise InvalidInput(f"{what}: each must have at most {LONGEST_LABEL} bytes, got {label[:20]!r}…")

@@ -20,6 +20,8 @@ DIRECTORY = "/opt/flows"
 
 _CREDENTIALS = re.compile(r"://[^/\s@]*@")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What a Dockerfile's line can't hold: control characters but the tab, and what isn't Unicode.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 #: Set while a flow is sealed: it may carry this storage, whose names change as it is built, and its code must not.
@@ -232,8 +234,13 @@ def _clean(what: str, value: str | None) -> str | None:
 
 
 def _dependencies(given: Sequence[str]) -> list[str]:
-    if isinstance(given, str) or not all(isinstance(one, str) and one.strip() and "\n" not in one for one in given):
-        raise InvalidInput(f"DockerStorage.python_dependencies: must be a list of requirements, got {given!r}")
+    if isinstance(given, str) or not all(
+        isinstance(one, str) and one.strip() and not _CONTROL.search(one) for one in given
+    ):
+        raise InvalidInput(
+            "DockerStorage.python_dependencies: must be a list of requirements, without control characters, "
+            f"got {given!r}"
+        )
     for one in given:
         if _CREDENTIALS.search(one):
             raise InvalidInput(
@@ -245,8 +252,8 @@ def _dependencies(given: Sequence[str]) -> list[str]:
 
 def _variables(given: Mapping[str, str]) -> dict[str, str]:
     for name, value in given.items():
-        if not _VARIABLE.fullmatch(name) or "\n" in str(value) or "\0" in str(value):
-            raise InvalidInput(f"DockerStorage.env_vars: {name!r}: a name, and a text of one line")
+        if not _VARIABLE.fullmatch(name) or _CONTROL.search(str(value)):
+            raise InvalidInput(f"DockerStorage.env_vars: {name!r}: a name, and a text without control characters")
     return {name: str(value) for name, value in given.items()}
 
 
@@ -254,4 +261,6 @@ def _files(given: Mapping[str, str]) -> dict[str, str]:
     for source, target in given.items():
         if not Path(source).is_absolute() or not PurePosixPath(target).is_absolute():
             raise InvalidInput(f"DockerStorage.files: {source!r}: {target!r}: both paths must be absolute")
+        if _CONTROL.search(target):
+            raise InvalidInput(f"DockerStorage.files: {target!r}: a path in the image has no control characters")
     return dict(given)

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from dispatcher.escaping import escaped
+
 
 def check(job: str) -> int:
     """Load all flows; 1, with the reason on stderr, if one doesn't."""
@@ -25,7 +27,7 @@ def check(job: str) -> int:
         try:
             DockerStorage().get_flow(location)
         except (Exception, SystemExit) as error:
-            sys.stderr.write(f"{location}: {type(error).__name__}: {error}\n")
+            sys.stderr.write(escaped(f"{location}: {type(error).__name__}: {error}") + "\n")
             return 1
     return 0
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dispatcher.flow import Flow
 
 
+# As add_flow names files: no folder, no hidden file, nothing that leaves the directory.
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", re.ASCII)
+
+
 class LocalStorage(Storage):
     """Keeps each flow's code in a file ``<flow>-<digest>.flow``.
 
@@ -57,7 +61,7 @@ class LocalStorage(Storage):
         from dispatcher.flow import opened
 
         file, _, digest = location.rpartition("#")
-        if not re.fullmatch("[0-9a-f]{64}", digest) or not file or file != Path(file).name:
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not _FILE.fullmatch(file):
             raise InvalidInput(f"LocalStorage: a location is '<file>#<SHA-256>' as add_flow gave it, got {location!r}")
         data = self._read(Path(self.directory, file))
         if hashlib.sha256(data).hexdigest() != digest:

@@ -57,3 +57,26 @@ def test_labels_are_checked() -> None:
     for bad, words in (("gpu", r"write \['gpu'\]"), ([""], "non-empty"), (["a\n"], "printable"), ([3], "got 3")):
         with pytest.raises(InvalidInput, match=words):
             check_labels(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("backend", ":run:r1"),
+        ("backend", "local:eu"),
+        ("backend", "local@x"),
+        ("backend", ""),
+        ("backend", ["local"]),
+        ("backend", "local\n"),
+        ("scope", "a b"),
+        ("scope", None),
+        ("labels", ["a\x1b"]),
+        ("labels", ["\ud800"]),
+        ("labels", [["a"]]),
+        ("labels", [""]),
+    ],
+)
+def test_what_makes_no_name_of_a_queue_is_no_route(part: str, value: object) -> None:
+    data = {"backend": "local", "labels": ["a"], "scope": "s"}
+    with pytest.raises(InvalidInput, match=part):
+        Route.from_json({**data, part: value})

@@ -18,6 +18,7 @@ from typing import Any
 from backends.base import Backend, Observation, Watched
 from dispatcher.errors import LeasePassed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import is_run_id
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
@@ -165,6 +166,8 @@ class Supervisor:
     def cancelled(self, run_id: str) -> None:
         """Somebody says that a run is to be cancelled: its record is read at once, and that alone decides. Called from
         any thread, by anybody who may publish."""
+        if not is_run_id(run_id):
+            return
         with self._lock:
             self._cancelled.add(run_id)
         self._wake()

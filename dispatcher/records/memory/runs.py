@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict, LeasePassed, SpecUsed, UnknownRun
+from dispatcher.ids import check_run_id
 from dispatcher.records.base import Bell, Lease, Runs
 from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects, spec_used
 from dispatcher.records.memory.blobs import MemoryBlobs
@@ -55,6 +56,8 @@ class MemoryRuns(Runs):
         rings: list[Ring] = []
         clash: IdempotencyConflict | None = None
         found = []
+        for record in records:
+            check_run_id(record.id)
         with self._shared.changed:
             new = [record for record in records if self._earlier(record) is None]
             if missing := self._blobs.missing(name for record in new for name in record.spec.blobs):

@@ -28,9 +28,11 @@ def open_redis(
         clock_offset: seconds added to the server's clock; for tests.
 
     Raises:
-        InvalidSettings: the URL can't be read.
+        InvalidSettings: the URL can't be read, or what stands there as the installation's id is none.
         ServerUnavailable: the server can't be reached or refuses us.
     """
+    from dispatcher.errors import InvalidSettings
+    from dispatcher.ids import is_instance
     from dispatcher.records.base import Records
     from dispatcher.records.redis.blobs import RedisBlobs
     from dispatcher.records.redis.client import Client
@@ -52,7 +54,10 @@ def open_redis(
     except BaseException:
         client.close()
         raise
-    instance: str = found.decode()
+    instance: str = found.decode(errors="replace")
+    if not is_instance(instance):
+        client.close()
+        raise InvalidSettings(f"the installation's id at {client.shown} is none: the key {INSTANCE} holds {instance!r}")
     keys = Keys(instance)
     events = RedisEvents(client, keys)
 

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from dispatcher.ids import check_run_id
 from dispatcher.records.effects import QUEUES_TOPIC
 from dispatcher.records.redis.client import Command
 from dispatcher.records.redis.keys import Keys
@@ -62,7 +63,12 @@ class Portion:
         self.size = 0
 
     def add(self, record: Record, doorbell: bytes) -> None:
-        """One run more; its words in the order of the script."""
+        """One run more; its words in the order of the script.
+
+        Raises:
+            UnknownRun: its id isn't one.
+        """
+        check_run_id(record.id)
         self.records.append(record)
         self.words += (record.id, record.spec_bytes, record.signature, record.spec_digest, record.key, doorbell)
         self.size += len(record.spec_bytes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import is_blob, is_run_id
 from dispatcher.records.base import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
 from dispatcher.records.redis.client import Client
@@ -45,6 +46,8 @@ class RedisBlobs(Blobs):
         return digest
 
     def own(self, run_id: str, name: str, data: bytes) -> str:
+        if not is_blob(name):
+            raise KeyError(name)
         keys = [self._keys.blobs(run_id), self._keys.run(run_id)]
         owned = script("own")
         parts = list(_parts(data))
@@ -67,13 +70,24 @@ class RedisBlobs(Blobs):
         return b"".join([first, *rest]) if rest else bytes(first)
 
     def has(self, name: str) -> bool:
-        key, prefix = self._place(name)
+        try:
+            key, prefix = self._place(name)
+        except KeyError:
+            return False
         return bool(self._client.one("HEXISTS", key, f"{prefix}parts"))
 
     def _place(self, name: str) -> tuple[str, str]:
-        """Key of the hash, and what its fields begin with."""
+        """Key of the hash, and what its fields begin with.
+
+        Raises:
+            KeyError: no blob is called so.
+        """
         run_id, slash, own = name.partition("/")
-        return (self._keys.blobs(run_id), f"{own}/") if slash else (self._keys.blob(name), "")
+        if not slash:
+            return self._keys.blob(name), ""
+        if not is_run_id(run_id) or not is_blob(own):
+            raise KeyError(name)
+        return self._keys.blobs(run_id), f"{own}/"
 
 
 def _parts(data: bytes) -> Iterator[Any]:

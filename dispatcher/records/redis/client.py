@@ -39,12 +39,15 @@ _BEYOND_BLOCK = 10.0
 
 
 def packed(commands: Iterable[Command]) -> bytes:
-    """Commands as the protocol wants them. redis-py's own packing asks each word several times what it is."""
+    """Commands as the protocol wants them. redis-py's own packing asks each word several times what it is.
+
+    Every text can be sent: what UTF-8 hasn't, lone surrogates, goes as an escape.
+    """
     parts: list[Any] = []
     for command in commands:
         parts.append(b"*%d\r\n" % len(command))
         for word in command:
-            raw = word if isinstance(word, bytes | memoryview) else str(word).encode()
+            raw = word if isinstance(word, bytes | memoryview) else str(word).encode(errors="backslashreplace")
             parts += b"$%d\r\n" % len(raw), raw, b"\r\n"
     return b"".join(parts)
 

@@ -21,12 +21,19 @@ can't write there). Channels are ``topic:<topic>``.
 
 from __future__ import annotations
 
+from dispatcher.errors import InvalidInput
+from dispatcher.ids import check_run_id, is_blob, is_shard
+
 #: Holds the installation's id; the one key outside its prefix.
 INSTANCE = "dispatcher:instance"
 
 
 class Keys:
-    """The keys of one installation."""
+    """The keys of one installation: the last door of ids. What hasn't the form of one becomes no key.
+
+    Raises:
+        UnknownRun: by each key of a run, for an id that no run can have.
+    """
 
     def __init__(self, instance: str) -> None:
         prefix = f"{instance}::"
@@ -51,27 +58,28 @@ class Keys:
 
     def run(self, run_id: str) -> str:
         """A run's record."""
-        return f"{self.run_prefix}{run_id}"
+        return f"{self.run_prefix}{check_run_id(run_id)}"
 
     def events(self, run_id: str) -> str:
         """A run's events."""
-        return f"{self.run_prefix}{run_id}:events"
+        return f"{self.run(run_id)}:events"
 
     def logs(self, run_id: str) -> str:
         """A run's lines."""
-        return f"{self.run_prefix}{run_id}:logs"
+        return f"{self.run(run_id)}:logs"
 
     def lines(self, run_id: str) -> str:
         """The number of the last line of each attempt."""
-        return f"{self.run_prefix}{run_id}:lines"
+        return f"{self.run(run_id)}:lines"
 
     def blobs(self, run_id: str) -> str:
         """A run's own blobs."""
-        return f"{self.run_prefix}{run_id}:blobs"
+        return f"{self.run(run_id)}:blobs"
 
     def of_run(self, run_id: str) -> tuple[str, ...]:
         """Every key that belongs to a run alone, but its idempotency key."""
-        return self.run(run_id), self.events(run_id), self.logs(run_id), self.lines(run_id), self.blobs(run_id)
+        run = self.run(run_id)
+        return run, f"{run}:events", f"{run}:logs", f"{run}:lines", f"{run}:blobs"
 
     def idempotency(self, key: str) -> str:
         """An idempotency key; an empty one has no key."""
@@ -82,7 +90,13 @@ class Keys:
         return f"{self.index_prefix}{name}"
 
     def blob(self, digest: str) -> str:
-        """A shared blob."""
+        """A shared blob.
+
+        Raises:
+            KeyError: no blob is called so.
+        """
+        if not is_blob(digest):
+            raise KeyError(digest)
         return f"{self._blob_prefix}{digest}"
 
     def digest(self, key: str) -> str:
@@ -94,7 +108,13 @@ class Keys:
         return f"{self._used_prefix}{day}"
 
     def inbox(self, shard: str) -> str:
-        """A shard's reports."""
+        """A shard's reports.
+
+        Raises:
+            InvalidInput: no shard is called so.
+        """
+        if not is_shard(shard):
+            raise InvalidInput(f"shard: must be a backend, perhaps a place, and a number (local/3), got {shard!r}")
         return f"{self._inbox_prefix}{shard}"
 
     def report(self, nonce: str) -> str:

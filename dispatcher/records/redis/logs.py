@@ -38,7 +38,13 @@ class RedisLogs(Logs):
         words = [
             word
             for line in lines
-            for word in (line.number, repr(line.time), line.stream, line.level, line.text.encode(errors="replace"))
+            for word in (
+                line.number,
+                repr(line.time),
+                line.stream,
+                line.level,
+                line.text.encode(errors="backslashreplace"),
+            )
         ]
         keys = [self._keys.logs(run_id), self._keys.lines(run_id), self._keys.run(run_id)]
         self._client.run(script("append"), keys, int(STRAY), attempt, *words)

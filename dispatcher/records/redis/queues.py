@@ -25,17 +25,26 @@ class RedisQueues(Queues):
             self._client.call([("ZRANGE", self._keys.queues, 0, -1, "WITHSCORES"), ("HGETALL", self._keys.routes)])
         )
         by_name = dict(zip(routes[0::2], routes[1::2], strict=True))
-        return {
-            name.decode(): (Route.from_json(json.loads(by_name[name])), float(at))
-            for name, at in zip(used[0::2], used[1::2], strict=True)
-            if name in by_name
-        }
+        found = {}
+        for name, at in zip(used[0::2], used[1::2], strict=True):
+            route = _route(by_name.get(name))
+            if route is not None and route.queue.encode() == name:  # a queue is called by its route, and not otherwise
+                found[route.queue] = route, float(at)
+        return found
 
     def passed(self) -> dict[str, float]:
         flat = self._client.one("ZRANGE", self._keys.passed, 0, -1, "WITHSCORES")
-        return {name.decode(): float(at) for name, at in zip(flat[0::2], flat[1::2], strict=True)}
+        return {name.decode(errors="replace"): float(at) for name, at in zip(flat[0::2], flat[1::2], strict=True)}
 
     def retire(self, *, unused_for: float) -> list[str]:
         keys = [self._keys.queues, self._keys.routes, self._keys.passed]
         prefix = self._keys.index(waiting(""))
         return [name.decode() for name in self._client.run(script("retire"), keys, self._offset, unused_for, prefix)]
+
+
+def _route(raw: bytes | None) -> Route | None:
+    """What the registry keeps of a queue; None if it's none."""
+    try:
+        return None if raw is None else Route.from_json(json.loads(raw))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from dispatcher.errors import LeasePassed, SpecUsed, UnknownRun
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import check_run_id, is_run_id
 from dispatcher.records.base import Begin, Bell, Lease, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict, spec_used
 from dispatcher.records.reading import Look, Query, WrongGuess
@@ -84,6 +85,7 @@ class RedisRuns(Runs):
         return "" if noted is None else noted.decode()
 
     def look(self, run_id: str, like: str) -> Look:
+        check_run_id(run_id)  # it stands in steps that are prepared, before any key is made of it
         if (guess := self._likes.guess(run_id, like)) is not None:
             return guess
         fields, now = self._fields(run_id)
@@ -102,12 +104,12 @@ class RedisRuns(Runs):
         arguments = self._offset, look.kind, steps, *PLACES, *FIXED
         time, accepted_at, found = self._client.run(script("guessed"), [self._keys.run(run_id)], *arguments)
         if accepted_at is not None:
-            own = dict(zip(FIXED, found, strict=True))
+            own = dict(zip(FIXED, found, strict=True)) | {"id": run_id.encode()}
             self._taken = after.but(started_at=float(time)).accepted(float(accepted_at), own)
             return self._taken
         if not found:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
-        fields = fields_of(found)
+        fields = _of(run_id, found)
         stored = Record.from_fields(fields)
         if stored.change == after.change:  # the first answer was lost
             return stored
@@ -129,8 +131,13 @@ class RedisRuns(Runs):
         return self.update(record.id, step, record=stored, now=now)
 
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
-        replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
-        return [Record.from_fields(fields_of(fields)) if fields else None for fields in replies]
+        ids = [run_id for run_id in run_ids if is_run_id(run_id)]
+        replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in ids])
+        found = {
+            run_id: Record.from_fields(_of(run_id, fields)) if fields else None
+            for run_id, fields in zip(ids, replies, strict=True)
+        }
+        return [found.get(run_id) for run_id in run_ids]
 
     def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
@@ -168,7 +175,7 @@ class RedisRuns(Runs):
             raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
         if not reply[1]:
             return None, now
-        stored = Record.from_fields(fields_of(reply[1]))
+        stored = Record.from_fields(_of(after.id, reply[1]))
         return after if after.change and stored.change == after.change else stored, now
 
     def _fields(self, run_id: str) -> tuple[dict[str, bytes], float]:
@@ -176,7 +183,7 @@ class RedisRuns(Runs):
         now, fields = self._client.accepted(self._client.call([("TIME",), ("HGETALL", self._keys.run(run_id))]))
         if not fields:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
-        return fields_of(fields), self._time(now)
+        return _of(run_id, fields), self._time(now)
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
         left = limit if limit is not None else sys.maxsize
@@ -190,8 +197,13 @@ class RedisRuns(Runs):
 
     def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
         most = "+inf" if until is None else repr(until)
-        flat = self._client.one("ZRANGEBYSCORE", self._keys.index(index), "-inf", most, "WITHSCORES", "LIMIT", 0, limit)
-        return [(flat[n].decode(), float(flat[n + 1])) for n in range(0, len(flat), 2)]
+        key = self._keys.index(index)
+        while True:
+            flat = self._client.one("ZRANGEBYSCORE", key, "-inf", most, "WITHSCORES", "LIMIT", 0, limit)
+            odd = [raw for raw in flat[0::2] if not is_run_id(raw.decode(errors="replace"))]
+            if not odd:
+                return [(flat[n].decode(), float(flat[n + 1])) for n in range(0, len(flat), 2)]
+            self._client.one("ZREM", key, *odd)  # a page full of what is no id would hide all that is behind it
 
     def count(self, index: str) -> int:
         return int(self._client.one("ZCARD", self._keys.index(index)))
@@ -260,7 +272,7 @@ class RedisRuns(Runs):
             )
             scores = flat[1::2]
             if scores:
-                yield [name.decode() for name in flat[0::2]]
+                yield [name for raw in flat[0::2] if is_run_id(name := raw.decode(errors="replace"))]
             if len(scores) < _PAGE:
                 return
             last = scores[-1]
@@ -283,3 +295,8 @@ class RedisRuns(Runs):
 
     def _time(self, reply: Sequence[bytes]) -> float:
         return int(reply[0]) + int(reply[1]) / 1e6 + self._offset
+
+
+def _of(run_id: str, flat: Sequence[bytes]) -> dict[str, bytes]:
+    """A record's fields, with the id under which it stands: what it calls itself makes it no other run."""
+    return fields_of(flat) | {"id": run_id.encode()}

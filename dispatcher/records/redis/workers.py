@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from dispatcher.ids import is_worker_id
 from dispatcher.records.base import WorkerInfo, Workers
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
@@ -35,7 +36,9 @@ class RedisWorkers(Workers):
 
     def beats(self) -> dict[str, int]:
         flat = self._client.one("HGETALL", self._keys.beats)
-        return {flat[n].decode(): int(flat[n + 1]) for n in range(0, len(flat), 2)}
+        by_name = {flat[n].decode(errors="replace"): flat[n + 1] for n in range(0, len(flat), 2)}
+        # Who is no worker is never taken for dead: a shard's name here would have all its runs taken for lost.
+        return {name: int(count) for name, count in by_name.items() if is_worker_id(name)}
 
     def live(self, *, within: float = 30.0) -> list[WorkerInfo]:
         keys = self._keys
