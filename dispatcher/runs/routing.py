@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 from dispatcher.errors import InvalidInput
+from dispatcher.parsing import Fields
 
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
@@ -38,9 +39,14 @@ class Route:
         return {"backend": self.backend, "labels": list(self.labels), "scope": self.scope}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Route:
-        """The inverse of :meth:`to_json`."""
-        return cls(data["backend"], tuple(data["labels"]), data["scope"])
+    def from_json(cls, data: Any) -> Route:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            Malformed: it is none.
+        """
+        given = Fields(data, "route")
+        return cls(given.name("backend"), given.names("labels"), given.name("scope", ""))
 
 
 @lru_cache(maxsize=1000)
@@ -84,13 +90,18 @@ class Offer:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Offer:
-        """The inverse of :meth:`to_json`."""
+    def from_json(cls, data: Any) -> Offer:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            Malformed: it is none.
+        """
+        given = Fields(data, "offer")
         return cls(
-            backends=frozenset(data["backends"]),
-            labels=frozenset(data["labels"]),
-            scope=data["scope"],
-            every_label=data["every_label"],
+            backends=frozenset(given.names("backends")),
+            labels=frozenset(given.names("labels", ())),
+            scope=given.name("scope", ""),
+            every_label=given.flag("every_label", False),
         )
 
 

@@ -190,7 +190,7 @@ def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change
     """A fresh process takes the ``on_exit`` that the dead runner could not call."""
     if record.exit_call is ExitCall.BEGUN and record.holder == holder:
         return None
-    if record.exit_call is not ExitCall.DUE:
+    if record.exit_call is not ExitCall.DUE or record.foreign:
         raise Refused(f"on_exit of run {record.id} isn't due: {record.exit_call}")
     after = record.but(exit_call=ExitCall.BEGUN, epoch=record.epoch + 1, owner=owner, holder=holder, due_at=None)
     return Change(before=record, after=after)
@@ -257,6 +257,8 @@ def tick(record: Record, now: float) -> Change | None:
     A running flow's ``timeout`` is not ended here: who holds the process ends it (a pool process's parent, a
     supervisor), then finishes with the cause ``deadline``.
     """
+    if record.foreign:
+        return None
     if record.state is State.AWAITING_RETRY and (record.due_at or 0.0) <= now:
         after, queued = _requeue(record, now)
         return Change(before=record, after=after, events=(queued,), ring=ring_for(after))

@@ -32,6 +32,7 @@ def open_redis(
         ServerUnavailable: the server can't be reached or refuses us.
     """
     from dispatcher.records.base import Records
+    from dispatcher.records.left_out import LeftOut
     from dispatcher.records.redis.blobs import RedisBlobs
     from dispatcher.records.redis.client import Client
     from dispatcher.records.redis.events import RedisEvents
@@ -54,7 +55,12 @@ def open_redis(
         raise
     instance: str = found.decode()
     keys = Keys(instance)
-    events = RedisEvents(client, keys)
+    refusals = RedisRefusals(client, keys, clock_offset=clock_offset)
+    left_out = LeftOut(refusals)
+    events = RedisEvents(client, keys, left_out)
+    runs = RedisRuns(
+        client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset, left_out=left_out
+    )
 
     def close() -> None:
         events.close()
@@ -62,14 +68,14 @@ def open_redis(
 
     return Records(
         instance=instance,
-        runs=RedisRuns(client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset),
+        runs=runs,
         blobs=RedisBlobs(client, keys),
-        logs=RedisLogs(client, keys),
+        logs=RedisLogs(client, keys, left_out),
         events=events,
-        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset),
-        leases=RedisLeases(client, keys),
-        queues=RedisQueues(client, keys, clock_offset=clock_offset),
+        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset, left_out=left_out),
+        leases=RedisLeases(client, keys, left_out),
+        queues=RedisQueues(client, keys, clock_offset=clock_offset, left_out=left_out),
         inbox=RedisInbox(client, keys),
-        refusals=RedisRefusals(client, keys, clock_offset=clock_offset),
+        refusals=refusals,
         close=close,
     )
