@@ -57,14 +57,23 @@ def read_json(raw: bytes | str, what: str, *, most: int = MOST) -> Any:
         Malformed: it is too long or too deep, isn't JSON, or holds a number that isn't finite.
     """
     data = raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass")
-    if len(data) > most:
-        raise Malformed(f"{what}: {len(data):,} bytes are more than {most:,}")
-    if data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(data):
-        raise Malformed(f"{what}: lists and objects lie more than {DEEPEST} deep in each other")
+    bounded(data, what, most)
     try:
         return json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # also bytes that aren't UTF-8, and numbers of thousands of digits
         raise Malformed(f"{what}: {_reason(error)}") from None
+
+
+def bounded(data: bytes, what: str, most: int) -> None:
+    """Check that a JSON document may be parsed.
+
+    Raises:
+        Malformed: it is too long or too deep.
+    """
+    if len(data) > most:
+        raise Malformed(f"{what}: {len(data):,} bytes are more than {most:,}")
+    if data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(data):
+        raise Malformed(f"{what}: lists and objects lie more than {DEEPEST} deep in each other")
 
 
 def read_object(raw: bytes | str, what: str, *, most: int = MOST) -> Fields:

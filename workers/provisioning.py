@@ -24,6 +24,7 @@ from dispatcher.runner.report import attempt_token
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.record import Change, Outcome, Record
+from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import Settings
 
@@ -76,9 +77,10 @@ class Provisioner:
 
         Raises:
             UnknownRun: there is no such run.
-            Refused: it doesn't wait.
+            Refused: it doesn't wait, or requires what this release doesn't know.
         """
         look = look or Look(*self.records.runs.get(run_id))
+        refuse_lacking(look.record)
         written = Written.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
@@ -125,6 +127,7 @@ class Provisioner:
             now, _ = self.records.runs.get(record.id)
             if not infrastructure.is_open(now, record.attempt):
                 raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
+        refuse_lacking(record)
         request = record.request or {}
         handle = self.backend(record.spec.route.backend).submit(request["body"], self._secrets(record))
         failpoint("provision.submitted", record.id, lost=Transient)

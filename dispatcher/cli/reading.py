@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.errors import InvalidInput, UnknownRun
+from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
 from dispatcher.records.base import Line
 from dispatcher.records.reading import Query
 from dispatcher.runs.record import Record, Value
@@ -33,6 +33,8 @@ def find(client: Dispatcher, text: str) -> Run[Any]:
     """
     try:
         return client.get(text)
+    except UnreadableRun:
+        raise
     except UnknownRun:
         if len(text) < _SHORTEST:
             raise

@@ -29,6 +29,7 @@ STYLES: Mapping[State, str] = {
     State.CRASHED: "magenta",
     State.TIMED_OUT: "red",
     State.CANCELLED: "bright_black",
+    State.UNKNOWN: "bright_black",
 }
 
 #: The same for click.

@@ -82,7 +82,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.CLAIMED: frozenset({State.PROVISIONING, State.QUEUED, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
     State.PROVISIONING: frozenset({State.PENDING, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
     State.PENDING: frozenset({State.RUNNING, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
-    State.RUNNING: frozenset({State.CANCELLING}) | _ENDS,
+    State.RUNNING: frozenset({State.CANCELLING, State.QUEUED}) | _ENDS,
     State.CANCELLING: TERMINAL,
     State.AWAITING_RETRY: frozenset({State.QUEUED, State.CANCELLED}),
     **dict.fromkeys((*TERMINAL, State.UNKNOWN), frozenset[State]()),

@@ -216,7 +216,7 @@ def lose(record: Record, now: float, *, owner: str) -> Change | None:
     if record.state is State.CLAIMED:
         return release(record, now, epoch=record.epoch)
     if record.request is not None:
-        return adopt(record, now, owner=str(record.request["shard"]))
+        return adopt(record, now, owner=str(record.request.get("shard", "")))
     return abandon(
         record,
         now,
@@ -225,15 +225,20 @@ def lose(record: Record, now: float, *, owner: str) -> Change | None:
     )
 
 
-def release(record: Record, now: float, *, epoch: int) -> Change | None:
-    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again."""
+def release(record: Record, now: float, *, epoch: int, begun: bool = False) -> Change | None:
+    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again.
+
+    ``begun``: RUNNING → QUEUED, where nothing of the run was opened yet. No bell rings: the same worker would come.
+    """
     _fence(record, epoch)
-    if record.state is not State.CLAIMED:
-        raise Refused(f"run {record.id} is {record.state}, not CLAIMED")
+    if record.state is not (State.RUNNING if begun else State.CLAIMED) or record.settled_at is not None:
+        raise Refused(f"run {record.id} is {record.state}: it can't be given back")
     after = record.but(
-        state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", rung_at=now, rings=record.rings + 1
-    )
-    return Change(before=record, after=after, events=(event(after, Kind.RELEASED, now),), ring=ring_for(after))
+        state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", holder="", started_at=None,
+        rung_at=now, rings=record.rings + 1, exit_call=ExitCall.NONE,
+    )  # fmt: skip
+    released = event(after, Kind.RELEASED, now)
+    return Change(before=record, after=after, events=(released,), ring=None if begun else ring_for(after))
 
 
 def adopt(record: Record, now: float, *, owner: str) -> Change | None:

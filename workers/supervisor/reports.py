@@ -9,10 +9,12 @@ from dataclasses import replace
 from functools import partial
 
 from backends.base import Observation
-from dispatcher.errors import LeasePassed, Refused, SealBroken, UnknownRun
+from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
+from dispatcher.parsing import Fields
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Lease, Records, Step
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.refusals import What, count
 from dispatcher.runner.report import About, Report, attempt_token
 from dispatcher.runs import transitions
@@ -62,6 +64,7 @@ class Reports:
         self._look = look
         self._tails = tails
         self._here = here
+        self._left_out = LeftOut(records.refusals)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
     @property
@@ -86,7 +89,7 @@ class Reports:
             del self._waiting[run_id]
             try:
                 self._write(record, report, self._step(record, report, now), lease, now)
-            except (Refused, UnknownRun) as error:
+            except (Refused, UnknownRun, Malformed) as error:
                 self._refuse(error)
 
     def read(self, lease: Lease, now: float) -> None:
@@ -96,13 +99,19 @@ class Reports:
             LeasePassed: the shard has another holder, who will read them.
         """
         while entries := self._records.inbox.read(lease.name, limit=PAGE):
-            for _, entry in entries:
+            for position, entry in entries:
                 try:
                     self._act_on(entry, lease, now)
                     failpoint("inbox.acted", entry["run"])
                 except LeasePassed:
                     raise
-                except (SealBroken, UnknownRun, Refused, KeyError, ValueError) as error:
+                except Malformed as error:
+                    self._left_out.note(f"report {position} of shard {lease.name}", error)
+                except (SealBroken, UnknownRun, Refused) as error:
+                    self._refuse(error)
+                except ServerUnavailable:
+                    raise
+                except Exception as error:  # whatever it is about this one: the others have their turn
                     self._refuse(error)
             self._records.inbox.drop(lease.name, until=entries[-1][0])
             failpoint("inbox.dropped")
@@ -114,7 +123,8 @@ class Reports:
         logger.warning("report refused: %s", error)
 
     def _act_on(self, entry: dict[str, str], lease: Lease, now: float) -> None:
-        known = self._known.get(entry["run"])
+        run_id = Fields(entry, "report").name("run")
+        known = self._known.get(run_id)
         if known is not None:
             try:
                 self._apply(known, entry, lease, now)
@@ -123,7 +133,7 @@ class Reports:
                 raise
             except (SealBroken, Refused):  # another attempt by now, or another owner: look again
                 self._known.drop(known.id)
-        record, now = self._records.runs.get(entry["run"])
+        record, now = self._records.runs.get(run_id)
         self._apply(record, entry, lease, now)
 
     def _apply(self, record: Record, entry: dict[str, str], lease: Lease, now: float) -> None:
@@ -131,7 +141,7 @@ class Reports:
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
         self._pulse.heard(record.id)
-        if report.about is About.ALIVE:
+        if report.about in {About.ALIVE, About.UNKNOWN}:
             return
         ours = record.owner == lease.name
         ends = report.about in {About.EXITED, About.DIED}
@@ -170,4 +180,4 @@ class Reports:
         if record.request is None:
             raise Refused(f"attempt {record.attempt} of run {record.id} is closed")
         key = self._keys.run_key(record.id, record.spec.key_id)
-        return attempt_token(key, attempt=record.attempt, epoch=record.request["epoch"])
+        return attempt_token(key, attempt=record.attempt, epoch=record.request.get("epoch", 0))

@@ -36,13 +36,16 @@ class RedisEvents(Events):
         self._lock = threading.Lock()
 
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
-        found = read_stream(self._client, self._keys.events(run_id), after=after, limit=10000, block=block)
-        read = (
-            self._left_out.read(f"event {position} of run {run_id}", one)
-            for position, fields in found
-            for one in kept(fields)
-        )
-        return [event for event in read if event is not None], found[-1][0] if found else after
+        while found := read_stream(self._client, self._keys.events(run_id), after=after, limit=10000, block=block):
+            after = found[-1][0]
+            read = (
+                self._left_out.read(f"event {position} of run {run_id}", one)
+                for position, fields in found
+                for one in kept(fields)
+            )
+            if events := [event for event in read if event is not None]:
+                return events, after
+        return [], after
 
     def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
         for left in reversed(range(_TRIES)):

@@ -35,12 +35,15 @@ class RedisLogs(Logs):
                 self._append(run_id, attempt, of_attempt[start : start + _PORTION])
 
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
-        found = read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block)
-        read = (
-            self._left_out.read(f"line {position} of run {run_id}", partial(_line, fields))
-            for position, fields in found
-        )
-        return [line for line in read if line is not None], found[-1][0] if found else after
+        while found := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
+            after = found[-1][0]
+            read = (
+                self._left_out.read(f"line {position} of run {run_id}", partial(_line, fields))
+                for position, fields in found
+            )
+            if lines := [line for line in read if line is not None]:
+                return lines, after
+        return [], after
 
     def _append(self, run_id: str, attempt: int, lines: Sequence[Line]) -> None:
         words = [
