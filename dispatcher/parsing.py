@@ -59,7 +59,8 @@ def read_json(raw: bytes | str, what: str, *, most: int = MOST) -> Any:
     data = raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass")
     bounded(data, what, most)
     try:
-        return json.loads(data, parse_constant=_refuse, parse_float=_finite)
+        text = raw if isinstance(raw, str) else raw.decode()  # json.loads would read UTF-16, too
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # also bytes that aren't UTF-8, and numbers of thousands of digits
         raise Malformed(f"{what}: {_reason(error)}") from None
 
@@ -189,7 +190,10 @@ class Fields:
         return value
 
     def _wrong(self, name: str, must: str, value: Any) -> NoReturn:
-        raise Malformed(f"{self.what}: {name} must be {must}, not {_kind(value)}")
+        shown = (
+            name if name.isascii() and name.isidentifier() and len(name) < 50 else "a field"
+        )  # some are others' words
+        raise Malformed(f"{self.what}: {shown} must be {must}, not {_kind(value)}")
 
 
 def word(kind: type[E], value: Any, what: str) -> E:
