@@ -210,8 +210,13 @@ class Environment(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def from_json(data: Mapping[str, Any]) -> Environment:
+def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Environment:
     """The environment that :meth:`Environment.to_json` described. Imports the environment's class, nobody's callback.
+
+    Args:
+        data: the JSON object.
+        stored: it stands in a spec, which another release may have written: its fields that aren't known here are left
+            aside. A person's file may hold none.
 
     Raises:
         InvalidInput: it is no such object; names what is wrong with it.
@@ -223,7 +228,10 @@ def from_json(data: Mapping[str, Any]) -> Environment:
     kind = registry.environment(data["type"])
     given = {name: value for name, value in data.items() if name != "type" and value is not None}
     allowed = ("labels", *_MOMENTS, *kind.added)
-    if unknown := [name for name in given if name not in allowed]:
+    unknown = [name for name in given if name not in allowed]
+    if stored:
+        given = {name: value for name, value in given.items() if name in allowed}
+    elif unknown:
         raise InvalidInput(f"{data['type']}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(allowed)}")
     for moment in _MOMENTS:
         if moment in given:

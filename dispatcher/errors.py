@@ -15,6 +15,8 @@ What users catch::
     │   ├── InvalidSettings      a setting is missing or wrong
     │   └── IdempotencyConflict  the key was used for another spec
     ├── UnknownRun               no such run, or its retention is over (also a LookupError)
+    │   └── UnreadableRun        what is stored of it can't be read
+    ├── Malformed                an entry on the server, or a message, is none that a release writes (also a ValueError)
     ├── MissingExtra             an optional dependency isn't installed (also an ImportError)
     ├── ExecutorUnavailable      what computes the tasks can't be started or reached (also a ConnectionError)
     ├── SealBroken               signed bytes don't match their signature
@@ -126,6 +128,14 @@ class IdempotencyConflict(InvalidInput):
 
 class UnknownRun(DispatcherError, LookupError):
     """No run has this id, or its retention is over."""
+
+
+class UnreadableRun(UnknownRun):
+    """What is stored of the run isn't a record: damaged, or never written by a release."""
+
+
+class Malformed(DispatcherError, ValueError):
+    """An entry on the server, or a message, isn't what a release writes; the message says in what, never with what."""
 
 
 class MissingExtra(DispatcherError, ImportError):

@@ -34,6 +34,8 @@ def explain(
     """
     if record.terminal:
         return list(map(escaped, _ended(record)))
+    if record.foreign:
+        return ["It is in a state that this release doesn't know: ask with the newest release that runs here."]
     lines = _open(record, now, workers)
     if record.state is State.QUEUED:
         lines += _behind(record, now, queues or {}, depth)
@@ -99,6 +101,15 @@ def _queued(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[s
     waited = f"It has been queued for {_span(now - record.queued_at)}"
     if not serve:
         return [unserved(route, workers), f"{waited}, attempt {record.attempt}."]
+    if needed := record.spec.requires:
+        serve = [worker for worker in serve if set(needed) <= {str(known) for known in worker.data.get("knows", ())}]
+    if not serve:
+        words = ", ".join(needed)
+        return [
+            f"It requires {words}, which no live worker that serves its queue {route.queue} knows: "
+            "start a worker of the release that its submitter has, or of a newer one.",
+            f"{waited}, attempt {record.attempt}.",
+        ]
     slots = sum(worker.concurrency for worker in serve)
     return [f"{waited}; {len(serve)} live worker(s) with {slots} slot(s) serve its queue {route.queue}."]
 

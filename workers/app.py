@@ -43,11 +43,12 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     from celery import signals
 
     from dispatcher.app import make_app
-    from workers import logs, tasks
+    from workers import logs, tasks, transport
     from workers.engine import EngineStep
     from workers.identity import offer_of, own_queues
     from workers.queues import queue
 
+    transport.install()
     app = make_app(settings, _instance(settings, patient=patient))
     app.dispatcher_settings = settings
     app.conf.update(

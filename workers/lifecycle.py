@@ -11,10 +11,11 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.records.reading import Look, WrongGuess
@@ -74,7 +75,7 @@ def _guarded(run_id: str, run: Callable[[], Record]) -> str:
         return state
     except (UnknownRun, Refused):
         return NOTHING
-    except ServerUnavailable as error:
+    except (ServerUnavailable, Malformed) as error:
         logger.warning("run %s: left to be rung for again: %s", run_id, error)
         return NOTHING
     except Exception as error:
@@ -179,8 +180,10 @@ def _tail(records: Records, record: Record) -> tuple[str, ...]:
     """The last lines of the attempt."""
     last: deque[str] = deque(maxlen=TAIL)
     after = ""
-    while True:
-        lines, after = records.logs.read(record.id, after=after)
-        if not lines:
-            return tuple(last)
-        last.extend(line.text for line in lines if line.attempt == record.attempt and line.stream != "gap")
+    with suppress(Malformed):
+        while True:
+            lines, after = records.logs.read(record.id, after=after)
+            if not lines:
+                break
+            last.extend(line.text for line in lines if line.attempt == record.attempt and line.stream != "gap")
+    return tuple(last)

@@ -28,6 +28,7 @@ from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import Settings
 
@@ -80,13 +81,14 @@ class Provisioner:
 
         Raises:
             UnknownRun: there is no such run.
-            Refused: it doesn't wait.
+            Refused: it doesn't wait, or requires what this release doesn't know.
         """
         look = look or Look(*self.records.runs.get(run_id))
         if why := self.records.runs.vet(look.record, look.now):
             count(self.records.refusals, What.RUN)
             step = partial(transitions.refuse, reason="SealBroken", message=why)
             return self.records.runs.update(run_id, step, record=look.record, now=look.now)
+        refuse_lacking(look.record)
         written = Written.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
@@ -134,6 +136,7 @@ class Provisioner:
             now, _ = self.records.runs.get(record.id)
             if not infrastructure.is_open(now, record.attempt):
                 raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
+        refuse_lacking(record)
         request = record.request or {}
         if not unchanged:
             self._check_stored(record, request)

@@ -284,7 +284,7 @@ def _stored_image(storage: Mapping[str, Any]) -> str | None:
     from dispatcher.storage.base import from_json
 
     try:
-        return from_json(storage).image
+        return from_json(storage, stored=True).image
     except DispatcherError as error:
         raise _refused(f"storage: {error}") from None
 

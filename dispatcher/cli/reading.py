@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.cli.terminal import echo, print_result
-from dispatcher.errors import InvalidInput, UnknownRun
+from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
 from dispatcher.ids import is_run_id
 from dispatcher.records.base import Line
 from dispatcher.records.reading import Query
@@ -32,6 +32,8 @@ def find(client: Dispatcher, text: str) -> Run[Any]:
     """
     try:
         return client.get(text)
+    except UnreadableRun:
+        raise
     except UnknownRun:
         if len(text) < _SHORTEST or not is_run_id(text):
             raise

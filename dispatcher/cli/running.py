@@ -117,7 +117,7 @@ def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *,
         result.echo()
     else:
         _print_end(record)
-    return EXIT_CODES[record.state]
+    return EXIT_CODES.get(record.state, 1)
 
 
 def _print_end(record: Record) -> None:

@@ -218,7 +218,7 @@ def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
 def _refused(found: Picture) -> str:
     from dispatcher.cli.words import span
 
-    counts = ", ".join(f"{one.count} {what}{'s' * (one.count > 1)}" for what, one in found.refused.items())
+    counts = ", ".join(what.times(one.count) for what, one in found.refused.items())
     return f"{counts}; the last {span(found.now - max(one.last for one in found.refused.values()))} ago"
 
 

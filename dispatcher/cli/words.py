@@ -28,6 +28,7 @@ STYLES: Mapping[State, str] = {
     State.CRASHED: "magenta",
     State.TIMED_OUT: "red",
     State.CANCELLED: "bright_black",
+    State.UNKNOWN: "bright_black",
 }
 
 #: What ``run`` exits with.

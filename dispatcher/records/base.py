@@ -31,6 +31,10 @@ Step = Callable[[Record, float], Change | None]
 Begin = Callable[..., Change | None]
 
 
+#: Records of an index that are read at once.
+PORTION = 200
+
+
 class Bell(Protocol):
     """Rings doorbells; kept by :mod:`dispatcher.doorbell`."""
 
@@ -84,6 +88,7 @@ class Runs(ABC):
 
         Raises:
             UnknownRun: there is none, or its retention is over.
+            UnreadableRun: what is stored isn't a record. Other methods treat it as none.
         """
 
     @abstractmethod
@@ -134,7 +139,7 @@ class Runs(ABC):
 
     @abstractmethod
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
-        """Records in the order asked, None where there is none; in few round trips."""
+        """Records in the order asked, None where there is none that can be read; in few round trips."""
 
     @abstractmethod
     def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
@@ -156,6 +161,28 @@ class Runs(ABC):
     @abstractmethod
     def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
         """Run ids of an index (:mod:`dispatcher.runs.indexes`) with their scores, lowest first, up to ``until``."""
+
+    @abstractmethod
+    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
+        """Take runs from an index in which they have no place.
+
+        Args:
+            index: its name.
+            run_ids: the runs.
+            unreadable: they have no record that can be read. What is stored of them goes a week later
+                (:data:`~dispatcher.records.effects.UNREADABLE`): nothing else would ever remove it.
+        """
+
+    def under(self, index: str, *, until: float | None = None, limit: int = 100_000) -> Iterator[Record]:
+        """The records of an index, lowest score first, up to ``until``; each is read a moment before it is given. What
+        has no record that can be read is taken from the index."""
+        ids = [run_id for run_id, _ in self.members(index, until=until, limit=limit)]
+        for start in range(0, len(ids), PORTION):
+            portion = ids[start : start + PORTION]
+            records = self.get_many(portion)
+            if gone := [run_id for run_id, record in zip(portion, records, strict=True) if record is None]:
+                self.leave(index, gone, unreadable=True)
+            yield from (record for record in records if record is not None)
 
     @abstractmethod
     def count(self, index: str) -> int:
@@ -191,11 +218,13 @@ class Runs(ABC):
 
         Raises:
             UnknownRun: there is no such run.
-            Refused: the transition was refused.
+            Refused: the transition was refused, or the run is in a state of another release.
         """
         if record is None:
             record, now = self.get(run_id)
         for _ in range(100):
+            if record.foreign:
+                raise Refused(f"run {run_id} is in a state that another release knows: it is left as it is")
             self.vet(record, now)
             change = step(record, now)
             if change is None:

@@ -24,6 +24,9 @@ STRAY = 86400.0
 #: Seconds after the end of retention when the server itself drops what :meth:`Runs.purge` did not.
 SAFETY = 86400.0
 
+#: Seconds that a record which can't be read is kept, from when that was first noticed, for people to look at.
+UNREADABLE = 7 * 86400.0
+
 #: Seconds that events are kept for durable subscribers.
 EVENTS_KEPT = 8 * 86400.0
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dispatcher.errors import Refused, RunInterrupt, UnknownRun
+from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records, Step
@@ -29,6 +29,7 @@ from dispatcher.runner.patience import patiently
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.requirements import Lacking, refuse_lacking
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
     with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
         try:
+            refuse_lacking(look.record)
             failpoint("attempt.waiting", run_id)
             way.begin(owner=owner, holder=holder)
             failpoint("attempt.claimed", run_id)
@@ -186,6 +188,14 @@ class _Way:
         """
         self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now)
 
+    def give_back(self) -> None:
+        """Leave the run to others: nothing of it was opened.
+
+        Raises:
+            Refused: it is somebody else's by now.
+        """
+        patiently(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
+
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome; ``on_exit`` comes next."""
         failpoint("attempt.ran", self.record.id)
@@ -253,6 +263,9 @@ def _is_ours(record: Record, holder: str) -> bool:
 def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
     try:
         environment = opener.environment(way.record, way.now, taken_for=way.taken_for)
+    except Lacking:  # it was taken by a guess
+        way.give_back()
+        raise
     except Exception as error:
         return not_opened(error), None
     job = opener.job(way.record, environment, guard, capture)
@@ -272,8 +285,10 @@ def _exited(way: _Way, opener: Opener) -> ExitCall:
 def _last_number(records: Records, record: Record) -> int:
     """Number of the last line that the attempt has: the dead process's, which this one counts on from."""
     last, cursor = 0, ""
-    while True:
-        lines, cursor = records.logs.read(record.id, after=cursor)
-        last = max([last, *(line.number for line in lines if line.attempt == record.attempt)])
-        if not lines:
-            return last
+    with contextlib.suppress(Malformed):
+        while True:
+            lines, cursor = records.logs.read(record.id, after=cursor)
+            last = max([last, *(line.number for line in lines if line.attempt == record.attempt)])
+            if not lines:
+                break
+    return last

@@ -27,6 +27,7 @@ from dispatcher.runner.invoke import Job, failure
 from dispatcher.runner.limits import Limits
 from dispatcher.runner.patience import patiently
 from dispatcher.runs.record import Outcome, Record, Value
+from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause
 from dispatcher.storage import base as storages
 
@@ -53,14 +54,16 @@ class Opener:
 
         Raises:
             SealBroken: the signature doesn't hold, or the record told another kind than its spec.
+            Lacking: it requires what this release doesn't know.
             Exception: the environment's class can't be had here.
         """
         with counted(self.records.refusals, What.RUN):
             self.credentials.check(record, now)
             record.mark_verified()
+            refuse_lacking(record)
             if taken_for is not None and taken_for.spec.kind != record.spec.kind:
                 raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
-        return environments.from_json(record.spec.environment)
+        return environments.from_json(record.spec.environment, stored=True)
 
     def job(self, record: Record, environment: Environment, guard: Guard, capture: Capture) -> Job:
         """The attempt, opened; or, with ``failed`` set, what there is of it and why it could not be opened.
@@ -104,7 +107,7 @@ class Opener:
         )
 
     def _opened(self, record: Record, environment: Environment) -> dict[str, Any]:
-        storage = storages.from_json(record.spec.storage)
+        storage = storages.from_json(record.spec.storage, stored=True)
         storage.bind(self.records.blobs)
         env = None if self.environ is os.environ else self.environ
         with counted(self.records.refusals, What.RUN):

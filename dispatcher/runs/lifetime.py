@@ -35,13 +35,6 @@ def lifetime(options: Options) -> float | None:
         return None
     retry = options.retries or Retry(0)
     free = FREE_LIMIT if retry.count and retry.on & FREE else 0
-    try:
-        pauses = sum(
-            retry.delay * (1 + retry.jitter) * retry.backoff**n
-            for count in (retry.count, free)
-            for n in range(count if retry.delay else 0)
-        )
-    except OverflowError:
-        return None
+    pauses = retry.pauses(retry.count) + retry.pauses(free)
     total = (1 + retry.count + free) * (options.timeout + options.start_within) + pauses + SLACK
-    return total if math.isfinite(total) and total < 1e10 else None
+    return total if total < 1e10 else None

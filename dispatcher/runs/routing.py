@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, Malformed
+from dispatcher.parsing import Fields
 
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
@@ -45,19 +46,21 @@ class Route:
         return {"backend": self.backend, "labels": list(self.labels), "scope": self.scope}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Route:
+    def from_json(cls, data: Any) -> Route:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            InvalidInput: a part isn't a name: names of queues, and so keys and commands, are made of them.
+            Malformed: it is none: names of queues, and so keys and commands, are made of it.
         """
-        backend, labels, scope = data["backend"], tuple(data["labels"]), data["scope"]
-        if not isinstance(backend, str) or not _NAME.fullmatch(backend):
-            raise InvalidInput(f"backend: must be a name of letters, digits, '-', '_' and '.', got {backend!r}")
-        if not isinstance(scope, str) or (scope and not _NAME.fullmatch(scope)):
-            raise InvalidInput(f"scope: must be a name of letters, digits, '-', '_' and '.', got {scope!r}")
-        for label in labels:
-            _check_label(label, "labels")
+        given = Fields(data, "route")
+        backend, labels, scope = given.name("backend"), given.names("labels"), given.name("scope", "")
+        if not _NAME.fullmatch(backend) or (scope and not _NAME.fullmatch(scope)):
+            raise Malformed(f"route: backend and scope must be names of letters, digits, '-', '_' and '.': {backend!r}")
+        try:
+            for label in labels:
+                _check_label(label, "labels")
+        except InvalidInput as error:
+            raise Malformed(f"route: {error}") from None
         return cls(backend, labels, scope)
 
 
@@ -102,13 +105,18 @@ class Offer:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Offer:
-        """The inverse of :meth:`to_json`."""
+    def from_json(cls, data: Any) -> Offer:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            Malformed: it is none.
+        """
+        given = Fields(data, "offer")
         return cls(
-            backends=frozenset(data["backends"]),
-            labels=frozenset(data["labels"]),
-            scope=data["scope"],
-            every_label=data["every_label"],
+            backends=frozenset(given.names("backends")),
+            labels=frozenset(given.names("labels", ())),
+            scope=given.name("scope", ""),
+            every_label=given.flag("every_label", False),
         )
 
 

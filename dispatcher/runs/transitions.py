@@ -195,7 +195,7 @@ def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change
     """A fresh process takes the ``on_exit`` that the dead runner could not call."""
     if record.exit_call is ExitCall.BEGUN and record.holder == holder:
         return None
-    if record.exit_call is not ExitCall.DUE:
+    if record.exit_call is not ExitCall.DUE or record.foreign:
         raise Refused(f"on_exit of run {record.id} isn't due: {record.exit_call}")
     after = record.but(exit_call=ExitCall.BEGUN, epoch=record.epoch + 1, owner=owner, holder=holder, due_at=None)
     return Change(before=record, after=after)
@@ -221,7 +221,7 @@ def lose(record: Record, now: float, *, owner: str) -> Change | None:
     if record.state is State.CLAIMED:
         return release(record, now, epoch=record.epoch)
     if record.request is not None:
-        return adopt(record, now, owner=str(record.request["shard"]))
+        return adopt(record, now, owner=str(record.request.get("shard", "")))
     return abandon(
         record,
         now,
@@ -230,16 +230,21 @@ def lose(record: Record, now: float, *, owner: str) -> Change | None:
     )
 
 
-def release(record: Record, now: float, *, epoch: int) -> Change | None:
-    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again."""
+def release(record: Record, now: float, *, epoch: int, begun: bool = False) -> Change | None:
+    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again.
+
+    ``begun``: RUNNING → QUEUED, where nothing of the run was opened yet. No bell rings: the same worker would come.
+    """
     _fence(record, epoch)
-    if record.state is not State.CLAIMED:
-        raise Refused(f"run {record.id} is {record.state}, not CLAIMED")
+    if record.state is not (State.RUNNING if begun else State.CLAIMED) or record.settled_at is not None:
+        raise Refused(f"run {record.id} is {record.state}: it can't be given back")
     after = record.but(
-        state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", rung_at=now, rings=record.rings + 1
-    )
+        state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", holder="", started_at=None,
+        rung_at=now, rings=record.rings + 1, exit_call=ExitCall.NONE,
+    )  # fmt: skip
     released = (event(after, Kind.RELEASED, now),)
-    return Change(before=record, after=after, events=released, ring=ring_for(after), use=use.released(record))
+    ring = None if begun else ring_for(after)
+    return Change(before=record, after=after, events=released, ring=ring, use=use.released(record))
 
 
 def refuse(record: Record, now: float, *, reason: str, message: str) -> Change | None:
@@ -275,6 +280,8 @@ def tick(record: Record, now: float) -> Change | None:
     A running flow's ``timeout`` is not ended here: who holds the process ends it (a pool process's parent, a
     supervisor), then finishes with the cause ``deadline``.
     """
+    if record.foreign:
+        return None
     if record.state is State.AWAITING_RETRY and (record.due_at or 0.0) <= now:
         if not record.verified:
             return None

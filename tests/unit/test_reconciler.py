@@ -21,7 +21,7 @@ from dispatcher.settings import TimingSettings
 from tests.unit.making import make_record, trusting
 from tests.waiting import wait_until
 from workers.reconciler.bells import Bells
-from workers.reconciler.due import sweep_due
+from workers.reconciler.due import DueTimes
 from workers.reconciler.leases import Leases
 from workers.reconciler.retention import sweep_retention
 from workers.reconciler.table import Reconciler, Sweep
@@ -186,11 +186,12 @@ def test_due_times(records: Records, clock: Clock) -> None:
     records.runs.update("again", partial(transitions.lose, owner="w"))
     assert state_of(records, "again") is State.AWAITING_RETRY
     clock.now += 6
-    assert sweep_due(records) == 2
+    due = DueTimes(records)
+    assert due.sweep() == 2
     record = records.runs.get("late")[0]
     assert record.state is State.TIMED_OUT
     assert state_of(records, "again") is State.QUEUED
-    assert sweep_due(records) == 0
+    assert due.sweep() == 0
 
 
 def beating(records: Records, worker: str) -> None:

@@ -24,6 +24,7 @@ class Known:
         self._runs = runs
         self._keep = keep
         self._records: dict[str, Record] = {}
+        self.missing: set[str] = set()  #: at the last refresh, runs without a record that can be read
 
     def refresh(self, members: Iterable[tuple[str, float]]) -> list[Record]:
         """These are all that there are, with their versions; what was read, because it is new or has changed."""
@@ -36,10 +37,15 @@ class Known:
             if (known := self._records.get(run_id)) is None or known.version != version
         ]
         found: list[Record] = []
+        self.missing = set()
         for first in range(0, len(stale), PORTION):
-            portion = self._runs.get_many(stale[first : first + PORTION])
+            ids = stale[first : first + PORTION]
+            portion = self._runs.get_many(ids)
             found += [kept for record in portion if record is not None and (kept := self._keep(record)) is not None]
+            self.missing |= {run_id for run_id, record in zip(ids, portion, strict=True) if record is None}
         self._records |= {record.id: record for record in found}
+        for run_id in self.missing:
+            self._records.pop(run_id, None)
         return found
 
     def again(self, ids: Iterable[str], owners: Collection[str]) -> list[Record]:

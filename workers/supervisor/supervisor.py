@@ -27,6 +27,7 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.seldom import Seldom
 from workers import callbacks
+from workers.one_by_one import OneByOne
 from workers.provisioning import Provisioner
 from workers.supervisor.hands import Hands
 from workers.supervisor.known import Known
@@ -87,6 +88,7 @@ class Supervisor:
         self._cancelled: set[str] = set()  # ids of runs
         self._strangers = Strangers(self.family)
         self._seldom = Seldom(logger)
+        self._each = OneByOne(logger)
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
             backend.watch(self._heard, self._records.instance)
@@ -197,10 +199,11 @@ class Supervisor:
 
     def _refresh(self) -> None:
         """Read which runs are ours, and those of them that have changed."""
-        members: list[tuple[str, float]] = []
-        for shard in self._shards.held:
-            members += self._records.runs.members(indexes.owned(shard), limit=100_000)
-        read = self._known.refresh(members)
+        runs = self._records.runs
+        owned = {index: runs.members(index, limit=100_000) for index in map(indexes.owned, self._shards.held)}
+        read = self._known.refresh(member for members in owned.values() for member in members)
+        for index, members in owned.items() if self._known.missing else ():
+            runs.leave(index, self._known.missing & {run_id for run_id, _ in members}, unreadable=True)
         self._teardown.refresh(self._shards.held)
         self._names = {}
         for record in self._known:
@@ -211,23 +214,41 @@ class Supervisor:
 
     def _name(self, record: Record) -> None:
         if isinstance(self._backend, Watched) and record.handle is not None:
-            self._names[self._backend.key(record.handle)] = record.id
+            with self._each.run(record.id):
+                self._names[self._backend.key(record.handle)] = record.id
 
     def _work(self, records: Sequence[Record]) -> None:
         self._offset = (now := self._records.runs.now()) - time.monotonic()
         self._take_results()
-        watched = [record for record in records if record.handle is not None]
-        seen = self._backend.poll([record.handle or {} for record in watched]) if watched else []
+        ours = [record for record in records if record.owner in self._shards.held and not record.foreign]
+        watched = [record for record in ours if record.handle is not None]
+        seen = self._polled(watched)
         self._read_inboxes(now)  # after looking: what is over has reported before
-        for before, observation in zip(watched, seen, strict=True):
-            record = self._known.get(before.id)
-            if record is not None and record.attempt == before.attempt and record.id not in self._reports.waiting:
-                self._act(record, judge(record, observation, now, silent=self._silent(record)), observation)
-        for record in records:
+        for before in watched:
+            record, observation = self._known.get(before.id), seen.get(before.id)
+            if record is None or record.attempt != before.attempt or record.id in self._reports.waiting:
+                continue
+            with self._each.run(record.id):
+                if observation is not None:
+                    self._act(record, judge(record, observation, now, silent=self._silent(record)), observation)
+        for record in ours:
             if record.handle is None and self._known.get(record.id) is record:
-                self._send(record)
+                with self._each.run(record.id):
+                    self._send(record)
         self._tails.note(self._shards)
         self._teardown.work(self._shards, now)
+
+    def _polled(self, watched: Sequence[Record]) -> dict[str, Observation]:
+        """What is seen of each; nothing of those whose handle the backend can't make sense of."""
+        try:
+            seen = self._backend.poll([record.handle or {} for record in watched]) if watched else []
+            return {record.id: observation for record, observation in zip(watched, seen, strict=True)}
+        except (LookupError, TypeError, ValueError, AttributeError):
+            found: dict[str, Observation] = {}
+            for record in watched:
+                with self._each.run(record.id):
+                    [found[record.id]] = self._backend.poll([record.handle or {}])
+            return found
 
     def _read_inboxes(self, now: float) -> None:
         shards = self._shards.held
@@ -302,7 +323,7 @@ class Supervisor:
 
     def _send(self, record: Record) -> None:
         """The request is stored and its answer isn't: send it again, or give it up where it was cancelled."""
-        if record.state not in HELD or record.request is None:
+        if record.state not in HELD or record.request is None or record.spec.lacking:
             return
         key = ("send", record.id, record.attempt)
         if record.state is State.CANCELLING and not self._hands.busy(key):
@@ -318,14 +339,15 @@ class Supervisor:
         at = time.monotonic()
         for key, result in self._hands.done():
             what, run_id, *_ = key
-            if what == "send":
-                self._sent(run_id, result)
-            elif what == LIST:
-                self._orphans.listed(result, self._shards.held)
-            elif what == "teardown":
-                self._teardown.answered(key, result, self._shards)
-            elif isinstance(result, Exception):
-                self._seldom.warn(f"{what} of run {run_id} can't be done yet", result)
+            with self._each.run(run_id):
+                if what == "send":
+                    self._sent(run_id, result)
+                elif what == LIST:
+                    self._orphans.listed(result, self._shards.held)
+                elif what == "teardown":
+                    self._teardown.answered(key, result, self._shards)
+                elif isinstance(result, Exception):
+                    self._seldom.warn(f"{what} of run {run_id} can't be done yet", result)
             pause = result.retry_in if isinstance(result, Transient) else self._timing.poll / 2
             self._again[key] = at + pause
         self._again = {key: until for key, until in self._again.items() if until > at}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict, LeasePassed, SpecUsed, UnknownRun
@@ -119,6 +119,11 @@ class MemoryRuns(Runs):
             held = self._shared.indexes.get(index, {})
             within = [(name, score) for name, score in held.items() if until is None or score <= until]
             return sorted(within, key=lambda pair: (pair[1], pair[0]))[:limit]
+
+    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
+        with self._shared.changed:
+            for run_id in run_ids:
+                self._shared.leave(index, run_id)
 
     def count(self, index: str) -> int:
         with self._shared.changed:

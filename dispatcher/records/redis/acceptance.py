@@ -51,6 +51,7 @@ class Kind(NamedTuple):
     on_exit: bool
     start_within: float | None
     day: int
+    requires: tuple[str, ...]
 
 
 class Portion:
@@ -77,10 +78,10 @@ class Portion:
         """Whether another run of ``kind`` may be added."""
         return kind == self.kind and len(self.records) < PORTION and self.size < BYTES
 
-    def stored(self, reply: Sequence[Any]) -> list[Record]:
-        """The records that stand after the script, in order."""
+    def stored(self, reply: Sequence[Any], earlier: Callable[[Record, dict[str, bytes]], Record]) -> list[Record]:
+        """The records that stand after the script, in order; ``earlier`` reads one that was there before another."""
         return [
-            Record.from_fields(fields_of(found))
+            earlier(record, fields_of(found))
             if isinstance(found, list)
             else transitions.accepted(record, float(found)).but(version=1)
             for record, found in zip(self.records, reply, strict=True)
@@ -147,6 +148,6 @@ class Acceptance:
             "queue": [keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *described(kind.route)],
             "list": kind.list,
         }
-        name = hashlib.sha256(json.dumps([told, kind.on_exit, kind.day]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([told, kind.on_exit, kind.day, kind.requires]).encode()).hexdigest()[:16]
         told["fields"] += ["kind", name]
         return json.dumps(told)

@@ -19,9 +19,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from dispatcher.errors import InvalidSettings
+from dispatcher.errors import InvalidSettings, Malformed
 from dispatcher.records.redis.connections import Idle
-from dispatcher.records.redis.failures import HOPELESS, LOST, NotLoaded, is_missing, unavailable
+from dispatcher.records.redis.failures import HOPELESS, LOST, NotLoaded, is_missing, is_wrong_type, unavailable
 from dispatcher.records.redis.scripts import Script, library
 from dispatcher.urls import Address, parse
 
@@ -237,8 +237,11 @@ class Client:
 
         Raises:
             ServerUnavailable: the server refused a command.
+            Malformed: somebody stored something else under a key than what belongs there.
         """
         for reply in replies:
+            if is_wrong_type(reply):
+                raise Malformed("a key on the server holds something else than what belongs there")
             if isinstance(reply, redis.RedisError):
                 raise unavailable(reply, self.shown, timeout=self.timeout, may_exist=may_exist)
         return replies

@@ -49,6 +49,11 @@ def is_missing(reply: object) -> bool:
     return isinstance(reply, redis.ResponseError) and str(reply).startswith("Function not found")
 
 
+def is_wrong_type(reply: object) -> bool:
+    """Whether a reply says that a key holds another type than the command is for."""
+    return isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
 def unavailable(error: Exception, address: str, *, timeout: float, may_exist: bool = False) -> ServerUnavailable:
     """The error for users.
 

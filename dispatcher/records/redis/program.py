@@ -6,10 +6,11 @@ A step is a command of the server, or one of the script's own words. How runs ar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
+from dispatcher.parsing import decoded, read_object
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
 from dispatcher.records.hearing import ENDED
 from dispatcher.records.redis.keys import Keys
@@ -118,21 +119,33 @@ def _rest(record: Record) -> str:
 
 
 def rest(raw: bytes) -> dict[str, bytes]:
-    """What a notice of a run's end adds; nothing for others."""
+    """What a notice of a run's end adds; nothing for others.
+
+    Raises:
+        Malformed: it can't be read.
+    """
     _, _, added = raw.partition(_REST.encode())
-    return {name: value.encode() for name, value in json.loads(added).items()} if added else {}
+    if not added:
+        return {}
+    fields = read_object(added, "notice", most=16 * MOST_TOLD)
+    return {name: fields.text(name).encode(errors="surrogatepass") for name in fields.data}
 
 
 def told(raw: bytes) -> list[Event]:
-    """The inverse of :func:`notice`; none for a notice that is only a nudge."""
-    text, _, _ = raw.decode().partition(_REST)
+    """The inverse of :func:`notice`; none for a notice that is only a nudge.
+
+    Raises:
+        Malformed: it can't be read.
+    """
+    text, _, _ = decoded(raw, "notice").partition(_REST)
     time, _, facts = text.partition("\n")
-    return kept({"fact": facts, "time": time}) if facts else []
+    return [read() for read in kept({"fact": facts, "time": time})] if facts else []
 
 
-def kept(fields: Mapping[str, str]) -> list[Event]:
-    """The events of one entry of a run's stream: those of one moment."""
-    return [Event.from_fields({"fact": fact, "time": fields["time"]}) for fact in fields["fact"].split("\n")]
+def kept(fields: Mapping[str, str]) -> list[Callable[[], Event]]:
+    """What reads the events of one entry of a run's stream, those of one moment, each by itself."""
+    facts, time = fields.get("fact", ""), fields.get("time", "")
+    return [partial(Event.from_fields, {"fact": fact, "time": time}) for fact in facts.split("\n")]
 
 
 @lru_cache(maxsize=1000)
@@ -153,4 +166,4 @@ def flat(fields: Mapping[str, bytes | str]) -> list[str]:
 
 def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
     """A hash as the server replies it."""
-    return {flat[n].decode(): flat[n + 1] for n in range(0, len(flat), 2)}
+    return {flat[n].decode(errors="replace"): flat[n + 1] for n in range(0, len(flat), 2)}
