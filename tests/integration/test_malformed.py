@@ -23,7 +23,7 @@ from dispatcher.errors import UnreadableRun
 from dispatcher.records.effects import UNREADABLE
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.refusals import What
-from dispatcher.runner.report import About, Report, _mac, attempt_token
+from dispatcher.runner.report import About, Report, _mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.change import Ring
@@ -403,7 +403,7 @@ def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, se
     mine = bench.submit(waits, {"path": str(path)}, environment=FakeEnvironment(service))
     record = bench.until(mine, lambda record: record.state is State.RUNNING, "its start", timeout=60)
     assert record.request is not None
-    token = attempt_token(bench.keys.run_key(mine), attempt=1, epoch=record.request["epoch"])
+    token = bench.keys.token(mine, 1, record.request["epoch"])
     shard = shard_of("fake", mine)
 
     def report(body: Any) -> dict[str, str]:

@@ -33,7 +33,7 @@ class TestRoot:
 
     @pytest.mark.parametrize("name", sorted(root.commands))
     def test_every_command_explains_itself(self, name: str) -> None:
-        shown = call(name, "--help")
+        shown = call(name, *(["install"] if name == "admin" else []), "--help")
         assert shown.exit_code == 0
         assert "--url" in shown.stdout
         assert "--debug" in shown.stdout

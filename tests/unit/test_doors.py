@@ -28,7 +28,7 @@ def fine() -> int:
     return 1
 
 
-GIVEN = {"ID": "r1", "ATTEMPT": "1", "SHARD": "kubernetes/3", "KEY_ID": "k", "KEY": "00", "TOKEN": "t"}
+GIVEN = {"ID": "r1", "ATTEMPT": "1", "SHARD": "kubernetes/3", "SEAL": "00", "SPEC": "d", "TOKEN": "t"}
 
 
 class TestVariablesOfARunner:

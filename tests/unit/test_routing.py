@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, Malformed
 from dispatcher.runs.routing import LONGEST, Offer, Route, check_labels
 
 LABELS = st.frozensets(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30), max_size=8)
@@ -78,5 +78,5 @@ def test_labels_are_checked() -> None:
 )
 def test_what_makes_no_name_of_a_queue_is_no_route(part: str, value: object) -> None:
     data = {"backend": "local", "labels": ["a"], "scope": "s"}
-    with pytest.raises(InvalidInput, match=part):
+    with pytest.raises(Malformed, match=part):
         Route.from_json({**data, part: value})
