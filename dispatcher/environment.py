@@ -216,6 +216,9 @@ class Environment(ABC):
 def from_json(data: Mapping[str, Any]) -> Environment:
     """The environment that :meth:`Environment.to_json` described. Imports the environment's class, nobody's callback.
 
+    Sealed code in it isn't opened here, but by a worker once a run of it was submitted, and so signed: of JSON that
+    others wrote, ask :func:`dispatcher.callbacks.sealed_in` first.
+
     Raises:
         InvalidInput: it is no such object; names what is wrong with it.
     """

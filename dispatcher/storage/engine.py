@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -181,12 +181,13 @@ class Engine:
                 stream, facts = container.get_archive(_ANSWER)
             except self._errors.NotFound:
                 raise ChildDied(f"the flow's container ended without an answer, with exit code {code}") from None
-            if facts["size"] > most:
-                raise ChildDied(
-                    f"the flow's answer has {facts['size']:,} bytes, more than the result may have "
-                    "(DISPATCHER__LIMITS__RESULT)"
-                )
-            return _only_file(_bounded(stream, most + _ARCHIVE))
+            with closing(stream):  # else the engine goes on packing, and can't remove the container meanwhile
+                if facts["size"] > most:
+                    raise ChildDied(
+                        f"the flow's answer has {facts['size']:,} bytes, more than a result may have "
+                        "(DISPATCHER__LIMITS__RESULT)"
+                    )
+                return _only_file(_bounded(stream, most + _ARCHIVE))
         finally:
             container.remove(force=True)
 
