@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from dispatcher import LocalEnvironment
 from dispatcher.records.redis import open_redis
 from dispatcher.records.refusals import What
 from tests.conftest import PYTHON
@@ -293,26 +292,6 @@ def test_bad_input_is_one_line_and_status_two(shell: Shell, server_url: str) -> 
     assert "dispatcher keygen" in shell("submit", "flows:greet", "-p", "name=x", code=2).stderr
     assert "dispatcher keygen" in shell("worker", code=2).stderr
     assert shell.json("list") == []  # reading needs no key
-
-
-def test_sealed_code_in_a_file_is_not_signed_unseen(shell: Shell, worker: Worker) -> None:
-    mark = shell.cwd / "ran"
-
-    def theirs() -> None:
-        mark.touch()
-
-    environment = LocalEnvironment(on_exit=theirs)
-    text = json.dumps(environment.to_json())
-    assert '"sealed"' in text
-    (shell.cwd / "theirs.json").write_text(text)
-    given = ("flows:greet", "-p", "name=x", "--environment", "theirs.json")
-    for command in ("run", "submit", "render"):
-        done = shell(command, *given, code=2)
-        assert "theirs.json holds sealed code (on_exit), which your key would sign" in done.stderr
-    assert shell.json("list") == []
-    assert not mark.exists()
-    shell.json("run", *given, "--allow-sealed")
-    assert mark.exists()
 
 
 def test_doctor_on_a_real_server(shell: Shell, worker: Worker) -> None:

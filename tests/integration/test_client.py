@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from dispatcher import (
     DispatcherWarning,
     FlowFailed,
     IdempotencyConflict,
-    InvalidInput,
     InvalidSettings,
     LocalEnvironment,
     NotFinished,
@@ -55,21 +53,6 @@ def add(a: int, b: int = 2) -> int:
 @flow
 def give(value: Any) -> Any:
     return value
-
-
-class Trap:
-    """Leaves a file where it is opened."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path(self.file),)
-
-
-@flow
-def trap(file: str) -> Any:
-    return Trap(file)
 
 
 @flow
@@ -158,38 +141,6 @@ class TestResults:
         monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps({"k2": "another secret altogether, of others"}))
         with Dispatcher() as stranger, pytest.raises(SealBroken, match="k1"):
             stranger.get(sealed.id).result()
-
-    def test_plain_opens_no_pickle(
-        self, client: Dispatcher, hand: Hand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """By the argument, or by the setting for all of a program; the argument goes before it."""
-        file = tmp_path / "opened"
-        plain, odd, failed = client.submit(add, {"a": 1}), client.submit(trap, {"file": str(file)}), client.submit(fail)
-        client.wait([plain, odd, failed], timeout=20)
-        assert plain.result(plain=True) == 3
-        assert odd.exception(plain=True) is None
-        with pytest.raises(InvalidInput, match=rf"result of run {odd.id} isn't JSON .*: plain=True refuses"):
-            odd.result(plain=True)
-        refused = failed.exception(plain=True)
-        assert refused is not None
-        assert refused.__cause__ is None
-        assert "LookupError: nothing there" in str(refused)
-        assert "in fail" in refused.traceback
-        monkeypatch.setenv("DISPATCHER__RESULTS__PLAIN", "true")
-        with Dispatcher() as careful:
-            assert careful.get(plain.id).result() == 3
-            with pytest.raises(InvalidInput, match=r"DISPATCHER__RESULTS__PLAIN refuses that.*result\(plain=False\)"):
-                careful.get(odd.id).result()
-            with pytest.raises(InvalidInput, match="DISPATCHER__RESULTS__PLAIN refuses that"):
-                asyncio.run(_of(careful.get(odd.id)))
-            with pytest.raises(FlowFailed) as caught:
-                careful.get(failed.id).result()
-            assert caught.value.__cause__ is None
-            assert "DISPATCHER__RESULTS__PLAIN" in "".join(caught.value.__notes__)
-            assert [run.id for run in careful.as_completed([careful.get(odd.id)], timeout=20)] == [odd.id]
-            assert not file.exists()
-            careful.get(odd.id).result(plain=False)
-            assert file.exists()
 
     def test_await(self, client: Dispatcher, hand: Hand) -> None:
         async def gathered() -> list[int]:
