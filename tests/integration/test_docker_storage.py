@@ -191,6 +191,7 @@ def test_how_a_flow_ends_in_its_container(runner_image: str, made: list[str]) ->
         LocalEnvironment().execute(storage, storage.flows["dies"])
 
 
+@pytest.mark.row(34)
 def test_a_worker_opens_nothing_that_a_container_made(
     runner_image: str, made: list[str], server_url: str, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
