@@ -23,36 +23,49 @@ from dispatcher.runs.states import Cause, State
 _SHOWN_LINES = 20
 
 
-def result_of(link: Link, record: Record) -> Any:
+def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
     """What the flow returned.
+
+    Args:
+        link: the way to its bytes.
+        record: the ended run.
+        plain: whether to refuse whatever isn't JSON; None: as ``DISPATCHER__RESULTS__PLAIN`` says.
 
     Raises:
         RunError: the run ended otherwise than well.
         SealBroken: the result isn't what the runner sealed.
-        InvalidInput: it can't be opened in this process: a package is missing, or Python is another minor version.
+        InvalidInput: it can't be opened in this process: a package is missing, or Python is another minor version; or
+            it isn't JSON, and that is refused.
         InvalidSettings: it is a pickle, and this process has no signing key to verify it.
         UnknownRun: its bytes are gone.
     """
     if record.state is not State.SUCCEEDED:
-        raise error_of(link, record)
+        raise error_of(link, record, plain=plain)
     value = (record.outcome or Outcome()).result
     if value is None:
         return None
+    if refusal := _refusal(link, value, plain):
+        raise InvalidInput(
+            f"the result of run {record.id} isn't JSON but a Python object ({value.size:,} bytes), and opening it runs "
+            f"what its flow put into it: {refusal} refuses that. If you trust the flow and where it ran: "
+            "result(plain=False)"
+        )
     try:
         return _opened(link, record, value, Returned.RESULT)
     except EngineError as error:
         raise InvalidInput(f"the result of run {record.id} can't be opened here: {error}") from error
 
 
-def error_of(link: Link, record: Record) -> RunError:
-    """The error that tells how a run ended otherwise than well."""
+def error_of(link: Link, record: Record, *, plain: bool | None = None) -> RunError:
+    """The error that tells how a run ended otherwise than well; ``plain`` as of :func:`result_of`."""
     outcome = record.outcome or Outcome(cause=Cause.UNKNOWN)
     flow = f"flow {record.spec.flow!r}"
     facts: dict[str, Any] = {"run_id": record.id, "state": record.state, "traceback": outcome.traceback}
     told = _told(outcome)
     match record.state:
         case State.FAILED:
-            return _failed(link, record, outcome, FlowFailed(f"{flow} failed: {told} (run {record.id})", **facts))
+            error = FlowFailed(f"{flow} failed: {told} (run {record.id})", **facts)
+            return _failed(link, record, outcome, error, plain)
         case State.TIMED_OUT:
             return RunTimedOut(f"{flow} timed out: {told} (run {record.id})", **facts)
         case State.CANCELLED:
@@ -77,11 +90,17 @@ def _crashed(flow: str, record: Record, outcome: Outcome, told: str, facts: dict
     return error
 
 
-def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed) -> FlowFailed:
+def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed, plain: bool | None) -> FlowFailed:
     """Give the error the flow's own exception as its cause, where that opens here; its traceback as a note."""
     if outcome.traceback:
         error.add_note(f"Where the flow ran:\n{escaped_lines(outcome.traceback.rstrip())}")
     if outcome.exception is None:
+        return error
+    if refusal := _refusal(link, outcome.exception, plain):
+        error.add_note(
+            f"Its exception isn't opened here, which {refusal} refuses. If you trust the flow and where it ran: "
+            "result(plain=False)"
+        )
         return error
     try:
         cause = _opened(link, record, outcome.exception, Returned.EXCEPTION)
@@ -91,6 +110,13 @@ def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed) -> 
     if isinstance(cause, BaseException):
         error.__cause__ = cause
     return error
+
+
+def _refusal(link: Link, value: Value, plain: bool | None) -> str:
+    """The rule by which ``value`` isn't opened here; empty if it is."""
+    if value.codec == "json" or not (link.settings.results.plain if plain is None else plain):
+        return ""
+    return "DISPATCHER__RESULTS__PLAIN" if plain is None else "plain=True"
 
 
 def _told(outcome: Outcome) -> str:

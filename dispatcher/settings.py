@@ -139,6 +139,17 @@ class LimitSettings(BaseModel):
     line: int = Field(16384, ge=64, description="Most bytes of one log line; the rest of it is cut.")
 
 
+class ResultSettings(BaseModel):
+    """What a client opens of what flows gave."""
+
+    model_config = _FROZEN
+
+    plain: bool = Field(
+        False,
+        description="Refuse results and exceptions that are Python objects; only JSON is opened here.",
+    )
+
+
 class DefaultSettings(BaseModel):
     """What run options and environments mean when nobody says."""
 
@@ -177,6 +188,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings, description="The worker.")
     timing: TimingSettings = Field(default_factory=TimingSettings, description="Leases, ticks and graces.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes.")
+    results: ResultSettings = Field(default_factory=ResultSettings, description="Results.")
     kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings, description="Kubernetes.")
     defaults: DefaultSettings = Field(default_factory=DefaultSettings, description="Defaults of run options.")
 

@@ -17,6 +17,7 @@ from typing import Any
 from dispatcher.errors import InvalidInput, SealBroken
 from dispatcher.payload.pickles import pack, unpack
 from dispatcher.payload.seals import AttemptSeal, Returned
+from dispatcher.payload.unopened import RaisedInside, Unopened
 from dispatcher.runs.record import Value
 
 JSON = "json"
@@ -41,7 +42,7 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     """Make ``obj`` ready to travel.
 
     Args:
-        obj: the object.
+        obj: the object; what a container gave goes on unopened.
         what: its name in an error, as in ``the result of flow 'etl'``.
         limit_inline: most bytes that travel within the record; more go through ``put``.
         limit: most bytes at all.
@@ -55,8 +56,7 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     Raises:
         InvalidInput: it can't be pickled, or is larger than ``limit``.
     """
-    text = _as_json(obj)
-    raw, codec = (text, JSON) if text is not None else (pack(obj, what=what, error=error), PICKLE)
+    raw, codec = _bytes_of(obj, what, error)
     if len(raw) > limit:
         remedy = f", or raise {setting}" if setting else ""
         raise error(
@@ -108,6 +108,18 @@ def from_value(
     return unpack(raw)
 
 
+def _bytes_of(obj: Any, what: str, error: type[InvalidInput]) -> tuple[bytes, str]:
+    """The bytes that travel for ``obj``, and their codec."""
+    if isinstance(obj, Unopened):
+        return obj.data, PICKLE
+    if isinstance(obj, RaisedInside):
+        if obj.data is None:
+            raise error(f"{what}: it couldn't leave its container")
+        return obj.data, PICKLE
+    text = as_json(obj)
+    return (text, JSON) if text is not None else (pack(obj, what=what, error=error), PICKLE)
+
+
 def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
     if value.inline is None:
         return get(value.blob or "")
@@ -117,7 +129,7 @@ def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
         raise SealBroken("an inline value was changed on its way: it isn't base64") from None
 
 
-def _as_json(obj: Any) -> bytes | None:
+def as_json(obj: Any) -> bytes | None:
     """JSON text that gives an equal value of the same types, or None."""
     if not _is_plain(obj):
         return None

@@ -129,10 +129,12 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     owner: str,
     holder: str,
     fds: bool = False,
+    contained: bool = False,
 ) -> Record:
     """Call the ``on_exit`` of an attempt whose process died, here in a fresh one, and end the attempt.
 
-    ``record`` is the run as read a moment ago, at ``now`` by the server's clock; all else is as of :func:`run_attempt`.
+    ``record`` is the run as read a moment ago, at ``now`` by the server's clock; ``contained`` says that it ran in a
+    container, so that nothing of it but JSON is opened here. All else is as of :func:`run_attempt`.
     """
     way = _Way(records, Look(record, now))
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
@@ -142,7 +144,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
             failpoint("exit.begun", record.id)
             mine.epoch = way.record.epoch
             with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
-                exit_call = _exited(way, opener)
+                exit_call = _exited(way, opener, contained)
             failpoint("exit.called", record.id)
             ended = way.finish(None, exit_call)
             capture.close(_FLUSH)
@@ -272,12 +274,12 @@ def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[
     return invoke(job, settle=way.settle)
 
 
-def _exited(way: _Way, opener: Opener) -> ExitCall:
+def _exited(way: _Way, opener: Opener, contained: bool) -> ExitCall:
     try:
         environment = opener.environment(way.record, way.now)
     except Exception:
         return ExitCall.NOT_CALLED
-    job, exception = opener.exit_job(way.record, environment)
+    job, exception = opener.exit_job(way.record, environment, plain=contained)
     outcome = way.record.outcome or Outcome()
     return call_exit(job, outcome.state, exception)
 

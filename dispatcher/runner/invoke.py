@@ -23,6 +23,7 @@ from dispatcher.errors import (
 )
 from dispatcher.failpoints import failpoint
 from dispatcher.payload.seals import Returned
+from dispatcher.payload.unopened import RaisedInside
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.traces import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
@@ -90,6 +91,14 @@ def call_exit(job: Job, state: State, exception: BaseException | None) -> ExitCa
 
 def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ()) -> Outcome:
     """The outcome of an attempt that ``error`` ended."""
+    if isinstance(error, RaisedInside):
+        return Outcome(
+            cause=cause,
+            reason=error.kind,
+            message=error.message,
+            traceback=error.traceback,
+            log_tail=tuple(log_tail),
+        )
     return Outcome(
         cause=cause,
         reason=getattr(error, "reason", "") if isinstance(error, Permanent) else type(error).__qualname__,
@@ -142,6 +151,8 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return failure(error, error.cause, log_tail=tail)
     if isinstance(error, Transient | ExecutorUnavailable):
         return failure(error, Cause.START_FAILED, log_tail=tail)
+    if isinstance(error, RaisedInside) and not error.loaded:
+        return failure(error, Cause.CONFIG_ERROR, log_tail=tail)
     outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
     try:
         value = job.to_value(error, Returned.EXCEPTION)

@@ -15,7 +15,7 @@ from typing import Any
 
 from dispatcher import environment as environments
 from dispatcher.environment import Environment
-from dispatcher.errors import Permanent, SealBroken, ServerUnavailable
+from dispatcher.errors import FlowFailed, Permanent, SealBroken, ServerUnavailable
 from dispatcher.payload import from_value, to_value
 from dispatcher.payload.keys import Credentials
 from dispatcher.payload.seals import Returned
@@ -79,18 +79,25 @@ class Opener:
         except (Exception, SystemExit) as error:  # a module may call sys.exit() as it is imported
             return make(body=_no_body, failed=not_opened(error, capture))
 
-    def exit_job(self, record: Record, environment: Environment) -> tuple[Job, BaseException | None]:
-        """What ``on_exit`` may know of an attempt whose process died: the job, and the flow's exception if there is
-        one that opens here."""
+    def exit_job(self, record: Record, environment: Environment, *, plain: bool) -> tuple[Job, BaseException | None]:
+        """What ``on_exit`` may know of an attempt whose process died: the job, and what tells of the flow's exception
+        if there is one. The exception itself isn't opened: a container may have made it.
+
+        Args:
+            record: the run.
+            environment: its environment.
+            plain: give parameters only where they are JSON, since the flow's place was a container and not a worker.
+        """
         parameters: Any = {}
-        with contextlib.suppress(Exception):
-            parameters = self._parameters(record)
-        job = self._job(record, environment, body=_no_body, parameters=parameters)
-        value = None if record.outcome is None else record.outcome.exception
-        if value is not None:
+        if not plain or record.spec.parameters.codec == "json":
             with contextlib.suppress(Exception):
-                return job, self._exception(record, value)
-        return job, None
+                parameters = self._parameters(record)
+        job = self._job(record, environment, body=_no_body, parameters=parameters)
+        outcome = record.outcome
+        if outcome is None or outcome.exception is None:
+            return job, None
+        message = f"{outcome.reason}: {outcome.message}" if outcome.message else outcome.reason
+        return job, FlowFailed(message, run_id=record.id, state=outcome.state, traceback=outcome.traceback)
 
     def _job(self, record: Record, environment: Environment, **more: Any) -> Job:
         spec = record.spec
@@ -117,10 +124,6 @@ class Opener:
     def _parameters(self, record: Record) -> Any:
         # The verified spec holds their digest, so no further key is needed.
         return from_value(record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True)
-
-    def _exception(self, record: Record, value: Value) -> Any:
-        seal = self.credentials.seal(record)
-        return from_value(value, get=self.records.blobs.get, seal=seal, kind=Returned.EXCEPTION)
 
     def _to_value(self, record: Record, obj: Any, kind: Returned) -> Value:
         limits = self.limits

@@ -66,6 +66,10 @@ class Storage(ABC):
         """Something that runs the flow in a process of its own: called with all of that process's environment
         variables, the parameters being JSON in ``DISPATCHER__PARAMETERS``, it gives the flow's result.
 
+        One with an attribute ``unopened`` (:class:`~dispatcher.storage.answer.Runner`) is called by that in a worker,
+        which opens nothing that a flow made elsewhere. A result is opened only by a program that calls the runner
+        itself.
+
         Raises:
             InvalidInput: this kind of storage has none.
         """

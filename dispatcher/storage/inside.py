@@ -33,11 +33,11 @@ def check(job: str) -> int:
 
 
 def run(location: str, answer: str) -> int:
-    """Run a flow with the parameters of ``DISPATCHER__PARAMETERS``; its sealed answer goes to a file."""
-    from dispatcher.storage.child import sealed_answer
+    """Run a flow with the parameters of ``DISPATCHER__PARAMETERS``; its answer goes to a file."""
+    from dispatcher.storage.child import answered
     from dispatcher.storage.docker import DockerStorage
 
-    data = sealed_answer(DockerStorage().to_json(), location)
+    data = answered(DockerStorage().to_json(), location)
     Path(answer).write_bytes(data)
     return 0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
 from dispatcher.files import write_atomically
 from dispatcher.storage import child
+from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import Storage, as_flow
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class LocalStorage(Storage):
             raise SealBroken(f"LocalStorage: {Path(self.directory, file)} was changed: its SHA-256 isn't {digest}")
         return opened(data, what=f"file {file}")
 
-    def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
+    def get_env_runner(self, location: str) -> Runner:
         return child.runner(self, location)
 
     def _read(self, path: Path) -> bytes:

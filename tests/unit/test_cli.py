@@ -240,6 +240,46 @@ class TestOptions:
             options.retries(text)
 
 
+class TestSealedParts:
+    """What a file holds sealed would be signed with the submitter's key, and run by a worker."""
+
+    @pytest.mark.parametrize(
+        ("data", "where"),
+        [
+            ({"type": "LocalEnvironment", "on_exit": {"sealed": "eA=="}}, "on_exit"),
+            ({"type": "LocalEnvironment", "on_exit": {"ref": "os:getpid"}, "on_start": {"sealed": "eA=="}}, "on_start"),
+            ({"type": "RemoteEnvironment", "executor": {"sealed": "eA=="}}, "executor"),
+            ({"type": "Third", "deep": [1, {"er": {"sealed": {}}}]}, r"deep\[1\]\.er"),
+        ],
+    )
+    def test_they_are_refused_by_their_place(self, tmp_path: Path, data: Any, where: str) -> None:
+        path = tmp_path / "given.json"
+        path.write_text(json.dumps(data))
+        with pytest.raises(InvalidInput, match=rf"given\.json holds sealed code \({where}\).*--allow-sealed"):
+            options.environment(str(path), ())
+        with pytest.raises(InvalidInput, match=rf"--storage: .*holds sealed code \({where}\)"):
+            options.storage(str(path))
+
+    def test_the_flag_allows_them(self, tmp_path: Path) -> None:
+        path = tmp_path / "given.json"
+        path.write_text(json.dumps({"type": "LocalEnvironment", "on_exit": {"sealed": "eA=="}}))
+        found = options.environment(str(path), (), allow_sealed=True)
+        assert found is not None
+        assert found.to_json()["on_exit"] == {"sealed": "eA=="}
+
+    def test_names_and_plain_values_need_none(self, tmp_path: Path) -> None:
+        path = tmp_path / "given.json"
+        data = {"type": "RemoteEnvironment", "executor": "a.B", "executor_kwargs": {"sealed": 1, "more": 2}}
+        path.write_text(json.dumps({**data, "on_exit": {"ref": "os:getpid"}}))
+        assert options.environment(str(path), ()) is not None
+
+    def test_brackets_without_end_are_no_json(self, tmp_path: Path) -> None:
+        path = tmp_path / "given.json"
+        path.write_text("[" * 100_000)
+        with pytest.raises(InvalidInput, match=r"given\.json is not JSON"):
+            options.environment(str(path), ())
+
+
 class TestWords:
     @pytest.mark.parametrize(
         ("seconds", "text"),
