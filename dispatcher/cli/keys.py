@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from dispatcher import private
 from dispatcher.cli.common import common
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, InvalidSettings
 
 
 @click.command()
@@ -30,6 +31,8 @@ def keygen(path: Path | None) -> None:
         click.echo(json.dumps(made))
         return
     try:
+        if problem := private.way_to_problem(path):
+            raise InvalidInput(f"--file: {problem}")
         kept = _read(path)
         _write(path, {**made, **kept})
     except OSError as error:
@@ -39,11 +42,13 @@ def keygen(path: Path | None) -> None:
 
 
 def _read(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
     try:
-        kept = json.loads(path.read_text())
-    except ValueError:
+        kept = json.loads(private.read(path))
+    except FileNotFoundError:
+        return {}
+    except InvalidSettings as error:
+        raise InvalidInput(f"--file: {error}") from None
+    except (ValueError, RecursionError):
         kept = None
     if not isinstance(kept, dict) or not all(isinstance(secret, str) for secret in kept.values()):
         raise InvalidInput(f"--file: {path} exists and holds no signing keys; name another file")
@@ -57,6 +62,8 @@ def _write(path: Path, keys: dict[str, str]) -> None:
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(json.dumps(keys, indent=2) + "\n")
+            file.flush()
+            os.fsync(descriptor)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dispatcher import private
 from dispatcher.errors import InvalidSettings, SealBroken
 
 if TYPE_CHECKING:
@@ -132,10 +133,12 @@ def _signature(key: bytes, data: bytes) -> str:
 
 def _read(path: Path, source: str) -> dict[str, str]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(private.read(path))
+    except InvalidSettings as error:
+        raise InvalidSettings(f"{source}: {error}") from None
     except OSError as error:
         raise InvalidSettings(f"{source}: {path} can't be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidSettings(f"{source}: {path} isn't JSON of the form key id → secret") from None
     if not isinstance(data, dict) or not all(isinstance(secret, str) for secret in data.values()):
         raise InvalidSettings(f"{source}: {path} isn't JSON of the form key id → secret")
