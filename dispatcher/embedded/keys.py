@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import stat
-
+from dispatcher import private
 from dispatcher.embedded.places import Places, write
 from dispatcher.errors import InvalidSettings
 from dispatcher.payload import KeyRing
@@ -16,9 +15,8 @@ def ensure(places: Places) -> None:
         InvalidSettings: others may read it, so that they may sign in its owner's name.
     """
     try:
-        mode = stat.S_IMODE(places.keys.stat().st_mode)
+        private.read(places.keys)
     except FileNotFoundError:
         write(places.keys, dict(KeyRing.generate()))
-        return
-    if mode & 0o077:
-        raise InvalidSettings(f"{places.keys} is open to others (mode {mode:04o}): chmod 600 {places.keys}")
+    except OSError as error:
+        raise InvalidSettings(f"{places.keys} can't be read: {error.strerror}") from error

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dispatcher import private
 from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.payload.seals import AttemptSeal, EngineSeal, mac
 
@@ -248,7 +249,9 @@ def _key(key_id: str, entry: Any, source: str) -> Key:
 
 def _read(path: Path, source: str) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(private.read(path))
+    except InvalidSettings as error:
+        raise InvalidSettings(f"{source}: {error}") from None
     except OSError as error:
         raise InvalidSettings(f"{source}: {path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError):

@@ -106,7 +106,7 @@ def with_dask() -> int:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", security=True) as cluster,
         Client(cluster) as client,
     ):
         return int(client.submit(pow, 2, 10).result(timeout=60))
