@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 CODE := dispatcher backends workers benchmarks examples tests tools
 
-.PHONY: help demo test test-kubernetes check format bench docs chaos clean
+.PHONY: help demo test test-kubernetes check format lock bench docs chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -21,17 +21,21 @@ test: .venv/.dev  ## run the tests, three files at a time: most of them wait
 test-kubernetes: .venv/.dev  ## the tests of runs on the cluster that KUBECONFIG names; see CONTRIBUTING.md
 	@$(BIN)/pytest -m kubernetes $(ARGS)
 
-check: .venv/.dev  ## format, lint, types, import contracts, budgets of size and of commands per run
+check: .venv/.dev  ## format, lint, types, import contracts, the lock, budgets of size and of commands per run
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.budgets
+	$(BIN)/python -m tools.lock --check
 	$(BIN)/pytest -q tests/integration/test_costs.py
 
 format: .venv/.dev  ## format the code
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+lock: .venv/.dev  ## renew compose/requirements.lock, which images install, from the package index
+	$(BIN)/python -m tools.lock
 
 bench: .venv/.dev  ## measure against bare Celery, side by side
 	@$(BIN)/python -m benchmarks $(ARGS)
