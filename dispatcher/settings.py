@@ -6,6 +6,7 @@ the documentation is generated from the ``description`` of each field. Nothing i
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dispatcher.errors import InvalidSettings
+from dispatcher.urls import hidden
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _shown(facts: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
+    """Fields for a repr, URLs without their credentials."""
+    for name, value in facts:
+        yield name, hidden(value) if name in {"url", "broker_url"} else value
 
 
 class KeySettings(BaseModel):
@@ -117,6 +125,9 @@ class KubernetesSettings(BaseModel):
     silence: float = Field(90.0, gt=0, description="Seconds of silence after which a watch is opened anew.")
     relist: float = Field(300.0, gt=0, description="Seconds between two complete lists beside the watches.")
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return _shown(super().__repr_args__())
+
 
 class LimitSettings(BaseModel):
     """Sizes and spans. All in bytes unless they say otherwise."""
@@ -171,7 +182,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="DISPATCHER__", env_nested_delimiter="__", frozen=True, extra="ignore", validate_default=True
+        env_prefix="DISPATCHER__",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
     url: str | None = Field(None, description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.")
@@ -203,6 +219,9 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             raise InvalidSettings(_explain(error)) from None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return _shown(super().__repr_args__())
 
     def but(self, **changes: Any) -> Settings:
         """A copy with some fields changed."""
