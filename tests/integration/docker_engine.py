@@ -47,6 +47,12 @@ def base_image() -> str:
     pytest.skip(f"neither {named} nor {default} is in the Docker engine, and the latter can't be pulled")
 
 
+def build_runner(name: str, base: str) -> None:
+    """Build ``compose/Dockerfile`` on ``base``."""
+    arguments = ["--network", "host", "--build-arg", f"BASE={base}", "-f", str(ROOT / "compose/Dockerfile"), "-t", name]
+    docker("build", "-q", *arguments, str(ROOT))
+
+
 @pytest.fixture(scope="session")
 def runner_image() -> str:
     """The image of ``compose/Dockerfile``."""
@@ -60,18 +66,22 @@ def runner_image() -> str:
     ).stdout.strip()
     if there != here:
         pytest.skip(f"{base} has Python {there}, the tests run in {here}: flows of one don't open in the other")
-    arguments = (
-        "--network",
-        "host",
-        "--build-arg",
-        f"BASE={base}",
-        "-f",
-        str(ROOT / "compose/Dockerfile"),
-        "-t",
-        IMAGE,
-    )
-    docker("build", "-q", *arguments, str(ROOT))
+    build_runner(IMAGE, base)
     return IMAGE
+
+
+@pytest.fixture
+def default_base(runner_image: str) -> Iterator[str]:
+    """What DockerStorage builds on unless told otherwise; where it can't be had, the tests' base under its name."""
+    default = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+    if docker("image", "inspect", default, check=False).returncode == 0:
+        yield default
+        return
+    docker("tag", base_image(), default)
+    try:
+        yield default
+    finally:
+        docker("rmi", default, check=False)
 
 
 @dataclass

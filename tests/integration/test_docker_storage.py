@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -30,10 +32,18 @@ from dispatcher.settings import Settings
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import from_json
 from tests.conftest import PYTHON
-from tests.integration.docker_engine import Registry, base_image, docker, registry, runner_image
+from tests.integration.docker_engine import (
+    Registry,
+    base_image,
+    build_runner,
+    default_base,
+    docker,
+    registry,
+    runner_image,
+)
 from tests.integration.workers import KEYS, ROOT, Worker
 
-__all__ = ["registry", "runner_image"]
+__all__ = ["default_base", "registry", "runner_image"]
 
 pytestmark = [
     pytest.mark.integration,
@@ -320,6 +330,48 @@ def test_a_registry_with_a_password(
         LocalEnvironment().execute(storage, storage.flows["fails"])
 
 
+@flow
+def packages() -> dict[str, Any]:
+    import humanize
+
+    import dispatcher
+
+    return {
+        "humanize": humanize.__file__,
+        "dispatcher": str(Path(dispatcher.__file__).parent),
+        "tool": shutil.which("dispatcher"),
+        "pip": importlib.util.find_spec("pip") is not None,
+        "build": Path("/opt/flow-build").exists(),
+        "path": os.environ["PYTHONPATH"].split(":"),
+    }
+
+
+def test_packages_are_installed_where_the_image_has_no_pip(runner_image: str, made: list[str]) -> None:
+    """In a stage of their own: the image gets the packages, and neither pip nor what came with it."""
+    storage = storage_of(
+        runner_image,
+        python_dependencies=["humanize"],
+        build_kwargs={"network_mode": "host"},
+        env_vars={"PYTHONPATH": "/mine"},
+    )
+    built(storage, made, packages)
+    seen = LocalEnvironment().execute(storage, storage.flows["packages"])
+    assert seen["humanize"].startswith("/opt/flow-packages/site-packages/")
+    assert seen["dispatcher"].startswith("/opt/dispatcher/")
+    assert seen["path"] == ["/opt/flow-packages/site-packages", "/mine"]
+    assert (seen["pip"], seen["build"]) == (False, False)
+
+
+def test_on_the_default_image_our_own_wheel_is_installed(default_base: str, made: list[str]) -> None:
+    """That image has nothing of ours, and no index needs to have this version."""
+    storage = DockerStorage(python_dependencies=["humanize"], build_kwargs={"network_mode": "host"})
+    built(storage, made, packages)
+    seen = LocalEnvironment().execute(storage, storage.flows["packages"])
+    assert seen["dispatcher"] == "/opt/flow-packages/site-packages/dispatcher"
+    assert seen["tool"] == "/opt/flow-packages/bin/dispatcher"
+    assert not seen["build"]
+
+
 MODULE = """
     from dispatcher import DockerStorage, flow
     @flow(storage=DockerStorage(base_image={image!r}, local_image=True))
@@ -371,3 +423,49 @@ def test_the_runner_image(runner_image: str) -> None:
     base = docker("image", "inspect", "-f", "{{.Size}}", base_image()).stdout
     print(f"the runner image is {size / 2**20:.0f} MiB, {(size - int(base)) / 2**20:.0f} MiB of it ours")  # noqa: T201
     assert size - int(base) < 120 * 2**20
+
+
+COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "tcc", "as", "ld", "rustc", "go", "make")
+
+
+def test_the_runner_image_builds_nothing(runner_image: str) -> None:
+    """No pip in any of its Pythons, none to be had from the standard library, and no compiler."""
+    look = ["run", "--rm", "--user", "0", runner_image]
+    for python in ("python3", "/opt/dispatcher/bin/python3", *_pythons(runner_image)):
+        for module in ("pip", "ensurepip"):
+            done = docker(*look, python, "-m", module, "--version", check=False)
+            assert f"No module named {module}" in done.stderr, f"{python}: {done.stdout}{done.stderr}"
+    search = " ".join(f"command -v {name};" for name in ("pip", "pip3", *COMPILERS))
+    assert docker(*look, "sh", "-c", f"{search} true").stdout == ""
+    assert docker(*look, "sh", "-c", "find / -xdev -name 'pip-*' -not -path '/proc/*'").stdout == ""
+
+
+def _pythons(image: str) -> list[str]:
+    return docker(
+        "run", "--rm", image, "sh", "-c", "ls /usr/bin/python3 /usr/local/bin/python3 2>/dev/null; true"
+    ).stdout.split()
+
+
+def test_any_user_has_a_home_that_no_other_user_can_change(runner_image: str) -> None:
+    """The user of the image, one that a cluster chose, and that one in a group of its own."""
+    for user in ("10001:10001", "4321:0", "4321:4321"):
+        done = docker("run", "--rm", "--user", user, runner_image, "sh", "-c", "stat -c %a ~; echo x > ~/x && cat ~/x")
+        assert done.stdout.split() == ["1777", "x"], user
+
+
+def test_its_base_is_pinned_by_a_digest(
+    runner_image: str, registry: Registry, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in registry.login(tmp_path / "someone").items():
+        monkeypatch.setenv(name, value)
+    pushed = f"{registry.address}/base:1"
+    docker("tag", base_image(), pushed)
+    docker("push", pushed)
+    digests = json.loads(docker("image", "inspect", "-f", "{{json .RepoDigests}}", pushed).stdout)
+    pinned = next(digest for digest in digests if digest.startswith(registry.address))
+    made += [pushed, pinned, "flow-dispatcher-runner:pinned"]
+    build_runner("flow-dispatcher-runner:pinned", pinned)
+    labels = json.loads(
+        docker("image", "inspect", "-f", "{{json .Config.Labels}}", "flow-dispatcher-runner:pinned").stdout
+    )
+    assert labels["org.opencontainers.image.base.name"] == pinned

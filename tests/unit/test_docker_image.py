@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
+import subprocess
+import sys
 import tarfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,16 @@ import pytest
 
 from dispatcher import Dispatcher, DockerStorage, InvalidInput, LocalEnvironment, SealBroken, flow
 from dispatcher.payload import pack
+from dispatcher.storage import install
 from dispatcher.storage.base import NoFlowHere, from_json
 from dispatcher.storage.docker import DIRECTORY
-from dispatcher.storage.image import context, dockerfile
+from dispatcher.storage.image import STAGE, context, dockerfile
+from dispatcher.storage.wheel import wheel as our_wheel
 from tests.conformance.layers import in_its_image
 from tests.unit.command import call
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("dispatcher", "backends", "workers")
 
 
 @flow
@@ -54,17 +63,30 @@ def test_the_dockerfile() -> None:
     )
     path, _, digest = storage.add_flow(etl).partition("#")
     assert digest == hashlib.sha256(storage.sealed[path]).hexdigest()
-    lines = dockerfile(storage, base="sha256:1", user="10001").splitlines()
-    assert lines[:2] == ["FROM sha256:1", "USER root"]
-    assert lines[3].startswith('RUN ["python3", "-m", "pip", "install"')
-    assert lines[3].endswith('"pandas>=2", "polars"]')
-    assert lines[4:7] == [
+    lines = dockerfile(storage, base="sha256:1", user="10001", wheel="ours.whl").splitlines()
+    first, last = lines[:4], lines[4:]
+    assert first[:3] == ["FROM sha256:1 AS packages", "USER root", f"COPY build {STAGE}"]
+    assert first[3].startswith(f'RUN ["python3", "{STAGE}/install.py", "ours.whl", "cloudpickle==')
+    assert first[3].endswith('"pandas>=2", "polars"]')
+    assert last[:6] == [
+        "FROM sha256:1",
+        "USER root",
+        "COPY --from=packages /opt/flow-packages /opt/flow-packages",
         'COPY ["files/0", "/etc/x y"]',
         'ENV GREETING="a \\"b\\" \\$c \\\\"',
-        f'COPY ["flows/0", "{path}"]',
+        "ENV PATH=/opt/flow-packages/bin:$PATH PYTHONPATH=/opt/flow-packages/site-packages${PYTHONPATH:+:$PYTHONPATH}",
     ]
-    assert lines[-1] == "USER 10001"
-    assert "USER" not in dockerfile(storage, base="b", user="").splitlines()[-1]
+    assert last[6] == f'COPY ["flows/0", "{path}"]'
+    assert last[-1] == "USER 10001"
+    assert "USER" not in dockerfile(storage, base="b", user="", wheel="ours.whl").splitlines()[-1]
+
+
+def test_nothing_is_installed_in_the_image_itself() -> None:
+    storage = DockerStorage(python_dependencies=["pandas"])
+    storage.add_flow(etl)
+    _, image = dockerfile(storage, base="b", user="", wheel="ours.whl").split("FROM b\n")
+    assert "RUN" not in image
+    assert STAGE not in image
 
 
 def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
@@ -81,10 +103,59 @@ def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
         file.touch()
     assert made[0] == made[1]
     with tarfile.open(fileobj=io.BytesIO(made[0])) as archive:
-        assert archive.getnames() == ["Dockerfile", "flows/0", "files/0", "files/1", "files/1/inner"]
+        names = [name for name in archive.getnames() if not name.startswith("build/")]
+        assert names == ["Dockerfile", "flows/0", "files/0", "files/1", "files/1/inner"]
     file.unlink()
     with pytest.raises(InvalidInput, match=r"files: .*data: No such file"):
         context(storage, base="b", user="")
+
+
+def test_what_installs_travels_along() -> None:
+    """An image may have nothing but Python, and no index needs to have this version."""
+    storage = DockerStorage()
+    storage.add_flow(etl)
+    with tarfile.open(fileobj=io.BytesIO(context(storage, base="b", user=""))) as archive:
+        sent = {name.removeprefix("build/") for name in archive.getnames() if name.startswith("build/")}
+    assert {"install.py", "pip/__main__.py", our_wheel()[0]} <= sent
+    assert not [name for name in sent if "__pycache__" in name]
+
+
+def test_our_own_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:
+    name, data = our_wheel()
+    (tmp_path / name).write_bytes(data)
+    target = tmp_path / "target"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", target, tmp_path / name],
+        check=True, timeout=120,
+    )  # fmt: skip
+    seen = subprocess.run(
+        [sys.executable, "-P", "-c", "import dispatcher, importlib.metadata as m; print(dispatcher.__file__);"
+         "print(m.version('flow-dispatcher')); print(m.distribution('flow-dispatcher').locate_file(''))"],
+        env={**os.environ, "PYTHONPATH": str(target)}, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert seen.stdout.splitlines() == [f"{target}/dispatcher/__init__.py", version("flow-dispatcher"), f"{target}"]
+    assert (target / "bin" / "dispatcher").exists()
+    here = {str(path.relative_to(ROOT)) for top in PACKAGES for path in (ROOT / top).rglob("*.*") if path.is_file()}
+    there = {str(path.relative_to(target)) for top in PACKAGES for path in (target / top).rglob("*.*")}
+    assert {path for path in here if "__pycache__" not in path} == {
+        path for path in there if "__pycache__" not in path and (target / path).is_file()
+    }
+
+
+def test_packages_come_together_whatever_their_folder_is_called(tmp_path: Path) -> None:
+    prefix, target = tmp_path / "prefix", tmp_path / "target"
+    for folder in (
+        "lib/python3.11/site-packages",
+        "lib64/python3.11/site-packages",
+        "local/lib/python3.11/dist-packages",
+    ):
+        (prefix / folder).mkdir(parents=True)
+        (prefix / folder / f"{folder.split('/')[0]}.py").touch()
+    (prefix / "local" / "bin").mkdir()
+    (prefix / "local" / "bin" / "tool").touch()
+    install.gather(prefix, target)
+    assert sorted(path.name for path in (target / "site-packages").iterdir()) == ["lib.py", "lib64.py", "local.py"]
+    assert (target / "bin" / "tool").exists()
 
 
 def test_locations_are_paths_that_do_not_collide() -> None:

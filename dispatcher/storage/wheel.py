@@ -1,0 +1,79 @@
+"""Distributions of this environment, as files to install elsewhere; :mod:`dispatcher.storage.image` sends them.
+
+An image of flows gets the very code that builds it: no index needs to have this version, and none is asked for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import io
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+
+import dispatcher
+from dispatcher.errors import InvalidInput
+
+_PACKAGES = ("dispatcher", "backends", "workers")
+_TAGS = "Wheel-Version: 1.0\nGenerator: flow-dispatcher\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+def wheel() -> tuple[str, bytes]:
+    """Our own wheel, made of the files that this process runs, also where they are a checkout: its name, its bytes."""
+    ours = distribution("flow-dispatcher")
+    stem = f"flow_dispatcher-{ours.version}"
+    info = f"{stem}.dist-info"
+    files = {
+        **dict(_sources()),
+        f"{info}/METADATA": (ours.read_text("METADATA") or "").encode(),
+        f"{info}/WHEEL": _TAGS.encode(),
+        f"{info}/entry_points.txt": (ours.read_text("entry_points.txt") or "").encode(),
+    }
+    record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    return f"{stem}-py3-none-any.whl", _zipped(files)
+
+
+def pip() -> Iterator[tuple[str, bytes]]:
+    """The files of this environment's pip: path below ``pip/``, content.
+
+    Raises:
+        InvalidInput: there is no pip.
+    """
+    spec = importlib.util.find_spec("pip")
+    if spec is None or spec.origin is None:
+        raise InvalidInput(
+            "DockerStorage.build: there is no pip in this environment to install packages in the image with: "
+            "python -m ensurepip, or install the package pip"
+        )
+    yield from _files(Path(spec.origin).parent)
+
+
+def _sources() -> Iterator[tuple[str, bytes]]:
+    home = Path(dispatcher.__file__).resolve().parent.parent
+    for package in _PACKAGES:
+        yield from _files(home / package)
+
+
+def _files(package: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path.relative_to(package.parent).as_posix(), path.read_bytes()
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def _zipped(files: dict[str, bytes]) -> bytes:
+    """An archive that is the same for the same content."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name)  # of 1980, as it has no time of its own
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+            archive.writestr(entry, data)
+    return buffer.getvalue()
