@@ -84,7 +84,7 @@ def retries(text: str) -> int | Retry:
 
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, int) and not isinstance(data, bool):
         return data
@@ -131,7 +131,7 @@ def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str) -
         data = json.loads(path.read_text())
     except OSError as error:
         raise InvalidInput(f"{what}: {text} can't be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{what}: {text} is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise InvalidInput(f'{what}: {text} must hold a JSON object like {{"type": "Local{kind.__name__}"}}')
