@@ -157,7 +157,9 @@ class Settings(BaseSettings):
     signing_keys: Annotated[
         Json[dict[str, SecretStr]] | None, Field(description="JSON: key id → secret; the first signs.")
     ] = None
-    signing_keys_file: Path | None = Field(None, description="File that holds that JSON.")
+    signing_keys_file: Path | None = Field(
+        None, description="File that holds that JSON; no other user may write it, and read it only if root gave it."
+    )
     state_dir: Path | None = Field(
         None, description="Where the laptop server keeps data; else the user's state directory."
     )

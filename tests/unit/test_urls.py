@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import KubernetesSettings, Settings, WorkerSettings
@@ -45,7 +45,7 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("amqp://h", "amqp:// isn't known; use redis://"),
+        ("amqp://h", "scheme 'amqp' isn't known; use redis://"),
         ("h:6379", "use redis://"),
         ("", "use redis://"),
         ("redis:h", "use redis://"),
@@ -111,15 +111,13 @@ def never_told(url: str) -> None:
     assert CORE not in " ".join(map(str, told)), url
 
 
-def test_pydantic_shows_no_input() -> None:
-    for made, given_value in (
-        (Settings, {"embedded": CORE}),
-        (WorkerSettings, {"drain": CORE}),
-        (KubernetesSettings, {"ttl": CORE}),
-    ):
-        with pytest.raises(ValidationError) as raised:
-            made(**given_value)
-        assert CORE not in str(raised.value)
+@pytest.mark.parametrize(
+    ("made", "field"), [(Settings, "embedded"), (WorkerSettings, "drain"), (KubernetesSettings, "ttl")]
+)
+def test_pydantic_shows_no_input(made: type[BaseModel], field: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        made.model_validate({field: CORE})
+    assert CORE not in str(raised.value)
 
 
 @pytest.mark.parametrize(

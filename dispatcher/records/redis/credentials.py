@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 
-class Credentials(redis.CredentialProvider):  # type: ignore[misc]
+class Credentials(redis.CredentialProvider):
     """What a connection says of itself. It shows nowhere: not in a repr, not in JSON, not in a pickle.
 
     Args:
