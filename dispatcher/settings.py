@@ -6,12 +6,13 @@ the documentation is generated from the ``description`` of each field. Nothing i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.urls import hidden
@@ -196,7 +197,9 @@ class Settings(BaseSettings):
     signing_keys: Annotated[
         Json[dict[str, KeySettings]] | None, Field(description="JSON: key id → secret (or an object); the first signs.")
     ] = None
-    signing_keys_file: Path | None = Field(None, description="File that holds that JSON.")
+    signing_keys_file: Path | None = Field(
+        None, description="File that holds that JSON; no other user may write it, and read it only if root gave it."
+    )
     state_dir: Path | None = Field(
         None, description="Where the laptop server keeps data; else the user's state directory."
     )
@@ -219,6 +222,8 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             raise InvalidSettings(_explain(error)) from None
+        except SettingsError as error:
+            raise InvalidSettings(_not_json(error)) from None
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
@@ -226,6 +231,14 @@ class Settings(BaseSettings):
     def but(self, **changes: Any) -> Settings:
         """A copy with some fields changed."""
         return self.model_copy(update=changes)
+
+
+def _not_json(error: SettingsError) -> str:
+    """pydantic names the field at the top only; its variables are those that may be meant."""
+    field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+    variable = f"DISPATCHER__{field.upper()}"
+    given = [name for name in sorted(os.environ) if f"{name.upper()}__".startswith(f"{variable}__")]
+    return f"{' or '.join(given) or variable}: isn't the JSON that it should be (see the settings page)"
 
 
 def _explain(error: ValidationError) -> str:

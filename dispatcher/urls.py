@@ -121,7 +121,7 @@ def _split(url: str) -> tuple[str, str, str, str]:
     scheme, mark, rest = url.strip().partition("://")
     scheme = scheme.lower()
     if scheme not in _PORTS or not mark:
-        shown_scheme = f"{scheme}:// isn't known; " if mark and _SCHEME.fullmatch(scheme) else ""
+        shown_scheme = f"scheme {scheme!r} isn't known; " if mark and _SCHEME.fullmatch(scheme) else ""
         raise InvalidSettings(f"URL: {shown_scheme}use {_FORMS}")
     if _UNFIT.search(rest):
         raise InvalidSettings("URL: it holds a control character, or bytes that are no text")

@@ -86,7 +86,7 @@ def retries(text: str) -> int | Retry:
 
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, int) and not isinstance(data, bool):
         return data

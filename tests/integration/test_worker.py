@@ -249,6 +249,20 @@ def test_output_is_readable(bench: Bench, start_worker: StartWorker) -> None:
     assert all(line.split()[2] in {"INFO", "WARNING"} for line in worker.output.splitlines())
 
 
+def test_a_key_file_that_others_may_write_is_refused_at_once(server_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"a": "a secret of sixteen bytes"}')
+    path.chmod(0o666)
+    environ = {"DISPATCHER__SIGNING_KEYS": "", "DISPATCHER__SIGNING_KEYS_FILE": str(path)}
+    worker = Worker(server_url, tmp_path, environ=environ)
+    try:
+        assert worker.wait() == 2
+        assert f"{path} (mode 0666" in worker.output
+        assert f"chmod 600 {path}" in worker.output
+    finally:
+        worker.end()
+
+
 def test_a_missing_key_is_said_at_once(server_url: str, tmp_path: Path) -> None:
     worker = Worker(server_url, tmp_path, environ={"DISPATCHER__SIGNING_KEYS": ""})
     try:

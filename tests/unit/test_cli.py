@@ -346,6 +346,21 @@ class TestKeygen:
         assert path.read_text() == "not keys"
         assert "name another file" in shown.stderr
 
+    def test_a_place_that_others_may_write_is_refused(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o777)
+        shown = call("keygen", "--file", str(tmp_path / "keys.json"))
+        assert shown.exit_code == 2
+        assert f"--file: {tmp_path} (mode 0777" in shown.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    def test_keys_that_others_could_read_are_not_kept(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys.json"
+        assert call("keygen", "--file", str(path)).exit_code == 0
+        path.chmod(0o666)
+        shown = call("keygen", "--file", str(path))
+        assert shown.exit_code == 2
+        assert f"chmod 600 {path}" in shown.stderr
+
     def test_no_folder(self, tmp_path: Path) -> None:
         shown = call("keygen", "--file", str(tmp_path / "none" / "keys.json"))
         assert shown.exit_code == 2
