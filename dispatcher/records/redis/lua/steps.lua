@@ -41,23 +41,26 @@ first_key.KEEP = 4
 
 -- Note how far a run's spec was used; an empty word takes that back. The words behind it are those on which this may be
 -- done (none: any), and are looked at before the first step is taken.
-function step.SPEND(now, used, id, till, word, ...)
+function step.SPEND() end -- taken by spend, before all others
+first_key.SPEND, last_key.SPEND = 2, 2
+
+-- Take that step; the word that keeps the spec from being used, if there is one.
+local function spend(used, id, till, word, ...)
+  local accepts = {...}
+  if #accepts == 1 and accepts[1] == '' and word ~= '' then -- the first claim: one command
+    if redis.call('HSETNX', used, id, word) == 0 then return redis.call('HGET', used, id) end
+    if redis.call('HLEN', used) == 1 then redis.call('EXPIREAT', used, till) end
+    return
+  end
+  local before = redis.call('HGET', used, id) or ''
+  local fits = #accepts == 0
+  for _, accepted in ipairs(accepts) do fits = fits or before == accepted end
+  if not fits then return before end
   if word == '' then
     redis.call('HDEL', used, id)
   elseif redis.call('HSET', used, id, word) == 1 and redis.call('HLEN', used) == 1 then
     redis.call('EXPIREAT', used, till)
   end
-end
-first_key.SPEND, last_key.SPEND = 2, 2
-
--- The word that keeps a spec from being used, if there is one.
-local function spent(used, id, accepts)
-  if #accepts == 0 then return end
-  local word = redis.call('HGET', used, id) or ''
-  for _, accepted in ipairs(accepts) do
-    if word == accepted then return end
-  end
-  return word
 end
 
 -- The steps, read; or why they can't be taken: one isn't known, leads out of the installation that has this record, or
@@ -65,7 +68,7 @@ end
 local function read_steps(record, listed)
   local home = string.match(record, '^(.-:):run:')
   if not home then return nil, redis.error_reply('ERR no key of a record') end
-  local steps = cjson.decode(listed)
+  local steps, use = cjson.decode(listed), nil
   for number, words in ipairs(steps) do
     local name = words[1]
     local from, to = first_key[name], last_key[name] or #words
@@ -77,13 +80,14 @@ local function read_steps(record, listed)
       end
     end
     if name == 'SPEND' then
-      local word = spent(words[2], words[3], {unpack(words, 6)})
-      if word then return nil, nil, word end
+      use = words
     elseif name == 'LPUSH' or name == 'RPUSH' then
       local problem = unrung(words[2])
       if problem then return nil, problem end
     end
   end
+  local word = use and spend(unpack(use, 2)) -- the first write
+  if word then return nil, nil, word end
   return steps
 end
 
