@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+
 from dispatcher import private
 from dispatcher.embedded.places import Places, write
 from dispatcher.errors import InvalidSettings
@@ -16,6 +18,9 @@ def ensure(places: Places) -> None:
     """
     try:
         private.read(places.keys)
+        mode = stat.S_IMODE(places.keys.stat().st_mode)
+        if mode & 0o077:  # nobody mounted it: it was made here, and closed
+            raise InvalidSettings(f"{places.keys} (mode {mode:04o}) is open to others: chmod 600 {places.keys}")
     except FileNotFoundError:
         write(places.keys, dict(KeyRing.generate()))
     except OSError as error:

@@ -264,7 +264,8 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
     before = _state(raw)
     with pytest.raises((WrongGuess, UnreadableRun)):
         records.runs.take(look, begin, owner="w", holder="p")
-    assert _state(raw) == before
+    counted = {key for key in _state(raw) if key.endswith(b"::refusals") or b"::report:" in key}
+    assert {key: kept for key, kept in _state(raw).items() if key not in counted} == before
 
 
 @pytest.mark.parametrize("run_id", ['x"],["HSET","i::x","y","z', "x\\", "x\ny", "x'", "ü"])

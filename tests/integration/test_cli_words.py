@@ -109,7 +109,7 @@ class Forger:
 
     def _tell(self, run_id: str, state: State, now: float) -> None:
         facts: Mapping[str, Any] = {
-            "owner": WORDS, "cause": WORDS, "reason": WORDS, "message": WORDS, "on_exit": WORDS, "exit_code": WORDS,
+            "owner": WORDS, "cause": WORDS, "reason": WORDS, "message": WORDS, "on_exit": WORDS, "exit_code": 3,
         }  # fmt: skip
         for number, kind in enumerate((Kind.QUEUED, Kind.CLAIMED, Kind.STARTED, Kind.EXITED)):
             event = Event(run_id=run_id, attempt=1, kind=kind, state=state, time=now + number, flow=NAMES,

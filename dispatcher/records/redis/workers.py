@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import partial
 
 from dispatcher.errors import Malformed
+from dispatcher.ids import is_worker_id
 from dispatcher.parsing import Fields, name_of, read_object, whole_of
 from dispatcher.records.base import WorkerInfo, Workers
 from dispatcher.records.left_out import LeftOut
