@@ -55,7 +55,7 @@ class Route:
         given = Fields(data, "route")
         backend, labels, scope = given.name("backend"), given.names("labels"), given.name("scope", "")
         if not _NAME.fullmatch(backend) or (scope and not _NAME.fullmatch(scope)):
-            raise Malformed(f"route: backend and scope must be names of letters, digits, '-', '_' and '.': {backend!r}")
+            raise Malformed("route: backend and scope must be names of letters, digits, '-', '_' and '.'")
         try:
             for label in labels:
                 _check_label(label, "labels")
