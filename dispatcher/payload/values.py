@@ -95,10 +95,13 @@ def from_value(
     """
     raw = _raw(value, get)
     digest = hashlib.sha256(raw).hexdigest()
-    if not hmac.compare_digest(digest, value.digest):
+    if not hmac.compare_digest(digest.encode(), value.digest.encode(errors="replace")):
         raise SealBroken(f"a {value.codec} value of {value.size} bytes was changed on its way: its digest differs")
     if value.codec == JSON:
-        return json.loads(raw)
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):  # whoever may write records wrote it
+            raise SealBroken(f"a JSON value of {value.size} bytes can't be read") from None
     if value.codec != PICKLE:
         raise SealBroken(f"unknown codec {value.codec!r}: the other side runs another release")
     if not trusted:
