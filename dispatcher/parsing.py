@@ -349,9 +349,9 @@ def _kind(value: Any) -> str:
         case bool():
             return "true or false"
         case int() | float():
-            return "a number that is out of range" if type(value) in {int, float} else "a number"
+            return "such a number"
         case str():
-            return "other text"
+            return "such text"
         case list() | tuple():
             return "a list"
         case Mapping():

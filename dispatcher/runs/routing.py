@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dispatcher.errors import InvalidInput
-from dispatcher.parsing import Fields
+from dispatcher.parsing import LONGEST_NAME, Fields
 
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
@@ -119,4 +119,6 @@ def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple
     for label in found:
         if not isinstance(label, str) or not label or not label.isprintable():
             raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
+        if len(label) > LONGEST_NAME:
+            raise InvalidInput(f"{what}: each may have {LONGEST_NAME} characters, got {len(label)}: {label[:40]!r}…")
     return tuple(sorted(set(found)))

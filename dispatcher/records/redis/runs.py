@@ -150,7 +150,8 @@ class RedisRuns(Runs):
         found: list[Any] = []
         for run_id, reply in zip(run_ids, replies, strict=True):
             try:
-                found.append(self._record(run_id, fields_of(reply)) if reply != [] else None)
+                fields = reply if is_wrong_type(reply) else fields_of(reply)
+                found.append(self._record(run_id, fields) if fields else None)
             except UnreadableRun:
                 found.append(_NO_RECORD)
         return found

@@ -2,6 +2,7 @@
 -- was removed. A counter that isn't one begins anew: whoever watches it sees it change.
 if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
 local now = redis.call('TIME')
-if redis.pcall('HINCRBY', KEYS[2], ARGV[2], 1)['err'] then redis.call('HSET', KEYS[2], ARGV[2], 1) end
+local counted = redis.pcall('HINCRBY', KEYS[2], ARGV[2], 1)
+if type(counted) == 'table' then redis.call('HSET', KEYS[2], ARGV[2], 1) end
 redis.call('ZADD', KEYS[3], string.format('%.17g', tonumber(now[1]) + tonumber(now[2]) / 1000000 + tonumber(ARGV[1])), ARGV[2])
 return 1
