@@ -57,8 +57,7 @@ def read_json(raw: bytes | str, what: str, *, most: int = MOST) -> Any:
     data = raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass")
     bounded(data, what, most)
     try:
-        text = raw if isinstance(raw, str) else raw.decode()  # json.loads would read UTF-16, too
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return _decode(raw if isinstance(raw, str) else raw.decode())  # json.loads would read UTF-16, too
     except (ValueError, RecursionError) as error:  # also bytes that aren't UTF-8, and numbers of thousands of digits
         raise Malformed(f"{what}: {_reason(error)}") from None
 
@@ -97,7 +96,7 @@ class Fields:
     """
 
     def __init__(self, data: Any, what: str) -> None:
-        if not isinstance(data, Mapping):
+        if type(data) is not dict and not isinstance(data, Mapping):
             raise Malformed(f"{what}: must be an object, not {_kind(data)}")
         self.data: Mapping[str, Any] = data
         self.what = what
@@ -118,10 +117,17 @@ class Fields:
 
     def name(self, name: str, default: Any = _missing) -> str:
         """Text that names something: short, and such that it can be written as UTF-8."""
+        value = self.data.get(name)
+        if (
+            type(value) is str and len(value) <= LONGEST_NAME and value.isascii()
+        ):  # nearly all: each claim reads a dozen
+            return value
         return self._named(name, self.text(name, default))
 
     def names(self, name: str, default: Any = _missing) -> tuple[str, ...]:
         """A list of names."""
+        if not self.data.get(name, default):  # most lists of names are empty
+            return self._list(name, default)
         return tuple(self._named(name, one) for one in self._list(name, default))
 
     def texts(self, name: str, default: Any = _missing) -> tuple[str, ...]:
@@ -163,7 +169,7 @@ class Fields:
     def object(self, name: str, default: Any = _missing) -> Mapping[str, Any]:
         """An object."""
         value = self.get(name, default)
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             self._wrong(name, "an object", value)
         return value
 
@@ -212,6 +218,8 @@ def is_name(text: str) -> bool:
     """Whether text is short, and can be written as UTF-8."""
     if len(text) > LONGEST_NAME:
         return False
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate
@@ -318,6 +326,10 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError("a number is too large")
     return value
+
+
+# One for all: to make one takes longer than to read most documents.
+_decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
 
 
 def _reason(error: BaseException) -> str:

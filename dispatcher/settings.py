@@ -135,7 +135,9 @@ class LimitSettings(BaseModel):
 
     model_config = _FROZEN
 
-    inline: int = Field(65536, ge=0, description="Parameters and results above this travel as a blob of their own.")
+    inline: int = Field(
+        65536, ge=0, le=4 * 2**20, description="Parameters and results above this travel as a blob of their own."
+    )
     parameters: int = Field(512 * 2**20, gt=0, description="Most bytes of a run's parameters.")
     flow: int = Field(64 * 2**20, gt=0, description="Most bytes of a flow that travels by value.")
     result: int = Field(512 * 2**20, gt=0, description="Most bytes of a result; a larger one fails the run.")

@@ -13,9 +13,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher import functions
-from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
+from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Malformed
 from dispatcher.flow import Flow
 from dispatcher.ids import new_id
+from dispatcher.parsing import MOST, bounded
 from dispatcher.plan import NONE_YET, Plan
 from dispatcher.records.base import Blobs
 from dispatcher.runs.attempt import Attempt
@@ -279,6 +280,7 @@ def record(
 
     Raises:
         InvalidParameters: they can't travel, or are too large.
+        InvalidInput: what goes with them is too large, or too deep.
     """
     from dispatcher.payload import to_value
 
@@ -294,6 +296,10 @@ def record(
         setting="DISPATCHER__LIMITS__PARAMETERS",
     )
     spec, raw = plan.made(new_id(), value)
+    try:
+        bounded(raw, "environment", MOST)
+    except Malformed as error:
+        raise InvalidInput(f"{error}: pass less with it, such as the address of a file") from None
     made = _NEW.but(
         id=spec.run_id,
         spec_bytes=raw,

@@ -12,9 +12,6 @@ from typing import Any
 from dispatcher.parsing import HIGHEST, Fields, number_of, read_object, word
 from dispatcher.runs.states import State
 
-#: Most bytes of one event.
-MOST = 2**20
-
 
 class Kind(StrEnum):
     """What happened."""
@@ -85,7 +82,7 @@ class Event:
             Malformed: they hold no event.
         """
         stored = Fields(fields, "event")
-        fact = read_object(stored.text("fact"), "event", most=MOST)
+        fact = read_object(stored.text("fact"), "event")
         name = fact.name("kind")
         kind = Kind(name) if name in _KINDS else Kind.OTHER
         return cls(

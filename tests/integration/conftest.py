@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from dispatcher import Dispatcher
+from dispatcher.settings import Settings
 from tests.integration.guarded import SERVERS, Guarded
+from tests.integration.intruder import Intruder
 from tests.integration.laptop import User
-from tests.integration.workers import QUICK, Bench, Worker
+from tests.integration.workers import KEYS, QUICK, Bench, Worker
 
 
 @pytest.fixture
@@ -107,3 +111,16 @@ def start_guarded(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
         for worker in started:
             worker.end()
             print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+
+
+@pytest.fixture
+def intruder(server_url: str, bench: Bench) -> Iterator[Intruder]:
+    found = Intruder(server_url, bench)
+    yield found
+    found.server.close()
+
+
+@pytest.fixture
+def client(server_url: str) -> Iterator[Dispatcher]:
+    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as found:
+        yield found

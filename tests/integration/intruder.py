@@ -1,9 +1,7 @@
-"""Somebody who may write to the server, and what they write there."""
+"""Somebody who may write whatever they like to the server, for tests of malformed entries."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,7 @@ import redis
 from dispatcher import flow
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.refusals import What
-from tests.integration.workers import Bench, Worker
-
-StartWorker = Callable[..., Worker]
-
+from tests.integration.workers import Bench
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
@@ -61,58 +56,7 @@ class Intruder:
         return {name.decode() for name in self.server.zrange(self.keys.index(index), 0, -1)}
 
 
-def spec_but(template: dict[bytes, bytes], **changes: Any) -> dict[bytes, bytes]:
-    """A record with another spec."""
-    return {**template, b"spec_bytes": json.dumps({**json.loads(template[b"spec_bytes"]), **changes}).encode()}
-
-
 def tally(bench: Bench) -> int:
     """How many malformed entries were counted."""
     found = bench.records.refusals.tallies().get(What.ENTRY)
     return found.count if found else 0
-
-
-def records_of(template: dict[bytes, bytes]) -> dict[str, dict[bytes, bytes]]:
-    """Records that nobody can read, or whose spec nobody can."""
-    fields: dict[str, bytes] = {
-        "version": b"x",
-        "attempt": b"9" * 5000,
-        "epoch": b"-1",
-        "rings": b"1e9",
-        "outcome": b"[]",
-        "outcome ": DEEP,
-        "created_at": b"nan",
-        "queued_at": b"inf",
-        "rung_at": b"",
-        "due_at": b"1e400",
-        "ended_at": b"soon",
-        "leftovers": b"{}",
-        "leftovers ": b"[1]",
-        "leftovers  ": b'[{"attempt": "x"}]',
-        "times": b"[1]",
-        "times ": b'{"1": {"created": NaN}}',
-        "handle": b"3",
-        "request": b'{"shard": []}',
-        "state": b"\xff\xfe",
-        "owner": b"\xff" * 9000,
-        "last_message": b"\xff",
-    }
-    broken = {name: {**template, name.strip().encode(): raw} for name, raw in fields.items()}
-    without = {
-        f"no {name}": {key: one for key, one in template.items() if key != name.encode()}
-        for name in ("state", "signature")
-    }
-    specs: dict[str, dict[bytes, bytes]] = {
-        "deep spec": {**template, b"spec_bytes": DEEP},
-        "spec not utf-8": {**template, b"spec_bytes": b"\xff\xfe"},
-        "spec a list": {**template, b"spec_bytes": b"[1]"},
-        "spec empty": {**template, b"spec_bytes": b""},
-        "endless retries": spec_but(template, options={"retries": {"count": 10**12}}),
-        "retries a word": spec_but(template, options={"retries": "x"}),
-        "timeout a list": spec_but(template, options={"timeout": []}),
-        "labels lists": spec_but(template, route={"backend": "local", "labels": [["a"]], "scope": ""}),
-        "backend a list": spec_but(template, route={"backend": [], "labels": [], "scope": ""}),
-        "no parameters": spec_but(template, parameters=None),
-        "flow a surrogate": spec_but(template, flow="\ud800"),
-    }  # fmt: skip
-    return {**broken, **without, **specs}

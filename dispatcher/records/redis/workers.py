@@ -17,9 +17,6 @@ from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes
 from dispatcher.runs.routing import Offer
 
-#: Most bytes that a worker says of itself.
-_MOST = 2**20
-
 
 class RedisWorkers(Workers):
     """What workers say in one hash, their counters in another, the times of their last beats in a sorted set."""
@@ -79,7 +76,7 @@ def _dump(info: WorkerInfo) -> str:
 
 
 def _load(name: bytes, raw: bytes) -> WorkerInfo:
-    data = read_object(raw, "worker", most=_MOST)
+    data = read_object(raw, "worker")
     more = Fields(data.object("data", {}), "worker: data")
     for known in ("supervises", "knows"):
         more.names(known, ())

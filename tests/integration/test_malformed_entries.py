@@ -1,30 +1,27 @@
-"""Row 34 of the fault matrix: one malformed entry costs that entry, on a real server with real workers.
+"""Row 34 of the fault matrix: one malformed entry costs that entry.
 
-Each entry is written as somebody would who may write to the server; everything else goes on.
+Routes, workers, beats, leases, events, notices, lines, blobs, reports and handles, on a real server with real workers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.fake import FakeEnvironment
-from dispatcher import Dispatcher, LocalEnvironment, UnknownRun
-from dispatcher.errors import UnreadableRun
-from dispatcher.records.effects import UNREADABLE
+from dispatcher import Dispatcher, LocalEnvironment
 from dispatcher.runner.report import About, Report, _mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import shard_of
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.record import Outcome
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
-from dispatcher.settings import Settings
-from tests.integration.intruder import DEEP, Intruder, StartWorker, one, records_of, tally, waits
-from tests.integration.workers import KEYS, Bench
+from tests.integration.intruder import DEEP, Intruder, one, tally, waits
+from tests.integration.workers import Bench, Worker
 from tests.unit.command import call
 from tests.waiting import wait_until
 
@@ -35,136 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:No live worker"),
 ]
 
-
-@pytest.fixture
-def intruder(server_url: str, bench: Bench) -> Iterator[Intruder]:
-    found = Intruder(server_url, bench)
-    yield found
-    found.server.close()
-
-
-@pytest.fixture
-def client(server_url: str) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as found:
-        yield found
-
-
-@pytest.mark.parametrize("kind", ["malformed", "of another release", "missing", "of another type"])
-def test_records(
-    bench: Bench, start_worker: StartWorker, client: Dispatcher, intruder: Intruder, server_url: str, kind: str
-) -> None:
-    """Neither ``list``, retention, due times nor doorbells stop for others, whatever stands in their indexes."""
-    worker = start_worker(concurrency=1)
-    template = intruder.template()
-    poison = records_of(template)
-    if kind == "of another release":
-        poison = {f"run {n}": {**template, b"state": b"PAUSED", b"hue": b"blue"} for n in range(30)}
-        poison = {
-            name: {key: value for key, value in fields.items() if key != b"ended_at"} for name, fields in poison.items()
-        }
-    elif kind != "malformed":
-        poison = {name: {} for name in poison}
-    now = bench.records.runs.now()
-    ids = {name: f"poison{number}" for number, name in enumerate(poison)}
-    everywhere = {
-        indexes.ALL: now + 60, indexes.OPEN: now + 60, indexes.DUE: 1.0, indexes.EXPIRING: 1.0,
-        indexes.waiting("local"): 1.0, indexes.owned("dead"): 1.0,
-    }  # fmt: skip
-    intruder.server.hset(intruder.keys.beats, "dead", 3)
-    for name, fields in poison.items():
-        intruder.record(ids[name], fields, index=everywhere)
-        if kind == "of another type":
-            intruder.server.set(intruder.keys.run(ids[name]), "x")
-    intruder.record("old", {**template, b"ended_at": b"1.0", b"created_at": b"1.0"}, index={indexes.EXPIRING: 2.0})
-
-    again = bench.prepare(one)
-    bench.records.runs.create([again])
-    late = client.submit(one, environment=LocalEnvironment(labels=["nobody"]), start_within=0.5)
-    assert client.submit(one).result(timeout=30) == 1
-    wait_until(lambda: not intruder.server.exists(intruder.keys.run("old")), "the retention of another run")
-    bench.until(late.id, lambda record: record.state is State.TIMED_OUT, "the due time of another run")
-    bench.ended(again.id)
-    said = call("list", "--url", server_url, "--json", "--limit", "100")
-    assert said.exit_code == 0, said
-    listed = {run["id"] for run in json.loads(said.output)}
-    assert {again.id, late.id} <= listed
-
-    if kind == "of another release":
-        assert set(ids.values()) <= listed
-        assert intruder.members(indexes.DUE) >= set(ids.values())
-        for run_id in ids.values():
-            assert bench.record(run_id).state is State.UNKNOWN
-            assert intruder.server.hget(intruder.keys.run(run_id), "hue") == b"blue"
-        assert tally(bench) == 0
-    else:
-        for index in everywhere.keys() - {indexes.ALL, indexes.OPEN}:
-            wait_until(
-                lambda index=index: not {ids[name] for name in unread(kind, poison)} & intruder.members(index),  # type: ignore[misc]
-                f"none of them left in the index {index}",
-                timeout=60,
-            )
-    if kind in {"malformed", "of another type"}:
-        assert tally(bench) >= len(unread(kind, poison))
-        assert worker.output.count("an entry is left out, since it can't be read") >= 1
-        status = call("status", "--url", server_url)
-        assert "malformed entries" in status.output
-    assert worker.process.poll() is None
-
-
-def unread(kind: str, poison: dict[str, Any]) -> list[str]:
-    """Those whose record can't be read; where only the spec can't, the run is ended."""
-    if kind != "malformed":
-        return list(poison)
-    return [
-        name
-        for name in poison
-        if name in {"version", "outcome", "created_at", "no state", "leftovers", "times", "state"}
-    ]
-
-
-def test_a_record_that_cannot_be_read_goes_a_week_after_that_was_noticed(
-    bench: Bench, start_worker: StartWorker, intruder: Intruder
-) -> None:
-    start_worker(concurrency=1)
-    template = intruder.template()
-    key = intruder.keys.run("poison")
-    intruder.server.persist(key)
-    intruder.record("poison", {**template, b"version": b"x"}, index={indexes.DUE: 1.0})
-    wait_until(lambda: not intruder.members(indexes.DUE), "the entry to be taken out")
-    assert UNREADABLE - 60 < intruder.server.ttl(key) <= UNREADABLE
-    with pytest.raises(UnreadableRun, match="can't be read"):
-        bench.record("poison")
-    assert issubclass(UnreadableRun, UnknownRun)
-
-
-def test_a_run_whose_spec_cannot_be_read_is_ended(bench: Bench, start_worker: StartWorker, intruder: Intruder) -> None:
-    start_worker(concurrency=1)
-    waiting = bench.prepare(one)
-    broken = Record(id=waiting.id, spec_bytes=DEEP, signature=waiting.signature, spec_digest="d")
-    bench.records.runs.create([broken])
-    ended = bench.ended(waiting.id)
-    assert ended.state is State.CRASHED
-    intruder.server.zadd(intruder.keys.index(indexes.EXPIRING), {waiting.id: 1.0})
-    intruder.server.hset(intruder.keys.run(waiting.id), "ended_at", "1.0")
-    wait_until(lambda: not intruder.server.exists(intruder.keys.run(waiting.id)), "its retention")
-    assert waiting.id not in intruder.members(indexes.ALL)
-
-
-def test_a_run_that_stands_in_the_index_of_ends_too_early_is_not_removed(
-    bench: Bench, start_worker: StartWorker, intruder: Intruder, tmp_path: Path
-) -> None:
-    start_worker(concurrency=2)
-    path = tmp_path / "go"
-    running = bench.submit(waits, {"path": str(path)})
-    bench.until(running, lambda record: record.state is State.RUNNING, "its start")
-    done = intruder.template()[b"id"].decode()
-    for run_id in (running, done):
-        intruder.server.zadd(intruder.keys.index(indexes.EXPIRING), {run_id: 1.0})
-    key = intruder.keys.index(indexes.EXPIRING)
-    wait_until(lambda: intruder.server.zscore(key, running) is None, "the open run to leave the index")
-    wait_until(lambda: (intruder.server.zscore(key, done) or 0) > 1e9, "the ended run's own time")
-    path.touch()
-    assert bench.ended(running).state is State.SUCCEEDED
+StartWorker = Callable[..., Worker]
 
 
 FACT = '{"run": "r", "attempt": 1, "kind": "queued", "state": "QUEUED", "flow": "f"}'
