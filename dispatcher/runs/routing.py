@@ -59,8 +59,8 @@ class Route:
         try:
             for label in labels:
                 _check_label(label, "labels")
-        except InvalidInput as error:
-            raise Malformed(f"route: {error}") from None
+        except InvalidInput:
+            raise Malformed("route: each of its labels must be non-empty, printable and short") from None
         return cls(backend, labels, scope)
 
 
