@@ -11,10 +11,10 @@ from dispatcher.settings import Settings
 from dispatcher.urls import MEMORY, parse
 
 if TYPE_CHECKING:
-    from dispatcher.payload.keys import Credentials
+    from dispatcher.payload.keys import KeyRing
 
 
-def connect(settings: Settings, keys: Credentials | None = None) -> Records:
+def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
     """The records at ``settings.url``, with the doorbell of ``settings.broker_url`` or of the same server.
 
     With ``keys``, runs whose signature holds may be acted upon through these records (:meth:`Runs.vet`).
@@ -51,7 +51,7 @@ def connect(settings: Settings, keys: Credentials | None = None) -> Records:
     return _checked(replace(records, close=close), keys)
 
 
-def _checked(records: Records, keys: Credentials | None) -> Records:
+def _checked(records: Records, keys: KeyRing | None) -> Records:
     if keys is not None:
-        records.runs.check = keys.check
+        records.runs.check, records.runs.knows = keys.check, keys.knows
     return records

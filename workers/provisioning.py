@@ -97,8 +97,13 @@ class Provisioner:
         return self.create(record, written)
 
     def _claimed(self, record: Record, now: float) -> Change:
-        """The step that claims a run and stores its request; one that can't be made ends the attempt."""
+        """The step that claims a run and stores its request; one that can't be made ends the attempt. A record that was
+        changed since it was looked at is no longer the one that was verified."""
         claim = transitions.claim(record, now, owner=self.owner)
+        if why := self.records.runs.vet(record, now):
+            refused = transitions.refuse(record, now, reason="SealBroken", message=why)
+            assert refused is not None  # it waits
+            return refused
         record = claim.after
         try:
             request = self._request(record)

@@ -140,6 +140,10 @@ class KeyRing:
                 f"run {record.id} was signed with key {spec.key_id!r}, which may not use backend {spec.route.backend!r}"
             )
 
+    def knows(self, record: Record) -> bool:
+        """Return True if the ring has the key that is said to have signed a run."""
+        return record.spec.key_id in self._keys
+
     def check_backend(self, backend: str) -> None:
         """Refuse what workers with the same file would.
 

@@ -54,6 +54,9 @@ class Runs(ABC):
     #: Checks a run's signature, where this process holds keys: of a record and the time; raises SealBroken.
     check: Callable[[Record, float], None] | None = None
 
+    #: Whether this process has the key that is said to have signed a run. Who hasn't leaves the run to others.
+    knows: Callable[[Record], bool] = staticmethod(lambda record: True)
+
     def vet(self, record: Record, now: float) -> str:
         """Check the signature of a record that isn't verified yet, and mark it; why nothing may be done with the run
         (cancelling and ending it excepted), or nothing."""

@@ -9,11 +9,12 @@ from functools import partial
 
 import pytest
 
-from dispatcher.errors import ServerUnavailable
+from dispatcher.errors import SealBroken, ServerUnavailable
 from dispatcher.records.base import Records, WorkerInfo
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Ring
+from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause, State
@@ -347,3 +348,39 @@ def test_a_server_is_away_until_it_has_answered() -> None:
     broker["away"] = False
     wait_until(lambda: not away(), "its return")
     assert "asked" in swept
+
+
+def test_who_lacks_a_key_leaves_its_runs_to_others(records: Records, clock: Clock) -> None:
+    """A pool of workers of one backend needn't have the keys of another: its sweeps end and repeat nothing of those."""
+    records.runs.create([make_record("late", start_within=5), make_record("again", retries=Retry(1, delay=5))])
+    started = records.runs.update("again", partial(transitions.start_here, owner="w1", holder="h"))
+    failed = Outcome(cause=Cause.USER_ERROR)
+    records.runs.update("again", partial(transitions.finish, epoch=started.epoch, outcome=failed))
+    clock.now += 100
+    records.runs.knows = lambda record: False
+    DueTimes(records).sweep()
+    assert state_of(records, "late") is State.QUEUED
+    assert state_of(records, "again") is State.AWAITING_RETRY
+    records.runs.knows = lambda record: True
+    DueTimes(records).sweep()
+    assert state_of(records, "late") is State.TIMED_OUT
+    assert state_of(records, "again") is State.QUEUED
+
+
+def test_a_run_whose_signature_does_not_hold_is_not_repeated(records: Records, clock: Clock) -> None:
+    """It ends, whatever its policy says."""
+
+    def broken(record: Record, now: float) -> None:
+        raise SealBroken("it isn't signed")
+
+    records.runs.create([make_record("late", start_within=5, retries=Retry(1000, on={"deadline"}))])
+    records.runs.create([make_record("failed", retries=Retry(1000, delay=5))])
+    started = records.runs.update("failed", partial(transitions.start_here, owner="w1", holder="h"))
+    failed = Outcome(cause=Cause.USER_ERROR)
+    records.runs.update("failed", partial(transitions.finish, epoch=started.epoch, outcome=failed))
+    clock.now += 100
+    records.runs.check = broken
+    DueTimes(records).sweep()
+    for run_id in ("late", "failed"):
+        record = records.runs.get(run_id)[0]
+        assert (record.state, record.outcome and record.outcome.message) == (State.CRASHED, "it isn't signed")

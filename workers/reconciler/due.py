@@ -48,6 +48,8 @@ class DueTimes:
 
 def _ticked(runs: Runs, record: Record, now: float) -> Change | None:
     """The clock's step; the end of a run whose signature doesn't hold, where the clock would repeat it."""
+    if not runs.knows(record):  # a worker that has its key does this
+        return None
     change = transitions.tick(record, now)
     due = indexes.next_due(record)
     if change is None and due is not None and due <= now and (why := runs.vet(record, now)):

@@ -110,6 +110,8 @@ class Leases:
             if record.owner != worker:
                 self._misplaced.note(index, record)
                 continue
+            if not runs.knows(record):  # whether it is repeated is for a worker to say that has its key
+                continue
             with self._each.run(record.id), suppress(Refused, UnknownRun):  # another observer came first
                 failpoint("lease.ended", record.id)
                 after = runs.update(record.id, partial(transitions.lose, owner=worker))

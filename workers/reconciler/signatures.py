@@ -43,7 +43,11 @@ def _sweep_queue(records: Records, queue: str) -> int:
 
 def _refused(records: Records, run_id: str) -> bool:
     def step(record: Record, now: float) -> Change | None:
-        if record.state is not State.QUEUED or not (why := records.runs.vet(record, now)):
+        if (
+            record.state is not State.QUEUED
+            or not records.runs.knows(record)
+            or not (why := records.runs.vet(record, now))
+        ):
             return None
         return transitions.refuse(record, now, reason="SealBroken", message=why)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from dispatcher.records.refusals import What, count
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
+from dispatcher.seldom import Seldom
 from workers.supervisor.known import slim, slim_leftovers
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,15 @@ class Trust:
     seal: EngineSeal
     family: str
     now: Callable[[], float]
+    _unknown: Seldom = field(default_factory=lambda: Seldom(logger))
 
     def watched(self, record: Record) -> Record | None:
         """A run as it is worth watching; None where nothing may be done with it, which ends it."""
+        if not self.records.runs.knows(record):
+            self._unknown.warn(
+                f"run {record.id} is left alone", SealBroken(f"its key {record.spec.key_id!r} isn't here")
+            )
+            return None
         if why := self.why_not(record):
             self._refuse(record, why, partial(transitions.refuse, reason="SealBroken", message=why))
             return None
