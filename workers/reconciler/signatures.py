@@ -9,7 +9,6 @@ import logging
 from contextlib import suppress
 
 from dispatcher.errors import Refused, UnknownRun
-from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
@@ -52,7 +51,6 @@ def _refused(records: Records, run_id: str) -> bool:
         return transitions.refuse(record, now, reason="SealBroken", message=why)
 
     with suppress(Refused, UnknownRun):
-        failpoint("signature.expired", run_id)
         if records.runs.update(run_id, step).terminal:
             logger.warning("run %s ended while it waited: its signature doesn't hold", run_id)
             return True
