@@ -130,13 +130,17 @@ def test_row_13_the_last_second_of_the_server_s_log_is_lost(field: Field, chaos_
         field.runs += [run.id for run in before]
         field.settle()
         field.proxy.cut(refuse=True)  # nobody works on what is about to be forgotten
-        lost = client.submit(marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="the same")
+        lost = client.submit(
+            marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="asked for again"
+        )
         chaos_server.kill()
-        chaos_server.forget(b"the same")
+        chaos_server.forget(b"asked for again")
         chaos_server.start()
         field.proxy.heal()
         runs = [
-            client.submit(marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="the same")
+            client.submit(
+                marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="asked for again"
+            )
             for _ in range(2)
         ]
         assert client.get_many([lost.id]) in ([None], [runs[0]])
