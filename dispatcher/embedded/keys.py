@@ -15,7 +15,7 @@ def ensure(places: Places) -> None:
         InvalidSettings: others may read it, so that they may sign in its owner's name.
     """
     try:
-        private.read(places.keys)
+        private.read(places.keys, mounted=False)
     except FileNotFoundError:
         write(places.keys, dict(KeyRing.generate()))
     except OSError as error:
