@@ -184,7 +184,7 @@ def _laptop_keys(state: Path) -> Iterator[Finding]:
 
     path = Places(state).keys
     try:
-        private.read(path)
+        private.read(path, mounted=False)
     except FileNotFoundError:
         return
     except OSError as error:

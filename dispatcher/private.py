@@ -59,13 +59,16 @@ class Seen:
         return f"{self.path} (mode {stat.S_IMODE(self.mode):04o}, owner {self.uid})"
 
 
-def file_problem(file: Seen, reader: Reader) -> str:
-    """Why a file isn't safe to hold a secret of ``reader``, with a remedy; empty if it is. Pure."""
+def file_problem(file: Seen, reader: Reader, *, mounted: bool = True) -> str:
+    """Why a file isn't safe to hold a secret of ``reader``, with a remedy; empty if it is. Pure.
+
+    ``mounted`` says that it may be one that somebody mounted.
+    """
     if not stat.S_ISREG(file.mode):
         return f"{file.path} isn't a regular file"
     if file.uid == reader.uid and not file.mode & 0o077:
         return ""
-    if _mounted(file, reader):
+    if mounted and _mounted(file, reader):
         return ""
     if file.uid not in {reader.uid, 0}:
         mount = ", or mount it read-only" if reader.contained else ""
@@ -103,8 +106,12 @@ def _written_by_others(seen: Seen, reader: Reader) -> bool:
     return bool(seen.mode & _GROUP_WRITES) and seen.gid not in {0, reader.group()}
 
 
-def read(path: Path) -> bytes:
+def read(path: Path, *, mounted: bool = True) -> bytes:
     """The content of a file that no other user can read or change.
+
+    Args:
+        path: the file.
+        mounted: whether it may be a secret that somebody mounted; else it must be this user's own.
 
     Raises:
         OSError: it can't be read.
@@ -115,7 +122,8 @@ def read(path: Path) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             reader = Reader.here()
-            _refuse(file_problem(Seen.of(path, status, os.statvfs(descriptor).f_flag), reader) or _way_to(path, reader))
+            seen = Seen.of(path, status, os.statvfs(descriptor).f_flag)
+            _refuse(file_problem(seen, reader, mounted=mounted) or _way_to(path, reader))
             if not os.path.samestat(status, path.stat()):
                 continue  # exchanged meanwhile, as mounted secrets are when they change
             content = file.read(_LARGEST + 1)

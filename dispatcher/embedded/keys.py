@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import stat
-
 from dispatcher import private
 from dispatcher.embedded.places import Places, write
 from dispatcher.errors import InvalidSettings
@@ -17,10 +15,7 @@ def ensure(places: Places) -> None:
         InvalidSettings: others may read it, so that they may sign in its owner's name.
     """
     try:
-        private.read(places.keys)
-        mode = stat.S_IMODE(places.keys.stat().st_mode)
-        if mode & 0o077:  # nobody mounted it: it was made here, and closed
-            raise InvalidSettings(f"{places.keys} (mode {mode:04o}) is open to others: chmod 600 {places.keys}")
+        private.read(places.keys, mounted=False)
     except FileNotFoundError:
         write(places.keys, dict(KeyRing.generate()))
     except OSError as error:

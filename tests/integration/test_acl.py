@@ -172,6 +172,11 @@ FORBIDDEN = {
         ("FCALL", script("report").name, "2", f"{INSTANCE}::inbox:fake/1", f"{INSTANCE}::report:x", "60", "run", "r"),
         ("GET", "staging::run:1"),
         ("SET", "anything", "1"),
+        ("SET", f"{INSTANCE}::ix:due", "1"),
+        ("HSET", f"{INSTANCE}::ix:due", "x", "1"),
+        ("XADD", f"{INSTANCE}::queues", "*", "x", "1"),
+        ("ZADD", f"{INSTANCE}::routes", "1", "x"),
+        ("SADD", f"{INSTANCE}::events", "x"),
     ],
     "worker": [
         ("FLUSHALL",),

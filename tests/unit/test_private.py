@@ -106,6 +106,12 @@ def test_which_files_may_hold_a_secret(mode: int, uid: int, gid: int, outside: s
             assert "chmod 600 /some/file" in problem or "chown 1000 /some/file" in problem
 
 
+def test_a_file_that_we_made_is_no_mounted_secret() -> None:
+    root_in_a_container = Reader(uid=0, contained=True)
+    assert "read by others" in file_problem(seen(stat.S_IFREG, 0o644, 0, 0), root_in_a_container, mounted=False)
+    assert not file_problem(seen(stat.S_IFREG, 0o644, 0, 0), root_in_a_container)
+
+
 def test_a_file_that_compose_mounts_belongs_to_its_user_outside() -> None:
     """A bind mount that can't be written: the owner's number means nobody in here."""
     file = seen(stat.S_IFREG, 0o644, STRANGER, STRANGER, fixed=True)
