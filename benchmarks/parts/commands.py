@@ -27,6 +27,7 @@ FIGURES = (
     Figure(name="bytes from the server per run", unit="B", digits=0),
     Figure(name="memory of a finished run while it is kept", unit="B", by=By.OURS, digits=0),
     Figure(name="memory of a finished run after its retention", unit="B", bound=0, by=By.OURS, base="", digits=0),
+    Figure(name="memory of a used spec until its signature ends", unit="B", bound=100, by=By.OURS, base="", digits=0),
 )
 
 _LATER = EVENTS_KEPT + 3 * 86400.0
@@ -51,9 +52,8 @@ def opened(bench: Bench) -> Iterator[Measure]:
             for figure in FIGURES[:5]:
                 base = None if figure.by is By.OURS else counted[theirs.name][figure.name]
                 found[figure.name] = Pair(counted[mine.name][figure.name], base)
-            kept, left = _kept(near, bench.count(1000))
-            found[FIGURES[5].name] = Pair(kept)
-            found[FIGURES[6].name] = Pair(left)
+            for figure, value in zip(FIGURES[5:], _kept(near, bench.count(1000)), strict=True):
+                found[figure.name] = Pair(value)
             return found
 
         try:
@@ -92,16 +92,17 @@ def _shown(found: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in sorted(found.items()) if value >= 0.05}
 
 
-def _kept(socket: Path, count: int) -> tuple[float, float]:
-    """Bytes that a run takes while it is kept, and after its retention, and that of events, is over."""
+def _kept(socket: Path, count: int) -> tuple[float, float, float]:
+    """Bytes that a run takes while it is kept, and after its retention, and that of events, is over; and what its used
+    spec takes until the signature ends."""
     with ours.client(socket) as client, redis(socket) as look:
         _expire(client)
-        before = _bytes(look)
+        before, used = _bytes(look), _bytes(look, used=True)
         runs = client.map(ours.noop, [{}] * count, environment=ours.HERE)
         client.wait(runs, timeout=ours.WITHIN)
         kept = (_bytes(look) - before) / count
         _expire(client)
-        return kept, (_bytes(look) - before) / count
+        return kept, (_bytes(look) - before) / count, (_bytes(look, used=True) - used) / count
 
 
 def _expire(client: Dispatcher) -> None:
@@ -114,10 +115,12 @@ def _expire(client: Dispatcher) -> None:
         records.close()
 
 
-def _bytes(look: Any) -> int:
-    """What all keys of the server occupy, but for those of live workers and of Celery, which no run adds to."""
+def _bytes(look: Any, *, used: bool = False) -> int:
+    """What all keys of the server occupy, but for those of live workers and of Celery, which no run adds to; those that
+    remember used specs, or all others."""
     others = (b"::workers", b"::beats", b"::beaten", b"::leases")
     names = [name for name in look.scan_iter(count=10_000) if not name.endswith(others) and b"::" in name]
+    names = [name for name in names if (b"::engine:used:" in name) is used]
     pipe = look.pipeline(transaction=False)
     for name in names:
         pipe.memory_usage(name, samples=0)
