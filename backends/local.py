@@ -38,7 +38,8 @@ class LocalEnvironment(Environment):
             flow = storage.get_flow(flow_location)
         except NotImplementedError:  # NoFlowHere, and what storages of others raise
             runner = storage.get_env_runner(flow_location)
-            return lambda parameters: runner({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
+            run = getattr(runner, "unopened", runner)  # what a container gave isn't opened in a worker
+            return lambda parameters: run({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
         return self._runner(flow, env)
 
     def _executor(self) -> LocalExecutor:

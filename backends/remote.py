@@ -132,6 +132,8 @@ def _as_json(kwargs: Any) -> str:
         raise InvalidInput(f"{what}: must map names to JSON values, got {kwargs!r}")
     try:
         text = json.dumps(dict(kwargs), allow_nan=False, sort_keys=True)
+    except RecursionError:
+        raise InvalidInput(f"{what}: must be JSON values, not nested so deep") from None
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{what}: must be JSON values: {error}; got {kwargs!r}") from None
     if json.loads(text) != kwargs:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidParameters,
         InvalidSettings,
+        Malformed,
         MissingExtra,
         NotFinished,
         RunCancelled,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         SealBroken,
         ServerUnavailable,
         UnknownRun,
+        UnreadableRun,
     )
     from dispatcher.executors import DaskExecutor, LocalExecutor
     from dispatcher.flow import Flow, flow
@@ -74,6 +76,7 @@ __all__ = [
     "LocalEnvironment",
     "LocalExecutor",
     "LocalStorage",
+    "Malformed",
     "MissingExtra",
     "ModuleStorage",
     "NotFinished",
@@ -91,6 +94,7 @@ __all__ = [
     "State",
     "Task",
     "UnknownRun",
+    "UnreadableRun",
     "context",
     "flow",
     "gather",
@@ -113,6 +117,7 @@ _HOMES = {
         "InvalidInput",
         "InvalidParameters",
         "InvalidSettings",
+        "Malformed",
         "MissingExtra",
         "NotFinished",
         "RunCancelled",
@@ -122,6 +127,7 @@ _HOMES = {
         "SealBroken",
         "ServerUnavailable",
         "UnknownRun",
+        "UnreadableRun",
     ),
     "dispatcher.executors": ("DaskExecutor", "LocalExecutor"),
     "dispatcher.flow": ("Flow", "flow"),

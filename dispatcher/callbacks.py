@@ -96,3 +96,21 @@ def same(one: Any, other: Any) -> bool:
         return Callback.of(one, what="callback") == Callback.of(other, what="callback")
     except InvalidInput:  # what can't travel is like nothing else
         return False
+
+
+def sealed_in(data: Any) -> list[str]:
+    """Where sealed code stands in the JSON of an environment or a storage, by paths such as ``on_exit``.
+
+    Whoever submits such an environment signs that code, and a worker runs it: of others' JSON, ask this first.
+    """
+    found: list[str] = []
+    todo: list[tuple[str, Any]] = [("", data)]
+    while todo:
+        place, value = todo.pop()
+        if isinstance(value, Mapping):
+            if set(value) == {"sealed"}:
+                found.append(place or "the whole")
+            todo += [(f"{place}.{name}" if place else str(name), part) for name, part in value.items()]
+        elif isinstance(value, list | tuple):
+            todo += [(f"{place}[{index}]", part) for index, part in enumerate(value)]
+    return sorted(found)

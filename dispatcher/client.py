@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from dispatcher import finding, waiting
 from dispatcher.errors import DispatcherWarning, InvalidInput, ServerUnavailable, UnknownRun
 from dispatcher.flow import Flow
-from dispatcher.ids import made_at
+from dispatcher.ids import check_run_id, made_at
 from dispatcher.link import Link, open_link
 from dispatcher.plan import Plan
 from dispatcher.records.base import Records, WorkerInfo
@@ -175,7 +175,7 @@ class Dispatcher:
         if not isinstance(run_id, str):
             raise InvalidInput(f"run id: must be a string, got {run_id!r}")
         try:
-            found, _ = self.link.records.runs.get(run_id)
+            found, _ = self.link.records.runs.get(check_run_id(run_id))
         except UnknownRun:
             raise UnknownRun(self._unknown(run_id)) from None
         return Run(run_id, self, found)
@@ -184,7 +184,7 @@ class Dispatcher:
         """The runs with these ids in the order asked, None where there is none; in few round trips."""
         ids = list(run_ids)
         found = self.link.records.runs.get_many(ids)
-        return [None if one is None else Run(one.id, self, one) for one in found]
+        return [None if one is None else Run(run_id, self, one) for run_id, one in zip(ids, found, strict=True)]
 
     def runs(
         self,
@@ -335,6 +335,7 @@ class Dispatcher:
         limits = self.settings.limits
         now = time.time() + (link.clock_offset if asked.options.timeout and asked.options.start_within else 0.0)
         ring = link.keys
+        ring.check_backend(asked.environment.backend)
         blobs = self._shared
         link.check_backend(asked.route(link.scope))
         if self._planner is None:

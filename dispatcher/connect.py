@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.records.base import Records
 from dispatcher.settings import Settings
 from dispatcher.urls import MEMORY, parse
 
+if TYPE_CHECKING:
+    from dispatcher.payload.keys import KeyRing
 
-def connect(settings: Settings) -> Records:
+
+def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
     """The records at ``settings.url``, with the doorbell of ``settings.broker_url`` or of the same server.
 
+    With ``keys``, runs whose signature holds may be acted upon through these records (:meth:`Runs.vet`).
     ``memory://`` gives new records of this process, each time; nobody rings there.
 
     Raises:
@@ -24,7 +29,7 @@ def connect(settings: Settings) -> Records:
     if settings.url.startswith(MEMORY):
         from dispatcher.records.memory import open_memory
 
-        return open_memory()
+        return _checked(open_memory(), keys)
     for url in filter(None, (settings.url, settings.broker_url)):
         parse(url)
     from dispatcher.doorbell import CeleryBell
@@ -43,4 +48,10 @@ def connect(settings: Settings) -> Records:
         for one in bells:
             one.close()
 
-    return replace(records, close=close)
+    return _checked(replace(records, close=close), keys)
+
+
+def _checked(records: Records, keys: KeyRing | None) -> Records:
+    if keys is not None:
+        records.runs.check, records.runs.knows = keys.check, keys.knows
+    return records

@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,7 @@ def _laptop(settings: Settings) -> Iterator[Finding]:
     except DispatcherError as error:
         yield problem("server", str(error), "set DISPATCHER__STATE_DIR to a directory of yours on a local disk")
         return
+    yield from _laptop_keys(stood.state_dir)
     if not stood.running:
         yield ok(
             "laptop", f"the laptop server, not running: a submit, or `dispatcher up`, starts it ({stood.state_dir})"
@@ -175,6 +177,24 @@ def _laptop(settings: Settings) -> Iterator[Finding]:
     yield from _reached(settings.but(url=stood.url))
 
 
+def _laptop_keys(state: Path) -> Iterator[Finding]:
+    """The laptop server's key file, if it has one yet; nobody but its owner can use its directory, that was seen."""
+    from dispatcher import private
+    from dispatcher.embedded.places import Places
+
+    path = Places(state).keys
+    try:
+        private.read(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield problem("keys", f"{path} can't be read: {error.strerror}", f"chmod 600 {path}")
+    except DispatcherError as error:
+        yield problem("keys", str(error), "and make a new key, if others could read this one")
+    else:
+        yield ok("keys", f"no other user can read or change {path}")
+
+
 def _keys(settings: Settings) -> Iterator[Finding]:
     from dispatcher.payload import KeyRing
 
@@ -183,10 +203,9 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     except DispatcherError as error:
         yield problem("keys", str(error), "give clients and workers the same keys; `dispatcher keygen` makes one")
         return
-    yield ok("keys", f"{ring!r} signs with {ring.signs}")
-    path = settings.signing_keys_file
-    if settings.signing_keys is None and path is not None and path.stat().st_mode & 0o077:
-        yield warning("keys", f"others on this machine may read {path}", f"chmod 600 {path}")
+    path = settings.signing_keys_file if settings.signing_keys is None else None
+    where = "" if path is None else f"; no other user can read or change {path}"
+    yield ok("keys", f"{ring!r} signs with {ring.signs}{where}")
 
 
 def _reached(settings: Settings) -> Iterator[Finding]:
@@ -310,7 +329,7 @@ def serving(workers: Sequence[WorkerInfo], waiting: dict[str, int], *, python: t
             yield warning("workers", text, "use the same minor version, or submit where it is installed")
     for name, count in waiting.items():
         backend = re.split("[:@]", name)[0]
-        remedy = f"start a worker that serves it: `dispatcher worker --backend {backend} …`"
+        remedy = f"start a worker that serves it: `dispatcher worker --backend {shlex.quote(backend)} …`"
         yield warning("queue", f"{count} waiting in {name}, which no live worker serves", remedy)
 
 

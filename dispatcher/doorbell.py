@@ -20,9 +20,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.errors import ServerUnavailable
+from dispatcher.errors import Malformed, ServerUnavailable
 from dispatcher.failpoints import failpoint
-from dispatcher.runs.record import Ring
+from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 
@@ -97,10 +97,13 @@ class CeleryBell:
 
         Raises:
             ServerUnavailable: the broker can't be reached.
+            Malformed: there is something else in the place of the list.
         """
         try:
             return int(self._with_broker(lambda connection, producer: connection.default_channel.client.llen(queue)))
         except Exception as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise Malformed("a queue's list is something else") from None
             raise ServerUnavailable(f"the broker can't be asked for its queues: {type(error).__name__}") from error
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dispatcher import callbacks, functions
 from dispatcher.context import ended, entered
 from dispatcher.errors import CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.payload.unopened import opened
 from dispatcher.runs.routing import check_labels
 from dispatcher.runs.states import State
 
@@ -76,10 +77,12 @@ class Environment(ABC):
             kwargs: ``parameters`` (a mapping) and ``env`` (variables, set while it runs).
 
         Returns:
-            The flow's result.
+            The flow's result. Where it comes out of a container and isn't JSON, it is opened here: that can run code of
+            the flow's, as ``Run.result`` can.
 
         Raises:
             TypeError: any other keyword.
+            InvalidInput: the result would have to be opened, and ``DISPATCHER__RESULTS__PLAIN`` refuses that.
             Exception: what the flow, or ``on_start``, raised; else what ``on_exit`` raised.
         """
         parameters, env = parameters_and_env(type(self).__name__, kwargs)
@@ -88,7 +91,7 @@ class Environment(ABC):
             try:
                 if self.on_start is not None:
                     self.on_start()
-                result = self.load(storage, flow_location, env=env)(parameters)
+                result = opened(lambda: self.load(storage, flow_location, env=env)(parameters))
             except BaseException as error:
                 ended(_state_after(error), error)
                 self._exit_after_failure()
@@ -210,8 +213,16 @@ class Environment(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def from_json(data: Mapping[str, Any]) -> Environment:
+def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Environment:
     """The environment that :meth:`Environment.to_json` described. Imports the environment's class, nobody's callback.
+
+    Sealed code in it isn't opened here, but by a worker once a run of it was submitted, and so signed: of JSON that
+    others wrote, ask :func:`dispatcher.callbacks.sealed_in` first.
+
+    Args:
+        data: the JSON object.
+        stored: it stands in a spec, which another release may have written: its fields that aren't known here are left
+            aside. A person's file may hold none.
 
     Raises:
         InvalidInput: it is no such object; names what is wrong with it.
@@ -223,7 +234,10 @@ def from_json(data: Mapping[str, Any]) -> Environment:
     kind = registry.environment(data["type"])
     given = {name: value for name, value in data.items() if name != "type" and value is not None}
     allowed = ("labels", *_MOMENTS, *kind.added)
-    if unknown := [name for name in given if name not in allowed]:
+    unknown = [name for name in given if name not in allowed]
+    if stored:
+        given = {name: value for name, value in given.items() if name in allowed}
+    elif unknown:
         raise InvalidInput(f"{data['type']}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(allowed)}")
     for moment in _MOMENTS:
         if moment in given:

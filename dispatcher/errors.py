@@ -15,6 +15,8 @@ What users catch::
     │   ├── InvalidSettings      a setting is missing or wrong
     │   └── IdempotencyConflict  the key was used for another spec
     ├── UnknownRun               no such run, or its retention is over (also a LookupError)
+    │   └── UnreadableRun        what is stored of it can't be read
+    ├── Malformed                an entry on the server, or a message, is none that a release writes (also a ValueError)
     ├── MissingExtra             an optional dependency isn't installed (also an ImportError)
     ├── ExecutorUnavailable      what computes the tasks can't be started or reached (also a ConnectionError)
     ├── SealBroken               signed bytes don't match their signature
@@ -28,7 +30,8 @@ What the engine tells apart::
     ├── Permanent                asking again won't help (cause)
     ├── Transient                a later try may (retry_in)
     └── Refused                  a transition lost its race: stale epoch, closed attempt, illegal move
-        └── LeasePassed          the shard that answers for the run has another holder now
+        ├── LeasePassed          the shard that answers for the run has another holder now
+        └── SpecUsed             the signed spec was used for this attempt before
 
 Inside a running flow a timeout or a cancel arrives as a :class:`RunInterrupt`, a ``BaseException``, so that
 ``except Exception`` in a flow does not swallow it.
@@ -52,7 +55,11 @@ class DispatcherWarning(UserWarning):
 
 
 class RunError(DispatcherError):
-    """A run ended otherwise than well. ``traceback`` is the text of the flow's traceback, or empty."""
+    """A run ended otherwise than well. ``traceback`` is the text of the flow's traceback, or empty.
+
+    Message and notes can be printed: what could steer a terminal stands there as an escape. The attributes are as the
+    run recorded them.
+    """
 
     def __init__(self, message: str, *, run_id: str, state: State, traceback: str = "") -> None:
         super().__init__(message)
@@ -123,6 +130,14 @@ class UnknownRun(DispatcherError, LookupError):
     """No run has this id, or its retention is over."""
 
 
+class UnreadableRun(UnknownRun):
+    """What is stored of the run isn't a record: damaged, or never written by a release."""
+
+
+class Malformed(DispatcherError, ValueError):
+    """An entry on the server, or a message, isn't what a release writes; the message says in what, never with what."""
+
+
 class MissingExtra(DispatcherError, ImportError):
     """An optional dependency isn't installed; the message names the extra to install."""
 
@@ -175,6 +190,10 @@ class Refused(EngineError):
 
 class LeasePassed(Refused):
     """The shard that answers for the run has another holder now: who believed to hold it writes nothing more."""
+
+
+class SpecUsed(Refused):
+    """The signed spec of the run was used for this attempt before, or for all that it allows: nothing may start."""
 
 
 class RunInterrupt(BaseException):

@@ -25,9 +25,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 logger = logging.getLogger("dispatcher.executors")
 
-#: By default these pages listen on every interface, and clusters side by side fight for one port.
-_LOOPBACK = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
-
 
 class Future(Protocol[T_co]):
     """A result to come, whatever the executor: ``concurrent.futures`` and ``distributed`` both fit."""
@@ -88,10 +85,11 @@ class DaskExecutor(Executor):
     """Gives tasks to a Dask cluster.
 
     Args:
-        address: a scheduler's address, such as ``tcp://10.0.0.7:8786``.
+        address: a scheduler's address, such as ``tls://10.0.0.7:8786``.
         cluster_class: or a cluster class, or its import string; made at the start, closed at the end.
         cluster_kwargs: the cluster's arguments. With neither address nor class they are
-            ``distributed.LocalCluster``'s, whose pages then listen on free loopback ports.
+            ``distributed.LocalCluster``'s, which then speaks TLS with certificates of its own and serves no pages,
+            unless they say otherwise (``security``, ``dashboard_address``).
         client_kwargs: arguments of ``distributed.Client``.
         connect_timeout: most seconds to connect.
 
@@ -176,15 +174,14 @@ class DaskExecutor(Executor):
 
     def _cluster(self, distributed: Any, stack: contextlib.ExitStack) -> Any:
         maker = self.cluster_class
-        arguments = self.cluster_kwargs
-        if maker is None:
-            maker, arguments = distributed.LocalCluster, {**_LOOPBACK, **arguments}
-        elif isinstance(maker, str):
+        if isinstance(maker, str):
             maker = functions.resolve(maker, what="DaskExecutor.cluster_class")
+        if maker is None or maker is distributed.LocalCluster:
+            maker = _private_cluster()
         if not callable(maker):
             raise InvalidInput(f"DaskExecutor.cluster_class: must be a cluster class, got {maker!r}")
         try:
-            cluster = maker(**arguments)
+            cluster = maker(**self.cluster_kwargs)
         except Exception as error:
             raise ExecutorUnavailable(f"can't start {self._place} for Dask: {_said(error)}") from error
         stack.callback(_quietly, "closing the Dask cluster", cluster.close)
@@ -332,6 +329,14 @@ def _distributed() -> Any:
     except ImportError as error:
         raise _missing(error) from error
     return distributed
+
+
+def _private_cluster() -> Any:
+    try:
+        from dispatcher.local_cluster import LocalCluster
+    except ImportError as error:
+        raise _missing(error) from error
+    return LocalCluster
 
 
 def _missing(error: ImportError) -> MissingExtra:

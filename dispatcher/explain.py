@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from dispatcher.escaping import escaped
 from dispatcher.records.base import WorkerInfo
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Route
@@ -22,7 +23,7 @@ def explain(
     queues: Mapping[str, tuple[Route, float]] | None = None,
     depth: int | None = None,
 ) -> list[str]:
-    """Sentences about ``record``.
+    """Sentences about ``record``, each one line; what could steer a terminal stands there as an escape.
 
     Args:
         record: the run.
@@ -32,7 +33,9 @@ def explain(
         depth: runs that wait in the run's queue, itself included; None if it wasn't asked.
     """
     if record.terminal:
-        return _ended(record)
+        return list(map(escaped, _ended(record)))
+    if record.foreign:
+        return ["It is in a state that this release doesn't know: ask with the newest release that runs here."]
     lines = _open(record, now, workers)
     if record.state is State.QUEUED:
         lines += _behind(record, now, queues or {}, depth)
@@ -45,7 +48,7 @@ def explain(
         lines.append(f"What it waits for, last seen: {record.last_cause}{said}")
     lines += _clocks(record, now)
     lines += _leftovers(record)
-    return lines
+    return list(map(escaped, lines))
 
 
 def serving(route: Route, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
@@ -56,7 +59,7 @@ def serving(route: Route, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
 def command_for(route: Route) -> str:
     """The command line of a worker that would serve ``route``."""
     labels = "".join(f" --label {shlex.quote(label)}" for label in route.labels)
-    return f"dispatcher worker --backend {route.backend}{labels}"
+    return f"dispatcher worker --backend {shlex.quote(route.backend)}{labels}"
 
 
 def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
@@ -65,7 +68,7 @@ def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
     here = "; ".join(_offer(worker) for worker in workers[:5]) or "none at all"
     more = f" and {len(workers) - 5} more" if len(workers) > 5 else ""
     remedy = "run something by Dispatcher() here, which starts one" if route.scope else f"`{command_for(route)}`"
-    return (
+    return escaped(
         f"No live worker serves backend {route.backend!r}{labels} (queue {route.queue}). "
         f"Live workers: {here}{more}. Remedy: {remedy}."
     )
@@ -98,6 +101,15 @@ def _queued(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[s
     waited = f"It has been queued for {_span(now - record.queued_at)}"
     if not serve:
         return [unserved(route, workers), f"{waited}, attempt {record.attempt}."]
+    if needed := record.spec.requires:
+        serve = [worker for worker in serve if set(needed) <= {str(known) for known in worker.data.get("knows", ())}]
+    if not serve:
+        words = ", ".join(needed)
+        return [
+            f"It requires {words}, which no live worker that serves its queue {route.queue} knows: "
+            "start a worker of the release that its submitter has, or of a newer one.",
+            f"{waited}, attempt {record.attempt}.",
+        ]
     slots = sum(worker.concurrency for worker in serve)
     return [f"{waited}; {len(serve)} live worker(s) with {slots} slot(s) serve its queue {route.queue}."]
 

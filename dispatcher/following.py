@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from dispatcher.errors import InvalidInput, ServerUnavailable, UnknownRun
+from dispatcher.ids import LONGEST_NAME, is_subscriber
 from dispatcher.records.base import Line, Records
 from dispatcher.runs.events import Event
 
@@ -22,7 +23,6 @@ BLOCK_LINES = 0.5
 
 #: Seconds for which a follower bears an outage before it gives up.
 BEAR = 600.0
-_LONGEST_NAME = 200
 
 
 def events_of(records: Records, run_id: str, *, follow: bool) -> Iterator[Event]:
@@ -98,8 +98,8 @@ class Subscription:
     """
 
     def __init__(self, records: Records, name: str, *, timeout: float | None = None) -> None:
-        if not isinstance(name, str) or not name or not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise InvalidInput(f"subscribe: the name must be 1 to {_LONGEST_NAME} printable characters, got {name!r}")
+        if not is_subscriber(name):
+            raise InvalidInput(f"subscribe: the name must be 1 to {LONGEST_NAME} printable characters, got {name!r}")
         self.name = name
         self._records = records
         self._timeout = timeout

@@ -21,6 +21,7 @@ def run_here(link: Link, record: Record) -> Record:
     from dispatcher.runner.attempt import run_attempt
 
     owner = f"inline-{os.getpid()}"
+    link.records.runs.check = link.keys.check
     while not record.terminal:
         record, now = link.records.runs.get(record.id)
         if record.state is State.QUEUED:

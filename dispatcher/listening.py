@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from dispatcher.errors import DispatcherError, UnknownRun
+from dispatcher.errors import DispatcherError, Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.hearing import ENDED, Listener
 from dispatcher.runs import indexes
@@ -268,11 +269,13 @@ class Watcher:
         try:
             if run_id in self._hooks or (known := self._known.get(run_id)) is None:
                 return False
+            record = known.later(told)
+            if not record.terminal:
+                return False
             futures = self._forget([run_id])[run_id]
             self._unwatch([run_id])
         finally:
             self._lock.release()
-        record = known.later(told)
         for future in futures:
             if future.set_running_or_notify_cancel():
                 future.set_result(record)
@@ -346,7 +349,8 @@ class Watcher:
         now = self._records.runs.now()
         for run_id, at in due.items():
             if at + LATE <= now:
-                self._records.runs.update(run_id, tick)
+                with suppress(Refused, UnknownRun):  # another came first
+                    self._records.runs.update(run_id, tick)
 
     def _serve_calls(self) -> None:
         while (call := self._calls.get()) is not None:

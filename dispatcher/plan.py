@@ -9,6 +9,8 @@ import json
 import uuid
 from dataclasses import replace
 
+from dispatcher.errors import InvalidInput
+from dispatcher.escaping import encodable
 from dispatcher.runs.record import Spec, Value
 
 # Places in a spec that is written. Random, so that nothing else in it can hold one.
@@ -25,11 +27,18 @@ class Plan:
 
     Args:
         spec: says everything else.
+
+    Raises:
+        InvalidInput: a text in it isn't Unicode, such as the name of a file that isn't UTF-8; names the part.
     """
 
     def __init__(self, spec: Spec) -> None:
         self.spec = replace(spec, run_id=_ID, parameters=NONE_YET)
-        self._head, rest = self.spec.to_bytes().split(_dump(NONE_YET.to_json()).encode())
+        try:
+            written = self.spec.to_bytes()
+        except UnicodeEncodeError:
+            raise InvalidInput(_not_unicode(spec)) from None
+        self._head, rest = written.split(_dump(NONE_YET.to_json()).encode())
         self._middle, self._tail = rest.split(_ID.encode())
 
     def made(self, run_id: str, parameters: Value) -> tuple[Spec, bytes]:
@@ -41,3 +50,11 @@ class Plan:
             return spec, spec.to_bytes()
         written = _dump(parameters.to_json()).encode()
         return spec, b"".join((self._head, written, self._middle, run_id.encode(), self._tail))
+
+
+def _not_unicode(spec: Spec) -> str:
+    for part in ("environment", "storage"):
+        text = _dump(getattr(spec, part))
+        if text != encodable(text):
+            return f"{part}: holds a lone surrogate, which is no text: {getattr(spec, part)!r}; write it in UTF-8"
+    return "the run: an option or the flow's location holds a lone surrogate, which is no text; write it in UTF-8"

@@ -11,9 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
-from dispatcher.ids import made_at
+from dispatcher.escaping import escaped
+from dispatcher.ids import check_run_id, made_at
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -39,12 +41,15 @@ class Run(Generic[R]):
 
     Attributes:
         id: 26 characters that sort by the time of submit.
+
+    Raises:
+        UnknownRun: it is made, or unpickled, with what no run is called.
     """
 
     id: str
 
     def __init__(self, run_id: str, client: Dispatcher | None = None, record: Record | None = None) -> None:
-        self.id = run_id
+        self.id = check_run_id(run_id)
         self._client = client
         self._record = record
         self._warned = False
@@ -69,11 +74,18 @@ class Run(Generic[R]):
         """When it ended, in seconds since the epoch by the server's clock, as last read here; None if not known."""
         return None if self._record is None else self._record.ended_at
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None, *, plain: bool | None = None) -> R:
         """Wait for the end, and give what the flow returned.
+
+        What JSON doesn't give back unchanged, and the flow's exception, is a pickle. Its seal, which is checked first,
+        shows that a runner of this run made it; opening it runs whatever the flow put into it. So this trusts the flow,
+        and the container and image that it ran in, with this process.
 
         Args:
             timeout: seconds to wait; None waits for ever.
+            plain: True opens no pickle: another result than JSON is an InvalidInput, and a FlowFailed has no
+                ``__cause__``. False opens it. None: as ``DISPATCHER__RESULTS__PLAIN`` says, which is False unless set;
+                so do ``await run`` and all else that gives results.
 
         Raises:
             FlowFailed: the flow, or ``on_start``, raised; ``__cause__`` is its own exception where that opens here.
@@ -82,15 +94,16 @@ class Run(Generic[R]):
             RunCancelled: somebody cancelled it.
             NotFinished: only the wait ended (also a TimeoutError); the run goes on.
             SealBroken: the result isn't what the runner sealed.
-            InvalidInput: the result can't be opened in this process.
+            InvalidInput: the result can't be opened in this process, or isn't JSON, and ``plain`` refuses that.
             UnknownRun: its retention is over.
         """
         from dispatcher.results import result_of
 
-        return result_of(self.link, self._ended(timeout))  # type: ignore[no-any-return]
+        return result_of(self.link, self._ended(timeout), plain=plain)  # type: ignore[no-any-return]
 
-    def exception(self, timeout: float | None = None) -> RunError | None:
-        """Wait for the end, and give the error that :meth:`result` would raise; None after a success.
+    def exception(self, timeout: float | None = None, *, plain: bool | None = None) -> RunError | None:
+        """Wait for the end, and give the error that :meth:`result` would raise; None after a success. The arguments are
+        those of :meth:`result`.
 
         Raises:
             NotFinished: only the wait ended.
@@ -99,7 +112,7 @@ class Run(Generic[R]):
         from dispatcher.results import error_of
 
         record = self._ended(timeout)
-        return None if record.state is State.SUCCEEDED else error_of(self.link, record)
+        return None if record.state is State.SUCCEEDED else error_of(self.link, record, plain=plain)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end, however it comes; whether it came within so many seconds."""
@@ -298,7 +311,7 @@ class Run(Generic[R]):
     def _repr_html_(self) -> str:
         told = {"run": self.id, **self._told()}
         heads = "".join(f"<th>{name}</th>" for name in told)
-        cells = "".join(f"<td>{html.escape(part)}</td>" for part in told.values())
+        cells = "".join(f"<td>{html.escape(escaped(part))}</td>" for part in told.values())
         return f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
 
     def _told(self) -> dict[str, str]:

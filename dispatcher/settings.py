@@ -6,15 +6,43 @@ the documentation is generated from the ``description`` of each field. Nothing i
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from dispatcher.errors import InvalidSettings
+from dispatcher.urls import hidden
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _shown(facts: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
+    """Fields for a repr, URLs without their credentials."""
+    for name, value in facts:
+        yield name, hidden(value) if name in {"url", "broker_url"} else value
+
+
+class KeySettings(BaseModel):
+    """A signing key with what it may be used for."""
+
+    model_config = _FROZEN
+
+    secret: SecretStr = Field(description="At least 16 bytes.")
+    backends: tuple[str, ...] | None = Field(None, description="Backends that runs signed with it may use; else all.")
+    use: str = Field("specs", description="specs, or records: what workers store of their own is sealed with it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"secret": given} if isinstance(given, str | SecretStr) else given
+
+    def plain(self) -> dict[str, Any]:
+        """The entry as a file of keys holds it."""
+        return {"secret": self.secret.get_secret_value(), "backends": self.backends, "use": self.use}
 
 
 class WorkerSettings(BaseModel):
@@ -25,7 +53,11 @@ class WorkerSettings(BaseModel):
     backends: frozenset[str] = Field(frozenset({"local", "remote"}), description="Backends served (a JSON list).")
     labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).")
     every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
-    scope: str = Field("", description="Scope of the queues served; set by the laptop server, empty elsewhere.")
+    scope: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,99})?$",
+        description="Scope of the queues served; set by the laptop server, empty elsewhere.",
+    )
     callbacks: frozenset[str] = Field(
         frozenset(),
         description="on_exit functions (a JSON list of modules and module:function) that this worker calls where the "
@@ -94,20 +126,42 @@ class KubernetesSettings(BaseModel):
     silence: float = Field(90.0, gt=0, description="Seconds of silence after which a watch is opened anew.")
     relist: float = Field(300.0, gt=0, description="Seconds between two complete lists beside the watches.")
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return _shown(super().__repr_args__())
+
 
 class LimitSettings(BaseModel):
-    """Sizes. All in bytes unless they say otherwise."""
+    """Sizes and spans. All in bytes unless they say otherwise."""
 
     model_config = _FROZEN
 
-    inline: int = Field(65536, ge=0, description="Parameters and results above this travel as a blob of their own.")
+    inline: int = Field(
+        65536, ge=0, le=4 * 2**20, description="Parameters and results above this travel as a blob of their own."
+    )
     parameters: int = Field(512 * 2**20, gt=0, description="Most bytes of a run's parameters.")
     flow: int = Field(64 * 2**20, gt=0, description="Most bytes of a flow that travels by value.")
     result: int = Field(512 * 2**20, gt=0, description="Most bytes of a result; a larger one fails the run.")
     log: int = Field(
         10 * 2**20, gt=0, description="Most bytes of log lines per attempt; then a gap and the last lines."
     )
+    signature: float = Field(
+        30 * 86400.0,
+        ge=3600,
+        description="Seconds that a run may wait and be repeated, where its options bound neither; then its signature "
+        "has expired, and it ends.",
+    )
     line: int = Field(16384, ge=64, description="Most bytes of one log line; the rest of it is cut.")
+
+
+class ResultSettings(BaseModel):
+    """What a client opens of what flows gave."""
+
+    model_config = _FROZEN
+
+    plain: bool = Field(
+        False,
+        description="Refuse results and exceptions that are Python objects; only JSON is opened here.",
+    )
 
 
 class DefaultSettings(BaseModel):
@@ -131,16 +185,23 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="DISPATCHER__", env_nested_delimiter="__", frozen=True, extra="ignore", validate_default=True
+        env_prefix="DISPATCHER__",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
     url: str | None = Field(None, description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.")
     broker_url: str | None = Field(None, description="Redis or Valkey for doorbells, where that is another one.")
     embedded: bool = Field(True, description="Without a URL, use the laptop server; false makes that an error.")
     signing_keys: Annotated[
-        Json[dict[str, SecretStr]] | None, Field(description="JSON: key id → secret; the first signs.")
+        Json[dict[str, KeySettings]] | None, Field(description="JSON: key id → secret (or an object); the first signs.")
     ] = None
-    signing_keys_file: Path | None = Field(None, description="File that holds that JSON.")
+    signing_keys_file: Path | None = Field(
+        None, description="File that holds that JSON; no other user may write it, and read it only if root gave it."
+    )
     state_dir: Path | None = Field(
         None, description="Where the laptop server keeps data; else the user's state directory."
     )
@@ -148,6 +209,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings, description="The worker.")
     timing: TimingSettings = Field(default_factory=TimingSettings, description="Leases, ticks and graces.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes.")
+    results: ResultSettings = Field(default_factory=ResultSettings, description="Results.")
     kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings, description="Kubernetes.")
     defaults: DefaultSettings = Field(default_factory=DefaultSettings, description="Defaults of run options.")
 
@@ -162,10 +224,23 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             raise InvalidSettings(_explain(error)) from None
+        except SettingsError as error:
+            raise InvalidSettings(_not_json(error)) from None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return _shown(super().__repr_args__())
 
     def but(self, **changes: Any) -> Settings:
         """A copy with some fields changed."""
         return self.model_copy(update=changes)
+
+
+def _not_json(error: SettingsError) -> str:
+    """pydantic names the field at the top only; its variables are those that may be meant."""
+    field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+    variable = f"DISPATCHER__{field.upper()}"
+    given = [name for name in sorted(os.environ) if f"{name.upper()}__".startswith(f"{variable}__")]
+    return f"{' or '.join(given) or variable}: isn't the JSON that it should be (see the settings page)"
 
 
 def _explain(error: ValidationError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,15 +13,16 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher import functions
-from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
+from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Malformed
 from dispatcher.flow import Flow
 from dispatcher.ids import new_id
+from dispatcher.parsing import MOST, bounded
 from dispatcher.plan import NONE_YET, Plan
 from dispatcher.records.base import Blobs
 from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.lifetime import expiry
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record, Spec, Value
-from dispatcher.runs.retry import FREE, FREE_LIMIT, Retry
 from dispatcher.runs.routing import Route
 from dispatcher.settings import LimitSettings, Settings
 
@@ -41,10 +41,7 @@ REMEMBER = 1800.0
 _NEW = Record(id="", spec_bytes=b"", signature="", spec_digest="")
 
 #: JSON of the environment and of the storage, the code's location, and when the signature expires.
-_Said = tuple[dict[str, Any], dict[str, Any], str, float | None]
-
-#: Seconds that a signature holds beyond the time that all attempts may take.
-SLACK = 3600.0
+_Said = tuple[dict[str, Any], dict[str, Any], str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +201,12 @@ class Planner:
         storage.bind(self._blobs, limit=self._limits.flow)
         location = storage.add_flow(request.flow)
         storage.check()
-        within = lifetime(request.options)
-        now_said: _Said = data, storage.to_json(), location, None if within is None else now + within
+        now_said: _Said = (
+            data,
+            storage.to_json(),
+            location,
+            expiry(request.options, now, unbounded=self._limits.signature),
+        )
         last = self._last
         if last is not None and last[0] is request and last[1] == now_said:
             return last[2]
@@ -241,7 +242,6 @@ def attempt_of(
     number: int,
     *,
     instance: str,
-    key_id: str,
     place: str = "",
     variables: Mapping[str, str],
 ) -> Attempt:
@@ -255,7 +255,6 @@ def attempt_of(
         environment=request.environment.to_json(),
         route=request.route(""),
         options=request.options,
-        key_id=key_id,
     )
     return Attempt.of(spec, number, instance=instance, place=place, variables=variables)
 
@@ -281,6 +280,7 @@ def record(
 
     Raises:
         InvalidParameters: they can't travel, or are too large.
+        InvalidInput: what goes with them is too large, or too deep.
     """
     from dispatcher.payload import to_value
 
@@ -291,11 +291,15 @@ def record(
         limit=limits.parameters,
         put=blobs.share,
         named_by_digest=True,
-        key=None,
+        seal=None,
         error=InvalidParameters,
         setting="DISPATCHER__LIMITS__PARAMETERS",
     )
     spec, raw = plan.made(new_id(), value)
+    try:
+        bounded(raw, "environment", MOST)
+    except Malformed as error:
+        raise InvalidInput(f"{error}: pass less with it, such as the address of a file") from None
     made = _NEW.but(
         id=spec.run_id,
         spec_bytes=raw,
@@ -324,24 +328,6 @@ def digest(spec: Spec, parameters: Mapping[str, Any]) -> str:
         "parameters": given,
     }
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
-
-
-def lifetime(options: Options) -> float | None:
-    """Seconds within which all attempts of a run are over, and an hour; None if nothing bounds them."""
-    if options.timeout is None or options.start_within is None:
-        return None
-    retry = options.retries or Retry(0)
-    free = FREE_LIMIT if retry.count and retry.on & FREE else 0
-    try:
-        pauses = sum(
-            retry.delay * (1 + retry.jitter) * retry.backoff**n
-            for count in (retry.count, free)
-            for n in range(count if retry.delay else 0)
-        )
-    except OverflowError:
-        return None
-    total = (1 + retry.count + free) * (options.timeout + options.start_within) + pauses + SLACK
-    return total if math.isfinite(total) and total < 1e10 else None
 
 
 def keyed(key: str | None) -> str:

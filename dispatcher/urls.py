@@ -15,15 +15,28 @@ Special characters of a user name or password are percent-encoded; ``;`` too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from dispatcher.errors import InvalidSettings
 
 MEMORY = "memory://"
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "unix": 0}
 _FORMS = "redis://, rediss://, unix://, sentinel:// or memory://"
+_TLS = ("cert_reqs", "ca_certs", "ca_path", "certfile", "keyfile", "password", "check_hostname")
+_OPTIONS = frozenset(
+    {"db", "username", "password", "ssl", "sentinel_username", "sentinel_password", *(f"ssl_{name}" for name in _TLS)}
+)
+_ENCODE = "; special characters of a user name or password are percent-encoded (/ is %2F, # %23, ? %3F, @ %40)"
+
+_SCHEME = re.compile(r"[a-z][a-z+]{0,15}")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PLACE = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.%-]+)?)\]|(?P<name>[^\[\]:@\\\s]*))(?::(?P<port>[0-9]{1,5})?)?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,56 +71,111 @@ def shown(url: str) -> str:
     return url if url.startswith(MEMORY) else parse(url).shown
 
 
+def hidden(url: str | None) -> str | None:
+    """``url`` for a repr: as :func:`shown`, whatever it is."""
+    if url is None:
+        return None
+    try:
+        return shown(url)
+    except InvalidSettings:
+        return "…"
+
+
 def parse(url: str) -> Address:
     """The parts of ``url``.
 
     Raises:
-        InvalidSettings: it isn't one of the forms above; credentials aren't repeated in the message.
+        InvalidSettings: it isn't one of the forms above. The message repeats nothing that may be a part of a password,
+            wherever a character that should have been encoded cut it.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS:
-        raise InvalidSettings(f"URL: scheme {parts.scheme!r} isn't known; use {_FORMS}")
-    username, password, place = _userinfo(parts.netloc)
-    options = dict(parse_qsl(parts.query))
+    scheme, netloc, path, query = _split(url)
+    username, password, place = _userinfo(netloc)
+    options = _options(query)
     common = {
-        "scheme": parts.scheme,
+        "scheme": scheme,
         "username": username or options.pop("username", None),
         "password": password or options.pop("password", None),
     }
-    if parts.scheme == "unix":
-        path = unquote(place + parts.path)
+    if scheme == "unix":
+        path = _plain(place + path)
         if not path.startswith("/"):
             raise InvalidSettings("URL: unix:// needs the absolute path of a socket, as in unix:///run/redis.sock?db=0")
-        return Address(**common, path=path, db=_db(options.pop("db", "")), options=options)  # type: ignore[arg-type]
-    segments = [unquote(part) for part in parts.path.split("/") if part]
+        return Address(**common, path=path, db=_db(options.pop("db", ""), url), options=options)  # type: ignore[arg-type]
+    segments = [_plain(part) for part in path.split("/") if part]
     service = ""
-    if parts.scheme == "sentinel":
+    if scheme == "sentinel":
         if not segments:
             raise InvalidSettings("URL: sentinel:// needs the service's name, as in sentinel://host:26379/mymaster/0")
         service = segments.pop(0)
-    db = _db(options.pop("db", "") or (segments[0] if segments else ""))
-    hosts = tuple(_host(one, _PORTS[parts.scheme]) for one in place.split(","))
+    if len(segments) > 1:
+        raise InvalidSettings(f"URL: nothing may follow the database{_ENCODE}")
+    db = _db(options.pop("db", "") or "".join(segments), url)
+    hosts = tuple(_host(one, _PORTS[scheme]) for one in place.split(","))
+    if scheme != "sentinel" and len(hosts) > 1:
+        raise InvalidSettings(f"URL: {scheme}:// takes one host; several are for sentinel://")
     return Address(**common, hosts=hosts, service=service, db=db, options=options)  # type: ignore[arg-type]
+
+
+def _split(url: str) -> tuple[str, str, str, str]:
+    """Scheme, host part, path and query."""
+    scheme, mark, rest = url.strip().partition("://")
+    scheme = scheme.lower()
+    if scheme not in _PORTS or not mark:
+        shown_scheme = f"scheme {scheme!r} isn't known; " if mark and _SCHEME.fullmatch(scheme) else ""
+        raise InvalidSettings(f"URL: {shown_scheme}use {_FORMS}")
+    if _UNFIT.search(rest):
+        raise InvalidSettings("URL: it holds a control character, or bytes that are no text")
+    if "#" in rest:
+        raise InvalidSettings(f"URL: # has no meaning{_ENCODE}")
+    rest, _, query = rest.partition("?")
+    netloc, slash, path = rest.partition("/")
+    inside = "" if scheme == "unix" and not netloc else path
+    if "@" in inside or "@" in query:
+        raise InvalidSettings(f"URL: @ stands only between the password and the host{_ENCODE}")
+    return scheme, netloc, slash + path, query
+
+
+def _options(query: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in query.split("&") if query else ():
+        name, _, value = part.partition("=")
+        if name not in _OPTIONS:
+            raise InvalidSettings(f"URL: after ? stand only {', '.join(sorted(_OPTIONS))}, as name=value{_ENCODE}")
+        found[name] = _plain(value.replace("+", " "))
+    return {name: value for name, value in found.items() if value}
 
 
 def _userinfo(netloc: str) -> tuple[str | None, str | None, str]:
     info, _, place = netloc.rpartition("@")
     username, _, password = info.partition(":")
-    return unquote(username) or None, unquote(password) or None, place
+    return _plain(username) or None, _plain(password) or None, place
+
+
+def _plain(text: str) -> str:
+    """``text`` with its percent-encoded characters decoded."""
+    if _BAD_PERCENT.search(text):
+        raise InvalidSettings("URL: after % stand two hexadecimal digits; % itself is written %25")
+    try:
+        found = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidSettings("URL: what is percent-encoded isn't UTF-8") from None
+    if "\0" in found:
+        raise InvalidSettings("URL: it holds a control character, or bytes that are no text")
+    return found
 
 
 def _host(place: str, port: int) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{place}")
-        return parts.hostname or "localhost", parts.port or port
-    except ValueError:
-        raise InvalidSettings(f"URL: {place!r} isn't a host and port") from None
+    match = _PLACE.fullmatch(place)
+    given = int(match["port"] or port) if match else 0
+    if match is None or (match["port"] and not 0 < given < 2**16):
+        raise InvalidSettings(f"URL: host and port can't be read; they are host, host:port or [IPv6]:port{_ENCODE}")
+    return (_plain(match["six"] or match["name"] or "") or "localhost"), given
 
 
-def _db(text: str) -> int:
+def _db(text: str, url: str) -> int:
     if not text:
         return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidSettings(f"URL: the database must be a number, got {text!r}") from None
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        got = "" if "@" in url else f", got {text!r}"
+        raise InvalidSettings(f"URL: the database must be a number{got}")
+    return int(text)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed import LocalCluster
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -48,8 +47,8 @@ def main() -> int:
     console = Console()
     os.chdir(ROOT)
     with own_server() as settings:
-        with cluster(console) as address, Dispatcher() as client:
-            runs = submitted(client, address)
+        with Dispatcher() as client:
+            runs = submitted(client)
             followed(runs, console)
             wrong = [one for one in runs if one.run.state != one.ends]
             reported(runs, console)
@@ -75,23 +74,13 @@ def own_server() -> Iterator[Settings]:
             embedded.down(settings, force=True)
 
 
-@contextmanager
-def cluster(console: Console) -> Iterator[str]:
-    """A real local Dask cluster, two processes; its address."""
-    with console.status("starting a local Dask cluster"):
-        made = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-    with made:
-        console.print(f"a local Dask cluster at {made.scheduler_address}")
-        yield made.scheduler_address
-    console.print("stopped the Dask cluster")
-
-
-def submitted(client: Dispatcher, address: str) -> list[Shown]:
+def submitted(client: Dispatcher) -> list[Shown]:
     """Every example, submitted."""
     paths = [str(path.relative_to(ROOT)) for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])]
     here = LocalEnvironment()
     says_goodbye = LocalEnvironment(on_exit=said_goodbye)
-    dask = RemoteEnvironment(executor="dispatcher.executors.DaskExecutor", executor_kwargs={"address": address})
+    cluster = {"n_workers": 2, "threads_per_worker": 1}
+    dask = RemoteEnvironment("dispatcher.executors.DaskExecutor", {"cluster_kwargs": cluster})
     each = client.map(longest_line, [{"path": path} for path in paths], environment=here)
     return [
         Shown("word count", client.submit(word_count, {"paths": paths}, environment=here)),

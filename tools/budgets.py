@@ -12,6 +12,14 @@ from pathlib import Path
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
+
+#: Files of one noun that is larger, each with its budget.
+RAISED = {
+    "dispatcher/runs/transitions.py": 450,  # the transitions and what each refuses stand in one table
+    "dispatcher/records/base.py": 450,  # the contract of all that is kept
+    "tests/integration/test_docker_storage.py": 480,  # what one engine builds and runs
+    "workers/supervisor/supervisor.py": 430,  # one round, and all that it hands out
+}
 PACKAGES = ("dispatcher", "backends", "workers", "benchmarks", "examples", "tests", "tools")
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -20,8 +28,9 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 def excesses(source: str, name: str) -> Iterator[str]:
     """Say where a file is over a budget, one line for each place."""
     lines = len(source.splitlines())
-    if lines > FILE_LINES:
-        yield f"{name}: {lines} lines; a file may have {FILE_LINES}"
+    most = RAISED.get(name, FILE_LINES)
+    if lines > most:
+        yield f"{name}: {lines} lines; a file may have {most}"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, _Function) and (length := _length(node)) > FUNCTION_LINES:
             yield f"{name}:{node.lineno}: {node.name} has {length} lines; a function may have {FUNCTION_LINES}"

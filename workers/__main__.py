@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dispatcher.errors import DispatcherError
+from dispatcher.escaping import escaped
 from dispatcher.settings import Settings
 
 
@@ -15,7 +16,7 @@ def main() -> int:
     try:
         return run_worker(Settings.load())
     except DispatcherError as error:
-        sys.stderr.write(f"worker: {error}\n")
+        sys.stderr.write(f"worker: {escaped(str(error))}\n")
         return 2
 
 

@@ -43,11 +43,12 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     from celery import signals
 
     from dispatcher.app import make_app
-    from workers import logs, tasks
+    from workers import logs, tasks, transport
     from workers.engine import EngineStep
     from workers.identity import offer_of, own_queues
     from workers.queues import queue
 
+    transport.install()
     app = make_app(settings, _instance(settings, patient=patient))
     app.dispatcher_settings = settings
     app.conf.update(
@@ -59,6 +60,7 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     app.steps["worker"].add(EngineStep)
     tasks.register(app)
     logs.connect()
+    signals.celeryd_init.connect(partial(_be_a_worker, app), weak=False)
     signals.celeryd_init.connect(partial(_know_queues, app), weak=False)
     _built["app"] = app
     return app
@@ -83,6 +85,14 @@ def _instance(settings: Settings, *, patient: bool) -> str:
             instance = records.instance
             records.close()
             return instance
+
+
+def _be_a_worker(app: Any, **_: Any) -> None:
+    """Take messages, which Flower and ``celery inspect`` with the same application don't."""
+    from dispatcher.app import AS_WORKER
+
+    transport, configuration = AS_WORKER
+    app.conf.update(**configuration, broker_transport_options={**app.conf.broker_transport_options, **transport})
 
 
 def _know_queues(app: Any, *, options: dict[str, Any] | None = None, **_: Any) -> None:

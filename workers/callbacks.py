@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
+from dispatcher import registry
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Record
 from workers.pool import Here
@@ -30,9 +31,17 @@ def call_on_exit(here: Here, run_id: str) -> Record:
 
     record, now = here.records.runs.get(run_id)
     here.check(record)
-    if record.request is not None and not allowed(record.spec.environment, here.settings.worker.callbacks):
+    contained = not registry.backend(record.spec.route.backend).in_process
+    if contained and not allowed(record.spec.environment, here.settings.worker.callbacks):
         step = partial(transitions.finish, epoch=record.epoch, exit_call=ExitCall.NOT_CALLED)
         return here.records.runs.update(run_id, step, record=record, now=now)
     return attempt.call_on_exit(
-        here.records, here.keys, here.settings, record, now, owner=here.worker, holder=here.holder
+        here.records,
+        here.keys,
+        here.settings,
+        record,
+        now,
+        owner=here.worker,
+        holder=here.holder,
+        contained=contained,
     )

@@ -58,8 +58,8 @@ class Engine:
         self.held = Held()
         self._worker = worker
         self._app = worker.app
-        self._open = partial(connect, settings)
         self._keys = keys = KeyRing.from_settings(settings)
+        self._open = partial(connect, settings, keys)
         offer = offer_of(settings.worker)
         self._backends = Backends(settings)
         self.identity = new_identity(

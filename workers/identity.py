@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from dispatcher.records.base import WorkerInfo
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import FEATURES
 from dispatcher.settings import WorkerSettings
 
 
@@ -40,7 +41,10 @@ class Identity:
             version=our_version(),
             celery_name=self.celery_name,
             queues=queues,
-            data={"supervises": list(self.supervises)} if self.supervises else {},
+            data={
+                **({"supervises": list(self.supervises)} if self.supervises else {}),
+                **({"knows": sorted(FEATURES)} if FEATURES else {}),
+            },
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from dispatcher.errors import ServerUnavailable
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
+from dispatcher.records.refusals import What, count
 from dispatcher.runs import indexes
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
@@ -23,6 +24,8 @@ from workers.held import Held, Holding, exit_status, sweep_group
 from workers.identity import Identity
 from workers.lifecycle import Death
 from workers.notes import Note, Notes
+from workers.one_by_one import OneByOne
+from workers.transport import dropped
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,9 @@ LOOK = 1.0
 
 #: Seconds between two looks when all that is left to do is to leave.
 SOON = 0.05
+
+#: Messages dropped since the last tick that are counted: a flood of them is no reason to be late.
+COUNTED = 100
 
 #: Seconds without a look after which a shutdown goes on without the server.
 BLIND = 5.0
@@ -72,6 +78,7 @@ class Keeper:
         self._said_goodbye = False
         self._looked_at = time.monotonic()
         self.parent: Parent | None = None
+        self._each = OneByOne(logger)
 
     # From other threads.
 
@@ -96,6 +103,8 @@ class Keeper:
         self._drain_on()
         records = self._connected()
         self._keep_beat(records)
+        for _ in range(min(dropped.take(), COUNTED)):
+            count(records.refusals, What.ENTRY)
         self._record_deaths(records)
         wait = self._look(records)
         self._looked_at = time.monotonic()
@@ -141,8 +150,9 @@ class Keeper:
 
     def _record_deaths(self, records: Records) -> None:
         while self._deaths:
-            death = self._deaths[0]
-            record = lifecycle.attempt_died(records, self._identity.id, death)
+            death, record = self._deaths[0], None
+            with self._each.run(death.run_id):
+                record = lifecycle.attempt_died(records, self._identity.id, death)
             self._deaths.popleft()
             if record is not None:
                 logger.info("run %s: its process %d died; it is %s now", death.run_id, death.pid, record.state)

@@ -11,13 +11,15 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.records.reading import Look, WrongGuess
+from dispatcher.records.refusals import What, count
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
@@ -73,7 +75,7 @@ def _guarded(run_id: str, run: Callable[[], Record]) -> str:
         return state
     except (UnknownRun, Refused):
         return NOTHING
-    except ServerUnavailable as error:
+    except (ServerUnavailable, Malformed) as error:
         logger.warning("run %s: left to be rung for again: %s", run_id, error)
         return NOTHING
     except Exception as error:
@@ -90,6 +92,8 @@ def _start(here: Here, look: Look) -> Record:
     if look.kind and not (in_process and here.serves(route)):  # a guess is good enough to go ahead, and for no more
         return _start(here, Look(*here.records.runs.get(look.record.id)))
     here.check(look.record)
+    if not look.kind and (why := here.records.runs.vet(look.record, look.now)):
+        return refuse(here.records, look, why)
     if not in_process:
         from workers.provisioning import Provisioner
 
@@ -103,6 +107,14 @@ def _start(here: Here, look: Look) -> Record:
     from dispatcher.runner.attempt import run_attempt
 
     return run_attempt(here.records, here.keys, here.settings, look, owner=here.worker, holder=here.holder, fds=True)
+
+
+def refuse(records: Records, look: Look, why: str) -> Record:
+    """End a run that nobody may act upon; the record as it stands then."""
+    count(records.refusals, What.RUN)
+    logger.warning("run %s: refused: %s", look.record.id, why)
+    step = partial(transitions.refuse, reason="SealBroken", message=why)
+    return records.runs.update(look.record.id, step, record=look.record, now=look.now)
 
 
 def attempt_died(records: Records, worker: str, death: Death) -> Record | None:
@@ -168,8 +180,10 @@ def _tail(records: Records, record: Record) -> tuple[str, ...]:
     """The last lines of the attempt."""
     last: deque[str] = deque(maxlen=TAIL)
     after = ""
-    while True:
-        lines, after = records.logs.read(record.id, after=after)
-        if not lines:
-            return tuple(last)
-        last.extend(line.text for line in lines if line.attempt == record.attempt and line.stream != "gap")
+    with suppress(Malformed):
+        while True:
+            lines, after = records.logs.read(record.id, after=after)
+            if not lines:
+                break
+            last.extend(line.text for line in lines if line.attempt == record.attempt and line.stream != "gap")
+    return tuple(last)

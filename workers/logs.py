@@ -6,19 +6,29 @@ import logging
 import os
 from typing import Any
 
+from dispatcher.escaping import escaped, escaped_lines
+
 #: Whose words a worker prints. Flows log to the root logger, which the runner captures.
 OURS = ("workers", "dispatcher", "backends")
 THEIRS = ("celery", "kombu", "multiprocessing", "py.warnings")
 
 
 class OneLine(logging.Formatter):
-    """An exception adds its type and text to the line; its traceback only where debugging is on."""
+    """A record is one line, whatever its words hold; only where debugging is on does a traceback add its lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info and not logging.getLogger("workers").isEnabledFor(logging.DEBUG):
             record = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
-        text = super().format(record)
-        return text if record.exc_info else " ".join(text.split("\n")).rstrip()
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        return escaped(super().formatMessage(record).rstrip())
+
+    def formatException(self, info: Any) -> str:  # noqa: N802
+        return escaped_lines(super().formatException(info))
+
+    def formatStack(self, text: str) -> str:  # noqa: N802
+        return escaped_lines(super().formatStack(text))
 
 
 class Descriptor(logging.Handler):
@@ -30,7 +40,7 @@ class Descriptor(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            os.write(self._number, f"{self.format(record)}\n".encode(errors="replace"))
+            os.write(self._number, f"{self.format(record)}\n".encode(errors="backslashreplace"))
         except Exception:
             self.handleError(record)
 

@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from dispatcher import private
 
 SIGNAL = signal.SIGUSR1
 
@@ -26,10 +27,14 @@ class Note:
 
 
 class Notes:
-    """A directory of our own, with a file per pool process."""
+    """A directory of our own, with a file per pool process.
+
+    Raises:
+        InvalidSettings: other users can change what lies in the directory for temporary files.
+    """
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="dispatcher-worker-"))  # 0700
+        self._directory = private.temporary_directory("dispatcher-worker-")
         self._owner = os.getpid()
 
     def send(self, pid: int, note: Note) -> bool:

@@ -21,6 +21,7 @@ from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, count
 from dispatcher.runs.record import Record
+from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 from workers.backends import Backends
@@ -58,11 +59,12 @@ class Here:
     holder: str  #: of one attempt: host, pid and a nonce
 
     def check(self, record: Record) -> None:
-        """Labels are exact, wherever a doorbell was put.
+        """Labels are exact, wherever a doorbell was put; and what a spec requires is known here, or it isn't run here.
 
         Raises:
-            Refused: this worker doesn't serve the run.
+            Refused: this worker doesn't serve the run, or leaves it to one of a newer release.
         """
+        refuse_lacking(record)
         if not self.serves(record.spec.route):
             count(self.records.refusals, What.DOORBELL)
             logger.warning("run %s: a doorbell of queue %s came here: refused", record.id, record.spec.route.queue)
@@ -103,7 +105,7 @@ class PoolProcess:
         if self._records is None or self._pid != os.getpid():
             from dispatcher.connect import connect
 
-            self._records, self._pid = connect(self._inherited.settings), os.getpid()
+            self._records, self._pid = connect(self._inherited.settings, self._inherited.keys), os.getpid()
         identity, serves = self._inherited.identity, self._inherited.serves
         return Here(
             serves=lambda route: serves(route) or route.queue in also,

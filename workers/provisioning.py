@@ -14,16 +14,21 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Handle
-from dispatcher.errors import Permanent, Refused, Transient
+from dispatcher.errors import Permanent, Refused, SpecUsed, Transient
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
+from dispatcher.payload.keys import spec_digest
+from dispatcher.payload.seals import Stored
 from dispatcher.records.base import Lease, Records, Step
+from dispatcher.records.effects import spec_used
 from dispatcher.records.reading import Look
+from dispatcher.records.refusals import What, count
 from dispatcher.runner.limits import Bounds
-from dispatcher.runner.report import attempt_token
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.record import Change, Outcome, Record
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import Settings
 
@@ -76,9 +81,14 @@ class Provisioner:
 
         Raises:
             UnknownRun: there is no such run.
-            Refused: it doesn't wait.
+            Refused: it doesn't wait, or requires what this release doesn't know.
         """
         look = look or Look(*self.records.runs.get(run_id))
+        if why := self.records.runs.vet(look.record, look.now):
+            count(self.records.refusals, What.RUN)
+            step = partial(transitions.refuse, reason="SealBroken", message=why)
+            return self.records.runs.update(run_id, step, record=look.record, now=look.now)
+        refuse_lacking(look.record)
         written = Written.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
@@ -87,8 +97,13 @@ class Provisioner:
         return self.create(record, written)
 
     def _claimed(self, record: Record, now: float) -> Change:
-        """The step that claims a run and stores its request; one that can't be made ends the attempt."""
+        """The step that claims a run and stores its request; one that can't be made ends the attempt. A record that was
+        changed since it was looked at is no longer the one that was verified."""
         claim = transitions.claim(record, now, owner=self.owner)
+        if why := self.records.runs.vet(record, now):
+            refused = transitions.refuse(record, now, reason="SealBroken", message=why)
+            assert refused is not None  # it waits
+            return refused
         record = claim.after
         try:
             request = self._request(record)
@@ -119,16 +134,32 @@ class Provisioner:
             Permanent, Transient: as :meth:`~backends.base.Backend.submit`.
             Refused: the attempt has ended.
             UnknownRun: its record is gone.
+            SealBroken, SpecUsed: the request isn't one of this attempt, or the attempt is over.
         """
         unchanged = written is not None and written.recent
         if not unchanged and self.records.runs.version(record.id) != record.version:
             now, _ = self.records.runs.get(record.id)
             if not infrastructure.is_open(now, record.attempt):
                 raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
+        refuse_lacking(record)
         request = record.request or {}
+        if not unchanged:
+            self._check_stored(record, request)
         handle = self.backend(record.spec.route.backend).submit(request["body"], self._secrets(record))
         failpoint("provision.submitted", record.id, lost=Transient)
         return handle
+
+    def _check_stored(self, record: Record, request: Mapping[str, Any]) -> None:
+        """Check a request that others may have put into the record, before it is sent.
+
+        Raises:
+            SealBroken: no worker stored it for this attempt.
+            SpecUsed: the attempt is over; somebody put an old record back.
+        """
+        self.keys.engine.check(record.id, record.attempt, Stored.REQUEST, request)
+        used = self.records.runs.used(record.id, record.spec.day)
+        if used != str(record.attempt):
+            raise SpecUsed(spec_used(record.id, used))
 
     def store(
         self,
@@ -159,7 +190,9 @@ class Provisioner:
                 self._note(record.id, cause, str(answer), lease)
             step = partial(transitions.adopt, owner=request["shard"])  # its supervisor sends the request again
         else:
-            step = partial(transitions.created, epoch=record.epoch, handle=answer, owner=request["shard"])
+            placed = {**answer, "shard": request["shard"]}
+            handle = self.keys.engine.sealed(record.id, record.attempt, Stored.HANDLE, placed)
+            step = partial(transitions.created, epoch=record.epoch, handle=handle, owner=request["shard"])
         known, now = (None, 0.0) if written is None else (record, written.now)
         record = self.records.runs.update(record.id, step, record=known, now=now, lease=lease)
         failpoint("provision.stored", record.id)
@@ -185,14 +218,16 @@ class Provisioner:
             variables=Bounds.of(self.settings).variables(),
         )
         body = backend.prepare(attempt)
-        return {"shard": attempt.shard, "epoch": record.epoch, "body": body}
+        request = {"shard": attempt.shard, "epoch": record.epoch, "body": body}
+        return self.keys.engine.sealed(record.id, record.attempt, Stored.REQUEST, request)
 
     def _secrets(self, record: Record) -> dict[str, str]:
         """What the runner needs and nobody may see. Derived, so that the next owner sends the same."""
         request = record.request or {}
-        key = self.keys.run_key(record.id, record.spec.key_id)
+        key_id = record.spec.key_id
         return {
             "DISPATCHER__URL": self.settings.url or "",
-            "DISPATCHER__RUN__KEY": key.hex(),
-            "DISPATCHER__RUN__TOKEN": attempt_token(key, attempt=record.attempt, epoch=request["epoch"]),
+            "DISPATCHER__RUN__SPEC": spec_digest(record),
+            "DISPATCHER__RUN__SEAL": self.keys.attempt_seal(record.id, record.attempt, key_id).key.hex(),
+            "DISPATCHER__RUN__TOKEN": self.keys.token(record.id, record.attempt, request["epoch"], key_id),
         }

@@ -12,6 +12,7 @@ from billiard.exceptions import Terminated, WorkerLostError
 from celery.worker.request import Request
 
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import is_run_id
 from workers.held import sweep_group
 from workers.lifecycle import Death
 
@@ -29,7 +30,8 @@ class RunRequest(Request):  # type: ignore[misc]
     def run_id(self) -> str:
         """The run it rings for, or nothing if it is no message of ours."""
         kwargs = self.kwargs
-        return str(kwargs.get("run_id", "")) if isinstance(kwargs, dict) else ""
+        run_id = kwargs.get("run_id") if isinstance(kwargs, dict) else None
+        return run_id if is_run_id(run_id) else ""
 
     def acknowledge(self) -> None:
         """The server keeps no message that was taken; see :func:`workers.queues.queue`."""

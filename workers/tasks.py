@@ -17,7 +17,9 @@ LONGEST = 1000
 
 
 def register(app: Celery) -> None:
-    """Give ``app`` the tasks; their bodies run in a pool process of a worker only."""
+    """Give ``app`` the tasks, and take Celery's own; their bodies run in a pool process of a worker only."""
+    for name in [name for name in app.tasks if name.startswith("celery.")]:
+        app.tasks.unregister(name)
 
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **told: object) -> str:

@@ -175,7 +175,7 @@ class Api:
             raise ApiError(429, "TooManyRequests", "the API server asked us to wait", self._timeout)
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
         target = f"{path}?{encoded}" if encoded else path
-        sent = None if body is None else _compact(body).encode()
+        sent = None if body is None else _compact(body).encode(errors="backslashreplace")
         access = self._open()
         response = self._once(access, method, target, sent, read=read)
         if response.status == 401:

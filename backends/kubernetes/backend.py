@@ -23,6 +23,7 @@ from backends.kubernetes.times import age, times
 from backends.kubernetes.watching import Watching
 from dispatcher import urls
 from dispatcher.errors import InvalidSettings, Permanent, Transient
+from dispatcher.ids import is_run_id
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import ClusterSettings, Settings
 
@@ -90,6 +91,7 @@ class KubernetesBackend(Backend):
         return head + str(yaml.safe_dump(request["job"], sort_keys=False, allow_unicode=True, width=120))
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        manifest.check_ours(request, self._settings)
         with translated(self._api, request["namespace"]):
             ca = _ca(self._settings)
             variables = dict(secrets)
@@ -118,8 +120,8 @@ class KubernetesBackend(Backend):
         named = handle if handle is not None else request
         if named is None:
             return True
-        if named["cluster"] != self._cluster:
-            raise Transient(self._elsewhere(named), retry_in=30.0)
+        if elsewhere := self._elsewhere(named):
+            raise Transient(elsewhere, retry_in=30.0)
         with translated(self._api, named["namespace"]):
             return self._cancel_known(named) if handle is not None else self._cancel_unknown(named)
 
@@ -128,6 +130,9 @@ class KubernetesBackend(Backend):
         where it has never begun."""
         namespace, name, _ = names = _names(handle)
         container = str(handle["container"])
+        if elsewhere := self._elsewhere(handle):
+            logger.info("logs of %s/%s aren't read: %s", namespace, name, elsewhere)
+            return ()
         try:
             pods = [pod for pod in self._left(names, self._current(handle)) if reasons.began(pod, container)]
             if not pods:
@@ -161,7 +166,7 @@ class KubernetesBackend(Backend):
         for namespace in self._ours.namespaces:
             for job in self._jobs(namespace, label):
                 metadata, spec = job["metadata"], job["spec"]
-                if not metadata["run"] or not metadata["attempt"].isdigit() or spec["suspend"]:
+                if not is_run_id(metadata["run"]) or not metadata["attempt"].isdecimal() or spec["suspend"]:
                     continue  # not ours, or a quota queue holds it, for as long as it likes
                 handle = {
                     "cluster": self._cluster,
@@ -192,8 +197,8 @@ class KubernetesBackend(Backend):
         self._api.close()
 
     def _look(self, handle: Handle, now: float) -> Observation:
-        if handle["cluster"] != self._cluster:
-            return _unseen(self._elsewhere(handle))
+        if elsewhere := self._elsewhere(handle):
+            return _unseen(elsewhere)
         namespace, _, uid = names = _names(handle)
         watching = self._watching(namespace, str(handle["instance"]))
         if blind := watching.blind():
@@ -233,17 +238,28 @@ class KubernetesBackend(Backend):
         return reasons.observe(reasons.Sight(job=None), {}, now)[0]
 
     def _elsewhere(self, named: Mapping[str, Any]) -> str:
-        return f"it is on cluster {named['cluster']!r}, and this worker serves {self._cluster!r}"
+        """Why nothing is read or deleted there, or nothing."""
+        if named["cluster"] != self._cluster:
+            return f"it is on cluster {named['cluster']!r}, and this worker serves {self._cluster!r}"
+        if named["namespace"] not in self._ours.namespaces:
+            served = ", ".join(self._ours.namespaces)
+            return f"it is in namespace {named['namespace']!r}, and this worker serves {served}"
+        return ""
 
     def _there(self, names: Names) -> bool:
         """Whether this very Job exists, by the server's own word."""
+        return self._read(names) is not None
+
+    def _read(self, names: Names) -> Mapping[str, Any] | None:
+        """The metadata of this very Job, by the server's own word; None if there is none."""
         namespace, name, uid = names
         try:
-            return bool(self._api.get(namespace, "jobs", name)["metadata"]["uid"] == uid)
+            metadata: Mapping[str, Any] = self._api.get(namespace, "jobs", name)["metadata"]
         except ApiError as error:
             if error.status == 404:
-                return False
+                return None
             raise
+        return metadata if metadata["uid"] == uid else None
 
     def _watching(self, namespace: str, instance: str) -> Watching:
         key = (namespace, instance)
@@ -255,7 +271,7 @@ class KubernetesBackend(Backend):
     def _cancel_known(self, handle: Handle) -> bool:
         names = _names(handle)
         cache = self._current(handle)
-        if not self._job_gone(names, cache):
+        if not self._job_gone(handle, cache):
             return False
         left = self._left(names, cache)
         for pod in left:
@@ -275,28 +291,40 @@ class KubernetesBackend(Backend):
             return [pod.object for pod in cache.pods(uid) if not pod.gone]
         return self._pods(namespace, name, uid)
 
-    def _job_gone(self, names: Names, cache: Cache | None) -> bool:
-        """Whether a Job is gone; asks for its end where that wasn't done yet."""
-        namespace, name, uid = names
+    def _job_gone(self, handle: Handle, cache: Cache | None) -> bool:
+        """Whether a Job is gone, or not ours; asks for its end where that wasn't done yet."""
+        namespace, name, uid = names = _names(handle)
         job, gone = cache.job(uid) if cache is not None else (None, False)
         if gone:
             return True
         if job is not None and job["metadata"].get("deletionTimestamp"):
             return False
+        if job is None and not self._is_ours(names, str(handle["instance"])):
+            return True
         if self._delete(namespace, name, uid):
             return True
         return job is None and not self._there(names)  # else the watch will tell
+
+    def _is_ours(self, names: Names, instance: str) -> bool:
+        """Whether a Job that no watch has shown is there and carries the installation's label."""
+        metadata = self._read(names)
+        if metadata is None:
+            return False
+        if (metadata.get("labels") or {}).get(manifest.INSTANCE) == instance:
+            return True
+        logger.warning("Job %s/%s isn't this installation's: it is left alone", *names[:2])
+        return False
 
     def _cancel_unknown(self, request: Request) -> bool:
         """No handle was stored: what the request would have created goes by its name, if it is ours."""
         namespace, metadata = request["namespace"], request["job"]["metadata"]
         try:
-            found = self._api.get(namespace, "jobs", metadata["name"])["metadata"]
+            found: Mapping[str, Any] = self._api.get(namespace, "jobs", metadata["name"])["metadata"]
         except ApiError as error:
             if error.status == 404:
                 return True
             raise
-        if (found.get("annotations") or {}).get(manifest.DIGEST) != request["digest"]:
+        if not manifest.is_made_of(found, request):
             return True
         self._delete(namespace, found["name"], found["uid"])
         return False

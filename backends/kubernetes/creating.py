@@ -56,14 +56,7 @@ def _adopted(api: Api, request: Request) -> Json:
     sent = request["job"]["metadata"]
     found = api.get(request["namespace"], "jobs", sent["name"])
     there = found["metadata"]
-    annotations = there.get("annotations") or {}
-    labels = there.get("labels") or {}
-    same = (
-        annotations.get(manifest.RUN) == sent["annotations"][manifest.RUN]
-        and annotations.get(manifest.DIGEST) == request["digest"]
-        and labels.get("attempt") == sent["labels"]["attempt"]
-    )
-    if not same:
+    if not manifest.is_made_of(there, request):
         raise Permanent(
             f"Job {request['namespace']}/{sent['name']} is somebody else's, or was made of another request",
             cause=Cause.START_FAILED,

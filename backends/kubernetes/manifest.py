@@ -107,6 +107,38 @@ def digest(job: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def is_made_of(metadata: Mapping[str, Any], request: Request) -> bool:
+    """True if a Job with this metadata was made of a request: the same digest, run, attempt and installation.
+
+    What is missing matches nothing.
+    """
+    sent = request["job"]["metadata"]
+    asked = [
+        request.get("digest"),
+        (sent.get("annotations") or {}).get(RUN),
+        *((sent.get("labels") or {}).get(name) for name in ("attempt", INSTANCE)),
+    ]
+    annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+    found = [annotations.get(DIGEST), annotations.get(RUN), labels.get("attempt"), labels.get(INSTANCE)]
+    return all(asked) and asked == found
+
+
+def check_ours(request: Request, settings: Settings) -> None:
+    """Refuse a request that these settings wouldn't have made, whoever stored it.
+
+    Raises:
+        Permanent: its cluster or namespace isn't served, it names no installation, or its digest isn't that of its Job.
+    """
+    metadata = request["job"]["metadata"]
+    if request["cluster"] != cluster_name(settings):
+        raise _refused(f"cluster {request['cluster']!r}: this worker serves {cluster_name(settings)!r}")
+    if request["namespace"] not in settings.kubernetes.namespaces or metadata.get("namespace") != request["namespace"]:
+        raise _unserved(str(request["namespace"]), settings)
+    labels = metadata.get("labels") or {}
+    if not labels.get(INSTANCE) or not labels.get("attempt") or request["digest"] != digest(request["job"]):
+        raise _refused(f"Job {metadata['name']!r}: its labels or its digest aren't those of what is to be sent")
+
+
 def cluster_name(settings: Settings) -> str:
     """The cluster that a worker with these settings serves; empty for the one that is found.
 
@@ -147,10 +179,13 @@ def _namespace(given: Mapping[str, Any], job: Mapping[str, Any], settings: Setti
     served = settings.kubernetes.namespaces
     asked = given.get("namespace") or specs.at(job, "metadata.namespace") or served[0]
     if asked not in served:
-        raise _refused(
-            f"namespace {asked}: this worker serves {', '.join(served)} (DISPATCHER__KUBERNETES__NAMESPACES)"
-        )
+        raise _unserved(str(asked), settings)
     return str(asked)
+
+
+def _unserved(namespace: str, settings: Settings) -> Permanent:
+    served = ", ".join(settings.kubernetes.namespaces)
+    return _refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
 
 
 def _check_service_account(pod: Mapping[str, Any], settings: Settings) -> None:
@@ -249,7 +284,7 @@ def _stored_image(storage: Mapping[str, Any]) -> str | None:
     from dispatcher.storage.base import from_json
 
     try:
-        return from_json(storage).image
+        return from_json(storage, stored=True).image
     except DispatcherError as error:
         raise _refused(f"storage: {error}") from None
 

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from backends.kubernetes import bounds
 from dispatcher.errors import InvalidInput, MissingExtra
 
 #: Names that are ours in a pod: the volume with the runner's credentials, and where it is mounted.
@@ -54,9 +55,12 @@ def load(path: str) -> dict[str, Any]:
         InvalidInput: it can't be read, or isn't one YAML document that holds a mapping.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(bounds.LARGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"job_spec_file: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(text) > bounds.LARGEST:
+        raise InvalidInput(f"job_spec_file {path}: it is larger than {bounds.LARGEST} characters")
     return parse(text, what=f"job_spec_file {path}")
 
 
@@ -74,8 +78,11 @@ def parse(text: str, *, what: str) -> dict[str, Any]:
             f"{what}: reading YAML needs {error.name}: pip install 'flow-dispatcher[kubernetes]'"
         ) from None
     try:
+        bounds.check_text(yaml.parse(text, Loader=yaml.SafeLoader), what=what)
         found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except InvalidInput:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # values too: a date in month 13
         raise InvalidInput(f"{what}: isn't one YAML document: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise InvalidInput(f"{what}: must hold a Job (kind: Job), got {type(found).__name__}")
@@ -90,6 +97,7 @@ def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
     """
     if not isinstance(spec, Mapping):
         raise InvalidInput(f"{what}: must be a mapping (a Job), got {type(spec).__name__}")
+    bounds.check_value(spec, what=what)
     problems = list(_not_a_job(spec)) or [*_misfits(spec, allow_unknown_fields), *_refusals(spec), *_taken(spec)]
     if problems:
         raise InvalidInput(f"{what}: " + "; ".join(problems))
@@ -202,6 +210,7 @@ def check_part(value: Any, kind: str, *, what: str) -> None:
     Raises:
         InvalidInput: names each wrong path.
     """
+    bounds.check_value(value, what=what)
     problems = list(_fit(value, kind, what, False))
     if problems:
         raise InvalidInput("; ".join(problems))

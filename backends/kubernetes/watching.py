@@ -18,6 +18,7 @@ from backends.kubernetes.api import Api, ApiError, Unclear
 from backends.kubernetes.cache import Cache, Json, cut, job_of
 from backends.kubernetes.manifest import RUN
 from dispatcher.errors import DispatcherError
+from dispatcher.ids import is_run_id
 from dispatcher.seldom import Seldom
 from dispatcher.settings import KubernetesSettings
 
@@ -179,7 +180,8 @@ class Watching:
         else:
             self.cache.put(kind, kept)
         if kind in NEEDED:
-            self._changed(job_of(kind, kept), str((thing["metadata"].get("annotations") or {}).get(RUN) or ""))
+            run_id = (thing["metadata"].get("annotations") or {}).get(RUN)
+            self._changed(job_of(kind, kept), run_id if is_run_id(run_id) else "")
 
     def _heard(self, kind: str) -> None:
         health = self.health[kind]

@@ -18,9 +18,9 @@ from benchmarks.machine import server
 from dispatcher import Dispatcher
 from dispatcher.connect import connect
 from dispatcher.payload import KeyRing
+from dispatcher.payload.keys import spec_digest
 from dispatcher.records.base import Records
 from dispatcher.runner.limits import Bounds
-from dispatcher.runner.report import attempt_token
 from dispatcher.runs import transitions
 from dispatcher.settings import Settings
 
@@ -79,14 +79,14 @@ def _claimed(settings: Settings, records: Records, socket: Path, folder: Path) -
     record = records.runs.update(run_id, partial(transitions.claim, owner="bench"))
     request = {"shard": "fake/0", "epoch": record.epoch, "body": {}}
     record = records.runs.update(run_id, partial(transitions.intend, epoch=record.epoch, request=request))
-    key = KeyRing.from_settings(settings).run_key(run_id, record.spec.key_id)
+    keys = KeyRing.from_settings(settings)
     variables = {
         "DISPATCHER__RUN__ID": run_id,
         "DISPATCHER__RUN__ATTEMPT": "1",
         "DISPATCHER__RUN__SHARD": "fake/0",
-        "DISPATCHER__RUN__KEY_ID": record.spec.key_id,
-        "DISPATCHER__RUN__KEY": key.hex(),
-        "DISPATCHER__RUN__TOKEN": attempt_token(key, attempt=1, epoch=record.epoch),
+        "DISPATCHER__RUN__SPEC": spec_digest(record),
+        "DISPATCHER__RUN__SEAL": keys.attempt_seal(run_id, 1).key.hex(),
+        "DISPATCHER__RUN__TOKEN": keys.token(run_id, 1, record.epoch),
         "DISPATCHER__URL": settings.url or "",
         **Bounds.of(settings).variables(),
     }

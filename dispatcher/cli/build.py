@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import common, option_json, print_json
+from dispatcher.cli.common import common, option_json
+from dispatcher.cli.terminal import echo, print_json
 
 
 @click.command()
@@ -32,7 +33,7 @@ def build(target: str, storage: str | None, push: bool, output: Path | None, as_
     from dispatcher.storage.docker import DockerStorage
 
     flow = load(target, Flow, what="TARGET")
-    kept = flow.storage if storage is None else named(storage)
+    kept = flow.storage if storage is None else named(storage, allow_sealed=True)  # nothing is signed here
     if not isinstance(kept, DockerStorage):
         raise InvalidInput(
             f"TARGET {target!r}: its storage is {kept!r}, which needs no build: give the flow one, "
@@ -45,5 +46,5 @@ def build(target: str, storage: str | None, push: bool, output: Path | None, as_
     if as_json:
         print_json(kept.to_json())
     else:
-        click.echo(kept.image)
+        echo(str(kept.image))
     return 0

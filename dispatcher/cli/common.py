@@ -1,9 +1,8 @@
-"""What every command shares: the global options, the client they ask, and how they print. Used by commands alone."""
+"""What every command shares: the global options and the client they ask. Used by commands alone."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,32 +68,3 @@ option_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def common(command: C) -> C:
     """The global options, also behind the command's name."""
     return option_url(option_debug(command))
-
-
-def print_json(value: Any) -> None:
-    """One JSON document, indented."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def print_json_line(value: Any) -> None:
-    """One JSON document on one line, for streams."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
-
-
-def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Columns in full width; on a terminal, lines end with the screen."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    cells = [[Text(name, style="bold") for name in head]]
-    cells += [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
-    widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
-    for row in cells:
-        line = Text("  ").join(
-            Text.assemble(cell, " " * (width - cell.cell_len)) for cell, width in zip(row, widths, strict=True)
-        )
-        line.rstrip()
-        if console.is_terminal:
-            line.truncate(console.width, overflow="ellipsis")
-        console.print(line)

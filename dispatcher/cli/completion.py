@@ -6,6 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from dispatcher.cli.common import common
+from dispatcher.cli.terminal import echo_lines
 
 
 @click.command()
@@ -23,4 +24,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None  # the choices are click's own
     root = ctx.find_root()
-    click.echo(found(root.command, {}, "dispatcher", "_DISPATCHER_COMPLETE").source())
+    echo_lines(found(root.command, {}, "dispatcher", "_DISPATCHER_COMPLETE").source())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.terminal import Painted, echo, print_json
 
 
 @click.command()
@@ -30,9 +31,9 @@ def doctor(known: Globals, backend: str | None, as_json: bool) -> int:
         if as_json:
             continue
         word, color = marks[finding.level]
-        click.echo(f"{click.style(f'{word:<8}', fg=color)} {finding.subject:<12} {finding.text}")
+        echo(Painted(f"{word:<8}", color), f" {finding.subject:<12} {finding.text}")
         if finding.remedy:
-            click.echo(f"{'':<21} → {finding.remedy}")
+            echo(f"{'':<21} → {finding.remedy}")
     if as_json:
         print_json([asdict(finding) for finding in findings])
     return 1 if any(finding.level is Level.PROBLEM for finding in findings) else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dispatcher.cli.terminal import Painted, Part
 from dispatcher.errors import DispatcherError, InvalidInput, MissingExtra, SealBroken, ServerUnavailable, UnknownRun
 
 #: Bad input, as click has it.
@@ -27,13 +28,13 @@ class Failure(click.ClickException):
         return cls(_one_line(error), USAGE if isinstance(error, _OURS) else NO_ANSWER)
 
 
-def describe(problem: click.ClickException) -> str:
+def describe(problem: click.ClickException) -> tuple[Part, ...]:
     """The line to print; a usage error says where the usage stands."""
     text = " ".join(problem.format_message().split()).rstrip(".")
     context = getattr(problem, "ctx", None)
     if isinstance(problem, click.UsageError) and context is not None and not text.endswith(")"):
         text = f"{text[:1].lower()}{text[1:]} (see `{context.command_path} --help`)"
-    return f"{click.style('error:', fg='red')} {text}"
+    return Painted("error:", "red"), f" {text}"
 
 
 def _one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dispatcher.cli.common import Globals, common, pass_globals
+from dispatcher.cli.terminal import echo
 from dispatcher.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def flower(
     with _settings(known, broker_url) as settings:
         instance = _instance(settings)
         port = _free(address, port)
-        click.echo(f"Flower  http://{f'[{address}]' if ':' in address else address}:{port}")
+        echo(f"Flower  http://{f'[{address}]' if ':' in address else address}:{port}")
         _announce(address, credentials, given=auth is not None)
         _serve(settings, instance, address=address, port=port, credentials=credentials, control=control)
 
@@ -72,9 +73,10 @@ def _credentials(auth: str | None, *, no_auth: bool) -> str:
 def _announce(address: str, credentials: str, *, given: bool) -> None:
     if credentials:
         user, _, password = credentials.partition(":")
-        click.echo(f"user    {user}\npassword  {'as given' if given else password}")
+        echo(f"user    {user}")
+        echo(f"password  {'as given' if given else password}")
     elif address not in {"127.0.0.1", "::1", "localhost"}:
-        click.echo(f"warning: everybody who reaches {address} may look, without a password", err=True)
+        echo(f"warning: everybody who reaches {address} may look, without a password", err=True)
 
 
 @contextmanager

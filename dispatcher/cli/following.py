@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json_line
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.runs import RUN
+from dispatcher.cli.terminal import echo, print_json_line
 
 FOLLOW = click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 
@@ -30,7 +31,7 @@ def logs(known: Globals, run_id: str, follow: bool, timestamps: bool, attempt: i
             if as_json:
                 print_json_line(line_json(line))
             else:
-                click.echo(f"{clock(line.time)}  {log_line(line)}" if timestamps else log_line(line))
+                echo(f"{clock(line.time)}  {log_line(line)}" if timestamps else log_line(line))
 
 
 @click.command()
@@ -49,4 +50,4 @@ def events(known: Globals, run_id: str, follow: bool, as_json: bool) -> None:
             if as_json:
                 print_json_line(event_json(event))
             else:
-                click.echo(event_line(event))
+                echo(event_line(event))

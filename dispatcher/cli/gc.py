@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json, print_table
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.options import DURATION
+from dispatcher.cli.terminal import echo, print_json, print_table
 
 
 @click.command()
@@ -46,9 +47,9 @@ def gc(known: Globals, backends: Sequence[str], older: float, yes: bool, as_json
 
 def _show(rows: Sequence[dict[str, object]], skipped: dict[str, str], yes: bool) -> None:
     for name, why in skipped.items():
-        click.echo(f"backend {name} wasn't asked: {why}", err=True)
+        echo(f"backend {name} wasn't asked: {why}", err=True)
     if not rows:
-        click.echo("nothing to end", err=True)
+        echo("nothing to end", err=True)
         return
     heads = ["BACKEND", "NAME", "RUN", "ATTEMPT", "AGE", "WHY", "END"]
     from dispatcher.cli.words import span
@@ -56,4 +57,4 @@ def _show(rows: Sequence[dict[str, object]], skipped: dict[str, str], yes: bool)
     print_table(heads, [[str(row["backend"]), str(row["name"]), str(row["run"]), str(row["attempt"]),
                          span(float(str(row["age"]))), str(row["why"]), str(row["end"])] for row in rows])  # fmt: skip
     if not yes:
-        click.echo("nothing was ended: say --yes to do so", err=True)
+        echo("nothing was ended: say --yes to do so", err=True)

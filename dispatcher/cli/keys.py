@@ -5,58 +5,82 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
+from dispatcher import private
 from dispatcher.cli.common import common
-from dispatcher.errors import InvalidInput
+from dispatcher.cli.terminal import echo, print_json_line
+from dispatcher.errors import InvalidInput, InvalidSettings
 
 
 @click.command()
 @click.option("--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write here (mode 0600) instead.")
+@click.option("--backend", "backends", multiple=True, help="A backend that its runs may use; else all. Repeatable.")
+@click.option("--records", is_flag=True, help="For the workers alone: seals what they store. Signs no run.")
 @common
-def keygen(path: Path | None) -> None:
+def keygen(path: Path | None, backends: tuple[str, ...], records: bool) -> None:
     """Make a signing key, as JSON: key id → secret.
 
     Clients and workers of one installation need the same keys: as DISPATCHER__SIGNING_KEYS, or as a file named by
     DISPATCHER__SIGNING_KEYS_FILE. The first key signs, all are accepted. To rotate: put the new key first for the
     workers, then for the clients, and drop the old one when the runs that it signed are gone. With --file, the new key
     goes before those that the file holds.
-    """
-    from dispatcher.payload import KeyRing
 
-    made = KeyRing.generate()
+    The workers' file says what a key may be used for: --backend binds runs that it signed to backends, and --records
+    makes a key that no client needs.
+    """
+    if backends and records:
+        raise InvalidInput("--records: seals what workers store, of all backends; leave out --backend")
+    made = _made(backends, records)
     if path is None:
-        click.echo(json.dumps(made))
+        print_json_line(made)
         return
     try:
+        if problem := private.way_to_problem(path):
+            raise InvalidInput(f"--file: {problem}")
         kept = _read(path)
         _write(path, {**made, **kept})
     except OSError as error:
         raise InvalidInput(f"--file: {path}: {error.strerror}") from error
     verb = "added first to" if kept else "written to"
-    click.echo(f"key {next(iter(made))} {verb} {path}; set DISPATCHER__SIGNING_KEYS_FILE={path.resolve()}")
+    echo(f"key {next(iter(made))} {verb} {path}; set DISPATCHER__SIGNING_KEYS_FILE={path.resolve()}")
 
 
-def _read(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
+def _made(backends: tuple[str, ...], records: bool) -> dict[str, Any]:
+    from dispatcher.payload import KeyRing
+    from dispatcher.payload.keys import RECORDS
+
+    [(key_id, secret)] = KeyRing.generate().items()
+    if records:
+        return {key_id: {"secret": secret, "use": RECORDS}}
+    return {key_id: {"secret": secret, "backends": sorted(set(backends))}} if backends else {key_id: secret}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(path.read_text())
-    except ValueError:
+        kept = json.loads(private.read(path))
+    except FileNotFoundError:
+        return {}
+    except InvalidSettings as error:
+        raise InvalidInput(f"--file: {error}") from None
+    except (ValueError, RecursionError):
         kept = None
-    if not isinstance(kept, dict) or not all(isinstance(secret, str) for secret in kept.values()):
+    if not isinstance(kept, dict) or not all(isinstance(entry, str | dict) for entry in kept.values()):
         raise InvalidInput(f"--file: {path} exists and holds no signing keys; name another file")
     return kept
 
 
-def _write(path: Path, keys: dict[str, str]) -> None:
+def _write(path: Path, keys: dict[str, Any]) -> None:
     """Beside the file first, so that no reader sees half of it, and never readable by others."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(json.dumps(keys, indent=2) + "\n")
+            file.flush()
+            os.fsync(descriptor)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -44,6 +44,7 @@ _OPTIONS = (
         "A parameter of the flow; repeat it. Text where the annotation is str, else JSON.")),
     click.option("--environment", metavar="FILE.json|MODULE:NAME", help="Where to run; else LocalEnvironment()."),
     click.option("--storage", metavar="FILE.json|MODULE:NAME", help="Where the code travels; else in Redis."),
+    click.option("--allow-sealed", is_flag=True, help="Sign sealed code that such a FILE.json holds."),
     click.option("--label", "labels", multiple=True, help="Label of the default LocalEnvironment; repeat it."),
     click.option("--name", help="A name for people."),
     click.option("--tags", multiple=True, metavar="A,B", help="Tags for searching, separated by commas."),
@@ -73,8 +74,9 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
     tags = [tag for text in given["tags"] for tag in text.split(",") if tag] + list(given["tag"])
     found["tags"] = tags or None
     found["retries"] = None if given["retries"] is None else retries(given["retries"])
-    found["environment"] = environment(given["environment"], given["labels"])
-    found["storage"] = None if given["storage"] is None else storage(given["storage"])
+    sealed = given["allow_sealed"]
+    found["environment"] = environment(given["environment"], given["labels"], allow_sealed=sealed)
+    found["storage"] = None if given["storage"] is None else storage(given["storage"], allow_sealed=sealed)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -84,7 +86,7 @@ def retries(text: str) -> int | Retry:
 
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, int) and not isinstance(data, bool):
         return data
@@ -96,8 +98,12 @@ def retries(text: str) -> int | Retry:
         raise InvalidInput(f"--retries: {str(error).removeprefix('Retry.__init__() ')}") from None
 
 
-def environment(text: str | None, labels: tuple[str, ...]) -> Environment | None:
-    """The environment named, or a LocalEnvironment with ``labels``; None for neither."""
+def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool = False) -> Environment | None:
+    """The environment named, or a LocalEnvironment with ``labels``; None for neither.
+
+    Raises:
+        InvalidInput: there is none, or a file holds sealed code and ``allow_sealed`` isn't set.
+    """
     if text is None:
         if not labels:
             return None
@@ -108,20 +114,21 @@ def environment(text: str | None, labels: tuple[str, ...]) -> Environment | None
         raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
     from dispatcher.environment import Environment, from_json
 
-    return _value(text, Environment, from_json, "--environment")  # type: ignore[type-abstract]
+    return _value(text, Environment, from_json, "--environment", allow_sealed)  # type: ignore[type-abstract]
 
 
-def storage(text: str) -> Storage:
-    """The storage named."""
+def storage(text: str, *, allow_sealed: bool = False) -> Storage:
+    """The storage named; ``allow_sealed`` as of :func:`environment`."""
     from dispatcher.storage.base import Storage, from_json
 
-    return _value(text, Storage, from_json, "--storage")  # type: ignore[type-abstract]
+    return _value(text, Storage, from_json, "--storage", allow_sealed)  # type: ignore[type-abstract]
 
 
 T = TypeVar("T")
 
 
-def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str) -> T:
+def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str, allow_sealed: bool) -> T:
+    from dispatcher.callbacks import sealed_in
     from dispatcher.cli.target import load
 
     if not text.endswith(".json"):
@@ -131,8 +138,14 @@ def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str) -
         data = json.loads(path.read_text())
     except OSError as error:
         raise InvalidInput(f"{what}: {text} can't be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{what}: {text} is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise InvalidInput(f'{what}: {text} must hold a JSON object like {{"type": "Local{kind.__name__}"}}')
+    if not allow_sealed and (sealed := sealed_in(data)):
+        raise InvalidInput(
+            f"{what}: {text} holds sealed code ({', '.join(sealed)}), which your key would sign and a worker would "
+            'run: name functions that can be imported, {"ref": "module:function"}; or, if you trust who made the file, '
+            "give --allow-sealed"
+        )
     return from_json(data)

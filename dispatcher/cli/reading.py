@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from dispatcher.errors import InvalidInput, UnknownRun
+from dispatcher.cli.terminal import echo, print_result
+from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
+from dispatcher.ids import is_run_id
 from dispatcher.records.base import Line
 from dispatcher.records.reading import Query
 from dispatcher.runs.record import Record, Value
@@ -33,8 +32,10 @@ def find(client: Dispatcher, text: str) -> Run[Any]:
     """
     try:
         return client.get(text)
+    except UnreadableRun:
+        raise
     except UnknownRun:
-        if len(text) < _SHORTEST:
+        if len(text) < _SHORTEST or not is_run_id(text):
             raise
     matching = [one.id for one in client.records.runs.find(Query(), limit=_NEWEST) if one.id.endswith(text)]
     if not matching:
@@ -77,9 +78,9 @@ class Result:
         if self.kept is None:
             return
         if self.kept.codec == "json":
-            click.echo(json.dumps(self.value, indent=2, ensure_ascii=False))
+            print_result(self.value)
             return
-        click.echo(
+        echo(
             f"a sealed Python object of {self.kept.size:,} bytes; "
             f'open it with Dispatcher().get("{self.run_id}").result()',
             err=True,
@@ -99,4 +100,4 @@ def result_of(client: Dispatcher, record: Record) -> Result:
     from dispatcher.records.refusals import What, counted
 
     with counted(client.records.refusals, What.RESULT):
-        return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, key=None))
+        return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, seal=None))

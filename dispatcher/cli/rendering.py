@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.options import options, run_options
+from dispatcher.cli.terminal import echo_lines, print_json
 
 if TYPE_CHECKING:
-    from dispatcher.settings import Settings
+    pass
 
 
 @click.command()
@@ -34,11 +35,17 @@ def render(
     from dispatcher.cli.target import load
     from dispatcher.errors import InvalidInput, Permanent
     from dispatcher.flow import Flow
-    from dispatcher.ids import new_id
+    from dispatcher.ids import is_instance, is_run_id, new_id
     from dispatcher.runner.limits import Bounds
     from dispatcher.runs.options import Options
     from dispatcher.submission import Requests, attempt_of
 
+    if run_id is not None and not is_run_id(run_id):
+        raise InvalidInput(f"--run-id: must be a run's id, as `dispatcher list` shows it, got {run_id!r}")
+    if not is_instance(instance):
+        raise InvalidInput(
+            f"--instance: must be an installation's id, as `dispatcher status` shows it, got {instance!r}"
+        )
     flow = load(target, Flow, what="TARGET")
     settings = known.settings()
     keywords = options(given)
@@ -55,7 +62,6 @@ def render(
         run_id or new_id(),
         number,
         instance=instance,
-        key_id=_key_id(settings),
         place=made.place,
         variables=Bounds.of(settings).variables(),
     )
@@ -66,16 +72,5 @@ def render(
     if as_json:
         print_json(prepared)
     else:
-        click.echo(made.rendered(prepared).rstrip())
+        echo_lines(made.rendered(prepared).rstrip())
     return 0
-
-
-def _key_id(settings: Settings) -> str:
-    """The key that would sign; nothing where this process has none."""
-    from dispatcher.errors import InvalidSettings
-    from dispatcher.payload import KeyRing
-
-    try:
-        return KeyRing.from_settings(settings).signs
-    except InvalidSettings:
-        return ""

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 from dispatcher.cli import (
+    admin,
     build,
     completion,
     doctor,
@@ -27,6 +28,7 @@ from dispatcher.cli import (
 )
 from dispatcher.cli.common import Globals, option_debug, option_url
 from dispatcher.cli.failures import Failure, describe
+from dispatcher.cli.terminal import Painted, echo, echo_lines
 
 #: 128 + SIGINT, as shells report it.
 INTERRUPTED = 130
@@ -51,7 +53,7 @@ class Root(click.Group):
         except click.Abort:
             sys.exit(INTERRUPTED)
         except click.ClickException as problem:
-            click.echo(describe(problem), err=True)
+            echo(*describe(problem), err=True)
             sys.exit(problem.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -71,7 +73,7 @@ class Root(click.Group):
         except Exception as error:
             known: Globals = ctx.obj
             if known.debug:
-                traceback.print_exc()
+                echo_lines(traceback.format_exc().rstrip(), err=True)
             raise Failure.of(error) from error
 
 
@@ -85,9 +87,9 @@ def _short_warnings() -> Iterator[None]:
         file: TextIO | None = None, line: str | None = None,
     ) -> None:  # fmt: skip
         if issubclass(category, UserWarning):
-            click.echo(f"{click.style('warning:', fg='yellow')} {' '.join(str(message).split())}", err=True)
+            echo(Painted("warning:", "yellow"), f" {' '.join(str(message).split())}", err=True)
         else:
-            before(message, category, filename, lineno, file, line)
+            echo_lines(warnings.formatwarning(message, category, filename, lineno, line).rstrip(), err=True)
 
     warnings.showwarning = show
     try:
@@ -128,6 +130,7 @@ for _command in (
     flower.flower,
     keys.keygen,
     doctor.doctor,
+    admin.admin,
     completion.completion,
 ):
     root.add_command(_command)

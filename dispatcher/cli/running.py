@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.options import options, run_options
+from dispatcher.cli.terminal import Painted, echo, echo_lines, print_json
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def submit(known: Globals, /, target: str, as_json: bool, **given: Any) -> int:
         if as_json:
             print_json(run_json(record_of(client, made)))
         else:
-            click.echo(made.id)
+            echo(made.id)
     return 0
 
 
@@ -106,7 +107,7 @@ def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *,
     finally:
         view.close()
     if not ended:
-        click.echo(f"left run {made.id}; `dispatcher show {made.id}` finds it", err=True)
+        echo(f"left run {made.id}; `dispatcher show {made.id}` finds it", err=True)
         return signals.exit_code
     record = record_of(client, made)
     result = result_of(client, record)
@@ -116,15 +117,14 @@ def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *,
         result.echo()
     else:
         _print_end(record)
-    return EXIT_CODES[record.state]
+    return EXIT_CODES.get(record.state, 1)
 
 
 def _print_end(record: Record) -> None:
-    from dispatcher.cli.words import COLORS, clean, why
+    from dispatcher.cli.words import STYLES, why
 
     asked_for = record.state is State.CANCELLED  # where it stood then is in `show`
     if record.outcome is not None and record.outcome.traceback and not asked_for:
-        click.echo(clean(record.outcome.traceback.rstrip()), err=True)
+        echo_lines(record.outcome.traceback.rstrip(), err=True)
     said = why(record)
-    state = click.style(str(record.state), fg=COLORS[record.state])
-    click.echo(f"{state}{f'  {clean(said)}' if said else ''}", err=True)
+    echo(Painted(str(record.state), STYLES[record.state]), f"  {said}" if said else "", err=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json, print_table
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.options import DURATION
+from dispatcher.cli.terminal import Painted, Part, echo, echo_lines, print_json, print_table
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def list_runs(known: Globals, /, state: str | None, as_json: bool, **filters: An
     elif records:
         print_table(*_table(records))
     else:
-        click.echo("no runs", err=True)
+        echo("no runs", err=True)
 
 
 @click.command()
@@ -91,7 +92,7 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
         return
     _show(record, phases(events, record.times, first), tail)
     if record.state is State.SUCCEEDED:
-        click.echo()
+        echo()
         result.echo()
 
 
@@ -108,10 +109,10 @@ def cancel(known: Globals, run_ids: Sequence[str]) -> int:
         for run in runs:
             before = record_of(client, run)
             if before.terminal:
-                click.echo(f"{run.id}  {before.state} already")
+                echo(f"{run.id}  {before.state} already")
                 continue
             run.cancel()
-            click.echo(f"{run.id}  {record_of(client, run).state}")
+            echo(f"{run.id}  {record_of(client, run).state}")
     return 0
 
 
@@ -132,40 +133,39 @@ def explain(known: Globals, run_id: str, as_json: bool) -> None:
         print_json({"id": run.id, "state": state, "explanation": lines})
         return
     for line in lines:
-        click.echo(line)
+        echo(line)
 
 
-def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
-    from rich.text import Text
-
-    from dispatcher.cli.words import STYLES, clean, length, span, why
+def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
+    from dispatcher.cli.words import STYLES, length, span, why
 
     now = time.time()
     labelled = any(record.spec.labels for record in records)
-    rows = []
+    rows: list[list[Part]] = []
     for record in records:
-        row: list[Any] = [record.id, Text(record.state, style=STYLES[record.state])]
+        row: list[Part] = [record.id, Painted(record.state, STYLES[record.state])]
         row += [record.spec.options.name or record.spec.flow]
         row += [",".join(record.spec.labels) or "-"] if labelled else []
-        row += [span(now - record.created_at), length(record, now), clean(why(record))]
+        row += [span(now - record.created_at), length(record, now), why(record)]
         rows.append(row)
     return ["RUN", "STATE", "FLOW", *(["LABELS"] if labelled else []), "AGE", "RAN", "WHY"], rows
 
 
 def _show(record: Record, rows: Sequence[tuple[str, str, str, str]], tail: Sequence[Line]) -> None:
-    from dispatcher.cli.words import COLORS, clean, facts, log_line
+    from dispatcher.cli.words import STYLES, facts, log_line
 
     width = max(len(name) for name, _ in facts(record))
     for name, text in facts(record):
-        shown = click.style(text, fg=COLORS[record.state]) if name == "state" else clean(text)
-        click.echo(f"{name:<{width}}  {shown}")
-    click.echo()
+        echo(f"{name:<{width}}  ", Painted(text, STYLES[record.state]) if name == "state" else text)
+    echo()
     for when, passed, what, note in rows:
-        click.echo(f"{when}  {passed:>9}  {what}{f'  ({clean(note)})' if note else ''}")
+        echo(f"{when}  {passed:>9}  {what}{f'  ({note})' if note else ''}")
     outcome = record.outcome
     if outcome is not None and outcome.traceback:
-        click.echo(f"\n{clean(outcome.traceback.rstrip())}")
+        echo()
+        echo_lines(outcome.traceback.rstrip())
     elif tail:
-        click.echo("\nlast lines (all: `dispatcher logs`):")
+        echo()
+        echo("last lines (all: `dispatcher logs`):")
         for line in tail:
-            click.echo(f"  {log_line(line)}")
+            echo(f"  {log_line(line)}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals, print_json, print_table
+from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.terminal import Painted, Part, echo, print_json, print_table
 
 if TYPE_CHECKING:
     from dispatcher.embedded import Status
@@ -31,8 +32,8 @@ def up(known: Globals, as_json: bool) -> None:
     if as_json:
         print_json(_laptop_json(stood))
         return
-    click.echo(f"the laptop server is up: {stood.url}")
-    click.echo(f"data: {stood.state_dir}")
+    echo(f"the laptop server is up: {stood.url}")
+    echo(f"data: {stood.state_dir}")
 
 
 @click.command()
@@ -44,7 +45,7 @@ def down(known: Globals, force: bool) -> None:
     from dispatcher import embedded
 
     stopped = embedded.down(_laptop(known), force=force)
-    click.echo("the laptop server is down" if stopped else "the laptop server was not running")
+    echo("the laptop server is down" if stopped else "the laptop server was not running")
 
 
 @click.command()
@@ -128,7 +129,7 @@ def _laptop(known: Globals) -> Settings:
     settings = known.settings()
     if settings.url is not None:
         source = "--url" if known.url else "DISPATCHER__URL"
-        click.echo(f"note: {source} names another server, which this command leaves alone", err=True)
+        echo(f"note: {source} names another server, which this command leaves alone", err=True)
     return settings
 
 
@@ -145,8 +146,8 @@ def _not_running(laptop: Status, *, as_json: bool) -> None:
             }
         )
         return
-    click.echo("the laptop server is not running (`dispatcher up` starts it, so does the next submit)")
-    click.echo(f"data: {laptop.state_dir}")
+    echo("the laptop server is not running (`dispatcher up` starts it, so does the next submit)")
+    echo(f"data: {laptop.state_dir}")
 
 
 def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -> dict[str, Any]:
@@ -191,58 +192,56 @@ def _laptop_json(laptop: Status) -> dict[str, Any]:
 
 
 def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
-    click.echo(f"server     {told['server']}{' (laptop)' if laptop is not None else ''}")
+    echo(f"server     {told['server']}{' (laptop)' if laptop is not None else ''}")
     if told["broker"]:
-        click.echo(f"broker     {told['broker']}")
-    click.echo(f"instance   {found.instance}")
+        echo(f"broker     {told['broker']}")
+    echo(f"instance   {found.instance}")
     if laptop is not None:
         stays = "until `dispatcher down`" if laptop.stays else "until its last program has left"
-        click.echo(f"stays      {stays}; programs: {len(laptop.programs)}; data: {laptop.state_dir}")
-    click.echo(f"open runs  {found.open_runs}")
+        echo(f"stays      {stays}; programs: {len(laptop.programs)}; data: {laptop.state_dir}")
+    echo(f"open runs  {found.open_runs}")
     if found.refused:
-        click.echo(f"refused    {_refused(found)}")
-    click.echo()
+        echo(f"refused    {_refused(found)}")
+    echo()
     if found.queues:
         print_table(["QUEUE", "WAITING", "WORKERS", "LAST USED"], _queue_rows(found))
     else:
-        click.echo("no queues: nothing was submitted yet")
-    click.echo()
+        echo("no queues: nothing was submitted yet")
+    echo()
     if found.workers:
         print_table(["WORKER", "SERVES", "LABELS", "AT ONCE", "PYTHON", "UP FOR"], _worker_rows(found))
     else:
         remedy = "the next submit starts one" if laptop is not None else "`dispatcher worker` starts one"
-        click.echo(f"no workers ({remedy})")
+        echo(f"no workers ({remedy})")
 
 
 def _refused(found: Picture) -> str:
     from dispatcher.cli.words import span
 
-    counts = ", ".join(f"{one.count} {what}{'s' * (one.count > 1)}" for what, one in found.refused.items())
+    counts = ", ".join(what.times(one.count) for what, one in found.refused.items())
     return f"{counts}; the last {span(found.now - max(one.last for one in found.refused.values()))} ago"
 
 
-def _queue_rows(found: Picture) -> list[list[Any]]:
-    from rich.text import Text
-
+def _queue_rows(found: Picture) -> list[list[Part]]:
     from dispatcher.cli.words import span
 
     return [
         [
             one.name,
-            Text(str(one.waiting), style="yellow" if one.waiting else ""),
-            Text(str(len(one.workers)), style="red" if one.waiting and not one.workers else ""),
+            Painted(str(one.waiting), "yellow" if one.waiting else ""),
+            Painted(str(len(one.workers)), "red" if one.waiting and not one.workers else ""),
             f"{span(found.now - one.last_used)} ago",
         ]
         for one in found.queues
     ]
 
 
-def _worker_rows(found: Picture) -> list[list[Any]]:
+def _worker_rows(found: Picture) -> list[list[Part]]:
     from dispatcher.cli.words import span
 
-    rows: list[list[Any]] = []
+    rows: list[list[Part]] = []
     for one in found.workers:
         labels = "every" if one.offer.every_label else ",".join(sorted(one.offer.labels)) or "-"
         backends = ",".join(sorted(one.offer.backends)) + (f" @{one.offer.scope}" if one.offer.scope else "")
-        rows.append([one.id, backends, labels, one.concurrency, one.python, span(found.now - one.started_at)])
+        rows.append([one.id, backends, labels, str(one.concurrency), one.python, span(found.now - one.started_at)])
     return rows

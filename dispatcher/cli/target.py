@@ -152,7 +152,7 @@ def parameters(function: Callable[..., Any], pairs: Iterable[str]) -> dict[str, 
 def _json(key: str, text: str, expected: Mapping[str, Any]) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         meant = _name(expected[key]) if key in expected else ""
         rule = f"expected JSON for {meant}" if meant else "expected JSON, as it has no annotation"
         hint = _hint(key, text)

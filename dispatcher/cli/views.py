@@ -6,19 +6,14 @@ the flow said and gave back.
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import click
-
+from dispatcher.cli.terminal import Painted, Part, Screen, echo
 from dispatcher.cli.words import STYLES, log_line, passing, phases, span
 from dispatcher.records.base import Line
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.states import State
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 class View(Protocol):
@@ -57,21 +52,21 @@ class PlainView:
         self._before: Event | None = None
 
     def begin(self, title: str) -> None:
-        click.echo(title, err=True)
+        echo(title, err=True)
 
     def event(self, event: Event) -> None:
         before, self._before = self._before, event
         if passing(event, before):
             return
         ((when, passed, what, note),) = phases([event] if before is None else [before, event])[-1:]
-        click.echo(f"{when}  {passed:>9}  {what}{f'  ({note})' if note else ''}", err=True)
+        echo(f"{when}  {passed:>9}  {what}{f'  ({note})' if note else ''}", err=True)
 
     def line(self, line: Line) -> None:
         if self._logs:
-            click.echo(log_line(line), err=self._logs_aside)
+            echo(log_line(line), err=self._logs_aside)
 
     def note(self, text: str) -> None:
-        click.echo(text, err=True)
+        echo(text, err=True)
 
     def tick(self) -> None:
         """Nothing moves."""
@@ -97,24 +92,14 @@ class LiveView:
     """Log lines scroll by above; state, elapsed time and the phases so far stand below them."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.spinner import Spinner
-
-        self._console = Console(highlight=False)
-        self._spinner = Spinner("dots", style="cyan")
-        self._title = ""
+        self._screen = Screen()
         self._events: list[Event] = []
         self._begun = time.monotonic()
-        self._live = Live(
-            console=self._console, refresh_per_second=10, transient=True, redirect_stderr=sys.stderr.isatty()
-        )
 
     def begin(self, title: str) -> None:
-        self._title = title
         self._begun = time.monotonic()
-        self._console.print(title, style="bold", markup=False)
-        self._live.start()
+        self._screen.line(Painted(title, "bold"))
+        self._screen.begin()
         self.tick()
 
     def event(self, event: Event) -> None:
@@ -123,32 +108,21 @@ class LiveView:
             self.tick()
 
     def line(self, line: Line) -> None:
-        from rich.text import Text
-
-        self._console.print(Text.from_ansi(log_line(line)), style="dim" if line.stream == "gap" else None)
+        self._screen.line(Painted(log_line(line), "dim" if line.stream == "gap" else ""))
 
     def note(self, text: str) -> None:
-        self._console.print(text, style="yellow", markup=False)
+        self._screen.line(Painted(text, "yellow"))
 
     def tick(self) -> None:
-        self._live.update(self._picture())
+        state = self._events[-1].state if self._events else State.QUEUED
+        passed = Painted(span(time.monotonic() - self._begun), "dim")
+        self._screen.foot(Painted(str(state), STYLES[state]), "  ", passed, "  ", way(self._events))
 
     def close(self) -> None:
-        self._live.stop()
+        self._screen.end()
         events, self._events = self._events, []
         if events:
-            self._console.print(timeline(events))
-
-    def _picture(self) -> RenderableType:
-        from rich.console import Group
-        from rich.text import Text
-
-        state = self._events[-1].state if self._events else State.QUEUED
-        head = Text.assemble(
-            (str(state), STYLES[state]), "  ", (span(time.monotonic() - self._begun), "dim"), "  ", way(self._events)
-        )
-        self._spinner.update(text=head)
-        return Group(Text(""), self._spinner)
+            self._screen.rows(timeline(events))
 
 
 def way(events: list[Event]) -> str:
@@ -166,17 +140,9 @@ def way(events: list[Event]) -> str:
     return again + " → ".join(parts)
 
 
-def timeline(events: list[Event]) -> RenderableType:
-    """The phases of a run as a table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim")
-    table.add_column(style="dim", justify="right")
-    table.add_column()
-    table.add_column(overflow="fold")
-    for event, (when, passed, what, note) in zip(events, phases(events), strict=True):
-        style = STYLES[event.state] if event.kind is Kind.EXITED else ""
-        table.add_row(when, passed, Text(what, style=style), Text(note))
-    return table
+def timeline(events: list[Event]) -> list[tuple[Part, Part, Part, Part]]:
+    """The phases of a run as rows of a table."""
+    return [
+        (when, passed, Painted(what, STYLES[event.state] if event.kind is Kind.EXITED else ""), note)
+        for event, (when, passed, what, note) in zip(events, phases(events), strict=True)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from dispatcher.runs.record import ExitCall, Record, Value
 from dispatcher.runs.states import Cause, State
 from dispatcher.timeline import moments
 
-#: rich's styles by state.
+#: Styles by state.
 STYLES: Mapping[State, str] = {
     State.QUEUED: "yellow",
     State.CLAIMED: "cyan",
@@ -29,10 +28,8 @@ STYLES: Mapping[State, str] = {
     State.CRASHED: "magenta",
     State.TIMED_OUT: "red",
     State.CANCELLED: "bright_black",
+    State.UNKNOWN: "bright_black",
 }
-
-#: The same for click.
-COLORS: Mapping[State, str] = {state: style.split()[-1] for state, style in STYLES.items()}
 
 #: What ``run`` exits with.
 EXIT_CODES: Mapping[State, int] = {
@@ -45,14 +42,6 @@ EXIT_CODES: Mapping[State, int] = {
 
 #: How moments of the infrastructure are called beside our events.
 _SHOWN = {"started": "container started", "finished": "container finished"}
-
-_CONTROL = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
-
-
-def clean(text: str) -> str:
-    """Without what could steer a terminal; colours and tabs stay."""
-    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-    return f"{text}\x1b[0m" if "\x1b" in text else text
 
 
 def span(seconds: float) -> str:
@@ -165,7 +154,7 @@ def event_line(event: Event) -> str:
     """When, what and why, on one line."""
     note = event_note(event)
     again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-    return f"{clock(event.time)}  {event.kind} → {event.state}{again}{f'  ({clean(note)})' if note else ''}"
+    return f"{clock(event.time)}  {event.kind} → {event.state}{again}{f'  ({note})' if note else ''}"
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -206,8 +195,8 @@ def environment(data: Mapping[str, Any]) -> str:
 def log_line(line: Line) -> str:
     """A line of a flow, as a person reads it."""
     if line.stream == "gap":
-        return f"[{clean(line.text)}]"
-    return f"{line.level} {clean(line.text)}" if line.level else clean(line.text)
+        return f"[{line.text}]"
+    return f"{line.level} {line.text}" if line.level else line.text
 
 
 def run_json(record: Record) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dispatcher.embedded import crew, programs, server
 from dispatcher.embedded.locks import held, locked, take
 from dispatcher.embedded.places import Places, read, write
 from dispatcher.errors import DispatcherError, ServerUnavailable
+from dispatcher.escaping import escaped
 from dispatcher.process import Process
 from dispatcher.records.base import Records
 from dispatcher.runs.indexes import OPEN
@@ -151,7 +152,7 @@ def _start_again(places: Places, descriptor: int) -> bool:
                 sys.stderr.write("the laptop server died and was started again\n")
                 return True
         except DispatcherError as error:
-            sys.stderr.write(f"the laptop server died and doesn't start again: {error}\n")
+            sys.stderr.write(f"the laptop server died and doesn't start again: {escaped(str(error))}\n")
         crew.stop(places, within=WORKERS_WITHIN)
         places.keeper.unlink(missing_ok=True)
         os.close(descriptor)

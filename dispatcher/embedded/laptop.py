@@ -16,6 +16,7 @@ from dispatcher.embedded.locks import locked
 from dispatcher.embedded.places import Places
 from dispatcher.embedded.programs import Membership, Program
 from dispatcher.errors import InvalidInput
+from dispatcher.escaping import escaped
 from dispatcher.settings import Settings
 
 _JOIN_WITHIN = 60.0
@@ -113,9 +114,11 @@ def down(settings: Settings, *, force: bool = False) -> bool:
 
     Raises:
         InvalidInput: runs are open, or the server doesn't say that none are.
+        InvalidSettings: others could have written its state directory.
         ServerUnavailable: it runs on another machine.
     """
     places = Places.of(settings)
+    places.check()
     if not places.lock.exists():
         return False
     with locked(places.lock, within=_JOIN_WITHIN):
@@ -130,8 +133,13 @@ def down(settings: Settings, *, force: bool = False) -> bool:
 
 
 def status(settings: Settings) -> Status:
-    """How the laptop server stands. Starts and creates nothing."""
+    """How the laptop server stands. Starts and creates nothing.
+
+    Raises:
+        InvalidSettings: others could have written its state directory.
+    """
     places = Places.of(settings)
+    places.check()
     path = server.found(places)
     if path is None:
         return Status(running=False, state_dir=places.state, workers=tuple(crew.living(places)))
@@ -157,7 +165,7 @@ def _joined(places: Places) -> tuple[Path, Membership]:
         membership = Membership(places)
         keeper.ensure(places)
     if started:
-        sys.stderr.write(f"dispatcher: started the laptop server; its data are in {places.state}\n")
+        sys.stderr.write(f"dispatcher: started the laptop server; its data are in {escaped(str(places.state))}\n")
     return path, membership
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dispatcher import private
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import Settings
 
@@ -106,16 +107,33 @@ class Places:
         """
         try:
             for directory in (self.state, self.data, self.programs, self.workers):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private.directory(directory)
             probe = self.state / f".probe-{os.getpid()}"
             probe.touch(0o600)
             probe.unlink()
         except OSError as error:
             raise InvalidSettings(f"can't write to {self.state}: {error.strerror}; {_REMEDY}") from error
-        if self.state.stat().st_uid != os.geteuid():
-            raise InvalidSettings(f"{self.state} belongs to another user; {_REMEDY}")
-        if stat.S_IMODE(self.state.stat().st_mode) & 0o077:
-            self.state.chmod(0o700)
+        except InvalidSettings as error:
+            raise InvalidSettings(f"{error}; or {_REMEDY}") from None
+
+    def problem(self) -> str:
+        """Why these files can't be believed, with a remedy; empty if they can, or aren't there."""
+        try:
+            for directory in (self.state, self.data, self.programs, self.workers):
+                if problem := private.directory_problem(directory):
+                    return f"{problem}; or {_REMEDY}"
+        except OSError as error:
+            return f"can't look at {self.state}: {error.strerror}; {_REMEDY}"
+        return ""
+
+    def check(self) -> None:
+        """Look before anything there is believed. Creates nothing.
+
+        Raises:
+            InvalidSettings: somebody else could have written it; names the remedy.
+        """
+        if problem := self.problem():
+            raise InvalidSettings(problem)
 
     def new_socket(self) -> Path:
         """A path for the socket, in a directory made for it that is ours alone.
@@ -128,7 +146,7 @@ class Places:
         for directory in _runtime_directories():
             if len(os.fsencode(directory / name)) > LONGEST_SOCKET:
                 continue
-            problem = _made_private(directory)
+            problem = _made_private(directory).removeprefix(f"{directory} ")
             if not problem:
                 return directory / name
             refused.append(f"{directory} {problem}")
@@ -160,6 +178,8 @@ def _session() -> Path | None:
 def _made_private(directory: Path) -> str:
     """Make a directory; what is wrong with it, empty if it is ours alone."""
     try:
+        if problem := private.directory_problem(directory):
+            return problem
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
     except OSError as error:

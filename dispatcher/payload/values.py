@@ -16,6 +16,8 @@ from typing import Any
 
 from dispatcher.errors import InvalidInput, SealBroken
 from dispatcher.payload.pickles import pack, unpack
+from dispatcher.payload.seals import AttemptSeal, Returned
+from dispatcher.payload.unopened import RaisedInside, Unopened
 from dispatcher.runs.record import Value
 
 JSON = "json"
@@ -31,7 +33,8 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     limit_inline: int,
     limit: int,
     put: Callable[[bytes], str],
-    key: bytes | None,
+    seal: AttemptSeal | None,
+    kind: Returned = Returned.RESULT,
     error: type[InvalidInput] = InvalidInput,
     setting: str = "",
     named_by_digest: bool = False,
@@ -39,12 +42,13 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     """Make ``obj`` ready to travel.
 
     Args:
-        obj: the object.
+        obj: the object; what a container gave goes on unopened.
         what: its name in an error, as in ``the result of flow 'etl'``.
         limit_inline: most bytes that travel within the record; more go through ``put``.
         limit: most bytes at all.
         put: keeps bytes and gives their name.
-        key: the run's key, which authenticates a pickle; None where a signed spec covers the value.
+        seal: of the attempt that gives it back, for a pickle; None where a signed spec covers the value.
+        kind: what it is given back as.
         error: what to raise.
         setting: the variable that sets ``limit``, for the message.
         named_by_digest: ``put`` names what it keeps by its SHA-256, which isn't computed twice then.
@@ -52,8 +56,7 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     Raises:
         InvalidInput: it can't be pickled, or is larger than ``limit``.
     """
-    text = _as_json(obj)
-    raw, codec = (text, JSON) if text is not None else (pack(obj, what=what, error=error), PICKLE)
+    raw, codec = _bytes_of(obj, what, error)
     if len(raw) > limit:
         remedy = f", or raise {setting}" if setting else ""
         raise error(
@@ -62,20 +65,28 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
         )
     blob = put(raw) if len(raw) > limit_inline else None
     digest = blob if blob and named_by_digest else hashlib.sha256(raw).hexdigest()
-    mac = _mac(key, codec, digest) if key is not None and codec == PICKLE else ""
+    mac = seal.of(kind, codec, digest) if seal is not None and codec == PICKLE else ""
     if blob is not None:
         return Value(codec=codec, blob=blob, digest=digest, size=len(raw), mac=mac)
     inline = raw.decode() if codec == JSON else base64.b64encode(raw).decode()
     return Value(codec=codec, inline=inline, digest=digest, size=len(raw), mac=mac)
 
 
-def from_value(value: Value, *, get: Callable[[str], bytes], key: bytes | None, trusted: bool = False) -> Any:
+def from_value(
+    value: Value,
+    *,
+    get: Callable[[str], bytes],
+    seal: AttemptSeal | None,
+    kind: Returned = Returned.RESULT,
+    trusted: bool = False,
+) -> Any:
     """The object again. A pickle is verified before it is opened.
 
     Args:
         value: what travelled.
         get: gives the bytes of a blob; its KeyError for an unknown one passes through.
-        key: the run's key.
+        seal: of the attempt that gave it back.
+        kind: what it was given back as.
         trusted: a verified spec holds the digest, so no ``mac`` is asked for.
 
     Raises:
@@ -84,18 +95,32 @@ def from_value(value: Value, *, get: Callable[[str], bytes], key: bytes | None, 
     """
     raw = _raw(value, get)
     digest = hashlib.sha256(raw).hexdigest()
-    if not hmac.compare_digest(digest, value.digest):
+    if not hmac.compare_digest(digest.encode(), value.digest.encode(errors="replace")):
         raise SealBroken(f"a {value.codec} value of {value.size} bytes was changed on its way: its digest differs")
     if value.codec == JSON:
-        return json.loads(raw)
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):  # whoever may write records wrote it
+            raise SealBroken(f"a JSON value of {value.size} bytes can't be read") from None
     if value.codec != PICKLE:
         raise SealBroken(f"unknown codec {value.codec!r}: the other side runs another release")
     if not trusted:
-        if key is None:
+        if seal is None:
             raise SealBroken("a pickled value can't be verified without a signing key; see `dispatcher keygen`")
-        if not hmac.compare_digest(_mac(key, value.codec, digest), value.mac):
-            raise SealBroken("a pickled value isn't signed with this run's key, so it isn't opened")
+        seal.check(value.mac, kind, value.codec, digest)
     return unpack(raw)
+
+
+def _bytes_of(obj: Any, what: str, error: type[InvalidInput]) -> tuple[bytes, str]:
+    """The bytes that travel for ``obj``, and their codec."""
+    if isinstance(obj, Unopened):
+        return obj.data, PICKLE
+    if isinstance(obj, RaisedInside):
+        if obj.data is None:
+            raise error(f"{what}: it couldn't leave its container")
+        return obj.data, PICKLE
+    text = as_json(obj)
+    return (text, JSON) if text is not None else (pack(obj, what=what, error=error), PICKLE)
 
 
 def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
@@ -107,11 +132,7 @@ def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
         raise SealBroken("an inline value was changed on its way: it isn't base64") from None
 
 
-def _mac(key: bytes, codec: str, digest: str) -> str:
-    return hmac.digest(key, f"value:{codec}:{digest}".encode(), "sha256").hex()
-
-
-def _as_json(obj: Any) -> bytes | None:
+def as_json(obj: Any) -> bytes | None:
     """JSON text that gives an equal value of the same types, or None."""
     if not _is_plain(obj):
         return None

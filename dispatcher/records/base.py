@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from dispatcher.errors import Refused, UnknownRun
+from dispatcher.errors import Refused, SealBroken, SpecUsed, UnknownRun
 from dispatcher.records.hearing import Events
 from dispatcher.records.reading import Look, Query
 from dispatcher.records.refusals import Refusals
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Ring
+from dispatcher.runs.change import Change, Ring
+from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Offer, Route
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
@@ -28,6 +29,10 @@ Step = Callable[[Record, float], Change | None]
 
 #: The step with which an attempt begins: of a record, the time, ``owner`` and ``holder``.
 Begin = Callable[..., Change | None]
+
+
+#: Records of an index that are read at once.
+PORTION = 200
 
 
 class Bell(Protocol):
@@ -45,6 +50,26 @@ class Bell(Protocol):
 
 class Runs(ABC):
     """The records of runs."""
+
+    #: Checks a run's signature, where this process holds keys: of a record and the time; raises SealBroken.
+    check: Callable[[Record, float], None] | None = None
+
+    #: Whether this process has the key that is said to have signed a run. Who hasn't leaves the run to others.
+    knows: Callable[[Record], bool] = staticmethod(lambda record: True)
+
+    def vet(self, record: Record, now: float) -> str:
+        """Check the signature of a record that isn't verified yet, and mark it; why nothing may be done with the run
+        (cancelling and ending it excepted), or nothing."""
+        if record.verified:
+            return ""
+        if self.check is None:
+            return "this process has no key to check its signature"
+        try:
+            self.check(record, now)
+        except SealBroken as error:
+            return str(error)
+        record.mark_verified()
+        return ""
 
     @abstractmethod
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
@@ -66,11 +91,17 @@ class Runs(ABC):
 
         Raises:
             UnknownRun: there is none, or its retention is over.
+            UnreadableRun: what is stored isn't a record. Other methods treat it as none.
         """
 
     @abstractmethod
     def version(self, run_id: str) -> int | None:
         """The version of a record, None if there is none: whether one that was read is still as it was."""
+
+    @abstractmethod
+    def used(self, run_id: str, day: int) -> str:
+        """How far the spec of a run was used (:class:`~dispatcher.runs.record.Use`) whose signature expires on ``day``,
+        counted since the epoch; empty if nothing was noted."""
 
     def look(self, run_id: str, like: str) -> Look:
         """A run that is about to be claimed, as read, or as guessed.
@@ -111,7 +142,7 @@ class Runs(ABC):
 
     @abstractmethod
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
-        """Records in the order asked, None where there is none; in few round trips."""
+        """Records in the order asked, None where there is none that can be read; in few round trips."""
 
     @abstractmethod
     def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
@@ -123,6 +154,7 @@ class Runs(ABC):
 
         Raises:
             LeasePassed: ``lease`` was given, and is no longer as given; nothing was written.
+            SpecUsed: ``change.use`` doesn't accept how far the run's spec was used; nothing was written.
         """
 
     @abstractmethod
@@ -132,6 +164,28 @@ class Runs(ABC):
     @abstractmethod
     def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
         """Run ids of an index (:mod:`dispatcher.runs.indexes`) with their scores, lowest first, up to ``until``."""
+
+    @abstractmethod
+    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
+        """Take runs from an index in which they have no place.
+
+        Args:
+            index: its name.
+            run_ids: the runs.
+            unreadable: they have no record that can be read. What is stored of them goes a week later
+                (:data:`~dispatcher.records.effects.UNREADABLE`): nothing else would ever remove it.
+        """
+
+    def under(self, index: str, *, until: float | None = None, limit: int = 100_000) -> Iterator[Record]:
+        """The records of an index, lowest score first, up to ``until``; each is read a moment before it is given. What
+        has no record that can be read is taken from the index."""
+        ids = [run_id for run_id, _ in self.members(index, until=until, limit=limit)]
+        for start in range(0, len(ids), PORTION):
+            portion = ids[start : start + PORTION]
+            records = self.get_many(portion)
+            if gone := [run_id for run_id, record in zip(portion, records, strict=True) if record is None]:
+                self.leave(index, gone, unreadable=True)
+            yield from (record for record in records if record is not None)
 
     @abstractmethod
     def count(self, index: str) -> int:
@@ -156,6 +210,8 @@ class Runs(ABC):
     ) -> Record:
         """Read, step, commit, again where another change came first; the record that stands then.
 
+        The step sees whether the record is verified (:meth:`vet`). A step that would use a spec again ends the run.
+
         Args:
             run_id: the run.
             step: the transition, with its keywords bound.
@@ -165,21 +221,26 @@ class Runs(ABC):
 
         Raises:
             UnknownRun: there is no such run.
-            Refused: the transition was refused.
+            Refused: the transition was refused, or the run is in a state of another release.
         """
         if record is None:
             record, now = self.get(run_id)
         for _ in range(100):
+            if record.foreign:
+                raise Refused(f"run {run_id} is in a state that another release knows: it is left as it is")
+            self.vet(record, now)
             change = step(record, now)
             if change is None:
                 return record
             nonce = secrets.token_hex(8)
-            marked = Change(
-                before=change.before, after=change.after.but(change=nonce), events=change.events, ring=change.ring
-            )
-            stored, now = self.commit(marked, lease=lease)
+            try:
+                stored, now = self.commit(change.marked(nonce), lease=lease)
+            except SpecUsed as error:
+                step = partial(transitions.refuse, reason="SpecUsed", message=str(error))
+                continue
             if stored is None:
                 raise UnknownRun(f"run {run_id}: its retention is over")
+            stored.mark_like(record)
             if stored.change == nonce:
                 return stored
             record = stored

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.records.hearing import ENDED
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.indexes import EXPIRING, placement
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, State
 
 #: Seconds that a shared blob is kept without a run that refers to it.
@@ -22,6 +23,9 @@ STRAY = 86400.0
 
 #: Seconds after the end of retention when the server itself drops what :meth:`Runs.purge` did not.
 SAFETY = 86400.0
+
+#: Seconds that a record which can't be read is kept, from when that was first noticed, for people to look at.
+UNREADABLE = 7 * 86400.0
 
 #: Seconds that events are kept for durable subscribers.
 EVENTS_KEPT = 8 * 86400.0
@@ -36,6 +40,12 @@ def conflict(record: Record, earlier: str) -> IdempotencyConflict:
         f"idempotency key {record.key!r} belongs to run {earlier}, which has another flow, environment, options or "
         "parameters; use another key, or the same spec"
     )
+
+
+def spec_used(run_id: str, word: str) -> str:
+    """The words for a spec that was used so far, where a step wants to use it again."""
+    so_far = "by no attempt" if not word else f"up to {word!r}"
+    return f"run {run_id}: its signed spec was used {so_far}, so this attempt is never started"
 
 
 def owner_topic(owner: str) -> str:

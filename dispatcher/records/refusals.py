@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dispatcher.errors import SealBroken, ServerUnavailable
+from dispatcher.errors import Malformed, SealBroken, ServerUnavailable
 
 
 class What(StrEnum):
@@ -21,6 +21,13 @@ class What(StrEnum):
     REPORT = "report"  #: a container's, not made by the attempt that it names, or by one that is over
     RESULT = "result"  #: a result or exception that its runner didn't seal
     DOORBELL = "doorbell"  #: one that would have a worker take a run that it doesn't serve
+    ENTRY = "entry"  #: a record, route, event, message or other entry that no release writes so: it was left out
+
+    def times(self, count: int) -> str:
+        """So many of them, in words."""
+        if self is What.ENTRY:
+            return f"{count} malformed {'entry' if count == 1 else 'entries'}"
+        return f"{count} {self}{'s' * (count > 1)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,7 @@ class Refusals(ABC):
 
 def count(refusals: Refusals, what: What) -> None:
     """Count one if the server answers: no refusal depends on its being counted."""
-    with suppress(ServerUnavailable):
+    with suppress(ServerUnavailable, Malformed):
         refusals.note(what)
 
 

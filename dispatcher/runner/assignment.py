@@ -9,11 +9,13 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidSettings
-from dispatcher.payload.keys import RunKey
+from dispatcher.ids import is_attempt, is_run_id, is_shard
+from dispatcher.payload.keys import AttemptCredentials
+from dispatcher.payload.seals import AttemptSeal
 
 _PREFIX = "DISPATCHER__RUN__"
 _URL = "DISPATCHER__URL"
-_SECRETS = (_URL, f"{_PREFIX}KEY", f"{_PREFIX}TOKEN")
+_SECRETS = (_URL, f"{_PREFIX}SEAL", f"{_PREFIX}SPEC", f"{_PREFIX}TOKEN")
 _FILE = f"{_PREFIX}SECRETS_FILE"
 
 
@@ -29,7 +31,7 @@ class Assignment:
     attempt: int
     shard: str
     url: str = field(repr=False)
-    keys: RunKey
+    credentials: AttemptCredentials
     token: str = field(repr=False)
     holder: str
     words: str = ""
@@ -49,13 +51,17 @@ class Assignment:
         for name in _SECRETS:
             variables.pop(name, None)
         try:
-            found = {name: given[_PREFIX + name] for name in ("ID", "ATTEMPT", "SHARD", "KEY_ID", "KEY", "TOKEN")}
+            found = {name: given[_PREFIX + name] for name in ("ID", "ATTEMPT", "SHARD", "SEAL", "SPEC", "TOKEN")}
+            _check_forms(found)
+            run_id, attempt = found["ID"], int(found["ATTEMPT"])
             return cls(
-                run_id=found["ID"],
-                attempt=int(found["ATTEMPT"]),
+                run_id=run_id,
+                attempt=attempt,
                 shard=found["SHARD"],
                 url=given[_URL],
-                keys=RunKey(found["ID"], found["KEY_ID"], bytes.fromhex(found["KEY"])),
+                credentials=AttemptCredentials(
+                    AttemptSeal(run_id, attempt, bytes.fromhex(found["SEAL"])), found["SPEC"]
+                ),
                 token=found["TOKEN"],
                 holder=f"{given.get(_PREFIX + 'UID') or f'{socket.gethostname()}:{os.getpid()}'}:{nonce}",
                 words=given.get(f"{_PREFIX}LAST_WORDS", ""),
@@ -63,7 +69,17 @@ class Assignment:
         except KeyError as error:
             raise InvalidSettings(f"{error.args[0]}: not set; a backend starts this program, not a person") from None
         except ValueError as error:
-            raise InvalidSettings(f"{_PREFIX}ATTEMPT or {_PREFIX}KEY: {error}") from None
+            raise InvalidSettings(f"{_PREFIX}SEAL: {error}") from None
+
+
+def _check_forms(found: Mapping[str, str]) -> None:
+    number = found["ATTEMPT"]
+    if not is_run_id(found["ID"]):
+        raise InvalidSettings(f"{_PREFIX}ID: must be a run's id, got {found['ID']!r}")
+    if not number.isascii() or not number.isdigit() or not is_attempt(int(number[:10])):
+        raise InvalidSettings(f"{_PREFIX}ATTEMPT: must be the number of an attempt, got {number!r}")
+    if not is_shard(found["SHARD"]):
+        raise InvalidSettings(f"{_PREFIX}SHARD: must be a shard's name, such as kubernetes/3, got {found['SHARD']!r}")
 
 
 def _secrets(path: str | None) -> Mapping[str, str]:

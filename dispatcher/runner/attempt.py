@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dispatcher.errors import Refused, RunInterrupt, UnknownRun
+from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records, Step
@@ -27,7 +27,9 @@ from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runner.opening import Opener, not_opened
 from dispatcher.runner.patience import patiently
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.requirements import Lacking, refuse_lacking
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -95,9 +97,10 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     """
     run_id = look.record.id
     way = _Way(records, look)
-    opener = Opener(records=records, keys=keys, limits=settings.limits, environ=environ)
+    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
     with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
         try:
+            refuse_lacking(look.record)
             failpoint("attempt.waiting", run_id)
             way.begin(owner=owner, holder=holder)
             failpoint("attempt.claimed", run_id)
@@ -126,20 +129,22 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     owner: str,
     holder: str,
     fds: bool = False,
+    contained: bool = False,
 ) -> Record:
     """Call the ``on_exit`` of an attempt whose process died, here in a fresh one, and end the attempt.
 
-    ``record`` is the run as read a moment ago, at ``now`` by the server's clock; all else is as of :func:`run_attempt`.
+    ``record`` is the run as read a moment ago, at ``now`` by the server's clock; ``contained`` says that it ran in a
+    container, so that nothing of it but JSON is opened here. All else is as of :func:`run_attempt`.
     """
     way = _Way(records, Look(record, now))
-    opener = Opener(records=records, keys=keys, limits=settings.limits, environ=os.environ)
+    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
             failpoint("exit.begun", record.id)
             mine.epoch = way.record.epoch
             with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
-                exit_call = _exited(way, opener)
+                exit_call = _exited(way, opener, contained)
             failpoint("exit.called", record.id)
             ended = way.finish(None, exit_call)
             capture.close(_FLUSH)
@@ -184,6 +189,14 @@ class _Way:
             Refused: it was refused.
         """
         self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now)
+
+    def give_back(self) -> None:
+        """Leave the run to others: nothing of it was opened.
+
+        Raises:
+            Refused: it is somebody else's by now.
+        """
+        patiently(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
 
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome; ``on_exit`` comes next."""
@@ -252,18 +265,21 @@ def _is_ours(record: Record, holder: str) -> bool:
 def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
     try:
         environment = opener.environment(way.record, way.now, taken_for=way.taken_for)
+    except Lacking:  # it was taken by a guess
+        way.give_back()
+        raise
     except Exception as error:
         return not_opened(error), None
     job = opener.job(way.record, environment, guard, capture)
     return invoke(job, settle=way.settle)
 
 
-def _exited(way: _Way, opener: Opener) -> ExitCall:
+def _exited(way: _Way, opener: Opener, contained: bool) -> ExitCall:
     try:
         environment = opener.environment(way.record, way.now)
     except Exception:
         return ExitCall.NOT_CALLED
-    job, exception = opener.exit_job(way.record, environment)
+    job, exception = opener.exit_job(way.record, environment, plain=contained)
     outcome = way.record.outcome or Outcome()
     return call_exit(job, outcome.state, exception)
 
@@ -271,8 +287,10 @@ def _exited(way: _Way, opener: Opener) -> ExitCall:
 def _last_number(records: Records, record: Record) -> int:
     """Number of the last line that the attempt has: the dead process's, which this one counts on from."""
     last, cursor = 0, ""
-    while True:
-        lines, cursor = records.logs.read(record.id, after=cursor)
-        last = max([last, *(line.number for line in lines if line.attempt == record.attempt)])
-        if not lines:
-            return last
+    with contextlib.suppress(Malformed):
+        while True:
+            lines, cursor = records.logs.read(record.id, after=cursor)
+            last = max([last, *(line.number for line in lines if line.attempt == record.attempt)])
+            if not lines:
+                break
+    return last

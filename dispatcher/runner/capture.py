@@ -141,7 +141,7 @@ class _Handler(logging.Handler):
             if record.name not in {_FLOW_LOGGER, "root"}:
                 text = f"{record.name}: {text}"
             if os.getpid() != self._pid:  # in a forked child nothing ships lines
-                os.write(2, f"{text}\n".encode(errors="replace"))
+                os.write(2, f"{text}\n".encode(errors="backslashreplace"))
                 return
             self._before()
             for line in text.splitlines() or [""]:

@@ -23,6 +23,7 @@ from dispatcher.errors import (
     ServerUnavailable,
     TimeoutInterrupt,
 )
+from dispatcher.escaping import escaped
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.assignment import Assignment
@@ -82,7 +83,7 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
     try:
         stopped = runner.run(record)
     except ServerUnavailable as error:
-        sys.stderr.write(f"runner: the attempt's end can't be reported: {error}\n")
+        sys.stderr.write(f"runner: the attempt's end can't be reported: {escaped(str(error))}\n")
         return UNREPORTED
     return STOPPED if stopped else 0
 
@@ -110,7 +111,7 @@ def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
 
 
 def _unstarted(error: DispatcherError, words: str) -> int:
-    sys.stderr.write(f"runner: {error}\n")
+    sys.stderr.write(f"runner: {escaped(str(error))}\n")
     cause = Cause.CONFIG_ERROR if isinstance(error, InvalidSettings) else Cause.START_FAILED
     outcome = Outcome(cause=cause, reason=type(error).__name__, message=str(error))
     variables = os.environ.get

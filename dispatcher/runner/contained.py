@@ -16,6 +16,7 @@ from typing import Any
 
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
 from dispatcher.failpoints import failpoint
+from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Records
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.capture import Capture, captured
@@ -61,7 +62,7 @@ class Contained:
         threading.Thread(target=self._beat, name="dispatcher-beat", daemon=True).start()
         opener = Opener(
             records=self._records,
-            keys=self._mine.keys,
+            credentials=self._mine.credentials,
             limits=self._bounds.limits,
             environ=os.environ,
             patience=PATIENCE,
@@ -91,12 +92,12 @@ class Contained:
             return Outcome(cause=Cause.RESULT_MISSING, reason="ServerUnavailable", message=message), None
         return _as_told(outcome), exit_call
 
-    def _to_value(self, job: Job, obj: Any, what: str) -> Value:
+    def _to_value(self, job: Job, obj: Any, kind: Returned) -> Value:
         """The flow has ended: its timeout counts no more, and its success isn't forgotten while Redis is away."""
         self._tell("ended")
         if not isinstance(obj, BaseException):
             self._over(Outcome())
-        return job.to_value(obj, what)
+        return job.to_value(obj, kind)
 
     def _settle(self, outcome: Outcome) -> None:
         self._over(outcome)

@@ -16,6 +16,7 @@ from typing import Any
 
 from dispatcher import environment
 from dispatcher.errors import DispatcherError, InvalidSettings
+from dispatcher.escaping import escaped
 from dispatcher.flow import Flow
 from dispatcher.storage import base
 from dispatcher.storage.base import Storage
@@ -98,7 +99,7 @@ def main() -> int:
         job = _described(_secrets(os.environ))
         where = environment.from_json(job["environment"])
     except DispatcherError as error:
-        sys.stderr.write(f"runner: {error}\n")
+        sys.stderr.write(f"runner: {escaped(str(error))}\n")
         return 2
     where.run_flow()  # type: ignore[attr-defined]  # only environments with containers are executed so
     return 0

@@ -22,6 +22,8 @@ from dispatcher.errors import (
     Transient,
 )
 from dispatcher.failpoints import failpoint
+from dispatcher.payload.seals import Returned
+from dispatcher.payload.unopened import RaisedInside
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.traces import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
@@ -51,7 +53,7 @@ class Job:
     attempt: int
     flow: str
     body: Callable[[Mapping[str, Any]], Any]
-    to_value: Callable[[Any, str], Value]
+    to_value: Callable[[Any, Returned], Value]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -89,6 +91,14 @@ def call_exit(job: Job, state: State, exception: BaseException | None) -> ExitCa
 
 def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ()) -> Outcome:
     """The outcome of an attempt that ``error`` ended."""
+    if isinstance(error, RaisedInside):
+        return Outcome(
+            cause=cause,
+            reason=error.kind,
+            message=error.message,
+            traceback=error.traceback,
+            log_tail=tuple(log_tail),
+        )
     return Outcome(
         cause=cause,
         reason=getattr(error, "reason", "") if isinstance(error, Permanent) else type(error).__qualname__,
@@ -117,7 +127,7 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
         return _ended_by(error, job), error
     try:
-        return Outcome(result=job.to_value(result, f"the result of flow {job.flow!r}")), None
+        return Outcome(result=job.to_value(result, Returned.RESULT)), None
     except InvalidInput as error:
         return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
 
@@ -141,9 +151,11 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return failure(error, error.cause, log_tail=tail)
     if isinstance(error, Transient | ExecutorUnavailable):
         return failure(error, Cause.START_FAILED, log_tail=tail)
+    if isinstance(error, RaisedInside) and not error.loaded:
+        return failure(error, Cause.CONFIG_ERROR, log_tail=tail)
     outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
     try:
-        value = job.to_value(error, f"the exception of flow {job.flow!r}")
+        value = job.to_value(error, Returned.EXCEPTION)
     except InvalidInput:  # its type, message and traceback travel as text
         return outcome
     return replace(outcome, exception=value)

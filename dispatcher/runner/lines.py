@@ -31,7 +31,7 @@ _CUT = " …"
 def clean(text: str, limit: int) -> str:
     """``text`` without escape sequences and control characters other than tab, cut to ``limit`` bytes of UTF-8."""
     if not text.isprintable():
-        text = _ESCAPES.sub("", text).encode("utf-8", "replace").decode()
+        text = _ESCAPES.sub("", text).encode("utf-8", "backslashreplace").decode()
     if len(text) * 4 <= limit or len(raw := text.encode()) <= limit:
         return text
     return raw[: limit - len(_CUT.encode())].decode("utf-8", "ignore") + _CUT

@@ -10,6 +10,7 @@ import signal
 import sys
 
 from dispatcher.errors import DispatcherError
+from dispatcher.escaping import escaped
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.child import UNREPORTED, UNSTARTED
@@ -46,7 +47,7 @@ def tell(parent: Parent, code: int) -> int:
     try:
         _report(parent, outcome)
     except DispatcherError as error:
-        sys.stderr.write(f"runner: the death of the flow's process can't be reported: {error}\n")
+        sys.stderr.write(f"runner: the death of the flow's process can't be reported: {escaped(str(error))}\n")
         return code
     if not parent.over:
         _write(outcome, reported=True)

@@ -15,8 +15,10 @@ from typing import Any
 
 from dispatcher import environment as environments
 from dispatcher.environment import Environment
-from dispatcher.errors import Permanent, SealBroken, ServerUnavailable
-from dispatcher.payload import KeyRing, from_value, to_value
+from dispatcher.errors import FlowFailed, Permanent, SealBroken, ServerUnavailable
+from dispatcher.payload import from_value, to_value
+from dispatcher.payload.keys import Credentials
+from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, counted
 from dispatcher.runner.capture import Capture
@@ -25,6 +27,7 @@ from dispatcher.runner.invoke import Job, failure
 from dispatcher.runner.limits import Limits
 from dispatcher.runner.patience import patiently
 from dispatcher.runs.record import Outcome, Record, Value
+from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause
 from dispatcher.storage import base as storages
 
@@ -36,7 +39,7 @@ class Opener:
     """What it takes to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
 
     records: Records
-    keys: KeyRing
+    credentials: Credentials
     limits: Limits
     environ: Mapping[str, str]
     patience: float = math.inf  #: seconds that a large result waits for a server that is away
@@ -51,13 +54,16 @@ class Opener:
 
         Raises:
             SealBroken: the signature doesn't hold, or the record told another kind than its spec.
+            Lacking: it requires what this release doesn't know.
             Exception: the environment's class can't be had here.
         """
         with counted(self.records.refusals, What.RUN):
-            verify(self.keys, record, now)
+            self.credentials.check(record, now)
+            record.mark_verified()
+            refuse_lacking(record)
             if taken_for is not None and taken_for.spec.kind != record.spec.kind:
                 raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
-        return environments.from_json(record.spec.environment)
+        return environments.from_json(record.spec.environment, stored=True)
 
     def job(self, record: Record, environment: Environment, guard: Guard, capture: Capture) -> Job:
         """The attempt, opened; or, with ``failed`` set, what there is of it and why it could not be opened.
@@ -73,18 +79,25 @@ class Opener:
         except (Exception, SystemExit) as error:  # a module may call sys.exit() as it is imported
             return make(body=_no_body, failed=not_opened(error, capture))
 
-    def exit_job(self, record: Record, environment: Environment) -> tuple[Job, BaseException | None]:
-        """What ``on_exit`` may know of an attempt whose process died: the job, and the flow's exception if there is
-        one that opens here."""
+    def exit_job(self, record: Record, environment: Environment, *, plain: bool) -> tuple[Job, BaseException | None]:
+        """What ``on_exit`` may know of an attempt whose process died: the job, and what tells of the flow's exception
+        if there is one. The exception itself isn't opened: a container may have made it.
+
+        Args:
+            record: the run.
+            environment: its environment.
+            plain: give parameters only where they are JSON, since the flow's place was a container and not a worker.
+        """
         parameters: Any = {}
-        with contextlib.suppress(Exception):
-            parameters = self._parameters(record)
-        job = self._job(record, environment, body=_no_body, parameters=parameters)
-        value = None if record.outcome is None else record.outcome.exception
-        if value is not None:
+        if not plain or record.spec.parameters.codec == "json":
             with contextlib.suppress(Exception):
-                return job, from_value(value, get=self.records.blobs.get, key=self._run_key(record))
-        return job, None
+                parameters = self._parameters(record)
+        job = self._job(record, environment, body=_no_body, parameters=parameters)
+        outcome = record.outcome
+        if outcome is None or outcome.exception is None:
+            return job, None
+        message = f"{outcome.reason}: {outcome.message}" if outcome.message else outcome.reason
+        return job, FlowFailed(message, run_id=record.id, state=outcome.state, traceback=outcome.traceback)
 
     def _job(self, record: Record, environment: Environment, **more: Any) -> Job:
         spec = record.spec
@@ -101,7 +114,7 @@ class Opener:
         )
 
     def _opened(self, record: Record, environment: Environment) -> dict[str, Any]:
-        storage = storages.from_json(record.spec.storage)
+        storage = storages.from_json(record.spec.storage, stored=True)
         storage.bind(self.records.blobs)
         env = None if self.environ is os.environ else self.environ
         with counted(self.records.refusals, What.RUN):
@@ -110,37 +123,21 @@ class Opener:
 
     def _parameters(self, record: Record) -> Any:
         # The verified spec holds their digest, so no further key is needed.
-        return from_value(record.spec.parameters, get=self.records.blobs.get, key=None, trusted=True)
+        return from_value(record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True)
 
-    def _to_value(self, record: Record, obj: Any, what: str) -> Value:
+    def _to_value(self, record: Record, obj: Any, kind: Returned) -> Value:
         limits = self.limits
         name = f"result-{record.attempt}-{record.epoch}"
         return to_value(
             obj,
-            what=what,
+            what=f"the {kind} of flow {record.spec.flow!r}",
             limit_inline=limits.inline,
             limit=limits.result,
             put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),
-            key=self._run_key(record),
+            seal=self.credentials.seal(record),
+            kind=kind,
             setting="DISPATCHER__LIMITS__RESULT",
         )
-
-    def _run_key(self, record: Record) -> bytes:
-        return self.keys.run_key(record.id, record.spec.key_id)
-
-
-def verify(keys: KeyRing, record: Record, now: float) -> None:
-    """Check that the spec is what its submitter signed for this run, and that the signature still holds.
-
-    Raises:
-        SealBroken: it isn't, or it is too old.
-    """
-    spec = record.spec
-    keys.verify(record.id, spec.key_id, record.spec_bytes, record.signature)
-    if spec.run_id != record.id:
-        raise SealBroken(f"run {record.id} carries the spec of run {spec.run_id}: it is never opened")
-    if spec.expires is not None and spec.expires <= now:
-        raise SealBroken(f"the signature of run {record.id} ended {now - spec.expires:.0f} s ago: submit it again")
 
 
 def not_opened(error: BaseException, capture: Capture | None = None) -> Outcome:

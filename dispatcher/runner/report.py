@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dispatcher.errors import SealBroken
+from dispatcher.parsing import MOST, Fields, read_object, word
 from dispatcher.runs.record import ExitCall, Outcome
 
 
@@ -24,6 +25,7 @@ class About(StrEnum):
     EXITED = "exited"  #: the attempt ended, with its outcome
     ALIVE = "alive"  #: a sign of life, every 10 s; no outcome
     DIED = "died"  #: the flow's process is dead, says its parent; the outcome says how
+    UNKNOWN = "unknown"  #: something that another release reports: a sign of life, and no more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +57,22 @@ class Report:
 
         Raises:
             SealBroken: the MAC isn't the token's.
+            Malformed: it is no report.
         """
-        if not hmac.compare_digest(entry["mac"].encode(), _mac(token, entry["body"]).encode()):
-            raise SealBroken(f"a report on run {entry['run']} was not made by the attempt it names")
-        data = json.loads(entry["body"])
-        exit_call = data["exit_call"]
+        given = Fields(entry, "report")
+        run_id, body = given.name("run"), given.text("body", most=MOST)
+        if not hmac.compare_digest(given.text("mac").encode(errors="replace"), _mac(token, body).encode()):
+            raise SealBroken(f"a report on run {run_id} was not made by the attempt it names")
+        data = read_object(body, "report")
+        exit_call = data.data.get("exit_call")
         return cls(
-            run_id=data["run"],
-            attempt=data["attempt"],
-            about=About(data["about"]),
-            outcome=Outcome.from_json(data["outcome"]),
-            exit_call=None if exit_call is None else ExitCall(exit_call),
+            run_id=data.name("run"),
+            attempt=data.whole("attempt"),
+            about=word(About, data.get("about"), "report: about"),
+            outcome=Outcome.from_json(data.get("outcome", {})),
+            exit_call=None if exit_call is None else word(ExitCall, exit_call, "report: exit_call"),
         )
 
 
-def attempt_token(run_key: bytes, *, attempt: int, epoch: int) -> str:
-    """The attempt's token, in hex: it carries the epoch of the claim that made the attempt."""
-    return hmac.new(run_key, f"attempt:{attempt}:{epoch}".encode(), hashlib.sha256).hexdigest()
-
-
 def _mac(token: str, body: str) -> str:
-    return hmac.new(bytes.fromhex(token), body.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(bytes.fromhex(token), body.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()

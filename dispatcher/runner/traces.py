@@ -1,9 +1,11 @@
-"""Tracebacks and messages as a user wants to read them: without our frames, bounded, safe to print."""
+"""Tracebacks and messages as a user wants to read them: without our frames, bounded, without lone surrogates."""
 
 from __future__ import annotations
 
 import traceback
 from pathlib import Path
+
+from dispatcher.escaping import encodable
 
 _MOST = 64 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +20,7 @@ def trace_of(error: BaseException) -> str:
         text = "".join(told.format())
     except Exception:  # an exception whose own methods raise
         text = f"{type(error).__qualname__} (its traceback can't be formatted)\n"
-    return text if len(text) <= _MOST else f"…\n{text[-_MOST:]}"
+    return encodable(text if len(text) <= _MOST else f"…\n{text[-_MOST:]}")
 
 
 def message_of(error: BaseException) -> str:
@@ -27,7 +29,7 @@ def message_of(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = ""
-    return text if len(text) <= 2000 else f"{text[:2000]}…"
+    return encodable(text if len(text) <= 2000 else f"{text[:2000]}…")
 
 
 def _strip(told: traceback.TracebackException | None, seen: set[int]) -> None:

@@ -82,7 +82,7 @@ class Writer(io.TextIOBase):
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if os.getpid() != self._pid:  # in a forked child nothing ships lines
-            os.write(self._fd, text.encode(errors="replace"))
+            os.write(self._fd, text.encode(errors="backslashreplace"))
             return len(text)
         if self._over:
             self._original.write(text)

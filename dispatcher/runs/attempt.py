@@ -57,7 +57,6 @@ class Attempt:
                 "DISPATCHER__RUN__ID": spec.run_id,
                 "DISPATCHER__RUN__ATTEMPT": str(number),
                 "DISPATCHER__RUN__SHARD": shard,
-                "DISPATCHER__RUN__KEY_ID": spec.key_id,
                 **(variables or {}),
             },
             flow=spec.flow,

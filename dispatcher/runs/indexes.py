@@ -82,10 +82,12 @@ def placement(record: Record | None) -> dict[str, float]:
 
 
 def next_due(record: Record) -> float | None:
-    """When the clock alone next changes an open record; None if it never does.
+    """When the clock alone next changes an open record; None if it never does, or another release knows when.
 
     A running flow's ``timeout`` is kept by who holds its process, not by the clock alone.
     """
+    if record.foreign:
+        return None
     if record.state is State.AWAITING_RETRY or record.exit_call is ExitCall.DUE:
         return record.due_at
     return record.start_by if record.state in UNSTARTED else None

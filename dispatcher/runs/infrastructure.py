@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, UNSTARTED, Cause
 from dispatcher.runs.transitions import event
 
@@ -35,7 +37,7 @@ def sight(
 
     Its times alone are no reason to write, but once: when it has started.
     """
-    if record.terminal:
+    if record.terminal or record.foreign:
         return None
     known = record.unknown_since is None
     paused = paused and record.state in UNSTARTED
@@ -61,7 +63,7 @@ def sight(
 def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, float] | None = None) -> Change | None:
     """The infrastructure of an ended attempt is confirmed gone; also after the terminal state."""
     kept = tuple(one for one in record.leftovers if one["attempt"] != attempt)
-    if len(kept) == len(record.leftovers):
+    if len(kept) == len(record.leftovers) or record.foreign:
         return None
     return Change(
         before=record,
@@ -69,10 +71,18 @@ def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, f
     )
 
 
+def disowned(record: Record, now: float, *, leftover: Mapping[str, Any]) -> Change | None:
+    """Forget what an attempt is said to have left, where no worker noted it."""
+    kept = tuple(other for other in record.leftovers if other != leftover)
+    return None if len(kept) == len(record.leftovers) else Change(before=record, after=record.but(leftovers=kept))
+
+
 def teardown_waits(record: Record, now: float, *, attempt: int, why: str) -> Change | None:
     """Something keeps the infrastructure of an ended attempt from going: say what, for people to see."""
     kept = tuple({**one, "pending": why} if one["attempt"] == attempt else one for one in record.leftovers)
-    return None if kept == record.leftovers else Change(before=record, after=record.but(leftovers=kept))
+    return (
+        None if kept == record.leftovers or record.foreign else Change(before=record, after=record.but(leftovers=kept))
+    )
 
 
 def last_lines(record: Record, now: float, *, attempt: int, lines: Sequence[str]) -> Change | None:
@@ -89,7 +99,10 @@ def is_open(record: Record, attempt: int) -> bool:
 
 
 def wants(record: Record | None, attempt: int) -> bool:
-    """Whether infrastructure of an attempt belongs to a run: it is its current one, or one whose teardown is open."""
+    """Whether infrastructure of an attempt belongs to a run: it is its current one, or one whose teardown is open. All
+    of a run whose state is one of another release: that release knows."""
     if record is None:
         return False
+    if record.foreign:
+        return True
     return is_open(record, attempt) or any(one["attempt"] == attempt for one in record.leftovers)

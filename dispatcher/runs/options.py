@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
 from dispatcher.errors import InvalidInput
+from dispatcher.parsing import Fields, valid
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import check_labels
 
@@ -19,6 +20,7 @@ Seconds = float | int | timedelta
 # Options by their JSON: most runs have the same, and to check them takes half of the time of reading a spec.
 _known: dict[str, Options] = {}
 _MOST = 256
+_LONG = 2000  # characters of JSON above which nothing is remembered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +85,36 @@ class Options:
         return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Options:
-        """The inverse of :meth:`to_json`."""
+    def from_json(cls, data: Any) -> Options:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            Malformed: it is none.
+        """
         told = repr(data)
         known = _known.get(told)
         if known is None:
-            retries = data.get("retries")
-            known = cls.of(**{**data, "retries": None if retries is None else Retry.from_json(retries)})
+            known = cls._from(Fields(data, "options"))
             if len(_known) >= _MOST:
                 _known.clear()
-            _known[told] = known
+            if len(told) <= _LONG:
+                _known[told] = known
         return known
+
+    @classmethod
+    def _from(cls, given: Fields) -> Options:
+        retries = given.data.get("retries")
+        made: Options = valid(
+            cls.of,
+            "options",
+            name=given.optional_text("name"),
+            tags=None if given.data.get("tags") is None else given.names("tags"),
+            timeout=given.optional_number("timeout"),
+            start_within=given.optional_number("start_within"),
+            result_ttl=given.optional_number("result_ttl"),
+            retries=None if retries is None else Retry.from_json(retries),
+        )
+        return made
 
 
 def _seconds(what: str, value: Seconds | None) -> float | None:

@@ -1,134 +1,20 @@
-"""What is remembered of a run: its signed spec, its record, and a change from one record to the next."""
+"""What is remembered of a run: its signed spec, and its record."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
-from dispatcher.runs.events import Event
-from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
-from dispatcher.runs.retry import Retry
-from dispatcher.runs.routing import Route
-from dispatcher.runs.states import TERMINAL, Cause, State, state_of
+from dispatcher.errors import Malformed
+from dispatcher.parsing import HIGHEST, Fields, decoded, name_of, number_of, read_json, run_id_of, whole_of, word
+from dispatcher.runs.spec import Spec, Unreadable, Value, unreadable
+from dispatcher.runs.states import TERMINAL, Cause, ExitCall, State, state_of
 
-
-class ExitCall(StrEnum):
-    """How it stands with the environment's ``on_exit`` of the current attempt."""
-
-    NONE = "none"  #: the environment has none
-    WAITING = "waiting"  #: to be called by the runner after the flow
-    DUE = "due"  #: the runner died first: a fresh process is to call it
-    BEGUN = "begun"  #: it was started
-    CALLED = "called"  #: it returned
-    RAISED = "raised"  #: it raised
-    INTERRUPTED = "interrupted"  #: it was started and did not end
-    NOT_CALLED = "not called"  #: nobody could call it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value:
-    """A parameter set, result or exception: JSON text, or a sealed pickle; inline, or the name of a blob.
-
-    ``codec`` is ``json`` or ``pickle``; exactly one of ``inline`` (text; pickles in base64) and ``blob`` (a name in
-    :class:`~dispatcher.records.base.Blobs`) is set. ``digest`` is the SHA-256 of the raw bytes, in hex; ``size`` is
-    theirs, in bytes; ``mac`` authenticates a sealed pickle made by a runner (parameters are covered by the spec's
-    signature instead).
-    """
-
-    codec: str
-    inline: str | None = None
-    blob: str | None = None
-    digest: str = ""
-    size: int = 0
-    mac: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads."""
-        return {name: value for name, value in self.__dict__.items() if value not in (None, "")}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Value:
-        """The inverse of :meth:`to_json`."""
-        return cls(**data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What a submitter asked for; its bytes are signed and never change.
-
-    ``storage`` and ``environment`` are the JSON of those values, ``location`` is the flow's address in the storage,
-    ``blobs`` the shared blobs (flow, large parameters) that must outlive the run, ``python`` the submitter's
-    ``major.minor``, ``packages`` the versions of the packages that the pickles name, ``key_id`` the signing key,
-    ``expires`` the time (seconds since the epoch) after which the signature is void, or None for the record's life.
-    """
-
-    run_id: str
-    flow: str
-    storage: Mapping[str, Any]
-    location: str
-    parameters: Value
-    environment: Mapping[str, Any]
-    route: Route
-    options: Options = field(default_factory=Options)
-    on_start: bool = False
-    on_exit: bool = False
-    python: str = ""
-    packages: Mapping[str, str] = field(default_factory=dict)
-    blobs: tuple[str, ...] = ()
-    key_id: str = ""
-    expires: float | None = None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The environment's labels."""
-        return self.route.labels
-
-    @property
-    def retry(self) -> Retry:
-        """The retry policy; none given is none at all."""
-        return self.options.retries or Retry(0)
-
-    @property
-    def result_ttl(self) -> float:
-        """Seconds from the terminal state to the end of retention."""
-        return self.options.result_ttl or DEFAULT_RESULT_TTL
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """The run's tags."""
-        return self.options.tags or ()
-
-    @property
-    def kind(self) -> tuple[str, Route, tuple[str, ...], bool, float | None]:
-        """All on which an acceptance and a claim depend: runs that have it in common look the same so far."""
-        return self.flow, self.route, self.tags, self.on_exit, self.options.start_within
-
-    def to_bytes(self) -> bytes:
-        """The bytes that are signed and stored."""
-        data = {
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-            "parameters": self.parameters.to_json(),
-            "route": self.route.to_json(),
-            "options": self.options.to_json(),
-        }
-        return json.dumps(data, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Spec:
-        """The inverse of :meth:`to_bytes`."""
-        data = json.loads(raw.decode())
-        return cls(
-            **{
-                **data,
-                "parameters": Value.from_json(data["parameters"]),
-                "route": Route.from_json(data["route"]),
-                "options": Options.from_json(data["options"]),
-                "blobs": tuple(data["blobs"]),
-            }
-        )
+__all__ = ["FIXED", "ExitCall", "Outcome", "Record", "Spec", "Value"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +32,7 @@ class Outcome:
     log_tail: tuple[str, ...] = ()
     result: Value | None = None
     exception: Value | None = None
+    others: Mapping[str, Any] = field(default_factory=dict, hash=False)  #: what another release said, as it came
 
     @property
     def state(self) -> State:
@@ -154,18 +41,40 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads."""
-        data: dict[str, Any] = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) not in (None, "", ())}
+        data: dict[str, Any] = {name: v for name in _OF_OUTCOME if (v := getattr(self, name)) not in (None, "", ())}
         for name in ("result", "exception"):
             if name in data:
                 data[name] = data[name].to_json()
-        return data
+        if not self.others:
+            return data
+        theirs = {name: value for name, value in self.others.items() if name != "cause"}
+        return {**data, **(self.others if self.cause is Cause.UNKNOWN else theirs)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """The inverse of :meth:`to_json`."""
-        values = {name: Value.from_json(data[name]) for name in ("result", "exception") if name in data}
-        cause = Cause(data["cause"]) if "cause" in data else None
-        return cls(**{**data, **values, "cause": cause, "log_tail": tuple(data.get("log_tail", ()))})
+    def from_json(cls, data: Any) -> Outcome:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            Malformed: it is none.
+        """
+        given = Fields(data, "outcome")
+        cause = None if given.data.get("cause") is None else word(Cause, given.get("cause"), "outcome: cause")
+        theirs = cause is Cause.UNKNOWN and given.get("cause") != Cause.UNKNOWN
+        code = given.data.get("exit_code")
+        return cls(
+            cause=cause,
+            reason=given.text("reason", ""),
+            message=given.text("message", ""),
+            exit_code=None if code is None else given.whole("exit_code", least=-HIGHEST),
+            traceback=given.text("traceback", ""),
+            log_tail=given.texts("log_tail", ()),
+            result=None if given.data.get("result") is None else Value.from_json(given.get("result")),
+            exception=None if given.data.get("exception") is None else Value.from_json(given.get("exception")),
+            others=given.but(name for name in _OF_OUTCOME if name != "cause" or not theirs),
+        )
+
+
+_OF_OUTCOME = tuple(f.name for f in fields(Outcome) if f.name != "others")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +129,38 @@ class Record:
         if cached is None:
             try:
                 cached = Spec.from_bytes(self.spec_bytes)
-            except (ValueError, KeyError, TypeError):
-                cached = _unreadable(self.id)
+            except Malformed:
+                cached = unreadable(self.id)
             self.__dict__["_spec"] = cached
         return cached
+
+    @property
+    def verified(self) -> bool:
+        """True if this process has checked that the signature holds. Never stored; copies keep it with the spec."""
+        return "_verified" in self.__dict__
+
+    def mark_verified(self) -> None:
+        """Note that the signature holds. Called by who has just checked it."""
+        self.__dict__["_verified"] = True
+
+    def unmark(self) -> None:
+        """Forget what was noted of the signature."""
+        self.__dict__.pop("_verified", None)
+
+    def mark_like(self, before: Record) -> None:
+        """Note that the signature holds, if ``before`` has the very same signed bytes and it holds there."""
+        if before.verified and all(getattr(self, name) == getattr(before, name) for name in _SIGNED):
+            self.mark_verified()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is in a state of another release: nothing of it is changed here."""
+        return self.state is State.UNKNOWN
+
+    @property
+    def strange(self) -> bool:
+        """Whether it can't be told here in which indexes it stands."""
+        return self.foreign or isinstance(self.spec, Unreadable)
 
     @property
     def terminal(self) -> bool:
@@ -259,6 +196,8 @@ class Record:
         after.__dict__.update(self.__dict__, **changes)
         if "spec_bytes" in changes:
             after.__dict__.pop("_spec", None)
+        if not _SIGNED.isdisjoint(changes):
+            after.unmark()
         return after
 
     def to_fields(self) -> dict[str, bytes | str]:
@@ -288,60 +227,36 @@ class Record:
 
     @classmethod
     def from_fields(cls, data: Mapping[str, bytes]) -> Record:
-        """The inverse of :meth:`to_fields`."""
-        return cls(**{name: _LOAD[name](raw) for name, raw in data.items() if name in _LOAD})
+        """The inverse of :meth:`to_fields`. Fields of another release are left aside, and stay where they are stored.
+
+        Raises:
+            Malformed: a field is missing, or isn't as a release writes it.
+        """
+        if not data.keys() >= _REQUIRED:
+            raise Malformed(f"record: {', '.join(sorted(_REQUIRED - data.keys()))} is missing")
+        return cls(**_loaded(data))
 
     def accepted(self, at: float, data: Mapping[str, bytes | None]) -> Record:
-        """The record with the time of its acceptance, and its :data:`FIXED` fields."""
+        """The record with the time of its acceptance, and its :data:`FIXED` fields.
+
+        Raises:
+            Malformed: as :meth:`from_fields`.
+        """
         own = {name: _DEFAULTS[name] if raw is None else _LOAD[name](raw) for name, raw in data.items()}
+        if MISSING in own.values():
+            raise Malformed("record: a field that never changes is missing")
         return self.but(created_at=at, queued_at=at, rung_at=at, **own)
 
     def later(self, data: Mapping[str, bytes]) -> Record:
-        """The same run's record later on: all its fields, but for :data:`FIXED` ones."""
-        held = {name: value for name, value in self.__dict__.items() if name in FIXED or name == "_spec"}
+        """The same run's record later on: all its fields, but for :data:`FIXED` ones.
+
+        Raises:
+            Malformed: as :meth:`from_fields`.
+        """
+        held = {name: value for name, value in self.__dict__.items() if name in FIXED or name in _MARKS}
         after = object.__new__(Record)
-        after.__dict__.update(_DEFAULTS, **held, **{name: _LOAD[name](raw) for name, raw in data.items()})
+        after.__dict__.update(_DEFAULTS, **{**_loaded(data), **held})
         return after
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ring:
-    """A doorbell to ring: ``task`` on the run's queue. ``first`` puts it before all that wait there."""
-
-    run_id: str
-    task: str
-    flow: str
-    route: Route
-    first: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One atomic step: applied only if the record's version is still ``before.version`` (None: there is none)."""
-
-    before: Record | None
-    after: Record
-    events: tuple[Event, ...] = ()
-    ring: Ring | None = None
-
-    def then(self, following: Change | None) -> Change:
-        """This step and the one that follows it, as one."""
-        if following is None:
-            return self
-        events, ring = (*self.events, *following.events), following.ring or self.ring
-        return Change(before=self.before, after=following.after, events=events, ring=ring)
-
-
-def _unreadable(run_id: str) -> Spec:
-    return Spec(
-        run_id=run_id,
-        flow="?",
-        storage={},
-        location="",
-        parameters=Value(codec="json", inline="{}"),
-        environment={},
-        route=Route(backend="local"),
-    )
 
 
 def _dump(value: Any) -> bytes | str:
@@ -356,41 +271,97 @@ def _dump(value: Any) -> bytes | str:
             return json.dumps(value)
         case float():
             return repr(value)
+        case str():
+            return value if value.isascii() else value.encode(errors="backslashreplace")
         case _:
             return str(value)
 
 
-def _optional(load: Any) -> Any:
+def _loaded(data: Mapping[str, bytes]) -> dict[str, Any]:
+    return {name: _LOAD[name](raw) for name, raw in data.items() if name in _LOAD}
+
+
+def _optional(load: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return lambda raw: load(raw) if raw else None
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode()
+def _word(kind: type[StrEnum], what: str) -> Callable[[bytes], Any]:
+    return lambda raw: word(kind, name_of(raw, what), what)
 
 
-def _number(raw: bytes) -> float:
-    return float(raw)
+def _object(raw: bytes, what: str) -> Mapping[str, Any]:
+    return Fields(read_json(raw, what), what).data
+
+
+def _request(raw: bytes) -> Mapping[str, Any]:
+    return _checked_request(Fields(read_json(raw, "request"), "request"))
+
+
+def _checked_request(given: Fields) -> Mapping[str, Any]:
+    given.name("shard", "")
+    given.whole("epoch", 0)
+    return given.data
+
+
+def _times(raw: bytes) -> Mapping[str, Mapping[str, float]]:
+    times = Fields(read_json(raw, "times"), "times")
+    for attempt in times.data:
+        moments = Fields(times.object(attempt), "times")
+        for moment in moments.data:
+            moments.number(moment)
+    return times.data
+
+
+def _leftovers(raw: bytes) -> tuple[Mapping[str, Any], ...]:
+    found = read_json(raw, "leftovers")
+    if not isinstance(found, list):
+        raise Malformed("leftovers: must be a list")
+    for one in found:
+        left = Fields(one, "leftovers")
+        left.whole("attempt")
+        left.optional_object("handle")
+        left.optional_text("pending")
+        left.number("ended", 0.0)
+        left.flag("claimed", False)
+        if left.optional_object("request") is not None:
+            _checked_request(Fields(left.object("request"), "leftovers: request"))
+    return tuple({"handle": None, "request": None, **one} for one in found)
 
 
 _DEFAULTS = {f.name: f.default for f in fields(Record)}
+
+# What isn't stored of a record, and goes where its signed fields change.
+_MARKS = ("_spec", "_verified")
+_SIGNED = frozenset({"id", "spec_bytes", "signature"})
 
 #: Fields that never change.
 FIXED = ("id", "spec_bytes", "signature", "spec_digest", "key")
 
 _REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", "version"})
 
-_LOAD: Mapping[str, Any] = {
-    **dict.fromkeys(("id", "signature", "spec_digest", "key", "owner", "holder", "last_message", "change"), _text),
-    **dict.fromkeys(("version", "attempt", "epoch", "rings", "retries_used", "free_retries"), int),
-    **dict.fromkeys(("created_at", "queued_at", "rung_at", "paused"), _number),
-    **dict.fromkeys(
-        ("due_at", "started_at", "settled_at", "ended_at", "unknown_since", "paused_since"), _optional(_number)
-    ),
-    **dict.fromkeys(("request", "handle", "times"), _optional(json.loads)),
-    "leftovers": lambda raw: tuple(json.loads(raw)),
+
+def _each(load: Callable[..., Any], *names: str) -> dict[str, Callable[[bytes], Any]]:
+    return {name: partial(load, what=f"record: {name}") for name in names}
+
+
+def _some(load: Callable[..., Any], *names: str) -> dict[str, Callable[[bytes], Any]]:
+    return {name: _optional(one) for name, one in _each(load, *names).items()}
+
+
+_LOAD: Mapping[str, Callable[[bytes], Any]] = {
+    "id": run_id_of,
+    **_each(name_of, "signature", "spec_digest", "key", "owner", "holder", "change"),
+    **_each(decoded, "last_message"),
+    **_each(whole_of, "version", "attempt", "epoch", "rings", "retries_used", "free_retries"),
+    **_each(number_of, "created_at", "queued_at", "rung_at", "paused"),
+    **_some(number_of, "due_at", "started_at", "settled_at", "ended_at", "unknown_since", "paused_since"),
+    **_some(_object, "handle"),
+    "request": _optional(_request),
+    "times": _optional(_times),
+    "leftovers": _leftovers,
     "spec_bytes": bytes,
-    "state": lambda raw: State(raw.decode()),
-    "exit_call": lambda raw: ExitCall(raw.decode()),
-    "last_cause": _optional(lambda raw: Cause(raw.decode())),
-    "outcome": _optional(lambda raw: Outcome.from_json(json.loads(raw))),
+    "state": _word(State, "record: state"),
+    "exit_call": _word(ExitCall, "record: exit_call"),
+    "last_cause": _optional(_word(Cause, "record: last_cause")),
+    "outcome": _optional(lambda raw: Outcome.from_json(read_json(raw, "outcome"))),
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from dispatcher.errors import InvalidInput
+from dispatcher.parsing import Fields, valid
 from dispatcher.runs.states import Cause
 
 #: Causes repeated by ``retries=n``.
@@ -29,7 +31,12 @@ FREE = frozenset({Cause.EVICTED, Cause.PREEMPTED, Cause.SPOT_INTERRUPTED, Cause.
 #: How often a run may be repeated without using up a retry.
 FREE_LIMIT = 10
 
+#: Most repetitions of a policy, and the longest pause before one, in seconds (115 days).
+MOST = 10_000
+LONGEST = 1e7
+
 _NEVER = frozenset({Cause.CANCELLED})
+_WORDS = frozenset(str(cause) for cause in Cause)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +53,9 @@ class Retry:
     """A retry policy.
 
     Args:
-        count: how many further attempts; 0 repeats nothing, whatever the cause.
-        delay: seconds before the first repetition.
-        backoff: factor by which each further delay grows (1: constant).
+        count: how many further attempts, at most 10,000; 0 repeats nothing, whatever the cause.
+        delay: seconds before the first repetition, at most 10,000,000.
+        backoff: factor from 1 (constant) to 100 by which each further delay grows, up to 10,000,000 seconds.
         jitter: share of the delay by which it may vary (0.1: ± 10 %), so that many runs don't come back at once.
         on: causes that are repeated, as :class:`Cause` or their values.
 
@@ -70,10 +77,11 @@ class Retry:
         jitter: float = 0.0,
         on: Iterable[Cause | str] = DEFAULT_ON,
     ) -> None:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise InvalidInput(f"retries: count must be an integer of at least 0, got {count!r}")
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST:
+            shown = repr(count) if not isinstance(count, int) or abs(count) < 1e15 else "a larger one"
+            raise InvalidInput(f"retries: count must be an integer from 0 to {MOST:,}, got {shown}")
         for name, value, least, most in (
-            ("delay", delay, 0, 1e7),
+            ("delay", delay, 0, LONGEST),
             ("backoff", backoff, 1, 100),
             ("jitter", jitter, 0, 1),
         ):
@@ -104,8 +112,19 @@ class Retry:
         free = cause in FREE and free_used < FREE_LIMIT
         if not free and used >= self.count:
             return Verdict(repeat=False)
-        growth: float = self.backoff ** (free_used if free else used)
-        return Verdict(repeat=True, free=free, delay=self.delay * growth * (1 + self.jitter * _swing(seed)))
+        pause = self.pause(free_used if free else used) * (1 + self.jitter * _swing(seed))
+        return Verdict(repeat=True, free=free, delay=min(pause, LONGEST))
+
+    def pause(self, number: int) -> float:
+        """Seconds before a repetition, counted from 0, but for the jitter; at most :data:`LONGEST`."""
+        try:
+            return min(self.delay * self.backoff**number, LONGEST)
+        except OverflowError:
+            return LONGEST if self.delay else 0.0
+
+    def pauses(self, count: int) -> float:
+        """Seconds that so many pauses take together at most."""
+        return _pauses(self, count) if self.delay else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads."""
@@ -118,21 +137,42 @@ class Retry:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Retry:
-        """The inverse of :meth:`to_json`."""
-        return cls(**data)
+    def from_json(cls, data: Any) -> Retry:
+        """The inverse of :meth:`to_json`. Causes of another release are left out: no attempt ends with them here.
+
+        Raises:
+            Malformed: it is none.
+        """
+        given = Fields(data, "retries")
+        return cls._valid(
+            count=given.whole("count"),
+            delay=given.number("delay", 0.0),
+            backoff=given.number("backoff", 2.0),
+            jitter=given.number("jitter", 0.0),
+            on=[name for name in given.names("on", sorted(DEFAULT_ON)) if name in _WORDS],
+        )
+
+    @classmethod
+    def _valid(cls, **values: Any) -> Retry:
+        made: Retry = valid(cls, "retries", **values)
+        return made
 
 
 def _causes(on: Iterable[Cause | str]) -> frozenset[Cause]:
     names = [on] if isinstance(on, str) else list(on)
-    known = {str(cause) for cause in Cause}
     for name in names:
-        if str(name) not in known:
-            raise InvalidInput(f"retries: unknown cause {name!r} in on=; known are {', '.join(sorted(known))}")
+        if str(name) not in _WORDS:
+            raise InvalidInput(f"retries: unknown cause {name!r} in on=; known are {', '.join(sorted(_WORDS))}")
     causes = frozenset(Cause(name) for name in names)
     if refused := causes & _NEVER:
         raise InvalidInput(f"retries: {', '.join(sorted(refused))} in on= can't be repeated")
     return causes
+
+
+@lru_cache(maxsize=64)
+def _pauses(policy: Retry, count: int) -> float:
+    pauses = (policy.pause(number) * (1 + policy.jitter) for number in range(count))
+    return sum(min(pause, LONGEST) for pause in pauses)
 
 
 def _swing(seed: str) -> float:

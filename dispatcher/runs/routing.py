@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, Malformed
+from dispatcher.parsing import Fields
 
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
+
+#: Most labels of a run, and most bytes of a label. The server holds submitters to them too, and to so many queues in
+#: one installation: ``records/redis/lua/queues.lua``.
+MOST_LABELS, LONGEST_LABEL, MOST_QUEUES = 64, 200, 10_000
+# Of a backend, and of a scope.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True, order=True)
@@ -38,9 +46,22 @@ class Route:
         return {"backend": self.backend, "labels": list(self.labels), "scope": self.scope}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Route:
-        """The inverse of :meth:`to_json`."""
-        return cls(data["backend"], tuple(data["labels"]), data["scope"])
+    def from_json(cls, data: Any) -> Route:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            Malformed: it is none: names of queues, and so keys and commands, are made of it.
+        """
+        given = Fields(data, "route")
+        backend, labels, scope = given.name("backend"), given.names("labels"), given.name("scope", "")
+        if not _NAME.fullmatch(backend) or (scope and not _NAME.fullmatch(scope)):
+            raise Malformed("route: backend and scope must be names of letters, digits, '-', '_' and '.'")
+        try:
+            for label in labels:
+                _check_label(label, "labels")
+        except InvalidInput:
+            raise Malformed("route: each of its labels must be non-empty, printable and short") from None
+        return cls(backend, labels, scope)
 
 
 @lru_cache(maxsize=1000)
@@ -48,8 +69,8 @@ def _queue(route: Route) -> str:
     head = f"{route.backend}@{route.scope}" if route.scope else route.backend
     if not route.labels:
         return head
-    name = f"{head}:{'+'.join(quote(label, safe='-._~') for label in sorted(route.labels))}"
-    if len(name.encode()) <= LONGEST:
+    name = f"{head}:{'+'.join(quote(label, safe='-._~', errors='backslashreplace') for label in sorted(route.labels))}"
+    if len(name) <= LONGEST:
         return name
     digest = hashlib.sha256(json.dumps(sorted(route.labels)).encode()).hexdigest()
     return f"{head}:sha256-{digest[:40]}"
@@ -84,13 +105,18 @@ class Offer:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Offer:
-        """The inverse of :meth:`to_json`."""
+    def from_json(cls, data: Any) -> Offer:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            Malformed: it is none.
+        """
+        given = Fields(data, "offer")
         return cls(
-            backends=frozenset(data["backends"]),
-            labels=frozenset(data["labels"]),
-            scope=data["scope"],
-            every_label=data["every_label"],
+            backends=frozenset(given.names("backends")),
+            labels=frozenset(given.names("labels", ())),
+            scope=given.name("scope", ""),
+            every_label=given.flag("every_label", False),
         )
 
 
@@ -98,7 +124,8 @@ def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple
     """The label set, sorted, without repetition.
 
     Raises:
-        InvalidInput: a label is not a non-empty string without control characters, or ``labels`` is a bare string.
+        InvalidInput: a label is not a non-empty string without control characters, it or their number is over its
+            bound, or ``labels`` is a bare string.
     """
     if labels is None:
         return ()
@@ -106,6 +133,15 @@ def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple
         raise InvalidInput(f"{what}: must be a list of strings, got {labels!r}; write [{labels!r}]")
     found = list(labels)
     for label in found:
-        if not isinstance(label, str) or not label or not label.isprintable():
-            raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
-    return tuple(sorted(set(found)))
+        _check_label(label, what)
+    different = tuple(sorted(set(found)))
+    if len(different) > MOST_LABELS:
+        raise InvalidInput(f"{what}: at most {MOST_LABELS}, got {len(different)}")
+    return different
+
+
+def _check_label(label: object, what: str) -> None:
+    if not isinstance(label, str) or not label or not label.isprintable():
+        raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
+    if len(label.encode()) > LONGEST_LABEL:
+        raise InvalidInput(f"{what}: each must have at most {LONGEST_LABEL} bytes, got {label[:20]!r}…")

@@ -23,6 +23,7 @@ class State(StrEnum):
     CRASHED = "CRASHED"  #: the infrastructure died, with a cause
     TIMED_OUT = "TIMED_OUT"  #: a deadline passed
     CANCELLED = "CANCELLED"  #: ended by a cancel
+    UNKNOWN = "UNKNOWN"  #: one of another release: neither open nor ended for this one, which changes nothing of it
 
 
 class Cause(StrEnum):
@@ -44,7 +45,21 @@ class Cause(StrEnum):
     USER_ERROR = "user_error"  #: the flow or its on_start raised
     RESULT_MISSING = "result_missing"  #: it ended well, but left no result
     WORKER_LOST = "worker_lost"  #: the worker that held it died
-    UNKNOWN = "unknown"  #: none of these
+    UNKNOWN = "unknown"  #: none of these, or one of another release
+
+
+class ExitCall(StrEnum):
+    """How it stands with the environment's ``on_exit`` of the current attempt."""
+
+    NONE = "none"  #: the environment has none
+    WAITING = "waiting"  #: to be called by the runner after the flow
+    DUE = "due"  #: the runner died first: a fresh process is to call it
+    BEGUN = "begun"  #: it was started
+    CALLED = "called"  #: it returned
+    RAISED = "raised"  #: it raised
+    INTERRUPTED = "interrupted"  #: it was started and did not end
+    NOT_CALLED = "not called"  #: nobody could call it
+    UNKNOWN = "unknown"  #: a word of another release
 
 
 #: States that never change again.
@@ -67,10 +82,10 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.CLAIMED: frozenset({State.PROVISIONING, State.QUEUED, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
     State.PROVISIONING: frozenset({State.PENDING, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
     State.PENDING: frozenset({State.RUNNING, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
-    State.RUNNING: frozenset({State.CANCELLING}) | _ENDS,
+    State.RUNNING: frozenset({State.CANCELLING, State.QUEUED}) | _ENDS,
     State.CANCELLING: TERMINAL,
-    State.AWAITING_RETRY: frozenset({State.QUEUED, State.CANCELLED}),
-    **dict.fromkeys(TERMINAL, frozenset[State]()),
+    State.AWAITING_RETRY: frozenset({State.QUEUED, State.CANCELLED, State.CRASHED}),
+    **dict.fromkeys((*TERMINAL, State.UNKNOWN), frozenset[State]()),
 }
 
 

@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatcher.errors import Refused
+from dispatcher.runs import use
+from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Ring
+from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.retry import Verdict
 from dispatcher.runs.states import HELD, UNSTARTED, WAY, Cause, State, advance, state_of
 
 #: The Celery tasks that a doorbell names.
@@ -69,7 +72,7 @@ def claim(record: Record, now: float, *, owner: str) -> Change:
     if record.state is not State.QUEUED:
         raise Refused(f"run {record.id} is {record.state}, not waiting")
     after, events = _walk(record.but(epoch=record.epoch + 1, owner=owner), now, State.CLAIMED)
-    return Change(before=record, after=after, events=events)
+    return Change(before=record, after=after, events=events, use=use.claimed(record))
 
 
 def start_here(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
@@ -80,7 +83,9 @@ def start_here(record: Record, now: float, *, owner: str, holder: str) -> Change
         raise Refused(f"run {record.id} is {record.state}, not waiting")
     claimed = record.but(epoch=record.epoch + 1, owner=owner, holder=holder, started_at=now)
     after, events = _walk(claimed, now, State.RUNNING)
-    return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
+    return Change(
+        before=record, after=after.but(exit_call=_exit_to_come(record)), events=events, use=use.claimed(record)
+    )
 
 
 def intend(record: Record, now: float, *, epoch: int, request: Mapping[str, Any]) -> Change | None:
@@ -173,7 +178,7 @@ def abandon(
     timed = record.but(times=record.timed(record.attempt, times))
     if record.exit_call is ExitCall.BEGUN:
         return _end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED, times=timed.times)
-    if record.exit_call is ExitCall.WAITING and (record.request is None or here):
+    if record.exit_call is ExitCall.WAITING and record.verified and (record.request is None or here):
         after = timed.but(
             outcome=record.outcome or _as_cancelled(record, outcome),
             settled_at=now,
@@ -190,7 +195,7 @@ def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change
     """A fresh process takes the ``on_exit`` that the dead runner could not call."""
     if record.exit_call is ExitCall.BEGUN and record.holder == holder:
         return None
-    if record.exit_call is not ExitCall.DUE:
+    if record.exit_call is not ExitCall.DUE or record.foreign:
         raise Refused(f"on_exit of run {record.id} isn't due: {record.exit_call}")
     after = record.but(exit_call=ExitCall.BEGUN, epoch=record.epoch + 1, owner=owner, holder=holder, due_at=None)
     return Change(before=record, after=after)
@@ -216,7 +221,7 @@ def lose(record: Record, now: float, *, owner: str) -> Change | None:
     if record.state is State.CLAIMED:
         return release(record, now, epoch=record.epoch)
     if record.request is not None:
-        return adopt(record, now, owner=str(record.request["shard"]))
+        return adopt(record, now, owner=str(record.request.get("shard", "")))
     return abandon(
         record,
         now,
@@ -225,15 +230,32 @@ def lose(record: Record, now: float, *, owner: str) -> Change | None:
     )
 
 
-def release(record: Record, now: float, *, epoch: int) -> Change | None:
-    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again."""
+def release(record: Record, now: float, *, epoch: int, begun: bool = False) -> Change | None:
+    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again.
+
+    ``begun``: RUNNING → QUEUED, where nothing of the run was opened yet. No bell rings: the same worker would come.
+    """
     _fence(record, epoch)
-    if record.state is not State.CLAIMED:
-        raise Refused(f"run {record.id} is {record.state}, not CLAIMED")
+    if record.state is not (State.RUNNING if begun else State.CLAIMED) or record.settled_at is not None:
+        raise Refused(f"run {record.id} is {record.state}: it can't be given back")
     after = record.but(
-        state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", rung_at=now, rings=record.rings + 1
-    )
-    return Change(before=record, after=after, events=(event(after, Kind.RELEASED, now),), ring=ring_for(after))
+        state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", holder="", started_at=None,
+        rung_at=now, rings=record.rings + 1, exit_call=ExitCall.NONE,
+    )  # fmt: skip
+    released = (event(after, Kind.RELEASED, now),)
+    ring = None if begun else ring_for(after)
+    return Change(before=record, after=after, events=released, ring=ring, use=use.released(record))
+
+
+def refuse(record: Record, now: float, *, reason: str, message: str) -> Change | None:
+    """End a run that nobody may act upon: its signature doesn't hold, or its spec was used. Never repeated.
+
+    Its infrastructure, if a worker did make some, is torn down as ever.
+    """
+    if record.terminal:
+        return None
+    outcome = Outcome(cause=Cause.CONFIG_ERROR, reason=reason, message=message)
+    return _end(record, now, outcome, None, final=True)
 
 
 def adopt(record: Record, now: float, *, owner: str) -> Change | None:
@@ -244,8 +266,8 @@ def adopt(record: Record, now: float, *, owner: str) -> Change | None:
 
 
 def ring_again(record: Record, now: float) -> Change | None:
-    """Ring the doorbell of a run that still waits."""
-    if record.state is not State.QUEUED:
+    """Ring the doorbell of a run that still waits, and whose signature holds."""
+    if record.state is not State.QUEUED or not record.verified:
         return None
     after = record.but(rung_at=now, rings=record.rings + 1)
     return Change(before=record, after=after, ring=ring_for(after))
@@ -254,13 +276,20 @@ def ring_again(record: Record, now: float) -> Change | None:
 def tick(record: Record, now: float) -> Change | None:
     """What the clock alone does: due retries, ``start_within``, an ``on_exit`` nobody took.
 
+    Of a run whose signature wasn't verified nothing is repeated; it ends only where its policy wouldn't repeat it.
     A running flow's ``timeout`` is not ended here: who holds the process ends it (a pool process's parent, a
     supervisor), then finishes with the cause ``deadline``.
     """
+    if record.foreign:
+        return None
     if record.state is State.AWAITING_RETRY and (record.due_at or 0.0) <= now:
+        if not record.verified:
+            return None
         after, queued = _requeue(record, now)
         return Change(before=record, after=after, events=(queued,), ring=ring_for(after))
     if record.exit_call is ExitCall.DUE and not record.terminal and (record.due_at or 0.0) <= now:
+        if not record.verified:
+            return None
         if now - (record.settled_at or now) >= EXIT_WITHIN:
             return _end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
         return Change(before=record, after=record.but(due_at=now + 2 * EXIT_RING), ring=ring_for(record, CALL_ON_EXIT))
@@ -269,6 +298,8 @@ def tick(record: Record, now: float) -> Change | None:
         message = f"not started within {record.spec.options.start_within:g} s"
         if record.last_message:
             message += f": {record.last_message}"
+        if not record.verified and _verdict(record, cause).repeat:
+            return None
         return _end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
     return None
 
@@ -319,6 +350,7 @@ def _end(
     exit_call: ExitCall | None,
     *,
     times: Mapping[str, Mapping[str, float]] | None = None,
+    final: bool = False,
 ) -> Change:
     outcome = _as_cancelled(record, outcome)
     done = record.but(
@@ -331,9 +363,9 @@ def _end(
         times=times or record.times,
         leftovers=(*record.leftovers, *_infrastructure(record, now)),
     )
-    verdict = record.spec.retry.after(
-        outcome.cause, used=record.retries_used, free_used=record.free_retries, seed=f"{record.id}:{record.attempt}"
-    )
+    verdict = _verdict(record, outcome.cause)
+    if verdict.repeat and (final or not record.verified):  # the policy of an unsigned spec isn't honoured
+        verdict = Verdict(repeat=False)
     if verdict.repeat and record.state is not State.CANCELLING:
         return _repeat(record, done, now, delay=verdict.delay, free=verdict.free)
     if verdict.repeat:  # the cancel came after the outcome was settled: there is no next attempt
@@ -343,7 +375,13 @@ def _end(
         )
         done = done.but(outcome=outcome)
     after = done.but(state=advance(record.state, state_of(outcome.cause)), ended_at=now)
-    return Change(before=record, after=after, events=(_exited(after, now, final=True),))
+    return Change(before=record, after=after, events=(_exited(after, now, final=True),), use=use.over(record))
+
+
+def _verdict(record: Record, cause: Cause | None) -> Verdict:
+    """What the run's policy says of an attempt that ends with this cause."""
+    seed = f"{record.id}:{record.attempt}"
+    return record.spec.retry.after(cause, used=record.retries_used, free_used=record.free_retries, seed=seed)
 
 
 def _repeat(record: Record, done: Record, now: float, *, delay: float, free: bool) -> Change:
@@ -361,9 +399,9 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
         last_cause=None, last_message="", paused=0.0, exit_call=ExitCall.NONE, outcome=None,
     )  # fmt: skip
     if delay > 0:
-        return Change(before=record, after=following, events=(exited,))
+        return Change(before=record, after=following, events=(exited,), use=use.followed(record))
     again, queued = _requeue(following, now)
-    return Change(before=record, after=again, events=(exited, queued), ring=ring_for(again))
+    return Change(before=record, after=again, events=(exited, queued), ring=ring_for(again), use=use.followed(record))
 
 
 def _requeue(record: Record, now: float) -> tuple[Record, Event]:

@@ -66,6 +66,10 @@ class Storage(ABC):
         """Something that runs the flow in a process of its own: called with all of that process's environment
         variables, the parameters being JSON in ``DISPATCHER__PARAMETERS``, it gives the flow's result.
 
+        One with an attribute ``unopened`` (:class:`~dispatcher.storage.answer.Runner`) is called by that in a worker,
+        which opens nothing that a flow made elsewhere. A result is opened only by a program that calls the runner
+        itself.
+
         Raises:
             InvalidInput: this kind of storage has none.
         """
@@ -107,8 +111,13 @@ class Storage(ABC):
         return type(self), tuple(getattr(self, name) for name in self.added)
 
 
-def from_json(data: Mapping[str, Any]) -> Storage:
+def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Storage:
     """The storage that :meth:`Storage.to_json` described.
+
+    Args:
+        data: the JSON object.
+        stored: it stands in a spec, which another release may have written: its fields that aren't known here are left
+            aside.
 
     Raises:
         InvalidInput: it is no such object; names what is wrong with it.
@@ -118,7 +127,7 @@ def from_json(data: Mapping[str, Any]) -> Storage:
     if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
         raise InvalidInput(f"a storage is a JSON object with a 'type' such as 'RedisStorage', got {data!r}")
     kind = registry.storage(data["type"])
-    given = {name: value for name, value in data.items() if name != "type"}
+    given = {name: value for name, value in data.items() if name != "type" and (name in kind.added or not stored)}
     if set(given) != set(kind.added):
         raise InvalidInput(f"{data['type']}: needs {list(kind.added)}, got {list(given)}")
     return kind(**given)

@@ -10,25 +10,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.errors import DispatcherError, InvalidParameters
+from dispatcher.errors import InvalidParameters
+from dispatcher.storage import answer
+from dispatcher.storage.answer import ChildDied, Runner
 
 if TYPE_CHECKING:
     from dispatcher.storage.base import Storage
 
 
-class ChildDied(DispatcherError, RuntimeError):
-    """The child process ended without an answer."""
-
-
-def runner(storage: Storage, location: str) -> Callable[[Mapping[str, str]], Any]:
-    """A callable that runs the flow at ``location`` in a child process with the environment variables given to it.
-
-    It returns the flow's result, raises the flow's exception, or :class:`ChildDied`.
-    """
+def runner(storage: Storage, location: str) -> Runner:
+    """What runs the flow at ``location`` in a child process with the environment variables given to it."""
     job = {"storage": storage.to_json(), "location": location, "path": [entry or str(Path.cwd()) for entry in sys.path]}
 
     def run(env: Mapping[str, str]) -> Any:
@@ -42,40 +37,36 @@ def runner(storage: Storage, location: str) -> Callable[[Mapping[str, str]], Any
             with process:
                 _tell(process, json.dumps(job).encode())
                 data = reader.read()
-        return _answer(data, process.returncode)
+        if not data:
+            raise ChildDied(f"the flow's process ended without an answer, with exit code {process.returncode}")
+        return answer.read(data)
 
-    return run
+    return Runner(run)
 
 
 def main(answers: int) -> None:
-    """The child: run the flow and write its sealed answer."""
+    """The child: run the flow and write its answer."""
     job = json.loads(sys.stdin.buffer.read())
     sys.path[:] = [*sys.path, *(entry for entry in job["path"] if entry not in sys.path)]
-    data = sealed_answer(job["storage"], job["location"])
+    data = answered(job["storage"], job["location"])
     with os.fdopen(answers, "wb") as writer:
         writer.write(data)
 
 
-def sealed_answer(storage: Mapping[str, Any], location: str) -> bytes:
-    """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; how it ended, sealed."""
-    from dispatcher.payload import pack
-
-    answer = _attempt(storage, location)
-    try:
-        return pack(answer, what="the flow's answer")
-    except DispatcherError as error:
-        return pack((False, ChildDied(f"the flow ended, but its answer can't travel: {error}")), what="an error")
-
-
-def _attempt(storage: Mapping[str, Any], location: str) -> tuple[bool, Any]:
+def answered(storage: Mapping[str, Any], location: str) -> bytes:
+    """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; its answer."""
     from dispatcher.executors import LocalExecutor
     from dispatcher.storage import base
 
     try:
         flow = base.from_json(storage).get_flow(location)
-        return True, flow.run(_parameters(), LocalExecutor())
     except Exception as error:
-        return False, error
+        return answer.raised(error, loaded=False)
+    try:
+        result = flow.run(_parameters(), LocalExecutor())
+    except Exception as error:
+        return answer.raised(error, loaded=True)
+    return answer.returned(result)
 
 
 def _parameters() -> dict[str, Any]:
@@ -99,14 +90,3 @@ def _tell(process: subprocess.Popen[bytes], data: bytes) -> None:
         process.stdin.close()
     except BrokenPipeError:  # it died at once: the missing answer tells
         process.stdin = None
-
-
-def _answer(data: bytes, code: int) -> Any:
-    from dispatcher.payload import unpack
-
-    if not data:
-        raise ChildDied(f"the flow's process ended without an answer, with exit code {code}")
-    well, answer = unpack(data)
-    if not well:
-        raise answer
-    return answer

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from dispatcher.errors import InvalidFlow, InvalidInput
+from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
+from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import NoFlowHere, Storage, as_flow
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 DIRECTORY = "/opt/flows"
 
 _CREDENTIALS = re.compile(r"://[^/\s@]*@")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What a Dockerfile's line can't hold: control characters but the tab, and what isn't Unicode.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 #: Set while a flow is sealed: it may carry this storage, whose names change as it is built, and its code must not.
@@ -30,10 +34,15 @@ class NotInThisImage(NoFlowHere, InvalidInput):
     """The flow lies in an image, and this process doesn't run in it."""
 
 
+class AnotherInThisImage(NoFlowHere, SealBroken):
+    """This process's files hold another flow at that path: those of the flow's image, or of a worker outside of it."""
+
+
 class DockerStorage(Storage):
     """Keeps flows in an image, built from a base image or a Dockerfile.
 
-    A flow's location is its path in the image. Without ``image`` it is to be built: :meth:`build`, or
+    A flow's location is its path in the image and the full SHA-256 of its bytes, ``/opt/flows/etl-1f0c….flow#1f0c…``:
+    where the image holds another file there, it is refused. Without ``image`` it is to be built: :meth:`build`, or
     ``dispatcher build MODULE:FLOW``; what travels with a run is the image's name, never what it was built with.
 
     Args:
@@ -49,12 +58,13 @@ class DockerStorage(Storage):
         local_image: the base image is only in the engine; don't pull it.
         ignore_healthchecks: don't check in the built image that its flows load.
         image: an image that was built before; ``build()`` sets it.
+        digests: path in that image → SHA-256 of the flow there; ``build()`` sets them.
         build_kwargs: further arguments for the Docker SDK's ``build``, such as ``buildargs`` or ``network_mode``.
         directory: where flows lie in the image.
     """
 
     in_containers: ClassVar[bool] = True
-    added: ClassVar[tuple[str, ...]] = ("registry_url", "image_name", "image_tag", "image")
+    added: ClassVar[tuple[str, ...]] = ("registry_url", "image_name", "image_tag", "image", "digests")
 
     def __init__(  # noqa: PLR0913, PLR0917 - the seed's signature
         self,
@@ -71,6 +81,7 @@ class DockerStorage(Storage):
         ignore_healthchecks: bool = False,
         *,
         image: str | None = None,
+        digests: Mapping[str, str] | None = None,
         build_kwargs: Mapping[str, Any] | None = None,
         directory: str = DIRECTORY,
     ) -> None:
@@ -89,11 +100,13 @@ class DockerStorage(Storage):
         self.local_image = local_image
         self.ignore_healthchecks = ignore_healthchecks
         self.image = _clean("image", image)
+        self.digests = _digests(digests or {})
         self.build_kwargs = dict(build_kwargs or {})
         self.directory = directory
-        self.sealed: dict[str, bytes] = {}  #: location → the flow's sealed code, as last added here
+        self.sealed: dict[str, bytes] = {}  #: path in the image → the flow's sealed code, as last added here
         self._named, self._tagged = image_name is not None, image_tag is not None
         self._built: dict[str, bytes] | None = None
+        self._unfit = ""  # why the image that there was doesn't do any more
 
     @property
     def name(self) -> str:
@@ -114,6 +127,11 @@ class DockerStorage(Storage):
         name = self.image_name or _default_name(list(self.flows))
         return str(PurePosixPath(self.registry_url or "", name))
 
+    @property
+    def paths(self) -> dict[str, str]:
+        """Where the flows that this object has added lie in the image, by name."""
+        return {name: location.rpartition("#")[0] for name, location in self.flows.items()}
+
     def add_flow(self, flow: Flow[..., Any]) -> str:
         from dispatcher.payload import pack
 
@@ -123,41 +141,60 @@ class DockerStorage(Storage):
             data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
         finally:
             _packing.reset(token)
-        location = f"{self.directory}/{_slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.flow"
-        self.flows[name] = location
-        self.sealed[location] = data
-        if self._built is not None and self._built.get(location) != data:
-            self.image = None  # it holds another flow of this name, or none
+        path = f"{self.directory}/{_slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.flow"
+        self.sealed[path] = data
+        self.flows[name] = location = _at(path, self._digest(name, path))
         return location
+
+    def _digest(self, name: str, path: str) -> str:
+        """The SHA-256 of the flow as the image holds it, or as it was added where there is no image that does."""
+        if self.image is not None and self._built is None:
+            if path in self.digests:  # it was built elsewhere: sealed anew here, the same flow may have other bytes
+                return self.digests[path]
+            self._unfit = f"{self.image} isn't known to hold flow {name!r} at {path}"
+            self.image = None
+        elif self._built is not None and self._built.get(path) != self.sealed[path]:
+            self._unfit = "a flow was added or changed since it was built"
+            self.image = None
+        return hashlib.sha256(self.sealed[path]).hexdigest()
 
     def get_flow(self, location: str) -> Flow[..., Any]:
         from dispatcher.flow import opened
 
+        path, _, digest = location.rpartition("#")
+        if not path or not _DIGEST.fullmatch(digest):
+            raise InvalidInput(f"DockerStorage: a location is '<path>#<SHA-256>' as add_flow gave it, got {location!r}")
+        image = self.image or "its image"
         try:
-            data = Path(location).read_bytes()
+            data = Path(path).read_bytes()
         except (OSError, ValueError):
             raise NotInThisImage(
-                f"DockerStorage: there is no flow at {location!r} here: it can be had only inside "
-                f"{self.image or 'its image'}"
+                f"DockerStorage: there is no flow at {path!r} here: it can be had only inside {image}"
             ) from None
-        return opened(data, what=f"file {location}")
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise AnotherInThisImage(
+                f"DockerStorage: {path} holds another flow than was submitted: its SHA-256 isn't {digest}; if {image} "
+                "was built anew, submit with what it was built as"
+            )
+        return opened(data, what=f"file {path}")
 
-    def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
+    def get_env_runner(self, location: str) -> Runner:
+        from dispatcher.settings import Settings
         from dispatcher.storage.engine import Engine
 
         self.check()
 
         def run(variables: Mapping[str, str]) -> Any:
             with Engine(self.base_url) as engine:
-                return engine.run_flow(str(self.image), location, variables)
+                return engine.run_flow(str(self.image), location, variables, most=Settings.load().limits.result)
 
-        return run
+        return Runner(run)
 
     def check(self) -> None:
         if self.image is None:
-            changed = "a flow was added or changed since it was built" if self._built is not None else "it isn't built"
+            why = self._unfit or "it isn't built"
             raise InvalidInput(
-                f"DockerStorage: {changed}: call build(), or run `dispatcher build MODULE:FLOW` and submit with the "
+                f"DockerStorage: {why}: call build(), or run `dispatcher build MODULE:FLOW` and submit with the "
                 "storage that it gives"
             )
 
@@ -176,11 +213,13 @@ class DockerStorage(Storage):
 
         if not self.flows:
             raise InvalidInput("DockerStorage: there is no flow to build an image of: call add_flow() first")
+        digests = {path: hashlib.sha256(data).hexdigest() for path, data in self.sealed.items()}
+        flows = {name: _at(path, digests[path]) for name, path in self.paths.items()}
         with Engine(self.base_url) as engine:
             base = self._base(engine)
             image = engine.build(context(self, base=base.id, user=base.user), self.build_kwargs)
             if not self.ignore_healthchecks:
-                engine.check(image, list(self.flows.values()))
+                engine.check(image, list(flows.values()))
             if not self._named:
                 self.image_name = _default_name(list(self.flows))
             if not self._tagged:
@@ -188,8 +227,11 @@ class DockerStorage(Storage):
             engine.tag(image, self.repository, str(self.image_tag))
             digest = engine.push(self.repository, str(self.image_tag)) if push and self.registry_url else ""
             self.image = f"{self.repository}@{digest}" if digest else self.name
-        self._built = dict(self.sealed)
+        self._built, self.digests, self.flows = dict(self.sealed), digests, flows
         return self
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.image, self.image_name, self.image_tag))
 
     def _base(self, engine: Any) -> Any:
         if self.dockerfile is not None:
@@ -216,6 +258,10 @@ def _default_name(flows: Sequence[str]) -> str:
     return _slug(flows[0]) if len(flows) == 1 else "flows"
 
 
+def _at(path: str, digest: str) -> str:
+    return f"{path}#{digest}"
+
+
 def _slug(name: str) -> str:
     """What file systems and image names allow, of a flow's name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-") or "flow"
@@ -232,8 +278,13 @@ def _clean(what: str, value: str | None) -> str | None:
 
 
 def _dependencies(given: Sequence[str]) -> list[str]:
-    if isinstance(given, str) or not all(isinstance(one, str) and one.strip() and "\n" not in one for one in given):
-        raise InvalidInput(f"DockerStorage.python_dependencies: must be a list of requirements, got {given!r}")
+    if isinstance(given, str) or not all(
+        isinstance(one, str) and one.strip() and not _CONTROL.search(one) for one in given
+    ):
+        raise InvalidInput(
+            "DockerStorage.python_dependencies: must be a list of requirements, without control characters, "
+            f"got {given!r}"
+        )
     for one in given:
         if _CREDENTIALS.search(one):
             raise InvalidInput(
@@ -245,8 +296,8 @@ def _dependencies(given: Sequence[str]) -> list[str]:
 
 def _variables(given: Mapping[str, str]) -> dict[str, str]:
     for name, value in given.items():
-        if not _VARIABLE.fullmatch(name) or "\n" in str(value) or "\0" in str(value):
-            raise InvalidInput(f"DockerStorage.env_vars: {name!r}: a name, and a text of one line")
+        if not _VARIABLE.fullmatch(name) or _CONTROL.search(str(value)):
+            raise InvalidInput(f"DockerStorage.env_vars: {name!r}: a name, and a text without control characters")
     return {name: str(value) for name, value in given.items()}
 
 
@@ -254,4 +305,14 @@ def _files(given: Mapping[str, str]) -> dict[str, str]:
     for source, target in given.items():
         if not Path(source).is_absolute() or not PurePosixPath(target).is_absolute():
             raise InvalidInput(f"DockerStorage.files: {source!r}: {target!r}: both paths must be absolute")
+        if _CONTROL.search(target):
+            raise InvalidInput(f"DockerStorage.files: {target!r}: a path in the image has no control characters")
+    return dict(given)
+
+
+def _digests(given: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(given, Mapping) or not all(
+        isinstance(one, str) and _DIGEST.fullmatch(one) for one in given.values()
+    ):
+        raise InvalidInput(f"DockerStorage.digests: must map paths in the image to SHA-256 in hex, got {given!r}")
     return dict(given)

@@ -10,18 +10,20 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from dispatcher.errors import InvalidInput, MissingExtra
-from dispatcher.storage.child import ChildDied
+from dispatcher.storage import answer
+from dispatcher.storage.answer import ChildDied
 
 _TIMEOUT = 60.0  # seconds for one answer of the engine
 _PUSH = 3600  # seconds between two lines of a push or a build
 _LINES = 30  # of a failed build's output that are shown
 _ANSWER = "/tmp/dispatcher-answer"
+_ARCHIVE = 2**20  # bytes that an archive of one file adds to it, at most
 
 #: Variables that describe this machine, not the flow's environment.
 _OURS = frozenset(
@@ -144,26 +146,30 @@ class Engine:
             raise InvalidInput(f"DockerStorage: push of {repository}:{tag}: the registry gave no digest")
         return digest
 
-    def run_flow(self, image: str, location: str, variables: Mapping[str, str]) -> Any:
-        """Run a flow in a container of its own; its result.
+    def run_flow(self, image: str, location: str, variables: Mapping[str, str], *, most: int) -> Any:
+        """Run a flow in a container of its own.
+
+        Args:
+            image: its image.
+            location: the flow's address in it.
+            variables: of this process; those of our own and of this machine stay outside.
+            most: bytes of a result.
+
+        Returns:
+            What :func:`dispatcher.storage.answer.read` gives: whatever isn't JSON stays unopened.
 
         Raises:
             ChildDied: the container ended without an answer.
-            Exception: the flow's own.
+            RaisedInside: the flow raised.
         """
-        from dispatcher.payload import unpack
-
         given = {name: value for name, value in variables.items() if name not in _OURS and _passes(name)}
         with self._said(f"DockerStorage: {image}"):
             if not self._has(image):
                 self._follow(self._client.api.pull(image, stream=True, decode=True), f"pull of {image}")
-            answer = self._answer(image, location, given)
-        well, value = unpack(answer)
-        if not well:
-            raise value
-        return value
+            data = self._answer(image, location, given, most + answer.LONGEST_LINE)
+        return answer.read(data)
 
-    def _answer(self, image: str, location: str, variables: Mapping[str, str]) -> bytes:
+    def _answer(self, image: str, location: str, variables: Mapping[str, str], most: int) -> bytes:
         container = self._client.containers.create(
             image, _command(["run", location, _ANSWER]), environment=dict(variables), entrypoint=[]
         )
@@ -172,10 +178,16 @@ class Engine:
             self._show(container)
             code = container.wait()["StatusCode"]
             try:
-                stream, _ = container.get_archive(_ANSWER)
+                stream, facts = container.get_archive(_ANSWER)
             except self._errors.NotFound:
                 raise ChildDied(f"the flow's container ended without an answer, with exit code {code}") from None
-            return _only_file(b"".join(stream))
+            with closing(stream):  # else the engine goes on packing, and can't remove the container meanwhile
+                if facts["size"] > most:
+                    raise ChildDied(
+                        f"the flow's answer has {facts['size']:,} bytes, more than a result may have "
+                        "(DISPATCHER__LIMITS__RESULT)"
+                    )
+                return _only_file(_bounded(stream, most + _ARCHIVE))
         finally:
             container.remove(force=True)
 
@@ -250,22 +262,39 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 
 def _passes(name: str) -> bool:
-    """Whether a variable is for the flow: neither our own settings, which hold credentials, nor Python's."""
+    """Whether a variable is for the flow: neither our own settings, which hold credentials and are read in any case,
+    nor Python's."""
     from dispatcher.storage.base import PARAMETERS
 
-    return name == PARAMETERS or not name.startswith(("DISPATCHER__", "PYTHON", "CONDA"))
+    return name == PARAMETERS or not name.upper().startswith(("DISPATCHER__", "PYTHON", "CONDA"))
 
 
 def _is_denied(said: str) -> bool:
     return any(word in said.lower() for word in ("denied", "unauthorized", "no basic auth", "authentication"))
 
 
+def _bounded(stream: Iterable[bytes], most: int) -> bytes:
+    """All of ``stream``, which may be more than was announced."""
+    parts, size = [], 0
+    for part in stream:
+        size += len(part)
+        if size > most:
+            raise ChildDied("the flow's answer is longer than its container said")
+        parts.append(part)
+    return b"".join(parts)
+
+
 def _only_file(archive: bytes) -> bytes:
+    """What the archive's first file holds; empty where the flow left something else in its place."""
     import tarfile
 
-    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-        member = opened.extractfile(opened.getmembers()[0])
-        return member.read() if member is not None else b""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+            member = opened.next()
+            file = opened.extractfile(member) if member is not None and member.isreg() else None
+            return file.read() if file is not None else b""
+    except (tarfile.TarError, OSError, ValueError):
+        return b""
 
 
 def _short(error: BaseException) -> str:

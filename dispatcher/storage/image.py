@@ -50,9 +50,9 @@ def dockerfile(storage: DockerStorage, *, base: str, user: str, wheel: str) -> s
     for name, value in storage.env_vars.items():
         lines.append(f"ENV {name}={_quoted(value)}")
     lines.append(f"ENV PATH={TARGET}/bin:$PATH PYTHONPATH={TARGET}/site-packages${{PYTHONPATH:+:$PYTHONPATH}}")
-    for number, location in enumerate(storage.flows.values()):
-        lines.append(f"COPY {json.dumps([f'flows/{number}', location])}")
-    lines.append(f"LABEL {LABEL}={_quoted(json.dumps(storage.flows, ensure_ascii=False))}")
+    for number, path in enumerate(storage.sealed):
+        lines.append(f"COPY {json.dumps([f'flows/{number}', path])}")
+    lines.append(f"LABEL {LABEL}={_quoted(json.dumps(storage.paths, ensure_ascii=False))}")
     if user:
         lines.append(f"USER {user}")
     return "\n".join(lines) + "\n"
@@ -72,8 +72,8 @@ def context(storage: DockerStorage, *, base: str, user: str) -> bytes:
         _add(archive, f"build/{wheel}", packed)
         for name, data in pip():
             _add(archive, f"build/{name}", data)
-        for number, location in enumerate(storage.flows.values()):
-            _add(archive, f"flows/{number}", storage.sealed[location])
+        for number, data in enumerate(storage.sealed.values()):
+            _add(archive, f"flows/{number}", data)
         for number, source in enumerate(storage.files):
             try:
                 archive.add(Path(source), f"files/{number}", filter=_plain)

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from dispatcher.escaping import escaped
+
 
 def check(job: str) -> int:
     """Load all flows; 1, with the reason on stderr, if one doesn't."""
@@ -25,17 +27,17 @@ def check(job: str) -> int:
         try:
             DockerStorage().get_flow(location)
         except (Exception, SystemExit) as error:
-            sys.stderr.write(f"{location}: {type(error).__name__}: {error}\n")
+            sys.stderr.write(escaped(f"{location}: {type(error).__name__}: {error}") + "\n")
             return 1
     return 0
 
 
 def run(location: str, answer: str) -> int:
-    """Run a flow with the parameters of ``DISPATCHER__PARAMETERS``; its sealed answer goes to a file."""
-    from dispatcher.storage.child import sealed_answer
+    """Run a flow with the parameters of ``DISPATCHER__PARAMETERS``; its answer goes to a file."""
+    from dispatcher.storage.child import answered
     from dispatcher.storage.docker import DockerStorage
 
-    data = sealed_answer(DockerStorage().to_json(), location)
+    data = answered(DockerStorage().to_json(), location)
     Path(answer).write_bytes(data)
     return 0
 

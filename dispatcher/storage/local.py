@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
 from dispatcher.files import write_atomically
 from dispatcher.storage import child
+from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import Storage, as_flow
 
 if TYPE_CHECKING:
     from dispatcher.flow import Flow
+
+
+# As add_flow names files: no folder, no hidden file, nothing that leaves the directory.
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", re.ASCII)
 
 
 class LocalStorage(Storage):
@@ -57,14 +61,14 @@ class LocalStorage(Storage):
         from dispatcher.flow import opened
 
         file, _, digest = location.rpartition("#")
-        if not re.fullmatch("[0-9a-f]{64}", digest) or not file or file != Path(file).name:
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not _FILE.fullmatch(file):
             raise InvalidInput(f"LocalStorage: a location is '<file>#<SHA-256>' as add_flow gave it, got {location!r}")
         data = self._read(Path(self.directory, file))
         if hashlib.sha256(data).hexdigest() != digest:
             raise SealBroken(f"LocalStorage: {Path(self.directory, file)} was changed: its SHA-256 isn't {digest}")
         return opened(data, what=f"file {file}")
 
-    def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
+    def get_env_runner(self, location: str) -> Runner:
         return child.runner(self, location)
 
     def _read(self, path: Path) -> bytes:

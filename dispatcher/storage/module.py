@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher import functions
 from dispatcher.errors import InvalidFlow
 from dispatcher.storage import child
+from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import Storage, as_flow
 
 if TYPE_CHECKING:
@@ -39,5 +39,5 @@ class ModuleStorage(Storage):
     def get_flow(self, location: str) -> Flow[..., Any]:
         return as_flow(functions.resolve(location, what="ModuleStorage"))
 
-    def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
+    def get_env_runner(self, location: str) -> Runner:
         return child.runner(self, location)

@@ -90,7 +90,7 @@ def lines_of(records: Records, run_id: str) -> list[Line]:
 def result_of(records: Records, keys: KeyRing, record: Record) -> Any:
     """What a run gave back; None where it gave nothing."""
     value = record.outcome.result if record.outcome else None
-    return None if value is None else from_value(value, get=records.blobs.get, key=keys.run_key(record.id))
+    return None if value is None else from_value(value, get=records.blobs.get, seal=keys.seal(record))
 
 
 def check(records: Records, keys: KeyRing, runs: Sequence[str], marks: Sequence[Mark]) -> dict[str, list[str]]:

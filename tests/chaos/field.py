@@ -114,7 +114,7 @@ class Field:
     def claimed(self, backend: str) -> str:
         """Accept a run and claim it for a worker that no longer lives: as one of another kind would leave it."""
         run_id = self.unrung(backend).id
-        self.bench.records.runs.update(run_id, partial(transitions.claim, owner="a worker that died"))
+        self.bench.records.runs.update(run_id, partial(transitions.claim, owner="a-worker-that-died"))
         return run_id
 
     def environment(self, backend: str) -> Environment:

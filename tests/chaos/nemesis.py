@@ -220,7 +220,7 @@ class Nemesis:
         ways = self._ways()
         before = {way: way.lost for way in ways}
         for way in ways:
-            way.lose_reply(b"EVALSHA", nth=self._rng.randint(1, 6))
+            way.lose_reply(b"FCALL", nth=self._rng.randint(1, 6))
         refuse = self._rng.random() < 0.5
         end = time.monotonic() + 2.0
         while (left := [way for way in ways if way.lost == before[way]]) and time.monotonic() < end:
@@ -250,7 +250,7 @@ class Nemesis:
 
     def _flush_scripts(self) -> str:
         with self._server() as server:
-            server.script_flush()
+            server.function_flush("SYNC")
         return ""
 
     def _empty_queues(self) -> str:

@@ -235,7 +235,11 @@ class Soak:
     def _secrets(self, found: History) -> list[str]:
         """What must be nowhere to be read; of the keys that containers got, a few are enough."""
         contained = [one.id for one in found.records.values() if one.spec.route.backend == "fake"]
-        return [CANARY, *KEYS.values(), *(self._bench.keys.run_key(run_id).hex() for run_id in contained[:50])]
+        return [
+            CANARY,
+            *KEYS.values(),
+            *(self._bench.keys.attempt_seal(run_id, 1).key.hex() for run_id in contained[:50]),
+        ]
 
     def _written(self) -> list[Path]:
         """Everything that was written, but the server's own data, whose values are looked at through the server."""

@@ -17,11 +17,12 @@ from dispatcher.runs.record import Record
 from tests.chaos.checker import leaks, left_after_retention, violations_of, wrong_in_service, wrong_lines
 from tests.chaos.flows import Mark
 from tests.conformance.specs import accept, ended
+from tests.unit.making import trusting
 
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
+    one = trusting(open_redis(server_url))
     try:
         yield one
     finally:

@@ -20,12 +20,13 @@ from tests.chaos.orders import WAYS
 from tests.chaos.report import Report, recoveries, takeovers
 from tests.chaos.subscriber import Heard
 from tests.conformance.specs import accept, finish, start
+from tests.unit.making import trusting
 
 
 @pytest.fixture
 def sound() -> History:
     """Three runs: one taken over from a dead worker, one that failed, one cancelled before it began."""
-    records = open_memory()
+    records = trusting(open_memory())
     taken = start(records, accept(records, key="k1", retries=WAYS["plain"].retries))
     records.runs.update(taken.id, partial(transitions.lose, owner="w1"))
     due = records.runs.get(taken.id)[0].due_at or 0.0

@@ -22,9 +22,9 @@ import redis
 from dispatcher import Dispatcher, LocalEnvironment, flow
 from dispatcher.doorbell import envelope
 from dispatcher.errors import SealBroken
-from dispatcher.payload.keys import RunKey
+from dispatcher.payload.keys import AttemptCredentials
 from dispatcher.records.refusals import What
-from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runner.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Outcome, Record
@@ -248,8 +248,7 @@ def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None
     field.started([mine, theirs])
     record = field.bench.record(mine)
     assert record.request is not None
-    key = field.bench.keys.run_key(mine)
-    token = attempt_token(key, attempt=1, epoch=record.request["epoch"])
+    token = field.bench.keys.token(mine, 1, record.request["epoch"])
     lie = Outcome(cause=Cause.USER_ERROR, message="a lie")
     inbox = field.bench.records.inbox
     with counted(field, What.REPORT, 2):
@@ -258,8 +257,10 @@ def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None
             inbox.report(shard_of("fake", run_id), report.to_entry(token))
     worker.says(f"a report on run {theirs} was not made by the attempt it names")
     worker.says(f"attempt 2 of run {mine} is closed")
-    with pytest.raises(SealBroken, match=f"holds the key of run {mine}"):
-        RunKey(mine, "k1", key).sign(theirs, b"{}")
+    credentials = AttemptCredentials.of(record, field.bench.keys.seal(record))
+    with pytest.raises(SealBroken, match=f"seals for attempt 1 of run {mine} alone"):
+        credentials.seal(field.bench.record(theirs))
+    assert not hasattr(credentials, "sign")
     field.settle()
     assert {field.bench.record(run_id).state for run_id in (mine, theirs)} == {State.SUCCEEDED}
     field.torn_down()
@@ -289,6 +290,9 @@ def test_a_result_that_its_runner_did_not_seal(field: Field, chaos_server: Chaos
         bare = {"inline": base64.b64encode(bomb).decode(), "digest": hashlib.sha256(bomb).hexdigest()}
         for lie in (kept["result"], {**kept["result"], **bare}):
             server.hset(f"{key}{runs[0].id}", "outcome", json.dumps({**kept, "result": lie}))
-            with counted(field, What.RESULT), pytest.raises(SealBroken, match="isn't signed with this run's key"):
+            with (
+                counted(field, What.RESULT),
+                pytest.raises(SealBroken, match=f"sealed by attempt 1 of run {runs[0].id}"),
+            ):
                 client.get(runs[0].id).result(timeout=10)
         assert not opened.exists()

@@ -13,7 +13,8 @@ from dispatcher import context, flow
 from dispatcher.payload import from_value
 from dispatcher.records.base import Line
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Change, ExitCall, Record
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from tests.chaos.conftest import ChaosServer
@@ -140,8 +141,8 @@ def test_row_31_a_result_of_100_megabytes(field: Field, backend: str) -> None:
     assert "are more than the limit of 52,428,800 bytes" in refused.message
     assert arrived is not None
     assert arrived.result is not None
-    key = field.bench.keys.run_key(runs[1])
-    assert len(from_value(arrived.result, get=field.bench.records.blobs.get, key=key)) == 40 * MB
+    seal = field.bench.keys.seal(ended[1])
+    assert len(from_value(arrived.result, get=field.bench.records.blobs.get, seal=seal)) == 40 * MB
     field.runs += runs[:1]
     field.others += runs[1:]
     field.settle()

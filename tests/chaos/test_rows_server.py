@@ -130,13 +130,17 @@ def test_row_13_the_last_second_of_the_server_s_log_is_lost(field: Field, chaos_
         field.runs += [run.id for run in before]
         field.settle()
         field.proxy.cut(refuse=True)  # nobody works on what is about to be forgotten
-        lost = client.submit(marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="the same")
+        lost = client.submit(
+            marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="asked for again"
+        )
         chaos_server.kill()
-        chaos_server.forget(b"the same")
+        chaos_server.forget(b"asked for again")
         chaos_server.start()
         field.proxy.heal()
         runs = [
-            client.submit(marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="the same")
+            client.submit(
+                marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="asked for again"
+            )
             for _ in range(2)
         ]
         assert client.get_many([lost.id]) in ([None], [runs[0]])
@@ -202,7 +206,7 @@ def test_row_15_a_half_open_connection_of_a_client(field: Field) -> None:
 def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(field: Field) -> None:
     """Counters, events and states as with no fault, whichever reply it was."""
     for nth in range(1, 9):
-        field.proxy.lose_reply(b"EVALSHA", nth)
+        field.proxy.lose_reply(b"FCALL", nth)
         runs = field.submit(3)
         records = field.settle()
         wait_until(field.proxy.has_lost, "a lost reply", timeout=60)
@@ -309,7 +313,7 @@ def test_row_19_scripts_flushed_group_deleted_stream_trimmed(field: Field, serve
     events.take(name, block=0.0)
     stream = f"{field.bench.records.instance}::events"
     for _ in range(3):
-        server.script_flush()
+        server.function_flush("SYNC")
         field.submit(3)
         server.xgroup_destroy(stream, name)
         field.settle()

@@ -100,6 +100,10 @@ def fill(megabytes: int) -> str:
     return "kept"
 
 
+def _is_secret(name: str) -> bool:
+    return any(word in name for word in ("KEY", "SEAL", "TOKEN", "URL"))
+
+
 @flow
 def whoami() -> dict[str, object]:
     """What a flow sees of its pod."""
@@ -114,7 +118,7 @@ def whoami() -> dict[str, object]:
         "shared": Path("/shared/word").read_text() if Path("/shared/word").exists() else None,
         "greeting": os.environ.get("GREETING"),
         "run": os.environ.get("DISPATCHER__RUN__ID"),
-        "secrets": sorted(name for name in os.environ if "KEY" in name and name.startswith("DISPATCHER__")),
+        "secrets": sorted(name for name in os.environ if name.startswith("DISPATCHER__") and _is_secret(name)),
     }
 
 

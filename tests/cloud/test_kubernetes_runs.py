@@ -228,7 +228,7 @@ def test_a_job_of_ones_own_with_two_containers_and_an_init_container(estate: Est
 def test_the_default_pod_has_few_rights(estate: Estate, run: Run[Any]) -> None:
     estate.ended(run, State.SUCCEEDED)
     seen = run.result()
-    assert (seen["uid"], seen["token"], seen["secrets"]) == (10001, False, ["DISPATCHER__RUN__KEY_ID"])
+    assert (seen["uid"], seen["token"], seen["secrets"]) == (10001, False, [])
 
 
 @submits(flows.count_in_c)

@@ -10,10 +10,10 @@ from dispatcher import DockerStorage
 class Layers(dict[str, bytes]):
     """What an image would hold, by its path in it."""
 
-    def __setitem__(self, location: str, data: bytes) -> None:
-        super().__setitem__(location, data)
-        Path(location).parent.mkdir(exist_ok=True)
-        Path(location).write_bytes(data)
+    def __setitem__(self, path: str, data: bytes) -> None:
+        super().__setitem__(path, data)
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(data)
 
 
 def in_its_image(directory: Path) -> DockerStorage:

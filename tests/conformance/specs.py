@@ -39,6 +39,7 @@ def make(
         options=Options.of(**options),
         blobs=blobs,
         on_exit=on_exit,
+        expires=1e10,
     )
     return Record(id=run_id, spec_bytes=spec.to_bytes(), signature="s", spec_digest=digest, key=key)
 

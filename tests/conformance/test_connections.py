@@ -111,7 +111,7 @@ def test_a_submit_that_is_refused_after_a_lost_reply_may_exist(server_url: str, 
     with redis.Redis.from_url(server_url) as raw:
         before = records.runs.count(ALL)
         proxy.requests, proxy.lose = 0, 1
-        proxy.when_lost = lambda: raw.execute_command("ACL", "SETUSER", "default", "-evalsha")
+        proxy.when_lost = lambda: raw.execute_command("ACL", "SETUSER", "default", "-fcall")
         try:
             with pytest.raises(ServerUnavailable) as caught:
                 records.runs.create([make()])

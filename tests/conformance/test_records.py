@@ -12,9 +12,10 @@ from dispatcher.errors import IdempotencyConflict, Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.reading import Query
 from dispatcher.runs import infrastructure, transitions
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, DUE, EXPIRING, OPEN, by_label, by_state, owned, waiting
-from dispatcher.runs.record import Change, Outcome, Record
+from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.conformance.conftest import Kept
 from tests.conformance.specs import accept, cancel, ended, finish, make, start

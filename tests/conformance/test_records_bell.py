@@ -11,7 +11,8 @@ import redis
 from dispatcher.records.base import Bell, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Ring
+from dispatcher.runs.change import Ring
+from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
 from tests.conformance.specs import accept, make, start
 
@@ -48,6 +49,7 @@ def records(server_url: str, bells: list[Pushing]) -> Iterator[Records]:
         return bells[-1]
 
     one = open_redis(server_url, bell=make_bell)
+    one.runs.check = lambda record, now: None  # every signature holds
     yield one
     one.close()
 
@@ -95,6 +97,7 @@ def test_an_on_exit_goes_before_all_that_wait(records: Records, server_url: str)
 def test_a_change_that_came_too_late_rings_nothing(records: Records, server_url: str) -> None:
     record = accept(records)
     waiting(records, server_url)
+    record.mark_verified()
     late = transitions.ring_again(record, record.created_at + 1)
     assert late is not None
     start(records, record)

@@ -56,7 +56,7 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     cancel(records, running)
     step = partial(transitions.finish, epoch=running.epoch)
     done = records.runs.update(record.id, step)
-    records.inbox.report(tag, {"a": "b"})
+    records.inbox.report(f"{tag}/0", {"a": "b"})
     taken = [event.id.partition(":")[2] for _, event in records.events.take(tag, block=0.01)]
     records.workers.announce(worker(tag))
     lease = records.leases.acquire(tag, tag, seen=None)
@@ -68,7 +68,8 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
         claimed.append(records.runs.take(look, transitions.start_here, owner="w1", holder="p1"))
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),
-        [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(tag)), taken, len(many),
+        [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(f"{tag}/0")), taken,
+        len(many),
         [(one.state, one.version, one.epoch) for one in claimed],
         records.workers.beats()[tag], lease == Lease(name=tag, owner=tag, epoch=1), records.runs.count(f"tag:{tag}"),
         records.refusals.tallies()[What.RUN].count - refused,

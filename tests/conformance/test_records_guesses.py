@@ -51,7 +51,7 @@ def guessed(records: Records, record: Record, like: str = "like") -> Look:
 
 def same(record: Record) -> dict[str, Any]:
     """What two runs of a kind have in common: all but ids, times and nonces."""
-    own = {"id", "spec_bytes", "created_at", "queued_at", "rung_at", "started_at", "change", "_spec"}
+    own = {"id", "spec_bytes", "created_at", "queued_at", "rung_at", "started_at", "change", "_spec", "_verified"}
     return {name: value for name, value in record.__dict__.items() if name not in own}
 
 

@@ -232,25 +232,25 @@ def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
 
 def test_reports_come_in_order_and_are_dropped_up_to_a_position(records: Records) -> None:
     for number in range(5):
-        records.inbox.report("s", {"n": str(number), "text": "ü"})
-    records.inbox.report("other", {"n": "9"})
-    found = records.inbox.read("s")
+        records.inbox.report("s/0", {"n": str(number), "text": "ü"})
+    records.inbox.report("other/0", {"n": "9"})
+    found = records.inbox.read("s/0")
     assert [entry for _, entry in found] == [{"n": str(number), "text": "ü"} for number in range(5)]
-    assert records.inbox.read("s", after=found[1][0], limit=2) == found[2:4]
-    records.inbox.drop("s", until=found[2][0])
-    assert records.inbox.read("s") == found[3:]
-    assert records.inbox.read("nobody", block=0.05) == []
-    records.inbox.drop("s", until=found[4][0])
-    assert records.inbox.read("s") == []
-    assert len(records.inbox.read("other")) == 1
+    assert records.inbox.read("s/0", after=found[1][0], limit=2) == found[2:4]
+    records.inbox.drop("s/0", until=found[2][0])
+    assert records.inbox.read("s/0") == found[3:]
+    assert records.inbox.read("nobody/0", block=0.05) == []
+    records.inbox.drop("s/0", until=found[4][0])
+    assert records.inbox.read("s/0") == []
+    assert len(records.inbox.read("other/0")) == 1
 
 
 def test_waiting_for_a_report(kept: Kept) -> None:
     found: list[object] = []
     reader = kept.another()
-    thread = threading.Thread(target=lambda: found.extend(reader.inbox.read("s", block=8)))
+    thread = threading.Thread(target=lambda: found.extend(reader.inbox.read("s/0", block=8)))
     thread.start()
-    kept.records.inbox.report("s", {"a": "b"})
+    kept.records.inbox.report("s/0", {"a": "b"})
     wait_until(lambda: found, "the report")
     thread.join()
 

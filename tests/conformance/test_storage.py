@@ -30,7 +30,8 @@ from dispatcher.payload import pack
 from dispatcher.records.base import Blobs
 from dispatcher.records.memory import open_memory
 from dispatcher.records.redis import open_redis
-from dispatcher.storage import base, child
+from dispatcher.storage import base
+from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import Storage
 from dispatcher.storage.redis import _Recent, _recent
 from tests.conformance.layers import in_its_image
@@ -196,9 +197,9 @@ def test_the_runners_variables_are_those_given(runs: Callable[[str], Callable[..
 def test_how_a_flow_ends_in_the_runner(runs: Callable[[str], Callable[..., Any]]) -> None:
     with pytest.raises(LookupError, match="inside"):
         runs("fails")(os.environ)
-    with pytest.raises(child.ChildDied, match="exit code 3"):
+    with pytest.raises(ChildDied, match="exit code 3"):
         runs("dies")(os.environ)
-    with pytest.raises(child.ChildDied, match="can't travel"):
+    with pytest.raises(ChildDied, match="can't travel"):
         runs("unpicklable")(os.environ)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Any
 
 import pytest
 
+from dispatcher import Dispatcher
+from dispatcher.settings import Settings
+from tests.integration.guarded import SERVERS, Guarded
+from tests.integration.intruder import Intruder
 from tests.integration.laptop import User
-from tests.integration.workers import QUICK, Bench, Worker
+from tests.integration.workers import KEYS, QUICK, Bench, Worker
 
 
 @pytest.fixture
@@ -63,3 +68,59 @@ def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
             yield one
         finally:
             one.leaves()
+
+
+@pytest.fixture(params=SERVERS, ids=lambda path: Path(path).name)
+def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    """A server of this test alone, once of each product that is here."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = Guarded(Path(directory), request.param)
+        try:
+            one.begin()
+            yield one
+        finally:
+            one.end()
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
+def standing(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    """One for all tests that change nothing."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = Guarded(Path(directory), request.param)
+        try:
+            one.begin()
+            yield one
+        finally:
+            one.end()
+
+
+@pytest.fixture
+def start_guarded(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
+    """Starts a worker as the user ``worker``."""
+    started: list[Worker] = []
+
+    def one() -> Worker:
+        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK)
+        started.append(worker)
+        worker.says("is ready")
+        return worker
+
+    try:
+        yield one
+    finally:
+        for worker in started:
+            worker.end()
+            print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+
+
+@pytest.fixture
+def intruder(server_url: str, bench: Bench) -> Iterator[Intruder]:
+    found = Intruder(server_url, bench)
+    yield found
+    found.server.close()
+
+
+@pytest.fixture
+def client(server_url: str) -> Iterator[Dispatcher]:
+    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as found:
+        yield found

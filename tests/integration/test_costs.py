@@ -49,8 +49,8 @@ class Budget:
 #: which a slow machine may look at once more.
 BUDGETS = {
     "submit": Budget(sent=1, trips=1, inside=15, received=3000),
-    "run": Budget(sent=2, trips=2, inside=32, received=3900),
-    "run that prints": Budget(sent=3, trips=3, inside=39, received=4300),
+    "run": Budget(sent=2, trips=2, inside=34, received=3900),
+    "run that prints": Budget(sent=3, trips=3, inside=41, received=4300),
     "container asked for": Budget(sent=4, trips=3, inside=40, received=4000),
     "result of an ended run": Budget(sent=4, trips=4, inside=0, received=500),
     "map": Budget(sent=MANY // 100 + 2, trips=30, inside=5 * MANY + 50, received=2200 * MANY),

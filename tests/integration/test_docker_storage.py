@@ -5,19 +5,32 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 import shutil
 import subprocess
+import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatcher import DockerStorage, InvalidInput, LocalEnvironment, flow
+from dispatcher import (
+    Dispatcher,
+    DockerStorage,
+    FlowFailed,
+    InvalidInput,
+    LocalEnvironment,
+    SealBroken,
+    State,
+    context,
+    flow,
+)
 from dispatcher.flow import Flow
+from dispatcher.settings import Settings
+from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import from_json
-from dispatcher.storage.child import ChildDied
 from tests.conftest import PYTHON
 from tests.integration.docker_engine import (
     Registry,
@@ -28,11 +41,15 @@ from tests.integration.docker_engine import (
     registry,
     runner_image,
 )
-from tests.integration.workers import ROOT
+from tests.integration.workers import KEYS, ROOT, Worker
 
 __all__ = ["default_base", "registry", "runner_image"]
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(590)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(590),
+    pytest.mark.filterwarnings("ignore:No live worker"),
+]
 
 
 @flow
@@ -55,6 +72,78 @@ def fails() -> None:
 @flow
 def dies() -> None:
     os._exit(3)
+
+
+ANSWER = "/tmp/dispatcher-answer"
+
+
+class Trap:
+    """Writes a file where it is opened: what that process holds."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        held = "os.environ.get('DISPATCHER__SIGNING_KEYS', 'none')"
+        return exec, (f"import os\nwith open({self.file!r}, 'a') as file: file.write({held})",)
+
+
+class TrapError(Exception):
+    """The same, raised."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__("a trap")
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Trap(self.file).__reduce__()
+
+
+@flow
+def means_harm(how: str, file: str) -> Any:
+    """All that a flow can put in the place of its answer, for it shares the process with who writes it."""
+    place = Path(ANSWER)
+    opened = pickle.dumps(Trap(file))
+    header = json.dumps({"python": ".".join(map(str, sys.version_info[:2])), "packages": {}}).encode() + b"\n"
+    files = {
+        "writes a pickle": header + opened,
+        "writes a sealed pair": header + pickle.dumps((True, Trap(file))),
+        "writes an answer": b'{"flow": "returned", "codec": "pickle"}\n' + header + opened,
+        "leaves brackets": b'{"flow": "returned", "codec": "json"}\n' + b"[" * 1_000_000,
+    }
+    match how:
+        case "returns":
+            return Trap(file)
+        case "raises":
+            raise TrapError(file)
+        case "leaves a link":
+            place.symlink_to("/etc/passwd")
+        case "leaves a folder":
+            place.mkdir()
+        case "leaves a pipe":
+            os.mkfifo(place)
+        case "leaves a terabyte":
+            place.touch()
+            os.truncate(place, 2**40)
+        case _ if how in files:
+            place.write_bytes(files[how])
+    os._exit(0)
+
+
+#: How the run ends, by what its flow did.
+HARM = {
+    "returns": State.SUCCEEDED,
+    "raises": State.FAILED,
+    "writes a pickle": State.FAILED,
+    "writes a sealed pair": State.FAILED,
+    "writes an answer": State.SUCCEEDED,
+    "leaves a link": State.FAILED,
+    "leaves a folder": State.FAILED,
+    "leaves a pipe": State.FAILED,
+    "leaves a terabyte": State.FAILED,
+    "leaves brackets": State.FAILED,
+    "nothing": State.FAILED,
+}
 
 
 @pytest.fixture
@@ -85,7 +174,8 @@ def test_built_once_the_flow_runs_in_its_container(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", "hush")
+    monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
+    monkeypatch.setenv("dispatcher__submit_within", "9")  # our settings are read in any case
     file = tmp_path / "data"
     file.write_text("some data")
     storage = storage_of(runner_image, env_vars={"GREETING": 'a "b" $c'}, files={str(file): "/data"})
@@ -109,6 +199,56 @@ def test_how_a_flow_ends_in_its_container(runner_image: str, made: list[str]) ->
         LocalEnvironment().execute(storage, storage.flows["fails"])
     with pytest.raises(ChildDied, match="exit code 3"):
         LocalEnvironment().execute(storage, storage.flows["dies"])
+
+
+@pytest.mark.row(34)
+def test_a_worker_opens_nothing_that_a_container_made(
+    runner_image: str, made: list[str], server_url: str, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """Neither does a client that says so; one that doesn't opens it itself, and in itself alone."""
+    storage = built(storage_of(runner_image), made, means_harm, look)
+    start_worker(concurrency=2)
+    file = tmp_path / "opened"
+    settings = Settings.load(url=server_url, signing_keys=json.dumps(KEYS))
+    with Dispatcher(settings=settings) as client:
+        runs = {
+            how: client.submit(means_harm, {"how": how, "file": str(file)}, storage=storage, environment=environment)
+            for environment in [LocalEnvironment(on_exit=what_it_sees)]
+            for how in HARM
+        }
+        sound = client.submit(look, {"path": "/etc/hostname"}, storage=storage)
+        client.wait([*runs.values(), sound], timeout=300)
+        assert {how: run.state for how, run in runs.items()} == HARM
+        assert sound.result(plain=True)["uid"] == 10001
+        for how, run in runs.items():
+            assert run.exception(plain=True) is None or how not in {"returns", "writes an answer"}
+            with pytest.raises((InvalidInput, FlowFailed)):
+                run.result(plain=True)
+        error = runs["raises"].exception(plain=True)
+        assert error is not None
+        assert "TrapError: a trap" in str(error)
+        assert "in means_harm" in error.traceback
+        assert [line.text for line in runs["raises"].logs()][-1:] == ["on_exit sees RaisedInside"]
+        assert not file.exists()
+        with pytest.raises(FlowFailed):
+            runs["raises"].result()
+        assert file.read_text() == "none"  # opened here, in a program without the worker's keys
+        runs["returns"].result()
+        assert file.read_text() == "nonenone"
+
+
+def what_it_sees() -> None:
+    print("on_exit sees", type(context.exception).__name__)  # noqa: T201 - a flow's callback
+
+
+def test_another_flow_in_the_image_is_not_opened(runner_image: str, made: list[str]) -> None:
+    """The tag was built anew since the submit."""
+    storage = built(storage_of(runner_image, image_name="retagged", image_tag="1"), made, fails)
+    location = storage.flows["fails"]
+    again = storage_of(runner_image, image_name="retagged", image_tag="1")
+    built(again, made, flow(name="fails")(look.fn))
+    with pytest.raises(SealBroken, match="holds another flow than was submitted"):
+        LocalEnvironment().execute(storage, location)
 
 
 def test_tags_follow_the_content(runner_image: str, made: list[str]) -> None:
@@ -135,8 +275,8 @@ def test_a_flow_that_does_not_load_there_is_no_image(runner_image: str) -> None:
 
 def test_a_flow_of_another_python_is_no_image(runner_image: str) -> None:
     storage = storage_of(runner_image)
-    location = storage.add_flow(look)
-    storage.sealed[location] = storage.sealed[location].replace(b'"python":"3.', b'"python":"4.', 1)
+    path = storage.add_flow(look).partition("#")[0]
+    storage.sealed[path] = storage.sealed[path].replace(b'"python":"3.', b'"python":"4.', 1)
     with pytest.raises(InvalidInput, match=r"doesn't load in the image .*sealed under Python 4\."):
         storage.build()
 

@@ -14,7 +14,7 @@ import redis
 from dispatcher.app import broker_of, make_app
 from dispatcher.doorbell import CeleryBell, body_of, envelope, headers_of
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.runs.record import Ring
+from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from dispatcher.runs.transitions import EXECUTE
 from dispatcher.settings import Settings
@@ -141,13 +141,13 @@ def test_publish_survives_a_broker_that_was_restarted(server: Server, server_url
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("redis://:p%40%3B%2F@h:7/3", "redis://:p%40%3B%2F@h:7/3"),
+        ("redis://:p%40%3B%2F@h:7/3", "redis://h:7/3"),
         ("redis://h", "redis://h:6379/0"),
         ("redis://[::1]/1", "redis://[::1]:6379/1"),
         ("unix:///a b/s?db=2", "redis+socket:///a%20b/s?virtual_host=2"),
-        ("unix://me:p%2Fw@/s", "redis+socket://me:p%2Fw@/s?virtual_host=0"),
+        ("unix://me:p%2Fw@/s", "redis+socket:///s?virtual_host=0"),
         ("rediss://h/1?ssl_ca_certs=/x", "rediss://h:6379/1"),
-        ("sentinel://me:p@a,b:7/main/4", "sentinel://me:p@a:26379/4;sentinel://me:p@b:7/4"),
+        ("sentinel://me:p@a,b:7/main/4", "sentinel://a:26379/4;sentinel://b:7/4"),
     ],
 )
 def test_kombus_form_of_a_url(url: str, shown: str) -> None:
@@ -168,7 +168,8 @@ def test_certificates_are_checked_unless_told_otherwise() -> None:
 def test_sentinels_get_their_own_password() -> None:
     options = broker_of("sentinel://:p@a/main?sentinel_password=q").options
     assert options["master_name"] == "main"
-    assert options["sentinel_kwargs"]["password"] == "q"
+    assert options["sentinel_kwargs"]["credential_provider"].get_credentials() == ("q",)
+    assert "q" not in repr(options["sentinel_kwargs"]["credential_provider"])
 
 
 @pytest.mark.parametrize("url", ["amqp://h", "h:6379", "redis://h/x", "unix://s", "sentinel://h", "redis://h:port/0"])

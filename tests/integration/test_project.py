@@ -224,8 +224,8 @@ def test_a_notebook(run_program: RunProgram, start_worker: StartWorker) -> None:
 
 
 def test_a_dask_cluster_of_its_own(run_program: RunProgram, start_worker: StartWorker, tmp_path: Path) -> None:
-    start_worker(backends=["remote"], labels=["research"])
     with cluster(tmp_path) as address:
+        start_worker(backends=["remote"], labels=["research"])  # now: Dask's variables name the certificates
         assert run_program(DASK, address) == "all well\n"
 
 

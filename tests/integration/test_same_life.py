@@ -81,7 +81,7 @@ def test_a_run_from_its_submit_to_its_end(bench: Bench, place: Callable[..., Env
     record = ended(bench, run_id, State.SUCCEEDED, None)
     assert record.outcome is not None
     assert record.outcome.result is not None
-    result = from_value(record.outcome.result, get=bench.records.blobs.get, key=bench.keys.run_key(run_id))
+    result = from_value(record.outcome.result, get=bench.records.blobs.get, seal=bench.keys.seal(record))
     assert result == "hello you"
     events = bench.events(run_id)
     assert sorted(event.kind for event in events) == LIFE

@@ -37,7 +37,7 @@ def result_of(bench: Bench, run_id: str, *, timeout: float = 30.0) -> Any:
     assert record.state is State.SUCCEEDED, (record.outcome, bench.lines(run_id))
     assert record.outcome is not None
     assert record.outcome.result is not None
-    return from_value(record.outcome.result, get=bench.records.blobs.get, key=bench.keys.run_key(run_id))
+    return from_value(record.outcome.result, get=bench.records.blobs.get, seal=bench.keys.seal(record))
 
 
 def cause_of(record: Record) -> Cause | None:
@@ -106,7 +106,7 @@ def with_dask() -> int:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", security=True) as cluster,
         Client(cluster) as client,
     ):
         return int(client.submit(pow, 2, 10).result(timeout=60))
@@ -247,6 +247,20 @@ def test_output_is_readable(bench: Bench, start_worker: StartWorker) -> None:
     assert "secret" not in worker.output
     assert "adding 1" not in worker.output
     assert all(line.split()[2] in {"INFO", "WARNING"} for line in worker.output.splitlines())
+
+
+def test_a_key_file_that_others_may_write_is_refused_at_once(server_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"a": "a secret of sixteen bytes"}')
+    path.chmod(0o666)
+    environ = {"DISPATCHER__SIGNING_KEYS": "", "DISPATCHER__SIGNING_KEYS_FILE": str(path)}
+    worker = Worker(server_url, tmp_path, environ=environ)
+    try:
+        assert worker.wait() == 2
+        assert f"{path} (mode 0666" in worker.output
+        assert f"chmod 600 {path}" in worker.output
+    finally:
+        worker.end()
 
 
 def test_a_missing_key_is_said_at_once(server_url: str, tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: When the signatures of these tests expire.
+EXPIRES = 1e10
+
 KEYS = {"k1": "a secret that only these tests know"}
 
 #: Timings of production, divided so that a test sees a takeover within seconds.
@@ -156,7 +159,7 @@ class Bench:
             url=url, broker_url=broker_url, signing_keys=json.dumps(KEYS), timing=dict(timing or {})
         )
         self.keys = KeyRing.from_settings(self.settings)
-        self.records: Records = connect(self.settings)
+        self.records: Records = connect(self.settings, self.keys)
 
     def submit(
         self,
@@ -200,7 +203,7 @@ class Bench:
                 limit_inline=2**20,
                 limit=2**20,
                 put=self.records.blobs.share,
-                key=None,
+                seal=None,
             ),
             environment=environment.to_json(),
             route=Route(environment.backend, tuple(sorted(environment.labels)), scope),
@@ -210,6 +213,7 @@ class Bench:
             python=PYTHON_VERSION,
             blobs=(location,) if storage.shared_blob else (),
             key_id=self.keys.signs,
+            expires=EXPIRES,
         )
         raw = spec.to_bytes()
         return Record(id=run_id, spec_bytes=raw, signature=self.keys.sign(run_id, raw), spec_digest=location)

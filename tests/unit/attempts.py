@@ -18,11 +18,13 @@ from dispatcher.records.base import Line
 from dispatcher.records.memory import open_memory
 from dispatcher.records.reading import Look
 from dispatcher.runner.attempt import call_on_exit, run_attempt
+from dispatcher.runs.change import Change
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Change, Record, Spec
+from dispatcher.runs.record import Record, Spec
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 from dispatcher.storage.redis import RedisStorage
+from tests.unit.making import NEVER
 
 SETTINGS = Settings.load()
 
@@ -33,6 +35,7 @@ class World:
     def __init__(self) -> None:
         self.records = open_memory()
         self.keys = KeyRing(KeyRing.generate())
+        self.records.runs.check = self.keys.check
         self.commits = 0
         self.away: Callable[[Change], bool] = lambda _change: False
         commit = self.records.runs.commit
@@ -52,7 +55,7 @@ class World:
         location = storage.add_flow(one)
         environment = environment or LocalEnvironment()
         values = to_value(
-            parameters or {}, what="parameters", limit_inline=100, limit=10**9, put=self.records.blobs.share, key=None
+            parameters or {}, what="parameters", limit_inline=100, limit=10**9, put=self.records.blobs.share, seal=None
         )
         options = Options.of(**{name: changes.pop(name) for name in ("retries", "start_within") if name in changes})
         spec = Spec(
@@ -69,6 +72,7 @@ class World:
             python=PYTHON,
             blobs=tuple(name for name in (location, values.blob) if name),
             key_id=self.keys.signs,
+            expires=NEVER,
         )
         return self.accept(run_id, replace(spec, **changes).to_bytes())
 
@@ -92,8 +96,7 @@ class World:
     def result(self, record: Record) -> Any:
         assert record.outcome is not None
         assert record.outcome.result is not None
-        key = self.keys.run_key(record.id, record.spec.key_id)
-        return from_value(record.outcome.result, get=self.records.blobs.get, key=key)
+        return from_value(record.outcome.result, get=self.records.blobs.get, seal=self.keys.seal(record))
 
     def lines(self, record: Record) -> list[Line]:
         return self.records.logs.read(record.id)[0]

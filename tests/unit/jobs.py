@@ -6,19 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dispatcher.payload import from_value, to_value
+from dispatcher.payload.seals import AttemptSeal, Returned
 from dispatcher.runner.invoke import Job, invoke
 from dispatcher.runs.record import Outcome, Value
 
-KEY = b"k" * 32
+SEAL = AttemptSeal("run", 2, b"k" * 32)
 
 
-def keep(obj: Any, what: str, *, limit: int = 10**6) -> Value:
-    return to_value(obj, what=what, limit_inline=10**6, limit=limit, put=lambda _: "", key=KEY, setting="LIMIT")
+def keep(obj: Any, kind: Returned, *, limit: int = 10**6) -> Value:
+    what = f"the {kind} of flow 'f'"
+    return to_value(
+        obj, what=what, limit_inline=10**6, limit=limit, put=lambda _: "", seal=SEAL, kind=kind, setting="LIMIT"
+    )
 
 
-def opened(value: Value | None) -> Any:
+def opened(value: Value | None, kind: Returned = Returned.RESULT) -> Any:
     assert value is not None
-    return from_value(value, get=lambda _: b"", key=KEY)
+    return from_value(value, get=lambda _: b"", seal=SEAL, kind=kind)
 
 
 def job(body: Callable[..., Any], **changes: Any) -> Job:

@@ -13,13 +13,13 @@ from backends.base import Backend, Changed, Found, Handle, Observation, Phase, R
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runner.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
-from tests.unit.making import make_record
+from tests.unit.making import make_record, sign
 from tests.waiting import wait_until
 from workers.provisioning import Provisioner
 from workers.supervisor.supervisor import Supervisor
@@ -108,6 +108,7 @@ class Scene:
         self.records: Records = replace(kept, runs=self.counting)  # type: ignore[arg-type]
         self.backend = Told()
         self.keys = KeyRing.from_settings(settings)
+        kept.runs.check = self.keys.check
         self.woken = threading.Event()
         self.provisioner = Provisioner(
             records=self.records, keys=self.keys, settings=settings, backend=lambda name: self.backend, owner="w1"
@@ -115,7 +116,7 @@ class Scene:
         self.supervisor = Supervisor(self.provisioner, self.backend, self.woken.set)
 
     def submit(self, run_id: str, **options: Any) -> Record:
-        record = make_record(run_id, key_id="k", route=Route("told"), **options)
+        record = sign(make_record(run_id, key_id="k", route=Route("told"), **options), self.keys)
         (stored,) = self.records.runs.create([record])
         return stored
 
@@ -147,6 +148,6 @@ class Scene:
 
     def report(self, record: Record, about: About, outcome: Outcome) -> None:
         assert record.request is not None
-        token = attempt_token(self.keys.run_key(record.id, "k"), attempt=1, epoch=record.request["epoch"])
+        token = self.keys.token(record.id, 1, record.request["epoch"])
         report = Report(run_id=record.id, attempt=record.attempt, about=about, outcome=outcome)
         self.records.inbox.report(shard_of("told", record.id), report.to_entry(token))

@@ -13,11 +13,13 @@ from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt, Refused, TimeoutInterrupt, UnknownRun
 from dispatcher.flow import flow
 from dispatcher.payload import KeyRing, from_value
+from dispatcher.payload.seals import Returned
 from dispatcher.records.reading import Look
 from dispatcher.runner.attempt import current, run_attempt
 from dispatcher.runs import transitions
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Change, ExitCall, Outcome
+from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import LimitSettings
 from tests.unit.attempts import SETTINGS, World, break_down, double, fails, say_how_it_ended
@@ -86,8 +88,8 @@ def test_a_failing_flow(world: World) -> None:
     assert "no luck" in done.outcome.traceback
     assert world.texts(done) == ["exit: FAILED ValueError('no luck')"]
     assert done.outcome.exception is not None
-    key = world.keys.run_key(done.id)
-    error = from_value(done.outcome.exception, get=world.records.blobs.get, key=key)
+    seal = world.keys.seal(done)
+    error = from_value(done.outcome.exception, get=world.records.blobs.get, seal=seal, kind=Returned.EXCEPTION)
     assert isinstance(error, ValueError)
 
 

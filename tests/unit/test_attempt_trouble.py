@@ -14,7 +14,8 @@ from dispatcher.flow import flow
 from dispatcher.payload import KeyRing
 from dispatcher.records.reading import Look
 from dispatcher.runner.attempt import current, run_attempt
-from dispatcher.runs.record import Change, ExitCall, Record
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.attempts import SETTINGS, World, double, say_how_it_ended
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.local import LocalEnvironment
+from dispatcher.context import context
 from dispatcher.errors import CancelInterrupt
 from dispatcher.payload import KeyRing, to_value
+from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Line
 from dispatcher.runner import attempt as runner
 from dispatcher.runner.attempt import call_on_exit
@@ -26,9 +29,9 @@ def world() -> World:
     return World()
 
 
-def killed(world: World, environment: LocalEnvironment, **outcome: Any) -> Record:
+def killed(world: World, environment: LocalEnvironment, parameters: Any = None, **outcome: Any) -> Record:
     """A run whose process died while the flow ran."""
-    record = world.submit(double, {"x": 1}, environment)
+    record = world.submit(double, parameters or {"x": 1}, environment)
     started = world.records.runs.update(
         record.id, lambda one, now: transitions.start_here(one, now, owner="w1", holder="dead")
     )
@@ -50,17 +53,52 @@ def test_on_exit_of_a_dead_process(world: World) -> None:
     assert [line.number for line in world.lines(done)] == [7, 8]
 
 
-def test_on_exit_learns_of_the_exception_that_was_kept(world: World) -> None:
-    record = killed(world, LocalEnvironment(on_exit=say_how_it_ended))
+class Trap(Exception):
+    """Leaves a file where it is opened."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__("a trap")
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def with_exception(world: World, record: Record, error: Exception) -> tuple[Record, float]:
+    """The run as it is once its dead process had reported this exception; and the time."""
     value = to_value(
-        KeyError("x"), what="e", limit_inline=10**6, limit=10**6, put=lambda _: "",
-        key=world.keys.run_key(record.id),
+        error, what="e", limit_inline=10**6, limit=10**6, put=lambda _: "",
+        seal=world.keys.seal(record),
+        kind=Returned.EXCEPTION,
     )  # fmt: skip
     stored, now = world.records.runs.get(record.id)
-    stored = stored.but(outcome=Outcome(cause=Cause.USER_ERROR, exception=value))
+    outcome = Outcome(cause=Cause.USER_ERROR, reason="Trap", message="a trap", exception=value)
+    return stored.but(outcome=outcome), now
+
+
+def test_on_exit_learns_of_the_exception_that_was_kept_by_its_text(world: World, tmp_path: Path) -> None:
+    """A container may have made it: a worker doesn't open it, whose run it ever was."""
+    file = tmp_path / "opened"
+    stored, now = with_exception(world, killed(world, LocalEnvironment(on_exit=say_how_it_ended)), Trap(file))
     done = call_on_exit(world.records, world.keys, SETTINGS, stored, now, owner="w2", holder="there")
     assert done.exit_call is ExitCall.CALLED
-    assert world.texts(done)[-1] == "exit: FAILED KeyError('x')"
+    assert world.texts(done)[-1] == "exit: FAILED FlowFailed('Trap: a trap')"
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("contained", [True, False])
+def test_of_a_container_no_sealed_parameters_are_opened(world: World, contained: bool) -> None:
+    environment = LocalEnvironment(on_exit=say_the_parameters)
+    record = killed(world, environment, parameters={"x": (1, 2)})
+    assert world.exit(record, contained=contained).exit_call is ExitCall.CALLED
+    assert world.texts(record)[-1] == ("{}" if contained else "{'x': (1, 2)}")
+    record = killed(world, environment, parameters={"x": [1]})
+    world.exit(record, contained=contained)
+    assert world.texts(record)[-1] == "{'x': [1]}"
+
+
+def say_the_parameters() -> None:
+    print(dict(context.parameters))
 
 
 def test_an_on_exit_that_raises_there(world: World) -> None:

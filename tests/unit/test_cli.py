@@ -33,7 +33,7 @@ class TestRoot:
 
     @pytest.mark.parametrize("name", sorted(root.commands))
     def test_every_command_explains_itself(self, name: str) -> None:
-        shown = call(name, "--help")
+        shown = call(name, *(["install"] if name == "admin" else []), "--help")
         assert shown.exit_code == 0
         assert "--url" in shown.stdout
         assert "--debug" in shown.stdout
@@ -240,6 +240,46 @@ class TestOptions:
             options.retries(text)
 
 
+class TestSealedParts:
+    """What a file holds sealed would be signed with the submitter's key, and run by a worker."""
+
+    @pytest.mark.parametrize(
+        ("data", "where"),
+        [
+            ({"type": "LocalEnvironment", "on_exit": {"sealed": "eA=="}}, "on_exit"),
+            ({"type": "LocalEnvironment", "on_exit": {"ref": "os:getpid"}, "on_start": {"sealed": "eA=="}}, "on_start"),
+            ({"type": "RemoteEnvironment", "executor": {"sealed": "eA=="}}, "executor"),
+            ({"type": "Third", "deep": [1, {"er": {"sealed": {}}}]}, r"deep\[1\]\.er"),
+        ],
+    )
+    def test_they_are_refused_by_their_place(self, tmp_path: Path, data: Any, where: str) -> None:
+        path = tmp_path / "given.json"
+        path.write_text(json.dumps(data))
+        with pytest.raises(InvalidInput, match=rf"given\.json holds sealed code \({where}\).*--allow-sealed"):
+            options.environment(str(path), ())
+        with pytest.raises(InvalidInput, match=rf"--storage: .*holds sealed code \({where}\)"):
+            options.storage(str(path))
+
+    def test_the_flag_allows_them(self, tmp_path: Path) -> None:
+        path = tmp_path / "given.json"
+        path.write_text(json.dumps({"type": "LocalEnvironment", "on_exit": {"sealed": "eA=="}}))
+        found = options.environment(str(path), (), allow_sealed=True)
+        assert found is not None
+        assert found.to_json()["on_exit"] == {"sealed": "eA=="}
+
+    def test_names_and_plain_values_need_none(self, tmp_path: Path) -> None:
+        path = tmp_path / "given.json"
+        data = {"type": "RemoteEnvironment", "executor": "a.B", "executor_kwargs": {"sealed": 1, "more": 2}}
+        path.write_text(json.dumps({**data, "on_exit": {"ref": "os:getpid"}}))
+        assert options.environment(str(path), ()) is not None
+
+    def test_brackets_without_end_are_no_json(self, tmp_path: Path) -> None:
+        path = tmp_path / "given.json"
+        path.write_text("[" * 100_000)
+        with pytest.raises(InvalidInput, match=r"given\.json is not JSON"):
+            options.environment(str(path), ())
+
+
 class TestWords:
     @pytest.mark.parametrize(
         ("seconds", "text"),
@@ -248,11 +288,6 @@ class TestWords:
     )  # fmt: skip
     def test_span(self, seconds: float, text: str) -> None:
         assert words.span(seconds) == text
-
-    def test_a_flow_cannot_steer_the_terminal(self) -> None:
-        assert words.clean("a\x1b]0;title\x07b\x9b2J") == "a\ufffd]0;title\ufffdb\ufffd2J"
-        assert words.clean("\x1b[31mred\tis fine") == "\x1b[31mred\tis fine\x1b[0m"
-        assert words.clean("\x1b[2J") == "\ufffd[2J\x1b[0m"[: -len("\x1b[0m")]
 
     def test_phases_leave_out_steps_without_time(self) -> None:
         def event(kind: Kind, state: State, time: float, **data: Any) -> Event:
@@ -310,6 +345,21 @@ class TestKeygen:
         assert shown.exit_code == 2
         assert path.read_text() == "not keys"
         assert "name another file" in shown.stderr
+
+    def test_a_place_that_others_may_write_is_refused(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o777)
+        shown = call("keygen", "--file", str(tmp_path / "keys.json"))
+        assert shown.exit_code == 2
+        assert f"--file: {tmp_path} (mode 0777" in shown.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    def test_keys_that_others_could_read_are_not_kept(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys.json"
+        assert call("keygen", "--file", str(path)).exit_code == 0
+        path.chmod(0o666)
+        shown = call("keygen", "--file", str(path))
+        assert shown.exit_code == 2
+        assert f"chmod 600 {path}" in shown.stderr
 
     def test_no_folder(self, tmp_path: Path) -> None:
         shown = call("keygen", "--file", str(tmp_path / "none" / "keys.json"))

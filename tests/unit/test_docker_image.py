@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,12 +16,14 @@ from typing import Any
 
 import pytest
 
-from dispatcher import Dispatcher, DockerStorage, InvalidInput, LocalEnvironment, flow
+from dispatcher import Dispatcher, DockerStorage, InvalidInput, LocalEnvironment, SealBroken, flow
+from dispatcher.payload import pack
 from dispatcher.storage import install
 from dispatcher.storage.base import NoFlowHere, from_json
 from dispatcher.storage.docker import DIRECTORY
 from dispatcher.storage.image import STAGE, context, dockerfile
 from dispatcher.storage.wheel import wheel as our_wheel
+from tests.conformance.layers import in_its_image
 from tests.unit.command import call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +61,8 @@ def test_the_dockerfile() -> None:
         env_vars={"GREETING": 'a "b" $c \\'},
         files={"/etc/hostname": "/etc/x y"},
     )
-    location = storage.add_flow(etl)
+    path, _, digest = storage.add_flow(etl).partition("#")
+    assert digest == hashlib.sha256(storage.sealed[path]).hexdigest()
     lines = dockerfile(storage, base="sha256:1", user="10001", wheel="ours.whl").splitlines()
     first, last = lines[:4], lines[4:]
     assert first[:3] == ["FROM sha256:1 AS packages", "USER root", f"COPY build {STAGE}"]
@@ -72,7 +76,7 @@ def test_the_dockerfile() -> None:
         'ENV GREETING="a \\"b\\" \\$c \\\\"',
         "ENV PATH=/opt/flow-packages/bin:$PATH PYTHONPATH=/opt/flow-packages/site-packages${PYTHONPATH:+:$PYTHONPATH}",
     ]
-    assert last[6] == f'COPY ["flows/0", "{location}"]'
+    assert last[6] == f'COPY ["flows/0", "{path}"]'
     assert last[-1] == "USER 10001"
     assert "USER" not in dockerfile(storage, base="b", user="", wheel="ours.whl").splitlines()[-1]
 
@@ -166,6 +170,8 @@ def test_locations_are_paths_that_do_not_collide() -> None:
 def test_elsewhere_than_in_the_image_there_is_no_flow() -> None:
     storage = DockerStorage(image="x/y:1")
     with pytest.raises(NoFlowHere, match=r"only inside x/y:1"):
+        storage.get_flow(f"/opt/flows/etl-00000000.flow#{'0' * 64}")
+    with pytest.raises(InvalidInput, match=r"a location is '<path>#<SHA-256>' as add_flow gave it"):
         storage.get_flow("/opt/flows/etl-00000000.flow")
 
 
@@ -187,6 +193,30 @@ def test_a_flow_that_changed_since_the_build_is_unbuilt() -> None:
     storage.add_flow(other)
     with pytest.raises(InvalidInput, match="a flow was added or changed since it was built"):
         storage.check()
+
+
+def test_another_flow_in_the_same_place_is_not_opened(tmp_path: Path) -> None:
+    """A worker's own file of that path is none of the image's: the flow runs in its container all the same."""
+    storage = in_its_image(tmp_path / "opt")
+    location = storage.add_flow(etl)
+    assert storage.get_flow(location)() == 1
+    Path(location.partition("#")[0]).write_bytes(pack(other, what="another flow"))
+    with pytest.raises(SealBroken, match=r"holds another flow than was submitted.*was built anew") as caught:
+        storage.get_flow(location)
+    assert isinstance(caught.value, NoFlowHere)
+
+
+def test_a_submit_elsewhere_names_the_flow_that_was_built() -> None:
+    """Sealed anew, the same flow may have other bytes: what is signed is the digest of those in the image."""
+    built = DockerStorage()
+    path = built.add_flow(etl).partition("#")[0]
+    data = {**built.to_json(), "image": "etl:1", "digests": {path: "a" * 64}}
+    elsewhere = from_json(data)
+    assert elsewhere.add_flow(etl) == f"{path}#{'a' * 64}"
+    elsewhere.check()
+    elsewhere.add_flow(other)
+    with pytest.raises(InvalidInput, match=r"etl:1 isn't known to hold flow 'Other Flow!' at .*dispatcher build"):
+        elsewhere.check()
 
 
 def test_a_flow_that_carries_its_storage_is_the_same_after_the_build() -> None:
@@ -219,8 +249,14 @@ def test_what_was_built_travels_and_what_it_was_built_with_does_not() -> None:
         ({"registry_url": "me:secret@r"}, "without scheme and credentials"),
         ({"image_name": "a b"}, "image_name: must be a name"),
         ({"image_tag": ""}, "image_tag: must be a name"),
+        ({"digests": {"/a": "b"}}, "digests: must map paths"),
+        ({"digests": ["a"]}, "digests: must map paths"),
         ({"env_vars": {"A B": "c"}}, "env_vars: 'A B'"),
-        ({"env_vars": {"A": "b\nc"}}, "a text of one line"),
+        ({"env_vars": {"A": "b\nc"}}, "without control characters"),
+        ({"env_vars": {"A": "b\rRUN id"}}, "without control characters"),
+        ({"env_vars": {"A": "\ud800"}}, "without control characters"),
+        ({"python_dependencies": ["pandas\nRUN id"]}, "without control characters"),
+        ({"files": {"/a": "/b\nRUN id"}}, "has no control characters"),
         ({"python_dependencies": "pandas"}, "must be a list of requirements"),
         ({"python_dependencies": ["x @ https://me:secret@host/x.whl"]}, "a requirement's URL holds credentials"),
     ],

@@ -16,6 +16,7 @@ from dispatcher.errors import (
     Refused,
     TimeoutInterrupt,
 )
+from dispatcher.payload.seals import Returned
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
@@ -65,7 +66,7 @@ def test_a_raising_flow_fails_with_its_exception_and_on_exit_is_told() -> None:
     )
     assert (outcome.cause, outcome.state, outcome.reason) == (Cause.USER_ERROR, State.FAILED, "Odd")
     assert "bad luck" in outcome.message
-    error = opened(outcome.exception)
+    error = opened(outcome.exception, Returned.EXCEPTION)
     assert isinstance(error, Odd)
     assert error.args == ("bad luck", 7)
     assert outcome.log_tail == ("a", "b")

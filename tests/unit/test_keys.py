@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import pickle
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher.errors import InvalidSettings, SealBroken
+from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.payload import KeyRing
+from dispatcher.payload.seals import Stored
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
+from tests.unit.making import make_record, sign
 
 OLD, NEW = "the old secret 0123456789", "the new secret 0123456789"
 
@@ -49,11 +54,123 @@ def test_the_same_id_with_another_secret_does_not_verify() -> None:
         KeyRing({"a": NEW}).verify("run", "a", b"spec", KeyRing({"a": OLD}).sign("run", b"spec"))
 
 
-def test_each_run_has_a_key_of_its_own() -> None:
+def test_each_attempt_has_keys_of_its_own() -> None:
+    """No two purposes, runs, attempts or keys of the ring ever share one."""
     ring = KeyRing({"a": NEW, "b": OLD})
-    keys = {ring.run_key("1"), ring.run_key("2"), ring.run_key("1", "b")}
-    assert len(keys) == 3
-    assert ring.run_key("1") == ring.run_key("1", "a") == KeyRing({"a": NEW}).run_key("1")
+    asked = [("1", 1, "a"), ("2", 1, "a"), ("1", 2, "a"), ("1", 1, "b"), ("11", 1, "a"), ("1", 11, "a")]
+    seals = {ring.attempt_seal(run_id, attempt, key_id).key.hex() for run_id, attempt, key_id in asked}
+    tokens = {ring.token(run_id, attempt, 1, key_id) for run_id, attempt, key_id in asked}
+    signatures = {ring.sign(run_id, b"") for run_id, _, _ in asked}
+    assert len(seals | tokens | signatures) == 2 * len(asked) + 3
+    assert ring.token("1", 1, 1) != ring.token("1", 1, 2)
+    assert ring.attempt_seal("1", 1) == ring.attempt_seal("1", 1, "a") == KeyRing({"a": NEW}).attempt_seal("1", 1)
+
+
+def test_what_a_container_holds_signs_no_spec() -> None:
+    """Neither its seal nor its token is the key of a signature."""
+    ring = KeyRing({"a": NEW})
+    for key in (ring.attempt_seal("run", 1).key, bytes.fromhex(ring.token("run", 1, 1))):
+        for data in (b"spec", b"spec:spec"):
+            assert hmac.digest(key, data, "sha256").hex() != ring.sign("run", b"spec")
+
+
+def record_of(ring: KeyRing, **changes: Any) -> Record:
+    """A record whose spec is signed."""
+    record = make_record(**{"key_id": ring.signs, **changes})
+    return sign(record, ring)
+
+
+def test_a_key_is_bound_to_backends() -> None:
+    ring = KeyRing({"team": {"secret": NEW, "backends": ["local", "remote"]}})
+    ring.check(record_of(ring), 0.0)
+    with pytest.raises(SealBroken, match="key 'team', which may not use backend 'kubernetes'"):
+        ring.check(record_of(ring, route=Route("kubernetes")), 0.0)
+    ring.check_backend("remote")
+    with pytest.raises(InvalidInput, match=r"key 'team' may not use backend 'kubernetes', only local, remote"):
+        ring.check_backend("kubernetes")
+
+
+def test_every_signature_ends() -> None:
+    ring = KeyRing({"a": NEW})
+    ring.check(record_of(ring, expires=100.0), 99.0)
+    with pytest.raises(SealBroken, match="ended 1 s ago: the run waited too long"):
+        ring.check(record_of(ring, expires=100.0), 101.0)
+    with pytest.raises(SealBroken, match="never ends"):
+        ring.check(record_of(ring, expires=None), 0.0)
+
+
+def test_a_spec_belongs_to_its_run() -> None:
+    ring = KeyRing({"a": NEW})
+    copied = record_of(ring).but(id="other")
+    with pytest.raises(SealBroken, match="changed on its way"):
+        ring.check(copied, 0.0)
+    with pytest.raises(SealBroken, match="carries the spec of run run1"):
+        ring.check(sign(copied, ring), 0.0)
+
+
+REQUEST = {"shard": "kubernetes/1", "epoch": 1, "body": {"namespace": "default", "n": [1, 2.5, None, "é"]}}
+
+
+def test_what_workers_store_is_sealed() -> None:
+    ring = KeyRing({"a": NEW})
+    sealed = json.loads(json.dumps(ring.engine.sealed("run", 1, Stored.REQUEST, REQUEST)))
+    ring.engine.check("run", 1, Stored.REQUEST, sealed)
+    assert {name: value for name, value in sealed.items() if name != "seal"} == REQUEST
+    wrong: list[tuple[str, int, Stored, Any]] = [
+        ("other", 1, Stored.REQUEST, sealed),
+        ("run", 2, Stored.REQUEST, sealed),
+        ("run", 1, Stored.HANDLE, sealed),
+        ("run", 1, Stored.REQUEST, sealed | {"epoch": 2}),
+        ("run", 1, Stored.REQUEST, REQUEST),
+        ("run", 1, Stored.REQUEST, sealed | {"seal": None}),
+        ("run", 1, Stored.REQUEST, sealed | {"seal": "z:" + sealed["seal"]}),
+        ("run", 1, Stored.REQUEST, sealed | {"seal": "a:é"}),
+        ("run", 1, Stored.REQUEST, sealed | {"more": 1}),
+    ]
+    for run_id, attempt, kind, data in wrong:
+        with pytest.raises(SealBroken, match="wasn't stored by a worker"):
+            ring.engine.check(run_id, attempt, kind, data)
+
+
+def test_workers_may_have_a_key_of_their_own() -> None:
+    """Where they have one, no key of a submitter seals what workers believe."""
+    submitter = KeyRing({"a": NEW})
+    workers = KeyRing({"a": NEW, "w": {"secret": OLD, "use": "records"}})
+    assert workers.signs == "a"
+    forged = submitter.engine.sealed("run", 1, Stored.REQUEST, REQUEST)
+    with pytest.raises(SealBroken):
+        workers.engine.check("run", 1, Stored.REQUEST, forged)
+    workers.engine.check("run", 1, Stored.REQUEST, workers.engine.sealed("run", 1, Stored.REQUEST, REQUEST))
+    signed = record_of(submitter, key_id="w")
+    with pytest.raises(SealBroken, match="'w' isn't in the key ring"):
+        workers.check(signed, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"secret": NEW, "backend": ["local"]}, "unknown field: backend"),
+        ({"secret": NEW, "backends": "local"}, "must be a list of names"),
+        ({"secret": NEW, "use": "results"}, "must be 'specs' or 'records'"),
+        ({"backends": ["local"]}, "isn't of the form"),
+        ({"secret": NEW, "use": "records"}, "no key that signs"),
+    ],
+)
+def test_an_entry_of_another_form_is_refused(entry: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidSettings, match=problem):
+        KeyRing({"a": entry})
+
+
+def test_entries_from_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "DISPATCHER__SIGNING_KEYS",
+        json.dumps({"a": {"secret": NEW, "backends": ["local"]}, "w": {"secret": OLD, "use": "records"}}),
+    )
+    settings = Settings.load()
+    ring = KeyRing.from_settings(settings)
+    assert NEW not in repr(settings)
+    with pytest.raises(InvalidInput, match="only local"):
+        ring.check_backend("remote")
 
 
 def test_secrets_never_show() -> None:
@@ -64,7 +181,7 @@ def test_secrets_never_show() -> None:
     with pytest.raises(InvalidSettings) as short:
         KeyRing({"a": "tiny secret"})
     with pytest.raises(SealBroken) as unknown:
-        ring.run_key("run", "c")
+        ring.token("run", 1, 1, "c")
     for text in (repr(ring), str(caught.value), str(short.value), str(unknown.value)):
         assert "secret 0" not in text
         assert "tiny" not in text
@@ -86,7 +203,7 @@ def test_from_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps({"z": NEW, "a": OLD}))
     ring = KeyRing.from_settings(Settings.load())
     assert ring.signs == "z"
-    assert ring.run_key("run", "a") == KeyRing({"a": OLD}).run_key("run")
+    assert ring.token("run", 1, 1, "a") == KeyRing({"a": OLD}).token("run", 1, 1)
 
 
 def test_from_a_file(tmp_path: Path) -> None:

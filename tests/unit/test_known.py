@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dispatcher.records.memory import open_memory
 from dispatcher.runs.record import Record
-from tests.unit.making import make_record, queued
+from tests.unit.making import make_record, queued, trusting
 from workers.supervisor.known import PORTION, Known, slim, slim_leftovers
 
 REQUEST = {"shard": "kubernetes/1", "epoch": 1, "body": {"job": "large"}}
@@ -29,7 +29,7 @@ def test_a_leftover_keeps_its_request_where_nothing_else_names_it() -> None:
 
 
 def test_many_runs_are_read_in_portions() -> None:
-    runs, asked = open_memory().runs, []
+    runs, asked = trusting(open_memory()).runs, []
     records = runs.create([make_record(f"run{number}") for number in range(PORTION + 1)])
     read = runs.get_many
 

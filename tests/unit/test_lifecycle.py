@@ -12,7 +12,7 @@ from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
-from tests.unit.making import make_record
+from tests.unit.making import make_record, trusting
 from workers.endings import Ending
 from workers.lifecycle import Death, attempt_died
 from workers.request import exit_status
@@ -21,7 +21,7 @@ from workers.request import exit_status
 @pytest.fixture
 def records() -> Records:
     """Process 7 of worker w runs run1."""
-    one = open_memory()
+    one = trusting(open_memory())
     one.runs.create([make_record(timeout=5)])
     one.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
     return one
@@ -82,7 +82,7 @@ def test_the_last_lines_of_the_attempt_are_kept(records: Records) -> None:
 
 
 def test_an_on_exit_that_was_under_way_keeps_the_outcome() -> None:
-    records = open_memory()
+    records = trusting(open_memory())
     records.runs.create([make_record(on_exit=True)])
     record = records.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
     records.runs.update("run1", partial(transitions.settle, epoch=record.epoch, outcome=Outcome()))
@@ -92,7 +92,7 @@ def test_an_on_exit_that_was_under_way_keeps_the_outcome() -> None:
 
 
 def test_an_on_exit_that_was_to_come_is_left_to_a_fresh_process() -> None:
-    records = open_memory()
+    records = trusting(open_memory())
     records.runs.create([make_record(on_exit=True)])
     records.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
     after = attempt_died(records, "w", death())
@@ -117,7 +117,7 @@ class TestElsewhere:
 
     @pytest.fixture
     def records(self) -> Records:
-        one = open_memory()
+        one = trusting(open_memory())
         one.runs.create([make_record()])
         one.runs.update("run1", partial(transitions.claim, owner="w"))
         return one

@@ -15,7 +15,7 @@ from dispatcher.runner.lines import clean
         ("\x1b[31mred\x1b[0m", "red"),
         ("\x1b]0;title\x07text", "text"),
         ("be\x07ll\x00\x9b", "bell"),
-        ("half \ud800", "half ?"),
+        ("half \ud800", "half \\ud800"),
         ("ünïcödé 日本 \u00a0", "ünïcödé 日本 \u00a0"),
         ("x" * 100, "x" * 60 + " …"),
         ("日" * 100, "日" * 20 + " …"),

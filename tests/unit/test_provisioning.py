@@ -22,7 +22,7 @@ from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
-from tests.unit.making import make_record
+from tests.unit.making import make_record, trusting
 from workers.backends import Backends
 from workers.provisioning import Provisioner, Written
 
@@ -46,7 +46,7 @@ class Full(FakeBackend):
 
 @pytest.fixture
 def records() -> Records:
-    one = open_memory()
+    one = trusting(open_memory())
     one.runs.create([make_record(start_within=60, key_id="k")])
     return one
 
@@ -153,5 +153,7 @@ def test_what_was_written_just_now_is_sent_without_another_look(
 def test_a_request_is_sent_again_while_its_attempt_is_open(records: Records) -> None:
     backend = Counts()
     record = provisioner(records, backend).create(provisioner(records, Full()).provision("run1"))
-    assert (record.state, record.handle) == (State.PENDING, {"name": record.request["body"]["name"]})  # type: ignore[index]
+    assert record.request is not None
+    assert record.handle is not None
+    assert (record.state, record.handle["name"]) == (State.PENDING, record.request["body"]["name"])
     assert len(backend.asked) == 1

@@ -9,19 +9,20 @@ from functools import partial
 
 import pytest
 
-from dispatcher.errors import ServerUnavailable
+from dispatcher.errors import SealBroken, ServerUnavailable
 from dispatcher.records.base import Records, WorkerInfo
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Ring
+from dispatcher.runs.change import Ring
+from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import TimingSettings
-from tests.unit.making import make_record
+from tests.unit.making import make_record, trusting
 from tests.waiting import wait_until
 from workers.reconciler.bells import Bells
-from workers.reconciler.due import sweep_due
+from workers.reconciler.due import DueTimes
 from workers.reconciler.leases import Leases
 from workers.reconciler.retention import sweep_retention
 from workers.reconciler.table import Reconciler, Sweep
@@ -71,7 +72,7 @@ def broker() -> Broker:
 
 @pytest.fixture
 def records(clock: Clock, broker: Broker) -> Records:
-    return open_memory(clock=clock, bell=broker)
+    return trusting(open_memory(clock=clock, bell=broker))
 
 
 @pytest.fixture
@@ -186,11 +187,12 @@ def test_due_times(records: Records, clock: Clock) -> None:
     records.runs.update("again", partial(transitions.lose, owner="w"))
     assert state_of(records, "again") is State.AWAITING_RETRY
     clock.now += 6
-    assert sweep_due(records) == 2
+    due = DueTimes(records)
+    assert due.sweep() == 2
     record = records.runs.get("late")[0]
     assert record.state is State.TIMED_OUT
     assert state_of(records, "again") is State.QUEUED
-    assert sweep_due(records) == 0
+    assert due.sweep() == 0
 
 
 def beating(records: Records, worker: str) -> None:
@@ -346,3 +348,39 @@ def test_a_server_is_away_until_it_has_answered() -> None:
     broker["away"] = False
     wait_until(lambda: not away(), "its return")
     assert "asked" in swept
+
+
+def test_who_lacks_a_key_leaves_its_runs_to_others(records: Records, clock: Clock) -> None:
+    """A pool of workers of one backend needn't have the keys of another: its sweeps end and repeat nothing of those."""
+    records.runs.create([make_record("late", start_within=5), make_record("again", retries=Retry(1, delay=5))])
+    started = records.runs.update("again", partial(transitions.start_here, owner="w1", holder="h"))
+    failed = Outcome(cause=Cause.USER_ERROR)
+    records.runs.update("again", partial(transitions.finish, epoch=started.epoch, outcome=failed))
+    clock.now += 100
+    records.runs.knows = lambda record: False
+    DueTimes(records).sweep()
+    assert state_of(records, "late") is State.QUEUED
+    assert state_of(records, "again") is State.AWAITING_RETRY
+    records.runs.knows = lambda record: True
+    DueTimes(records).sweep()
+    assert state_of(records, "late") is State.TIMED_OUT
+    assert state_of(records, "again") is State.QUEUED
+
+
+def test_a_run_whose_signature_does_not_hold_is_not_repeated(records: Records, clock: Clock) -> None:
+    """It ends, whatever its policy says."""
+
+    def broken(record: Record, now: float) -> None:
+        raise SealBroken("it isn't signed")
+
+    records.runs.create([make_record("late", start_within=5, retries=Retry(1000, on={"deadline"}))])
+    records.runs.create([make_record("failed", retries=Retry(1000, delay=5))])
+    started = records.runs.update("failed", partial(transitions.start_here, owner="w1", holder="h"))
+    failed = Outcome(cause=Cause.USER_ERROR)
+    records.runs.update("failed", partial(transitions.finish, epoch=started.epoch, outcome=failed))
+    clock.now += 100
+    records.runs.check = broken
+    DueTimes(records).sweep()
+    for run_id in ("late", "failed"):
+        record = records.runs.get(run_id)[0]
+        assert (record.state, record.outcome and record.outcome.message) == (State.CRASHED, "it isn't signed")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import InvalidInput
-from dispatcher.runs.retry import DEFAULT_ON, FREE, FREE_LIMIT, Retry, Verdict
+from dispatcher.runs.retry import DEFAULT_ON, FREE, FREE_LIMIT, LONGEST, MOST, Retry, Verdict
 from dispatcher.runs.states import Cause
 
 
@@ -48,6 +48,37 @@ def test_delay_grows_by_backoff_and_stays_within_jitter() -> None:
         assert all(0.9 * middle <= delay <= 1.1 * middle for delay in delays)
 
 
+def test_no_repetition_is_too_late_to_be_computed() -> None:
+    policy = Retry(2000, delay=1)
+    assert policy.after(Cause.USER_ERROR, used=1024, free_used=0, seed="").delay == LONGEST
+    assert policy.after(Cause.USER_ERROR, used=1999, free_used=0, seed="").repeat
+    assert Retry(2000).after(Cause.USER_ERROR, used=1999, free_used=0, seed="").delay == 0.0
+    assert (
+        Retry(MOST, delay=1, backoff=100, jitter=1).after(Cause.KILLED, used=9999, free_used=0, seed="").delay
+        <= LONGEST
+    )
+
+
+def test_a_pause_grows_to_the_longest_and_no_further() -> None:
+    policy = Retry(MOST, delay=3, backoff=2)
+    pauses = [policy.pause(number) for number in range(30)]
+    assert pauses[:3] == [3, 6, 12]
+    assert pauses[21] == 3 * 2**21
+    assert pauses[22:] == [LONGEST] * 8
+
+
+def test_all_pauses_together() -> None:
+    assert Retry(3, delay=2, backoff=1).pauses(3) == 6
+    assert Retry(3, delay=2, backoff=2, jitter=0.5).pauses(3) == 1.5 * (2 + 4 + 8)
+    assert Retry(MOST, delay=1).pauses(MOST) < LONGEST * MOST
+    assert Retry(MOST).pauses(MOST) == 0
+
+
+def test_causes_of_another_release_are_left_out() -> None:
+    stored = {**Retry(3).to_json(), "on": ["killed", "struck_by_lightning"], "hue": "blue"}
+    assert Retry.from_json(stored) == Retry(3, on=["killed"])
+
+
 def test_round_trip() -> None:
     policy = Retry(3, delay=1.5, backoff=1, jitter=0.5, on=["oom_killed", Cause.QUOTA])
     assert Retry.from_json(policy.to_json()) == policy
@@ -56,7 +87,9 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"count": -1}, "count must be an integer of at least 0, got -1"),
+        ({"count": -1}, "count must be an integer from 0 to 10,000, got -1"),
+        ({"count": 10_001}, "count must be an integer from 0 to 10,000, got 10001"),
+        ({"count": 10**5000}, "count must be an integer from 0 to 10,000, got a larger one"),
         ({"count": True}, "got True"),
         ({"count": 1, "delay": -2}, "delay must be a number"),
         ({"count": 1, "backoff": 0.5}, "backoff must be a number from 1"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, Malformed
 from dispatcher.runs.routing import LONGEST, Offer, Route, check_labels
 
 LABELS = st.frozensets(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30), max_size=8)
@@ -57,3 +57,26 @@ def test_labels_are_checked() -> None:
     for bad, words in (("gpu", r"write \['gpu'\]"), ([""], "non-empty"), (["a\n"], "printable"), ([3], "got 3")):
         with pytest.raises(InvalidInput, match=words):
             check_labels(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("backend", ":run:r1"),
+        ("backend", "local:eu"),
+        ("backend", "local@x"),
+        ("backend", ""),
+        ("backend", ["local"]),
+        ("backend", "local\n"),
+        ("scope", "a b"),
+        ("scope", None),
+        ("labels", ["a\x1b"]),
+        ("labels", ["\ud800"]),
+        ("labels", [["a"]]),
+        ("labels", [""]),
+    ],
+)
+def test_what_makes_no_name_of_a_queue_is_no_route(part: str, value: object) -> None:
+    data = {"backend": "local", "labels": ["a"], "scope": "s"}
+    with pytest.raises(Malformed, match=part):
+        Route.from_json({**data, part: value})

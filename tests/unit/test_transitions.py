@@ -9,8 +9,9 @@ import pytest
 from dispatcher.errors import Refused
 from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
+from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Spec, Value
+from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import TERMINAL, Cause, State
 from tests.unit.making import make_spec, queued

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput, InvalidParameters, SealBroken
 from dispatcher.payload import KeyRing, from_value, pack, to_value
+from dispatcher.payload.seals import AttemptSeal, Returned
 from dispatcher.runs.record import Value
 
-KEY = b"k" * 32
+SEAL = AttemptSeal("run", 1, b"k" * 32)
 
 
 class Explosive:
@@ -24,15 +25,15 @@ class Explosive:
         return exec, ("raise RuntimeError('opened')",)
 
 
-def travel(obj: Any, *, inline: int = 10**6, key: bytes | None = KEY) -> tuple[Value, Any]:
+def travel(obj: Any, *, inline: int = 10**6, seal: AttemptSeal | None = SEAL) -> tuple[Value, Any]:
     kept: dict[str, bytes] = {}
 
     def put(data: bytes) -> str:
         kept["blob"] = data
         return "blob"
 
-    value = to_value(obj, what="value", limit_inline=inline, limit=10**8, put=put, key=key)
-    return value, from_value(Value.from_json(json.loads(json.dumps(value.to_json()))), get=kept.__getitem__, key=key)
+    value = to_value(obj, what="value", limit_inline=inline, limit=10**8, put=put, seal=seal)
+    return value, from_value(Value.from_json(json.loads(json.dumps(value.to_json()))), get=kept.__getitem__, seal=seal)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -134,13 +135,13 @@ def test_too_large_names_limit_and_setting() -> None:
         InvalidParameters, match=r"parameters of 'f': 1,002 bytes .* 1,000 bytes.*DISPATCHER__LIMITS__X"
     ):
         to_value(
-            "x" * 1000, what="parameters of 'f'", limit_inline=10, limit=1000, put=lambda _: "", key=None,
+            "x" * 1000, what="parameters of 'f'", limit_inline=10, limit=1000, put=lambda _: "", seal=None,
             error=InvalidParameters, setting="DISPATCHER__LIMITS__X",
         )  # fmt: skip
 
 
-def sealed(obj: Any, key: bytes | None = KEY) -> Value:
-    return to_value(obj, what="value", limit_inline=10**6, limit=10**8, put=lambda _: "", key=key)
+def sealed(obj: Any, seal: AttemptSeal | None = SEAL) -> Value:
+    return to_value(obj, what="value", limit_inline=10**6, limit=10**8, put=lambda _: "", seal=seal)
 
 
 def none(_name: str) -> bytes:
@@ -149,20 +150,25 @@ def none(_name: str) -> bytes:
 
 def test_a_pickle_is_opened_only_with_its_key() -> None:
     value = sealed(Explosive())
-    with pytest.raises(SealBroken, match="this run's key"):
-        from_value(value, get=none, key=b"x" * 32)
+    with pytest.raises(SealBroken, match="attempt 1 of run run"):
+        from_value(value, get=none, seal=AttemptSeal("run", 1, b"x" * 32))
+    for other in (AttemptSeal("run", 2, SEAL.key), AttemptSeal("other", 1, SEAL.key)):
+        with pytest.raises(SealBroken, match="sealed by attempt"):
+            from_value(value, get=none, seal=other)
+    with pytest.raises(SealBroken, match="exception"):  # nor as another kind than it was given back as
+        from_value(value, get=none, seal=SEAL, kind=Returned.EXCEPTION)
     with pytest.raises(SealBroken, match="keygen"):
-        from_value(value, get=none, key=None)
-    with pytest.raises(SealBroken, match="this run's key"):
-        from_value(dataclasses.replace(value, mac=""), get=none, key=KEY)
+        from_value(value, get=none, seal=None)
+    with pytest.raises(SealBroken, match="attempt 1 of run run"):
+        from_value(dataclasses.replace(value, mac=""), get=none, seal=SEAL)
     with pytest.raises(RuntimeError, match="opened"):
-        from_value(value, get=none, key=KEY)
+        from_value(value, get=none, seal=SEAL)
 
 
 def test_a_signed_spec_vouches_for_its_parameters() -> None:
-    value = sealed(Point(3), key=None)
+    value = sealed(Point(3), seal=None)
     assert value.mac == ""
-    assert from_value(value, get=none, key=None, trusted=True) == Point(3)
+    assert from_value(value, get=none, seal=None, trusted=True) == Point(3)
 
 
 @pytest.mark.parametrize("trusted", [False, True])
@@ -176,31 +182,31 @@ def test_one_changed_byte_is_found(trusted: bool) -> None:
             from_value(
                 dataclasses.replace(value, inline=base64.b64encode(changed).decode()),
                 get=none,
-                key=KEY,
+                seal=SEAL,
                 trusted=trusted,
             )
     with pytest.raises(SealBroken, match="base64"):
-        from_value(dataclasses.replace(value, inline="?"), get=none, key=KEY, trusted=trusted)
+        from_value(dataclasses.replace(value, inline="?"), get=none, seal=SEAL, trusted=trusted)
 
 
 def test_json_needs_no_key_but_its_digest() -> None:
     value = sealed({"a": 1})
-    assert from_value(value, get=none, key=None) == {"a": 1}
+    assert from_value(value, get=none, seal=None) == {"a": 1}
     with pytest.raises(SealBroken):
-        from_value(dataclasses.replace(value, inline='{"a":2}'), get=none, key=None)
+        from_value(dataclasses.replace(value, inline='{"a":2}'), get=none, seal=None)
 
 
 def test_a_json_value_can_not_be_taken_for_a_pickle() -> None:
     text = base64.b64encode(pack(Explosive(), what="bomb")).decode()
     value = sealed(text)
     with pytest.raises(SealBroken):
-        from_value(dataclasses.replace(value, codec="pickle", inline=text), get=none, key=KEY)
+        from_value(dataclasses.replace(value, codec="pickle", inline=text), get=none, seal=SEAL)
 
 
 def test_a_missing_blob_is_the_callers_to_tell() -> None:
     value, _ = travel("x" * 100, inline=1)
     with pytest.raises(KeyError):
-        from_value(value, get=dict[str, bytes]().__getitem__, key=KEY)
+        from_value(value, get=dict[str, bytes]().__getitem__, seal=SEAL)
 
 
 def test_a_large_value_is_copied_once_to_pack() -> None:

@@ -13,18 +13,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Records
+from dispatcher.records.base import Records, Runs
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.states import State
+from dispatcher.seldom import Seldom
 from dispatcher.settings import TimingSettings
+from workers.one_by_one import Misplaced, OneByOne
 
 logger = logging.getLogger(__name__)
 
-#: Runs of one queue looked at in one sweep.
+#: Runs of one queue looked at in one sweep, and runs remembered that another release must ring for.
 PAGE = 500
+MOST = 10_000
 
 
 class Bells:
@@ -56,6 +61,10 @@ class Bells:
         self._empty: dict[str, float] = {}  # queue → since when its list was empty whenever we looked
         self._passed: dict[str, float] = {}  # run → since when a later run of its list was seen claimed
         self._last: float | None = None
+        self._foreign: set[str] = set()  # runs in states of another release
+        self._each = OneByOne(logger)
+        self._seldom = Seldom(logger)
+        self._misplaced = Misplaced(records.runs)
 
     def sweep(self) -> int:
         """Ring again where there is evidence; how often."""
@@ -67,7 +76,7 @@ class Bells:
             self._idle = {name: used for name, used in self._idle.items() if name in served}
             busy = [name for name, used in served.items() if self._idle.get(name) != used]
             now = self._records.runs.now()
-            found = {name: self._lost(name, passed.get(name, 0.0), now) for name in busy}
+            found = {name: self._looked(name, passed.get(name, 0.0), now) for name in busy}
         except ServerUnavailable:
             self._forget()
             raise
@@ -75,7 +84,15 @@ class Bells:
         for name, lost in found.items():
             if lost is None:
                 self._idle[name] = served[name]
-        return sum(self._ring(run_id) for lost in found.values() if lost for run_id in lost)
+        return sum(self._ring(indexes.waiting(name), run_id) for name, ids in found.items() for run_id in ids or ())
+
+    def _looked(self, queue: str, passed: float, now: float) -> set[str] | None:
+        """:meth:`_lost`; of a queue that can't be looked at, as if all of it were on its way."""
+        try:
+            return self._lost(queue, passed, now)
+        except Malformed as error:
+            self._seldom.warn(f"queue {queue!a} is left out", error)
+            return set()
 
     def _lost(self, queue: str, passed: float, now: float) -> set[str] | None:
         """Runs of a queue whose doorbell is lost; None where nothing waits."""
@@ -89,22 +106,36 @@ class Bells:
         if self._depth(queue):
             self._empty.pop(queue, None)
         elif at - self._empty.setdefault(queue, at) >= self._timing.bell_lost:
-            lost.update(run_id for run_id, _ in self._records.runs.members(index, until=long_ago, limit=PAGE))
-        overtaken = self._records.runs.members(index, until=min(passed, long_ago), limit=PAGE)
+            lost.update(run_id for run_id, _ in self._waiting(index, until=long_ago))
+        overtaken = self._waiting(index, until=min(passed, long_ago))
         for run_id, rung_at in overtaken:
             if rung_at < passed and at - self._passed.setdefault(run_id, at) >= self._timing.bell_lost:
                 lost.add(run_id)
         return lost
 
-    def _ring(self, run_id: str) -> bool:
-        step = partial(_ring_if_late, timing=self._timing)
+    def _waiting(self, index: str, *, until: float) -> list[tuple[str, float]]:
+        """Those that have waited longest, but for those of which another release must know."""
+        members = self._records.runs.members(index, until=until, limit=PAGE + len(self._foreign))
+        return [(run_id, rung_at) for run_id, rung_at in members if run_id not in self._foreign]
+
+    def _ring(self, index: str, run_id: str) -> bool:
+        step = partial(_ring_if_late, runs=self._records.runs, timing=self._timing)
         self._passed.pop(run_id, None)
-        with suppress(Refused, UnknownRun):
-            before = self._records.runs.get(run_id)
+        with self._each.run(run_id), suppress(Refused):
+            try:
+                record, now = self._records.runs.get(run_id)
+            except UnknownRun:
+                self._records.runs.leave(index, [run_id], unreadable=True)
+                return False
+            if record.foreign:
+                self._foreign.add(run_id)
+            if record.state is not State.QUEUED:
+                self._misplaced.note(index, record)
+                return False
             failpoint("bell.lost", run_id)
-            after = self._records.runs.update(run_id, step, record=before[0], now=before[1])
+            after = self._records.runs.update(run_id, step, record=record, now=now)
             failpoint("bell.rung", run_id)
-            if after.rings > before[0].rings:
+            if after.rings > record.rings:
                 logger.warning("run %s: its doorbell was lost, it was rung again", run_id)
                 return True
         return False
@@ -117,12 +148,17 @@ class Bells:
         self._last = at
         horizon = at - 10 * self._timing.bell_most
         self._passed = {run_id: since for run_id, since in self._passed.items() if since > horizon}
+        if len(self._foreign) > MOST:
+            self._foreign.clear()
 
     def _forget(self) -> None:
         self._empty.clear()
         self._passed.clear()
 
 
-def _ring_if_late(record: Record, now: float, *, timing: TimingSettings) -> Change | None:
+def _ring_if_late(record: Record, now: float, *, runs: Runs, timing: TimingSettings) -> Change | None:
+    """Ring again where the time has come; end a run whose signature doesn't hold."""
+    if record.state is State.QUEUED and (why := runs.vet(record, now)):
+        return transitions.refuse(record, now, reason="SealBroken", message=why)
     pause = min(timing.bell_lost * 2.0 ** min(record.rings - 1, 30), timing.bell_most)
     return None if now - record.rung_at < pause else transitions.ring_again(record, now)

@@ -19,6 +19,7 @@ from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.settings import TimingSettings
+from workers.one_by_one import Misplaced, OneByOne
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Leases:
         self._gone: dict[str, float] = {}  # workers no longer listed → when that was first seen
         self._unlisted: dict[str, float] = {}  # holders of shards that beat no more → since when we know them
         self._last: float | None = None
+        self._each = OneByOne(logger)
+        self._misplaced = Misplaced(records.runs)
 
     @property
     def dead(self) -> frozenset[str]:
@@ -102,18 +105,23 @@ class Leases:
         ]
 
     def _take(self, worker: str) -> int:
-        runs = self._records.runs
-        owned = [run_id for run_id, _ in runs.members(indexes.owned(worker), limit=100_000)]
-        for run_id in owned:
-            with suppress(Refused, UnknownRun):  # another observer came first
-                failpoint("lease.ended", run_id)
-                after = runs.update(run_id, partial(transitions.lose, owner=worker))
-                failpoint("lease.taken", run_id)
-                logger.warning("run %s: worker %s is dead; it is %s now", run_id, worker, after.state)
+        runs, index, taken = self._records.runs, indexes.owned(worker), 0
+        for record in runs.under(index):
+            if record.owner != worker:
+                self._misplaced.note(index, record)
+                continue
+            if not runs.knows(record):  # whether it is repeated is for a worker to say that has its key
+                continue
+            with self._each.run(record.id), suppress(Refused, UnknownRun):  # another observer came first
+                failpoint("lease.ended", record.id)
+                after = runs.update(record.id, partial(transitions.lose, owner=worker))
+                failpoint("lease.taken", record.id)
+                taken += 1
+                logger.warning("run %s: worker %s is dead; it is %s now", record.id, worker, after.state)
         if self._records.workers.remove(worker):  # else it has claimed one just now: taken at the next look
             logger.warning("worker %s is dead: no beat for %g s", worker, self._timing.lease)
             failpoint("lease.removed")
-        return len(owned)
+        return taken
 
     def _start_again(self) -> None:
         self._seen.clear()

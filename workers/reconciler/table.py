@@ -13,9 +13,10 @@ from dispatcher.records.base import Records
 from dispatcher.runs.routing import Route
 from dispatcher.settings import TimingSettings
 from workers.reconciler.bells import Bells
-from workers.reconciler.due import sweep_due
+from workers.reconciler.due import DueTimes
 from workers.reconciler.leases import Leases
 from workers.reconciler.retention import sweep_retention
+from workers.reconciler.signatures import sweep_signatures
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,10 @@ def sweeps(
     bells = Bells(records, timing, serves=serves, depth=depth)
     leases = Leases(records, timing, worker=worker)
     return (
-        Sweep("due times", timing.bell_tick, lambda: sweep_due(records)),
+        Sweep("due times", timing.bell_tick, DueTimes(records).sweep),
         Sweep("doorbells", timing.bell_tick, bells.sweep),
         Sweep("leases", timing.lease_tick, leases.sweep),
+        Sweep("signatures", timing.orphan_tick, lambda: sweep_signatures(records)),
         Sweep("retention", timing.orphan_tick, lambda: sweep_retention(records, timing)),
     )
 

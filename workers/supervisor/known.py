@@ -17,13 +17,14 @@ class Known:
 
     Args:
         runs: where they are read.
-        keep: makes of a record what is worth keeping.
+        keep: makes of a record what is worth keeping, None where nothing may be done with it.
     """
 
-    def __init__(self, runs: Runs, keep: Callable[[Record], Record]) -> None:
+    def __init__(self, runs: Runs, keep: Callable[[Record], Record | None]) -> None:
         self._runs = runs
         self._keep = keep
         self._records: dict[str, Record] = {}
+        self.missing: set[str] = set()  #: at the last refresh, runs without a record that can be read
 
     def refresh(self, members: Iterable[tuple[str, float]]) -> list[Record]:
         """These are all that there are, with their versions; what was read, because it is new or has changed."""
@@ -36,22 +37,31 @@ class Known:
             if (known := self._records.get(run_id)) is None or known.version != version
         ]
         found: list[Record] = []
+        self.missing = set()
         for first in range(0, len(stale), PORTION):
-            portion = self._runs.get_many(stale[first : first + PORTION])
-            found += [self._keep(record) for record in portion if record is not None]
+            ids = stale[first : first + PORTION]
+            portion = self._runs.get_many(ids)
+            found += [kept for record in portion if record is not None and (kept := self._keep(record)) is not None]
+            self.missing |= {run_id for run_id, record in zip(ids, portion, strict=True) if record is None}
         self._records |= {record.id: record for record in found}
+        for run_id in self.missing:
+            self._records.pop(run_id, None)
         return found
 
     def again(self, ids: Iterable[str], owners: Collection[str]) -> list[Record]:
         """Read these at once, whether or not they are known; what one of ``owners`` answers for."""
         portion = self._runs.get_many(list(ids))
-        found = [self._keep(record) for record in portion if record is not None and record.owner in owners]
+        ours = (record for record in portion if record is not None and record.owner in owners)
+        found = [kept for record in ours if (kept := self._keep(record)) is not None]
         self._records |= {record.id: record for record in found}
         return found
 
     def put(self, record: Record) -> None:
-        """It has changed by our hand."""
-        self._records[record.id] = self._keep(record)
+        """It has changed by our hand, or was read elsewhere."""
+        if (kept := self._keep(record)) is None:
+            self._records.pop(record.id, None)
+        else:
+            self._records[record.id] = kept
 
     def drop(self, run_id: str) -> None:
         """Read it again, if it is still there."""

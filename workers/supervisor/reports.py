@@ -9,18 +9,21 @@ from dataclasses import replace
 from functools import partial
 
 from backends.base import Observation
-from dispatcher.errors import LeasePassed, Refused, SealBroken, UnknownRun
+from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
+from dispatcher.parsing import Fields
 from dispatcher.payload import KeyRing
-from dispatcher.records.base import Lease, Records, Step
+from dispatcher.records.base import Lease, Step
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.refusals import What, count
-from dispatcher.runner.report import About, Report, attempt_token
+from dispatcher.runner.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from workers.supervisor.known import Known
 from workers.supervisor.pulse import Pulse
 from workers.supervisor.tails import Tails
+from workers.supervisor.trust import Trust
 from workers.supervisor.verdicts import explainable, explained
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ class Reports:
     """Acts on the inboxes of the shards held.
 
     Args:
-        records: where the inboxes are.
+        trust: knows the records where the inboxes are, and judges those that aren't known yet.
         keys: the installation's.
         known: the runs watched; kept current.
         pulse: told of every sign of life.
@@ -47,7 +50,7 @@ class Reports:
 
     def __init__(
         self,
-        records: Records,
+        trust: Trust,
         keys: KeyRing,
         known: Known,
         pulse: Pulse,
@@ -55,13 +58,15 @@ class Reports:
         tails: Tails,
         here: Callable[[Record], bool],
     ) -> None:
-        self._records = records
+        self._records = trust.records
         self._keys = keys
         self._known = known
         self._pulse = pulse
         self._look = look
         self._tails = tails
         self._here = here
+        self._trust = trust
+        self._left_out = LeftOut(trust.records.refusals)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
     @property
@@ -86,7 +91,7 @@ class Reports:
             del self._waiting[run_id]
             try:
                 self._write(record, report, self._step(record, report, now), lease, now)
-            except (Refused, UnknownRun) as error:
+            except (Refused, UnknownRun, Malformed) as error:
                 self._refuse(error)
 
     def read(self, lease: Lease, now: float) -> None:
@@ -96,13 +101,19 @@ class Reports:
             LeasePassed: the shard has another holder, who will read them.
         """
         while entries := self._records.inbox.read(lease.name, limit=PAGE):
-            for _, entry in entries:
+            for position, entry in entries:
                 try:
                     self._act_on(entry, lease, now)
                     failpoint("inbox.acted", entry["run"])
                 except LeasePassed:
                     raise
-                except (SealBroken, UnknownRun, Refused, KeyError, ValueError) as error:
+                except Malformed as error:
+                    self._left_out.note(f"report {position} of shard {lease.name}", error)
+                except (SealBroken, UnknownRun, Refused) as error:
+                    self._refuse(error)
+                except ServerUnavailable:
+                    raise
+                except Exception as error:  # whatever it is about this one: the others have their turn
                     self._refuse(error)
             self._records.inbox.drop(lease.name, until=entries[-1][0])
             failpoint("inbox.dropped")
@@ -114,7 +125,8 @@ class Reports:
         logger.warning("report refused: %s", error)
 
     def _act_on(self, entry: dict[str, str], lease: Lease, now: float) -> None:
-        known = self._known.get(entry["run"])
+        run_id = Fields(entry, "report").name("run")
+        known = self._known.get(run_id)
         if known is not None:
             try:
                 self._apply(known, entry, lease, now)
@@ -123,7 +135,9 @@ class Reports:
                 raise
             except (SealBroken, Refused):  # another attempt by now, or another owner: look again
                 self._known.drop(known.id)
-        record, now = self._records.runs.get(entry["run"])
+        record, now = self._records.runs.get(run_id)
+        if why := self._trust.why_not(record):
+            raise SealBroken(why)
         self._apply(record, entry, lease, now)
 
     def _apply(self, record: Record, entry: dict[str, str], lease: Lease, now: float) -> None:
@@ -131,7 +145,7 @@ class Reports:
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
         self._pulse.heard(record.id)
-        if report.about is About.ALIVE:
+        if report.about in {About.ALIVE, About.UNKNOWN}:
             return
         ours = record.owner == lease.name
         ends = report.about in {About.EXITED, About.DIED}
@@ -169,5 +183,4 @@ class Reports:
     def _token(self, record: Record) -> str:
         if record.request is None:
             raise Refused(f"attempt {record.attempt} of run {record.id} is closed")
-        key = self._keys.run_key(record.id, record.spec.key_id)
-        return attempt_token(key, attempt=record.attempt, epoch=record.request["epoch"])
+        return self._keys.token(record.id, record.attempt, record.request.get("epoch", 0), record.spec.key_id)

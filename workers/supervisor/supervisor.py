@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Observation, Watched
-from dispatcher.errors import LeasePassed, Permanent, Refused, Transient, UnknownRun
+from dispatcher.errors import LeasePassed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import is_run_id
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
@@ -26,9 +27,10 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.seldom import Seldom
 from workers import callbacks
+from workers.one_by_one import OneByOne
 from workers.provisioning import Provisioner
 from workers.supervisor.hands import Hands
-from workers.supervisor.known import Known, slim
+from workers.supervisor.known import Known
 from workers.supervisor.orphans import LIST, Orphans
 from workers.supervisor.pulse import Pulse
 from workers.supervisor.reports import Reports
@@ -36,6 +38,7 @@ from workers.supervisor.shards import Shards
 from workers.supervisor.strangers import SOON, Strangers
 from workers.supervisor.tails import Tails
 from workers.supervisor.teardown import Teardown
+from workers.supervisor.trust import Trust
 from workers.supervisor.verdicts import Verdict, judge
 
 logger = logging.getLogger(__name__)
@@ -65,14 +68,16 @@ class Supervisor:
         self.backend = backend.name
         self._wake = wake
         self._shards = Shards(self._records.leases, self.family, provisioner.owner)
-        self._known = Known(self._records.runs, slim)
+        engine, offset = provisioner.keys.engine, self._server_time
+        self._trust = Trust(self._records, engine, self.family, offset)
+        self._known = Known(self._records.runs, self._trust.watched)
         self._pulse = Pulse()
         self._hands = Hands(HANDS, wake)
         look = self._seen_now
         self._tails = Tails(self._records, backend, wake)
         keys = provisioner.keys
-        self._reports = Reports(self._records, keys, self._known, self._pulse, look, self._tails, self._here)
-        self._teardown = Teardown(self._records, backend, self._hands, busy=self._tails.busy)
+        self._reports = Reports(self._trust, keys, self._known, self._pulse, look, self._tails, self._here)
+        self._teardown = Teardown(self._records, backend, self._hands, self._trust, busy=self._tails.busy)
         self._orphans = Orphans(
             self._records, backend, self._hands, wanted=self._wanted, every=self._timing.orphan_tick
         )
@@ -83,6 +88,7 @@ class Supervisor:
         self._cancelled: set[str] = set()  # ids of runs
         self._strangers = Strangers(self.family)
         self._seldom = Seldom(logger)
+        self._each = OneByOne(logger)
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
             backend.watch(self._heard, self._records.instance)
@@ -155,12 +161,15 @@ class Supervisor:
                 settled.add(run_id)  # no handle is about to be stored
             if record is not None and record.owner in held:
                 self._known.put(record)
-                self._name(record)
+                if (kept := self._known.get(record.id)) is not None:
+                    self._name(kept)
         return self._strangers.met(self._names, settled)
 
     def cancelled(self, run_id: str) -> None:
         """Somebody says that a run is to be cancelled: its record is read at once, and that alone decides. Called from
         any thread, by anybody who may publish."""
+        if not is_run_id(run_id):
+            return
         with self._lock:
             self._cancelled.add(run_id)
         self._wake()
@@ -190,10 +199,11 @@ class Supervisor:
 
     def _refresh(self) -> None:
         """Read which runs are ours, and those of them that have changed."""
-        members: list[tuple[str, float]] = []
-        for shard in self._shards.held:
-            members += self._records.runs.members(indexes.owned(shard), limit=100_000)
-        read = self._known.refresh(members)
+        runs = self._records.runs
+        owned = {index: runs.members(index, limit=100_000) for index in map(indexes.owned, self._shards.held)}
+        read = self._known.refresh(member for members in owned.values() for member in members)
+        for index, members in owned.items() if self._known.missing else ():
+            runs.leave(index, self._known.missing & {run_id for run_id, _ in members}, unreadable=True)
         self._teardown.refresh(self._shards.held)
         self._names = {}
         for record in self._known:
@@ -204,23 +214,41 @@ class Supervisor:
 
     def _name(self, record: Record) -> None:
         if isinstance(self._backend, Watched) and record.handle is not None:
-            self._names[self._backend.key(record.handle)] = record.id
+            with self._each.run(record.id):
+                self._names[self._backend.key(record.handle)] = record.id
 
     def _work(self, records: Sequence[Record]) -> None:
         self._offset = (now := self._records.runs.now()) - time.monotonic()
         self._take_results()
-        watched = [record for record in records if record.handle is not None]
-        seen = self._backend.poll([record.handle or {} for record in watched]) if watched else []
+        ours = [record for record in records if record.owner in self._shards.held and not record.foreign]
+        watched = [record for record in ours if record.handle is not None]
+        seen = self._polled(watched)
         self._read_inboxes(now)  # after looking: what is over has reported before
-        for before, observation in zip(watched, seen, strict=True):
-            record = self._known.get(before.id)
-            if record is not None and record.attempt == before.attempt and record.id not in self._reports.waiting:
-                self._act(record, judge(record, observation, now, silent=self._silent(record)), observation)
-        for record in records:
+        for before in watched:
+            record, observation = self._known.get(before.id), seen.get(before.id)
+            if record is None or record.attempt != before.attempt or record.id in self._reports.waiting:
+                continue
+            with self._each.run(record.id):
+                if observation is not None:
+                    self._act(record, judge(record, observation, now, silent=self._silent(record)), observation)
+        for record in ours:
             if record.handle is None and self._known.get(record.id) is record:
-                self._send(record)
+                with self._each.run(record.id):
+                    self._send(record)
         self._tails.note(self._shards)
         self._teardown.work(self._shards, now)
+
+    def _polled(self, watched: Sequence[Record]) -> dict[str, Observation]:
+        """What is seen of each; nothing of those whose handle the backend can't make sense of."""
+        try:
+            seen = self._backend.poll([record.handle or {} for record in watched]) if watched else []
+            return {record.id: observation for record, observation in zip(watched, seen, strict=True)}
+        except (LookupError, TypeError, ValueError, AttributeError):
+            found: dict[str, Observation] = {}
+            for record in watched:
+                with self._each.run(record.id):
+                    [found[record.id]] = self._backend.poll([record.handle or {}])
+            return found
 
     def _read_inboxes(self, now: float) -> None:
         shards = self._shards.held
@@ -276,6 +304,9 @@ class Supervisor:
             silence = 0.0 if since is None else min(silence, self._offset + time.monotonic() - since)
         return silence >= self._timing.node_lost
 
+    def _server_time(self) -> float:
+        return self._offset + time.monotonic() if self._offset else self._records.runs.now()
+
     def _seen_now(self, record: Record) -> Observation | None:
         return None if record.handle is None else self._backend.poll([record.handle])[0]
 
@@ -292,7 +323,7 @@ class Supervisor:
 
     def _send(self, record: Record) -> None:
         """The request is stored and its answer isn't: send it again, or give it up where it was cancelled."""
-        if record.state not in HELD or record.request is None:
+        if record.state not in HELD or record.request is None or record.spec.lacking:
             return
         key = ("send", record.id, record.attempt)
         if record.state is State.CANCELLING and not self._hands.busy(key):
@@ -308,14 +339,15 @@ class Supervisor:
         at = time.monotonic()
         for key, result in self._hands.done():
             what, run_id, *_ = key
-            if what == "send":
-                self._sent(run_id, result)
-            elif what == LIST:
-                self._orphans.listed(result, self._shards.held)
-            elif what == "teardown":
-                self._teardown.answered(key, result, self._shards)
-            elif isinstance(result, Exception):
-                self._seldom.warn(f"{what} of run {run_id} can't be done yet", result)
+            with self._each.run(run_id):
+                if what == "send":
+                    self._sent(run_id, result)
+                elif what == LIST:
+                    self._orphans.listed(result, self._shards.held)
+                elif what == "teardown":
+                    self._teardown.answered(key, result, self._shards)
+                elif isinstance(result, Exception):
+                    self._seldom.warn(f"{what} of run {run_id} can't be done yet", result)
             pause = result.retry_in if isinstance(result, Transient) else self._timing.poll / 2
             self._again[key] = at + pause
         self._again = {key: until for key, until in self._again.items() if until > at}
@@ -323,6 +355,9 @@ class Supervisor:
     def _sent(self, run_id: str, answer: Any) -> None:
         record = self._known.get(run_id)
         if record is None:
+            return
+        if isinstance(answer, SealBroken | SpecUsed):
+            self._update(record, partial(transitions.refuse, reason=type(answer).__name__, message=str(answer)))
             return
         if isinstance(answer, Refused | UnknownRun):
             logger.info("nothing to do: %s", answer)

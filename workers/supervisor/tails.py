@@ -6,11 +6,13 @@ A state never waits for them; the teardown does, for a few seconds.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from backends.base import Backend, Logged
-from dispatcher.errors import Refused, UnknownRun
+from dispatcher.errors import Malformed, Refused, UnknownRun
 from dispatcher.records.base import Line, Records
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Record
@@ -44,15 +46,15 @@ class Tails:
 
     def sent(self, record: Record) -> tuple[str, ...]:
         """The last lines that the runner sent."""
-        last: list[str] = []
+        last: deque[str] = deque(maxlen=KEPT)
         after = ""
-        while True:
-            lines, after = self._records.logs.read(record.id, after=after)
-            if not lines:
-                return tuple(last)
-            last = [*last, *(one.text for one in lines if one.attempt == record.attempt and one.stream != "gap")][
-                -KEPT:
-            ]
+        with suppress(Malformed):
+            while True:
+                lines, after = self._records.logs.read(record.id, after=after)
+                if not lines:
+                    break
+                last.extend(one.text for one in lines if one.attempt == record.attempt and one.stream != "gap")
+        return tuple(last)
 
     def ask(self, record: Record) -> None:
         """Read what the attempt has printed; :meth:`note` stores it."""
@@ -79,7 +81,7 @@ class Tails:
                 _, now = self._records.runs.get(record.id)
                 self._records.logs.append(record.id, _lines(record, read[-MOST:], now))
                 self._records.runs.update(record.id, step, lease=lease)
-            except (Refused, UnknownRun) as error:
+            except (Refused, UnknownRun, Malformed) as error:
                 logger.info("nothing to do: %s", error)
 
     def stop(self) -> None:

@@ -16,9 +16,11 @@ from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.seldom import Seldom
+from workers.one_by_one import OneByOne
 from workers.supervisor.hands import Hands
-from workers.supervisor.known import Known, slim_leftovers
+from workers.supervisor.known import Known
 from workers.supervisor.shards import Shards
+from workers.supervisor.trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +44,22 @@ class Teardown:
         records: where it is noted.
         backend: asked to end it.
         hands: ask it.
+        trust: drops what no worker noted.
         busy: whether something of an attempt (run id, number) is still wanted.
     """
 
-    def __init__(self, records: Records, backend: Backend, hands: Hands, *, busy: Callable[[str, int], bool]) -> None:
+    def __init__(
+        self, records: Records, backend: Backend, hands: Hands, trust: Trust, *, busy: Callable[[str, int], bool]
+    ) -> None:
         self._records = records
         self._backend = backend
         self._hands = hands
         self._busy = busy
-        self._known = Known(records.runs, slim_leftovers)
+        self._known = Known(records.runs, trust.left)
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
         self._seldom = Seldom(logger)
+        self._each = OneByOne(logger)
         self._lingering: dict[str, float] = {}  # run → when it is looked at again, monotonic
         self.names: dict[str, str] = {}  #: key of a handle → its run
 
@@ -62,11 +68,15 @@ class Teardown:
         ours = {shard.rpartition("/")[2] for shard in shards}
         members = self._records.runs.members(self._index, limit=100_000)
         self._known.refresh(one for one in members if shard_of("", one[0]).rpartition("/")[2] in ours)
+        self._records.runs.leave(self._index, self._known.missing, unreadable=True)
         at = time.monotonic()
         self._lingering = {run_id: until for run_id, until in self._lingering.items() if until > at}
         if isinstance(self._backend, Watched):
-            handles = [(one["handle"], record.id) for record in self._known for one in record.leftovers]
-            self.names = {self._backend.key(handle): run_id for handle, run_id in handles if handle is not None}
+            self.names = {}
+            for record in self._known:
+                with self._each.run(record.id):
+                    handles = [one["handle"] for one in record.leftovers if one["handle"] is not None]
+                    self.names |= dict.fromkeys(map(self._backend.key, handles), record.id)
 
     def heard(self, runs: Iterable[str]) -> None:
         """Something has changed of what these have left."""
@@ -81,21 +91,25 @@ class Teardown:
         """Ask for all to go that may."""
         at = time.monotonic()
         for record in self._known:
-            if self._lingering.get(record.id, 0.0) > at:
+            if self._lingering.get(record.id, 0.0) > at or record.foreign:
                 continue
             for one in record.leftovers:
-                key = ("teardown", record.id, one["attempt"])
-                if (
-                    self._hands.busy(key)
-                    or self._again.get(key, 0.0) > at
-                    or shards.lease(_shard(one)) is None
-                    or self._busy(record.id, one["attempt"])
-                ):
-                    continue
-                if self._lingers(one, now):
-                    self._lingering[record.id] = at + LOOK
-                else:
-                    self._hands.give(key, partial(self._ask, record.id, one))
+                with self._each.run(record.id):
+                    self._end(record, one, shards, now)
+
+    def _end(self, record: Record, one: Leftover, shards: Shards, now: float) -> None:
+        key, at = ("teardown", record.id, one["attempt"]), time.monotonic()
+        if (
+            self._hands.busy(key)
+            or self._again.get(key, 0.0) > at
+            or shards.lease(_shard(one)) is None
+            or self._busy(record.id, one["attempt"])
+        ):
+            return
+        if self._lingers(one, now):
+            self._lingering[record.id] = at + LOOK
+        else:
+            self._hands.give(key, partial(self._ask, record.id, one))
 
     def answered(self, key: Any, answer: Any, shards: Shards) -> None:
         """Note what came of it."""
@@ -152,4 +166,4 @@ class Teardown:
 
 
 def _shard(one: Leftover) -> str:
-    return str((one["request"] or {}).get("shard", ""))
+    return str((one["handle"] or one["request"] or {}).get("shard", ""))

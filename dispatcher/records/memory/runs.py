@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from dispatcher.errors import IdempotencyConflict, LeasePassed, UnknownRun
+from dispatcher.errors import IdempotencyConflict, LeasePassed, SpecUsed, UnknownRun
+from dispatcher.ids import check_run_id
 from dispatcher.records.base import Bell, Lease, Runs
-from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects
+from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects, spec_used
 from dispatcher.records.memory.blobs import MemoryBlobs
 from dispatcher.records.memory.events import MemoryEvents
 from dispatcher.records.memory.leases import MemoryLeases
@@ -17,8 +18,10 @@ from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.workers import MemoryWorkers
 from dispatcher.records.reading import Query
 from dispatcher.runs import transitions
+from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.indexes import EXPIRING, placement
-from dispatcher.runs.record import Change, Record, Ring
+from dispatcher.runs.record import Record
+from dispatcher.runs.use import Use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +50,14 @@ class MemoryRuns(Runs):
         self._bell = bell
         self._records: dict[str, Record] = {}
         self._keys: dict[str, str] = {}
+        self._used: dict[tuple[int, str], str] = {}  # day and run → how far its spec was used
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
         rings: list[Ring] = []
         clash: IdempotencyConflict | None = None
         found = []
+        for record in records:
+            check_run_id(record.id)
         with self._shared.changed:
             new = [record for record in records if self._earlier(record) is None]
             if missing := self._blobs.missing(name for record in new for name in record.spec.blobs):
@@ -72,16 +78,20 @@ class MemoryRuns(Runs):
         with self._shared.changed:
             if (record := self._records.get(run_id)) is None:
                 raise UnknownRun(f"no run {run_id}, or its retention is over")
-            return record, self._shared.clock()
+            return record.but(), self._shared.clock()
 
     def version(self, run_id: str) -> int | None:
         with self._shared.changed:
             record = self._records.get(run_id)
             return None if record is None else record.version
 
+    def used(self, run_id: str, day: int) -> str:
+        with self._shared.changed:
+            return self._used.get((day, run_id), "")
+
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
         with self._shared.changed:
-            return [self._records.get(run_id) for run_id in run_ids]
+            return [None if (record := self._records.get(run_id)) is None else record.but() for run_id in run_ids]
 
     def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
@@ -92,10 +102,11 @@ class MemoryRuns(Runs):
             now = self._shared.clock()
             stored = self._records.get(change.after.id)
             if stored is None or stored.version != change.before.version:
-                return stored, now
+                return None if stored is None else stored.but(), now
+            self._use(stored.id, change.use)
             stored = self._apply(change, stored.version + 1, now)
         self._ring([change.ring] if change.ring else [])
-        return stored, now
+        return stored.but(), now
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
         with self._shared.changed:
@@ -108,6 +119,11 @@ class MemoryRuns(Runs):
             held = self._shared.indexes.get(index, {})
             within = [(name, score) for name, score in held.items() if until is None or score <= until]
             return sorted(within, key=lambda pair: (pair[1], pair[0]))[:limit]
+
+    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
+        with self._shared.changed:
+            for run_id in run_ids:
+                self._shared.leave(index, run_id)
 
     def count(self, index: str) -> int:
         with self._shared.changed:
@@ -160,6 +176,7 @@ class MemoryRuns(Runs):
     def _apply(self, change: Change, version: int, now: float) -> Record:
         after = change.after.but(version=version)
         meant = effects(change)
+        after.unmark()
         self._records[after.id] = after
         for index, score in meant.place.items():
             self._shared.place(index, after.id, score)
@@ -176,6 +193,17 @@ class MemoryRuns(Runs):
         if change.ring is not None and self._queues.use(change.ring.route, now):
             self._events.tell(QUEUES_TOPIC, None)
         return after
+
+    def _use(self, run_id: str, use: Use | None) -> None:
+        if use is None:
+            return
+        word = self._used.get((use.day, run_id), "")
+        if use.accepts is not None and word not in use.accepts:
+            raise SpecUsed(spec_used(run_id, word))
+        self._used[use.day, run_id] = use.word
+        today = self._shared.clock() // 86400.0
+        for key in [key for key in self._used if key[0] < today]:
+            del self._used[key]
 
     def _ring(self, rings: list[Ring]) -> None:
         if self._bell is not None and rings:

@@ -28,10 +28,13 @@ def open_redis(
         clock_offset: seconds added to the server's clock; for tests.
 
     Raises:
-        InvalidSettings: the URL can't be read.
+        InvalidSettings: the URL can't be read, or what stands there as the installation's id is none.
         ServerUnavailable: the server can't be reached or refuses us.
     """
+    from dispatcher.errors import InvalidSettings
+    from dispatcher.ids import is_instance
     from dispatcher.records.base import Records
+    from dispatcher.records.left_out import LeftOut
     from dispatcher.records.redis.blobs import RedisBlobs
     from dispatcher.records.redis.client import Client
     from dispatcher.records.redis.events import RedisEvents
@@ -52,9 +55,17 @@ def open_redis(
     except BaseException:
         client.close()
         raise
-    instance: str = found.decode()
+    instance: str = found.decode(errors="replace")
+    if not is_instance(instance):
+        client.close()
+        raise InvalidSettings(f"the installation's id at {client.shown} is none: the key {INSTANCE} holds {instance!r}")
     keys = Keys(instance)
-    events = RedisEvents(client, keys)
+    refusals = RedisRefusals(client, keys, clock_offset=clock_offset)
+    left_out = LeftOut(refusals)
+    events = RedisEvents(client, keys, left_out)
+    runs = RedisRuns(
+        client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset, left_out=left_out
+    )
 
     def close() -> None:
         events.close()
@@ -62,14 +73,14 @@ def open_redis(
 
     return Records(
         instance=instance,
-        runs=RedisRuns(client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset),
+        runs=runs,
         blobs=RedisBlobs(client, keys),
-        logs=RedisLogs(client, keys),
+        logs=RedisLogs(client, keys, left_out),
         events=events,
-        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset),
-        leases=RedisLeases(client, keys),
-        queues=RedisQueues(client, keys, clock_offset=clock_offset),
+        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset, left_out=left_out),
+        leases=RedisLeases(client, keys, left_out),
+        queues=RedisQueues(client, keys, clock_offset=clock_offset, left_out=left_out),
         inbox=RedisInbox(client, keys),
-        refusals=RedisRefusals(client, keys, clock_offset=clock_offset),
+        refusals=refusals,
         close=close,
     )

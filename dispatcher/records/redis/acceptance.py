@@ -14,17 +14,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from dispatcher.ids import check_run_id
 from dispatcher.records.effects import QUEUES_TOPIC
 from dispatcher.records.redis.client import Command
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import Push, described, fields_of, flat
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import transitions
+from dispatcher.runs.change import Ring
 from dispatcher.runs.indexes import placement
-from dispatcher.runs.record import Record, Ring
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
-
-ACCEPT = ("clock", "queues", "accept")
 
 #: Most runs, and about how many bytes of specs, of one portion: a script may hold up the server for a few ms.
 PORTION = 100
@@ -50,6 +50,8 @@ class Kind(NamedTuple):
     tags: tuple[str, ...]
     on_exit: bool
     start_within: float | None
+    day: int
+    requires: tuple[str, ...]
 
 
 class Portion:
@@ -62,7 +64,12 @@ class Portion:
         self.size = 0
 
     def add(self, record: Record, doorbell: bytes) -> None:
-        """One run more; its words in the order of the script."""
+        """One run more; its words in the order of the script.
+
+        Raises:
+            UnknownRun: its id isn't one.
+        """
+        check_run_id(record.id)
         self.records.append(record)
         self.words += (record.id, record.spec_bytes, record.signature, record.spec_digest, record.key, doorbell)
         self.size += len(record.spec_bytes)
@@ -71,10 +78,10 @@ class Portion:
         """Whether another run of ``kind`` may be added."""
         return kind == self.kind and len(self.records) < PORTION and self.size < BYTES
 
-    def stored(self, reply: Sequence[Any]) -> list[Record]:
-        """The records that stand after the script, in order."""
+    def stored(self, reply: Sequence[Any], earlier: Callable[[Record, dict[str, bytes]], Record]) -> list[Record]:
+        """The records that stand after the script, in order; ``earlier`` reads one that was there before another."""
         return [
-            Record.from_fields(fields_of(found))
+            earlier(record, fields_of(found))
             if isinstance(found, list)
             else transitions.accepted(record, float(found)).but(version=1)
             for record, found in zip(self.records, reply, strict=True)
@@ -112,7 +119,7 @@ class Acceptance:
             if len(self._shared) >= _MOST_KINDS:
                 self._shared.clear()
             shared = self._shared[portion.kind] = self._told(portion.kind, portion.records[0])
-        return script(*ACCEPT).command((), shared, *portion.words)
+        return script("accept").command((), shared, *portion.words)
 
     def missing(self, reply: Sequence[Any]) -> list[str]:
         """The digests of shared blobs that aren't there, as a reply says."""
@@ -141,6 +148,6 @@ class Acceptance:
             "queue": [keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *described(kind.route)],
             "list": kind.list,
         }
-        name = hashlib.sha256(json.dumps([told, kind.on_exit]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([told, kind.on_exit, kind.day, kind.requires]).encode()).hexdigest()[:16]
         told["fields"] += ["kind", name]
         return json.dumps(told)

@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from dispatcher.errors import Malformed
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import is_blob, is_run_id
+from dispatcher.parsing import whole_of
 from dispatcher.records.base import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
 from dispatcher.records.redis.client import Client
@@ -45,6 +48,8 @@ class RedisBlobs(Blobs):
         return digest
 
     def own(self, run_id: str, name: str, data: bytes) -> str:
+        if not is_blob(name):
+            raise KeyError(name)
         keys = [self._keys.blobs(run_id), self._keys.run(run_id)]
         owned = script("own")
         parts = list(_parts(data))
@@ -58,22 +63,39 @@ class RedisBlobs(Blobs):
 
     def get(self, name: str) -> bytes:
         key, prefix = self._place(name)
-        count, first = self._client.one("HMGET", key, f"{prefix}parts", f"{prefix}0")
-        if count is None or first is None:
-            raise KeyError(name)
-        rest = [self._client.one("HGET", key, f"{prefix}{number}") for number in range(1, int(count))]
-        if any(part is None for part in rest):
-            raise KeyError(name)
-        return b"".join([first, *rest]) if rest else bytes(first)
+        try:
+            count, first = self._client.one("HMGET", key, f"{prefix}parts", f"{prefix}0")
+            if count is None or first is None:
+                raise KeyError(name)
+            parts = [first]
+            for number in range(1, whole_of(count, "blob: parts")):
+                part = self._client.one("HGET", key, f"{prefix}{number}")
+                if part is None:
+                    raise KeyError(name)
+                parts.append(part)
+        except Malformed:
+            raise KeyError(name) from None
+        return b"".join(parts) if len(parts) > 1 else bytes(first)
 
     def has(self, name: str) -> bool:
-        key, prefix = self._place(name)
+        try:
+            key, prefix = self._place(name)
+        except KeyError:
+            return False
         return bool(self._client.one("HEXISTS", key, f"{prefix}parts"))
 
     def _place(self, name: str) -> tuple[str, str]:
-        """Key of the hash, and what its fields begin with."""
+        """Key of the hash, and what its fields begin with.
+
+        Raises:
+            KeyError: no blob is called so.
+        """
         run_id, slash, own = name.partition("/")
-        return (self._keys.blobs(run_id), f"{own}/") if slash else (self._keys.blob(name), "")
+        if not slash:
+            return self._keys.blob(name), ""
+        if not is_run_id(run_id) or not is_blob(own):
+            raise KeyError(name)
+        return self._keys.blobs(run_id), f"{own}/"
 
 
 def _parts(data: bytes) -> Iterator[Any]:

@@ -19,10 +19,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from dispatcher.errors import InvalidSettings
+from dispatcher.errors import InvalidSettings, Malformed
 from dispatcher.records.redis.connections import Idle
-from dispatcher.records.redis.failures import HOPELESS, LOST, unavailable
-from dispatcher.records.redis.scripts import Script
+from dispatcher.records.redis.failures import HOPELESS, LOST, NotLoaded, is_missing, is_wrong_type, unavailable
+from dispatcher.records.redis.scripts import Script, library
 from dispatcher.urls import Address, parse
 
 #: A command with its arguments, as redis-py packs them.
@@ -39,14 +39,22 @@ _BEYOND_BLOCK = 10.0
 
 
 def packed(commands: Iterable[Command]) -> bytes:
-    """Commands as the protocol wants them. redis-py's own packing asks each word several times what it is."""
+    """Commands as the protocol wants them. redis-py's own packing asks each word several times what it is.
+
+    Every text can be sent: what UTF-8 hasn't, lone surrogates, goes as an escape.
+    """
     parts: list[Any] = []
     for command in commands:
         parts.append(b"*%d\r\n" % len(command))
         for word in command:
-            raw = word if isinstance(word, bytes | memoryview) else str(word).encode()
+            raw = word if isinstance(word, bytes | memoryview) else str(word).encode(errors="backslashreplace")
             parts += b"$%d\r\n" % len(raw), raw, b"\r\n"
     return b"".join(parts)
+
+
+def _load() -> Command:
+    """The command that has the server know the functions; where it does, it replies so."""
+    return ("FUNCTION", "LOAD", library().text)
 
 
 class _Portions:
@@ -188,20 +196,19 @@ class Client:
         """
         command = script.command(keys, *arguments)
         [reply] = self.call([command])
-        if isinstance(reply, redis.exceptions.NoScriptError):
-            _, reply = self.call([("SCRIPT", "LOAD", script.text), command])
+        if is_missing(reply):
+            _, reply = self._loaded(self.call([_load(), command]))
         return self.accepted([reply])[0]
 
     def run_many(
         self,
         commands: Iterable[Command],
-        script: Script,
         *,
         within: float = 0.0,
         submits: bool = False,
         portion: int = _PORTION,
     ) -> list[Any]:
-        """Replies of many calls of one script; loads it where the server doesn't know it.
+        """Replies of many calls of scripts; loads them where the server doesn't know them.
 
         Raises:
             ServerUnavailable: no answer; or a refusal, where an earlier try of a submit may have been executed.
@@ -209,22 +216,32 @@ class Client:
         portions = _Portions(commands, portion)
         submit = Submit() if submits else None
         replies = self.call(portions.each(), within=within, submit=submit, portion=portion)
-        unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        unknown = [n for n, reply in enumerate(replies) if is_missing(reply)]
         if unknown:
-            load = ("SCRIPT", "LOAD", script.text)
             sent = list(portions.each())
-            again = self.call([load, *(sent[n] for n in unknown)], within=within, submit=submit, portion=portion)
-            for n, reply in zip(unknown, again[1:], strict=True):
+            again = self.call([_load(), *(sent[n] for n in unknown)], within=within, submit=submit, portion=portion)
+            for n, reply in zip(unknown, self._loaded(again)[1:], strict=True):
                 replies[n] = reply
         return self.accepted(replies, may_exist=True) if submit is not None and submit.lost else replies
+
+    @staticmethod
+    def _loaded(replies: list[Any]) -> list[Any]:
+        """Replies behind that to the loading; of calls that still found no function, why not."""
+        refusal = replies[0]
+        if isinstance(refusal, redis.exceptions.NoPermissionError):
+            refusal = NotLoaded(library().name)
+        return [refusal if is_missing(reply) else reply for reply in replies]
 
     def accepted(self, replies: list[Any], *, may_exist: bool = False) -> list[Any]:
         """The replies, if none is a refusal.
 
         Raises:
             ServerUnavailable: the server refused a command.
+            Malformed: somebody stored something else under a key than what belongs there.
         """
         for reply in replies:
+            if is_wrong_type(reply):
+                raise Malformed("a key on the server holds something else than what belongs there")
             if isinstance(reply, redis.RedisError):
                 raise unavailable(reply, self.shown, timeout=self.timeout, may_exist=may_exist)
         return replies

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.records.hearing import Ended, Events, Listener
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import RedisListener
@@ -25,16 +27,25 @@ _TRIES = 3
 class RedisEvents(Events):
     """Streams. A group that vanished is made again from the start of what is kept: events then come twice."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
         self._client = client
         self._keys = keys
+        self._left_out = left_out
         self._known: set[str] = set()
         self._listeners: set[RedisListener] = set()
         self._lock = threading.Lock()
 
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
-        found = read_stream(self._client, self._keys.events(run_id), after=after, limit=10000, block=block)
-        return [event for _, fields in found for event in kept(fields)], found[-1][0] if found else after
+        while found := read_stream(self._client, self._keys.events(run_id), after=after, limit=10000, block=block):
+            after = found[-1][0]
+            read = (
+                self._left_out.read(f"event {position} of run {run_id}", one)
+                for position, fields in found
+                for one in kept(fields)
+            )
+            if events := [event for event in read if event is not None]:
+                return events, after
+        return [], after
 
     def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
         for left in reversed(range(_TRIES)):
@@ -57,7 +68,9 @@ class RedisEvents(Events):
         self._client.one("SREM", self._keys.subscribers, subscriber)
 
     def listen(self, ended: Ended | None = None) -> Listener:
-        listener = RedisListener(self._client, self._keys, leave=self._listeners.discard, ended=ended)
+        listener = RedisListener(
+            self._client, self._keys, leave=self._listeners.discard, ended=ended, left_out=self._left_out
+        )
         with self._lock:
             self._listeners.add(listener)
         return listener
@@ -72,15 +85,26 @@ class RedisEvents(Events):
     def _pending(self, subscriber: str, limit: int) -> list[tuple[str, Event]]:
         while True:
             found = self._read(subscriber, "0", limit, 0.0)
-            trimmed = [position for position, fields in found if fields is None]
-            self.acknowledge(subscriber, trimmed)
-            kept = [(position, Event.from_fields(fields)) for position, fields in found if fields is not None]
-            if kept or not trimmed:
-                return kept
+            readable = self._readable(subscriber, found)
+            if readable or not found:
+                return readable
 
     def _next(self, subscriber: str, limit: int, block: float) -> list[tuple[str, Event]]:
-        found = self._read(subscriber, ">", limit, block)
-        return [(position, Event.from_fields(fields)) for position, fields in found]
+        return self._readable(subscriber, self._read(subscriber, ">", limit, block))
+
+    def _readable(self, subscriber: str, found: Sequence[Any]) -> list[tuple[str, Event]]:
+        """Those that can be read; the others, and those that were trimmed, are never given again."""
+        read = [
+            (
+                position,
+                None
+                if fields is None
+                else self._left_out.read(f"event {position}", partial(Event.from_fields, fields)),
+            )
+            for position, fields in found
+        ]
+        self.acknowledge(subscriber, [position for position, event in read if event is None])
+        return [(position, event) for position, event in read if event is not None]
 
     def _read(self, subscriber: str, start: str, limit: int, block: float) -> list[Any]:
         group = ("GROUP", subscriber, _CONSUMER, "COUNT", limit, *blocking(block), "STREAMS", self._keys.all_events)

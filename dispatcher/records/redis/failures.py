@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 
@@ -11,16 +12,29 @@ from dispatcher.errors import ServerUnavailable
 
 _CHECK = "check DISPATCHER__URL, or `dispatcher doctor`"
 
+# How a server says that it doesn't know functions.
+_OLD = re.compile(r"unknown command [`'](FCALL|FUNCTION)[`']")
+
 #: A command that met one of these is sent again.
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 #: Of them, those that another try doesn't help.
 HOPELESS = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
 
+
+class NotLoaded(redis.ResponseError):
+    """The server lacks this release's functions, and this user may not load them. Its text is their library's name."""
+
+
 #: What the server is like when it refuses a command: by the error's class, or by the word that its text begins with.
 _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
     (redis.exceptions.OutOfMemoryError, "has no memory left for it (maxmemory); raise the limit, or remove runs"),
     (redis.exceptions.NoPermissionError, "does not allow it to this user; see the ACL in the documentation"),
+    (
+        NotLoaded,
+        "lacks this release's functions, which this user may not load; start a worker of this release, or run "
+        "`dispatcher admin install` with an administrator's URL",
+    ),
     (redis.ReadOnlyError, "is a read-only replica; use the address of the primary"),
     (redis.BusyLoadingError, "is still loading its data; try again in a moment"),
     (redis.exceptions.MasterDownError, "is a replica that has lost its primary"),
@@ -28,6 +42,16 @@ _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
     ("NOREPLICAS", "has too few replicas, and refuses changes until they are back"),
     ("BUSY", "is busy with a script; try again in a moment"),
 )
+
+
+def is_missing(reply: object) -> bool:
+    """Whether the server doesn't know the function that was called."""
+    return isinstance(reply, redis.ResponseError) and str(reply).startswith("Function not found")
+
+
+def is_wrong_type(reply: object) -> bool:
+    """Whether a reply says that a key holds another type than the command is for."""
+    return isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
 def unavailable(error: Exception, address: str, *, timeout: float, may_exist: bool = False) -> ServerUnavailable:
@@ -58,6 +82,8 @@ def _said(error: Exception, address: str, timeout: float) -> str:
         return f"{address} did not answer within {timeout:g} s; {_CHECK}"
     if isinstance(error, redis.InvalidResponse):
         return f"what answers at {address} is no Redis or Valkey server; {_CHECK}"
+    if _OLD.match(str(error)):
+        return f"{address} is too old: Redis 7.0 or Valkey 7.2 is the least that will do"
     if isinstance(error, redis.ResponseError):
         return f"{address} refused a command: {_without_arguments(str(error))}"
     return _unreached(error, address)

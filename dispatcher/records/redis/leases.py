@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from dispatcher.parsing import name_of, whole_of
 from dispatcher.records.base import Lease, Leases
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
@@ -11,9 +15,10 @@ from dispatcher.records.redis.scripts import script
 class RedisLeases(Leases):
     """A lease given back keeps its epoch under no owner."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
         self._client = client
         self._keys = keys
+        self._left_out = left_out
 
     def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
         before = ("", "") if seen is None else (seen.owner, seen.epoch)
@@ -25,10 +30,15 @@ class RedisLeases(Leases):
         self._client.run(script("release"), [self._keys.leases], lease.name, kept, given_back)
 
     def held(self, prefix: str) -> dict[str, Lease]:
-        flat = [word.decode() for word in self._client.one("HGETALL", self._keys.leases)]
-        found = {}
+        flat = self._client.one("HGETALL", self._keys.leases)
+        found: dict[str, Lease] = {}
         for name, kept in zip(flat[0::2], flat[1::2], strict=True):
-            epoch, _, owner = kept.partition(" ")
-            if owner and name.startswith(prefix):
-                found[name] = Lease(name=name, owner=owner, epoch=int(epoch))
+            lease = self._left_out.read(f"lease {name!r}", partial(_lease, name, kept))
+            if lease is not None and lease.owner and lease.name.startswith(prefix):
+                found[lease.name] = lease
         return found
+
+
+def _lease(name: bytes, kept: bytes) -> Lease:
+    epoch, _, owner = name_of(kept, "lease").partition(" ")
+    return Lease(name=name_of(name, "lease"), owner=owner, epoch=whole_of(epoch, "lease: epoch"))

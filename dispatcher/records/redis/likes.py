@@ -13,9 +13,9 @@ from typing import NamedTuple
 from dispatcher.records.base import Begin
 from dispatcher.records.reading import Look
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.prepared import Prepared, moment, word
+from dispatcher.records.redis.prepared import Prepared, moment, plain, word
 from dispatcher.records.redis.program import Program
-from dispatcher.runs.record import Change, Record
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
 _MOST = 1000
@@ -25,8 +25,8 @@ _MOST = 1000
 _ID, _HOLDER, _NONCE = (word() for _ in range(3))
 _ACCEPTED, _NOW = moment(), moment()
 
-#: The time of acceptance, and now, in prepared steps, as Lua's patterns want them.
-PATTERNS = tuple(repr(moment).replace(".", "%.") for moment in (_ACCEPTED, _NOW))
+#: What stands in prepared steps for the time of acceptance, and for now.
+PLACES = repr(_ACCEPTED), repr(_NOW)
 
 
 class Claim(NamedTuple):
@@ -46,8 +46,8 @@ class Likes:
         self._claims: dict[tuple[str, str], Claim] = {}
 
     def guess(self, run_id: str, like: str) -> Look | None:
-        """How a run probably looks, if one like it is known."""
-        if (known := self._known.get(like)) is None:
+        """How a run probably looks, if one like it is known, and its id is none that could be taken for steps."""
+        if (known := self._known.get(like)) is None or not plain(run_id):
             return None
         kind, record = known
         return Look(record.but(id=run_id), _NOW, kind)
@@ -86,6 +86,6 @@ class Likes:
         change = begin(sample.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
         assert change is not None  # it waits
         program = Program(self._keys)
-        marked = Change(before=change.before, after=change.after.but(change=_NONCE), events=change.events)
+        marked = change.marked(_NONCE)
         after = program.commit(marked, None)
         return Claim(Prepared(program.listed().decode(), {"id": _ID, "holder": _HOLDER, "nonce": _NONCE}), after)

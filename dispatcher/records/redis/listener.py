@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import redis
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.records.hearing import ENDED, Ended, Listener
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.failures import unavailable
 from dispatcher.records.redis.keys import Keys
@@ -37,8 +39,15 @@ class RedisListener(Listener):
     """One thread owns the connection, sends and reads; others leave it their wishes, wake it, and wait."""
 
     def __init__(
-        self, client: Client, keys: Keys, *, leave: Callable[[RedisListener], None], ended: Ended | None = None
+        self,
+        client: Client,
+        keys: Keys,
+        *,
+        leave: Callable[[RedisListener], None],
+        left_out: LeftOut,
+        ended: Ended | None = None,
     ) -> None:
+        self._left_out = left_out
         self._client = client
         self._keys = keys
         self._leave = leave
@@ -206,14 +215,21 @@ class RedisListener(Listener):
         kind, channel = reply[0], reply[1].decode()
         if kind == b"message":
             if channel in self._wanted:
-                topic = channel.removeprefix(self._keys.topic_prefix)
-                added = rest(reply[2]) if self._ended is not None else {}
-                if added and self._ended is not None and self._ended(topic.removeprefix(ENDED), added):
-                    return
-                for event in told(reply[2]) or (None,):
-                    self._heard.put((topic, event))
+                self._hear(channel.removeprefix(self._keys.topic_prefix), reply[2])
         elif kind in {b"subscribe", b"unsubscribe"}:
             self._answered(channel, subscribed=kind == b"subscribe")
+
+    def _hear(self, topic: str, raw: bytes) -> None:
+        """Take a notice; one that can't be read is as one that was missed."""
+        read, ended = self._left_out.read, self._ended
+        if ended is not None:
+            added = read(f"end told to {topic}", partial(rest, raw))
+            if added and read(f"end told to {topic}", partial(ended, topic.removeprefix(ENDED), added)):
+                return
+        events = read(f"notice to {topic}", partial(told, raw))
+        if events is not None:
+            for event in events or (None,):
+                self._heard.put((topic, event))
 
     def _answered(self, channel: str, *, subscribed: bool) -> None:
         """Only the answer to the last of several wishes counts."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 
 from dispatcher.failpoints import failpoint
+from dispatcher.parsing import Fields, number_of, whole_of
 from dispatcher.records.base import Line, Logs
 from dispatcher.records.effects import STRAY
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
@@ -20,9 +23,10 @@ _PORTION = 500
 class RedisLogs(Logs):
     """The number of each attempt's last line is kept beside the stream, so that repetition adds nothing."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
         self._client = client
         self._keys = keys
+        self._left_out = left_out
 
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
         for attempt, group in groupby(lines, key=lambda line: line.attempt):
@@ -31,14 +35,27 @@ class RedisLogs(Logs):
                 self._append(run_id, attempt, of_attempt[start : start + _PORTION])
 
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
-        found = read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block)
-        return [_line(fields) for _, fields in found], found[-1][0] if found else after
+        while found := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
+            after = found[-1][0]
+            read = (
+                self._left_out.read(f"line {position} of run {run_id}", partial(_line, fields))
+                for position, fields in found
+            )
+            if lines := [line for line in read if line is not None]:
+                return lines, after
+        return [], after
 
     def _append(self, run_id: str, attempt: int, lines: Sequence[Line]) -> None:
         words = [
             word
             for line in lines
-            for word in (line.number, repr(line.time), line.stream, line.level, line.text.encode(errors="replace"))
+            for word in (
+                line.number,
+                repr(line.time),
+                line.stream,
+                line.level,
+                line.text.encode(errors="backslashreplace"),
+            )
         ]
         keys = [self._keys.logs(run_id), self._keys.lines(run_id), self._keys.run(run_id)]
         self._client.run(script("append"), keys, int(STRAY), attempt, *words)
@@ -46,11 +63,12 @@ class RedisLogs(Logs):
 
 
 def _line(fields: dict[str, str]) -> Line:
+    given = Fields(fields, "line")
     return Line(
-        attempt=int(fields["attempt"]),
-        number=int(fields["number"]),
-        time=float(fields["time"]),
-        stream=fields["stream"],
-        text=fields["text"],
-        level=fields["level"],
+        attempt=whole_of(given.text("attempt"), "line: attempt"),
+        number=whole_of(given.text("number"), "line: number"),
+        time=number_of(given.text("time"), "line: time"),
+        stream=given.name("stream"),
+        text=given.text("text"),
+        level=given.name("level", ""),
     )

@@ -16,16 +16,24 @@ from typing import Any, NamedTuple
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import MOST_TOLD, Program
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Change, ExitCall, Outcome, Record, Value
+from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 
 _MOST = 1000
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
+# Ids, hosts, nonces, numbers: nothing that ends a string, or escapes.
+_PLAIN = re.compile(r"[0-9A-Za-z_.:@/+-]*")
+
 
 def moment() -> float:
     """A time that nothing else in a change reads the same as."""
     return 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
+
+
+def plain(word: str) -> bool:
+    """Whether a word reads the same inside of JSON, and inside of JSON that stands as text in other JSON."""
+    return _PLAIN.fullmatch(word) is not None
 
 
 def word() -> str:
@@ -48,7 +56,11 @@ class Prepared:
         self._places = [(n, names[self._parts[n]]) for n in range(1, len(self._parts), 2)]
 
     def of(self, own: Mapping[str, str]) -> bytes:
-        """The steps of one run."""
+        """The steps of one run.
+
+        Args:
+            own: by name, what stands in the places: :func:`plain` words, or text that is escaped as its place wants it.
+        """
         parts = self._parts.copy()
         for n, name in self._places:
             parts[n] = own[name]
@@ -86,11 +98,11 @@ class Endings:
             outcome: how the attempt ended.
             exit_call: how its ``on_exit`` did.
         """
-        result = _plain(record, outcome, exit_call)
-        if result is None:
+        result = _small(record, outcome, exit_call)
+        if result is None or not plain(record.id) or not plain(record.holder):
             return None
         spec = record.spec
-        kind = spec.kind, spec.blobs, spec.result_ttl, record.owner
+        kind = spec.kind, spec.blobs, spec.result_ttl, record.owner, spec.retry.count > 0, record.verified
         if kind not in self._known:
             if len(self._known) >= _MOST:
                 self._known.clear()
@@ -117,10 +129,12 @@ class Endings:
         before = like.but(
             id=_ID, holder=_HOLDER, created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED, started_at=_STARTED
         )
+        if like.verified:
+            before.mark_verified()
         outcome = Outcome(result=(result := Value(codec="json", inline=_RESULT)))
         change = transitions.finish(before, _ENDED, epoch=before.epoch, outcome=outcome, exit_call=ExitCall.NONE)
         assert change is not None  # it runs
-        marked = Change(before=before, after=change.after.but(change=_NONCE), events=change.events, ring=change.ring)
+        marked = change.marked(_NONCE)
         program = Program(self._keys)
         after = program.commit(marked, None)
         steps, once = program.listed().decode(), _json(_text(result))[1:-1]
@@ -143,7 +157,7 @@ class Endings:
         return _End(Prepared(steps, places), changes)
 
 
-def _plain(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
+def _small(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
     """The outcome as text, if it is a small result and no more; None if not."""
     if record.key or record.exit_call is not ExitCall.NONE or exit_call not in {None, ExitCall.NONE}:
         return None

@@ -6,20 +6,24 @@ A step is a command of the server, or one of the script's own words. How runs ar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
+from dispatcher.parsing import decoded, read_object
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
 from dispatcher.records.hearing import ENDED
 from dispatcher.records.redis.keys import Keys
+from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.events import Event
-from dispatcher.runs.indexes import placement
-from dispatcher.runs.record import FIXED, Change, Record, Ring
+from dispatcher.runs.record import FIXED, Record
 from dispatcher.runs.routing import Route
 
 #: A doorbell as it is pushed: key of the list, message, and whether it goes first.
 Push = tuple[str, bytes, bool]
+
+#: Seconds of a day: specs whose signatures expire on one are remembered together.
+DAY = 86400.0
 
 #: Most characters of a record that a notice of its end tells.
 MOST_TOLD = 4096
@@ -56,6 +60,10 @@ class Program:
             self.step("ZADD", keys.index(index), repr(score), after.id)
         for index in meant.leave:
             self.step("ZREM", keys.index(index), after.id)
+        if change.use is not None:
+            use, accepts = change.use, change.use.accepts or ()
+            till = int((use.day + 1) * DAY + SAFETY)
+            self.step("SPEND", keys.used(use.day), after.id, str(till), use.word, *accepts)
         self._events(change.events)
         for topic, event in meant.notices:
             if topic != event.run_id:
@@ -72,15 +80,6 @@ class Program:
             self.step("KEEP", repr(meant.until), int(SAFETY), *own)
         self._ring(change.ring, push)
         return after
-
-    def purge(self, record: Record) -> None:
-        """Remove a run with all that is kept of it."""
-        keys = self._keys
-        self.step("DEL", *keys.of_run(record.id))
-        for index in placement(record):
-            self.step("ZREM", keys.index(index), record.id)
-        if record.key:
-            self.step("UNKEY", keys.idempotency(record.key), record.id)
 
     def _fields(self, before: Record, after: Record) -> None:
         run = self._keys.run(after.id)
@@ -120,21 +119,33 @@ def _rest(record: Record) -> str:
 
 
 def rest(raw: bytes) -> dict[str, bytes]:
-    """What a notice of a run's end adds; nothing for others."""
+    """What a notice of a run's end adds; nothing for others.
+
+    Raises:
+        Malformed: it can't be read.
+    """
     _, _, added = raw.partition(_REST.encode())
-    return {name: value.encode() for name, value in json.loads(added).items()} if added else {}
+    if not added:
+        return {}
+    fields = read_object(added, "notice", most=16 * MOST_TOLD)
+    return {name: fields.text(name).encode(errors="surrogatepass") for name in fields.data}
 
 
 def told(raw: bytes) -> list[Event]:
-    """The inverse of :func:`notice`; none for a notice that is only a nudge."""
-    text, _, _ = raw.decode().partition(_REST)
+    """The inverse of :func:`notice`; none for a notice that is only a nudge.
+
+    Raises:
+        Malformed: it can't be read.
+    """
+    text, _, _ = decoded(raw, "notice").partition(_REST)
     time, _, facts = text.partition("\n")
-    return kept({"fact": facts, "time": time}) if facts else []
+    return [read() for read in kept({"fact": facts, "time": time})] if facts else []
 
 
-def kept(fields: Mapping[str, str]) -> list[Event]:
-    """The events of one entry of a run's stream: those of one moment."""
-    return [Event.from_fields({"fact": fact, "time": fields["time"]}) for fact in fields["fact"].split("\n")]
+def kept(fields: Mapping[str, str]) -> list[Callable[[], Event]]:
+    """What reads the events of one entry of a run's stream, those of one moment, each by itself."""
+    facts, time = fields.get("fact", ""), fields.get("time", "")
+    return [partial(Event.from_fields, {"fact": fact, "time": time}) for fact in facts.split("\n")]
 
 
 @lru_cache(maxsize=1000)
@@ -155,4 +166,4 @@ def flat(fields: Mapping[str, bytes | str]) -> list[str]:
 
 def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
     """A hash as the server replies it."""
-    return {flat[n].decode(): flat[n + 1] for n in range(0, len(flat), 2)}
+    return {flat[n].decode(errors="replace"): flat[n + 1] for n in range(0, len(flat), 2)}

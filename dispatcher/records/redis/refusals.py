@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 
+from dispatcher.errors import Malformed
+from dispatcher.parsing import number_of, whole_of
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
@@ -23,9 +26,14 @@ class RedisRefusals(Refusals):
 
     def note(self, what: What) -> None:
         keys = [self._keys.refusals, self._keys.report(secrets.token_hex(8))]
-        self._client.run(script("clock", "refuse"), keys, self._offset, _KNOWN, what)
+        self._client.run(script("refuse"), keys, self._offset, _KNOWN, what)
 
     def tallies(self) -> dict[What, Tally]:
-        flat = [word.decode() for word in self._client.one("HGETALL", self._keys.refusals)]
-        said = dict(zip(flat[0::2], flat[1::2], strict=True))
-        return {what: Tally(count=int(said[what]), last=float(said[f"{what}:last"])) for what in What if what in said}
+        flat = self._client.one("HGETALL", self._keys.refusals)
+        kept = {name.decode(errors="replace"): told for name, told in zip(flat[0::2], flat[1::2], strict=True)}
+        found: dict[What, Tally] = {}
+        for what in What:
+            with suppress(KeyError, Malformed):  # none was refused; or a count that can't be read
+                count, last = kept[what], kept[f"{what}:last"]
+                found[what] = Tally(count=whole_of(count, "refusals"), last=number_of(last, "refusals"))
+        return found

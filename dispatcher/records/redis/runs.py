@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import LeasePassed, UnknownRun
+from dispatcher.errors import LeasePassed, Malformed, ServerUnavailable, SpecUsed, UnknownRun, UnreadableRun
 from dispatcher.failpoints import failpoint
+from dispatcher.ids import check_run_id, is_run_id
+from dispatcher.parsing import LONGEST_NAME, number_of, run_id_of, whole_of
 from dispatcher.records.base import Begin, Bell, Lease, Runs
-from dispatcher.records.effects import EVENTS_KEPT, UNUSED_BLOB, conflict
+from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, UNUSED_BLOB, conflict, spec_used
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.reading import Look, Query, WrongGuess
-from dispatcher.records.redis.acceptance import ACCEPT, Acceptance, Portion
+from dispatcher.records.redis.acceptance import Acceptance, Portion
 from dispatcher.records.redis.client import Client, Command
+from dispatcher.records.redis.failures import is_wrong_type
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.likes import PATTERNS, Likes
-from dispatcher.records.redis.prepared import Endings
+from dispatcher.records.redis.likes import PLACES, Likes
+from dispatcher.records.redis.prepared import Endings, plain
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import FIXED, Change, ExitCall, Outcome, Record, Ring
-from dispatcher.runs.states import TERMINAL
-
-COMMIT = ("clock", "queues", "steps", "commit")
-GUESSED = ("clock", "queues", "steps", "guessed")
-
+from dispatcher.runs.change import Change, Ring
+from dispatcher.runs.indexes import placement
+from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
+from dispatcher.runs.states import TERMINAL, State
 
 #: How many records a search reads at a time.
 _PAGE = 100
+
+# In the place of a record that can't be read.
+_NO_RECORD: Any = object()
 
 
 class RedisRuns(Runs):
     """Records in hashes, indexes in sorted sets."""
 
-    def __init__(self, client: Client, keys: Keys, *, bell: Bell | None, clock_offset: float) -> None:
+    def __init__(
+        self, client: Client, keys: Keys, *, bell: Bell | None, clock_offset: float, left_out: LeftOut
+    ) -> None:
+        self._left_out = left_out
         self._client = client
         self._keys = keys
         self._bell = bell
@@ -55,11 +65,15 @@ class RedisRuns(Runs):
                 portions.append(portion)
                 yield self._acceptance.command(portion)
 
-        replies = self._client.run_many(commands(), script(*ACCEPT), within=timeout, submits=True, portion=1)
+        replies = self._client.run_many(commands(), within=timeout, submits=True, portion=1)
         self._client.accepted(replies, may_exist=any(isinstance(reply, list) and reply[0] != b"" for reply in replies))
         if missing := dict.fromkeys(digest for reply in replies for digest in self._acceptance.missing(reply)):
             raise LookupError(*missing)
-        found = [stored for portion, reply in zip(portions, replies, strict=True) for stored in portion.stored(reply)]
+        found = [
+            stored
+            for portion, reply in zip(portions, replies, strict=True)
+            for stored in portion.stored(reply, self._earlier)
+        ]
         accepted = {stored.id for stored in found}
         failpoint("submit.stored")
         rung_elsewhere = (record for portion in portions if not portion.kind.list for record in portion.records)
@@ -75,18 +89,25 @@ class RedisRuns(Runs):
 
     def get(self, run_id: str) -> tuple[Record, float]:
         fields, now = self._fields(run_id)
-        return Record.from_fields(fields), now
+        return self._record(run_id, fields), now
 
     def version(self, run_id: str) -> int | None:
         found = self._client.one("HGET", self._keys.run(run_id), "version")
-        return None if found is None else int(found)
+        with suppress(Malformed):
+            return None if found is None else whole_of(found, "version")
+        return None
+
+    def used(self, run_id: str, day: int) -> str:
+        noted = self._client.one("HGET", self._keys.used(day), run_id)
+        return "" if noted is None else noted.decode()
 
     def look(self, run_id: str, like: str) -> Look:
+        check_run_id(run_id)  # it stands in steps that are prepared, before any key is made of it
         if (guess := self._likes.guess(run_id, like)) is not None:
             return guess
         fields, now = self._fields(run_id)
-        self._likes.read(run_id, like, fields.get("kind", b"").decode())
-        return Look(Record.from_fields(fields), now)
+        self._likes.read(run_id, like, fields.get("kind", b"").decode(errors="replace"))
+        return Look(self._record(run_id, fields), now)
 
     def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
         run_id = look.record.id
@@ -94,19 +115,24 @@ class RedisRuns(Runs):
             taken = super().take(look, begin, owner=owner, holder=holder)
             self._likes.learn(look.record)
             return taken
+        if not plain(holder):
+            raise WrongGuess(Look(*self.get(run_id)))
         steps, after = self._likes.claim(look, begin, owner=owner, holder=holder)
-        arguments = self._offset, look.kind, steps, *PATTERNS, *FIXED
-        time, accepted_at, found = self._client.run(script(*GUESSED), [self._keys.run(run_id)], *arguments)
+        arguments = self._offset, look.kind, steps, *PLACES, *FIXED
+        time, accepted_at, found = self._client.run(script("guessed"), [self._keys.run(run_id)], *arguments)
         if accepted_at is not None:
-            own = dict(zip(FIXED, found, strict=True))
-            self._taken = after.but(started_at=float(time)).accepted(float(accepted_at), own)
+            own = dict(zip(FIXED, found, strict=True)) | {"id": run_id.encode()}
+            at = partial(number_of, accepted_at, "record: created_at")
+            self._taken = self._read(run_id, lambda: after.but(started_at=float(time)).accepted(at(), own))
             return self._taken
         if not found:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
-        stored = Record.from_fields(fields_of(found))
+        fields = fields_of(found)
+        stored = self._record(run_id, fields)
         if stored.change == after.change:  # the first answer was lost
             return stored
-        self._likes.forget(look.kind)
+        if (stored.version, fields.get("kind")) != (1, look.kind.encode()):  # else its spec was used before
+            self._likes.forget(look.kind)
         raise WrongGuess(Look(stored, float(time)))
 
     def finish(self, record: Record, now: float, *, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
@@ -123,8 +149,21 @@ class RedisRuns(Runs):
         return self.update(record.id, step, record=stored, now=now)
 
     def get_many(self, run_ids: Sequence[str]) -> list[Record | None]:
-        replies = self._client.many([("HGETALL", self._keys.run(run_id)) for run_id in run_ids])
-        return [Record.from_fields(fields_of(fields)) if fields else None for fields in replies]
+        return [None if record is _NO_RECORD else record for record in self._stored(run_ids)]
+
+    def _stored(self, run_ids: Sequence[str]) -> list[Any]:
+        """As :meth:`get_many`, but :data:`_NO_RECORD` for what is stored and is no record."""
+        ids = [run_id for run_id in run_ids if is_run_id(run_id)]
+        replies = self._client.call([("HGETALL", self._keys.run(run_id)) for run_id in ids])
+        self._client.accepted([reply for reply in replies if not is_wrong_type(reply)])
+        records: dict[str, Any] = {}
+        for run_id, reply in zip(ids, replies, strict=True):
+            try:
+                fields = reply if is_wrong_type(reply) else fields_of(reply)
+                records[run_id] = self._record(run_id, fields) if fields else None
+            except UnreadableRun:
+                records[run_id] = _NO_RECORD
+        return [records.get(run_id) for run_id in run_ids]
 
     def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
         if change.before is None:
@@ -145,29 +184,64 @@ class RedisRuns(Runs):
 
         Raises:
             LeasePassed: ``lease`` isn't as given.
+            SpecUsed: how far the run's spec was used doesn't allow the steps.
         """
         keys = [self._keys.run(after.id)]
         arguments: tuple[Any, ...] = (self._offset, version, steps)
         if lease is not None:
             keys.append(self._keys.leases)
             arguments += (lease.name, f"{lease.epoch} {lease.owner}")
-        reply = self._client.run(script(*COMMIT), keys, *arguments)
+        reply = self._client.run(script("commit"), keys, *arguments)
         now = float(reply[0])
         if len(reply) == 1:
             return after, now
+        if reply[1] == b"used":
+            raise SpecUsed(spec_used(after.id, reply[2].decode()))
         if reply[1] == b"passed" and lease is not None:
             raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
         if not reply[1]:
             return None, now
-        stored = Record.from_fields(fields_of(reply[1]))
+        stored = self._record(after.id, fields_of(reply[1]))
         return after if after.change and stored.change == after.change else stored, now
 
     def _fields(self, run_id: str) -> tuple[dict[str, bytes], float]:
         """A record as stored, and the server's clock."""
-        now, fields = self._client.accepted(self._client.call([("TIME",), ("HGETALL", self._keys.run(run_id))]))
+        replies = self._client.call([("TIME",), ("HGETALL", self._keys.run(run_id))])
+        now, fields = (reply if is_wrong_type(reply) else self._client.accepted([reply])[0] for reply in replies)
         if not fields:
             raise UnknownRun(f"no run {run_id}, or its retention is over")
-        return fields_of(fields), self._time(now)
+        return fields if is_wrong_type(fields) else fields_of(fields), self._time(now)
+
+    def _record(self, run_id: str, fields: Any) -> Record:
+        """The record that was stored as these fields, or as another type than a hash.
+
+        Raises:
+            UnreadableRun: they are none, or another run's.
+        """
+
+        def read() -> Record:
+            if is_wrong_type(fields):
+                raise Malformed("record: isn't a hash")
+            record = Record.from_fields(fields)
+            if record.id != run_id:
+                raise Malformed("record: is another run's")
+            return record
+
+        return self._read(run_id, read)
+
+    def _read(self, run_id: str, read: Callable[[], Record]) -> Record:
+        record = self._left_out.read(f"run {run_id}", read)
+        if record is None:
+            raise UnreadableRun(f"run {run_id}: what is stored of it can't be read; nobody runs it, nor changes it")
+        return record
+
+    def _earlier(self, record: Record, fields: dict[str, bytes]) -> Record:
+        """The record that was there before one was accepted: its own, or that of its key."""
+        named = fields.get("id", b"").decode(errors="replace")
+        try:
+            return self._record(named, fields)
+        except UnreadableRun:  # as one with another spec: the key, or the id, can't be used
+            return record.but(id=named or "?", spec_digest="")
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
         left = limit if limit is not None else sys.maxsize
@@ -181,8 +255,26 @@ class RedisRuns(Runs):
 
     def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
         most = "+inf" if until is None else repr(until)
-        flat = self._client.one("ZRANGEBYSCORE", self._keys.index(index), "-inf", most, "WITHSCORES", "LIMIT", 0, limit)
-        return [(flat[n].decode(), float(flat[n + 1])) for n in range(0, len(flat), 2)]
+        key = self._keys.index(index)
+        flat = self._client.one("ZRANGEBYSCORE", key, "-inf", most, "WITHSCORES", "LIMIT", 0, limit)
+        found: list[tuple[str, float]] = []
+        strange: list[bytes] = []
+        for raw, score in zip(flat[0::2], flat[1::2], strict=True):
+            name = self._left_out.read(f"member {raw[:LONGEST_NAME]!r} of {index}", partial(run_id_of, raw))
+            if name is None:
+                strange.append(raw)
+            else:
+                found.append((name, float(score)))
+        if strange:
+            with suppress(ServerUnavailable):  # who may only read leaves that to others
+                self._client.one("ZREM", key, *strange)
+        return found
+
+    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
+        if run_ids:
+            keys = [key for run_id in run_ids for key in self._keys.of_run(run_id)] if unreadable else []
+            later = [("EXPIRE", key, int(UNREADABLE)) for key in keys]
+            self._client.many([("ZREM", self._keys.index(index), *run_ids), *later])
 
     def count(self, index: str) -> int:
         return int(self._client.one("ZCARD", self._keys.index(index)))
@@ -193,16 +285,30 @@ class RedisRuns(Runs):
     def purge(self, *, limit: int = 1000) -> int:
         now = self.now()
         due = [run_id for run_id, _ in self.members(indexes.EXPIRING, until=now, limit=limit)]
-        records = self.get_many(due)
-        commands = [self._purge_of(record) for record in records if record is not None]
-        replies = self._client.accepted(self._client.run_many(commands, script(*COMMIT))) if commands else []
-        gone = [run_id for run_id, record in zip(due, records, strict=True) if record is None]
-        if gone:
-            self._sweep(gone)
+        records = dict(zip(due, self._stored(due), strict=True))
+        unreadable = [run_id for run_id, record in records.items() if record is _NO_RECORD]
+        gone = [run_id for run_id, record in records.items() if record is None] + unreadable
+        over: list[Record] = []
+        early: list[Record] = []
+        for record in records.values():
+            if record is not None and record is not _NO_RECORD:
+                (over if _expires(record) <= now else early).append(record)
+        commands = [self._purge_of(record) for record in over]
+        replies = self._client.accepted(self._client.run_many(commands)) if commands else []
+        self._client.many([*(("DEL", *self._keys.of_run(run_id)) for run_id in unreadable), *self._corrected(early)])
+        if strange := [*gone, *(record.id for record in over if record.strange)]:
+            self._sweep(strange)
         failpoint("purge.trimming")
         # Entries of the stream carry the server's own time in milliseconds.
         self._client.one("XTRIM", self._keys.all_events, "MINID", max(int((now - EVENTS_KEPT) * 1000), 0))
-        return len(gone) + sum(len(reply) == 1 for reply in replies)
+        return len(gone) + sum(map(int, replies))
+
+    def _corrected(self, early: Sequence[Record]) -> Iterator[Command]:
+        """The commands that put runs where they stand in the index of ends, or take them from it."""
+        key = self._keys.index(indexes.EXPIRING)
+        for record in early:
+            at = _expires(record)
+            yield ("ZREM", key, record.id) if at == math.inf else ("ZADD", key, "XX", repr(at), record.id)
 
     def _hold(self, digests: set[str], *, within: float) -> None:
         """Keep shared blobs while the records that name them are sent.
@@ -212,9 +318,8 @@ class RedisRuns(Runs):
         """
         if not digests:
             return
-        held = script("hold")
-        command = held.command([self._keys.blob(digest) for digest in sorted(digests)], int(UNUSED_BLOB))
-        missing = self._client.accepted(self._client.run_many([command], held, within=within))[0]
+        command = script("hold").command([self._keys.blob(digest) for digest in sorted(digests)], int(UNUSED_BLOB))
+        missing = self._client.accepted(self._client.run_many([command], within=within))[0]
         if missing:
             raise LookupError(*(self._keys.digest(key.decode()) for key in missing))
 
@@ -232,7 +337,8 @@ class RedisRuns(Runs):
         """Of the indexes that hold all that is asked for, the one with the fewest runs."""
         fitting = [indexes.ALL]
         if query.state is not None:
-            fitting.append(indexes.by_state(query.state) if query.state in TERMINAL else indexes.OPEN)
+            open_ = [] if query.state is State.UNKNOWN else [indexes.OPEN]
+            fitting += [indexes.by_state(query.state)] if query.state in TERMINAL else open_
         if query.label is not None:
             fitting.append(indexes.by_label(query.label))
         if query.flow is not None:
@@ -252,7 +358,7 @@ class RedisRuns(Runs):
             )
             scores = flat[1::2]
             if scores:
-                yield [name.decode() for name in flat[0::2]]
+                yield [name for raw in flat[0::2] if is_run_id(name := raw.decode(errors="replace"))]
             if len(scores) < _PAGE:
                 return
             last = scores[-1]
@@ -260,10 +366,9 @@ class RedisRuns(Runs):
             most = last.decode()
 
     def _purge_of(self, record: Record) -> Command:
-        program = Program(self._keys)
-        program.purge(record)
-        keys = [self._keys.run(record.id)]
-        return script(*COMMIT).command(keys, self._offset, record.version, program.listed())
+        keys = self._keys
+        own, held_by = keys.of_run(record.id), map(keys.index, placement(record))
+        return script("purge").command(own, record.version, record.id, keys.idempotency(record.key), *held_by)
 
     def _sweep(self, run_ids: Sequence[str]) -> None:
         """Take runs from every index: the server dropped their records, which would have said from which."""
@@ -276,3 +381,9 @@ class RedisRuns(Runs):
 
     def _time(self, reply: Sequence[bytes]) -> float:
         return int(reply[0]) + int(reply[1]) / 1e6 + self._offset
+
+
+def _expires(record: Record) -> float:
+    """When a run's retention is over; never, while it is open, or something that it has left isn't gone."""
+    at = record.expires_at if record.foreign else indexes.placement(record).get(indexes.EXPIRING)
+    return math.inf if at is None else at

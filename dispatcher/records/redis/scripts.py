@@ -1,29 +1,80 @@
-"""The Lua scripts, each read from its file once. Each is safe to run twice."""
+"""The Lua scripts: functions of one library, which the server keeps, on its disk and its replicas too.
+
+Library and functions are named by their content, so that two releases live side by side on one server. Each function is
+safe to run twice. Needs Redis 7.0 or Valkey 7.2.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).with_name("lua")
 
+#: What the name of every library of ours begins with.
+PREFIX = "dispatcher_"
 
+#: What functions share, in the order in which it is defined.
+_SHARED = ("clock", "queues", "steps")
+
+#: Each function is the body in the file of its name. Where the server's memory is full, it runs only those that need
+#: none or free some, the second kind here; a write of any other is refused before it begins.
+_FUNCTIONS = (
+    *("accept", "acquire", "announce", "append", "commit", "guessed", "hold", "join", "own", "refuse"),
+    *("release", "report", "share"),
+)
+_ALSO_WHEN_FULL = ("beat", "purge", "remove", "retire")
+
+# Stands for the version in the text that the version is the digest of.
+_VERSION = "@VERSION@"
+
+
+@dataclass(frozen=True)
 class Script:
-    """A script's text and the digest by which the server knows it."""
+    """A function by its name on the server."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    name: str
 
     def command(self, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
         """The command that runs it."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+        return ("FCALL", self.name, len(keys), *keys, *arguments)
+
+
+@dataclass(frozen=True)
+class Library:
+    """All functions: their library's name, and the text to load."""
+
+    name: str
+    text: str
 
 
 @cache
-def script(*names: str) -> Script:
-    """The script made of these files, one after the other."""
-    return Script("\n".join((_FOLDER / f"{name}.lua").read_text(encoding="utf-8") for name in names))
+def library() -> Library:
+    """The library of this release."""
+    shared = map(_read, _SHARED)
+    functions = map(_registered, (*_FUNCTIONS, *_ALSO_WHEN_FULL))
+    text = "\n".join([f"#!lua name={PREFIX}{_VERSION}", *shared, *functions])
+    version = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Library(f"{PREFIX}{version}", text.replace(_VERSION, version))
+
+
+@cache
+def script(name: str) -> Script:
+    """The function of a file."""
+    if name not in _FUNCTIONS and name not in _ALSO_WHEN_FULL:
+        raise ValueError(f"{name} is no function")
+    return Script(f"{name}_{library().name.removeprefix(PREFIX)}")
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _registered(name: str) -> str:
+    flags = "'allow-oom'" if name in _ALSO_WHEN_FULL else ""
+    callback = f"function(KEYS, ARGV)\n{_read(name)}\nend"
+    return f"redis.register_function{{function_name='{name}_{_VERSION}', flags={{{flags}}}, callback={callback}}}"

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 
+from dispatcher.errors import Malformed
+from dispatcher.ids import is_worker_id
+from dispatcher.parsing import Fields, name_of, read_object, whole_of
 from dispatcher.records.base import WorkerInfo, Workers
+from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.redis.scripts import script
@@ -16,7 +21,8 @@ from dispatcher.runs.routing import Offer
 class RedisWorkers(Workers):
     """What workers say in one hash, their counters in another, the times of their last beats in a sorted set."""
 
-    def __init__(self, client: Client, keys: Keys, *, instance: str, clock_offset: float) -> None:
+    def __init__(self, client: Client, keys: Keys, *, instance: str, clock_offset: float, left_out: LeftOut) -> None:
+        self._left_out = left_out
         self._client = client
         self._keys = keys
         self._instance = instance
@@ -35,7 +41,12 @@ class RedisWorkers(Workers):
 
     def beats(self) -> dict[str, int]:
         flat = self._client.one("HGETALL", self._keys.beats)
-        return {flat[n].decode(): int(flat[n + 1]) for n in range(0, len(flat), 2)}
+        found: dict[str, int] = {}
+        for name, counter in zip(flat[0::2], flat[1::2], strict=True):
+            beat = self._left_out.read(f"beats of worker {name!r}", partial(_beat, name, counter))
+            if beat is not None:
+                found[beat[0]] = beat[1]
+        return found
 
     def live(self, *, within: float = 30.0) -> list[WorkerInfo]:
         keys = self._keys
@@ -47,7 +58,12 @@ class RedisWorkers(Workers):
         oldest = int(now[0]) + int(now[1]) / 1e6 + self._offset - within
         infos = dict(zip(said[0::2], said[1::2], strict=True))
         lately = [name for name, at in zip(beaten[0::2], beaten[1::2], strict=True) if float(at) >= oldest]
-        return [_load(infos[name]) for name in lately if name in infos]
+        read = (
+            self._left_out.read(f"worker {name!r}", partial(_load, name, infos[name]))
+            for name in lately
+            if name in infos
+        )
+        return [info for info in read if info is not None]
 
     def remove(self, worker_id: str) -> bool:
         keys = self._keys
@@ -59,6 +75,30 @@ def _dump(info: WorkerInfo) -> str:
     return json.dumps({**asdict(info), "offer": info.offer.to_json(), "data": dict(info.data)})
 
 
-def _load(raw: bytes) -> WorkerInfo:
-    data = json.loads(raw)
-    return WorkerInfo(**{**data, "offer": Offer.from_json(data["offer"]), "queues": tuple(data["queues"])})
+def _load(name: bytes, raw: bytes) -> WorkerInfo:
+    data = read_object(raw, "worker")
+    more = Fields(data.object("data", {}), "worker: data")
+    for known in ("supervises", "knows"):
+        more.names(known, ())
+    if data.name("id") != name_of(name, "worker"):
+        raise Malformed("worker: is another one's")
+    return WorkerInfo(
+        id=data.name("id"),
+        host=data.name("host"),
+        pid=data.whole("pid"),
+        offer=Offer.from_json(data.get("offer")),
+        concurrency=data.whole("concurrency"),
+        started_at=data.number("started_at"),
+        python=data.name("python", ""),
+        version=data.name("version", ""),
+        celery_name=data.name("celery_name", ""),
+        queues=data.names("queues", ()),
+        data=more.data,
+    )
+
+
+def _beat(name: bytes, counter: bytes) -> tuple[str, int]:
+    worker = name_of(name, "worker")
+    if not is_worker_id(worker):  # a shard's name here would have all its runs taken for lost
+        raise Malformed("worker: its id hasn't the form of one")
+    return worker, whole_of(counter, "worker: beats")

@@ -15,7 +15,7 @@ from dispatcher.payload import KeyRing
 from dispatcher.records.memory import open_memory
 from tests.unit.command import FLOWS, call
 from tests.unit.kubernetes.jobs import CUSTOM
-from tests.unit.making import make_record
+from tests.unit.making import make_record, trusting
 from workers.backends import Backends
 from workers.provisioning import Provisioner
 
@@ -70,7 +70,7 @@ def _sent(environment: KubernetesJobEnvironment, **options: Any) -> dict[str, An
     """The request that a worker stores for such a run."""
     from dispatcher.runs.routing import Route
 
-    records = open_memory()
+    records = trusting(open_memory())
     records.runs.create(
         [make_record(flow="étl", environment=environment.to_json(), route=Route("kubernetes"), key_id="k1", **options)]
     )

@@ -10,6 +10,7 @@ import pytest
 
 from backends.base import Observation, Phase
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.manifest import RUN
 from dispatcher import Cause
 from dispatcher.errors import Transient
 from tests.kubernetes_api import FakeCluster, Serving
@@ -268,3 +269,18 @@ def test_another_clusters_runs_are_not_judged(backend: KubernetesBackend, handle
     assert poll(backend, foreign).phase is Phase.UNKNOWN
     with pytest.raises(Transient, match="it is on cluster 'elsewhere', and this worker serves 'it'"):
         backend.cancel(foreign, None)
+
+
+@pytest.mark.parametrize("run_id", ["r1\x1b[2J", "../r1", "r1:events", "", "é"])
+def test_an_object_of_what_is_no_run_is_nobodys(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster, run_id: str
+) -> None:
+    told: list[tuple[str | None, str]] = []
+    backend.watch(lambda *change: told.append(change), "inst")
+    eventually(lambda: told.count((None, "")) >= 3, "the lists")
+    told.clear()
+    metadata = cluster.get("jobs", NAME)["metadata"]
+    cluster.change("jobs", NAME, metadata={**metadata, "annotations": {**metadata["annotations"], RUN: run_id}})
+    eventually(lambda: told, "a change")
+    assert set(told) == {(backend.key(handle), "")}
+    assert backend.orphans("inst") == []

@@ -1,7 +1,7 @@
 -- Take a lease, if nobody else took it since it was seen. KEYS: leases. ARGV: name, owner, the owner and epoch seen
--- ('' and '' for nobody's). A lease is kept as "epoch owner". Replies the epoch, or 0.
-local stored = redis.call('HGET', KEYS[1], ARGV[1]) or '0 '
-local epoch, owner = string.match(stored, '^(%d+) (.*)$')
+-- ('' and '' for nobody's). A lease is kept as "epoch owner"; what isn't one is nobody's. Replies the epoch, or 0.
+local epoch, owner = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (.*)$')
+if not epoch or #epoch > 15 then epoch, owner = '0', '' end
 epoch = tonumber(epoch)
 local seen = tonumber(ARGV[4])
 if owner == ARGV[2] and (not seen or epoch == seen + 1) then return epoch end

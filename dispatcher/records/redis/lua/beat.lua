@@ -1,7 +1,8 @@
 -- A worker lives. KEYS: workers, beats, times of the last beats. ARGV: clock offset, the worker. Replies 0 if the worker
--- was removed.
+-- was removed. A counter that isn't one begins anew: whoever watches it sees it change.
 if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
-local now = redis.call('TIME')
-redis.call('HINCRBY', KEYS[2], ARGV[2], 1)
-redis.call('ZADD', KEYS[3], string.format('%.17g', tonumber(now[1]) + tonumber(now[2]) / 1000000 + tonumber(ARGV[1])), ARGV[2])
+local now = server_time(ARGV[1])
+local counted = redis.pcall('HINCRBY', KEYS[2], ARGV[2], 1)
+if type(counted) == 'table' then redis.call('HSET', KEYS[2], ARGV[2], 1) end
+redis.call('ZADD', KEYS[3], text(now), ARGV[2])
 return 1

@@ -1,4 +1,4 @@
--- The server's clock, for scripts that write times.
+-- The server's clock, for functions that write times.
 
 local function server_time(offset)
   local now = redis.call('TIME')
@@ -8,4 +8,18 @@ end
 -- Seventeen digits give the same double back in Python and in sorted sets.
 local function text(number)
   return string.format('%.17g', number)
+end
+
+-- A time as stored by whoever could write it: as digits alone, or nothing if it is none.
+local function time_text(stored)
+  local number = stored and tonumber(stored)
+  if number and number >= 0 and number < 1e12 then return text(number) end
+end
+
+-- What is listed, with one time in the place of another. A pattern from outside could take for ever to be searched for.
+local function with_time(listed, place, time)
+  if #place > 32 or not string.find(place, '^%d+%.%d+$') then error('no time to replace') end
+  local pattern = string.gsub(place, '%.', '%%.')
+  local replaced = string.gsub(listed, pattern, time)
+  return replaced
 end

@@ -1,11 +1,15 @@
 -- Apply a change if the record is as its author saw it. KEYS: the record, and the leases if one is to be checked. ARGV:
 -- clock offset, the version seen, steps, and of that lease its name and how it must be kept.
 -- Replies: the time, if it was applied; else the time and the fields stored: what came first, or the same change again,
--- which its author knows by its nonce; or the time and 'passed', if the lease isn't its author's any more.
+-- which its author knows by its nonce; or the time and 'passed', if the lease isn't its author's any more; or the time,
+-- 'used' and how far the run's spec was used, if that doesn't allow the steps.
 local now = server_time(ARGV[1])
 if KEYS[2] and redis.call('HGET', KEYS[2], ARGV[4]) ~= ARGV[5] then return {text(now), 'passed'} end
 if redis.call('HGET', KEYS[1], 'version') == ARGV[2] then
-  take_steps(now, ARGV[3])
+  local steps, problem, word = read_steps(KEYS[1], ARGV[3])
+  if problem then return problem end
+  if word then return {text(now), 'used', word} end
+  take_steps(now, steps)
   return {text(now)}
 end
 return {text(now), redis.call('HGETALL', KEYS[1])}

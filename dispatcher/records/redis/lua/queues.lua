@@ -1,7 +1,41 @@
--- Note that a queue is used; tell listeners of a new one.
-local function use_queue(now, queues, routes, channel, queue, route)
-  if redis.call('ZADD', queues, text(now), queue) == 1 then
-    redis.call('HSET', routes, queue, route)
-    redis.call('PUBLISH', channel, '')
+-- The registry of queues, and the right to ring. The server undoes nothing that a function wrote before it failed: so
+-- what may be refused is asked for before the first write.
+
+local MOST_QUEUES, MOST_LABELS, LONGEST_LABEL = 10000, 64, 200 -- as in routing.py; bytes of a label
+
+-- Why this user can't push a doorbell to a list; nothing if they can, or if there is no list.
+local function unrung(list)
+  if list == '' or redis.acl_check_cmd('LPUSH', list, '') then return end
+  return redis.error_reply('ERR this user may not ring ' .. list .. ': the ACL names the queues of each user')
+end
+
+-- Why a queue can't be added to the registry, which has it already; nothing if it can.
+local function unfit(queues, route)
+  local known, told = pcall(cjson.decode, route)
+  local labels = known and type(told) == 'table' and told.labels
+  if type(labels) ~= 'table' then return redis.error_reply('ERR a queue needs a route with labels') end
+  if #labels > MOST_LABELS then
+    return redis.error_reply('ERR labels: a run has ' .. MOST_LABELS .. ' at most, got ' .. #labels)
   end
+  for _, label in ipairs(labels) do
+    if type(label) ~= 'string' or #label > LONGEST_LABEL then
+      return redis.error_reply('ERR labels: each is a string of ' .. LONGEST_LABEL .. ' bytes at most')
+    end
+  end
+  if redis.call('ZCARD', queues) > MOST_QUEUES then
+    return redis.error_reply('ERR this installation has ' .. MOST_QUEUES ..
+      ' queues, and takes no more: use fewer label sets; a queue unused for a day makes room')
+  end
+end
+
+-- Note that a queue is used; tell listeners of a new one. Returns why a new one isn't taken, and then nothing is written.
+local function use_queue(now, queues, routes, channel, queue, route)
+  if redis.call('ZADD', queues, text(now), queue) == 0 then return end
+  local problem = unfit(queues, route)
+  if problem then
+    redis.call('ZREM', queues, queue)
+    return problem
+  end
+  redis.call('HSET', routes, queue, route)
+  redis.call('PUBLISH', channel, '')
 end

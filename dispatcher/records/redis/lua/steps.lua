@@ -1,8 +1,14 @@
 -- The steps of a change, as program.py lists them in JSON (one argument: packing many costs the client more than all
--- the rest). A step is a name and its arguments; a name that isn't one of ours is a command of the server. Keys stand
--- among the arguments: installations don't use Redis Cluster, because Celery can't.
+-- the rest). A step is a name and its arguments. Keys stand among the arguments: installations don't use Redis Cluster,
+-- because Celery can't.
 
-local step = {}
+-- Commands of the server that are steps. Their first argument is the one key or channel.
+local commands = {
+  HSET = true, HDEL = true, HSETNX = true, ZADD = true, ZREM = true, PUBLISH = true, LPUSH = true, RPUSH = true,
+}
+
+-- Steps of our own, and which of their words are keys or channels: from this one to that one, or to the last.
+local step, first_key, last_key = {}, {}, {}
 
 -- Keep the events of one moment: in their run's stream together, a line each, because an entry costs more than a line;
 -- among all events each alone, because a subscriber acknowledges each. Tell who listens in one notice.
@@ -12,8 +18,11 @@ function step.EVENTS(now, of_run, all, channel, time, ...)
   for _, fact in ipairs({...}) do redis.call('XADD', all, '*', 'fact', fact, 'time', time) end
   redis.call('PUBLISH', channel, time .. '\n' .. facts)
 end
+first_key.EVENTS, last_key.EVENTS = 2, 4
 
+-- A queue that the registry has no room for stays out of it: the run is rung for again until there is.
 step.USE = use_queue
+first_key.USE, last_key.USE = 2, 4
 
 -- One run less refers to a shared blob.
 function step.FREE(now, blob, seconds)
@@ -21,20 +30,69 @@ function step.FREE(now, blob, seconds)
     redis.call('EXPIRE', blob, seconds)
   end
 end
+first_key.FREE, last_key.FREE = 2, 2
 
 -- Have the server drop keys some time after `till`, whatever becomes of purges.
 function step.KEEP(now, till, beyond, ...)
   local seconds = math.max(math.ceil(tonumber(till) - now), 0) + tonumber(beyond)
   for _, key in ipairs({...}) do redis.call('EXPIRE', key, string.format('%d', seconds)) end
 end
+first_key.KEEP = 4
 
--- Drop an idempotency key, if it is still this run's.
-function step.UNKEY(now, key, id)
-  if redis.call('GET', key) == id then redis.call('DEL', key) end
+-- Note how far a run's spec was used; an empty word takes that back. The words behind it are those on which this may be
+-- done (none: any), and are looked at before the first step is taken.
+function step.SPEND() end -- taken by spend, before all others
+first_key.SPEND, last_key.SPEND = 2, 2
+
+-- Take that step; the word that keeps the spec from being used, if there is one.
+local function spend(used, id, till, word, ...)
+  local accepts = {...}
+  if #accepts == 1 and accepts[1] == '' and word ~= '' then -- the first claim: one command
+    if redis.call('HSETNX', used, id, word) == 0 then return redis.call('HGET', used, id) end
+    if redis.call('HLEN', used) == 1 then redis.call('EXPIREAT', used, till) end
+    return
+  end
+  local before = redis.call('HGET', used, id) or ''
+  local fits = #accepts == 0
+  for _, accepted in ipairs(accepts) do fits = fits or before == accepted end
+  if not fits then return before end
+  if word == '' then
+    redis.call('HDEL', used, id)
+  elseif redis.call('HSET', used, id, word) == 1 and redis.call('HLEN', used) == 1 then
+    redis.call('EXPIREAT', used, till)
+  end
 end
 
-local function take_steps(now, listed)
-  for _, words in ipairs(cjson.decode(listed)) do
+-- The steps, read; or why they can't be taken: one isn't known, leads out of the installation that has this record, or
+-- rings where this user may not; or, as a third value, how far the run's spec was used, which doesn't allow them.
+local function read_steps(record, listed)
+  local home = string.match(record, '^(.-:):run:')
+  if not home then return nil, redis.error_reply('ERR no key of a record') end
+  local steps, use = cjson.decode(listed), nil
+  for number, words in ipairs(steps) do
+    local name = words[1]
+    local from, to = first_key[name], last_key[name] or #words
+    if commands[name] then from, to = 2, 2 end
+    if not from then return nil, redis.error_reply('ERR step ' .. number .. ' is no step') end
+    for n = from, to do
+      if string.sub(words[n], 1, #home) ~= home then
+        return nil, redis.error_reply('ERR step ' .. number .. ' leads out of this installation')
+      end
+    end
+    if name == 'SPEND' then
+      use = words
+    elseif name == 'LPUSH' or name == 'RPUSH' then
+      local problem = unrung(words[2])
+      if problem then return nil, problem end
+    end
+  end
+  local word = use and spend(unpack(use, 2)) -- the first write
+  if word then return nil, nil, word end
+  return steps
+end
+
+local function take_steps(now, steps)
+  for _, words in ipairs(steps) do
     local own = step[words[1]]
     if own then
       own(now, unpack(words, 2))

@@ -1,0 +1,44 @@
+"""A change from one record of a run to the next, and what goes with it: events, a doorbell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dispatcher.runs.events import Event
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Route
+from dispatcher.runs.use import Use
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ring:
+    """A doorbell to ring: ``task`` on the run's queue. ``first`` puts it before all that wait there."""
+
+    run_id: str
+    task: str
+    flow: str
+    route: Route
+    first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One atomic step: applied only if the record's version is still ``before.version`` (None: there is none)."""
+
+    before: Record | None
+    after: Record
+    events: tuple[Event, ...] = ()
+    ring: Ring | None = None
+    use: Use | None = None  #: what this step means to the memory of used specs
+
+    def then(self, following: Change | None) -> Change:
+        """This step and the one that follows it, as one."""
+        if following is None:
+            return self
+        events, ring = (*self.events, *following.events), following.ring or self.ring
+        use = self.use if following.use is None else following.use.after(self.use)
+        return Change(before=self.before, after=following.after, events=events, ring=ring, use=use)
+
+    def marked(self, nonce: str) -> Change:
+        """The same step under a nonce, by which its author recognises it."""
+        return replace(self, after=self.after.but(change=nonce))

@@ -1,0 +1,24 @@
+"""What a spec may require of whoever runs it, so that two releases run side by side. Pure.
+
+A field that changes what may happen (a limit, a mask, a bundle) has a word here, and specs that carry it name that word
+in ``requires``. Who doesn't know the word would run the flow without the limit: it leaves the run to others.
+"""
+
+from __future__ import annotations
+
+from dispatcher.errors import Refused
+from dispatcher.runs.record import Record
+
+
+class Lacking(Refused):
+    """The run requires what this release doesn't know."""
+
+
+def refuse_lacking(record: Record) -> None:
+    """Leave a run to others that requires what isn't known here.
+
+    Raises:
+        Lacking: it does.
+    """
+    if lacking := record.spec.lacking:
+        raise Lacking(f"run {record.id} requires {', '.join(lacking)}, which a newer release knows")

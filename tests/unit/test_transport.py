@@ -1,0 +1,169 @@
+"""Nothing of a message reaches Celery but its task and what a doorbell tells."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import pytest
+from kombu import compression
+
+from dispatcher.doorbell import envelope
+from dispatcher.errors import Malformed
+from dispatcher.runs.change import Ring
+from dispatcher.runs.routing import Route
+from workers import transport
+from workers.transport import MOST, Checked, Dropped, doorbell, remark
+
+RING = Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local", ("a", "b")))
+
+
+def message(**headers: Any) -> dict[str, Any]:
+    """A doorbell with other headers."""
+    made: dict[str, Any] = json.loads(envelope(RING))
+    made["headers"] |= headers
+    return made
+
+
+def rung(body: Any) -> dict[str, Any]:
+    """A message with this body."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return {**message(), "body": base64.b64encode(raw).decode()}
+
+
+def body_of(made: dict[str, Any]) -> Any:
+    return json.loads(base64.b64decode(made["body"]))
+
+
+def test_a_doorbell_of_ours_stays_as_it_was() -> None:
+    ours = message()
+    made = doorbell(json.loads(json.dumps(ours)), "local:a+b")
+    assert body_of(made) == body_of(ours)
+    assert made["headers"] == ours["headers"]
+    assert made["properties"]["delivery_info"]["routing_key"] == "local:a+b"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"timelimit": [0.001, 0.001]},
+        {"eta": "2999-01-01T00:00:00"},
+        {"expires": "2001-01-01T00:00:00"},
+        {"retries": 10**30},
+        {"shadow": "\x1b[2J"},
+        {"group": {}, "root_id": []},
+        {"stamps": {"x": 1}, "stamped_headers": ["x"]},
+        {"also_served": ["kubernetes"]},
+        {"argsrepr": "x" * 10**6, "kwargsrepr": 3},
+        {"origin": "\x1b[2J"},
+    ],
+    ids=",".join,
+)
+def test_what_a_doorbell_may_not_say_is_ignored(more: dict[str, Any]) -> None:
+    ours = message()
+    made = doorbell({**ours, "headers": ours["headers"] | more}, "local:a+b")
+    assert made == doorbell(ours, "local:a+b")
+
+
+@pytest.mark.parametrize("named", ["callbacks", "errbacks", "chain", "chord"])
+def test_nothing_follows_a_doorbell(named: str) -> None:
+    following = [{"task": "dispatcher.execute", "args": [], "kwargs": {"run_id": "y"}, "options": {"queue": "x"}}]
+    made = doorbell(rung([[], {"run_id": "r1", "flow": "count"}, {named: following}]), "local")
+    assert body_of(made)[2] == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def test_only_known_arguments_are_passed_on() -> None:
+    made = doorbell(rung([[], {"run_id": "r1", "flow": "f", "hue": "blue"}, {}]), "local")
+    assert body_of(made)[1] == {"run_id": "r1", "flow": "f", "backend": "", "labels": []}
+
+
+POISON: dict[str, Any] = {
+    "no object": [],
+    "no headers": {**message(), "headers": None},
+    "no properties": {**message(), "properties": None},
+    "task of celery": message(task="celery.map"),
+    "another task": message(task="os.system"),
+    "no task": message(task=None),
+    "id an object": message(id={}),
+    "compression": message(compression="zlib"),
+    "compression a list": message(compression=["zlib"]),
+    "pickle": {**message(), "content-type": "application/x-python-serialize"},
+    "encoding": {**message(), "properties": {**message()["properties"], "body_encoding": "rot13"}},
+    "no base64": {**message(), "body": "%%%"},
+    "bomb": rung(zlib.compress(b"\0" * 10**6)),
+    "too long": rung([[], {"run_id": "r1", "flow": "A" * MOST}, {}]),
+    "deep": rung(b"[" * 100_000 + b"]" * 100_000),
+    "huge number": rung(b'[[], {"run_id": ' + b"9" * 5000 + b"}, {}]"),
+    "nan": rung(b'[[], {"run_id": NaN}, {}]'),
+    "positional": rung([[1], {"run_id": "r1"}, {}]),
+    "no arguments": rung([[], [], {}]),
+    "run a list": rung([[], {"run_id": ["r1"]}, {}]),
+    "run another key": rung([[], {"run_id": "r1:events"}, {}]),
+    "run a step": rung([[], {"run_id": 'r1"],["FLUSHALL'}, {}]),
+    "label a number": rung([[], {"run_id": "r1", "labels": [1]}, {}]),
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_what_is_no_doorbell_is_refused(name: str) -> None:
+    with pytest.raises(Malformed):
+        doorbell(POISON[name], "local")
+
+
+class Below:
+    """In kombu's place: takes what is passed on."""
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[Any, str]] = []
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        self.delivered.append((message, queue))
+
+
+class Above(Checked, Below):
+    """A transport of ours."""
+
+
+def test_what_is_no_doorbell_is_dropped_and_counted() -> None:
+    transport.dropped.take()
+    above = Above()
+    for poison in POISON.values():
+        above._deliver(poison, "local")
+    assert above.delivered == []
+    assert transport.dropped.take() == len(POISON)
+    above._deliver(message(), "local")
+    assert len(above.delivered) == 1
+    assert transport.dropped.take() == 0
+
+
+def test_the_remote_control_of_celery_passes_within_bounds() -> None:
+    above, control = Above(), message(task=None)
+    above._deliver(control, "w@h.celery.pidbox")
+    above._deliver({**control, "headers": None}, "celeryev.1")
+    assert len(above.delivered) == 2
+    for poison in (message(compression="zlib"), POISON["deep"], POISON["too long"] | {"body": "A" * 4 * MOST}, {}):
+        with pytest.raises(Malformed):
+            remark(poison)
+
+
+def test_a_message_that_is_too_much_to_parse_says_nothing() -> None:
+    assert transport._within_bounds((b"k", b"[" * 100_000)) == (b"k", b"")
+    assert transport._within_bounds((b"k", b"x" * (MOST + 1))) == (b"k", b"")
+    assert transport._within_bounds((b"k", b"{}")) == (b"k", b"{}")
+    assert transport._within_bounds(None) is None
+
+
+def test_drops_are_counted_once() -> None:
+    dropped = Dropped()
+    dropped.note("one")
+    dropped.note("one")
+    assert (dropped.take(), dropped.take()) == (2, 0)
+
+
+def test_a_worker_decompresses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_decoders", dict(compression._decoders))
+    transport.install()
+    with pytest.raises(KeyError):
+        compression.decompress(zlib.compress(b"x"), "zlib")

@@ -1,0 +1,133 @@
+"""URLs are read, or are an ``InvalidSettings`` that repeats no part of a password, whatever cut it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from dispatcher.errors import InvalidSettings
+from dispatcher.settings import KubernetesSettings, Settings, WorkerSettings
+from dispatcher.urls import Address, hidden, parse, shown
+
+CORE = "sEcReTw0rD"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h", {"hosts": (("h", 6379),)}),
+        ("REDIS://h:1/2", {"hosts": (("h", 1),), "db": 2}),
+        (" redis://h:1/2\n", {"hosts": (("h", 1),), "db": 2}),
+        ("redis:///3", {"hosts": (("localhost", 6379),), "db": 3}),
+        ("redis://h?db=4", {"db": 4}),
+        ("redis://u:p%40%2F%20w@h", {"username": "u", "password": "p@/ w"}),
+        ("redis://u:p@w@h", {"username": "u", "password": "p@w"}),
+        ("redis://:p:w@h", {"username": None, "password": "p:w"}),
+        ("redis://h?username=u&password=p%26", {"username": "u", "password": "p&"}),
+        ("redis://[::1]:7", {"hosts": (("::1", 7),)}),
+        ("redis://[fe80::1%25eth0]", {"hosts": (("fe80::1%eth0", 6379),)}),
+        ("rediss://h?ssl_ca_certs=%2Fx", {"options": {"ssl_ca_certs": "/x"}}),
+        ("unix:///a b/s@t?db=2", {"path": "/a b/s@t", "db": 2}),
+        ("unix://u:p@/s", {"path": "/s", "username": "u", "password": "p"}),
+        ("sentinel://u:p@a,[::2]:7/main/4", {"hosts": (("a", 26379), ("::2", 7)), "service": "main", "db": 4}),
+    ],
+)
+def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
+    address = parse(url)
+    assert {name: getattr(address, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("amqp://h", "scheme 'amqp' isn't known; use redis://"),
+        ("h:6379", "use redis://"),
+        ("", "use redis://"),
+        ("redis:h", "use redis://"),
+        ("redis://h:port", "host and port can't be read"),
+        ("redis://h:70000", "host and port can't be read"),
+        ("redis://h:0", "host and port can't be read"),
+        ("redis://[::1", "host and port can't be read"),
+        ("redis://::1", "host and port can't be read"),
+        ("redis://[g]", "host and port can't be read"),
+        ("redis://h/x", "must be a number, got 'x'"),
+        ("redis://h/-1", "must be a number, got '-1'"),
+        ("redis://h/1/2", "nothing may follow the database"),
+        ("redis://h/" + "9" * 5000, "must be a number"),
+        ("redis://a,b", "takes one host"),
+        ("redis://h?what=1", "after [?] stand only"),
+        ("redis://h#x", "# has no meaning"),
+        ("redis://h/%zz", "two hexadecimal digits"),
+        ("redis://%ff@h", "isn't UTF-8"),
+        ("redis://%00@h", "control character"),
+        ("redis://a\x1bb@h", "control character"),
+        ("redis://a\udcffb@h", "control character, or bytes"),
+        ("unix://s", "absolute path"),
+        ("sentinel://h", "needs the service's name"),
+    ],
+)
+def test_what_is_none_names_the_remedy(url: str, said: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"URL: .*{said}"):
+        parse(url)
+    assert hidden(url) == "…"
+
+
+@pytest.mark.parametrize(
+    "form", ["redis://{}:{}@h:1/0", "unix://{}:{}@/s", "sentinel://{}:{}@h/main", "redis://h?a={}{}"]
+)
+@pytest.mark.parametrize(
+    "cut", [*"/?#@:;,%[]\\&=+ \t\n\x00\x1b\x9b\u202e", "%zz", "%ff", "\udcff", "//", "@/", "1/", ":1?"]
+)
+def test_no_character_of_a_password_lets_a_part_of_it_out(form: str, cut: str) -> None:
+    for password in (f"{CORE}{cut}{CORE}", f"{cut}{CORE}", f"{CORE}{cut}", f"1{cut}{CORE}", f"{CORE}{cut}1"):
+        never_told(form.format("user", password))
+
+
+@given(st.text(max_size=40), st.text(max_size=20), st.sampled_from(["redis", "rediss", "unix", "sentinel", "http", ""]))
+def test_any_text_is_read_or_refused(before: str, after: str, scheme: str) -> None:
+    never_told(f"{scheme}://user:{before}{CORE}{after}@host:6379/main/0")
+    never_told(f"{scheme}://:{before}{CORE}{after}@host:6379/main/0")
+
+
+@given(st.text(alphabet="redis:/unx@[]%?#&=,;.0123456789 a\x00\udcff", max_size=60))
+def test_nothing_but_invalid_settings_is_raised(text: str) -> None:
+    for url in (text, f"redis://{text}", f"unix://{text}", f"sentinel://{text}"):
+        with contextlib.suppress(InvalidSettings):
+            assert isinstance(parse(url), Address)
+
+
+def never_told(url: str) -> None:
+    """Read it, or refuse it; nothing that is said or shown holds the password's core."""
+    told = [hidden(url)]
+    try:
+        told += [repr(parse(url)), shown(url)]
+    except InvalidSettings as error:
+        told += [str(error), repr(error.__cause__)]
+    assert CORE not in " ".join(map(str, told)), url
+
+
+@pytest.mark.parametrize(
+    ("made", "field"), [(Settings, "embedded"), (WorkerSettings, "drain"), (KubernetesSettings, "ttl")]
+)
+def test_pydantic_shows_no_input(made: type[BaseModel], field: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        made.model_validate({field: CORE})
+    assert CORE not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["URL", "BROKER_URL", "SIGNING_KEYS", "WORKER", "WORKER__BACKENDS", "KUBERNETES__CLUSTERS"]
+)
+def test_a_variable_that_cannot_be_read_is_named_without_its_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DISPATCHER__{name}", f"{{{CORE}")
+    if name.endswith("URL"):
+        assert CORE not in repr(Settings.load())
+        return
+    with pytest.raises(InvalidSettings, match=f"DISPATCHER__{name}: ") as raised:
+        Settings.load()
+    assert CORE not in str(raised.value)

@@ -1,0 +1,57 @@
+"""Runs that have waited until their signature expired: no worker may start them any more, so they end and say so.
+
+A queue that is served needs none of this: a worker finds the same when it rings again, or takes the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from dispatcher.errors import Refused, UnknownRun
+from dispatcher.records.base import Records
+from dispatcher.runs import indexes, transitions
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
+
+logger = logging.getLogger(__name__)
+
+#: Seconds since its doorbell was last rung from which on a waiting run is looked at: no signature holds for less.
+LEAST = 3600.0
+
+#: Runs of one queue read at once, those that wait longest first; where none of them has expired, no more are read.
+PAGE = 50
+
+
+def sweep_signatures(records: Records) -> int:
+    """End waiting runs whose signature has expired, or never held; how many."""
+    return sum(_sweep_queue(records, queue) for queue in records.queues.known())
+
+
+def _sweep_queue(records: Records, queue: str) -> int:
+    ended = 0
+    while True:
+        until = records.runs.now() - LEAST
+        waiting = records.runs.members(indexes.waiting(queue), until=until, limit=PAGE)
+        refused = sum(_refused(records, run_id) for run_id, _ in waiting)
+        ended += refused
+        if not refused or len(waiting) < PAGE:
+            return ended
+
+
+def _refused(records: Records, run_id: str) -> bool:
+    def step(record: Record, now: float) -> Change | None:
+        if (
+            record.state is not State.QUEUED
+            or not records.runs.knows(record)
+            or not (why := records.runs.vet(record, now))
+        ):
+            return None
+        return transitions.refuse(record, now, reason="SealBroken", message=why)
+
+    with suppress(Refused, UnknownRun):
+        if records.runs.update(run_id, step).terminal:
+            logger.warning("run %s ended while it waited: its signature doesn't hold", run_id)
+            return True
+    return False
