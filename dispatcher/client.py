@@ -18,7 +18,8 @@ from dispatcher.flow import Flow
 from dispatcher.ids import check_run_id, made_at
 from dispatcher.link import Link, open_link
 from dispatcher.plan import Plan
-from dispatcher.records.base import Records, WorkerInfo
+from dispatcher.records.base import Records
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.run import Run
 from dispatcher.runs.options import Options, Seconds
 from dispatcher.runs.record import Record

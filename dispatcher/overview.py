@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from dispatcher.errors import Refused
 from dispatcher.explain import explain, serving
 from dispatcher.link import Link
-from dispatcher.records.base import Records, WorkerInfo
+from dispatcher.records.base import Records
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
 from dispatcher.runs.routing import Route
 from dispatcher.runs.transitions import tick

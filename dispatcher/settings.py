@@ -116,7 +116,9 @@ class KubernetesSettings(BaseModel):
         frozenset(), description="Service accounts that runs may name (a JSON list); none: all of the namespace."
     )
     image: str | None = Field(None, description="Image of runs that name none; else flow-dispatcher-runner:VERSION.")
-    url: str | None = Field(None, description="Redis or Valkey as pods reach it; else DISPATCHER__URL.")
+    url: str | None = Field(
+        None, description="Redis or Valkey for pods, best as its user `runner`; else DISPATCHER__URL."
+    )
     ca_file: Path | None = Field(None, description="PEM file of the authority that pods check that server against.")
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")

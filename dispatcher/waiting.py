@@ -10,6 +10,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dispatcher.errors import InvalidInput, NotFinished
+from dispatcher.mailbox import Mailbox
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
@@ -36,7 +37,7 @@ class _Wait:
 
     def __init__(self, runs: Sequence[Run[Any]]) -> None:
         self._stack = ExitStack()
-        self._done: queue.SimpleQueue[futures.Future[Record]] = queue.SimpleQueue()
+        self._done: Mailbox[futures.Future[Record]] = Mailbox()
         self.left: dict[futures.Future[Record], Run[Any]] = {}
         self._runs = runs
 
@@ -65,7 +66,7 @@ class _Wait:
         with suppress(queue.Empty):
             done.append(self._done.get(timeout=timeout))
             while True:
-                done.append(self._done.get_nowait())
+                done.append(self._done.get(0))
         ended = []
         for future in done:
             run = self.left.pop(future)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
 
-from dispatcher.connect import connect
 from dispatcher.payload import KeyRing
 from dispatcher.runs.attempt import family
+from dispatcher.runs.routing import listed
 from dispatcher.settings import Settings
 from workers.backends import Backends
+from workers.claims import open_records
 from workers.ears import Ears
 from workers.held import Held
 from workers.identity import new_identity, offer_of
@@ -59,7 +60,7 @@ class Engine:
         self._worker = worker
         self._app = worker.app
         self._keys = keys = KeyRing.from_settings(settings)
-        self._open = partial(connect, settings, keys)
+        self._open = partial(open_records, settings, keys)
         offer = offer_of(settings.worker)
         self._backends = Backends(settings)
         self.identity = new_identity(
@@ -231,7 +232,7 @@ class Engine:
 
     def _log_start(self) -> None:
         offer = self.identity.offer
-        labels = "any labels" if offer.every_label else ", ".join(sorted(offer.labels)) or "no labels"
+        labels = "any labels" if offer.every_label else listed(offer.labels) or "no labels"
         logger.info(
             "worker %s serves %s with %s; %d processes; queues: %s",
             self.identity.id,

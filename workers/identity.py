@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from dispatcher.records.base import WorkerInfo
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.spec import FEATURES
 from dispatcher.settings import WorkerSettings

@@ -19,13 +19,13 @@ from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.records.reading import Look, WrongGuess
-from dispatcher.records.refusals import What, count
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from workers import callbacks
 from workers.endings import Ending, pid_of
 from workers.pool import Here
+from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,9 @@ def _start(here: Here, look: Look) -> Record:
     if look.kind and not (in_process and here.serves(route)):  # a guess is good enough to go ahead, and for no more
         return _start(here, Look(*here.records.runs.get(look.record.id)))
     here.check(look.record)
-    if not look.kind and (why := here.records.runs.vet(look.record, look.now)):
-        return refuse(here.records, look, why)
+    if not look.kind and here.records.runs.vet(look.record, look.now):
+        step = partial(refusal, here.records)
+        return here.records.runs.update(look.record.id, step, record=look.record, now=look.now)
     if not in_process:
         from workers.provisioning import Provisioner
 
@@ -107,14 +108,6 @@ def _start(here: Here, look: Look) -> Record:
     from dispatcher.runner.attempt import run_attempt
 
     return run_attempt(here.records, here.keys, here.settings, look, owner=here.worker, holder=here.holder, fds=True)
-
-
-def refuse(records: Records, look: Look, why: str) -> Record:
-    """End a run that nobody may act upon; the record as it stands then."""
-    count(records.refusals, What.RUN)
-    logger.warning("run %s: refused: %s", look.record.id, why)
-    step = partial(transitions.refuse, reason="SealBroken", message=why)
-    return records.runs.update(look.record.id, step, record=look.record, now=look.now)
 
 
 def attempt_died(records: Records, worker: str, death: Death) -> Record | None:

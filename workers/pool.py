@@ -103,9 +103,9 @@ class PoolProcess:
         signal.signal(SIGNAL, self._on_note)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         if self._records is None or self._pid != os.getpid():
-            from dispatcher.connect import connect
+            from workers.claims import open_records
 
-            self._records, self._pid = connect(self._inherited.settings, self._inherited.keys), os.getpid()
+            self._records, self._pid = open_records(self._inherited.settings, self._inherited.keys), os.getpid()
         identity, serves = self._inherited.identity, self._inherited.serves
         return Here(
             serves=lambda route: serves(route) or route.queue in also,

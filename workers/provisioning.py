@@ -19,10 +19,10 @@ from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.payload.keys import spec_digest
 from dispatcher.payload.seals import Stored
-from dispatcher.records.base import Lease, Records, Step
+from dispatcher.records.base import Records, Step
 from dispatcher.records.effects import spec_used
+from dispatcher.records.leases import Lease
 from dispatcher.records.reading import Look
-from dispatcher.records.refusals import What, count
 from dispatcher.runner.limits import Bounds
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
@@ -31,6 +31,7 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import Settings
+from workers.refusal import refusal
 
 #: Seconds after its request was stored within which others can't have sent it, seen its end and torn it down.
 _AT_ONCE = 0.05
@@ -84,10 +85,6 @@ class Provisioner:
             Refused: it doesn't wait, or requires what this release doesn't know.
         """
         look = look or Look(*self.records.runs.get(run_id))
-        if why := self.records.runs.vet(look.record, look.now):
-            count(self.records.refusals, What.RUN)
-            step = partial(transitions.refuse, reason="SealBroken", message=why)
-            return self.records.runs.update(run_id, step, record=look.record, now=look.now)
         refuse_lacking(look.record)
         written = Written.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
@@ -100,9 +97,7 @@ class Provisioner:
         """The step that claims a run and stores its request; one that can't be made ends the attempt. A record that was
         changed since it was looked at is no longer the one that was verified."""
         claim = transitions.claim(record, now, owner=self.owner)
-        if why := self.records.runs.vet(record, now):
-            refused = transitions.refuse(record, now, reason="SealBroken", message=why)
-            assert refused is not None  # it waits
+        if refused := refusal(self.records, record, now):
             return refused
         record = claim.after
         try:

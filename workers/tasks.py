@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from dispatcher.runs.transitions import CALL_ON_EXIT, EXECUTE
+from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
 from workers import lifecycle
 from workers.pool import Here, PoolProcess
 

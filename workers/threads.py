@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from dispatcher.errors import ServerUnavailable
+from dispatcher.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Ticker(threading.Thread):
         self._label = name
         self._tick = tick
         self._close = close
-        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is safe in a signal handler
+        self._woken: Mailbox[None] = Mailbox()
         self._stopping = False
         self._away = False
 
@@ -75,6 +76,6 @@ class Ticker(threading.Thread):
             if seconds > 0:
                 self._woken.get(timeout=seconds)
             while True:
-                self._woken.get_nowait()
+                self._woken.get(0)
         except queue.Empty:
             return

@@ -26,8 +26,8 @@ from dispatcher.doorbell import body_of, headers_of, kwargs_of
 from dispatcher.errors import Malformed
 from dispatcher.ids import is_run_id
 from dispatcher.parsing import Fields, bounded, read_json
+from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
 from dispatcher.runs.routing import Route
-from dispatcher.runs.transitions import CALL_ON_EXIT, EXECUTE
 from dispatcher.seldom import Seldom
 
 logger = logging.getLogger(__name__)

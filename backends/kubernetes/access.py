@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dispatcher.errors import InvalidSettings, MissingExtra
+from dispatcher.mailbox import Mailbox
 from dispatcher.settings import ClusterSettings
 
 T = TypeVar("T")
@@ -172,7 +173,7 @@ def _listening(load: Callable[[], Any]) -> str:
 
 def _within(seconds: float, call: Callable[[], T], *, what: str) -> T:
     """The call's result, from a thread of its own, which is left behind if it takes longer."""
-    answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+    answers: Mailbox[tuple[bool, Any]] = Mailbox()
 
     def run() -> None:
         try:

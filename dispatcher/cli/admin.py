@@ -10,6 +10,7 @@ from dispatcher.errors import InvalidSettings
 
 
 @click.group()
+@common
 def admin() -> None:
     """Prepare a server for this release."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _USER = "dispatcher"
 #: What the list of tasks shows: the kwargs name run, flow, backend and labels.
 _COLUMNS = "name,uuid,state,kwargs,received,runtime,worker"
+
+#: Seconds that Flower's own threads get to finish.
+_LEAVING = 2.0
 
 
 @click.command()
@@ -128,4 +132,14 @@ def _serve(settings: Settings, instance: str, *, address: str, port: int, creden
         arguments.append(f"--basic_auth={credentials}")
     app = make_app(settings, instance)
     app.control.enable_events()  # now: Flower's own first request comes only after 5 s
-    app.start(["flower", *arguments])
+    try:
+        app.start(["flower", *arguments])
+    finally:
+        _leave_within(_LEAVING)
+
+
+def _leave_within(seconds: float) -> None:
+    """End this process by then, whatever holds it up: Flower's threads ask a server that has gone for ever."""
+    last = threading.Timer(seconds, os._exit, (0,))
+    last.daemon = True
+    last.start()

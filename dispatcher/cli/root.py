@@ -52,6 +52,9 @@ class Root(click.Group):
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.Abort:
             sys.exit(INTERRUPTED)
+        except click.exceptions.NoArgsIsHelpError as problem:
+            echo_lines(problem.format_message(), err=True)
+            sys.exit(problem.exit_code)
         except click.ClickException as problem:
             echo(*describe(problem), err=True)
             sys.exit(problem.exit_code)

@@ -138,6 +138,7 @@ def explain(known: Globals, run_id: str, as_json: bool) -> None:
 
 def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
     from dispatcher.cli.words import STYLES, length, span, why
+    from dispatcher.runs.routing import listed
 
     now = time.time()
     labelled = any(record.spec.labels for record in records)
@@ -145,7 +146,7 @@ def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
     for record in records:
         row: list[Part] = [record.id, Painted(record.state, STYLES[record.state])]
         row += [record.spec.options.name or record.spec.flow]
-        row += [",".join(record.spec.labels) or "-"] if labelled else []
+        row += [listed(record.spec.labels) or "-"] if labelled else []
         row += [span(now - record.created_at), length(record, now), why(record)]
         rows.append(row)
     return ["RUN", "STATE", "FLOW", *(["LABELS"] if labelled else []), "AGE", "RAN", "WHY"], rows

@@ -15,8 +15,9 @@ from dispatcher.cli.terminal import Painted, Part, echo, print_json, print_table
 if TYPE_CHECKING:
     from dispatcher.embedded import Status
     from dispatcher.overview import QueueInfo
-    from dispatcher.records.base import Records, WorkerInfo
+    from dispatcher.records.base import Records
     from dispatcher.records.refusals import Tally, What
+    from dispatcher.records.workers import WorkerInfo
     from dispatcher.settings import Settings
 
 
@@ -238,10 +239,11 @@ def _queue_rows(found: Picture) -> list[list[Part]]:
 
 def _worker_rows(found: Picture) -> list[list[Part]]:
     from dispatcher.cli.words import span
+    from dispatcher.runs.routing import listed
 
     rows: list[list[Part]] = []
     for one in found.workers:
-        labels = "every" if one.offer.every_label else ",".join(sorted(one.offer.labels)) or "-"
+        labels = "every" if one.offer.every_label else listed(one.offer.labels) or "-"
         backends = ",".join(sorted(one.offer.backends)) + (f" @{one.offer.scope}" if one.offer.scope else "")
         rows.append([one.id, backends, labels, str(one.concurrency), one.python, span(found.now - one.started_at)])
     return rows

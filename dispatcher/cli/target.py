@@ -134,9 +134,10 @@ def parameters(function: Callable[..., Any], pairs: Iterable[str]) -> dict[str, 
     """What ``-p key=value`` pairs mean: text where the annotation is ``str``, else JSON.
 
     Raises:
-        InvalidParameters: a pair has no ``=``, repeats a key, or its value isn't the JSON it should be.
+        InvalidParameters: a pair has no ``=``, repeats a key, names no parameter, or its value isn't the JSON it
+            should be.
     """
-    expected = _annotations(function)
+    expected, taken = _annotations(function), _taken(function)
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -145,6 +146,8 @@ def parameters(function: Callable[..., Any], pairs: Iterable[str]) -> dict[str, 
             raise InvalidParameters(f"-p {pair}: write -p name=value")
         if key in found:
             raise InvalidParameters(f"-p {key}: is given twice (a list is one JSON value: -p '{key}=[1, 2]')")
+        if taken is not None and key not in taken:
+            raise InvalidParameters(f"-p {key}: the flow has no such parameter; it takes {', '.join(taken) or 'none'}")
         found[key] = text if _is_text(expected.get(key)) else _json(key, text, expected)
     return found
 
@@ -155,13 +158,24 @@ def _json(key: str, text: str, expected: Mapping[str, Any]) -> Any:
     except (ValueError, RecursionError):
         meant = _name(expected[key]) if key in expected else ""
         rule = f"expected JSON for {meant}" if meant else "expected JSON, as it has no annotation"
-        hint = _hint(key, text)
-        raise InvalidParameters(f"-p {key}: {text!r} is not JSON; {rule} ({hint})") from None
+        raise InvalidParameters(f"-p {key}: {text!r} is not JSON; {rule} ({_hint(key, text, meant)})") from None
 
 
-def _hint(key: str, text: str) -> str:
+def _hint(key: str, text: str, meant: str) -> str:
     guess = {"true": "true", "false": "false", "none": "null", "yes": "true", "no": "false"}.get(text.lower())
-    return f"write -p {key}={guess}" if guess else f"for text write -p '{key}={json.dumps(text)}'"
+    if guess:
+        return f"write -p {key}={guess}"
+    if meant:
+        return "a number is written as it is, a list as [1, 2], an object as {...}"
+    return f"for text write -p '{key}={json.dumps(text)}'"
+
+
+def _taken(function: Callable[..., Any]) -> list[str] | None:
+    """Names of the parameters that can be given by name; None if any name will do."""
+    kinds = inspect.signature(function).parameters.values()
+    if any(one.kind is one.VAR_KEYWORD for one in kinds):
+        return None
+    return [one.name for one in kinds if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.cli.views import View
-from dispatcher.errors import DispatcherError
+from dispatcher.errors import DispatcherError, UnknownRun
+from dispatcher.mailbox import Mailbox
 from dispatcher.records.base import Line
 from dispatcher.runs.events import Event
 
@@ -77,7 +78,7 @@ class Watch:
         self._view = view
         self._signals = signals
         self._hints = hints
-        self._news: queue.SimpleQueue[Event | Line | _Failed] = queue.SimpleQueue()
+        self._news: Mailbox[Event | Line | _Failed] = Mailbox()
         self._seen = (0, 0)  # attempt and number of the last line shown
         self._ended = False
         self._cancelled = False
@@ -90,8 +91,8 @@ class Watch:
         Raises:
             DispatcherError: the run can't be followed any longer.
         """
-        for stream in (self._run.events, self._run.logs):
-            threading.Thread(target=self._pump, args=(stream,), daemon=True).start()
+        for pump in (self._pump_events, self._pump_logs):
+            threading.Thread(target=pump, daemon=True).start()
         while not self._ended:
             if self._signals.count > 1:
                 return False
@@ -102,6 +103,14 @@ class Watch:
         for line in self._run.logs():  # the stream above may lag behind the last event
             self._line(line)
         return True
+
+    def _pump_events(self) -> None:
+        self._pump(self._run.events)
+        gone = UnknownRun(f"run {self._run.id} was removed before its end was seen")
+        self._news.put(_Failed(gone))  # not read after the final event
+
+    def _pump_logs(self) -> None:
+        self._pump(self._run.logs)
 
     def _pump(self, stream: Callable[..., Iterable[Event | Line]]) -> None:
         try:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dispatcher.records.base import Line, WorkerInfo
+from dispatcher.records.base import Line
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import ExitCall, Record, Value
 from dispatcher.runs.states import Cause, State

@@ -11,18 +11,21 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from dispatcher.errors import Refused, SealBroken, SpecUsed, UnknownRun
+from dispatcher.errors import ClaimStands, Refused, SealBroken, SpecUsed, UnknownRun
 from dispatcher.records.hearing import Events
+from dispatcher.records.inbox import Inbox
+from dispatcher.records.leases import Lease, Leases
 from dispatcher.records.reading import Look, Query
 from dispatcher.records.refusals import Refusals
+from dispatcher.records.workers import Workers
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.routing import Route
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
 Step = Callable[[Record, float], Change | None]
@@ -70,6 +73,9 @@ class Runs(ABC):
             return str(error)
         record.mark_verified()
         return ""
+
+    #: Whose a claim beside a record is, empty if not its attempt's; set where there are keys to tell.
+    claimant: Callable[[Record, Mapping[str, str]], str] | None = None
 
     @abstractmethod
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
@@ -145,15 +151,29 @@ class Runs(ABC):
         """Records in the order asked, None where there is none that can be read; in few round trips."""
 
     @abstractmethod
-    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
+    def claim(
+        self, run_id: str, *, attempt: int, holder: str, shard: str, entry: Mapping[str, str], void: str = ""
+    ) -> tuple[Record, float]:
+        """A runner claims its attempt, and writes no record: the record as it stands, and the time of the claim; the
+        same again for the same ``holder``. The claim is kept beside the record until the supervisor that reads
+        ``entry`` in the inbox of ``shard`` has taken :func:`~dispatcher.runs.transitions.claim_attempt`.
+
+        Raises:
+            UnknownRun: there is none, or its retention is over.
+            Refused: the attempt is closed; :class:`~dispatcher.errors.ClaimStands`: by a claim other than ``void``.
+        """
+
+    @abstractmethod
+    def commit(self, change: Change, *, lease: Lease | None = None, void: str = "") -> tuple[Record | None, float]:
         """Apply a change, its events, indexes and doorbell, if the stored version is still ``change.before.version``.
 
-        ``change.after`` is stored with ``before.version + 1``. Returns what is stored now (the
-        change applied, or whatever came first; None if nothing is stored), and the server's clock. The caller
-        compares ``record.change`` with its own to know which.
+        ``change.after`` is stored with ``before.version + 1``. Returns what is stored now (the change applied, or
+        whatever came first; None if nothing is stored), and the server's clock. The caller compares ``record.change``
+        with its own to know which. ``void`` is a claim, as ``ClaimStands`` gave it, that isn't the attempt's own.
 
         Raises:
             LeasePassed: ``lease`` was given, and is no longer as given; nothing was written.
+            ClaimStands: the change would end an attempt as never started that its runner has claimed.
             SpecUsed: ``change.use`` doesn't accept how far the run's spec was used; nothing was written.
         """
 
@@ -225,6 +245,7 @@ class Runs(ABC):
         """
         if record is None:
             record, now = self.get(run_id)
+        void = ""
         for _ in range(100):
             if record.foreign:
                 raise Refused(f"run {run_id} is in a state that another release knows: it is left as it is")
@@ -234,7 +255,10 @@ class Runs(ABC):
                 return record
             nonce = secrets.token_hex(8)
             try:
-                stored, now = self.commit(change.marked(nonce), lease=lease)
+                stored, now = self.commit(change.marked(nonce), lease=lease, void=void)
+            except ClaimStands as stands:
+                record, now, void = self._heed(stands, record, lease)
+                continue
             except SpecUsed as error:
                 step = partial(transitions.refuse, reason="SpecUsed", message=str(error))
                 continue
@@ -245,6 +269,15 @@ class Runs(ABC):
                 return stored
             record = stored
         raise Refused(f"run {run_id} changes faster than it can be changed")
+
+    def _heed(self, stands: ClaimStands, record: Record, lease: Lease | None) -> tuple[Record, float, str]:
+        """Have the record tell of a claim, before anything else; or, if it is nobody's, what to pass over."""
+        if self.claimant is None:
+            raise stands
+        if not (holder := self.claimant(record, stands.entry)):
+            return record, stands.now, stands.raw
+        step = partial(transitions.claim_attempt, attempt=record.attempt, holder=holder, at=stands.at)
+        return self.update(record.id, step, record=record, now=stands.now, lease=lease), stands.now, ""
 
 
 class Blobs(ABC):
@@ -305,76 +338,6 @@ class Logs(ABC):
         """Lines behind cursor ``after``, and the new cursor; waits up to ``block`` seconds for the first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerInfo:
-    """A worker process as it presents itself. ``id`` is new at each process start."""
-
-    id: str
-    host: str
-    pid: int
-    offer: Offer
-    concurrency: int
-    started_at: float
-    python: str = ""
-    version: str = ""
-    celery_name: str = ""
-    queues: tuple[str, ...] = ()
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Workers(ABC):
-    """Which workers live. A worker's beat stands for the leases of all runs that it owns."""
-
-    @abstractmethod
-    def announce(self, info: WorkerInfo) -> None:
-        """Present oneself, or change what was said."""
-
-    @abstractmethod
-    def beat(self, worker_id: str) -> bool:
-        """Renew: the worker's counter grows by one. False if others have taken it for dead (:meth:`remove`)."""
-
-    @abstractmethod
-    def beats(self) -> dict[str, int]:
-        """The counter of every worker not removed. An observer that saw one unchanged for the lease's length, by its
-        own monotonic clock while its own commands succeeded, may take what that worker owned."""
-
-    @abstractmethod
-    def live(self, *, within: float = 30.0) -> list[WorkerInfo]:
-        """Workers that beat within so many seconds by the server's clock: for people and warnings, not for takeover."""
-
-    @abstractmethod
-    def remove(self, worker_id: str) -> bool:
-        """Forget a worker that left, or was found dead; False, and nothing is done, while it owns runs.
-
-        A claim brings it back to :meth:`beats`, so that no run ever has an owner whom nobody watches.
-        """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lease:
-    """Who holds a shard, under which epoch."""
-
-    name: str
-    owner: str
-    epoch: int
-
-
-class Leases(ABC):
-    """Leases of shards; each ends with its owner's beat."""
-
-    @abstractmethod
-    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
-        """Take ``name`` if its lease is still the one ``seen`` (None: nobody's); epoch + 1. None if it changed."""
-
-    @abstractmethod
-    def release(self, lease: Lease) -> None:
-        """Give it back, if it is still ours."""
-
-    @abstractmethod
-    def held(self, prefix: str) -> dict[str, Lease]:
-        """All leases whose name starts with ``prefix``."""
-
-
 class Queues(ABC):
     """Which queues there are; :meth:`Runs.create` and :meth:`Runs.commit` note each use."""
 
@@ -389,28 +352,6 @@ class Queues(ABC):
     @abstractmethod
     def retire(self, *, unused_for: float) -> list[str]:
         """Drop queues unused for so many seconds in which no run waits; their names."""
-
-
-class Inbox(ABC):
-    """Reports of runners in containers, a stream per shard. Entries are flat text, authenticated by their reader."""
-
-    @abstractmethod
-    def report(self, shard: str, entry: Mapping[str, str]) -> None:
-        """Add an entry."""
-
-    @abstractmethod
-    def read(
-        self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
-    ) -> list[tuple[str, dict[str, str]]]:
-        """Entries behind position ``after``, each with its position; waits up to ``block`` seconds for the first."""
-
-    @abstractmethod
-    def wait(self, shards: Collection[str], *, block: float) -> bool:
-        """Whether there is an entry for one of them; waits up to ``block`` seconds for the first."""
-
-    @abstractmethod
-    def drop(self, shard: str, *, until: str) -> None:
-        """Remove entries up to position ``until``: they were acted upon."""
 
 
 @dataclass(frozen=True, kw_only=True)

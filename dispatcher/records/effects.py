@@ -30,6 +30,9 @@ UNREADABLE = 7 * 86400.0
 #: Seconds that events are kept for durable subscribers.
 EVENTS_KEPT = 8 * 86400.0
 
+#: Seconds that a runner's claim on its attempt is kept: long after its supervisor has read of it.
+CLAIM_KEPT = 8 * 86400
+
 #: The topic of new queues.
 QUEUES_TOPIC = "queues"
 
@@ -60,7 +63,8 @@ class Effects:
     ``place`` and ``leave`` move the run in its indexes; ``passed`` is the queue it was claimed from, with the time
     its doorbell was rung; ``freed`` are shared blobs with one reference less; ``until`` is the end of retention, from
     which on the server may drop the run; ``notices`` go to listeners. ``claimed_by`` is the worker that took the run,
-    whose beats are watched from now on, also if others removed it a moment ago.
+    whose beats are watched from now on, also if others removed it a moment ago. ``claimed``: the record takes up what
+    the runner of an attempt elsewhere had claimed.
     """
 
     place: dict[str, float]
@@ -70,6 +74,7 @@ class Effects:
     until: float | None = None
     notices: tuple[tuple[str, Event], ...] = ()
     claimed_by: str = ""
+    claimed: bool = False
 
 
 def effects(change: Change) -> Effects:
@@ -86,6 +91,7 @@ def effects(change: Change) -> Effects:
         until=new.get(EXPIRING),
         notices=_notices(change),
         claimed_by=_claimed_by(before, after),
+        claimed=before is not None and before.started_at is None and bool(after.holder) and after.request is not None,
     )
 
 
@@ -93,6 +99,14 @@ def _claimed_by(before: Record | None, after: Record) -> str:
     """A shard that answers for a run has a slash in its name; no worker has."""
     is_new = before is None or before.owner != after.owner
     return after.owner if is_new and "/" not in after.owner else ""
+
+
+def ends_unstarted(change: Change) -> bool:
+    """Whether a change ends an attempt that no runner had begun when its record was read; what comes to be cancelled
+    doesn't: its runner, if there is one, hears of it."""
+    before = change.before
+    waits = {State.PROVISIONING, State.PENDING}
+    return before is not None and before.state in waits and change.after.state not in {*waits, *HELD}
 
 
 def _passed(before: Record | None, after: Record) -> tuple[str, float] | None:

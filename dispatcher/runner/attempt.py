@@ -141,6 +141,8 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
+            if way.record.exit_call is not ExitCall.BEGUN:  # refused
+                return way.record
             failpoint("exit.begun", record.id)
             mine.epoch = way.record.epoch
             with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from functools import partial
 
-from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.errors import ClaimStands, DispatcherError, Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.patience import PATIENCE, patiently
+from dispatcher.runner.report import About, Report
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Record
+from dispatcher.runs.record import Outcome, Record
 
 _LOOK = 2.0  # seconds between two looks of a loser
+_FORGED = 10  # claims of others that are passed over
 
 
 def claim(records: Records, mine: Assignment) -> Record | None:
@@ -27,16 +30,45 @@ def claim(records: Records, mine: Assignment) -> Record | None:
         ServerUnavailable: the server was away for ten minutes.
     """
     step = partial(transitions.claim_attempt, attempt=mine.attempt, holder=mine.holder)
+    report = Report(
+        run_id=mine.run_id, attempt=mine.attempt, about=About.CLAIMED, outcome=Outcome(), holder=mine.holder
+    )
+    entry = report.to_entry(mine.token)
 
     def claimed() -> Record:
-        record = records.runs.update(mine.run_id, step)
+        record, at = _claim(records, mine, entry)
         failpoint("container.claimed", record.id)
-        return record
+        change = step(record, at)  # as its supervisor will write it
+        return record if change is None else change.after
 
     try:
         return patiently(claimed, patience=PATIENCE)
     except (Refused, UnknownRun):
         return None
+
+
+def _claim(records: Records, mine: Assignment, entry: Mapping[str, str]) -> tuple[Record, float]:
+    """The claim; over one that somebody without the attempt's token has put there."""
+    claim = partial(
+        records.runs.claim, mine.run_id, attempt=mine.attempt, holder=mine.holder, shard=mine.shard, entry=entry
+    )
+    void = ""
+    for _ in range(_FORGED):
+        try:
+            return claim(void=void)
+        except ClaimStands as stands:
+            if _is_genuine(stands.entry, mine):
+                raise
+            void = stands.raw
+    return claim(void=void)
+
+
+def _is_genuine(entry: Mapping[str, str], mine: Assignment) -> bool:
+    try:
+        report = Report.from_entry(entry, mine.token)
+    except (DispatcherError, KeyError, ValueError, TypeError, RecursionError):
+        return False
+    return (report.about, report.run_id, report.attempt) == (About.CLAIMED, mine.run_id, mine.attempt)
 
 
 def stand_by(records: Records, mine: Assignment) -> None:

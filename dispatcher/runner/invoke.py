@@ -15,6 +15,7 @@ from dispatcher.errors import (
     CancelInterrupt,
     ExecutorUnavailable,
     InvalidInput,
+    MissingExtra,
     Permanent,
     PreemptInterrupt,
     RunInterrupt,
@@ -151,7 +152,7 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return failure(error, error.cause, log_tail=tail)
     if isinstance(error, Transient | ExecutorUnavailable):
         return failure(error, Cause.START_FAILED, log_tail=tail)
-    if isinstance(error, RaisedInside) and not error.loaded:
+    if isinstance(error, MissingExtra) or (isinstance(error, RaisedInside) and not error.loaded):
         return failure(error, Cause.CONFIG_ERROR, log_tail=tail)
     outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
     try:

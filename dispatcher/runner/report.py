@@ -21,6 +21,7 @@ from dispatcher.runs.record import ExitCall, Outcome
 class About(StrEnum):
     """What an entry reports."""
 
+    CLAIMED = "claimed"  #: the runner takes the attempt; whose start of a process it is
     SETTLED = "settled"  #: the outcome; ``on_exit`` comes now
     EXITED = "exited"  #: the attempt ended, with its outcome
     ALIVE = "alive"  #: a sign of life, every 10 s; no outcome
@@ -37,6 +38,7 @@ class Report:
     about: About
     outcome: Outcome
     exit_call: ExitCall | None = None
+    holder: str = ""
 
     def to_entry(self, token: str) -> dict[str, str]:
         """Flat text fields with their MAC."""
@@ -47,6 +49,7 @@ class Report:
                 "about": self.about,
                 "outcome": self.outcome.to_json(),
                 "exit_call": self.exit_call,
+                **({"holder": self.holder} if self.holder else {}),
             }
         )
         return {"run": self.run_id, "body": body, "mac": _mac(token, body)}
@@ -71,6 +74,7 @@ class Report:
             about=word(About, data.get("about"), "report: about"),
             outcome=Outcome.from_json(data.get("outcome", {})),
             exit_call=None if exit_call is None else word(ExitCall, exit_call, "report: exit_call"),
+            holder=data.name("holder", ""),
         )
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from dispatcher.runs.events import Event
+from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.use import Use
+
+#: The Celery tasks that a doorbell names.
+EXECUTE = "dispatcher.execute"
+CALL_ON_EXIT = "dispatcher.call_on_exit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +47,24 @@ class Change:
     def marked(self, nonce: str) -> Change:
         """The same step under a nonce, by which its author recognises it."""
         return replace(self, after=self.after.but(change=nonce))
+
+
+def event(record: Record, kind: Kind, now: float, **data: Any) -> Event:
+    """An event of ``record``'s attempt in its state."""
+    spec = record.spec
+    return Event(
+        run_id=record.id,
+        attempt=record.attempt,
+        kind=kind,
+        state=record.state,
+        time=now,
+        flow=spec.flow,
+        labels=spec.labels,
+        data=data,
+    )
+
+
+def ring_for(record: Record, task: str = EXECUTE) -> Ring:
+    """The doorbell of ``record``; an ``on_exit`` goes before all runs that wait."""
+    spec = record.spec
+    return Ring(run_id=record.id, task=task, flow=spec.flow, route=spec.route, first=task == CALL_ON_EXIT)

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dispatcher.runs.change import Change
+from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, UNSTARTED, Cause
-from dispatcher.runs.transitions import event
 
 #: Of :attr:`~dispatcher.runs.record.Record.times`: names of moments in the order in which they come.
 MOMENTS = ("created", "scheduled", "pulled", "started", "finished", "torn down")

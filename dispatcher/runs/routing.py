@@ -24,6 +24,8 @@ LONGEST = 200
 #: Most labels of a run, and most bytes of a label. The server holds submitters to them too, and to so many queues in
 #: one installation: ``records/redis/lua/queues.lua``.
 MOST_LABELS, LONGEST_LABEL, MOST_QUEUES = 64, 200, 10_000
+# In a label: it would read as several, or as none.
+_UNCLEAR = re.compile(r"[,\s\"']")
 # Of a backend, and of a scope.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -118,6 +120,13 @@ class Offer:
             scope=given.name("scope", ""),
             every_label=given.flag("every_label", False),
         )
+
+
+def listed(labels: Iterable[str]) -> str:
+    """Labels for people, sorted; one that holds a comma, a quote or a space stands in quotes: it is one label."""
+    return ", ".join(
+        json.dumps(label, ensure_ascii=False) if _UNCLEAR.search(label) else label for label in sorted(labels)
+    )
 
 
 def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple[str, ...]:

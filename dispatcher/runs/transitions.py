@@ -13,15 +13,11 @@ from typing import Any
 
 from dispatcher.errors import Refused
 from dispatcher.runs import use
-from dispatcher.runs.change import Change, Ring
+from dispatcher.runs.change import CALL_ON_EXIT, Change, event, ring_for
+from dispatcher.runs.ending import as_cancelled, end, requeue, verdict
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.retry import Verdict
-from dispatcher.runs.states import HELD, UNSTARTED, WAY, Cause, State, advance, state_of
-
-#: The Celery tasks that a doorbell names.
-EXECUTE = "dispatcher.execute"
-CALL_ON_EXIT = "dispatcher.call_on_exit"
+from dispatcher.runs.states import HELD, UNSTARTED, WAY, Cause, State, advance
 
 #: Seconds between two rings for an ``on_exit`` that a fresh process is to call, and how long that may take in all.
 EXIT_RING = 10.0
@@ -33,27 +29,6 @@ _KIND = {
     State.PENDING: Kind.PENDING,
     State.RUNNING: Kind.STARTED,
 }
-
-
-def event(record: Record, kind: Kind, now: float, **data: Any) -> Event:
-    """An event of ``record``'s attempt in its state."""
-    spec = record.spec
-    return Event(
-        run_id=record.id,
-        attempt=record.attempt,
-        kind=kind,
-        state=record.state,
-        time=now,
-        flow=spec.flow,
-        labels=spec.labels,
-        data=data,
-    )
-
-
-def ring_for(record: Record, task: str = EXECUTE) -> Ring:
-    """The doorbell of ``record``; an ``on_exit`` goes before all runs that wait."""
-    spec = record.spec
-    return Ring(run_id=record.id, task=task, flow=spec.flow, route=spec.route, first=task == CALL_ON_EXIT)
 
 
 def create(record: Record, now: float) -> Change:
@@ -72,7 +47,7 @@ def claim(record: Record, now: float, *, owner: str) -> Change:
     if record.state is not State.QUEUED:
         raise Refused(f"run {record.id} is {record.state}, not waiting")
     after, events = _walk(record.but(epoch=record.epoch + 1, owner=owner), now, State.CLAIMED)
-    return Change(before=record, after=after, events=events, use=use.claimed(record))
+    return Change(before=record, after=after, events=events)
 
 
 def start_here(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
@@ -96,7 +71,7 @@ def intend(record: Record, now: float, *, epoch: int, request: Mapping[str, Any]
     if record.state is not State.CLAIMED:  # cancelled meanwhile
         raise Refused(f"run {record.id} is {record.state}, not CLAIMED")
     after, events = _walk(record.but(request=request), now, State.PROVISIONING)
-    return Change(before=record, after=after, events=events)
+    return Change(before=record, after=after, events=events, use=use.claimed(record))
 
 
 def created(record: Record, now: float, *, epoch: int, handle: Mapping[str, Any], owner: str = "") -> Change | None:
@@ -114,16 +89,23 @@ def created(record: Record, now: float, *, epoch: int, handle: Mapping[str, Any]
     return Change(before=record, after=after, events=events)
 
 
-def claim_attempt(record: Record, now: float, *, attempt: int, holder: str) -> Change | None:
-    """PROVISIONING or PENDING → RUNNING, by the runner in a container, before it runs anything."""
-    if record.attempt == attempt and record.state is State.RUNNING and record.holder == holder:
+def claim_attempt(record: Record, now: float, *, attempt: int, holder: str, at: float | None = None) -> Change | None:
+    """PROVISIONING or PENDING → RUNNING, by the runner in a container, before it runs anything.
+
+    A run that comes to be cancelled before its record tells of the claim stays CANCELLING. ``at`` is the time of the
+    claim, if that was a while ago; one that can't be is ``now``.
+    """
+    if record.attempt == attempt and record.holder == holder and record.state in HELD:
         return None
-    if record.attempt != attempt or record.state not in {State.PROVISIONING, State.PENDING}:
+    cancelled = record.state is State.CANCELLING and record.started_at is None and record.request is not None
+    if record.attempt != attempt or (record.state not in {State.PROVISIONING, State.PENDING} and not cancelled):
         raise Refused(f"attempt {attempt} of run {record.id} is closed: it is {record.state}, attempt {record.attempt}")
+    at = at if at is not None and record.queued_at <= at <= now else now
     claimed = record.but(
-        holder=holder, started_at=now, last_cause=None, last_message="", paused=record.paused_at(now), paused_since=None
+        holder=holder, started_at=at, last_cause=None, last_message="", paused=record.paused_at(at), paused_since=None
     )
-    after, events = _walk(claimed, now, State.RUNNING)
+    started = (event(claimed, Kind.STARTED, at, owner=record.owner),)
+    after, events = (claimed, started) if cancelled else _walk(claimed, at, State.RUNNING)
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
 
 
@@ -133,7 +115,7 @@ def settle(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Chang
     if record.settled_at is not None:
         return None
     exit_call = ExitCall.BEGUN if record.exit_call is ExitCall.WAITING else record.exit_call
-    after = record.but(outcome=_as_cancelled(record, outcome), settled_at=now, exit_call=exit_call)
+    after = record.but(outcome=as_cancelled(record, outcome), settled_at=now, exit_call=exit_call)
     return Change(before=record, after=after)
 
 
@@ -155,7 +137,7 @@ def finish(
         return None
     _fence(record, epoch)
     ended = outcome if corrected else record.outcome or outcome
-    return _end(record, now, ended or Outcome(cause=Cause.RESULT_MISSING), exit_call)
+    return end(record, now, ended or Outcome(cause=Cause.RESULT_MISSING), exit_call)
 
 
 def abandon(
@@ -177,10 +159,10 @@ def abandon(
     _fence(record, epoch)
     timed = record.but(times=record.timed(record.attempt, times))
     if record.exit_call is ExitCall.BEGUN:
-        return _end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED, times=timed.times)
+        return end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED, times=timed.times)
     if record.exit_call is ExitCall.WAITING and record.verified and (record.request is None or here):
         after = timed.but(
-            outcome=record.outcome or _as_cancelled(record, outcome),
+            outcome=record.outcome or as_cancelled(record, outcome),
             settled_at=now,
             exit_call=ExitCall.DUE,
             due_at=now + EXIT_RING,
@@ -188,7 +170,7 @@ def abandon(
             owner="",
         )
         return Change(before=record, after=after, ring=ring_for(after, CALL_ON_EXIT))
-    return _end(record, now, record.outcome or outcome, None, times=timed.times)
+    return end(record, now, record.outcome or outcome, None, times=timed.times)
 
 
 def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
@@ -198,7 +180,7 @@ def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change
     if record.exit_call is not ExitCall.DUE or record.foreign:
         raise Refused(f"on_exit of run {record.id} isn't due: {record.exit_call}")
     after = record.but(exit_call=ExitCall.BEGUN, epoch=record.epoch + 1, owner=owner, holder=holder, due_at=None)
-    return Change(before=record, after=after)
+    return Change(before=record, after=after, use=use.exiting(record))
 
 
 def request_cancel(record: Record, now: float) -> Change | None:
@@ -206,7 +188,7 @@ def request_cancel(record: Record, now: float) -> Change | None:
     if record.terminal or record.state is State.CANCELLING:
         return None
     if record.state in {State.QUEUED, State.AWAITING_RETRY}:
-        return _end(record, now, Outcome(cause=Cause.CANCELLED, message="cancelled before it started"), None)
+        return end(record, now, Outcome(cause=Cause.CANCELLED, message="cancelled before it started"), None)
     after = record.but(state=advance(record.state, State.CANCELLING))
     return Change(before=record, after=after, events=(event(after, Kind.CANCELLING, now),))
 
@@ -243,8 +225,9 @@ def release(record: Record, now: float, *, epoch: int, begun: bool = False) -> C
         rung_at=now, rings=record.rings + 1, exit_call=ExitCall.NONE,
     )  # fmt: skip
     released = (event(after, Kind.RELEASED, now),)
-    ring = None if begun else ring_for(after)
-    return Change(before=record, after=after, events=released, ring=ring, use=use.released(record))
+    if begun:
+        return Change(before=record, after=after, events=released, use=use.released(record))
+    return Change(before=record, after=after, events=released, ring=ring_for(after))
 
 
 def refuse(record: Record, now: float, *, reason: str, message: str) -> Change | None:
@@ -255,7 +238,7 @@ def refuse(record: Record, now: float, *, reason: str, message: str) -> Change |
     if record.terminal:
         return None
     outcome = Outcome(cause=Cause.CONFIG_ERROR, reason=reason, message=message)
-    return _end(record, now, outcome, None, final=True)
+    return end(record, now, outcome, None, final=True)
 
 
 def adopt(record: Record, now: float, *, owner: str) -> Change | None:
@@ -285,22 +268,22 @@ def tick(record: Record, now: float) -> Change | None:
     if record.state is State.AWAITING_RETRY and (record.due_at or 0.0) <= now:
         if not record.verified:
             return None
-        after, queued = _requeue(record, now)
+        after, queued = requeue(record, now)
         return Change(before=record, after=after, events=(queued,), ring=ring_for(after))
     if record.exit_call is ExitCall.DUE and not record.terminal and (record.due_at or 0.0) <= now:
         if not record.verified:
             return None
         if now - (record.settled_at or now) >= EXIT_WITHIN:
-            return _end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
+            return end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
         return Change(before=record, after=record.but(due_at=now + 2 * EXIT_RING), ring=ring_for(record, CALL_ON_EXIT))
     if record.state in UNSTARTED and record.start_by is not None and record.start_by <= now:
         cause = record.last_cause or Cause.DEADLINE
         message = f"not started within {record.spec.options.start_within:g} s"
         if record.last_message:
             message += f": {record.last_message}"
-        if not record.verified and _verdict(record, cause).repeat:
+        if not record.verified and verdict(record, cause).repeat:
             return None
-        return _end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
+        return end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
     return None
 
 
@@ -324,103 +307,3 @@ def _walk(record: Record, now: float, to: State) -> tuple[Record, tuple[Event, .
         record = record.but(state=advance(record.state, state))
         events.append(event(record, _KIND[state], now, owner=record.owner))
     return record, tuple(events)
-
-
-def _infrastructure(record: Record, now: float) -> tuple[Mapping[str, Any], ...]:
-    """What the attempt may have left outside: its handle, or the intent whose handle never came; when it ended, and
-    whether a runner had claimed it."""
-    if record.request is None and record.handle is None:
-        return ()
-    claimed = record.started_at is not None
-    known = {"attempt": record.attempt, "request": record.request, "handle": record.handle}
-    return ({**known, "ended": now, "claimed": claimed},)
-
-
-def _as_cancelled(record: Record, outcome: Outcome) -> Outcome:
-    """A cancelled attempt ends as CANCELLED, unless it had succeeded, or its outcome was settled, before."""
-    if record.state is not State.CANCELLING or outcome.cause is None or record.settled_at is not None:
-        return outcome
-    return Outcome(cause=Cause.CANCELLED, message="cancelled", traceback=outcome.traceback, log_tail=outcome.log_tail)
-
-
-def _end(
-    record: Record,
-    now: float,
-    outcome: Outcome,
-    exit_call: ExitCall | None,
-    *,
-    times: Mapping[str, Mapping[str, float]] | None = None,
-    final: bool = False,
-) -> Change:
-    outcome = _as_cancelled(record, outcome)
-    done = record.but(
-        outcome=outcome,
-        exit_call=exit_call or _exit_left(record),
-        owner="",
-        due_at=None,
-        unknown_since=None,
-        paused_since=None,
-        times=times or record.times,
-        leftovers=(*record.leftovers, *_infrastructure(record, now)),
-    )
-    verdict = _verdict(record, outcome.cause)
-    if verdict.repeat and (final or not record.verified):  # the policy of an unsigned spec isn't honoured
-        verdict = Verdict(repeat=False)
-    if verdict.repeat and record.state is not State.CANCELLING:
-        return _repeat(record, done, now, delay=verdict.delay, free=verdict.free)
-    if verdict.repeat:  # the cancel came after the outcome was settled: there is no next attempt
-        message = f"cancelled before it was repeated after {outcome.cause}: {outcome.message}"
-        outcome = Outcome(
-            cause=Cause.CANCELLED, message=message, traceback=outcome.traceback, log_tail=outcome.log_tail
-        )
-        done = done.but(outcome=outcome)
-    after = done.but(state=advance(record.state, state_of(outcome.cause)), ended_at=now)
-    return Change(before=record, after=after, events=(_exited(after, now, final=True),), use=use.over(record))
-
-
-def _verdict(record: Record, cause: Cause | None) -> Verdict:
-    """What the run's policy says of an attempt that ends with this cause."""
-    seed = f"{record.id}:{record.attempt}"
-    return record.spec.retry.after(cause, used=record.retries_used, free_used=record.free_retries, seed=seed)
-
-
-def _repeat(record: Record, done: Record, now: float, *, delay: float, free: bool) -> Change:
-    """End this attempt and let the next one wait for its due time; one due at once is queued in the same step."""
-    after = done.but(
-        state=advance(record.state, State.AWAITING_RETRY),
-        epoch=record.epoch + 1,
-        due_at=now + delay,
-        retries_used=record.retries_used + (not free),
-        free_retries=record.free_retries + free,
-    )
-    exited = _exited(after, now, final=False, due=now + delay)
-    following = after.but(
-        attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
-        last_cause=None, last_message="", paused=0.0, exit_call=ExitCall.NONE, outcome=None,
-    )  # fmt: skip
-    if delay > 0:
-        return Change(before=record, after=following, events=(exited,), use=use.followed(record))
-    again, queued = _requeue(following, now)
-    return Change(before=record, after=again, events=(exited, queued), ring=ring_for(again), use=use.followed(record))
-
-
-def _requeue(record: Record, now: float) -> tuple[Record, Event]:
-    """AWAITING_RETRY → QUEUED."""
-    after = record.but(state=advance(record.state, State.QUEUED), queued_at=now, rung_at=now, rings=1, due_at=None)
-    return after, event(after, Kind.QUEUED, now)
-
-
-def _exit_left(record: Record) -> ExitCall:
-    """How an ``on_exit`` stands when the attempt ends and nobody said."""
-    if not record.spec.on_exit:
-        return ExitCall.NONE
-    return (
-        ExitCall.NOT_CALLED if record.exit_call in {ExitCall.NONE, ExitCall.WAITING, ExitCall.DUE} else record.exit_call
-    )
-
-
-def _exited(record: Record, now: float, *, final: bool, **more: Any) -> Event:
-    outcome = record.outcome or Outcome()
-    data = outcome.to_json()
-    kept = {name: data[name] for name in ("cause", "reason", "message", "exit_code") if name in data}
-    return event(record, Kind.EXITED, now, on_exit=str(record.exit_call), final=final, **kept, **more)

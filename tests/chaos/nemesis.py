@@ -23,7 +23,7 @@ from dispatcher.doorbell import envelope
 from dispatcher.records.reading import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE
-from dispatcher.runs import transitions
+from dispatcher.runs.change import ring_for
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.crew import TIMING, Crew
 from tests.chaos.proxy import Proxy
@@ -271,7 +271,7 @@ class Nemesis:
         with self._server() as server:
             instance = server.get(INSTANCE).decode()
             for record in newest:
-                ring = transitions.ring_for(record)
+                ring = ring_for(record)
                 server.lpush(f"{instance}:{ring.route.queue}", envelope(ring), envelope(ring))
         self.doubled += 2 * len(newest)
         return f"{2 * len(newest)} doorbells"

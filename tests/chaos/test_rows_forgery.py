@@ -27,6 +27,7 @@ from dispatcher.records.refusals import What
 from dispatcher.runner.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
+from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, ring_for
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.chaos.conftest import ChaosServer
@@ -120,7 +121,7 @@ def test_a_pickled_message(field: Field, push: Callable[..., None], tmp_path: Pa
             return Path.touch, (opened,)
 
     [run_id] = field.submit()
-    message = json.loads(envelope(transitions.ring_for(field.bench.ended(run_id))))
+    message = json.loads(envelope(ring_for(field.bench.ended(run_id))))
     body = base64.b64encode(pickle.dumps(Bomb())).decode()
     types = ["application/x-python-serialize", "application/data", "application/json", "text/plain"]
     push(*(json.dumps({**message, "body": body, "content-type": kind}).encode() for kind in types))
@@ -132,7 +133,7 @@ def test_a_message_of_another_task(field: Field, push: Callable[..., None], work
     """Celery's own tasks and unknown ones do nothing to any run."""
     pid = worker.process.pid
     record = field.unrung()
-    message = envelope(transitions.ring_for(record))
+    message = envelope(ring_for(record))
     names = [b"celery.backend_cleanup", b"celery.accumulate", b"os.system", b"dispatcher.call_on_exit"]
     push(*(message.replace(b"dispatcher.execute", name) for name in names))
     field.settle()
@@ -145,7 +146,7 @@ def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Field, push: Ca
     """Forged and replayed: nothing to claim."""
     [run_id] = field.submit()
     before = field.bench.ended(run_id)
-    rung = envelope(transitions.ring_for(before))
+    rung = envelope(ring_for(before))
     body = json.loads(rung)["body"]
     other = base64.b64encode(base64.b64decode(body).replace(run_id.encode(), b"r" + b"0" * 16)).decode()
     push(rung, rung.replace(body.encode(), other.encode()), rung)
@@ -153,14 +154,14 @@ def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Field, push: Ca
     assert field.starts(run_id) == 1
 
 
-@pytest.mark.parametrize("task", [transitions.EXECUTE, transitions.CALL_ON_EXIT])
+@pytest.mark.parametrize("task", [EXECUTE, CALL_ON_EXIT])
 def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], worker: Worker, task: str) -> None:
     """A worker runs what its labels serve, wherever the message was put, and whatever it says of itself."""
     given: dict[str, Any] = callbacks(field.folder)
     environment = LocalEnvironment(labels=["gpu"], **given)
     record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
     accept(field, record)
-    message = json.loads(envelope(transitions.ring_for(record, task)))
+    message = json.loads(envelope(ring_for(record, task)))
     message["headers"]["also_served"] = ["local:gpu"]
     with counted(field, What.DOORBELL):
         push(json.dumps(message).encode())
@@ -180,7 +181,7 @@ def test_a_doorbell_that_tells_of_another_kind(
     environment = LocalEnvironment(labels=["gpu"], **given)
     record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
     accept(field, record)
-    message = json.loads(envelope(transitions.ring_for(record)))
+    message = json.loads(envelope(ring_for(record)))
     arguments, words, rest = json.loads(base64.b64decode(message["body"]))
     body = base64.b64encode(json.dumps([arguments, words | told, rest]).encode()).decode()
     with counted(field, What.DOORBELL):
@@ -207,7 +208,7 @@ def test_a_record_that_tells_another_kind_than_its_spec(
     with redis.Redis.from_url(chaos_server.url) as client:
         key = f"{field.bench.records.instance}::run:"
         client.hset(f"{key}{record.id}", "kind", client.hget(f"{key}{ours}", "kind"))
-    message = envelope(transitions.ring_for(record)).replace(b"local:gpu", b"local")
+    message = envelope(ring_for(record)).replace(b"local:gpu", b"local")
     body = json.loads(message)["body"]
     arguments, words, rest = json.loads(base64.b64decode(body))
     told = base64.b64encode(json.dumps([arguments, words | {"labels": []}, rest]).encode()).decode()

@@ -16,8 +16,8 @@ import redis
 
 from dispatcher import Dispatcher, ServerUnavailable
 from dispatcher.doorbell import envelope
+from dispatcher.runs.change import ring_for
 from dispatcher.runs.states import State
-from dispatcher.runs.transitions import ring_for
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.field import Field, passes
 from tests.chaos.flows import marked

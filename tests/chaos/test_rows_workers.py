@@ -18,10 +18,10 @@ import redis
 
 from dispatcher import flow
 from dispatcher.doorbell import envelope
+from dispatcher.runs.change import ring_for
 from dispatcher.runs.events import Kind
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
-from dispatcher.runs.transitions import ring_for
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.field import Field, passes
 from tests.chaos.flows import read_marks, write_mark

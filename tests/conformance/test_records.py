@@ -12,7 +12,7 @@ from dispatcher.errors import IdempotencyConflict, Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.reading import Query
 from dispatcher.runs import infrastructure, transitions
-from dispatcher.runs.change import Change
+from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Change
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, DUE, EXPIRING, OPEN, by_label, by_state, owned, waiting
 from dispatcher.runs.record import Outcome, Record
@@ -267,8 +267,8 @@ def test_every_ring_goes_through_the_bell_when_its_change_is_applied(kept: Kept)
     dead = Outcome(cause=Cause.WORKER_LOST)
     records.runs.update(record.id, partial(transitions.abandon, epoch=running.epoch, outcome=dead))
     assert [(ring.task, ring.first) for ring in kept.rings] == [
-        (transitions.EXECUTE, False),
-        (transitions.CALL_ON_EXIT, True),
+        (EXECUTE, False),
+        (CALL_ON_EXIT, True),
     ]
 
 

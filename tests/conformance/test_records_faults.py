@@ -14,9 +14,11 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.records.base import Lease, Line, Records, WorkerInfo
+from dispatcher.records.base import Line, Records
+from dispatcher.records.leases import Lease
 from dispatcher.records.redis import open_redis
 from dispatcher.records.refusals import Tally, What
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL, EXPIRING
 from dispatcher.runs.routing import Offer

@@ -23,7 +23,7 @@ from dispatcher.records.base import Line, Records, Step
 from dispatcher.records.effects import UNUSED_BLOB
 from dispatcher.records.memory.runs import MemoryRuns
 from dispatcher.runs import infrastructure, transitions
-from dispatcher.runs.change import Change
+from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, placement
 from dispatcher.runs.record import ExitCall, Outcome, Record
@@ -337,8 +337,8 @@ def test_the_model_notices_a_second_exit() -> None:
     machine = Histories(Kept("memory", ""))
     machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
     [record] = machine.known.values()
-    event = transitions.event(record, Kind.EXITED, 0.0, final=True)
-    machine.records.runs.commit(Change(before=record, after=record, events=(event,)))
+    exited = event(record, Kind.EXITED, 0.0, final=True)
+    machine.records.runs.commit(Change(before=record, after=record, events=(exited,)))
     with pytest.raises(AssertionError):
         machine.each_attempt_exits_once()
 

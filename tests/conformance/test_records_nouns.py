@@ -10,8 +10,10 @@ from functools import partial
 import pytest
 
 from dispatcher.errors import LeasePassed
-from dispatcher.records.base import Lease, Line, Records, WorkerInfo
+from dispatcher.records.base import Line, Records
+from dispatcher.records.leases import Lease
 from dispatcher.records.refusals import Tally, What
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause

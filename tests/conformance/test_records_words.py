@@ -8,10 +8,11 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidInput, InvalidSettings, UnknownRun
-from dispatcher.records.base import Line, Records, WorkerInfo
+from dispatcher.records.base import Line, Records
 from dispatcher.records.reading import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE, Keys
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Outcome, Record

@@ -10,10 +10,9 @@ from typing import Any
 from dispatcher.doorbell import envelope
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs import indexes
-from dispatcher.runs.change import Ring
+from dispatcher.runs.change import EXECUTE, Ring
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
-from dispatcher.runs.transitions import EXECUTE
 from tests.integration.guarded import INSTANCE, Guarded
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from dispatcher import Dispatcher
 from dispatcher.settings import Settings
-from tests.integration.guarded import SERVERS, Guarded
+from tests.integration.guarded import SERVERS, Guarded, guarded_server
 from tests.integration.intruder import Intruder
 from tests.integration.laptop import User
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
@@ -73,25 +73,15 @@ def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
 @pytest.fixture(params=SERVERS, ids=lambda path: Path(path).name)
 def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
     """A server of this test alone, once of each product that is here."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = Guarded(Path(directory), request.param)
-        try:
-            one.begin()
-            yield one
-        finally:
-            one.end()
+    with guarded_server(request.param) as one:
+        yield one
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def standing(request: pytest.FixtureRequest) -> Iterator[Guarded]:
     """One for all tests that change nothing."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = Guarded(Path(directory), request.param)
-        try:
-            one.begin()
-            yield one
-        finally:
-            one.end()
+    with guarded_server(request.param) as one:
+        yield one
 
 
 @pytest.fixture

@@ -7,6 +7,9 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,18 @@ class Guarded:
         self.admin.close()
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def guarded_server(binary: str = SERVERS[0]) -> Iterator[Guarded]:
+    """Such a server, in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        one = Guarded(Path(directory), binary)
+        try:
+            one.begin()
+            yield one
+        finally:
+            one.end()
 
 
 def _free_port() -> int:

@@ -20,6 +20,7 @@ from dispatcher.runner.report import About, Report
 from dispatcher.runner.words import LastWords
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
 from tests.conftest import PYTHON
 from tests.integration.workers import ROOT, Bench, children_of, is_alive
 from tests.waiting import wait_until
@@ -59,7 +60,12 @@ class Place:
 
     @property
     def record(self) -> Record:
-        """As it stands."""
+        """As it stands once its supervisor has read of claims."""
+        for _, entry in self.bench.records.inbox.read(SHARD):
+            report = Report.from_entry(entry, self.token)
+            if report.about is About.CLAIMED and self.bench.record(self.run_id).state is State.PENDING:
+                at = float(entry["time"])
+                self._step(partial(transitions.claim_attempt, attempt=1, holder=report.holder, at=at))
         return self.bench.record(self.run_id)
 
     def reports(self) -> list[Report]:
@@ -68,8 +74,8 @@ class Place:
         return [Report.from_entry(entry, self.token) for _, entry in entries]
 
     def told(self) -> list[About]:
-        """What the reports are about."""
-        return [report.about for report in self.reports()]
+        """What the reports are about, behind the claim."""
+        return [report.about for report in self.reports() if report.about is not About.CLAIMED]
 
     def only(self, about: About) -> Report:
         """The one report about that."""

@@ -15,9 +15,10 @@ import redis
 
 from dispatcher.cli.root import root
 from dispatcher.ids import new_id
-from dispatcher.records.base import Line, Records, WorkerInfo
+from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Outcome, Record, Spec, Value

@@ -30,8 +30,9 @@ from dispatcher import (
 )
 from dispatcher.connect import connect
 from dispatcher.listening import LOOK
-from dispatcher.records.base import Records, WorkerInfo
+from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.routing import Offer

@@ -14,9 +14,8 @@ import redis
 from dispatcher.app import broker_of, make_app
 from dispatcher.doorbell import CeleryBell, body_of, envelope, headers_of
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.runs.change import Ring
+from dispatcher.runs.change import EXECUTE, Ring
 from dispatcher.runs.routing import Route
-from dispatcher.runs.transitions import EXECUTE
 from dispatcher.settings import Settings
 from tests.conftest import Server
 from tests.waiting import wait_until

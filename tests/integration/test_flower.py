@@ -19,7 +19,7 @@ import pytest
 
 from dispatcher import LocalEnvironment, flow
 from dispatcher.app import make_app
-from tests.conftest import PYTHON
+from tests.conftest import PYTHON, Server
 from tests.integration.workers import KEYS, Bench, Worker
 from tests.waiting import wait_until
 
@@ -211,6 +211,18 @@ def test_a_port_in_use_is_said(start_flower: Callable[..., Flower], server_url: 
     )  # fmt: skip
     assert done.returncode == 2
     assert f"--port {port}: Address already in use" in done.stderr
+
+
+def test_one_signal_ends_it_though_its_server_has_gone(start_flower: Callable[..., Flower], server: Server) -> None:
+    flower = start_flower("--no-auth")
+    wait_until(lambda: flower.get("/tasks")[0] == 200, "Flower's first answer", timeout=30)
+    server.kill()
+    try:
+        flower.told(r"(Failed to capture events)")
+        flower.process.terminate()
+        assert flower.process.wait(20) == 0
+    finally:
+        server.start()
 
 
 def listening(flower: Flower, credentials: str, bench: Bench) -> str:

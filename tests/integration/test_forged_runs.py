@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,7 +27,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, SERVERS, Guarded
+from tests.integration.guarded import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
 from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
 from tests.kubernetes_node import URL, Node
@@ -55,13 +54,8 @@ def fails(path: str) -> None:
 
 @pytest.fixture
 def guarded() -> Iterator[Guarded]:
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = Guarded(Path(directory), SERVERS[0])
-        try:
-            one.begin()
-            yield one
-        finally:
-            one.end()
+    with guarded_server() as one:
+        yield one
 
 
 @pytest.fixture

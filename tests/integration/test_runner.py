@@ -175,6 +175,7 @@ def test_a_loser_ends_with_the_run(make: Make, start: Start, tmp_path: Path) -> 
     loser = start(place)
     assert first.wait() == 0
     outcome = place.only(About.EXITED).outcome
+    assert place.record.holder
     place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
     assert loser.wait() == 0
 
@@ -185,6 +186,7 @@ def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) 
     assert start(place, variables={"DISPATCHER__RUN__UID": "pod"}).wait() == 0
     again = start(place, variables={"DISPATCHER__RUN__UID": "pod"})
     outcome = place.only(About.EXITED).outcome
+    assert place.record.holder
     place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
     assert again.wait() == 0
     assert place.told() == [About.EXITED]

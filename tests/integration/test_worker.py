@@ -18,10 +18,10 @@ import pytest
 from dispatcher import LocalEnvironment, context, flow
 from dispatcher.doorbell import envelope
 from dispatcher.payload import from_value
+from dispatcher.runs.change import ring_for
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
-from dispatcher.runs.transitions import ring_for
 from tests.conftest import PYTHON, Server
 from tests.integration.workers import ROOT, Bench, Worker
 from tests.waiting import wait_until

@@ -13,9 +13,8 @@ import redis
 from dispatcher import Dispatcher, flow
 from dispatcher.doorbell import body_of, envelope, headers_of
 from dispatcher.records.redis import open_redis
-from dispatcher.runs.change import Ring
+from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Ring
 from dispatcher.runs.routing import Route
-from dispatcher.runs.transitions import CALL_ON_EXIT, EXECUTE
 from dispatcher.settings import Settings
 from tests.integration.workers import KEYS, Worker
 from tests.steering import STEERING, steers

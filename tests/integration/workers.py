@@ -106,6 +106,14 @@ class Worker:
         """Its exit status."""
         return self.process.wait(timeout)
 
+    def kill(self) -> None:
+        """End it and its pool processes at once, as a machine that dies."""
+        pool = self.children
+        self.process.kill()
+        self.process.wait()
+        for pid in pool:
+            kill_group(pid)
+
     def end(self) -> None:
         """At the end of a test: politely, then not."""
         if self.process.poll() is not None:

@@ -200,6 +200,7 @@ class TestParameters:
             (["f=None"], "write -p f=null"),
             (["f=text"], """for text write -p 'f="text"'"""),
             (["e"], "write -p name=value"),
+            (["e=two"], "a number is written as it is"),
             (["=1"], "write -p name=value"),
             (["e=1", "e=2"], "given twice"),
         ],
@@ -208,6 +209,10 @@ class TestParameters:
         with pytest.raises(InvalidParameters) as caught:
             target.parameters(typed, pairs)
         assert said in str(caught.value)
+
+    def test_an_unknown_name_is_said_before_its_value_is_read(self) -> None:
+        with pytest.raises(InvalidParameters, match="-p nmae: the flow has no such parameter; it takes name, times"):
+            target.parameters(lambda name, times: None, ["nmae=Ada"])
 
 
 class TestOptions:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dispatcher.doctor import Finding, Level, judge, serving
-from dispatcher.records.base import WorkerInfo
+from dispatcher.doctor import Finding, Level, judge, misspelt, serving
 from dispatcher.records.redis.health import Health
-from dispatcher.runs.routing import Offer
+from dispatcher.records.workers import WorkerInfo
+from dispatcher.runs.routing import Offer, Route
 from tests.unit.command import call
 
 
@@ -51,9 +51,9 @@ class TestDoctor:
 
         assert [one.level for one in serving([worker("3.11.2")], {}, python=(3, 11))] == [Level.OK]
         assert [one.level for one in serving([worker("3.12.1")], {}, python=(3, 11))] == [Level.OK, Level.WARNING]
-        found = list(serving([], {"local:gpu": 3}, python=(3, 11)))
+        found = list(serving([], {"local:gpu": (Route("local", ("gpu",)), 3)}, python=(3, 11)))
         assert [one.subject for one in found] == ["workers", "queue"]
-        assert "dispatcher worker --backend local" in found[1].remedy
+        assert "`dispatcher worker --backend local --label gpu`" in found[1].remedy
 
     def test_without_a_server(self, tmp_path: Path) -> None:
         shown = call("doctor", "--url", f"unix://{tmp_path}/nobody?db=0", "--json")
@@ -69,3 +69,30 @@ class TestDoctor:
         shown = call("doctor")
         assert shown.exit_code == 1
         assert "DISPATCHER__TIMING__LEASE" in shown.stdout
+
+    def test_a_misspelt_setting(self) -> None:
+        known = ["worker", "url", "run"]
+        assert list(misspelt(["DISPATCHER__URL", "DISPATCHER__WORKER__DRAIN", "DISPATCHER__RUN__ID"], known)) == []
+        [found] = misspelt(["DISPATCHER__WROKER__DRAIN"], known)
+        assert (found.level, found.remedy) == (Level.WARNING, "did you mean DISPATCHER__WORKER?")
+        [found] = misspelt(["DISPATCHER__ZZZZ"], known)
+        assert "DISPATCHER__ZZZZ" in found.text
+
+    def test_a_file_of_keys_is_examined_at_the_laptop_server_too(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("DISPATCHER__URL", raising=False)
+        monkeypatch.delenv("DISPATCHER__SIGNING_KEYS", raising=False)
+        monkeypatch.setenv("DISPATCHER__STATE_DIR", str(tmp_path / "state"))
+        monkeypatch.setenv("DISPATCHER__SIGNING_KEYS_FILE", str(tmp_path / "nosuch.json"))
+        shown = call("doctor", "--json")
+        assert shown.exit_code == 1
+        [found] = [one for one in json.loads(shown.stdout) if one["level"] == Level.PROBLEM]
+        assert "nosuch.json" in found["text"]
+
+    def test_bare_calls_print_their_help_as_it_is(self) -> None:
+        for words in ((), ("admin",)):
+            shown = call(*words)
+            assert shown.exit_code == 2
+            assert "\nOptions:\n" in shown.stderr
+            assert not shown.stderr.startswith("error:")

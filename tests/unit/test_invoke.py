@@ -12,6 +12,7 @@ import pytest
 from dispatcher.context import context
 from dispatcher.errors import (
     InvalidInput,
+    MissingExtra,
     Permanent,
     Refused,
     TimeoutInterrupt,
@@ -52,6 +53,14 @@ def test_without_on_exit_nothing_is_settled() -> None:
         raise AssertionError("there is nothing to settle for")
 
     assert invoke(job(lambda: 1), settle=never)[1] is ExitCall.NONE
+
+
+def test_a_missing_extra_is_no_fault_of_the_flow() -> None:
+    def body() -> None:
+        raise MissingExtra("DaskExecutor needs Dask: pip install …")
+
+    outcome = invoke(job(body), settle=settled)[0]
+    assert (outcome.state, outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
 
 
 def test_a_raising_flow_fails_with_its_exception_and_on_exit_is_told() -> None:

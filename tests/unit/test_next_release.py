@@ -13,7 +13,7 @@ import pytest
 
 from dispatcher.errors import Refused
 from dispatcher.explain import explain
-from dispatcher.records.base import WorkerInfo
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runner.report import About, Report, _mac
 from dispatcher.runs import indexes, infrastructure, spec, transitions
 from dispatcher.runs.change import Change

@@ -10,8 +10,9 @@ from functools import partial
 import pytest
 
 from dispatcher.errors import SealBroken, ServerUnavailable
-from dispatcher.records.base import Records, WorkerInfo
+from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Ring
 from dispatcher.runs.record import Outcome, Record

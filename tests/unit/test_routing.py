@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput, Malformed
-from dispatcher.runs.routing import LONGEST, Offer, Route, check_labels
+from dispatcher.runs.routing import LONGEST, Offer, Route, check_labels, listed
 
 LABELS = st.frozensets(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30), max_size=8)
 
@@ -49,6 +49,12 @@ def test_round_trips() -> None:
     offer = Offer(backends=frozenset({"local", "remote"}), labels=frozenset({"a"}), scope="s", every_label=True)
     assert Route.from_json(route.to_json()) == route
     assert Offer.from_json(offer.to_json()) == offer
+
+
+def test_a_label_that_would_read_as_several_stands_in_quotes() -> None:
+    assert listed({"gpu", "eu"}) == "eu, gpu"
+    assert listed(["gpu,eu"]) == '"gpu,eu"'
+    assert listed(["a b", 'say "x"', "größe"]) == '"a b", größe, "say \\"x\\""'
 
 
 def test_labels_are_checked() -> None:

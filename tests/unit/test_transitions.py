@@ -9,7 +9,7 @@ import pytest
 from dispatcher.errors import Refused
 from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
-from dispatcher.runs.change import Change
+from dispatcher.runs.change import CALL_ON_EXIT, Change
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
 from dispatcher.runs.retry import Retry
@@ -115,7 +115,7 @@ def test_a_killed_flow_has_on_exit_called_by_a_fresh_process_once() -> None:
     change = t.abandon(running(on_exit=True), 2, epoch=1, outcome=KILLED)
     assert change is not None
     assert change.ring is not None
-    assert (change.ring.task, change.ring.first) == (t.CALL_ON_EXIT, True)
+    assert (change.ring.task, change.ring.first) == (CALL_ON_EXIT, True)
     record = after(t.begin_exit(change.after, 3, owner="w2", holder="fresh"))
     assert t.begin_exit(record, 3, owner="w2", holder="fresh") is None
     with pytest.raises(Refused, match="isn't due"):

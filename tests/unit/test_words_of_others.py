@@ -17,7 +17,7 @@ import pytest
 from dispatcher.doctor import serving as examined
 from dispatcher.errors import RunError
 from dispatcher.explain import command_for, explain, unserved
-from dispatcher.records.base import WorkerInfo
+from dispatcher.records.workers import WorkerInfo
 from dispatcher.results import error_of
 from dispatcher.run import Run
 from dispatcher.runs.record import Outcome, Record, Spec, Value
@@ -124,7 +124,7 @@ class TestSentences:
     def test_a_recommended_command_is_one_command(self) -> None:
         words = shlex.split(command_for(Route("local; rm -rf ~", ("a b", "$(id)"))))
         assert words == ["dispatcher", "worker", "--backend", "local; rm -rf ~", "--label", "a b", "--label", "$(id)"]
-        [_, found] = examined([], {"local;id #:eu": 1}, python=(3, 11))
+        [_, found] = examined([], {"local;id #:eu": (Route("local;id #", ("eu",)), 1)}, python=(3, 11))
         assert "--backend 'local;id #'" in found.remedy
 
 

@@ -15,7 +15,7 @@ from functools import partial
 
 from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Records, Runs
+from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
@@ -24,6 +24,7 @@ from dispatcher.runs.states import State
 from dispatcher.seldom import Seldom
 from dispatcher.settings import TimingSettings
 from workers.one_by_one import Misplaced, OneByOne
+from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Bells:
         return [(run_id, rung_at) for run_id, rung_at in members if run_id not in self._foreign]
 
     def _ring(self, index: str, run_id: str) -> bool:
-        step = partial(_ring_if_late, runs=self._records.runs, timing=self._timing)
+        step = partial(_ring_if_late, records=self._records, timing=self._timing)
         self._passed.pop(run_id, None)
         with self._each.run(run_id), suppress(Refused):
             try:
@@ -156,9 +157,9 @@ class Bells:
         self._passed.clear()
 
 
-def _ring_if_late(record: Record, now: float, *, runs: Runs, timing: TimingSettings) -> Change | None:
+def _ring_if_late(record: Record, now: float, *, records: Records, timing: TimingSettings) -> Change | None:
     """Ring again where the time has come; end a run whose signature doesn't hold."""
-    if record.state is State.QUEUED and (why := runs.vet(record, now)):
-        return transitions.refuse(record, now, reason="SealBroken", message=why)
+    if record.state is State.QUEUED and (refused := refusal(records, record, now)):
+        return refused
     pause = min(timing.bell_lost * 2.0 ** min(record.rings - 1, 30), timing.bell_most)
     return None if now - record.rung_at < pause else transitions.ring_again(record, now)

@@ -8,11 +8,12 @@ from functools import partial
 
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Records, Runs
+from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
 from workers.one_by_one import Misplaced, OneByOne
+from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +40,17 @@ class DueTimes:
                 continue
             with self._each.run(record.id), suppress(Refused, UnknownRun):  # another came first
                 failpoint("clock.due", record.id)
-                after = runs.update(record.id, partial(_ticked, runs))
+                after = runs.update(record.id, partial(_ticked, self._records))
                 failpoint("clock.ticked", record.id)
                 if after.version != record.version:
                     logger.info("run %s: its time came, it is %s now", record.id, after.state)
         return seen
 
 
-def _ticked(runs: Runs, record: Record, now: float) -> Change | None:
+def _ticked(records: Records, record: Record, now: float) -> Change | None:
     """The clock's step; the end of a run whose signature doesn't hold, where the clock would repeat it."""
-    if not runs.knows(record):  # a worker that has its key does this
+    if not records.runs.knows(record):  # a worker that has its key does this
         return None
     change = transitions.tick(record, now)
     due = indexes.next_due(record)
-    if change is None and due is not None and due <= now and (why := runs.vet(record, now)):
-        return transitions.refuse(record, now, reason="SealBroken", message=why)
-    return change
+    return refusal(records, record, now) if change is None and due is not None and due <= now else change

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
-from dispatcher.errors import Refused, UnknownRun
+from dispatcher.errors import Malformed, Refused, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.runs import indexes, transitions
+from dispatcher.runs import indexes
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
+from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,13 @@ PAGE = 50
 
 def sweep_signatures(records: Records) -> int:
     """End waiting runs whose signature has expired, or never held; how many."""
-    return sum(_sweep_queue(records, queue) for queue in records.queues.known())
+    ended = 0
+    for queue in records.queues.known():
+        try:
+            ended += _sweep_queue(records, queue)
+        except Malformed as error:
+            logger.warning("queue %s is left out: %s", queue, error)
+    return ended
 
 
 def _sweep_queue(records: Records, queue: str) -> int:
@@ -42,16 +49,9 @@ def _sweep_queue(records: Records, queue: str) -> int:
 
 def _refused(records: Records, run_id: str) -> bool:
     def step(record: Record, now: float) -> Change | None:
-        if (
-            record.state is not State.QUEUED
-            or not records.runs.knows(record)
-            or not (why := records.runs.vet(record, now))
-        ):
-            return None
-        return transitions.refuse(record, now, reason="SealBroken", message=why)
+        waits = record.state is State.QUEUED and records.runs.knows(record)
+        return refusal(records, record, now) if waits else None
 
     with suppress(Refused, UnknownRun):
-        if records.runs.update(run_id, step).terminal:
-            logger.warning("run %s ended while it waited: its signature doesn't hold", run_id)
-            return True
+        return records.runs.update(run_id, step).terminal
     return False

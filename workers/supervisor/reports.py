@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -13,13 +14,15 @@ from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, Serve
 from dispatcher.failpoints import failpoint
 from dispatcher.parsing import Fields
 from dispatcher.payload import KeyRing
-from dispatcher.records.base import Lease, Step
+from dispatcher.records.base import Step
+from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.refusals import What, count
 from dispatcher.runner.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
+from workers.claims import token_of
 from workers.supervisor.known import Known
 from workers.supervisor.pulse import Pulse
 from workers.supervisor.tails import Tails
@@ -141,7 +144,7 @@ class Reports:
         self._apply(record, entry, lease, now)
 
     def _apply(self, record: Record, entry: dict[str, str], lease: Lease, now: float) -> None:
-        report = Report.from_entry(entry, self._token(record))
+        report = Report.from_entry(entry, token_of(self._keys, record))
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
         self._pulse.heard(record.id)
@@ -153,7 +156,8 @@ class Reports:
             self._known.put(record)
             self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLAINED))
             return
-        self._write(record, report, self._step(record, report, now), lease, now)
+        at = _time(entry) if report.about is About.CLAIMED else None
+        self._write(record, report, self._step(record, report, now, at), lease, now)
 
     def _write(self, record: Record, report: Report, step: Step, lease: Lease, now: float) -> None:
         after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)
@@ -164,9 +168,11 @@ class Reports:
         else:
             self._known.drop(after.id)
 
-    def _step(self, record: Record, report: Report, now: float) -> Step:
+    def _step(self, record: Record, report: Report, now: float, at: float | None = None) -> Step:
         told_to_stop = report.outcome.cause is Cause.PREEMPTED
         outcome = explained(record, report.outcome, self._look(record) if told_to_stop else None, now)
+        if report.about is About.CLAIMED:
+            return partial(transitions.claim_attempt, attempt=report.attempt, holder=report.holder, at=at)
         if report.about is About.SETTLED:
             return partial(transitions.settle, epoch=record.epoch, outcome=outcome)
         if report.about is About.DIED:
@@ -180,7 +186,9 @@ class Reports:
             corrected=told_to_stop and (record.outcome is None or record.outcome.cause is Cause.PREEMPTED),
         )
 
-    def _token(self, record: Record) -> str:
-        if record.request is None:
-            raise Refused(f"attempt {record.attempt} of run {record.id} is closed")
-        return self._keys.token(record.id, record.attempt, record.request.get("epoch", 0), record.spec.key_id)
+
+def _time(entry: Mapping[str, str]) -> float | None:
+    """When a claim was made, as the server's function noted beside the report; None if that can't be read."""
+    with suppress(KeyError, ValueError):
+        return float(entry["time"])
+    return None

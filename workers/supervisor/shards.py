@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from dispatcher.failpoints import failpoint
-from dispatcher.records.base import Lease, Leases
+from dispatcher.records.leases import Lease, Leases
 from dispatcher.runs.attempt import SHARDS
 
 

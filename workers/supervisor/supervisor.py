@@ -8,7 +8,6 @@ only at what the backend says has changed, and reads reports as they come. Reque
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from typing import Any
 from backends.base import Backend, Observation, Watched
 from dispatcher.errors import LeasePassed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
 from dispatcher.failpoints import failpoint
-from dispatcher.ids import is_run_id
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
@@ -29,6 +27,7 @@ from dispatcher.seldom import Seldom
 from workers import callbacks
 from workers.one_by_one import OneByOne
 from workers.provisioning import Provisioner
+from workers.supervisor.changes import Changes
 from workers.supervisor.hands import Hands
 from workers.supervisor.known import Known
 from workers.supervisor.orphans import LIST, Orphans
@@ -83,15 +82,14 @@ class Supervisor:
         )
         self._names: dict[str, str] = {}  # key of a handle → its run
         self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
-        self._lock = threading.Lock()
-        self._changed: dict[str | None, str] = {}  # key of a handle → its run
-        self._cancelled: set[str] = set()  # ids of runs
+        self._changes = Changes(wake)
+        self.cancelled = self._changes.cancelled  #: called from any thread with the id of a run that is to be cancelled
         self._strangers = Strangers(self.family)
         self._seldom = Seldom(logger)
         self._each = OneByOne(logger)
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
-            backend.watch(self._heard, self._records.instance)
+            backend.watch(self._changes.heard, self._records.instance)
 
     @property
     def holders(self) -> frozenset[str]:
@@ -106,8 +104,7 @@ class Supervisor:
     def round(self, supervisors: Iterable[str], dead: Collection[str]) -> None:
         """Shards, records, reports, infrastructure, leftovers. Safe to run twice, and beside other workers."""
         self._shards.share(supervisors, dead)
-        with self._lock:
-            self._cancelled = set()  # the records are read now
+        self._changes.take_cancelled()  # the records are read now
         self._refresh()
         self._named(self._take_changes())
         self._work_through(list(self._known))
@@ -133,7 +130,7 @@ class Supervisor:
             portion = {record.id: record for record in records[first : first + PORTION]}
             changed = self._take_changes() if first else set()
             if None in changed:
-                self._heard(None, "")  # also of those that were looked at
+                self._changes.heard(None, "")  # also of those that were looked at
             self._work(list((portion | {record.id: record for record in self._named(changed)}).values()))
 
     def _named(self, changed: Iterable[str | None]) -> list[Record]:
@@ -144,8 +141,7 @@ class Supervisor:
 
     def _take_changes(self) -> set[str | None]:
         """What the backend has heard of, where we know whose it is; the rest is remembered for a while."""
-        with self._lock:
-            changed, self._changed = self._changed, {}
+        changed = self._changes.take()
         self._strangers.note(
             {key: run_id for key, run_id in changed.items() if key is not None and key not in self._names},
             self._shards.held,
@@ -165,18 +161,8 @@ class Supervisor:
                     self._name(kept)
         return self._strangers.met(self._names, settled)
 
-    def cancelled(self, run_id: str) -> None:
-        """Somebody says that a run is to be cancelled: its record is read at once, and that alone decides. Called from
-        any thread, by anybody who may publish."""
-        if not is_run_id(run_id):
-            return
-        with self._lock:
-            self._cancelled.add(run_id)
-        self._wake()
-
     def _take_cancelled(self) -> list[Record]:
-        with self._lock:
-            ids, self._cancelled = self._cancelled, set()
+        ids = self._changes.take_cancelled()
         return self._known.again(ids, self._shards.held) if ids else []
 
     def deaf(self) -> None:
@@ -191,11 +177,6 @@ class Supervisor:
 
     def _wanted(self, run_id: str, attempt: int) -> bool:
         return wants(self._known.get(run_id), attempt) or self._teardown.wanted(run_id, attempt)
-
-    def _heard(self, key: str | None, run_id: str) -> None:
-        with self._lock:
-            self._changed[key] = run_id or self._changed.get(key, "")
-        self._wake()
 
     def _refresh(self) -> None:
         """Read which runs are ours, and those of them that have changed."""

@@ -36,6 +36,7 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         queues=MemoryQueues(shared),
         leases=MemoryLeases(shared),
         workers=MemoryWorkers(shared),
+        inbox=MemoryInbox(shared),
     )
     runs = MemoryRuns(shared, beside, bell=bell)
     return Records(
@@ -47,7 +48,7 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         workers=beside.workers,
         leases=beside.leases,
         queues=beside.queues,
-        inbox=MemoryInbox(shared),
+        inbox=beside.inbox,
         refusals=MemoryRefusals(shared),
         close=beside.events.close,
     )

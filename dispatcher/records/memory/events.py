@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dispatcher.errors import ServerUnavailable
+from dispatcher.mailbox import Mailbox
 from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.hearing import Ended, Events, Listener
 from dispatcher.records.memory.shared import Shared
@@ -114,7 +115,7 @@ class MemoryListener(Listener):
     def __init__(self, leave: Callable[[MemoryListener], None]) -> None:
         self._leave = leave
         self._topics: set[str] = set()
-        self._heard: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._heard: Mailbox[Notice | None] = Mailbox()
         self._closed = False
 
     def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from dispatcher.records.base import Inbox
+from dispatcher.records.inbox import Inbox
 from dispatcher.records.memory.shared import Shared
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dispatcher.records.base import Lease, Leases
+from dispatcher.records.leases import Lease, Leases
 from dispatcher.records.memory.shared import Shared
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from dispatcher.errors import IdempotencyConflict, LeasePassed, SpecUsed, UnknownRun
+from dispatcher.errors import ClaimStands, IdempotencyConflict, LeasePassed, Refused, SpecUsed, UnknownRun
 from dispatcher.ids import check_run_id
-from dispatcher.records.base import Bell, Lease, Runs
-from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects, spec_used
+from dispatcher.records.base import Bell, Runs
+from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects, ends_unstarted, spec_used
+from dispatcher.records.leases import Lease
 from dispatcher.records.memory.blobs import MemoryBlobs
 from dispatcher.records.memory.events import MemoryEvents
+from dispatcher.records.memory.inbox import MemoryInbox
 from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
@@ -21,6 +24,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
 from dispatcher.runs.use import Use
 
 
@@ -34,6 +38,20 @@ class Beside:
     queues: MemoryQueues
     leases: MemoryLeases
     workers: MemoryWorkers
+    inbox: MemoryInbox
+
+
+class _Claim(NamedTuple):
+    """A runner's claim on its attempt, that the record doesn't tell of yet."""
+
+    holder: str
+    at: float
+    entry: Mapping[str, str]
+
+    @property
+    def raw(self) -> str:
+        """All of it, as text."""
+        return repr(tuple(self))
 
 
 class MemoryRuns(Runs):
@@ -50,6 +68,8 @@ class MemoryRuns(Runs):
         self._bell = bell
         self._records: dict[str, Record] = {}
         self._keys: dict[str, str] = {}
+        self._inbox = beside.inbox
+        self._claims: dict[tuple[str, int], _Claim] = {}
         self._used: dict[tuple[int, str], str] = {}  # day and run → how far its spec was used
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
@@ -93,7 +113,25 @@ class MemoryRuns(Runs):
         with self._shared.changed:
             return [None if (record := self._records.get(run_id)) is None else record.but() for run_id in run_ids]
 
-    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
+    def claim(
+        self, run_id: str, *, attempt: int, holder: str, shard: str, entry: Mapping[str, str], void: str = ""
+    ) -> tuple[Record, float]:
+        with self._shared.changed:
+            record, now = self.get(run_id)
+            if (record.attempt, record.holder) == (attempt, holder):
+                return record, now
+            if record.attempt != attempt or record.state not in {State.PROVISIONING, State.PENDING}:
+                raise Refused(f"attempt {attempt} of run {run_id} is closed: it is {record.state}")
+            stands = self._claims.get((run_id, attempt))
+            if stands is None or stands.raw == void:
+                self._claims[run_id, attempt] = _Claim(holder, now, dict(entry))
+                self._inbox.report(shard, {"time": repr(now), **entry})
+                return record, now
+            if stands.holder != holder:
+                raise ClaimStands(run_id, entry=stands.entry, at=stands.at, now=now, raw=stands.raw)
+            return record, stands.at
+
+    def commit(self, change: Change, *, lease: Lease | None = None, void: str = "") -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
         with self._shared.changed:
@@ -103,6 +141,7 @@ class MemoryRuns(Runs):
             stored = self._records.get(change.after.id)
             if stored is None or stored.version != change.before.version:
                 return None if stored is None else stored.but(), now
+            self._heed_claim(change, void, now)
             self._use(stored.id, change.use)
             stored = self._apply(change, stored.version + 1, now)
         self._ring([change.ring] if change.ring else [])
@@ -158,6 +197,16 @@ class MemoryRuns(Runs):
             }
             return {noun: count for noun, count in kept.items() if count}
 
+    def _heed_claim(self, change: Change, void: str, now: float) -> None:
+        """An attempt that its runner has claimed doesn't end as one that never started."""
+        if not ends_unstarted(change):
+            return
+        key = change.after.id, change.before.attempt if change.before is not None else 1
+        claim = self._claims.get(key)
+        if claim is not None and claim.raw != void:
+            raise ClaimStands(key[0], entry=claim.entry, at=claim.at, now=now, raw=claim.raw)
+        self._claims.pop(key, None)
+
     def _earlier(self, record: Record) -> Record | None:
         if record.id in self._records:
             return self._records[record.id]
@@ -184,6 +233,8 @@ class MemoryRuns(Runs):
             self._shared.leave(index, after.id)
         if meant.passed is not None:
             self._queues.note_passed(*meant.passed)
+        if meant.claimed:
+            self._claims.pop((after.id, after.attempt), None)
         if meant.claimed_by:
             self._workers.watch(meant.claimed_by)
         self._blobs.free(meant.freed)

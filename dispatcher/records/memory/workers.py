@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dispatcher.records.base import WorkerInfo, Workers
 from dispatcher.records.memory.shared import Shared
+from dispatcher.records.workers import WorkerInfo, Workers
 from dispatcher.runs import indexes
 
 

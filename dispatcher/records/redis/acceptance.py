@@ -21,7 +21,7 @@ from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import Push, described, fields_of, flat
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import transitions
-from dispatcher.runs.change import Ring
+from dispatcher.runs.change import Ring, ring_for
 from dispatcher.runs.indexes import placement
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
@@ -101,7 +101,7 @@ class Acceptance:
         portion: Portion | None = None
         for record in records:
             spec = record.spec
-            pushed = push(transitions.ring_for(record))
+            pushed = push(ring_for(record))
             key, doorbell = pushed[:2] if pushed else ("", b"")
             kind = Kind(key, spec.blobs, *spec.kind)
             if portion is None or not portion.takes(kind):

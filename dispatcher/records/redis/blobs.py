@@ -50,14 +50,14 @@ class RedisBlobs(Blobs):
     def own(self, run_id: str, name: str, data: bytes) -> str:
         if not is_blob(name):
             raise KeyError(name)
-        keys = [self._keys.blobs(run_id), self._keys.run(run_id)]
+        keys, record = [self._keys.blobs(run_id)], self._keys.run(run_id)
         owned = script("own")
         parts = list(_parts(data))
         for number, part in enumerate(parts[:-1]):
-            self._client.run(owned, keys, int(STRAY), f"{name}/{number}", part)
+            self._client.run(owned, keys, record, int(STRAY), f"{name}/{number}", part)
             failpoint("result.part", run_id)
         last = len(parts) - 1
-        self._client.run(owned, keys, int(STRAY), f"{name}/{last}", parts[last], f"{name}/parts", len(parts))
+        self._client.run(owned, keys, record, int(STRAY), f"{name}/{last}", parts[last], f"{name}/parts", len(parts))
         failpoint("result.kept", run_id)
         return f"{run_id}/{name}"
 

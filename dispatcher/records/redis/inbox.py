@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 
-from dispatcher.records.base import Inbox
+from dispatcher.records.inbox import Inbox
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
@@ -23,8 +23,8 @@ class RedisInbox(Inbox):
         self._keys = keys
 
     def report(self, shard: str, entry: Mapping[str, str]) -> None:
-        keys = [self._keys.inbox(shard), self._keys.report(secrets.token_hex(8))]
-        self._client.run(script("report"), keys, _KNOWN, *(word for pair in entry.items() for word in pair))
+        keys = self._keys.inbox(shard), self._keys.report(secrets.token_hex(8))
+        self._client.run(script("report"), (), *keys, _KNOWN, *(word for pair in entry.items() for word in pair))
 
     def read(
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0

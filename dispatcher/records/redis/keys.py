@@ -15,8 +15,8 @@ the two never meet. Keys of one run:
 and of all: ``ix:<index>`` (sorted sets of :mod:`dispatcher.runs.indexes`), ``blob:<digest>`` (hash: parts, and the
 count of runs that refer to it), ``events`` (stream), ``subscribers`` (set), ``workers``, ``beats``, ``leases``,
 ``routes``, ``refusals`` (hashes), ``beaten``, ``queues``, ``passed`` (sorted sets by time), ``inbox:<shard>`` (stream),
-``report:<nonce>`` (string, for a minute), ``engine:used:<day>`` (hash: run → how far its spec was used; submitters
-can't write there). Channels are ``topic:<topic>``.
+``report:<nonce>`` (string, for a minute), ``claim:<id>:<attempt>`` (string: a runner's claim), ``engine:used:<day>``
+(hash: run → how far its spec was used; submitters can't write there). Channels are ``topic:<topic>``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Keys:
         self._inbox_prefix = f"{prefix}inbox:"
         self._used_prefix = f"{prefix}engine:used:"
         self._report_prefix = f"{prefix}report:"
+        self._claim_prefix = f"{prefix}claim:"
         self.all_events = f"{prefix}events"
         self.subscribers = f"{prefix}subscribers"
         self.workers = f"{prefix}workers"
@@ -120,6 +121,10 @@ class Keys:
     def report(self, nonce: str) -> str:
         """Marks a report as stored, a refusal as counted."""
         return f"{self._report_prefix}{nonce}"
+
+    def claim(self, run_id: str, attempt: int) -> str:
+        """A runner's claim on an attempt, until the record tells it."""
+        return f"{self._claim_prefix}{run_id}:{attempt}"
 
     def topic(self, topic: str) -> str:
         """The channel of a topic."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from dispatcher.parsing import name_of, whole_of
-from dispatcher.records.base import Lease, Leases
+from dispatcher.records.leases import Lease, Leases
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 
 from dispatcher.errors import ServerUnavailable
+from dispatcher.mailbox import Mailbox
 from dispatcher.records.hearing import ENDED, Ended, Listener
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
@@ -52,7 +53,7 @@ class RedisListener(Listener):
         self._keys = keys
         self._leave = leave
         self._ended = ended
-        self._heard: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._heard: Mailbox[Notice | None] = Mailbox()
         self._state = threading.Condition()
         self._wanted: set[str] = set()
         self._confirmed: set[str] = set()

@@ -57,8 +57,8 @@ class RedisLogs(Logs):
                 line.text.encode(errors="backslashreplace"),
             )
         ]
-        keys = [self._keys.logs(run_id), self._keys.lines(run_id), self._keys.run(run_id)]
-        self._client.run(script("append"), keys, int(STRAY), attempt, *words)
+        keys, record = [self._keys.logs(run_id), self._keys.lines(run_id)], self._keys.run(run_id)
+        self._client.run(script("append"), keys, record, int(STRAY), attempt, *words)
         failpoint("lines.appended", run_id)
 
 

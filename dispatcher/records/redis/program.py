@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from dispatcher.parsing import decoded, read_object
-from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, effects
+from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, Effects, effects
 from dispatcher.records.hearing import ENDED
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.change import Change, Ring
@@ -69,10 +69,7 @@ class Program:
             if topic != event.run_id:
                 told = notice([event]) + (_rest(after) if topic.startswith(ENDED) else "")
                 self.step("PUBLISH", keys.topic(topic), told)
-        if meant.passed is not None:
-            self.step("ZADD", keys.passed, "GT", repr(meant.passed[1]), meant.passed[0])
-        if meant.claimed_by:
-            self.step("HSETNX", keys.beats, meant.claimed_by, 0)
+        self._claimed(after, meant)
         for digest in meant.freed:
             self.step("FREE", keys.blob(digest), int(UNUSED_BLOB))
         if meant.until is not None:
@@ -80,6 +77,15 @@ class Program:
             self.step("KEEP", repr(meant.until), int(SAFETY), *own)
         self._ring(change.ring, push)
         return after
+
+    def _claimed(self, after: Record, meant: Effects) -> None:
+        """A worker took the run, or its record takes up the claim of its runner."""
+        if meant.passed is not None:
+            self.step("ZADD", self._keys.passed, "GT", repr(meant.passed[1]), meant.passed[0])
+        if meant.claimed_by:
+            self.step("HSETNX", self._keys.beats, meant.claimed_by, 0)
+        if meant.claimed:
+            self.step("UNCLAIM", self._keys.claim(after.id, after.attempt))
 
     def _fields(self, before: Record, after: Record) -> None:
         run = self._keys.run(after.id)

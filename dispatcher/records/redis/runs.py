@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,11 +13,13 @@ from dispatcher.errors import LeasePassed, Malformed, ServerUnavailable, SpecUse
 from dispatcher.failpoints import failpoint
 from dispatcher.ids import check_run_id, is_run_id
 from dispatcher.parsing import LONGEST_NAME, number_of, run_id_of, whole_of
-from dispatcher.records.base import Begin, Bell, Lease, Runs
+from dispatcher.records.base import Begin, Bell, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, UNUSED_BLOB, conflict, spec_used
+from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.reading import Look, Query, WrongGuess
 from dispatcher.records.redis.acceptance import Acceptance, Portion
+from dispatcher.records.redis.claims import Claims, claim_of
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.failures import is_wrong_type
 from dispatcher.records.redis.keys import Keys
@@ -26,8 +28,7 @@ from dispatcher.records.redis.prepared import Endings, plain
 from dispatcher.records.redis.program import Program, Push, fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.change import Change, Ring
-from dispatcher.runs.indexes import placement
+from dispatcher.runs.change import Change, Ring, ring_for
 from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
 from dispatcher.runs.states import TERMINAL, State
 
@@ -52,6 +53,7 @@ class RedisRuns(Runs):
         self._acceptance = Acceptance(keys, clock_offset=clock_offset)
         self._likes = Likes(keys)
         self._endings = Endings(keys)
+        self._claims = Claims(client, keys, clock_offset=clock_offset)
         self._taken: Record | None = None  # the last one taken by a guess, as it stood then
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
@@ -77,7 +79,7 @@ class RedisRuns(Runs):
         accepted = {stored.id for stored in found}
         failpoint("submit.stored")
         rung_elsewhere = (record for portion in portions if not portion.kind.list for record in portion.records)
-        self._publish([transitions.ring_for(record) for record in rung_elsewhere if record.id in accepted])
+        self._publish([ring_for(record) for record in rung_elsewhere if record.id in accepted])
         clashes = (
             conflict(record, earlier.id)
             for record, earlier in zip(records, found, strict=True)
@@ -165,33 +167,40 @@ class RedisRuns(Runs):
                 records[run_id] = _NO_RECORD
         return [records.get(run_id) for run_id in run_ids]
 
-    def commit(self, change: Change, *, lease: Lease | None = None) -> tuple[Record | None, float]:
+    def claim(
+        self, run_id: str, *, attempt: int, holder: str, shard: str, entry: Mapping[str, str], void: str = ""
+    ) -> tuple[Record, float]:
+        fields, at = self._claims.make(run_id, attempt=attempt, holder=holder, shard=shard, entry=entry, void=void)
+        return self._record(run_id, fields), at
+
+    def commit(self, change: Change, *, lease: Lease | None = None, void: str = "") -> tuple[Record | None, float]:
         if change.before is None:
             raise ValueError("a run is accepted by create()")
         push = self._push(change.ring)
         program = Program(self._keys)
         after = program.commit(change, push)
-        stored, now = self._apply(after, change.before.version, program.listed(), lease=lease)
+        claim = self._claims.heeded(change, void)
+        stored, now = self._apply(after, change.before.version, program.listed(), lease=lease, claim=claim)
         if stored is after and push is None and change.ring is not None:
             failpoint("bell.due", after.id)
             self._publish([change.ring])
         return stored, now
 
     def _apply(
-        self, after: Record, version: int, steps: bytes, *, lease: Lease | None = None
+        self, after: Record, version: int, steps: bytes, *, lease: Lease | None = None, claim: tuple[Any, ...] = ()
     ) -> tuple[Record | None, float]:
         """Take steps, if the record still has that version: ``after`` itself, or what stands in its place; the time.
 
         Raises:
             LeasePassed: ``lease`` isn't as given.
+            ClaimStands: ``claim`` is the key of a claim, and one stands there other than the one that follows.
             SpecUsed: how far the run's spec was used doesn't allow the steps.
         """
-        keys = [self._keys.run(after.id)]
-        arguments: tuple[Any, ...] = (self._offset, version, steps)
+        keys, held = [self._keys.run(after.id)], ("", "") if claim else ()
         if lease is not None:
             keys.append(self._keys.leases)
-            arguments += (lease.name, f"{lease.epoch} {lease.owner}")
-        reply = self._client.run(script("commit"), keys, *arguments)
+            held = lease.name, f"{lease.epoch} {lease.owner}"
+        reply = self._client.run(script("commit"), keys, self._offset, version, steps, *held, *claim)
         now = float(reply[0])
         if len(reply) == 1:
             return after, now
@@ -199,6 +208,8 @@ class RedisRuns(Runs):
             raise SpecUsed(spec_used(after.id, reply[2].decode()))
         if reply[1] == b"passed" and lease is not None:
             raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
+        if reply[1] == b"claimed":
+            raise claim_of(after.id, reply[2], now)
         if not reply[1]:
             return None, now
         stored = self._record(after.id, fields_of(reply[1]))
@@ -367,7 +378,7 @@ class RedisRuns(Runs):
 
     def _purge_of(self, record: Record) -> Command:
         keys = self._keys
-        own, held_by = keys.of_run(record.id), map(keys.index, placement(record))
+        own, held_by = keys.of_run(record.id), map(keys.index, indexes.placement(record))
         return script("purge").command(own, record.version, record.id, keys.idempotency(record.key), *held_by)
 
     def _sweep(self, run_ids: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ _SHARED = ("clock", "queues", "steps")
 #: Each function is the body in the file of its name. Where the server's memory is full, it runs only those that need
 #: none or free some, the second kind here; a write of any other is refused before it begins.
 _FUNCTIONS = (
-    *("accept", "acquire", "announce", "append", "commit", "guessed", "hold", "join", "own", "refuse"),
+    *("accept", "acquire", "announce", "append", "claim", "commit", "guessed", "hold", "join", "own", "refuse"),
     *("release", "report", "share"),
 )
 _ALSO_WHEN_FULL = ("beat", "purge", "remove", "retire")

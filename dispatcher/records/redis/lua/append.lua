@@ -1,21 +1,23 @@
--- Add lines of one attempt. KEYS: the run's lines, the last numbers, its record. ARGV: seconds to keep them without a
--- record, the attempt, then for each line its number, time, stream, level and text. Lines that are there are dropped.
-local last = tonumber(redis.call('HGET', KEYS[2], ARGV[2]) or '0')
+-- Add lines of one attempt. KEYS: the run's lines, the last numbers. ARGV: the key of its record (which is only read),
+-- seconds to keep them without a record, the attempt, then for each line its number, time, stream, level and text. Lines
+-- that are there are dropped.
+local record, stray, attempt = unpack(ARGV, 1, 3)
+local last = tonumber(redis.call('HGET', KEYS[2], attempt) or '0')
 local before = last
-for n = 3, #ARGV, 5 do
+for n = 4, #ARGV, 5 do
   local number = tonumber(ARGV[n])
   if number > last then
-    redis.call('XADD', KEYS[1], '*', 'attempt', ARGV[2], 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
+    redis.call('XADD', KEYS[1], '*', 'attempt', attempt, 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
       'level', ARGV[n + 3], 'text', ARGV[n + 4])
     last = number
   end
 end
 if last == before then return 0 end
-redis.call('HSET', KEYS[2], ARGV[2], string.format('%d', last))
-local left = redis.call('PTTL', KEYS[3])
+redis.call('HSET', KEYS[2], attempt, string.format('%d', last))
+local left = redis.call('PTTL', record)
 for n = 1, 2 do
   if left == -2 then
-    redis.call('EXPIRE', KEYS[n], ARGV[1])
+    redis.call('EXPIRE', KEYS[n], stray)
   elseif left == -1 then
     redis.call('PERSIST', KEYS[n])
   else

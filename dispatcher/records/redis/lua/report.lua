@@ -1,5 +1,6 @@
--- Add a report once. KEYS: the inbox, the mark of this report. ARGV: seconds the mark stays, then fields and values.
-if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then
-  redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
+-- Add a report once. ARGV: keys of the inbox and of the mark of this report, seconds the mark stays, then fields and
+-- values. (A user has different rights on the two keys: as KEYS, they would need the same.)
+if redis.call('SET', ARGV[2], '1', 'NX', 'EX', ARGV[3]) then
+  redis.call('XADD', ARGV[1], '*', unpack(ARGV, 4))
 end
 return 1

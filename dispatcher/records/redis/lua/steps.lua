@@ -39,6 +39,10 @@ function step.KEEP(now, till, beyond, ...)
 end
 first_key.KEEP = 4
 
+-- The record tells of a claim from now on.
+function step.UNCLAIM(now, claim) redis.call('DEL', claim) end
+first_key.UNCLAIM, last_key.UNCLAIM = 2, 2
+
 -- Note how far a run's spec was used; an empty word takes that back. The words behind it are those on which this may be
 -- done (none: any), and are looked at before the first step is taken.
 function step.SPEND() end -- taken by spend, before all others

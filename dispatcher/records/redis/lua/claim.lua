@@ -1,0 +1,22 @@
+-- A runner claims its attempt, which is about to start or waits for that. Its user can't write records: the claim stands
+-- beside, under a key of its own, and its supervisor changes the record as it reads the report. ARGV: clock offset; keys
+-- of the record, the claim and the inbox; seconds to keep the claim, the attempt, who claims it, a claim that was found to
+-- be nobody's, the report in JSON, and the same as fields and values. (Keys are no KEYS: those a user must be allowed to
+-- write.)
+-- Replies: the time of the claim, and the fields stored; else the time, why not, and the state or the claim that stands.
+local now = text(server_time(ARGV[1]))
+local record, claim, inbox, seconds, attempt, holder, void, report = unpack(ARGV, 2, 9)
+local stored = redis.call('HMGET', record, 'state', 'attempt', 'holder')
+local state, number = stored[1], stored[2] or '1'
+if not state then return {now, 'unknown'} end
+if number == attempt and stored[3] == holder then return {now, redis.call('HGETALL', record)} end
+if number ~= attempt or (state ~= 'PROVISIONING' and state ~= 'PENDING') then return {now, 'closed', state} end
+local stands = redis.call('GET', claim)
+if stands and stands ~= void then
+  local at, other = string.match(stands, '^([^\n]*)\n([^\n]*)\n')
+  if other ~= holder then return {now, 'claimed', stands} end
+  return {at, redis.call('HGETALL', record)}
+end
+redis.call('XADD', inbox, '*', 'time', now, unpack(ARGV, 10))
+redis.call('SET', claim, now .. '\n' .. holder .. '\n' .. report, 'EX', seconds)
+return {now, redis.call('HGETALL', record)}

@@ -1,0 +1,122 @@
+"""How an attempt ends, and whether another follows it. Pure; for :mod:`dispatcher.runs.transitions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher.runs import use
+from dispatcher.runs.change import Change, event, ring_for
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.retry import Verdict
+from dispatcher.runs.states import Cause, State, advance, state_of
+
+
+def _infrastructure(record: Record, now: float) -> tuple[Mapping[str, Any], ...]:
+    """What the attempt may have left outside: its handle, or the intent whose handle never came; when it ended, and
+    whether a runner had claimed it."""
+    if record.request is None and record.handle is None:
+        return ()
+    claimed = record.started_at is not None
+    known = {"attempt": record.attempt, "request": record.request, "handle": record.handle}
+    return ({**known, "ended": now, "claimed": claimed},)
+
+
+def as_cancelled(record: Record, outcome: Outcome) -> Outcome:
+    """A cancelled attempt ends as CANCELLED, unless it had succeeded, or its outcome was settled, before."""
+    if record.state is not State.CANCELLING or outcome.cause is None or record.settled_at is not None:
+        return outcome
+    return Outcome(cause=Cause.CANCELLED, message="cancelled", traceback=outcome.traceback, log_tail=outcome.log_tail)
+
+
+def end(
+    record: Record,
+    now: float,
+    outcome: Outcome,
+    exit_call: ExitCall | None,
+    *,
+    times: Mapping[str, Mapping[str, float]] | None = None,
+    final: bool = False,
+) -> Change:
+    """End the attempt of a record; the run goes on where its policy repeats it, and its signature holds.
+
+    Args:
+        record: the run.
+        now: the server's clock, in seconds since the epoch.
+        outcome: how the attempt ended.
+        exit_call: how it stands with ``on_exit``; None where nobody said.
+        times: what its infrastructure went through, if more is known than the record tells.
+        final: whatever the policy says, nothing follows.
+    """
+    outcome = as_cancelled(record, outcome)
+    done = record.but(
+        outcome=outcome,
+        exit_call=exit_call or _exit_left(record),
+        owner="",
+        due_at=None,
+        unknown_since=None,
+        paused_since=None,
+        times=times or record.times,
+        leftovers=(*record.leftovers, *_infrastructure(record, now)),
+    )
+    policy = verdict(record, outcome.cause)
+    repeats = policy.repeat and record.verified and not final  # the policy of an unsigned spec isn't honoured
+    if repeats and record.state is not State.CANCELLING:
+        return _repeat(record, done, now, delay=policy.delay, free=policy.free)
+    if repeats:  # the cancel came after the outcome was settled: there is no next attempt
+        message = f"cancelled before it was repeated after {outcome.cause}: {outcome.message}"
+        outcome = Outcome(
+            cause=Cause.CANCELLED, message=message, traceback=outcome.traceback, log_tail=outcome.log_tail
+        )
+        done = done.but(outcome=outcome)
+    after = done.but(state=advance(record.state, state_of(outcome.cause)), ended_at=now)
+    return Change(before=record, after=after, events=(_exited(after, now, final=True),), use=use.over(record))
+
+
+def verdict(record: Record, cause: Cause | None) -> Verdict:
+    """What the run's policy says of an attempt that ends with this cause."""
+    seed = f"{record.id}:{record.attempt}"
+    return record.spec.retry.after(cause, used=record.retries_used, free_used=record.free_retries, seed=seed)
+
+
+def _repeat(record: Record, done: Record, now: float, *, delay: float, free: bool) -> Change:
+    """End this attempt and let the next one wait for its due time; one due at once is queued in the same step."""
+    after = done.but(
+        state=advance(record.state, State.AWAITING_RETRY),
+        epoch=record.epoch + 1,
+        due_at=now + delay,
+        retries_used=record.retries_used + (not free),
+        free_retries=record.free_retries + free,
+    )
+    exited = _exited(after, now, final=False, due=now + delay)
+    following = after.but(
+        attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
+        last_cause=None, last_message="", paused=0.0, exit_call=ExitCall.NONE, outcome=None,
+    )  # fmt: skip
+    if delay > 0:
+        return Change(before=record, after=following, events=(exited,), use=use.followed(record))
+    again, queued = requeue(following, now)
+    return Change(before=record, after=again, events=(exited, queued), ring=ring_for(again), use=use.followed(record))
+
+
+def requeue(record: Record, now: float) -> tuple[Record, Event]:
+    """AWAITING_RETRY → QUEUED."""
+    after = record.but(state=advance(record.state, State.QUEUED), queued_at=now, rung_at=now, rings=1, due_at=None)
+    return after, event(after, Kind.QUEUED, now)
+
+
+def _exit_left(record: Record) -> ExitCall:
+    """How an ``on_exit`` stands when the attempt ends and nobody said."""
+    if not record.spec.on_exit:
+        return ExitCall.NONE
+    return (
+        ExitCall.NOT_CALLED if record.exit_call in {ExitCall.NONE, ExitCall.WAITING, ExitCall.DUE} else record.exit_call
+    )
+
+
+def _exited(record: Record, now: float, *, final: bool, **more: Any) -> Event:
+    outcome = record.outcome or Outcome()
+    data = outcome.to_json()
+    kept = {name: data[name] for name in ("cause", "reason", "message", "exit_code") if name in data}
+    return event(record, Kind.EXITED, now, on_exit=str(record.exit_call), final=final, **kept, **more)

@@ -1,0 +1,163 @@
+"""The Redis user of runners in containers: it claims, prints, reports and keeps results, and writes no record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import flow
+from dispatcher.records.redis.scripts import library, script
+from dispatcher.runner.report import About
+from dispatcher.runs import transitions
+from dispatcher.runs.states import State
+from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.runners import Place, Runner
+from tests.integration.workers import QUICK, Bench
+
+pytestmark = pytest.mark.integration
+
+Begin = Callable[[Place], Runner]
+
+
+@flow
+def large(size: int) -> bytes:
+    print("printed")  # noqa: T201
+    return b"x" * size
+
+
+@pytest.fixture
+def bench(guarded: Guarded) -> Iterator[Bench]:
+    """Records as a worker has them."""
+    one = Bench(guarded.url("worker"), timing=QUICK)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def begin(guarded: Guarded) -> Iterator[Begin]:
+    """Starts runners as the user ``runner``."""
+    started: list[Runner] = []
+
+    def one(place: Place) -> Runner:
+        started.append(Runner(place, variables={"DISPATCHER__URL": guarded.url("runner")}))
+        return started[-1]
+
+    yield one
+    for runner in started:
+        print(runner.output)  # noqa: T201 - pytest shows it where a test failed
+        runner.end()
+
+
+def test_a_runner_can_do_its_work_and_writes_no_record(
+    guarded: Guarded, bench: Bench, begin: Begin, tmp_path: Path
+) -> None:
+    place = Place(bench, tmp_path, large, parameters={"size": 10_000_000})
+    before = bench.record(place.run_id)
+
+    assert begin(place).wait() == 0
+
+    assert bench.record(place.run_id) == before
+    assert bench.lines(place.run_id) == ["printed"]
+    outcome = place.only(About.EXITED).outcome
+    assert outcome.cause is None
+    assert outcome.result is not None
+    assert outcome.result.blob
+    assert len(bench.records.blobs.get(outcome.result.blob)) > 10_000_000
+    assert place.record.state is State.RUNNING
+    assert guarded.refusals() == []
+
+
+def test_a_second_runner_is_refused(guarded: Guarded, bench: Bench, begin: Begin, tmp_path: Path) -> None:
+    place = Place(bench, tmp_path, large, parameters={"size": 1})
+    assert begin(place).wait() == 0
+    late = begin(place)
+    outcome = place.only(About.EXITED).outcome
+    assert place.record.state is State.RUNNING
+    bench.records.runs.update(
+        place.run_id, lambda record, now: transitions.finish(record, now, epoch=record.epoch, outcome=outcome)
+    )
+    assert late.wait() == 0
+    assert "stands by" in late.output
+    assert place.told() == [About.EXITED]
+    assert guarded.refusals() == []
+
+
+@pytest.mark.parametrize(
+    "forged", ["", "x", "1.0\npod\n{}", '1.0\npod\n{"run": "r", "body": "{}", "mac": "00"}', "\n\n["]
+)
+def test_a_claim_of_another_container_stops_nobody(
+    guarded: Guarded, bench: Bench, begin: Begin, tmp_path: Path, forged: str
+) -> None:
+    """They share the user: who writes over another's claim lacks the attempt's token."""
+    place = Place(bench, tmp_path, large, parameters={"size": 1})
+    with guarded.as_user("runner") as attacker:
+        attacker.set(f"{INSTANCE}::claim:{place.run_id}:1", forged)
+    assert begin(place).wait() == 0
+    assert place.only(About.EXITED).outcome.cause is None
+
+
+def test_a_report_of_another_container_ends_no_run(guarded: Guarded, bench: Bench, tmp_path: Path) -> None:
+    place = Place(bench, tmp_path, large, parameters={"size": 1})
+    with guarded.as_user("runner") as attacker:
+        body = json.dumps({"run": place.run_id, "attempt": 1, "about": "exited", "outcome": {}, "exit_call": None})
+        attacker.xadd(f"{INSTANCE}::inbox:fake/0", {"run": place.run_id, "body": body, "mac": "00" * 32})
+    with pytest.raises(Exception, match="was not made by the attempt"):
+        place.reports()
+
+
+def _commit(steps: list[Any]) -> tuple[str, ...]:
+    record = f"{INSTANCE}::run:1"
+    return ("FCALL", script("commit").name, "1", record, "0", "1", json.dumps(steps))
+
+
+FORBIDDEN: list[tuple[str, ...]] = [
+    ("HSET", f"{INSTANCE}::run:1", "state", "SUCCEEDED"),
+    ("HDEL", f"{INSTANCE}::run:1", "state"),
+    ("SET", f"{INSTANCE}::run:1", "x"),
+    ("EXPIRE", f"{INSTANCE}::run:1", "0"),
+    ("XADD", f"{INSTANCE}::run:1:events", "*", "fact", "{}"),
+    ("XADD", f"{INSTANCE}::events", "*", "fact", "{}"),
+    ("ZADD", f"{INSTANCE}::ix:all", "1", "1"),
+    ("ZRANGE", f"{INSTANCE}::ix:all", "0", "-1"),
+    ("HSET", f"{INSTANCE}::blob:x", "0", "x"),
+    ("EXPIRE", f"{INSTANCE}::blob:x", "0"),
+    ("HSET", f"{INSTANCE}::engine:used:1", "x", "1"),
+    ("HGETALL", f"{INSTANCE}::engine:used:1"),
+    ("HGETALL", f"{INSTANCE}::leases"),
+    ("HGETALL", f"{INSTANCE}::workers"),
+    ("XREAD", "STREAMS", f"{INSTANCE}::inbox:fake/0", "0"),
+    ("XTRIM", f"{INSTANCE}::inbox:fake/0", "MAXLEN", "0"),
+    ("SET", f"{INSTANCE}::inbox:fake/0", "x"),
+    ("EXPIRE", f"{INSTANCE}::inbox:fake/0", "0"),
+    ("DEL", f"{INSTANCE}::inbox:fake/0"),
+    ("DEL", f"{INSTANCE}::claim:1:1"),
+    ("LPUSH", f"{INSTANCE}:local", "x"),
+    ("LLEN", f"{INSTANCE}:local"),
+    ("GET", "staging::run:1"),
+    ("SET", "dispatcher:instance", "mine"),
+    ("PUBLISH", f"{INSTANCE}::topic:queues", ""),
+    ("PUBLISH", f"{INSTANCE}:/0.celery.pidbox", "shutdown"),
+    ("SUBSCRIBE", f"{INSTANCE}::topic:queues"),
+    ("FCALL", script("share").name, "1", f"{INSTANCE}::blob:x", "60", "1", "x"),
+    ("FCALL", script("acquire").name, "1", f"{INSTANCE}::leases", "fake/0", "me", "", ""),
+    _commit([["HSET", f"{INSTANCE}::run:1", "state", "SUCCEEDED"]]),
+    ("EVAL", "return 1", "0"),
+    ("EVALSHA", "0" * 40, "0"),
+    ("SCRIPT", "LOAD", "return 1"),
+    ("FUNCTION", "LOAD", "REPLACE", "#!lua name=mine\nredis.register_function('mine', function() end)"),
+    ("FUNCTION", "DELETE", library().name),
+    ("KEYS", "*"),
+    ("SCAN", "0"),
+    ("FLUSHALL",),
+]
+
+
+@pytest.mark.parametrize("command", FORBIDDEN, ids=str)
+def test_what_a_runner_may_not(standing: Guarded, command: tuple[str, ...]) -> None:
+    with standing.as_user("runner") as connection, pytest.raises(redis.exceptions.NoPermissionError):
+        connection.execute_command(*command)

@@ -1,0 +1,185 @@
+"""Row 34 of the fault matrix: records of ended runs that somebody puts back into a state in which a run is held.
+
+Somebody has the clients' Redis user and no signing key, as in ``test_forged_runs.py``. A run in such a state goes on
+where its worker dies, or where its ``on_exit`` is due.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from dispatcher import LocalEnvironment, flow
+from dispatcher.doorbell import envelope
+from dispatcher.runs import indexes
+from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Ring
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Route
+from dispatcher.runs.states import State
+from tests.integration.attacker import Attacker
+from tests.integration.guarded import INSTANCE, SERVERS, Guarded
+from tests.integration.workers import QUICK, Bench, Worker
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.row(34), pytest.mark.timeout(300)]
+
+GONE = (b"outcome", b"ended_at", b"started_at", b"settled_at", b"owner", b"holder", b"change", b"exit_call")
+
+
+@flow
+def notes(path: str) -> int:
+    note(path)
+    return 1
+
+
+def note(path: str, *_: object) -> None:
+    with Path(path).open("a") as file:
+        file.write("run\n")
+
+
+@pytest.fixture
+def guarded() -> Iterator[Guarded]:
+    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+        server = Guarded(Path(directory), SERVERS[0])
+        try:
+            server.begin()
+            yield server
+        finally:
+            server.end()
+
+
+@pytest.fixture
+def attacker(guarded: Guarded) -> Iterator[Attacker]:
+    somebody = Attacker(guarded)
+    yield somebody
+    somebody.server.close()
+
+
+@pytest.fixture
+def bench(guarded: Guarded) -> Iterator[Bench]:
+    bench = Bench(guarded.url("worker"))
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def start(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
+    started: list[Worker] = []
+
+    def start_one() -> Worker:
+        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK, concurrency=1)
+        started.append(worker)
+        worker.says("is ready")
+        return worker
+
+    yield start_one
+    for worker in started:
+        worker.end()
+        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def put_back(attacker: Attacker, record: Record, **fields: str) -> None:
+    """The record of an ended run, as it never was."""
+    stored = {name: value for name, value in attacker.stored(record.id).items() if name not in GONE}
+    attacker.write(record.id, {**stored, "epoch": "1", "attempt": "1", **fields}, open=time.time())
+
+
+def refused(bench: Bench, run_id: str) -> None:
+    """It has ended, because its spec was used."""
+    record = bench.ended(run_id, timeout=60)
+    assert record.outcome is not None
+    assert (record.state, record.outcome.reason) == (State.CRASHED, "SpecUsed"), record.outcome
+
+
+@pytest.mark.parametrize("state", ["CLAIMED", "RUNNING"])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_run_that_its_dead_worker_is_said_to_hold(
+    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, state: str, retries: int
+) -> None:
+    """What a dead worker has claimed goes back to the queue, and what it ran may be repeated; not an ended run."""
+    path = tmp_path / "runs"
+    doomed = start()
+    (owner,) = [worker.id for worker in bench.records.workers.live(within=60.0)]
+    ended = bench.ended(bench.submit(notes, {"path": str(path)}, retries=retries))
+    assert (ended.state, lines(path)) == (State.SUCCEEDED, 1)
+    start()
+    put_back(attacker, ended, state=state, owner=owner, holder="" if state == "CLAIMED" else f"{owner}/1")
+    attacker.server.zadd(attacker.keys.index(indexes.owned(owner)), {ended.id: time.time()})
+    doomed.kill()
+    bench.ended(ended.id, timeout=60)
+    assert bench.ended(bench.submit(notes, {"path": str(tmp_path / "others")})).state is State.SUCCEEDED
+    assert lines(path) == 1
+    if (state, retries) != ("RUNNING", 0):  # that one is said to have been lost, and is repeated by no policy
+        refused(bench, ended.id)
+
+
+def test_a_run_that_was_too_late_is_said_to_wait(
+    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
+) -> None:
+    """It was never started, and it isn't now that it has ended."""
+    path = tmp_path / "runs"
+    run_id = bench.submit(notes, {"path": str(path)}, start_within=0.1)
+    bench.until(run_id, lambda record: bench.records.runs.now() > (record.start_by or 0), "its time to pass")
+    start()
+    late = bench.ended(run_id)
+    assert late.state is State.TIMED_OUT
+    put_back(attacker, late, state="QUEUED", queued_at=repr(time.time() + 3600))
+    attacker.wait(run_id)
+    refused(bench, run_id)
+    assert lines(path) == 0
+
+
+def test_a_run_that_another_process_is_said_to_run(
+    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
+) -> None:
+    """A record names a process, which needn't begin again what it is said to have begun: each task has a new name."""
+    path = tmp_path / "runs"
+    first = start()
+    ended = bench.ended(bench.submit(notes, {"path": str(path)}))
+    first.end()
+    start()
+    other = bench.ended(bench.submit(notes, {"path": str(tmp_path / "others")}))
+    (owner,) = [worker.id for worker in bench.records.workers.live(within=60.0) if worker.id != ended.owner][-1:]
+    put_back(attacker, ended, state="RUNNING", holder=other.holder, owner=owner)
+    for task in (EXECUTE, CALL_ON_EXIT):
+        ring = Ring(run_id=ended.id, task=task, flow="notes", route=Route("local"))
+        attacker.server.lpush(f"{INSTANCE}:local", envelope(ring))
+    for _ in range(2):
+        bench.ended(bench.submit(notes, {"path": str(tmp_path / "others")}))
+    assert lines(path) == 1
+
+
+@pytest.mark.parametrize("rung", [True, False], ids=["by a doorbell", "by the clock"])
+def test_an_on_exit_that_is_said_to_be_due(
+    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, rung: bool
+) -> None:
+    """It was called when its run ended, and is called no more."""
+    path, called = tmp_path / "runs", tmp_path / "called"
+    start()
+    environment = LocalEnvironment(on_exit=partial(note, str(called)))
+    ended = bench.ended(bench.submit(notes, {"path": str(path)}, environment=environment))
+    wait_until(lambda: lines(called), "the call")
+    now = bench.records.runs.now()
+    for _ in range(3):
+        put_back(attacker, ended, state="RUNNING", exit_call="due", settled_at=repr(now), due_at=repr(now - 1))
+        if rung:
+            ring = Ring(run_id=ended.id, task=CALL_ON_EXIT, flow="notes", route=Route("local"))
+            attacker.server.lpush(f"{INSTANCE}:local", envelope(ring))
+        else:
+            attacker.server.zadd(attacker.keys.index(indexes.DUE), {ended.id: now - 1})
+        refused(bench, ended.id)
+    begun = {"state": "RUNNING", "exit_call": "begun", "settled_at": repr(now), "holder": ended.holder}
+    put_back(attacker, ended, **begun)
+    ring = Ring(run_id=ended.id, task=CALL_ON_EXIT, flow="notes", route=Route("local"))
+    attacker.server.lpush(f"{INSTANCE}:local", envelope(ring))
+    bench.ended(bench.submit(notes, {"path": str(tmp_path / "others")}))
+    assert (lines(path), lines(called)) == (1, 1)
