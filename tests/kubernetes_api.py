@@ -75,6 +75,11 @@ class FakeCluster:
         """How many requests of a kind came."""
         return sum(1 for one in self.asked if one.method == method and f"/{kind}" in one.path)
 
+    def lists(self, kind: str) -> int:
+        """How many complete lists of a kind were asked for."""
+        asked = (one for one in self.asked if one.method == "GET" and one.path.endswith(f"/{kind}"))
+        return sum("watch" not in one.query for one in asked)
+
     def get(self, kind: str, name: str, namespace: str = "default") -> Json:
         with self.changed:
             found = self.objects.get((kind, namespace, name))

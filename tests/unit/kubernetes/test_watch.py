@@ -76,7 +76,7 @@ def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle:
     (listed,) = backend.orphans("inst")
     backend.watch(lambda key, run_id: None, "inst")
     until(backend, handle, Phase.WAITING)
-    asked = cluster.count("GET", "jobs")
+    lists = cluster.lists("jobs")
     (found,) = backend.orphans("inst")
     assert replace(found, age=listed.age) == listed
     cluster.change("jobs", NAME, spec={"suspend": True, "template": cluster.get("jobs", NAME)["spec"]["template"]})
@@ -84,7 +84,7 @@ def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle:
     cluster.delete("jobs", NAME)
     eventually(lambda: poll(backend, handle).phase is Phase.GONE, "the end")
     assert backend.orphans("inst") == []
-    assert cluster.count("GET", "jobs") == asked
+    assert cluster.lists("jobs") == lists == 2, "one before there was a watch, and the watch's own"
 
 
 def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
