@@ -64,6 +64,11 @@ class WorkerSettings(BaseModel):
         "runner in a container died first.",
     )
     concurrency: int = Field(2, ge=1, description="Pool processes: how many in-process flows run at once.")
+    runner_users: bool = Field(
+        False,
+        description="Give each attempt in a container a Redis user of its own; the worker's user must be allowed to "
+        "make users.",
+    )
     drain: float = Field(30.0, ge=0, description="Seconds that running flows get after SIGTERM.")
 
 

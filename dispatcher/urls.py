@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from dispatcher.errors import InvalidSettings
 
@@ -81,6 +81,14 @@ def hidden(url: str | None) -> str | None:
         return "…"
 
 
+def as_user(url: str, username: str, password: str) -> str:
+    """``url`` with other credentials, wherever it had some."""
+    scheme, _, rest = url.partition("://")
+    end = next((place for place, character in enumerate(rest) if character in "/?#"), len(rest))
+    userinfo = f"{quote(username, safe='')}:{quote(password, safe='')}"
+    return f"{scheme}://{userinfo}@{rest[:end].rpartition('@')[2]}{rest[end:]}"
+
+
 def parse(url: str) -> Address:
     """The parts of ``url``.
 
@@ -91,10 +99,11 @@ def parse(url: str) -> Address:
     scheme, netloc, path, query = _split(url)
     username, password, place = _userinfo(netloc)
     options = _options(query)
+    given = {name: options.pop(name, None) for name in ("username", "password")}
     common = {
         "scheme": scheme,
-        "username": username or options.pop("username", None),
-        "password": password or options.pop("password", None),
+        "username": username or given["username"],
+        "password": password or given["password"],
     }
     if scheme == "unix":
         path = _plain(place + path)

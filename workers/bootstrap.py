@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 
@@ -28,6 +29,8 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
     for name in sorted(settings.worker.backends):
         registry.backend(name).check_settings(settings)
         registry.backend(name).preload()
+    if settings.worker.runner_users:
+        _check_users(settings)
     logs.set_up(level)
     app = build(settings, patient=True)
     _import_early()
@@ -43,6 +46,28 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
         )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _check_users(settings: Settings) -> None:
+    """Refuse to start where each attempt is to have a user and none can be made; a server that is away is waited for.
+
+    Raises:
+        InvalidSettings: the worker's own user may not make users.
+    """
+    from dispatcher.connect import connect
+    from dispatcher.errors import InvalidSettings, ServerUnavailable
+
+    with contextlib.suppress(ServerUnavailable):
+        records = connect(settings)
+        try:
+            allowed = records.users.allowed()
+        finally:
+            records.close()
+        if not allowed:
+            raise InvalidSettings(
+                "DISPATCHER__WORKER__RUNNER_USERS: the worker's own Redis user may make no users; give it "
+                "+acl|setuser +acl|deluser +acl|users, or leave the setting out"
+            )
 
 
 def _name(backends: list[str]) -> str:

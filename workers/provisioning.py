@@ -32,6 +32,7 @@ from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import Settings
 from workers.refusal import refusal
+from workers.users import AttemptUsers
 
 #: Seconds after its request was stored within which others can't have sent it, seen its end and torn it down.
 _AT_ONCE = 0.05
@@ -71,6 +72,13 @@ class Provisioner:
     settings: Settings
     backend: Callable[[str], Backend]
     owner: str
+
+    @property
+    def users(self) -> AttemptUsers | None:
+        """Makes users of attempts, where they are to have some."""
+        if not self.settings.worker.runner_users:
+            return None
+        return AttemptUsers(records=self.records, keys=self.keys)
 
     def provision(self, run_id: str, look: Look | None = None) -> Record:
         """Claim a waiting run and create its infrastructure.
@@ -140,7 +148,10 @@ class Provisioner:
         request = record.request or {}
         if not unchanged:
             self._check_stored(record, request)
-        handle = self.backend(record.spec.route.backend).submit(request["body"], self._secrets(record))
+        secrets = self._secrets(record)
+        if self.users is not None:
+            secrets |= self.users.make(record)
+        handle = self.backend(record.spec.route.backend).submit(request["body"], secrets)
         failpoint("provision.submitted", record.id, lost=Transient)
         return handle
 

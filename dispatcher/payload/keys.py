@@ -177,6 +177,10 @@ class KeyRing:
         """
         return mac(self._secret(key_id), "token", run_id, attempt, epoch).hex()
 
+    def password(self, run_id: str, attempt: int, epoch: int, key_id: str | None = None) -> str:
+        """The password, in hex, of an attempt's user of the records. Arguments and errors as :meth:`token`."""
+        return mac(self._secret(key_id), "user", run_id, attempt, epoch).hex()
+
     def _allows(self, key_id: str, backend: str) -> bool:
         backends = self._keys[key_id].backends
         return backends is None or backend in backends

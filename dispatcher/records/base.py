@@ -21,6 +21,7 @@ from dispatcher.records.inbox import Inbox
 from dispatcher.records.leases import Lease, Leases
 from dispatcher.records.reading import Look, Query
 from dispatcher.records.refusals import Refusals
+from dispatcher.records.users import Users
 from dispatcher.records.workers import Workers
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring
@@ -368,4 +369,5 @@ class Records:
     queues: Queues
     inbox: Inbox
     refusals: Refusals
+    users: Users
     close: Callable[[], None]

@@ -12,10 +12,12 @@ from dispatcher.errors import InvalidSettings
 from dispatcher.ids import is_attempt, is_run_id, is_shard
 from dispatcher.payload.keys import AttemptCredentials
 from dispatcher.payload.seals import AttemptSeal
+from dispatcher.urls import as_user
 
 _PREFIX = "DISPATCHER__RUN__"
 _URL = "DISPATCHER__URL"
-_SECRETS = (_URL, f"{_PREFIX}SEAL", f"{_PREFIX}SPEC", f"{_PREFIX}TOKEN")
+_USER, _PASSWORD = f"{_PREFIX}USER", f"{_PREFIX}PASSWORD"
+_SECRETS = (_URL, _USER, _PASSWORD, f"{_PREFIX}SEAL", f"{_PREFIX}SPEC", f"{_PREFIX}TOKEN")
 _FILE = f"{_PREFIX}SECRETS_FILE"
 
 
@@ -58,7 +60,7 @@ class Assignment:
                 run_id=run_id,
                 attempt=attempt,
                 shard=found["SHARD"],
-                url=given[_URL],
+                url=_url(given),
                 credentials=AttemptCredentials(
                     AttemptSeal(run_id, attempt, bytes.fromhex(found["SEAL"])), found["SPEC"]
                 ),
@@ -70,6 +72,13 @@ class Assignment:
             raise InvalidSettings(f"{error.args[0]}: not set; a backend starts this program, not a person") from None
         except ValueError as error:
             raise InvalidSettings(f"{_PREFIX}SEAL: {error}") from None
+
+
+def _url(given: Mapping[str, str]) -> str:
+    """Where the records are; as the attempt's own user, if it has one."""
+    if not given.get(_USER):
+        return given[_URL]
+    return as_user(given[_URL], given[_USER], given[_PASSWORD])
 
 
 def _check_forms(found: Mapping[str, str]) -> None:

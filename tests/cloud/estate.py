@@ -63,6 +63,11 @@ class PodServer:
         """How often a run's flow has noted something."""
         return self.count(f"{run.id}:{what}")
 
+    def connected(self, run: Run[Any]) -> bool:
+        """Whether a run's own user is connected."""
+        with redis.Redis.from_url(self.url) as server:
+            return any(one["user"].endswith(f":{run.id}:1") for one in server.client_list())
+
     def count(self, key: str) -> int:
         """A counter of the flows' own."""
         with redis.Redis.from_url(self.url.removesuffix("0") + "1") as ledger:

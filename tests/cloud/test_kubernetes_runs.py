@@ -32,7 +32,7 @@ def submits(flow: Flow[..., Any], parameters: dict[str, Any] | None = None, **gi
 @pytest.fixture(scope="module")
 def runs(estate: Estate, image: str, request: pytest.FixtureRequest) -> dict[str, Run[Any]]:
     """The runs of the tests that were chosen, by the tests' names."""
-    estate.worker()
+    estate.worker(variables={"DISPATCHER__WORKER__RUNNER_USERS": "true"})
     found = {}
     for item in request.session.items:
         test = getattr(item, "function", None)
@@ -84,9 +84,11 @@ def test_failure(estate: Estate, run: Run[None]) -> None:
 @submits(flows.hold, {"seconds": 300})
 def test_cancel_while_running(estate: Estate, run: Run[str]) -> None:
     estate.begun(run)
+    assert estate.server.connected(run), "its container connects as the attempt's own user"
     assert run.cancel()
     estate.ended(run, State.CANCELLED)
     assert estate.server.noted(run, "on_exit CANCELLED") == 1
+    estate.until(lambda: not estate.server.connected(run), "its user to be gone with it")
     assert estate.server.noted(run, "held") == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from dispatcher.errors import LeasePassed
 from dispatcher.records.base import Line, Records
 from dispatcher.records.leases import Lease
 from dispatcher.records.refusals import Tally, What
+from dispatcher.records.users import Reach
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.routing import Offer, Route
@@ -230,6 +232,21 @@ def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
     start(later, waiting)
     even_later = kept.later(200)
     assert set(even_later.queues.retire(unused_for=60)) >= {"local:busy"}
+
+
+def test_users_are_known_until_they_are_removed(records: Records) -> None:
+    assert records.users.allowed()
+    assert records.users.known() == []
+    reach = Reach(run_id="run1", attempt=1, shard="local/3", blobs=("a" * 64,))
+    name = records.users.make(reach, "password")
+    assert records.users.make(reach, "password") == name
+    records.users.make(replace(reach, attempt=2), "password")
+    assert set(records.users.known()) == {("run1", 1), ("run1", 2)}
+    records.users.remove([("run1", 1), ("run1", 3)])
+    assert records.users.known() == [("run1", 2)]
+    records.users.remove([("run1", 2)])
+    records.users.remove([])
+    assert records.users.known() == []
 
 
 def test_reports_come_in_order_and_are_dropped_up_to_a_position(records: Records) -> None:

@@ -85,12 +85,12 @@ def standing(request: pytest.FixtureRequest) -> Iterator[Guarded]:
 
 
 @pytest.fixture
-def start_guarded(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
-    """Starts a worker as the user ``worker``."""
+def start_guarded(guarded: Guarded) -> Iterator[Callable[..., Worker]]:
+    """Starts a worker as the user ``worker``, with settings of workers."""
     started: list[Worker] = []
 
-    def one() -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK)
+    def one(**settings: Any) -> Worker:
+        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK, **settings)
         started.append(worker)
         worker.says("is ready")
         return worker

@@ -39,6 +39,13 @@ class TestVariablesOfARunner:
     def test_what_a_worker_sets(self) -> None:
         assert self._take().run_id == "r1"
 
+    def test_a_user_of_its_own(self) -> None:
+        assert self._take(USER="i:r1:1", PASSWORD="p").url == "redis://i%3Ar1%3A1:p@h"
+        given = {f"DISPATCHER__RUN__{name}": "x" for name in ("USER", "PASSWORD")}
+        with pytest.raises(InvalidSettings):
+            Assignment.take(given, nonce="n")
+        assert given == {}, "the flow has no use for them"
+
     @pytest.mark.parametrize("odd", ODD)
     def test_no_run(self, odd: str) -> None:
         with pytest.raises(InvalidSettings, match="DISPATCHER__RUN__ID"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import KubernetesSettings, Settings, WorkerSettings
-from dispatcher.urls import Address, hidden, parse, shown
+from dispatcher.urls import Address, as_user, hidden, parse, shown
 
 CORE = "sEcReTw0rD"
 
@@ -99,6 +100,23 @@ def test_nothing_but_invalid_settings_is_raised(text: str) -> None:
     for url in (text, f"redis://{text}", f"unix://{text}", f"sentinel://{text}"):
         with contextlib.suppress(InvalidSettings):
             assert isinstance(parse(url), Address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:1/2",
+        "redis://:secret@h:1/2",
+        "rediss://u:p%40@h/0?ssl_ca_certs=/ca.pem",
+        "redis://h/0?username=u&password=p",
+        "sentinel://u:p@a:1,b:2/main/3?sentinel_password=x",
+        "unix:///run/s?db=1",
+        "unix://u:p@/run/s?db=1",
+    ],
+)
+def test_another_user_takes_the_place_of_the_one_in_a_url(url: str) -> None:
+    before, after = parse(url), parse(as_user(url, "prod:1", "p/@:?#%"))
+    assert after == replace(before, username="prod:1", password="p/@:?#%")
 
 
 def never_told(url: str) -> None:

@@ -38,6 +38,7 @@ from workers.supervisor.strangers import SOON, Strangers
 from workers.supervisor.tails import Tails
 from workers.supervisor.teardown import Teardown
 from workers.supervisor.trust import Trust
+from workers.supervisor.users import UserSweeps
 from workers.supervisor.verdicts import Verdict, judge
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Supervisor:
         self._orphans = Orphans(
             self._records, backend, self._hands, wanted=self._wanted, every=self._timing.orphan_tick
         )
+        self._users = UserSweeps(provisioner.users, self.family, every=self._timing.orphan_tick)
         self._names: dict[str, str] = {}  # key of a handle → its run
         self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
         self._changes = Changes(wake)
@@ -110,6 +112,7 @@ class Supervisor:
         self._work_through(list(self._known))
         self._pulse.keep({record.id for record in self._known})
         self._orphans.sweep(self._shards.held)
+        self._users.sweep(list(self._known), self._shards.held)
 
     def tick(self) -> float | None:
         """What has changed since: reports, results, and what the backend has heard of; the seconds after which to
@@ -168,6 +171,7 @@ class Supervisor:
     def deaf(self) -> None:
         """The server was away: silence says nothing."""
         self._pulse.deaf()
+        self._users.soon()
 
     def leave(self) -> None:
         """Give the shards back."""

@@ -16,6 +16,7 @@ from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.refusals import MemoryRefusals
 from dispatcher.records.memory.runs import Beside, MemoryRuns
 from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.users import MemoryUsers
 from dispatcher.records.memory.workers import MemoryWorkers
 
 __all__ = ["open_memory"]
@@ -50,5 +51,6 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         queues=beside.queues,
         inbox=beside.inbox,
         refusals=MemoryRefusals(shared),
+        users=MemoryUsers(shared),
         close=beside.events.close,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dispatcher.records.base import Bell, Records
+    from dispatcher.records.redis.client import Client
 
 __all__ = ["open_redis"]
 
@@ -31,34 +32,27 @@ def open_redis(
         InvalidSettings: the URL can't be read, or what stands there as the installation's id is none.
         ServerUnavailable: the server can't be reached or refuses us.
     """
-    from dispatcher.errors import InvalidSettings
-    from dispatcher.ids import is_instance
     from dispatcher.records.base import Records
     from dispatcher.records.left_out import LeftOut
     from dispatcher.records.redis.blobs import RedisBlobs
     from dispatcher.records.redis.client import Client
     from dispatcher.records.redis.events import RedisEvents
     from dispatcher.records.redis.inbox import RedisInbox
-    from dispatcher.records.redis.keys import INSTANCE, Keys
+    from dispatcher.records.redis.keys import Keys
     from dispatcher.records.redis.leases import RedisLeases
     from dispatcher.records.redis.logs import RedisLogs
     from dispatcher.records.redis.queues import RedisQueues
     from dispatcher.records.redis.refusals import RedisRefusals
     from dispatcher.records.redis.runs import RedisRuns
+    from dispatcher.records.redis.users import RedisUsers
     from dispatcher.records.redis.workers import RedisWorkers
 
     client = Client(url, timeout=timeout)
     try:
-        found = client.one("GET", INSTANCE)  # first, as ACLs may let us only read it
-        if found is None:
-            _, found = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
+        instance = _instance(client)
     except BaseException:
         client.close()
         raise
-    instance: str = found.decode(errors="replace")
-    if not is_instance(instance):
-        client.close()
-        raise InvalidSettings(f"the installation's id at {client.shown} is none: the key {INSTANCE} holds {instance!r}")
     keys = Keys(instance)
     refusals = RedisRefusals(client, keys, clock_offset=clock_offset)
     left_out = LeftOut(refusals)
@@ -82,5 +76,21 @@ def open_redis(
         queues=RedisQueues(client, keys, clock_offset=clock_offset, left_out=left_out),
         inbox=RedisInbox(client, keys),
         refusals=refusals,
+        users=RedisUsers(client, keys, instance=instance),
         close=close,
     )
+
+
+def _instance(client: Client) -> str:
+    """The installation's id, made up if it has none."""
+    from dispatcher.errors import InvalidSettings
+    from dispatcher.ids import is_instance
+    from dispatcher.records.redis.keys import INSTANCE
+
+    found = client.one("GET", INSTANCE)  # first, as ACLs may let us only read it
+    if found is None:
+        _, found = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
+    instance: str = found.decode(errors="replace")
+    if not is_instance(instance):
+        raise InvalidSettings(f"the installation's id at {client.shown} is none: the key {INSTANCE} holds {instance!r}")
+    return instance

@@ -1,0 +1,39 @@
+"""When users of attempts are swept: now and then, and once the server was away, for it may have forgotten them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+
+from dispatcher.runs.record import Record
+from workers.users import AttemptUsers
+
+
+class UserSweeps:
+    """Sweeps the shards held.
+
+    Args:
+        users: makes and removes them; None where attempts have none.
+        family: of the shards.
+        every: seconds between two sweeps.
+    """
+
+    def __init__(self, users: AttemptUsers | None, family: str, *, every: float) -> None:
+        self._users = users
+        self._family = family
+        self._every = every
+        self._next = 0.0
+
+    def sweep(self, records: Iterable[Record], shards: Collection[str]) -> None:
+        """Sweep, if it is time.
+
+        Raises:
+            ServerUnavailable: no answer, or the worker may not.
+        """
+        if self._users is not None and shards and time.monotonic() >= self._next:
+            self._users.sweep(records, self._family, shards)
+            self._next = time.monotonic() + self._every
+
+    def soon(self) -> None:
+        """Sweep in the next round."""
+        self._next = 0.0
