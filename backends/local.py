@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backends.base import InProcess
 from dispatcher.environment import Environment
-from dispatcher.errors import InvalidParameters
+from dispatcher.errors import InvalidInput, InvalidParameters
 from dispatcher.executors import LocalExecutor
+from dispatcher.runs.spec import FRESH_PROCESS
 from dispatcher.storage.base import PARAMETERS
 
 if TYPE_CHECKING:
@@ -27,9 +28,34 @@ class LocalEnvironment(Environment):
         labels: only a worker that serves all of them takes the run.
         on_start: called without argument before the flow.
         on_exit: called without argument after the flow, however it ended.
+        fresh_process: run the flow in a process that has run nothing before and runs nothing after it. Else processes
+            are used again, one run after the other; see the page on environments. Without a worker it has no meaning.
     """
 
     backend: ClassVar[str] = "local"
+    added: ClassVar[tuple[str, ...]] = ("fresh_process",)
+
+    fresh_process: bool
+
+    def __init__(
+        self,
+        labels: Iterable[str] | None = None,
+        on_start: Callable[[], Any] | None = None,
+        on_exit: Callable[[], Any] | None = None,
+        *,
+        fresh_process: bool = False,
+    ) -> None:
+        super().__init__(labels=labels, on_start=on_start, on_exit=on_exit)
+        if not isinstance(fresh_process, bool):
+            raise InvalidInput(f"LocalEnvironment.fresh_process: must be true or false, got {fresh_process!r:.100}")
+        self._set(fresh_process=fresh_process)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return (FRESH_PROCESS,) if self.fresh_process else ()
+
+    def _added_json(self) -> dict[str, Any]:
+        return {"fresh_process": True} if self.fresh_process else {}
 
     def load(
         self, storage: Storage, flow_location: str, *, env: Mapping[str, str] | None = None

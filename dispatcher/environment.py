@@ -153,6 +153,11 @@ class Environment(ABC):
         """See :func:`from_json`."""
         return from_json(data)
 
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Words for what a worker must know to run this as it is meant; one that doesn't leaves the run to others."""
+        return ()
+
     @abstractmethod
     def _executor(self) -> Executor:
         """A new executor for one run."""

@@ -69,6 +69,9 @@ class WorkerSettings(BaseModel):
         description="Give each attempt in a container a Redis user of its own; the worker's user must be allowed to "
         "make users.",
     )
+    runs_per_process: int | None = Field(
+        None, ge=1, description="Runs after which a pool process ends and a fresh one takes its place; else any number."
+    )
     drain: float = Field(30.0, ge=0, description="Seconds that running flows get after SIGTERM.")
 
 

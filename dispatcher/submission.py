@@ -233,6 +233,7 @@ class Planner:
             blobs=(location,) if request.storage.shared_blob else (),
             key_id=self._key_id,
             expires=expires,
+            requires=request.environment.requires,
         )
 
 

@@ -43,5 +43,6 @@ def call_on_exit(here: Here, run_id: str) -> Record:
         now,
         owner=here.worker,
         holder=here.holder,
+        opening=here.course.begin,
         contained=contained,
     )

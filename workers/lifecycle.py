@@ -21,6 +21,7 @@ from dispatcher.records.base import Records, Step
 from dispatcher.records.reading import Look, WrongGuess
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.requirements import wants_fresh_process
 from dispatcher.runs.states import Cause, State
 from workers import callbacks
 from workers.endings import Ending, pid_of
@@ -89,7 +90,10 @@ def _start(here: Here, look: Look) -> Record:
 
     route = look.record.spec.route
     in_process = registry.backend(route.backend).in_process
-    if look.kind and not (in_process and here.serves(route)):  # a guess is good enough to go ahead, and for no more
+    used = in_process and wants_fresh_process(look.record) and not here.course.fresh
+    if look.kind and (
+        used or not (in_process and here.serves(route))
+    ):  # a guess is good enough to go ahead, and for no more
         return _start(here, Look(*here.records.runs.get(look.record.id)))
     here.check(look.record)
     if not look.kind and here.records.runs.vet(look.record, look.now):
@@ -105,9 +109,28 @@ def _start(here: Here, look: Look) -> Record:
             backend=here.backend,
             owner=here.worker,
         ).provision(look.record.id, look)
+    if used:
+        return _left_to_a_fresh_process(here, look)
     from dispatcher.runner.attempt import run_attempt
 
-    return run_attempt(here.records, here.keys, here.settings, look, owner=here.worker, holder=here.holder, fds=True)
+    return run_attempt(
+        here.records,
+        here.keys,
+        here.settings,
+        look,
+        owner=here.worker,
+        holder=here.holder,
+        fds=True,
+        opening=here.course.begin,
+    )
+
+
+def _left_to_a_fresh_process(here: Here, look: Look) -> Record:
+    """Ring again for a run that this process is no longer fit for, and end; a new process takes its place."""
+    here.course.leave()
+    if look.record.state is not State.QUEUED:
+        raise Refused(f"run {look.record.id} doesn't wait any more")
+    return here.records.runs.update(look.record.id, transitions.ring_again, record=look.record, now=look.now)
 
 
 def attempt_died(records: Records, worker: str, death: Death) -> Record | None:

@@ -6,13 +6,14 @@ Called by Celery's signals and by the tasks, in the pool process alone.
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import multiprocessing.process
 import os
 import secrets
 import signal
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from backends.base import Backend
@@ -20,8 +21,9 @@ from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, Timeou
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, count
+from dispatcher.runner.baseline import Baseline
 from dispatcher.runs.record import Record
-from dispatcher.runs.requirements import refuse_lacking
+from dispatcher.runs.requirements import refuse_lacking, wants_fresh_process
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 from workers.backends import Backends
@@ -57,6 +59,7 @@ class Here:
     worker: str
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
     holder: str  #: of one attempt: host, pid and a nonce
+    course: Course  #: of this process
 
     def check(self, record: Record) -> None:
         """Labels are exact, wherever a doorbell was put; and what a spec requires is known here, or it isn't run here.
@@ -71,6 +74,51 @@ class Here:
             raise Refused(f"run {record.id} waits in queue {record.spec.route.queue}, which isn't served here")
 
 
+@dataclass
+class Course:
+    """What this process has run, and what follows from it: between two runs it is as before the first, or it ends.
+
+    Args:
+        most: runs after which it ends; None for any number.
+    """
+
+    most: int | None = None
+    baseline: Baseline = field(default_factory=Baseline)
+    runs: int = 0
+    _now: Record | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it has run nothing yet."""
+        return not self.runs
+
+    def begin(self, record: Record) -> None:
+        """A run is about to be opened."""
+        self.runs += 1
+        self._now = record
+        self.baseline.prepare((json.dumps(dict(record.spec.storage), sort_keys=True), record.spec.location))
+
+    def tidy(self) -> None:
+        """The outcome of the run was written. Put everything back, and leave where that can't be done."""
+        record, self._now = self._now, None
+        if record is None:
+            return
+        reasons = self.baseline.restore()
+        if reasons:
+            logger.warning(
+                "run %s left its process changed (%s): it ends, and a fresh one takes its place",
+                *(record.id, "; ".join(reasons)),
+            )
+        if reasons or wants_fresh_process(record) or (self.most is not None and self.runs >= self.most):
+            self.leave()
+
+    def leave(self) -> None:
+        """End this process before it gets another job."""
+        from workers.prefork import leave
+
+        leave()
+
+
 class PoolProcess:
     """This pool process; made in the parent, lives in the child."""
 
@@ -78,6 +126,7 @@ class PoolProcess:
         self._inherited = inherited
         self._backends = Backends(inherited.settings)
         self._records: Records | None = None
+        self._course: Course | None = None
         self._pid = 0
 
     def begin(self) -> None:
@@ -106,6 +155,9 @@ class PoolProcess:
             from workers.claims import open_records
 
             self._records, self._pid = open_records(self._inherited.settings, self._inherited.keys), os.getpid()
+            self._course = None
+        if self._course is None:
+            self._course = Course(most=self._inherited.settings.worker.runs_per_process)
         identity, serves = self._inherited.identity, self._inherited.serves
         return Here(
             serves=lambda route: serves(route) or route.queue in also,
@@ -115,6 +167,7 @@ class PoolProcess:
             backend=self._backends,
             worker=identity.id,
             holder=f"{identity.host}:{os.getpid()}:{secrets.token_hex(4)}",
+            course=self._course,
         )
 
     def _on_sigterm(self, signum: int, frame: object) -> None:

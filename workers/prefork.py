@@ -4,23 +4,82 @@ Two processes that die at once are noticed in one look of the event loop; the fi
 descriptor number on which the other was watched, and so is taken for dead: alive, and watched no more. At the next
 lost connection Celery (5.7) registers its processes again, trips over that one, and never gets over it.
 
+A process's pipe closes before the process can be waited for; Celery looks once, and then after 5 s.
+
+A process may leave between two jobs: Celery gives what it had been given, and hadn't begun, to another.
+
 And a job goes to a process that is idle at once. Celery leaves it for the event loop's next turn, in which it first
 asks the broker for more, on all of the worker's queues. Nor are idle processes looked up in each turn of the loop.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from celery.concurrency.asynpool import AsynPool
+from celery.concurrency import asynpool
 from celery.concurrency.prefork import TaskPool
 
+from workers.held import sweep_group
 
-class Processes(AsynPool):  # type: ignore[misc]
+#: Seconds between two looks whether a process can be waited for.
+_FIRST, _LONGEST = 0.005, 1.0
+
+_leaving = False
+
+
+def leave() -> None:
+    """Have this pool process end once the result of its job was read; a new one takes its place."""
+    global _leaving  # noqa: PLW0603 - Celery's loop asks, and knows nothing of us
+    _leaving = True
+
+
+class Process(asynpool.Worker):  # type: ignore[misc]
+    """What a process of the pool does: one job after the other."""
+
+    wait_for_job: Any
+
+    def _make_child_methods(self, *arguments: Any, **more: Any) -> None:
+        super()._make_child_methods(*arguments, **more)
+        receive = self.wait_for_job
+
+        def wait_for_job(*arguments: Any, **more: Any) -> Any:
+            if _leaving:
+                raise SystemExit(os.EX_OK)
+            return receive(*arguments, **more)
+
+        self.wait_for_job = wait_for_job
+
+
+class Processes(asynpool.AsynPool):  # type: ignore[misc]
     """The processes themselves."""
 
+    Worker = Process
     _quick_put: Any
     on_poll_start: Any
+    on_process_down: Any
+
+    def _create_process_handlers(self, hub: Any, *arguments: Any, **more: Any) -> None:
+        """What a process has left in its group ends with it, however it ended."""
+        super()._create_process_handlers(hub, *arguments, **more)
+        theirs = self.on_process_down
+
+        def on_process_down(process: Any) -> None:
+            sweep_group(process.pid)
+            theirs(process)
+
+        self.on_process_down = on_process_down
+
+    def _event_process_exit(self, hub: Any, proc: Any) -> None:
+        """Replace a process, also one whose pipe was closed a moment before it could be waited for."""
+        super()._event_process_exit(hub, proc)
+        self._replace(hub, proc, _FIRST)
+
+    def _replace(self, hub: Any, proc: Any, pause: float) -> None:
+        if proc in self._pool:
+            self.maintain_pool()
+        if proc in self._pool:
+            hub.call_later(pause, self._replace, hub, proc, min(2 * pause, _LONGEST))
 
     def _track_child_process(self, proc: Any, hub: Any) -> None:
         """Watch a process, also one that was taken for dead and so is watched no more."""

@@ -24,11 +24,19 @@ def register(app: Celery) -> None:
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **told: object) -> str:
         like = repr([told.get(name) for name in ("flow", "backend", "labels")])
-        return lifecycle.execute(_here(self), run_id, like[:LONGEST])
+        here = _here(self)
+        try:
+            return lifecycle.execute(here, run_id, like[:LONGEST])
+        finally:
+            here.course.tidy()
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:
-        return lifecycle.call_on_exit(_here(self), run_id)
+        here = _here(self)
+        try:
+            return lifecycle.call_on_exit(here, run_id)
+        finally:
+            here.course.tidy()
 
 
 def _here(task: Any) -> Here:

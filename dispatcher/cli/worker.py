@@ -14,6 +14,9 @@ from dispatcher.cli.options import DURATION
 @click.option("--backend", "backends", multiple=True, help="Serve this backend; repeat it. Default: local, remote.")
 @click.option("--label", "labels", multiple=True, help="Serve runs whose labels are among these; repeat it.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="How many in-process flows run at once.")
+@click.option(
+    "--runs-per-process", type=click.IntRange(min=1), help="Flows after which a process is replaced by a fresh one."
+)
 @click.option("--drain", type=DURATION, help="How long running flows get after SIGTERM (30).")
 @click.option("--broker-url", metavar="URL", help="Redis or Valkey for doorbells, where that is another one.")
 @common
@@ -37,7 +40,7 @@ def worker(known: Globals, /, broker_url: str | None, **given: Any) -> int:
 
 def _offered(given: dict[str, Any]) -> dict[str, Any]:
     """Fields of the worker's settings, as far as they were given."""
-    found = {name: given[name] for name in ("concurrency", "drain") if given[name] is not None}
+    found = {name: given[name] for name in ("concurrency", "runs_per_process", "drain") if given[name] is not None}
     if given["backends"]:
         from dispatcher import registry
 

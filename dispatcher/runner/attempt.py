@@ -11,7 +11,8 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from dispatcher.failpoints import failpoint
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records, Step
 from dispatcher.records.reading import Look
+from dispatcher.runner.aspects import disarm
 from dispatcher.runner.capture import Capture, captured
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import call_exit, invoke
@@ -63,6 +65,10 @@ def current() -> Current | None:
     return _current
 
 
+def _nothing(record: Record) -> None:
+    pass
+
+
 def run_attempt(  # noqa: PLR0913 - the public signature
     records: Records,
     keys: KeyRing,
@@ -73,6 +79,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     holder: str,
     fds: bool = False,
     environ: Mapping[str, str] = os.environ,
+    opening: Callable[[Record], None] = _nothing,
 ) -> Record:
     """Run the attempt that a run waits for, here, to its end.
 
@@ -85,6 +92,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
         holder: this process.
         fds: capture file descriptors 1 and 2; only in a process of the flow's own. Else what is printed is also shown.
         environ: variables to set for the flow, if they aren't this process's own.
+        opening: told the run once it is claimed, before anything of it is opened.
 
     Returns:
         The record as it stands then; untouched if somebody else had taken the run, or has taken it since.
@@ -96,7 +104,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
             server for as long as it takes.
     """
     run_id = look.record.id
-    way = _Way(records, look)
+    way = _Way(records, look, own=fds)
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
     with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
         try:
@@ -107,8 +115,9 @@ def run_attempt(  # noqa: PLR0913 - the public signature
             if not _is_ours(way.record, holder):
                 return way.record
             mine.epoch = way.record.epoch
+            opening(way.record)
             with way.captured(settings, fds) as capture:
-                outcome, exit_call = _played(way, opener, mine.guard, capture)
+                outcome, exit_call = copy_context().run(_played, way, opener, mine.guard, capture)
                 if silent := capture.is_silent():  # no line has to be sent first: who waits is told at once
                     way.over(outcome, exit_call)
             if not silent:
@@ -130,13 +139,14 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     holder: str,
     fds: bool = False,
     contained: bool = False,
+    opening: Callable[[Record], None] = _nothing,
 ) -> Record:
     """Call the ``on_exit`` of an attempt whose process died, here in a fresh one, and end the attempt.
 
     ``record`` is the run as read a moment ago, at ``now`` by the server's clock; ``contained`` says that it ran in a
     container, so that nothing of it but JSON is opened here. All else is as of :func:`run_attempt`.
     """
-    way = _Way(records, Look(record, now))
+    way = _Way(records, Look(record, now), own=fds)
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
@@ -145,8 +155,9 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
                 return way.record
             failpoint("exit.begun", record.id)
             mine.epoch = way.record.epoch
+            opening(way.record)
             with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
-                exit_call = _exited(way, opener, contained)
+                exit_call = copy_context().run(_exited, way, opener, contained)
             failpoint("exit.called", record.id)
             ended = way.finish(None, exit_call)
             capture.close(_FLUSH)
@@ -156,9 +167,11 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
 
 
 class _Way:
-    """A run's record on its way through this process: ``record`` is the run as last seen."""
+    """A run's record on its way through this process: ``record`` is the run as last seen. ``own``: the process is the
+    flow's own."""
 
-    def __init__(self, records: Records, look: Look) -> None:
+    def __init__(self, records: Records, look: Look, *, own: bool) -> None:
+        self._own = own
         self.records = records
         self.record = look.record
         self._look = look
@@ -203,6 +216,7 @@ class _Way:
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome; ``on_exit`` comes next."""
         failpoint("attempt.ran", self.record.id)
+        self._disarm()
 
         def store() -> None:
             self.step(partial(transitions.settle, epoch=self.record.epoch, outcome=outcome))
@@ -213,7 +227,13 @@ class _Way:
     def over(self, outcome: Outcome, exit_call: ExitCall | None) -> None:
         """The flow has ended: so does the attempt."""
         failpoint("attempt.over", self.record.id)
+        self._disarm()
         self.finish(outcome, exit_call)
+
+    def _disarm(self) -> None:
+        """A timer that the flow has left could end the process before its outcome is stored."""
+        if self._own:
+            disarm()
 
     def finish(self, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
         """End the attempt; a run that was removed meanwhile needs no end."""

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from dispatcher.errors import Refused
 from dispatcher.runs.record import Record
+from dispatcher.runs.spec import FRESH_PROCESS
+
+
+def wants_fresh_process(record: Record) -> bool:
+    """Whether a run may not share a process with others, one after the other."""
+    return FRESH_PROCESS in record.spec.requires
 
 
 class Lacking(Refused):

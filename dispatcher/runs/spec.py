@@ -12,9 +12,12 @@ from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Route
 
+#: The flow runs in a process that has run nothing before, and runs nothing after it.
+FRESH_PROCESS = "fresh_process"
+
 #: What a spec may require (:attr:`Spec.requires`) and this release does: each word is a field that changes what may
 #: happen, such as a limit, and that the release before didn't know.
-FEATURES: frozenset[str] = frozenset()
+FEATURES: frozenset[str] = frozenset({FRESH_PROCESS})
 
 
 @dataclass(frozen=True, kw_only=True)

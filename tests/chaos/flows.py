@@ -8,9 +8,9 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dispatcher import context, flow
 
@@ -46,7 +46,7 @@ def read_marks(folder: Path) -> list[Mark]:
     return [Mark(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def callbacks(folder: Path) -> dict[str, Callable[[], None]]:
+def callbacks(folder: Path) -> dict[str, Any]:
     """``on_start`` and ``on_exit`` for an environment."""
     place = str(folder)
 

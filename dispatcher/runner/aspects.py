@@ -1,0 +1,218 @@
+"""What a flow can change for its whole process, and how it is put back: one row of :data:`ASPECTS` each.
+
+Called by :mod:`dispatcher.runner.baseline`; timers are also stopped before an outcome is written.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # signal.getsignal makes an enum of each answer: 20 times as slow
+import builtins
+import faulthandler
+import gc
+import locale
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.runner import left
+
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
+_LIMITS = tuple(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_"))
+_HOOKS = ("excepthook", "displayhook", "unraisablehook", "breakpointhook", "stdin")
+
+
+#: The variables in bytes, as :data:`os.environ` keeps them: to decode them all would take longer than all else here.
+_VARIABLES: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """Something that a flow can change for its whole process.
+
+    Args:
+        name: for people.
+        read: how it is now.
+        restore: puts an earlier value back; None if that can't be done. Any exception of its says that it can't, too.
+        same: whether it still is as an earlier value says, where that is seen faster than by ``read`` and ``==``.
+    """
+
+    name: str
+    read: Callable[[], Any]
+    restore: Callable[[Any], None] | None
+    same: Callable[[Any], bool] | None = None
+
+    def holds(self, before: Any) -> bool:
+        """Whether it still is as it was."""
+        return self.read() == before if self.same is None else self.same(before)
+
+
+def disarm() -> None:
+    """Stop timers that would end the process while the outcome is written."""
+    for timer in _TIMERS:
+        signal.setitimer(timer, 0)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _restore_variables(before: dict[bytes, bytes]) -> None:
+    for name in os.environb.keys() - before.keys():
+        del os.environb[name]
+    for name, value in before.items():
+        if os.environb.get(name) != value:
+            os.environb[name] = value
+    time.tzset()
+
+
+def _umask() -> int:
+    before = os.umask(0o077)
+    os.umask(before)
+    return before
+
+
+def _restore_umask(before: int) -> None:
+    os.umask(before)
+
+
+def _restore_locale(before: str) -> None:
+    locale.setlocale(locale.LC_ALL, before)
+
+
+def _handlers() -> list[Any]:
+    return [_signal.getsignal(number) for number in _SIGNALS]
+
+
+def _restore_handlers(before: list[Any]) -> None:
+    for number, handler in zip(_SIGNALS, before, strict=True):
+        if handler is not None and _signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def _blocked() -> frozenset[str]:
+    """Names of the signals that this thread blocks. One may be pending, and others' threads can't be looked at."""
+    return frozenset(getattr(one, "name", str(one)) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def _limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(limit) for limit in _LIMITS]
+
+
+def _restore_limits(before: list[tuple[int, int]]) -> None:
+    for limit, values in zip(_LIMITS, before, strict=True):
+        if resource.getrlimit(limit) != values:
+            resource.setrlimit(limit, values)
+
+
+def _import_path() -> tuple[list[Any], list[Any], list[Any]]:
+    return list(sys.path), list(sys.meta_path), list(sys.path_hooks)
+
+
+def _restore_import_path(before: tuple[list[Any], list[Any], list[Any]]) -> None:
+    sys.path[:], sys.meta_path[:], sys.path_hooks[:] = before
+    sys.path_importer_cache.clear()
+
+
+def _interpreter() -> tuple[Any, ...]:
+    return (
+        sys.getrecursionlimit(),
+        sys.getswitchinterval(),
+        sys.get_int_max_str_digits(),
+        sys.dont_write_bytecode,
+        list(sys.argv),
+        gc.isenabled(),
+        gc.get_threshold(),
+    )
+
+
+def _restore_interpreter(before: tuple[Any, ...]) -> None:
+    recursion, interval, digits, sys.dont_write_bytecode, sys.argv, collects, threshold = before
+    sys.argv = list(sys.argv)
+    sys.setrecursionlimit(recursion)
+    sys.setswitchinterval(interval)
+    sys.set_int_max_str_digits(digits)
+    (gc.enable if collects else gc.disable)()
+    gc.set_threshold(*threshold)
+
+
+def _hooks() -> list[Any]:
+    return [*(getattr(sys, name) for name in _HOOKS), threading.excepthook, sys.gettrace(), sys.getprofile()]
+
+
+def _restore_hooks(before: list[Any]) -> None:
+    *hooks, threading.excepthook, trace, profile = before
+    for name, hook in zip(_HOOKS, hooks, strict=True):
+        setattr(sys, name, hook)
+    sys.settrace(trace)
+    sys.setprofile(profile)
+
+
+def _warnings() -> tuple[list[Any], Any]:
+    return list(warnings.filters), warnings.showwarning
+
+
+def _restore_warnings(before: tuple[list[Any], Any]) -> None:
+    filters, warnings.showwarning = before
+    warnings.resetwarnings()  # it forgets, too, which warnings were shown
+    warnings.filters[:] = filters  # type: ignore[index]
+
+
+def _restore_builtins(before: dict[str, Any]) -> None:
+    for name in vars(builtins).keys() - before.keys():
+        delattr(builtins, name)
+    vars(builtins).update(before)
+
+
+def _identity() -> tuple[Any, ...]:
+    return os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getpgid(0), os.getsid(0)
+
+
+def reset_libraries() -> None:
+    """What libraries keep for a whole process, and a new process has afresh: it isn't compared, only made anew."""
+    random.seed()
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        with suppress(Exception):
+            numpy.seed()
+    if (tempfile := sys.modules.get("tempfile")) is not None:
+        tempfile.tempdir = None  # type: ignore[attr-defined]
+    if (asyncio := sys.modules.get("asyncio")) is not None:
+        asyncio.set_event_loop_policy(None)
+
+
+#: What is put back, in this order. The decimal context and all context variables are the run's own: it runs in a copy.
+ASPECTS = (
+    Aspect("traces and hooks", _hooks, _restore_hooks),
+    Aspect(
+        "timers",
+        lambda: [signal.getitimer(timer) for timer in _TIMERS],
+        lambda before: disarm(),
+    ),
+    Aspect("signal handlers", _handlers, _restore_handlers),
+    Aspect("blocked signals", _blocked, None),
+    Aspect("working directory", os.getcwd, os.chdir),
+    Aspect("variables", lambda: dict(_VARIABLES), _restore_variables, _VARIABLES.__eq__),
+    Aspect("umask", _umask, _restore_umask),
+    Aspect("resource limits", _limits, _restore_limits),
+    Aspect("import path", _import_path, _restore_import_path),
+    Aspect("interpreter", _interpreter, _restore_interpreter),
+    Aspect("builtins", lambda: dict(vars(builtins)), _restore_builtins, vars(builtins).__eq__),
+    Aspect("warnings", _warnings, _restore_warnings),
+    Aspect("locale", lambda: locale.setlocale(locale.LC_ALL), _restore_locale),
+    Aspect("socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
+    Aspect(
+        "priority",
+        lambda: os.getpriority(os.PRIO_PROCESS, 0),
+        lambda before: os.setpriority(os.PRIO_PROCESS, 0, before),
+    ),
+    Aspect("user, group and session", _identity, None),
+    Aspect("threads left", left.threads, None),
+    Aspect("processes left", left.children, None),
+)

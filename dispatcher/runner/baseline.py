@@ -1,0 +1,65 @@
+"""What a process is like before its first run, and how it is made so again after each: two runs of one process are
+strangers.
+
+What can't be put back is told, and the process ends. Called by the worker's pool processes, after an outcome was
+written; a container runs one attempt and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Any
+
+from dispatcher.runner.aspects import ASPECTS, Aspect, reset_libraries
+from dispatcher.runner.loaded import Modules
+from dispatcher.runner.loggers import Loggers
+
+
+class Baseline:
+    """How this process was before its first run. For its main thread.
+
+    Modules that a flow's code brought stay loaded, with their globals, for the next run of the same code. What is
+    installed stays for all.
+    """
+
+    def __init__(self) -> None:
+        self._before = [(aspect, aspect.read()) for aspect in ASPECTS]
+        self._modules = Modules()
+        self._loggers = Loggers()
+
+    def prepare(self, code: Hashable) -> None:
+        """Before a run's code is opened: take away what other code brought.
+
+        Args:
+            code: what tells one code from another.
+        """
+        self._modules.prepare(code)
+
+    def restore(self) -> list[str]:
+        """After a run: put everything back; what couldn't be, which is a reason for a fresh process."""
+        reasons = []
+        for aspect, before in self._before:
+            if reason := _restored(aspect, before):
+                reasons.append(reason)
+        self._loggers.restore(self._modules.restore())
+        reset_libraries()
+        return reasons
+
+
+def _restored(aspect: Aspect, before: Any) -> str:
+    """Put one aspect back; why that can't be done, or nothing."""
+    with suppress(Exception):  # a directory that is gone, a value of the flow's own that can't be compared
+        if aspect.holds(before):
+            return ""
+    if aspect.restore is None:
+        return f"{aspect.name}: {_added(aspect.read(), before)}"
+    with suppress(Exception):
+        aspect.restore(before)
+        if aspect.holds(before):
+            return ""
+    return f"{aspect.name}: can't be put back"
+
+
+def _added(now: Any, before: Any) -> str:
+    return ", ".join(sorted(now - before)) if isinstance(now, frozenset) else "changed"
