@@ -26,6 +26,7 @@ from workers.claims import open_records
 from workers.ears import Ears
 from workers.held import Held
 from workers.identity import new_identity, offer_of
+from workers.journals import journals
 from workers.keeper import Keeper, Parent
 from workers.notes import Notes
 from workers.pool import Inherited, PoolProcess
@@ -91,6 +92,7 @@ class Engine:
             queues=lambda: self.queues.consumed,
             stop_consuming=self.queues.stop,
             idle=self._idle,
+            said=journals.left,
             leave=self._leave,
         )
         self._exit_status = 0

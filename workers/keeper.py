@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, count
+from dispatcher.runner.journal import Said
 from dispatcher.runs import indexes
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
@@ -50,6 +51,7 @@ class Parent:
     queues: Callable[[], tuple[str, ...]]  #: consumed now
     stop_consuming: Callable[[], None]
     idle: Callable[[], bool]  #: Celery consumes nothing more, and has no message that a process may be about to run
+    said: Callable[[int, str], Sequence[Said]]  #: last by a dead process, by its pid, of a run
     leave: Callable[[], None]  #: all is done: end Celery
 
 
@@ -85,7 +87,7 @@ class Keeper:
     def died(self, death: Death) -> None:
         """A pool process died; recorded at the next tick, and tried again until the server answers."""
         if death.ending is None and self.preempt_all:
-            death = Death(run_id=death.run_id, pid=death.pid, ending=Ending.PREEMPT, status=death.status)
+            death = replace(death, ending=Ending.PREEMPT)
         self._deaths.append(death)
 
     def drain(self, *, at_once: bool = False) -> None:
@@ -151,8 +153,10 @@ class Keeper:
     def _record_deaths(self, records: Records) -> None:
         while self._deaths:
             death, record = self._deaths[0], None
+            if not death.said and self.parent is not None:
+                death = self._deaths[0] = replace(death, said=tuple(self.parent.said(death.pid, death.run_id)))
             with self._each.run(death.run_id):
-                record = lifecycle.attempt_died(records, self._identity.id, death)
+                record = lifecycle.attempt_died(records, self._identity.id, death, self._settings.limits)
             self._deaths.popleft()
             if record is not None:
                 logger.info("run %s: its process %d died; it is %s now", death.run_id, death.pid, record.state)

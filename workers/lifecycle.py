@@ -19,6 +19,9 @@ from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.records.reading import Look, WrongGuess
+from dispatcher.runner.journal import Said
+from dispatcher.runner.last_lines import TAIL, keep
+from dispatcher.runner.limits import Limits
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.requirements import wants_fresh_process
@@ -30,21 +33,20 @@ from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
 
-#: Log lines kept with the outcome of an attempt that died.
-TAIL = 20
-
 #: What a task gives back, for people who look at Flower, where nothing was done.
 NOTHING = "nothing to do"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Death:
-    """A pool process died while it ran a run. ``status`` is a signal as its negative number, or an exit code."""
+    """A pool process died while it ran a run. ``status`` is a signal as its negative number, or an exit code; ``said``
+    is what it said last."""
 
     run_id: str
     pid: int
     ending: Ending | None
     status: int | None
+    said: tuple[Said, ...] = ()
 
 
 def execute(here: Here, run_id: str, like: str = "") -> str:
@@ -133,8 +135,10 @@ def _left_to_a_fresh_process(here: Here, look: Look) -> Record:
     return here.records.runs.update(look.record.id, transitions.ring_again, record=look.record, now=look.now)
 
 
-def attempt_died(records: Records, worker: str, death: Death) -> Record | None:
+def attempt_died(records: Records, worker: str, death: Death, limits: Limits) -> Record | None:
     """End the attempt that a dead pool process ran, if it is still this worker's; None if nothing was to be done.
+
+    Its last lines come first: who sees the end sees them.
 
     Raises:
         ServerUnavailable: to be tried again.
@@ -145,6 +149,7 @@ def attempt_died(records: Records, worker: str, death: Death) -> Record | None:
         if record.owner == worker and elsewhere(record):  # it died over the claim, or over the request
             step = partial(transitions.lose, owner=worker)
         elif record.owner == worker and pid_of(record.holder) == death.pid:
+            keep(records.logs, record.id, record.attempt, death.said, limits)
             outcome = outcome_of(record, death, _tail(records, record))
             step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
         else:

@@ -21,13 +21,16 @@ from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, Timeou
 from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, count
+from dispatcher.runner import left
 from dispatcher.runner.baseline import Baseline
+from dispatcher.runner.journal import mine
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import refuse_lacking, wants_fresh_process
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 from workers.backends import Backends
 from workers.identity import Identity
+from workers.journals import journals
 from workers.notes import SIGNAL, Notes
 
 logger = logging.getLogger(__name__)
@@ -104,6 +107,8 @@ class Course:
         if record is None:
             return
         reasons = self.baseline.restore()
+        if (journal := mine()) is not None and journal.is_held() and not left.helpers():  # these keep stderr open
+            reasons.append("output: another process still holds it")
         if reasons:
             logger.warning(
                 "run %s left its process changed (%s): it ends, and a fresh one takes its place",
@@ -130,12 +135,13 @@ class PoolProcess:
         self._pid = 0
 
     def begin(self) -> None:
-        """At the start of the process: leave the parent's group, and look like a main process.
+        """At the start of the process: take up its journal, leave the parent's group, and look like a main process.
 
         Celery's children are daemonic to ``multiprocessing``, which refuses them children of their own; a flow may
         want a process pool or a local Dask cluster.
         """
         os.setpgid(0, 0)
+        journals.adopt()
         if os.getppid() != self._inherited.identity.pid:  # it died before we had asked to die with it
             os._exit(os.EX_SOFTWARE)
         for logger in (logging.getLogger(), logging.getLogger("dispatcher.flow")):

@@ -21,6 +21,7 @@ from celery.concurrency import asynpool
 from celery.concurrency.prefork import TaskPool
 
 from workers.held import sweep_group
+from workers.journals import journals
 
 #: Seconds between two looks whether a process can be waited for.
 _FIRST, _LONGEST = 0.005, 1.0
@@ -59,6 +60,13 @@ class Processes(asynpool.AsynPool):  # type: ignore[misc]
     on_poll_start: Any
     on_process_down: Any
 
+    def _create_worker_process(self, i: int) -> Any:
+        """With a journal, which only the new process writes, and we read when it is dead."""
+        journals.open()
+        process = super()._create_worker_process(i)
+        journals.opened(process.pid)
+        return process
+
     def _create_process_handlers(self, hub: Any, *arguments: Any, **more: Any) -> None:
         """What a process has left in its group ends with it, however it ended."""
         super()._create_process_handlers(hub, *arguments, **more)
@@ -66,6 +74,7 @@ class Processes(asynpool.AsynPool):  # type: ignore[misc]
 
         def on_process_down(process: Any) -> None:
             sweep_group(process.pid)
+            journals.ended(process.pid)
             theirs(process)
 
         self.on_process_down = on_process_down

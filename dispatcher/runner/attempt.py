@@ -256,7 +256,9 @@ class _Way:
     def captured(self, settings: Settings, fds: bool, *, after: int = 0) -> contextlib.AbstractContextManager[Capture]:
         """Capture what is printed and logged, as lines of this attempt."""
         sink = partial(self.records.logs.append, self.record.id)
-        return captured(sink, self.record.attempt, settings.limits, fds, after=after, echo=not fds)
+        return captured(
+            sink, self.record.attempt, settings.limits, fds, after=after, echo=not fds, run_id=self.record.id
+        )
 
 
 @contextlib.contextmanager

@@ -12,9 +12,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TextIO
 
+from dispatcher.records.base import Line
+from dispatcher.runner import journal as journals
 from dispatcher.runner.descriptors import Descriptors
+from dispatcher.runner.journal import Journal, Said
 from dispatcher.runner.limits import Limits
 from dispatcher.runner.lines import Shipment, Sink
 from dispatcher.runner.writers import Put, Splitter, Writer
@@ -48,7 +52,7 @@ class Capture:
 
 @contextlib.contextmanager
 def captured(
-    sink: Sink, attempt: int, limits: Limits, fds: bool, *, after: int = 0, echo: bool = False
+    sink: Sink, attempt: int, limits: Limits, fds: bool, *, after: int = 0, echo: bool = False, run_id: str = ""
 ) -> Iterator[Capture]:
     """Capture what is printed and logged inside.
 
@@ -60,18 +64,33 @@ def captured(
             flow's own.
         after: number of the last line that the attempt has already.
         echo: also print where it would have gone.
+        run_id: of the run, for the journal of this process, if it has one and ``fds`` is set.
     """
-    shipment = Shipment(sink, attempt, limits, after=after)
+    journal = journals.mine() if fds else None
+    note = None
+    if journal is not None:
+        journal.begin(run_id, after)
+        note = partial(_note, journal)
+    shipment = Shipment(sink, attempt, limits, after=after, note=note)
     originals = sys.stdout, sys.stderr
     with contextlib.suppress(OSError, ValueError, AttributeError):
         for stream in originals:
             stream.flush()
-    splitters = {number: Splitter(_to(shipment, name), limits.line) for number, name in _STREAMS.items()}
-    pipes = Descriptors({number: one.feed for number, one in splitters.items()}, echo=echo) if fds else None
+    splitters = {
+        number: Splitter(_to(shipment, name), limits.line, hold=_hold(journal, f"pipe {number}"))
+        for number, name in _STREAMS.items()
+    }
+    pipes = (
+        Descriptors({number: one.feed for number, one in splitters.items()}, echo=echo, journal=journal)
+        if fds
+        else None
+    )
     echoes = _echoes(originals, pipes) if echo else dict.fromkeys(_STREAMS)
     before = pipes.drain if pipes else _nothing
     writers = [
-        Writer(_to(shipment, name, before), original, number, limits.line, echo=echoes[number])
+        Writer(
+            _to(shipment, name, before), original, number, limits.line, echo=echoes[number], hold=_hold(journal, name)
+        )
         for (number, name), original in zip(_STREAMS.items(), originals, strict=True)
     ]
 
@@ -105,6 +124,14 @@ def _echoes(originals: tuple[TextIO, TextIO], pipes: Descriptors | None) -> dict
         number: original if pipes is None else pipes.original(number)
         for number, original in zip(_STREAMS, originals, strict=True)
     }
+
+
+def _note(journal: Journal, line: Line) -> None:
+    journal.add(Said(line.number, line.time, line.stream, line.level, line.text))
+
+
+def _hold(journal: Journal | None, slot: str) -> Put | None:
+    return None if journal is None else partial(journal.hold, slot)
 
 
 def _close(stream: TextIO | None) -> None:

@@ -68,7 +68,7 @@ class Contained:
             patience=PATIENCE,
         )
         sink = partial(self._records.logs.append, record.id)
-        with captured(sink, record.attempt, self._bounds.limits, True, echo=True) as capture:
+        with captured(sink, record.attempt, self._bounds.limits, True, echo=True, run_id=record.id) as capture:
             outcome, exit_call = self._play(record, opener, capture)
         self._over(outcome, exit_call)
         self._report(About.EXITED, outcome, exit_call)

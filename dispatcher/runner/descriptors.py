@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import os
 import select
 import selectors
@@ -14,6 +15,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TextIO
+
+from dispatcher.runner.journal import Journal
 
 _CHUNK = 65536
 
@@ -24,10 +27,14 @@ class Descriptors:
     Args:
         puts: for each descriptor, what takes its decoded text.
         echo: also write what arrives to where it would have gone.
+        journal: its pipes are used, which the parent reads once this process is dead; else new ones.
     """
 
-    def __init__(self, puts: dict[int, Callable[[str], object]], *, echo: bool = False) -> None:
+    def __init__(
+        self, puts: dict[int, Callable[[str], object]], *, echo: bool = False, journal: Journal | None = None
+    ) -> None:
         self._echo = echo
+        self._journal = journal if journal is not None and journal.piped else None
         self._lock = threading.RLock()
         self._readers: dict[int, Callable[[bytes], object]] = {}
         self._saved: dict[int, int] = {}
@@ -51,8 +58,10 @@ class Descriptors:
                 self._draining = False
 
     def original(self, number: int) -> TextIO:
-        """A stream to where the descriptor led before; for who wants to write past the pipes."""
-        return os.fdopen(os.dup(self._saved[number]), "w", buffering=1, encoding="utf-8", errors="replace")
+        """A stream to where the descriptor led before; for who wants to write past the pipes. It holds nothing back,
+        since the process may die at once."""
+        raw = os.fdopen(os.dup(self._saved[number]), "wb", buffering=0)
+        return io.TextIOWrapper(raw, encoding="utf-8", errors="replace", write_through=True)
 
     def close(self) -> None:
         """Give the descriptors back. What a child that outlives the flow writes from now on is lost to it."""
@@ -66,12 +75,11 @@ class Descriptors:
             os.close(saved)
         with self._lock:
             self._poll = select.poll()  # of nothing
-            for source in self._readers:
+            for source in self._readers if self._journal is None else ():
                 os.close(source)
 
     def _divert(self, number: int, put: Callable[[str], object]) -> None:
-        source, target = os.pipe()
-        os.set_blocking(source, False)
+        source, target = self._pipe(number)
         self._saved[number] = os.dup(number)
         os.dup2(target, number)
         os.close(target)
@@ -87,6 +95,13 @@ class Descriptors:
         self._poll.register(source, select.POLLIN)
         self._watched.add(source)
         self._reader.watch(source, partial(self._arrived, source))
+
+    def _pipe(self, number: int) -> tuple[int, int]:
+        if self._journal is not None:
+            return self._journal.source(number), self._journal.target(number)
+        source, target = os.pipe()
+        os.set_blocking(source, False)
+        return source, target
 
     def _take(self, source: int) -> bool:
         """One pipe's worth at most: a child that never stops writing must not hold its parent here.

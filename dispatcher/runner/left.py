@@ -38,7 +38,16 @@ def children() -> frozenset[str]:
     """Processes, but for those that have ended and those of known libraries: each as ``pid (command)``."""
     if not _has_children():
         return frozenset()
-    return frozenset(f"{pid} ({name})" for pid, name in _living() if pid not in _known_children())
+    return frozenset(f"{pid} ({name})" for pid, name in _living() if pid not in helpers())
+
+
+def helpers() -> set[int]:
+    """Pids of multiprocessing's own processes: one that counts semaphores, one that forks."""
+    trackers = [
+        getattr(getattr(sys.modules.get(f"multiprocessing.{module}"), one, None), pid, None)
+        for module, one, pid in _HELPERS
+    ]
+    return {pid for pid in trackers if pid is not None}
 
 
 def _is_known(thread: threading.Thread) -> bool:
@@ -83,12 +92,3 @@ def _living() -> Iterator[tuple[int, str]]:
                 continue
             if rest.split()[0] not in {"Z", "X"}:
                 yield pid, ascii(name)[1:-1]
-
-
-def _known_children() -> set[int]:
-    """multiprocessing's own: one that counts semaphores, one that forks."""
-    trackers = [
-        getattr(getattr(sys.modules.get(f"multiprocessing.{module}"), one, None), pid, None)
-        for module, one, pid in _HELPERS
-    ]
-    return {pid for pid in trackers if pid is not None}

@@ -52,10 +52,14 @@ class Shipment:
         attempt: which attempt's lines they are.
         limits: most bytes in all, and of one line.
         after: number of the last line that the attempt has already.
+        note: told each line as soon as it is put, whether or not it can be kept.
     """
 
-    def __init__(self, sink: Sink, attempt: int, limits: Limits, *, after: int = 0) -> None:
+    def __init__(
+        self, sink: Sink, attempt: int, limits: Limits, *, after: int = 0, note: Callable[[Line], None] | None = None
+    ) -> None:
         self._sink = sink
+        self._note = note
         self._attempt = attempt
         self._limits = limits
         self._number = after
@@ -115,6 +119,8 @@ class Shipment:
             return
         self._number += 1
         line = Line(attempt=self._attempt, number=self._number, time=time.time(), stream=stream, text=text, level=level)
+        if self._note is not None:
+            self._note(line)
         size = 1 + (len(text) if text.isascii() else len(text.encode()))
         self._tail.append(line)
         if self._refuses(size):

@@ -5,15 +5,21 @@ Called by :mod:`dispatcher.runner.__main__`, once the child is dead; nothing of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
 from dispatcher.errors import DispatcherError
 from dispatcher.escaping import escaped
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.assignment import Assignment
 from dispatcher.runner.child import UNREPORTED, UNSTARTED
+from dispatcher.runner.journal import Journal, Said
+from dispatcher.runner.last_lines import keep
+from dispatcher.runner.limits import Bounds
 from dispatcher.runner.parent import Parent, oom_kills
 from dispatcher.runner.patience import PATIENCE, patiently
 from dispatcher.runner.report import About, Report
@@ -41,11 +47,13 @@ def tell(parent: Parent, code: int) -> int:
     if parent.over and (code == UNREPORTED or (parent.why and not parent.settled)):
         return UNREPORTED  # its last words hold the outcome
     outcome = death(parent, code)
+    said = parent.journal.left(os.environ.get("DISPATCHER__RUN__ID", ""))
+    _echo(parent.journal)
     _bound_by_grace(parent, code)
     if not parent.over:
         _write(outcome, reported=False)
     try:
-        _report(parent, outcome)
+        _report(parent, outcome, said)
     except DispatcherError as error:
         sys.stderr.write(f"runner: the death of the flow's process can't be reported: {escaped(str(error))}\n")
         return code
@@ -72,13 +80,24 @@ def death(parent: Parent, code: int) -> Outcome:
     return Outcome(cause=Cause.RESULT_MISSING, reason="Exited", message=message, exit_code=code)
 
 
-def _report(parent: Parent, outcome: Outcome) -> None:
+def _echo(journal: Journal) -> None:
+    """Print what was left in the pipes: the child didn't come to that."""
+    for number, data in journal.unread.items():
+        with contextlib.suppress(OSError):
+            os.write(number, data)
+
+
+def _report(parent: Parent, outcome: Outcome, said: Sequence[Said]) -> None:
+    """Its last lines come first: who hears of the end sees them."""
+    limits = Bounds.read(os.environ).limits
     mine = Assignment.take(os.environ, nonce=parent.nonce)
-    report = Report(run_id=mine.run_id, attempt=mine.attempt, about=About.DIED, outcome=outcome)
 
     def send() -> None:
         records = open_redis(mine.url)
         try:
+            tail = keep(records.logs, mine.run_id, mine.attempt, said, limits)
+            told = replace(outcome, log_tail=outcome.log_tail or tail)
+            report = Report(run_id=mine.run_id, attempt=mine.attempt, about=About.DIED, outcome=told)
             records.inbox.report(mine.shard, report.to_entry(mine.token))
         finally:
             records.close()

@@ -2,7 +2,8 @@
 
 It hears SIGTERM before anything of ours is imported, passes it on, keeps the clocks, reaps orphans and, when the
 flow's process is dead, says how it died. It never runs the flow: that is its one child's part
-(:mod:`dispatcher.runner.child`), which tells it on a pipe how far it is. Only the standard library is imported here.
+(:mod:`dispatcher.runner.child`), which tells it on a pipe how far it is. Nothing is imported here but the standard
+library and the journal, which does so too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import select
 import signal
 import time
 from types import FrameType
+
+from dispatcher.runner.journal import Journal, adopt
 
 GRACE = "DISPATCHER__RUN__GRACE"
 GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own
@@ -27,6 +30,7 @@ class Parent:
         nonce: of this start of a process; the attempt is claimed with it.
         claimed, over, settled, exited: how far the child is; see :meth:`_hear`.
         why: which clock made us kill the child: ``flow``, ``exit``, ``leave`` or ``term``; empty if none did.
+        journal: what the child says last.
         ooms: how many processes of this container were killed for want of memory before the child began.
     """
 
@@ -37,6 +41,7 @@ class Parent:
         self.told_at: float | None = None
         self.grace = grace
         self.ooms = oom_kills()
+        self.journal = Journal()
         self._child = 0
         self._forwarded = False
         self._clocks: dict[str, float] = {}
@@ -68,8 +73,10 @@ class Parent:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             for descriptor in (self._wake, self._waker, self._ear):
                 os.close(descriptor)
+            adopt(self.journal)
         else:
             os.close(self._mouth)
+            self.journal.forked()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         return self._mouth if self._child == 0 else None
 

@@ -23,9 +23,11 @@ class Splitter:
     Args:
         put: takes a line.
         longest: characters of a line that are kept, at least.
+        hold: told what the line written last has so far, while it hasn't ended.
     """
 
-    def __init__(self, put: Put, longest: int) -> None:
+    def __init__(self, put: Put, longest: int, *, hold: Put | None = None) -> None:
+        self._hold = hold
         self._put = put
         self._longest = longest
         self._rests: dict[int, str] = {}
@@ -38,7 +40,9 @@ class Splitter:
         if rest:
             if "\r" in rest:
                 rest = _shown(rest) + "\r" * rest.endswith("\r")
-            self._rests[who] = rest[: self._longest + 1]
+            rest = self._rests[who] = rest[: self._longest + 1]
+        if self._hold is not None and (rest or lines):
+            self._hold(rest)
         for line in lines:
             self._put(_shown(line) if "\r" in line else line)
 
@@ -60,16 +64,18 @@ class Writer(io.TextIOBase):
         put: takes a line.
         original: the stream that it stands in for.
         fd: that stream's descriptor, which a forked child writes to.
-        longest: see :class:`Splitter`.
+        longest, hold: see :class:`Splitter`.
         echo: where to write too, if anywhere.
     """
 
     encoding = "utf-8"
     errors = "replace"
 
-    def __init__(self, put: Put, original: TextIO, fd: int, longest: int, *, echo: TextIO | None) -> None:
+    def __init__(
+        self, put: Put, original: TextIO, fd: int, longest: int, *, echo: TextIO | None, hold: Put | None = None
+    ) -> None:
         super().__init__()
-        self._splitter = Splitter(put, longest)
+        self._splitter = Splitter(put, longest, hold=hold)
         self._original = original
         self._fd = fd
         self._echo = echo

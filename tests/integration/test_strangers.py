@@ -160,6 +160,11 @@ MEANS_A_FRESH_PROCESS: list[tuple[str, str, str]] = [
         "'mine' (sleep)",
     ),
     ("processes left", "import subprocess; subprocess.Popen(['sleep', '60'])", "(sleep)"),
+    (
+        "output",
+        "import os; os.fork() or (os.setsid(), os.fork() and os._exit(0), __import__('time').sleep(9)); os.wait()",
+        "still holds",
+    ),
     ("user, group and session", "import os; os.setpgid(0, os.getppid() and os.getpgid(os.getppid()))", "changed"),
 ]
 

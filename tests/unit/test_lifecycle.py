@@ -12,10 +12,13 @@ from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
+from dispatcher.settings import LimitSettings
 from tests.unit.making import make_record, trusting
 from workers.endings import Ending
 from workers.lifecycle import Death, attempt_died
 from workers.request import exit_status
+
+died = partial(attempt_died, limits=LimitSettings())
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def death(ending: Ending | None = None, status: int | None = -9, pid: int = 7) -
 def test_the_cause_says_who_ended_it(
     records: Records, ending: Ending | None, status: int | None, cause: Cause, exit_code: int | None, words: str
 ) -> None:
-    record = attempt_died(records, "w", death(ending, status))
+    record = died(records, "w", death(ending, status))
     assert record is not None
     assert record.outcome is not None
     assert (record.outcome.cause, record.outcome.exit_code) == (cause, exit_code)
@@ -55,19 +58,19 @@ def test_the_cause_says_who_ended_it(
 
 def test_a_cancel_counts_also_where_the_process_died_first(records: Records) -> None:
     records.runs.update("run1", transitions.request_cancel)
-    record = attempt_died(records, "w", death())
+    record = died(records, "w", death())
     assert record is not None
     assert record.state is State.CANCELLED
 
 
 def test_a_death_counts_once_and_only_of_the_process_that_ran_it(records: Records) -> None:
-    assert attempt_died(records, "w", death(pid=8)) is None
-    assert attempt_died(records, "other", death()) is None
-    assert attempt_died(records, "w", death()) is not None
-    assert attempt_died(records, "w", death(Ending.TIMEOUT)) is None
+    assert died(records, "w", death(pid=8)) is None
+    assert died(records, "other", death()) is None
+    assert died(records, "w", death()) is not None
+    assert died(records, "w", death(Ending.TIMEOUT)) is None
     record, _ = records.runs.get("run1")
     assert record.state is State.CRASHED
-    assert attempt_died(records, "w", Death(run_id="unknown", pid=7, ending=None, status=0)) is None
+    assert died(records, "w", Death(run_id="unknown", pid=7, ending=None, status=0)) is None
 
 
 def test_the_last_lines_of_the_attempt_are_kept(records: Records) -> None:
@@ -75,10 +78,10 @@ def test_the_last_lines_of_the_attempt_are_kept(records: Records) -> None:
         return Line(attempt=attempt, number=number, time=0.0, stream="stdout", text=f"{attempt}/{number}")
 
     records.logs.append("run1", [line(1, number) for number in range(1, 2001)])
-    record = attempt_died(records, "w", death())
+    record = died(records, "w", death())
     assert record is not None
     assert record.outcome is not None
-    assert record.outcome.log_tail == tuple(f"1/{number}" for number in range(1981, 2001))
+    assert record.outcome.log_tail == tuple(f"1/{number}" for number in range(1951, 2001))
 
 
 def test_an_on_exit_that_was_under_way_keeps_the_outcome() -> None:
@@ -86,7 +89,7 @@ def test_an_on_exit_that_was_under_way_keeps_the_outcome() -> None:
     records.runs.create([make_record(on_exit=True)])
     record = records.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
     records.runs.update("run1", partial(transitions.settle, epoch=record.epoch, outcome=Outcome()))
-    after = attempt_died(records, "w", death(Ending.ON_EXIT))
+    after = died(records, "w", death(Ending.ON_EXIT))
     assert after is not None
     assert (after.state, after.exit_call) == (State.SUCCEEDED, ExitCall.INTERRUPTED)
 
@@ -95,7 +98,7 @@ def test_an_on_exit_that_was_to_come_is_left_to_a_fresh_process() -> None:
     records = trusting(open_memory())
     records.runs.create([make_record(on_exit=True)])
     records.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
-    after = attempt_died(records, "w", death())
+    after = died(records, "w", death())
     assert after is not None
     assert (after.state, after.exit_call, after.owner) == (State.RUNNING, ExitCall.DUE, "")
 
@@ -123,14 +126,14 @@ class TestElsewhere:
         return one
 
     def test_a_claim_is_given_back(self, records: Records) -> None:
-        record = attempt_died(records, "w", death())
+        record = died(records, "w", death())
         assert record is not None
         assert (record.state, record.attempt, record.owner) == (State.QUEUED, 1, "")
 
     def test_a_request_goes_to_its_shard(self, records: Records) -> None:
         request = {"shard": "fake/1", "epoch": 1, "body": {}}
         records.runs.update("run1", partial(transitions.intend, epoch=1, request=request))
-        record = attempt_died(records, "w", death())
+        record = died(records, "w", death())
         assert record is not None
         assert (record.state, record.owner, record.epoch) == (State.PROVISIONING, "fake/1", 2)
 
@@ -138,7 +141,7 @@ class TestElsewhere:
         request = {"shard": "fake/1", "epoch": 1, "body": {}}
         records.runs.update("run1", partial(transitions.intend, epoch=1, request=request))
         records.runs.update("run1", partial(transitions.claim_attempt, attempt=1, holder="host:9:n"))
-        record = attempt_died(records, "w", death())
+        record = died(records, "w", death())
         assert record is not None
         assert (record.state, record.owner) == (State.RUNNING, "fake/1")
 
@@ -146,6 +149,6 @@ class TestElsewhere:
         records.runs.update("run1", transitions.request_cancel)
         with pytest.raises(Refused):
             records.runs.update("run1", partial(transitions.intend, epoch=1, request={}))
-        record = attempt_died(records, "w", death())
+        record = died(records, "w", death())
         assert record is not None
         assert record.state is State.CANCELLED
