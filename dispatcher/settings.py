@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -185,6 +185,10 @@ class DefaultSettings(BaseModel):
     start_within: float | None = Field(None, gt=0, description="Seconds from queued to started.")
     result_ttl: float = Field(7 * 86400.0, gt=0, description="Seconds a finished run is kept.")
     retries: int = Field(0, ge=0, description="Further attempts.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO",
+        description="Least level of log records that are kept, of loggers to which the flow gives none; where it runs.",
+    )
 
 
 class Settings(BaseSettings):

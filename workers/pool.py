@@ -23,6 +23,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, count
 from dispatcher.runner import left
 from dispatcher.runner.baseline import Baseline
+from dispatcher.runner.capture import keep_from
 from dispatcher.runner.journal import mine
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import refuse_lacking, wants_fresh_process
@@ -144,8 +145,7 @@ class PoolProcess:
         journals.adopt()
         if os.getppid() != self._inherited.identity.pid:  # it died before we had asked to die with it
             os._exit(os.EX_SOFTWARE)
-        for logger in (logging.getLogger(), logging.getLogger("dispatcher.flow")):
-            logger.setLevel(logging.INFO)  # as each run's capture wants it: changing it per run costs
+        keep_from(self._inherited.settings.defaults.log_level)
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
         gc.freeze()  # what is here stays: to look through all of it held up a run for 20 ms, and copied shared memory
 

@@ -50,6 +50,17 @@ class Capture:
         return self._shipment.close(timeout)
 
 
+_least = logging.INFO
+
+
+def keep_from(level: str) -> None:
+    """In a process of flows alone: keep log records from this level on, of loggers that have none of their own."""
+    global _least  # noqa: PLW0603 - levels are the whole process's
+    _least = logging.getLevelNamesMapping()[level]
+    for logger in (logging.getLogger(), logging.getLogger(_FLOW_LOGGER)):
+        logger.setLevel(_least)  # now: to change it for each run costs
+
+
 @contextlib.contextmanager
 def captured(
     sink: Sink, attempt: int, limits: Limits, fds: bool, *, after: int = 0, echo: bool = False, run_id: str = ""
@@ -156,7 +167,7 @@ class _Handler(logging.Handler):
     """Puts log records among the printed lines."""
 
     def __init__(self, shipment: Shipment, before: Callable[[], None], echo: TextIO | None) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()  # of any level: loggers have theirs
         self._echo = echo
         self._shipment = shipment
         self._before = before
@@ -181,14 +192,14 @@ class _Handler(logging.Handler):
 
 @contextlib.contextmanager
 def _logging_to(handler: logging.Handler, *, alone: bool) -> Iterator[None]:
-    """Have INFO and above of the flow's logger, and in a process of its own of all loggers, reach ``handler``."""
+    """Have what the flow's logger lets through, and in a process of its own all loggers, reach ``handler``."""
     root, flow = logging.getLogger(), logging.getLogger(_FLOW_LOGGER)
     handlers, levels = list(root.handlers), (root.level, flow.level)
     if flow.level == logging.NOTSET:
-        flow.setLevel(logging.INFO)
+        flow.setLevel(_least)
     if alone:
         root.handlers[:] = [handler]  # others write to descriptor 2, so each line would come twice
-        _level(root, min(root.level or logging.INFO, logging.INFO))
+        _level(root, _least)
     else:
         root.addHandler(handler)
     try:

@@ -19,7 +19,7 @@ from dispatcher.failpoints import failpoint
 from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Records
 from dispatcher.runner.assignment import Assignment
-from dispatcher.runner.capture import Capture, captured
+from dispatcher.runner.capture import Capture, captured, keep_from
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import Job, failure, invoke
 from dispatcher.runner.limits import Bounds
@@ -68,6 +68,7 @@ class Contained:
             patience=PATIENCE,
         )
         sink = partial(self._records.logs.append, record.id)
+        keep_from(self._bounds.log_level)
         with captured(sink, record.attempt, self._bounds.limits, True, echo=True, run_id=record.id) as capture:
             outcome, exit_call = self._play(record, opener, capture)
         self._over(outcome, exit_call)

@@ -36,18 +36,25 @@ class _Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Sizes and times of one attempt. ``stop_grace`` and ``on_exit_timeout`` are in seconds."""
+    """Sizes and times of one attempt, and the least level of log records that are kept where the flow asks for none.
+    ``stop_grace`` and ``on_exit_timeout`` are in seconds."""
 
     limits: Limits
     stop_grace: float
     on_exit_timeout: float
+    log_level: str = "INFO"
 
     @classmethod
     def of(cls, settings: Settings) -> Bounds:
         """Those of a worker's settings."""
         limits, timing = settings.limits, settings.timing
         sizes = _Sizes(inline=limits.inline, result=limits.result, log=limits.log, line=limits.line)
-        return cls(limits=sizes, stop_grace=timing.stop_grace, on_exit_timeout=timing.on_exit_timeout)
+        return cls(
+            limits=sizes,
+            stop_grace=timing.stop_grace,
+            on_exit_timeout=timing.on_exit_timeout,
+            log_level=settings.defaults.log_level,
+        )
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Bounds:
@@ -59,7 +66,7 @@ class Bounds:
         try:
             sizes = _Sizes(**{name: int(variables[f"DISPATCHER__LIMITS__{name.upper()}"]) for name in _NAMES})
             times = {name: float(variables[f"DISPATCHER__TIMING__{name.upper()}"]) for name in _TIMES}
-            return cls(limits=sizes, **times)
+            return cls(limits=sizes, **times, log_level=variables[_LEVEL])
         except (KeyError, ValueError):
             from dispatcher.settings import Settings
 
@@ -72,8 +79,10 @@ class Bounds:
         return {
             **{f"DISPATCHER__LIMITS__{name.upper()}": str(size) for name, size in sizes.items()},
             **{f"DISPATCHER__TIMING__{name.upper()}": f"{seconds:g}" for name, seconds in times.items()},
+            _LEVEL: self.log_level,
         }
 
 
 _NAMES = ("inline", "result", "log", "line")
+_LEVEL = "DISPATCHER__DEFAULTS__LOG_LEVEL"
 _TIMES = ("stop_grace", "on_exit_timeout")

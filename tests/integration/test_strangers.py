@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import Dispatcher, LocalEnvironment, RemoteEnvironment, flow, gather, task
+from dispatcher import Dispatcher, LocalEnvironment, RemoteEnvironment, context, flow, gather, task
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.aspects import ASPECTS
 from dispatcher.runs.retry import Retry
@@ -312,3 +312,39 @@ TIDY = [
 def test_what_a_flow_has_ended_itself_is_no_reason(client: Dispatcher, worker: Worker, statements: str) -> None:
     pids = {client.submit(change, {"statements": statements}).result(timeout=60) for _ in range(2)}
     assert len(pids) == 1, worker.output
+
+
+@flow
+def log(statements: str) -> None:
+    import logging
+
+    exec(statements, {"logging": logging, "context": context})
+
+
+LEVELS: list[tuple[str, list[str]]] = [
+    ("logging.getLogger().setLevel(10); logging.debug('1'); logging.getLogger('m').debug('2')", ["1", "m: 2"]),
+    ("one = logging.getLogger('mine'); one.setLevel('DEBUG'); one.debug('1'); logging.debug('2')", ["mine: 1"]),
+    ("context.logger.setLevel('DEBUG'); context.logger.debug('1')", ["1"]),
+    ("logging.getLogger().setLevel('ERROR'); logging.info('1'); logging.error('2')", ["2"]),
+    ("logging.debug('1'); context.logger.debug('2'); context.logger.info('3')", ["3"]),
+]
+
+
+@pytest.mark.parametrize(("statements", "expected"), LEVELS)
+def test_levels_that_a_flow_asks_for(client: Dispatcher, worker: Worker, statements: str, expected: list[str]) -> None:
+    run = client.submit(log, {"statements": statements})
+    run.result(timeout=30)
+    assert [line.text for line in run.logs()] == expected
+
+
+def test_a_setting_gives_the_default_level(client: Dispatcher, url: str, tmp_path: Path) -> None:
+    environ = {"DISPATCHER__DEFAULTS__LOG_LEVEL": "DEBUG"}
+    other = Worker(url, tmp_path, environ=environ, timing=QUICK, concurrency=1, labels=["debug"])
+    try:
+        other.says("is ready")
+        statements = "logging.debug('1'); context.logger.debug('2'); logging.getLogger('m').debug('3')"
+        run = client.submit(log, {"statements": statements}, environment=LocalEnvironment(labels=["debug"]))
+        run.result(timeout=30)
+        assert [line.text for line in run.logs()] == ["1", "2", "m: 3"]
+    finally:
+        other.end()
