@@ -48,8 +48,8 @@ local function accept(id, spec, signature, digest, key, doorbell)
     redis.call('SET', all.key .. key, id)
   end
   local fact = all.fact[1] .. id .. all.fact[2]
-  redis.call('XADD', record .. all.its_events, '*', 'fact', fact, 'time', time)
-  redis.call('XADD', all.events, '*', 'fact', fact, 'time', time)
+  add_entry(record .. all.its_events, 'fact', fact, 'time', time)
+  add_entry(all.events, 'fact', fact, 'time', time)
   redis.call('PUBLISH', all.topic .. id, time .. '\n' .. fact)
   ids[#ids + 1] = id
   if doorbell ~= '' then doorbells[#doorbells + 1] = doorbell end

@@ -7,7 +7,7 @@ local before = last
 for n = 4, #ARGV, 5 do
   local number = tonumber(ARGV[n])
   if number > last then
-    redis.call('XADD', KEYS[1], '*', 'attempt', attempt, 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
+    add_entry(KEYS[1], 'attempt', attempt, 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
       'level', ARGV[n + 3], 'text', ARGV[n + 4])
     last = number
   end

@@ -14,8 +14,8 @@ local step, first_key, last_key = {}, {}, {}
 -- among all events each alone, because a subscriber acknowledges each. Tell who listens in one notice.
 function step.EVENTS(now, of_run, all, channel, time, ...)
   local facts = table.concat({...}, '\n')
-  redis.call('XADD', of_run, '*', 'fact', facts, 'time', time)
-  for _, fact in ipairs({...}) do redis.call('XADD', all, '*', 'fact', fact, 'time', time) end
+  add_entry(of_run, 'fact', facts, 'time', time)
+  for _, fact in ipairs({...}) do add_entry(all, 'fact', fact, 'time', time) end
   redis.call('PUBLISH', channel, time .. '\n' .. facts)
 end
 first_key.EVENTS, last_key.EVENTS = 2, 4

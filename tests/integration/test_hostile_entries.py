@@ -1,0 +1,126 @@
+"""Row 34 of the fault matrix: what the Redis users of clients and of runners put where others read and write.
+
+On a server with exactly the users of ``docs/security.md``, with real workers. It costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from backends.fake import FakeEnvironment
+from dispatcher import flow
+from dispatcher.records.redis.scripts import script
+from dispatcher.records.refusals import What
+from dispatcher.runs.attempt import SHARDS
+from dispatcher.runs.states import State
+from tests.integration.attacker import Attacker
+from tests.integration.guarded import INSTANCE, Guarded, guarded_server
+from tests.integration.workers import QUICK, Bench, Worker
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.row(34), pytest.mark.timeout(300)]
+
+StartWorker = Callable[..., Worker]
+
+#: An id behind which a stream has no room.
+LAST = f"{2**64 - 1}-{2**64 - 1}"
+
+
+@flow
+def says(word: str) -> str:
+    print(word)  # noqa: T201
+    return word
+
+
+@pytest.fixture
+def guarded() -> Iterator[Guarded]:
+    with guarded_server() as one:
+        yield one
+
+
+@pytest.fixture
+def attacker(guarded: Guarded) -> Iterator[Attacker]:
+    found = Attacker(guarded)
+    yield found
+    found.server.close()
+
+
+@pytest.fixture
+def runner(guarded: Guarded) -> Iterator[Any]:
+    """Somebody with the user of runners."""
+    with guarded.as_user("runner") as found:
+        yield found
+
+
+@pytest.fixture
+def bench(guarded: Guarded) -> Iterator[Bench]:
+    """Honest submits and looks; as the workers' user, who may use every queue."""
+    found = Bench(guarded.url("worker"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def start(guarded: Guarded) -> Iterator[StartWorker]:
+    started: list[Worker] = []
+
+    def one(**given: Any) -> Worker:
+        worker = Worker(guarded.url("worker"), guarded.directory, timing={**QUICK, "poll": 0.2}, **given)
+        started.append(worker)
+        worker.says("is ready")
+        return worker
+
+    yield one
+    for worker in started:
+        worker.end()
+        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+
+
+@pytest.mark.parametrize("kept", [{}, {"maxlen": 0, "approximate": False}])
+def test_inboxes_without_room_get_some(
+    bench: Bench, start: StartWorker, runner: Any, service: Path, kept: dict[str, Any]
+) -> None:
+    worker = start(backends=["fake"], concurrency=1)
+    for number in range(SHARDS):
+        runner.xadd(f"{INSTANCE}::inbox:fake/{number}", {"x": "y"}, id=LAST, **kept)
+    for word in "abc":
+        run_id = bench.submit(says, {"word": word}, environment=FakeEnvironment(service))
+        assert bench.ended(run_id).state is State.SUCCEEDED
+    assert bench.records.refusals.tallies()[What.ENTRY].count >= 1
+    assert "can't be read" in worker.output
+
+
+def test_a_report_that_found_no_room_can_be_sent_again(bench: Bench, runner: Any) -> None:
+    inbox = f"{INSTANCE}::inbox:fake/3"
+    runner.xadd(inbox, {"x": "y"}, id=LAST)
+    words = script("report").command((), inbox, f"{INSTANCE}::report:n", 60, "run", "r1")
+    with pytest.raises(redis.ResponseError, match="exhausted"):
+        runner.execute_command(*words)
+    assert bench.records.inbox.repair(["fake/3"]) == ["fake/3"]
+
+    def arrived() -> bool:
+        runner.execute_command(*words)
+        return [entry.get("run") for _, entry in bench.records.inbox.read("fake/3")] == [None, "r1"]
+
+    wait_until(arrived, "the report")
+
+
+def test_events_without_room_get_some(bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker) -> None:
+    """Of all runs, and of one; clients mend that as well, before a worker is there."""
+    attacker.server.xadd(attacker.keys.all_events, {"x": "y"}, id=LAST)
+    with guarded.client() as client:
+        with pytest.warns(match="No live worker"):
+            run = client.submit(says, {"word": "a"})
+        for key in (attacker.keys.all_events, attacker.keys.events(run.id), attacker.keys.logs(run.id)):
+            attacker.server.xadd(key, {"x": "y"}, id=LAST)
+        start(backends=["local"], concurrency=1)
+        assert run.result(timeout=30) == "a"
+        assert [line.text for line in run.logs()] == ["a"]
+        assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
+    assert bench.records.refusals.tallies()[What.ENTRY].count >= 3
+    assert guarded.refusals() == []
