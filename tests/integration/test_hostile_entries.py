@@ -37,6 +37,17 @@ def says(word: str) -> str:
     return word
 
 
+@flow
+def waits(path: str) -> bytes:
+    import time
+
+    print("begun")  # noqa: T201
+    while not Path(path).exists():
+        time.sleep(0.02)
+    print("done")  # noqa: T201
+    return b"x" * 2_000_000
+
+
 @pytest.fixture
 def guarded() -> Iterator[Guarded]:
     with guarded_server() as one:
@@ -124,3 +135,42 @@ def test_events_without_room_get_some(bench: Bench, guarded: Guarded, start: Sta
         assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
     assert bench.records.refusals.tallies()[What.ENTRY].count >= 3
     assert guarded.refusals() == []
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_keys_of_a_run_of_another_type(
+    bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker, tmp_path: Path, later: bool
+) -> None:
+    """Its result and its lines, and those of the run that its process runs next."""
+    worker = start(backends=["local"], concurrency=1)
+    with guarded.client() as client:
+        run = client.submit(waits, {"path": str(tmp_path / "go")})
+        if later:
+            bench.until(run.id, lambda record: record.state is State.RUNNING, "its start")
+            wait_until(lambda: bench.lines(run.id) == ["begun"], "its first line")
+        key = attacker.keys
+        for spoilt in (key.logs(run.id), key.events(run.id), key.lines(run.id), key.blobs(run.id)):
+            attacker.server.expire(spoilt, 0)
+            if spoilt.endswith((":logs", ":events")):
+                attacker.server.hset(spoilt, "1", "x")
+            else:
+                attacker.server.xadd(spoilt, {"x": "y"})
+        (tmp_path / "go").touch()
+        assert run.result(timeout=30) == b"x" * 2_000_000
+        assert bench.lines(run.id)[-1:] == ["done"]
+        assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
+    assert "Traceback" not in worker.output
+    assert bench.records.refusals.tallies()[What.ENTRY].count >= 3
+
+
+def test_counts_that_are_none(bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker) -> None:
+    """Of the runs that refer to a flow's code, and of refusals."""
+    start(backends=["local"], concurrency=1)
+    with guarded.client() as client:
+        first = client.submit(says, {"word": "a"})
+        assert first.result(timeout=30) == "a"
+        [digest] = bench.record(first.id).spec.blobs
+        for count in ("x", "9" * 18):
+            attacker.server.hset(attacker.keys.blob(digest), "refs", count)
+            attacker.server.hset(attacker.keys.refusals, "entry", count)
+            assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"

@@ -19,7 +19,7 @@ _FOLDER = Path(__file__).with_name("lua")
 PREFIX = "dispatcher_"
 
 #: What functions share, in the order in which it is defined.
-_SHARED = ("clock", "queues", "streams", "steps")
+_SHARED = ("clock", "values", "queues", "streams", "steps")
 
 #: Each function is the body in the file of its name. Where the server's memory is full, it runs only those that need
 #: none or free some, the second kind here; a write of any other is refused before it begins.

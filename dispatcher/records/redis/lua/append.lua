@@ -2,7 +2,7 @@
 -- seconds to keep them without a record, the attempt, then for each line its number, time, stream, level and text. Lines
 -- that are there are dropped.
 local record, stray, attempt = unpack(ARGV, 1, 3)
-local last = tonumber(redis.call('HGET', KEYS[2], attempt) or '0')
+local last = number_of(own_key('HGET', KEYS[2], attempt))
 local before = last
 for n = 4, #ARGV, 5 do
   local number = tonumber(ARGV[n])
@@ -13,7 +13,7 @@ for n = 4, #ARGV, 5 do
   end
 end
 if last == before then return 0 end
-redis.call('HSET', KEYS[2], attempt, string.format('%d', last))
+own_key('HSET', KEYS[2], attempt, string.format('%d', last))
 local left = redis.call('PTTL', record)
 for n = 1, 2 do
   if left == -2 then

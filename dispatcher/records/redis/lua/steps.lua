@@ -26,7 +26,7 @@ first_key.USE, last_key.USE = 2, 4
 
 -- One run less refers to a shared blob.
 function step.FREE(now, blob, seconds)
-  if redis.call('EXISTS', blob) == 1 and redis.call('HINCRBY', blob, 'refs', -1) <= 0 then
+  if redis.call('EXISTS', blob) == 1 and add_to(blob, 'refs', -1) <= 0 then
     redis.call('EXPIRE', blob, seconds)
   end
 end

@@ -44,16 +44,6 @@ local function remake(stream)
   redis.log(redis.LOG_WARNING, 'made anew, for an entry far ahead of the clock, or as it was no stream: ' .. stream)
 end
 
--- Count a malformed entry, where this user may.
-local function count_malformed(key)
-  local home = string.match(key, '^(.-::)')
-  local tallies = home and home .. 'refusals'
-  if tallies and redis.acl_check_cmd('HINCRBY', tallies, 'entry', '1') then
-    redis.pcall('HINCRBY', tallies, 'entry', 1)
-    redis.pcall('HSET', tallies, 'entry:last', redis.call('TIME')[1])
-  end
-end
-
 -- Add an entry. A stream that can't take one, or will soon not be able to, is made anew by whoever may.
 local function add_entry(stream, ...)
   local id = redis.pcall('XADD', stream, '*', ...)
