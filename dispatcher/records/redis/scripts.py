@@ -27,7 +27,7 @@ _FUNCTIONS = (
     *("accept", "acquire", "announce", "append", "claim", "commit", "guessed", "hold", "join", "own", "refuse"),
     *("release", "report", "share"),
 )
-_ALSO_WHEN_FULL = ("beat", "purge", "remove", "repair", "retire")
+_ALSO_WHEN_FULL = ("beat", "known", "purge", "remove", "repair", "retire")
 
 # Stands for the version in the text that the version is the digest of.
 _VERSION = "@VERSION@"
