@@ -9,7 +9,6 @@ import gc
 import logging
 import multiprocessing.process
 import os
-import secrets
 import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 from workers.backends import Backends
+from workers.holders import Holders
 from workers.identity import Identity
 from workers.notes import SIGNAL, Notes
 
@@ -42,6 +42,7 @@ class Inherited:
     keys: KeyRing
     identity: Identity
     notes: Notes
+    holders: Holders
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
     main_process: Any  #: the parent's main-process object, as multiprocessing knows it
 
@@ -56,7 +57,7 @@ class Here:
     backend: Callable[[str], Backend]  #: by name
     worker: str
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
-    holder: str  #: of one attempt: host, pid and a nonce
+    holder: str  #: of one attempt; see :class:`~workers.holders.Holders`
 
     def check(self, record: Record) -> None:
         """Labels are exact, wherever a doorbell was put; and what a spec requires is known here, or it isn't run here.
@@ -94,10 +95,11 @@ class PoolProcess:
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
         gc.freeze()  # what is here stays: to look through all of it held up a run for 20 ms, and copied shared memory
 
-    def here(self, *, also: Collection[str] = ()) -> Here:
+    def here(self, run_id: str, *, also: Collection[str] = ()) -> Here:
         """Before each task. Celery sets its own signal handlers after the start, so ours are set here.
 
         Args:
+            run_id: the run that it is about.
             also: queues that the worker consumes beyond its offer, since somebody told it to.
         """
         signal.signal(SIGNAL, self._on_note)
@@ -114,7 +116,7 @@ class PoolProcess:
             records=self._records,
             backend=self._backends,
             worker=identity.id,
-            holder=f"{identity.host}:{os.getpid()}:{secrets.token_hex(4)}",
+            holder=self._inherited.holders.new(run_id),
         )
 
     def _on_sigterm(self, signum: int, frame: object) -> None:

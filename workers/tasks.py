@@ -24,13 +24,13 @@ def register(app: Celery) -> None:
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **told: object) -> str:
         like = repr([told.get(name) for name in ("flow", "backend", "labels")])
-        return lifecycle.execute(_here(self), run_id, like[:LONGEST])
+        return lifecycle.execute(_here(self, run_id), run_id, like[:LONGEST])
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:
-        return lifecycle.call_on_exit(_here(self), run_id)
+        return lifecycle.call_on_exit(_here(self, run_id), run_id)
 
 
-def _here(task: Any) -> Here:
+def _here(task: Any, run_id: str) -> Here:
     process: PoolProcess = task.app.dispatcher.process
-    return process.here(also=task.request.also_served)
+    return process.here(run_id, also=task.request.also_served)

@@ -13,9 +13,10 @@ import pytest
 import redis
 
 from backends.fake import FakeEnvironment
-from dispatcher import flow
+from dispatcher import LocalEnvironment, flow
 from dispatcher.records.redis.scripts import script
 from dispatcher.records.refusals import What
+from dispatcher.runs import indexes
 from dispatcher.runs.attempt import SHARDS
 from dispatcher.runs.states import State
 from tests.integration.attacker import Attacker
@@ -174,3 +175,36 @@ def test_counts_that_are_none(bench: Bench, guarded: Guarded, start: StartWorker
             attacker.server.hset(attacker.keys.blob(digest), "refs", count)
             attacker.server.hset(attacker.keys.refusals, "entry", count)
             assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
+
+
+@pytest.mark.parametrize("how", ["unsigned", "signed", "ended"])
+def test_no_idle_process_is_killed_for_a_record(bench: Bench, start: StartWorker, attacker: Attacker, how: str) -> None:
+    """Which says that the process runs a run: one that nobody signed, one that nobody took, one that has ended."""
+    worker = start(backends=["local"], concurrency=1)
+    [pid] = worker.children
+    [info] = bench.records.workers.live()
+    if how == "ended":
+        run_id = bench.submit(says, {"word": "a"})
+        ended = bench.ended(run_id)
+        assert f":{pid}:" in ended.holder
+        wait_until(lambda: bench.records.runs.count(indexes.owned(info.id)) == 0, "its end")
+    else:
+        record = bench.prepare(says, {"word": "a"}, environment=LocalEnvironment(labels=["nobody"]))
+        run_id = attacker.forged(record, **({"signature": record.signature} if how == "signed" else {}))
+    now = repr(bench.records.runs.now())
+    stored = {
+        **attacker.stored(run_id),
+        b"state": b"CANCELLING",
+        b"owner": info.id.encode(),
+        b"started_at": now.encode(),
+    }
+    stored.setdefault(b"holder", f"{info.host}:{pid}:0123456789abcdef01234567".encode())
+    stored |= {b"epoch": b"1", b"attempt": b"1"}
+    for name in (b"outcome", b"ended_at", b"settled_at", b"expires_at"):
+        stored.pop(name, None)
+    attacker.write(run_id, stored, **{f"owned__{info.id}": 1.0, "open": 1.0})
+    bench.ended(run_id)
+    later = bench.submit(says, {"word": "b"})
+    assert bench.ended(later).state is State.SUCCEEDED
+    assert worker.children == [pid]
+    assert "was killed" not in worker.output
