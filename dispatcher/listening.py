@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from dispatcher.errors import DispatcherError, Refused, UnknownRun
+from dispatcher.errors import DispatcherError, Malformed, Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.hearing import ENDED, Listener
 from dispatcher.runs import indexes
@@ -243,21 +243,20 @@ class Watcher:
                     self._closed.wait(1.0)
 
     def _heard(self, listener: Listener, timeout: float) -> list[str]:
-        """Runs worth reading: those that ended, by as many notices as are there; all, after a lost connection."""
-        ended: list[str] = []
-        notice = listener.get(max(0.0, timeout))
-        while notice is not None:
-            _, event = notice
-            if event is None:
+        """Runs worth reading: those that ended, or of which something unreadable was told, by as many notices as are
+        there, and a page of them at most; all, after a lost connection."""
+        worth: list[str] = []
+        wait = max(0.0, timeout)
+        while len(worth) < PAGE and (notice := listener.get(wait)) is not None:
+            topic, event = notice
+            wait = 0.0
+            if event is not None:
+                self._offer([event])
+            elif not topic:
                 with self._lock:
                     return [*self._waits, *self._hooks]
-            self._offer([event])
-            if event.final:
-                ended.append(event.run_id)
-            if len(ended) >= PAGE:
-                break
-            notice = listener.get(0.0)
-        return ended
+            worth.append(topic.removeprefix(ENDED) if event is None or event.final else "")
+        return [run_id for run_id in dict.fromkeys(worth) if run_id]
 
     def _ended(self, run_id: str, told: Mapping[str, bytes]) -> bool:
         """Answer for a run whose earlier record is known, on the listener's thread; whether that could be done.
@@ -330,7 +329,10 @@ class Watcher:
         with self._lock:
             hooked = [run_id for run_id in dict.fromkeys(run_ids) if run_id in self._hooks]
         for run_id in hooked:
-            self._offer(self._records.events.of(run_id)[0])
+            try:
+                self._offer(self._records.events.of(run_id)[0])
+            except Malformed as error:  # what stands in their place costs this run's callbacks, and delays no other run
+                log.debug("the events of run %s can't be read: %s", run_id, error)
             with self._lock:
                 left = [hook for hook in self._hooks.pop(run_id, []) if not hook.over]
                 if left:

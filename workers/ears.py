@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 NEW_QUEUE = "queues"
 OWNER = "owner:"
 
+#: Notices taken at once.
+MOST = 1000
+
 
 class Ears:
     """Hears of things early; what it misses is found by the looks of others.
@@ -61,18 +64,27 @@ class Ears:
             self._queues.learn(self._records.queues.known())
             self._next = time.monotonic() + self._every
         self._follow(self._listener)
-        heard = self._listener.get(max(self._next - time.monotonic(), 0.0))
-        if heard is not None:
-            topic, event = heard
-            if self._supervision is not None and topic in self._shards:
-                if event is not None:
-                    self._supervision.cancelled(topic.removeprefix(OWNER), event.run_id)
-                return 0.0
-            if topic != NEW_QUEUE:
-                self._wake()
-            if topic in {NEW_QUEUE, ""}:
-                self._next = 0.0
+        topics = self._heard(self._listener, max(self._next - time.monotonic(), 0.0))
+        if topics - {NEW_QUEUE}:
+            self._wake()
+        if topics & {NEW_QUEUE, ""}:
+            self._next = 0.0
         return 0.0
+
+    def _heard(self, listener: Listener, wait: float) -> set[str]:
+        """The topics of all notices that are there, but for the shards', which are passed on; a flood is one look."""
+        topics: set[str] = set()
+        for _ in range(MOST):
+            heard = listener.get(wait)
+            if heard is None:
+                break
+            wait = 0.0
+            topic, event = heard
+            if self._supervision is None or topic not in self._shards:
+                topics.add(topic)
+            elif event is not None:
+                self._supervision.cancelled(topic.removeprefix(OWNER), event.run_id)
+        return topics
 
     def _follow(self, listener: Listener) -> None:
         """Hear of the shards that are held now; what is missed meanwhile is seen in the next round."""

@@ -6,6 +6,7 @@ First the flow is asked (an exception in its main thread); after ``stop_grace`` 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Looks in a row after which a run that isn't ours any more is not just about to end by itself.
 PATIENCE = 2
+
+
+_PID = re.compile(r"[0-9]{1,10}")
 
 
 class Ending(StrEnum):
@@ -61,7 +65,7 @@ class Look:
 def pid_of(holder: str) -> int | None:
     """The pid in a holder's name, ``host:pid:nonce``."""
     parts = holder.rsplit(":", 2)
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+    return int(parts[1]) if len(parts) == 3 and _PID.fullmatch(parts[1]) else None
 
 
 def is_held(record: Record | None, holding: Holding, worker: str) -> bool:

@@ -25,6 +25,7 @@ from workers.backends import Backends
 from workers.claims import open_records
 from workers.ears import Ears
 from workers.held import Held
+from workers.holders import Holders
 from workers.identity import new_identity, offer_of
 from workers.journals import journals
 from workers.keeper import Keeper, Parent
@@ -85,8 +86,10 @@ class Engine:
             app=self._app,
         )
         main = multiprocessing.process.current_process()
-        self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, self.queues.serves, main))
-        self._keeper = Keeper(settings, self.identity, self.held, self._notes, self._open)
+        holders = Holders(self.identity.host)
+        serves = self.queues.serves
+        self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, holders, serves, main))
+        self._keeper = Keeper(settings, self.identity, self.held, self._notes, self._open, holders)
         self._keeper.parent = Parent(
             pids=self._pids,
             queues=lambda: self.queues.consumed,

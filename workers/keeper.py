@@ -16,12 +16,13 @@ from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, count
 from dispatcher.runner.journal import Said
-from dispatcher.runs import indexes
+from dispatcher.runs import indexes, use
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from workers import lifecycle
 from workers.endings import Decision, Ending, Look, Step, decide, is_held, pid_of
 from workers.held import Held, Holding, exit_status, sweep_group
+from workers.holders import Holders
 from workers.identity import Identity
 from workers.lifecycle import Death
 from workers.notes import Note, Notes
@@ -59,8 +60,15 @@ class Keeper:
     """Keeps one worker. All but :meth:`died` and :meth:`drain` is called on its own thread."""
 
     def __init__(
-        self, settings: Settings, identity: Identity, held: Held, notes: Notes, open_records: Callable[[], Records]
+        self,
+        settings: Settings,
+        identity: Identity,
+        held: Held,
+        notes: Notes,
+        open_records: Callable[[], Records],
+        holders: Holders,
     ) -> None:
+        self._holders = holders
         self.preempt_all = False
         self._settings = settings
         self._timing = settings.timing
@@ -170,9 +178,12 @@ class Keeper:
             return LOOK
         found = dict(zip(wanted, records.runs.get_many(wanted), strict=True))
         look = Look(now=records.runs.now(), at=time.monotonic(), worker=self._identity.id, preempting=self.preempt_all)
-        waits = [self._act(holding, found[holding.run_id], look) for holding in held]
-        self._account([record for run_id in owned if (record := found[run_id]) is not None])
-        return min([LOOK, *waits])
+        waits = [LOOK]
+        for holding in held:
+            with self._each.run(holding.run_id):
+                waits.append(self._act(holding, found[holding.run_id], look))
+        self._account(records, [record for run_id in owned if (record := found[run_id]) is not None], look.now)
+        return min(waits)
 
     def _act(self, holding: Holding, record: Record | None, look: Look) -> float:
         decision = decide(record, holding, look, self._timing)
@@ -200,7 +211,7 @@ class Keeper:
             failpoint("end.killed", holding.run_id)
             logger.warning("run %s: process %d was killed (%s)", holding.run_id, holding.pid, ending)
 
-    def _account(self, owned: list[Record]) -> None:
+    def _account(self, records: Records, owned: list[Record], now: float) -> None:
         """Find runs of ours that no process runs: its end wasn't recorded, or not noticed. Two looks must agree."""
         running = {(holding.pid, holding.run_id) for holding in self._held.all()}
         dying = {death.run_id for death in self._deaths}
@@ -212,15 +223,25 @@ class Keeper:
             busy = record.id in {run for _, run in running} if away else (pid, record.id) in running
             if pid is None or busy or record.id in dying:
                 continue
-            if pid in alive and self._held.may_run(
-                pid, record.id
-            ):  # Celery forgot it over a lost connection, but its process goes on
+            if pid in alive and self._runs(records, record, pid, now):
                 self._held.take(pid, record.id, adopted=True)
                 continue
             absent[record.id] = self._absent.get(record.id, 0) + 1
             if absent[record.id] > 1:
                 self.died(Death(run_id=record.id, pid=pid, ending=None, status=None))
         self._absent = absent
+
+    def _runs(self, records: Records, record: Record, pid: int, now: float) -> bool:
+        """Whether a living process runs it: Celery forgot that over a lost connection, but the process goes on.
+
+        A record alone is no reason to believe that. Who wrote it could have the process killed.
+        """
+        return (
+            self._held.may_run(pid, record.id)
+            and self._holders.made(record.holder, record.id)
+            and not records.runs.vet(record, now)
+            and records.runs.used(record.id, record.spec.day) in use.begun(record)
+        )
 
     def _find_dead(self) -> None:
         """Notice deaths also while Celery's event loop can't."""

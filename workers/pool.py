@@ -10,7 +10,6 @@ import json
 import logging
 import multiprocessing.process
 import os
-import secrets
 import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from dispatcher.runs.requirements import refuse_lacking, wants_fresh_process
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
 from workers.backends import Backends
+from workers.holders import Holders
 from workers.identity import Identity
 from workers.journals import journals
 from workers.notes import SIGNAL, Notes
@@ -48,6 +48,7 @@ class Inherited:
     keys: KeyRing
     identity: Identity
     notes: Notes
+    holders: Holders
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
     main_process: Any  #: the parent's main-process object, as multiprocessing knows it
 
@@ -62,7 +63,7 @@ class Here:
     backend: Callable[[str], Backend]  #: by name
     worker: str
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
-    holder: str  #: of one attempt: host, pid and a nonce
+    holder: str  #: of one attempt; see :class:`~workers.holders.Holders`
     course: Course  #: of this process
 
     def check(self, record: Record) -> None:
@@ -149,10 +150,11 @@ class PoolProcess:
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
         gc.freeze()  # what is here stays: to look through all of it held up a run for 20 ms, and copied shared memory
 
-    def here(self, *, also: Collection[str] = ()) -> Here:
+    def here(self, run_id: str, *, also: Collection[str] = ()) -> Here:
         """Before each task. Celery sets its own signal handlers after the start, so ours are set here.
 
         Args:
+            run_id: the run that it is about.
             also: queues that the worker consumes beyond its offer, since somebody told it to.
         """
         signal.signal(SIGNAL, self._on_note)
@@ -172,7 +174,7 @@ class PoolProcess:
             records=self._records,
             backend=self._backends,
             worker=identity.id,
-            holder=f"{identity.host}:{os.getpid()}:{secrets.token_hex(4)}",
+            holder=self._inherited.holders.new(run_id),
             course=self._course,
         )
 

@@ -24,7 +24,7 @@ def register(app: Celery) -> None:
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **told: object) -> str:
         like = repr([told.get(name) for name in ("flow", "backend", "labels")])
-        here = _here(self)
+        here = _here(self, run_id)
         try:
             return lifecycle.execute(here, run_id, like[:LONGEST])
         finally:
@@ -32,13 +32,13 @@ def register(app: Celery) -> None:
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:
-        here = _here(self)
+        here = _here(self, run_id)
         try:
             return lifecycle.call_on_exit(here, run_id)
         finally:
             here.course.tidy()
 
 
-def _here(task: Any) -> Here:
+def _here(task: Any, run_id: str) -> Here:
     process: PoolProcess = task.app.dispatcher.process
-    return process.here(also=task.request.also_served)
+    return process.here(run_id, also=task.request.also_served)

@@ -32,6 +32,11 @@ class Events(ABC):
         """Drop a subscriber and its position."""
 
     @abstractmethod
+    def repair(self) -> None:
+        """Make what durable subscribers read usable again, if somebody added what no release adds; they may be given
+        events twice."""
+
+    @abstractmethod
     def listen(self, ended: Ended | None = None) -> Listener:
         """Hear of events as they happen, not durably: for waiting, where the record is read again anyway.
 

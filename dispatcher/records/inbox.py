@@ -27,3 +27,7 @@ class Inbox(ABC):
     @abstractmethod
     def drop(self, shard: str, *, until: str) -> None:
         """Remove entries up to position ``until``: they were acted upon."""
+
+    @abstractmethod
+    def repair(self, shards: Collection[str]) -> list[str]:
+        """Make inboxes anew to which nothing can be added any more, keeping their entries; which of ``shards`` were."""

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from dispatcher.errors import Malformed
 from dispatcher.records.base import Line
 from dispatcher.runner.limits import Limits
 
@@ -202,6 +203,8 @@ class Shipment:
     def _sent(self, lines: Sequence[Line]) -> bool:
         try:
             self._sink(lines)
+        except Malformed:  # where they would be kept stands something else, which another try won't change
+            return True
         except Exception:  # whatever it is, the flow must not feel it
             return False
         return True

@@ -58,6 +58,11 @@ def exiting(record: Record) -> Use:
     return Use(day=record.spec.day, accepts=(str(record.attempt),), word=_exiting(record))
 
 
+def begun(record: Record) -> frozenset[str]:
+    """The words that stand while a process runs the attempt, or its ``on_exit``."""
+    return frozenset({str(record.attempt), _exiting(record)})
+
+
 def over(record: Record) -> Use | None:
     """Nothing may follow. Not noted where nothing could, as the signed spec says: what is started again is refused."""
     spec = record.spec

@@ -1,10 +1,17 @@
-"""A line as it is kept: clean and bounded."""
+"""A line as it is kept: clean and bounded; and lines that can't be kept."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import pytest
 
-from dispatcher.runner.lines import clean
+from dispatcher.errors import Malformed
+from dispatcher.records.base import Line
+from dispatcher.runner.lines import Shipment, clean
+from dispatcher.settings import LimitSettings
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -24,3 +31,22 @@ from dispatcher.runner.lines import clean
 def test_lines_are_clean_and_bounded(raw: str, shown: str) -> None:
     assert clean(raw, 64) == shown
     assert len(clean(raw, 64).encode()) <= 64
+
+
+def test_lines_that_can_be_kept_nowhere_hold_up_nobody() -> None:
+    """Where they belong stands something else: they are dropped, and those that come later are sent."""
+    refused = threading.Event()
+    kept: list[str] = []
+
+    def sink(lines: Sequence[Line]) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise Malformed("a key on the server holds something else than what belongs there")
+        kept.extend(line.text for line in lines)
+
+    shipment = Shipment(sink, 1, LimitSettings())
+    shipment.put("stdout", "lost")
+    wait_until(refused.is_set, "the refusal")
+    shipment.put("stdout", "kept")
+    assert shipment.close(10.0)
+    assert kept == ["kept"]

@@ -1,4 +1,4 @@
-"""The end of retention, and queues that nobody uses any more."""
+"""The end of retention, queues that nobody uses any more, and what keeps events from being kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ PAGE = 1000
 
 
 def sweep_retention(records: Records, timing: TimingSettings) -> None:
-    """Remove runs whose retention is over, and retire unused queues."""
+    """Remove runs whose retention is over, retire unused queues, and repair the stream of all events."""
+    records.events.repair()
     while removed := records.runs.purge(limit=PAGE):
         failpoint("retention.purged")
         logger.info("%d runs are past their retention and were removed", removed)

@@ -97,6 +97,13 @@ class Reports:
             except (Refused, UnknownRun, Malformed) as error:
                 self._refuse(error)
 
+    def repair(self, shards: Collection[str]) -> None:
+        """Make inboxes usable again to which no runner can report any more."""
+        for shard in self._records.inbox.repair(shards):
+            self._left_out.note(
+                f"what lay in the inbox of shard {shard}", Malformed("its id was far ahead of the clock")
+            )
+
     def read(self, lease: Lease, now: float) -> None:
         """Act on all that a shard's runners have reported.
 

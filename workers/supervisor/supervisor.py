@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Observation, Watched
-from dispatcher.errors import LeasePassed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
+from dispatcher.errors import LeasePassed, Malformed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
@@ -107,6 +107,7 @@ class Supervisor:
         """Shards, records, reports, infrastructure, leftovers. Safe to run twice, and beside other workers."""
         self._shards.share(supervisors, dead)
         self._changes.take_cancelled()  # the records are read now
+        self._reports.repair(self._shards.held)
         self._refresh()
         self._named(self._take_changes())
         self._work_through(list(self._known))
@@ -245,6 +246,8 @@ class Supervisor:
                         self._reports.read(lease, now)
                 except LeasePassed as error:
                     self._lost(shard, error)
+                except Malformed as error:
+                    self._seldom.warn(f"the inbox of shard {shard} can't be read", error)
         if self._reports.waiting:
             self._explain(now)
         self._pulse.looked()

@@ -33,6 +33,9 @@ class MemoryEvents(Events):
         self._subscribers: dict[str, _Subscriber] = {}
         self._listeners: list[MemoryListener] = []
 
+    def repair(self) -> None:
+        """Positions are given by this class alone."""
+
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
         start = int(after or 0)
         found = self._shared.wait_for(lambda: self._of.get(run_id, [])[start:], block)

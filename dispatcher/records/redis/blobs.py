@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from dispatcher.errors import Malformed
@@ -82,7 +83,9 @@ class RedisBlobs(Blobs):
             key, prefix = self._place(name)
         except KeyError:
             return False
-        return bool(self._client.one("HEXISTS", key, f"{prefix}parts"))
+        with suppress(Malformed):
+            return bool(self._client.one("HEXISTS", key, f"{prefix}parts"))
+        return False
 
     def _place(self, name: str) -> tuple[str, str]:
         """Key of the hash, and what its fields begin with.

@@ -21,7 +21,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from dispatcher.errors import InvalidSettings, Malformed
 from dispatcher.records.redis.connections import Idle
-from dispatcher.records.redis.failures import HOPELESS, LOST, NotLoaded, is_missing, is_wrong_type, unavailable
+from dispatcher.records.redis.failures import HOPELESS, LOST, NotLoaded, is_missing, is_of_an_entry, unavailable
 from dispatcher.records.redis.scripts import Script, library
 from dispatcher.urls import Address, parse
 
@@ -240,7 +240,7 @@ class Client:
             Malformed: somebody stored something else under a key than what belongs there.
         """
         for reply in replies:
-            if is_wrong_type(reply):
+            if is_of_an_entry(reply):
                 raise Malformed("a key on the server holds something else than what belongs there")
             if isinstance(reply, redis.RedisError):
                 raise unavailable(reply, self.shown, timeout=self.timeout, may_exist=may_exist)

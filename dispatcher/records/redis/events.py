@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import ServerUnavailable
+from dispatcher.errors import Malformed, ServerUnavailable
 from dispatcher.records.hearing import Ended, Events, Listener
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
@@ -15,7 +15,7 @@ from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import RedisListener
 from dispatcher.records.redis.program import kept
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.redis.streams import blocking, entries, read_stream
+from dispatcher.records.redis.streams import blocking, entries, read_stream, repair
 from dispatcher.runs.events import Event
 
 #: The one consumer of a subscriber's group: what it took and didn't acknowledge is its own to take again.
@@ -66,6 +66,10 @@ class RedisEvents(Events):
         # A group of a stream that isn't there is an error, and gone all the same.
         self._client.call([("XGROUP", "DESTROY", self._keys.all_events, subscriber)])
         self._client.one("SREM", self._keys.subscribers, subscriber)
+
+    def repair(self) -> None:
+        if repair(self._client, [self._keys.all_events]):
+            self._left_out.note("what lay among all events", Malformed("its position was far ahead of the clock"))
 
     def listen(self, ended: Ended | None = None) -> Listener:
         listener = RedisListener(

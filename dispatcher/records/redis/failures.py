@@ -54,6 +54,18 @@ def is_wrong_type(reply: object) -> bool:
     return isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
+# What a command or a function says of one key, or of one value in it, and of nothing else on the server.
+_OF_AN_ENTRY = re.compile(
+    r"WRONGTYPE |(ERR )?(hash )?value is not (an integer|a valid float|a float)|(ERR )?\S+ or \S+ would overflow"
+    r"|(ERR )?The (stream has exhausted|ID specified in XADD)|(ERR )?user_function:\d+: (?!.*ACL failure)"
+)
+
+
+def is_of_an_entry(reply: object) -> bool:
+    """Whether a reply says that what stands under one key is nothing that the command, or a function, can deal with."""
+    return type(reply) is redis.ResponseError and _OF_AN_ENTRY.match(str(reply)) is not None
+
+
 def unavailable(error: Exception, address: str, *, timeout: float, may_exist: bool = False) -> ServerUnavailable:
     """The error for users.
 

@@ -9,7 +9,7 @@ from dispatcher.records.inbox import Inbox
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.redis.streams import blocking, read_stream
+from dispatcher.records.redis.streams import behind, blocking, entries, repair
 
 #: Seconds for which a report is known, so that sending it again adds nothing.
 _KNOWN = 60
@@ -29,7 +29,8 @@ class RedisInbox(Inbox):
     def read(
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
     ) -> list[tuple[str, dict[str, str]]]:
-        return read_stream(self._client, self._keys.inbox(shard), after=after, limit=limit, block=block)
+        words = ("XREAD", "COUNT", limit, *blocking(block), "STREAMS", self._keys.inbox(shard), after or "0")
+        return entries(self._client.one(*words, block=block))  # whatever its id, it is acted upon and dropped
 
     def wait(self, shards: Collection[str], *, block: float) -> bool:
         if not shards:
@@ -39,7 +40,10 @@ class RedisInbox(Inbox):
         return bool(self._client.one(*words, block=block))
 
     def drop(self, shard: str, *, until: str) -> None:
-        milliseconds, _, sequence = until.partition("-")
-        behind = f"{milliseconds}-{int(sequence or 0) + 1}"
-        key = self._keys.inbox(shard)
-        self._client.one("XTRIM", key, "MINID", behind)
+        following = behind(until)
+        kept = ("MINID", following) if following else ("MAXLEN", 0)
+        self._client.one("XTRIM", self._keys.inbox(shard), *kept)
+
+    def repair(self, shards: Collection[str]) -> list[str]:
+        keys = {self._keys.inbox(shard): shard for shard in shards}
+        return [keys[key] for key in repair(self._client, list(keys))]

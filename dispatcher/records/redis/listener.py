@@ -221,16 +221,15 @@ class RedisListener(Listener):
             self._answered(channel, subscribed=kind == b"subscribe")
 
     def _hear(self, topic: str, raw: bytes) -> None:
-        """Take a notice; one that can't be read is as one that was missed."""
+        """Take a notice; of one that can't be read, the topic: something may have happened, and a look tells."""
         read, ended = self._left_out.read, self._ended
         if ended is not None:
             added = read(f"end told to {topic}", partial(rest, raw))
             if added and read(f"end told to {topic}", partial(ended, topic.removeprefix(ENDED), added)):
                 return
         events = read(f"notice to {topic}", partial(told, raw))
-        if events is not None:
-            for event in events or (None,):
-                self._heard.put((topic, event))
+        for event in events or (None,):
+            self._heard.put((topic, event))
 
     def _answered(self, channel: str, *, subscribed: bool) -> None:
         """Only the answer to the last of several wishes counts."""

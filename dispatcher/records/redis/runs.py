@@ -21,7 +21,7 @@ from dispatcher.records.reading import Look, Query, WrongGuess
 from dispatcher.records.redis.acceptance import Acceptance, Portion
 from dispatcher.records.redis.claims import Claims, claim_of
 from dispatcher.records.redis.client import Client, Command
-from dispatcher.records.redis.failures import is_wrong_type
+from dispatcher.records.redis.failures import is_of_an_entry, is_wrong_type
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.likes import PLACES, Likes
 from dispatcher.records.redis.prepared import Endings, plain
@@ -305,14 +305,14 @@ class RedisRuns(Runs):
             if record is not None and record is not _NO_RECORD:
                 (over if _expires(record) <= now else early).append(record)
         commands = [self._purge_of(record) for record in over]
-        replies = self._client.accepted(self._client.run_many(commands)) if commands else []
+        removed = self._client.accepted([one for one in self._client.run_many(commands) if not is_of_an_entry(one)])
         self._client.many([*(("DEL", *self._keys.of_run(run_id)) for run_id in unreadable), *self._corrected(early)])
         if strange := [*gone, *(record.id for record in over if record.strange)]:
             self._sweep(strange)
         failpoint("purge.trimming")
         # Entries of the stream carry the server's own time in milliseconds.
         self._client.one("XTRIM", self._keys.all_events, "MINID", max(int((now - EVENTS_KEPT) * 1000), 0))
-        return len(gone) + sum(map(int, replies))
+        return len(gone) + sum(map(int, removed))
 
     def _corrected(self, early: Sequence[Record]) -> Iterator[Command]:
         """The commands that put runs where they stand in the index of ends, or take them from it."""

@@ -19,7 +19,7 @@ _FOLDER = Path(__file__).with_name("lua")
 PREFIX = "dispatcher_"
 
 #: What functions share, in the order in which it is defined.
-_SHARED = ("clock", "queues", "steps")
+_SHARED = ("clock", "values", "queues", "streams", "steps")
 
 #: Each function is the body in the file of its name. Where the server's memory is full, it runs only those that need
 #: none or free some, the second kind here; a write of any other is refused before it begins.
@@ -27,7 +27,7 @@ _FUNCTIONS = (
     *("accept", "acquire", "announce", "append", "claim", "commit", "guessed", "hold", "join", "own", "refuse"),
     *("release", "report", "share"),
 )
-_ALSO_WHEN_FULL = ("beat", "purge", "remove", "retire")
+_ALSO_WHEN_FULL = ("beat", "known", "purge", "remove", "repair", "retire")
 
 # Stands for the version in the text that the version is the digest of.
 _VERSION = "@VERSION@"

@@ -9,11 +9,17 @@ local all = cjson.decode(ARGV[1])
 local now = server_time(all.offset)
 local ids, times, doorbells, reply = {}, {}, {}, {}
 
+-- What is stored of a run; of what is no record, something that is none either.
+local function fields_of(id)
+  local fields = redis.pcall('HGETALL', all.run .. id)
+  return fields.err and {'id', ''} or fields
+end
+
 local function earlier(id, key)
-  local fields = redis.call('HGETALL', all.run .. id)
+  local fields = fields_of(id)
   if #fields == 0 and key ~= '' then
     local other = redis.call('GET', all.key .. key)
-    if other then fields = redis.call('HGETALL', all.run .. other) end
+    if other then fields = fields_of(other) end
   end
   if #fields > 0 then return fields end
 end
@@ -48,8 +54,8 @@ local function accept(id, spec, signature, digest, key, doorbell)
     redis.call('SET', all.key .. key, id)
   end
   local fact = all.fact[1] .. id .. all.fact[2]
-  redis.call('XADD', record .. all.its_events, '*', 'fact', fact, 'time', time)
-  redis.call('XADD', all.events, '*', 'fact', fact, 'time', time)
+  add_entry(record .. all.its_events, 'fact', fact, 'time', time)
+  add_entry(all.events, 'fact', fact, 'time', time)
   redis.call('PUBLISH', all.topic .. id, time .. '\n' .. fact)
   ids[#ids + 1] = id
   if doorbell ~= '' then doorbells[#doorbells + 1] = doorbell end
@@ -67,7 +73,7 @@ end
 if #ids == 0 then return reply end
 
 for _, blob in ipairs(all.blobs) do
-  redis.call('HINCRBY', blob, 'refs', #ids)
+  add_to(blob, 'refs', #ids)
   redis.call('PERSIST', blob)
 end
 for _, place in ipairs(all.places) do -- so many seconds from now, in these indexes

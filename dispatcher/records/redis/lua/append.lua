@@ -2,18 +2,18 @@
 -- seconds to keep them without a record, the attempt, then for each line its number, time, stream, level and text. Lines
 -- that are there are dropped.
 local record, stray, attempt = unpack(ARGV, 1, 3)
-local last = tonumber(redis.call('HGET', KEYS[2], attempt) or '0')
+local last = number_of(own_key('HGET', KEYS[2], attempt))
 local before = last
 for n = 4, #ARGV, 5 do
   local number = tonumber(ARGV[n])
   if number > last then
-    redis.call('XADD', KEYS[1], '*', 'attempt', attempt, 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
+    add_entry(KEYS[1], 'attempt', attempt, 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
       'level', ARGV[n + 3], 'text', ARGV[n + 4])
     last = number
   end
 end
 if last == before then return 0 end
-redis.call('HSET', KEYS[2], attempt, string.format('%d', last))
+own_key('HSET', KEYS[2], attempt, string.format('%d', last))
 local left = redis.call('PTTL', record)
 for n = 1, 2 do
   if left == -2 then

@@ -17,6 +17,6 @@ if stands and stands ~= void then
   if other ~= holder then return {now, 'claimed', stands} end
   return {at, redis.call('HGETALL', record)}
 end
-redis.call('XADD', inbox, '*', 'time', now, unpack(ARGV, 10))
+add_entry(inbox, 'time', now, unpack(ARGV, 10))
 redis.call('SET', claim, now .. '\n' .. holder .. '\n' .. report, 'EX', seconds)
 return {now, redis.call('HGETALL', record)}

@@ -3,7 +3,7 @@ local missing = {}
 for _, key in ipairs(KEYS) do
   if redis.call('HEXISTS', key, 'parts') == 0 then
     missing[#missing + 1] = key
-  elseif tonumber(redis.call('HGET', key, 'refs') or '0') <= 0 then
+  elseif number_of(redis.call('HGET', key, 'refs')) <= 0 then
     redis.call('EXPIRE', key, ARGV[1])
   end
 end

@@ -2,6 +2,7 @@
 -- what may be refused is asked for before the first write.
 
 local MOST_QUEUES, MOST_LABELS, LONGEST_LABEL = 10000, 64, 200 -- as in routing.py; bytes of a label
+local USED_AHEAD = 3600 -- seconds by which a queue's last use may be ahead of the clock
 
 -- Why this user can't push a doorbell to a list; nothing if they can, or if there is no list.
 local function unrung(list)

@@ -1,14 +1,25 @@
--- Forget queues that were not used lately and in which no run waits. KEYS: queues, routes, passed. ARGV: clock offset,
--- seconds, what the keys of the indexes of waiting runs begin with. Replies their names.
+-- Forget queues in which no run waits: those that were not used lately, those whose last use is yet to come, and, where
+-- somebody added more than there may be, the latest. KEYS: queues, routes, passed. ARGV: clock offset, seconds, what the
+-- keys of the indexes of waiting runs begin with. Replies their names; there may be more where they are many.
+local PORTION = 1000
 local now = server_time(ARGV[1])
-local oldest = now - tonumber(ARGV[2])
+local oldest, latest = text(now - tonumber(ARGV[2])), '(' .. text(now + USED_AHEAD)
 local retired = {}
-for _, queue in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(oldest), 'LIMIT', 0, 1000)) do
-  if redis.call('ZCARD', ARGV[3] .. queue) == 0 then
-    redis.call('ZREM', KEYS[1], queue)
-    redis.call('HDEL', KEYS[2], queue)
-    redis.call('ZREM', KEYS[3], queue)
-    retired[#retired + 1] = queue
+
+local function retire(queues, again)
+  for _, queue in ipairs(queues) do
+    if redis.call('ZCARD', ARGV[3] .. queue) == 0 then
+      redis.call('ZREM', KEYS[1], queue)
+      redis.call('HDEL', KEYS[2], queue)
+      redis.call('ZREM', KEYS[3], queue)
+      retired[#retired + 1] = queue
+    elseif again then
+      redis.call('ZADD', KEYS[1], text(now), queue)
+    end
   end
 end
+
+retire(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', oldest, 'LIMIT', 0, PORTION))
+retire(redis.call('ZRANGEBYSCORE', KEYS[1], latest, '+inf', 'LIMIT', 0, PORTION), true)
+if redis.call('ZCARD', KEYS[1]) > MOST_QUEUES + 1 then retire(redis.call('ZREVRANGE', KEYS[1], 0, PORTION - 1)) end
 return retired

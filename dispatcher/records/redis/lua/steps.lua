@@ -14,8 +14,8 @@ local step, first_key, last_key = {}, {}, {}
 -- among all events each alone, because a subscriber acknowledges each. Tell who listens in one notice.
 function step.EVENTS(now, of_run, all, channel, time, ...)
   local facts = table.concat({...}, '\n')
-  redis.call('XADD', of_run, '*', 'fact', facts, 'time', time)
-  for _, fact in ipairs({...}) do redis.call('XADD', all, '*', 'fact', fact, 'time', time) end
+  add_entry(of_run, 'fact', facts, 'time', time)
+  for _, fact in ipairs({...}) do add_entry(all, 'fact', fact, 'time', time) end
   redis.call('PUBLISH', channel, time .. '\n' .. facts)
 end
 first_key.EVENTS, last_key.EVENTS = 2, 4
@@ -26,7 +26,7 @@ first_key.USE, last_key.USE = 2, 4
 
 -- One run less refers to a shared blob.
 function step.FREE(now, blob, seconds)
-  if redis.call('EXISTS', blob) == 1 and redis.call('HINCRBY', blob, 'refs', -1) <= 0 then
+  if redis.call('EXISTS', blob) == 1 and add_to(blob, 'refs', -1) <= 0 then
     redis.call('EXPIRE', blob, seconds)
   end
 end

@@ -1,0 +1,27 @@
+-- Make streams anew to which nothing can be added any more, or in which something is ahead of the clock; so is a group of
+-- readers, which they make again. KEYS: the streams. Replies those that were.
+local repaired = {}
+
+local function field_of(told, name)
+  for n = 1, #told, 2 do
+    if told[n] == name then return told[n + 1] end
+  end
+end
+
+for _, stream in ipairs(KEYS) do
+  local told = redis.pcall('XINFO', 'STREAM', stream)
+  local broken = told.err and string.find(told.err, '^WRONGTYPE')
+  if broken or (not told.err and is_ahead(field_of(told, 'last-generated-id'))) then
+    remake(stream)
+    broken = true
+  elseif not told.err and field_of(told, 'groups') > 0 then
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+      if is_ahead(field_of(group, 'last-delivered-id')) then
+        redis.call('XGROUP', 'DESTROY', stream, field_of(group, 'name'))
+        broken = true
+      end
+    end
+  end
+  if broken then repaired[#repaired + 1] = stream end
+end
+return repaired

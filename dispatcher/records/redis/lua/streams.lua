@@ -1,0 +1,60 @@
+-- Entries of streams. Others may write there with ids of their choice: one far ahead of the clock leaves no room behind it,
+-- or no reader that comes past it. Such a stream is made anew: entries keep their ids, but for those ahead of the clock.
+-- So is what isn't a stream at all.
+
+local AHEAD = 86400000 -- milliseconds by which an id may be ahead of the server's clock; as in streams.py
+local KEPT, MOVED, LONGEST = 10000, 1000, 100 -- most entries that are kept, and of those ahead; words of an entry
+local bound = 0 -- the highest milliseconds that are not ahead, as of some moment before
+
+local function find_bound()
+  bound = tonumber(redis.call('TIME')[1]) * 1000 + AHEAD
+  return bound
+end
+
+local function is_ahead(id)
+  local milliseconds = tonumber(string.match(id, '^%d+'))
+  return milliseconds > bound and milliseconds > find_bound()
+end
+
+local function put_back(stream, id, words)
+  if #words <= LONGEST then redis.call('XADD', stream, id, unpack(words)) end
+end
+
+-- Whether this user may make a stream anew. To ask leaves nothing in the server's log of refusals.
+local function may_remake(stream)
+  return redis.acl_check_cmd('XREVRANGE', stream, '+', '-') and redis.acl_check_cmd('EXPIRE', stream, '0')
+end
+
+-- Make a stream anew. Its groups are gone, which their readers know how to deal with.
+local function remake(stream)
+  local most = find_bound()
+  local kept, moved = redis.pcall('XREVRANGE', stream, string.format('%d', most), '-', 'COUNT', KEPT), {}
+  if not kept.err then
+    moved = redis.call('XREVRANGE', stream, '+', string.format('%d', most + 1), 'COUNT', MOVED)
+  elseif string.find(kept.err, 'WRONGTYPE') then
+    kept = {}
+  else
+    error(kept)
+  end
+  local left = redis.acl_check_cmd('PTTL', stream) and redis.call('PTTL', stream) or 0
+  redis.call('EXPIRE', stream, 0) -- submitters may do this, but not DEL
+  for n = #kept, 1, -1 do put_back(stream, kept[n][1], kept[n][2]) end
+  for n = #moved, 1, -1 do put_back(stream, '*', moved[n][2]) end
+  if left > 0 then redis.call('PEXPIRE', stream, left) end
+  redis.log(redis.LOG_WARNING, 'made anew, for an entry far ahead of the clock, or as it was no stream: ' .. stream)
+end
+
+-- Add an entry. A stream that can't take one, or will soon not be able to, is made anew by whoever may.
+local function add_entry(stream, ...)
+  local id = redis.pcall('XADD', stream, '*', ...)
+  local failed = type(id) == 'table'
+  if failed and not (string.find(id.err, 'WRONGTYPE') or string.find(id.err, 'exhausted')) then error(id) end
+  if not failed and not is_ahead(id) then return end
+  local may = may_remake(stream)
+  if failed and not may then error(id) end
+  if may then
+    remake(stream)
+    count_malformed(stream)
+  end
+  if failed then redis.call('XADD', stream, '*', ...) end
+end

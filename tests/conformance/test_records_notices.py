@@ -1,0 +1,106 @@
+"""Notices and events that nobody can read: whoever waits goes on at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher.listening import LOOK, Watcher
+from dispatcher.records.base import Records
+from dispatcher.records.redis import open_redis
+from dispatcher.records.redis.keys import Keys
+from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
+from tests.conformance.specs import accept, ended
+from tests.waiting import wait_until
+from workers.ears import NEW_QUEUE, Ears
+
+
+@pytest.fixture
+def records(server_url: str) -> Iterator[Records]:
+    one = open_redis(server_url)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def raw(server_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(server_url) as one:
+        yield one
+
+
+@pytest.fixture
+def watcher(records: Records) -> Iterator[Watcher]:
+    one = Watcher(records)
+    yield one
+    one.close()
+
+
+def end_silently(records: Records, raw: Any, record: Record) -> None:
+    """As if the notice of its end had been lost."""
+    keys, like = Keys(records.instance), ended(records)
+    fields = raw.hgetall(keys.run(like.id))
+    raw.hset(keys.run(record.id), mapping={name: fields[name] for name in (b"state", b"ended_at") if name in fields})
+
+
+@pytest.mark.parametrize("notice", [b"\xff", b"x", b"1.0\n{", b"1.0\n{}\n={", b"\n\n\n=[", b""])
+def test_who_is_told_something_unreadable_looks_at_once(
+    records: Records, raw: Any, watcher: Watcher, notice: bytes
+) -> None:
+    record = accept(records)
+    with watcher.waiting([record.id]) as waiting:
+        end_silently(records, raw, record)
+        began = time.monotonic()
+        raw.publish(Keys(records.instance).topic(f"ended:{record.id}"), notice)
+        assert waiting.futures[0].result(timeout=30).state is State.SUCCEEDED
+        assert time.monotonic() - began < LOOK / 3
+
+
+def test_a_run_whose_events_are_none_delays_no_other(records: Records, raw: Any, watcher: Watcher) -> None:
+    spoilt, other = accept(records), accept(records)
+    heard: list[Event] = []
+    watcher.hook(spoilt.id, Kind.EXITED, heard.append)
+    key = Keys(records.instance).events(spoilt.id)
+    raw.delete(key)
+    raw.hset(key, "x", "y")
+    with watcher.waiting([other.id]) as waiting:
+        end_silently(records, raw, other)
+        assert waiting.futures[0].result(timeout=4 * LOOK).state is State.SUCCEEDED
+    assert heard == []
+
+
+def test_a_flood_of_notices_is_a_few_looks(records: Records, raw: Any) -> None:
+    looks: list[object] = []
+    woken, closing = threading.Event(), threading.Event()
+
+    class Counted:
+        def learn(self, known: object) -> None:
+            looks.append(known)
+
+    ears = Ears(lambda: records, owner="w1", queues=Counted(), every=60.0, wake=woken.set)  # type: ignore[arg-type]
+
+    def listen() -> None:
+        while not closing.is_set():
+            ears.tick()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    keys = Keys(records.instance)
+    wait_until(lambda: raw.pubsub_numsub(keys.topic(NEW_QUEUE))[0][1] == 1, "its first look")
+    with raw.pipeline(transaction=False) as pipeline:
+        for _ in range(2000):
+            pipeline.publish(keys.topic(NEW_QUEUE), "")
+        pipeline.publish(keys.topic("owner:w1"), "")
+        pipeline.execute()
+    wait_until(woken.is_set, "the notice behind the flood")
+    assert 1 <= len(looks) < 500
+    closing.set()
+    raw.publish(keys.topic(NEW_QUEUE), "")
+    thread.join(30)
+    ears.close()

@@ -1,0 +1,118 @@
+"""Keys on a server that hold another type, or no number where one belongs: each costs what it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher.errors import IdempotencyConflict, Malformed
+from dispatcher.records.base import Line, Records
+from dispatcher.records.redis import open_redis
+from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.scripts import library, script
+from dispatcher.records.refusals import What
+from tests.conformance.specs import accept, make, start
+
+Spoil = Callable[[Any, str], object]
+
+
+@pytest.fixture
+def records(server_url: str) -> Iterator[Records]:
+    one = open_redis(server_url)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def raw(server_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(server_url) as one:
+        yield one
+
+
+SPOILT: dict[str, Spoil] = {
+    "a stream": lambda raw, key: raw.xadd(key, {"x": "y"}),
+    "a string": lambda raw, key: raw.set(key, "x"),
+    "a hash of words": lambda raw, key: raw.hset(key, mapping={"1": "x", "result/parts": "x"}),
+    "a hash of huge numbers": lambda raw, key: raw.hset(key, mapping={"1": "9" * 400, "result/parts": "9" * 400}),
+    "a list": lambda raw, key: raw.lpush(key, "x"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_belongs_to_a_run_alone(records: Records, raw: Any, how: str) -> None:
+    """Its events, lines and result are kept, and it ends."""
+    keys = Keys(records.instance)
+    record = accept(records)
+    for key in keys.of_run(record.id)[1:]:
+        raw.delete(key)
+        SPOILT[how](raw, key)
+    record = start(records, record)
+    records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="stdout", text="a line")])
+    name = records.blobs.own(record.id, "result", b"x" * 9_000_000)
+    record = records.runs.finish(record, records.runs.now(), outcome=None, exit_call=None)
+    assert record.terminal
+    assert [line.text for line in records.logs.read(record.id)[0]] == ["a line"]
+    assert len(records.blobs.get(name)) == 9_000_000
+    assert records.events.of(record.id)[0][-1].final
+    assert records.refusals.tallies()[What.ENTRY].count >= 1
+
+
+@pytest.mark.parametrize("count", ["x", "9" * 18, "9" * 400, "1.5", ""])
+def test_the_count_of_a_blobs_runs(records: Records, raw: Any, count: str) -> None:
+    """A count that isn't one stops no submit of that flow, and no end."""
+    keys = Keys(records.instance)
+    digest = records.blobs.share(b"x" * 100_000)
+    for _ in range(2):
+        raw.hset(keys.blob(digest), "refs", count)
+        assert records.blobs.share(b"x" * 100_000) == digest
+        first, second = records.runs.create([make(blobs=(digest,)), make(blobs=(digest,))])
+        raw.hset(keys.blob(digest), "refs", count)
+        for record in (first, second):
+            started = start(records, record)
+            assert records.runs.finish(started, records.runs.now(), outcome=None, exit_call=None).terminal
+    assert records.blobs.has(digest)
+
+
+def test_the_count_of_refusals(records: Records, raw: Any) -> None:
+    raw.hset(Keys(records.instance).refusals, mapping={"run": "x", "run:last": "y"})
+    for expected in (1, 2):
+        records.refusals.note(What.RUN)
+        assert records.refusals.tallies()[What.RUN].count == expected
+
+
+def test_an_idempotency_key_of_what_is_no_record(records: Records, raw: Any) -> None:
+    keys = Keys(records.instance)
+    other = accept(records)
+    raw.set(f"{keys.key_prefix}k", f"{other.id}:events")
+    with pytest.raises(IdempotencyConflict):
+        records.runs.create([make().but(key="k")])
+    assert accept(records)
+
+
+def test_a_key_of_another_type_is_no_outage(server_url: str, raw: Any) -> None:
+    """Who waits for a server that is away would wait for ever."""
+    client = Client(server_url, timeout=5.0)
+    raw.function_load(library().text, replace=True)
+    raw.set("i::word", "x")
+    raw.hset("i::hash", "word", "x")
+    raw.xadd("i::stream", {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    try:
+        for command in (
+            ("HGETALL", "i::word"),
+            ("INCR", "i::word"),
+            ("INCRBYFLOAT", "i::word", "1"),
+            ("HINCRBY", "i::hash", "word", "1"),
+            ("HINCRBYFLOAT", "i::hash", "word", "1"),
+            ("XADD", "i::stream", "*", "x", "y"),
+            ("XADD", "i::stream", "1-1", "x", "y"),
+            script("commit").command(["i::word"], 0, 1, "[]"),
+            script("commit").command(["i::run:r1"], "no number", 1, "[]"),
+        ):
+            with pytest.raises(Malformed):
+                client.one(*command)
+    finally:
+        client.close()
