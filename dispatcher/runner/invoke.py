@@ -25,6 +25,7 @@ from dispatcher.errors import (
 from dispatcher.failpoints import failpoint
 from dispatcher.payload.seals import Returned
 from dispatcher.payload.unopened import RaisedInside
+from dispatcher.runner.forks import parent_alone
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.traces import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
@@ -124,11 +125,11 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
     if job.failed is not None:
         return job.failed, None
     try:
-        result = job.guard.run(lambda: _body(job))
+        result = job.guard.run(lambda: parent_alone(lambda: _body(job)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
         return _ended_by(error, job), error
     try:
-        return Outcome(result=job.to_value(result, Returned.RESULT)), None
+        return Outcome(result=parent_alone(lambda: job.to_value(result, Returned.RESULT))), None
     except InvalidInput as error:
         return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
 
@@ -156,7 +157,7 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return failure(error, Cause.CONFIG_ERROR, log_tail=tail)
     outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
     try:
-        value = job.to_value(error, Returned.EXCEPTION)
+        value = parent_alone(lambda: job.to_value(error, Returned.EXCEPTION))
     except InvalidInput:  # its type, message and traceback travel as text
         return outcome
     return replace(outcome, exception=value)
@@ -165,7 +166,7 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
 def _exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
     ended(state, exception)
     try:
-        on_exit()
+        parent_alone(on_exit)
     except BaseException as error:  # recorded; it changes nothing else
         context.logger.error("on_exit raised; the run's outcome stands\n%s", trace_of(error))
         return ExitCall.RAISED

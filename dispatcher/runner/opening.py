@@ -22,6 +22,7 @@ from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, counted
 from dispatcher.runner.capture import Capture
+from dispatcher.runner.forks import parent_alone
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import Job, failure
 from dispatcher.runner.limits import Limits
@@ -73,7 +74,8 @@ class Opener:
         """
         make = partial(self._job, record, environment, guard=guard, log_tail=capture.tail)
         try:
-            return patiently(lambda: make(**self._opened(record, environment)), patience=_PATIENCE)
+            opened = partial(self._opened, record, environment)
+            return patiently(lambda: make(**parent_alone(opened)), patience=_PATIENCE)
         except ServerUnavailable:
             raise
         except (Exception, SystemExit) as error:  # a module may call sys.exit() as it is imported
@@ -91,7 +93,7 @@ class Opener:
         parameters: Any = {}
         if not plain or record.spec.parameters.codec == "json":
             with contextlib.suppress(Exception):
-                parameters = self._parameters(record)
+                parameters = parent_alone(lambda: self._parameters(record))
         job = self._job(record, environment, body=_no_body, parameters=parameters)
         outcome = record.outcome
         if outcome is None or outcome.exception is None:
