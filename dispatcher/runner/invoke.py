@@ -12,10 +12,12 @@ from typing import Any
 
 from dispatcher.context import context, ended, entered
 from dispatcher.errors import (
+    INTERRUPTS,
     CancelInterrupt,
     ExecutorUnavailable,
     InvalidInput,
     MissingExtra,
+    OpeningFailed,
     Permanent,
     PreemptInterrupt,
     RunInterrupt,
@@ -103,11 +105,18 @@ def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ())
         )
     return Outcome(
         cause=cause,
-        reason=getattr(error, "reason", "") if isinstance(error, Permanent) else type(error).__qualname__,
+        reason=error.reason if isinstance(error, Permanent) else type(error).__qualname__,
         message=message_of(error),
-        traceback="" if isinstance(error, Permanent) else trace_of(error),
+        traceback=_trace(error),
         log_tail=tuple(log_tail),
     )
+
+
+def _trace(error: BaseException) -> str:
+    """The user's frames; none where the engine said why."""
+    if isinstance(error, OpeningFailed):
+        return trace_of(error.__cause__ or error)
+    return "" if isinstance(error, Permanent) else trace_of(error)
 
 
 def _entered(job: Job) -> Any:
@@ -129,7 +138,7 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
         return _ended_by(error, job), error
     try:
-        return Outcome(result=parent_alone(lambda: job.to_value(result, Returned.RESULT))), None
+        return Outcome(result=_as_value(job, result, Returned.RESULT)), None
     except InvalidInput as error:
         return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
 
@@ -139,6 +148,13 @@ def _body(job: Job) -> Any:
         job.on_start()
         failpoint("flow.starting", job.run_id)
     return job.body(job.parameters)
+
+
+def _as_value(job: Job, obj: Any, kind: Returned) -> Value:
+    try:
+        return parent_alone(lambda: job.to_value(obj, kind))
+    except INTERRUPTS as error:  # the flow is over, and so are interrupts of ours: it came out of a __reduce__
+        raise InvalidInput(f"the {kind} of flow {job.flow!r} can't be sent: {type(error).__qualname__}") from error
 
 
 def _ended_by(error: BaseException, job: Job) -> Outcome:
@@ -157,7 +173,7 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return failure(error, Cause.CONFIG_ERROR, log_tail=tail)
     outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
     try:
-        value = parent_alone(lambda: job.to_value(error, Returned.EXCEPTION))
+        value = _as_value(job, error, Returned.EXCEPTION)
     except InvalidInput:  # its type, message and traceback travel as text
         return outcome
     return replace(outcome, exception=value)
