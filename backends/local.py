@@ -55,7 +55,7 @@ class LocalBackend(InProcess):
 def _as_json(parameters: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(parameters), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameters(
             f"{PARAMETERS}: parameters must be JSON where the storage can't give the flow itself: {error}"
         ) from None
