@@ -35,12 +35,12 @@ class LocalEnvironment(Environment):
         self, storage: Storage, flow_location: str, *, env: Mapping[str, str] | None = None
     ) -> Callable[[Mapping[str, Any]], Any]:
         try:
-            flow = storage.get_flow(flow_location)
+            return self._runner(storage.get_flow(flow_location), env)
         except NotImplementedError:  # NoFlowHere, and what storages of others raise
-            runner = storage.get_env_runner(flow_location)
-            run = getattr(runner, "unopened", runner)  # what a container gave isn't opened in a worker
-            return lambda parameters: run({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
-        return self._runner(flow, env)
+            pass
+        runner = storage.get_env_runner(flow_location)
+        run = getattr(runner, "unopened", runner)  # what a container gave isn't opened in a worker
+        return lambda parameters: run({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
 
     def _executor(self) -> LocalExecutor:
         return LocalExecutor()

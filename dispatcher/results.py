@@ -54,8 +54,9 @@ def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
     try:
         return _opened(link, record, value, Returned.RESULT)
     except EngineError as error:
-        raised = error.__cause__ if isinstance(error, OpeningFailed) else None
-        raise InvalidInput(f"the result of run {record.id} can't be opened here: {error}") from raised or error
+        problem = error
+    raised = problem.__cause__ if isinstance(problem, OpeningFailed) else None
+    raise InvalidInput(f"the result of run {record.id} can't be opened here: {problem}") from raised or problem
 
 
 def error_of(link: Link, record: Record, *, plain: bool | None = None) -> RunError:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dispatcher.context import context, ended, entered
+from dispatcher.callbacks import Callback
+from dispatcher.context import context, ended, entered, users_code, users_code_raised
 from dispatcher.errors import (
     INTERRUPTS,
     CancelInterrupt,
@@ -93,9 +94,9 @@ def call_exit(job: Job, state: State, exception: BaseException | None) -> ExitCa
         return ExitCall.NOT_CALLED if job.on_exit is None else _exit(job.on_exit, state, exception)
 
 
-def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ()) -> Outcome:
-    """The outcome of an attempt that ``error`` ended."""
-    if isinstance(error, RaisedInside):
+def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = (), users: bool = False) -> Outcome:
+    """The outcome of an attempt that ``error`` ended; ``users``: the user's code raised it, be it an error of ours."""
+    if isinstance(error, RaisedInside) and not users:
         return Outcome(
             cause=cause,
             reason=error.kind,
@@ -105,9 +106,9 @@ def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ())
         )
     return Outcome(
         cause=cause,
-        reason=error.reason if isinstance(error, Permanent) else type(error).__qualname__,
+        reason=error.reason if isinstance(error, Permanent) and not users else type(error).__qualname__,
         message=message_of(error),
-        traceback=_trace(error),
+        traceback=trace_of(error) if users else _trace(error),
         log_tail=tuple(log_tail),
     )
 
@@ -133,10 +134,13 @@ def _entered(job: Job) -> Any:
 def _play(job: Job) -> tuple[Outcome, BaseException | None]:
     if job.failed is not None:
         return job.failed, None
+    result, raised = None, None
     try:
         result = job.guard.run(lambda: parent_alone(lambda: _body(job)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
-        return _ended_by(error, job), error
+        raised = error
+    if raised is not None:  # here, and not above: what follows calls code of the user's, too
+        return _ended_by(raised, job), raised
     try:
         return Outcome(result=_as_value(job, result, Returned.RESULT)), None
     except InvalidInput as error:
@@ -145,7 +149,9 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
 
 def _body(job: Job) -> Any:
     if job.on_start is not None:
-        job.on_start()
+        start = job.on_start.function() if isinstance(job.on_start, Callback) else job.on_start
+        with users_code():
+            start()
         failpoint("flow.starting", job.run_id)
     return job.body(job.parameters)
 
@@ -165,18 +171,27 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return Outcome(
             cause=cause, reason=kind.__name__, message=message, traceback=trace_of(error), log_tail=tuple(tail)
         )
-    if isinstance(error, Permanent):
-        return failure(error, error.cause, log_tail=tail)
-    if isinstance(error, Transient | ExecutorUnavailable):
-        return failure(error, Cause.START_FAILED, log_tail=tail)
-    if isinstance(error, MissingExtra) or (isinstance(error, RaisedInside) and not error.loaded):
-        return failure(error, Cause.CONFIG_ERROR, log_tail=tail)
-    outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
+    users = users_code_raised()
+    cause = Cause.USER_ERROR if users else _engines(error)
+    outcome = failure(error, cause, log_tail=tail, users=users)
+    if cause is not Cause.USER_ERROR:
+        return outcome
     try:
         value = _as_value(job, error, Returned.EXCEPTION)
     except InvalidInput:  # its type, message and traceback travel as text
         return outcome
     return replace(outcome, exception=value)
+
+
+def _engines(error: BaseException) -> Cause:
+    """The cause of what was raised around the user's code."""
+    if isinstance(error, Permanent):
+        return error.cause
+    if isinstance(error, Transient | ExecutorUnavailable):
+        return Cause.START_FAILED
+    if isinstance(error, MissingExtra) or (isinstance(error, RaisedInside) and not error.loaded):
+        return Cause.CONFIG_ERROR
+    return Cause.USER_ERROR
 
 
 def _exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
