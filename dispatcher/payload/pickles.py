@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import cloudpickle
 
 from dispatcher.errors import INTERRUPTS, InvalidFlow, InvalidInput, OpeningFailed, Permanent
-from dispatcher.foreign import said, text_of
-from dispatcher.payload import blame, classes, code, exceptions, modules
+from dispatcher.foreign import repr_of, said, text_of
+from dispatcher.payload import blame, classes, code, culprit, exceptions, modules
 from dispatcher.runs.states import Cause
 
 #: ``major.minor`` of this interpreter; pickled code opens in no other.
@@ -54,8 +54,12 @@ def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None, each: 
     return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes, *, each: str = "") -> Any:
     """Open what :func:`pack` sealed. This runs the sealed code: verify its signature first.
+
+    Args:
+        data: what :func:`pack` gave.
+        each: what an item of the object, a mapping, is called in an error.
 
     Raises:
         Permanent: another Python minor version, or a package that is missing or differs here (cause ``config_error``).
@@ -74,7 +78,8 @@ def unpack(data: bytes) -> Any:
     except INTERRUPTS:
         raise
     except BaseException as error:  # also what no Exception is: it comes out of a __setstate__, or of an import
-        raise _unopened(error, header) from error
+        name = culprit.item_of(data[start:]) if each else None
+        raise _unopened(error, header, "" if name is None else f"{each} {repr_of(name)}: ") from error
 
 
 def packages(data: bytes) -> dict[str, str]:
@@ -93,13 +98,13 @@ def _split(data: bytes) -> tuple[Mapping[str, Any], int]:
     return header, end + 1
 
 
-def _unopened(error: BaseException, header: Mapping[str, Any]) -> Permanent:
+def _unopened(error: BaseException, header: Mapping[str, Any], where: str) -> Permanent:
     """What to say of an object whose opening raised ``error``."""
     if isinstance(error, ModuleNotFoundError):
-        return _missing((error.name or "?").partition(".")[0], header, error)
+        return _missing((error.name or "?").partition(".")[0], header, error, where)
     if isinstance(error, ImportError) or (isinstance(error, AttributeError) and not _is_own(error, header)):
-        return _missing(_blamed_module(error), header, error)
-    return OpeningFailed(said(error), cause=Cause.USER_ERROR, reason=type(error).__qualname__)
+        return _missing(_blamed_module(error), header, error, where)
+    return OpeningFailed(f"{where}{said(error)}", cause=Cause.USER_ERROR, reason=type(error).__qualname__)
 
 
 def _is_own(error: AttributeError, header: Mapping[str, Any]) -> bool:
@@ -111,12 +116,12 @@ def _is_own(error: AttributeError, header: Mapping[str, Any]) -> bool:
     return type(holder).__module__.partition(".")[0] not in header.get("packages", {})
 
 
-def _missing(top: str, header: Mapping[str, Any], error: BaseException) -> Permanent:
+def _missing(top: str, header: Mapping[str, Any], error: BaseException, where: str) -> Permanent:
     versions = {**header.get("packages", {}), "cloudpickle": header.get("cloudpickle", "")}
     there = versions.get(top) or "of unknown version"
     here = modules.version_of(top) or ("of unknown version" if top in sys.modules else "not installed")
     return Permanent(
-        f"needs package {top!r}: {there} where it was submitted, {here} here ({text_of(error)})",
+        f"{where}needs package {top!r}: {there} where it was submitted, {here} here ({text_of(error)})",
         cause=Cause.CONFIG_ERROR,
         reason="MissingPackage",
     )

@@ -82,6 +82,7 @@ def from_value(
     seal: AttemptSeal | None,
     kind: Returned = Returned.RESULT,
     trusted: bool = False,
+    each: str = "",
 ) -> Any:
     """The object again. A pickle is verified before it is opened.
 
@@ -91,6 +92,7 @@ def from_value(
         seal: of the attempt that gave it back.
         kind: what it was given back as.
         trusted: a verified spec holds the digest, so no ``mac`` is asked for.
+        each: what an item of the object, a mapping, is called in an error.
 
     Raises:
         SealBroken: the bytes aren't those that were sealed, or there is no key to tell.
@@ -111,7 +113,7 @@ def from_value(
         if seal is None:
             raise SealBroken("a pickled value can't be verified without a signing key; see `dispatcher keygen`")
         seal.check(value.mac, kind, value.codec, digest)
-    return unpack(raw)
+    return unpack(raw, each=each)
 
 
 def _bytes_of(obj: Any, what: str, error: type[InvalidInput], each: str) -> tuple[bytes, str]:

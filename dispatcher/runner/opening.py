@@ -132,7 +132,9 @@ class Opener:
     def _parameters(self, record: Record) -> Any:
         # The verified spec holds their digest, so no further key is needed.
         with counted(self.records.refusals, What.RUN):
-            return from_value(record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True)
+            return from_value(
+                record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True, each="parameter"
+            )
 
     def _to_value(self, record: Record, obj: Any, kind: Returned) -> Value:
         limits = self.limits

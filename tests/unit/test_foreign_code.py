@@ -129,11 +129,12 @@ def test_an_exception_that_raises_as_it_is_told_fails_its_run(
 @pytest.mark.parametrize("kind", RAISED)
 def test_parameters_whose_opening_raises_fail_their_run(world: World, kind: type[BaseException]) -> None:
     given = {"x": Unopenable(kind)}
+    which = "" if issubclass(kind, INTERRUPTS) else "parameter 'x': "
     done = world.run(world.submit(double, given, LocalEnvironment(on_exit=say_how_it_ended)))
     assert (done.state, done.exit_call) == (State.FAILED, ExitCall.CALLED)
     assert done.outcome is not None
     assert (done.outcome.cause, done.outcome.reason) == (Cause.USER_ERROR, kind.__qualname__)
-    assert "the parameters of flow 'double' can't be opened: " in done.outcome.message
+    assert f"the parameters of flow 'double' can't be opened: {which}" in done.outcome.message
     assert "thrown" in done.outcome.message
     assert "in __setstate__" in done.outcome.traceback
     assert "OpeningFailed" not in done.outcome.traceback
