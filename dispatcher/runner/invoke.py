@@ -149,11 +149,20 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
 
 def _body(job: Job) -> Any:
     if job.on_start is not None:
-        start = job.on_start.function() if isinstance(job.on_start, Callback) else job.on_start
-        with users_code():
-            start()
+        _call(job.on_start, "on_start")
         failpoint("flow.starting", job.run_id)
     return job.body(job.parameters)
+
+
+def _call(callback: Callable[[], Any], moment: str) -> None:
+    """Open a callback and call it; where it can't be opened, the error says so."""
+    try:
+        function = callback.function() if isinstance(callback, Callback) else callback
+    except Permanent as error:
+        what = f"{moment} can't be opened: {error}"
+        raise type(error)(what, cause=error.cause, reason=error.reason) from error.__cause__
+    with users_code():
+        function()
 
 
 def _as_value(job: Job, obj: Any, kind: Returned) -> Value:
@@ -197,7 +206,7 @@ def _engines(error: BaseException) -> Cause:
 def _exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
     ended(state, exception)
     try:
-        parent_alone(on_exit)
+        parent_alone(lambda: _call(on_exit, "on_exit"))
     except BaseException as error:  # recorded; it changes nothing else
         context.logger.error("on_exit raised; the run's outcome stands\n%s", trace_of(error))
         return ExitCall.RAISED

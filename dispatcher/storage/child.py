@@ -61,13 +61,12 @@ def answered(storage: Mapping[str, Any], location: str) -> bytes:
 
     try:
         flow = parent_alone(lambda: base.from_json(storage).get_flow(location))
-    except Exception as error:
+    except BaseException as error:  # whatever its modules raise
         return answer.raised(error, loaded=False)
     try:
-        result = parent_alone(lambda: flow.run(_parameters(), LocalExecutor()))
-    except Exception as error:
+        return parent_alone(lambda: answer.returned(flow.run(_parameters(), LocalExecutor())))
+    except BaseException as error:  # SystemExit, too, ends the flow, and not without an answer
         return answer.raised(error, loaded=True)
-    return parent_alone(lambda: answer.returned(result))
 
 
 def _parameters() -> dict[str, Any]:

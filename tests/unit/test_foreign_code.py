@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.local import LocalEnvironment
-from dispatcher import Dispatcher, FlowFailed, InvalidInput, InvalidParameters, context, flow
+from dispatcher import Dispatcher, FlowFailed, InvalidInput, InvalidParameters, LocalStorage, context, flow
 from dispatcher.errors import INTERRUPTS, OpeningFailed, ServerUnavailable, UnknownRun
 from dispatcher.foreign import repr_of, said, text_of
 from dispatcher.payload import pack, unpack
+from dispatcher.payload.unopened import RaisedInside
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State
+from dispatcher.storage.base import PARAMETERS
 from tests.unit.attempts import World, double, say_how_it_ended
 
 
@@ -230,6 +234,23 @@ def test_on_exit_is_told_and_may_raise_anything(world: World) -> None:
     done = world.run(world.submit(gives_unpicklable, {"kind": Own}, LocalEnvironment(on_exit=leave)))
     assert (done.state, done.exit_call) == (State.FAILED, ExitCall.RAISED)
     assert world.texts(done)[0] == "InvalidInput"
+
+
+@flow
+def leaves(how: str) -> Any:
+    if how == "fork":
+        if child := os.fork():
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return "the child"
+    return throw(SystemExit)
+
+
+def test_a_flow_in_a_process_of_its_own_answers_once(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = storage.get_env_runner(storage.add_flow(leaves))
+    assert run({**os.environ, PARAMETERS: '{"how": "fork"}'}) == 0
+    with pytest.raises(RaisedInside, match="SystemExit: thrown"):
+        run({**os.environ, PARAMETERS: '{"how": "exit"}'})
 
 
 def test_words_of_foreign_objects() -> None:
