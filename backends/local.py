@@ -61,12 +61,12 @@ class LocalEnvironment(Environment):
         self, storage: Storage, flow_location: str, *, env: Mapping[str, str] | None = None
     ) -> Callable[[Mapping[str, Any]], Any]:
         try:
-            flow = storage.get_flow(flow_location)
+            return self._runner(storage.get_flow(flow_location), env)
         except NotImplementedError:  # NoFlowHere, and what storages of others raise
-            runner = storage.get_env_runner(flow_location)
-            run = getattr(runner, "unopened", runner)  # what a container gave isn't opened in a worker
-            return lambda parameters: run({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
-        return self._runner(flow, env)
+            pass
+        runner = storage.get_env_runner(flow_location)
+        run = getattr(runner, "unopened", runner)  # what a container gave isn't opened in a worker
+        return lambda parameters: run({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
 
     def _executor(self) -> LocalExecutor:
         return LocalExecutor()
@@ -81,7 +81,7 @@ class LocalBackend(InProcess):
 def _as_json(parameters: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(parameters), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameters(
             f"{PARAMETERS}: parameters must be JSON where the storage can't give the flow itself: {error}"
         ) from None

@@ -28,6 +28,7 @@ class _Frame:
     tags: tuple[str, ...] = ()
     state: State | None = None
     exception: BaseException | None = None
+    raised: bool = False
 
 
 _NOWHERE = _Frame()
@@ -115,3 +116,20 @@ def ended(state: State, exception: BaseException | None = None) -> None:
     frame = _frame.get()
     if frame is not _NOWHERE:
         frame.state, frame.exception = state, exception
+
+
+@contextmanager
+def users_code() -> Iterator[None]:
+    """Stand around code of the user's: what comes out of it is the user's, be it an error of ours."""
+    try:
+        yield
+    except BaseException:
+        frame = _frame.get()
+        if frame is not _NOWHERE:
+            frame.raised = True
+        raise
+
+
+def users_code_raised() -> bool:
+    """Whether something came out of the user's code; asked inside :func:`entered`, by the same caller."""
+    return _frame.get().raised

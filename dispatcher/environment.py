@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher import callbacks, functions
 from dispatcher.context import ended, entered
-from dispatcher.errors import CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
 from dispatcher.payload.unopened import opened
 from dispatcher.runs.routing import check_labels
 from dispatcher.runs.states import State
@@ -87,15 +87,19 @@ class Environment(ABC):
         """
         parameters, env = parameters_and_env(type(self).__name__, kwargs)
         inside = entered(run_id=None, attempt=None, flow=None, labels=self.labels, parameters=parameters)
+        failed: BaseException | None = None
+        result = None
         with variables(env), inside:
             try:
                 if self.on_start is not None:
                     self.on_start()
                 result = opened(lambda: self.load(storage, flow_location, env=env)(parameters))
             except BaseException as error:
-                ended(_state_after(error), error)
+                failed = error
+            if failed is not None:  # here, and not above: on_exit finds no exception being handled
+                ended(_state_after(failed), failed)
                 self._exit_after_failure()
-                raise
+                raise failed
             ended(State.SUCCEEDED)
             if self.on_exit is not None:
                 self.on_exit()
@@ -185,7 +189,9 @@ class Environment(ABC):
         try:
             if self.on_exit is not None:
                 self.on_exit()
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:  # whatever it raises
             logger.exception("on_exit raised, after the flow had failed")
 
     def _set(self, **values: Any) -> None:

@@ -28,6 +28,7 @@ What the engine tells apart::
 
     EngineError                  never reaches a user's program
     ├── Permanent                asking again won't help (cause)
+    │   └── OpeningFailed        what was opened runs code of its own, which raised (also what no Exception is)
     ├── Transient                a later try may (retry_in)
     └── Refused                  a transition lost its race: stale epoch, closed attempt, illegal move
         ├── LeasePassed          the shard that answers for the run has another holder now
@@ -176,6 +177,10 @@ class Permanent(EngineError):
         self.reason = reason
 
 
+class OpeningFailed(Permanent):
+    """Code of a user's raised while a flow, a callback or a value was opened; ``__cause__`` is what it raised."""
+
+
 class Transient(EngineError):
     """A later try may succeed; ``retry_in`` is in seconds, ``cause`` what the run waits for, if that is known."""
 
@@ -226,3 +231,7 @@ class CancelInterrupt(RunInterrupt):
 
 class PreemptInterrupt(RunInterrupt):
     """The worker is shutting down and its ``drain`` time is over."""
+
+
+#: What passes through us wherever we call code of a user's: who presses Ctrl-C, or ends a flow, means all of it.
+INTERRUPTS = (KeyboardInterrupt, RunInterrupt)

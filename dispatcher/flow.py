@@ -84,13 +84,14 @@ class Flow(Generic[P, R]):
         Returns:
             What the function returns, its futures gathered, its Dask collections computed.
         """
+        from dispatcher.context import users_code
         from dispatcher.executors import current
 
         function = cast(FunctionType, self.fn)
         shape = functions.shape(function)
         bound = functions.bind(function, parameters, what=f"flow {self.name!r}", known=shape)
         args, kwargs = functions.spread(shape, bound)
-        with executor.start(), current.using(executor):
+        with executor.start(), current.using(executor), users_code():
             return executor.wait(functions.call(self.fn, *args, **kwargs))
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,8 @@ from inspect import Parameter, Signature
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from dispatcher.errors import InvalidInput, InvalidParameters
+from dispatcher.errors import INTERRUPTS, InvalidInput, InvalidParameters
+from dispatcher.foreign import said
 
 #: Bits of a code object's flags.
 _STAR, _DOUBLE_STAR = inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
@@ -199,8 +200,10 @@ def resolve(name: str, *, what: str) -> Any:
         raise InvalidInput(f"{what}: must be 'package.module:name', got {name!r}")
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # whatever the module's own code raises
-        raise InvalidInput(f"{what}: can't import {module!r} of {name!r}: {error}") from error
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # whatever the module's own code raises
+        raise InvalidInput(f"{what}: can't import {module!r} of {name!r}: {said(error)}") from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)

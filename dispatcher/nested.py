@@ -6,19 +6,47 @@ from collections.abc import Callable
 from typing import Any
 
 
-def replaced(value: Any, matches: Callable[[Any], bool], by: Callable[[Any], Any], _above: tuple[int, ...] = ()) -> Any:
-    """``value`` with every match in it replaced, also in lists, tuples and dicts; the same object if there is none."""
-    if matches(value):
-        return by(value)
-    if not isinstance(value, list | tuple | dict) or id(value) in _above:  # or it holds itself
-        return value
-    above = (*_above, id(value))
-    old = list(value.values()) if isinstance(value, dict) else list(value)
-    new = [replaced(one, matches, by, above) for one in old]
-    if all(one is other for one, other in zip(new, old, strict=True)):
-        return value
-    if isinstance(value, dict):
-        return dict(zip(value, new, strict=True))
-    if isinstance(value, list):
-        return new
-    return type(value)(*new) if hasattr(value, "_fields") else tuple(new)
+class _Open:
+    """A list, tuple or dict whose parts are being looked at, one after the other."""
+
+    def __init__(self, container: Any) -> None:
+        self.container = container
+        self.old = list(container.values()) if isinstance(container, dict) else list(container)
+        self.new: list[Any] = []
+
+    def made(self) -> Any:
+        """It, if no part was replaced; else another one of its kind."""
+        one, new = self.container, self.new
+        if all(part is other for part, other in zip(new, self.old, strict=True)):
+            return one
+        if isinstance(one, dict):
+            return dict(zip(one, new, strict=True))
+        if isinstance(one, list):
+            return new
+        return type(one)(*new) if hasattr(one, "_fields") else tuple(new)
+
+
+def replaced(value: Any, matches: Callable[[Any], bool], by: Callable[[Any], Any]) -> Any:
+    """``value`` with every match in it replaced, also in lists, tuples and dicts, however deep; the same object if
+    there is none."""
+    if not isinstance(value, list | tuple | dict):
+        return by(value) if matches(value) else value
+    opened = [_Open([value])]
+    above: set[int] = set()
+    while True:
+        inner = opened[-1]
+        if len(inner.new) < len(inner.old):
+            part = inner.old[len(inner.new)]
+            if matches(part):
+                inner.new.append(by(part))
+            elif not isinstance(part, list | tuple | dict) or id(part) in above:  # or it holds itself
+                inner.new.append(part)
+            else:
+                above.add(id(part))
+                opened.append(_Open(part))
+            continue
+        opened.pop()
+        if not opened:
+            return inner.new[0]
+        above.discard(id(inner.container))
+        opened[-1].new.append(inner.made())

@@ -8,6 +8,7 @@ from dispatcher.errors import (
     EngineError,
     FlowFailed,
     InvalidInput,
+    OpeningFailed,
     RunCancelled,
     RunCrashed,
     RunError,
@@ -34,8 +35,8 @@ def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
     Raises:
         RunError: the run ended otherwise than well.
         SealBroken: the result isn't what the runner sealed.
-        InvalidInput: it can't be opened in this process: a package is missing, or Python is another minor version; or
-            it isn't JSON, and that is refused.
+        InvalidInput: it can't be opened in this process: a package is missing, Python is another minor version, or its
+            own code raised (``__cause__``); or it isn't JSON, and that is refused.
         InvalidSettings: it is a pickle, and this process has no signing key to verify it.
         UnknownRun: its bytes are gone.
     """
@@ -53,7 +54,9 @@ def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
     try:
         return _opened(link, record, value, Returned.RESULT)
     except EngineError as error:
-        raise InvalidInput(f"the result of run {record.id} can't be opened here: {error}") from error
+        problem = error
+    raised = problem.__cause__ if isinstance(problem, OpeningFailed) else None
+    raise InvalidInput(f"the result of run {record.id} can't be opened here: {problem}") from raised or problem
 
 
 def error_of(link: Link, record: Record, *, plain: bool | None = None) -> RunError:

@@ -94,7 +94,8 @@ class Run(Generic[R]):
             RunCancelled: somebody cancelled it.
             NotFinished: only the wait ended (also a TimeoutError); the run goes on.
             SealBroken: the result isn't what the runner sealed.
-            InvalidInput: the result can't be opened in this process, or isn't JSON, and ``plain`` refuses that.
+            InvalidInput: the result can't be opened in this process (``__cause__`` is what its own code raised, if it
+                did), or isn't JSON, and ``plain`` refuses that.
             UnknownRun: its retention is over.
         """
         from dispatcher.results import result_of

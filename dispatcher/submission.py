@@ -295,6 +295,7 @@ def record(
         seal=None,
         error=InvalidParameters,
         setting="DISPATCHER__LIMITS__PARAMETERS",
+        each="parameter",
     )
     spec, raw = plan.made(new_id(), value)
     try:

@@ -60,7 +60,8 @@ def execute(here: Here, run_id: str, like: str = "") -> str:
         try:
             return _start(here, look)
         except WrongGuess as wrong:
-            return _start(here, wrong.look)
+            look = wrong.look
+        return _start(here, look)  # here, and not above: a flow finds no exception being handled
 
     return _guarded(run_id, run)
 

@@ -28,7 +28,9 @@ def load(data: bytes, start: int) -> Any:
     return _Unpickler(stream).load()
 
 
-class _Unpickler(pickle.Unpickler):
+class Finder:
+    """Finds classes for an unpickler, which it stands before."""
+
     def find_class(self, module: str, name: str, /) -> Any:
         if module == _MODULE:
             match name:
@@ -38,7 +40,11 @@ class _Unpickler(pickle.Unpickler):
                     return _make_class
                 case "_make_skeleton_enum":
                     return _make_enum
-        return super().find_class(module, name)
+        return super().find_class(module, name)  # type: ignore[misc]
+
+
+class _Unpickler(Finder, pickle.Unpickler):
+    """The quick one."""
 
 
 def _make_class(*args: Any) -> type:

@@ -12,46 +12,58 @@ import platform
 import sys
 import threading
 import types
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import cloudpickle
 
-from dispatcher.errors import InvalidFlow, InvalidInput, Permanent
-from dispatcher.payload import blame, classes, code, exceptions, modules
+from dispatcher.errors import INTERRUPTS, InvalidFlow, InvalidInput, OpeningFailed, Permanent
+from dispatcher.foreign import repr_of, said, text_of
+from dispatcher.payload import blame, classes, code, culprit, exceptions, modules
 from dispatcher.runs.states import Cause
 
 #: ``major.minor`` of this interpreter; pickled code opens in no other.
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
+#: Nested calls that a stack of C surely holds while it pickles.
+_DEEPEST = 5000
+
 _lock = threading.RLock()  # cloudpickle's register of modules belongs to the process
 
 
-def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None) -> bytes:
+def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None, each: str = "") -> bytes:
     """Seal ``obj``. Code that isn't installed travels by value, as it is now.
 
     Args:
         obj: what travels.
         what: its name in an error, as in ``flow 'etl'``.
         error: what to raise; by default InvalidFlow for a callable, else InvalidInput.
+        each: what an item of ``obj``, a mapping, is called in an error.
 
     Raises:
         InvalidInput: it can't be pickled; the message names the culprit and where it is used.
     """
     try:
         chunks, packages = _dump(obj)
-    except Exception as problem:
+    except INTERRUPTS:
+        raise
+    except BaseException as problem:  # also what no Exception is: it comes out of a __reduce__
         kind = error or (InvalidFlow if callable(obj) else InvalidInput)
-        raise kind(blame.explain(obj, what, problem, dumps=_dump)) from problem
+        raise kind(blame.explain(obj, what, problem, dumps=_try, each=each)) from problem
     header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, "packages": packages}
     return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes, *, each: str = "") -> Any:
     """Open what :func:`pack` sealed. This runs the sealed code: verify its signature first.
+
+    Args:
+        data: what :func:`pack` gave.
+        each: what an item of the object, a mapping, is called in an error.
 
     Raises:
         Permanent: another Python minor version, or a package that is missing or differs here (cause ``config_error``).
+        OpeningFailed: the sealed code raised, whatever it was (cause ``user_error``).
     """
     header, start = _split(data)
     there = header.get("python", "")
@@ -63,10 +75,11 @@ def unpack(data: bytes) -> Any:
         )
     try:
         return classes.load(data, start)
-    except ModuleNotFoundError as error:
-        raise _missing((error.name or "?").partition(".")[0], header, error) from error
-    except (AttributeError, ImportError) as error:
-        raise _missing(_blamed_module(error), header, error) from error
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # also what no Exception is: it comes out of a __setstate__, or of an import
+        name = culprit.item_of(data[start:]) if each else None
+        raise _unopened(error, header, "" if name is None else f"{each} {repr_of(name)}: ") from error
 
 
 def packages(data: bytes) -> dict[str, str]:
@@ -85,12 +98,30 @@ def _split(data: bytes) -> tuple[Mapping[str, Any], int]:
     return header, end + 1
 
 
-def _missing(top: str, header: Mapping[str, Any], error: BaseException) -> Permanent:
+def _unopened(error: BaseException, header: Mapping[str, Any], where: str) -> Permanent:
+    """What to say of an object whose opening raised ``error``."""
+    if isinstance(error, ModuleNotFoundError):
+        return _missing((error.name or "?").partition(".")[0], header, error, where)
+    if isinstance(error, ImportError) or (isinstance(error, AttributeError) and not _is_own(error, header)):
+        return _missing(_blamed_module(error), header, error, where)
+    return OpeningFailed(f"{where}{said(error)}", cause=Cause.USER_ERROR, reason=type(error).__qualname__)
+
+
+def _is_own(error: AttributeError, header: Mapping[str, Any]) -> bool:
+    """Whether an attribute was looked up in vain by the user's own code, in an object of a class that isn't installed:
+    of a package, another version may be to blame."""
+    holder = error.obj
+    if holder is None or isinstance(holder, types.ModuleType | type):
+        return False
+    return type(holder).__module__.partition(".")[0] not in header.get("packages", {})
+
+
+def _missing(top: str, header: Mapping[str, Any], error: BaseException, where: str) -> Permanent:
     versions = {**header.get("packages", {}), "cloudpickle": header.get("cloudpickle", "")}
     there = versions.get(top) or "of unknown version"
     here = modules.version_of(top) or ("of unknown version" if top in sys.modules else "not installed")
     return Permanent(
-        f"needs package {top!r}: {there} where it was submitted, {here} here ({error})",
+        f"{where}needs package {top!r}: {there} where it was submitted, {here} here ({text_of(error)})",
         cause=Cause.CONFIG_ERROR,
         reason="MissingPackage",
     )
@@ -105,18 +136,58 @@ def _blamed_module(error: AttributeError | ImportError) -> str:
     if name is None and holder is not None:
         name = getattr(holder, "__module__", None) or type(holder).__module__
     if name is None:  # pickle's own words: Can't get attribute 'x' on <module 'pkg' from '...'>
-        name = str(error).partition("<module '")[2].partition("'")[0]
+        name = text_of(error).partition("<module '")[2].partition("'")[0]
     return (name or "?").partition(".")[0]
 
 
 def _dump(obj: Any) -> tuple[list[bytes], dict[str, str]]:
     chunks = _Chunks()
-    with _lock:
-        pickler = _Pickler(chunks)
-        with pickler.registered():
-            pickler.dump(obj)
+    pickler = _pickled(obj, chunks)
     found = (modules.package_of(name) for name in sorted(pickler.named))
     return chunks.parts, dict(one for one in found if one is not None)
+
+
+def _try(obj: Any, check: Callable[[], None]) -> None:
+    """Pickle ``obj`` for nothing; ``check`` is called with each piece, and may raise."""
+    _pickled(obj, _Nowhere(check))
+
+
+def _pickled(obj: Any, file: _File) -> _Pickler:
+    with _lock, _bounded():
+        pickler = _Pickler(file)
+        with pickler.registered():
+            pickler.dump(obj)
+    return pickler
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Let nested calls end in an error, not in a crash: pickling nests calls of C, also where a flow allowed itself
+    more calls of Python than a stack of C holds."""
+    limit = sys.getrecursionlimit()
+    if limit > _DEEPEST:
+        with contextlib.suppress(RecursionError):  # its caller is deeper than that already
+            sys.setrecursionlimit(_DEEPEST)
+    try:
+        yield
+    finally:
+        if limit > _DEEPEST:
+            sys.setrecursionlimit(limit)
+
+
+class _File(Protocol):
+    def write(self, data: Any) -> int: ...
+
+
+class _Nowhere:
+    """Keeps nothing of what a pickler writes."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def write(self, data: Any) -> int:
+        self._check()
+        return len(data)
 
 
 class _Chunks:
@@ -133,7 +204,7 @@ class _Chunks:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Registers each module it meets for travel by value, if it has to, and notes the modules it names."""
 
-    def __init__(self, file: _Chunks) -> None:
+    def __init__(self, file: _File) -> None:
         super().__init__(file, protocol=5)
         self.named: set[str] = set()
         self._added: list[types.ModuleType] = []

@@ -77,7 +77,7 @@ def _own(error: RaisedInside) -> BaseException:
     except Exception as problem:  # whatever a foreign exception's own code raises while it is opened
         error.add_note(f"It can't be opened here: {problem}")
         return error
-    if not isinstance(own, BaseException):
+    if not isinstance(own, Exception):  # a SystemExit of the flow's isn't to end the program that ran it
         return error
     own.add_note(f"Where the flow ran:\n{error.traceback.rstrip()}")
     return own

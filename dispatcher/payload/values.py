@@ -23,6 +23,7 @@ from dispatcher.runs.record import Value
 JSON = "json"
 PICKLE = "pickle"
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_DEEPEST = 200  # levels that travel as JSON: whoever reads them has as much of its stack left
 _PLAIN = frozenset({int, bool, type(None), str})
 
 
@@ -38,6 +39,7 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     error: type[InvalidInput] = InvalidInput,
     setting: str = "",
     named_by_digest: bool = False,
+    each: str = "",
 ) -> Value:
     """Make ``obj`` ready to travel.
 
@@ -52,11 +54,12 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
         error: what to raise.
         setting: the variable that sets ``limit``, for the message.
         named_by_digest: ``put`` names what it keeps by its SHA-256, which isn't computed twice then.
+        each: what an item of ``obj``, a mapping, is called in an error.
 
     Raises:
         InvalidInput: it can't be pickled, or is larger than ``limit``.
     """
-    raw, codec = _bytes_of(obj, what, error)
+    raw, codec = _bytes_of(obj, what, error, each)
     if len(raw) > limit:
         remedy = f", or raise {setting}" if setting else ""
         raise error(
@@ -79,6 +82,7 @@ def from_value(
     seal: AttemptSeal | None,
     kind: Returned = Returned.RESULT,
     trusted: bool = False,
+    each: str = "",
 ) -> Any:
     """The object again. A pickle is verified before it is opened.
 
@@ -88,6 +92,7 @@ def from_value(
         seal: of the attempt that gave it back.
         kind: what it was given back as.
         trusted: a verified spec holds the digest, so no ``mac`` is asked for.
+        each: what an item of the object, a mapping, is called in an error.
 
     Raises:
         SealBroken: the bytes aren't those that were sealed, or there is no key to tell.
@@ -108,10 +113,10 @@ def from_value(
         if seal is None:
             raise SealBroken("a pickled value can't be verified without a signing key; see `dispatcher keygen`")
         seal.check(value.mac, kind, value.codec, digest)
-    return unpack(raw)
+    return unpack(raw, each=each)
 
 
-def _bytes_of(obj: Any, what: str, error: type[InvalidInput]) -> tuple[bytes, str]:
+def _bytes_of(obj: Any, what: str, error: type[InvalidInput], each: str) -> tuple[bytes, str]:
     """The bytes that travel for ``obj``, and their codec."""
     if isinstance(obj, Unopened):
         return obj.data, PICKLE
@@ -120,7 +125,7 @@ def _bytes_of(obj: Any, what: str, error: type[InvalidInput]) -> tuple[bytes, st
             raise error(f"{what}: it couldn't leave its container")
         return obj.data, PICKLE
     text = as_json(obj)
-    return (text, JSON) if text is not None else (pack(obj, what=what, error=error), PICKLE)
+    return (text, JSON) if text is not None else (pack(obj, what=what, error=error, each=each), PICKLE)
 
 
 def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
@@ -143,25 +148,27 @@ def as_json(obj: Any) -> bytes | None:
 
 
 def _is_plain(obj: Any) -> bool:
-    """Whether JSON has the very types of ``obj``, all the way down. Shared parts would come back as copies: no."""
+    """Whether JSON has the very types of ``obj``, all the way down, and that isn't far. Shared parts would come back as
+    copies: no."""
     seen: set[int] = set()
-    todo = [obj]
-    while todo:
-        one = todo.pop()
-        kind = type(one)
-        if kind in _PLAIN:
-            continue
-        if kind is float:
-            if not math.isfinite(one):
+    level = [obj]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind in _PLAIN:
+                continue
+            if kind is float:
+                if not math.isfinite(one):
+                    return False
+            elif (kind is not list and kind is not dict) or id(one) in seen:
                 return False
-            continue
-        if (kind is not list and kind is not dict) or id(one) in seen:
-            return False
-        seen.add(id(one))
-        if kind is dict:
-            if any(type(name) is not str for name in one):
-                return False
-            todo.extend(one.values())
-        else:
-            todo.extend(one)
-    return True
+            else:
+                seen.add(id(one))
+                if kind is dict and any(type(name) is not str for name in one):
+                    return False
+                below.extend(one.values() if kind is dict else one)
+        if not below:
+            return True
+        level = below
+    return False

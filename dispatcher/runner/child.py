@@ -101,7 +101,13 @@ def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
                 kinds[0] = CancelInterrupt
         interrupt()
 
-    def told(*_: object) -> None:
+    pid = os.getpid()
+
+    def told(number: int, _frame: object) -> None:
+        if os.getpid() != pid:  # a child that the flow has forked ends as any process does
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         for thread in (threading.Thread(target=ask), threading.Timer(_ANSWER, interrupt)):
             thread.daemon = True
             thread.start()

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dispatcher.context import context, ended, entered
+from dispatcher.callbacks import Callback
+from dispatcher.context import context, ended, entered, users_code, users_code_raised
 from dispatcher.errors import (
+    INTERRUPTS,
     CancelInterrupt,
     ExecutorUnavailable,
     InvalidInput,
     MissingExtra,
+    OpeningFailed,
     Permanent,
     PreemptInterrupt,
     RunInterrupt,
@@ -25,6 +28,7 @@ from dispatcher.errors import (
 from dispatcher.failpoints import failpoint
 from dispatcher.payload.seals import Returned
 from dispatcher.payload.unopened import RaisedInside
+from dispatcher.runner.forks import parent_alone
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.traces import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
@@ -90,9 +94,9 @@ def call_exit(job: Job, state: State, exception: BaseException | None) -> ExitCa
         return ExitCall.NOT_CALLED if job.on_exit is None else _exit(job.on_exit, state, exception)
 
 
-def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ()) -> Outcome:
-    """The outcome of an attempt that ``error`` ended."""
-    if isinstance(error, RaisedInside):
+def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = (), users: bool = False) -> Outcome:
+    """The outcome of an attempt that ``error`` ended; ``users``: the user's code raised it, be it an error of ours."""
+    if isinstance(error, RaisedInside) and not users:
         return Outcome(
             cause=cause,
             reason=error.kind,
@@ -102,11 +106,18 @@ def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = ())
         )
     return Outcome(
         cause=cause,
-        reason=getattr(error, "reason", "") if isinstance(error, Permanent) else type(error).__qualname__,
+        reason=error.reason if isinstance(error, Permanent) and not users else type(error).__qualname__,
         message=message_of(error),
-        traceback="" if isinstance(error, Permanent) else trace_of(error),
+        traceback=trace_of(error) if users else _trace(error),
         log_tail=tuple(log_tail),
     )
+
+
+def _trace(error: BaseException) -> str:
+    """The user's frames; none where the engine said why."""
+    if isinstance(error, OpeningFailed):
+        return trace_of(error.__cause__ or error)
+    return "" if isinstance(error, Permanent) else trace_of(error)
 
 
 def _entered(job: Job) -> Any:
@@ -123,21 +134,42 @@ def _entered(job: Job) -> Any:
 def _play(job: Job) -> tuple[Outcome, BaseException | None]:
     if job.failed is not None:
         return job.failed, None
+    result, raised = None, None
     try:
-        result = job.guard.run(lambda: _body(job))
+        result = job.guard.run(lambda: parent_alone(lambda: _body(job)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
-        return _ended_by(error, job), error
+        raised = error
+    if raised is not None:  # here, and not above: what follows calls code of the user's, too
+        return _ended_by(raised, job), raised
     try:
-        return Outcome(result=job.to_value(result, Returned.RESULT)), None
+        return Outcome(result=_as_value(job, result, Returned.RESULT)), None
     except InvalidInput as error:
         return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
 
 
 def _body(job: Job) -> Any:
     if job.on_start is not None:
-        job.on_start()
+        _call(job.on_start, "on_start")
         failpoint("flow.starting", job.run_id)
     return job.body(job.parameters)
+
+
+def _call(callback: Callable[[], Any], moment: str) -> None:
+    """Open a callback and call it; where it can't be opened, the error says so."""
+    try:
+        function = callback.function() if isinstance(callback, Callback) else callback
+    except Permanent as error:
+        what = f"{moment} can't be opened: {error}"
+        raise type(error)(what, cause=error.cause, reason=error.reason) from error.__cause__
+    with users_code():
+        function()
+
+
+def _as_value(job: Job, obj: Any, kind: Returned) -> Value:
+    try:
+        return parent_alone(lambda: job.to_value(obj, kind))
+    except INTERRUPTS as error:  # the flow is over, and so are interrupts of ours: it came out of a __reduce__
+        raise InvalidInput(f"the {kind} of flow {job.flow!r} can't be sent: {type(error).__qualname__}") from error
 
 
 def _ended_by(error: BaseException, job: Job) -> Outcome:
@@ -148,24 +180,33 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
         return Outcome(
             cause=cause, reason=kind.__name__, message=message, traceback=trace_of(error), log_tail=tuple(tail)
         )
-    if isinstance(error, Permanent):
-        return failure(error, error.cause, log_tail=tail)
-    if isinstance(error, Transient | ExecutorUnavailable):
-        return failure(error, Cause.START_FAILED, log_tail=tail)
-    if isinstance(error, MissingExtra) or (isinstance(error, RaisedInside) and not error.loaded):
-        return failure(error, Cause.CONFIG_ERROR, log_tail=tail)
-    outcome = failure(error, Cause.USER_ERROR, log_tail=tail)
+    users = users_code_raised()
+    cause = Cause.USER_ERROR if users else _engines(error)
+    outcome = failure(error, cause, log_tail=tail, users=users)
+    if cause is not Cause.USER_ERROR:
+        return outcome
     try:
-        value = job.to_value(error, Returned.EXCEPTION)
+        value = _as_value(job, error, Returned.EXCEPTION)
     except InvalidInput:  # its type, message and traceback travel as text
         return outcome
     return replace(outcome, exception=value)
 
 
+def _engines(error: BaseException) -> Cause:
+    """The cause of what was raised around the user's code."""
+    if isinstance(error, Permanent):
+        return error.cause
+    if isinstance(error, Transient | ExecutorUnavailable):
+        return Cause.START_FAILED
+    if isinstance(error, MissingExtra) or (isinstance(error, RaisedInside) and not error.loaded):
+        return Cause.CONFIG_ERROR
+    return Cause.USER_ERROR
+
+
 def _exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
     ended(state, exception)
     try:
-        on_exit()
+        parent_alone(lambda: _call(on_exit, "on_exit"))
     except BaseException as error:  # recorded; it changes nothing else
         context.logger.error("on_exit raised; the run's outcome stands\n%s", trace_of(error))
         return ExitCall.RAISED

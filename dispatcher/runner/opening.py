@@ -5,11 +5,10 @@ Whatever can't be opened ends the attempt with a cause; nothing is opened whose 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from dispatcher.payload.seals import Returned
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, counted
 from dispatcher.runner.capture import Capture
+from dispatcher.runner.forks import parent_alone
 from dispatcher.runner.guard import Guard
 from dispatcher.runner.invoke import Job, failure
 from dispatcher.runner.limits import Limits
@@ -72,12 +72,19 @@ class Opener:
             ServerUnavailable: the server was away for long.
         """
         make = partial(self._job, record, environment, guard=guard, log_tail=capture.tail)
-        try:
-            return patiently(lambda: make(**self._opened(record, environment)), patience=_PATIENCE)
-        except ServerUnavailable:
-            raise
-        except (Exception, SystemExit) as error:  # a module may call sys.exit() as it is imported
-            return make(body=_no_body, failed=not_opened(error, capture))
+        flow = f"flow {record.spec.flow!r}"
+        opened: dict[str, Any] = {}
+        for name, what, opening in (
+            ("body", flow, partial(self._body, record, environment)),
+            ("parameters", f"the parameters of {flow}", partial(self._parameters, record)),
+        ):
+            try:
+                opened[name] = patiently(partial(parent_alone, opening), patience=_PATIENCE)
+            except ServerUnavailable:
+                raise
+            except BaseException as error:  # whatever the user's code raises as it is imported or opened
+                return make(body=_no_body, failed=not_opened(error, capture, what=what))
+        return make(**opened)
 
     def exit_job(self, record: Record, environment: Environment, *, plain: bool) -> tuple[Job, BaseException | None]:
         """What ``on_exit`` may know of an attempt whose process died: the job, and what tells of the flow's exception
@@ -90,8 +97,10 @@ class Opener:
         """
         parameters: Any = {}
         if not plain or record.spec.parameters.codec == "json":
-            with contextlib.suppress(Exception):
-                parameters = self._parameters(record)
+            try:
+                parameters = parent_alone(partial(self._parameters, record))
+            except BaseException:  # whatever their code raises; nobody but on_exit asks for them
+                parameters = {}
         job = self._job(record, environment, body=_no_body, parameters=parameters)
         outcome = record.outcome
         if outcome is None or outcome.exception is None:
@@ -113,17 +122,19 @@ class Opener:
             **more,
         )
 
-    def _opened(self, record: Record, environment: Environment) -> dict[str, Any]:
+    def _body(self, record: Record, environment: Environment) -> Callable[[Mapping[str, Any]], Any]:
         storage = storages.from_json(record.spec.storage, stored=True)
         storage.bind(self.records.blobs)
         env = None if self.environ is os.environ else self.environ
         with counted(self.records.refusals, What.RUN):
-            body = environment.load(storage, record.spec.location, env=env)
-            return {"body": body, "parameters": self._parameters(record)}
+            return environment.load(storage, record.spec.location, env=env)
 
     def _parameters(self, record: Record) -> Any:
         # The verified spec holds their digest, so no further key is needed.
-        return from_value(record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True)
+        with counted(self.records.refusals, What.RUN):
+            return from_value(
+                record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True, each="parameter"
+            )
 
     def _to_value(self, record: Record, obj: Any, kind: Returned) -> Value:
         limits = self.limits
@@ -140,12 +151,17 @@ class Opener:
         )
 
 
-def not_opened(error: BaseException, capture: Capture | None = None) -> Outcome:
-    """The outcome of an attempt that could not be opened."""
-    cause = error.cause if isinstance(error, Permanent) else Cause.CONFIG_ERROR
+def not_opened(error: BaseException, capture: Capture | None = None, *, what: str = "") -> Outcome:
+    """The outcome of an attempt of which ``what`` could not be opened."""
+    cause = Cause.CONFIG_ERROR if isinstance(error, Exception) else Cause.USER_ERROR
+    if isinstance(error, Permanent):
+        cause = error.cause
     if isinstance(error, KeyError):
         error = LookupError(f"bytes that the run needs are gone: blob {error.args[0] if error.args else '?'}")
-    return failure(error, cause, log_tail=capture.tail() if capture else ())
+    outcome = failure(error, cause, log_tail=capture.tail() if capture else ())
+    if not what:
+        return outcome
+    return replace(outcome, message=f"{what} can't be opened: {outcome.message or outcome.reason}")
 
 
 def _no_body(_parameters: Mapping[str, Any]) -> None:

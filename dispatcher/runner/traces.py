@@ -18,7 +18,7 @@ def trace_of(error: BaseException) -> str:
         told = traceback.TracebackException.from_exception(error)
         _strip(told, set())
         text = "".join(told.format())
-    except Exception:  # an exception whose own methods raise
+    except BaseException:  # whatever an exception's own methods raise
         text = f"{type(error).__qualname__} (its traceback can't be formatted)\n"
     return encodable(text if len(text) <= _MOST else f"…\n{text[-_MOST:]}")
 
@@ -26,8 +26,8 @@ def trace_of(error: BaseException) -> str:
 def message_of(error: BaseException) -> str:
     """``str(error)``, bounded, also where that raises."""
     try:
-        text = str(error)
-    except Exception:
+        text = str.__str__(str(error))
+    except BaseException:  # whatever it is
         text = ""
     return encodable(text if len(text) <= 2000 else f"{text[:2000]}…")
 

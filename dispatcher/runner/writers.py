@@ -114,6 +114,8 @@ class Writer(io.TextIOBase):
         return self._bytes
 
     def flush(self) -> None:
+        if os.getpid() != self._pid:  # what is buffered is the parent's to write
+            return
         stream = self._original if self._over else self._echo
         if stream is not None:
             stream.flush()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import DispatcherError
+from dispatcher.errors import INTERRUPTS, DispatcherError
 from dispatcher.payload.unopened import RaisedInside, Unopened, opened
 
 #: Most bytes of the line of JSON, and most characters of what it says.
@@ -70,7 +70,7 @@ def raised(error: BaseException, *, loaded: bool) -> bytes:
     }
     try:
         data = pack(error, what="the flow's exception")
-    except DispatcherError:
+    except (DispatcherError, *INTERRUPTS):  # an interrupt came out of a __reduce__: the flow is over
         return _answer(b"", codec=_NOTHING, **told)
     return _answer(data, codec=_PICKLE, **told)
 

@@ -56,17 +56,17 @@ def main(answers: int) -> None:
 def answered(storage: Mapping[str, Any], location: str) -> bytes:
     """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; its answer."""
     from dispatcher.executors import LocalExecutor
+    from dispatcher.runner.forks import parent_alone
     from dispatcher.storage import base
 
     try:
-        flow = base.from_json(storage).get_flow(location)
-    except Exception as error:
+        flow = parent_alone(lambda: base.from_json(storage).get_flow(location))
+    except BaseException as error:  # whatever its modules raise
         return answer.raised(error, loaded=False)
     try:
-        result = flow.run(_parameters(), LocalExecutor())
-    except Exception as error:
+        return parent_alone(lambda: answer.returned(flow.run(_parameters(), LocalExecutor())))
+    except BaseException as error:  # SystemExit, too, ends the flow, and not without an answer
         return answer.raised(error, loaded=True)
-    return answer.returned(result)
 
 
 def _parameters() -> dict[str, Any]:

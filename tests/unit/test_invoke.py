@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.callbacks import Callback
 from dispatcher.context import context
 from dispatcher.errors import (
     InvalidInput,
@@ -166,15 +167,26 @@ def test_a_raising_on_start_fails_the_run_and_on_exit_still_comes() -> None:
 
 
 def test_a_callback_that_can_not_be_opened_keeps_its_cause() -> None:
+    outcome = play(lambda: 1, on_start=Callback(sealed=b"no pickle"))
+    assert (outcome.cause, outcome.reason) == (Cause.CONFIG_ERROR, "Header")
+    assert outcome.message.startswith("on_start can't be opened: ")
+
+
+def test_an_on_exit_that_can_not_be_opened_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        _, exit_call = invoke(job(lambda: 1, on_exit=Callback(sealed=b"no pickle")), settle=settled)
+    assert exit_call is ExitCall.RAISED
+    assert "on_exit can't be opened: " in caplog.text
+
+
+def test_a_callback_that_raises_an_error_of_ours_has_raised() -> None:
     def start() -> None:
         raise Permanent("needs package 'x'", cause=Cause.CONFIG_ERROR, reason="MissingPackage")
 
-    outcome = play(lambda: 1, on_start=start)
-    assert (outcome.cause, outcome.reason, outcome.message) == (
-        Cause.CONFIG_ERROR,
-        "MissingPackage",
-        "needs package 'x'",
-    )
+    for callback in (start, Callback.of(start, what="on_start")):
+        outcome = play(lambda: 1, on_start=callback)
+        assert (outcome.cause, outcome.reason) == (Cause.USER_ERROR, "Permanent")
+        assert "in start" in outcome.traceback
 
 
 @pytest.mark.parametrize("error", [Odd("late"), SystemExit(3), KeyboardInterrupt(), TimeoutInterrupt()])

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dispatcher", "backends", "workers")
 
 #: What opens bytes by running what stands in them, by the last part of its name; ours too.
-OPENERS = frozenset({"unpack", "from_value", "Unpickler", "find_class", "persistent_load", "read_pickle"})
+OPENERS = frozenset({"unpack", "from_value", "Unpickler", "_Unpickler", "find_class", "persistent_load", "read_pickle"})
 
 #: The same, where only the module that it is of tells.
 METHODS = {
@@ -43,7 +43,9 @@ ALLOWED = {
     ("dispatcher/payload/pickles.py", "unpack", "classes.load"): "the one door: its callers are listed here",
     ("dispatcher/payload/classes.py", "load", "pickle.loads"): "called by unpack alone",
     ("dispatcher/payload/classes.py", "_Unpickler", "Unpickler"): "called by unpack alone",
-    ("dispatcher/payload/classes.py", "_Unpickler.find_class", "find_class"): "called by unpack alone",
+    ("dispatcher/payload/classes.py", "Finder.find_class", "find_class"): "called by unpack alone",
+    ("dispatcher/payload/classes.py", "load", "_Unpickler"): "called by unpack alone",
+    ("dispatcher/payload/culprit.py", "_Slow", "_Unpickler"): "called by unpack alone, of what it failed to open",
     # Values: a digest in a verified spec, or a seal.
     (
         "dispatcher/payload/values.py",
@@ -73,6 +75,7 @@ ALLOWED = {
 IMPORTS = {
     ("dispatcher/payload/pickles.py", "cloudpickle"),
     ("dispatcher/payload/classes.py", "pickle"),
+    ("dispatcher/payload/culprit.py", "pickle"),
     ("dispatcher/payload/classes.py", "cloudpickle"),
     ("dispatcher/payload/grounds.py", "cloudpickle"),  # its register of modules
     ("dispatcher/storage/inside.py", "cloudpickle"),  # its version

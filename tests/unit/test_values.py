@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.errors import InvalidInput, InvalidParameters, SealBroken
+from dispatcher.errors import InvalidInput, InvalidParameters, OpeningFailed, SealBroken
 from dispatcher.payload import KeyRing, from_value, pack, to_value
 from dispatcher.payload.seals import AttemptSeal, Returned
 from dispatcher.runs.record import Value
@@ -161,7 +161,7 @@ def test_a_pickle_is_opened_only_with_its_key() -> None:
         from_value(value, get=none, seal=None)
     with pytest.raises(SealBroken, match="attempt 1 of run run"):
         from_value(dataclasses.replace(value, mac=""), get=none, seal=SEAL)
-    with pytest.raises(RuntimeError, match="opened"):
+    with pytest.raises(OpeningFailed, match="RuntimeError: opened"):
         from_value(value, get=none, seal=SEAL)
 
 

@@ -1,0 +1,143 @@
+"""Flows that fork: only the process that began an attempt speaks for it."""
+
+# ruff: noqa: T201 - flows print
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import LocalEnvironment, context, flow
+from dispatcher.runner.report import About
+from dispatcher.runs.states import Cause, State
+from tests.integration.runners import Place, Runner
+from tests.integration.test_worker import cause_of, pid, result_of
+from tests.integration.workers import Bench, Worker, is_alive
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+StartWorker = Callable[..., Worker]
+
+
+def ended_with(child: int) -> int:
+    """The exit status of a forked child."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@flow
+def comes_back(how: str) -> Any:
+    print("before the fork")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.read(reader, 1)  # it has begun
+        if how == "sleep":
+            os.kill(child, signal.SIGTERM)
+        status = ended_with(child)
+        print("the child ended with", status)
+        return "the parent", status
+    os.write(writer, b"x")
+    match how:
+        case "os._exit":
+            os._exit(5)
+        case "raise":
+            raise ValueError("in the child")
+        case "exit":
+            raise SystemExit(7)
+        case "sleep":
+            time.sleep(60)
+    return "the child"
+
+
+@flow
+def leaves_a_child(path: str, *, dies: bool) -> str:
+    if (child := os.fork()) == 0:
+        time.sleep(60)
+        return "the child"
+    Path(path).write_text(str(child))
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "the parent"
+
+
+class Forks:
+    """Forks while it is pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        child = os.fork()
+        return (str, (f"the child ended with {ended_with(child)}" if child else "the child",))
+
+
+@flow
+def gives_what_forks() -> Any:
+    return Forks()
+
+
+def exit_that_forks() -> None:
+    if child := os.fork():
+        context.logger.info("the child of on_exit ended with %s", ended_with(child))
+
+
+@pytest.mark.parametrize(("how", "status"), [("os._exit", 5), ("return", 0), ("raise", 1), ("exit", 7), ("sleep", -15)])
+def test_only_the_parent_ends_its_run(bench: Bench, start_worker: StartWorker, how: str, status: int) -> None:
+    start_worker(concurrency=1)
+    run_id = bench.submit(comes_back, {"how": how})
+    assert result_of(bench, run_id) == ("the parent", status)
+    assert bench.lines(run_id) == ["before the fork", f"the child ended with {status}"]
+    assert [str(event.kind) for event in bench.events(run_id)].count("exited") == 1
+    assert result_of(bench, bench.submit(pid)) == int(bench.record(run_id).holder.split(":")[1])
+
+
+def test_what_forks_while_it_is_pickled_or_in_on_exit(bench: Bench, start_worker: StartWorker) -> None:
+    start_worker(concurrency=1)
+    pickled = bench.submit(gives_what_forks)
+    assert result_of(bench, pickled) == "the child ended with 0"
+    left = bench.submit(pid, environment=LocalEnvironment(on_exit=exit_that_forks))
+    assert result_of(bench, left) == result_of(bench, bench.submit(pid))
+    assert bench.lines(left) == ["the child of on_exit ended with 0"]
+
+
+def test_a_child_that_lives_on_hides_no_death(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
+    start_worker(concurrency=1)
+    path = tmp_path / "child"
+    run_id = bench.submit(leaves_a_child, {"path": str(path), "dies": True})
+    record = bench.ended(run_id, timeout=20)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.KILLED)
+    child = int(path.read_text())
+    wait_until(lambda: not is_alive(child), "the end of the child")
+
+
+def test_a_child_that_lives_on_holds_up_nothing(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
+    worker = start_worker(concurrency=1)
+    path = tmp_path / "child"
+    assert result_of(bench, bench.submit(leaves_a_child, {"path": str(path), "dies": False})) == "the parent"
+    [process] = worker.children
+    assert result_of(bench, bench.submit(pid)) == process
+    os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+@contextmanager
+def contained(bench: Bench, directory: Path, how: str) -> Iterator[Runner]:
+    one = Runner(Place(bench, directory, comes_back, parameters={"how": how}))
+    try:
+        yield one
+    finally:
+        one.end()
+        print(one.output)
+
+
+@pytest.mark.parametrize(("how", "status"), [("return", 0), ("raise", 1), ("sleep", -15)])
+def test_in_a_container_only_the_parent_reports(bench: Bench, tmp_path: Path, how: str, status: int) -> None:
+    with contained(bench, tmp_path, how) as runner:
+        assert runner.wait() == 0
+        assert runner.place.told() == [About.EXITED]
+        outcome = runner.place.only(About.EXITED).outcome
+        assert outcome.state is State.SUCCEEDED
+        assert bench.lines(runner.place.run_id) == ["before the fork", f"the child ended with {status}"]
