@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.kubernetes import bounds
+from dispatcher.documents import Twice
 from dispatcher.errors import InvalidInput, MissingExtra
 
 #: Names that are ours in a pod: the volume with the runner's credentials, and where it is mounted.
@@ -79,14 +80,44 @@ def parse(text: str, *, what: str) -> dict[str, Any]:
         ) from None
     try:
         bounds.check_text(yaml.parse(text, Loader=yaml.SafeLoader), what=what)
-        found = yaml.safe_load(text)
+        found = _composed(yaml.SafeLoader(text))
     except InvalidInput:
         raise
+    except Twice as error:
+        raise InvalidInput(f"{what}: {error}") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # values too: a date in month 13
         raise InvalidInput(f"{what}: isn't one YAML document: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise InvalidInput(f"{what}: must hold a Job (kind: Job), got {type(found).__name__}")
     return found
+
+
+def _composed(loader: Any) -> Any:
+    """The value of a document, none of whose mappings has a key twice; merged keys (``<<``) stand beside its own."""
+    try:
+        root = loader.get_single_node()
+        rest, seen = [root] if root is not None else [], set()
+        while rest:
+            node = rest.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if node.id == "mapping":
+                rest.extend(part for pair in node.value for part in pair)
+                _refuse_twice([key for key, _ in node.value if key.id == "scalar"])
+            elif node.id == "sequence":
+                rest.extend(node.value)
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _refuse_twice(keys: list[Any]) -> None:
+    seen = set()
+    for key in keys:
+        if (key.tag, key.value) in seen:
+            raise Twice(key.value, key.start_mark.line + 1)
+        seen.add((key.tag, key.value))
 
 
 def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:

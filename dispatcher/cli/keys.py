@@ -12,6 +12,7 @@ import click
 from dispatcher import private
 from dispatcher.cli.common import common
 from dispatcher.cli.terminal import echo, print_json_line
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidSettings
 
 
@@ -60,11 +61,13 @@ def _made(backends: tuple[str, ...], records: bool) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(private.read(path))
+        kept = read_document(private.read(path))
     except FileNotFoundError:
         return {}
     except InvalidSettings as error:
         raise InvalidInput(f"--file: {error}") from None
+    except Twice as error:
+        raise InvalidInput(f"--file: {path}: {error}") from None
     except (ValueError, RecursionError):
         kept = None
     if not isinstance(kept, dict) or not all(isinstance(entry, str | dict) for entry in kept.values()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def retries(text: str) -> int | Retry:
     from dispatcher.runs.retry import Retry
 
     try:
-        data = json.loads(text)
+        data = read_document(text)
+    except Twice as error:
+        raise InvalidInput(f"--retries: {error}") from None
     except (ValueError, RecursionError):
         data = None
     if isinstance(data, int) and not isinstance(data, bool):
@@ -135,9 +137,11 @@ def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str, a
         return load(text, kind, what=what)
     path = Path(text)
     try:
-        data = json.loads(path.read_text())
+        data = read_document(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"{what}: {text} can't be read: {error.strerror}") from None
+    except Twice as error:
+        raise InvalidInput(f"{what}: {text}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{what}: {text} is not JSON: {error}") from None
     if not isinstance(data, dict):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidParameters
 
 T = TypeVar("T")
@@ -154,7 +155,9 @@ def parameters(function: Callable[..., Any], pairs: Iterable[str]) -> dict[str, 
 
 def _json(key: str, text: str, expected: Mapping[str, Any]) -> Any:
     try:
-        return json.loads(text)
+        return read_document(text)
+    except Twice as error:
+        raise InvalidParameters(f"-p {key}: {error}") from None
     except (ValueError, RecursionError):
         meant = _name(expected[key]) if key in expected else ""
         rule = f"expected JSON for {meant}" if meant else "expected JSON, as it has no annotation"

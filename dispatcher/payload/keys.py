@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dispatcher import private
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.payload.seals import AttemptSeal, EngineSeal, mac
 
@@ -253,11 +253,13 @@ def _key(key_id: str, entry: Any, source: str) -> Key:
 
 def _read(path: Path, source: str) -> dict[str, Any]:
     try:
-        data = json.loads(private.read(path))
+        data = read_document(private.read(path))
     except InvalidSettings as error:
         raise InvalidSettings(f"{source}: {error}") from None
     except OSError as error:
         raise InvalidSettings(f"{source}: {path} can't be read: {error.strerror}") from None
+    except Twice as error:
+        raise InvalidSettings(f"{source}: {path}: {error}") from None
     except (ValueError, RecursionError):
         raise InvalidSettings(f"{source}: {path} isn't JSON of the form {_FORM}") from None
     if not isinstance(data, dict):
