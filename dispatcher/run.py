@@ -159,6 +159,8 @@ class Run(Generic[R]):
         """
         from dispatcher.following import events_of
 
+        if follow:
+            self.link.mind()
         return events_of(self.link.records, self.id, follow=follow)
 
     def logs(self, follow: bool = False) -> Iterator[Line]:
@@ -169,6 +171,8 @@ class Run(Generic[R]):
         """
         from dispatcher.following import lines_of
 
+        if follow:
+            self.link.mind()
         return lines_of(self.link.records, self.id, follow=follow)
 
     def timeline(self) -> Timeline:

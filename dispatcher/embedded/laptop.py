@@ -6,6 +6,7 @@ Callers: the client (:func:`join`) and the command line.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,24 +30,28 @@ class Embedded:
     Attributes:
         url: the server's URL, ``unix://…``.
         scope: digest of this virtual environment; it stands in the names of its queues.
+        places: the server's files.
         settings: those given, with URL, signing keys' file and the worker's scope filled in.
     """
 
     def __init__(self, places: Places, path: Path, membership: Membership, settings: Settings) -> None:
-        self._places = places
+        self.places = places
         self._membership = membership
         self.url = server.url(path)
         self.scope = crew.scope()
         self.settings = _filled(settings, places, self.url, self.scope)
 
-    def ensure_worker(self) -> Worker:
+    def ensure_worker(self, leaving: Collection[int] = ()) -> Worker:
         """This virtual environment's worker; started if none lives, in this program's directory. Quick if one does.
+
+        Args:
+            leaving: process ids of workers that take nothing more, beside which another one is started.
 
         Raises:
             InvalidSettings: it can't be started.
             ServerUnavailable: the server was stopped meanwhile.
         """
-        return crew.ensure(self._places, self.settings)
+        return crew.ensure(self.places, self.settings, leaving=leaving)
 
     def leave(self) -> None:
         """Leave; ends no run. The server stops once nobody is left and no run is open. Safe to call twice."""
