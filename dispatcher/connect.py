@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dispatcher.errors import InvalidSettings
 from dispatcher.records.base import Records
 from dispatcher.settings import Settings
 from dispatcher.urls import MEMORY, parse
@@ -26,7 +25,7 @@ def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
         ServerUnavailable: the server can't be reached, or refuses us.
     """
     if settings.url is None:
-        raise InvalidSettings("no server: set DISPATCHER__URL, or start the laptop server by `dispatcher up`")
+        raise settings.without_url()
     if settings.url.startswith(MEMORY):
         from dispatcher.records.memory import open_memory
 

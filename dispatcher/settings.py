@@ -276,6 +276,11 @@ class Settings(BaseSettings):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
 
+    def without_url(self) -> InvalidSettings:
+        """The error where a URL is needed and none is set."""
+        found = "" if self.embedded else "; DISPATCHER__EMBEDDED=false rules out the laptop server"
+        return InvalidSettings(f"no server: set DISPATCHER__URL{found}")
+
     def but(self, **changes: Any) -> Settings:
         """A copy with some fields changed."""
         return self.model_copy(update=changes)
