@@ -11,6 +11,7 @@ import logging
 import multiprocessing.process
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -218,7 +219,26 @@ class Engine:
         self.drain(at_once=True)
 
     def _on_ready(self, **_: Any) -> None:
-        logger.info("worker %s is ready", self.identity.id)
+        if not self.identity.supervises:
+            self._say_ready()
+            return
+        threading.Thread(target=self._say_ready, name="dispatcher-ready", daemon=True).start()  # it asks clusters first
+
+    def _say_ready(self) -> None:
+        """Say that it is ready, and where its runs can't go yet."""
+        served = sorted(self.identity.offer.backends) if self.identity.supervises else ()
+        troubles = {name: self._trouble(name) for name in served}
+        told = "; ".join(f"{name} can't be reached: {why}" for name, why in troubles.items() if why)
+        if told:
+            logger.warning("worker %s is ready, but %s (its runs wait)", self.identity.id, told)
+        else:
+            logger.info("worker %s is ready", self.identity.id)
+
+    def _trouble(self, backend: str) -> str:
+        try:
+            return self._backends(backend).unreachable()
+        except Exception as error:  # a plugin's; that the worker is ready is said all the same
+            return f"{type(error).__name__}: {error}"
 
     def _on_shutting_down(self, how: str = "", **_: Any) -> None:
         self.drain(at_once=how == "Cold")
