@@ -17,6 +17,7 @@ from typing import Any
 from backends.kubernetes import bounds
 from dispatcher.documents import Twice
 from dispatcher.errors import InvalidInput, MissingExtra
+from dispatcher.escaping import LONGEST, escaped, shown
 
 #: Names that are ours in a pod: the volume with the runner's credentials, and where it is mounted.
 VOLUME = "dispatcher-run"
@@ -131,7 +132,7 @@ def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
     bounds.check_value(spec, what=what)
     problems = list(_not_a_job(spec)) or [*_misfits(spec, allow_unknown_fields), *_refusals(spec), *_taken(spec)]
     if problems:
-        raise InvalidInput(f"{what}: " + "; ".join(problems))
+        raise InvalidInput(f"{what}: " + escaped("; ".join(problems)))
     try:
         same = json.loads(json.dumps(spec, allow_nan=False)) == spec
     except (TypeError, ValueError) as error:
@@ -143,7 +144,7 @@ def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
 def _not_a_job(spec: Mapping[str, Any]) -> Iterator[str]:
     for name, expected in (("apiVersion", "batch/v1"), ("kind", "Job")):
         if spec.get(name) != expected:
-            yield f"{name}: must be {expected}, got {spec.get(name)!r}"
+            yield f"{name}: must be {expected}, got {shown(spec.get(name))}"
     containers = at(spec, "spec.template.spec.containers")
     if not isinstance(containers, list) or not containers:
         yield "spec.template.spec.containers: needs a container; the first one runs the flow"
@@ -197,13 +198,14 @@ def _fit(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]
     elif kind in _SCALARS:
         words, fits = _SCALARS[kind]
         if not fits(value):
-            yield f"{path}: must be {words}, got {value!r}"
+            yield f"{path}: must be {words}, got {shown(value)}"
     elif not isinstance(value, Mapping):
-        yield f"{path}: must be a mapping, got {value!r}"
+        yield f"{path}: must be a mapping, got {shown(value)}"
     else:
         fields = _table()["types"][kind]
         for name, inner in value.items():
-            below = f"{path}.{name}" if path else str(name)
+            word = str(name) if len(str(name)) <= LONGEST else f"{str(name)[: LONGEST - 1]}…"
+            below = f"{path}.{word}" if path else word
             if name in fields:
                 yield from _fit(inner, fields[name], below, allow_unknown)
             elif not allow_unknown:
@@ -214,17 +216,17 @@ def _fit_many(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator
     inner = kind[1:-1]
     if kind[0] == "[":
         if not isinstance(value, list):
-            yield f"{path}: must be a list, got {value!r}"
+            yield f"{path}: must be a list, got {shown(value)}"
             return
         for index, item in enumerate(value):
             yield from _fit(item, inner, f"{path}[{index}]", allow_unknown)
         return
     if not isinstance(value, Mapping):
-        yield f"{path}: must be a mapping, got {value!r}"
+        yield f"{path}: must be a mapping, got {shown(value)}"
         return
     for name, item in value.items():
         if not isinstance(name, str):
-            yield f"{path}: keys must be strings (quote them), got {name!r}"
+            yield f"{path}: keys must be strings (quote them), got {shown(name)}"
         yield from _fit(item, inner, f"{path}.{name}", allow_unknown)
 
 
@@ -244,4 +246,4 @@ def check_part(value: Any, kind: str, *, what: str) -> None:
     bounds.check_value(value, what=what)
     problems = list(_fit(value, kind, what, False))
     if problems:
-        raise InvalidInput("; ".join(problems))
+        raise InvalidInput(escaped("; ".join(problems)))
