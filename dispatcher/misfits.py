@@ -21,7 +21,10 @@ from dispatcher.escaping import shown
 _PREFIX = "DISPATCHER__"
 
 #: Settings whose values hold credentials, or may.
-_SECRET = frozenset({"url", "broker_url", "signing_keys", "executor_kwargs"})
+_SECRET = frozenset({"url", "broker_url", "signing_keys", "executor_kwargs", "clusters"})
+
+#: What a URL has, which somebody may have given to the wrong variable.
+_OF_URLS = ("://", "@")
 
 #: Examples of settings that have no telling default.
 _EXAMPLES: Mapping[str, Any] = {
@@ -69,7 +72,9 @@ def explain_json(error: BaseException, model: type[BaseModel]) -> str:
     exact = [name for name in given if os.environ[name] == text] or given or [f"{_PREFIX}{top.upper()}"]
     place = exact[0].upper().removeprefix(_PREFIX).lower().split("__")
     _, field, rest = _field(place, model)
-    value = f", got {shown(text)}" if text is not None and not reason and _may_be_shown(place, field, rest) else ""
+    value = (
+        f", got {shown(text)}" if text is not None and not reason and _may_be_shown(place, field, rest, text) else ""
+    )
     what = reason or f"must be JSON{value}"
     return f"{' or '.join(exact)}: {what}{_example(place, field, rest)} (see the settings page)"
 
@@ -85,7 +90,7 @@ def _problem(problem: Any, model: type[BaseModel]) -> str:
         return f"{name}: is no setting{meant}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     text = _CLASSES.sub(lambda match: "a JSON list" if match[1] else "a JSON object", text)
-    value = f", got {shown(problem['input'])}" if _may_be_shown(path, field, rest) else ""
+    value = f", got {shown(problem['input'])}" if _may_be_shown(path, field, rest, problem["input"]) else ""
     return f"{name}: {text}{value}{_example(path, field, rest)}"
 
 
@@ -114,8 +119,9 @@ def _model_of(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _may_be_shown(path: list[str], field: FieldInfo | None, rest: list[str]) -> bool:
-    return field is not None and not rest and not _SECRET & set(path)
+def _may_be_shown(path: list[str], field: FieldInfo | None, rest: list[str], value: object) -> bool:
+    of_url = any(mark in str(value) for mark in _OF_URLS)
+    return field is not None and not rest and not of_url and not _SECRET & set(path)
 
 
 def _example(path: list[str], field: FieldInfo | None, rest: list[str]) -> str:
