@@ -39,6 +39,16 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
+def article(noun: str) -> str:
+    """A noun behind its article: ``an int``, ``a dict``."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things: ``1 flow``, ``2 flows``."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
 def encodable(text: str) -> str:
     r"""``text`` with lone surrogates as ``\ud800``, so that UTF-8 carries it; for words on their way in."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
 
+from dispatcher.escaping import counted
 from dispatcher.payload import KeyRing
 from dispatcher.runs.attempt import family
 from dispatcher.runs.routing import listed
@@ -74,6 +75,7 @@ class Engine:
                 if not self._backends(name).in_process
             ),
         )
+        keys.owner = f"worker {self.identity.id}"
         self._notes = Notes()
         consumed = self._app.amqp.queues
         self.queues = Queues(
@@ -254,11 +256,11 @@ class Engine:
         offer = self.identity.offer
         labels = "any labels" if offer.every_label else listed(offer.labels) or "no labels"
         logger.info(
-            "worker %s serves %s with %s; %d processes; queues: %s",
+            "worker %s serves %s with %s; %s; queues: %s",
             self.identity.id,
             ", ".join(sorted(offer.backends)),
             labels,
-            self.identity.concurrency,
+            counted(self.identity.concurrency, "process", "processes"),
             ", ".join(self.queues.consumed),
         )
 

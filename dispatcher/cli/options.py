@@ -11,6 +11,7 @@ import click
 
 from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput
+from dispatcher.escaping import shown
 
 if TYPE_CHECKING:
     from dispatcher.environment import Environment
@@ -33,7 +34,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # click's is generic
             return float(value)
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no duration; write seconds or a unit: 90, 1.5m, 2h, 7d", param, ctx)
+            self.fail(f"{shown(value)} is no duration; write seconds or a unit: 90, 1.5m, 2h, 7d", param, ctx)
         return float(match[1]) * _UNITS[match[2]]
 
 
@@ -93,7 +94,7 @@ def retries(text: str) -> int | Retry:
     if isinstance(data, int) and not isinstance(data, bool):
         return data
     if not isinstance(data, dict) or "count" not in data:
-        raise InvalidInput(f'--retries: {text!r} is neither a number nor JSON like {{"count": 3, "delay": 10}}')
+        raise InvalidInput(f'--retries: {shown(text)} is neither a number nor JSON like {{"count": 3, "delay": 10}}')
     try:
         return Retry(**data)
     except TypeError as error:
@@ -152,4 +153,7 @@ def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str, a
             'run: name functions that can be imported, {"ref": "module:function"}; or, if you trust who made the file, '
             "give --allow-sealed"
         )
-    return from_json(data)
+    try:
+        return from_json(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"{what}: {text}: {error}") from error

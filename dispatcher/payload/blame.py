@@ -9,6 +9,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from dispatcher.escaping import article
+
 _DEEPEST = 25
 
 #: How a part is called (``global 'lock'``), and where it is used (``function g at file:line``), or ``""``.
@@ -26,7 +28,7 @@ def explain(obj: Any, what: str, problem: BaseException, *, dumps: Callable[[Any
     named = ", in it ".join(name for name, _, _ in trail[start:])
     where = f" in {place}" if place else ""
     verb = "uses" if place else "holds"
-    return f"{what} can't be sent: it {verb} {named} (a {_type_name(trail[-1][2])}){where}: {reason}"
+    return f"{what} can't be sent: it {verb} {named} ({article(_type_name(trail[-1][2]))}){where}: {reason}"
 
 
 def _type_name(obj: Any) -> str:

@@ -79,6 +79,7 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, Any], *, source: str = _VARIABLE) -> None:
         self._source = source
+        self.owner = "this process"  #: who has the ring, for messages that others read
         read = {key_id: _key(key_id, entry, source) for key_id, entry in keys.items()}
         self._keys = {key_id: key for key_id, key in read.items() if key.use == SPECS}
         if not self._keys:
@@ -137,7 +138,9 @@ class KeyRing:
             )
         if not self._allows(spec.key_id, spec.route.backend):
             raise SealBroken(
-                f"run {record.id} was signed with key {spec.key_id!r}, which may not use backend {spec.route.backend!r}"
+                f"run {record.id} was signed with key {spec.key_id!r}, which may not use backend "
+                f"{spec.route.backend!r}: submit it with another key, or change the key's entry in "
+                f"{self._source} of {self.owner}"
             )
 
     def knows(self, record: Record) -> bool:
@@ -193,7 +196,7 @@ class KeyRing:
         if key is None:
             raise SealBroken(
                 f"key {key_id!r} isn't in the key ring (it has {', '.join(map(repr, self._keys))}): "
-                f"give this process the key that signed, in {self._source}"
+                f"give {self.owner} the key that signed, in {self._source}"
             )
         return key.secret
 

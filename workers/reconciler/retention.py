@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from dispatcher.escaping import counted
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.settings import TimingSettings
@@ -18,7 +19,7 @@ def sweep_retention(records: Records, timing: TimingSettings) -> None:
     """Remove runs whose retention is over, and retire unused queues."""
     while removed := records.runs.purge(limit=PAGE):
         failpoint("retention.purged")
-        logger.info("%d runs are past their retention and were removed", removed)
+        logger.info("past their retention and removed: %s", counted(removed, "run"))
         if removed < PAGE:
             break
     if retired := records.queues.retire(unused_for=timing.queue_unused):
