@@ -111,6 +111,10 @@ class Backend(ABC):
             MissingExtra: it isn't installed.
         """
 
+    def unreachable(self) -> str:
+        """Why where its runs go can't be reached now, with the remedy; empty if it can. One short request at most."""
+        return ""
+
     @abstractmethod
     def prepare(self, attempt: Attempt) -> Request:
         """The exact request, without I/O. Holds no secret."""

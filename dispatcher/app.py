@@ -128,7 +128,7 @@ def make_app(settings: Settings, instance: str) -> Celery:
     """
     url = settings.broker_url or settings.url
     if url is None:
-        raise InvalidSettings("no server: set DISPATCHER__URL, or start the laptop server by `dispatcher up`")
+        raise settings.without_url()
     broker = broker_of(url)
     app = Celery("dispatcher", set_as_current=False, amqp=_Amqp)
     app.broker_credentials = broker.credentials

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dispatcher.errors import InvalidSettings
 from dispatcher.records.base import Records
 from dispatcher.settings import Settings
 from dispatcher.urls import MEMORY, parse
@@ -25,7 +25,7 @@ def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
         ServerUnavailable: the server can't be reached, or refuses us.
     """
     if settings.url is None:
-        raise InvalidSettings("no server: set DISPATCHER__URL, or start the laptop server by `dispatcher up`")
+        raise settings.without_url()
     if settings.url.startswith(MEMORY):
         from dispatcher.records.memory import open_memory
 
@@ -49,6 +49,27 @@ def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
             one.close()
 
     return _checked(replace(records, close=close), keys)
+
+
+def check_worker(settings: Settings, instance: str, queues: Iterable[str]) -> None:
+    """Check that the users of the settings' URLs may do what a worker does; changes nothing.
+
+    Args:
+        settings: name the server of the records, and that of the doorbells if it is another.
+        instance: the installation's id.
+        queues: taken from.
+
+    Raises:
+        ServerUnavailable: one may not (then ``denied``; names the setting and the remedy), or can't be reached.
+    """
+    from dispatcher.records.redis.rights import check_broker, check_records
+
+    assert settings.url is not None
+    check_records(settings.url, instance, setting="DISPATCHER__URL")
+    broker, setting = settings.url, "DISPATCHER__URL"
+    if settings.broker_url is not None:
+        broker, setting = settings.broker_url, "DISPATCHER__BROKER_URL"
+    check_broker(broker, instance, queues, setting=setting)
 
 
 def _checked(records: Records, keys: KeyRing | None) -> Records:

@@ -20,7 +20,7 @@ What users catch::
     ├── MissingExtra             an optional dependency isn't installed (also an ImportError)
     ├── ExecutorUnavailable      what computes the tasks can't be started or reached (also a ConnectionError)
     ├── SealBroken               signed bytes don't match their signature
-    └── ServerUnavailable        Redis can't be reached or refuses us (also a ConnectionError; may_exist)
+    └── ServerUnavailable        Redis can't be reached or refuses us (also a ConnectionError; may_exist, denied)
 
 What users may filter: :class:`DispatcherWarning`, a ``UserWarning``.
 
@@ -156,12 +156,14 @@ class ServerUnavailable(DispatcherError, ConnectionError):
     """Redis can't be reached, or refuses us.
 
     ``may_exist`` is true when a submit had been sent and its answer got lost: the run may exist. Submitting again
-    with the same ``idempotency_key`` is safe then.
+    with the same ``idempotency_key`` is safe then. ``denied`` is true when the server doesn't know the user, or doesn't
+    allow it what was asked: another try with the same settings doesn't help.
     """
 
-    def __init__(self, message: str, *, may_exist: bool = False) -> None:
+    def __init__(self, message: str, *, may_exist: bool = False, denied: bool = False) -> None:
         super().__init__(message)
         self.may_exist = may_exist
+        self.denied = denied
 
 
 class EngineError(Exception):

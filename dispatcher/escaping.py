@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 
+#: Most characters of a value that an error shows.
+LONGEST = 80
+
 # Control characters of both sets; marks that turn or hide text; separators that some take for line ends; surrogates.
 _MARKS = (
     "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
@@ -28,6 +31,22 @@ def escaped(text: str) -> str:
 def escaped_lines(text: str) -> str:
     """The same for a text of several lines: line ends stay, too."""
     return text if text.isprintable() else IN_LINES.sub(_escape, text)
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: Python's own writing of it, as a part of one line, and not too long of it."""
+    text = escaped(repr(value))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def article(noun: str) -> str:
+    """A noun behind its article: ``an int``, ``a dict``."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things: ``1 flow``, ``2 flows``."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def encodable(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from dispatcher.escaping import escaped
+from dispatcher.escaping import counted, escaped
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Route, listed
@@ -111,13 +111,16 @@ def _queued(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[s
             f"{waited}, attempt {record.attempt}.",
         ]
     slots = sum(worker.concurrency for worker in serve)
-    return [f"{waited}; {len(serve)} live worker(s) with {slots} slot(s) serve its queue {route.queue}."]
+    return [
+        f"{waited}; {counted(len(serve), 'live worker')} with {counted(slots, 'slot')} "
+        f"{'serves' if len(serve) == 1 else 'serve'} its queue {route.queue}."
+    ]
 
 
 def _behind(record: Record, now: float, queues: Mapping[str, tuple[Route, float]], depth: int | None) -> list[str]:
     lines = []
     if depth is not None and depth > 1:
-        lines.append(f"{depth - 1} other run(s) wait in its queue.")
+        lines.append(f"{counted(depth - 1, 'other run')} {'waits' if depth == 2 else 'wait'} in its queue.")
     if now - record.rung_at > 1:
         lines.append(f"Its doorbell was last rung {_span(now - record.rung_at)} ago; it is rung again if nobody comes.")
     if queues and record.spec.route.queue not in queues:
@@ -155,7 +158,7 @@ def _ended(record: Record) -> list[str]:
 def _leftovers(record: Record) -> list[str]:
     if not record.leftovers:
         return []
-    lines = [f"Infrastructure of {len(record.leftovers)} ended attempt(s) is not confirmed gone yet."]
+    lines = [f"Infrastructure of {counted(len(record.leftovers), 'ended attempt')} is not confirmed gone yet."]
     for one in record.leftovers:
         if one.get("pending"):
             lines.append(f"Attempt {one['attempt']}: {one['pending']}.")
@@ -165,7 +168,7 @@ def _leftovers(record: Record) -> list[str]:
 def _held(record: Record, workers: Sequence[WorkerInfo]) -> str:
     for worker in workers:
         if worker.id == record.owner:
-            return f"worker {worker.host} (process {worker.pid})"
+            return f"worker {worker.id} (process {worker.pid} on {worker.host})"
     return f"{record.owner} (not among the live workers)" if record.owner else "nobody"
 
 
@@ -179,7 +182,7 @@ def _offer(worker: WorkerInfo) -> str:
     some = f"labels {listed(offer.labels)}" if offer.labels else "no labels"
     labels = "any labels" if offer.every_label else some
     scope = f", environment {offer.scope}" if offer.scope else ""
-    return f"{worker.host}:{worker.pid} serves {', '.join(sorted(offer.backends))} with {labels}{scope}"
+    return f"{worker.id} serves {', '.join(sorted(offer.backends))} with {labels}{scope}"
 
 
 def _span(seconds: float) -> str:

@@ -19,6 +19,7 @@ from dispatcher.urls import MEMORY, shown
 
 if TYPE_CHECKING:
     from dispatcher.embedded import Embedded
+    from dispatcher.embedded.minder import Minder
     from dispatcher.payload import KeyRing
 
 #: Seconds between two looks at whether a live worker serves a queue.
@@ -37,6 +38,7 @@ class Link:
     laptop: Embedded | None = None
     inline: bool = False
     _looked: dict[str, float] = field(default_factory=dict)
+    _minder: Minder | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -58,6 +60,7 @@ class Link:
     @cached_property
     def watcher(self) -> Watcher:
         """Hears of runs; its threads start with the first wait."""
+        self.mind()
         return Watcher(self.records)
 
     @cached_property
@@ -88,7 +91,20 @@ class Link:
     def provide(self) -> None:
         """On the laptop server, start this virtual environment's worker if none lives; quick if one does."""
         if self.laptop is not None:
-            self.laptop.ensure_worker()
+            from dispatcher.embedded.minder import leaving
+
+            self.laptop.ensure_worker(leaving=leaving(self.records) if self._due("leaving") else ())
+            self.mind()
+
+    def mind(self) -> None:
+        """On the laptop server, bring the worker back from here on, while runs wait for one."""
+        if self.laptop is None:
+            return
+        from dispatcher.embedded.minder import Minder
+
+        with self._lock:
+            if self._minder is None:
+                self._minder = Minder(self.laptop, self.records)
 
     def advice(self, route: Route) -> str:
         """What to do if no live worker serves ``route``; empty if one does, or if we looked a moment ago.
@@ -114,6 +130,8 @@ class Link:
         watcher = self.__dict__.pop("watcher", None)
         if watcher is not None:
             watcher.close()
+        if self._minder is not None:
+            self._minder.close()
         self.records.close()
         if self.laptop is not None:
             self.laptop.leave()

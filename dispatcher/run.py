@@ -160,6 +160,8 @@ class Run(Generic[R]):
         """
         from dispatcher.following import events_of
 
+        if follow:
+            self.link.mind()
         return events_of(self.link.records, self.id, follow=follow)
 
     def logs(self, follow: bool = False) -> Iterator[Line]:
@@ -170,6 +172,8 @@ class Run(Generic[R]):
         """
         from dispatcher.following import lines_of
 
+        if follow:
+            self.link.mind()
         return lines_of(self.link.records, self.id, follow=follow)
 
     def timeline(self) -> Timeline:

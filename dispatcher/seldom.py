@@ -30,14 +30,19 @@ class Seldom:
 
     def warn(self, what: str, why: object) -> None:
         """Say ``what`` happened, unless the same reason ``why`` was given a moment ago, of whatever object."""
-        text, now = str(why), self._clock()
-        reason = _SINGLE.sub("…", text)
+        left = self.due(why)
+        if left is not None:
+            self._logger.warning("%s: %s%s", what, why, f" (and {left} more like it before)" if left else "")
+
+    def due(self, why: object) -> int | None:
+        """How often a reason was left out since it was last given; None if that is a moment ago, and it isn't due."""
+        reason, now = _SINGLE.sub("…", str(why)), self._clock()
         at, left = self._said.get(reason, (now - EVERY, 0))
         if now - at < EVERY:
             self._said[reason] = at, left + 1
-            return
+            return None
         if now - self._swept >= 10 * EVERY:
             self._swept = now
             self._said = {other: (at, left) for other, (at, left) in self._said.items() if now - at < 10 * EVERY}
         self._said[reason] = now, 0
-        self._logger.warning("%s: %s%s", what, text, f" (and {left} more like it before)" if left else "")
+        return left

@@ -6,18 +6,47 @@ the documentation is generated from the ``description`` of each field. Nothing i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from dispatcher import misfits
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidSettings
 from dispatcher.urls import hidden
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class _Variables(EnvSettingsSource):
+    """The variables; JSON in them is read as a person's."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
+        try:
+            return read_document(value)
+        except Twice as error:
+            raise misfits.NotJson(value, str(error)) from None
+        except (ValueError, RecursionError):
+            raise misfits.NotJson(value) from None
 
 
 def _shown(facts: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
@@ -205,13 +234,16 @@ class Settings(BaseSettings):
         extra="ignore",
         validate_default=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     url: str | None = Field(None, description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.")
     broker_url: str | None = Field(None, description="Redis or Valkey for doorbells, where that is another one.")
     embedded: bool = Field(True, description="Without a URL, use the laptop server; false makes that an error.")
     signing_keys: Annotated[
-        Json[dict[str, KeySettings]] | None, Field(description="JSON: key id → secret (or an object); the first signs.")
+        Json[dict[str, KeySettings]] | None,
+        BeforeValidator(misfits.once),
+        Field(description="JSON: key id → secret (or an object); the first signs."),
     ] = None
     signing_keys_file: Path | None = Field(
         None, description="File that holds that JSON; no other user may write it, and read it only if root gave it."
@@ -237,29 +269,30 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            raise InvalidSettings(_explain(error)) from None
+            raise InvalidSettings(misfits.explain(error, cls)) from None
         except SettingsError as error:
-            raise InvalidSettings(_not_json(error)) from None
+            raise InvalidSettings(misfits.explain_json(error, cls)) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given goes before the variables; nothing else is read."""
+        return init_settings, _Variables(settings_cls)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
 
+    def without_url(self) -> InvalidSettings:
+        """The error where a URL is needed and none is set."""
+        found = "" if self.embedded else "; DISPATCHER__EMBEDDED=false rules out the laptop server"
+        return InvalidSettings(f"no server: set DISPATCHER__URL{found}")
+
     def but(self, **changes: Any) -> Settings:
         """A copy with some fields changed."""
         return self.model_copy(update=changes)
-
-
-def _not_json(error: SettingsError) -> str:
-    """pydantic names the field at the top only; its variables are those that may be meant."""
-    field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
-    variable = f"DISPATCHER__{field.upper()}"
-    given = [name for name in sorted(os.environ) if f"{name.upper()}__".startswith(f"{variable}__")]
-    return f"{' or '.join(given) or variable}: isn't the JSON that it should be (see the settings page)"
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False, include_input=False):
-        name = "DISPATCHER__" + "__".join(str(part).upper() for part in problem["loc"])
-        lines.append(f"{name}: {problem['msg']}")
-    return "; ".join(lines) + " (see the settings page, or `dispatcher doctor`)"

@@ -62,6 +62,7 @@ class Sweep:
 
     def __init__(self, records: Records, settings: Settings, backends: Collection[str] = ()) -> None:
         self._records = records
+        self._named = frozenset(backends)
         self.skipped: dict[str, str] = {}  #: backend → why it wasn't asked
         self._backends = {name: made for name in backends or _names() if (made := self._made(name, settings, backends))}
 
@@ -69,13 +70,10 @@ class Sweep:
         """What carries our instance id, is older than so many seconds, and is wanted by no record.
 
         Raises:
-            Permanent, Transient: a service can't be asked.
+            Permanent, Transient: the service of a backend that was named can't be asked.
         """
         found = [
-            (name, one)
-            for name, made in self._backends.items()
-            for one in made.orphans(self._records.instance)  # type: ignore[attr-defined]
-            if one.age >= older
+            (name, one) for name, made in self._backends.items() for one in self._of(name, made) if one.age >= older
         ]
         ids = list({one.run_id for _, one in found})
         known = dict(zip(ids, self._records.runs.get_many(ids), strict=True)) if ids else {}
@@ -84,6 +82,16 @@ class Sweep:
             for name, one in found
             if not wants(known[one.run_id], one.attempt)
         ]
+
+    def _of(self, name: str, made: Backend) -> list[Found]:
+        """What a backend has created; of one that can't be asked and wasn't named, nothing."""
+        try:
+            return list(made.orphans(self._records.instance))  # type: ignore[attr-defined]
+        except (Permanent, Transient) as error:
+            if name in self._named:
+                raise
+            self.skipped[name] = str(error)
+            return []
 
     def end(self, orphans: Collection[Orphan], *, older: float = GRACE, within: float = 60.0) -> Iterator[str]:
         """End those that are still wanted by nobody; one word on each: ``gone``, or why not."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from dispatcher.errors import DispatcherError
+from dispatcher.errors import DispatcherError, ServerUnavailable
 from dispatcher.escaping import escaped
 from dispatcher.settings import Settings
+
+#: Exit codes, as those of the command: bad input, and a server that can't be reached or refuses the worker.
+USAGE, NO_ANSWER = 2, 6
 
 
 def main() -> int:
@@ -17,7 +20,7 @@ def main() -> int:
         return run_worker(Settings.load())
     except DispatcherError as error:
         sys.stderr.write(f"worker: {escaped(str(error))}\n")
-        return 2
+        return NO_ANSWER if isinstance(error, ServerUnavailable) else USAGE
 
 
 if __name__ == "__main__":

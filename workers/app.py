@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
 
     Raises:
         InvalidSettings: no URL is set, or it can't be read.
-        ServerUnavailable: the server can't be reached.
+        ServerUnavailable: the server can't be reached; or, however patient, it refuses the user or what a worker does.
     """
     from celery import signals
 
@@ -49,41 +50,44 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     from workers.queues import queue
 
     transport.install()
-    app = make_app(settings, _instance(settings, patient=patient))
+    own = own_queues(offer_of(settings.worker))
+    app = make_app(settings, _instance(settings, own, patient=patient))
     app.dispatcher_settings = settings
     app.conf.update(
-        task_queues=[queue(app, name) for name in own_queues(offer_of(settings.worker))],
+        task_queues=[queue(app, name) for name in own],
         worker_pool="workers.prefork:Pool",
         worker_concurrency=settings.worker.concurrency,
         worker_proc_alive_timeout=60,  # a pool process may start slowly on a busy machine
     )
     app.steps["worker"].add(EngineStep)
     tasks.register(app)
-    logs.connect()
+    logs.connect(two_servers=settings.broker_url not in {None, settings.url})
     signals.celeryd_init.connect(partial(_be_a_worker, app), weak=False)
     signals.celeryd_init.connect(partial(_know_queues, app), weak=False)
     _built["app"] = app
     return app
 
 
-def _instance(settings: Settings, *, patient: bool) -> str:
-    """The installation's id, from the server."""
-    from dispatcher.connect import connect
+def _instance(settings: Settings, queues: Sequence[str], *, patient: bool) -> str:
+    """The installation's id, from the server; of a worker, once the server allows what it will do with its queues."""
+    from dispatcher.connect import check_worker, connect
 
     said = False
     while True:
         try:
             records = connect(settings)
+            instance = records.instance
+            records.close()
+            if patient:
+                check_worker(settings, instance, queues)
         except ServerUnavailable as error:
-            if not patient:
+            if not patient or error.denied:
                 raise
             if not said:
                 logging.getLogger(__name__).warning("waiting for the server: %s", error)
             said = True
             time.sleep(AGAIN)
         else:
-            instance = records.instance
-            records.close()
             return instance
 
 

@@ -25,6 +25,8 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
     from workers.app import build
     from workers.identity import offer_of
 
+    if settings.url is None:
+        raise settings.without_url()
     KeyRing.from_settings(settings)  # a missing key is an error before anything is started
     for name in sorted(settings.worker.backends):
         registry.backend(name).check_settings(settings)

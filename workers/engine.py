@@ -11,12 +11,14 @@ import logging
 import multiprocessing.process
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
 
+from dispatcher.escaping import counted
 from dispatcher.payload import KeyRing
 from dispatcher.runs.attempt import family
 from dispatcher.runs.routing import listed
@@ -75,6 +77,7 @@ class Engine:
                 if not self._backends(name).in_process
             ),
         )
+        keys.owner = f"worker {self.identity.id}"
         self._notes = Notes()
         consumed = self._app.amqp.queues
         self.queues = Queues(
@@ -223,7 +226,26 @@ class Engine:
         self.drain(at_once=True)
 
     def _on_ready(self, **_: Any) -> None:
-        logger.info("worker %s is ready", self.identity.id)
+        if not self.identity.supervises:
+            self._say_ready()
+            return
+        threading.Thread(target=self._say_ready, name="dispatcher-ready", daemon=True).start()  # it asks clusters first
+
+    def _say_ready(self) -> None:
+        """Say that it is ready, and where its runs can't go yet."""
+        served = sorted(self.identity.offer.backends) if self.identity.supervises else ()
+        troubles = {name: self._trouble(name) for name in served}
+        told = "; ".join(f"{name} can't be reached: {why}" for name, why in troubles.items() if why)
+        if told:
+            logger.warning("worker %s is ready, but %s (its runs wait)", self.identity.id, told)
+        else:
+            logger.info("worker %s is ready", self.identity.id)
+
+    def _trouble(self, backend: str) -> str:
+        try:
+            return self._backends(backend).unreachable()
+        except Exception as error:  # a plugin's; that the worker is ready is said all the same
+            return f"{type(error).__name__}: {error}"
 
     def _on_shutting_down(self, how: str = "", **_: Any) -> None:
         self.drain(at_once=how == "Cold")
@@ -239,11 +261,11 @@ class Engine:
         offer = self.identity.offer
         labels = "any labels" if offer.every_label else listed(offer.labels) or "no labels"
         logger.info(
-            "worker %s serves %s with %s; %d processes; queues: %s",
+            "worker %s serves %s with %s; %s; queues: %s",
             self.identity.id,
             ", ".join(sorted(offer.backends)),
             labels,
-            self.identity.concurrency,
+            counted(self.identity.concurrency, "process", "processes"),
             ", ".join(self.queues.consumed),
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.errors import ServerUnavailable
+from dispatcher.escaping import counted
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.records.refusals import What, count
@@ -257,7 +258,8 @@ class Keeper:
             return
         if not self._said_goodbye:
             self._said_goodbye = True
-            logger.info("shutting down: %d flows are running", len(self._held.all()))
+            running = len(self._held.all())
+            logger.info("shutting down: %s %s running", counted(running, "flow"), "is" if running == 1 else "are")
         self.parent.stop_consuming()
         over = time.monotonic() - self._draining_since - self._settings.worker.drain
         self.preempt_all = self.preempt_all or over >= 0

@@ -9,11 +9,38 @@ from collections.abc import Callable
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.mailbox import Mailbox
+from dispatcher.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 
 #: Seconds until the next try after an error.
 AFTER_ERROR = 1.0
+
+
+class _Outage:
+    """Which threads miss the server now: said once for all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._missing: set[str] = set()
+        self._seldom = Seldom(logger)
+
+    def missed(self, name: str, error: ServerUnavailable) -> None:
+        """The thread ``name`` didn't reach the server, or was refused."""
+        what = "the server refuses this worker" if error.denied else "the server is away"
+        with self._lock:
+            self._missing.add(name)
+            self._seldom.warn(f"{what}, trying again", error)
+
+    def found(self, name: str) -> None:
+        """It does again."""
+        with self._lock:
+            self._missing.discard(name)
+            if not self._missing:
+                logger.info("the server is back")
+
+
+_outage = _Outage()
 
 
 class Ticker(threading.Thread):
@@ -59,15 +86,14 @@ class Ticker(threading.Thread):
         try:
             delay = self._tick()
         except ServerUnavailable as error:
-            if not self._away:
-                logger.warning("%s: the server is away, trying again: %s", self._label, error)
             self._away = True
+            _outage.missed(self._label, error)
             return AFTER_ERROR
         except Exception as error:
             logger.exception("%s: %s: %s", self._label, type(error).__name__, error)
             return AFTER_ERROR
         if self._away:
-            logger.info("%s: the server is back", self._label)
+            _outage.found(self._label)
         self._away = False
         return delay
 

@@ -132,14 +132,21 @@ def configure(cluster: ClusterSettings, *, plugin: float = PLUGIN) -> Any:
         )
     try:
         said = _within(plugin, lambda: _listening(load), what=what)
-    except sdk.config.ConfigException as error:
-        raise InvalidSettings(f"Kubernetes: {what}: {error}") from None
+    except (sdk.config.ConfigException, *_malformed()) as error:
+        raise InvalidSettings(f"Kubernetes: {what}: {' '.join(str(error).split())}") from None
     if said and not configuration.api_key and not configuration.cert_file:
         raise Unreachable(f"{what}: {said}")
     configuration.retries = False
     configuration.keep_alive = True
     configuration.connection_pool_maxsize = 32
     return configuration
+
+
+def _malformed() -> tuple[type[Exception], ...]:
+    """What the SDK raises for a kubeconfig that is none, or can't be read."""
+    from yaml import YAMLError
+
+    return YAMLError, OSError, ValueError, TypeError, AttributeError, LookupError
 
 
 def _kubeconfig(cluster: ClusterSettings) -> str:

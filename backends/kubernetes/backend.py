@@ -75,6 +75,13 @@ class KubernetesBackend(Backend):
         load_sdk()
         manifest.preload()
 
+    def unreachable(self) -> str:
+        try:
+            with translated(self._api, self._ours.namespaces[0]):
+                return "" if self._api.ready() else "the API server says that it isn't ready"
+        except (Permanent, Transient) as error:
+            return str(error)
+
     def prepare(self, attempt: Attempt) -> Request:
         return self.request(attempt)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backends.kubernetes import spec as specs
 from dispatcher.environment import Environment, parameters_and_env
 from dispatcher.errors import InvalidInput
+from dispatcher.escaping import article
 from dispatcher.executors import LocalExecutor
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ class KubernetesJobEnvironment(Environment):
         """
         if not getattr(storage, "in_containers", False):
             raise StorageOutOfReach(
-                f"{type(self).__name__} runs flows in a container, which can't reach a {type(storage).__name__}: use "
+                f"{type(self).__name__} runs flows in a container, which can't reach "
+                f"{article(type(storage).__name__)}: use "
                 "RedisStorage (the code travels by value), ModuleStorage (it is installed in the image) or "
                 "DockerStorage (the image is made of it)"
             )

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.kubernetes import bounds
+from dispatcher.documents import Twice
 from dispatcher.errors import InvalidInput, MissingExtra
+from dispatcher.escaping import LONGEST, escaped, shown
 
 #: Names that are ours in a pod: the volume with the runner's credentials, and where it is mounted.
 VOLUME = "dispatcher-run"
@@ -79,14 +81,44 @@ def parse(text: str, *, what: str) -> dict[str, Any]:
         ) from None
     try:
         bounds.check_text(yaml.parse(text, Loader=yaml.SafeLoader), what=what)
-        found = yaml.safe_load(text)
+        found = _composed(yaml.SafeLoader(text))
     except InvalidInput:
         raise
+    except Twice as error:
+        raise InvalidInput(f"{what}: {error}") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # values too: a date in month 13
         raise InvalidInput(f"{what}: isn't one YAML document: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise InvalidInput(f"{what}: must hold a Job (kind: Job), got {type(found).__name__}")
     return found
+
+
+def _composed(loader: Any) -> Any:
+    """The value of a document, none of whose mappings has a key twice; merged keys (``<<``) stand beside its own."""
+    try:
+        root = loader.get_single_node()
+        rest, seen = [root] if root is not None else [], set()
+        while rest:
+            node = rest.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if node.id == "mapping":
+                rest.extend(part for pair in node.value for part in pair)
+                _refuse_twice([key for key, _ in node.value if key.id == "scalar"])
+            elif node.id == "sequence":
+                rest.extend(node.value)
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _refuse_twice(keys: list[Any]) -> None:
+    seen = set()
+    for key in keys:
+        if (key.tag, key.value) in seen:
+            raise Twice(key.value, key.start_mark.line + 1)
+        seen.add((key.tag, key.value))
 
 
 def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
@@ -100,7 +132,7 @@ def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
     bounds.check_value(spec, what=what)
     problems = list(_not_a_job(spec)) or [*_misfits(spec, allow_unknown_fields), *_refusals(spec), *_taken(spec)]
     if problems:
-        raise InvalidInput(f"{what}: " + "; ".join(problems))
+        raise InvalidInput(f"{what}: " + escaped("; ".join(problems)))
     try:
         same = json.loads(json.dumps(spec, allow_nan=False)) == spec
     except (TypeError, ValueError) as error:
@@ -112,7 +144,7 @@ def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
 def _not_a_job(spec: Mapping[str, Any]) -> Iterator[str]:
     for name, expected in (("apiVersion", "batch/v1"), ("kind", "Job")):
         if spec.get(name) != expected:
-            yield f"{name}: must be {expected}, got {spec.get(name)!r}"
+            yield f"{name}: must be {expected}, got {shown(spec.get(name))}"
     containers = at(spec, "spec.template.spec.containers")
     if not isinstance(containers, list) or not containers:
         yield "spec.template.spec.containers: needs a container; the first one runs the flow"
@@ -166,13 +198,14 @@ def _fit(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]
     elif kind in _SCALARS:
         words, fits = _SCALARS[kind]
         if not fits(value):
-            yield f"{path}: must be {words}, got {value!r}"
+            yield f"{path}: must be {words}, got {shown(value)}"
     elif not isinstance(value, Mapping):
-        yield f"{path}: must be a mapping, got {value!r}"
+        yield f"{path}: must be a mapping, got {shown(value)}"
     else:
         fields = _table()["types"][kind]
         for name, inner in value.items():
-            below = f"{path}.{name}" if path else str(name)
+            word = str(name) if len(str(name)) <= LONGEST else f"{str(name)[: LONGEST - 1]}…"
+            below = f"{path}.{word}" if path else word
             if name in fields:
                 yield from _fit(inner, fields[name], below, allow_unknown)
             elif not allow_unknown:
@@ -183,17 +216,17 @@ def _fit_many(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator
     inner = kind[1:-1]
     if kind[0] == "[":
         if not isinstance(value, list):
-            yield f"{path}: must be a list, got {value!r}"
+            yield f"{path}: must be a list, got {shown(value)}"
             return
         for index, item in enumerate(value):
             yield from _fit(item, inner, f"{path}[{index}]", allow_unknown)
         return
     if not isinstance(value, Mapping):
-        yield f"{path}: must be a mapping, got {value!r}"
+        yield f"{path}: must be a mapping, got {shown(value)}"
         return
     for name, item in value.items():
         if not isinstance(name, str):
-            yield f"{path}: keys must be strings (quote them), got {name!r}"
+            yield f"{path}: keys must be strings (quote them), got {shown(name)}"
         yield from _fit(item, inner, f"{path}.{name}", allow_unknown)
 
 
@@ -213,4 +246,4 @@ def check_part(value: Any, kind: str, *, what: str) -> None:
     bounds.check_value(value, what=what)
     problems = list(_fit(value, kind, what, False))
     if problems:
-        raise InvalidInput("; ".join(problems))
+        raise InvalidInput(escaped("; ".join(problems)))

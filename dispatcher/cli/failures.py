@@ -5,14 +5,23 @@ from __future__ import annotations
 import click
 
 from dispatcher.cli.terminal import Painted, Part
-from dispatcher.errors import DispatcherError, InvalidInput, MissingExtra, SealBroken, ServerUnavailable, UnknownRun
+from dispatcher.errors import (
+    DispatcherError,
+    InvalidInput,
+    MissingExtra,
+    Permanent,
+    SealBroken,
+    ServerUnavailable,
+    Transient,
+    UnknownRun,
+)
 
 #: Bad input, as click has it.
 USAGE = 2
 #: The server can't be reached, or the command itself went wrong: nothing is said about any run.
 NO_ANSWER = 6
 
-_OURS = (InvalidInput, UnknownRun, MissingExtra, SealBroken)
+_OURS = (InvalidInput, UnknownRun, MissingExtra, SealBroken, Permanent)
 
 
 class Failure(click.ClickException):
@@ -24,7 +33,9 @@ class Failure(click.ClickException):
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """The failure that ``error`` means."""
+        """The failure that ``error`` means. A backend says of settings, too, that a later try may help."""
+        if isinstance(error, Transient | Permanent) and isinstance(error.__cause__, DispatcherError):
+            error = error.__cause__
         return cls(_one_line(error), USAGE if isinstance(error, _OURS) else NO_ANSWER)
 
 
@@ -39,6 +50,8 @@ def describe(problem: click.ClickException) -> tuple[Part, ...]:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if isinstance(error, Transient | Permanent):
+        return f"{text} (`dispatcher doctor --backend NAME` looks closer)"
     if not isinstance(error, DispatcherError):
         return f"{type(error).__name__}: {text} (--debug shows where)"
     if text.endswith(")") or "`dispatcher" in text:

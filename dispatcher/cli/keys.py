@@ -11,8 +11,10 @@ import click
 
 from dispatcher import private
 from dispatcher.cli.common import common
-from dispatcher.cli.terminal import echo, print_json_line
+from dispatcher.cli.terminal import Painted, echo, print_json_line
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidSettings
+from dispatcher.escaping import shown
 
 
 @click.command()
@@ -33,6 +35,8 @@ def keygen(path: Path | None, backends: tuple[str, ...], records: bool) -> None:
     """
     if backends and records:
         raise InvalidInput("--records: seals what workers store, of all backends; leave out --backend")
+    for name in backends:
+        _warn_unknown(name)
     made = _made(backends, records)
     if path is None:
         print_json_line(made)
@@ -48,6 +52,16 @@ def keygen(path: Path | None, backends: tuple[str, ...], records: bool) -> None:
     echo(f"key {next(iter(made))} {verb} {path}; set DISPATCHER__SIGNING_KEYS_FILE={path.resolve()}")
 
 
+def _warn_unknown(backend: str) -> None:
+    """A name that isn't known here may be another installation's; it is kept."""
+    from dispatcher import registry
+
+    known = registry.BACKENDS.names()
+    if backend not in known:
+        there = f"no such backend in this environment; known: {', '.join(known)}"
+        echo(Painted("warning:", "yellow"), f" --backend {shown(backend)}: {there}", err=True)
+
+
 def _made(backends: tuple[str, ...], records: bool) -> dict[str, Any]:
     from dispatcher.payload import KeyRing
     from dispatcher.payload.keys import RECORDS
@@ -60,11 +74,13 @@ def _made(backends: tuple[str, ...], records: bool) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(private.read(path))
+        kept = read_document(private.read(path))
     except FileNotFoundError:
         return {}
     except InvalidSettings as error:
         raise InvalidInput(f"--file: {error}") from None
+    except Twice as error:
+        raise InvalidInput(f"--file: {path}: {error}") from None
     except (ValueError, RecursionError):
         kept = None
     if not isinstance(kept, dict) or not all(isinstance(entry, str | dict) for entry in kept.values()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput
+from dispatcher.escaping import shown
 
 if TYPE_CHECKING:
     from dispatcher.environment import Environment
@@ -33,7 +34,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # click's is generic
             return float(value)
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no duration; write seconds or a unit: 90, 1.5m, 2h, 7d", param, ctx)
+            self.fail(f"{shown(value)} is no duration; write seconds or a unit: 90, 1.5m, 2h, 7d", param, ctx)
         return float(match[1]) * _UNITS[match[2]]
 
 
@@ -85,13 +86,15 @@ def retries(text: str) -> int | Retry:
     from dispatcher.runs.retry import Retry
 
     try:
-        data = json.loads(text)
+        data = read_document(text)
+    except Twice as error:
+        raise InvalidInput(f"--retries: {error}") from None
     except (ValueError, RecursionError):
         data = None
     if isinstance(data, int) and not isinstance(data, bool):
         return data
     if not isinstance(data, dict) or "count" not in data:
-        raise InvalidInput(f'--retries: {text!r} is neither a number nor JSON like {{"count": 3, "delay": 10}}')
+        raise InvalidInput(f'--retries: {shown(text)} is neither a number nor JSON like {{"count": 3, "delay": 10}}')
     try:
         return Retry(**data)
     except TypeError as error:
@@ -135,9 +138,11 @@ def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str, a
         return load(text, kind, what=what)
     path = Path(text)
     try:
-        data = json.loads(path.read_text())
+        data = read_document(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"{what}: {text} can't be read: {error.strerror}") from None
+    except Twice as error:
+        raise InvalidInput(f"{what}: {text}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{what}: {text} is not JSON: {error}") from None
     if not isinstance(data, dict):
@@ -148,4 +153,7 @@ def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str, a
             'run: name functions that can be imported, {"ref": "module:function"}; or, if you trust who made the file, '
             "give --allow-sealed"
         )
-    return from_json(data)
+    try:
+        return from_json(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"{what}: {text}: {error}") from error

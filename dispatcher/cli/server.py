@@ -1,4 +1,4 @@
-"""``up``, ``down`` and ``status``: the laptop server, and what lives around any server."""
+"""``up`` and ``status``: the laptop server, and what lives around any server."""
 
 from __future__ import annotations
 
@@ -29,24 +29,12 @@ def up(known: Globals, as_json: bool) -> None:
     """Start the laptop server, and let it stay until `down`."""
     from dispatcher import embedded
 
-    stood = embedded.up(_laptop(known))
+    stood = embedded.up(about_laptop(known))
     if as_json:
         print_json(_laptop_json(stood))
         return
     echo(f"the laptop server is up: {stood.url}")
     echo(f"data: {stood.state_dir}")
-
-
-@click.command()
-@click.option("--force", is_flag=True, help="Also while runs are open; running flows are ended.")
-@common
-@pass_globals
-def down(known: Globals, force: bool) -> None:
-    """Stop the laptop server and its workers; its data stay."""
-    from dispatcher import embedded
-
-    stopped = embedded.down(_laptop(known), force=force)
-    echo("the laptop server is down" if stopped else "the laptop server was not running")
 
 
 @click.command()
@@ -125,7 +113,7 @@ def picture(records: Records) -> Picture:
     )
 
 
-def _laptop(known: Globals) -> Settings:
+def about_laptop(known: Globals) -> Settings:
     """The settings, for a command that is about the laptop server alone."""
     settings = known.settings()
     if settings.url is not None:

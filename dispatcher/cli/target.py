@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidParameters
+from dispatcher.escaping import LONGEST, article, shown
 
 T = TypeVar("T")
 
@@ -41,9 +43,8 @@ def load(target: str, kind: type[T], *, what: str) -> T:
             raise InvalidInput(f"{what} {target!r}: {place} has no {name!r}{_instead(module, kind)}") from None
     if not isinstance(found, kind):
         hint = f"; decorate it with @{kind.__name__.lower()}" if inspect.isfunction(found) else ""
-        raise InvalidInput(
-            f"{what} {target!r}: is a {type(found).__name__}, not a {kind.__name__}{hint or _instead(module, kind)}"
-        )
+        other = f"is {article(type(found).__name__)}, not {article(kind.__name__)}"
+        raise InvalidInput(f"{what} {target!r}: {other}{hint or _instead(module, kind)}")
     return found
 
 
@@ -154,11 +155,13 @@ def parameters(function: Callable[..., Any], pairs: Iterable[str]) -> dict[str, 
 
 def _json(key: str, text: str, expected: Mapping[str, Any]) -> Any:
     try:
-        return json.loads(text)
+        return read_document(text)
+    except Twice as error:
+        raise InvalidParameters(f"-p {key}: {error}") from None
     except (ValueError, RecursionError):
         meant = _name(expected[key]) if key in expected else ""
         rule = f"expected JSON for {meant}" if meant else "expected JSON, as it has no annotation"
-        raise InvalidParameters(f"-p {key}: {text!r} is not JSON; {rule} ({_hint(key, text, meant)})") from None
+        raise InvalidParameters(f"-p {key}: {shown(text)} is not JSON; {rule} ({_hint(key, text, meant)})") from None
 
 
 def _hint(key: str, text: str, meant: str) -> str:
@@ -167,7 +170,8 @@ def _hint(key: str, text: str, meant: str) -> str:
         return f"write -p {key}={guess}"
     if meant:
         return "a number is written as it is, a list as [1, 2], an object as {...}"
-    return f"for text write -p '{key}={json.dumps(text)}'"
+    example = json.dumps(text if len(text) <= LONGEST else "...")
+    return f"for text write -p '{key}={example}'"
 
 
 def _taken(function: Callable[..., Any]) -> list[str] | None:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def scope() -> str:
     return hashlib.sha256(os.fsencode(sys.prefix)).hexdigest()[:8]
 
 
-def ensure(places: Places, settings: Settings) -> Worker:
-    """The worker of ``settings.worker.scope``; started if none lives. Two that ask at once get the same.
+def ensure(places: Places, settings: Settings, *, leaving: Collection[int] = ()) -> Worker:
+    """The worker of ``settings.worker.scope``; started if none lives, or only one of the processes ``leaving``, which
+    take nothing more. Two that ask at once get the same.
 
     Raises:
         InvalidSettings: it can't be started.
@@ -49,17 +51,20 @@ def ensure(places: Places, settings: Settings) -> Worker:
     from dispatcher import spawn
 
     name = settings.worker.scope
-    if (one := _read(places, name)) is not None:
+    if (one := _read(places, name)) is not None and one.process.pid not in leaving:
         return one
     with locked(places.lock, within=_START_WITHIN):  # not while the server stops, or nothing would stop this worker
-        if (one := _read(places, name)) is not None:
+        one = _read(places, name)
+        if one is not None and one.process.pid not in leaving:
             return one
         if server.found(places) is None:
             raise ServerUnavailable("the laptop server was stopped; `dispatcher up` starts it again")
+        if one is not None:  # it is still known, so that it ends with the server
+            _file(places, name).replace(_file(places, f"{name}-{one.process.pid}"))
         log = places.workers / f"{name}.log"
         process = spawn.worker(settings, log=log)
         one = Worker(scope=name, process=process, prefix=sys.prefix, cwd=str(spawn.here()), log=log)
-        write(_file(places, name), {**process.to_json(), "prefix": one.prefix, "cwd": one.cwd})
+        write(_file(places, name), {**process.to_json(), "scope": name, "prefix": one.prefix, "cwd": one.cwd})
         return one
 
 
@@ -95,10 +100,11 @@ def _read(places: Places, name: str) -> Worker | None:
     process = Process.from_json(data)
     if process is None or not process.lives():
         return None
+    scope = str(data.get("scope", name))
     return Worker(
-        scope=name,
+        scope=scope,
         process=process,
         prefix=str(data.get("prefix", "")),
         cwd=str(data.get("cwd", "")),
-        log=places.workers / f"{name}.log",
+        log=places.workers / f"{scope}.log",
     )

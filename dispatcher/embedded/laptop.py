@@ -6,6 +6,7 @@ Callers: the client (:func:`join`) and the command line.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from dispatcher.embedded.crew import Worker
 from dispatcher.embedded.locks import locked
 from dispatcher.embedded.places import Places
 from dispatcher.embedded.programs import Membership, Program
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, InvalidSettings
 from dispatcher.escaping import escaped
 from dispatcher.settings import Settings
 
@@ -29,24 +30,28 @@ class Embedded:
     Attributes:
         url: the server's URL, ``unix://…``.
         scope: digest of this virtual environment; it stands in the names of its queues.
+        places: the server's files.
         settings: those given, with URL, signing keys' file and the worker's scope filled in.
     """
 
     def __init__(self, places: Places, path: Path, membership: Membership, settings: Settings) -> None:
-        self._places = places
+        self.places = places
         self._membership = membership
         self.url = server.url(path)
         self.scope = crew.scope()
         self.settings = _filled(settings, places, self.url, self.scope)
 
-    def ensure_worker(self) -> Worker:
+    def ensure_worker(self, leaving: Collection[int] = ()) -> Worker:
         """This virtual environment's worker; started if none lives, in this program's directory. Quick if one does.
+
+        Args:
+            leaving: process ids of workers that take nothing more, beside which another one is started.
 
         Raises:
             InvalidSettings: it can't be started.
             ServerUnavailable: the server was stopped meanwhile.
         """
-        return crew.ensure(self._places, self.settings)
+        return crew.ensure(self.places, self.settings, leaving=leaving)
 
     def leave(self) -> None:
         """Leave; ends no run. The server stops once nobody is left and no run is open. Safe to call twice."""
@@ -85,10 +90,11 @@ def join(settings: Settings) -> Embedded:
     """Join this user's laptop server, started if it doesn't run (then one line on stderr says so).
 
     Raises:
-        InvalidSettings: its directories can't be used; names the variable to set.
+        InvalidSettings: its directories can't be used, or it is ruled out; names the variable to set.
         MissingExtra: the server's binary isn't installed.
         ServerUnavailable: it can't be started, or doesn't answer.
     """
+    _check(settings)
     places = Places.of(settings)
     places.prepare()
     path, membership = _joined(places)
@@ -97,6 +103,7 @@ def join(settings: Settings) -> Embedded:
 
 def up(settings: Settings) -> Status:
     """Start the laptop server, if it doesn't run, and let it stay until :func:`down`. Raises what :func:`join` does."""
+    _check(settings)
     places = Places.of(settings)
     places.prepare()
     _, membership = _joined(places)
@@ -114,9 +121,10 @@ def down(settings: Settings, *, force: bool = False) -> bool:
 
     Raises:
         InvalidInput: runs are open, or the server doesn't say that none are.
-        InvalidSettings: others could have written its state directory.
+        InvalidSettings: others could have written its state directory, or the settings rule the laptop server out.
         ServerUnavailable: it runs on another machine.
     """
+    _check(settings)
     places = Places.of(settings)
     places.check()
     if not places.lock.exists():
@@ -126,7 +134,7 @@ def down(settings: Settings, *, force: bool = False) -> bool:
         if ran and not force and (count := keeper.open_runs(places)) != 0:
             raise InvalidInput(_still_open(count))
         keeper.stop(places)
-        crew.stop(places, within=_drained(settings) if force else keeper.WORKERS_WITHIN)
+        crew.stop(places, within=longest_stop(settings) if force else keeper.WORKERS_WITHIN)
         server.stop(places)
         places.up.unlink(missing_ok=True)
     return ran
@@ -136,8 +144,9 @@ def status(settings: Settings) -> Status:
     """How the laptop server stands. Starts and creates nothing.
 
     Raises:
-        InvalidSettings: others could have written its state directory.
+        InvalidSettings: others could have written its state directory, or the settings rule the laptop server out.
     """
+    _check(settings)
     places = Places.of(settings)
     places.check()
     path = server.found(places)
@@ -154,6 +163,19 @@ def status(settings: Settings) -> Status:
         workers=tuple(crew.living(places)),
         open_runs=keeper.open_runs(places),
     )
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what the settings rule out.
+
+    Raises:
+        InvalidSettings: they do.
+    """
+    if not settings.embedded:
+        raise InvalidSettings(
+            "DISPATCHER__EMBEDDED=false rules out the laptop server: set DISPATCHER__URL to use another one, or "
+            "DISPATCHER__EMBEDDED=true"
+        )
 
 
 def _joined(places: Places) -> tuple[Path, Membership]:
@@ -178,7 +200,8 @@ def _filled(settings: Settings, places: Places, url: str, scope: str) -> Setting
     )
 
 
-def _drained(settings: Settings) -> float:
+def longest_stop(settings: Settings) -> float:
+    """Seconds that :func:`down` with ``force`` waits for workers, at most."""
     return settings.worker.drain + settings.timing.stop_grace + settings.timing.on_exit_timeout + 10.0
 
 

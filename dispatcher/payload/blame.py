@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dispatcher.errors import INTERRUPTS
+from dispatcher.escaping import article
 from dispatcher.foreign import repr_of, said, text_of
 
 _DEEPEST = 25
@@ -53,7 +54,7 @@ def explain(obj: Any, what: str, problem: BaseException, *, dumps: Dumps, each: 
     named = ", in it ".join(name for name, _, _ in trail[start:])
     where = f" in {place}" if place else ""
     verb = "uses" if place else "holds"
-    return f"{what} can't be sent: it {verb} {named} (a {_type_name(trail[-1][2])}){where}: {reason}"
+    return f"{what} can't be sent: it {verb} {named} ({article(_type_name(trail[-1][2]))}){where}: {reason}"
 
 
 def is_too_deep(problem: BaseException) -> bool:

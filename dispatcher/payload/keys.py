@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dispatcher import private
+from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.payload.seals import AttemptSeal, EngineSeal, mac
 
@@ -79,6 +79,7 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, Any], *, source: str = _VARIABLE) -> None:
         self._source = source
+        self.owner = "this process"  #: who has the ring, for messages that others read
         read = {key_id: _key(key_id, entry, source) for key_id, entry in keys.items()}
         self._keys = {key_id: key for key_id, key in read.items() if key.use == SPECS}
         if not self._keys:
@@ -137,7 +138,9 @@ class KeyRing:
             )
         if not self._allows(spec.key_id, spec.route.backend):
             raise SealBroken(
-                f"run {record.id} was signed with key {spec.key_id!r}, which may not use backend {spec.route.backend!r}"
+                f"run {record.id} was signed with key {spec.key_id!r}, which may not use backend "
+                f"{spec.route.backend!r}: submit it with another key, or change the key's entry in "
+                f"{self._source} of {self.owner}"
             )
 
     def knows(self, record: Record) -> bool:
@@ -197,7 +200,7 @@ class KeyRing:
         if key is None:
             raise SealBroken(
                 f"key {key_id!r} isn't in the key ring (it has {', '.join(map(repr, self._keys))}): "
-                f"give this process the key that signed, in {self._source}"
+                f"give {self.owner} the key that signed, in {self._source}"
             )
         return key.secret
 
@@ -257,11 +260,13 @@ def _key(key_id: str, entry: Any, source: str) -> Key:
 
 def _read(path: Path, source: str) -> dict[str, Any]:
     try:
-        data = json.loads(private.read(path))
+        data = read_document(private.read(path))
     except InvalidSettings as error:
         raise InvalidSettings(f"{source}: {error}") from None
     except OSError as error:
         raise InvalidSettings(f"{source}: {path} can't be read: {error.strerror}") from None
+    except Twice as error:
+        raise InvalidSettings(f"{source}: {path}: {error}") from None
     except (ValueError, RecursionError):
         raise InvalidSettings(f"{source}: {path} isn't JSON of the form {_FORM}") from None
     if not isinstance(data, dict):

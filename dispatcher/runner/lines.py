@@ -25,7 +25,10 @@ _PENDING = 50_000, 16 * 2**20  # lines, and bytes, kept while the server is away
 _RETRY = (0.2, 5.0)  # seconds between two tries, first and longest
 _LINGER = 600.0  # seconds that a closed shipment goes on trying
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_ESCAPES = re.compile(  # sequences of ESC, and those of the one character (C1) that stands for ESC and a bracket
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[@-_]"
+    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
+)
 _CUT = " …"
 
 

@@ -18,6 +18,9 @@ DEFAULT_RESULT_TTL = 7 * 86400.0
 Seconds = float | int | timedelta
 
 # Options by their JSON: most runs have the same, and to check them takes half of the time of reading a spec.
+#: Seconds that a bound must be below: some 300 years.
+_LONGEST = 1e10
+
 _known: dict[str, Options] = {}
 _MOST = 256
 _LONG = 2000  # characters of JSON above which nothing is remembered
@@ -122,6 +125,9 @@ def _seconds(what: str, value: Seconds | None) -> float | None:
         return None
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e10:
-        raise InvalidInput(f"{what}: must be more than 0 seconds (a number or a timedelta), got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LONGEST:
+        raise InvalidInput(
+            f"{what}: must be more than 0 seconds and less than {_LONGEST:.0e} (a number or a timedelta), "
+            f"got {repr(value)[:80]}; leave it out for no bound"
+        )
     return float(value)

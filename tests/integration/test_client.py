@@ -298,7 +298,7 @@ class TestNobodyThere:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             run = client.submit(add, {"a": 1})
-        assert "1 live worker(s)" in client.explain(run)[0]
+        assert "1 live worker " in client.explain(run)[0]
         assert [queue.workers[0].id for queue in client.queues()] == ["w1"]
 
     def test_result_warns_after_a_while_and_not_finished_says_why(self, client: Dispatcher) -> None:

@@ -61,7 +61,7 @@ class TestInThisProcess:
             (["--environment", "wrong.json"], "is not JSON"),
             (["--environment", "list.json"], "must hold a JSON object"),
             (["--environment", "other.json"], "Nowhere"),
-            (["--environment", "flows_of_test:odd"], "is a Flow, not a Environment"),
+            (["--environment", "flows_of_test:odd"], "is a Flow, not an Environment"),
             (["--storage", "list.json"], "must hold a JSON object"),
             (["-p", "unknown=1"], "unknown"),
             (["--timeout", "0"], "timeout"),

@@ -42,7 +42,7 @@ def running(**changes: object) -> Record:
 def test_nobody_serves_it() -> None:
     line = first(queued(NOW - 3, route=Route("local", ("eu", "gpu"))), worker())
     assert "No live worker serves backend 'local' with labels eu, gpu" in line
-    assert "mars:7 serves local with no labels" in line
+    assert "w1 serves local with no labels" in line
     assert "`dispatcher worker --backend local --label eu --label gpu`" in line
 
 
@@ -61,8 +61,8 @@ def test_the_laptop_server_starts_its_own() -> None:
 def test_waits_for_a_slot() -> None:
     lines = explain(queued(NOW - 3), now=NOW, workers=[worker()], depth=5)
     assert "3.0 s" in lines[0]
-    assert "1 live worker(s) with 2 slot(s)" in lines[0]
-    assert "4 other run(s) wait in its queue." in lines
+    assert "1 live worker with 2 slots serves" in lines[0]
+    assert "4 other runs wait in its queue." in lines
 
 
 def test_clock() -> None:
@@ -72,7 +72,7 @@ def test_clock() -> None:
 
 
 def test_running() -> None:
-    assert first(running(), worker()) == "Attempt 1 runs for 5.0 s on worker mars (process 7)."
+    assert first(running(), worker()) == "Attempt 1 runs for 5.0 s on worker w1 (process 7 on mars)."
     assert "w1 (not among the live workers)" in first(running())
 
 
@@ -94,7 +94,7 @@ def test_awaiting_retry() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (State.CLAIMED, "Claimed by worker mars"),
+        (State.CLAIMED, "Claimed by worker w1"),
         (State.PROVISIONING, "is creating its infrastructure"),
         (State.PENDING, "has not started the flow yet"),
     ],

@@ -139,10 +139,14 @@ def test_pydantic_shows_no_input(made: type[BaseModel], field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["URL", "BROKER_URL", "SIGNING_KEYS", "WORKER", "WORKER__BACKENDS", "KUBERNETES__CLUSTERS"]
+    ("name", "value"),
+    [
+        *[(name, f"{{{CORE}") for name in ("URL", "BROKER_URL", "SIGNING_KEYS", "WORKER", "KUBERNETES__CLUSTERS")],
+        *[(name, f"redis://u:{CORE}@host/0") for name in ("WORKER__BACKENDS", "WORKER__DRAIN", "WORKER__SCOPE")],
+    ],
 )
-def test_a_variable_that_cannot_be_read_is_named_without_its_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"DISPATCHER__{name}", f"{{{CORE}")
+def test_what_may_be_secret_in_a_variable_is_not_shown(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DISPATCHER__{name}", value)
     if name.endswith("URL"):
         assert CORE not in repr(Settings.load())
         return

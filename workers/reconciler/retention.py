@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from dispatcher.escaping import counted
 from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.settings import TimingSettings
@@ -19,7 +20,7 @@ def sweep_retention(records: Records, timing: TimingSettings) -> None:
     records.events.repair()
     while removed := records.runs.purge(limit=PAGE):
         failpoint("retention.purged")
-        logger.info("%d runs are past their retention and were removed", removed)
+        logger.info("past their retention and removed: %s", counted(removed, "run"))
         if removed < PAGE:
             break
     if retired := records.queues.retire(unused_for=timing.queue_unused):

@@ -26,10 +26,16 @@ class NotLoaded(redis.ResponseError):
     """The server lacks this release's functions, and this user may not load them. Its text is their library's name."""
 
 
+#: Those that say what the user may not: another try, with the same user, doesn't help.
+DENIED = (*HOPELESS, redis.exceptions.NoPermissionError, NotLoaded)
+
 #: What the server is like when it refuses a command: by the error's class, or by the word that its text begins with.
 _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
     (redis.exceptions.OutOfMemoryError, "has no memory left for it (maxmemory); raise the limit, or remove runs"),
-    (redis.exceptions.NoPermissionError, "does not allow it to this user; see the ACL in the documentation"),
+    (
+        redis.exceptions.NoPermissionError,
+        "does not allow it to this user; check DISPATCHER__URL (the page on security says what each user may)",
+    ),
     (
         NotLoaded,
         "lacks this release's functions, which this user may not load; start a worker of this release, or run "
@@ -75,7 +81,8 @@ def unavailable(error: Exception, address: str, *, timeout: float, may_exist: bo
         timeout: seconds that a command may take.
         may_exist: whether a submit had been sent.
     """
-    return ServerUnavailable(f"{_said(error, address, timeout)}{_tail(may_exist)}", may_exist=may_exist)
+    said = f"{_said(error, address, timeout)}{_tail(may_exist)}"
+    return ServerUnavailable(said, may_exist=may_exist, denied=isinstance(error, DENIED))
 
 
 def _tail(may_exist: bool) -> str:
