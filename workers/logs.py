@@ -97,7 +97,7 @@ def set_up(level: int = logging.INFO, *, two_servers: bool = False) -> None:
     handler.addFilter(lambda record: not record.name.startswith("dispatcher.flow"))
     theirs = Descriptor(number)
     theirs.setFormatter(handler.formatter)
-    theirs.addFilter(Seldomly(reconnects=two_servers))
+    theirs.addFilter(Seldomly(reconnects=two_servers or level <= logging.DEBUG))
     for names, one, lowest in ((OURS, handler, level), (THEIRS, theirs, max(level, logging.WARNING))):
         for name in names:
             logger = logging.getLogger(name)
