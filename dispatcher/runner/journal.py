@@ -16,7 +16,6 @@ import select
 import struct
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 #: Streams of lines, and of what is held back until its line ends: by a writer in Python, or off a pipe.
 STREAMS = ("stdout", "stderr", "log", "gap")
@@ -37,14 +36,13 @@ _HIGHEST = 10**12  # a number beyond that is none
 _MOST = 2**20  # bytes read off a pipe after a death: more than one holds
 
 
-class Said(NamedTuple):
+class Said:
     """A line: its number, seconds since the epoch, stream, level and text."""
 
-    number: int
-    time: float
-    stream: str
-    level: str
-    text: str
+    __slots__ = ("level", "number", "stream", "text", "time")
+
+    def __init__(self, number: int, time: float, stream: str, level: str, text: str) -> None:
+        self.number, self.time, self.stream, self.level, self.text = number, time, stream, level, text
 
 
 class Journal:
@@ -132,13 +130,13 @@ class Journal:
         if name[_AFTER.size :] != run_id.encode():
             return []
         lines = [line for half in range(2) for line in self._lines(_HALVES_AT + half * _HALF)]
-        lines = sorted(line for line in lines if 0 < line.number < _HIGHEST)
+        lines = sorted((line for line in lines if 0 < line.number < _HIGHEST), key=lambda line: line.number)
         unended = [(name, self._held(slot)) for slot, name in enumerate(STREAMS[:2])]
         for number, (source, _) in self._pipes.items():
             self.unread[number] = _rest(source)
             pieces = (self._held(number + 1) + self.unread[number]).splitlines()
             unended += ((STREAMS[number - 1], piece) for piece in pieces)
-        (after,) = _AFTER.unpack(name[: _AFTER.size])
+        (after,) = _AFTER.unpack_from(name)
         last = lines[-1].number if lines else min(after, _HIGHEST)
         rest = [one for one in unended if one[1]]
         return lines + [
@@ -151,7 +149,7 @@ class Journal:
             entry = self._get(start, end - start)
             if len(entry) < _HEAD.size:
                 return
-            number, at, stream, level = _HEAD.unpack(entry[: _HEAD.size])
+            number, at, stream, level = _HEAD.unpack_from(entry)
             if stream >= len(STREAMS):
                 return
             rest = entry[_HEAD.size :]
@@ -170,7 +168,7 @@ class Journal:
 
     def _get(self, start: int, room: int) -> bytes:
         begin = start + _LENGTH.size
-        (length,) = _LENGTH.unpack(self._memory[start:begin])
+        (length,) = _LENGTH.unpack_from(self._memory, start)
         return self._memory[begin : begin + length] if length <= room - _LENGTH.size else b""
 
 

@@ -29,6 +29,7 @@ def test_the_parent_is_the_standard_library_alone() -> None:
     assert {name for name in found if name.startswith("dispatcher")} == {
         "dispatcher",
         "dispatcher.runner",
+        "dispatcher.runner.journal",
         "dispatcher.runner.parent",
     }
     assert not found & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
@@ -56,6 +57,7 @@ def test_bounds_are_named_like_the_settings() -> None:
     assert set(variables) == {
         *(f"DISPATCHER__LIMITS__{name}" for name in ("INLINE", "RESULT", "LOG", "LINE")),
         *(f"DISPATCHER__TIMING__{name}" for name in ("STOP_GRACE", "ON_EXIT_TIMEOUT")),
+        "DISPATCHER__DEFAULTS__LOG_LEVEL",
     }
 
 
