@@ -37,6 +37,7 @@ class Descriptors:
         self._journal = journal if journal is not None and journal.piped else None
         self._lock = threading.RLock()
         self._readers: dict[int, Callable[[bytes], object]] = {}
+        self._numbers: dict[int, int] = {}
         self._saved: dict[int, int] = {}
         self._poll = select.poll()
         self._draining = False
@@ -92,6 +93,7 @@ class Descriptors:
             put(decode(data))
 
         self._readers[source] = arrived
+        self._numbers[source] = number
         self._poll.register(source, select.POLLIN)
         self._watched.add(source)
         self._reader.watch(source, partial(self._arrived, source))
@@ -109,9 +111,12 @@ class Descriptors:
         False where nobody can write to it any more.
         """
         with contextlib.suppress(BlockingIOError):
-            data = os.read(source, _CHUNK)
+            journal, number = self._journal, self._numbers[source]
+            data = os.read(source, _CHUNK) if journal is None else journal.read(number)
             if data:
                 self._readers[source](data)
+            if journal is not None:
+                journal.taken(number, len(data))
             return bool(data)
         return True
 

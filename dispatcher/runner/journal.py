@@ -26,12 +26,14 @@ _SLOT = 4096
 _HALF = 65536
 _SLOTS_AT = _NAME
 _HALVES_AT = _NAME + len(SLOTS) * _SLOT
-_SIZE = _HALVES_AT + 2 * _HALF
+_CHUNKS_AT = _HALVES_AT + 2 * _HALF
+_CHUNK = 65536
+_MARK = struct.Struct("<BQ")  # whether a chunk is being taken, and the number of the last line before it
+_SIZE = _CHUNKS_AT + 2 * (_MARK.size + _CHUNK)
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<QdBB")  # number, time, stream, bytes of the level
 _LONGEST = _HALF // 2
 _AFTER = struct.Struct("<Q")
-_CHUNK = 65536
 _HIGHEST = 10**12  # a number beyond that is none
 _MOST = 2**20  # bytes read off a pipe after a death: more than one holds
 
@@ -57,7 +59,7 @@ class Journal:
         self.piped = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - no pathlib in a runner's start
         self.unread: dict[int, bytes] = {}
         self._memory = mmap.mmap(-1, _SIZE)
-        self._active = self._at = 0
+        self._active = self._at = self._last = 0
         self._pipes = {number: os.pipe() for number in (1, 2)}
         for source, _ in self._pipes.values():
             os.set_blocking(source, False)
@@ -83,6 +85,7 @@ class Journal:
         for half in range(2):
             self._put(_HALVES_AT + half * _HALF, b"")
         self._active = self._at = 0
+        self._last = after
         self._put(0, name)
 
     def add(self, line: Said) -> None:
@@ -96,6 +99,7 @@ class Journal:
         end = start + _LENGTH.size + len(entry)
         self._memory[end : end + _LENGTH.size] = _LENGTH.pack(0)
         self._put(start, entry)
+        self._last = line.number
         self._at += _LENGTH.size + len(entry)
 
     def hold(self, slot: str, text: str) -> None:
@@ -113,6 +117,29 @@ class Journal:
             OSError: this system can't open it.
         """
         return os.open(f"/proc/self/fd/{self._pipes[number][0]}", os.O_WRONLY | os.O_CLOEXEC)
+
+    def read(self, number: int) -> bytes:
+        """In the child: what is in the pipe of a descriptor, a chunk at most. The system writes it into the journal, so
+        that it isn't lost either between the pipe and the lines that are made of it; :meth:`taken` says that they are.
+
+        Raises:
+            BlockingIOError: nothing is there.
+        """
+        mark, start = self._chunk(number)
+        _MARK.pack_into(self._memory, mark, 1, self._last)
+        with memoryview(self._memory) as whole, whole[start : start + _CHUNK] as view:
+            try:
+                length = os.readv(self.source(number), [view])
+            except OSError:
+                _MARK.pack_into(self._memory, mark, 0, 0)
+                raise
+            return bytes(view[:length])
+
+    def taken(self, number: int, length: int) -> None:
+        """In the child: so many bytes that were read are lines now, or held."""
+        mark, start = self._chunk(number)
+        _MARK.pack_into(self._memory, mark, 0, 0)
+        self._memory[start : start + length] = bytes(length)
 
     def is_held(self) -> bool:
         """In the child, between two runs: whether another process can still write to a pipe."""
@@ -133,15 +160,28 @@ class Journal:
         lines = sorted((line for line in lines if 0 < line.number < _HIGHEST), key=lambda line: line.number)
         unended = [(name, self._held(slot)) for slot, name in enumerate(STREAMS[:2])]
         for number, (source, _) in self._pipes.items():
-            self.unread[number] = _rest(source)
-            pieces = (self._held(number + 1) + self.unread[number]).splitlines()
-            unended += ((STREAMS[number - 1], piece) for piece in pieces)
+            self.unread[number], stream = _rest(source), STREAMS[number - 1]
+            chunk, last = self._being_taken(number)
+            pieces = (self._held(number + 1) + chunk + self.unread[number]).splitlines()
+            done = sum(line.stream == stream and line.number > last for line in lines) if chunk else 0
+            unended += ((stream, piece) for piece in pieces[done:])
         (after,) = _AFTER.unpack_from(name)
         last = lines[-1].number if lines else min(after, _HIGHEST)
         rest = [one for one in unended if one[1]]
         return lines + [
             Said(number, time.time(), stream, "", _text(text)) for number, (stream, text) in enumerate(rest, last + 1)
         ]
+
+    def _chunk(self, number: int) -> tuple[int, int]:
+        """Where the mark and the chunk of a descriptor begin."""
+        mark = _CHUNKS_AT + (number - 1) * (_MARK.size + _CHUNK)
+        return mark, mark + _MARK.size
+
+    def _being_taken(self, number: int) -> tuple[bytes, int]:
+        """What the child read and hadn't made lines of, and the number of the last line before it."""
+        mark, start = self._chunk(number)
+        taking, last = _MARK.unpack_from(self._memory, mark)
+        return (self._memory[start : start + _CHUNK].rstrip(b"\0") if taking else b""), last
 
     def _lines(self, start: int) -> Iterator[Said]:
         end = start + _HALF
@@ -180,7 +220,7 @@ def _rest(source: int) -> bytes:
     """What is in a pipe now."""
     found = bytearray()
     with contextlib.suppress(OSError):  # nothing more, or closed
-        while len(found) < _MOST and (data := os.read(source, _CHUNK)):
+        while len(found) < _MOST and (data := os.read(source, _MOST)):
             found += data
     return bytes(found)
 

@@ -41,10 +41,10 @@ class Splitter:
             if "\r" in rest:
                 rest = _shown(rest) + "\r" * rest.endswith("\r")
             rest = self._rests[who] = rest[: self._longest + 1]
-        if self._hold is not None and (rest or lines):
-            self._hold(rest)
         for line in lines:
             self._put(_shown(line) if "\r" in line else line)
+        if self._hold is not None and (rest or lines):
+            self._hold(rest)
 
     def end(self) -> None:
         """End all partial lines."""

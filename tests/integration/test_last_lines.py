@@ -90,8 +90,10 @@ def test_what_faulthandler_says(client: Dispatcher) -> None:
     run = client.submit(crash)
     error = run.exception(timeout=60)
     assert isinstance(error, RunCrashed)
-    assert "Fatal Python error: Segmentation fault" in [line.text for line in run.logs()]
-    assert any("in crash" in line for line in error.log_tail)
+    lines = [line.text for line in run.logs()]
+    assert "Fatal Python error: Segmentation fault" in lines
+    assert any(line.endswith("in crash") for line in lines)
+    assert list(error.log_tail) == lines[-50:]
 
 
 def test_lines_of_one_run_are_no_others(client: Dispatcher) -> None:
