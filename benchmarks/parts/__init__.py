@@ -22,9 +22,23 @@ def parts() -> list[Part]:
         latency,
         memory,
         throughput,
+        tidying,
         waiting,
     )
 
-    modules = (throughput, accepting, latency, memory, importing, waiting, labels, commands, follower, large, clients)
+    modules = (
+        throughput,
+        accepting,
+        latency,
+        memory,
+        importing,
+        waiting,
+        labels,
+        commands,
+        follower,
+        large,
+        clients,
+        tidying,
+    )
     clustered = (container, kubernetes_create, kubernetes_start, kubernetes_crowd)
     return [module.PART for module in (*modules, *clustered)]
