@@ -19,7 +19,7 @@ _FOLDER = Path(__file__).with_name("lua")
 PREFIX = "dispatcher_"
 
 #: What functions share, in the order in which it is defined.
-_SHARED = ("clock", "queues", "steps")
+_SHARED = ("bounds", "writes", "clock", "queues", "steps")
 
 #: Each function is the body in the file of its name. Where the server's memory is full, it runs only those that need
 #: none or free some, the second kind here; a write of any other is refused before it begins.
@@ -28,6 +28,9 @@ _FUNCTIONS = (
     *("release", "report", "share"),
 )
 _ALSO_WHEN_FULL = ("beat", "purge", "remove", "retire")
+
+#: All functions.
+FUNCTIONS = (*_FUNCTIONS, *_ALSO_WHEN_FULL)
 
 # Stands for the version in the text that the version is the digest of.
 _VERSION = "@VERSION@"
@@ -56,7 +59,7 @@ class Library:
 def library() -> Library:
     """The library of this release."""
     shared = map(_read, _SHARED)
-    functions = map(_registered, (*_FUNCTIONS, *_ALSO_WHEN_FULL))
+    functions = map(_registered, FUNCTIONS)
     text = "\n".join([f"#!lua name={PREFIX}{_VERSION}", *shared, *functions])
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Library(f"{PREFIX}{version}", text.replace(_VERSION, version))
@@ -65,7 +68,7 @@ def library() -> Library:
 @cache
 def script(name: str) -> Script:
     """The function of a file."""
-    if name not in _FUNCTIONS and name not in _ALSO_WHEN_FULL:
+    if name not in FUNCTIONS:
         raise ValueError(f"{name} is no function")
     return Script(f"{name}_{library().name.removeprefix(PREFIX)}")
 
@@ -76,5 +79,6 @@ def _read(name: str) -> str:
 
 def _registered(name: str) -> str:
     flags = "'allow-oom'" if name in _ALSO_WHEN_FULL else ""
-    callback = f"function(KEYS, ARGV)\n{_read(name)}\nend"
+    asked = f"local over = too_much('{name}', KEYS, ARGV)\nif over then return over end"
+    callback = f"function(KEYS, ARGV)\n{asked}\n{_read(name)}\nend"
     return f"redis.register_function{{function_name='{name}_{_VERSION}', flags={{{flags}}}, callback={callback}}}"

@@ -2,18 +2,22 @@
 -- seconds to keep them without a record, the attempt, then for each line its number, time, stream, level and text. Lines
 -- that are there are dropped.
 local record, stray, attempt = unpack(ARGV, 1, 3)
-local last = tonumber(redis.call('HGET', KEYS[2], attempt) or '0')
+if (#ARGV - 3) % 5 ~= 0 then return redis.error_reply('ERR append: a line has five words') end
+for n = 4, #ARGV, 5 do
+  if #ARGV[n] > 15 or not string.find(ARGV[n], '^%d+$') then return redis.error_reply('ERR append: a line has a number') end
+end
+local last = whole(look('HGET', KEYS[2], attempt))
 local before = last
 for n = 4, #ARGV, 5 do
   local number = tonumber(ARGV[n])
   if number > last then
-    redis.call('XADD', KEYS[1], '*', 'attempt', attempt, 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
+    add_entry(KEYS[1], 'attempt', attempt, 'number', ARGV[n], 'time', ARGV[n + 1], 'stream', ARGV[n + 2],
       'level', ARGV[n + 3], 'text', ARGV[n + 4])
     last = number
   end
 end
 if last == before then return 0 end
-redis.call('HSET', KEYS[2], attempt, string.format('%d', last))
+write('HSET', KEYS[2], attempt, string.format('%d', last))
 local left = redis.call('PTTL', record)
 for n = 1, 2 do
   if left == -2 then

@@ -1,0 +1,66 @@
+-- Writes that come to their end, whatever stands under their keys. The server undoes nothing that a function wrote before
+-- it failed; so a value that nobody can use, put there by whoever could, fails nothing here.
+
+-- Whether a reply says that a key holds another type.
+local function is_foreign(reply)
+  return type(reply) == 'table' and reply.err and string.find(reply.err, '^WRONGTYPE') ~= nil
+end
+
+-- Delete a key that is of no use, as the users of the security page may: by letting it expire. Who may not do so has the
+-- error that it caused.
+local function clear(key, reply)
+  local done = redis.pcall('EXPIRE', key, 0)
+  if type(done) == 'table' and done.err then error(reply) end
+end
+
+-- A read; nothing of a key of another type.
+local function look(...)
+  local reply = redis.pcall(...)
+  if is_foreign(reply) then return nil end
+  if type(reply) == 'table' and reply.err then error(reply) end
+  return reply
+end
+
+-- A write to a key. Of another type, a run's own is made anew; one of all runs is left as it is.
+local function write(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not is_foreign(reply) then error(reply) end
+  if not string.find(key, '^[^:]*::run:') then return nil end
+  clear(key, reply)
+  return redis.call(command, key, ...)
+end
+
+-- Add an entry to a stream. One whose last position is the highest there is takes no more: it is made anew.
+local function add_entry(stream, ...)
+  local reply = redis.pcall('XADD', stream, '*', ...)
+  if type(reply) ~= 'table' or not reply.err then return end
+  local is_full = string.find(reply.err, 'exhausted', 1, true) or string.find(reply.err, 'equal or smaller', 1, true)
+  if not is_full and not is_foreign(reply) then error(reply) end
+  clear(stream, reply)
+  redis.call('XADD', stream, '*', ...)
+end
+
+-- A whole number as it is kept; 0 if it is none.
+local function whole(kept)
+  if type(kept) ~= 'string' or #kept > 16 or not string.find(kept, '^%-?%d+$') then return 0 end
+  return tonumber(kept)
+end
+
+-- Count in a hash, and give the count. What is no number begins anew.
+local function count(key, field, by)
+  local reply = redis.pcall('HINCRBY', key, field, by)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  local is_none = string.find(reply.err, 'not an integer', 1, true) or string.find(reply.err, 'overflow', 1, true)
+  if not is_none and not is_foreign(reply) then error(reply) end
+  write('HSET', key, field, math.max(by, 0))
+  return math.max(by, 0)
+end
+
+-- A record's fields as they stand; of a hash with more of them than a record has, none that is a record's.
+local function record_fields(record)
+  local fields = look('HLEN', record)
+  if not fields or fields == 0 then return {} end
+  if fields > MOST_FIELDS then return {'fields', tostring(fields)} end
+  return redis.call('HGETALL', record)
+end
