@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from dispatcher.runs.record import Record
 
 _FOLDER = Path(__file__).with_name("lua")
 
@@ -31,6 +33,9 @@ _ALSO_WHEN_FULL = ("beat", "purge", "remove", "retire")
 
 #: All functions.
 FUNCTIONS = (*_FUNCTIONS, *_ALSO_WHEN_FULL)
+
+#: The fields of a record that functions reply: a record's own, and its kind (``acceptance.py``).
+_RECORD_FIELDS = (*(one.name for one in fields(Record)), "kind")
 
 # Stands for the version in the text that the version is the digest of.
 _VERSION = "@VERSION@"
@@ -58,7 +63,8 @@ class Library:
 @cache
 def library() -> Library:
     """The library of this release."""
-    shared = map(_read, _SHARED)
+    names = ", ".join(f"'{name}'" for name in _RECORD_FIELDS)
+    shared = (f"local RECORD_FIELDS = {{{names}}}", *map(_read, _SHARED))
     functions = map(_registered, FUNCTIONS)
     text = "\n".join([f"#!lua name={PREFIX}{_VERSION}", *shared, *functions])
     version = hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -45,7 +45,8 @@ local now = server_time(all.offset)
 
 -- A record that stands under an id, and, if a key is asked for, says that it has it.
 local function standing(id, key)
-  local fields = record_fields(all.run .. id)
+  local record = all.run .. id
+  local fields = redis.call('EXISTS', record) == 1 and record_fields(record) or {}
   if #fields == 0 then return nil end
   if not key then return fields end
   local said = {}

@@ -57,10 +57,12 @@ local function count(key, field, by)
   return math.max(by, 0)
 end
 
--- A record's fields as they stand; of a hash with more of them than a record has, none that is a record's.
+-- A record's fields, as names and values; nothing of a key of another type. Only what this release reads (RECORD_FIELDS,
+-- from scripts.py): a hash may have a million more.
 local function record_fields(record)
-  local fields = look('HLEN', record)
-  if not fields or fields == 0 then return {} end
-  if fields > MOST_FIELDS then return {'fields', tostring(fields)} end
-  return redis.call('HGETALL', record)
+  local values, fields = look('HMGET', record, unpack(RECORD_FIELDS)), {}
+  for n, name in ipairs(RECORD_FIELDS) do
+    if values and values[n] then fields[#fields + 1], fields[#fields + 2] = name, values[n] end
+  end
+  return fields
 end
