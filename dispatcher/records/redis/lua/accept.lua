@@ -7,30 +7,18 @@ if #ARGV < 7 or #ARGV % 6 ~= 1 then return redis.error_reply('ERR accept: a run 
 if #ARGV[1] > LONGEST_JSON then return refused('accept', #ARGV[1], 'bytes of JSON', LONGEST_JSON) end
 local all = cjson.decode(ARGV[1])
 
--- Why what runs have in common isn't what acceptance.py tells.
-local function misshapen()
-  local known = type(all) == 'table'
-  for _, name in ipairs({'run', 'its_events', 'key', 'topic', 'events', 'list'}) do
-    known = known and type(all[name]) == 'string'
-  end
-  known = known and are_strings(all.fields, 2 * MOST_FIELDS) and #all.fields % 2 == 0 and are_strings(all.fact, 2)
-    and are_strings(all.queue, 5) and #all.fact == 2 and #all.queue == 5 and type(all.places) == 'table'
-    and type(all.blobs) == 'table'
-  if not known then return redis.error_reply('ERR accept: what runs have in common is told otherwise') end
+-- Why it is too much, or an id none.
+local function excess()
   if #all.blobs > MOST_BLOBS then return refused('accept', #all.blobs, 'blobs', MOST_BLOBS) end
+  if #all.fields > 2 * MOST_FIELDS then return refused('accept', #all.fields, 'words of fields', 2 * MOST_FIELDS) end
   if #all.places > MOST_INDEXES then return refused('accept', #all.places, 'places', MOST_INDEXES) end
   local indexes = 0
   for _, place in ipairs(all.places) do
-    known = known and type(place) == 'table' and type(place[1]) == 'number' and math.abs(place[1]) < math.huge
-      and type(place[2]) == 'table'
-    indexes = indexes + (known and #place[2] or 0)
-    if indexes > MOST_INDEXES then -- labels and tags
-      return refused('accept', indexes, 'indexes of a run, which has too many labels and tags,', MOST_INDEXES)
-    end
-    known = known and are_strings(place[2], MOST_INDEXES)
+    if type(place[1]) ~= 'number' then return redis.error_reply('ERR accept: a place is so many seconds away') end
+    indexes = indexes + #place[2]
   end
-  if not known or not are_strings(all.blobs, MOST_BLOBS) then
-    return redis.error_reply('ERR accept: places and blobs are told otherwise')
+  if indexes > MOST_INDEXES then -- labels and tags
+    return refused('accept', indexes, 'indexes of a run, which has too many labels and tags,', MOST_INDEXES)
   end
   for n = 2, #ARGV, 6 do
     if #ARGV[n] > 64 or not string.find(ARGV[n], '^%w[%w_.-]*$') then
@@ -39,8 +27,8 @@ local function misshapen()
   end
 end
 
-local wrong = misshapen()
-if wrong then return wrong end
+local too_many = excess()
+if too_many then return too_many end
 local now = server_time(all.offset)
 
 -- A record that stands under an id, and, if a key is asked for, says that it has it.
@@ -107,12 +95,12 @@ for n, start in ipairs(starts) do
   local record, time, fact = all.run .. id, texts[n], all.fact[1] .. id .. all.fact[2]
   add_entry(record .. all.its_events, 'fact', fact, 'time', time)
   add_entry(all.events, 'fact', fact, 'time', time)
-  local fields = {'id', id, 'spec_bytes', spec, 'signature', signature, 'spec_digest', digest, 'created_at', time,
-    'queued_at', time, 'rung_at', time}
-  if key ~= '' then fields[#fields + 1], fields[#fields + 2] = 'key', key end
-  for _, word in ipairs(all.fields) do fields[#fields + 1] = word end
-  write('HSET', record, unpack(fields))
-  if key ~= '' then redis.call('SET', all.key .. key, id) end
+  write('HSET', record, 'id', id, 'spec_bytes', spec, 'signature', signature, 'spec_digest', digest,
+    'created_at', time, 'queued_at', time, 'rung_at', time, unpack(all.fields))
+  if key ~= '' then
+    redis.call('HSET', record, 'key', key)
+    redis.call('SET', all.key .. key, id)
+  end
   redis.call('PUBLISH', all.topic .. id, time .. '\n' .. fact)
   accepted[id] = time
   if doorbell ~= '' then doorbells[#doorbells + 1] = doorbell end

@@ -45,12 +45,3 @@ local function too_much(name, keys, words)
   for n = 1, #words do bytes = bytes + #words[n] end
   if bytes > most_bytes then return refused(name, bytes, 'bytes', most_bytes) end
 end
-
--- Whether it is a list of so many strings at most.
-local function are_strings(list, bound)
-  if type(list) ~= 'table' or #list > bound then return false end
-  for n = 1, #list do
-    if type(list[n]) ~= 'string' then return false end
-  end
-  return true
-end

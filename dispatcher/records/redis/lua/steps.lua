@@ -67,18 +67,13 @@ local function spend(used, id, till, word, ...)
   end
 end
 
--- Whether the words of a step can be taken. A word that is told apart is put in: {"apart": n} is the nth of them.
-local function are_words(words, apart)
-  if type(words) ~= 'table' then return false end
+-- Put in words that are told apart: {"apart": n} is the nth of them. Whether they were told.
+local function put_in(words, apart)
   for n = 1, #words do
-    local kind = type(words[n])
-    if kind == 'table' then
-      words[n] = apart[words[n].apart]
-      kind = type(words[n])
-    end
-    if kind ~= 'string' and kind ~= 'number' then return false end
+    if type(words[n]) == 'table' then words[n] = apart[words[n].apart] end
+    if words[n] == nil then return false end
   end
-  return type(words[1]) == 'string'
+  return true
 end
 
 -- The steps, read; or why they can't be taken: they are too many, one isn't known, leads out of the installation that has
@@ -92,9 +87,12 @@ local function read_steps(caller, record, listed, apart)
   if type(steps) ~= 'table' then return nil, redis.error_reply('ERR ' .. caller .. ': steps are a list') end
   if #steps > MOST_STEPS then return nil, refused(caller, #steps, 'steps', MOST_STEPS) end
   for number, words in ipairs(steps) do
-    all_words = all_words + (type(words) == 'table' and #words or 0)
+    if type(words) ~= 'table' then return nil, redis.error_reply('ERR step ' .. number .. ' is no step') end
+    all_words = all_words + #words
     if all_words > MOST_WORDS then return nil, refused(caller, all_words, 'words of steps', MOST_WORDS) end
-    if not are_words(words, apart) then return nil, redis.error_reply('ERR step ' .. number .. ' is no step') end
+    if #apart > 0 and not put_in(words, apart) then
+      return nil, redis.error_reply('ERR step ' .. number .. ' has a word that was not told')
+    end
     local name = words[1]
     local from, to = first_key[name], last_key[name] or #words
     if commands[name] then from, to = 2, 2 end
