@@ -189,7 +189,7 @@ class LimitSettings(BaseModel):
         description="Seconds that a run may wait and be repeated, where its options bound neither; then its signature "
         "has expired, and it ends.",
     )
-    line: int = Field(16384, ge=64, description="Most bytes of one log line; the rest of it is cut.")
+    line: int = Field(16384, ge=64, le=4 * 2**20, description="Most bytes of one log line; the rest of it is cut.")
 
 
 class ResultSettings(BaseModel):

@@ -12,7 +12,11 @@ class Inbox(ABC):
 
     @abstractmethod
     def report(self, shard: str, entry: Mapping[str, str]) -> None:
-        """Add an entry."""
+        """Add an entry.
+
+        Raises:
+            ServerUnavailable: also where the inbox takes none until its supervisor has repaired it.
+        """
 
     @abstractmethod
     def read(

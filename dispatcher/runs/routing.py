@@ -56,6 +56,8 @@ class Route:
         """
         given = Fields(data, "route")
         backend, labels, scope = given.name("backend"), given.names("labels"), given.name("scope", "")
+        if len(labels) > MOST_LABELS:
+            raise Malformed(f"route: more than {MOST_LABELS} labels")
         if not _NAME.fullmatch(backend) or (scope and not _NAME.fullmatch(scope)):
             raise Malformed("route: backend and scope must be names of letters, digits, '-', '_' and '.'")
         try:

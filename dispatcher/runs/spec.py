@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dispatcher.errors import Malformed
 from dispatcher.parsing import Fields, read_object
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
@@ -18,6 +19,10 @@ FRESH_PROCESS = "fresh_process"
 #: What a spec may require (:attr:`Spec.requires`) and this release does: each word is a field that changes what may
 #: happen, such as a limit, and that the release before didn't know.
 FEATURES: frozenset[str] = frozenset({FRESH_PROCESS})
+
+
+#: Most shared blobs of a run: each costs a step of its acceptance and of its end.
+MOST_BLOBS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +153,9 @@ class Spec:
             Malformed: they hold no spec.
         """
         data = read_object(raw, "spec")
+        blobs = data.names("blobs", ())
+        if len(blobs) > MOST_BLOBS:
+            raise Malformed(f"spec: more than {MOST_BLOBS} blobs")
         return cls(
             run_id=data.name("run_id"),
             flow=data.name("flow"),
@@ -161,7 +169,7 @@ class Spec:
             on_exit=data.flag("on_exit", False),
             python=data.name("python", ""),
             packages=data.object("packages", {}),
-            blobs=data.names("blobs", ()),
+            blobs=blobs,
             key_id=data.name("key_id", ""),
             expires=data.optional_number("expires"),
             requires=data.names("requires", ()),

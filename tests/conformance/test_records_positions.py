@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from dispatcher.records.base import Line, Records
+from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.streams import behind
@@ -85,6 +86,23 @@ def test_who_follows_is_given_what_comes_later(records: Records, raw: Any, poiso
     thread.join(20)
     assert found
     assert first[0].kind == "queued"
+
+
+@pytest.mark.parametrize("by", ["an entry", "a sweep"])
+@pytest.mark.parametrize("poison", POISON)
+def test_all_events_are_trimmed_by_their_age(records: Records, raw: Any, server_url: str, poison: str, by: str) -> None:
+    """Also where one lay far ahead, and what came later behind it."""
+    key = Keys(records.instance).all_events
+    accept(records)
+    raw.xadd(key, {"x": "y"}, id=poison)
+    if by == "an entry":
+        accept(records)
+    else:
+        records.events.repair()
+    later = open_redis(server_url, clock_offset=EVENTS_KEPT + 60.0)
+    later.runs.purge()
+    later.close()
+    assert raw.xrange(key) == []
 
 
 @pytest.mark.parametrize("trimmed", [False, True])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.errors import IdempotencyConflict, Malformed
+from dispatcher.errors import Malformed
 from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.client import Client
@@ -84,20 +84,12 @@ def test_the_count_of_refusals(records: Records, raw: Any) -> None:
         assert records.refusals.tallies()[What.RUN].count == expected
 
 
-def test_an_idempotency_key_of_what_is_no_record(records: Records, raw: Any) -> None:
-    keys = Keys(records.instance)
-    other = accept(records)
-    raw.set(f"{keys.key_prefix}k", f"{other.id}:events")
-    with pytest.raises(IdempotencyConflict):
-        records.runs.create([make().but(key="k")])
-    assert accept(records)
-
-
 def test_a_key_of_another_type_is_no_outage(server_url: str, raw: Any) -> None:
     """Who waits for a server that is away would wait for ever."""
     client = Client(server_url, timeout=5.0)
     raw.function_load(library().text, replace=True)
     raw.set("i::word", "x")
+    raw.hset("i::run:r1", "version", 1)
     raw.hset("i::hash", "word", "x")
     raw.xadd("i::stream", {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}")
     try:
@@ -110,7 +102,7 @@ def test_a_key_of_another_type_is_no_outage(server_url: str, raw: Any) -> None:
             ("XADD", "i::stream", "*", "x", "y"),
             ("XADD", "i::stream", "1-1", "x", "y"),
             script("commit").command(["i::word"], 0, 1, "[]"),
-            script("commit").command(["i::run:r1"], "no number", 1, "[]"),
+            script("commit").command(["i::run:r1"], 0, 1, "no steps"),
         ):
             with pytest.raises(Malformed):
                 client.one(*command)

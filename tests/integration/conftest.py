@@ -12,7 +12,8 @@ import pytest
 
 from dispatcher import Dispatcher
 from dispatcher.settings import Settings
-from tests.integration.guarded import SERVERS, Guarded, guarded_server
+from tests.conformance.products import SERVERS
+from tests.integration.guarded import Guarded, guarded_server
 from tests.integration.intruder import Intruder
 from tests.integration.laptop import User
 from tests.integration.workers import KEYS, QUICK, Bench, Worker

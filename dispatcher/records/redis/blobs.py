@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from dispatcher.ids import is_blob, is_run_id
 from dispatcher.parsing import whole_of
 from dispatcher.records.base import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
+from dispatcher.records.redis.bounds import MOST_HELD
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
@@ -99,6 +100,26 @@ class RedisBlobs(Blobs):
         if not is_run_id(run_id) or not is_blob(own):
             raise KeyError(name)
         return self._keys.blobs(run_id), f"{own}/"
+
+
+def hold(client: Client, keys: Keys, digests: Collection[str], *, within: float) -> None:
+    """Keep shared blobs while the records that name them are sent.
+
+    Args:
+        client: to the server.
+        keys: of the installation.
+        digests: the blobs.
+        within: seconds after which it gives up.
+
+    Raises:
+        LookupError: some aren't there.
+    """
+    held = [keys.blob(digest) for digest in sorted(digests)]
+    portions = (held[start : start + MOST_HELD] for start in range(0, len(held), MOST_HELD))
+    commands = [script("hold").command(portion, int(UNUSED_BLOB)) for portion in portions]
+    replies = client.accepted(client.run_many(commands, within=within)) if commands else []
+    if missing := [keys.digest(key.decode()) for reply in replies for key in reply]:
+        raise LookupError(*missing)
 
 
 def _parts(data: bytes) -> Iterator[Any]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 from dispatcher.failpoints import failpoint
 from dispatcher.parsing import Fields, number_of, whole_of
 from dispatcher.records.base import Line, Logs
 from dispatcher.records.effects import STRAY
 from dispatcher.records.left_out import LeftOut
+from dispatcher.records.redis.bounds import MOST_LINES
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
 from dispatcher.records.redis.streams import read_stream
 
-#: Most lines of one script.
-_PORTION = 500
+#: Most bytes of one script's lines, where they are several.
+_BYTES = 2**20
 
 
 class RedisLogs(Logs):
@@ -30,9 +32,8 @@ class RedisLogs(Logs):
 
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
         for attempt, group in groupby(lines, key=lambda line: line.attempt):
-            of_attempt = list(group)
-            for start in range(0, len(of_attempt), _PORTION):
-                self._append(run_id, attempt, of_attempt[start : start + _PORTION])
+            for portion in _portions(group):
+                self._append(run_id, attempt, portion)
 
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
         while found := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
@@ -45,21 +46,26 @@ class RedisLogs(Logs):
                 return lines, after
         return [], after
 
-    def _append(self, run_id: str, attempt: int, lines: Sequence[Line]) -> None:
-        words = [
-            word
-            for line in lines
-            for word in (
-                line.number,
-                repr(line.time),
-                line.stream,
-                line.level,
-                line.text.encode(errors="backslashreplace"),
-            )
-        ]
+    def _append(self, run_id: str, attempt: int, lines: Sequence[tuple[Any, ...]]) -> None:
+        words = [word for line in lines for word in line]
         keys, record = [self._keys.logs(run_id), self._keys.lines(run_id)], self._keys.run(run_id)
         self._client.run(script("append"), keys, record, int(STRAY), attempt, *words)
         failpoint("lines.appended", run_id)
+
+
+def _portions(lines: Iterable[Line]) -> Iterator[list[tuple[Any, ...]]]:
+    """The words of each line, those of some lines together."""
+    portion: list[tuple[Any, ...]] = []
+    size = 0
+    for line in lines:
+        text = line.text.encode(errors="backslashreplace")
+        if portion and (len(portion) >= MOST_LINES or size + len(text) > _BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append((line.number, repr(line.time), line.stream, line.level, text))
+        size += len(text)
+    if portion:
+        yield portion
 
 
 def _line(fields: dict[str, str]) -> Line:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from dispatcher.errors import UnreadableRun
 from dispatcher.parsing import decoded, read_object
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, Effects, effects
 from dispatcher.records.hearing import ENDED
+from dispatcher.records.redis.bounds import LARGEST_CHANGE, LONGEST_JSON, MOST_APART, MOST_STEPS, MOST_WORDS
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.events import Event
@@ -24,6 +26,9 @@ Push = tuple[str, bytes, bool]
 
 #: Seconds of a day: specs whose signatures expire on one are remembered together.
 DAY = 86400.0
+
+#: Characters from which on a word of many may be told apart.
+LONG = 4096
 
 #: Most characters of a record that a notice of its end tells.
 MOST_TOLD = 4096
@@ -48,6 +53,39 @@ class Program:
     def listed(self) -> bytes:
         """The steps as the script reads them."""
         return _json(self._steps).encode()
+
+    def told(self, run_id: str) -> tuple[bytes, list[str]]:
+        """The steps as the script reads them; where they are much, their long words are told apart, in this order.
+
+        Raises:
+            UnreadableRun: the change of this run is more than the server takes: no release wrote its record.
+        """
+        listed, apart = self.listed(), list[str]()
+        if len(listed) > LONGEST_JSON:
+            listed = _json([self._without(step, apart) for step in self._steps]).encode()
+        words, size = sum(map(len, self._steps)), len(listed) + sum(len(word.encode()) for word in apart)
+        for count, what, most in (
+            (len(listed), "bytes of steps", LONGEST_JSON),
+            (len(self._steps), "steps", MOST_STEPS),
+            (words, "words of steps", MOST_WORDS),
+            (len(apart), "long words", MOST_APART),
+            (size, "bytes", LARGEST_CHANGE),
+        ):
+            if count > most:
+                raise UnreadableRun(f"run {run_id}: a change of it has {count:,} {what}, more than {most:,}: it stays")
+        return listed, apart
+
+    @staticmethod
+    def _without(step: tuple[Any, ...], apart: list[str]) -> list[Any]:
+        """A step whose long values are put into ``apart``, with their number there, from 1, in their places."""
+        words: list[Any] = []
+        for word in step:
+            if step[0] == "HSET" and len(word) > LONG:
+                apart.append(word)
+                words.append({"apart": len(apart)})
+            else:
+                words.append(word)
+        return words
 
     def commit(self, change: Change, push: Push | None) -> Record:
         """Everything that ``change`` means; the record as it will be."""

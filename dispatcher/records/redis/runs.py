@@ -14,11 +14,12 @@ from dispatcher.failpoints import failpoint
 from dispatcher.ids import check_run_id, is_run_id
 from dispatcher.parsing import LONGEST_NAME, number_of, run_id_of, whole_of
 from dispatcher.records.base import Begin, Bell, Runs
-from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, UNUSED_BLOB, conflict, spec_used
+from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, conflict, spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.reading import Look, Query, WrongGuess
 from dispatcher.records.redis.acceptance import Acceptance, Portion
+from dispatcher.records.redis.blobs import hold
 from dispatcher.records.redis.claims import Claims, claim_of
 from dispatcher.records.redis.client import Client, Command
 from dispatcher.records.redis.failures import is_of_an_entry, is_wrong_type
@@ -59,7 +60,7 @@ class RedisRuns(Runs):
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
         failpoint("submit.shared")
         if len(records) > 1:
-            self._hold({digest for record in records for digest in record.spec.blobs}, within=timeout)
+            hold(self._client, self._keys, {name for record in records for name in record.spec.blobs}, within=timeout)
         portions: list[Portion] = []
 
         def commands() -> Iterator[Command]:
@@ -180,27 +181,37 @@ class RedisRuns(Runs):
         program = Program(self._keys)
         after = program.commit(change, push)
         claim = self._claims.heeded(change, void)
-        stored, now = self._apply(after, change.before.version, program.listed(), lease=lease, claim=claim)
+        steps, apart = program.told(after.id)
+        stored, now = self._apply(after, change.before.version, steps, *apart, lease=lease, claim=claim)
         if stored is after and push is None and change.ring is not None:
             failpoint("bell.due", after.id)
             self._publish([change.ring])
         return stored, now
 
     def _apply(
-        self, after: Record, version: int, steps: bytes, *, lease: Lease | None = None, claim: tuple[Any, ...] = ()
+        self,
+        after: Record,
+        version: int,
+        steps: bytes,
+        *apart: str,
+        lease: Lease | None = None,
+        claim: tuple[Any, ...] = (),
     ) -> tuple[Record | None, float]:
-        """Take steps, if the record still has that version: ``after`` itself, or what stands in its place; the time.
+        """Take steps, with words told ``apart``, if the record still has that version: ``after`` itself, or what stands
+        in its place; the time.
 
         Raises:
             LeasePassed: ``lease`` isn't as given.
             ClaimStands: ``claim`` is the key of a claim, and one stands there other than the one that follows.
             SpecUsed: how far the run's spec was used doesn't allow the steps.
         """
-        keys, held = [self._keys.run(after.id)], ("", "") if claim else ()
+        keys, held = [self._keys.run(after.id)], ("", "") if claim or apart else ()
+        if apart:
+            claim = claim or ("", "")
         if lease is not None:
             keys.append(self._keys.leases)
             held = lease.name, f"{lease.epoch} {lease.owner}"
-        reply = self._client.run(script("commit"), keys, self._offset, version, steps, *held, *claim)
+        reply = self._client.run(script("commit"), keys, self._offset, version, steps, *held, *claim, *apart)
         now = float(reply[0])
         if len(reply) == 1:
             return after, now
@@ -320,19 +331,6 @@ class RedisRuns(Runs):
         for record in early:
             at = _expires(record)
             yield ("ZREM", key, record.id) if at == math.inf else ("ZADD", key, "XX", repr(at), record.id)
-
-    def _hold(self, digests: set[str], *, within: float) -> None:
-        """Keep shared blobs while the records that name them are sent.
-
-        Raises:
-            LookupError: some aren't there.
-        """
-        if not digests:
-            return
-        command = script("hold").command([self._keys.blob(digest) for digest in sorted(digests)], int(UNUSED_BLOB))
-        missing = self._client.accepted(self._client.run_many([command], within=within))[0]
-        if missing:
-            raise LookupError(*(self._keys.digest(key.decode()) for key in missing))
 
     def _push(self, ring: Ring | None) -> Push | None:
         if ring is None or self._bell is None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from dispatcher.runs.record import Record
 
 _FOLDER = Path(__file__).with_name("lua")
 
@@ -19,7 +21,7 @@ _FOLDER = Path(__file__).with_name("lua")
 PREFIX = "dispatcher_"
 
 #: What functions share, in the order in which it is defined.
-_SHARED = ("clock", "values", "queues", "streams", "steps")
+_SHARED = ("bounds", "clock", "writes", "queues", "streams", "steps")
 
 #: Each function is the body in the file of its name. Where the server's memory is full, it runs only those that need
 #: none or free some, the second kind here; a write of any other is refused before it begins.
@@ -28,6 +30,12 @@ _FUNCTIONS = (
     *("release", "report", "share"),
 )
 _ALSO_WHEN_FULL = ("beat", "known", "purge", "remove", "repair", "retire")
+
+#: All functions.
+FUNCTIONS = (*_FUNCTIONS, *_ALSO_WHEN_FULL)
+
+#: The fields of a record that functions reply: a record's own, and its kind (``acceptance.py``).
+_RECORD_FIELDS = (*(one.name for one in fields(Record)), "kind")
 
 # Stands for the version in the text that the version is the digest of.
 _VERSION = "@VERSION@"
@@ -55,8 +63,9 @@ class Library:
 @cache
 def library() -> Library:
     """The library of this release."""
-    shared = map(_read, _SHARED)
-    functions = map(_registered, (*_FUNCTIONS, *_ALSO_WHEN_FULL))
+    names = ", ".join(f"'{name}'" for name in _RECORD_FIELDS)
+    shared = (f"local RECORD_FIELDS = {{{names}}}", *map(_read, _SHARED))
+    functions = map(_registered, FUNCTIONS)
     text = "\n".join([f"#!lua name={PREFIX}{_VERSION}", *shared, *functions])
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Library(f"{PREFIX}{version}", text.replace(_VERSION, version))
@@ -65,7 +74,7 @@ def library() -> Library:
 @cache
 def script(name: str) -> Script:
     """The function of a file."""
-    if name not in _FUNCTIONS and name not in _ALSO_WHEN_FULL:
+    if name not in FUNCTIONS:
         raise ValueError(f"{name} is no function")
     return Script(f"{name}_{library().name.removeprefix(PREFIX)}")
 
@@ -76,5 +85,6 @@ def _read(name: str) -> str:
 
 def _registered(name: str) -> str:
     flags = "'allow-oom'" if name in _ALSO_WHEN_FULL else ""
-    callback = f"function(KEYS, ARGV)\n{_read(name)}\nend"
+    asked = f"local over = too_much('{name}', KEYS, ARGV)\nif over then return over end"
+    callback = f"function(KEYS, ARGV)\n{asked}\n{_read(name)}\nend"
     return f"redis.register_function{{function_name='{name}_{_VERSION}', flags={{{flags}}}, callback={callback}}}"

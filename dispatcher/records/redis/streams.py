@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from dispatcher.records.redis.bounds import MOST_REPAIRED
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.scripts import script
 
@@ -52,7 +53,8 @@ def behind(position: str) -> str:
 
 def repair(client: Client, keys: Sequence[str]) -> list[str]:
     """Make streams anew that take no entries any more, or in which one is ahead of the clock; the keys of those."""
-    return [key.decode(errors="replace") for key in client.run(script("repair"), keys)] if keys else []
+    portions = (keys[start : start + MOST_REPAIRED] for start in range(0, len(keys), MOST_REPAIRED))
+    return [key.decode(errors="replace") for portion in portions for key in client.run(script("repair"), portion)]
 
 
 def blocking(block: float) -> tuple[Any, ...]:

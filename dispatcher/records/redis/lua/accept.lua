@@ -2,84 +2,118 @@
 -- its id, spec, signature, digest of the spec, idempotency key ('': none) and doorbell ('': rung elsewhere).
 -- Replies for each run: the time of acceptance, or the fields of the record that is there already (accepted before, or an
 -- earlier run with the same key); or '' and the shared blobs that are missing, and then nothing was written; or an error,
--- and then nothing was written either.
-local MOST_RUNS, MOST_INDEXES = 100, 200 -- as in acceptance.py; indexes of one run: its labels' and tags', and a few
-if #ARGV > 1 + 6 * MOST_RUNS then return redis.error_reply('ERR at most ' .. MOST_RUNS .. ' runs in one call') end
+-- and then nothing was written either. The record and its key come last: no run is found that wasn't accepted wholly.
+if #ARGV < 7 or #ARGV % 6 ~= 1 then return redis.error_reply('ERR accept: a run has six words') end
+if #ARGV[1] > LONGEST_JSON then return refused('accept', #ARGV[1], 'bytes of JSON', LONGEST_JSON) end
 local all = cjson.decode(ARGV[1])
-local now = server_time(all.offset)
-local ids, times, doorbells, reply = {}, {}, {}, {}
 
--- What is stored of a run; of what is no record, something that is none either.
-local function fields_of(id)
-  local fields = redis.pcall('HGETALL', all.run .. id)
-  return fields.err and {'id', ''} or fields
+-- Why it is too much, or an id none.
+local function excess()
+  if #all.blobs > MOST_BLOBS then return refused('accept', #all.blobs, 'blobs', MOST_BLOBS) end
+  if #all.fields > 2 * MOST_FIELDS then return refused('accept', #all.fields, 'words of fields', 2 * MOST_FIELDS) end
+  if #all.places > MOST_INDEXES then return refused('accept', #all.places, 'places', MOST_INDEXES) end
+  local indexes = 0
+  for _, place in ipairs(all.places) do
+    if type(place[1]) ~= 'number' then return redis.error_reply('ERR accept: a place is so many seconds away') end
+    indexes = indexes + #place[2]
+  end
+  if indexes > MOST_INDEXES then -- labels and tags
+    return refused('accept', indexes, 'indexes of a run, which has too many labels and tags,', MOST_INDEXES)
+  end
+  for n = 2, #ARGV, 6 do
+    if #ARGV[n] > 64 or not string.find(ARGV[n], '^%w[%w_.-]*$') then
+      return redis.error_reply('ERR id: must be letters and digits')
+    end
+  end
+end
+
+local too_many = excess()
+if too_many then return too_many end
+local now = server_time(all.offset)
+
+-- A record that stands under an id, and, if a key is asked for, says that it has it.
+local function standing(id, key)
+  local record = all.run .. id
+  local fields = redis.call('EXISTS', record) == 1 and record_fields(record) or {}
+  if #fields == 0 then return nil end
+  if not key then return fields end
+  local said = {}
+  for n = 1, #fields, 2 do said[fields[n]] = fields[n + 1] end
+  if said.id == id and said.key == key then return fields end
 end
 
 local function earlier(id, key)
-  local fields = fields_of(id)
-  if #fields == 0 and key ~= '' then
-    local other = redis.call('GET', all.key .. key)
-    if other then fields = fields_of(other) end
-  end
-  if #fields > 0 then return fields end
+  local fields = standing(id)
+  if fields or key == '' then return fields end
+  local other = try('GET', all.key .. key)
+  return other and #other <= 64 and standing(other, key) or nil
 end
 
 local function missing_blobs()
   local missing = {''}
   for _, blob in ipairs(all.blobs) do
-    if redis.call('HEXISTS', blob, 'parts') == 0 then missing[#missing + 1] = blob end
+    if try('HEXISTS', blob, 'parts') ~= 1 then missing[#missing + 1] = blob end
   end
   if #missing > 1 then return missing end
 end
 
--- What stands against accepting any of them.
-local function problem()
-  local indexes = 0
-  for _, place in ipairs(all.places) do indexes = indexes + #place[2] end
-  if indexes > MOST_INDEXES then return redis.error_reply('ERR labels and tags: a run has too many') end
-  for n = 2, #ARGV, 6 do
-    if not string.find(ARGV[n], '^[%w_-]+$') then return redis.error_reply('ERR id: must be letters and digits') end
+-- Those to accept: where their words begin. One that is told twice, or whose key is, is accepted once.
+local starts, by_id, by_key, reply = {}, {}, {}, {}
+for n = 2, #ARGV, 6 do
+  local id, key = ARGV[n], ARGV[n + 4]
+  local twin = by_id[id] or by_key[key]
+  local fields = not twin and earlier(id, key)
+  if not twin and not fields then
+    starts[#starts + 1] = n
+    by_id[id] = id
+    if key ~= '' then by_key[key] = id end
   end
-  return unrung(all.list) or use_queue(now, unpack(all.queue))
+  reply[#reply + 1] = fields or {twin = twin}
+end
+if #starts == 0 then return reply end
+local reason = missing_blobs() or unrung(all.list) or use_queue(now, unpack(all.queue))
+if reason then return reason end
+
+for _, blob in ipairs(all.blobs) do
+  count(blob, 'refs', #starts)
+  redis.call('PERSIST', blob)
+end
+local times, texts = {}, {}
+for n = 1, #starts do
+  times[n] = now + (n - 1) / 1000000 -- to accept one takes longer than a microsecond: so they stay in order
+  texts[n] = text(times[n])
+end
+for _, place in ipairs(all.places) do -- so many seconds from now, in these indexes
+  local members = {}
+  for n, start in ipairs(starts) do members[2 * n - 1], members[2 * n] = text(times[n] + place[1]), ARGV[start] end
+  for _, index in ipairs(place[2]) do write('ZADD', index, unpack(members)) end
 end
 
-local function accept(id, spec, signature, digest, key, doorbell)
-  local record = all.run .. id
-  times[#times + 1] = now + #times / 1000000 -- to accept one takes longer than a microsecond: so they stay in order
-  local time = text(times[#times])
-  redis.call('HSET', record, 'id', id, 'spec_bytes', spec, 'signature', signature, 'spec_digest', digest,
+local doorbells, accepted = {}, {}
+for n, start in ipairs(starts) do
+  local id, spec, signature, digest, key, doorbell = unpack(ARGV, start, start + 5)
+  local record, time, fact = all.run .. id, texts[n], all.fact[1] .. id .. all.fact[2]
+  add_entry(record .. all.its_events, 'fact', fact, 'time', time)
+  add_entry(all.events, 'fact', fact, 'time', time)
+  write('HSET', record, 'id', id, 'spec_bytes', spec, 'signature', signature, 'spec_digest', digest,
     'created_at', time, 'queued_at', time, 'rung_at', time, unpack(all.fields))
   if key ~= '' then
     redis.call('HSET', record, 'key', key)
     redis.call('SET', all.key .. key, id)
   end
-  local fact = all.fact[1] .. id .. all.fact[2]
-  add_entry(record .. all.its_events, 'fact', fact, 'time', time)
-  add_entry(all.events, 'fact', fact, 'time', time)
   redis.call('PUBLISH', all.topic .. id, time .. '\n' .. fact)
-  ids[#ids + 1] = id
+  accepted[id] = time
   if doorbell ~= '' then doorbells[#doorbells + 1] = doorbell end
-  return time
 end
+if #doorbells > 0 then write('LPUSH', all.list, unpack(doorbells)) end -- where that fails, they are rung for again
 
-for n = 2, #ARGV, 6 do
-  local fields = earlier(ARGV[n], ARGV[n + 4])
-  if not fields then
-    local reason = #ids == 0 and (missing_blobs() or problem())
-    if reason then return reason end
+local new = 0
+for n, found in ipairs(reply) do
+  if found.twin then
+    reply[n] = record_fields(all.run .. found.twin)
+  elseif #found == 0 then
+    new = new + 1
+    reply[n] = accepted[ARGV[starts[new]]]
   end
-  reply[#reply + 1] = fields or accept(unpack(ARGV, n, n + 5))
 end
-if #ids == 0 then return reply end
-
-for _, blob in ipairs(all.blobs) do
-  add_to(blob, 'refs', #ids)
-  redis.call('PERSIST', blob)
-end
-for _, place in ipairs(all.places) do -- so many seconds from now, in these indexes
-  local members = {}
-  for n, id in ipairs(ids) do members[2 * n - 1], members[2 * n] = text(times[n] + place[1]), id end
-  for _, index in ipairs(place[2]) do redis.call('ZADD', index, unpack(members)) end
-end
-if #doorbells > 0 then redis.call('LPUSH', all.list, unpack(doorbells)) end
 return reply

@@ -2,7 +2,11 @@
 -- seconds to keep them without a record, the attempt, then for each line its number, time, stream, level and text. Lines
 -- that are there are dropped.
 local record, stray, attempt = unpack(ARGV, 1, 3)
-local last = number_of(own_key('HGET', KEYS[2], attempt))
+if (#ARGV - 3) % 5 ~= 0 then return redis.error_reply('ERR append: a line has five words') end
+for n = 4, #ARGV, 5 do
+  if #ARGV[n] > 15 or not string.find(ARGV[n], '^%d+$') then return redis.error_reply('ERR append: a line has a number') end
+end
+local last = whole(try('HGET', KEYS[2], attempt))
 local before = last
 for n = 4, #ARGV, 5 do
   local number = tonumber(ARGV[n])
@@ -13,7 +17,7 @@ for n = 4, #ARGV, 5 do
   end
 end
 if last == before then return 0 end
-own_key('HSET', KEYS[2], attempt, string.format('%d', last))
+write('HSET', KEYS[2], attempt, string.format('%d', last))
 local left = redis.call('PTTL', record)
 for n = 1, 2 do
   if left == -2 then

@@ -2,7 +2,6 @@
 -- was removed. A counter that isn't one begins anew: whoever watches it sees it change.
 if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
 local now = server_time(ARGV[1])
-local counted = redis.pcall('HINCRBY', KEYS[2], ARGV[2], 1)
-if type(counted) == 'table' then redis.call('HSET', KEYS[2], ARGV[2], 1) end
+count(KEYS[2], ARGV[2], 1)
 redis.call('ZADD', KEYS[3], text(now), ARGV[2])
 return 1

@@ -9,14 +9,14 @@ local record, claim, inbox, seconds, attempt, holder, void, report = unpack(ARGV
 local stored = redis.call('HMGET', record, 'state', 'attempt', 'holder')
 local state, number = stored[1], stored[2] or '1'
 if not state then return {now, 'unknown'} end
-if number == attempt and stored[3] == holder then return {now, redis.call('HGETALL', record)} end
+if number == attempt and stored[3] == holder then return {now, record_fields(record)} end
 if number ~= attempt or (state ~= 'PROVISIONING' and state ~= 'PENDING') then return {now, 'closed', state} end
-local stands = redis.call('GET', claim)
-if stands and stands ~= void then
+local stands = try('GET', claim)
+if stands and stands ~= void and #stands <= LONGEST_CLAIM then
   local at, other = string.match(stands, '^([^\n]*)\n([^\n]*)\n')
   if other ~= holder then return {now, 'claimed', stands} end
-  return {at, redis.call('HGETALL', record)}
+  return {at, record_fields(record)}
 end
 add_entry(inbox, 'time', now, unpack(ARGV, 10))
 redis.call('SET', claim, now .. '\n' .. holder .. '\n' .. report, 'EX', seconds)
-return {now, redis.call('HGETALL', record)}
+return {now, record_fields(record)}

@@ -1,8 +1,9 @@
 -- The server's clock, for functions that write times.
 
 local function server_time(offset)
-  local now = redis.call('TIME')
-  return tonumber(now[1]) + tonumber(now[2]) / 1000000 + tonumber(offset)
+  local now, ahead = redis.call('TIME'), tonumber(offset)
+  if not ahead or not (math.abs(ahead) < 1e12) then error(redis.error_reply('ERR the offset of the clock is none')) end
+  return tonumber(now[1]) + tonumber(now[2]) / 1000000 + ahead
 end
 
 -- Seventeen digits give the same double back in Python and in sorted sets.

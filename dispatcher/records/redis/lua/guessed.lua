@@ -7,11 +7,11 @@ local stored = redis.call('HMGET', KEYS[1], 'version', 'kind', 'created_at', unp
 local accepted = time_text(stored[3]) -- digits: whoever wrote the record writes no steps
 if stored[1] == '1' and stored[2] == ARGV[2] and accepted then
   local listed = with_time(with_time(ARGV[3], ARGV[4], accepted), ARGV[5], text(now))
-  local steps, problem, word = read_steps(KEYS[1], listed)
+  local steps, problem, word = read_steps('guessed', KEYS[1], listed, {})
   if problem then return problem end
   if not word then
     take_steps(now, steps)
     return {text(now), accepted, {unpack(stored, 4)}}
   end
 end
-return {text(now), false, redis.call('HGETALL', KEYS[1])}
+return {text(now), false, record_fields(KEYS[1])}

@@ -1,9 +1,9 @@
 -- Keep shared blobs for a while longer. KEYS: the blobs. ARGV: seconds. Replies the missing ones.
 local missing = {}
 for _, key in ipairs(KEYS) do
-  if redis.call('HEXISTS', key, 'parts') == 0 then
+  if try('HEXISTS', key, 'parts') ~= 1 then
     missing[#missing + 1] = key
-  elseif number_of(redis.call('HGET', key, 'refs')) <= 0 then
+  elseif whole(redis.call('HGET', key, 'refs')) <= 0 then
     redis.call('EXPIRE', key, ARGV[1])
   end
 end

@@ -1,6 +1,7 @@
 -- Keep part of a run's own blob as long as its record. KEYS: the run's blobs. ARGV: the key of its record (which is only
 -- read), seconds to keep it without a record, then fields and values.
-for n = 3, #ARGV, 2 do own_key('HSET', KEYS[1], ARGV[n], ARGV[n + 1]) end
+if #ARGV % 2 ~= 0 then return redis.error_reply('ERR own: each field has a value') end
+for n = 3, #ARGV, 2 do write('HSET', KEYS[1], ARGV[n], ARGV[n + 1]) end
 local left = redis.call('PTTL', ARGV[1])
 if left == -2 then
   redis.call('EXPIRE', KEYS[1], ARGV[2])

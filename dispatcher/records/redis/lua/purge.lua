@@ -3,6 +3,6 @@
 -- it did.
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
 redis.call('DEL', unpack(KEYS))
-for n = 4, #ARGV do redis.call('ZREM', ARGV[n], ARGV[2]) end
-if ARGV[3] ~= '' and redis.call('GET', ARGV[3]) == ARGV[2] then redis.call('DEL', ARGV[3]) end
+for n = 4, #ARGV do write('ZREM', ARGV[n], ARGV[2]) end
+if ARGV[3] ~= '' and try('GET', ARGV[3]) == ARGV[2] then redis.call('DEL', ARGV[3]) end
 return 1

@@ -1,7 +1,7 @@
 -- The registry of queues, and the right to ring. The server undoes nothing that a function wrote before it failed: so
 -- what may be refused is asked for before the first write.
 
-local MOST_QUEUES, MOST_LABELS, LONGEST_LABEL = 10000, 64, 200 -- as in routing.py; bytes of a label
+local MOST_QUEUES, MOST_LABELS, LONGEST_LABEL, LONGEST_ROUTE = 10000, 64, 200, 65536 -- as in routing.py; bytes
 local USED_AHEAD = 3600 -- seconds by which a queue's last use may be ahead of the clock
 
 -- Why this user can't push a doorbell to a list; nothing if they can, or if there is no list.
@@ -12,7 +12,7 @@ end
 
 -- Why a queue can't be added to the registry, which has it already; nothing if it can.
 local function unfit(queues, route)
-  local known, told = pcall(cjson.decode, route)
+  local known, told = pcall(cjson.decode, #route <= LONGEST_ROUTE and route or '')
   local labels = known and type(told) == 'table' and told.labels
   if type(labels) ~= 'table' then return redis.error_reply('ERR a queue needs a route with labels') end
   if #labels > MOST_LABELS then

@@ -1,6 +1,4 @@
 -- Count a refusal once. KEYS: refusals, the mark of this one. ARGV: clock offset, seconds the mark stays, what it was.
-if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[2]) then
-  add_to(KEYS[1], ARGV[3], 1)
-  redis.call('HSET', KEYS[1], ARGV[3] .. ':last', text(server_time(ARGV[1])))
-end
+local now = server_time(ARGV[1])
+if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[2]) then tally(KEYS[1], ARGV[3], now) end
 return 1

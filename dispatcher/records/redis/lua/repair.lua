@@ -10,7 +10,7 @@ end
 
 for _, stream in ipairs(KEYS) do
   local told = redis.pcall('XINFO', 'STREAM', stream)
-  local broken = told.err and string.find(told.err, '^WRONGTYPE')
+  local broken = is_foreign(told)
   if broken or (not told.err and is_ahead(field_of(told, 'last-generated-id'))) then
     remake(stream)
     broken = true

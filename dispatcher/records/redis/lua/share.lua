@@ -5,7 +5,7 @@ if redis.call('HEXISTS', KEYS[1], 'parts') == 0 then
   if ARGV[3] then redis.call('HSET', KEYS[1], '0', ARGV[3]) end
   redis.call('HSET', KEYS[1], 'parts', ARGV[2])
 end
-if number_of(redis.call('HGET', KEYS[1], 'refs')) <= 0 then
+if whole(redis.call('HGET', KEYS[1], 'refs')) <= 0 then
   redis.call('EXPIRE', KEYS[1], ARGV[1])
 end
 return 1

@@ -26,7 +26,7 @@ first_key.USE, last_key.USE = 2, 4
 
 -- One run less refers to a shared blob.
 function step.FREE(now, blob, seconds)
-  if redis.call('EXISTS', blob) == 1 and add_to(blob, 'refs', -1) <= 0 then
+  if redis.call('EXISTS', blob) == 1 and count(blob, 'refs', -1) <= 0 then
     redis.call('EXPIRE', blob, seconds)
   end
 end
@@ -67,19 +67,38 @@ local function spend(used, id, till, word, ...)
   end
 end
 
--- The steps, read; or why they can't be taken: one isn't known, leads out of the installation that has this record, or
--- rings where this user may not; or, as a third value, how far the run's spec was used, which doesn't allow them.
-local function read_steps(record, listed)
+-- Put in words that are told apart: {"apart": n} is the nth of them. Whether they were told.
+local function put_in(words, apart)
+  for n = 1, #words do
+    if type(words[n]) == 'table' then words[n] = apart[words[n].apart] end
+    if words[n] == nil then return false end
+  end
+  return true
+end
+
+-- The steps, read; or why they can't be taken: they are too many, one isn't known, leads out of the installation that has
+-- this record, or rings where this user may not; or, as a third value, how far the run's spec was used, which doesn't
+-- allow them.
+local function read_steps(caller, record, listed, apart)
   local home = string.match(record, '^(.-:):run:')
   if not home then return nil, redis.error_reply('ERR no key of a record') end
-  local steps, use = cjson.decode(listed), nil
+  if #listed > LONGEST_JSON then return nil, refused(caller, #listed, 'bytes of steps', LONGEST_JSON) end
+  local steps, use, all_words = cjson.decode(listed), nil, 0
+  if type(steps) ~= 'table' then return nil, redis.error_reply('ERR ' .. caller .. ': steps are a list') end
+  if #steps > MOST_STEPS then return nil, refused(caller, #steps, 'steps', MOST_STEPS) end
   for number, words in ipairs(steps) do
+    if type(words) ~= 'table' then return nil, redis.error_reply('ERR step ' .. number .. ' is no step') end
+    all_words = all_words + #words
+    if all_words > MOST_WORDS then return nil, refused(caller, all_words, 'words of steps', MOST_WORDS) end
+    if #apart > 0 and not put_in(words, apart) then
+      return nil, redis.error_reply('ERR step ' .. number .. ' has a word that was not told')
+    end
     local name = words[1]
     local from, to = first_key[name], last_key[name] or #words
     if commands[name] then from, to = 2, 2 end
     if not from then return nil, redis.error_reply('ERR step ' .. number .. ' is no step') end
     for n = from, to do
-      if string.sub(words[n], 1, #home) ~= home then
+      if string.sub(words[n] or '', 1, #home) ~= home then
         return nil, redis.error_reply('ERR step ' .. number .. ' leads out of this installation')
       end
     end
@@ -95,13 +114,14 @@ local function read_steps(record, listed)
   return steps
 end
 
+-- A push that fails costs latency, nothing else: the run is rung for again.
 local function take_steps(now, steps)
   for _, words in ipairs(steps) do
     local own = step[words[1]]
     if own then
       own(now, unpack(words, 2))
     else
-      redis.call(unpack(words))
+      write(unpack(words))
     end
   end
 end

@@ -31,7 +31,7 @@ local function remake(stream)
   local kept, moved = redis.pcall('XREVRANGE', stream, string.format('%d', most), '-', 'COUNT', KEPT), {}
   if not kept.err then
     moved = redis.call('XREVRANGE', stream, '+', string.format('%d', most + 1), 'COUNT', MOVED)
-  elseif string.find(kept.err, 'WRONGTYPE') then
+  elseif is_foreign(kept) then
     kept = {}
   else
     error(kept)
@@ -44,17 +44,20 @@ local function remake(stream)
   redis.log(redis.LOG_WARNING, 'made anew, for an entry far ahead of the clock, or as it was no stream: ' .. stream)
 end
 
--- Add an entry. A stream that can't take one, or will soon not be able to, is made anew by whoever may.
+-- Add an entry. A stream that can't take one, or will soon not be able to, is made anew by whoever may. Who may not is told
+-- so, in words that have senders try again.
 local function add_entry(stream, ...)
   local id = redis.pcall('XADD', stream, '*', ...)
   local failed = type(id) == 'table'
-  if failed and not (string.find(id.err, 'WRONGTYPE') or string.find(id.err, 'exhausted')) then error(id) end
+  if failed and not is_foreign(id) and not string.find(id.err, 'exhausted', 1, true) then error(id) end
   if not failed and not is_ahead(id) then return end
   local may = may_remake(stream)
-  if failed and not may then error(id) end
+  if failed and not may then
+    error(redis.error_reply('ERR ' .. stream .. ' takes no entries until a worker has made it anew'))
+  end
   if may then
     remake(stream)
-    count_malformed(stream)
+    tally_entry(stream)
   end
   if failed then redis.call('XADD', stream, '*', ...) end
 end

@@ -1,0 +1,274 @@
+"""What one call of a function may ask for: more is refused before any work, and our senders send no more than that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher.errors import InvalidInput, UnreadableRun
+from dispatcher.parsing import MOST
+from dispatcher.records.base import Line, Records
+from dispatcher.records.redis import bounds, open_redis
+from dispatcher.records.redis.installing import install
+from dispatcher.records.redis.scripts import FUNCTIONS, library, script
+from dispatcher.runs import transitions
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import Outcome, Value
+from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS
+from dispatcher.runs.spec import MOST_BLOBS
+from tests.conformance.products import SERVERS, emptied, served, state
+from tests.conformance.specs import accept, finish, make, start
+
+RECORD = "i::run:r"
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server of this module's, once of each product that is here."""
+    with served(request.param) as one:
+        yield one
+
+
+@pytest.fixture
+def raw(url: str) -> Iterator[Any]:
+    """A plain connection to the server, which has this release's functions, and one record."""
+    with emptied(url) as connection:
+        install(url)
+        connection.hset(RECORD, mapping={"version": "1", "kind": "k", "created_at": "1.5"})
+        yield connection
+
+
+@pytest.fixture
+def records(url: str, raw: Any) -> Iterator[Records]:
+    one = open_redis(url)
+    one.runs.check = lambda record, now: None  # every signature holds
+    yield one
+    one.close()
+
+
+def _told(raw: Any, expression: str) -> Any:
+    """The value of an expression of the shared Lua, through JSON."""
+    name = library().name
+    asked = f"redis.register_function('told', function() return cjson.encode({expression}) end)"
+    text = library().text.split("redis.register_function{", 1)[0].replace(name, "asked")
+    raw.function_load(f"{text}\n{asked}", replace=True)
+    return json.loads(raw.fcall("told", 0))
+
+
+def _refused(raw: Any, url: str, name: str, keys: list[str], *words: Any) -> str:
+    """How a call is refused. Nothing is written, and others are answered."""
+    before = state(raw)
+    with pytest.raises(redis.ResponseError) as caught:
+        raw.fcall(script(name).name, len(keys), *keys, *words)
+    with redis.Redis.from_url(url) as another:
+        assert another.ping()
+    assert state(raw) == before
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_refuses_more_than_it_may_be_asked_for(raw: Any, url: str, name: str) -> None:
+    keys, words, size = _told(raw, "most")[name]
+
+    assert _refused(raw, url, name, ["k"] * (keys + 1)) == f"{name}: {keys + 1} keys are more than {keys}"
+    many = ["1"] * (words + 1)
+    assert _refused(raw, url, name, [], *many) == f"{name}: {words + 1} arguments are more than {words}"
+    if words:
+        assert _refused(raw, url, name, [], b"x" * (size + 1)) == f"{name}: {size + 1} bytes are more than {size}"
+    if keys:
+        assert f"{size + 1} bytes" in _refused(raw, url, name, ["x" * (size + 1)])
+
+
+def test_senders_and_functions_have_the_same_bounds(raw: Any) -> None:
+    for name in ("LONGEST_JSON", "MOST_RUNS", "MOST_STEPS", "MOST_WORDS", "MOST_APART", "MOST_LINES"):
+        assert _told(raw, name) == getattr(bounds, name), name
+    assert _told(raw, "MOST_BLOBS") == MOST_BLOBS
+    most = _told(raw, "most")
+    assert (most["hold"][0], most["repair"][0]) == (bounds.MOST_HELD, bounds.MOST_REPAIRED)
+    assert most["commit"][2] > bounds.LARGEST_CHANGE
+
+
+# Lists within the arguments
+
+COMMON = {
+    "offset": 0,
+    **{name: f"i::{name}:" for name in ("run", "key", "topic")},
+    "its_events": ":events",
+    "events": "i::events",
+    "fields": ["version", "1"],
+    "fact": ["{", "}"],
+    "places": [],
+    "blobs": [],
+    "list": "",
+    "queue": ["i::queues", "i::routes", "i::topic:queues", "local", '{"labels": []}'],
+}
+
+TOO_MUCH = {
+    "blobs": ({"blobs": ["i::blob:x"] * 17}, "accept: 17 blobs are more than 16"),
+    "places": ({"places": [[0, []]] * 201}, "accept: 201 places are more than 200"),
+    "indexes": ({"places": [[0, ["i::ix:a"] * 101], [0, ["i::ix:b"] * 100]]}, "201 indexes of a run"),
+    "fields": ({"fields": ["f", "v"] * 201}, "accept: 402 words of fields are more than 400"),
+    "bytes": ({"fact": ["x" * 2**19, "}"]}, "bytes of JSON are more than 524288"),
+    "offset": ({"offset": 1e300}, "offset"),
+    "no offset": ({"offset": None}, "offset"),
+    "other places": ({"places": [["soon", ["i::ix:a"]]]}, "so many seconds"),
+}
+
+
+@pytest.mark.parametrize(("other", "said"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_an_accept_of_too_much_is_refused(raw: Any, url: str, other: dict[str, Any], said: str) -> None:
+    run = ("r1", "spec", "s", "d", "", "")
+    assert said in _refused(raw, url, "accept", [], json.dumps({**COMMON, **other}), *run)
+    assert raw.fcall(script("accept").name, 0, json.dumps(COMMON), *run)
+
+
+NESTED = "[" * 100_000 + "]" * 100_000
+
+STEPS = {
+    "steps": ([["ZREM", "i::ix:a", "r"]] * 501, "501 steps are more than 500"),
+    "words": ([["ZREM", "i::ix:a", *["r"] * 1000]] * 4, "4008 words of steps are more than 4000"),
+    "bytes": ([["HSET", RECORD, "f", "x" * 2**19]], "bytes of steps are more than 524288"),
+    "no list": (7, "steps are a list"),
+    "no step": ([["HSET", RECORD, "version", "2"], 7], "step 2 is no step"),
+}
+
+
+@pytest.mark.parametrize(("steps", "said"), STEPS.values(), ids=STEPS)
+def test_a_change_of_too_much_is_refused(raw: Any, url: str, steps: Any, said: str) -> None:
+    assert said in _refused(raw, url, "commit", [RECORD], "0", "1", json.dumps(steps))
+
+
+def test_a_word_that_was_not_told_is_refused(raw: Any, url: str) -> None:
+    steps = json.dumps([["HSET", RECORD, "version", "2"], ["HSET", RECORD, "f", {"apart": 2}]])
+    told = _refused(raw, url, "commit", [RECORD], "0", "1", steps, "", "", "", "", "the only one")
+    assert "step 2 has a word that was not told" in told
+
+
+@pytest.mark.parametrize("name", ["accept", "commit", "guessed"])
+def test_brackets_within_brackets_are_refused(raw: Any, url: str, name: str) -> None:
+    if name == "accept":
+        _refused(raw, url, name, [], NESTED, "r1", "spec", "s", "d", "", "")
+    elif name == "commit":
+        _refused(raw, url, name, [RECORD], "0", "1", NESTED)
+    else:
+        _refused(raw, url, name, [RECORD], "0", "k", NESTED, "7.5", "8.5")
+
+
+def test_a_queue_with_a_long_route_is_refused(raw: Any, url: str) -> None:
+    route = json.dumps({"labels": [], "more": "x" * 2**16})
+    common = {**COMMON, "queue": [*COMMON["queue"][:4], route]}  # type: ignore[index]
+    assert "route" in _refused(raw, url, "accept", [], json.dumps(common), "r1", "spec", "s", "d", "", "")
+
+
+# What is stored
+
+
+def test_of_a_record_of_a_hundred_thousand_fields_only_a_record_s_are_told(raw: Any) -> None:
+    raw.hset(RECORD, mapping={f"f{number}": "x" for number in range(10**5)})
+    raw.hset(RECORD, mapping={"state": "PENDING"})
+    _, stored = raw.fcall(script("commit").name, 1, RECORD, "0", "9", "[]")
+    assert stored == [b"state", b"PENDING", b"version", b"1", b"created_at", b"1.5", b"kind", b"k"]
+    assert raw.fcall(script("guessed").name, 1, RECORD, "0", "other", "[]", "7.5", "8.5")[2] == stored
+    claimed = ("i::claim:r:1", "i::inbox:s", "60", "1", "holder", "", "{}", "run", "r")
+    assert raw.fcall(script("claim").name, 0, "0", RECORD, *claimed)[1] == stored
+    [there] = raw.fcall(script("accept").name, 0, json.dumps(COMMON), "r", "spec", "s", "d", "", "")
+    assert there == stored
+
+
+def test_what_is_told_of_a_record_is_all_that_a_release_reads(records: Records, raw: Any) -> None:
+    run = accept(records, key="k")
+    running = start(records, run)
+    raw.hset(f"{records.instance}::run:{run.id}", "later", "field")
+    change = transitions.request_cancel(run, run.created_at + 1)
+    assert change is not None
+    assert records.runs.commit(change)[0] == running
+    assert records.runs.create([make(key="k")]) == [running]
+
+
+def test_a_long_claim_is_nobody_s(raw: Any) -> None:
+    raw.hset(RECORD, mapping={"state": "PENDING"})
+    raw.set("i::claim:r:1", b"0\nother\n" + b"x" * 2**20)
+    words = ("i::claim:r:1", "i::inbox:s", "60", "1", "holder", "", "{}", "run", "r")
+    assert len(raw.fcall(script("claim").name, 0, "0", RECORD, *words)) == 2
+    raw.set("i::claim:r:1", b"0\nother\n" + b"x" * 2**20)
+    step = json.dumps([["HSET", RECORD, "version", "2"]])
+    assert len(raw.fcall(script("commit").name, 1, RECORD, "0", "1", step, "", "", "i::claim:r:1", "")) == 1
+
+
+# What our senders send
+
+
+def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
+    """Of the characters whose escapes are longest, through the whole life of a run, also as one of a known kind."""
+    words = [f"{number:02}" + "é" * ((LONGEST_LABEL - 2) // 2) for number in range(MOST_LABELS)]
+    for number in range(2):
+        run = accept(records, labels=tuple(words), tags=words, key=f"k{number}")
+        look = records.runs.look(run.id, "like")
+        taken = records.runs.take(look, transitions.start_here, owner="w", holder="p")
+        done = records.runs.finish(
+            taken, records.runs.now(), outcome=Outcome(result=Value(codec="json", inline="1")), exit_call=None
+        )
+        assert done.terminal
+    assert look.kind
+
+
+def test_what_is_large_is_told_apart(records: Records) -> None:
+    """A result inline at the highest setting, of characters that JSON escapes."""
+    running = start(records, accept(records))
+    large = '"\\é\n' * 2**20
+    outcome = Outcome(result=Value(codec="json", inline=large), traceback="é" * 2**16)
+    epoch = running.epoch
+    done = records.runs.update(running.id, lambda r, now: transitions.finish(r, now, epoch=epoch, outcome=outcome))
+    assert done.outcome == outcome
+    assert records.runs.get(running.id)[0] == done
+
+
+def test_a_change_beyond_the_bounds_is_not_sent(records: Records, raw: Any) -> None:
+    run = accept(records)
+    before = state(raw)
+    change = Change(before=run, after=run.but(outcome=Outcome(message="x" * (64 * 2**20))))
+    with pytest.raises(UnreadableRun, match="bytes, more than"):
+        records.runs.commit(change)
+    assert state(raw) == before
+
+
+def test_many_runs_with_blobs_of_their_own_are_held_in_portions(records: Records) -> None:
+    blobs = [records.blobs.share(f"{number}".encode()) for number in range(250)]
+    made = [make(blobs=(blob,)) for blob in blobs]
+    assert len(records.runs.create(made)) == 250
+    with pytest.raises(LookupError) as caught:
+        records.runs.create([make(blobs=(name,)) for name in [*blobs, "absent1", "absent2"]])
+    assert set(caught.value.args) == {"absent1", "absent2"}
+
+
+def test_runs_with_long_specs_are_accepted_in_portions(records: Records) -> None:
+    made = [make() for _ in range(5)]
+    long = [record.but(spec_bytes=record.spec_bytes[:-1] + b" " * 10 * 2**20 + b"}") for record in made]
+    assert [run.id for run in records.runs.create(long, timeout=60)] == [run.id for run in made]
+    with pytest.raises(InvalidInput, match=r"more than 16,777,216"):
+        records.runs.create([made[0].but(id="r-longer", spec_bytes=b"x" * (MOST + 1))])
+
+
+def test_lines_are_appended_in_portions(records: Records) -> None:
+    run = accept(records)
+    short = [Line(attempt=1, number=n, time=0.0, stream="log", text=str(n)) for n in range(1, 1201)]
+    long = [Line(attempt=1, number=n, time=0.0, stream="log", text="é" * 2**20) for n in range(1201, 1213)]
+    records.logs.append(run.id, short + long)
+    read, _ = records.logs.read(run.id, limit=2000)
+    assert [line.number for line in read] == list(range(1, 1213))
+    assert read[-1].text == long[-1].text
+
+
+def test_a_run_with_too_many_blobs_has_a_spec_that_can_t_be_read() -> None:
+    assert make(blobs=("b",) * MOST_BLOBS).spec.flow == "count"
+    assert make(blobs=("b",) * (MOST_BLOBS + 1)).spec.flow == "?"
+
+
+def test_an_ended_run_leaves_nothing_to_free(records: Records) -> None:
+    blobs = tuple(records.blobs.share(f"{number}".encode()) for number in range(MOST_BLOBS))
+    assert finish(records, start(records, accept(records, blobs=blobs))).terminal
