@@ -32,6 +32,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "model": ("tests/conformance/test_records_model.py",),
     "checker": ("tests/chaos/test_checker.py", "tests/chaos/test_history.py"),
     "rows": ("-m", "row and not kubernetes", *(f"--ignore={file}" for file in _LONGEST), "tests"),
+    "forgery": ("-m", "row and not kubernetes", "--row=34", "tests"),
     "kubernetes": ("-m", "row and kubernetes", "tests/cloud"),
     "matrix": ("tests/chaos/test_failpoints.py",),
     "recovery": ("tests/chaos/test_recovery_times.py",),

@@ -150,6 +150,8 @@ def _cluster(results: Results) -> str:
             "\nThe tests of rows 22 to 27, and of 3 and 4, that need a Kubernetes cluster were "
             f"played apart ({at} UTC); the others of these rows have an API server in their own process.\n"
         )
+    if played := results.parts.get("forgery"):
+        told += f"\nThe tests of row 34 were played apart ({played.at[:16].replace('T', ' ')} UTC).\n"
     for reason, rows in results.missing().items():
         told += f"\nSkipped, and no part of the verdicts: tests of {_listed(rows)}. {reason or 'No reason was kept'}.\n"
     return told

@@ -67,7 +67,7 @@ class Results:
             found = json.loads(line)
             what = found.pop("what")
             if what == "test":
-                self.tests.append(Told(**{**found, "rows": tuple(found["rows"])}))
+                self._add([Told(**{**found, "rows": tuple(found["rows"])})])
             elif what == "figure":
                 samples = tuple(found.pop("samples"))
                 self.figures.append(Measured(Figure(**found), samples))
@@ -122,13 +122,20 @@ class Results:
         )
 
     def join(self, other: Results) -> None:
-        """Take in what another call found, of parts that this one did not play, or of tests that it skipped."""
+        """Take in what another call found, of parts that this one did not play, or of tests that it played before."""
         self.parts |= other.parts
-        told = {one.test for one in other.tests}
-        self.tests = [one for one in self.tests if one.outcome != "skipped" or one.test not in told] + other.tests
+        self._add(other.tests)
         self.figures += other.figures
         self.soaks += other.soaks
         self.notes |= other.notes
+
+    def _add(self, tests: Iterable[Told]) -> None:
+        """Add tests, in the place of the same ones; not one that was skipped in the place of one that was played."""
+        known = {one.test: one for one in self.tests}
+        for one in tests:
+            if one.outcome != "skipped" or one.test not in known:
+                known[one.test] = one
+        self.tests = list(known.values())
 
     def save(self, path: Path) -> None:
         """Write it."""

@@ -24,6 +24,8 @@ from dispatcher.runs.spec import MOST_BLOBS
 from tests.conformance.products import SERVERS, emptied, served, state
 from tests.conformance.specs import accept, finish, make, start
 
+pytestmark = pytest.mark.row(34)
+
 RECORD = "i::run:r"
 
 

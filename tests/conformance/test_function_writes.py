@@ -23,6 +23,8 @@ from dispatcher.runs.states import State
 from tests.conformance.products import SERVERS, emptied, served, state
 from tests.conformance.specs import accept, cancel, ended, finish, make, start
 
+pytestmark = pytest.mark.row(34)
+
 LAST = f"{2**64 - 1}-{2**64 - 1}"
 
 NO_NUMBERS = ["", "many", "1.5", "nan", "inf", "1e400", "0x10", " 1", str(2**63 - 1), "9" * 400]

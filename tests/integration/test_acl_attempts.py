@@ -22,7 +22,7 @@ from tests.integration.guarded import INSTANCE, Guarded
 from tests.integration.workers import QUICK, Worker
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.row(34)]
 
 RIGHTS = ("+acl|setuser", "+acl|deluser", "+acl|users")
 RUN, OTHER, BLOB, PASSWORD = "run-1", "run-2", "a" * 64, "a password of 32 bytes, or nearly"

@@ -19,7 +19,7 @@ from tests.integration.guarded import INSTANCE, Guarded
 from tests.integration.runners import Place, Runner
 from tests.integration.workers import QUICK, Bench
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.row(34)]
 
 Begin = Callable[[Place], Runner]
 
