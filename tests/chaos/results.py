@@ -67,7 +67,7 @@ class Results:
             found = json.loads(line)
             what = found.pop("what")
             if what == "test":
-                self._add([Told(**{**found, "rows": tuple(found["rows"])})])
+                self.tests.append(Told(**{**found, "rows": tuple(found["rows"])}))
             elif what == "figure":
                 samples = tuple(found.pop("samples"))
                 self.figures.append(Measured(Figure(**found), samples))
@@ -122,20 +122,16 @@ class Results:
         )
 
     def join(self, other: Results) -> None:
-        """Take in what another call found, of parts that this one did not play, or of tests that it played before."""
+        """Take in what another call found, of parts that this one did not play, or of tests that it played again. What
+        failed before stays."""
         self.parts |= other.parts
-        self._add(other.tests)
+        told = {one.test for one in other.tests if one.outcome != "skipped"}
+        stay = [one for one in self.tests if one.outcome == "failed" or one.test not in told]
+        known = {one.test for one in stay}
+        self.tests = stay + [one for one in other.tests if one.outcome != "skipped" or one.test not in known]
         self.figures += other.figures
         self.soaks += other.soaks
         self.notes |= other.notes
-
-    def _add(self, tests: Iterable[Told]) -> None:
-        """Add tests, in the place of the same ones; not one that was skipped in the place of one that was played."""
-        known = {one.test: one for one in self.tests}
-        for one in tests:
-            if one.outcome != "skipped" or one.test not in known:
-                known[one.test] = one
-        self.tests = list(known.values())
 
     def save(self, path: Path) -> None:
         """Write it."""
