@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dispatcher.escaping import escaped
+from dispatcher.parents import Full
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Route, listed
@@ -22,6 +23,7 @@ def explain(
     workers: Sequence[WorkerInfo],
     queues: Mapping[str, tuple[Route, float]] | None = None,
     depth: int | None = None,
+    full: Full | None = None,
 ) -> list[str]:
     """Sentences about ``record``, each one line; what could steer a terminal stands there as an escape.
 
@@ -31,12 +33,14 @@ def explain(
         workers: those that live.
         queues: the queues known, with their route and last use.
         depth: runs that wait in the run's queue, itself included; None if it wasn't asked.
+        full: who holds all processes that serve it, if these runs wait for others there.
     """
     if record.terminal:
         return list(map(escaped, _ended(record)))
     if record.foreign:
         return ["It is in a state that this release doesn't know: ask with the newest release that runs here."]
-    lines = _open(record, now, workers)
+    lines = full.sentences(record) if full is not None else []
+    lines += _open(record, now, workers)
     if record.state is State.QUEUED:
         lines += _behind(record, now, queues or {}, depth)
     if record.unknown_since is not None:

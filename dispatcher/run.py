@@ -171,6 +171,16 @@ class Run(Generic[R]):
 
         return lines_of(self.link.records, self.id, follow=follow)
 
+    def explain(self) -> list[str]:
+        """Why it isn't running, or how it ended: plain sentences, the most important first.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        from dispatcher.overview import explained
+
+        return explained(self.link, self.id)
+
     def timeline(self) -> Timeline:
         """The phases so far, with their start and duration; those of its infrastructure too, as far as it tells."""
         from dispatcher.following import first_lines
@@ -269,8 +279,11 @@ class Run(Generic[R]):
             warnings.warn(f"run {self.id} waits: {missing}", DispatcherWarning, stacklevel=5)
 
     def _not_finished(self, timeout: float) -> NotFinished:
-        record = self._read()
-        why = self.link.missing(record.spec.route) if record.state is State.QUEUED else ""
+        from dispatcher.parents import stuck
+
+        record, why = self._read(), ""
+        if record.state is State.QUEUED:
+            why = self.link.missing(record.spec.route) or stuck(self.link.records, [self.id])
         return NotFinished(
             f"run {self.id} of flow {record.spec.flow!r} has not ended within {timeout:g} s: it is {record.state}"
             f"{'. ' + why if why else ''}"
