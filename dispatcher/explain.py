@@ -79,6 +79,10 @@ def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
 
 
 def _open(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[str]:
+    if record.settled is not None:
+        to_come = record.exit_call is ExitCall.DUE
+        called = "is to be called by another process" if to_come else f"is running on {_held(record, workers)}"
+        return [f"The flow of attempt {record.attempt} has ended as {record.settled}; its on_exit {called}."]
     match record.state:
         case State.QUEUED:
             return _queued(record, now, workers)

@@ -129,27 +129,19 @@ class Run(Generic[R]):
     def cancel(self) -> bool:
         """Cancel: at once where nothing runs, else the flow is ended within ``stop_grace``, its ``on_exit`` called.
 
+        While ``on_exit`` is called, the flow has ended and its outcome is stored: nothing is changed, ``on_exit`` goes
+        on, and :meth:`explain` says how the flow ended. Only where a retry would follow, the cancel takes that.
+
         Returns:
-            Whether this call had an effect; False if it is being cancelled already.
+            Whether this call had an effect; False if it is being cancelled already, or if its flow has ended.
 
         Raises:
             InvalidInput: it has ended already; names the state.
             UnknownRun: there is no such run.
         """
-        from dispatcher.runs.transitions import request_cancel
-
-        effect = False
-
-        def step(record: Record, now: float) -> Change | None:
-            nonlocal effect
-            if record.terminal and not effect:
-                raise InvalidInput(f"run {self.id} can't be cancelled: it is {record.state} already")
-            change = request_cancel(record, now)
-            effect = effect or change is not None
-            return change
-
+        step = Cancel()
         self.note(self.link.records.runs.update(self.id, step))
-        return effect
+        return step.effect
 
     def events(self, follow: bool = False) -> Iterator[Event]:
         """What happened, in order; with ``follow`` until the run has ended.
@@ -336,6 +328,27 @@ class Run(Generic[R]):
             told["state"] = str(known) if self._record.terminal else f"{known} (last known)"
         at = made_at(self.id)
         return told if at is None else {**told, "age": f"{_age(time.time() - at)} old"}
+
+
+class Cancel:
+    """The step of a cancel, which is taken again where the record has changed since it was read, or no reply came.
+
+    Attributes:
+        effect: whether the run is cancelled by it, once it was taken for the last time.
+    """
+
+    def __init__(self) -> None:
+        self.effect = self._asked = False
+
+    def __call__(self, record: Record, now: float) -> Change | None:
+        from dispatcher.runs.transitions import request_cancel
+
+        change = request_cancel(record, now)
+        self.effect = change is not None or (self._asked and record.state in {State.CANCELLING, State.CANCELLED})
+        self._asked = self._asked or change is not None
+        if record.terminal and not self.effect:
+            raise InvalidInput(f"run {record.id} can't be cancelled: it is {record.state} already")
+        return change
 
 
 def _age(seconds: float) -> str:
