@@ -170,7 +170,7 @@ class Record:
     @property
     def settled(self) -> State | None:
         """How its flow has ended, while ``on_exit`` is called or due; None before that, and once the run is over."""
-        if self.settled_at is None or self.outcome is None or self.terminal:
+        if self.settled_at is None or self.outcome is None or self.state not in {State.RUNNING, State.CANCELLING}:
             return None
         return self.outcome.state
 

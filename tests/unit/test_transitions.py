@@ -196,6 +196,12 @@ def test_cancel_while_a_fresh_process_is_to_call_on_exit_changes_nothing() -> No
     assert t.request_cancel(begun, 4) is None
 
 
+def test_cancel_of_what_never_ran_counts_whatever_its_record_holds() -> None:
+    claimed = after(t.claim(queued(), 1, owner="w"))
+    record = after(t.request_cancel(after(t.settle(claimed, 2, epoch=1, outcome=DONE)), 3))
+    assert record.state is State.CANCELLING
+
+
 def test_a_cancel_after_the_outcome_was_settled_takes_the_next_attempt() -> None:
     """Found by a soak: its worker had died, a retry was to come, and the cancel came while ``on_exit`` was called."""
     lost = after(t.lose(running(on_exit=True, retries=Retry(1, on={Cause.WORKER_LOST})), 2, owner="w"))
