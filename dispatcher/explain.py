@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dispatcher.escaping import counted, escaped
+from dispatcher.parents import Full
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Route, listed
@@ -22,6 +23,7 @@ def explain(
     workers: Sequence[WorkerInfo],
     queues: Mapping[str, tuple[Route, float]] | None = None,
     depth: int | None = None,
+    full: Full | None = None,
 ) -> list[str]:
     """Sentences about ``record``, each one line; what could steer a terminal stands there as an escape.
 
@@ -31,12 +33,14 @@ def explain(
         workers: those that live.
         queues: the queues known, with their route and last use.
         depth: runs that wait in the run's queue, itself included; None if it wasn't asked.
+        full: who holds all processes that serve it, if these runs wait for others there.
     """
     if record.terminal:
         return list(map(escaped, _ended(record)))
     if record.foreign:
         return ["It is in a state that this release doesn't know: ask with the newest release that runs here."]
-    lines = _open(record, now, workers)
+    lines = full.sentences(record) if full is not None else []
+    lines += _open(record, now, workers)
     if record.state is State.QUEUED:
         lines += _behind(record, now, queues or {}, depth)
     if record.unknown_since is not None:
@@ -75,6 +79,10 @@ def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
 
 
 def _open(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[str]:
+    if record.settled is not None:
+        to_come = record.exit_call is ExitCall.DUE
+        called = "is to be called by another process" if to_come else f"is running on {_held(record, workers)}"
+        return [f"The flow of attempt {record.attempt} has ended as {record.settled}; its on_exit {called}."]
     match record.state:
         case State.QUEUED:
             return _queued(record, now, workers)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from dispatcher.errors import InvalidInput, ServerUnavailable, UnknownRun
 from dispatcher.ids import LONGEST_NAME, is_subscriber
+from dispatcher.parents import Lookout
 from dispatcher.records.base import Line, Records
 from dispatcher.runs.events import Event
 
@@ -50,6 +51,7 @@ def _entries(
     records: Records, run_id: str, read: Callable[..., tuple[Sequence[T], str]], *, block: float
 ) -> Iterator[T]:
     ended = records.runs.get(run_id)[0].terminal or not block
+    lookout = Lookout.here(records) if block else None
     cursor = ""
     while True:
         found, cursor = bear(partial(read, run_id, after=cursor, block=0.0 if ended else block))
@@ -58,6 +60,8 @@ def _entries(
             return
         if not found:  # what was written before the end is read after it
             ended = bear(partial(_is_over, records, run_id))
+            if lookout is not None and not ended:
+                lookout.look([run_id])
 
 
 def _is_over(records: Records, run_id: str) -> bool:

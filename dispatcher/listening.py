@@ -20,6 +20,7 @@ from functools import partial
 from itertools import islice
 
 from dispatcher.errors import DispatcherError, Malformed, Refused, UnknownRun
+from dispatcher.parents import Lookout
 from dispatcher.records.base import Records
 from dispatcher.records.hearing import ENDED, Listener
 from dispatcher.runs import indexes
@@ -122,6 +123,7 @@ class Watcher:
         self._waits: dict[str, list[Future[Record]]] = {}
         self._known: dict[str, Record] = {}  # of those waited for
         self._hooks: dict[str, list[Hook]] = {}
+        self._lookouts: dict[Waiting, Lookout] = {}  # of waits that flows began
         self._listener: Listener | None = None
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._threads: dict[str, threading.Thread] = {}
@@ -141,6 +143,8 @@ class Watcher:
             for run_id, future in zip(waiting.run_ids, waiting.futures, strict=True):
                 self._waits.setdefault(run_id, []).append(future)
             self._known |= {record.id: record for record in waiting.known}
+            if (lookout := Lookout.here(self._records)) is not None:
+                self._lookouts[waiting] = lookout
         if not waiting.fresh:
             self._read(waiting.run_ids)
 
@@ -154,6 +158,7 @@ class Watcher:
         """Forget a wait."""
         mine = {id(future) for future in waiting.futures}
         with self._lock:
+            self._lookouts.pop(waiting, None)
             for run_id in set(waiting.run_ids) & self._waits.keys():
                 left = [future for future in self._waits[run_id] if id(future) not in mine]
                 if left:
@@ -181,6 +186,7 @@ class Watcher:
             self._waits.clear()
             self._known.clear()
             self._hooks.clear()
+            self._lookouts.clear()
             listener, self._listener = self._listener, None
             threads = [] if self._pid != os.getpid() else list(self._threads.values())
         if listener is not None and threads:
@@ -230,6 +236,7 @@ class Watcher:
                 if time.monotonic() >= look:
                     look = time.monotonic() + LOOK
                     self._look()
+                    self._look_out()
                 if unread:
                     self._read(list(unread))
                     self._catch_up(list(unread))
@@ -338,6 +345,16 @@ class Watcher:
                 if left:
                     self._hooks[run_id] = left
                 self._unwatch([run_id])
+
+    def _look_out(self) -> None:
+        """For each flow that waits: whether what it waits for can start."""
+        with self._lock:
+            waits = [
+                (lookout, [one for one in waiting.run_ids if one in self._waits])
+                for waiting, lookout in self._lookouts.items()
+            ]
+        for lookout, run_ids in waits:
+            lookout.look(run_ids)
 
     def _look(self) -> None:
         """Read the next page again. Where no worker lives, do what the clock alone does (``start_within``, retries)."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from dispatcher.errors import Refused
 from dispatcher.explain import explain, serving
 from dispatcher.link import Link
+from dispatcher.parents import full
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
 from dispatcher.runs.routing import Route
+from dispatcher.runs.states import State
 from dispatcher.runs.transitions import tick
 
 
@@ -57,4 +59,7 @@ def explained(link: Link, run_id: str) -> list[str]:
         except Refused:
             record, now = records.runs.get(run_id)
     behind = records.runs.count(indexes.waiting(record.spec.route.queue)) if not record.terminal else None
-    return explain(record, now=now, workers=workers, queues=records.queues.known(), depth=behind)
+    known, stands = records.queues.known(), None
+    if record.state is State.QUEUED:
+        stands = full(records, record.spec.route, serving(record.spec.route, workers))
+    return explain(record, now=now, workers=workers, queues=known, depth=behind, full=stands)

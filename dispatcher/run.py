@@ -130,27 +130,19 @@ class Run(Generic[R]):
     def cancel(self) -> bool:
         """Cancel: at once where nothing runs, else the flow is ended within ``stop_grace``, its ``on_exit`` called.
 
+        While ``on_exit`` is called, the flow has ended and its outcome is stored: nothing is changed, ``on_exit`` goes
+        on, and :meth:`explain` says how the flow ended. Only where a retry would follow, the cancel takes that.
+
         Returns:
-            Whether this call had an effect; False if it is being cancelled already.
+            Whether this call had an effect; False if it is being cancelled already, or if its flow has ended.
 
         Raises:
             InvalidInput: it has ended already; names the state.
             UnknownRun: there is no such run.
         """
-        from dispatcher.runs.transitions import request_cancel
-
-        effect = False
-
-        def step(record: Record, now: float) -> Change | None:
-            nonlocal effect
-            if record.terminal and not effect:
-                raise InvalidInput(f"run {self.id} can't be cancelled: it is {record.state} already")
-            change = request_cancel(record, now)
-            effect = effect or change is not None
-            return change
-
+        step = Cancel()
         self.note(self.link.records.runs.update(self.id, step))
-        return effect
+        return step.effect
 
     def events(self, follow: bool = False) -> Iterator[Event]:
         """What happened, in order; with ``follow`` until the run has ended.
@@ -175,6 +167,16 @@ class Run(Generic[R]):
         if follow:
             self.link.mind()
         return lines_of(self.link.records, self.id, follow=follow)
+
+    def explain(self) -> list[str]:
+        """Why it isn't running, or how it ended: plain sentences, the most important first.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        from dispatcher.overview import explained
+
+        return explained(self.link, self.id)
 
     def timeline(self) -> Timeline:
         """The phases so far, with their start and duration; those of its infrastructure too, as far as it tells."""
@@ -274,8 +276,11 @@ class Run(Generic[R]):
             warnings.warn(f"run {self.id} waits: {missing}", DispatcherWarning, stacklevel=5)
 
     def _not_finished(self, timeout: float) -> NotFinished:
-        record = self._read()
-        why = self.link.missing(record.spec.route) if record.state is State.QUEUED else ""
+        from dispatcher.parents import stuck
+
+        record, why = self._read(), ""
+        if record.state is State.QUEUED:
+            why = self.link.missing(record.spec.route) or stuck(self.link.records, [self.id])
         return NotFinished(
             f"run {self.id} of flow {record.spec.flow!r} has not ended within {timeout:g} s: it is {record.state}"
             f"{'. ' + why if why else ''}"
@@ -328,6 +333,27 @@ class Run(Generic[R]):
             told["state"] = str(known) if self._record.terminal else f"{known} (last known)"
         at = made_at(self.id)
         return told if at is None else {**told, "age": f"{_age(time.time() - at)} old"}
+
+
+class Cancel:
+    """The step of a cancel, which is taken again where the record has changed since it was read, or no reply came.
+
+    Attributes:
+        effect: whether the run is cancelled by it, once it was taken for the last time.
+    """
+
+    def __init__(self) -> None:
+        self.effect = self._asked = False
+
+    def __call__(self, record: Record, now: float) -> Change | None:
+        from dispatcher.runs.transitions import request_cancel
+
+        change = request_cancel(record, now)
+        self.effect = change is not None or (self._asked and record.state in {State.CANCELLING, State.CANCELLED})
+        self._asked = self._asked or change is not None
+        if record.terminal and not self.effect:
+            raise InvalidInput(f"run {record.id} can't be cancelled: it is {record.state} already")
+        return change
 
 
 def _age(seconds: float) -> str:

@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher import functions
+from dispatcher.context import context
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Malformed
 from dispatcher.flow import Flow
 from dispatcher.ids import new_id
@@ -40,8 +41,8 @@ REMEMBER = 1800.0
 # A record that says nothing yet: to copy it is quicker than to make one.
 _NEW = Record(id="", spec_bytes=b"", signature="", spec_digest="")
 
-#: JSON of the environment and of the storage, the code's location, and when the signature expires.
-_Said = tuple[dict[str, Any], dict[str, Any], str, float]
+#: JSON of the environment and of the storage, the code's location, when the signature expires, and which run submits.
+_Said = tuple[dict[str, Any], dict[str, Any], str, float, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +207,7 @@ class Planner:
             storage.to_json(),
             location,
             expiry(request.options, now, unbounded=self._limits.signature),
+            context.run_id or "",
         )
         last = self._last
         if last is not None and last[0] is request and last[1] == now_said:
@@ -217,7 +219,7 @@ class Planner:
     def _spec(self, request: Request, said: _Said) -> Spec:
         from dispatcher.payload import PYTHON
 
-        environment, storage, location, expires = said
+        environment, storage, location, expires, parent = said
         return Spec(
             run_id="",
             flow=request.name,
@@ -234,6 +236,7 @@ class Planner:
             key_id=self._key_id,
             expires=expires,
             requires=request.environment.requires,
+            parent=parent,
         )
 
 

@@ -1,7 +1,7 @@
-"""All that a worker's parent process keeps, and how it hangs on Celery: one boot step and three signals.
+"""All that a worker's parent process keeps, and how it hangs on Celery: one boot step and four signals.
 
 The step gives Celery's worker its engine before the pool forks, starts the threads after it, and takes over SIGTERM,
-SIGINT and SIGQUIT, so that a shutdown drains with the event loop still running.
+SIGHUP, SIGINT and SIGQUIT, so that a shutdown drains with the event loop still running.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps, signals
 
 from dispatcher.escaping import counted
+from dispatcher.hangup import heed, leave_terminal
 from dispatcher.payload import KeyRing
 from dispatcher.runs.attempt import family
 from dispatcher.runs.routing import listed
@@ -103,6 +104,11 @@ class Engine:
         )
         self._exit_status = 0
         self._threads = self._make_threads()
+
+    def hear_hangup(self) -> None:
+        """Before Celery takes the signals: drain at SIGHUP. Celery would start again where there is no terminal."""
+        self._worker._isatty = True  # all that Celery reads of it: whether SIGHUP is to be left alone
+        heed(self._on_sigterm)
 
     def start(self) -> None:
         """After the pool has forked: take over the signals and start the threads."""
@@ -252,6 +258,7 @@ class Engine:
 
     def _on_shutdown(self, **_: Any) -> None:
         """Celery has stopped, the pool is empty."""
+        leave_terminal()
         for thread in reversed(self._threads):
             thread.stop(GOODBYE)
         self._notes.close()
@@ -277,6 +284,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def create(self, w: Any) -> None:
         engine = w.app.dispatcher = Engine(w.app.dispatcher_settings, w)
+        engine.hear_hangup()
         signals.worker_process_init.connect(lambda **_: engine.process.begin(), weak=False)
 
     def start(self, w: Any) -> None:

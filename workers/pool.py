@@ -159,6 +159,7 @@ class PoolProcess:
         """
         signal.signal(SIGNAL, self._on_note)
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGHUP, self._on_sigterm)
         if self._records is None or self._pid != os.getpid():
             from workers.claims import open_records
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import click
 from dispatcher.cli.common import Globals, common, pass_globals
 from dispatcher.cli.terminal import echo
 from dispatcher.errors import InvalidInput, MissingExtra
+from dispatcher.hangup import heed, leave_terminal
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
@@ -132,9 +134,11 @@ def _serve(settings: Settings, instance: str, *, address: str, port: int, creden
         arguments.append(f"--basic_auth={credentials}")
     app = make_app(settings, instance)
     app.control.enable_events()  # now: Flower's own first request comes only after 5 s
+    heed(lambda *_: sys.exit(0))  # as Flower does at SIGTERM
     try:
         app.start(["flower", *arguments])
     finally:
+        leave_terminal()
         _leave_within(_LEAVING)
 
 

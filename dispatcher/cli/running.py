@@ -36,7 +36,7 @@ def run(known: Globals, /, target: str, quiet: bool, as_json: bool, **given: Any
 
     TARGET is module:flow (from the current directory) or file.py:flow. The exit code tells how it ended: 0 succeeded,
     1 failed, 3 crashed, 4 timed out, 5 cancelled; 2 is bad input, 6 a server that can't be reached. Ctrl-C, or SIGTERM,
-    cancels the run and waits for its end; a second one leaves the run alone.
+    cancels the run and waits for its end; a second one leaves the run alone, and so does a closed terminal (SIGHUP).
     """
     from dispatcher.cli.watching import caught
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.options import DURATION
 from dispatcher.cli.terminal import Painted, Part, echo, echo_lines, print_json, print_table
+from dispatcher.errors import InvalidInput
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -101,8 +103,9 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
 @common
 @pass_globals
 def cancel(known: Globals, run_ids: Sequence[str]) -> int:
-    """Cancel runs; a run that has ended is left as it is."""
+    """Cancel runs; a run that has ended is left as it is, and so is one whose on_exit is running."""
     from dispatcher.cli.reading import find, record_of
+    from dispatcher.cli.words import stands
 
     with known.client() as client:
         runs = [find(client, text) for text in run_ids]  # all must be known before one is cancelled
@@ -111,8 +114,9 @@ def cancel(known: Globals, run_ids: Sequence[str]) -> int:
             if before.terminal:
                 echo(f"{run.id}  {before.state} already")
                 continue
-            run.cancel()
-            echo(f"{run.id}  {record_of(client, run).state}")
+            with suppress(InvalidInput):  # it has ended since
+                run.cancel()
+            echo(f"{run.id}  {stands(record_of(client, run))}")
     return 0
 
 

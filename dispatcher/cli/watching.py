@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.cli.views import View
+from dispatcher.cli.words import stands
 from dispatcher.errors import DispatcherError, UnknownRun
 from dispatcher.mailbox import Mailbox
 from dispatcher.records.base import Line
@@ -144,7 +145,8 @@ class Watch:
         self._cancelled = True
         self._view.note("cancelling; a second interrupt leaves the run alone")
         try:
-            self._run.cancel()
+            if not self._run.cancel() and (known := self._run.known) is not None and known.settled is not None:
+                self._view.note(f"it has ended as {stands(known)}")
         except DispatcherError as error:
             self._view.note(f"cancel: {error}")
 

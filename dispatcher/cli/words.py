@@ -60,6 +60,14 @@ def span(seconds: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
 
 
+def stands(record: Record) -> str:
+    """How a run stands once it was asked to end."""
+    if record.settled is None or record.state is State.CANCELLING:
+        return str(record.state)
+    due = record.exit_call is ExitCall.DUE
+    return f"{record.settled} already; its on_exit is {'to be called' if due else 'running'}"
+
+
 def moment(seconds: float) -> str:
     """A point in time, in this machine's zone: 2025-03-01 14:02:07."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

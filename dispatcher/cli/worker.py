@@ -22,7 +22,7 @@ from dispatcher.cli.options import DURATION
 @common
 @pass_globals
 def worker(known: Globals, /, broker_url: str | None, **given: Any) -> int:
-    """Run a worker in the foreground, until SIGTERM or Ctrl-C.
+    """Run a worker in the foreground, until SIGTERM, SIGHUP or Ctrl-C.
 
     It takes runs whose labels are a non-empty subset of its own; without labels, runs without labels. Without a URL it
     serves the laptop server for this virtual environment. What isn't given comes from DISPATCHER__WORKER__… variables.

@@ -37,6 +37,7 @@ from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
+_STOPS = (signal.SIGTERM, signal.SIGHUP)  # a flow may want SIGINT for itself
 _ANSWER = 2.0  # seconds that Redis gets to say why we are to stop
 
 
@@ -68,7 +69,8 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
     except ServerUnavailable as error:
         return _unstarted(error, mine.words)
     if record is None:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        for number in _STOPS:
+            signal.signal(number, lambda *_: os._exit(0))
         sys.stderr.write("runner: the attempt is closed, or another process holds it; this one stands by\n")
         sys.stderr.flush()
         stand_by(records, mine)
@@ -89,7 +91,7 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
 
 
 def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
-    """SIGTERM says to stop, not why. The record does, where Redis answers in time: a cancel isn't a preemption."""
+    """A signal says to stop, not why. The record does, where Redis answers in time: a cancel isn't a preemption."""
     kinds: list[type[RunInterrupt]] = [PreemptInterrupt]
 
     def interrupt() -> None:
@@ -113,7 +115,8 @@ def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
             thread.start()
 
     signal.signal(signal.SIGUSR2, lambda *_: guard.interrupt(kinds[0]))
-    signal.signal(signal.SIGTERM, told)
+    for number in _STOPS:
+        signal.signal(number, told)
 
 
 def _unstarted(error: DispatcherError, words: str) -> int:

@@ -20,7 +20,7 @@ from dispatcher.runner.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.journal import Journal, Said
 from dispatcher.runner.last_lines import keep
 from dispatcher.runner.limits import Bounds
-from dispatcher.runner.parent import Parent, oom_kills
+from dispatcher.runner.parent import STOPS, Parent, oom_kills
 from dispatcher.runner.patience import PATIENCE, patiently
 from dispatcher.runner.report import About, Report
 from dispatcher.runner.words import LastWords
@@ -114,7 +114,8 @@ def _bound_by_grace(parent: Parent, code: int) -> None:
 
     signal.signal(signal.SIGALRM, lambda *_: os._exit(code))
     if parent.told_at is None:
-        signal.signal(signal.SIGTERM, told)
+        for number in STOPS:
+            signal.signal(number, told)
 
 
 def _write(outcome: Outcome, *, reported: bool) -> None:

@@ -1,8 +1,8 @@
 """PID 1 of a runner's container: a small process that outlives whatever the flow does to its own.
 
-It hears SIGTERM before anything of ours is imported, passes it on, keeps the clocks, reaps orphans and, when the
-flow's process is dead, says how it died. It never runs the flow: that is its one child's part
-(:mod:`dispatcher.runner.child`), which tells it on a pipe how far it is. Nothing is imported here but the standard
+It hears SIGTERM (SIGINT and SIGHUP mean the same) before anything of ours is imported, passes it on, keeps the clocks,
+reaps orphans and, when the flow's process is dead, says how it died. It never runs the flow: that is its one child's
+part (:mod:`dispatcher.runner.child`), which tells it on a pipe how far it is. Nothing is imported here but the standard
 library and the journal, which does so too.
 """
 
@@ -19,6 +19,7 @@ from dispatcher.runner.journal import Journal, adopt
 
 GRACE = "DISPATCHER__RUN__GRACE"
 GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # all tell it to stop
 STOPPED = 128 + signal.SIGTERM  # exit code: told to stop from outside, and reported so
 _LEAVE = 5.0  # seconds that a child gets to end once its end was reported
 
@@ -54,13 +55,13 @@ class Parent:
         for descriptor in (self._wake, self._waker, self._ear):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._told)
-        signal.signal(signal.SIGINT, self._told)
+        for number in STOPS:
+            signal.signal(number, self._told)
         signal.signal(signal.SIGCHLD, _nothing)
 
     def fork(self) -> int | None:
         """Start the child. In the parent None; in the child the descriptor on which it tells how far it is."""
-        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+        signals = {*STOPS, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         parent = os.getpid()
         self._child = os.fork()

@@ -168,6 +168,13 @@ class Record:
         return self.state in TERMINAL
 
     @property
+    def settled(self) -> State | None:
+        """How its flow has ended, while ``on_exit`` is called or due; None before that, and once the run is over."""
+        if self.settled_at is None or self.outcome is None or self.state not in {State.RUNNING, State.CANCELLING}:
+            return None
+        return self.outcome.state
+
+    @property
     def expires_at(self) -> float | None:
         """When retention ends; None while the run is open."""
         return None if self.ended_at is None else self.ended_at + self.spec.result_ttl

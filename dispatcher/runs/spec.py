@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dispatcher.errors import Malformed
-from dispatcher.parsing import Fields, read_object
+from dispatcher.parsing import Fields, read_object, run_id_of
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Route
@@ -79,7 +79,8 @@ class Spec:
     ``major.minor``, ``packages`` the versions of the packages that the pickles name, ``key_id`` the signing key,
     ``expires`` the time (seconds since the epoch) after which the signature is void; one without is refused.
     ``requires`` names what a worker must know beyond the first release's fields: one that doesn't leaves the run to
-    others. Fields of another release aren't read; they stay in the bytes.
+    others. ``parent`` is the run whose flow submitted this one, empty if none did: for people, nothing follows from it.
+    Fields of another release aren't read; they stay in the bytes.
     """
 
     run_id: str
@@ -98,6 +99,7 @@ class Spec:
     key_id: str = ""
     expires: float | None = None
     requires: tuple[str, ...] = ()
+    parent: str = ""
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -173,6 +175,7 @@ class Spec:
             key_id=data.name("key_id", ""),
             expires=data.optional_number("expires"),
             requires=data.names("requires", ()),
+            parent=data.name("parent", "") and run_id_of(data.name("parent").encode(errors="replace")),
         )
 
 

@@ -184,8 +184,13 @@ def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change
 
 
 def request_cancel(record: Record, now: float) -> Change | None:
-    """Cancel: at once where nothing runs, else CANCELLING; None where it has ended, or is being cancelled."""
+    """Cancel: at once where nothing runs, else CANCELLING; None where it has ended, or is being cancelled.
+
+    While ``on_exit`` is called the flow has ended: only a next attempt can be cancelled then, if one would follow.
+    """
     if record.terminal or record.state is State.CANCELLING:
+        return None
+    if record.settled is not None and not verdict(record, (record.outcome or Outcome()).cause).repeat:
         return None
     if record.state in {State.QUEUED, State.AWAITING_RETRY}:
         return end(record, now, Outcome(cause=Cause.CANCELLED, message="cancelled before it started"), None)

@@ -130,9 +130,9 @@ class Runner:
         """Pid of the flow's process."""
         return wait_until(lambda: children_of(self.process.pid), "the flow's process", timeout=30)[0]
 
-    def stop(self) -> None:
-        """SIGTERM, as a kubelet sends it."""
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """SIGTERM, as a kubelet sends it, or another signal."""
+        self.process.send_signal(number)
 
     def wait(self, timeout: float = 60.0) -> int:
         """Its exit code; 128 + number for a signal."""

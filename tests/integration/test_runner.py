@@ -192,11 +192,14 @@ def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) 
     assert place.told() == [About.EXITED]
 
 
-def test_sigterm_ends_the_flow_and_on_exit_runs(make: Make, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_ends_the_flow_and_on_exit_runs(make: Make, start: Start, tmp_path: Path, number: int) -> None:
     place = make(wait, parameters={"path": str(tmp_path / "on")}, on_exit=say("told"))
     runner = start(place, grace=30)
     pid = running(place, tmp_path / "on")
-    runner.stop()
+    if number == signal.SIGHUP:
+        os.kill(pid, number)  # sent to all of a container, it counts once
+    runner.stop(number)
     assert runner.wait() == 143
     assert place.told() == [About.SETTLED, About.EXITED]
     report = place.only(About.EXITED)

@@ -29,6 +29,7 @@ from dispatcher import (
 from dispatcher.errors import DispatcherError
 from dispatcher.ids import new_id
 from dispatcher.listening import Watcher
+from dispatcher.run import Cancel
 from dispatcher.runs import transitions
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Outcome
@@ -117,6 +118,36 @@ class TestRun:
         assert client.cancel("waits") is True
         assert waiting_run.state is State.CANCELLING
         assert client.cancel(waiting_run) is False
+
+    def test_cancel_while_on_exit_is_called(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        update = client.records.runs.update
+        update("waits", lambda r, now: transitions.start_here(r, now, owner="w", holder="h"))
+        update("waits", lambda r, now: transitions.settle(r, now, epoch=r.epoch, outcome=Outcome()))
+        before = client.records.runs.get("waits")[0]
+        assert waiting_run.cancel() is False
+        assert client.records.runs.get("waits")[0] == before
+        assert "has ended as SUCCEEDED; its on_exit is running" in waiting_run.explain()[0]
+
+    def test_a_cancel_that_comes_a_moment_too_late(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
+        """The record that it had read was RUNNING; the one that it finds as it writes isn't any more."""
+        update, step = client.records.runs.update, Cancel()
+        running = update("waits", lambda r, now: transitions.start_here(r, now, owner="w", holder="h"))
+        assert step(running, 1.0) is not None
+        assert step.effect
+        settled = update("waits", lambda r, now: transitions.settle(r, now, epoch=r.epoch, outcome=Outcome()))
+        assert step(settled, 2.0) is None
+        assert not step.effect
+        over = update("waits", lambda r, now: transitions.finish(r, now, epoch=r.epoch))
+        with pytest.raises(InvalidInput, match="SUCCEEDED already"):
+            step(over, 3.0)
+
+    def test_a_cancel_whose_reply_was_lost(self, waiting_run: Run[Any]) -> None:
+        assert waiting_run.known is not None
+        step = Cancel()
+        change = step(waiting_run.known, 1.0)
+        assert change is not None
+        assert step(change.after, 2.0) is None
+        assert step.effect
 
     @pytest.mark.parametrize(
         ("outcome", "kind", "said"),

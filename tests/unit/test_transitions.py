@@ -185,8 +185,21 @@ def test_cancel_of_a_running_flow_waits_for_its_end() -> None:
 
 def test_cancel_after_the_outcome_was_settled_changes_nothing() -> None:
     record = after(t.settle(running(on_exit=True), 2, epoch=1, outcome=FAILED))
-    record = after(t.request_cancel(record, 3))
+    assert t.request_cancel(record, 3) is None
     assert after(t.finish(record, 4, epoch=1)).state is State.FAILED
+
+
+def test_cancel_while_a_fresh_process_is_to_call_on_exit_changes_nothing() -> None:
+    lost = after(t.lose(running(on_exit=True), 2, owner="w"))
+    assert t.request_cancel(lost, 3) is None
+    begun = after(t.begin_exit(lost, 3, owner="v", holder="x"))
+    assert t.request_cancel(begun, 4) is None
+
+
+def test_cancel_of_what_never_ran_counts_whatever_its_record_holds() -> None:
+    claimed = after(t.claim(queued(), 1, owner="w"))
+    record = after(t.request_cancel(after(t.settle(claimed, 2, epoch=1, outcome=DONE)), 3))
+    assert record.state is State.CANCELLING
 
 
 def test_a_cancel_after_the_outcome_was_settled_takes_the_next_attempt() -> None:
