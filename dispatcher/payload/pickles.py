@@ -12,7 +12,8 @@ import platform
 import sys
 import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -27,22 +28,28 @@ PYTHON = ".".join(platform.python_version_tuple()[:2])
 _lock = threading.RLock()  # cloudpickle's register of modules belongs to the process
 
 
-def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None) -> bytes:
+#: Told each object that isn't a plain value; how to make it at the other end, as ``__reduce__`` says, or None.
+Reducer = Callable[[Any], tuple[Any, ...] | None]
+
+
+def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None, reducer: Reducer | None = None) -> bytes:
     """Seal ``obj``. Code that isn't installed travels by value, as it is now.
 
     Args:
         obj: what travels.
         what: its name in an error, as in ``flow 'etl'``.
         error: what to raise; by default InvalidFlow for a callable, else InvalidInput.
+        reducer: asked first how an object travels. Without one a future is refused.
 
     Raises:
         InvalidInput: it can't be pickled; the message names the culprit and where it is used.
     """
+    dump = partial(_dump, reducer=reducer or _no_future)
     try:
-        chunks, packages = _dump(obj)
+        chunks, packages = dump(obj)
     except Exception as problem:
         kind = error or (InvalidFlow if callable(obj) else InvalidInput)
-        raise kind(blame.explain(obj, what, problem, dumps=_dump)) from problem
+        raise kind(blame.explain(obj, what, problem, dumps=dump)) from problem
     header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, "packages": packages}
     return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
 
@@ -109,10 +116,17 @@ def _blamed_module(error: AttributeError | ImportError) -> str:
     return (name or "?").partition(".")[0]
 
 
-def _dump(obj: Any) -> tuple[list[bytes], dict[str, str]]:
+def _no_future(obj: Any) -> None:
+    """Dask pickles its futures, but nobody can ask one for its result in another process."""
+    kind = type(obj)
+    if kind.__name__ == "Future" and kind.__module__.startswith(("distributed.", "concurrent.futures.")):
+        raise TypeError("a future can't be sent: gather it, and send its result")
+
+
+def _dump(obj: Any, reducer: Reducer) -> tuple[list[bytes], dict[str, str]]:
     chunks = _Chunks()
     with _lock:
-        pickler = _Pickler(chunks)
+        pickler = _Pickler(chunks, reducer)
         with pickler.registered():
             pickler.dump(obj)
     found = (modules.package_of(name) for name in sorted(pickler.named))
@@ -133,8 +147,9 @@ class _Chunks:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Registers each module it meets for travel by value, if it has to, and notes the modules it names."""
 
-    def __init__(self, file: _Chunks) -> None:
+    def __init__(self, file: _Chunks, reducer: Reducer) -> None:
         super().__init__(file, protocol=5)
+        self._reducer = reducer
         self.named: set[str] = set()
         self._added: list[types.ModuleType] = []
 
@@ -153,6 +168,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._note(name)
         if isinstance(obj, types.CodeType):
             return code.reduced(obj, self.dispatch_table[types.CodeType])
+        if (asked := self._reducer(obj)) is not None:
+            return asked
         own = exceptions.reduced(obj) if isinstance(obj, BaseException) else None
         return super().reducer_override(obj) if own is None else own
 
