@@ -115,7 +115,7 @@ class Session:
                 await asyncio.sleep(0.01)
             if going := [name for names in answers.values() for name in names]:
                 logger.warning(
-                    "%d tasks of the run go on at %s until they return, since they can't be interrupted: %s",
+                    "%d of the run's tasks go on at %s until they return, since they can't be interrupted: %s",
                     len(going), self._place, ", ".join(going[:10]),
                 )  # fmt: skip
         if self._shared and self._said_anything:
