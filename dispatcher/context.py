@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Frame:
+class Frame:
+    """What is known of the run around some code."""
+
     run_id: str | None = None
     attempt: int | None = None
     flow: str | None = None
@@ -31,8 +33,12 @@ class _Frame:
     raised: bool = False
 
 
-_NOWHERE = _Frame()
-_frame: ContextVar[_Frame] = ContextVar("dispatcher_run", default=_NOWHERE)
+_NOWHERE = Frame()
+_frame: ContextVar[Frame] = ContextVar("dispatcher_run", default=_NOWHERE)
+
+
+#: Most bytes of the run's log and of one of its lines; set by who captures them.
+log_limits: ContextVar[tuple[int, int]] = ContextVar("dispatcher_log_limits", default=(10 * 2**20, 16384))
 
 
 class Context:
@@ -103,12 +109,25 @@ def entered(
     tags: Iterable[str] = (),
 ) -> Iterator[None]:
     """Stand inside a run; leaving restores what was before."""
-    frame = _Frame(run_id, attempt, flow, tuple(labels), MappingProxyType(dict(parameters or {})), tuple(tags))
+    frame = Frame(run_id, attempt, flow, tuple(labels), MappingProxyType(dict(parameters or {})), tuple(tags))
+    with inside(frame):
+        yield
+
+
+@contextmanager
+def inside(frame: Frame) -> Iterator[None]:
+    """Stand where ``frame`` says: a task, wherever it runs, stands inside its flow's run."""
     token = _frame.set(frame)
     try:
         yield
     finally:
         _frame.reset(token)
+
+
+def around() -> Frame | None:
+    """The run around the caller; None outside one."""
+    frame = _frame.get()
+    return None if frame is _NOWHERE else frame
 
 
 def ended(state: State, exception: BaseException | None = None) -> None:

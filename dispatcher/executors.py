@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import functools
 import logging
 import sys
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from dispatcher import functions
 from dispatcher.errors import ExecutorUnavailable, InvalidInput, MissingExtra
@@ -50,8 +47,12 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Compute one call; a future at once. Futures among the arguments, also in a list, tuple or dict, are waited
-        for by the executor; if one failed, so does this call, with the same exception."""
+        """Compute one call; a future at once. Futures among the arguments, also inside containers and objects,
+        are waited for by the executor; if one failed, so does this call, with the same exception.
+
+        Raises:
+            InvalidInput: an argument can't travel, or can't be made anew with the results of futures in it.
+        """
 
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], **constants: Any) -> list[Any]:
         """One :meth:`submit` per item of the iterables; the shortest ends it."""
@@ -59,8 +60,12 @@ class Executor(ABC):
 
     @abstractmethod
     def wait(self, value: Any) -> Any:
-        """``value`` with every future in it, also in lists, tuples and dicts, replaced by its result, and every Dask
-        collection computed. What holds none of them is given back as it is."""
+        """``value`` with every future in it, also inside containers and objects, replaced by its result, and every
+        Dask collection computed. What holds none of them is given back as it is.
+
+        Raises:
+            InvalidInput: something can't be made anew with the results of futures in it.
+        """
 
 
 class LocalExecutor(Executor):
@@ -69,7 +74,9 @@ class LocalExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         try:
-            future.set_result(functions.call(fn, *_resolved(list(args)), **_resolved(kwargs)))
+            future.set_result(
+                functions.call(fn, *_resolved(list(args), generator=_lazily), **_resolved(kwargs, generator=_lazily))
+            )
         except Exception as error:
             future.set_exception(error)
         return future
@@ -119,6 +126,7 @@ class DaskExecutor(Executor):
         self.client_kwargs = dict(client_kwargs or {})
         self.connect_timeout = float(connect_timeout)
         self._client: Any = None
+        self._session: Any = None
 
     @contextlib.contextmanager
     def start(self) -> Iterator[None]:
@@ -130,6 +138,8 @@ class DaskExecutor(Executor):
             target = self.address or self._cluster(distributed, stack)
             self._client = self._connect(distributed, target)
             stack.callback(self._disconnect)
+            self._session = _session(self._client, self._place, shared=self.address is not None)
+            stack.callback(_quietly, "ending the run's tasks", self._session.end)
             if not self._client.scheduler_info().get("workers"):
                 logger.warning("the Dask cluster at %s has no worker yet; tasks wait for one", self._place)
             yield
@@ -142,7 +152,8 @@ class DaskExecutor(Executor):
 
     def wait(self, value: Any) -> Any:
         client = self._started()
-        return _computed(_resolved(value, gather=client.gather), lambda found: client.gather(client.compute(found)))
+        value = _resolved(value, client, _no_generator)
+        return _computed(value, lambda found: client.gather(client.compute(found)))
 
     def __repr__(self) -> str:
         return f"DaskExecutor({self._place})"
@@ -154,18 +165,8 @@ class DaskExecutor(Executor):
         return functions.shown_name(self.cluster_class) if self.cluster_class is not None else "a local cluster"
 
     def _give(self, fn: Callable[..., Any], items: list[list[Any]], kwargs: dict[str, Any]) -> list[Any]:
-        """One call per item, in one message to the scheduler."""
-        client = self._started()
-        if not items:
-            return []
-        many = len(items)
-        code, fixed = _Sealed(_packed(fn), code=True), _sealed(kwargs)
-        name = getattr(fn, "name", None) or getattr(fn, "__name__", None) or "task"
-        # A key of its own gives each call a name for people, and keeps Dask from taking it for an equal one. Arguments
-        # go as a list and a dict, so that none is taken for an option of Dask's.
-        keys = [f"{name}-{uuid.uuid4().hex}" for _ in items]
-        found = client.map(_call, [code] * many, [_sealed(one) for one in items], [fixed] * many, key=keys, pure=False)
-        return cast(list[Any], found)
+        self._started()
+        return self._session.give(fn, items, kwargs) if items else []
 
     def _started(self) -> Any:
         if self._client is None:
@@ -196,7 +197,7 @@ class DaskExecutor(Executor):
             ) from error
 
     def _disconnect(self) -> None:
-        client, self._client = self._client, None
+        client, self._client, self._session = self._client, None, None
         _quietly("closing the Dask client", client.close)
 
 
@@ -225,70 +226,27 @@ class _Current:
 current = _Current()
 
 
-@dataclass(frozen=True)
-class _Sealed:
-    """Code, or a value whose class isn't installed, on its way to a Dask worker.
+def _resolved(value: Any, client: Any = None, generator: Callable[[Any], Any] | None = None) -> Any:
+    """``value`` with the results of its futures; those of ``client`` are gathered together."""
+    found: dict[int, Any] = {}
 
-    Dask's own pickling names what can be imported here; a worker elsewhere can't import what isn't installed there.
-    """
+    def note(one: Any) -> Any:
+        return found.setdefault(id(one), one)
 
-    data: bytes = field(repr=False)
-    code: bool = False
-
-    def opened(self) -> Any:
-        return _open_code(self.data) if self.code else _open(self.data)
-
-
-def _packed(value: Any) -> bytes:
-    from dispatcher.payload import pack
-
-    return pack(value, what=f"{functions.shown_name(value)}, given to Dask", error=InvalidInput)
+    replaced(value, _is_future, note)
+    remote = [one for one in found.values() if client is not None and getattr(one, "client", None) is client]
+    answers = dict(zip(map(id, remote), client.gather(remote), strict=True)) if remote else {}
+    answers |= {place: one.result() for place, one in found.items() if place not in answers}
+    return replaced(value, _is_future, lambda one: answers[id(one)], generator=generator)
 
 
-def _open(data: bytes) -> Any:
-    from dispatcher.payload import unpack
-
-    return unpack(data)
-
-
-@functools.lru_cache(maxsize=64)
-def _open_code(data: bytes) -> Any:
-    """Code is opened once per worker, so that what its module remembers lasts; a value is new for each call."""
-    return _open(data)
+def _lazily(generator: Any) -> Any:
+    """A generator goes on being one: its futures are asked for as they come."""
+    return (_resolved(one, generator=_lazily) for one in generator)
 
 
-def _call(code: _Sealed, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """What a Dask worker runs."""
-    return functions.call(code.opened(), *_opened(args), **_opened(kwargs))
-
-
-def _sealed(value: Any) -> Any:
-    from dispatcher.payload import modules
-
-    def by_value(one: Any) -> bool:
-        return modules.by_value(type(one).__module__)
-
-    return replaced(_resolved(value, _is_local), by_value, lambda one: _Sealed(_packed(one)))
-
-
-def _opened(value: Any) -> Any:
-    return replaced(value, lambda one: isinstance(one, _Sealed), lambda one: one.opened())
-
-
-def _resolved(
-    value: Any, matches: Callable[[Any], bool] | None = None, gather: Callable[[list[Any]], list[Any]] | None = None
-) -> Any:
-    """``value`` with the results of its futures; ``gather`` is given those of a cluster together."""
-    matches = matches or _is_future
-    local: list[Any] = []
-    remote: list[Any] = []
-    replaced(value, matches, lambda one: (local if _is_local(one) else remote).append(one))
-    if not local and not remote:
-        return value
-    answers = {id(one): one.result() for one in local}
-    results = gather(remote) if gather is not None else [one.result() for one in remote]
-    answers |= {id(one): result for one, result in zip(remote, results, strict=True)}
-    return replaced(value, matches, lambda one: answers[id(one)])
+def _no_generator(generator: Any) -> Any:
+    raise InvalidInput(f"generator {generator.__qualname__} can't be returned by a flow: return list(...) of it")
 
 
 def _computed(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
@@ -296,11 +254,11 @@ def _computed(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
     if "dask" not in sys.modules:
         return value
     is_collection = _dask().is_dask_collection
-    found: list[Any] = []
-    replaced(value, is_collection, found.append)
+    found: dict[int, Any] = {}
+    replaced(value, is_collection, lambda one: found.setdefault(id(one), one))
     if not found:
         return value
-    answers = dict(zip(map(id, found), compute(found), strict=True))
+    answers = dict(zip(found, compute(list(found.values())), strict=True))
     return replaced(value, is_collection, lambda one: answers[id(one)])
 
 
@@ -329,6 +287,12 @@ def _distributed() -> Any:
     except ImportError as error:
         raise _missing(error) from error
     return distributed
+
+
+def _session(client: Any, place: str, *, shared: bool) -> Any:
+    from dispatcher.dask_session import Session
+
+    return Session(client, place, shared=shared)
 
 
 def _private_cluster() -> Any:

@@ -43,7 +43,10 @@ class Task(Generic[P, R]):
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[R]:
         """Give one call to the flow's executor; outside a flow it runs here, at once.
 
-        Futures among the arguments, also in a list, tuple or dict, are waited for by the executor.
+        Futures among the arguments, also inside containers and objects, are waited for by the executor.
+
+        Raises:
+            InvalidInput: an argument can't travel, or can't be made anew with the results of futures in it.
         """
         from dispatcher.executors import current
 
@@ -98,15 +101,16 @@ def gather(futures: Iterable[Future[T]]) -> list[T]: ...
 @overload
 def gather(futures: Any) -> Any: ...
 def gather(futures: Any) -> Any:
-    """Wait for futures and give their results in the same shape: one future, or lists, tuples and dicts of them.
+    """Wait for futures and give their results in the same shape: one future, or containers and objects that hold
+    some; another iterable gives a list.
 
     Raises:
         Exception: what the first of them that failed raised.
     """
     from dispatcher.executors import current
 
-    shape = futures if isinstance(futures, list | tuple | dict) or hasattr(futures, "result") else list(futures)
-    return current.get().wait(shape)
+    known = isinstance(futures, list | tuple | dict) or not isinstance(futures, Iterable)
+    return current.get().wait(futures if known else list(futures))
 
 
 def _check_function(fn: Any) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import cloudpickle
@@ -31,7 +32,18 @@ _DEEPEST = 5000
 _lock = threading.RLock()  # cloudpickle's register of modules belongs to the process
 
 
-def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None, each: str = "") -> bytes:
+#: Told each object that isn't a plain value; how to make it at the other end, as ``__reduce__`` says, or None.
+Reducer = Callable[[Any], tuple[Any, ...] | None]
+
+
+def pack(
+    obj: Any,
+    *,
+    what: str,
+    error: type[InvalidInput] | None = None,
+    each: str = "",
+    reducer: Reducer | None = None,
+) -> bytes:
     """Seal ``obj``. Code that isn't installed travels by value, as it is now.
 
     Args:
@@ -39,17 +51,19 @@ def pack(obj: Any, *, what: str, error: type[InvalidInput] | None = None, each: 
         what: its name in an error, as in ``flow 'etl'``.
         error: what to raise; by default InvalidFlow for a callable, else InvalidInput.
         each: what an item of ``obj``, a mapping, is called in an error.
+        reducer: asked first how an object travels. Without one a future is refused.
 
     Raises:
         InvalidInput: it can't be pickled; the message names the culprit and where it is used.
     """
+    asked = reducer or _no_future
     try:
-        chunks, packages = _dump(obj)
+        chunks, packages = _dump(obj, asked)
     except INTERRUPTS:
         raise
     except BaseException as problem:  # also what no Exception is: it comes out of a __reduce__
         kind = error or (InvalidFlow if callable(obj) else InvalidInput)
-        raise kind(blame.explain(obj, what, problem, dumps=_try, each=each)) from problem
+        raise kind(blame.explain(obj, what, problem, dumps=partial(_try, reducer=asked), each=each)) from problem
     header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, "packages": packages}
     return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
 
@@ -140,21 +154,28 @@ def _blamed_module(error: AttributeError | ImportError) -> str:
     return (name or "?").partition(".")[0]
 
 
-def _dump(obj: Any) -> tuple[list[bytes], dict[str, str]]:
+def _no_future(obj: Any) -> None:
+    """Dask pickles its futures, but nobody can ask one for its result in another process."""
+    kind = type(obj)
+    if kind.__name__ == "Future" and kind.__module__.startswith(("distributed.", "concurrent.futures.")):
+        raise TypeError("a future can't be sent: gather it, and send its result")
+
+
+def _dump(obj: Any, reducer: Reducer) -> tuple[list[bytes], dict[str, str]]:
     chunks = _Chunks()
-    pickler = _pickled(obj, chunks)
+    pickler = _pickled(obj, chunks, reducer)
     found = (modules.package_of(name) for name in sorted(pickler.named))
     return chunks.parts, dict(one for one in found if one is not None)
 
 
-def _try(obj: Any, check: Callable[[], None]) -> None:
+def _try(obj: Any, check: Callable[[], None], *, reducer: Reducer) -> None:
     """Pickle ``obj`` for nothing; ``check`` is called with each piece, and may raise."""
-    _pickled(obj, _Nowhere(check))
+    _pickled(obj, _Nowhere(check), reducer)
 
 
-def _pickled(obj: Any, file: _File) -> _Pickler:
+def _pickled(obj: Any, file: _File, reducer: Reducer) -> _Pickler:
     with _lock, _bounded():
-        pickler = _Pickler(file)
+        pickler = _Pickler(file, reducer)
         with pickler.registered():
             pickler.dump(obj)
     return pickler
@@ -204,8 +225,9 @@ class _Chunks:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Registers each module it meets for travel by value, if it has to, and notes the modules it names."""
 
-    def __init__(self, file: _File) -> None:
+    def __init__(self, file: _File, reducer: Reducer) -> None:
         super().__init__(file, protocol=5)
+        self._reducer = reducer
         self.named: set[str] = set()
         self._added: list[types.ModuleType] = []
 
@@ -224,6 +246,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._note(name)
         if isinstance(obj, types.CodeType):
             return code.reduced(obj, self.dispatch_table[types.CodeType])
+        if (asked := self._reducer(obj)) is not None:
+            return asked
         own = exceptions.reduced(obj) if isinstance(obj, BaseException) else None
         return super().reducer_override(obj) if own is None else own
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
+from dispatcher.context import log_limits
 from dispatcher.records.base import Line
 from dispatcher.runner import journal as journals
 from dispatcher.runner.descriptors import Descriptors
@@ -114,10 +115,12 @@ def captured(
             one()
 
     sys.stdout, sys.stderr = writers
+    token = log_limits.set((limits.log, limits.line))
     try:
         with _logging_to(_Handler(shipment, before, echoes[2] if fds else None), alone=fds):
             yield Capture(shipment, flush)
     finally:
+        log_limits.reset(token)
         sys.stdout, sys.stderr = originals
         for writer in writers:
             writer.retire()

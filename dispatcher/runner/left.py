@@ -51,6 +51,11 @@ def helpers() -> set[int]:
 
 
 def _is_known(thread: threading.Thread) -> bool:
+    tasks = sys.modules.get(
+        "dispatcher.dask_worker"
+    )  # in a thread of Dask's, a task may go on that can't be interrupted
+    if tasks is not None and tasks.runs_here(thread.ident):
+        return False
     return _package(thread) in PACKAGES or thread.name.startswith(NAMES)
 
 

@@ -46,6 +46,11 @@ class Splitter:
         if self._hold is not None and (rest or lines):
             self._hold(rest)
 
+    def end_of(self, who: int) -> None:
+        """End the partial line of ``who``, if there is one."""
+        if who in self._rests:
+            self._put(_shown(self._rests.pop(who)))
+
     def end(self) -> None:
         """End all partial lines."""
         while self._rests:
@@ -101,6 +106,10 @@ class Writer(io.TextIOBase):
     def end(self) -> None:
         """End all partial lines."""
         self._splitter.end()
+
+    def end_mine(self) -> None:
+        """End the partial line of this thread, which goes on with something else."""
+        self._splitter.end_of(threading.get_ident())
 
     def retire(self) -> None:
         """From now on only pass on to the original: somebody may hold this stream for longer than the attempt."""
