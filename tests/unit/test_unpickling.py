@@ -69,7 +69,7 @@ ALLOWED = {
     ("dispatcher/environment.py", "Environment.execute", "opened"): "the caller's own program, unless plain",
     ("dispatcher/storage/answer.py", "Runner.__call__", "opened"): "the caller's own program, unless plain",
     # Tasks on a Dask cluster, which trusts its client.
-    ("dispatcher/executors.py", "_open", "unpack"): "in a Dask worker, from the flow that it works for",
+    ("dispatcher/parcels.py", "opened", "unpack"): "in a Dask worker, from the flow that it works for",
 }
 
 IMPORTS = {
@@ -85,6 +85,8 @@ IMPORTS = {
     ("workers/pool.py", "billiard"),  # Celery's pool: its pipes carry pickles, from processes of the worker's own user
     ("workers/request.py", "billiard"),  # its exceptions
     ("dispatcher/executors.py", "concurrent.futures"),  # futures without a pool
+    ("dispatcher/dask_session.py", "concurrent.futures"),
+    ("dispatcher/parcels.py", "concurrent.futures"),
     ("dispatcher/listening.py", "concurrent.futures"),
     ("dispatcher/run.py", "concurrent.futures"),
     ("dispatcher/waiting.py", "concurrent.futures"),
