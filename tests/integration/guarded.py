@@ -27,6 +27,12 @@ INSTANCE = "production"
 PAGE = ROOT / "docs" / "security.md"
 
 
+def rules() -> str:
+    """The file of users that the page has."""
+    (found,) = [block.code for block in blocks(PAGE.name, PAGE.read_text()) if block.title == "users.acl"]
+    return found
+
+
 class Guarded:
     """A server with the users of the page."""
 
@@ -34,13 +40,12 @@ class Guarded:
         self.directory = directory
         self.socket = directory / "s"
         self.port = _free_port()
-        (rules,) = [block.code for block in blocks(PAGE.name, PAGE.read_text()) if block.title == "users.acl"]
-        users = directory / "users.acl"
-        users.write_text(rules if _knows_setinfo(binary) else rules.replace(" +client|setinfo", ""))
+        file = directory / "users.acl"
+        file.write_text(rules() if _knows_setinfo(binary) else rules().replace(" +client|setinfo", ""))
         self.process = subprocess.Popen(
             [
                 *[binary, "--port", str(self.port), "--unixsocket", str(self.socket), "--dir", str(directory)],
-                *["--save", "", "--aclfile", str(users), "--logfile", str(directory / "log")],
+                *["--save", "", "--aclfile", str(file), "--logfile", str(directory / "log")],
             ]
         )
         self.admin = self.as_user("admin")

@@ -3,6 +3,7 @@ back where the server has forgotten it, and goes with its attempt."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dispatcher.records.redis.users import rules
 from dispatcher.records.users import Reach
 from dispatcher.runs.states import State
 from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.guarded import rules as page_rules
 from tests.integration.workers import QUICK, Worker
 from tests.waiting import wait_until
 
@@ -66,6 +68,7 @@ def test_an_attempt_has_a_user_for_as_long_as_it_is_wanted(
 
     guarded.admin.acl_deluser(name)
     wait_until(lambda: name in _users(guarded), "the user made again", timeout=60)
+    assert guarded.refusals() == []
     (tmp_path / "go").touch()
     assert run.result(timeout=60) == b"x" * 200_000
     wait_until(lambda: not _users(guarded), "the user gone", timeout=60)
@@ -135,6 +138,18 @@ FORBIDDEN: list[tuple[str, ...]] = [
 def test_what_the_user_of_an_attempt_may_not(attempt: Any, command: tuple[str, ...]) -> None:
     with pytest.raises(redis.exceptions.NoPermissionError):
         attempt.execute_command(*command)
+
+
+def test_its_commands_are_those_of_the_users_that_all_share() -> None:
+    """``client|setinfo`` aside, which tells a server the library's name."""
+    (page,) = [line for line in page_rules().splitlines() if line.startswith("user runner ")]
+    mine = rules(Keys(INSTANCE), Reach(run_id=RUN, attempt=1, shard="fake/0"), PASSWORD)
+    assert _commands(" ".join(mine)) == _commands(page.replace(" +client|setinfo", ""))
+
+
+def _commands(rules: str) -> list[set[str]]:
+    """The commands of the root and of each selector."""
+    return [set(re.findall(r"\+([a-z|]+)", part)) for part in rules.split("(")]
 
 
 @pytest.mark.parametrize(

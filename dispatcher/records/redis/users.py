@@ -16,8 +16,11 @@ from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.users import Reach, Users
 
 _READ = ("fcall", "get", "hget", "hmget", "hgetall", "hexists", "exists", "pttl", "time", "ping", "select")
-_KEEP = ("fcall", "hget", "hset", "xadd", "expire", "pexpire", "persist")
+_KEEP = ("fcall", "hget", "hset", "xadd", "xrevrange", "expire", "pexpire", "persist")
 _NOBODY = "nobody"
+
+#: With it a library tells the server its name; refused, each connection would leave an entry in the server's ACL log.
+_TELLS = ("+client|setinfo",)
 
 #: Users removed by one command.
 _PORTION = 500
@@ -30,10 +33,16 @@ class RedisUsers(Users):
         self._client = client
         self._keys = keys
         self._prefix = f"{instance}:"
+        self._told = True
 
     def make(self, reach: Reach, password: str) -> str:
         name = self._name(reach.run_id, reach.attempt)
-        self._client.one("ACL", "SETUSER", name, *rules(self._keys, reach, password))
+        command = ("ACL", "SETUSER", name, *rules(self._keys, reach, password))
+        if self._told:
+            [reply] = self._client.call([(*command, *_TELLS)])
+            self._told = not isinstance(reply, redis.ResponseError)  # Redis 7.0 doesn't know that command
+        if not self._told:
+            self._client.one(*command)
         return name
 
     def known(self) -> list[tuple[str, int]]:
