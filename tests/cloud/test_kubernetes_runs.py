@@ -154,7 +154,7 @@ def test_job_deleted(estate: Estate, run: Run[str]) -> None:
     estate.ended(run, State.CRASHED, Cause.KILLED)
 
 
-@submits(flows.add, {"a": 1, "b": 2}, environment={"image": "nowhere.invalid/flows:1"}, start_within=12)
+@submits(flows.add, {"a": 1, "b": 2}, environment={"image": "nowhere.invalid/flows:1"}, start_within=30)
 def test_an_image_that_does_not_exist(estate: Estate, run: Run[int]) -> None:
     error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.IMAGE_PULL))
     assert "nowhere.invalid" in str(error)
