@@ -150,8 +150,8 @@ def attempt_died(records: Records, worker: str, death: Death, limits: Limits) ->
         if record.owner == worker and elsewhere(record):  # it died over the claim, or over the request
             step = partial(transitions.lose, owner=worker)
         elif record.owner == worker and pid_of(record.holder) == death.pid:
-            keep(records.logs, record.id, record.attempt, death.said, limits)
-            outcome = outcome_of(record, death, _tail(records, record))
+            tail = keep(records.logs, record.id, record.attempt, death.said, limits)
+            outcome = outcome_of(record, death, tail or _tail(records, record))
             step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
         else:
             return None

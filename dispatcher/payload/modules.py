@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -43,8 +44,10 @@ def version_of(top: str) -> str:
     try:
         return metadata.version(top)
     except (metadata.PackageNotFoundError, ValueError):
-        found = _distributions().get(top, ())
-        return metadata.version(found[0]) if found else str(getattr(sys.modules.get(top), "__version__", ""))
+        for distribution in _distributions().get(top, ()):
+            with suppress(metadata.PackageNotFoundError, ValueError):  # its finder has gone meanwhile
+                return metadata.version(distribution)
+        return str(getattr(sys.modules.get(top), "__version__", ""))
 
 
 @cache

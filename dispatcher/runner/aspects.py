@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal.getsignal makes an enum of each answer: 20 times as slow
 import builtins
+import copyreg
 import faulthandler
 import gc
 import locale
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.runner import left
+from dispatcher.runner.loaded import is_of_installed
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
@@ -45,12 +47,15 @@ class Aspect:
         read: how it is now.
         restore: puts an earlier value back; None if that can't be done. Any exception of its says that it can't, too.
         same: whether it still is as an earlier value says, where that is seen faster than by ``read`` and ``==``.
+        keep: what installed modules have added as they were loaded stays, for they are loaded once: an earlier value
+            with that in it.
     """
 
     name: str
     read: Callable[[], Any]
     restore: Callable[[Any], None] | None
     same: Callable[[Any], bool] | None = None
+    keep: Callable[[Any], Any] | None = None
 
     def holds(self, before: Any) -> bool:
         """Whether it still is as it was."""
@@ -121,6 +126,72 @@ def _restore_import_path(before: tuple[list[Any], list[Any], list[Any]]) -> None
     sys.path_importer_cache.clear()
 
 
+def _keep_finders(before: tuple[list[Any], list[Any], list[Any]]) -> tuple[list[Any], list[Any], list[Any]]:
+    path, finders, hooks = before
+    return path, finders + _added(sys.meta_path, finders), hooks + _added(sys.path_hooks, hooks)
+
+
+def _added(now: list[Any], before: list[Any]) -> list[Any]:
+    """What installed modules have put into a list."""
+    return [one for one in now if not any(one is other for other in before) and is_of_installed(one)]
+
+
+def _registries() -> tuple[dict[Any, Any], list[Any]]:
+    return dict(copyreg.dispatch_table), list(gc.callbacks)
+
+
+def _restore_registries(before: tuple[dict[Any, Any], list[Any]]) -> None:
+    reducers, callbacks = before
+    copyreg.dispatch_table.clear()
+    copyreg.dispatch_table.update(reducers)
+    gc.callbacks[:] = callbacks
+
+
+def _keep_registries(before: tuple[dict[Any, Any], list[Any]]) -> tuple[dict[Any, Any], list[Any]]:
+    reducers, callbacks = before
+    added = {
+        kind: reducer
+        for kind, reducer in copyreg.dispatch_table.items()
+        if kind not in reducers and is_of_installed(kind) and is_of_installed(reducer)
+    }
+    return reducers | added, callbacks + _added(gc.callbacks, callbacks)
+
+
+def _scheduling() -> tuple[Any, ...]:
+    found: tuple[Any, ...] = (os.getpriority(os.PRIO_PROCESS, 0),)
+    return (*found, os.sched_getscheduler(0), os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else found
+
+
+def _restore_scheduling(before: tuple[Any, ...]) -> None:
+    priority, *more = before
+    if more:
+        policy, processors = more
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+        os.sched_setaffinity(0, processors)
+    os.setpriority(os.PRIO_PROCESS, 0, priority)
+
+
+def _standard_input() -> tuple[int, int]:
+    try:
+        found = os.fstat(0)
+    except OSError:  # closed
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def _restore_standard_input(before: tuple[int, int]) -> None:
+    """A process of the pool reads nothing there: Celery leads it to the null device."""
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    if nowhere != 0:
+        os.dup2(nowhere, 0)
+        os.close(nowhere)
+
+
+def _restore_fault_handler(before: bool) -> None:
+    (faulthandler.enable if before else faulthandler.disable)()
+
+
 def _interpreter() -> tuple[Any, ...]:
     return (
         sys.getrecursionlimit(),
@@ -144,15 +215,18 @@ def _restore_interpreter(before: tuple[Any, ...]) -> None:
 
 
 def _hooks() -> list[Any]:
-    return [*(getattr(sys, name) for name in _HOOKS), threading.excepthook, sys.gettrace(), sys.getprofile()]
+    own = (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile())
+    return [*(getattr(sys, name) for name in _HOOKS), threading.excepthook, *own]
 
 
 def _restore_hooks(before: list[Any]) -> None:
-    *hooks, threading.excepthook, trace, profile = before
+    *hooks, threading.excepthook, trace, profile, of_threads, profile_of_threads = before
     for name, hook in zip(_HOOKS, hooks, strict=True):
         setattr(sys, name, hook)
     sys.settrace(trace)
     sys.setprofile(profile)
+    threading.settrace(of_threads)
+    threading.setprofile(profile_of_threads)
 
 
 def _warnings() -> tuple[list[Any], Any]:
@@ -201,17 +275,16 @@ ASPECTS = (
     Aspect("variables", lambda: dict(_VARIABLES), _restore_variables, _VARIABLES.__eq__),
     Aspect("umask", _umask, _restore_umask),
     Aspect("resource limits", _limits, _restore_limits),
-    Aspect("import path", _import_path, _restore_import_path),
+    Aspect("import path", _import_path, _restore_import_path, keep=_keep_finders),
     Aspect("interpreter", _interpreter, _restore_interpreter),
     Aspect("builtins", lambda: dict(vars(builtins)), _restore_builtins, vars(builtins).__eq__),
     Aspect("warnings", _warnings, _restore_warnings),
     Aspect("locale", lambda: locale.setlocale(locale.LC_ALL), _restore_locale),
     Aspect("socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
-    Aspect(
-        "priority",
-        lambda: os.getpriority(os.PRIO_PROCESS, 0),
-        lambda before: os.setpriority(os.PRIO_PROCESS, 0, before),
-    ),
+    Aspect("priority and processors", _scheduling, _restore_scheduling),
+    Aspect("standard input", _standard_input, _restore_standard_input),
+    Aspect("registries", _registries, _restore_registries, keep=_keep_registries),
+    Aspect("fault handler", faulthandler.is_enabled, _restore_fault_handler),
     Aspect("user, group and session", _identity, None),
     Aspect("threads left", left.threads, None),
     Aspect("processes left", left.children, None),

@@ -39,12 +39,24 @@ class Baseline:
     def restore(self) -> list[str]:
         """After a run: put everything back; what couldn't be, which is a reason for a fresh process."""
         reasons = []
-        for aspect, before in self._before:
-            if reason := _restored(aspect, before):
+        loaded = self._modules.restore()
+        for place, (aspect, before) in enumerate(self._before):
+            wanted = _wanted(aspect, before)
+            if wanted is not before:
+                self._before[place] = aspect, wanted
+            if reason := _restored(aspect, wanted):
                 reasons.append(reason)
-        self._loggers.restore(self._modules.restore())
+        self._loggers.restore(loaded)
         reset_libraries()
         return reasons
+
+
+def _wanted(aspect: Aspect, before: Any) -> Any:
+    """How an aspect is to be from now on: as before, with what installed modules have added."""
+    with suppress(Exception):
+        if aspect.keep is not None and not aspect.holds(before):
+            return aspect.keep(before)
+    return before
 
 
 def _restored(aspect: Aspect, before: Any) -> str:

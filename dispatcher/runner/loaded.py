@@ -49,6 +49,13 @@ class Modules:
         return frozenset(name.partition(".")[0] for name in stay)
 
 
+def is_of_installed(value: object) -> bool:
+    """Whether a function, a class or an object is of an installed module: who loaded that set it up for good."""
+    name = getattr(value, "__module__", None)
+    name = name if isinstance(name, str) else type(value).__module__
+    return name not in {"__main__", "builtins"} and name in sys.modules and not by_value(name)
+
+
 def _is_installed(name: str, module: object) -> bool:
     """Whether it was imported from where the standard library and packages are; what was made at run time wasn't."""
     try:

@@ -44,6 +44,8 @@ class Loggers:
         self._disabled = logging.root.manager.disable
         self._class = logging.getLoggerClass()
         self._raises = logging.raiseExceptions
+        self._factory = logging.getLogRecordFactory()
+        self._names = dict(logging._levelToName), dict(logging._nameToLevel)
 
     def restore(self, loaded: Collection[str] = ()) -> None:
         """After a run.
@@ -54,6 +56,13 @@ class Loggers:
         if logging.root.manager.disable != self._disabled:
             logging.disable(self._disabled)
         logging.raiseExceptions = self._raises
+        logging.setLogRecordFactory(self._factory)
+        names, levels = self._names
+        if (logging._levelToName, logging._nameToLevel) != (names, levels):
+            logging._levelToName.clear()
+            logging._levelToName.update(names)
+            logging._nameToLevel.clear()
+            logging._nameToLevel.update(levels)
         if logging.getLoggerClass() is not self._class:
             logging.setLoggerClass(self._class)
         for kept in _changed(self._known.values()):

@@ -5,6 +5,7 @@ A row for each :data:`~dispatcher.runner.aspects.ASPECTS` and for what stands be
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import tempfile
 from collections.abc import Iterator
@@ -107,7 +108,19 @@ PUT_BACK: list[tuple[str, str, str]] = [
     ("warnings", "import warnings; warnings.simplefilter('error'); warnings.showwarning = print", "warnings.filters"),
     ("locale", "import locale; locale.setlocale(locale.LC_ALL, 'C')", "locale.setlocale(locale.LC_ALL)"),
     ("socket timeout", "import socket; socket.setdefaulttimeout(3)", "socket.getdefaulttimeout()"),
-    ("priority", "import os; os.nice(3)", "os.nice(0)"),
+    ("priority and processors", "import os; os.nice(3)", "os.nice(0)"),
+    ("priority and processors", "import os; os.sched_setaffinity(0, {0})", "os.sched_getaffinity(0)"),
+    ("standard input", "import os; os.close(0)", "os.fstat(0).st_ino"),
+    (
+        "registries",
+        "import copyreg; copyreg.pickle(complex, lambda c: (str, ('stolen',)))",
+        "complex in copyreg.dispatch_table",
+    ),
+    ("registries", "import gc; gc.callbacks.append(lambda *_: None)", "len(gc.callbacks)"),
+    ("fault handler", "import faulthandler; faulthandler.enable(open('/dev/null', 'w'))", "faulthandler.is_enabled()"),
+    ("traces and hooks", "import threading; threading.settrace(lambda *_: None)", "threading.gettrace()"),
+    ("loggers", "import logging; logging.addLevelName(20, 'ODD')", "logging.getLevelName(20)"),
+    ("loggers", "import logging; logging.setLogRecordFactory(print)", "logging.getLogRecordFactory()"),
     ("context variables", "import decimal; decimal.getcontext().prec = 5", "decimal.getcontext().prec"),
     ("state of libraries", "import tempfile; tempfile.tempdir = '/strange'", "tempfile.gettempdir()"),
     (
@@ -137,7 +150,8 @@ PUT_BACK: list[tuple[str, str, str]] = [
     ),
 ]
 
-IMPORTS = "import asyncio, builtins, decimal, gc, json, locale, logging, os, resource, signal, socket, sys, tempfile\n"
+IMPORTS = "import asyncio, builtins, copyreg, decimal, faulthandler, gc, json, locale, logging, os, resource, signal\n"
+IMPORTS += "import socket, sys, tempfile\n"
 IMPORTS += "import threading, time, warnings"
 
 
@@ -283,6 +297,18 @@ def on_dask() -> int:
 
     assert gather(double.map(range(3))) == [0, 2, 4]
     return os.getpid()
+
+
+def test_what_an_installed_module_adds_as_it_is_loaded_stays(client: Dispatcher, worker: Worker) -> None:
+    """Seen: the backport importlib_metadata takes Python's own finder of distributions away, and puts in its own.
+
+    Without that, no later run in the process could send a result that names an installed package.
+    """
+    pid, _ = client.submit(look, {"expression": "1", "imports": "import importlib_metadata"}).result(timeout=30)
+    given = {"expression": "importlib.metadata.version('click')", "imports": "import importlib.metadata"}
+    again, version = client.submit(look, given).result(timeout=30)
+    assert again == pid
+    assert version == repr(importlib.metadata.version("click"))
 
 
 @pytest.mark.parametrize("processes", [False, True])
