@@ -251,7 +251,7 @@ def _identity() -> tuple[Any, ...]:
 
 def reset_libraries() -> None:
     """What libraries keep for a whole process, and a new process has afresh: it isn't compared, only made anew."""
-    random.seed()
+    random.seed(int.from_bytes(os.urandom(16), "little"))  # seed() by itself reads 2,500 bytes
     if (numpy := sys.modules.get("numpy.random")) is not None:
         with suppress(Exception):
             numpy.seed()

@@ -41,9 +41,10 @@ class Baseline:
         reasons = []
         loaded = self._modules.restore()
         for place, (aspect, before) in enumerate(self._before):
+            if _holds(aspect, before):
+                continue
             wanted = _wanted(aspect, before)
-            if wanted is not before:
-                self._before[place] = aspect, wanted
+            self._before[place] = aspect, wanted
             if reason := _restored(aspect, wanted):
                 reasons.append(reason)
         self._loggers.restore(loaded)
@@ -51,26 +52,30 @@ class Baseline:
         return reasons
 
 
+def _holds(aspect: Aspect, before: Any) -> bool:
+    try:
+        return aspect.holds(before)
+    except Exception:  # a directory that is gone, a value of the flow's own that can't be compared
+        return False
+
+
 def _wanted(aspect: Aspect, before: Any) -> Any:
     """How an aspect is to be from now on: as before, with what installed modules have added."""
     with suppress(Exception):
-        if aspect.keep is not None and not aspect.holds(before):
+        if aspect.keep is not None:
             return aspect.keep(before)
     return before
 
 
 def _restored(aspect: Aspect, before: Any) -> str:
     """Put one aspect back; why that can't be done, or nothing."""
-    with suppress(Exception):  # a directory that is gone, a value of the flow's own that can't be compared
-        if aspect.holds(before):
-            return ""
+    if _holds(aspect, before):
+        return ""
     if aspect.restore is None:
         return f"{aspect.name}: {_added(aspect.read(), before)}"
     with suppress(Exception):
         aspect.restore(before)
-        if aspect.holds(before):
-            return ""
-    return f"{aspect.name}: can't be put back"
+    return "" if _holds(aspect, before) else f"{aspect.name}: can't be put back"
 
 
 def _added(now: Any, before: Any) -> str:

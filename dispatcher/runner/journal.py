@@ -60,6 +60,7 @@ class Journal:
         self.unread: dict[int, bytes] = {}
         self._memory = mmap.mmap(-1, _SIZE)
         self._active = self._at = self._last = 0
+        self._used = False
         self._pipes = {number: os.pipe() for number in (1, 2)}
         for source, _ in self._pipes.values():
             os.set_blocking(source, False)
@@ -79,17 +80,20 @@ class Journal:
     def begin(self, run_id: str, after: int = 0) -> None:
         """In the child: what comes is of this run, whose last line so far has number ``after``."""
         name = _AFTER.pack(after) + run_id.encode()[: _NAME - _LENGTH.size - _AFTER.size]
-        self._put(0, b"")
-        for slot in range(len(SLOTS)):
-            self._put(_SLOTS_AT + slot * _SLOT, b"")
-        for half in range(2):
-            self._put(_HALVES_AT + half * _HALF, b"")
+        if self._used:
+            self._put(0, b"")
+            for slot in range(len(SLOTS)):
+                self._put(_SLOTS_AT + slot * _SLOT, b"")
+            for half in range(2):
+                self._put(_HALVES_AT + half * _HALF, b"")
+        self._used = False
         self._active = self._at = 0
         self._last = after
         self._put(0, name)
 
     def add(self, line: Said) -> None:
         """In the child: a line was put."""
+        self._used = True
         level, text = line.level.encode()[:255], line.text.encode(errors="backslashreplace")[:_LONGEST]
         head = _HEAD.pack(line.number, line.time, STREAMS.index(line.stream), len(level))
         entry = head + level + text
@@ -104,6 +108,7 @@ class Journal:
 
     def hold(self, slot: str, text: str) -> None:
         """In the child: what a line that hasn't ended has so far."""
+        self._used = True
         self._put(_SLOTS_AT + SLOTS.index(slot) * _SLOT, text.encode(errors="backslashreplace")[: _SLOT - _LENGTH.size])
 
     def source(self, number: int) -> int:

@@ -41,6 +41,7 @@ class Loggers:
 
     def __init__(self) -> None:
         self._known = {name: _Kept.of(logger) for name, logger in _all()}
+        self._met = len(logging.root.manager.loggerDict)
         self._disabled = logging.root.manager.disable
         self._class = logging.getLoggerClass()
         self._raises = logging.raiseExceptions
@@ -58,7 +59,7 @@ class Loggers:
         logging.raiseExceptions = self._raises
         logging.setLogRecordFactory(self._factory)
         names, levels = self._names
-        if (logging._levelToName, logging._nameToLevel) != (names, levels):
+        if logging._levelToName != names or logging._nameToLevel != levels:
             logging._levelToName.clear()
             logging._levelToName.update(names)
             logging._nameToLevel.clear()
@@ -67,8 +68,9 @@ class Loggers:
             logging.setLoggerClass(self._class)
         for kept in _changed(self._known.values()):
             kept.restore()
-        if len(logging.root.manager.loggerDict) + 1 != len(self._known):
+        if len(logging.root.manager.loggerDict) != self._met:
             self._meet(loaded)
+            self._met = len(logging.root.manager.loggerDict)
 
     def _meet(self, loaded: Collection[str]) -> None:
         """Loggers that weren't there before."""
