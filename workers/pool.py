@@ -33,6 +33,7 @@ from workers.holders import Holders
 from workers.identity import Identity
 from workers.journals import journals
 from workers.notes import SIGNAL, Notes
+from workers.prefork import between_jobs, leave
 
 logger = logging.getLogger(__name__)
 
@@ -104,11 +105,14 @@ class Course:
         self.baseline.prepare((json.dumps(dict(record.spec.storage), sort_keys=True), record.spec.location))
 
     def tidy(self) -> None:
-        """The outcome of the run was written. Put everything back, and leave where that can't be done."""
+        """The run is over, and the worker knows. Put everything back, and leave where that can't be done."""
         record, self._now = self._now, None
         if record is None:
             return
-        reasons = self.baseline.restore()
+        try:
+            reasons = self.baseline.restore()
+        except Exception as error:
+            reasons = [f"{type(error).__name__} while it was put back"]
         if (journal := mine()) is not None and journal.is_held() and not left.helpers():  # these keep stderr open
             reasons.append("output: another process still holds it")
         if reasons:
@@ -121,8 +125,6 @@ class Course:
 
     def leave(self) -> None:
         """End this process before it gets another job."""
-        from workers.prefork import leave
-
         leave()
 
 
@@ -167,6 +169,7 @@ class PoolProcess:
             self._course = None
         if self._course is None:
             self._course = Course(most=self._inherited.settings.worker.runs_per_process)
+            between_jobs(self._course.tidy)
         identity, serves = self._inherited.identity, self._inherited.serves
         return Here(
             serves=lambda route: serves(route) or route.queue in also,

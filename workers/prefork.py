@@ -15,6 +15,7 @@ asks the broker for more, on all of the worker's queues. Nor are idle processes 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from celery.concurrency import asynpool
@@ -27,6 +28,13 @@ from workers.journals import journals
 _FIRST, _LONGEST = 0.005, 1.0
 
 _leaving = False
+_between: Callable[[], None] | None = None
+
+
+def between_jobs(call: Callable[[], None]) -> None:
+    """Have something done in this pool process between two jobs: the result of one was sent, the next isn't read."""
+    global _between  # noqa: PLW0603 - as below
+    _between = call
 
 
 def leave() -> None:
@@ -45,6 +53,8 @@ class Process(asynpool.Worker):  # type: ignore[misc]
         receive = self.wait_for_job
 
         def wait_for_job(*arguments: Any, **more: Any) -> Any:
+            if _between is not None:
+                _between()
             if _leaving:
                 raise SystemExit(os.EX_OK)
             return receive(*arguments, **more)

@@ -24,19 +24,11 @@ def register(app: Celery) -> None:
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **told: object) -> str:
         like = repr([told.get(name) for name in ("flow", "backend", "labels")])
-        here = _here(self, run_id)
-        try:
-            return lifecycle.execute(here, run_id, like[:LONGEST])
-        finally:
-            here.course.tidy()
+        return lifecycle.execute(_here(self, run_id), run_id, like[:LONGEST])
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:
-        here = _here(self, run_id)
-        try:
-            return lifecycle.call_on_exit(here, run_id)
-        finally:
-            here.course.tidy()
+        return lifecycle.call_on_exit(_here(self, run_id), run_id)
 
 
 def _here(task: Any, run_id: str) -> Here:
