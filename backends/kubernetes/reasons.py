@@ -54,6 +54,7 @@ _PULL = Row(Cause.IMAGE_PULL, clock="image")
 _NO_START = Row(Cause.START_FAILED, MISSING, "start")  # a busy node may fail once and try again
 _PREEMPTED = Row(Cause.PREEMPTED)
 _NO_ROOM = Row(Cause.UNSCHEDULABLE)
+_DELETED = "its pod was deleted while it ran"
 
 TABLE: Mapping[tuple[Where, str], Row] = {
     (Where.WAITING, "InvalidImageName"): Row(Cause.CONFIG_ERROR, 0.0),
@@ -221,19 +222,16 @@ class _Look:
                 phase=Phase.ENDED, cause=row.cause, reason=reason, message=_plain(message), exit_code=code
             )
         if terminated:
-            return _exited(code, reason, message)
+            return _exited(code, reason, message, pod.object)
         if (failed := _failed_init(pod.object)) is not None:
             return failed
         if "running" in ours and (why := lost(pod.object)) is not None:
             return Observation(phase=Phase.GONE, cause=Cause.NODE_LOST, reason=why, message=_on_node(pod.object))
         if "running" in ours:
-            return Observation(
-                phase=Phase.GONE, cause=Cause.KILLED, reason="deleted", message="its pod was deleted while it ran"
-            )
+            return Observation(phase=Phase.GONE, cause=Cause.KILLED, reason="deleted", message=_DELETED)
         if status.get("phase") == "Failed":
-            cause = Cause.UNKNOWN
             return Observation(
-                phase=Phase.ENDED, cause=cause, reason=str(status.get("reason") or "Failed"),
+                phase=Phase.ENDED, cause=Cause.UNKNOWN, reason=str(status.get("reason") or "Failed"),
                 message=str(status.get("message") or ""),
             )  # fmt: skip
         return None
@@ -370,9 +368,11 @@ def _named(where: str, message: Any) -> str:
     return f"{where}: {message or ''}" if where else str(message or "")
 
 
-def _exited(code: int | None, reason: str, message: str) -> Observation:
+def _exited(code: int | None, reason: str, message: str, pod: Object) -> Observation:
     """An exit code, and the last words of the runner where it left any."""
     words = last_words(message)
+    if words is not None and words[0] is Cause.PREEMPTED and pod.get("metadata", {}).get("deletionTimestamp"):
+        words = Cause.KILLED, _DELETED
     if words is not None:
         return Observation(phase=Phase.ENDED, cause=words[0], reason=reason, message=words[1], exit_code=code)
     cause: Cause | None = None

@@ -100,7 +100,7 @@ def runs(estate: Estate, began: None, image: str) -> dict[str, Run[Any]]:
         "no room": estate.submit(flows.add, TWO, environment={"resources": HUGE}),
         "no image": estate.submit(flows.add, TWO, environment={"image": NOWHERE}),
         "retried": estate.submit(flows.at_the_second_try, hold, retries=killed),
-        "timed out": estate.submit(flows.at_the_second_try, hold, retries=Retry(1, on={"deadline"}), timeout=3),
+        "timed out": estate.submit(flows.at_the_second_try, hold, retries=Retry(1, on={"deadline"}), timeout=12),
         "refused": estate.submit(flows.add, TWO, environment={"namespace": f"{estate.name}-refused"}),
     }
 

@@ -91,6 +91,18 @@ def test_the_cause_it_waits_for_is_noted() -> None:
     assert claimed.last_cause is None
 
 
+def test_what_it_waited_for_is_no_reason_once_its_runner_was_heard() -> None:
+    """A busy node's pod is seen to wait for a moment after its runner has claimed the attempt."""
+    seen = Observation(phase=Phase.WAITING, cause=Cause.START_FAILED, reason="FailedCreatePodSandBox", message="busy")
+    record = running()
+    step = look(record, seen, 3).step
+    assert step is not None
+    assert step(record, 3) is None
+    told = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+    deleted = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted", message="its pod is being deleted")
+    assert explained(record, told, deleted, 4).cause is Cause.KILLED
+
+
 def test_what_was_said_of_the_cause_stands_in_the_end_that_start_within_brings() -> None:
     first = Observation(phase=Phase.WAITING, cause=Cause.UNSCHEDULABLE, message="0/1 nodes: Insufficient cpu")
     record = noted(pending(start_within=5), first, 1)
@@ -110,7 +122,9 @@ def test_what_was_said_of_the_cause_stands_in_the_end_that_start_within_brings()
         (Observation(phase=Phase.RUNNING), True),
         (Observation(phase=Phase.ENDED, cause=Cause.PREEMPTED, message="PreemptInterrupt: told to stop"), True),
         (Observation(phase=Phase.ENDED, cause=Cause.PREEMPTED, reason="NodeShutdown", message="node is down"), False),
-        (Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted"), False),
+        (Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted"), True),
+        (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="deleted", exit_code=143), True),
+        (Observation(phase=Phase.GONE, cause=Cause.KILLED, reason="deleted"), False),
         (Observation(phase=Phase.ENDED, cause=Cause.EVICTED), False),
     ],
 )

@@ -56,7 +56,8 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
         return Verdict(cancel=True)
     if seen.paused and record.state is State.RUNNING:  # a quota queue took its place back: its runner was told
         return Verdict(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
-    cause = None if seen.cause is Cause.KILLED else seen.cause  # a deletion hides why, and may be our own
+    stale = seen.phase is Phase.WAITING and record.state is State.RUNNING  # its runner was heard before it was seen
+    cause = None if stale or seen.cause is Cause.KILLED else seen.cause  # a deletion hides why, and may be our own
     step = partial(
         infrastructure.sight, seen=True, cause=cause, message=seen.message, paused=seen.paused, times=seen.times
     )
@@ -86,7 +87,9 @@ def explainable(record: Record, outcome: Outcome, seen: Observation | None, now:
     if seen is None or not told or known:
         return told and not known
     echo = seen.cause is Cause.PREEMPTED and outcome.message in seen.message  # only the runner's own last words
-    return echo or seen.cause in _VAGUE - {Cause.KILLED}
+    if seen.cause is Cause.KILLED:  # a Job's controller deletes its pods first and says why afterwards
+        return seen.phase is not Phase.GONE
+    return echo or seen.cause in _VAGUE
 
 
 def overdue(record: Record, now: float) -> bool:

@@ -348,6 +348,17 @@ def test_last_words_are_the_cause() -> None:
         assert see(pod(ended(3, message=text))).message == text
 
 
+def test_a_runner_of_a_deleted_pod_knows_only_that_it_was_told_to_stop() -> None:
+    outcome = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+    words = LastWords.of(outcome, run="r", attempt=1).to_json()
+    there = pod(ended(143, message=words))
+    assert brief(see(there)) == (Phase.ENDED, Cause.PREEMPTED)
+    there["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert brief(see(there)) == (Phase.ENDED, Cause.KILLED)
+    late = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
+    assert brief(see(there, job={**JOB, "status": late})) == (Phase.ENDED, Cause.DEADLINE)
+
+
 def test_an_exit_before_the_runner_could_say_why() -> None:
     seen = see(pod(ended(1)))
     assert (*brief(seen), seen.exit_code) == (Phase.ENDED, Cause.START_FAILED, 1)
