@@ -153,21 +153,19 @@ class PoolProcess:
         gc.freeze()  # what is here stays: to look through all of it held up a run for 20 ms, and copied shared memory
 
     def here(self, run_id: str, *, also: Collection[str] = ()) -> Here:
-        """Before each task. Celery sets its own signal handlers after the start, so ours are set here.
+        """Before each task. Celery sets its own signal handlers after the start, so ours are set at the first.
 
         Args:
             run_id: the run that it is about.
             also: queues that the worker consumes beyond its offer, since somebody told it to.
         """
-        signal.signal(SIGNAL, self._on_note)
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.signal(signal.SIGHUP, self._on_sigterm)
         if self._records is None or self._pid != os.getpid():
             from workers.claims import open_records
 
             self._records, self._pid = open_records(self._inherited.settings, self._inherited.keys), os.getpid()
             self._course = None
         if self._course is None:
+            self._handle_signals()
             self._course = Course(most=self._inherited.settings.worker.runs_per_process)
             between_jobs(self._course.tidy)
         identity, serves = self._inherited.identity, self._inherited.serves
@@ -181,6 +179,12 @@ class PoolProcess:
             holder=self._inherited.holders.new(run_id),
             course=self._course,
         )
+
+    def _handle_signals(self) -> None:
+        """Before the baseline is taken: handlers that a flow changes are put back after it."""
+        signal.signal(SIGNAL, self._on_note)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGHUP, self._on_sigterm)
 
     def _on_sigterm(self, signum: int, frame: object) -> None:
         """Sent to a whole service at once, as systemd does: the parent decides when a running flow is to end."""

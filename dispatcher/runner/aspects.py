@@ -49,7 +49,6 @@ class Aspect:
         name: for people.
         read: how it is now.
         restore: puts an earlier value back; None if that can't be done. Any exception of its says that it can't, too.
-        same: whether it still is as an earlier value says, where that is seen faster than by ``read`` and ``==``.
         keep: what installed modules have added as they were loaded stays, for they are loaded once: an earlier value
             with that in it.
     """
@@ -57,12 +56,7 @@ class Aspect:
     name: str
     read: Callable[[], Any]
     restore: Callable[[Any], None] | None
-    same: Callable[[Any], bool] | None = None
     keep: Callable[[Any], Any] | None = None
-
-    def holds(self, before: Any) -> bool:
-        """Whether it still is as it was."""
-        return self.read() == before if self.same is None else self.same(before)
 
 
 def disarm() -> None:
@@ -96,7 +90,7 @@ def _restore_locale(before: str) -> None:
 
 
 def _handlers() -> list[Any]:
-    return [_signal.getsignal(number) for number in _SIGNALS]
+    return list(map(_signal.getsignal, _SIGNALS))
 
 
 def _restore_handlers(before: list[Any]) -> None:
@@ -275,12 +269,12 @@ ASPECTS = (
     Aspect("signal handlers", _handlers, _restore_handlers),
     Aspect("blocked signals", _blocked, None),
     Aspect("working directory", os.getcwd, os.chdir),
-    Aspect("variables", lambda: dict(_VARIABLES), _restore_variables, _VARIABLES.__eq__),
+    Aspect("variables", lambda: dict(_VARIABLES), _restore_variables),
     Aspect("umask", _umask, _restore_umask),
     Aspect("resource limits", _limits, _restore_limits),
     Aspect("import path", _import_path, _restore_import_path, keep=_keep_finders),
     Aspect("interpreter", _interpreter, _restore_interpreter),
-    Aspect("builtins", lambda: dict(vars(builtins)), _restore_builtins, vars(builtins).__eq__),
+    Aspect("builtins", lambda: dict(vars(builtins)), _restore_builtins),
     Aspect("warnings", _warnings, _restore_warnings),
     Aspect("locale", lambda: locale.setlocale(locale.LC_ALL), _restore_locale),
     Aspect("socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
