@@ -20,7 +20,11 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 LENGTH = 26
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _RANDOM_BITS = 80
-_STEP_BITS = 48
+_STEP_BITS = 40
+
+#: What all ids of one process end with, in characters: whoever waits for its runs listens to one topic for all of them.
+_ENDING = 4
+_ENDING_BITS = 5 * _ENDING
 
 # New ids are ours; those of other releases, and of tests, may be others of this form. None can leave a key, a path or
 # a JSON string in which it stands.
@@ -34,17 +38,31 @@ LONGEST_NAME = 200
 
 _lock = threading.Lock()
 _last = 0
+_own = secrets.randbits(_ENDING_BITS)
 
 
 def new_id() -> str:
-    """A new id: 48 bits of milliseconds since the epoch, then 80 random bits; higher than this process's last one."""
+    """A new id: 48 bits of milliseconds since the epoch, 60 random bits, and the 20 that this process's ids end with;
+    higher than this process's last one."""
     global _last  # noqa: PLW0603 - one sequence per process
-    number = (int(time.time() * 1000) & (2**48 - 1)) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    made = int(time.time() * 1000) & (2**48 - 1)
+    number = made << (_RANDOM_BITS - _ENDING_BITS) | secrets.randbits(_RANDOM_BITS - _ENDING_BITS)
     with _lock:
         if number <= _last:  # the same millisecond, or the clock went back
             number = _last + 1 + secrets.randbits(_STEP_BITS)
         _last = number
+    number = number << _ENDING_BITS | _own
     return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(5 * (LENGTH - 2), -1, -10)])
+
+
+def ending(run_id: str) -> str:
+    """What the ids of all runs end with that one process has submitted."""
+    return run_id[-_ENDING:]
+
+
+def own_ending() -> str:
+    """The :func:`ending` of this process's ids."""
+    return "".join([ALPHABET[(_own >> shift) & 31] for shift in range(_ENDING_BITS - 5, -1, -5)])
 
 
 def made_at(run_id: str) -> float | None:
@@ -105,8 +123,8 @@ def is_subscriber(given: object) -> TypeGuard[str]:
 
 def _renew() -> None:
     """A fork's child begins a sequence of its own."""
-    global _lock, _last
-    _lock, _last = threading.Lock(), 0
+    global _lock, _last, _own
+    _lock, _last, _own = threading.Lock(), 0, secrets.randbits(_ENDING_BITS)
 
 
 os.register_at_fork(after_in_child=_renew)

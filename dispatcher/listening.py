@@ -1,8 +1,9 @@
 """Hears how runs end, on one thread per client, and calls people's callbacks on another.
 
 Level-triggered: whoever begins to wait watches first and reads then; a notice says that a record is worth reading, or
-tells all that reading would; after a lost connection, and every few seconds, records are read again. Used by ``Run``,
-``wait`` and ``as_completed``.
+tells all that reading would; after a lost connection, and every few seconds, records are read again. Runs of this
+process, whose ends are heard anyway, need no reading (:mod:`dispatcher.ends`). Used by ``Run``, ``wait`` and
+``as_completed``.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
+from dispatcher.ends import Ends
 from dispatcher.errors import DispatcherError, Malformed, Refused, UnknownRun
+from dispatcher.hooks import Callback, Hook
 from dispatcher.parents import Lookout
 from dispatcher.records.base import Records
-from dispatcher.records.hearing import ENDED, Listener
+from dispatcher.records.hearing import Listener, is_ends
 from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
@@ -34,44 +36,24 @@ log = logging.getLogger(__name__)
 LOOK = 5.0
 PAGE = 500
 
+#: Looks without a wait after which the ends of this process's runs aren't listened to any more, and seconds until the
+#: next look where a notice of an end can't be read.
+IDLE = 6
+SOON = 0.5
+
 #: Seconds by which the clock may be late before a waiting client does a reconciler's work, where no worker lives.
 LATE = 2.0
-
-Callback = Callable[[Event], object]
-
-
-@dataclass
-class Hook:
-    """Somebody's callback for one kind of event of one run; each event once."""
-
-    run_id: str
-    kind: Kind
-    call: Callback
-    seen: set[str] = field(default_factory=set)
-    over: bool = False
-
-    def offer(self, event: Event, calls: queue.SimpleQueue[Callable[[], object] | None]) -> None:
-        """Queue the call if the event is new and of our kind."""
-        if event.kind is self.kind and event.id not in self.seen:
-            self.seen.add(event.id)
-            calls.put(partial(self.call, event))
-        self.over = self.over or event.final
 
 
 class Waiting:
     """A wait for runs to end, as futures of their terminal records, in the order of ``run_ids``.
 
     A future fails with UnknownRun where there is no such run. Enter before use; leaving, twice or from another thread
-    as well, ends the wait. Of ``known`` runs there are earlier records: their last needs no reading. Runs that were
-    submitted a moment ago, ``fresh`` ones, aren't read at first either: that would be in the way of their start. A
-    notice may have been missed then, until somebody calls :meth:`read`.
+    as well, ends the wait. Of ``known`` runs there are earlier records: their last needs no reading.
     """
 
-    def __init__(
-        self, watcher: Watcher, run_ids: Sequence[str], known: Iterable[Record | None] = (), *, fresh: bool = False
-    ) -> None:
+    def __init__(self, watcher: Watcher, run_ids: Sequence[str], known: Iterable[Record | None] = ()) -> None:
         self._watcher = watcher
-        self.fresh = fresh
         self.known = [record for record in known if record is not None]
         self._lock = threading.Lock()
         self._begun = self._left = False
@@ -94,10 +76,6 @@ class Waiting:
 
     def __exit__(self, *exc_info: object) -> None:
         self.leave()
-
-    def read(self) -> None:
-        """From here on no end is missed, and those before are known."""
-        self._watcher.read(self)
 
     def leave(self) -> None:
         """End the wait."""
@@ -124,35 +102,32 @@ class Watcher:
         self._known: dict[str, Record] = {}  # of those waited for
         self._hooks: dict[str, list[Hook]] = {}
         self._lookouts: dict[Waiting, Lookout] = {}  # of waits that flows began
+        self._ends = Ends()
+        self._idle = 0  # looks since this process's runs were last waited for
+        self._soon = False  # whether the next look comes early
         self._listener: Listener | None = None
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._threads: dict[str, threading.Thread] = {}
         self._closed = threading.Event()
         self._position = 0
 
-    def waiting(self, run_ids: Sequence[str], known: Iterable[Record | None] = (), *, fresh: bool = False) -> Waiting:
+    def waiting(self, run_ids: Sequence[str], known: Iterable[Record | None] = ()) -> Waiting:
         """A wait for these runs, of some of which there are records; enter it."""
-        return Waiting(self, run_ids, known, fresh=fresh)
+        return Waiting(self, run_ids, known)
 
     def add(self, waiting: Waiting) -> None:
         """Watch, then read: what ended before is done at once."""
         self._renew()
         with self._lock:
-            topics = [f"{ENDED}{one}" for one in dict.fromkeys(waiting.run_ids) if one not in self._waits]
-            self._watch(topics, certain=not waiting.fresh)
+            self._watch_ends(waiting.run_ids)
             for run_id, future in zip(waiting.run_ids, waiting.futures, strict=True):
                 self._waits.setdefault(run_id, []).append(future)
             self._known |= {record.id: record for record in waiting.known}
             if (lookout := Lookout.here(self._records)) is not None:
                 self._lookouts[waiting] = lookout
-        if not waiting.fresh:
-            self._read(waiting.run_ids)
-
-    def read(self, waiting: Waiting) -> None:
-        """Make certain that nothing is missed, then read."""
-        with self._lock:
-            self._watch([f"{ENDED}{one}" for one in waiting.run_ids if one in self._waits])
-        self._read(waiting.run_ids)
+            worth = [run_id for run_id in waiting.run_ids if not self._ends.will_be_heard(run_id)]
+            told = {run_id: self._ends.take(run_id) for run_id in worth}
+        self._read([run_id for run_id in worth if not (told[run_id] and self._ended(run_id, told[run_id] or {}))])
 
     def remove(self, waiting: Waiting) -> None:
         """Forget a wait."""
@@ -174,7 +149,7 @@ class Watcher:
         self._renew()
         with self._lock:
             self._start("dispatcher-callbacks", self._serve_calls)
-            self._watch([] if run_id in self._hooks else [run_id])
+            self._watch([run_id])
             self._hooks.setdefault(run_id, []).append(hook)
         self._catch_up([run_id])
 
@@ -202,24 +177,35 @@ class Watcher:
         if self._pid != os.getpid():  # a fork's child has none of its parent's threads, and maybe a held lock
             self._reset()
 
-    def _watch(self, topics: Sequence[str], *, certain: bool = True) -> None:
+    def _watch_ends(self, run_ids: Sequence[str]) -> None:
+        """Hear of the ends of these runs: of this process's by one topic, of each other by its own."""
+        self._idle = 0
+        topics = [one for one in dict.fromkeys(run_ids) if one not in self._waits and not self._ends.is_ours(one)]
+        if not self._ends.are_heard and any(map(self._ends.is_ours, run_ids)):
+            self._watch([*topics, self._ends.topic])
+            self._ends.begin()
+        else:
+            self._watch(topics)
+
+    def _watch(self, topics: Sequence[str]) -> None:
         if self._closed.is_set():
             raise DispatcherError("the Dispatcher was closed")
         if self._listener is None:
             self._listener = self._records.events.listen(self._ended)
         self._start("dispatcher-listener", partial(self._listen, self._listener))
         if topics:
-            self._listener.watch(topics, certain=certain)
+            self._listener.watch(topics)
 
     def _unwatch(self, run_ids: Iterable[str]) -> None:
-        runs = list(dict.fromkeys(run_ids))
-        gone = [f"{ENDED}{one}" for one in runs if one not in self._waits]
-        gone += [one for one in runs if one not in self._hooks]
+        runs = [one for one in dict.fromkeys(run_ids) if one not in self._hooks]
+        self._leave([one for one in runs if one not in self._waits or self._ends.is_ours(one)])
+
+    def _leave(self, gone: Sequence[str]) -> None:
         if gone and self._listener is not None and not self._closed.is_set():
             try:
                 self._listener.unwatch(gone)
             except DispatcherError:
-                log.debug("could not leave the topics of %d runs", len(gone))
+                log.debug("could not leave %d topics", len(gone))
 
     def _start(self, name: str, target: Callable[[], None]) -> None:
         thread = self._threads.get(name)
@@ -233,10 +219,13 @@ class Watcher:
         while not self._closed.is_set():
             try:
                 unread.update(dict.fromkeys(self._heard(listener, 1.0 if unread else look - time.monotonic())))
+                if self._soon:
+                    self._soon, look = False, min(look, time.monotonic() + SOON)
                 if time.monotonic() >= look:
                     look = time.monotonic() + LOOK
                     self._look()
                     self._look_out()
+                    self._rest()
                 if unread:
                     self._read(list(unread))
                     self._catch_up(list(unread))
@@ -259,11 +248,25 @@ class Watcher:
             wait = 0.0
             if event is not None:
                 self._offer([event])
+                if event.final:
+                    worth.append(event.run_id)
+                    self._keep(event.run_id)
             elif not topic:
                 with self._lock:
+                    if self._ends.are_heard:
+                        self._ends.begin()
                     return [*self._waits, *self._hooks]
-            worth.append(topic.removeprefix(ENDED) if event is None or event.final else "")
+            elif is_ends(topic):
+                self._soon = True
+            else:
+                worth.append(topic)
         return [run_id for run_id in dict.fromkeys(worth) if run_id]
+
+    def _keep(self, run_id: str) -> None:
+        """Remember that a run has ended, if nobody waits for it yet."""
+        with self._lock:
+            if run_id not in self._waits:
+                self._ends.keep(run_id, {})
 
     def _ended(self, run_id: str, told: Mapping[str, bytes]) -> bool:
         """Answer for a run whose earlier record is known, on the listener's thread; whether that could be done.
@@ -273,6 +276,9 @@ class Watcher:
         if not self._lock.acquire(blocking=False):
             return False
         try:
+            if run_id not in self._waits and run_id not in self._hooks:
+                self._ends.keep(run_id, told)
+                return True
             if run_id in self._hooks or (known := self._known.get(run_id)) is None:
                 return False
             record = known.later(told)
@@ -345,6 +351,14 @@ class Watcher:
                 if left:
                     self._hooks[run_id] = left
                 self._unwatch([run_id])
+
+    def _rest(self) -> None:
+        """Listen to the ends of this process's runs no longer, after a while in which nobody has waited for one."""
+        with self._lock:
+            self._idle = 0 if any(map(self._ends.is_ours, self._waits)) else self._idle + 1
+            if self._ends.are_heard and self._idle >= IDLE:
+                self._leave([self._ends.topic])
+                self._ends.stop()
 
     def _look_out(self) -> None:
         """For each flow that waits: whether what it waits for can start."""

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
@@ -29,11 +28,6 @@ R = TypeVar("R")
 #: Seconds of waiting after which a client says that no live worker serves the run; a starting worker gets longer.
 PATIENCE = 5.0
 PATIENCE_AT_START = 15.0
-
-#: Seconds for which a run is fresh after its submit, and in which a fresh one may end before it is first looked at:
-#: longer than a small run takes, and no more, for where the notice of an end came too soon, who waits loses as much.
-FRESH = 0.05
-SOON = 0.002
 
 
 class Run(Generic[R]):
@@ -232,13 +226,8 @@ class Run(Generic[R]):
         """The terminal record, waited for."""
         if self._record is not None and self._record.terminal:
             return self._record
-        with self.link.watcher.waiting([self.id], [self._record], fresh=self._is_fresh()) as waiting:
+        with self.link.watcher.waiting([self.id], [self._record]) as waiting:
             future = waiting.futures[0]
-            if waiting.fresh:
-                with suppress(TimeoutError):
-                    self.note(future.result(SOON if timeout is None else min(timeout, SOON)))
-                if not future.done():
-                    waiting.read()
             patience = PATIENCE if self.link.laptop is None else PATIENCE_AT_START
             try:
                 if self._warned or (timeout is not None and timeout <= patience):
@@ -251,12 +240,6 @@ class Run(Generic[R]):
                 raise self._not_finished(timeout or 0.0) from None
         assert self._record is not None
         return self._record
-
-    def _is_fresh(self) -> bool:
-        """Whether it was submitted a moment ago, as far as is known here."""
-        made = made_at(self.id)
-        known = self._record is not None and self._record.version == 1
-        return known and made is not None and time.time() - made < FRESH
 
     def _patiently(self, future: Future[Record], timeout: float | None, patience: float) -> Record:
         """Wait, and say once if nobody is there to run it."""

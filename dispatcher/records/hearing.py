@@ -8,7 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from dispatcher.ids import ending
 from dispatcher.runs.events import Event
+
+_ENDED = "ended:"
 
 
 class Events(ABC):
@@ -44,17 +47,25 @@ class Events(ABC):
         """
 
 
-#: What the topic of a run's last event begins with.
-ENDED = "ended:"
-
 #: Called with a run's id and what its record holds now beside what never changes, where a notice of its end tells that;
 #: on a thread of the listener's, so it mustn't wait. If true, nobody gets the notice itself.
 Ended = Callable[[str, Mapping[str, bytes]], bool]
 
 
+def ends(run_id: str) -> str:
+    """The topic of the last events of all runs that the process has submitted which submitted this one."""
+    return f"{_ENDED}{ending(run_id)}"
+
+
+def is_ends(topic: str) -> bool:
+    """Whether a topic is one of :func:`ends`."""
+    return topic.startswith(_ENDED)
+
+
 class Listener(ABC):
-    """Topics heard: a run's id (its events), ``ended:<id>`` (its last event alone: who only waits isn't woken for the
-    others), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new queue)."""
+    """Topics heard: a run's id (its events), those of :func:`ends` (who only waits isn't woken for other events, and
+    listens to one topic for all runs of a process), ``owner:<id>`` (cancels of what it holds), ``queues`` (new ones).
+    """
 
     @abstractmethod
     def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:

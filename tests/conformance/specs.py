@@ -24,10 +24,11 @@ def make(
     digest: str = "d",
     blobs: tuple[str, ...] = (),
     on_exit: bool = False,
+    run_id: str = "",
     **options: Any,
 ) -> Record:
-    """A record that was not accepted yet, with an id of its own."""
-    run_id = f"r{next(_number):06d}"
+    """A record that was not accepted yet, with an id of its own: one as another process would give it."""
+    run_id = run_id or f"r{next(_number):06d}"
     spec = Spec(
         run_id=run_id,
         flow=flow,

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import redis
 
+from dispatcher import listening
+from dispatcher.ids import new_id
 from dispatcher.listening import LOOK, Watcher
 from dispatcher.records.base import Records
+from dispatcher.records.hearing import ends
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
-from tests.conformance.specs import accept, ended
+from tests.conformance.specs import accept, ended, finish, start
 from tests.waiting import wait_until
 from workers.ears import NEW_QUEUE, Ears
 
@@ -49,17 +52,56 @@ def end_silently(records: Records, raw: Any, record: Record) -> None:
     raw.hset(keys.run(record.id), mapping={name: fields[name] for name in (b"state", b"ended_at") if name in fields})
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("notice", [b"\xff", b"x", b"1.0\n{", b"1.0\n{}\n={", b"\n\n\n=[", b""])
-def test_who_is_told_something_unreadable_looks_at_once(
-    records: Records, raw: Any, watcher: Watcher, notice: bytes
+def test_who_is_told_something_unreadable_looks_soon(
+    records: Records, raw: Any, watcher: Watcher, notice: bytes, own: bool
 ) -> None:
-    record = accept(records)
+    record = accept(records, run_id=new_id() if own else "")
     with watcher.waiting([record.id]) as waiting:
         end_silently(records, raw, record)
         began = time.monotonic()
-        raw.publish(Keys(records.instance).topic(f"ended:{record.id}"), notice)
+        raw.publish(Keys(records.instance).topic(ends(record.id) if own else record.id), notice)
         assert waiting.futures[0].result(timeout=30).state is State.SUCCEEDED
         assert time.monotonic() - began < LOOK / 3
+
+
+def test_who_waits_for_runs_of_its_own_process_reads_none(records: Records, raw: Any, watcher: Watcher) -> None:
+    with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
+        finish(records, start(records, first))
+        waiting.futures[0].result(timeout=30)
+    early, late = (accept(records, run_id=new_id()) for _ in range(2))
+    lost = accept(records, run_id=new_id())
+    topics = raw.pubsub_channels(Keys(records.instance).topic("*"))
+    assert len(topics) == 1, "one for all"
+    ended = finish(records, start(records, early))
+    wait_until(lambda: early.id in watcher._ends._kept, "the notice")
+    end_silently(records, raw, lost)  # as if it were still running, for who reads nothing
+    raw.delete(Keys(records.instance).run(early.id))
+    with watcher.waiting([early.id, late.id, lost.id], [early, late, lost]) as waiting:
+        assert waiting.futures[0].result(timeout=0) == ended
+        after = finish(records, start(records, late))
+        assert waiting.futures[1].result(timeout=30) == after
+        assert not waiting.futures[2].done()
+        assert raw.pubsub_channels(Keys(records.instance).topic("*")) == topics
+        assert waiting.futures[2].result(timeout=4 * LOOK).state is State.SUCCEEDED, "each is read once in a while"
+
+
+def test_the_ends_of_runs_that_nobody_waits_for_are_left(
+    records: Records, raw: Any, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "LOOK", 0.05)
+    with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
+        finish(records, start(records, first))
+        waiting.futures[0].result(timeout=30)
+    wait_until(lambda: not watcher._ends.are_heard, "it leaves")
+    listener = watcher._listener
+    assert listener is not None
+    listener.watch(["queues"])  # what is left is said with the next command
+    wait_until(lambda: len(raw.pubsub_channels(Keys(records.instance).topic("*"))) == 1, "the server knows")
+    with watcher.waiting([(again := accept(records, run_id=new_id())).id], [again]) as waiting:
+        finish(records, start(records, again))
+        assert waiting.futures[0].result(timeout=30).terminal
 
 
 def test_a_run_whose_events_are_none_delays_no_other(records: Records, raw: Any, watcher: Watcher) -> None:

@@ -15,7 +15,7 @@ import redis
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.mailbox import Mailbox
-from dispatcher.records.hearing import ENDED, Ended, Listener
+from dispatcher.records.hearing import Ended, Listener, is_ends
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.client import Client
 from dispatcher.records.redis.failures import unavailable
@@ -223,9 +223,9 @@ class RedisListener(Listener):
     def _hear(self, topic: str, raw: bytes) -> None:
         """Take a notice; of one that can't be read, the topic: something may have happened, and a look tells."""
         read, ended = self._left_out.read, self._ended
-        if ended is not None:
+        if ended is not None and is_ends(topic):
             added = read(f"end told to {topic}", partial(rest, raw))
-            if added and read(f"end told to {topic}", partial(ended, topic.removeprefix(ENDED), added)):
+            if added and read(f"end told to {topic}", partial(ended, *added)):
                 return
         events = read(f"notice to {topic}", partial(told, raw))
         for event in events or (None,):

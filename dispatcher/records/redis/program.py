@@ -13,7 +13,7 @@ from typing import Any
 from dispatcher.errors import UnreadableRun
 from dispatcher.parsing import decoded, read_object
 from dispatcher.records.effects import QUEUES_TOPIC, SAFETY, UNUSED_BLOB, Effects, effects
-from dispatcher.records.hearing import ENDED
+from dispatcher.records.hearing import is_ends
 from dispatcher.records.redis.bounds import LARGEST_CHANGE, LONGEST_JSON, MOST_APART, MOST_STEPS, MOST_WORDS
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.change import Change, Ring
@@ -35,6 +35,7 @@ MOST_TOLD = 4096
 
 # Between the two parts of a notice. A fact is JSON: it begins with a brace, and holds no line end.
 _REST = "\n="
+_ID = "id"
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -105,7 +106,7 @@ class Program:
         self._events(change.events)
         for topic, event in meant.notices:
             if topic != event.run_id:
-                told = notice([event]) + (_rest(after) if topic.startswith(ENDED) else "")
+                told = notice([event]) + (_rest(after) if is_ends(topic) else "")
                 self.step("PUBLISH", keys.topic(topic), told)
         self._claimed(after, meant)
         for digest in meant.freed:
@@ -157,22 +158,25 @@ def notice(events: Sequence[Event]) -> str:
 
 
 def _rest(record: Record) -> str:
-    """What a notice of a run's end adds: its record, but for what never changes; nothing where that is much."""
-    added = _json(texts({name: value for name, value in record.to_fields().items() if name not in FIXED}))
+    """What a notice of a run's end adds: its id and its record, but for what never changes; nothing where that is
+    much."""
+    changing = {name: value for name, value in record.to_fields().items() if name not in FIXED}
+    added = _json(texts({_ID: record.id, **changing}))
     return f"{_REST}{added}" if len(added) <= MOST_TOLD else ""
 
 
-def rest(raw: bytes) -> dict[str, bytes]:
-    """What a notice of a run's end adds; nothing for others.
+def rest(raw: bytes) -> tuple[str, dict[str, bytes]] | None:
+    """What a notice of a run's end adds: the run's id, and its record but for what never changes; None for others.
 
     Raises:
         Malformed: it can't be read.
     """
     _, _, added = raw.partition(_REST.encode())
     if not added:
-        return {}
+        return None
     fields = read_object(added, "notice", most=16 * MOST_TOLD)
-    return {name: fields.text(name).encode(errors="surrogatepass") for name in fields.data}
+    changing = {name: fields.text(name).encode(errors="surrogatepass") for name in fields.data if name != _ID}
+    return fields.text(_ID), changing
 
 
 def told(raw: bytes) -> list[Event]:

@@ -1,0 +1,73 @@
+"""Ends of a process's own runs that come before anybody waits: kept, bounded, and never taken for certain too early."""
+
+from __future__ import annotations
+
+import os
+
+from dispatcher import ids
+from dispatcher.ends import MOST, Ends
+
+
+def heard() -> Ends:
+    ends = Ends()
+    ends.begin()
+    return ends
+
+
+def test_ids_of_one_process_ascend_and_end_alike() -> None:
+    made = [ids.new_id() for _ in range(2000)]
+    assert made == sorted(set(made))
+    assert {ids.ending(one) for one in made} == {ids.own_ending()}
+    assert Ends().is_ours(made[0])
+
+
+def test_a_forks_child_has_an_ending_of_its_own() -> None:
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, f"{ids.own_ending()} {ids.ending(ids.new_id())}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    own, ending = os.read(reader, 100).decode().split()
+    assert own == ending != ids.own_ending()
+
+
+def test_only_what_was_submitted_since_is_sure_to_be_heard() -> None:
+    before = ids.new_id()
+    ends = Ends()
+    assert not ends.will_be_heard(before)
+    ends.begin()
+    after = ids.new_id()
+    assert not ends.will_be_heard(before)
+    assert ends.will_be_heard(after)
+    assert not ends.will_be_heard("r1"), "another process's"
+    ends.begin()  # the connection was lost meanwhile
+    assert not ends.will_be_heard(after)
+    ends.stop()
+    assert not ends.will_be_heard(ids.new_id())
+
+
+def test_what_was_told_is_taken_once() -> None:
+    ends, run_id = heard(), ids.new_id()
+    ends.keep(run_id, {"state": b"SUCCEEDED"})
+    assert not ends.will_be_heard(run_id)
+    assert ends.take(run_id) == {"state": b"SUCCEEDED"}
+    assert ends.take(run_id) is None
+
+
+def test_others_runs_and_those_of_a_topic_left_are_not_kept() -> None:
+    ends, run_id = heard(), ids.new_id()
+    ends.keep("r1", {"state": b"SUCCEEDED"})
+    assert ends.take("r1") is None
+    ends.stop()
+    ends.keep(run_id, {"state": b"SUCCEEDED"})
+    assert ends.take(run_id) is None
+
+
+def test_what_is_dropped_for_want_of_room_is_read() -> None:
+    ends = heard()
+    made = [ids.new_id() for _ in range(MOST + 1)]
+    for run_id in made:
+        ends.keep(run_id, {"state": b"SUCCEEDED"})
+    assert ends.take(made[0]) is None
+    assert not ends.will_be_heard(made[0])
+    assert ends.take(made[1]) is not None
