@@ -34,6 +34,10 @@ _LIMITS = tuple(
     getattr(resource, f"RLIMIT_{name}")
     for name in ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "STACK")
 )
+
+#: Files that may be left open before a fresh process takes over.
+MOST_FILES = 256
+
 _HOOKS = ("excepthook", "displayhook", "unraisablehook", "breakpointhook", "stdin")
 
 
@@ -198,17 +202,21 @@ def _interpreter() -> tuple[Any, ...]:
         list(sys.argv),
         gc.isenabled(),
         gc.get_threshold(),
+        sys.get_coroutine_origin_tracking_depth(),
+        threading.stack_size(),
     )
 
 
 def _restore_interpreter(before: tuple[Any, ...]) -> None:
-    recursion, interval, digits, sys.dont_write_bytecode, sys.argv, collects, threshold = before
+    recursion, interval, digits, sys.dont_write_bytecode, sys.argv, collects, threshold, depth, stack = before
     sys.argv = list(sys.argv)
     sys.setrecursionlimit(recursion)
     sys.setswitchinterval(interval)
     sys.set_int_max_str_digits(digits)
     (gc.enable if collects else gc.disable)()
     gc.set_threshold(*threshold)
+    sys.set_coroutine_origin_tracking_depth(depth)
+    threading.stack_size(stack)
 
 
 def _hooks() -> list[Any]:
@@ -242,6 +250,26 @@ def _restore_builtins(before: dict[str, Any]) -> None:
     vars(builtins).update(before)
 
 
+def _wakeup_descriptor() -> int:
+    descriptor = signal.set_wakeup_fd(-1)  # there is no other way to see it
+    if descriptor != -1:
+        signal.set_wakeup_fd(descriptor)
+    return descriptor
+
+
+def _restore_wakeup_descriptor(before: int) -> None:
+    signal.set_wakeup_fd(before)
+
+
+def _has_many_files() -> bool:
+    """Whether so many files are open that later runs may find no room for theirs: a new one takes the lowest number."""
+    try:
+        os.fstat(MOST_FILES)
+    except OSError:
+        return False
+    return True
+
+
 def _identity() -> tuple[Any, ...]:
     return os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getpgid(0), os.getsid(0)
 
@@ -268,6 +296,7 @@ ASPECTS = (
     ),
     Aspect("signal handlers", _handlers, _restore_handlers),
     Aspect("blocked signals", _blocked, None),
+    Aspect("signal wakeup descriptor", _wakeup_descriptor, _restore_wakeup_descriptor),
     Aspect("working directory", os.getcwd, os.chdir),
     Aspect("variables", lambda: dict(_VARIABLES), _restore_variables),
     Aspect("umask", _umask, _restore_umask),
@@ -283,6 +312,7 @@ ASPECTS = (
     Aspect("registries", _registries, _restore_registries, keep=_keep_registries),
     Aspect("fault handler", faulthandler.is_enabled, _restore_fault_handler),
     Aspect("user, group and session", _identity, None),
+    Aspect("open files", _has_many_files, None),
     Aspect("threads left", left.threads, None),
     Aspect("processes left", left.children, None),
 )

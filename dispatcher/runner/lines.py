@@ -1,4 +1,4 @@
-"""The lines of one attempt on their way to the records: numbered, bounded, shipped by one thread.
+"""The lines of one attempt on their way to the records: numbered, bounded, shipped by one thread (:mod:`.senders`).
 
 Many threads of a flow put lines; none of them waits for the server. What can't be kept is counted and shown as a gap.
 Called by :mod:`dispatcher.runner.capture`.
@@ -11,9 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from dispatcher.errors import Malformed
 from dispatcher.records.base import Line
+from dispatcher.runner import senders
 from dispatcher.runner.limits import Limits
 
 Sink = Callable[[Sequence[Line]], None]
@@ -80,7 +82,8 @@ class Shipment:
         # Re-entrant: a signal handler or a destructor may print while its thread puts a line.
         self._lock = threading.RLock()
         self._over = False
-        self._signals: _Signals | None = None  # with the thread, from the first line on: most runs say nothing
+        self._signals: _Signals | None = None  # from the first line on: most runs say nothing
+        senders.prepare()
 
     def put(self, stream: str, text: str, level: str = "") -> None:
         """Add a line. Never waits, never raises for the server's sake."""
@@ -146,7 +149,7 @@ class Shipment:
         self._lines.append((line, size))
         if self._signals is None:
             self._signals = _Signals()
-            threading.Thread(target=self._ship, args=(self._signals,), name="dispatcher-logs", daemon=True).start()
+            senders.start(partial(self._ship, self._signals))
         self._kept += size
         self._pending += size
         if not self._signals.some.is_set():

@@ -104,6 +104,16 @@ PUT_BACK: list[tuple[str, str, str]] = [
     ("interpreter", "import sys; sys.set_int_max_str_digits(700)", "sys.get_int_max_str_digits()"),
     ("interpreter", "import sys; sys.argv = ['strange']", "sys.argv"),
     ("interpreter", "import gc; gc.disable(); gc.set_threshold(1, 1, 1)", "gc.isenabled(), gc.get_threshold()"),
+    (
+        "interpreter",
+        "import sys, threading; sys.set_coroutine_origin_tracking_depth(9); threading.stack_size(2**20)",
+        "sys.get_coroutine_origin_tracking_depth(), threading.stack_size()",
+    ),
+    (
+        "signal wakeup descriptor",
+        "import os, signal; r, w = os.pipe(); os.set_blocking(w, False); signal.set_wakeup_fd(w)",
+        "signal.set_wakeup_fd(-1)",
+    ),
     ("builtins", "import builtins; builtins.strange = 1; builtins.round = print", "round(1), sorted(vars(builtins))"),
     ("warnings", "import warnings; warnings.simplefilter('error'); warnings.showwarning = print", "warnings.filters"),
     ("locale", "import locale; locale.setlocale(locale.LC_ALL, 'C')", "locale.setlocale(locale.LC_ALL)"),
@@ -179,6 +189,7 @@ MEANS_A_FRESH_PROCESS: list[tuple[str, str, str]] = [
         "import os; os.fork() or (os.setsid(), os.fork() and os._exit(0), __import__('time').sleep(9)); os.wait()",
         "still holds",
     ),
+    ("open files", "import os; [os.open('/dev/null', 0) for _ in range(300)]", "changed"),
     ("user, group and session", "import os; os.setpgid(0, os.getppid() and os.getpgid(os.getppid()))", "changed"),
 ]
 
@@ -209,6 +220,19 @@ def test_what_a_flow_has_left_ends_with_its_process(client: Dispatcher, worker: 
     run.result(timeout=30)
     (line,) = [line.text for line in run.logs()]
     wait_until(lambda: not Path(f"/proc/{line}").exists(), "the end of what was left")
+
+
+def test_a_flow_that_has_bounded_its_memory_prints(client: Dispatcher, worker: Worker) -> None:
+    """Seen: its first line waited without end for a thread that died as it started."""
+    statements = """
+import resource
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, resource.RLIM_INFINITY))
+print('said')
+"""
+    run = client.submit(change, {"statements": statements})
+    run.result(timeout=30)
+    assert [line.text for line in run.logs()] == ["said"]
 
 
 def test_a_left_alarm_kills_nobody(client: Dispatcher, worker: Worker) -> None:
