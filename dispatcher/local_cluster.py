@@ -7,6 +7,7 @@ files lie in a directory of this user's alone. Imported by :mod:`dispatcher.exec
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ import distributed
 from distributed.security import Security
 
 from dispatcher.private import temporary_directory
+
+_logger = logging.getLogger("distributed")
 
 
 class _Pages:
@@ -75,11 +78,16 @@ class LocalCluster(distributed.LocalCluster, _Nodes):  # type: ignore[misc]
         dashboard_address: by default None: no pages.
         local_directory: where workers keep what doesn't fit into memory; by default a new directory, removed by
             :meth:`close`.
+        silence_logs: the level from which on Dask's own log lines are kept, as it does with those that it prints; by
+            default warnings. False keeps all.
         options: the other arguments of ``distributed.LocalCluster``.
     """
 
     def __init__(self, **options: Any) -> None:
         ours: dict[str, Any] = {"dashboard_address": None}
+        self._level = _logger.level
+        if level := options.get("silence_logs", logging.WARNING):
+            _logger.setLevel(level)  # Dask does so with its handler alone, past which the log of a run hears
         if not _inside(options):
             ours["security"] = Security.temporary()
         self._scratch = None if "local_directory" in options else temporary_directory("dispatcher-dask-")
@@ -90,16 +98,17 @@ class LocalCluster(distributed.LocalCluster, _Nodes):  # type: ignore[misc]
         try:
             super().__init__(**{**ours, **options})
         except BaseException:
-            self._remove_scratch()
+            self._leave_nothing()
             raise
 
     def close(self, timeout: float | None = None) -> Any:
         """Close it, and remove its directory."""
         closed = super().close(timeout)
-        self._remove_scratch()
+        self._leave_nothing()
         return closed
 
-    def _remove_scratch(self) -> None:
+    def _leave_nothing(self) -> None:
+        _logger.setLevel(self._level)
         if self._scratch is None:
             return
         # Dask puts it on the import path, where it must not stay: anybody may make a directory of that name later.

@@ -207,6 +207,18 @@ def start_and_end(executor: Executor) -> None:
         pass
 
 
+@pytest.mark.parametrize(("options", "heard"), [({}, False), ({"silence_logs": False}, True)])
+def test_what_dask_says_of_a_local_cluster(
+    caplog: pytest.LogCaptureFixture, options: dict[str, object], heard: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    level = logging.getLogger("distributed").level
+    with DaskExecutor(cluster_kwargs={"n_workers": 1, "processes": False, **options}).start():
+        pass
+    assert heard is any(record.name.startswith("distributed") for record in caplog.records)
+    assert logging.getLogger("distributed").level == level
+
+
 def test_a_local_cluster_is_made_and_closed() -> None:
     before = {one.laddr.port for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"}
     executor = DaskExecutor(cluster_kwargs={"n_workers": 1, "threads_per_worker": 1, "processes": False})
