@@ -49,12 +49,12 @@ class Budget:
 #: which a slow machine may look at once more.
 BUDGETS = {
     "submit": Budget(sent=1, trips=1, inside=15, received=3000),
-    "run": Budget(sent=2, trips=2, inside=34, received=3900),
-    "run that prints": Budget(sent=3, trips=3, inside=41, received=4300),
+    "run": Budget(sent=2, trips=2, inside=34, received=3950),
+    "run that prints": Budget(sent=3, trips=3, inside=41, received=4350),
     "container asked for": Budget(sent=4, trips=3, inside=40, received=4000),
-    "result of an ended run": Budget(sent=4, trips=4, inside=0, received=500),
+    "result of an ended run": Budget(sent=1, trips=1, inside=0, received=100),
     "map": Budget(sent=MANY // 100 + 2, trips=30, inside=5 * MANY + 50, received=2200 * MANY),
-    "wait": Budget(sent=2 * MANY + 3, trips=40, inside=0, received=4000 * MANY),
+    "wait": Budget(sent=0, trips=0, inside=0, received=100),
 }
 
 
@@ -152,7 +152,7 @@ def _holds(name: str, found: tuple[Counts, Counts]) -> None:
     assert spent.trips <= budget.trips, told
     assert spent.inside <= budget.inside, told
     assert spent.received <= budget.received, told
-    assert spent.sent > 0, "nothing was counted"
+    assert spent.sent > 0 or not budget.sent, "nothing was counted"
 
 
 def test_a_submit(scene: Scene) -> None:
@@ -192,6 +192,7 @@ def test_a_map(scene: Scene) -> None:
 
 
 def test_a_wait_for_many(scene: Scene) -> None:
+    """Their ends were told already, by the one topic of this process."""
     runs = scene.client.map(quiet, [{}] * (2 * MANY), environment=LocalEnvironment())
     for run in runs:
         scene.run(run)
