@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, Permanent, Transient
-from dispatcher.executors import LocalExecutor
+from dispatcher.executors.dask import LocalExecutor
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backends.base import InProcess
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, InvalidParameters
-from dispatcher.executors import LocalExecutor
+from dispatcher.executors.dask import LocalExecutor
 from dispatcher.runs.spec import FRESH_PROCESS
 from dispatcher.storage.base import PARAMETERS
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from backends.base import InProcess
-from dispatcher import functions
-from dispatcher.callbacks import Callback
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
+from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import InvalidInput
-from dispatcher.executors import Executor
+from dispatcher.executors.dask import Executor
+from dispatcher.support import signatures
 
 _EXECUTOR = "RemoteEnvironment.executor"
 
@@ -76,7 +76,7 @@ class RemoteEnvironment(Environment):
         try:
             return made(**{**defaults, **self.executor_kwargs})
         except TypeError as error:
-            raise InvalidInput(f"RemoteEnvironment.executor_kwargs: {functions.shown_name(made)}: {error}") from error
+            raise InvalidInput(f"RemoteEnvironment.executor_kwargs: {signatures.shown_name(made)}: {error}") from error
 
     def _added_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"executor_kwargs": self.executor_kwargs}
@@ -108,13 +108,13 @@ def _named(executor: Any) -> Any:
         if not module or module == "__main__" or not all(part.isidentifier() for part in module.split(".")):
             raise InvalidInput(f"{_EXECUTOR}: must be a class or 'package.module.Class', got {executor!r}")
         return executor
-    travels = Callback.of(_subclass(executor), what=_EXECUTOR) if functions.importable_name(executor) else None
+    travels = Callback.of(_subclass(executor), what=_EXECUTOR) if signatures.importable_name(executor) else None
     return travels.ref.replace(":", ".") if travels is not None and travels.ref else _subclass(executor)
 
 
 def _class(executor: Any) -> type[Executor]:
     if isinstance(executor, str):
-        return _subclass(functions.resolve(executor, what=_EXECUTOR), named=repr(executor))
+        return _subclass(signatures.resolve(executor, what=_EXECUTOR), named=repr(executor))
     return _subclass(executor.function() if isinstance(executor, Callback) else executor)
 
 

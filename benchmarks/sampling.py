@@ -18,7 +18,7 @@ LAYERS = {
     "states and events": ("dispatcher/runs/",),
     "the attempt: open, capture, run": (
         "dispatcher/runner/",
-        "dispatcher/payload/",
+        "dispatcher/serialization/",
         "dispatcher/storage/",
         "backends/",
     ),

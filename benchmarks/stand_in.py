@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from benchmarks.cluster import PODS, SECRETS, Access, Bare, Json, log
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
-from dispatcher.runner.assignment import Assignment
-from dispatcher.runner.claims import claim
-from dispatcher.runner.report import About, Report
+from dispatcher.runner.container.assignment import Assignment
+from dispatcher.runner.container.claim import claim
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.record import Outcome
 
 BEAT = 10.0  #: seconds between two signs of life of a runner

@@ -6,9 +6,7 @@ These are the public names; all else may change. They are imported when they are
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 TYPE_CHECKING = False  # typing's, without importing it
 if TYPE_CHECKING:
@@ -17,8 +15,8 @@ if TYPE_CHECKING:
     from backends.kubernetes.environment import KubernetesJobEnvironment
     from backends.local import LocalEnvironment
     from backends.remote import RemoteEnvironment
-    from dispatcher.client import Dispatcher
-    from dispatcher.context import context
+    from dispatcher.client.client import Dispatcher
+    from dispatcher.client.run import Run
     from dispatcher.errors import (
         DispatcherError,
         DispatcherWarning,
@@ -41,18 +39,18 @@ if TYPE_CHECKING:
         UnknownRun,
         UnreadableRun,
     )
-    from dispatcher.executors import DaskExecutor, LocalExecutor
-    from dispatcher.flow import Flow, flow
-    from dispatcher.run import Run
+    from dispatcher.executors.dask import DaskExecutor, LocalExecutor
+    from dispatcher.flows.context import context
+    from dispatcher.flows.flow import Flow, flow
+    from dispatcher.flows.task import Task, gather, task
     from dispatcher.runs.events import Event
     from dispatcher.runs.retry import Retry
     from dispatcher.runs.states import Cause, State
     from dispatcher.settings import Settings
-    from dispatcher.storage.docker import DockerStorage
+    from dispatcher.storage.docker.storage import DockerStorage
     from dispatcher.storage.local import LocalStorage
     from dispatcher.storage.module import ModuleStorage
     from dispatcher.storage.redis import RedisStorage
-    from dispatcher.task import Task, gather, task
 
     __version__: str
 
@@ -105,8 +103,8 @@ _HOMES = {
     "backends.kubernetes.environment": ("KubernetesJobEnvironment",),
     "backends.local": ("LocalEnvironment",),
     "backends.remote": ("RemoteEnvironment",),
-    "dispatcher.client": ("Dispatcher",),
-    "dispatcher.context": ("context",),
+    "dispatcher.client.client": ("Dispatcher",),
+    "dispatcher.flows.context": ("context",),
     "dispatcher.errors": (
         "DispatcherError",
         "DispatcherWarning",
@@ -130,31 +128,19 @@ _HOMES = {
         "UnreadableRun",
     ),
     "dispatcher.executors": ("DaskExecutor", "LocalExecutor"),
-    "dispatcher.flow": ("Flow", "flow"),
-    "dispatcher.run": ("Run",),
+    "dispatcher.flows.flow": ("Flow", "flow"),
+    "dispatcher.client.run": ("Run",),
     "dispatcher.runs.events": ("Event",),
     "dispatcher.runs.retry": ("Retry",),
     "dispatcher.runs.states": ("Cause", "State"),
     "dispatcher.settings": ("Settings",),
-    "dispatcher.storage.docker": ("DockerStorage",),
+    "dispatcher.storage.docker.storage": ("DockerStorage",),
     "dispatcher.storage.local": ("LocalStorage",),
     "dispatcher.storage.module": ("ModuleStorage",),
     "dispatcher.storage.redis": ("RedisStorage",),
-    "dispatcher.task": ("Task", "gather", "task"),
+    "dispatcher.flows.task": ("Task", "gather", "task"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-class _Package(ModuleType):
-    """Three names are a module's of ours and an object's in it. The import system puts the module in the name's place
-    whenever it imports one; the object is what the name means."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in {"context", "flow", "task"} and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

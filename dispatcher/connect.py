@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from dispatcher.records.base import Records
 from dispatcher.settings import Settings
-from dispatcher.urls import MEMORY, parse
+from dispatcher.support.urls import MEMORY, parse
 
 if TYPE_CHECKING:
-    from dispatcher.payload.keys import KeyRing
+    from dispatcher.serialization.signing_keys import KeyRing
 
 
 def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
@@ -32,7 +32,7 @@ def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
         return _checked(open_memory(), keys)
     for url in filter(None, (settings.url, settings.broker_url)):
         parse(url)
-    from dispatcher.doorbell import CeleryBell
+    from dispatcher.broker.doorbell import CeleryBell
     from dispatcher.records.redis import open_redis
 
     bells: list[CeleryBell] = []

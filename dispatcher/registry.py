@@ -18,7 +18,7 @@ from dispatcher.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
     from backends.base import Backend
-    from dispatcher.environment import Environment
+    from dispatcher.environments.base import Environment
     from dispatcher.storage.base import Storage
 
 
@@ -94,7 +94,7 @@ STORAGES = Group(
     "storage",
     "dispatcher.storages",
     {
-        "DockerStorage": "dispatcher.storage.docker:DockerStorage",
+        "DockerStorage": "dispatcher.storage.docker.storage:DockerStorage",
         "RedisStorage": "dispatcher.storage.redis:RedisStorage",
         "LocalStorage": "dispatcher.storage.local:LocalStorage",
         "ModuleStorage": "dispatcher.storage.module:ModuleStorage",

@@ -29,10 +29,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from dispatcher import misfits
-from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidSettings
-from dispatcher.urls import hidden
+from dispatcher.support import settings_errors
+from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.urls import hidden
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
@@ -44,9 +44,9 @@ class _Variables(EnvSettingsSource):
         try:
             return read_document(value)
         except Twice as error:
-            raise misfits.NotJson(value, str(error)) from None
+            raise settings_errors.NotJson(value, str(error)) from None
         except (ValueError, RecursionError):
-            raise misfits.NotJson(value) from None
+            raise settings_errors.NotJson(value) from None
 
 
 def _shown(facts: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
@@ -242,7 +242,7 @@ class Settings(BaseSettings):
     embedded: bool = Field(True, description="Without a URL, use the laptop server; false makes that an error.")
     signing_keys: Annotated[
         Json[dict[str, KeySettings]] | None,
-        BeforeValidator(misfits.once),
+        BeforeValidator(settings_errors.once),
         Field(description="JSON: key id → secret (or an object); the first signs."),
     ] = None
     signing_keys_file: Path | None = Field(
@@ -269,9 +269,9 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            raise InvalidSettings(misfits.explain(error, cls)) from None
+            raise InvalidSettings(settings_errors.explain(error, cls)) from None
         except SettingsError as error:
-            raise InvalidSettings(misfits.explain_json(error, cls)) from None
+            raise InvalidSettings(settings_errors.explain_json(error, cls)) from None
 
     @classmethod
     def settings_customise_sources(

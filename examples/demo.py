@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dispatcher import Dispatcher, LocalEnvironment, RemoteEnvironment, Run, RunError, Settings, embedded
+from dispatcher import Dispatcher, LocalEnvironment, RemoteEnvironment, Run, RunError, Settings, laptop
 from examples.cancelled import keep_counting, said_goodbye
 from examples.dask_graph import vocabulary
 from examples.failing import read_missing
@@ -71,7 +71,7 @@ def own_server() -> Iterator[Settings]:
         try:
             yield settings
         finally:
-            embedded.down(settings, force=True)
+            laptop.down(settings, force=True)
 
 
 def submitted(client: Dispatcher) -> list[Shown]:
@@ -142,8 +142,8 @@ def outcome(run: Run[Any]) -> str:
 
 def stopped(settings: Settings, console: Console) -> None:
     """Stop the server and its worker now, and say so."""
-    embedded.down(settings, force=True)
-    left = embedded.status(settings)
+    laptop.down(settings, force=True)
+    left = laptop.status(settings)
     if left.running or left.workers:
         raise RuntimeError(f"something still runs: {left}")
     console.print("stopped the worker and the embedded server")

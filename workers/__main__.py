@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from dispatcher.errors import DispatcherError, ServerUnavailable
-from dispatcher.escaping import escaped
 from dispatcher.settings import Settings
+from dispatcher.support.escaping import escaped
 
 #: Exit codes, as those of the command: bad input, and a server that can't be reached or refuses the worker.
 USAGE, NO_ANSWER = 2, 6

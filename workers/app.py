@@ -43,8 +43,8 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     """
     from celery import signals
 
-    from dispatcher.app import make_app
-    from workers import logs, tasks, transport
+    from dispatcher.broker.celery_app import make_app
+    from workers import log_setup, tasks, transport
     from workers.engine import EngineStep
     from workers.identity import offer_of, own_queues
     from workers.queues import queue
@@ -55,13 +55,13 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     app.dispatcher_settings = settings
     app.conf.update(
         task_queues=[queue(app, name) for name in own],
-        worker_pool="workers.prefork:Pool",
+        worker_pool="workers.pool.celery_pool:Pool",
         worker_concurrency=settings.worker.concurrency,
         worker_proc_alive_timeout=60,  # a pool process may start slowly on a busy machine
     )
     app.steps["worker"].add(EngineStep)
     tasks.register(app)
-    logs.connect(two_servers=settings.broker_url not in {None, settings.url})
+    log_setup.connect(two_servers=settings.broker_url not in {None, settings.url})
     signals.celeryd_init.connect(partial(_be_a_worker, app), weak=False)
     signals.celeryd_init.connect(partial(_know_queues, app), weak=False)
     _built["app"] = app
@@ -93,7 +93,7 @@ def _instance(settings: Settings, queues: Sequence[str], *, patient: bool) -> st
 
 def _be_a_worker(app: Any, **_: Any) -> None:
     """Take messages, which Flower and ``celery inspect`` with the same application don't."""
-    from dispatcher.app import AS_WORKER
+    from dispatcher.broker.celery_app import AS_WORKER
 
     transport, configuration = AS_WORKER
     app.conf.update(**configuration, broker_transport_options={**app.conf.broker_transport_options, **transport})

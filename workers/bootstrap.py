@@ -7,7 +7,7 @@ import logging
 import warnings
 
 from dispatcher import registry
-from dispatcher.payload import KeyRing
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 
 
@@ -21,7 +21,7 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
     Raises:
         InvalidSettings: no URL or no signing key is set, or they can't be read.
     """
-    from workers import logs
+    from workers import log_setup
     from workers.app import build
     from workers.identity import offer_of
 
@@ -33,7 +33,7 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
         registry.backend(name).preload()
     if settings.worker.runner_users:
         _check_users(settings)
-    logs.set_up(level)
+    log_setup.set_up(level)
     app = build(settings, patient=True)
     _import_early()
     with warnings.catch_warnings():
@@ -85,5 +85,5 @@ def _import_early() -> None:
     """What every pool process needs, before it is forked: faster there, and no import under way in a fork."""
     import importlib
 
-    for name in ("dispatcher.records.redis", "dispatcher.runner.attempt", "dispatcher.executors", "backends.local"):
+    for name in ("dispatcher.records.redis", "dispatcher.runner.in_process", "dispatcher.executors", "backends.local"):
         importlib.import_module(name)

@@ -7,10 +7,10 @@ from functools import partial
 
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherError, Refused
-from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
-from dispatcher.runner.report import About, Report
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.record import Record
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 
 

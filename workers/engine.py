@@ -18,28 +18,28 @@ from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
 
-from dispatcher.escaping import counted
-from dispatcher.hangup import heed, leave_terminal
-from dispatcher.payload import KeyRing
 from dispatcher.runs.attempt import family
 from dispatcher.runs.routing import listed
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
-from workers.backends import Backends
+from dispatcher.support.escaping import counted
+from dispatcher.support.hangup import heed, leave_terminal
+from workers.backend_cache import Backends
 from workers.claims import open_records
-from workers.ears import Ears
-from workers.held import Held
-from workers.holders import Holders
 from workers.identity import new_identity, offer_of
-from workers.journals import journals
-from workers.keeper import Keeper, Parent
-from workers.notes import Notes
-from workers.pool import Inherited, PoolProcess
+from workers.notifications import Ears
+from workers.pool.holders import Holders
+from workers.pool.interrupts import Notes
+from workers.pool.journals import journals
+from workers.pool.monitor import Keeper, Parent
+from workers.pool.pool_process import Inherited, PoolProcess
+from workers.pool.processes import Held
 from workers.queues import Queues
-from workers.reconciler.table import Reconciler, Sweep, sweeps
-from workers.threads import Ticker
+from workers.reconciler.loop import Reconciler, Sweep, sweeps
+from workers.ticker import Ticker
 
 if TYPE_CHECKING:
-    from workers.supervisor.supervision import Supervision
+    from workers.supervisor.manager import Supervision
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Engine:
         if not self.identity.supervises:
             return None, ()
         sys.setswitchinterval(SWITCH)
-        from workers.supervisor.supervision import Ear, Supervision
+        from workers.supervisor.manager import Ear, Supervision
 
         supervision = Supervision(self.settings, self._keys, self.identity, self._backends, self._open)
         supervisor = Ticker("supervisor", supervision.tick, supervision.close)
@@ -167,7 +167,7 @@ class Engine:
         return supervision, (supervisor, Ticker("reports", ear.tick, ear.close))
 
     def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:
-        from dispatcher.doorbell import CeleryBell
+        from dispatcher.broker.doorbell import CeleryBell
 
         records = self._open()
         bell = CeleryBell(self.settings, records.instance)

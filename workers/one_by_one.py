@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dispatcher.errors import LeasePassed, ServerUnavailable
 from dispatcher.records.base import Runs
 from dispatcher.runs.record import Record
-from dispatcher.seldom import Seldom
+from dispatcher.support.log_throttle import Seldom
 
 #: Entries remembered as misplaced.
 _MOST = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from dispatcher.records.base import Records
-from dispatcher.records.refusals import What, count
+from dispatcher.records.rejections import What, count
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record

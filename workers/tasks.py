@@ -7,10 +7,10 @@ from typing import Any
 from celery import Celery
 
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
-from workers import lifecycle
-from workers.pool import Here, PoolProcess
+from workers.execution import lifecycle
+from workers.pool.pool_process import Here, PoolProcess
 
-REQUEST = "workers.request:RunRequest"
+REQUEST = "workers.pool.celery_request:RunRequest"
 
 #: Characters of what a doorbell tells that are remembered.
 LONGEST = 1000

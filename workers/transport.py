@@ -22,13 +22,13 @@ from kombu import compression
 from kombu import transport as transports
 from kombu.transport import redis
 
-from dispatcher.doorbell import body_of, headers_of, kwargs_of
+from dispatcher.broker.doorbell import body_of, headers_of, kwargs_of
 from dispatcher.errors import Malformed
-from dispatcher.ids import is_run_id
-from dispatcher.parsing import Fields, bounded, read_json
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
 from dispatcher.runs.routing import Route
-from dispatcher.seldom import Seldom
+from dispatcher.support.ids import is_run_id
+from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.parsing import Fields, bounded, read_json
 
 logger = logging.getLogger(__name__)
 

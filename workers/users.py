@@ -10,13 +10,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dispatcher.payload import KeyRing
-from dispatcher.payload.seals import Stored
 from dispatcher.records.base import Records
 from dispatcher.records.users import Reach
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.infrastructure import is_open, wants
 from dispatcher.runs.record import Record
+from dispatcher.serialization import KeyRing
+from dispatcher.serialization.seals import Stored
 from workers.one_by_one import OneByOne
 
 logger = logging.getLogger(__name__)

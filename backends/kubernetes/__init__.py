@@ -1,1 +1,1 @@
-"""Flows as Kubernetes Jobs. Only :mod:`backends.kubernetes.access` imports the Kubernetes SDK."""
+"""Flows as Kubernetes Jobs. Only :mod:`backends.kubernetes.cluster.connection` imports the Kubernetes SDK."""

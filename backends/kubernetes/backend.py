@@ -12,23 +12,23 @@ from urllib.parse import urlencode
 
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from backends.kubernetes import manifest, reasons
-from backends.kubernetes.access import Unreachable, load_sdk
-from backends.kubernetes.api import Api, ApiError, Unclear
-from backends.kubernetes.asking import Asking
-from backends.kubernetes.cache import Cache, cut
-from backends.kubernetes.creating import create
-from backends.kubernetes.errors import translated
-from backends.kubernetes.pace import Pace, shared
-from backends.kubernetes.times import age, times
-from backends.kubernetes.watching import Watching
-from dispatcher import urls
+from backends.kubernetes.cluster.api import Api, ApiError, Unclear
+from backends.kubernetes.cluster.cache import Cache, cut
+from backends.kubernetes.cluster.connection import Unreachable, load_sdk
+from backends.kubernetes.cluster.errors import translated
+from backends.kubernetes.cluster.lookup import Asking
+from backends.kubernetes.cluster.watch import Watching
+from backends.kubernetes.create import create
+from backends.kubernetes.timestamps import age, times
+from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
-from dispatcher.ids import is_run_id
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import ClusterSettings, Settings
+from dispatcher.support import urls
+from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:
-    from dispatcher.doctor import Finding
+    from dispatcher.admin.doctor import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class KubernetesBackend(Backend):
 
     def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
         """What ``dispatcher doctor`` finds; starts a pod, which gets ``within`` seconds."""
-        from backends.kubernetes.checks import examine
+        from backends.kubernetes.doctor import examine
 
         return examine(self, self._api, self._settings, within=within, wait=time.sleep)
 
@@ -188,8 +188,8 @@ class KubernetesBackend(Backend):
         return found
 
     def _jobs(self, namespace: str, label: str) -> list[dict[str, Any]]:
-        """All Jobs of an installation, as :func:`~backends.kubernetes.cache.cut` keeps them: as a current watch has
-        seen them, else from a list."""
+        """All Jobs of an installation, as :func:`~backends.kubernetes.cluster.cache.cut` keeps them: as a current watch
+        has seen them, else from a list."""
         watching = self._watched.get((namespace, label))
         if watching is not None and not watching.blind():
             return watching.cache.jobs()

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.errors import DispatcherError, InvalidInput, InvalidParameters, Permanent, ServerUnavailable, Transient
-from dispatcher.ids import new_id
 from dispatcher.runner.direct import JOB
 from dispatcher.runs.attempt import Attempt
 from dispatcher.storage.base import from_json
+from dispatcher.support.ids import new_id
 
 if TYPE_CHECKING:
     from backends.kubernetes.environment import KubernetesJobEnvironment

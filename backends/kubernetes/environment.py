@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from backends.kubernetes import spec as specs
-from dispatcher.environment import Environment, parameters_and_env
+from backends.kubernetes import job_spec as specs
+from dispatcher.environments.base import Environment, parameters_and_env
 from dispatcher.errors import InvalidInput
-from dispatcher.escaping import article
-from dispatcher.executors import LocalExecutor
+from dispatcher.executors.dask import LocalExecutor
+from dispatcher.support.escaping import article
 
 if TYPE_CHECKING:
     from dispatcher.storage.base import Storage

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from typing import Any
 
 from backends.base import Request
-from backends.kubernetes import spec as specs
+from backends.kubernetes import job_spec as specs
 from dispatcher.errors import DispatcherError, Permanent
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause

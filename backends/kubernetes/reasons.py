@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from backends.base import Observation, Phase
-from dispatcher.runner.words import LastWords
+from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs.states import Cause
 
 Object = Mapping[str, Any]

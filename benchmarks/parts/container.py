@@ -17,11 +17,11 @@ from benchmarks.figures import By, Figure, Pair
 from benchmarks.machine import server
 from dispatcher import Dispatcher
 from dispatcher.connect import connect
-from dispatcher.payload import KeyRing
-from dispatcher.payload.keys import spec_digest
 from dispatcher.records.base import Records
 from dispatcher.runner.limits import Bounds
 from dispatcher.runs import transitions
+from dispatcher.serialization import KeyRing
+from dispatcher.serialization.signing_keys import spec_digest
 from dispatcher.settings import Settings
 
 FIGURES = (

@@ -21,8 +21,8 @@ _PROGRAM = """
 import decimal, logging, os, signal, socket, sys, time, warnings
 from statistics import median
 import celery.app.trace, celery.worker, kombu.transport.redis
-import backends.local, dispatcher.executors, dispatcher.records.redis, dispatcher.runner.attempt, workers.engine
-from dispatcher.runner.baseline import Baseline
+import backends.local, dispatcher.executors, dispatcher.records.redis, dispatcher.runner.in_process, workers.engine
+from dispatcher.runner.process_state.baseline import Baseline
 
 def change():
     os.environ["STRANGE"] = "left"

@@ -27,10 +27,10 @@ def build(target: str, storage: str | None, push: bool, output: Path | None, as_
     `submit` take what --output wrote with --storage.
     """
     from dispatcher.cli.options import storage as named
-    from dispatcher.cli.target import load
+    from dispatcher.cli.targets import load
     from dispatcher.errors import InvalidInput
-    from dispatcher.flow import Flow
-    from dispatcher.storage.docker import DockerStorage
+    from dispatcher.flows.flow import Flow
+    from dispatcher.storage.docker.storage import DockerStorage
 
     flow = load(target, Flow, what="TARGET")
     kept = flow.storage if storage is None else named(storage, allow_sealed=True)  # nothing is signed here

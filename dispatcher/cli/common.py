@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from dispatcher.client import Dispatcher
+    from dispatcher.client.client import Dispatcher
     from dispatcher.settings import Settings
 
 C = TypeVar("C", bound=Callable[..., Any])

@@ -13,7 +13,7 @@ from dispatcher.cli.server import about_laptop
 from dispatcher.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from dispatcher.embedded import Status
+    from dispatcher.laptop import Status
     from dispatcher.runs.record import Record
     from dispatcher.settings import Settings
 
@@ -30,14 +30,14 @@ def down(known: Globals, force: bool) -> None:
 
     Programs that use it are left alone, also workers and Flower that were started by hand; they are named.
     """
-    from dispatcher import embedded
+    from dispatcher import laptop
 
     settings = about_laptop(known)
-    found = embedded.status(settings)
+    found = laptop.status(settings)
     if force:
         for line in _ends(settings, found):
             echo(line, err=True)
-    stopped = embedded.down(settings, force=force)
+    stopped = laptop.down(settings, force=force)
     for line in _left_alone(found) if stopped else ():
         echo(line, err=True)
     echo("the laptop server is down" if stopped else "the laptop server was not running")
@@ -45,7 +45,7 @@ def down(known: Globals, force: bool) -> None:
 
 def _ends(settings: Settings, found: Status) -> Iterator[str]:
     """What a stop by force ends and waits for."""
-    from dispatcher.embedded.laptop import longest_stop
+    from dispatcher.laptop.server_commands import longest_stop
 
     for record in _open_runs(settings, found):
         yield f"open: run {record.id} of flow {record.spec.flow}, {record.state}"

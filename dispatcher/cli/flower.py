@@ -17,7 +17,7 @@ import click
 from dispatcher.cli.common import Globals, common, pass_globals
 from dispatcher.cli.terminal import echo
 from dispatcher.errors import InvalidInput, MissingExtra
-from dispatcher.hangup import heed, leave_terminal
+from dispatcher.support.hangup import heed, leave_terminal
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
@@ -92,9 +92,9 @@ def _settings(known: Globals, broker_url: str | None) -> Iterator[Settings]:
     if settings.url is not None or not settings.embedded:
         yield settings
         return
-    from dispatcher import embedded
+    from dispatcher import laptop
 
-    with embedded.join(settings) as joined:
+    with laptop.join(settings) as joined:
         yield joined.settings
 
 
@@ -123,7 +123,7 @@ def _free(address: str, port: int) -> int:
 
 def _serve(settings: Settings, instance: str, *, address: str, port: int, credentials: str, control: bool) -> None:
     """Be Flower until a signal. Its options go by a list of this process's own, which no other user can read."""
-    from dispatcher.app import make_app
+    from dispatcher.broker.celery_app import make_app
 
     os.environ.pop("FLOWER_BASIC_AUTH", None)
     columns = os.environ.get("FLOWER_TASKS_COLUMNS", _COLUMNS)

@@ -24,7 +24,7 @@ def gc(known: Globals, backends: Sequence[str], older: float, yes: bool, as_json
     Workers do so by themselves; this is for where none runs. It takes the backend's extra and its settings. Exits 1
     if something that was to be ended isn't confirmed gone.
     """
-    from dispatcher.sweeping import Sweep
+    from dispatcher.inspection.orphans import Sweep
 
     with known.client() as client:
         sweep = Sweep(client.link.records, known.settings(), backends)
@@ -52,7 +52,7 @@ def _show(rows: Sequence[dict[str, object]], skipped: dict[str, str], yes: bool)
         echo("nothing to end", err=True)
         return
     heads = ["BACKEND", "NAME", "RUN", "ATTEMPT", "AGE", "WHY", "END"]
-    from dispatcher.cli.words import span
+    from dispatcher.cli.formatting import span
 
     print_table(heads, [[str(row["backend"]), str(row["name"]), str(row["run"]), str(row["attempt"]),
                          span(float(str(row["age"]))), str(row["why"]), str(row["end"])] for row in rows])  # fmt: skip

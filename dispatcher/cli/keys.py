@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from dispatcher import private
 from dispatcher.cli.common import common
 from dispatcher.cli.terminal import Painted, echo, print_json_line
-from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidSettings
-from dispatcher.escaping import shown
+from dispatcher.support import private_files
+from dispatcher.support.escaping import shown
+from dispatcher.support.json_documents import Twice, read_document
 
 
 @click.command()
@@ -42,7 +42,7 @@ def keygen(path: Path | None, backends: tuple[str, ...], records: bool) -> None:
         print_json_line(made)
         return
     try:
-        if problem := private.way_to_problem(path):
+        if problem := private_files.way_to_problem(path):
             raise InvalidInput(f"--file: {problem}")
         kept = _read(path)
         _write(path, {**made, **kept})
@@ -63,8 +63,8 @@ def _warn_unknown(backend: str) -> None:
 
 
 def _made(backends: tuple[str, ...], records: bool) -> dict[str, Any]:
-    from dispatcher.payload import KeyRing
-    from dispatcher.payload.keys import RECORDS
+    from dispatcher.serialization import KeyRing
+    from dispatcher.serialization.signing_keys import RECORDS
 
     [(key_id, secret)] = KeyRing.generate().items()
     if records:
@@ -74,7 +74,7 @@ def _made(backends: tuple[str, ...], records: bool) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        kept = read_document(private.read(path))
+        kept = read_document(private_files.read(path))
     except FileNotFoundError:
         return {}
     except InvalidSettings as error:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput
-from dispatcher.escaping import shown
+from dispatcher.support.escaping import shown
+from dispatcher.support.json_documents import Twice, read_document
 
 if TYPE_CHECKING:
-    from dispatcher.environment import Environment
+    from dispatcher.environments.base import Environment
     from dispatcher.runs.retry import Retry
     from dispatcher.storage.base import Storage
 
@@ -115,7 +115,7 @@ def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool
         return LocalEnvironment(labels=list(labels))
     if labels:
         raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
-    from dispatcher.environment import Environment, from_json
+    from dispatcher.environments.base import Environment, from_json
 
     return _value(text, Environment, from_json, "--environment", allow_sealed)  # type: ignore[type-abstract]
 
@@ -131,8 +131,8 @@ T = TypeVar("T")
 
 
 def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str, allow_sealed: bool) -> T:
-    from dispatcher.callbacks import sealed_in
-    from dispatcher.cli.target import load
+    from dispatcher.cli.targets import load
+    from dispatcher.environments.callbacks import sealed_in
 
     if not text.endswith(".json"):
         return load(text, kind, what=what)

@@ -18,17 +18,17 @@ from dispatcher.cli import (
     doctor,
     down,
     flower,
-    following,
     gc,
     keys,
-    rendering,
-    running,
+    logs,
+    render,
+    run,
     runs,
     server,
     worker,
 )
 from dispatcher.cli.common import Globals, option_debug, option_url
-from dispatcher.cli.failures import Failure, describe
+from dispatcher.cli.error_messages import Failure, describe
 from dispatcher.cli.terminal import Painted, echo, echo_lines
 
 #: 128 + SIGINT, as shells report it.
@@ -116,15 +116,15 @@ def root(ctx: click.Context, /, **_: Any) -> None:
 
 
 for _command in (
-    running.run,
-    running.submit,
+    run.run,
+    run.submit,
     runs.list_runs,
     runs.show,
-    following.logs,
-    following.events,
+    logs.logs,
+    logs.events,
     runs.cancel,
     runs.explain,
-    rendering.render,
+    render.render,
     build.build,
     server.status,
     server.up,

@@ -54,8 +54,8 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in
 @pass_globals
 def list_runs(known: Globals, /, state: str | None, as_json: bool, **filters: Any) -> None:
     """List runs, newest first."""
-    from dispatcher.cli.reading import find_many
-    from dispatcher.cli.words import run_json
+    from dispatcher.cli.formatting import run_json
+    from dispatcher.cli.lookup import find_many
 
     with known.client() as client:
         records = find_many(client, state=None if state is None else State(state.upper()), **filters)
@@ -77,9 +77,9 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
 
     RUN is a run's id, or the end of one that no other has.
     """
-    from dispatcher.cli.reading import find, last_lines, record_of, result_of
-    from dispatcher.cli.words import event_json, line_json, phases, run_json
-    from dispatcher.following import first_lines
+    from dispatcher.cli.formatting import event_json, line_json, phases, run_json
+    from dispatcher.cli.lookup import find, last_lines, record_of, result_of
+    from dispatcher.client.tail import first_lines
 
     with known.client() as client:
         run = find(client, run_id)
@@ -104,8 +104,8 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
 @pass_globals
 def cancel(known: Globals, run_ids: Sequence[str]) -> int:
     """Cancel runs; a run that has ended is left as it is, and so is one whose on_exit is running."""
-    from dispatcher.cli.reading import find, record_of
-    from dispatcher.cli.words import stands
+    from dispatcher.cli.formatting import stands
+    from dispatcher.cli.lookup import find, record_of
 
     with known.client() as client:
         runs = [find(client, text) for text in run_ids]  # all must be known before one is cancelled
@@ -127,7 +127,7 @@ def cancel(known: Globals, run_ids: Sequence[str]) -> int:
 @pass_globals
 def explain(known: Globals, run_id: str, as_json: bool) -> None:
     """Say why a run is not running, or how it stands."""
-    from dispatcher.cli.reading import explained, find, record_of
+    from dispatcher.cli.lookup import explained, find, record_of
 
     with known.client() as client:
         run = find(client, run_id)
@@ -141,7 +141,7 @@ def explain(known: Globals, run_id: str, as_json: bool) -> None:
 
 
 def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
-    from dispatcher.cli.words import STYLES, length, span, why
+    from dispatcher.cli.formatting import STYLES, length, span, why
     from dispatcher.runs.routing import listed
 
     now = time.time()
@@ -157,7 +157,7 @@ def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
 
 
 def _show(record: Record, rows: Sequence[tuple[str, str, str, str]], tail: Sequence[Line]) -> None:
-    from dispatcher.cli.words import STYLES, facts, log_line
+    from dispatcher.cli.formatting import STYLES, facts, log_line
 
     width = max(len(name) for name, _ in facts(record))
     for name, text in facts(record):

@@ -13,10 +13,10 @@ from dispatcher.cli.common import Globals, common, option_json, pass_globals
 from dispatcher.cli.terminal import Painted, Part, echo, print_json, print_table
 
 if TYPE_CHECKING:
-    from dispatcher.embedded import Status
-    from dispatcher.overview import QueueInfo
+    from dispatcher.inspection.queues import QueueInfo
+    from dispatcher.laptop import Status
     from dispatcher.records.base import Records
-    from dispatcher.records.refusals import Tally, What
+    from dispatcher.records.rejections import Tally, What
     from dispatcher.records.workers import WorkerInfo
     from dispatcher.settings import Settings
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @pass_globals
 def up(known: Globals, as_json: bool) -> None:
     """Start the laptop server, and let it stay until `down`."""
-    from dispatcher import embedded
+    from dispatcher import laptop as embedded
 
     stood = embedded.up(about_laptop(known))
     if as_json:
@@ -72,7 +72,7 @@ def _look(settings: Settings) -> tuple[str, Status | None, Picture | None]:
     Raises:
         ServerUnavailable: it can't be reached.
     """
-    from dispatcher import embedded
+    from dispatcher import laptop as embedded
     from dispatcher.connect import connect
 
     laptop = embedded.status(settings) if settings.url is None else None
@@ -100,7 +100,7 @@ class Picture:
 
 def picture(records: Records) -> Picture:
     """Look at queues and workers."""
-    from dispatcher.overview import queues
+    from dispatcher.inspection.queues import queues
     from dispatcher.runs import indexes
 
     return Picture(
@@ -140,8 +140,8 @@ def _not_running(laptop: Status, *, as_json: bool) -> None:
 
 
 def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -> dict[str, Any]:
-    from dispatcher.cli.words import worker_json
-    from dispatcher.urls import shown
+    from dispatcher.cli.formatting import worker_json
+    from dispatcher.support.urls import shown
 
     return {
         "server": shown(url),
@@ -205,14 +205,14 @@ def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
 
 
 def _refused(found: Picture) -> str:
-    from dispatcher.cli.words import span
+    from dispatcher.cli.formatting import span
 
     counts = ", ".join(what.times(one.count) for what, one in found.refused.items())
     return f"{counts}; the last {span(found.now - max(one.last for one in found.refused.values()))} ago"
 
 
 def _queue_rows(found: Picture) -> list[list[Part]]:
-    from dispatcher.cli.words import span
+    from dispatcher.cli.formatting import span
 
     return [
         [
@@ -226,7 +226,7 @@ def _queue_rows(found: Picture) -> list[list[Part]]:
 
 
 def _worker_rows(found: Picture) -> list[list[Part]]:
-    from dispatcher.cli.words import span
+    from dispatcher.cli.formatting import span
     from dispatcher.runs.routing import listed
 
     rows: list[list[Part]] = []

@@ -1,7 +1,7 @@
 """Everything that the command prints goes by here, and nothing unescaped. Used by commands alone.
 
 Words come from records, clusters and containers. None of them steers the terminal, begins a line or is taken for
-markup: see :mod:`dispatcher.escaping`. What a program reads is JSON of ASCII alone.
+markup: see :mod:`dispatcher.support.escaping`. What a program reads is JSON of ASCII alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from dispatcher.escaping import IN_LINES, escaped, escaped_lines
+from dispatcher.support.escaping import IN_LINES, escaped, escaped_lines
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_ASCII = re.compile("[^\x00-\x7e]")

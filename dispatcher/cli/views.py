@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from dispatcher.cli.formatting import STYLES, log_line, passing, phases, span
 from dispatcher.cli.terminal import Painted, Part, Screen, echo
-from dispatcher.cli.words import STYLES, log_line, passing, phases, span
 from dispatcher.records.base import Line
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.states import State

@@ -27,13 +27,14 @@ def worker(known: Globals, /, broker_url: str | None, **given: Any) -> int:
     It takes runs whose labels are a non-empty subset of its own; without labels, runs without labels. Without a URL it
     serves the laptop server for this virtual environment. What isn't given comes from DISPATCHER__WORKER__… variables.
     """
-    from dispatcher import embedded, spawn
+    from dispatcher import laptop
+    from dispatcher.laptop import spawn
 
     settings = known.settings(broker_url=broker_url)
     offered = _offered(given)
     if settings.url is not None or not settings.embedded:
         return spawn.run_worker(settings.but(worker=settings.worker.model_copy(update=offered)))
-    with embedded.join(settings) as joined:
+    with laptop.join(settings) as joined:
         offered.setdefault("every_label", not given["labels"])
         return spawn.run_worker(joined.settings.but(worker=joined.settings.worker.model_copy(update=offered)))
 

@@ -16,11 +16,11 @@ from functools import partial
 from typing import Protocol
 
 from dispatcher.errors import ClaimStands, Refused, SealBroken, SpecUsed, UnknownRun
-from dispatcher.records.hearing import Events
+from dispatcher.records.events import Events
 from dispatcher.records.inbox import Inbox
 from dispatcher.records.leases import Lease, Leases
-from dispatcher.records.reading import Look, Query
-from dispatcher.records.refusals import Refusals
+from dispatcher.records.query import Look, Query
+from dispatcher.records.rejections import Refusals
 from dispatcher.records.users import Users
 from dispatcher.records.workers import Workers
 from dispatcher.runs import transitions
@@ -40,7 +40,7 @@ PORTION = 200
 
 
 class Bell(Protocol):
-    """Rings doorbells; kept by :mod:`dispatcher.doorbell`."""
+    """Rings doorbells; kept by :mod:`dispatcher.broker.doorbell`."""
 
     def message(self, ring: Ring) -> tuple[str, bytes] | None:
         """Key of the queue's list and the message to push there, if broker and records are one server; else None."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict
-from dispatcher.records.hearing import ends
+from dispatcher.records.events import ends
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.indexes import EXPIRING, placement

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dispatcher.errors import Malformed
-from dispatcher.records.refusals import Refusals, What, count
-from dispatcher.seldom import Seldom
+from dispatcher.records.rejections import Refusals, What, count
+from dispatcher.support.log_throttle import Seldom
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dispatcher import environment
+from dispatcher.environments import base as environment
 from dispatcher.errors import DispatcherError, InvalidSettings
-from dispatcher.escaping import escaped
-from dispatcher.flow import Flow
+from dispatcher.flows.flow import Flow
 from dispatcher.storage import base
 from dispatcher.storage.base import Storage
+from dispatcher.support.escaping import escaped
 
 SECRETS_FILE = "DISPATCHER__RUN__SECRETS_FILE"
 
@@ -43,7 +43,7 @@ class FileStorage(Storage):
         raise InvalidSettings("the files of an image are made when it is built")
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flow import opened as opened_flow
+        from dispatcher.flows.flow import opened as opened_flow
 
         try:
             data = Path(location).read_bytes()

@@ -1,6 +1,6 @@
 """Runs one attempt of a flow that has been opened: ``on_start``, the flow, ``settle(outcome)``, ``on_exit``.
 
-Called by :mod:`dispatcher.runner.attempt` in a worker's pool process, and by the runner in a container. It opens
+Called by :mod:`dispatcher.runner.in_process` in a worker's pool process, and by the runner in a container. It opens
 nothing and knows no Redis: what has to be kept goes through the functions that the caller gives.
 """
 
@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dispatcher.callbacks import Callback
-from dispatcher.context import context, ended, entered, users_code, users_code_raised
+from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import (
     INTERRUPTS,
     CancelInterrupt,
@@ -25,14 +24,15 @@ from dispatcher.errors import (
     TimeoutInterrupt,
     Transient,
 )
-from dispatcher.failpoints import failpoint
-from dispatcher.payload.seals import Returned
-from dispatcher.payload.unopened import RaisedInside
+from dispatcher.flows.context import context, ended, entered, users_code, users_code_raised
 from dispatcher.runner.forks import parent_alone
-from dispatcher.runner.guard import Guard
-from dispatcher.runner.traces import message_of, trace_of
+from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.tracebacks import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization.seals import Returned
+from dispatcher.serialization.unopened import RaisedInside
+from dispatcher.support.failpoints import failpoint
 
 _CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
     TimeoutInterrupt: (Cause.DEADLINE, "ran longer than its timeout"),

@@ -9,8 +9,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from dispatcher.parsing import HIGHEST, Fields, number_of, read_object, word
 from dispatcher.runs.states import State
+from dispatcher.support.parsing import HIGHEST, Fields, number_of, read_object, word
 
 
 class Kind(StrEnum):

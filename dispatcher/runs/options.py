@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from dispatcher.errors import InvalidInput
-from dispatcher.parsing import Fields, valid
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import check_labels
+from dispatcher.support.parsing import Fields, valid
 
 #: Seconds a finished run is kept unless told otherwise: 7 days.
 DEFAULT_RESULT_TTL = 7 * 86400.0

@@ -10,9 +10,19 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import Malformed
-from dispatcher.parsing import HIGHEST, Fields, decoded, name_of, number_of, read_json, run_id_of, whole_of, word
 from dispatcher.runs.spec import Spec, Unreadable, Value, unreadable
 from dispatcher.runs.states import TERMINAL, Cause, ExitCall, State, state_of
+from dispatcher.support.parsing import (
+    HIGHEST,
+    Fields,
+    decoded,
+    name_of,
+    number_of,
+    read_json,
+    run_id_of,
+    whole_of,
+    word,
+)
 
 __all__ = ["FIXED", "ExitCall", "Outcome", "Record", "Spec", "Value"]
 

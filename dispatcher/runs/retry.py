@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from dispatcher.errors import InvalidInput
-from dispatcher.parsing import Fields, valid
 from dispatcher.runs.states import Cause
+from dispatcher.support.parsing import Fields, valid
 
 #: Causes repeated by ``retries=n``.
 DEFAULT_ON = frozenset(

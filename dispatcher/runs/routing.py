@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dispatcher.errors import InvalidInput, Malformed
-from dispatcher.parsing import Fields
+from dispatcher.support.parsing import Fields
 
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200

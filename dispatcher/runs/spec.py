@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dispatcher.errors import Malformed
-from dispatcher.parsing import Fields, read_object, run_id_of
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Route
+from dispatcher.support.parsing import Fields, read_object, run_id_of
 
 #: The flow runs in a process that has run nothing before, and runs nothing after it.
 FRESH_PROCESS = "fresh_process"

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import INTERRUPTS, DispatcherError
-from dispatcher.payload.unopened import RaisedInside, Unopened, opened
+from dispatcher.serialization.unopened import RaisedInside, Unopened, opened
 
 #: Most bytes of the line of JSON, and most characters of what it says.
 LONGEST_LINE = 2**20
@@ -32,9 +32,9 @@ class ChildDied(DispatcherError, RuntimeError):
 class Runner:
     """Runs a flow elsewhere, given all of its environment variables. What :meth:`Storage.get_env_runner` returns.
 
-    Called, it opens what the flow gave (:func:`~dispatcher.payload.unopened.opened`). ``unopened`` doesn't: it gives
-    JSON values as they are and anything else as :class:`~dispatcher.payload.unopened.Unopened`, and raises
-    :class:`~dispatcher.payload.unopened.RaisedInside` in place of the flow's exception. A worker calls that.
+    Called, it opens what the flow gave (:func:`~dispatcher.serialization.unopened.opened`). ``unopened`` doesn't: it
+    gives JSON values as they are and anything else as :class:`~dispatcher.serialization.unopened.Unopened`, and raises
+    :class:`~dispatcher.serialization.unopened.RaisedInside` in place of the flow's exception. A worker calls that.
     """
 
     unopened: Callable[[Mapping[str, str]], Any]
@@ -45,8 +45,8 @@ class Runner:
 
 def returned(result: Any) -> bytes:
     """The answer of a flow that returned ``result``."""
-    from dispatcher.payload import pack
-    from dispatcher.payload.values import as_json
+    from dispatcher.serialization import pack
+    from dispatcher.serialization.values import as_json
 
     text = as_json(result)
     if text is not None:
@@ -59,8 +59,8 @@ def returned(result: Any) -> bytes:
 
 def raised(error: BaseException, *, loaded: bool) -> bytes:
     """The answer of a flow that raised ``error``, or could not be ``loaded`` because of it."""
-    from dispatcher.payload import pack
-    from dispatcher.runner.traces import message_of, trace_of
+    from dispatcher.runner.tracebacks import message_of, trace_of
+    from dispatcher.serialization import pack
 
     told = {
         "flow": _RAISED if loaded else _NOT_LOADED,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from dispatcher.errors import InvalidFlow, InvalidInput
 
 if TYPE_CHECKING:
-    from dispatcher.flow import Flow
+    from dispatcher.flows.flow import Flow
     from dispatcher.records.base import Blobs
 
 #: The variable in which a runner of :meth:`Storage.get_env_runner` finds the parameters, as a JSON object.
@@ -139,7 +139,7 @@ def as_flow(flow: object) -> Flow[..., Any]:
     Raises:
         InvalidFlow: it is none.
     """
-    from dispatcher.flow import Flow
+    from dispatcher.flows.flow import Flow
 
     if not isinstance(flow, Flow):
         raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
-from dispatcher.files import write_atomically
-from dispatcher.storage import child
+from dispatcher.storage import child_process
 from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import Storage, as_flow
+from dispatcher.support.atomic_files import write_atomically
 
 if TYPE_CHECKING:
-    from dispatcher.flow import Flow
+    from dispatcher.flows.flow import Flow
 
 
 # As add_flow names files: no folder, no hidden file, nothing that leaves the directory.
@@ -41,7 +41,7 @@ class LocalStorage(Storage):
         self.directory = str(Path(directory).expanduser().absolute())
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        from dispatcher.payload import pack
+        from dispatcher.serialization import pack
 
         name = as_flow(flow).name
         data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
@@ -58,7 +58,7 @@ class LocalStorage(Storage):
         return self.flows[name]
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flow import opened
+        from dispatcher.flows.flow import opened
 
         file, _, digest = location.rpartition("#")
         if not re.fullmatch("[0-9a-f]{64}", digest) or not _FILE.fullmatch(file):
@@ -69,7 +69,7 @@ class LocalStorage(Storage):
         return opened(data, what=f"file {file}")
 
     def get_env_runner(self, location: str) -> Runner:
-        return child.runner(self, location)
+        return child_process.runner(self, location)
 
     def _read(self, path: Path) -> bytes:
         try:

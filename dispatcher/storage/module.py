@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dispatcher import functions
 from dispatcher.errors import InvalidFlow
-from dispatcher.storage import child
+from dispatcher.storage import child_process
 from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import Storage, as_flow
+from dispatcher.support import signatures
 
 if TYPE_CHECKING:
-    from dispatcher.flow import Flow
+    from dispatcher.flows.flow import Flow
 
 
 class ModuleStorage(Storage):
@@ -28,7 +28,7 @@ class ModuleStorage(Storage):
                 "installed where it runs, or use RedisStorage"
             )
         location = f"{module}:{name}"
-        if "<" in name or functions.resolve(location, what=f"flow {flow.name!r}") is not flow:
+        if "<" in name or signatures.resolve(location, what=f"flow {flow.name!r}") is not flow:
             raise InvalidFlow(
                 f"flow {flow.name!r}: {location} isn't this flow: give it a module-level name of its own there, or use "
                 "RedisStorage"
@@ -37,7 +37,7 @@ class ModuleStorage(Storage):
         return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        return as_flow(functions.resolve(location, what="ModuleStorage"))
+        return as_flow(signatures.resolve(location, what="ModuleStorage"))
 
     def get_env_runner(self, location: str) -> Runner:
-        return child.runner(self, location)
+        return child_process.runner(self, location)

@@ -11,7 +11,7 @@ from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
 from dispatcher.storage.base import Storage, as_flow
 
 if TYPE_CHECKING:
-    from dispatcher.flow import Flow
+    from dispatcher.flows.flow import Flow
     from dispatcher.records.base import Blobs
 
 
@@ -62,7 +62,7 @@ class RedisStorage(Storage):
         self._blobs, self._limit = blobs, limit if limit is not None else self._limit
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        from dispatcher.payload.packed import packed
+        from dispatcher.storage.packed_flow import packed
 
         name = as_flow(flow).name
         data = packed.flow(flow)
@@ -75,7 +75,7 @@ class RedisStorage(Storage):
         return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flow import opened
+        from dispatcher.flows.flow import opened
 
         data = _recent.get(location)
         if data is None:

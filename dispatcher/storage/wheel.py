@@ -1,4 +1,4 @@
-"""Distributions of this environment, as files to install elsewhere; :mod:`dispatcher.storage.image` sends them.
+"""Distributions of this environment, as files to install elsewhere; :mod:`dispatcher.storage.docker.image` sends them.
 
 An image of flows gets the very code that builds it: no index needs to have this version, and none is asked for it.
 """

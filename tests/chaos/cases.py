@@ -59,7 +59,7 @@ class Case:
 
 
 class Arms:
-    """The folder of arms: see :mod:`dispatcher.failpoints`."""
+    """The folder of arms: see :mod:`dispatcher.support.failpoints`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

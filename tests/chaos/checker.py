@@ -16,13 +16,13 @@ from typing import Any
 
 import redis
 
-from dispatcher.payload import KeyRing, from_value
 from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
+from dispatcher.serialization import KeyRing, from_value
 from tests.chaos.flows import Mark
 
 

@@ -27,7 +27,7 @@ from dispatcher import (
     ServerUnavailable,
     UnknownRun,
 )
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from tests.chaos.flows import callbacks, marked
 from tests.chaos.ledger import Call, Ledger
 from tests.chaos.orders import Order, draw

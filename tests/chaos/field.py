@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from backends.fake import SERVICES
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import Record
@@ -86,7 +86,7 @@ class Field:
         return found
 
     def armed(self, name: str, kind: str, *, backend: str = "local", way: str = "plain", **more: Any) -> str:
-        """Accept a run for which a failpoint is armed (:mod:`dispatcher.failpoints`); its id."""
+        """Accept a run for which a failpoint is armed (:mod:`dispatcher.support.failpoints`); its id."""
         parameters = {"folder": str(self.folder), "way": way}
         options = {"retries": AGAIN, **more}
         record = self.bench.prepare(marked, parameters, environment=self.environment(backend), **options)

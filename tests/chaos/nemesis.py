@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import redis
 
-from dispatcher.doorbell import envelope
-from dispatcher.records.reading import Query
+from dispatcher.broker.doorbell import envelope
+from dispatcher.records.query import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE
 from dispatcher.runs.change import ring_for

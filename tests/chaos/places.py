@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, RemoteEnvironment
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from tests.chaos.flows import callbacks
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.records.reading import Query
+from dispatcher.records.query import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes
 from tests.chaos import checker, history, subscriber

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.client.tail import Subscription
 from dispatcher.errors import ServerUnavailable, Transient
-from dispatcher.failpoints import VARIABLE, FailpointError, arm, failpoint
-from dispatcher.following import Subscription
-from dispatcher.records.reading import Query
+from dispatcher.records.query import Query
 from dispatcher.runs.record import Record
+from dispatcher.support.failpoints import VARIABLE, FailpointError, arm, failpoint
 from tests.chaos import checker, points
 from tests.chaos.cases import KINDS, Case
 from tests.chaos.conftest import ChaosServer

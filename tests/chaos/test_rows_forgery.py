@@ -20,16 +20,16 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, LocalEnvironment, flow
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import SealBroken
-from dispatcher.payload.keys import AttemptCredentials
-from dispatcher.records.refusals import What
-from dispatcher.runner.report import About, Report
+from dispatcher.records.rejections import What
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, ring_for
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization.signing_keys import AttemptCredentials
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.field import Field
 from tests.chaos.flows import callbacks, marked

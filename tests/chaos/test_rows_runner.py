@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dispatcher import context, flow
-from dispatcher.payload import from_value
 from dispatcher.records.base import Line
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import from_value
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.field import Field
 from tests.chaos.flows import write_mark

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, ServerUnavailable
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.runs.change import ring_for
 from dispatcher.runs.states import State
 from tests.chaos.conftest import ChaosServer

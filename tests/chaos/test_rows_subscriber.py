@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment, Run, context, flow
-from dispatcher.records.reading import Look
+from dispatcher.records.query import Look
 from dispatcher.records.redis import open_redis
-from dispatcher.runner.attempt import run_attempt
+from dispatcher.runner.in_process import run_attempt
 from dispatcher.settings import Settings
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.subscriber import finals, heard, opened, take

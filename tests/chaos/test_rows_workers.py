@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from dispatcher import flow
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.runs.change import ring_for
 from dispatcher.runs.events import Kind
 from dispatcher.runs.retry import Retry

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from dispatcher.records.redis import open_redis
-from dispatcher.runner.assignment import Assignment
-from dispatcher.runner.claims import claim
-from dispatcher.runner.report import About, Report
+from dispatcher.runner.container.assignment import Assignment
+from dispatcher.runner.container.claim import claim
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.record import Outcome, Value
 from tests.cloud.place import Driver
 

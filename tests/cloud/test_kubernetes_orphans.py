@@ -9,9 +9,9 @@ import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Settings, State
-from dispatcher.ids import new_id
+from dispatcher.inspection.orphans import Sweep
 from dispatcher.runs.attempt import Attempt, object_name, shard_of
-from dispatcher.sweeping import Sweep
+from dispatcher.support.ids import new_id
 from tests.cloud import flows, place
 from tests.cloud.estate import Estate
 from tests.integration.workers import KEYS

@@ -14,7 +14,7 @@ from backends.base import Backend, Handle, Observation, Phase, Request
 from backends.fake import FakeBackend, FakeEnvironment
 from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Cause, KubernetesJobEnvironment, LocalEnvironment, RemoteEnvironment, Settings, registry
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import ClusterSettings, KubernetesSettings

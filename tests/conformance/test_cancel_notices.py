@@ -9,7 +9,7 @@ import pytest
 from dispatcher.records.base import Records
 from tests.conformance.specs import accept, cancel, start
 from tests.waiting import wait_until
-from workers.ears import Ears
+from workers.notifications import Ears
 
 
 class Held:

@@ -11,7 +11,7 @@ import redis
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.records.redis import open_redis
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.runs.indexes import ALL
 from tests.conformance.proxy import Proxy
 from tests.conformance.specs import accept, make

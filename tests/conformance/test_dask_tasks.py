@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dispatcher import DaskExecutor, Dispatcher, RemoteEnvironment, Run, context, flow, gather, task
-from dispatcher.runner import left
+from dispatcher.runner.process_state import leftovers
 from dispatcher.settings import LimitSettings, Settings
 from tests.conftest import PYTHON
 from tests.dask_cluster import cluster
@@ -289,5 +289,5 @@ def test_a_killed_flow_s_tasks_end(address: str, start: Start, tmp_path: Path) -
 def test_a_thread_that_runs_a_task_is_no_harmless_one() -> None:
     executor = DaskExecutor(cluster_kwargs={**OWN, "processes": False})
     with executor.start():
-        assert any("Dask-" in name for name in executor.submit(left.threads).result(timeout=30))
-        wait_until(lambda: not any("Dask-" in name for name in left.threads()), "it to be idle", timeout=20)
+        assert any("Dask-" in name for name in executor.submit(leftovers.threads).result(timeout=30))
+        wait_until(lambda: not any("Dask-" in name for name in leftovers.threads()), "it to be idle", timeout=20)

@@ -20,12 +20,12 @@ from dispatcher import (
     RunCrashed,
     State,
     context,
-    environment,
     flow,
     gather,
     task,
 )
-from dispatcher.environment import Environment
+from dispatcher.environments import base
+from dispatcher.environments.base import Environment
 from dispatcher.errors import ExecutorUnavailable
 from tests.dask_cluster import cluster
 
@@ -46,7 +46,7 @@ def make(request: pytest.FixtureRequest) -> Make:
         case "remote":
             return RemoteEnvironment
         case "local through JSON":
-            return lambda **given: environment.from_json(LocalEnvironment(**given).to_json())
+            return lambda **given: base.from_json(LocalEnvironment(**given).to_json())
     address = request.getfixturevalue("address")
     kwargs = {"address": address, "connect_timeout": 20}
     return lambda **given: RemoteEnvironment("dispatcher.executors.DaskExecutor", kwargs, **given)

@@ -19,8 +19,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from dispatcher import DaskExecutor, ExecutorUnavailable, InvalidInput, LocalExecutor, context, flow, gather, task
-from dispatcher.executors import Executor
-from dispatcher.payload import pack, unpack
+from dispatcher.executors.dask import Executor
+from dispatcher.serialization import pack, unpack
 from tests.dask_cluster import cluster
 from tests.site import module
 

@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidInput, UnreadableRun
-from dispatcher.parsing import MOST
 from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import bounds, open_redis
 from dispatcher.records.redis.installing import install
@@ -21,6 +20,7 @@ from dispatcher.runs.change import Change
 from dispatcher.runs.record import Outcome, Value
 from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS
 from dispatcher.runs.spec import MOST_BLOBS
+from dispatcher.support.parsing import MOST
 from tests.conformance.products import SERVERS, emptied, served, state
 from tests.conformance.specs import accept, finish, make, start
 

@@ -14,7 +14,7 @@ from dispatcher.errors import ServerUnavailable, UnknownRun
 from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.refusals import What
+from dispatcher.records.rejections import What
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record

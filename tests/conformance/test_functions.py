@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from dispatcher.cli.root import root
 from dispatcher.errors import ServerUnavailable, UnreadableRun
 from dispatcher.records.base import Records
-from dispatcher.records.reading import WrongGuess
+from dispatcher.records.query import WrongGuess
 from dispatcher.records.redis import open_redis
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import library, script
 from dispatcher.runs import transitions

@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.errors import IdempotencyConflict, Refused, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.reading import Query
+from dispatcher.records.query import Query
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Change
 from dispatcher.runs.events import Kind

@@ -12,10 +12,10 @@ import redis
 
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.hearing import ends
+from dispatcher.records.events import ends
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.prepared import Endings
+from dispatcher.records.redis.run_scripts.prepared import Endings
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause, State

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.records.effects import EVENTS_KEPT
-from dispatcher.records.hearing import Listener
+from dispatcher.records.events import Listener
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.states import Cause, State
 from tests.conformance.conftest import Kept

@@ -17,7 +17,7 @@ from dispatcher.errors import InvalidSettings, ServerUnavailable
 from dispatcher.records.base import Line, Records
 from dispatcher.records.leases import Lease
 from dispatcher.records.redis import open_redis
-from dispatcher.records.refusals import Tally, What
+from dispatcher.records.rejections import Tally, What
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL, EXPIRING

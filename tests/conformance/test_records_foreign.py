@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher.errors import Refused
 from dispatcher.records.base import Records
-from dispatcher.records.reading import Query
+from dispatcher.records.query import Query
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.states import State
 from tests.conformance.specs import accept, cancel, make

@@ -10,11 +10,11 @@ import pytest
 
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.hearing import ends
-from dispatcher.records.reading import Look, WrongGuess
+from dispatcher.records.events import ends
+from dispatcher.records.query import Look, WrongGuess
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.likes import Likes
+from dispatcher.records.redis.run_scripts.speculation import Likes
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.states import State

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import listening
-from dispatcher.ids import new_id
-from dispatcher.listening import LOOK, Watcher
+from dispatcher.client import watcher as listening
+from dispatcher.client.watcher import LOOK, Watcher
 from dispatcher.records.base import Records
-from dispatcher.records.hearing import ends
+from dispatcher.records.events import ends
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
+from dispatcher.support.ids import new_id
 from tests.conformance.specs import accept, ended, finish, start
 from tests.waiting import wait_until
-from workers.ears import NEW_QUEUE, Ears
+from workers.notifications import NEW_QUEUE, Ears
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from dispatcher.errors import LeasePassed
 from dispatcher.records.base import Line, Records
 from dispatcher.records.leases import Lease
-from dispatcher.records.refusals import Tally, What
+from dispatcher.records.rejections import Tally, What
 from dispatcher.records.users import Reach
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions

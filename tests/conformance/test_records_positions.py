@@ -12,9 +12,9 @@ import redis
 from dispatcher.records.base import Line, Records
 from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.redis import open_redis
+from dispatcher.records.redis.connection.streams import behind
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.streams import behind
-from dispatcher.records.refusals import What
+from dispatcher.records.rejections import What
 from tests.conformance.specs import accept, ended, start
 
 MOST = 2**64 - 1

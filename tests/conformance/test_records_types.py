@@ -11,10 +11,10 @@ import redis
 from dispatcher.errors import Malformed
 from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import library, script
-from dispatcher.records.refusals import What
+from dispatcher.records.rejections import What
 from tests.conformance.specs import accept, make, start
 
 Spoil = Callable[[Any, str], object]

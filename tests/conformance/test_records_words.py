@@ -9,7 +9,7 @@ import redis
 
 from dispatcher.errors import InvalidInput, InvalidSettings, UnknownRun
 from dispatcher.records.base import Line, Records
-from dispatcher.records.reading import Query
+from dispatcher.records.query import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.workers import WorkerInfo

@@ -25,11 +25,11 @@ from dispatcher import (
     SealBroken,
     flow,
 )
-from dispatcher.flow import Flow
-from dispatcher.payload import pack
+from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Blobs
 from dispatcher.records.memory import open_memory
 from dispatcher.records.redis import open_redis
+from dispatcher.serialization import pack
 from dispatcher.storage import base
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import Storage

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs import indexes
 from dispatcher.runs.change import EXECUTE, Ring

@@ -6,10 +6,10 @@ import socket
 import threading
 
 from dispatcher.connect import connect
-from dispatcher.payload import KeyRing
-from dispatcher.records.reading import Look
-from dispatcher.runner.attempt import run_attempt
+from dispatcher.records.query import Look
+from dispatcher.runner.in_process import run_attempt
 from dispatcher.runs import indexes
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 
 

@@ -9,7 +9,7 @@ import redis
 
 from dispatcher import flow
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.refusals import What
+from dispatcher.records.rejections import What
 from tests.integration.workers import Bench
 
 DEEP = b"[" * 100_000 + b"]" * 100_000

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dispatcher import embedded
-from dispatcher.embedded import keeper
-from dispatcher.embedded.places import Places
+from dispatcher import laptop
+from dispatcher.laptop import daemon
+from dispatcher.laptop.paths import Places
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
 from tests.waiting import wait_until
@@ -111,9 +111,9 @@ class User:
         program.heard()
         return program
 
-    def status(self) -> embedded.Status:
+    def status(self) -> laptop.Status:
         """How the server stands."""
-        return embedded.status(self.settings)
+        return laptop.status(self.settings)
 
     def stopped(self) -> bool:
         """Whether nothing of the laptop server lives any more."""
@@ -122,7 +122,7 @@ class User:
 
     def keeps_running(self) -> bool:
         """Whether the server runs on for as long as a needless one would take to stop."""
-        end = time.monotonic() + keeper.LINGER + 3 * keeper.TICK
+        end = time.monotonic() + daemon.LINGER + 3 * daemon.TICK
         wait_until(lambda: not self.status().running or time.monotonic() > end, "this time to pass")
         return self.status().running
 
@@ -131,7 +131,7 @@ class User:
         for program in self._programs:
             if program.process.poll() is None:
                 program.kill()
-        embedded.down(self.settings, force=True)
+        laptop.down(self.settings, force=True)
 
 
 def run(user: User, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:

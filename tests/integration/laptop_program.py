@@ -7,13 +7,13 @@ import os
 import sys
 import time
 
-from dispatcher import embedded
+from dispatcher import laptop
 from dispatcher.settings import Settings
 
 
 def main() -> None:
     """Join, say so, and obey until stdin ends."""
-    joined = embedded.join(Settings.load())
+    joined = laptop.join(Settings.load())
     _say({"url": joined.url, "scope": joined.scope})
     for line in sys.stdin:
         word = line.strip()

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from backends.fake import FakeEnvironment
-from dispatcher.flow import Flow
-from dispatcher.payload.keys import spec_digest
+from dispatcher.flows.flow import Flow
+from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runner.limits import Bounds
-from dispatcher.runner.report import About, Report
-from dispatcher.runner.words import LastWords
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
+from dispatcher.serialization.signing_keys import spec_digest
 from tests.conftest import PYTHON
 from tests.integration.workers import ROOT, Bench, children_of, is_alive
 from tests.waiting import wait_until

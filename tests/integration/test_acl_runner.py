@@ -12,7 +12,7 @@ import redis
 
 from dispatcher import flow
 from dispatcher.records.redis.scripts import library, script
-from dispatcher.runner.report import About
+from dispatcher.runner.container.report import About
 from dispatcher.runs import transitions
 from dispatcher.runs.states import State
 from tests.integration.guarded import INSTANCE, Guarded

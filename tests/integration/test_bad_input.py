@@ -24,8 +24,8 @@ from dispatcher import (
     State,
     flow,
 )
-from dispatcher.flow import Flow
-from dispatcher.payload import PYTHON
+from dispatcher.flows.flow import Flow
+from dispatcher.serialization import PYTHON
 from dispatcher.settings import Settings
 from tests.integration.workers import KEYS, Worker
 from tests.site import module

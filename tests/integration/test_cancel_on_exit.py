@@ -14,7 +14,7 @@ import pytest
 
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, InvalidInput, LocalEnvironment, Run, flow
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import State

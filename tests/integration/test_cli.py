@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dispatcher.records.redis import open_redis
-from dispatcher.records.refusals import What
+from dispatcher.records.rejections import What
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until

@@ -14,7 +14,6 @@ import pytest
 import redis
 
 from dispatcher.cli.root import root
-from dispatcher.ids import new_id
 from dispatcher.records.base import Line, Records
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
@@ -24,6 +23,7 @@ from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Outcome, Record, Spec, Value
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause, State
+from dispatcher.support.ids import new_id
 from tests.integration.test_cli import Shell
 from tests.integration.workers import KEYS, Worker
 from tests.steering import STEERING, steers

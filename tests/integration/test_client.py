@@ -28,8 +28,8 @@ from dispatcher import (
     UnknownRun,
     flow,
 )
+from dispatcher.client.watcher import LOOK
 from dispatcher.connect import connect
-from dispatcher.listening import LOOK
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.records.workers import WorkerInfo

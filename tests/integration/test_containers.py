@@ -16,10 +16,10 @@ import redis
 
 from backends.fake import FakeEnvironment
 from dispatcher import context, flow
-from dispatcher.payload import from_value
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import from_value
 from tests.integration.workers import Bench, Worker
 from tests.waiting import wait_until
 
@@ -238,7 +238,7 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     environment = FakeEnvironment(service)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 2}, environment=environment)
     wait_until(begun.exists, "the flow's start")
-    from dispatcher.runner.report import About, Report
+    from dispatcher.runner.container.report import About, Report
     from dispatcher.runs.attempt import shard_of
     from dispatcher.runs.record import Outcome
 

@@ -24,13 +24,13 @@ from benchmarks.counting import Counts, Meter
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherWarning
-from dispatcher.payload import KeyRing
-from dispatcher.runner.attempt import run_attempt
+from dispatcher.runner.in_process import run_attempt
 from dispatcher.runs.attempt import Attempt
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from tests.conftest import answers
 from tests.waiting import wait_until
-from workers.provisioning import Provisioner
+from workers.execution.provisioning import Provisioner
 
 MANY = 200
 
@@ -167,7 +167,7 @@ def test_a_run_in_a_pool_process(scene: Scene, name: str, one: Any) -> None:
 
 
 def test_a_container_asked_for(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.provisioning._AT_ONCE", 60.0)  # a slow machine would look once more
+    monkeypatch.setattr("workers.execution.provisioning._AT_ONCE", 60.0)  # a slow machine would look once more
     environment = FakeEnvironment(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)

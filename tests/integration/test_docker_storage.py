@@ -27,7 +27,7 @@ from dispatcher import (
     context,
     flow,
 )
-from dispatcher.flow import Flow
+from dispatcher.flows.flow import Flow
 from dispatcher.settings import Settings
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import from_json

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.app import broker_of, make_app
-from dispatcher.doorbell import CeleryBell, body_of, envelope, headers_of
+from dispatcher.broker.celery_app import broker_of, make_app
+from dispatcher.broker.doorbell import CeleryBell, body_of, envelope, headers_of
 from dispatcher.errors import InvalidSettings, ServerUnavailable
 from dispatcher.runs.change import EXECUTE, Ring
 from dispatcher.runs.routing import Route
@@ -118,7 +118,7 @@ def test_celery_worker_runs_a_pushed_message(server_url: str, celery_worker: lis
 def test_publish_never_raises_and_says_it_once(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings.load(url="redis://records.invalid/0", broker_url="unix:///nowhere/at/all?db=0")
     bell = CeleryBell(settings, INSTANCE)
-    with caplog.at_level(logging.WARNING, logger="dispatcher.doorbell"):
+    with caplog.at_level(logging.WARNING, logger="dispatcher.broker.doorbell"):
         bell.publish([RING])
         bell.publish([RING])
     assert len(caplog.records) == 1

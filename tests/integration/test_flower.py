@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import LocalEnvironment, flow
-from dispatcher.app import make_app
+from dispatcher.broker.celery_app import make_app
 from tests.conftest import PYTHON, Server
 from tests.integration.workers import KEYS, Bench, Worker
 from tests.waiting import wait_until

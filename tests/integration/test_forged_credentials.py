@@ -18,11 +18,11 @@ import pytest
 
 from dispatcher import Dispatcher, KubernetesJobEnvironment, flow
 from dispatcher.errors import InvalidInput
-from dispatcher.payload.seals import mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import object_name, shard_of
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization.seals import mac
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
 from tests.integration.attacker import Attacker

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import LocalEnvironment, flow
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.runs import indexes
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Ring
 from dispatcher.runs.record import Record

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from dispatcher import KubernetesJobEnvironment, LocalEnvironment, flow
-from dispatcher.ids import new_id
-from dispatcher.payload import KeyRing
 from dispatcher.records.redis import open_redis
-from dispatcher.records.redis.program import DAY
+from dispatcher.records.redis.run_scripts.change import DAY
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import object_name, shard_of
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import KeyRing
+from dispatcher.support.ids import new_id
 from tests.integration.attacker import Attacker
 from tests.integration.guarded import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import KEYS, QUICK, Bench, Worker

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dispatcher import LocalEnvironment, context, flow
-from dispatcher.runner.report import About
+from dispatcher.runner.container.report import About
 from dispatcher.runs.states import Cause, State
 from tests.integration.runners import Place, Runner
 from tests.integration.test_worker import cause_of, pid, result_of

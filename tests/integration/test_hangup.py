@@ -20,7 +20,7 @@ from tests.integration.laptop import User
 from tests.integration.terminal import Terminal
 from tests.integration.workers import KEYS, Bench, Worker
 from tests.waiting import wait_until
-from workers.endings import pid_of
+from workers.pool.termination import pid_of
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ import redis
 from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, flow
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.refusals import What
+from dispatcher.records.rejections import What
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import SHARDS
 from dispatcher.runs.states import State

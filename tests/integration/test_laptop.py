@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import embedded
-from dispatcher.embedded import keeper, server
-from dispatcher.embedded.places import read, write
+from dispatcher import laptop
 from dispatcher.errors import InvalidInput, InvalidSettings, ServerUnavailable
-from dispatcher.process import Process
+from dispatcher.laptop import daemon, server
+from dispatcher.laptop.paths import read, write
+from dispatcher.laptop.process import Process
 from dispatcher.records.redis import open_redis
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
@@ -89,7 +89,7 @@ def test_it_stops_when_its_last_program_has_left(user: User) -> None:
     second.told("leave")
 
     wait_until(user.stopped, "the server to stop")
-    wait_until(lambda: not keeper.process(user.places), "its keeper to end")
+    wait_until(lambda: not daemon.process(user.places), "its keeper to end")
     assert list(user.run.rglob("*.sock")) == []
     assert list(user.places.programs.iterdir()) == []
     assert first.ended()
@@ -143,27 +143,27 @@ def test_data_outlive_it(user: User) -> None:
 
 
 def test_the_key_is_made_once(user: User) -> None:
-    with embedded.join(user.settings):
+    with laptop.join(user.settings):
         keys = user.places.keys.read_text()
-    embedded.down(user.settings)
+    laptop.down(user.settings)
 
-    with embedded.join(user.settings) as joined:
+    with laptop.join(user.settings) as joined:
         assert joined.settings.signing_keys_file == user.places.keys
         assert user.places.keys.read_text() == keys
 
 
 def test_a_key_that_others_can_read_is_refused(user: User) -> None:
-    with embedded.join(user.settings):
+    with laptop.join(user.settings):
         user.places.keys.chmod(0o644)
 
     with pytest.raises(InvalidSettings, match="chmod 600"):
-        embedded.join(user.settings)
+        laptop.join(user.settings)
 
 
 def test_what_joining_fills_in(user: User) -> None:
     given = Settings.load(state_dir=user.state, signing_keys='{"theirs": "a secret of many bytes"}')
 
-    with embedded.join(given) as joined:
+    with laptop.join(given) as joined:
         settings = joined.settings
         assert (settings.url, settings.signing_keys) == (joined.url, None)
         assert settings.worker.scope == joined.scope
@@ -175,31 +175,31 @@ def test_what_joining_fills_in(user: User) -> None:
 
 
 def test_up_stays_until_down(user: User) -> None:
-    assert embedded.up(user.settings).stays
+    assert laptop.up(user.settings).stays
     user.joins().ended()
     assert user.keeps_running()
 
-    assert embedded.down(user.settings)
+    assert laptop.down(user.settings)
 
     assert user.stopped()
-    assert not keeper.process(user.places)
-    assert not embedded.down(user.settings)
+    assert not daemon.process(user.places)
+    assert not laptop.down(user.settings)
 
 
 def test_down_refuses_while_runs_are_open(user: User) -> None:
-    embedded.up(user.settings)
+    laptop.up(user.settings)
     _open_run(user)
 
     with pytest.raises(InvalidInput, match=r"1 run is open.*--force"):
-        embedded.down(user.settings)
+        laptop.down(user.settings)
 
     assert user.status().open_runs == 1
-    assert embedded.down(user.settings, force=True)
+    assert laptop.down(user.settings, force=True)
     assert user.stopped()
 
 
 def test_up_does_not_outlive_a_crash_of_the_machine(user: User) -> None:
-    embedded.up(user.settings)
+    laptop.up(user.settings)
     _power_cut(user)
 
     program = user.joins()
@@ -239,13 +239,13 @@ def test_a_server_whose_socket_was_removed_is_replaced(user: User) -> None:
 def test_what_a_crash_left_names_nobody(user: User) -> None:
     """The number of a dead server may be another process's by now: it is left alone."""
     with subprocess.Popen(["sleep", "60"]) as bystander:
-        embedded.up(user.settings)
+        laptop.up(user.settings)
         _power_cut(user)
         write(user.places.server, {**read(user.places.server), "pid": bystander.pid})
         (user.places.data / "server.pid").write_text(f"{bystander.pid}\n")
 
         assert not user.status().running
-        embedded.down(user.settings, force=True)
+        laptop.down(user.settings, force=True)
         user.joins()
 
         assert user.status().running
@@ -264,27 +264,27 @@ def test_a_state_directory_in_use_elsewhere_is_told(user: User) -> None:
         holder.stdout.readline()
 
         with pytest.raises(ServerUnavailable, match=r"another\.example.*DISPATCHER__STATE_DIR"):
-            embedded.join(user.settings)
+            laptop.join(user.settings)
         holder.communicate(b"\n")
 
 
 def test_a_server_that_cannot_start_tells_why(user: User) -> None:
-    with embedded.join(user.settings):
+    with laptop.join(user.settings):
         _open_run(user)
-    embedded.down(user.settings, force=True)
+    laptop.down(user.settings, force=True)
     (part,) = (user.places.data / "appendonlydir").glob("*.incr.aof")
     part.write_bytes(b"*9\r\nnonsense\r\n" + part.read_bytes())
 
     with pytest.raises(ServerUnavailable, match=r"ended at its start: .*[Bb]ad file format.*server\.log"):
-        embedded.join(user.settings)
+        laptop.join(user.settings)
 
 
 def test_starting_is_quick(user: User) -> None:
     began = time.perf_counter()
-    with embedded.join(user.settings):
+    with laptop.join(user.settings):
         cold = time.perf_counter() - began
         again = time.perf_counter()
-        with embedded.join(user.settings):
+        with laptop.join(user.settings):
             warm = time.perf_counter() - again
 
     assert cold < 2.0  # measured: 0.13 s, and 0.002 s; the rest is for busy machines
@@ -293,7 +293,7 @@ def test_starting_is_quick(user: User) -> None:
 
 def _power_cut(user: User) -> None:
     """End server and keeper at once, as when the machine goes off."""
-    for one in (keeper.process(user.places), server.process(user.places)):
+    for one in (daemon.process(user.places), server.process(user.places)):
         assert one is not None
         one.send(signal.SIGKILL)
         assert one.ended(within=5)
@@ -305,8 +305,8 @@ def test_status_while_it_comes_and_goes(user: User, monkeypatch: pytest.MonkeyPa
 
     def come_and_go() -> None:
         for _ in range(15):
-            embedded.up(user.settings)
-            embedded.down(user.settings)
+            laptop.up(user.settings)
+            laptop.down(user.settings)
         over.set()
 
     other = threading.Thread(target=come_and_go)

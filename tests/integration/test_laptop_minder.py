@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.process import Process
+from dispatcher.laptop.process import Process
 from tests.conftest import PYTHON
 from tests.integration.laptop import User
 from tests.waiting import wait_until

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import embedded
-from dispatcher.embedded.places import read
+from dispatcher import laptop
 from dispatcher.errors import ServerUnavailable
-from dispatcher.process import Process
+from dispatcher.laptop.paths import read
+from dispatcher.laptop.process import Process
 from tests.conftest import PYTHON
 from tests.integration.laptop import Program, User, run
 from tests.waiting import wait_until
@@ -171,8 +171,8 @@ def test_a_folder_named_workers_in_the_project(on_path: bool, user: User) -> Non
 
 
 def test_no_worker_is_started_for_a_server_that_was_stopped(user: User) -> None:
-    with embedded.join(user.settings) as joined:
-        embedded.down(user.settings)
+    with laptop.join(user.settings) as joined:
+        laptop.down(user.settings)
 
         with pytest.raises(ServerUnavailable, match="dispatcher up"):
             joined.ensure_worker()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import Dispatcher, RunCrashed, flow
-from dispatcher.runner.report import About
+from dispatcher.runner.container.report import About
 from dispatcher.settings import Settings
 from tests.conftest import Server
 from tests.integration.runners import Place, Runner

@@ -14,8 +14,8 @@ import pytest
 
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, LocalEnvironment
-from dispatcher.records.hearing import ends
-from dispatcher.runner.report import About, Report, _mac
+from dispatcher.records.events import ends
+from dispatcher.runner.container.report import About, Report, _mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Outcome

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment, UnknownRun
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import UnreadableRun
 from dispatcher.records.effects import UNREADABLE
-from dispatcher.records.refusals import What
+from dispatcher.records.rejections import What
 from dispatcher.runs import indexes
 from dispatcher.runs.change import Ring
 from dispatcher.runs.record import Record

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.cli.failures import NO_ANSWER, USAGE, Failure
+from dispatcher.cli.error_messages import NO_ANSWER, USAGE, Failure
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.states import Cause
 from tests.conftest import PYTHON

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from dispatcher import context, flow
-from dispatcher.runner.report import About
+from dispatcher.runner.container.report import About
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State

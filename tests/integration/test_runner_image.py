@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from dispatcher import DockerStorage, context, flow
-from dispatcher.runner.report import About
-from dispatcher.runner.words import LastWords
+from dispatcher.runner.container.report import About
+from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause
 from tests.conftest import Server

@@ -10,12 +10,12 @@ import pytest
 
 from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, RemoteEnvironment, context, flow
-from dispatcher.environment import Environment
-from dispatcher.payload import from_value
+from dispatcher.environments.base import Environment
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import from_value
 from tests.integration.workers import Bench, Worker
 from tests.waiting import wait_until
 

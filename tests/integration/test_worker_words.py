@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, flow
-from dispatcher.doorbell import body_of, envelope, headers_of
+from dispatcher.broker.doorbell import body_of, envelope, headers_of
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Ring
 from dispatcher.runs.routing import Route

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dispatcher.connect import connect
-from dispatcher.environment import Environment
-from dispatcher.flow import Flow
-from dispatcher.payload import PYTHON as PYTHON_VERSION
-from dispatcher.payload import KeyRing, to_value
+from dispatcher.environments.base import Environment
+from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Records
 from dispatcher.runs.events import Event
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record, Spec
 from dispatcher.runs.routing import Route
+from dispatcher.serialization import PYTHON as PYTHON_VERSION
+from dispatcher.serialization import KeyRing, to_value
 from dispatcher.settings import Settings
 from dispatcher.storage.redis import RedisStorage
 from tests.conftest import PYTHON

@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from backends.local import LocalEnvironment
-from dispatcher.context import context
 from dispatcher.errors import ServerUnavailable
-from dispatcher.flow import Flow, flow
-from dispatcher.payload import PYTHON, KeyRing, from_value, to_value
+from dispatcher.flows.context import context
+from dispatcher.flows.flow import Flow, flow
 from dispatcher.records.base import Line
 from dispatcher.records.memory import open_memory
-from dispatcher.records.reading import Look
-from dispatcher.runner.attempt import call_on_exit, run_attempt
+from dispatcher.records.query import Look
+from dispatcher.runner.in_process import call_on_exit, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record, Spec
 from dispatcher.runs.routing import Route
+from dispatcher.serialization import PYTHON, KeyRing, from_value, to_value
 from dispatcher.settings import Settings
 from dispatcher.storage.redis import RedisStorage
 from tests.unit.making import NEVER

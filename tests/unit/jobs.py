@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dispatcher.payload import from_value, to_value
-from dispatcher.payload.seals import AttemptSeal, Returned
 from dispatcher.runner.invoke import Job, invoke
 from dispatcher.runs.record import Outcome, Value
+from dispatcher.serialization import from_value, to_value
+from dispatcher.serialization.seals import AttemptSeal, Returned
 
 SEAL = AttemptSeal("run", 2, b"k" * 32)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record, Spec, Value
 from dispatcher.runs.routing import Route
+from dispatcher.serialization import KeyRing
 
 #: A time that no test comes to: the clocks of some begin at 0, those of others today.
 NEVER = 1e10

@@ -10,18 +10,18 @@ from functools import partial
 from typing import Any, ClassVar
 
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
-from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.runner.report import About, Report
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.routing import Route
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from tests.unit.making import make_record, sign
 from tests.waiting import wait_until
-from workers.provisioning import Provisioner
+from workers.execution.provisioning import Provisioner
 from workers.supervisor.supervisor import Supervisor
 
 

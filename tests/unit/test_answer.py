@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from backends.local import LocalEnvironment
-from dispatcher.context import context
+from dispatcher.client.results import error_of, result_of
 from dispatcher.errors import FlowFailed, InvalidInput
-from dispatcher.flow import Flow
-from dispatcher.payload import pack
-from dispatcher.payload.unopened import RaisedInside, Unopened
-from dispatcher.results import error_of, result_of
+from dispatcher.flows.context import context
+from dispatcher.flows.flow import Flow
 from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import pack
+from dispatcher.serialization.unopened import RaisedInside, Unopened
 from dispatcher.settings import Settings
 from dispatcher.storage import answer
 from dispatcher.storage.answer import ChildDied, Runner

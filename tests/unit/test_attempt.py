@@ -11,16 +11,16 @@ import pytest
 
 from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt, Refused, TimeoutInterrupt, UnknownRun
-from dispatcher.flow import flow
-from dispatcher.payload import KeyRing, from_value
-from dispatcher.payload.seals import Returned
-from dispatcher.records.reading import Look
-from dispatcher.runner.attempt import current, run_attempt
+from dispatcher.flows.flow import flow
+from dispatcher.records.query import Look
+from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import KeyRing, from_value
+from dispatcher.serialization.seals import Returned
 from dispatcher.settings import LimitSettings
 from tests.unit.attempts import SETTINGS, World, break_down, double, fails, say_how_it_ended
 

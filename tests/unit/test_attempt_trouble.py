@@ -10,13 +10,13 @@ import pytest
 
 from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
-from dispatcher.flow import flow
-from dispatcher.payload import KeyRing
-from dispatcher.records.reading import Look
-from dispatcher.runner.attempt import current, run_attempt
+from dispatcher.flows.flow import flow
+from dispatcher.records.query import Look
+from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import KeyRing
 from tests.unit.attempts import SETTINGS, World, double, say_how_it_ended
 
 
@@ -122,7 +122,7 @@ def test_a_server_that_is_away_at_the_claim_is_the_callers_to_tell(world: World)
 
 
 def test_a_result_outlives_an_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.runner.patience._FIRST", 0.01)
+    monkeypatch.setattr("dispatcher.support.outages._FIRST", 0.01)
     asked: list[State] = []
 
     def away(change: Change) -> bool:

@@ -209,7 +209,8 @@ def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypa
 
 
 def test_samples_count_for_the_innermost_layer() -> None:
-    stacks = "main (workers/__main__.py:1);call (dispatcher/records/redis/client.py:2);read (redis/connection.py:3) 4\n"
+    stacks = "main (workers/__main__.py:1);call (dispatcher/records/redis/connection/client.py:2);"
+    stacks += "read (redis/connection.py:3) 4\n"
     stacks += "main (celery/bin.py:1);dumps (json/encoder.py:2) 2\nmain (threading.py:1) 1\nnot a stack\n"
     assert layers(stacks) == {"redis-py": 4, "Celery with kombu and billiard": 2, OTHERS: 1}
     assert layers("begin (dispatcher/records/redis/runs.py:9) 3") == {"records: changes, scripts, replies": 3}

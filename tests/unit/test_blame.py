@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import InvalidInput
-from dispatcher.payload import pack
+from dispatcher.serialization import pack
 
 
 def words(obj: Any, **more: Any) -> str:

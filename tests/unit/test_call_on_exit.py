@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from backends.local import LocalEnvironment
-from dispatcher.context import context
 from dispatcher.errors import CancelInterrupt
-from dispatcher.payload import KeyRing, to_value
-from dispatcher.payload.seals import Returned
+from dispatcher.flows.context import context
 from dispatcher.records.base import Line
-from dispatcher.runner import attempt as runner
-from dispatcher.runner.attempt import call_on_exit
+from dispatcher.runner import in_process as runner
+from dispatcher.runner.in_process import call_on_exit
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import KeyRing, to_value
+from dispatcher.serialization.seals import Returned
 from tests.unit.attempts import SETTINGS, World, break_down, double, say_how_it_ended
 
 

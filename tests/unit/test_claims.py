@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher.runner.report import About, Report
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import State

@@ -12,11 +12,11 @@ from typing import Any, Literal, Optional
 import click
 import pytest
 
-from dispatcher.cli import options, target, words
+from dispatcher.cli import formatting, options, targets
 from dispatcher.cli.root import root
 from dispatcher.cli.runs import Since
 from dispatcher.errors import InvalidInput, InvalidParameters
-from dispatcher.flow import Flow
+from dispatcher.flows.flow import Flow
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
@@ -105,22 +105,22 @@ class TestRoot:
 
 class TestTarget:
     def test_module_of_the_current_directory(self, project: Path) -> None:
-        assert target.load("flows_of_test:greet", Flow, what="TARGET").name == "greet"
+        assert targets.load("flows_of_test:greet", Flow, what="TARGET").name == "greet"
 
     def test_file_from_elsewhere_finds_its_neighbours(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (project / "neighbour_of_test.py").write_text("from flows_of_test import greet")
         monkeypatch.chdir("/")
-        found = target.load(f"{project}/neighbour_of_test.py:greet", Flow, what="TARGET")
+        found = targets.load(f"{project}/neighbour_of_test.py:greet", Flow, what="TARGET")
         assert found.name == "greet"
 
     def test_file_never_takes_a_modules_place(self, project: Path) -> None:
         (project / "click.py").write_text(FLOWS)
-        assert target.load("click.py:greet", Flow, what="TARGET").name == "greet"
+        assert targets.load("click.py:greet", Flow, what="TARGET").name == "greet"
         assert sys.modules["click"] is click
 
     def test_the_only_one_needs_no_name(self, project: Path) -> None:
         (project / "single_of_test.py").write_text("from dispatcher import flow\n@flow\ndef one(): ...\n")
-        assert target.load("single_of_test.py", Flow, what="TARGET").name == "one"
+        assert targets.load("single_of_test.py", Flow, what="TARGET").name == "one"
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -142,19 +142,19 @@ class TestTarget:
         (project / "lacking_of_test.py").write_text("import surely_not_installed\n")
         (project / "exits_of_test.py").write_text("raise SystemExit(3)\n")
         with pytest.raises(InvalidInput) as caught:
-            target.load(text, Flow, what="TARGET")
+            targets.load(text, Flow, what="TARGET")
         assert said in str(caught.value)
 
     def test_an_error_of_the_module_says_where(self, project: Path) -> None:
         (project / "broken_of_test.py").write_text("\n1 / 0\n")
         with pytest.raises(InvalidInput, match=r"broken_of_test.py, line 2"):
-            target.load("broken_of_test.py:f", Flow, what="TARGET")
+            targets.load("broken_of_test.py:f", Flow, what="TARGET")
 
     def test_a_file_meant_as_a_module(self, project: Path) -> None:
         (project / "below").mkdir()
         (project / "below" / "some.py").write_text(FLOWS)
         with pytest.raises(InvalidInput, match=r"did you mean below/some.py"):
-            target.load("below/some:greet", Flow, what="TARGET")
+            targets.load("below/some:greet", Flow, what="TARGET")
 
 
 def typed(  # type: ignore[no-untyped-def]  # noqa: PLR0917
@@ -188,7 +188,7 @@ class TestParameters:
         ],
     )
     def test_text_where_annotated_so_else_json(self, pair: str, value: Any) -> None:
-        (found,) = target.parameters(typed, [pair]).values()
+        (found,) = targets.parameters(typed, [pair]).values()
         assert found == value
         assert type(found) is type(value)
 
@@ -207,12 +207,12 @@ class TestParameters:
     )
     def test_errors_name_key_value_and_what_is_expected(self, pairs: list[str], said: str) -> None:
         with pytest.raises(InvalidParameters) as caught:
-            target.parameters(typed, pairs)
+            targets.parameters(typed, pairs)
         assert said in str(caught.value)
 
     def test_an_unknown_name_is_said_before_its_value_is_read(self) -> None:
         with pytest.raises(InvalidParameters, match="-p nmae: the flow has no such parameter; it takes name, times"):
-            target.parameters(lambda name, times: None, ["nmae=Ada"])
+            targets.parameters(lambda name, times: None, ["nmae=Ada"])
 
 
 class TestOptions:
@@ -292,13 +292,13 @@ class TestWords:
          (200000, "2d 7h"), (-1, "0.00 s"), (59.9, "1m 00s")],
     )  # fmt: skip
     def test_span(self, seconds: float, text: str) -> None:
-        assert words.span(seconds) == text
+        assert formatting.span(seconds) == text
 
     def test_phases_leave_out_steps_without_time(self) -> None:
         def event(kind: Kind, state: State, time: float, **data: Any) -> Event:
             return Event(run_id="r", attempt=1, kind=kind, state=state, time=time, data=data)
 
-        rows = words.phases(
+        rows = formatting.phases(
             [
                 event(Kind.QUEUED, State.QUEUED, 100.0),
                 event(Kind.CLAIMED, State.CLAIMED, 101.5, owner="w1"),
@@ -316,14 +316,14 @@ class TestWords:
         ]
 
     def test_exit_codes_are_those_promised(self) -> None:
-        assert {str(state): code for state, code in words.EXIT_CODES.items()} == {
+        assert {str(state): code for state, code in formatting.EXIT_CODES.items()} == {
             "SUCCEEDED": 0, "FAILED": 1, "CRASHED": 3, "TIMED_OUT": 4, "CANCELLED": 5,
         }  # fmt: skip
 
 
 class TestKeygen:
     def test_prints_json_that_the_settings_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from dispatcher.payload import KeyRing
+        from dispatcher.serialization import KeyRing
         from dispatcher.settings import Settings
 
         shown = call("keygen")

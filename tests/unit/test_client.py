@@ -26,12 +26,12 @@ from dispatcher import (
     context,
     flow,
 )
-from dispatcher.environment import Environment
+from dispatcher.environments.base import Environment
 from dispatcher.errors import IdempotencyConflict
-from dispatcher.executors import LocalExecutor
-from dispatcher.ids import LENGTH, made_at, new_id
+from dispatcher.executors.dask import LocalExecutor
 from dispatcher.runs.events import Kind
 from dispatcher.settings import Settings
+from dispatcher.support.ids import LENGTH, made_at, new_id
 from tests.unit.making import make_record
 from tests.unit.sums import add, fail
 from tests.waiting import wait_until

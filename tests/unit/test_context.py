@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from dispatcher import State, context, flow
-from dispatcher.context import ended, entered
-from dispatcher.payload import pack, unpack
+from dispatcher.flows.context import ended, entered
+from dispatcher.serialization import pack, unpack
 
 
 def test_outside_a_run_there_is_nothing() -> None:

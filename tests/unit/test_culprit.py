@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import OpeningFailed, Permanent
-from dispatcher.payload import pack, unpack
-from dispatcher.payload.culprit import item_of
+from dispatcher.serialization import pack, unpack
+from dispatcher.serialization.unreadable_item import item_of
 
 
 class Unopenable:

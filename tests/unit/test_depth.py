@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, InvalidParameters, flow
-from dispatcher.nested import replaced
-from dispatcher.payload.values import as_json
+from dispatcher.executors.nested_values import replaced
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization.values import as_json
 from tests.unit.attempts import World, double
 
 DEPTH = 100_000

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, DockerStorage, InvalidInput, LocalEnvironment, SealBroken, flow
-from dispatcher.payload import pack
-from dispatcher.storage import install
+from dispatcher.serialization import pack
 from dispatcher.storage.base import NoFlowHere, from_json
-from dispatcher.storage.docker import DIRECTORY
-from dispatcher.storage.image import STAGE, context, dockerfile
+from dispatcher.storage.docker import install
+from dispatcher.storage.docker.image import STAGE, context, dockerfile
+from dispatcher.storage.docker.storage import DIRECTORY
 from dispatcher.storage.wheel import wheel as our_wheel
 from tests.conformance.layers import in_its_image
 from tests.unit.command import call

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.doctor import Finding, Level, judge, misspelt, serving
-from dispatcher.records.redis.health import Health
+from dispatcher.admin.doctor import Finding, Level, judge, misspelt, serving
+from dispatcher.records.redis.connection.health import Health
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.routing import Offer, Route
 from tests.unit.command import call

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.kubernetes import spec
-from dispatcher.cli import options, target
+from backends.kubernetes import job_spec
+from dispatcher.cli import options, targets
 from dispatcher.cli.root import root
-from dispatcher.documents import Twice, read_document
 from dispatcher.errors import InvalidInput, InvalidParameters, InvalidSettings
-from dispatcher.payload import KeyRing
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
+from dispatcher.support.json_documents import Twice, read_document
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(),
@@ -62,7 +62,7 @@ def test_options_and_parameters() -> None:
     def takes(x: dict[str, int]) -> None: ...
 
     with pytest.raises(InvalidParameters, match="-p x: the key 'a' stands twice"):
-        target.parameters(takes, ['x={"a":1,"a":2}'])
+        targets.parameters(takes, ['x={"a":1,"a":2}'])
     with pytest.raises(InvalidInput, match="--retries: the key 'count' stands twice"):
         options.retries('{"count": 1, "count": 2}')
 
@@ -107,9 +107,9 @@ metadata:
 
 
 def test_yaml() -> None:
-    found = spec.parse(JOB, what="job.yaml")
+    found = job_spec.parse(JOB, what="job.yaml")
     assert found["metadata"] == {"labels": {"a": "b"}, "annotations": {"a": "c"}}
     with pytest.raises(InvalidInput, match=r"^job.yaml: the key 'kind' stands twice \(line 8\); write it once$"):
-        spec.parse(f"{JOB}'kind': Job\n", what="job.yaml")
+        job_spec.parse(f"{JOB}'kind': Job\n", what="job.yaml")
     with pytest.raises(InvalidInput, match=r"the key 'a' stands twice \(line 9\)"):
-        spec.parse(f"{JOB}spec:\n- {{b: 1, a: [], a: 2}}\n", what="job.yaml")
+        job_spec.parse(f"{JOB}spec:\n- {{b: 1, a: [], a: 2}}\n", what="job.yaml")

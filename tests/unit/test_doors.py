@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment, LocalStorage, flow
+from dispatcher.client.run import Run
 from dispatcher.errors import InvalidInput, InvalidSettings, UnknownRun
-from dispatcher.run import Run
-from dispatcher.runner.assignment import Assignment
+from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.invoke import failure
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 from tests.steering import STEERING
 from tests.unit.command import FLOWS, call
-from workers.request import RunRequest
+from workers.pool.celery_request import RunRequest
 
 ODD = ["", "r1:events", "../r1", "r1\n", '"],["DEL","x', "\ud800", *(f"r{word}" for word in STEERING.values())]
 

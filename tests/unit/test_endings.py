@@ -9,8 +9,8 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause
 from dispatcher.settings import TimingSettings
 from tests.unit.making import queued
-from workers.endings import Decision, Ending, Look, Step, decide, pid_of
-from workers.held import Holding
+from workers.pool.processes import Holding
+from workers.pool.termination import Decision, Ending, Look, Step, decide, pid_of
 
 TIMING = TimingSettings(stop_grace=10, on_exit_timeout=60, lease=30)
 

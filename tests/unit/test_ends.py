@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from dispatcher import ids
-from dispatcher.ends import MOST, Ends
+from dispatcher.client.early_ends import MOST, Ends
+from dispatcher.support import ids
 
 
 def heard() -> Ends:

@@ -22,13 +22,13 @@ from dispatcher import (
     RemoteEnvironment,
     State,
     context,
-    environment,
     flow,
 )
-from dispatcher.callbacks import Callback
-from dispatcher.environment import Environment
+from dispatcher.environments import base
+from dispatcher.environments.base import Environment
+from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, TimeoutInterrupt
-from dispatcher.flow import Flow
+from dispatcher.flows.flow import Flow
 from dispatcher.storage.base import NoFlowHere, Storage
 from tests.site import module
 
@@ -41,7 +41,7 @@ def beside() -> None:
 
 
 def through_json(one: Environment) -> Environment:
-    return environment.from_json(json.loads(json.dumps(one.to_json())))
+    return base.from_json(json.loads(json.dumps(one.to_json())))
 
 
 ALL: list[Callable[[], Environment]] = [
@@ -143,9 +143,9 @@ def test_json_is_read_without_running_anybodys_code(tmp_path: Path) -> None:
         **LocalEnvironment(on_start=Trap()).to_json(),
         "on_exit": {"ref": "no_such_module:anything"},
     }
-    there = environment.from_json(data)
+    there = base.from_json(data)
     assert there.to_json() == data
-    assert there == environment.from_json(data)
+    assert there == base.from_json(data)
     assert "sealed callback" in repr(there)
     assert not (tmp_path / "opened").exists()
     assert there.on_exit is not None
@@ -177,11 +177,11 @@ def test_json_is_read_without_running_anybodys_code(tmp_path: Path) -> None:
 )
 def test_wrong_json_is_named(data: Any, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
-        environment.from_json(data)
+        base.from_json(data)
 
 
 def test_json_by_hand() -> None:
-    found = environment.from_json({"type": "LocalEnvironment", "on_start": {"ref": "os:getcwd"}, "on_exit": None})
+    found = base.from_json({"type": "LocalEnvironment", "on_start": {"ref": "os:getcwd"}, "on_exit": None})
     assert found.on_start is not None
     assert found.on_start() == str(Path.cwd())
     assert found.labels == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher.explain import command_for, explain, unserved
+from dispatcher.inspection.explain import command_for, explain, unserved
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends.base import Observation, Phase
-from dispatcher.runner.report import About
+from dispatcher.runner.container.report import About
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State

@@ -15,8 +15,8 @@ from typing import Any, assert_type
 import pytest
 
 from dispatcher import Flow, InvalidFlow, InvalidInput, InvalidParameters, LocalEnvironment, LocalStorage, Retry, flow
-from dispatcher.executors import LocalExecutor
-from dispatcher.payload import pack, unpack
+from dispatcher.executors.dask import LocalExecutor
+from dispatcher.serialization import pack, unpack
 from tests.site import module
 
 

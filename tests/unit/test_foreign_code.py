@@ -14,12 +14,12 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher import Dispatcher, FlowFailed, InvalidInput, InvalidParameters, LocalStorage, context, flow
 from dispatcher.errors import INTERRUPTS, OpeningFailed, ServerUnavailable, UnknownRun
-from dispatcher.foreign import repr_of, said, text_of
-from dispatcher.payload import pack, unpack
-from dispatcher.payload.unopened import RaisedInside
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import pack, unpack
+from dispatcher.serialization.unopened import RaisedInside
 from dispatcher.storage.base import PARAMETERS
+from dispatcher.support.foreign_objects import repr_of, said, text_of
 from tests.unit.attempts import World, double, say_how_it_ended
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from dispatcher import LocalEnvironment, flow
-from dispatcher.flow import Flow
-from dispatcher.payload import unpack
-from dispatcher.payload.grounds import grounds
-from dispatcher.payload.packed import Packed
+from dispatcher.flows.flow import Flow
+from dispatcher.serialization import unpack
+from dispatcher.storage.flow_cache import grounds
+from dispatcher.storage.packed_flow import Packed
 
 NUMBER = 1
 ITEMS = [1]

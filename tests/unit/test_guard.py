@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from dispatcher.context import context
 from dispatcher.errors import (
     CancelInterrupt,
     PreemptInterrupt,
     RunInterrupt,
     TimeoutInterrupt,
 )
-from dispatcher.runner.guard import Guard
+from dispatcher.flows.context import context
+from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import invoke
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from workers.endings import pid_of
-from workers.holders import Holders
+from workers.pool.holders import Holders
+from workers.pool.termination import pid_of
 
 
 def test_only_a_process_of_this_worker_makes_a_name_and_for_one_run() -> None:

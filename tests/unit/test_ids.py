@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher import ids
 from dispatcher.errors import UnknownRun
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.routing import Offer
+from dispatcher.support import ids
 from tests.steering import STEERING
 from workers.identity import new_identity
 

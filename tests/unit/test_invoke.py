@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.callbacks import Callback
-from dispatcher.context import context
+from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import (
     InvalidInput,
     MissingExtra,
@@ -18,10 +17,11 @@ from dispatcher.errors import (
     Refused,
     TimeoutInterrupt,
 )
-from dispatcher.payload.seals import Returned
+from dispatcher.flows.context import context
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization.seals import Returned
 from tests.unit.jobs import Odd, job, keep, opened, play, settled
 
 

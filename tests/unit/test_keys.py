@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
-from dispatcher.payload import KeyRing
-from dispatcher.payload.seals import Stored
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.serialization import KeyRing
+from dispatcher.serialization.seals import Stored
 from dispatcher.settings import Settings
 from tests.unit.making import make_record, sign
 

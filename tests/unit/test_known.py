@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dispatcher.records.memory import open_memory
 from dispatcher.runs.record import Record
 from tests.unit.making import make_record, queued, trusting
-from workers.supervisor.known import PORTION, Known, slim, slim_leftovers
+from workers.supervisor.record_cache import PORTION, Known, slim, slim_leftovers
 
 REQUEST = {"shard": "kubernetes/1", "epoch": 1, "body": {"job": "large"}}
 BODILESS = {"shard": "kubernetes/1", "epoch": 1}

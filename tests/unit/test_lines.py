@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.errors import Malformed
 from dispatcher.records.base import Line
-from dispatcher.runner.lines import Shipment, clean
+from dispatcher.runner.logs.shipper import Shipment, clean
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
 

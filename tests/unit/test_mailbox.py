@@ -11,12 +11,12 @@ import threading
 
 import pytest
 
-from dispatcher.mailbox import Mailbox
+from dispatcher.support.mailbox import Mailbox
 from tests.waiting import wait_until
 
 SIGNALLED = """
 import queue, signal
-from dispatcher.mailbox import Mailbox
+from dispatcher.support.mailbox import Mailbox
 arrived = []
 signal.signal(signal.SIGALRM, lambda number, frame: arrived.append(box.put(number)))
 box = Mailbox()

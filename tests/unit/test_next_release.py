@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import Refused
-from dispatcher.explain import explain
+from dispatcher.inspection.explain import explain
+from dispatcher.inspection.timeline import timeline
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runner.report import About, Report, _mac
+from dispatcher.runner.container.report import About, Report, _mac
 from dispatcher.runs import indexes, infrastructure, spec, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
@@ -24,7 +25,6 @@ from dispatcher.runs.requirements import Lacking, refuse_lacking
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause, State
-from dispatcher.timeline import timeline
 from tests.unit.test_parsing import BODY, EVENT, OUTCOME, RECORD, SPEC, TOKEN
 
 NEW = {"hue": "blue", "shades": [1, {"deep": True}]}

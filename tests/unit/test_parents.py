@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dispatcher import parents
-from dispatcher.context import entered
 from dispatcher.errors import Malformed
-from dispatcher.explain import explain
-from dispatcher.parents import Lookout, full, stuck
+from dispatcher.flows.context import entered
+from dispatcher.inspection import waiting_parents
+from dispatcher.inspection.explain import explain
+from dispatcher.inspection.waiting_parents import Lookout, full, stuck
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
@@ -111,10 +111,10 @@ def test_a_flow_is_told_once_and_not_at_once(caplog: pytest.LogCaptureFixture) -
     assert Lookout.here(pool.records) is None, "outside of flows"
     with caplog.at_level(logging.WARNING), entered(run_id="p", attempt=1, flow="f"):
         lookouts = [Lookout(pool.records, clock) for _ in range(2)]
-        for clock.now in (1.0, parents.FIRST - 0.1):
+        for clock.now in (1.0, waiting_parents.FIRST - 0.1):
             lookouts[0].look(["c"])
         assert not caplog.messages
-        for clock.now in (parents.FIRST, 100.0, 1000.0):
+        for clock.now in (waiting_parents.FIRST, 100.0, 1000.0):
             for lookout in lookouts:
                 lookout.look(["c"])
         assert len(caplog.messages) == 1

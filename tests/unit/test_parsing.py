@@ -13,13 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import Malformed, SealBroken
-from dispatcher.ids import is_run_id
-from dispatcher.parsing import DEEPEST, HIGHEST, bounded, number_of, read_json, whole_of
 from dispatcher.records.redis import leases, logs, queues, workers
-from dispatcher.records.redis.program import kept, rest, told
-from dispatcher.runner.report import About, Report
+from dispatcher.records.redis.run_scripts.change import kept, rest, told
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.change import Ring
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.options import Options
@@ -27,6 +25,8 @@ from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause, State
+from dispatcher.support.ids import is_run_id
+from dispatcher.support.parsing import DEEPEST, HIGHEST, bounded, number_of, read_json, whole_of
 from workers.transport import doorbell, remark
 
 TOKEN = "00" * 32
@@ -113,7 +113,7 @@ def text_fields(value: Any) -> dict[str, bytes]:
 
 def reported(value: Any) -> Report:
     """A report with any body, rightly authenticated."""
-    from dispatcher.runner.report import _mac
+    from dispatcher.runner.container.report import _mac
 
     body = json.dumps(value)
     return Report.from_entry({"run": "r1", "body": body, "mac": _mac(TOKEN, body)}, TOKEN)

@@ -20,9 +20,9 @@ import cloudpickle
 import pytest
 
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Permanent
-from dispatcher.payload import PYTHON, modules, pack, packages, unpack
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import Cause
+from dispatcher.serialization import PYTHON, by_value, pack, packages, unpack
 from tests.conftest import PYTHON as INTERPRETER
 
 Make = Callable[..., ModuleType]
@@ -61,7 +61,7 @@ def test_code_of_a_module_beside_travels(make: Make, tmp_path: Path) -> None:
     make("beside_helper", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
     user = make("beside_user", "import beside_helper\ndef body(x):\n    return beside_helper.times(x) + 1\n")
     (tmp_path / "sealed").write_bytes(pack(user.body, what="flow 'body'"))
-    code = "import sys; from dispatcher.payload import unpack; print(unpack(open(sys.argv[1], 'rb').read())(7))"
+    code = "import sys; from dispatcher.serialization import unpack; print(unpack(open(sys.argv[1], 'rb').read())(7))"
     done = subprocess.run(
         [INTERPRETER, "-c", code, str(tmp_path / "sealed")],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
@@ -112,9 +112,9 @@ def test_a_users_own_package_called_workers_travels(monkeypatch: pytest.MonkeyPa
     path = tmp_path / "workers" / "__init__.py"
     monkeypatch.setitem(sys.modules, "workers", theirs := ModuleType("workers"))
     theirs.__file__ = str(path)
-    assert modules.by_value("workers")
+    assert by_value.by_value("workers")
     theirs.__file__ = str(Path(__file__).parents[2] / "workers" / "__init__.py")
-    assert not modules.by_value("workers")
+    assert not by_value.by_value("workers")
 
 
 def test_a_target_directory_is_installed_but_not_what_stands_beside(make: Make, tmp_path: Path) -> None:
@@ -122,15 +122,15 @@ def test_a_target_directory_is_installed_but_not_what_stands_beside(make: Make, 
     install(target, "target_lib", "1.5")
     make("target_lib", "def f():\n    return 1\n", directory=target)
     make("target_own", "def f():\n    return 1\n", directory=target)
-    assert not modules.by_value("target_lib")
-    assert modules.by_value("target_own")
+    assert not by_value.by_value("target_lib")
+    assert by_value.by_value("target_own")
 
 
 @pytest.mark.parametrize(
     "name", ["json", "sys", "_thread", "os.path", "click", "click.core", "numpy.nowhere", "__main__"]
 )
 def test_modules_that_need_not_travel(name: str) -> None:
-    assert not modules.by_value(name)
+    assert not by_value.by_value(name)
 
 
 def test_functions_of_one_module_share_their_globals(make: Make) -> None:
@@ -169,7 +169,7 @@ def test_opening_leaves_this_programs_own_classes_alone() -> None:
 def test_a_copy_of_a_class_is_brought_up_to_date(tmp_path: Path) -> None:
     code = """
 import sys
-from dispatcher.payload import unpack
+from dispatcher.serialization import unpack
 first, second = (open(path, "rb").read() for path in sys.argv[1:])
 print(unpack(first).kind, unpack(second).kind)
 """
@@ -191,7 +191,7 @@ def test_a_copy_that_is_collected_as_the_next_one_is_made_leaves_no_empty_class(
     code = """
 import gc, sys
 from cloudpickle import cloudpickle
-from dispatcher.payload import unpack
+from dispatcher.serialization import unpack
 data = open(sys.argv[1], "rb").read()
 make = cloudpickle._make_skeleton_class
 def collecting(*args):
@@ -374,7 +374,7 @@ def test_a_missing_package_is_named_with_both_versions(
     (target / "missing_lib.py").unlink()
     sys.path.remove(str(target))
     importlib.invalidate_caches()
-    modules.version_of.cache_clear()
+    by_value.version_of.cache_clear()
     with pytest.raises(Permanent, match=r"'missing_lib': 2\.7 where it was submitted, not installed here"):
         unpack(data)
 
@@ -390,4 +390,4 @@ def test_a_package_that_differs_is_named_with_both_versions(make: Make, tmp_path
 
 
 def test_a_package_that_is_only_a_global_is_stamped() -> None:
-    assert packages(pack(lambda: click.echo("x"), what="f")) == {"click": modules.version_of("click")}
+    assert packages(pack(lambda: click.echo("x"), what="f")) == {"click": by_value.version_of("click")}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.embedded.places import LONGEST_SOCKET, Places, read, write
 from dispatcher.errors import InvalidSettings
+from dispatcher.laptop.paths import LONGEST_SOCKET, Places, read, write
 from dispatcher.settings import Settings
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment
-from dispatcher.environment import Environment
-from dispatcher.plan import NONE_YET, Plan
+from dispatcher.environments.base import Environment
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Spec, Value
 from dispatcher.runs.routing import Route
+from dispatcher.submission.spec_template import NONE_YET, Plan
 from tests.unit.sums import add
 
 VALUES = (

@@ -14,7 +14,7 @@ from billiard.pool import TASK
 from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, AsynPool
 from kombu.asynchronous import Hub
 
-from workers.prefork import Processes
+from workers.pool.celery_pool import Processes
 
 
 def taken_for_dead(sentinel: int) -> Any:

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import embedded, private
-from dispatcher.doctor import Level, examine
-from dispatcher.embedded.places import Places
+from dispatcher import laptop
+from dispatcher.admin.doctor import Level, examine
 from dispatcher.errors import InvalidSettings
-from dispatcher.payload import KeyRing
-from dispatcher.private import Reader, Seen, file_problem, way_problem
+from dispatcher.laptop.paths import Places
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
-from workers.notes import Notes
+from dispatcher.support import private_files
+from dispatcher.support.private_files import Reader, Seen, file_problem, way_problem
+from workers.pool.interrupts import Notes
 
 US, STRANGER, TEAM = 1000, 12345, 2000
 KEYS = json.dumps({"a": "a secret of sixteen bytes"})
@@ -258,7 +259,7 @@ def test_a_state_directory_that_others_may_write_is_not_used(home: Path, mode: i
     places.prepare()
     places.state.chmod(mode)
     settings = Settings.load(state_dir=places.state)
-    for use in (places.prepare, lambda: embedded.down(settings), lambda: embedded.status(settings)):
+    for use in (places.prepare, lambda: laptop.down(settings), lambda: laptop.status(settings)):
         with pytest.raises(InvalidSettings, match=rf"mode {mode:04o}.*DISPATCHER__STATE_DIR"):
             use()
 
@@ -285,7 +286,7 @@ def test_a_state_directory_that_another_user_planted_is_neither_used_nor_touched
     os.chown(planted, STRANGER, STRANGER, follow_symlinks=False)
     for state in (theirs, planted, planted / "below"):
         settings = Settings.load(state_dir=state)
-        for use in (embedded.join, embedded.up, embedded.down, embedded.status):
+        for use in (laptop.join, laptop.up, laptop.down, laptop.status):
             with pytest.raises(InvalidSettings, match=r"another user.*DISPATCHER__STATE_DIR"):
                 use(settings)
     assert list(theirs.iterdir()) == []
@@ -298,7 +299,7 @@ def test_a_victim_s_process_is_not_ended_at_a_stranger_s_word(home: Path) -> Non
     places.prepare()
     os.chown(places.state, STRANGER, STRANGER)
     with pytest.raises(InvalidSettings, match="another user"):
-        embedded.down(Settings.load(state_dir=places.state), force=True)
+        laptop.down(Settings.load(state_dir=places.state), force=True)
 
 
 def test_directories_are_made_closed_whatever_the_umask_is(home: Path) -> None:
@@ -348,7 +349,7 @@ def test_a_worker_refuses_a_place_for_notes_that_others_may_change(home: Path, m
 
 def test_a_temporary_directory_can_be_made_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(home))
-    assert private.temporary_directory("x-") != private.temporary_directory("x-")
+    assert private_files.temporary_directory("x-") != private_files.temporary_directory("x-")
 
 
 # -- what `doctor` says of it

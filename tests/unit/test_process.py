@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 
-from dispatcher.process import Process
+from dispatcher.laptop.process import Process
 from tests.conftest import PYTHON
 from tests.waiting import wait_until
 

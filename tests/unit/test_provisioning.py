@@ -13,18 +13,18 @@ from backends.base import Backend, Handle, Request
 from backends.fake import FakeBackend
 from dispatcher import Settings
 from dispatcher.errors import Permanent, Refused, Transient
-from dispatcher.payload import KeyRing
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.records.reading import Look
+from dispatcher.records.query import Look
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import KeyRing
 from tests.unit.making import make_record, trusting
-from workers.backends import Backends
-from workers.provisioning import Provisioner, Written
+from workers.backend_cache import Backends
+from workers.execution.provisioning import Provisioner, Written
 
 
 class Refuses(FakeBackend):
@@ -140,7 +140,7 @@ def test_who_was_stopped_until_the_attempt_had_ended_creates_nothing(records: Re
 def test_what_was_written_just_now_is_sent_without_another_look(
     ago: float, sent: int, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.provisioning._AT_ONCE", 0.5)
+    monkeypatch.setattr("workers.execution.provisioning._AT_ONCE", 0.5)
     one = provisioner(records, Full())
     stale = one.provision("run1")
     outcome = Outcome(cause=Cause.START_FAILED, message="ended meanwhile")

@@ -22,11 +22,11 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.settings import TimingSettings
 from tests.unit.making import make_record, trusting
 from tests.waiting import wait_until
-from workers.reconciler.bells import Bells
-from workers.reconciler.due import DueTimes
-from workers.reconciler.leases import Leases
+from workers.reconciler.dead_workers import Leases
+from workers.reconciler.due_times import DueTimes
+from workers.reconciler.loop import Reconciler, Sweep
+from workers.reconciler.lost_doorbells import Bells
 from workers.reconciler.retention import sweep_retention
-from workers.reconciler.table import Reconciler, Sweep
 
 TIMING = TimingSettings()
 

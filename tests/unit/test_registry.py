@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from backends.base import InProcess
-from dispatcher import InvalidInput, LocalExecutor, LocalStorage, RemoteEnvironment, environment, registry
-from dispatcher.environment import Environment
+from dispatcher import InvalidInput, LocalExecutor, LocalStorage, RemoteEnvironment, registry
+from dispatcher.environments import base
+from dispatcher.environments.base import Environment
 
 
 class Third(Environment):
@@ -50,7 +51,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("third_party")
 def test_others_join_by_entry_points() -> None:
     one = Third(speed=3, labels=["x"])
-    assert environment.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert base.from_json(json.loads(json.dumps(one.to_json()))) == one
     one.check()
     assert registry.backend("third") is ThirdBackend
     with pytest.raises(InvalidInput, match="environment 'Broken' can't be imported from 'no_such_module:X'"):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from backends.kubernetes import spec
-from dispatcher.cli import options, target
+from backends.kubernetes import job_spec
+from dispatcher.cli import options, targets
 from dispatcher.errors import InvalidInput, InvalidParameters, SealBroken
-from dispatcher.escaping import article, counted
-from dispatcher.payload import KeyRing
-from dispatcher.runner.lines import clean
+from dispatcher.runner.logs.shipper import clean
 from dispatcher.runs.options import Options
+from dispatcher.serialization import KeyRing
+from dispatcher.support.escaping import article, counted
 from tests.unit.command import call
 from tests.unit.test_keys import record_of
 
@@ -36,7 +36,7 @@ def test_a_long_value_is_cut() -> None:
     def takes(x: int) -> None: ...
 
     with pytest.raises(InvalidParameters) as caught:
-        target.parameters(takes, [f"x={'y' * 10_000}"])
+        targets.parameters(takes, [f"x={'y' * 10_000}"])
     assert len(str(caught.value)) < 300
 
 
@@ -56,7 +56,7 @@ def test_unknown_fields_of_a_job_steer_no_terminal(place: str) -> None:
     }
     (job if not place else job[place])[f"{STEERING}{'x' * 1000}"] = STEERING  # type: ignore[index]
     with pytest.raises(InvalidInput, match="unknown field") as caught:
-        spec.check(job, what="job_spec")
+        job_spec.check(job, what="job_spec")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 

@@ -26,15 +26,15 @@ from dispatcher import (
     State,
     UnknownRun,
 )
+from dispatcher.client.run import Cancel
+from dispatcher.client.waiting import FIRST_COMPLETED, FIRST_EXCEPTION
+from dispatcher.client.watcher import Watcher
 from dispatcher.errors import DispatcherError
-from dispatcher.ids import new_id
-from dispatcher.listening import Watcher
-from dispatcher.run import Cancel
 from dispatcher.runs import transitions
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
-from dispatcher.waiting import FIRST_COMPLETED, FIRST_EXCEPTION
+from dispatcher.support.ids import new_id
 from tests.unit.making import make_record
 from tests.unit.sums import add, fail, finish
 from tests.waiting import wait_until
@@ -347,7 +347,7 @@ class TestToldOfAnEnd:
 
 
 def test_a_run_that_was_unpickled_asks_the_default_client(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dispatcher import client as module
+    from dispatcher.client import client as module
 
     make: Callable[[], Dispatcher] = module.default
     monkeypatch.setattr(module, "_default", None)

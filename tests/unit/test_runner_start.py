@@ -25,26 +25,31 @@ def loaded(code: str) -> set[str]:
 
 def test_the_parent_is_the_standard_library_alone() -> None:
     """Its SIGTERM handler stands before any import of ours that takes time, and it stays small."""
-    found = loaded("import dispatcher.runner.parent")
+    found = loaded("import dispatcher.runner.container.parent")
     assert {name for name in found if name.startswith("dispatcher")} == {
         "dispatcher",
         "dispatcher.runner",
-        "dispatcher.runner.journal",
-        "dispatcher.runner.parent",
+        "dispatcher.runner.logs.journal",
+        "dispatcher.runner.container.parent",
     }
     assert not found & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
 
 
 def test_a_claim_needs_no_settings_library() -> None:
-    found = loaded("import dispatcher.runner.child, dispatcher.records.redis.runs, dispatcher.records.redis.client")
+    found = loaded(
+        "import dispatcher.runner.container.child, dispatcher.records.redis.runs\n"
+        "import dispatcher.records.redis.connection.client"
+    )
     assert "redis" in found
     tops = {name.partition(".")[0] for name in found}
     assert not tops & {"pydantic", "pydantic_settings", "celery", "kombu", "click", "rich", "cloudpickle", "dask"}
-    assert "dispatcher.runner.contained" not in found
+    assert "dispatcher.runner.container.attempt_runner" not in found
 
 
 def test_the_rest_of_a_runner_needs_none_either() -> None:
-    tops = {name.partition(".")[0] for name in loaded("import dispatcher.runner.contained, backends.fake")}
+    tops = {
+        name.partition(".")[0] for name in loaded("import dispatcher.runner.container.attempt_runner, backends.fake")
+    }
     assert not tops & {"pydantic", "pydantic_settings", "celery", "kombu", "click", "rich", "dask"}
 
 

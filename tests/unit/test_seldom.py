@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from dispatcher.seldom import EVERY, Seldom
+from dispatcher.support.log_throttle import EVERY, Seldom
 
 
 def test_the_same_reason_is_given_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervised import Scene
 from tests.waiting import wait_until
-from workers.supervisor import strangers
+from workers.supervisor import unmatched
 
 OOM = Observation(phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137)
 
@@ -68,12 +68,12 @@ def store(scene: Scene) -> None:
 
 
 def test_its_handle_may_be_about_to_be_stored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strangers, "SOON", 60.0)
+    monkeypatch.setattr(unmatched, "SOON", 60.0)
     ask(scene)
     assert scene.supervisor.tick() is not None, "it comes again"
     scene.supervisor.tick()
     assert scene.counting.read == 1, "not before that makes sense"
-    monkeypatch.setattr(strangers, "SOON", 0.0)
+    monkeypatch.setattr(unmatched, "SOON", 0.0)
     store(scene)
 
 
@@ -98,7 +98,7 @@ def test_what_others_answer_for_is_not_read() -> None:
 @pytest.mark.parametrize("there", [True, False])
 def test_what_has_ended_is_read_once(there: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a container is heard of after that of its run."""
-    monkeypatch.setattr(strangers, "SOON", 0.0)
+    monkeypatch.setattr(unmatched, "SOON", 0.0)
     if there:
         scene.submit("r1")
         scene.update("r1", transitions.request_cancel)
@@ -110,8 +110,8 @@ def test_what_has_ended_is_read_once(there: bool, scene: Scene, monkeypatch: pyt
 
 def test_it_is_forgotten_after_a_while(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was to store its handle is dead: the round finds what becomes of it."""
-    monkeypatch.setattr(strangers, "SOON", 0.0)
-    monkeypatch.setattr(strangers, "REMEMBER", 0.0)
+    monkeypatch.setattr(unmatched, "SOON", 0.0)
+    monkeypatch.setattr(unmatched, "REMEMBER", 0.0)
     scene.submit("r1")
     scene.update("r1", partial(transitions.claim, owner="w1"))
     scene.backend.changed("pod", "r1")

@@ -11,7 +11,7 @@ import pytest
 
 from backends.base import Found, Handle, Observation, Phase, Request, Watched
 from dispatcher.errors import LeasePassed, Transient
-from dispatcher.runner.report import About
+from dispatcher.runner.container.report import About
 from dispatcher.runs import transitions
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
@@ -19,8 +19,8 @@ from dispatcher.runs.states import Cause, State
 from tests.unit.supervised import Scene
 from tests.waiting import wait_until
 from workers.supervisor import supervisor
-from workers.supervisor.hands import Hands
-from workers.supervisor.pulse import GAP, Pulse
+from workers.supervisor.heartbeats import GAP, Pulse
+from workers.supervisor.request_threads import Hands
 from workers.supervisor.teardown import LOOK
 
 

@@ -16,8 +16,8 @@ import dispatcher.cli
 from dispatcher.cli import terminal
 from dispatcher.cli.terminal import Painted
 from dispatcher.cli.views import LiveView
-from dispatcher.escaping import encodable, escaped, escaped_lines
 from dispatcher.records.base import Line
+from dispatcher.support.escaping import encodable, escaped, escaped_lines
 from tests.steering import STEERING, steers
 
 HOSTILE = "".join(STEERING.values())

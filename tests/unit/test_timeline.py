@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dispatcher.inspection.timeline import moments, timeline
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.states import State
-from dispatcher.timeline import moments, timeline
 
 
 def event(kind: Kind, time: float, *, attempt: int = 1, final: bool = False) -> Event:

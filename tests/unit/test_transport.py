@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kombu import compression
 
-from dispatcher.doorbell import envelope
+from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import Malformed
 from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.app import make_app
+from dispatcher.broker.celery_app import make_app
 from dispatcher.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ METHODS = {
 }
 
 #: Functions of ours that open, by module: wherever one is imported, or in its module, its name counts.
-OURS = {"dispatcher.flow": "opened", "dispatcher.payload.unopened": "opened"}
+OURS = {"dispatcher.flows.flow": "opened", "dispatcher.serialization.unopened": "opened"}
 
 #: Modules whose use is opening, or sending what the other side opens: who imports one is named here.
 MODULES = frozenset({
@@ -40,56 +40,63 @@ MODULES = frozenset({
 #: Where it is done, and why that is safe.
 ALLOWED = {
     # The one place that runs a pickle, and what it rests on.
-    ("dispatcher/payload/pickles.py", "unpack", "classes.load"): "the one door: its callers are listed here",
-    ("dispatcher/payload/classes.py", "load", "pickle.loads"): "called by unpack alone",
-    ("dispatcher/payload/classes.py", "_Unpickler", "Unpickler"): "called by unpack alone",
-    ("dispatcher/payload/classes.py", "Finder.find_class", "find_class"): "called by unpack alone",
-    ("dispatcher/payload/classes.py", "load", "_Unpickler"): "called by unpack alone",
-    ("dispatcher/payload/culprit.py", "_Slow", "_Unpickler"): "called by unpack alone, of what it failed to open",
+    ("dispatcher/serialization/pickles.py", "unpack", "classes.load"): "the one door: its callers are listed here",
+    ("dispatcher/serialization/class_loading.py", "load", "pickle.loads"): "called by unpack alone",
+    ("dispatcher/serialization/class_loading.py", "_Unpickler", "Unpickler"): "called by unpack alone",
+    ("dispatcher/serialization/class_loading.py", "Finder.find_class", "find_class"): "called by unpack alone",
+    ("dispatcher/serialization/class_loading.py", "load", "_Unpickler"): "called by unpack alone",
+    (
+        "dispatcher/serialization/unreadable_item.py",
+        "_Slow",
+        "_Unpickler",
+    ): "called by unpack alone, of what it failed to open",
     # Values: a digest in a verified spec, or a seal.
     (
-        "dispatcher/payload/values.py",
+        "dispatcher/serialization/values.py",
         "from_value",
         "unpack",
     ): "after digest and seal, or the spec's digest, were checked",
-    ("dispatcher/runner/opening.py", "Opener._parameters", "from_value"): "the verified spec holds their digest",
-    ("dispatcher/results.py", "_opened", "from_value"): "who asked for the result opens it, unless plain",
-    ("dispatcher/cli/reading.py", "result_of", "from_value"): "JSON alone, and without a key",
+    ("dispatcher/runner/loading.py", "Opener._parameters", "from_value"): "the verified spec holds their digest",
+    ("dispatcher/client/results.py", "_opened", "from_value"): "who asked for the result opens it, unless plain",
+    ("dispatcher/cli/lookup.py", "result_of", "from_value"): "JSON alone, and without a key",
     # Code: what the verified spec names by its digest, or holds.
-    ("dispatcher/flow.py", "opened", "unpack"): "its callers are listed here",
-    ("dispatcher/flow.py", "Flow.load", "opened"): "a user's own call, whose docs say so",
+    ("dispatcher/flows/flow.py", "opened", "unpack"): "its callers are listed here",
+    ("dispatcher/flows/flow.py", "Flow.load", "opened"): "a user's own call, whose docs say so",
     ("dispatcher/storage/redis.py", "RedisStorage.get_flow", "opened"): "the location is the digest",
     ("dispatcher/storage/local.py", "LocalStorage.get_flow", "opened"): "the location holds the digest",
-    ("dispatcher/storage/docker.py", "DockerStorage.get_flow", "opened"): "the location holds the digest",
-    ("dispatcher/callbacks.py", "Callback.function", "unpack"): "it stands in the verified spec",
+    ("dispatcher/storage/docker/storage.py", "DockerStorage.get_flow", "opened"): "the location holds the digest",
+    ("dispatcher/environments/callbacks.py", "Callback.function", "unpack"): "it stands in the verified spec",
     ("dispatcher/runner/direct.py", "FileStorage.get_flow", "opened"): "a file of the container's own image",
     # Programs that run a flow directly.
-    ("dispatcher/payload/unopened.py", "opened", "unpack"): "the caller's own program, unless plain",
-    ("dispatcher/payload/unopened.py", "_own", "unpack"): "the caller's own program, unless plain",
-    ("dispatcher/environment.py", "Environment.execute", "opened"): "the caller's own program, unless plain",
+    ("dispatcher/serialization/unopened.py", "opened", "unpack"): "the caller's own program, unless plain",
+    ("dispatcher/serialization/unopened.py", "_own", "unpack"): "the caller's own program, unless plain",
+    ("dispatcher/environments/base.py", "Environment.execute", "opened"): "the caller's own program, unless plain",
     ("dispatcher/storage/answer.py", "Runner.__call__", "opened"): "the caller's own program, unless plain",
     # Tasks on a Dask cluster, which trusts its client.
-    ("dispatcher/parcels.py", "opened", "unpack"): "in a Dask worker, from the flow that it works for",
+    ("dispatcher/executors/task_arguments.py", "opened", "unpack"): "in a Dask worker, from the flow that it works for",
 }
 
 IMPORTS = {
-    ("dispatcher/payload/pickles.py", "cloudpickle"),
-    ("dispatcher/payload/classes.py", "pickle"),
-    ("dispatcher/payload/culprit.py", "pickle"),
-    ("dispatcher/payload/classes.py", "cloudpickle"),
-    ("dispatcher/payload/grounds.py", "cloudpickle"),  # its register of modules
-    ("dispatcher/storage/inside.py", "cloudpickle"),  # its version
-    ("dispatcher/storage/engine.py", "cloudpickle"),  # its version
-    ("workers/pool.py", "multiprocessing"),  # how a pool process looks to a flow
+    ("dispatcher/serialization/pickles.py", "cloudpickle"),
+    ("dispatcher/serialization/class_loading.py", "pickle"),
+    ("dispatcher/serialization/unreadable_item.py", "pickle"),
+    ("dispatcher/serialization/class_loading.py", "cloudpickle"),
+    ("dispatcher/storage/flow_cache.py", "cloudpickle"),  # its register of modules
+    ("dispatcher/storage/docker/in_image.py", "cloudpickle"),  # its version
+    ("dispatcher/storage/docker/engine.py", "cloudpickle"),  # its version
+    ("workers/pool/pool_process.py", "multiprocessing"),  # how a pool process looks to a flow
     ("workers/engine.py", "multiprocessing"),
-    ("workers/pool.py", "billiard"),  # Celery's pool: its pipes carry pickles, from processes of the worker's own user
-    ("workers/request.py", "billiard"),  # its exceptions
-    ("dispatcher/executors.py", "concurrent.futures"),  # futures without a pool
-    ("dispatcher/dask_session.py", "concurrent.futures"),
-    ("dispatcher/parcels.py", "concurrent.futures"),
-    ("dispatcher/listening.py", "concurrent.futures"),
-    ("dispatcher/run.py", "concurrent.futures"),
-    ("dispatcher/waiting.py", "concurrent.futures"),
+    (
+        "workers/pool/pool_process.py",
+        "billiard",
+    ),  # Celery's pool: its pipes carry pickles, from processes of the worker's own user
+    ("workers/pool/celery_request.py", "billiard"),  # its exceptions
+    ("dispatcher/executors/dask.py", "concurrent.futures"),  # futures without a pool
+    ("dispatcher/executors/dask_session.py", "concurrent.futures"),
+    ("dispatcher/executors/task_arguments.py", "concurrent.futures"),
+    ("dispatcher/client/watcher.py", "concurrent.futures"),
+    ("dispatcher/client/run.py", "concurrent.futures"),
+    ("dispatcher/client/waiting.py", "concurrent.futures"),
 }
 
 Place = tuple[str, str, str]
@@ -192,8 +199,8 @@ def test_a_worker_opens_no_result_and_no_exception() -> None:
 )
 def test_each_way_is_seen(line: str) -> None:
     text = f"""
-from dispatcher.flow import opened as opened_flow
-from dispatcher.payload import unpack as payload_unpack
+from dispatcher.flows.flow import opened as opened_flow
+from dispatcher.serialization import unpack as payload_unpack
 class A:
     def f(self):
         return {line}

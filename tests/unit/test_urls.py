@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import KubernetesSettings, Settings, WorkerSettings
-from dispatcher.urls import Address, as_user, hidden, parse, shown
+from dispatcher.support.urls import Address, as_user, hidden, parse, shown
 
 CORE = "sEcReTw0rD"
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput, InvalidParameters, OpeningFailed, SealBroken
-from dispatcher.payload import KeyRing, from_value, pack, to_value
-from dispatcher.payload.seals import AttemptSeal, Returned
 from dispatcher.runs.record import Value
+from dispatcher.serialization import KeyRing, from_value, pack, to_value
+from dispatcher.serialization.seals import AttemptSeal, Returned
 
 SEAL = AttemptSeal("run", 1, b"k" * 32)
 

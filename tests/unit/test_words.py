@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.runner.words import MOST, LastWords
+from dispatcher.runner.container.termination_message import MOST, LastWords
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause
 

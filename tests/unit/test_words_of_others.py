@@ -14,17 +14,17 @@ from typing import Any, cast
 
 import pytest
 
-from dispatcher.doctor import serving as examined
+from dispatcher.admin.doctor import serving as examined
+from dispatcher.client.results import error_of
+from dispatcher.client.run import Run
 from dispatcher.errors import RunError
-from dispatcher.explain import command_for, explain, unserved
+from dispatcher.inspection.explain import command_for, explain, unserved
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.results import error_of
-from dispatcher.run import Run
 from dispatcher.runs.record import Outcome, Record, Spec, Value
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause, State
 from tests.steering import STEERING, steers
-from workers.logs import Descriptor, OneLine
+from workers.log_setup import Descriptor, OneLine
 
 HOSTILE = "".join(STEERING.values())
 FORGED = f"no\n2026-01-01 00:00:00 INFO run r2: all is well{HOSTILE}"

@@ -3,6 +3,6 @@ compare-and-set, so any number of workers may look at once."""
 
 from __future__ import annotations
 
-from workers.reconciler.table import Reconciler
+from workers.reconciler.loop import Reconciler
 
 __all__ = ["Reconciler"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from dispatcher.escaping import counted
-from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records
 from dispatcher.settings import TimingSettings
+from dispatcher.support.escaping import counted
+from dispatcher.support.failpoints import failpoint
 
 logger = logging.getLogger(__name__)
 

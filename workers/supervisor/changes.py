@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from dispatcher.ids import is_run_id
+from dispatcher.support.ids import is_run_id
 
 
 class Changes:

@@ -14,12 +14,12 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Found, Listed
+from dispatcher.inspection.orphans import GRACE
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.infrastructure import wants
-from dispatcher.seldom import Seldom
-from dispatcher.sweeping import GRACE
-from workers.supervisor.hands import Hands
+from dispatcher.support.log_throttle import Seldom
+from workers.supervisor.request_threads import Hands
 
 logger = logging.getLogger(__name__)
 

@@ -11,21 +11,21 @@ from functools import partial
 
 from backends.base import Observation
 from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
-from dispatcher.failpoints import failpoint
-from dispatcher.parsing import Fields
-from dispatcher.payload import KeyRing
 from dispatcher.records.base import Step
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.refusals import What, count
-from dispatcher.runner.report import About, Report
+from dispatcher.records.rejections import What, count
+from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
+from dispatcher.serialization import KeyRing
+from dispatcher.support.failpoints import failpoint
+from dispatcher.support.parsing import Fields
 from workers.claims import token_of
-from workers.supervisor.known import Known
-from workers.supervisor.pulse import Pulse
-from workers.supervisor.tails import Tails
+from workers.supervisor.heartbeats import Pulse
+from workers.supervisor.log_tails import Tails
+from workers.supervisor.record_cache import Known
 from workers.supervisor.trust import Trust
 from workers.supervisor.verdicts import explainable, explained
 

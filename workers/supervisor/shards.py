@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 
-from dispatcher.failpoints import failpoint
 from dispatcher.records.leases import Lease, Leases
 from dispatcher.runs.attempt import SHARDS
+from dispatcher.support.failpoints import failpoint
 
 
 class Shards:

@@ -2,7 +2,8 @@
 
 A round, every ``poll`` seconds, reads what has changed of the records and looks at everything; between rounds it looks
 only at what the backend says has changed, and reads reports as they come. Requests to the infrastructure are made by
-:class:`~workers.supervisor.hands.Hands`; records are written on this one thread, on behalf of a shard's lease.
+:class:`~workers.supervisor.request_threads.Hands`; records are written on this one thread, on behalf of a shard's
+lease.
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ from typing import Any
 
 from backends.base import Backend, Observation, Watched
 from dispatcher.errors import LeasePassed, Malformed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
-from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
 from dispatcher.runs.infrastructure import wants
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
-from dispatcher.seldom import Seldom
-from workers import callbacks
+from dispatcher.support.failpoints import failpoint
+from dispatcher.support.log_throttle import Seldom
+from workers.execution import on_exit
+from workers.execution.provisioning import Provisioner
 from workers.one_by_one import OneByOne
-from workers.provisioning import Provisioner
 from workers.supervisor.changes import Changes
-from workers.supervisor.hands import Hands
-from workers.supervisor.known import Known
+from workers.supervisor.heartbeats import Pulse
+from workers.supervisor.log_tails import Tails
 from workers.supervisor.orphans import LIST, Orphans
-from workers.supervisor.pulse import Pulse
+from workers.supervisor.record_cache import Known
 from workers.supervisor.reports import Reports
+from workers.supervisor.request_threads import Hands
 from workers.supervisor.shards import Shards
-from workers.supervisor.strangers import SOON, Strangers
-from workers.supervisor.tails import Tails
 from workers.supervisor.teardown import Teardown
 from workers.supervisor.trust import Trust
+from workers.supervisor.unmatched import SOON, Strangers
 from workers.supervisor.users import UserSweeps
 from workers.supervisor.verdicts import Verdict, judge
 
@@ -282,7 +283,7 @@ class Supervisor:
                 self._tails.ask(record)
 
     def _here(self, record: Record) -> bool:
-        return callbacks.allowed(record.spec.environment, self._provisioner.settings.worker.callbacks)
+        return on_exit.allowed(record.spec.environment, self._provisioner.settings.worker.callbacks)
 
     def _silent(self, record: Record) -> bool:
         """Whether its runner has given no sign of life for long; where none has begun, how long it is out of sight."""

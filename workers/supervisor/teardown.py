@@ -10,16 +10,16 @@ from typing import Any
 
 from backends.base import Backend, Observation, Phase, Watched
 from dispatcher.errors import LeasePassed, Refused, Transient, UnknownRun
-from dispatcher.failpoints import failpoint
 from dispatcher.records.base import Records, Step
 from dispatcher.records.leases import Lease
 from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
-from dispatcher.seldom import Seldom
+from dispatcher.support.failpoints import failpoint
+from dispatcher.support.log_throttle import Seldom
 from workers.one_by_one import OneByOne
-from workers.supervisor.hands import Hands
-from workers.supervisor.known import Known
+from workers.supervisor.record_cache import Known
+from workers.supervisor.request_threads import Hands
 from workers.supervisor.shards import Shards
 from workers.supervisor.trust import Trust
 

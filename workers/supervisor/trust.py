@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import Refused, SealBroken, UnknownRun
-from dispatcher.payload.seals import EngineSeal, Stored
 from dispatcher.records.base import Records, Step
-from dispatcher.records.refusals import What, count
+from dispatcher.records.rejections import What, count
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
-from dispatcher.seldom import Seldom
-from workers.supervisor.known import slim, slim_leftovers
+from dispatcher.serialization.seals import EngineSeal, Stored
+from dispatcher.support.log_throttle import Seldom
+from workers.supervisor.record_cache import slim, slim_leftovers
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from dispatcher.records.memory.inbox import MemoryInbox
 from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
-from dispatcher.records.memory.refusals import MemoryRefusals
+from dispatcher.records.memory.rejections import MemoryRefusals
 from dispatcher.records.memory.runs import Beside, MemoryRuns
 from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.users import MemoryUsers

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.mailbox import Mailbox
 from dispatcher.records.effects import EVENTS_KEPT
-from dispatcher.records.hearing import Ended, Events, Listener
+from dispatcher.records.events import Ended, Events, Listener
 from dispatcher.records.memory.shared import Shared
 from dispatcher.runs.events import Event
+from dispatcher.support.mailbox import Mailbox
 
 Notice = tuple[str, Event | None]
 

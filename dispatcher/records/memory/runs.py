@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dispatcher.errors import ClaimStands, IdempotencyConflict, LeasePassed, Refused, SpecUsed, UnknownRun
-from dispatcher.ids import check_run_id
 from dispatcher.records.base import Bell, Runs
 from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects, ends_unstarted, spec_used
 from dispatcher.records.leases import Lease
@@ -19,13 +18,14 @@ from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.workers import MemoryWorkers
-from dispatcher.records.reading import Query
+from dispatcher.records.query import Query
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.runs.use import Use
+from dispatcher.support.ids import check_run_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dispatcher.records.base import Bell, Records
-    from dispatcher.records.redis.client import Client
+    from dispatcher.records.redis.connection.client import Client
 
 __all__ = ["open_redis"]
 
@@ -23,7 +23,7 @@ def open_redis(
     """The records on a server, usable from many threads and after a fork.
 
     Args:
-        url: where it is; the forms are those of :mod:`dispatcher.urls`.
+        url: where it is; the forms are those of :mod:`dispatcher.support.urls`.
         bell: rings doorbells, or makes what does, given the installation's id; none rings nothing.
         timeout: seconds for each of: to connect, to send, to answer.
         clock_offset: seconds added to the server's clock; for tests.
@@ -35,14 +35,14 @@ def open_redis(
     from dispatcher.records.base import Records
     from dispatcher.records.left_out import LeftOut
     from dispatcher.records.redis.blobs import RedisBlobs
-    from dispatcher.records.redis.client import Client
+    from dispatcher.records.redis.connection.client import Client
     from dispatcher.records.redis.events import RedisEvents
     from dispatcher.records.redis.inbox import RedisInbox
     from dispatcher.records.redis.keys import Keys
     from dispatcher.records.redis.leases import RedisLeases
     from dispatcher.records.redis.logs import RedisLogs
     from dispatcher.records.redis.queues import RedisQueues
-    from dispatcher.records.redis.refusals import RedisRefusals
+    from dispatcher.records.redis.rejections import RedisRefusals
     from dispatcher.records.redis.runs import RedisRuns
     from dispatcher.records.redis.users import RedisUsers
     from dispatcher.records.redis.workers import RedisWorkers
@@ -84,8 +84,8 @@ def open_redis(
 def _instance(client: Client) -> str:
     """The installation's id, made up if it has none."""
     from dispatcher.errors import InvalidSettings
-    from dispatcher.ids import is_instance
     from dispatcher.records.redis.keys import INSTANCE
+    from dispatcher.support.ids import is_instance
 
     found = client.one("GET", INSTANCE)  # first, as ACLs may let us only read it
     if found is None:

@@ -8,15 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 from dispatcher.errors import Malformed
-from dispatcher.failpoints import failpoint
-from dispatcher.ids import is_blob, is_run_id
-from dispatcher.parsing import whole_of
 from dispatcher.records.base import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
 from dispatcher.records.redis.bounds import MOST_HELD
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
+from dispatcher.support.failpoints import failpoint
+from dispatcher.support.ids import is_blob, is_run_id
+from dispatcher.support.parsing import whole_of
 
 #: Most bytes of one part.
 PART = 4 * 2**20

@@ -9,9 +9,9 @@ from typing import Any
 
 from dispatcher.errors import ClaimStands, Refused, UnknownRun
 from dispatcher.records.effects import CLAIM_KEPT, ends_unstarted
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.program import fields_of
+from dispatcher.records.redis.run_scripts.change import fields_of
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs.change import Change
 

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import Malformed, ServerUnavailable
-from dispatcher.records.hearing import Ended, Events, Listener
+from dispatcher.records.events import Ended, Events, Listener
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
+from dispatcher.records.redis.connection.streams import blocking, entries, read_stream, repair
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import RedisListener
-from dispatcher.records.redis.program import kept
+from dispatcher.records.redis.run_scripts.change import kept
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.redis.streams import blocking, entries, read_stream, repair
 from dispatcher.runs.events import Event
 
 #: The one consumer of a subscriber's group: what it took and didn't acknowledge is its own to take again.

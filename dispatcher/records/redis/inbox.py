@@ -6,10 +6,10 @@ import secrets
 from collections.abc import Collection, Mapping
 
 from dispatcher.records.inbox import Inbox
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
+from dispatcher.records.redis.connection.streams import behind, blocking, entries, repair
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.redis.streams import behind, blocking, entries, repair
 
 #: Seconds for which a report is known, so that sending it again adds nothing.
 _KNOWN = 60

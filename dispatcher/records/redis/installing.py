@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import redis
 
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.scripts import PREFIX, library
 
 _OURS = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")

@@ -22,7 +22,7 @@ count of runs that refer to it), ``events`` (stream), ``subscribers`` (set), ``w
 from __future__ import annotations
 
 from dispatcher.errors import InvalidInput
-from dispatcher.ids import check_run_id, is_blob, is_shard
+from dispatcher.support.ids import check_run_id, is_blob, is_shard
 
 #: Holds the installation's id; the one key outside its prefix.
 INSTANCE = "dispatcher:instance"

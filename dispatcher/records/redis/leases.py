@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from dispatcher.parsing import name_of, whole_of
 from dispatcher.records.leases import Lease, Leases
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
+from dispatcher.support.parsing import name_of, whole_of
 
 
 class RedisLeases(Leases):

@@ -14,14 +14,14 @@ from typing import Any
 import redis
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.mailbox import Mailbox
-from dispatcher.records.hearing import Ended, Listener, is_ends
+from dispatcher.records.events import Ended, Listener, is_ends
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.redis.client import Client
-from dispatcher.records.redis.failures import unavailable
+from dispatcher.records.redis.connection.client import Client
+from dispatcher.records.redis.connection.errors import unavailable
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.program import rest, told
+from dispatcher.records.redis.run_scripts.change import rest, told
 from dispatcher.runs.events import Event
+from dispatcher.support.mailbox import Mailbox
 
 Notice = tuple[str, Event | None]
 

@@ -7,16 +7,16 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from dispatcher.failpoints import failpoint
-from dispatcher.parsing import Fields, number_of, whole_of
 from dispatcher.records.base import Line, Logs
 from dispatcher.records.effects import STRAY
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.redis.bounds import MOST_LINES
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
+from dispatcher.records.redis.connection.streams import read_stream
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.redis.streams import read_stream
+from dispatcher.support.failpoints import failpoint
+from dispatcher.support.parsing import Fields, number_of, whole_of
 
 #: Most bytes of one script's lines, where they are several.
 _BYTES = 2**20

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import lru_cache, partial
 
 from dispatcher.errors import Malformed
-from dispatcher.parsing import name_of, number_of, read_json
 from dispatcher.records.base import Queues
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs.indexes import waiting
 from dispatcher.runs.routing import MOST_QUEUES, Route
+from dispatcher.support.parsing import name_of, number_of, read_json
 
 #: Most bytes of a route.
 _MOST = 2**16

@@ -12,12 +12,12 @@ from typing import Any
 import redis
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.ids import new_id
-from dispatcher.records.redis.client import Client, Command
-from dispatcher.records.redis.failures import unavailable
+from dispatcher.records.redis.connection.client import Client, Command
+from dispatcher.records.redis.connection.errors import unavailable
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.redis.scripts import script
-from dispatcher.urls import parse
+from dispatcher.support.ids import new_id
+from dispatcher.support.urls import parse
 
 #: As many refused commands as an error names.
 _NAMED = 3

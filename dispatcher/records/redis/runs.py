@@ -10,28 +10,28 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import LeasePassed, Malformed, ServerUnavailable, SpecUsed, UnknownRun, UnreadableRun
-from dispatcher.failpoints import failpoint
-from dispatcher.ids import check_run_id, is_run_id
-from dispatcher.parsing import LONGEST_NAME, number_of, run_id_of, whole_of
 from dispatcher.records.base import Begin, Bell, Runs
 from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, conflict, spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.reading import Look, Query, WrongGuess
-from dispatcher.records.redis.acceptance import Acceptance, Portion
+from dispatcher.records.query import Look, Query, WrongGuess
 from dispatcher.records.redis.blobs import hold
 from dispatcher.records.redis.claims import Claims, claim_of
-from dispatcher.records.redis.client import Client, Command
-from dispatcher.records.redis.failures import is_of_an_entry, is_wrong_type
+from dispatcher.records.redis.connection.client import Client, Command
+from dispatcher.records.redis.connection.errors import is_of_an_entry, is_wrong_type
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.likes import PLACES, Likes
-from dispatcher.records.redis.prepared import Endings, plain
-from dispatcher.records.redis.program import Program, Push, fields_of
+from dispatcher.records.redis.run_scripts.accept import Acceptance, Portion
+from dispatcher.records.redis.run_scripts.change import Program, Push, fields_of
+from dispatcher.records.redis.run_scripts.prepared import Endings, plain
+from dispatcher.records.redis.run_scripts.speculation import PLACES, Likes
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change, Ring, ring_for
 from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
 from dispatcher.runs.states import TERMINAL, State
+from dispatcher.support.failpoints import failpoint
+from dispatcher.support.ids import check_run_id, is_run_id
+from dispatcher.support.parsing import LONGEST_NAME, number_of, run_id_of, whole_of
 
 #: How many records a search reads at a time.
 _PAGE = 100

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 import redis
 
-from dispatcher.ids import is_attempt, is_run_id
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.users import Reach, Users
+from dispatcher.support.ids import is_attempt, is_run_id
 
 _READ = ("fcall", "get", "hget", "hmget", "hgetall", "hexists", "exists", "pttl", "time", "ping", "select")
 _KEEP = ("fcall", "hget", "hset", "xadd", "xrevrange", "expire", "pexpire", "persist")

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from functools import partial
 
 from dispatcher.errors import Malformed
-from dispatcher.ids import is_worker_id
-from dispatcher.parsing import Fields, name_of, read_object, whole_of
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.redis.client import Client
+from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.redis.scripts import script
 from dispatcher.records.workers import WorkerInfo, Workers
 from dispatcher.runs import indexes
 from dispatcher.runs.routing import Offer
+from dispatcher.support.ids import is_worker_id
+from dispatcher.support.parsing import Fields, name_of, read_object, whole_of
 
 
 class RedisWorkers(Workers):

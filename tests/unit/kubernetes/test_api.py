@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from backends.kubernetes.access import Unreachable, configure
-from backends.kubernetes.api import Api, ApiError, Unclear
-from backends.kubernetes.pace import Pace
+from backends.kubernetes.cluster.api import Api, ApiError, Unclear
+from backends.kubernetes.cluster.connection import Unreachable, configure
+from backends.rate_limit import Pace
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import ClusterSettings
 from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
@@ -147,7 +147,7 @@ def test_the_pace() -> None:
 
 FORKED = """
 import os, signal
-from backends.kubernetes.pace import Pace, shared
+from backends.rate_limit import Pace, shared
 from dispatcher.settings import ClusterSettings
 bucket = shared(ClusterSettings(context="a"))
 pace = Pace(10.0, bucket=bucket)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from backends.kubernetes import bounds
-from backends.kubernetes import spec as specs
+from backends.kubernetes import job_bounds
+from backends.kubernetes import job_spec as specs
 from dispatcher import InvalidInput, KubernetesJobEnvironment
 from tests.unit.kubernetes.jobs import CUSTOM, custom
 
@@ -45,7 +45,7 @@ def _in_a_second() -> Iterator[None]:
         ("a: 2026-13-45", "isn't one YAML document"),
         ("? [a]\n: b", "isn't one YAML document"),
         ("a: !!python/object/apply:os.system [id]", "isn't one YAML document"),
-        ("x" * (bounds.LARGEST + 1), "larger than"),
+        ("x" * (job_bounds.LARGEST + 1), "larger than"),
         ("a: {a: b}}", "isn't one YAML document"),
     ],
     ids=lambda value: str(value)[:20],

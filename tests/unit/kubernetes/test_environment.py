@@ -12,19 +12,12 @@ from typing import Any
 import pytest
 
 import dispatcher
-from dispatcher import (
-    InvalidInput,
-    KubernetesJobEnvironment,
-    LocalStorage,
-    ModuleStorage,
-    RedisStorage,
-    environment,
-    flow,
-)
+from dispatcher import InvalidInput, KubernetesJobEnvironment, LocalStorage, ModuleStorage, RedisStorage, flow
+from dispatcher.environments import base
 from dispatcher.errors import InvalidSettings
 from dispatcher.runner.direct import JOB
 from dispatcher.runs.options import Options
-from dispatcher.submission import Requests
+from dispatcher.submission.request import Requests
 from tests.unit.kubernetes.jobs import CUSTOM, custom
 
 YAML = """
@@ -72,7 +65,7 @@ def test_the_spec_travels_inside(tmp_path: Path) -> None:
     file.write_text(YAML)
     one = KubernetesJobEnvironment(str(file))
     file.unlink()
-    there = environment.from_json(json.loads(json.dumps(one.to_json())))
+    there = base.from_json(json.loads(json.dumps(one.to_json())))
     assert isinstance(there, KubernetesJobEnvironment)
     assert there.job_spec == one.job_spec
     assert there.job_spec is not None
@@ -105,7 +98,7 @@ def test_it_is_a_value_that_round_trips_through_json(given: dict[str, Any]) -> N
     one = KubernetesJobEnvironment(**given)
     data = one.to_json()
     assert json.loads(json.dumps(data)) == data
-    there = environment.from_json(data)
+    there = base.from_json(data)
     assert there == one
     assert hash(there) == hash(one)
     assert there.to_json() == data
@@ -125,12 +118,12 @@ def test_what_it_gives_out_is_a_copy() -> None:
 
 def test_a_field_that_only_the_submitter_knows_is_no_error_where_it_is_read_again() -> None:
     data = {**KubernetesJobEnvironment(job_spec=CUSTOM).to_json(), "job_spec": custom(spec__brandNew=1)}
-    there = environment.from_json(data)
+    there = base.from_json(data)
     assert there.to_json() == data
     with pytest.raises(InvalidInput, match=r"spec\.brandNew: unknown field"):
         there.check()
     with pytest.raises(InvalidInput, match=r"spec\.parallelism"):
-        environment.from_json({**data, "job_spec": custom(spec__parallelism=2)})
+        base.from_json({**data, "job_spec": custom(spec__parallelism=2)})
 
 
 def test_the_runner_builds_it_again_without_loading_much() -> None:

@@ -11,13 +11,13 @@ import yaml
 
 from backends.kubernetes import manifest
 from dispatcher import KubernetesJobEnvironment, Settings
-from dispatcher.payload import KeyRing
 from dispatcher.records.memory import open_memory
+from dispatcher.serialization import KeyRing
 from tests.unit.command import FLOWS, call
 from tests.unit.kubernetes.jobs import CUSTOM
 from tests.unit.making import make_record, trusting
-from workers.backends import Backends
-from workers.provisioning import Provisioner
+from workers.backend_cache import Backends
+from workers.execution.provisioning import Provisioner
 
 KEYS = {"k1": "0123456789abcdef"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends.kubernetes import spec as specs
+from backends.kubernetes import job_spec as specs
 from dispatcher import InvalidInput, KubernetesJobEnvironment
 from tests.unit.kubernetes.jobs import CUSTOM, custom
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.kubernetes.reasons import Pod
-from backends.kubernetes.times import age, times
+from backends.kubernetes.timestamps import age, times
 
 JOB = {"metadata": {"uid": "j", "creationTimestamp": "2025-01-01T00:00:00Z"}}
 BEGAN = 1735689600.0

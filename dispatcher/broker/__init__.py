@@ -1,0 +1,1 @@
+"""The broker: the Celery application, and the doorbells that its queues carry."""

@@ -1,0 +1,1 @@
+"""What a program holds: the client, its runs, and waits for them."""

@@ -1,0 +1,78 @@
+"""What to look for among runs, checked. For :meth:`dispatcher.client.client.Dispatcher.runs` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from dispatcher.errors import InvalidInput
+from dispatcher.flows.flow import Flow
+from dispatcher.records.query import Query
+from dispatcher.runs.options import Seconds
+from dispatcher.runs.states import State
+
+
+def query(
+    *,
+    state: State | str | None,
+    label: str | None,
+    flow: Flow[..., Any] | str | None,
+    tag: str | None,
+    since: datetime | Seconds | None,
+    now: Callable[[], float],
+) -> Query:
+    """The filters as the records take them.
+
+    Args:
+        state: a state, or its name in any case.
+        label: one label.
+        flow: a flow, or a flow's name.
+        tag: one tag.
+        since: a time, or so many seconds ago.
+        now: gives the server's clock, in seconds since the epoch.
+
+    Raises:
+        InvalidInput: a filter has a wrong value; names it.
+    """
+    return Query(
+        state=None if state is None else _state(state),
+        label=_text("label", label),
+        flow=flow.name if isinstance(flow, Flow) else _text("flow", flow),
+        tag=_text("tag", tag),
+        since=_since(since, now),
+    )
+
+
+def check_limit(limit: int | None) -> None:
+    """How many runs at most.
+
+    Raises:
+        InvalidInput: it is no count.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+        raise InvalidInput(f"limit: must be an integer of at least 0, or None for all, got {limit!r}")
+
+
+def _state(state: State | str) -> State:
+    try:
+        return State(state.upper())
+    except (ValueError, AttributeError):
+        raise InvalidInput(f"state: must be one of {', '.join(State)}, got {state!r}") from None
+
+
+def _text(what: str, value: str | None) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidInput(f"{what}: must be one {what}'s name, got {value!r}")
+    return value
+
+
+def _since(since: datetime | Seconds | None, now: Callable[[], float]) -> float | None:
+    if since is None:
+        return None
+    if isinstance(since, datetime):
+        return since.timestamp()
+    seconds = since.total_seconds() if isinstance(since, timedelta) else since
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
+        raise InvalidInput(f"since: must be a datetime, a timedelta or seconds ago, got {since!r}")
+    return now() - seconds

@@ -1,0 +1,145 @@
+"""From a terminal record to the flow's result, or to the error that tells how it ended.
+
+For :mod:`dispatcher.client.run`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dispatcher.client.session import Link
+from dispatcher.errors import (
+    EngineError,
+    FlowFailed,
+    InvalidInput,
+    OpeningFailed,
+    RunCancelled,
+    RunCrashed,
+    RunError,
+    RunTimedOut,
+    UnknownRun,
+)
+from dispatcher.runs.record import Outcome, Record, Value
+from dispatcher.runs.states import Cause, State
+from dispatcher.serialization.seals import Returned
+from dispatcher.support.escaping import escaped, escaped_lines
+
+_SHOWN_LINES = 20
+
+
+def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
+    """What the flow returned.
+
+    Args:
+        link: the way to its bytes.
+        record: the ended run.
+        plain: whether to refuse whatever isn't JSON; None: as ``DISPATCHER__RESULTS__PLAIN`` says.
+
+    Raises:
+        RunError: the run ended otherwise than well.
+        SealBroken: the result isn't what the runner sealed.
+        InvalidInput: it can't be opened in this process: a package is missing, Python is another minor version, or its
+            own code raised (``__cause__``); or it isn't JSON, and that is refused.
+        InvalidSettings: it is a pickle, and this process has no signing key to verify it.
+        UnknownRun: its bytes are gone.
+    """
+    if record.state is not State.SUCCEEDED:
+        raise error_of(link, record, plain=plain)
+    value = (record.outcome or Outcome()).result
+    if value is None:
+        return None
+    if refusal := _refusal(link, value, plain):
+        raise InvalidInput(
+            f"the result of run {record.id} isn't JSON but a Python object ({value.size:,} bytes), and opening it runs "
+            f"what its flow put into it: {refusal} refuses that. If you trust the flow and where it ran: "
+            "result(plain=False)"
+        )
+    try:
+        return _opened(link, record, value, Returned.RESULT)
+    except EngineError as error:
+        problem = error
+    raised = problem.__cause__ if isinstance(problem, OpeningFailed) else None
+    raise InvalidInput(f"the result of run {record.id} can't be opened here: {problem}") from raised or problem
+
+
+def error_of(link: Link, record: Record, *, plain: bool | None = None) -> RunError:
+    """The error that tells how a run ended otherwise than well; ``plain`` as of :func:`result_of`."""
+    outcome = record.outcome or Outcome(cause=Cause.UNKNOWN)
+    flow = f"flow {record.spec.flow!r}"
+    facts: dict[str, Any] = {"run_id": record.id, "state": record.state, "traceback": outcome.traceback}
+    told = _told(outcome)
+    match record.state:
+        case State.FAILED:
+            error = FlowFailed(f"{flow} failed: {told} (run {record.id})", **facts)
+            return _failed(link, record, outcome, error, plain)
+        case State.TIMED_OUT:
+            return RunTimedOut(f"{flow} timed out: {told} (run {record.id})", **facts)
+        case State.CANCELLED:
+            why = "" if told == Cause.CANCELLED else f": {told}"
+            return RunCancelled(f"{flow} was cancelled{why} (run {record.id})", **facts)
+        case _:
+            return _crashed(flow, record, outcome, told, facts)
+
+
+def _crashed(flow: str, record: Record, outcome: Outcome, told: str, facts: dict[str, Any]) -> RunCrashed:
+    code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
+    error = RunCrashed(
+        f"{flow} crashed, {outcome.cause}: {told}{code} (run {record.id})",
+        cause=outcome.cause or Cause.UNKNOWN,
+        reason=outcome.reason,
+        exit_code=outcome.exit_code,
+        log_tail=outcome.log_tail,
+        **facts,
+    )
+    if outcome.log_tail:
+        error.add_note("Last lines of its log:\n" + "\n".join(map(escaped, outcome.log_tail[-_SHOWN_LINES:])))
+    return error
+
+
+def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed, plain: bool | None) -> FlowFailed:
+    """Give the error the flow's own exception as its cause, where that opens here; its traceback as a note."""
+    if outcome.traceback:
+        error.add_note(f"Where the flow ran:\n{escaped_lines(outcome.traceback.rstrip())}")
+    if outcome.exception is None:
+        return error
+    if refusal := _refusal(link, outcome.exception, plain):
+        error.add_note(
+            f"Its exception isn't opened here, which {refusal} refuses. If you trust the flow and where it ran: "
+            "result(plain=False)"
+        )
+        return error
+    try:
+        cause = _opened(link, record, outcome.exception, Returned.EXCEPTION)
+    except Exception as problem:  # whatever a foreign exception's own code raises while it is opened
+        error.add_note(f"Its exception can't be opened here: {escaped_lines(str(problem))}")
+        return error
+    if isinstance(cause, BaseException):
+        error.__cause__ = cause
+    return error
+
+
+def _refusal(link: Link, value: Value, plain: bool | None) -> str:
+    """The rule by which ``value`` isn't opened here; empty if it is."""
+    if value.codec == "json" or not (link.settings.results.plain if plain is None else plain):
+        return ""
+    return "DISPATCHER__RESULTS__PLAIN" if plain is None else "plain=True"
+
+
+def _told(outcome: Outcome) -> str:
+    """For Python to print: what could steer a terminal stands there as an escape."""
+    if outcome.reason and outcome.message:
+        return escaped_lines(f"{outcome.reason}: {outcome.message}")
+    return escaped_lines(outcome.reason or outcome.message or str(outcome.cause or "no reason was recorded"))
+
+
+def _opened(link: Link, record: Record, value: Value, kind: Returned) -> Any:
+    from dispatcher.records.rejections import What, counted
+    from dispatcher.serialization import from_value
+
+    records = link.records
+    seal = link.keys.seal(record) if value.codec == "pickle" else None
+    try:
+        with counted(records.refusals, What.RESULT):
+            return from_value(value, get=records.blobs.get, seal=seal, kind=kind)
+    except KeyError:
+        raise UnknownRun(f"run {record.id}: the bytes of its result are gone") from None

@@ -1,0 +1,1 @@
+"""Execution environments: their base class and their callbacks."""

@@ -1,0 +1,295 @@
+"""Environments: values that say where and how a flow runs, and who is told. The base of them all.
+
+An environment is immutable, compares by value and round-trips through JSON. The engine reads that JSON without running
+anybody's code: a callback is imported or opened only when it is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dispatcher.environments import callbacks
+from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.flows.context import ended, entered
+from dispatcher.runs.routing import check_labels
+from dispatcher.runs.states import State
+from dispatcher.serialization.unopened import opened
+from dispatcher.support import signatures
+
+if TYPE_CHECKING:
+    from dispatcher.executors.dask import Executor
+    from dispatcher.flows.flow import Flow
+    from dispatcher.storage.base import Storage
+
+logger = logging.getLogger("dispatcher.environment")
+
+_MOMENTS = ("on_start", "on_exit")
+
+
+class Environment(ABC):
+    """Where and how a flow runs.
+
+    Args:
+        labels: only a worker that serves all of them takes the run.
+        on_start: called without argument before the flow, where the flow runs.
+        on_exit: called without argument after the flow, there too, however it ended: ``context.state`` and
+            ``context.exception`` tell.
+
+    Raises:
+        InvalidInput: a label isn't a non-empty string, or a callback can't be called without arguments.
+    """
+
+    #: Where runs of this class go: the first part of their queue's name.
+    backend: ClassVar[str]
+
+    #: Names of what a subclass adds; each is an argument of its constructor, an attribute, and a JSON value.
+    added: ClassVar[tuple[str, ...]] = ()
+
+    labels: tuple[str, ...]
+    on_start: Callable[[], Any] | None
+    on_exit: Callable[[], Any] | None
+
+    def __init__(
+        self,
+        labels: Iterable[str] | None = None,
+        on_start: Callable[[], Any] | None = None,
+        on_exit: Callable[[], Any] | None = None,
+    ) -> None:
+        given = {"on_start": on_start, "on_exit": on_exit}
+        for moment, callback in given.items():
+            if callback is not None:
+                signatures.check_callback(callback, what=f"{type(self).__name__}.{moment}")
+        self._set(labels=check_labels(labels), **given)
+
+    def setup(self, storage: Storage) -> None:  # noqa: B027 - most have nothing to make
+        """Make static infrastructure, where there is any; safe to repeat."""
+
+    def execute(self, storage: Storage, flow_location: str, **kwargs: Any) -> Any:
+        """Run a flow here and now, without queue, Redis or record: ``on_start``, the flow, and always ``on_exit``.
+
+        Args:
+            storage: where the flow's code is.
+            flow_location: its address there.
+            kwargs: ``parameters`` (a mapping) and ``env`` (variables, set while it runs).
+
+        Returns:
+            The flow's result. Where it comes out of a container and isn't JSON, it is opened here: that can run code of
+            the flow's, as ``Run.result`` can.
+
+        Raises:
+            TypeError: any other keyword.
+            InvalidInput: the result would have to be opened, and ``DISPATCHER__RESULTS__PLAIN`` refuses that.
+            Exception: what the flow, or ``on_start``, raised; else what ``on_exit`` raised.
+        """
+        parameters, env = parameters_and_env(type(self).__name__, kwargs)
+        inside = entered(run_id=None, attempt=None, flow=None, labels=self.labels, parameters=parameters)
+        failed: BaseException | None = None
+        result = None
+        with variables(env), inside:
+            try:
+                if self.on_start is not None:
+                    self.on_start()
+                result = opened(lambda: self.load(storage, flow_location, env=env)(parameters))
+            except BaseException as error:
+                failed = error
+            if failed is not None:  # here, and not above: on_exit finds no exception being handled
+                ended(_state_after(failed), failed)
+                self._exit_after_failure()
+                raise failed
+            ended(State.SUCCEEDED)
+            if self.on_exit is not None:
+                self.on_exit()
+            return result
+
+    def load(
+        self, storage: Storage, flow_location: str, *, env: Mapping[str, str] | None = None
+    ) -> Callable[[Mapping[str, Any]], Any]:
+        """Get the flow ready where it stands: what is given back runs it with this environment's executor and gives
+        its result. Callbacks are left to the caller.
+
+        Raises:
+            InvalidInput: flow or executor can't be had here; names it.
+            Permanent: the flow's code can't be opened here.
+        """
+        return self._runner(storage.get_flow(flow_location), env)
+
+    def check(self) -> None:
+        """What can be checked where a run is asked for.
+
+        Raises:
+            InvalidInput: it can't work; names what.
+        """
+        from dispatcher import registry
+
+        if registry.environment(type(self).__name__) is not type(self):
+            raise InvalidInput(
+                f"{type(self).__name__}: another class is registered under this name; register this one as an entry "
+                f"point of the group {registry.ENVIRONMENTS.group!r}"
+            )
+
+    def check_storage(self, storage: Storage) -> None:  # noqa: B027 - in this process every storage can be reached
+        """Whether what runs the flow can get it from ``storage``; asked where a run is asked for.
+
+        Raises:
+            TypeError: it can't; names those that it can.
+            InvalidInput: it could, but not as things stand.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :func:`from_json` reads.
+
+        Raises:
+            InvalidInput: a callback can't travel.
+        """
+        data = {"type": type(self).__name__, "labels": list(self.labels), **self._added_json()}
+        for moment in _MOMENTS:
+            if (callback := getattr(self, moment)) is not None:
+                what = f"{type(self).__name__}.{moment}"
+                data[moment] = callbacks.Callback.of(callback, what=what).to_json()
+        return data
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Environment:
+        """See :func:`from_json`."""
+        return from_json(data)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Words for what a worker must know to run this as it is meant; one that doesn't leaves the run to others."""
+        return ()
+
+    @abstractmethod
+    def _executor(self) -> Executor:
+        """A new executor for one run."""
+
+    def _added_json(self) -> dict[str, Any]:
+        """What a subclass adds to the JSON; what isn't set is left out."""
+        return {name: value for name in self.added if (value := getattr(self, name)) is not None}
+
+    @classmethod
+    def _from_added(cls, data: Mapping[str, Any]) -> Environment:
+        """The environment with the arguments that its JSON names."""
+        return cls(**data)
+
+    def _runner(self, flow: Flow[..., Any], env: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
+        executor = self._executor()
+
+        def run(parameters: Mapping[str, Any]) -> Any:
+            with variables(env or {}):
+                return flow.run(parameters, executor)
+
+        return run
+
+    def _exit_after_failure(self) -> None:
+        """Call ``on_exit`` without letting it hide why the flow ended."""
+        try:
+            if self.on_exit is not None:
+                self.on_exit()
+        except INTERRUPTS:
+            raise
+        except BaseException:  # whatever it raises
+            logger.exception("on_exit raised, after the flow had failed")
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = ("labels", *self.added, *_MOMENTS)
+        return all(callbacks.same(getattr(self, name), getattr(other, name)) for name in names)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.labels))
+
+    def __repr__(self) -> str:
+        said = {name: value for name in self.added if (value := getattr(self, name)) not in (None, {}, (), False)}
+        shown = [f"{name}={value!r}" for name, value in said.items()]
+        if self.labels:
+            shown.append(f"labels={list(self.labels)!r}")
+        for moment in _MOMENTS:
+            if (callback := getattr(self, moment)) is not None:
+                shown.append(f"{moment}={signatures.shown_name(callback)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Environment:
+    """The environment that :meth:`Environment.to_json` described. Imports the environment's class, nobody's callback.
+
+    Sealed code in it isn't opened here, but by a worker once a run of it was submitted, and so signed: of JSON that
+    others wrote, ask :func:`dispatcher.environments.callbacks.sealed_in` first.
+
+    Args:
+        data: the JSON object.
+        stored: it stands in a spec, which another release may have written: its fields that aren't known here are left
+            aside. A person's file may hold none.
+
+    Raises:
+        InvalidInput: it is no such object; names what is wrong with it.
+    """
+    from dispatcher import registry
+
+    if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
+        raise InvalidInput(f"an environment is a JSON object with a 'type' such as 'LocalEnvironment', got {data!r}")
+    kind = registry.environment(data["type"])
+    given = {name: value for name, value in data.items() if name != "type" and value is not None}
+    allowed = ("labels", *_MOMENTS, *kind.added)
+    unknown = [name for name in given if name not in allowed]
+    if stored:
+        given = {name: value for name, value in given.items() if name in allowed}
+    elif unknown:
+        raise InvalidInput(f"{data['type']}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(allowed)}")
+    for moment in _MOMENTS:
+        if moment in given:
+            given[moment] = callbacks.Callback.from_json(given[moment], what=f"{data['type']}.{moment}")
+    return kind._from_added(given)
+
+
+@contextlib.contextmanager
+def variables(env: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables of this process, and put back what was there before."""
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def parameters_and_env(what: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    unknown = sorted(set(kwargs) - {"parameters", "env"})
+    if unknown:
+        raise TypeError(f"{what}.execute() got unknown {', '.join(unknown)}; known: parameters, env")
+    parameters = signatures.bind_names(kwargs.get("parameters"), what=f"{what}.execute")
+    env = kwargs.get("env") or {}
+    if not isinstance(env, Mapping) or not all(isinstance(part, str) for item in env.items() for part in item):
+        raise InvalidInput(f"{what}.execute: env must map names to strings")
+    return parameters, dict(env)
+
+
+def _state_after(error: BaseException) -> State:
+    match error:
+        case TimeoutInterrupt():
+            return State.TIMED_OUT
+        case CancelInterrupt() | KeyboardInterrupt():
+            return State.CANCELLED
+        case PreemptInterrupt():
+            return State.CRASHED
+        case _:
+            return State.FAILED

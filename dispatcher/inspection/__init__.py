@@ -1,0 +1,1 @@
+"""Answers to people's questions about runs, queues and workers, made from records."""

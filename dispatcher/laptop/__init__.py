@@ -1,0 +1,10 @@
+"""The laptop server: one Valkey server per user, shared by ``dispatcher up``, programs and notebooks.
+
+It is what a client joins when no URL is given. Data stay in the state directory when it stops.
+"""
+
+from dispatcher.laptop.members import Program
+from dispatcher.laptop.server_commands import Embedded, Status, down, join, status, up
+from dispatcher.laptop.worker import Worker
+
+__all__ = ["Embedded", "Program", "Status", "Worker", "down", "join", "status", "up"]

@@ -1,0 +1,318 @@
+"""Connections to the server: explicit timeouts, bounded repetition, one kind of error. For ``records/redis`` alone.
+
+redis-py keeps the connections and speaks the protocol; its own repetition is off, because only we know whether a
+command may have been executed. Two kinds of use, each with its timeout: commands, and blocking reads, whose timeout is
+longer than their block.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from dispatcher.errors import InvalidSettings, Malformed
+from dispatcher.records.redis.connection.errors import (
+    HOPELESS,
+    LOST,
+    NotLoaded,
+    is_missing,
+    is_of_an_entry,
+    unavailable,
+)
+from dispatcher.records.redis.connection.idle_connections import Idle
+from dispatcher.records.redis.scripts import Script, library
+from dispatcher.support.urls import Address, parse
+
+#: A command with its arguments, as redis-py packs them.
+Command = tuple[Any, ...]
+
+#: Pauses, in seconds, before a command is sent again.
+_PAUSES = (0.05, 0.5)
+
+#: How many commands are sent in one go.
+_PORTION = 200
+
+#: A blocking read's timeout is this many seconds longer than its block.
+_BEYOND_BLOCK = 10.0
+
+
+def packed(commands: Iterable[Command]) -> bytes:
+    """Commands as the protocol wants them. redis-py's own packing asks each word several times what it is.
+
+    Every text can be sent: what UTF-8 hasn't, lone surrogates, goes as an escape.
+    """
+    parts: list[Any] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for word in command:
+            raw = word if isinstance(word, bytes | memoryview) else str(word).encode(errors="backslashreplace")
+            parts += b"$%d\r\n" % len(raw), raw, b"\r\n"
+    return b"".join(parts)
+
+
+def _load() -> Command:
+    """The command that has the server know the functions; where it does, it replies so."""
+    return ("FUNCTION", "LOAD", library().text)
+
+
+class _Portions:
+    """Commands in portions, each made once, when it is first wanted."""
+
+    def __init__(self, commands: Iterable[Command], size: int = _PORTION) -> None:
+        self._to_make = iter(commands)
+        self._size = size
+        self._made: list[list[Command]] = []
+
+    def __iter__(self) -> Iterator[list[Command]]:
+        yield from self._made
+        while portion := list(islice(self._to_make, self._size)):
+            self._made.append(portion)
+            yield portion
+
+    def each(self) -> Iterator[Command]:
+        """The commands one by one."""
+        for portion in self:
+            yield from portion
+
+
+class Submit:
+    """What became of a submit so far: whether a try was sent whose replies never came, so that it may be stored."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+
+class Client:
+    """Commands to one server, from any thread, and after a fork.
+
+    Args:
+        url: one of the forms of :mod:`dispatcher.support.urls`.
+        timeout: seconds for each of: to connect, to send, to answer.
+    """
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        address = parse(url)
+        if address.scheme not in {"redis", "rediss", "unix", "sentinel"}:
+            raise InvalidSettings(f"URL: {address.shown} names no server")
+        self.timeout = timeout
+        self.shown = address.shown
+        self._pool: Any = _pool(address, timeout)
+        self._idle = Idle(self._pool)
+
+    def call(
+        self,
+        commands: Iterable[Command],
+        *,
+        block: float = 0.0,
+        within: float = 0.0,
+        once: bool = False,
+        submit: Submit | None = None,
+        portion: int = _PORTION,
+    ) -> list[Any]:
+        """Send commands and read their replies, again after a lost connection: they must be safe to repeat.
+
+        Args:
+            commands: what to send; if they are made one by one, then while earlier ones are executed. A refusal by
+                the server stands in the replies as an exception.
+            block: seconds that the last command may block.
+            within: seconds after which it gives up; 0 bounds each reply, and repeats for three times the timeout.
+            once: never send again.
+            submit: what these commands are part of, if they submit runs.
+            portion: how many are sent in one go.
+
+        Raises:
+            ServerUnavailable: no connection, or no answer; ``may_exist`` is true if a submit had been sent.
+        """
+        portions = _Portions(commands, portion)
+        end = time.monotonic() + (within or 3 * self.timeout)
+        sent = submit is not None and submit.lost
+        pauses = iter(_PAUSES)
+        while True:
+            try:
+                connection = self._idle.take()
+                try:
+                    sent = submit is not None
+                    return self._exchange(connection, portions, block, end if within else None)
+                finally:
+                    self._idle.give_back(connection)
+            except (redis.RedisError, OSError) as error:
+                if submit is not None:
+                    submit.lost = sent
+                # A server that loads its data after a restart is about to answer.
+                pause = next(pauses, _PAUSES[-1] if isinstance(error, redis.BusyLoadingError) else None)
+                late = pause is None or time.monotonic() + pause + self.timeout > end
+                if once or late or not isinstance(error, LOST) or isinstance(error, HOPELESS):
+                    raise unavailable(error, self.shown, timeout=within or self.timeout, may_exist=sent) from error
+                time.sleep(pause or 0.0)
+
+    def _exchange(self, connection: Any, portions: _Portions, block: float, end: float | None) -> list[Any]:
+        replies: list[Any] = []
+        timeout = block + _BEYOND_BLOCK if block else self.timeout
+        try:
+            sent = 0
+            for portion in portions:
+                connection.send_packed_command([packed(portion)])
+                # The server works on this portion while we read the replies to the one before.
+                self._replies(connection, replies, sent, timeout, end)
+                sent += len(portion)
+            self._replies(connection, replies, sent, timeout, end)
+        except BaseException:
+            connection.disconnect()  # replies may be under way that the next user of the connection must not read
+            raise
+        return replies
+
+    def _replies(self, connection: Any, replies: list[Any], upto: int, timeout: float, end: float | None) -> None:
+        """Read until there are so many replies."""
+        bound = {} if end is None and timeout == self.timeout else {"timeout": timeout}  # without, no system calls
+        while len(replies) < upto:
+            if end is not None:
+                bound["timeout"] = min(timeout, max(end - time.monotonic(), 0.001))
+            try:
+                replies.append(connection.read_response(**bound, disconnect_on_error=False))
+            except redis.ResponseError as error:
+                replies.append(error)
+
+    def one(self, *command: Any, block: float = 0.0, once: bool = False) -> Any:
+        """One command's reply.
+
+        Raises:
+            ServerUnavailable: no answer, or the server refused.
+        """
+        return self.accepted(self.call([command], block=block, once=once))[0]
+
+    def many(self, commands: Iterable[Command]) -> list[Any]:
+        """The replies of many commands.
+
+        Raises:
+            ServerUnavailable: no answer, or the server refused one.
+        """
+        return self.accepted(self.call(commands))
+
+    def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
+        """One script's reply.
+
+        Raises:
+            ServerUnavailable: no answer, or the server refused.
+        """
+        command = script.command(keys, *arguments)
+        [reply] = self.call([command])
+        if is_missing(reply):
+            _, reply = self._loaded(self.call([_load(), command]))
+        return self.accepted([reply])[0]
+
+    def run_many(
+        self,
+        commands: Iterable[Command],
+        *,
+        within: float = 0.0,
+        submits: bool = False,
+        portion: int = _PORTION,
+    ) -> list[Any]:
+        """Replies of many calls of scripts; loads them where the server doesn't know them.
+
+        Raises:
+            ServerUnavailable: no answer; or a refusal, where an earlier try of a submit may have been executed.
+        """
+        portions = _Portions(commands, portion)
+        submit = Submit() if submits else None
+        replies = self.call(portions.each(), within=within, submit=submit, portion=portion)
+        unknown = [n for n, reply in enumerate(replies) if is_missing(reply)]
+        if unknown:
+            sent = list(portions.each())
+            again = self.call([_load(), *(sent[n] for n in unknown)], within=within, submit=submit, portion=portion)
+            for n, reply in zip(unknown, self._loaded(again)[1:], strict=True):
+                replies[n] = reply
+        return self.accepted(replies, may_exist=True) if submit is not None and submit.lost else replies
+
+    @staticmethod
+    def _loaded(replies: list[Any]) -> list[Any]:
+        """Replies behind that to the loading; of calls that still found no function, why not."""
+        refusal = replies[0]
+        if isinstance(refusal, redis.exceptions.NoPermissionError):
+            refusal = NotLoaded(library().name)
+        return [refusal if is_missing(reply) else reply for reply in replies]
+
+    def accepted(self, replies: list[Any], *, may_exist: bool = False) -> list[Any]:
+        """The replies, if none is a refusal.
+
+        Raises:
+            ServerUnavailable: the server refused a command.
+            Malformed: somebody stored something else under a key than what belongs there.
+        """
+        for reply in replies:
+            if is_of_an_entry(reply):
+                raise Malformed("a key on the server holds something else than what belongs there")
+            if isinstance(reply, redis.RedisError):
+                raise unavailable(reply, self.shown, timeout=self.timeout, may_exist=may_exist)
+        return replies
+
+    def connection(self) -> Any:
+        """A connection of its own, outside the pool; the caller connects and disconnects it."""
+        return self._pool.make_connection()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with suppress(redis.RedisError, OSError):
+            self._idle.close()
+            self._pool.disconnect()
+
+
+def _pool(address: Address, timeout: float) -> redis.ConnectionPool:
+    common: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        # As many as there are threads. redis-py's own limit of 100 counts all that were ever made outside the pool, so
+        # that a listener which had lost its connection a hundred times would never get another.
+        "max_connections": sys.maxsize,
+    }
+    if address.scheme == "unix":
+        return redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=address.path, **common)
+    common["socket_keepalive"] = True
+    tls = _tls(address.options) if address.tls else {}
+    if address.scheme == "sentinel":
+        return _sentinel_pool(address, common, tls)
+    host, port = address.hosts[0]
+    kind = redis.SSLConnection if address.tls else redis.Connection
+    return redis.ConnectionPool(connection_class=kind, host=host, port=port, **common, **tls)
+
+
+def _sentinel_pool(address: Address, common: dict[str, Any], tls: dict[str, Any]) -> redis.ConnectionPool:
+    """Connections to the primary that the Sentinels name at each connect."""
+    own = {name: common[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")}
+    for name in ("username", "password"):
+        own[name] = address.options.get(f"sentinel_{name}")
+    if tls:
+        own |= {"ssl": True, **tls}
+    sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
+    return SentinelConnectionPool(address.service, sentinel, ssl=bool(tls), **common, **tls)
+
+
+def _tls(options: Mapping[str, str]) -> dict[str, Any]:
+    """redis-py's arguments; the server's certificate is checked unless the URL says otherwise."""
+    found: dict[str, Any] = {"ssl_cert_reqs": "required"}
+    for name, value in options.items():
+        if name == "ssl_cert_reqs":
+            found[name] = value.lower().removeprefix("cert_")
+        elif name == "ssl_check_hostname":
+            found[name] = value.lower() not in {"false", "0", "no"}
+        elif name in {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"}:
+            found[name] = value
+        elif name.startswith("ssl_"):
+            raise InvalidSettings(f"URL: the option {name} isn't known")
+    if found["ssl_cert_reqs"] not in {"required", "optional", "none"}:
+        raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {found['ssl_cert_reqs']!r}")
+    return found

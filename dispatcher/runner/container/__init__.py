@@ -1,0 +1,1 @@
+"""The runner of an attempt in a container: parent and child process, claim, reports."""

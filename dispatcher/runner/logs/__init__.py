@@ -1,0 +1,1 @@
+"""What a flow prints and logs, on its way to the records."""

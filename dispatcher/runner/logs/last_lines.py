@@ -1,0 +1,38 @@
+"""What a dead process said last, as lines of its attempt. Called by whoever records its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from dispatcher.errors import Malformed
+from dispatcher.records.base import Line, Logs
+from dispatcher.runner.limits import Limits
+from dispatcher.runner.logs.journal import Said
+from dispatcher.runner.logs.shipper import clean
+
+#: Lines kept with the outcome of an attempt that died.
+TAIL = 50
+
+
+def keep(logs: Logs, run_id: str, attempt: int, said: Sequence[Said], limits: Limits) -> tuple[str, ...]:
+    """Add those lines that the process hadn't sent; safe to repeat. The last :data:`TAIL` texts of what it said.
+
+    Raises:
+        ServerUnavailable: to be tried again.
+    """
+    lines = [
+        Line(
+            attempt=attempt,
+            number=one.number,
+            time=one.time,
+            stream=one.stream,
+            text=clean(one.text, limits.line),
+            level=clean(one.level, limits.line),
+        )
+        for one in said
+    ]
+    if lines:
+        with suppress(Malformed):
+            logs.append(run_id, lines)
+    return tuple(line.text for line in lines[-TAIL:])

@@ -1,0 +1,1 @@
+"""A process between two runs: what is compared, and put back."""

@@ -1,0 +1,103 @@
+"""Which modules travel by reference and which by value, and what package a module belongs to.
+
+Called by :mod:`dispatcher.serialization.pickles` for each module that a pickle names, so every answer is cached. What
+is installed, the standard library and our own packages are found at the other end; everything else has to travel.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import ModuleType
+
+_OURS = ("dispatcher", "backends", "workers")
+_HERE = Path(__file__).resolve().parents[2]
+_INSTALLED_PARTS = frozenset({"site-packages", "dist-packages"})
+_STDLIB = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+_STDLIB_DIRECTORIES = frozenset(_STDLIB) | {path.resolve() for path in _STDLIB}
+
+
+def by_value(name: str) -> bool:
+    """Whether what module ``name`` defines must travel by value. ``__main__`` does so anyway, and isn't asked for."""
+    module = sys.modules.get(name)
+    if module is None or name == "__main__":
+        return False
+    return _travels(name, _file_of(module))
+
+
+def package_of(name: str) -> tuple[str, str] | None:
+    """Top-level package of a module and its installed version (``""`` if unknown); None for what needs no stamp."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top in {"__main__", "__mp_main__", "cloudpickle"} or top in _OURS:
+        return None
+    return None if by_value(top) else (top, version_of(top))
+
+
+@cache
+def version_of(top: str) -> str:
+    """Version of the distribution that brings top-level package ``top`` here, or ``""``."""
+    try:
+        return metadata.version(top)
+    except (metadata.PackageNotFoundError, ValueError):
+        for distribution in _distributions().get(top, ()):
+            with suppress(metadata.PackageNotFoundError, ValueError):  # its finder has gone meanwhile
+                return metadata.version(distribution)
+        return str(getattr(sys.modules.get(top), "__version__", ""))
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(metadata.packages_distributions())
+
+
+def _file_of(module: ModuleType) -> str:
+    file = getattr(module, "__file__", None)
+    if file is None:
+        file = next(iter(getattr(module, "__path__", ())), "")
+    return str(file)
+
+
+@cache
+def _travels(name: str, file: str) -> bool:
+    top = name.partition(".")[0]
+    if not file:
+        # Made at run time, or built in: as its parent does; the other end can't import one that has no parent.
+        parent = name.rpartition(".")[0]
+        return by_value(parent) if parent else name not in sys.stdlib_module_names
+    if file.endswith(tuple(EXTENSION_SUFFIXES)):
+        return False
+    path = Path(file).absolute()
+    return not (
+        _INSTALLED_PARTS.intersection(path.parts) or _is_stdlib(path) or _is_ours(path) or _is_target(path, top)
+    )
+
+
+def _is_stdlib(path: Path) -> bool:
+    return any(parent in _STDLIB_DIRECTORIES for parent in path.parents)
+
+
+def _is_ours(path: Path) -> bool:
+    """By place, not by name: a user's project may have a package ``workers`` of its own."""
+    return any(path.resolve().is_relative_to(_HERE / name) for name in _OURS)
+
+
+def _is_target(path: Path, top: str) -> bool:
+    """Whether the file was installed by ``pip install --target``, elsewhere than in site-packages."""
+    return any(
+        top in _installed_into(parent) for parent in path.parents if (parent / top) in {path, *path.parents}
+    ) or (path.stem == top and top in _installed_into(path.parent))
+
+
+@cache
+def _installed_into(directory: Path) -> frozenset[str]:
+    found = {
+        file.parts[0].removesuffix(".py")
+        for one in metadata.distributions(path=[str(directory)])
+        for file in one.files or ()
+    }
+    return frozenset(found)

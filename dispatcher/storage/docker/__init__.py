@@ -1,0 +1,1 @@
+"""Flows in images: the storage, the build, the engine."""

@@ -1,0 +1,62 @@
+"""Installs packages in the first stage of an image of flows; :mod:`dispatcher.storage.docker.image` sends it there.
+
+It stands alone, in a folder with pip and our wheel: the image may have nothing but Python. What it installs goes to a
+folder of its own, :data:`TARGET`, which the image proper copies; what pip does elsewhere stays in the first stage.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+#: Where packages lie in an image: ``site-packages`` and ``bin`` below it.
+TARGET = Path("/opt/flow-packages")
+
+
+def lacks_dispatcher() -> bool:
+    """Whether this Python has no runner."""
+    try:
+        import dispatcher.runner.container.child  # noqa: F401
+    except ImportError:
+        return True
+    return False
+
+
+def install(requirements: Sequence[str], prefix: Path) -> int:
+    """Install below ``prefix`` what isn't there in the right version; pip's exit status."""
+    options = ["--no-cache-dir", "--disable-pip-version-check", "--no-warn-script-location"]
+    command = [sys.executable, str(HERE / "pip"), "install", *options, "--root-user-action=ignore"]
+    return subprocess.run([*command, f"--prefix={prefix}", *requirements], check=False).returncode
+
+
+def gather(prefix: Path, target: Path) -> None:
+    """Copy what was installed to where it lies in every image, whatever the distribution calls its folders."""
+    for root in (prefix, prefix / "local"):
+        for packages in root.glob("lib*/python*/*-packages"):
+            shutil.copytree(packages, target / "site-packages", symlinks=True, dirs_exist_ok=True)
+        for folder in ("bin", "share"):
+            if (root / folder).is_dir():
+                shutil.copytree(root / folder, target / folder, symlinks=True, dirs_exist_ok=True)
+
+
+def main(ours: Sequence[str], dependencies: Sequence[str], target: Path = TARGET) -> int:
+    """Install ``dependencies``, and ``ours`` where there is no runner; pip's exit status."""
+    target.mkdir(parents=True, exist_ok=True)
+    requirements = [*(ours if lacks_dispatcher() else ()), *dependencies]
+    if not requirements:
+        return 0
+    prefix = HERE / "prefix"
+    status = install(requirements, prefix)
+    if status == 0:
+        gather(prefix, target)
+    return status
+
+
+if __name__ == "__main__":
+    wheel, cloudpickle, *given = sys.argv[1:]
+    sys.exit(main([str(HERE / wheel), cloudpickle], given))

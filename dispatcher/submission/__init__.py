@@ -1,0 +1,1 @@
+"""From a call of submit to a signed spec and a new record."""

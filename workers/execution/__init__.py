@@ -1,0 +1,1 @@
+"""One run in the worker: claimed, provisioned or run here, ended."""

@@ -1,0 +1,1 @@
+"""The pool's processes: started, given runs, interrupted, watched, replaced."""

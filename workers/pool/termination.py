@@ -1,0 +1,116 @@
+"""When a running attempt is to be ended, and how. Pure: the keeper looks, this decides.
+
+First the flow is asked (an exception in its main thread); after ``stop_grace`` its process is killed, after
+``on_exit_timeout`` where ``on_exit`` had begun; at once where another has taken the run.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import HELD, Cause, State
+from dispatcher.settings import TimingSettings
+
+if TYPE_CHECKING:
+    from workers.pool.processes import Holding
+
+#: Looks in a row after which a run that isn't ours any more is not just about to end by itself.
+PATIENCE = 2
+
+
+_PID = re.compile(r"[0-9]{1,10}")
+
+
+class Ending(StrEnum):
+    """Why we end a process. The first three are also what the flow is told."""
+
+    CANCEL = "cancel"
+    TIMEOUT = "timeout"
+    PREEMPT = "preempt"
+    TAKEN = "taken"  #: others took the run: its epoch was passed
+    ON_EXIT = "on_exit"  #: on_exit took too long
+
+
+class Step(StrEnum):
+    """What to do now."""
+
+    NOTHING = "nothing"
+    TELL = "tell"
+    KILL = "kill"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, why, and in how many seconds to look again at the latest (None: no hurry)."""
+
+    step: Step
+    ending: Ending | None = None
+    again: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the keeper sees: the server's clock, its own monotonic one, who we are, and whether we are shutting down."""
+
+    now: float
+    at: float
+    worker: str
+    preempting: bool
+
+
+def pid_of(holder: str) -> int | None:
+    """The pid in a holder's name, ``host:pid:nonce``."""
+    parts = holder.rsplit(":", 2)
+    return int(parts[1]) if len(parts) == 3 and _PID.fullmatch(parts[1]) else None
+
+
+def is_held(record: Record | None, holding: Holding, worker: str) -> bool:
+    """Whether the record says that this process of this worker runs it."""
+    return (
+        record is not None and record.owner == worker and record.state in HELD and pid_of(record.holder) == holding.pid
+    )
+
+
+def decide(record: Record | None, holding: Holding, look: Look, timing: TimingSettings) -> Decision:
+    """What to do with a process, given the record of what it runs."""
+    if record is None or not is_held(record, holding, look.worker):
+        return _not_ours(record, holding, look, timing)
+    if record.settled_at is not None:
+        return _on_exit(holding, look, timing)
+    if holding.told is not None:
+        grace = holding.told_at + timing.stop_grace - look.at
+        return Decision(Step.KILL, holding.told) if grace <= 0 else Decision(Step.NOTHING, again=grace)
+    if record.state is State.CANCELLING:
+        return Decision(Step.TELL, Ending.CANCEL, again=timing.stop_grace)
+    timeout = record.spec.options.timeout
+    left = None if timeout is None or record.started_at is None else record.started_at + timeout - look.now
+    if left is not None and left <= 0:
+        return Decision(Step.TELL, Ending.TIMEOUT, again=timing.stop_grace)
+    if look.preempting:
+        return Decision(Step.TELL, Ending.PREEMPT, again=timing.stop_grace)
+    return Decision(Step.NOTHING, again=left)
+
+
+def _not_ours(record: Record | None, holding: Holding, look: Look, timing: TimingSettings) -> Decision:
+    """Not claimed yet, just ended, or taken by others."""
+    if holding.epoch is None:  # never seen as ours: most likely about to be claimed
+        return Decision(Step.KILL, Ending.TAKEN) if look.at - holding.since > timing.lease else Decision(Step.NOTHING)
+    if holding.missing + 1 >= PATIENCE or (record is not None and _taken(record, look.worker)):
+        return Decision(Step.KILL, Ending.TAKEN)
+    return Decision(Step.NOTHING, again=1.0)
+
+
+def _taken(record: Record, worker: str) -> bool:
+    if record.owner not in {"", worker}:
+        return True
+    return record.outcome is not None and record.outcome.cause is Cause.WORKER_LOST
+
+
+def _on_exit(holding: Holding, look: Look, timing: TimingSettings) -> Decision:
+    since = look.at if holding.settled_since is None else holding.settled_since
+    left = since + timing.on_exit_timeout - look.at
+    return Decision(Step.KILL, Ending.ON_EXIT) if left <= 0 else Decision(Step.NOTHING, again=left)
