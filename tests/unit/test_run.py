@@ -325,13 +325,13 @@ class TestToldOfAnEnd:
             ended = {"state": b"SUCCEEDED", "version": b"3"}
             assert watcher._ended(record.id, ended)
             assert waiting.futures[0].result(0).state is State.SUCCEEDED
-            assert not watcher._ended(record.id, ended), "it is waited for no more"
+            assert watcher._ended(record.id, ended), "nobody waits for it any more"
         watcher.close()
 
     def test_an_unknown_run_is_read(self, client: Dispatcher) -> None:
-        watcher = Watcher(client.records)
-        with watcher.waiting(["x"]):
-            assert not watcher._ended("x", {"state": b"SUCCEEDED"})
+        [record], watcher = client.records.runs.create([make_record()]), Watcher(client.records)
+        with watcher.waiting([record.id]):
+            assert not watcher._ended(record.id, {"state": b"SUCCEEDED"})
         watcher.close()
 
     def test_who_holds_the_lock_may_wait_for_the_listener(self, client: Dispatcher) -> None:
