@@ -142,7 +142,7 @@ def installation() -> Iterator[Finding]:
 
 
 def _shadowed(package: str) -> Iterator[Finding]:
-    home = Path(__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     spec = importlib.util.find_spec(package)
     origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
     if origin is None or origin.parent.parent != home:

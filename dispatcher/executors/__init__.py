@@ -1,7 +1,13 @@
-"""Executors: where the tasks of a flow run."""
+"""Executors: where the tasks of a flow run. Read :mod:`dispatcher.executors.dask` next.
+
+Settings, environments and sealed flows name the classes by this package.
+"""
 
 from __future__ import annotations
 
-from dispatcher.executors.dask import DaskExecutor, LocalExecutor
+from dispatcher.executors.dask import DaskExecutor, Executor, LocalExecutor
 
-__all__ = ["DaskExecutor", "LocalExecutor"]
+__all__ = ["DaskExecutor", "Executor", "LocalExecutor"]
+
+for _class in (DaskExecutor, Executor, LocalExecutor):
+    _class.__module__ = __name__

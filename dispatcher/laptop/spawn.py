@@ -127,7 +127,7 @@ def detached(
 
 def _home() -> str:
     """The directory that holds our packages."""
-    return os.path.realpath(Path(__file__).parent.parent)
+    return os.path.realpath(Path(__file__).parents[2])
 
 
 def _shadowed(package: str, home: str, origin: str) -> str:

@@ -29,8 +29,10 @@ def test_the_parent_is_the_standard_library_alone() -> None:
     assert {name for name in found if name.startswith("dispatcher")} == {
         "dispatcher",
         "dispatcher.runner",
-        "dispatcher.runner.logs.journal",
+        "dispatcher.runner.container",
         "dispatcher.runner.container.parent",
+        "dispatcher.runner.logs",
+        "dispatcher.runner.logs.journal",
     }
     assert not found & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
 

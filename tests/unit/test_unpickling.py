@@ -20,7 +20,7 @@ OPENERS = frozenset({"unpack", "from_value", "Unpickler", "_Unpickler", "find_cl
 #: The same, where only the module that it is of tells.
 METHODS = {
     "loads": {"pickle", "_pickle", "cloudpickle", "marshal", "dill", "joblib"},
-    "load": {"pickle", "_pickle", "cloudpickle", "marshal", "dill", "joblib", "yaml", "classes", "Flow"},
+    "load": {"pickle", "_pickle", "cloudpickle", "marshal", "dill", "joblib", "yaml", "class_loading", "Flow"},
     "load_all": {"yaml"},
     "full_load": {"yaml"},
     "unsafe_load": {"yaml"},
@@ -40,7 +40,11 @@ MODULES = frozenset({
 #: Where it is done, and why that is safe.
 ALLOWED = {
     # The one place that runs a pickle, and what it rests on.
-    ("dispatcher/serialization/pickles.py", "unpack", "classes.load"): "the one door: its callers are listed here",
+    (
+        "dispatcher/serialization/pickles.py",
+        "unpack",
+        "class_loading.load",
+    ): "the one door: its callers are listed here",
     ("dispatcher/serialization/class_loading.py", "load", "pickle.loads"): "called by unpack alone",
     ("dispatcher/serialization/class_loading.py", "_Unpickler", "Unpickler"): "called by unpack alone",
     ("dispatcher/serialization/class_loading.py", "Finder.find_class", "find_class"): "called by unpack alone",

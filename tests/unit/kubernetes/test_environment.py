@@ -128,7 +128,7 @@ def test_a_field_that_only_the_submitter_knows_is_no_error_where_it_is_read_agai
 
 def test_the_runner_builds_it_again_without_loading_much() -> None:
     code = (
-        "import sys; from dispatcher import environment; "
+        "import sys; from dispatcher.environments import base as environment; "
         "environment.from_json({'type': 'KubernetesJobEnvironment', 'image': 'x:1'}); "
         "print({'kubernetes', 'pydantic', 'yaml', 'urllib3'} & set(sys.modules))"
     )
