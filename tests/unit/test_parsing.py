@@ -159,7 +159,7 @@ PARSERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     ),
     "remark": (remark, MESSAGE),
     "notice": (lambda value: told(b"3.5\n" + raw(value)), json.loads(EVENT.fact)),
-    "notice of an end": (lambda value: rest(b'3.5\n{}\n=' + raw(value)), {"id": "r1", "state": "SUCCEEDED", "version": "3"}),
+    "notice of an end": (lambda value: rest(b"3.5\n{}\n=" + raw(value)), {"id": "r1", "state": "SUCCEEDED"}),
 }  # fmt: skip
 
 #: Each parser of bytes.
