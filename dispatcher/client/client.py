@@ -263,7 +263,7 @@ class Dispatcher:
         """
         from dispatcher.inspection.queues import explained
 
-        return explained(self.link, self._run(run).id)
+        return explained(self.link.records, self._run(run).id)
 
     @property
     def records(self) -> Records:

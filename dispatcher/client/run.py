@@ -170,7 +170,7 @@ class Run(Generic[R]):
         """
         from dispatcher.inspection.queues import explained
 
-        return explained(self.link, self.id)
+        return explained(self.link.records, self.id)
 
     def timeline(self) -> Timeline:
         """The phases so far, with their start and duration; those of its infrastructure too, as far as it tells."""

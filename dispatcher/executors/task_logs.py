@@ -18,8 +18,8 @@ from contextvars import ContextVar
 from typing import Any, TextIO
 
 from dispatcher.executors.task_log_levels import Levels
-from dispatcher.runner.logs.shipper import clean
-from dispatcher.runner.logs.stdout import Splitter, Writer
+from dispatcher.logs.shipper import clean
+from dispatcher.logs.stdout import Splitter, Writer
 
 #: Stream, text, level and logger of one line; level and logger are None for what was printed.
 Said = tuple[str, str, int | None, str | None]

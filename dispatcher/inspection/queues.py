@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dispatcher.client.session import Link
 from dispatcher.errors import Refused
 from dispatcher.inspection.explain import explain, serving
 from dispatcher.inspection.waiting_parents import full
@@ -43,13 +42,12 @@ def queues(records: Records) -> list[QueueInfo]:
     ]
 
 
-def explained(link: Link, run_id: str) -> list[str]:
+def explained(records: Records, run_id: str) -> list[str]:
     """Sentences about a run; where no worker lives, what the clock alone does is done first (``start_within``).
 
     Raises:
         UnknownRun: there is no such run.
     """
-    records = link.records
     record, now = records.runs.get(run_id)
     workers = records.workers.live()
     due = indexes.next_due(record)

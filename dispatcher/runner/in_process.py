@@ -18,12 +18,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
+from dispatcher.logs.capture import Capture, captured
 from dispatcher.records.base import Records, Step
 from dispatcher.records.query import Look
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runner.loading import Opener, not_opened
-from dispatcher.runner.logs.capture import Capture, captured
 from dispatcher.runner.process_state.aspects import disarm
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change

@@ -25,14 +25,14 @@ from dispatcher.errors import (
     Transient,
 )
 from dispatcher.flows.context import context, ended, entered, users_code, users_code_raised
-from dispatcher.runner.forks import parent_alone
 from dispatcher.runner.interrupts import Guard
-from dispatcher.runner.tracebacks import message_of, trace_of
 from dispatcher.runs.record import ExitCall, Outcome, Value
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.unopened import RaisedInside
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.forks import parent_alone
+from dispatcher.support.tracebacks import message_of, trace_of
 
 _CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
     TimeoutInterrupt: (Cause.DEADLINE, "ran longer than its timeout"),

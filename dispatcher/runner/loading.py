@@ -15,13 +15,12 @@ from typing import Any
 from dispatcher.environments import base as environments
 from dispatcher.environments.base import Environment
 from dispatcher.errors import FlowFailed, Permanent, SealBroken, ServerUnavailable
+from dispatcher.logs.capture import Capture
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, counted
-from dispatcher.runner.forks import parent_alone
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure
 from dispatcher.runner.limits import Limits
-from dispatcher.runner.logs.capture import Capture
 from dispatcher.runs.record import Outcome, Record, Value
 from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause
@@ -29,6 +28,7 @@ from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import Credentials
 from dispatcher.storage import base as storages
+from dispatcher.support.forks import parent_alone
 from dispatcher.support.outages import patiently
 
 _PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away

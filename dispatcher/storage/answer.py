@@ -59,8 +59,8 @@ def returned(result: Any) -> bytes:
 
 def raised(error: BaseException, *, loaded: bool) -> bytes:
     """The answer of a flow that raised ``error``, or could not be ``loaded`` because of it."""
-    from dispatcher.runner.tracebacks import message_of, trace_of
     from dispatcher.serialization import pack
+    from dispatcher.support.tracebacks import message_of, trace_of
 
     told = {
         "flow": _RAISED if loaded else _NOT_LOADED,

@@ -56,8 +56,8 @@ def main(answers: int) -> None:
 def answered(storage: Mapping[str, Any], location: str) -> bytes:
     """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; its answer."""
     from dispatcher.executors.dask import LocalExecutor
-    from dispatcher.runner.forks import parent_alone
     from dispatcher.storage import base
+    from dispatcher.support.forks import parent_alone
 
     try:
         flow = parent_alone(lambda: base.from_json(storage).get_flow(location))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.logs.capture import captured
 from dispatcher.records.base import Line
-from dispatcher.runner.logs.capture import captured
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
 
@@ -243,7 +243,7 @@ def test_a_server_that_is_away_costs_no_line_and_no_time() -> None:
 
 
 def test_what_could_not_be_sent_goes_on_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.runner.logs.capture._FLUSH", 0.1)
+    monkeypatch.setattr("dispatcher.logs.capture._FLUSH", 0.1)
     kept = Kept()
     kept.away.set()
     with captured(kept, 1, LIMITS, False) as capture:
@@ -256,7 +256,7 @@ def test_what_could_not_be_sent_goes_on_in_the_background(monkeypatch: pytest.Mo
 
 
 def test_a_long_outage_leaves_a_gap_and_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.runner.logs.shipper._PENDING", (1000, 10**6))
+    monkeypatch.setattr("dispatcher.logs.shipper._PENDING", (1000, 10**6))
     kept = Kept()
     kept.away.set()
     with captured(kept, 1, LIMITS, False):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from dispatcher.errors import Malformed
+from dispatcher.logs.shipper import Shipment, clean
 from dispatcher.records.base import Line
-from dispatcher.runner.logs.shipper import Shipment, clean
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
 

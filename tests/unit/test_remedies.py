@@ -9,7 +9,7 @@ import pytest
 from backends.kubernetes import job_spec
 from dispatcher.cli import options, targets
 from dispatcher.errors import InvalidInput, InvalidParameters, SealBroken
-from dispatcher.runner.logs.shipper import clean
+from dispatcher.logs.shipper import clean
 from dispatcher.runs.options import Options
 from dispatcher.serialization import KeyRing
 from dispatcher.support.escaping import article, counted

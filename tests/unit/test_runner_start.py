@@ -31,8 +31,8 @@ def test_the_parent_is_the_standard_library_alone() -> None:
         "dispatcher.runner",
         "dispatcher.runner.container",
         "dispatcher.runner.container.parent",
-        "dispatcher.runner.logs",
-        "dispatcher.runner.logs.journal",
+        "dispatcher.logs",
+        "dispatcher.logs.journal",
     }
     assert not found & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
 

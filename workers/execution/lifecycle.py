@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
+from dispatcher.logs.journal import Said
+from dispatcher.logs.last_lines import TAIL, keep
 from dispatcher.records.base import Records, Step
 from dispatcher.records.query import Look, WrongGuess
 from dispatcher.runner.limits import Limits
-from dispatcher.runner.logs.journal import Said
-from dispatcher.runner.logs.last_lines import TAIL, keep
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.requirements import wants_fresh_process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from dispatcher.runner.logs.journal import Journal, Said, adopt
+from dispatcher.logs.journal import Journal, Said, adopt
 
 #: Dead processes whose journals are kept: their runs' ends may be recorded later, when the server is back.
 _KEPT = 32

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.errors import ServerUnavailable
+from dispatcher.logs.journal import Said
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, count
-from dispatcher.runner.logs.journal import Said
 from dispatcher.runs import indexes, use
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings

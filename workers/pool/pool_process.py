@@ -17,10 +17,10 @@ from typing import Any
 
 from backends.base import Backend
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, TimeoutInterrupt
+from dispatcher.logs.capture import keep_from
+from dispatcher.logs.journal import mine
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, count
-from dispatcher.runner.logs.capture import keep_from
-from dispatcher.runner.logs.journal import mine
 from dispatcher.runner.process_state import leftovers
 from dispatcher.runner.process_state.baseline import Baseline
 from dispatcher.runs.record import Record

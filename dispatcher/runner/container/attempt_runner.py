@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
+from dispatcher.logs.capture import Capture, captured, keep_from
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.report import About, Report
@@ -24,7 +25,6 @@ from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure, invoke
 from dispatcher.runner.limits import Bounds
 from dispatcher.runner.loading import Opener, not_opened
-from dispatcher.runner.logs.capture import Capture, captured, keep_from
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause
 from dispatcher.serialization.seals import Returned

@@ -15,7 +15,7 @@ import signal
 import time
 from types import FrameType
 
-from dispatcher.runner.logs.journal import Journal, adopt
+from dispatcher.logs.journal import Journal, adopt
 
 GRACE = "DISPATCHER__RUN__GRACE"
 GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own

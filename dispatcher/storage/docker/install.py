@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -21,7 +22,7 @@ TARGET = Path("/opt/flow-packages")
 def lacks_dispatcher() -> bool:
     """Whether this Python has no runner."""
     try:
-        import dispatcher.runner.container.child  # noqa: F401
+        import_module("dispatcher.runner.container.child")
     except ImportError:
         return True
     return False

@@ -1,7 +1,7 @@
 """The lines of one attempt on their way to the records: numbered, bounded, shipped by one thread (:mod:`.senders`).
 
 Many threads of a flow put lines; none of them waits for the server. What can't be kept is counted and shown as a gap.
-Called by :mod:`dispatcher.runner.logs.capture`.
+Called by :mod:`dispatcher.logs.capture`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from dispatcher.errors import Malformed
+from dispatcher.logs import sender_threads
 from dispatcher.records.base import Line
 from dispatcher.runner.limits import Limits
-from dispatcher.runner.logs import sender_threads
 
 Sink = Callable[[Sequence[Line]], None]
 

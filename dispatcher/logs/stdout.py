@@ -1,6 +1,6 @@
 """Text streams that cut what is written to them into lines; they stand in for ``sys.stdout`` and ``sys.stderr``.
 
-Called by :mod:`dispatcher.runner.logs.capture`.
+Called by :mod:`dispatcher.logs.capture`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Catches what child processes and C code write to file descriptors 1 and 2.
 
-Called by :mod:`dispatcher.runner.logs.capture` in a process of the flow's own: descriptors belong to the whole process.
+Called by :mod:`dispatcher.logs.capture` in a process of the flow's own: descriptors belong to the whole process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TextIO
 
-from dispatcher.runner.logs.journal import Journal
+from dispatcher.logs.journal import Journal
 
 _CHUNK = 65536
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dispatcher.errors import Malformed
+from dispatcher.logs.journal import Said
+from dispatcher.logs.shipper import clean
 from dispatcher.records.base import Line, Logs
 from dispatcher.runner.limits import Limits
-from dispatcher.runner.logs.journal import Said
-from dispatcher.runner.logs.shipper import clean
 
 #: Lines kept with the outcome of an attempt that died.
 TAIL = 50

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TextIO
 
 from dispatcher.flows.context import log_limits
+from dispatcher.logs import journal as journals
+from dispatcher.logs.descriptors import Descriptors
+from dispatcher.logs.journal import Journal, Said
+from dispatcher.logs.shipper import Shipment, Sink
+from dispatcher.logs.stdout import Put, Splitter, Writer
 from dispatcher.records.base import Line
 from dispatcher.runner.limits import Limits
-from dispatcher.runner.logs import journal as journals
-from dispatcher.runner.logs.descriptors import Descriptors
-from dispatcher.runner.logs.journal import Journal, Said
-from dispatcher.runner.logs.shipper import Shipment, Sink
-from dispatcher.runner.logs.stdout import Put, Splitter, Writer
 
 _FLUSH = 5.0  # seconds that leaving waits for the server
 _FLOW_LOGGER = "dispatcher.flow"
@@ -69,7 +69,7 @@ def captured(
     """Capture what is printed and logged inside.
 
     Args:
-        sink: keeps lines; see :class:`~dispatcher.runner.logs.shipper.Shipment`.
+        sink: keeps lines; see :class:`~dispatcher.logs.shipper.Shipment`.
         attempt: the lines' attempt.
         limits: sizes.
         fds: take file descriptors 1 and 2 too, and log lines away from other handlers; only in a process that is the
