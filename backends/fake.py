@@ -25,7 +25,7 @@ from uuid import uuid4
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, Permanent, Transient
-from dispatcher.executors.dask import LocalExecutor
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backends.base import InProcess
 from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, InvalidParameters
-from dispatcher.executors.dask import LocalExecutor
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.spec import FRESH_PROCESS
 from dispatcher.storage.base import PARAMETERS
 

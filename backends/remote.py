@@ -12,7 +12,7 @@ from backends.base import InProcess
 from dispatcher.environments.base import Environment
 from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import InvalidInput
-from dispatcher.executors.dask import Executor
+from dispatcher.executors.base import Executor
 from dispatcher.support import signatures
 
 _EXECUTOR = "RemoteEnvironment.executor"

@@ -39,10 +39,11 @@ if TYPE_CHECKING:
         UnknownRun,
         UnreadableRun,
     )
-    from dispatcher.executors.dask import DaskExecutor, LocalExecutor
-    from dispatcher.flows.context import context
+    from dispatcher.executors.dask import DaskExecutor
+    from dispatcher.executors.local import LocalExecutor
     from dispatcher.flows.flow import Flow, flow
     from dispatcher.flows.task import Task, gather, task
+    from dispatcher.runs.context import context
     from dispatcher.runs.events import Event
     from dispatcher.runs.retry import Retry
     from dispatcher.runs.states import Cause, State
@@ -104,7 +105,7 @@ _HOMES = {
     "backends.local": ("LocalEnvironment",),
     "backends.remote": ("RemoteEnvironment",),
     "dispatcher.client.client": ("Dispatcher",),
-    "dispatcher.flows.context": ("context",),
+    "dispatcher.runs.context": ("context",),
     "dispatcher.errors": (
         "DispatcherError",
         "DispatcherWarning",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backends.kubernetes import job_spec as specs
 from dispatcher.environments.base import Environment, parameters_and_env
 from dispatcher.errors import InvalidInput
-from dispatcher.executors.dask import LocalExecutor
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.support.escaping import article
 
 if TYPE_CHECKING:

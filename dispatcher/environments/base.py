@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.environments import callbacks
 from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
-from dispatcher.flows.context import ended, entered
+from dispatcher.runs.context import ended, entered
 from dispatcher.runs.routing import check_labels
 from dispatcher.runs.states import State
 from dispatcher.serialization.unopened import opened
 from dispatcher.support import signatures
 
 if TYPE_CHECKING:
-    from dispatcher.executors.dask import Executor
+    from dispatcher.executors.base import Executor
     from dispatcher.flows.flow import Flow
     from dispatcher.storage.base import Storage
 

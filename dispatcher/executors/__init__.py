@@ -1,11 +1,13 @@
-"""Executors: where the tasks of a flow run. Read :mod:`dispatcher.executors.dask` next.
+"""Executors: where the tasks of a flow run. Read :mod:`dispatcher.executors.base` next.
 
 Settings, environments and sealed flows name the classes by this package.
 """
 
 from __future__ import annotations
 
-from dispatcher.executors.dask import DaskExecutor, Executor, LocalExecutor
+from dispatcher.executors.base import Executor
+from dispatcher.executors.dask import DaskExecutor
+from dispatcher.executors.local import LocalExecutor
 
 __all__ = ["DaskExecutor", "Executor", "LocalExecutor"]
 

@@ -1,91 +1,21 @@
-"""What computes the tasks of a flow: in this process, or on a Dask cluster. The only home of dask.
+"""The executor that gives tasks to a Dask cluster. Dask itself is imported when one is started.
 
-Environments make executors and start them around a flow; tasks find the one in force through :data:`current`.
+Its tasks are those of a session (:mod:`dispatcher.executors.dask_session`), which ends with the flow.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import logging
-import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from dispatcher.errors import ExecutorUnavailable, InvalidInput, MissingExtra
-from dispatcher.executors.nested_values import replaced
+from dispatcher.errors import ExecutorUnavailable, InvalidInput
+from dispatcher.executors.base import Executor
+from dispatcher.executors.futures import computed, missing, no_generator, resolved
 from dispatcher.support import signatures
 
-T_co = TypeVar("T_co", covariant=True)
-
 logger = logging.getLogger("dispatcher.executors")
-
-
-class Future(Protocol[T_co]):
-    """A result to come, whatever the executor: ``concurrent.futures`` and ``distributed`` both fit."""
-
-    def result(self, timeout: float | None = None) -> T_co:
-        """The result, or what the task raised."""
-
-    def done(self) -> bool:
-        """Whether it has ended."""
-
-
-class Executor(ABC):
-    """Computes tasks. Its arguments are JSON values, so that an environment can carry them."""
-
-    @contextlib.contextmanager
-    def start(self) -> Iterator[None]:
-        """Stand around a flow: connect before, free everything after.
-
-        Raises:
-            ExecutorUnavailable: what it computes with can't be reached.
-        """
-        yield
-
-    @abstractmethod
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Compute one call; a future at once. Futures among the arguments, also inside containers and objects,
-        are waited for by the executor; if one failed, so does this call, with the same exception.
-
-        Raises:
-            InvalidInput: an argument can't travel, or can't be made anew with the results of futures in it.
-        """
-
-    def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], **constants: Any) -> list[Any]:
-        """One :meth:`submit` per item of the iterables; the shortest ends it."""
-        return [self.submit(fn, *items, **constants) for items in zip(*iterables, strict=False)]
-
-    @abstractmethod
-    def wait(self, value: Any) -> Any:
-        """``value`` with every future in it, also inside containers and objects, replaced by its result, and every
-        Dask collection computed. What holds none of them is given back as it is.
-
-        Raises:
-            InvalidInput: something can't be made anew with the results of futures in it.
-        """
-
-
-class LocalExecutor(Executor):
-    """Runs each task here, at once, one after the other. Its futures are done when they are given."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        try:
-            future.set_result(
-                signatures.call(fn, *_resolved(list(args), generator=_lazily), **_resolved(kwargs, generator=_lazily))
-            )
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def wait(self, value: Any) -> Any:
-        return _computed(_resolved(value), lambda collections: _dask().compute(*collections))
-
-    def __repr__(self) -> str:
-        return "LocalExecutor()"
 
 
 class DaskExecutor(Executor):
@@ -152,8 +82,8 @@ class DaskExecutor(Executor):
 
     def wait(self, value: Any) -> Any:
         client = self._started()
-        value = _resolved(value, client, _no_generator)
-        return _computed(value, lambda found: client.gather(client.compute(found)))
+        value = resolved(value, client, no_generator)
+        return computed(value, lambda found: client.gather(client.compute(found)))
 
     def __repr__(self) -> str:
         return f"DaskExecutor({self._place})"
@@ -201,91 +131,11 @@ class DaskExecutor(Executor):
         _quietly("closing the Dask client", client.close)
 
 
-class _Current:
-    """The executor in force where a task is given; outside a flow one that runs it at once."""
-
-    def __init__(self) -> None:
-        self._executor: ContextVar[Executor | None] = ContextVar("dispatcher_executor", default=None)
-        self._outside = LocalExecutor()
-
-    def get(self) -> Executor:
-        """The executor in force."""
-        return self._executor.get() or self._outside
-
-    @contextlib.contextmanager
-    def using(self, executor: Executor) -> Iterator[None]:
-        """Have ``executor`` in force."""
-        token = self._executor.set(executor)
-        try:
-            yield
-        finally:
-            self._executor.reset(token)
-
-
-#: The one object.
-current = _Current()
-
-
-def _resolved(value: Any, client: Any = None, generator: Callable[[Any], Any] | None = None) -> Any:
-    """``value`` with the results of its futures; those of ``client`` are gathered together."""
-    found: dict[int, Any] = {}
-
-    def note(one: Any) -> Any:
-        return found.setdefault(id(one), one)
-
-    replaced(value, _is_future, note)
-    remote = [one for one in found.values() if client is not None and getattr(one, "client", None) is client]
-    answers = dict(zip(map(id, remote), client.gather(remote), strict=True)) if remote else {}
-    answers |= {place: one.result() for place, one in found.items() if place not in answers}
-    return replaced(value, _is_future, lambda one: answers[id(one)], generator=generator)
-
-
-def _lazily(generator: Any) -> Any:
-    """A generator goes on being one: its futures are asked for as they come."""
-    return (_resolved(one, generator=_lazily) for one in generator)
-
-
-def _no_generator(generator: Any) -> Any:
-    raise InvalidInput(f"generator {generator.__qualname__} can't be returned by a flow: return list(...) of it")
-
-
-def _computed(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
-    """``value`` with its Dask collections computed together."""
-    if "dask" not in sys.modules:
-        return value
-    is_collection = _dask().is_dask_collection
-    found: dict[int, Any] = {}
-    replaced(value, is_collection, lambda one: found.setdefault(id(one), one))
-    if not found:
-        return value
-    answers = dict(zip(found, compute(list(found.values())), strict=True))
-    return replaced(value, is_collection, lambda one: answers[id(one)])
-
-
-def _is_local(value: Any) -> bool:
-    return isinstance(value, concurrent.futures.Future)
-
-
-def _is_future(value: Any) -> bool:
-    if _is_local(value):
-        return True
-    distributed = sys.modules.get("distributed")
-    return distributed is not None and isinstance(value, distributed.Future)
-
-
-def _dask() -> Any:
-    try:
-        import dask
-    except ImportError as error:
-        raise _missing(error) from error
-    return dask
-
-
 def _distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing(error) from error
     return distributed
 
 
@@ -299,12 +149,8 @@ def _private_cluster() -> Any:
     try:
         from dispatcher.executors.local_cluster import LocalCluster
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing(error) from error
     return LocalCluster
-
-
-def _missing(error: ImportError) -> MissingExtra:
-    return MissingExtra(f"DaskExecutor needs Dask ({error}): pip install 'flow-dispatcher[dask]'")
 
 
 def _said(error: Exception) -> str:

@@ -24,7 +24,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.executors import dask_worker, task_arguments
 from dispatcher.executors.dask_worker import Call, Origin
 from dispatcher.executors.task_log_levels import asked
-from dispatcher.flows.context import around, log_limits
+from dispatcher.runs.context import around, log_limits
 from dispatcher.support import signatures
 
 logger = logging.getLogger("dispatcher.executors")

@@ -24,8 +24,8 @@ import distributed
 from dispatcher.errors import CancelInterrupt, InvalidInput
 from dispatcher.executors import task_arguments
 from dispatcher.executors.task_logs import Said, TaskLines, said_by
-from dispatcher.flows.context import Frame, inside
 from dispatcher.logs.stdout import Writer
+from dispatcher.runs.context import Frame, inside
 from dispatcher.support import signatures
 
 _LOOK = 0.1  # seconds between two looks at what Dask still wants

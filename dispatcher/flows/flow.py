@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import os
 
     from dispatcher.environments.base import Environment
-    from dispatcher.executors.dask import Executor
+    from dispatcher.executors.base import Executor
     from dispatcher.storage.base import Storage
 
 P = ParamSpec("P")
@@ -84,8 +84,8 @@ class Flow(Generic[P, R]):
         Returns:
             What the function returns, its futures gathered, its Dask collections computed.
         """
-        from dispatcher.executors.dask import current
-        from dispatcher.flows.context import users_code
+        from dispatcher.executors.current import current
+        from dispatcher.runs.context import users_code
 
         function = cast(FunctionType, self.fn)
         shape = signatures.shape(function)

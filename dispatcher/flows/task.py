@@ -11,7 +11,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.support import signatures
 
 if TYPE_CHECKING:
-    from dispatcher.executors.dask import Future
+    from dispatcher.executors.base import Future
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,14 +48,14 @@ class Task(Generic[P, R]):
         Raises:
             InvalidInput: an argument can't travel, or can't be made anew with the results of futures in it.
         """
-        from dispatcher.executors.dask import current
+        from dispatcher.executors.current import current
 
         return cast("Future[R]", current.get().submit(self, *args, **kwargs))
 
     def map(self, /, *iterables: Iterable[Any], **constants: Any) -> list[Future[R]]:
         """Give one call per item to the flow's executor, as the builtin ``map`` would make them: the shortest iterable
         ends it. ``constants`` go to every call."""
-        from dispatcher.executors.dask import current
+        from dispatcher.executors.current import current
 
         if not iterables:
             raise InvalidInput(f"task {self.name!r}: map needs at least one iterable; submit makes one call")
@@ -107,7 +107,7 @@ def gather(futures: Any) -> Any:
     Raises:
         Exception: what the first of them that failed raised.
     """
-    from dispatcher.executors.dask import current
+    from dispatcher.executors.current import current
 
     known = isinstance(futures, list | tuple | dict) or not isinstance(futures, Iterable)
     return current.get().wait(futures if known else list(futures))

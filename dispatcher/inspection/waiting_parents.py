@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dispatcher.errors import DispatcherError
-from dispatcher.flows.context import context
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
+from dispatcher.runs.context import context
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State

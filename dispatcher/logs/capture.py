@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
-from dispatcher.flows.context import log_limits
 from dispatcher.logs import journal as journals
 from dispatcher.logs.descriptors import Descriptors
 from dispatcher.logs.journal import Journal, Said
@@ -23,6 +22,7 @@ from dispatcher.logs.shipper import Shipment, Sink
 from dispatcher.logs.stdout import Put, Splitter, Writer
 from dispatcher.records.base import Line
 from dispatcher.runner.limits import Limits
+from dispatcher.runs.context import log_limits
 
 _FLUSH = 5.0  # seconds that leaving waits for the server
 _FLOW_LOGGER = "dispatcher.flow"

@@ -24,8 +24,8 @@ from dispatcher.errors import (
     TimeoutInterrupt,
     Transient,
 )
-from dispatcher.flows.context import context, ended, entered, users_code, users_code_raised
 from dispatcher.runner.interrupts import Guard
+from dispatcher.runs.context import context, ended, entered, users_code, users_code_raised
 from dispatcher.runs.record import ExitCall, Outcome, Value
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import Returned

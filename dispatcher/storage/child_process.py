@@ -55,7 +55,7 @@ def main(answers: int) -> None:
 
 def answered(storage: Mapping[str, Any], location: str) -> bytes:
     """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; its answer."""
-    from dispatcher.executors.dask import LocalExecutor
+    from dispatcher.executors.local import LocalExecutor
     from dispatcher.storage import base
     from dispatcher.support.forks import parent_alone
 

@@ -13,10 +13,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Malformed
-from dispatcher.flows.context import context
 from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Blobs
 from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.context import context
 from dispatcher.runs.lifetime import expiry
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record, Spec, Value

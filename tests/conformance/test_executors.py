@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from dispatcher import DaskExecutor, ExecutorUnavailable, InvalidInput, LocalExecutor, context, flow, gather, task
-from dispatcher.executors.dask import Executor
+from dispatcher.executors.base import Executor
 from dispatcher.serialization import pack, unpack
 from tests.dask_cluster import cluster
 from tests.site import module

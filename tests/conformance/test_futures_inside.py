@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dispatcher import DaskExecutor, InvalidInput, LocalExecutor, flow, task
-from dispatcher.executors.dask import Executor
+from dispatcher.executors.base import Executor
 from tests.dask_cluster import cluster
 
 Pair = namedtuple("Pair", "one two")

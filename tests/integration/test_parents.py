@@ -92,7 +92,7 @@ def test_a_client_behind_the_acl_reads_it(guarded: Guarded, start_guarded: Start
     with Dispatcher(settings=settings) as client:
         run = client.submit(hold, {})
         wait_until(lambda: run.state is State.RUNNING, "the parent", timeout=30)
-        from dispatcher.flows.context import entered
+        from dispatcher.runs.context import entered
 
         with entered(run_id=run.id, attempt=1, flow="hold"):
             waiting = client.submit(child, {"number": 1})

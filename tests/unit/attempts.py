@@ -11,13 +11,13 @@ from typing import Any
 
 from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
-from dispatcher.flows.context import context
 from dispatcher.flows.flow import Flow, flow
 from dispatcher.records.base import Line
 from dispatcher.records.memory import open_memory
 from dispatcher.records.query import Look
 from dispatcher.runner.in_process import call_on_exit, run_attempt
 from dispatcher.runs.change import Change
+from dispatcher.runs.context import context
 from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record, Spec
 from dispatcher.runs.routing import Route

@@ -14,8 +14,8 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher.client.results import error_of, result_of
 from dispatcher.errors import FlowFailed, InvalidInput
-from dispatcher.flows.context import context
 from dispatcher.flows.flow import Flow
+from dispatcher.runs.context import context
 from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import pack

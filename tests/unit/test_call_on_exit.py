@@ -12,11 +12,11 @@ import pytest
 
 from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt
-from dispatcher.flows.context import context
 from dispatcher.records.base import Line
 from dispatcher.runner import in_process as runner
 from dispatcher.runner.in_process import call_on_exit
 from dispatcher.runs import transitions
+from dispatcher.runs.context import context
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing, to_value

@@ -28,7 +28,7 @@ from dispatcher import (
 )
 from dispatcher.environments.base import Environment
 from dispatcher.errors import IdempotencyConflict
-from dispatcher.executors.dask import LocalExecutor
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.events import Kind
 from dispatcher.settings import Settings
 from dispatcher.support.ids import LENGTH, made_at, new_id

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dispatcher import State, context, flow
-from dispatcher.flows.context import ended, entered
+from dispatcher.runs.context import ended, entered
 from dispatcher.serialization import pack, unpack
 
 

@@ -15,7 +15,7 @@ from typing import Any, assert_type
 import pytest
 
 from dispatcher import Flow, InvalidFlow, InvalidInput, InvalidParameters, LocalEnvironment, LocalStorage, Retry, flow
-from dispatcher.executors.dask import LocalExecutor
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.serialization import pack, unpack
 from tests.site import module
 

@@ -20,9 +20,9 @@ from dispatcher.errors import (
     RunInterrupt,
     TimeoutInterrupt,
 )
-from dispatcher.flows.context import context
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import invoke
+from dispatcher.runs.context import context
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.unit.jobs import Odd, job, opened, play, settled

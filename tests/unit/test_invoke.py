@@ -17,8 +17,8 @@ from dispatcher.errors import (
     Refused,
     TimeoutInterrupt,
 )
-from dispatcher.flows.context import context
 from dispatcher.runner.invoke import call_exit, invoke
+from dispatcher.runs.context import context
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import Returned

@@ -24,7 +24,7 @@ from dispatcher.errors import (
     Transient,
     UnknownRun,
 )
-from dispatcher.executors.dask import LocalExecutor
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.states import Cause, State
 from tests.unit.attempts import World, double
 from tests.unit.jobs import play

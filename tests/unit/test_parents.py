@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from dispatcher.errors import Malformed
-from dispatcher.flows.context import entered
 from dispatcher.inspection import waiting_parents
 from dispatcher.inspection.explain import explain
 from dispatcher.inspection.waiting_parents import Lookout, full, stuck
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
+from dispatcher.runs.context import entered
 from dispatcher.runs.record import Spec
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.transitions import start_here

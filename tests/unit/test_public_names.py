@@ -32,7 +32,7 @@ def test_every_error_that_users_catch_is_public() -> None:
 
 
 SAME = """
-import dispatcher.flows.flow, dispatcher.flows.task, dispatcher.flows.context, dispatcher.client.client
+import dispatcher.flows.flow, dispatcher.flows.task, dispatcher.runs.context, dispatcher.client.client
 from dispatcher import flow, task, context
 assert callable(flow) and callable(task), (flow, task)
 assert type(context).__name__ == "Context", context

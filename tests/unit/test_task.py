@@ -10,7 +10,8 @@ from typing import Any, assert_type
 import pytest
 
 from dispatcher import InvalidInput, Task, flow, gather, task
-from dispatcher.executors.dask import Executor, LocalExecutor
+from dispatcher.executors.base import Executor
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.serialization import pack, unpack
 from tests.site import module
 

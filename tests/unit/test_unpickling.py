@@ -95,7 +95,8 @@ IMPORTS = {
         "billiard",
     ),  # Celery's pool: its pipes carry pickles, from processes of the worker's own user
     ("workers/pool/celery_request.py", "billiard"),  # its exceptions
-    ("dispatcher/executors/dask.py", "concurrent.futures"),  # futures without a pool
+    ("dispatcher/executors/futures.py", "concurrent.futures"),  # futures without a pool
+    ("dispatcher/executors/local.py", "concurrent.futures"),
     ("dispatcher/executors/dask_session.py", "concurrent.futures"),
     ("dispatcher/executors/task_arguments.py", "concurrent.futures"),
     ("dispatcher/client/watcher.py", "concurrent.futures"),
