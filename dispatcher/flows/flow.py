@@ -170,7 +170,6 @@ def flow(
         InvalidInput: an option has a wrong value.
     """
     checked = _options(options)
-    _check_places(environment, storage)
     if fn is None:
         return lambda function: Flow(function, checked, environment=environment, storage=storage)
     return Flow(fn, checked, environment=environment, storage=storage)
@@ -196,19 +195,6 @@ def _options(given: Mapping[str, Any]) -> Options:
     except TypeError as error:
         known = "name, environment, storage, tags, timeout, start_within, result_ttl, retries"
         raise InvalidInput(f"@flow: {error}; its options are {known}") from None
-
-
-def _check_places(environment: Any, storage: Any) -> None:
-    if environment is not None:
-        from dispatcher.environments.base import Environment
-
-        if not isinstance(environment, Environment):
-            raise InvalidInput(f"environment: must be an environment such as LocalEnvironment(), got {environment!r}")
-    if storage is not None:
-        from dispatcher.storage.base import Storage
-
-        if not isinstance(storage, Storage):
-            raise InvalidInput(f"storage: must be a storage such as RedisStorage(), got {storage!r}")
 
 
 def _check_function(fn: Any) -> None:

@@ -15,8 +15,8 @@ from functools import partial
 
 from dispatcher.errors import Malformed
 from dispatcher.logs import sender_threads
+from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Line
-from dispatcher.runner.limits import Limits
 
 Sink = Callable[[Sequence[Line]], None]
 

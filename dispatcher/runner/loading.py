@@ -16,11 +16,11 @@ from dispatcher.environments import base as environments
 from dispatcher.environments.base import Environment
 from dispatcher.errors import FlowFailed, Permanent, SealBroken, ServerUnavailable
 from dispatcher.logs.capture import Capture
+from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, counted
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure
-from dispatcher.runner.limits import Limits
 from dispatcher.runs.record import Outcome, Record, Value
 from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause

@@ -139,8 +139,8 @@ class Requests:
         merged = options.over(flow.options).over(self._least)
         made = Request(
             flow=flow,
-            environment=_environment(environment or flow.environment),
-            storage=_storage(storage or flow.storage),
+            environment=_environment(flow.environment if environment is None else environment),
+            storage=_storage(flow.storage if storage is None else storage),
             options=merged,
         )
         made.environment.check_storage(made.storage)
@@ -152,7 +152,7 @@ def _environment(given: Environment | None) -> Environment:
     from dispatcher import registry
     from dispatcher.environments.base import Environment
 
-    environment = given or registry.environment("LocalEnvironment")()
+    environment = registry.environment("LocalEnvironment")() if given is None else given
     if not isinstance(environment, Environment):
         raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {environment!r}")
     environment.check()
@@ -163,7 +163,7 @@ def _storage(given: Storage | None) -> Storage:
     from dispatcher.storage.base import Storage
     from dispatcher.storage.redis import RedisStorage
 
-    storage = given or RedisStorage()
+    storage = RedisStorage() if given is None else given
     if not isinstance(storage, Storage):
         raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {storage!r}")
     return storage

@@ -14,9 +14,9 @@ from typing import Any
 
 from backends.fake import FakeEnvironment
 from dispatcher.flows.flow import Flow
+from dispatcher.logs.limits import Bounds
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runner.limits import Bounds
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State

@@ -164,8 +164,17 @@ class TestBadInput:
             client.submit(add, {"a": 1}, tags="night")
         with pytest.raises(InvalidInput, match="idempotency_key"):
             client.submit(add, {"a": 1}, idempotency_key="")
-        with pytest.raises(InvalidInput, match="environment"):
+        with pytest.raises(InvalidInput, match="environment: must be"):
             client.submit(add, {"a": 1}, environment="local")  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="environment: must be"):
+            client.submit(add, {"a": 1}, environment=[])  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("options", [{"environment": "local"}, {"environment": ""}, {"storage": 3}, {"storage": 0}])
+    def test_what_a_flow_carries_is_checked_at_submit(self, client: Dispatcher, options: dict[str, Any]) -> None:
+        (name,) = options
+        with pytest.raises(InvalidInput, match=f"{name}: must be"):
+            client.submit(flow(**options)(lambda a: a), {"a": 1})
+        assert list(client.runs()) == []
 
     def test_a_backend_that_starts_elsewhere(self, client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
         class Elsewhere(Environment):

@@ -64,10 +64,6 @@ def test_options_are_checked_at_decoration() -> None:
         flow(timeout=-1)
     with pytest.raises(InvalidInput, match=r"'retry'.*its options are name, environment"):
         flow(retry=1)  # type: ignore[call-overload]
-    with pytest.raises(InvalidInput, match="environment: must be"):
-        flow(environment="local")  # type: ignore[call-overload]
-    with pytest.raises(InvalidInput, match="storage: must be"):
-        flow(storage=3)  # type: ignore[call-overload]
 
 
 def test_async_flows_run_under_asyncio_also_inside_a_loop() -> None:

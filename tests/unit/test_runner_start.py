@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from dispatcher import InvalidSettings, Settings
-from dispatcher.runner.limits import Bounds
+from dispatcher.logs.limits import Bounds
 from tests.conftest import PYTHON
 
 

@@ -18,9 +18,9 @@ from functools import partial
 from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
 from dispatcher.logs.journal import Said
 from dispatcher.logs.last_lines import TAIL, keep
+from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records, Step
 from dispatcher.records.query import Look, WrongGuess
-from dispatcher.runner.limits import Limits
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.requirements import wants_fresh_process

@@ -17,13 +17,13 @@ from typing import Any
 
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
 from dispatcher.logs.capture import Capture, captured, keep_from
+from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure, invoke
-from dispatcher.runner.limits import Bounds
 from dispatcher.runner.loading import Opener, not_opened
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause

@@ -23,6 +23,7 @@ from dispatcher.errors import (
     ServerUnavailable,
     TimeoutInterrupt,
 )
+from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
@@ -30,7 +31,6 @@ from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runner.interrupts import Guard
-from dispatcher.runner.limits import Bounds
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped

@@ -15,13 +15,13 @@ from dataclasses import replace
 from dispatcher.errors import DispatcherError
 from dispatcher.logs.journal import Journal, Said
 from dispatcher.logs.last_lines import keep
+from dispatcher.logs.limits import Bounds
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.container.parent import STOPS, Parent, oom_kills
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runner.limits import Bounds
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.escaping import escaped
