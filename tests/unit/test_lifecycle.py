@@ -14,8 +14,8 @@ from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import LimitSettings
 from tests.unit.making import make_record, trusting
-from workers.execution.lifecycle import Death, attempt_died
 from workers.pool.celery_request import exit_status
+from workers.pool.death import Death, attempt_died
 from workers.pool.termination import Ending
 
 died = partial(attempt_died, limits=LimitSettings())

@@ -13,7 +13,7 @@ from celery.worker.request import Request
 
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.ids import is_run_id
-from workers.execution.lifecycle import Death
+from workers.pool.death import Death
 from workers.pool.processes import sweep_group
 
 _STATUS = re.compile(r"(signal|exitcode) (\d+)")

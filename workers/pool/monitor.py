@@ -20,10 +20,9 @@ from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
 from dispatcher.support.failpoints import failpoint
-from workers.execution import lifecycle
-from workers.execution.lifecycle import Death
 from workers.identity import Identity
 from workers.one_by_one import OneByOne
+from workers.pool.death import Death, attempt_died, elsewhere
 from workers.pool.holders import Holders
 from workers.pool.interrupts import Note, Notes
 from workers.pool.processes import Held, Holding, exit_status, sweep_group
@@ -165,7 +164,7 @@ class Keeper:
             if not death.said and self.parent is not None:
                 death = self._deaths[0] = replace(death, said=tuple(self.parent.said(death.pid, death.run_id)))
             with self._each.run(death.run_id):
-                record = lifecycle.attempt_died(records, self._identity.id, death, self._settings.limits)
+                record = attempt_died(records, self._identity.id, death, self._settings.limits)
             self._deaths.popleft()
             if record is not None:
                 logger.info("run %s: its process %d died; it is %s now", death.run_id, death.pid, record.state)
@@ -219,7 +218,7 @@ class Keeper:
         alive = self.parent.pids() if self.parent else set()
         absent: dict[str, int] = {}
         for record in owned:
-            away = lifecycle.elsewhere(record)  # then any process of ours may be asking for its infrastructure
+            away = elsewhere(record)  # then any process of ours may be asking for its infrastructure
             pid = 0 if away else pid_of(record.holder)
             busy = record.id in {run for _, run in running} if away else (pid, record.id) in running
             if pid is None or busy or record.id in dying:
