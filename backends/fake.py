@@ -229,7 +229,7 @@ _nodes: list[int] = []
 
 
 def _create(file: Path, request: Request) -> bool:
-    """Whether there was none of that name."""
+    """Return True if there was none of that name."""
     found = {"uid": uuid4().hex, "request": dict(request), "pid": None, "exit_code": None, "created": time.time()}
     draft = file.with_suffix(f".{found['uid']}")
     draft.write_text(json.dumps(found))

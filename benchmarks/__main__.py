@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _named(name: str, asked: list[str]) -> bool:
-    """Whether a part is asked for, by its name or by what it begins with: ``kubernetes`` are all of those."""
+    """Return True if a part is asked for, by its name or by what it begins with: ``kubernetes`` are all of those."""
     return any(name == one or name.startswith(f"{one}-") for one in asked)
 
 

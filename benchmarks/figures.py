@@ -47,7 +47,7 @@ class Figure:
         return pair.ours - pair.base if self.by is By.DIFFERENCE else pair.ours / pair.base
 
     def passes(self, value: float) -> bool:
-        """Whether it is within the bound."""
+        """Return True if it is within the bound."""
         if self.bound is None:
             return True
         return value >= self.bound if self.more_is_better else value <= self.bound
@@ -74,7 +74,7 @@ class Row:
 
     @property
     def passes(self) -> bool:
-        """Whether the median is within the bound."""
+        """Return True if the median is within the bound."""
         return self.figure.passes(self.value)
 
 

@@ -23,7 +23,7 @@ settings.load_profile("patient")
 
 
 def answers(url: str) -> bool:
-    """Whether a server answers there now. Its socket is seen a moment before it listens."""
+    """Return True if a server answers there now. Its socket is seen a moment before it listens."""
     try:
         with redis.Redis.from_url(url) as client:
             return bool(client.ping())
@@ -66,7 +66,7 @@ class Server:
         wait_until(self.answers, "the test server's first answer", timeout=60)
 
     def answers(self) -> bool:
-        """Whether it answers now."""
+        """Return True if it answers now."""
         return answers(self.url)
 
     def kill(self) -> None:

@@ -25,5 +25,5 @@ _STEERS = re.compile(
 
 
 def steers(text: str) -> bool:
-    """Whether something in it acts, but for tabs and line ends."""
+    """Return True if something in it acts, but for tabs and line ends."""
     return _STEERS.search(text) is not None

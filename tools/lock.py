@@ -53,7 +53,7 @@ class Pin:
         return exact[0] if len(exact) == 1 and not exact[0].endswith(".*") else ""
 
     def applies(self, environment: Mapping[str, str]) -> bool:
-        """Whether it is installed there."""
+        """Return True if it is installed there."""
         return _applies(self.requirement, environment)
 
 

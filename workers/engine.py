@@ -190,7 +190,8 @@ class Engine:
         return {process.pid for process in list(pool._pool)} if pool is not None else set()
 
     def _idle(self) -> bool:
-        """Whether nothing is on its way to a pool process: read off the queue, but not yet taken by a process."""
+        """Return True if nothing is on its way to a pool process: read off the queue, but not yet taken by a
+        process."""
         from celery.worker import state
 
         return self.queues.stopped and not state.reserved_requests

@@ -50,7 +50,7 @@ class Queues:
         self._stopped = self.stopped = False
 
     def serves(self, route: Route) -> bool:
-        """Whether this worker takes runs of a route."""
+        """Return True if this worker takes runs of a route."""
         return route.queue in self._own if self._pinned else self._offer.serves(route)
 
     def beyond(self) -> tuple[str, ...]:

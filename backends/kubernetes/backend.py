@@ -254,7 +254,7 @@ class KubernetesBackend(Backend):
         return ""
 
     def _there(self, names: Names) -> bool:
-        """Whether this very Job exists, by the server's own word."""
+        """Return True if this very Job exists, by the server's own word."""
         return self._read(names) is not None
 
     def _read(self, names: Names) -> Mapping[str, Any] | None:
@@ -299,7 +299,7 @@ class KubernetesBackend(Backend):
         return self._pods(namespace, name, uid)
 
     def _job_gone(self, handle: Handle, cache: Cache | None) -> bool:
-        """Whether a Job is gone, or not ours; asks for its end where that wasn't done yet."""
+        """Return True if a Job is gone, or not ours; asks for its end where that wasn't done yet."""
         namespace, name, uid = names = _names(handle)
         job, gone = cache.job(uid) if cache is not None else (None, False)
         if gone:
@@ -313,7 +313,7 @@ class KubernetesBackend(Backend):
         return job is None and not self._there(names)  # else the watch will tell
 
     def _is_ours(self, names: Names, instance: str) -> bool:
-        """Whether a Job that no watch has shown is there and carries the installation's label."""
+        """Return True if a Job that no watch has shown is there and carries the installation's label."""
         metadata = self._read(names)
         if metadata is None:
             return False

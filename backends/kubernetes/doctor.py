@@ -112,7 +112,7 @@ def _quotas(api: Api, namespace: str) -> Iterator[Finding]:
 
 
 def _start(backend: KubernetesBackend, namespace: str, *, within: float, wait: Callable[[float], None]) -> Finding:
-    """Whether a pod of the runner image is pulled, scheduled and started."""
+    """Check whether a pod of the runner image is pulled, scheduled and started."""
     run_id = new_id()
     attempt = Attempt(
         run_id=run_id,

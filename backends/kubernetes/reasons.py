@@ -305,7 +305,7 @@ def condition(about: Object, kind: str) -> Object:
 
 
 def terminated(pod: Object, container: str) -> bool:
-    """Whether the flow's container has ended, by name; whatever else runs in the pod."""
+    """Return True if the flow's container has ended, by name; whatever else runs in the pod."""
     return "terminated" in _container(pod, container)
 
 
@@ -314,7 +314,7 @@ def _over(pod: Object, container: str) -> bool:
 
 
 def began(pod: Object, container: str) -> bool:
-    """Whether a container of the pod runs or has run: only then it may have printed something."""
+    """Return True if a container of the pod runs or has run: only then it may have printed something."""
     return not _container(pod, container).keys().isdisjoint({"running", "terminated"})
 
 

@@ -48,7 +48,7 @@ print(bare, spent("-m", "dispatcher.runner")[0])
 
 
 def lacks() -> str:
-    """Whether a Docker engine answers here."""
+    """Check whether a Docker engine answers here."""
     try:
         done = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

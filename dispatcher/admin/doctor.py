@@ -310,7 +310,7 @@ def _persistence(health: Health) -> Iterator[Finding]:
 
 
 def eviction(subject: str, health: Health) -> Iterator[Finding]:
-    """Whether the server may drop what is kept there, and whether it's nearly full."""
+    """Check whether the server may drop what is kept there, and whether it's nearly full."""
     if health.eviction is not None and health.eviction != "noeviction":
         yield problem(
             subject,
@@ -340,7 +340,7 @@ def _workers(records: Records) -> Iterator[Finding]:
 def serving(
     workers: Sequence[WorkerInfo], waiting: Mapping[str, tuple[Route, int]], *, python: tuple[int, ...]
 ) -> Iterator[Finding]:
-    """Whether somebody takes the runs.
+    """Check whether somebody takes the runs.
 
     Args:
         workers: those that live.

@@ -125,7 +125,7 @@ def event_note(event: Event) -> str:
 
 
 def passing(event: Event, before: Event | None) -> bool:
-    """Whether an event only tells a step that took no time, as between the states of one script."""
+    """Return True if an event only tells a step that took no time, as between the states of one script."""
     return (
         before is not None
         and event.kind in {Kind.PROVISIONING, Kind.PENDING}

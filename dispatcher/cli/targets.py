@@ -207,7 +207,7 @@ def _open(function: Callable[..., Any], annotation: Any) -> Any:
 
 
 def _is_text(annotation: Any) -> bool:
-    """Whether the annotation admits text and nothing else but None."""
+    """Return True if the annotation admits text and nothing else but None."""
     if isinstance(annotation, str):
         return annotation in {"str", "str | None", "Optional[str]"}
     if annotation is str:

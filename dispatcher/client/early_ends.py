@@ -26,7 +26,7 @@ class Ends:
 
     @property
     def are_heard(self) -> bool:
-        """Whether the topic is listened to."""
+        """Return True if the topic is listened to."""
         return self._since is not None
 
     def begin(self) -> None:
@@ -39,7 +39,7 @@ class Ends:
         self._kept.clear()
 
     def is_ours(self, run_id: str) -> bool:
-        """Whether this process has submitted a run."""
+        """Return True if this process has submitted a run."""
         return ending(run_id) == self._ending
 
     def keep(self, run_id: str, told: Mapping[str, bytes]) -> None:
@@ -62,5 +62,5 @@ class Ends:
         return self._kept.pop(run_id, None)
 
     def will_be_heard(self, run_id: str) -> bool:
-        """Whether the end of a run is still to come, as far as this process would have heard of it."""
+        """Return True if the end of a run is still to come, as far as this process would have heard of it."""
         return self._since is not None and self.is_ours(run_id) and run_id > self._since and run_id not in self._kept

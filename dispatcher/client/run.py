@@ -118,7 +118,7 @@ class Run(Generic[R]):
         return True
 
     def done(self) -> bool:
-        """Whether it has ended, read now."""
+        """Return True if it has ended, read now."""
         return self._read().terminal
 
     def cancel(self) -> bool:

@@ -133,7 +133,7 @@ class Environment(ABC):
             )
 
     def check_storage(self, storage: Storage) -> None:  # noqa: B027 - in this process every storage can be reached
-        """Whether what runs the flow can get it from ``storage``; asked where a run is asked for.
+        """Check whether what runs the flow can get it from ``storage``; asked where a run is asked for.
 
         Raises:
             TypeError: it can't; names those that it can.

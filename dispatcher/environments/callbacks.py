@@ -87,7 +87,8 @@ class Callback:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, or two functions travel alike, one of them being what was made of the other."""
+    """Return True if two values are equal, or two functions travel alike, one of them being what was made of the
+    other."""
     if one is other or one == other:
         return True
     if not (callable(one) and callable(other)) or isinstance(one, Callback) == isinstance(other, Callback):

@@ -17,7 +17,7 @@ class Future(Protocol[T_co]):
         """The result, or what the task raised."""
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Return True if it has ended."""
 
 
 class Executor(ABC):

@@ -118,7 +118,7 @@ def farewell(session: str, topic: str, dask_worker: Any) -> None:
 
 
 def runs_here(thread: int | None) -> bool:
-    """Whether a thread of this process runs a task."""
+    """Return True if a thread of this process runs a task."""
     return any(one.thread == thread for one in list(_running))
 
 
@@ -249,7 +249,7 @@ class Running:
         return awaited
 
     def is_unwanted(self) -> bool:
-        """Whether Dask has dropped the task meanwhile: it was cancelled, or who asked for it has gone."""
+        """Return True if Dask has dropped the task meanwhile: it was cancelled, or who asked for it has gone."""
         if self._worker.status.name in _CLOSED:
             return True
         known = self._worker.state.tasks.get(self.key)

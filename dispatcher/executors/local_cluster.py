@@ -117,6 +117,6 @@ class LocalCluster(distributed.LocalCluster, _Nodes):  # type: ignore[misc]
 
 
 def _inside(options: dict[str, Any]) -> bool:
-    """Whether Dask makes all of a cluster inside this process, without a socket."""
+    """Return True if Dask makes all of a cluster inside this process, without a socket."""
     outward = ("protocol", "host", "ip", "interface", "scheduler_port", "worker_class")
     return options.get("processes") is False and not any(options.get(name) for name in outward)

@@ -48,14 +48,14 @@ class Levels:
             self._apply()
 
     def keeps(self, record: logging.LogRecord, levels: Mapping[str, int]) -> bool:
-        """Whether a task that asked for ``levels`` gets a record."""
+        """Return True if a task that asked for ``levels`` gets a record."""
         for name in _up(record.name):
             if level := self._changed(name) or levels.get(name) or self._before.get(name):
                 return record.levelno >= level
         return True
 
     def was_kept(self, record: logging.LogRecord) -> bool:
-        """Whether it would have been made without tasks here."""
+        """Return True if it would have been made without tasks here."""
         for name in _up(record.name):
             if level := self._changed(name) or self._before.get(name):
                 return record.levelno >= level

@@ -201,7 +201,7 @@ def _comes_after(moment: Moment, other: Moment) -> bool:
 
 
 def _may_pass(moment: Moment, other: Moment) -> bool:
-    """Whether a moment comes behind an event of ours because it came later, with no other reason."""
+    """Return True if a moment comes behind an event of ours because it came later, with no other reason."""
     return other.event is not None and other.event.kind not in _THEN[moment.name] and other.time <= moment.time
 
 

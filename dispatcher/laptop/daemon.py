@@ -76,7 +76,8 @@ def open_runs(places: Places) -> int | None:
 
 
 def busy(places: Places) -> bool:
-    """Whether runs are open that a worker may bring on. Open runs without any worker wait as well in a stopped server.
+    """Return True if runs are open that a worker may bring on. Open runs without any worker wait as well in a stopped
+    server.
 
     A server that doesn't tell is busy.
     """

@@ -43,7 +43,10 @@ def take(path: Path, *, within: float = 0.0) -> int | None:
 
 
 def held(path: Path) -> bool:
-    """Whether somebody holds the file's lock. Looking holds it for a moment: who takes it should wait a little."""
+    """Return True if somebody holds the file's lock.
+
+    Looking holds it for a moment: who takes it should wait a little.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -44,7 +44,7 @@ class Process:
         return {"pid": self.pid, "started": self.started}
 
     def lives(self) -> bool:
-        """Whether it still runs."""
+        """Return True if it still runs."""
         return _started(self.pid) == self.started
 
     def send(self, number: signal.Signals) -> None:

@@ -65,7 +65,8 @@ class Minder:
         self._pause = min(2 * self._pause, LONGEST) if fresh else LOOK
 
     def _needed(self) -> bool:
-        """Whether runs wait for this environment's worker, or those that a dead one ran for any worker at all."""
+        """Return True if runs wait for this environment's worker, or those that a dead one ran for any worker at
+        all."""
         ours = [name for name, (route, _) in self._records.queues.known().items() if route.scope == self._laptop.scope]
         if any(self._records.runs.count(indexes.waiting(name)) for name in ours):
             return True

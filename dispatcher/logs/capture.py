@@ -42,7 +42,7 @@ class Capture:
         return self._shipment.tail()
 
     def is_silent(self) -> bool:
-        """Whether nothing was printed or logged so far."""
+        """Return True if nothing was printed or logged so far."""
         self._flush()
         return self._shipment.is_silent()
 

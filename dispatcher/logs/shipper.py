@@ -104,7 +104,7 @@ class Shipment:
             return tuple(line.text for line in self._tail)
 
     def is_silent(self) -> bool:
-        """Whether there was no line so far."""
+        """Return True if there was no line so far."""
         return not self._tail
 
     def close(self, timeout: float) -> bool:
@@ -138,7 +138,8 @@ class Shipment:
         self._accept(line, size)
 
     def _refuses(self, size: int) -> bool:
-        """Whether a line must be dropped: for good where the attempt has logged too much, else until there is room."""
+        """Return True if a line must be dropped: for good where the attempt has logged too much, else until there is
+        room."""
         self._capped = self._capped or self._kept + size > self._limits.log
         lines, most = _PENDING
         room = 0.5 if self._away else 1.0

@@ -308,7 +308,7 @@ class Blobs(ABC):
 
     @abstractmethod
     def has(self, name: str) -> bool:
-        """Whether there is such a blob."""
+        """Return True if there is such a blob."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,8 +102,8 @@ def _claimed_by(before: Record | None, after: Record) -> str:
 
 
 def ends_unstarted(change: Change) -> bool:
-    """Whether a change ends an attempt that no runner had begun when its record was read; what comes to be cancelled
-    doesn't: its runner, if there is one, hears of it."""
+    """Return True if a change ends an attempt that no runner had begun when its record was read; what comes to be
+    cancelled doesn't: its runner, if there is one, hears of it."""
     before = change.before
     waits = {State.PROVISIONING, State.PENDING}
     return before is not None and before.state in waits and change.after.state not in {*waits, *HELD}

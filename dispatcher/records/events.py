@@ -58,7 +58,7 @@ def ends(run_id: str) -> str:
 
 
 def is_ends(topic: str) -> bool:
-    """Whether a topic is one of :func:`ends`."""
+    """Return True if a topic is one of :func:`ends`."""
     return topic.startswith(_ENDED)
 
 

@@ -26,7 +26,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def wait(self, shards: Collection[str], *, block: float) -> bool:
-        """Whether there is an entry for one of them; waits up to ``block`` seconds for the first."""
+        """Return True if there is an entry for one of them; waits up to ``block`` seconds for the first."""
 
     @abstractmethod
     def drop(self, shard: str, *, until: str) -> None:

@@ -19,7 +19,7 @@ class Query:
     since: float | None = None
 
     def matches(self, record: Record) -> bool:
-        """Whether ``record`` is one of them."""
+        """Return True if ``record`` is one of them."""
         spec = record.spec
         return (
             (self.state is None or record.state is self.state)

@@ -52,7 +52,7 @@ class Users(ABC):
 
     @abstractmethod
     def allowed(self) -> bool:
-        """Whether our own user may make users: one that can do nothing is made and removed.
+        """Return True if our own user may make users: one that can do nothing is made and removed.
 
         Raises:
             ServerUnavailable: no answer.

@@ -278,7 +278,7 @@ def _begin(record: Record, now: float, *, owner: str, holder: str) -> Change | N
 
 
 def _is_ours(record: Record, holder: str) -> bool:
-    """Whether to run the flow now. Not where this process has begun this very attempt before."""
+    """Return True if the flow is to run now. Not where this process has begun this very attempt before."""
     attempt = (record.id, record.attempt)
     if record.state is not State.RUNNING or record.holder != holder or attempt in _begun:
         return False

@@ -150,5 +150,5 @@ def users_code() -> Iterator[None]:
 
 
 def users_code_raised() -> bool:
-    """Whether something came out of the user's code; asked inside :func:`entered`, by the same caller."""
+    """Return True if something came out of the user's code; asked inside :func:`entered`, by the same caller."""
     return _frame.get().raised

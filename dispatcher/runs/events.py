@@ -56,7 +56,7 @@ class Event:
 
     @property
     def final(self) -> bool:
-        """Whether the run ended with this event."""
+        """Return True if the run ended with this event."""
         return self.kind is Kind.EXITED and bool(self.data.get("final"))
 
     @cached_property

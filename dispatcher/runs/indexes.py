@@ -51,7 +51,7 @@ def teardown(backend: str) -> str:
 
 
 def is_shard(owner: str) -> bool:
-    """Whether an owner is a shard of a backend, ``backend/number``, and no worker."""
+    """Return True if an owner is a shard of a backend, ``backend/number``, and no worker."""
     return "/" in owner
 
 

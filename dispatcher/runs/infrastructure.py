@@ -93,13 +93,13 @@ def last_lines(record: Record, now: float, *, attempt: int, lines: Sequence[str]
 
 
 def is_open(record: Record, attempt: int) -> bool:
-    """Whether an attempt has asked for infrastructure and hasn't ended."""
+    """Return True if an attempt has asked for infrastructure and hasn't ended."""
     return record.attempt == attempt and record.state in HELD and record.request is not None
 
 
 def wants(record: Record | None, attempt: int) -> bool:
-    """Whether infrastructure of an attempt belongs to a run: it is its current one, or one whose teardown is open. All
-    of a run whose state is one of another release: that release knows."""
+    """Return True if infrastructure of an attempt belongs to a run: it is its current one, or one whose teardown is
+    open. All of a run whose state is one of another release: that release knows."""
     if record is None:
         return False
     if record.foreign:

@@ -164,17 +164,17 @@ class Record:
 
     @property
     def foreign(self) -> bool:
-        """Whether it is in a state of another release: nothing of it is changed here."""
+        """Return True if it is in a state of another release: nothing of it is changed here."""
         return self.state is State.UNKNOWN
 
     @property
     def strange(self) -> bool:
-        """Whether it can't be told here in which indexes it stands."""
+        """Return True if it can't be told here in which indexes it stands."""
         return self.foreign or isinstance(self.spec, Unreadable)
 
     @property
     def terminal(self) -> bool:
-        """Whether it has ended."""
+        """Return True if it has ended."""
         return self.state in TERMINAL
 
     @property

@@ -12,7 +12,7 @@ from dispatcher.runs.spec import FRESH_PROCESS
 
 
 def wants_fresh_process(record: Record) -> bool:
-    """Whether a run may not share a process with others, one after the other."""
+    """Return True if a run may not share a process with others, one after the other."""
     return FRESH_PROCESS in record.spec.requires
 
 

@@ -23,7 +23,10 @@ _STDLIB_DIRECTORIES = frozenset(_STDLIB) | {path.resolve() for path in _STDLIB}
 
 
 def by_value(name: str) -> bool:
-    """Whether what module ``name`` defines must travel by value. ``__main__`` does so anyway, and isn't asked for."""
+    """Return True if what module ``name`` defines must travel by value.
+
+    ``__main__`` does so anyway, and isn't asked for.
+    """
     module = sys.modules.get(name)
     if module is None or name == "__main__":
         return False
@@ -87,7 +90,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _is_target(path: Path, top: str) -> bool:
-    """Whether the file was installed by ``pip install --target``, elsewhere than in site-packages."""
+    """Return True if the file was installed by ``pip install --target``, elsewhere than in site-packages."""
     return any(
         top in _installed_into(parent) for parent in path.parents if (parent / top) in {path, *path.parents}
     ) or (path.stem == top and top in _installed_into(path.parent))

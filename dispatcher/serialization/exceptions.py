@@ -21,8 +21,8 @@ def reduced(error: BaseException) -> tuple[Any, ...] | str | None:
 
 
 def _is_tblibs(kind: type[BaseException]) -> bool:
-    """Whether tblib has taken over the pickling, as it does for all exceptions where Dask is imported: who opens the
-    pickle need not have it."""
+    """Return True if tblib has taken over the pickling, as it does for all exceptions where Dask is imported: who opens
+    the pickle need not have it."""
     reducer = copyreg.dispatch_table.get(kind)
     return getattr(reducer, "__module__", "").partition(".")[0] == "tblib"
 

@@ -122,8 +122,8 @@ def _unopened(error: BaseException, header: Mapping[str, Any], where: str) -> Pe
 
 
 def _is_own(error: AttributeError, header: Mapping[str, Any]) -> bool:
-    """Whether an attribute was looked up in vain by the user's own code, in an object of a class that isn't installed:
-    of a package, another version may be to blame."""
+    """Return True if an attribute was looked up in vain by the user's own code, in an object of a class that isn't
+    installed: of a package, another version may be to blame."""
     holder = error.obj
     if holder is None or isinstance(holder, types.ModuleType | type):
         return False

@@ -58,7 +58,7 @@ def explain(obj: Any, what: str, problem: BaseException, *, dumps: Dumps, each: 
 
 
 def is_too_deep(problem: BaseException) -> bool:
-    """Whether pickling ended at the interpreter's limit of nested calls."""
+    """Return True if pickling ended at the interpreter's limit of nested calls."""
     return isinstance(problem, RecursionError) or isinstance(problem.__cause__, RecursionError)
 
 

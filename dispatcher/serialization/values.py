@@ -148,8 +148,8 @@ def as_json(obj: Any) -> bytes | None:
 
 
 def _is_plain(obj: Any) -> bool:
-    """Whether JSON has the very types of ``obj``, all the way down, and that isn't far. Shared parts would come back as
-    copies: no."""
+    """Return True if JSON has the very types of ``obj``, all the way down, and that isn't far. Shared parts would come
+    back as copies: no."""
     seen: set[int] = set()
     level = [obj]
     for _ in range(_DEEPEST):

@@ -90,7 +90,7 @@ class Storage(ABC):
         return self
 
     def __contains__(self, name: object) -> bool:
-        """Whether this object has added a flow of that name."""
+        """Return True if this object has added a flow of that name."""
         return name in self.flows
 
     def to_json(self) -> dict[str, Any]:

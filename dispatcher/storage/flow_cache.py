@@ -48,7 +48,7 @@ def grounds(flow: Flow[..., Any]) -> tuple[Any, ...] | None:
 
 
 def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether two grounds are made of the same objects."""
+    """Return True if two grounds are made of the same objects."""
     return len(one) == len(other) and all(map(is_, one, other))
 
 
@@ -125,7 +125,7 @@ def _sure(value: Any) -> Iterable[Any]:
 
 
 def _moves(module: str) -> bool:
-    """Whether what a module defines travels by value."""
+    """Return True if what a module defines travels by value."""
     return module in {"__main__", "__mp_main__"} or by_value.by_value(module)
 
 

@@ -76,7 +76,7 @@ def made_at(run_id: str) -> float | None:
 
 
 def is_run_id(given: object) -> TypeGuard[str]:
-    """Whether it has the form of a run's id; there need be no such run."""
+    """Return True if it has the form of a run's id; there need be no such run."""
     return isinstance(given, str) and _RUN.fullmatch(given) is not None
 
 
@@ -92,32 +92,32 @@ def check_run_id(run_id: str) -> str:
 
 
 def is_shard(given: object) -> TypeGuard[str]:
-    """Whether it has the form of a shard's name: ``backend/number`` or ``backend@place/number``."""
+    """Return True if it has the form of a shard's name: ``backend/number`` or ``backend@place/number``."""
     return isinstance(given, str) and given.isprintable() and _SHARD.fullmatch(given) is not None
 
 
 def is_worker_id(given: object) -> TypeGuard[str]:
-    """Whether it has the form of a worker's id: host, process and a nonce."""
+    """Return True if it has the form of a worker's id: host, process and a nonce."""
     return isinstance(given, str) and _WORKER.fullmatch(given) is not None
 
 
 def is_blob(given: object) -> TypeGuard[str]:
-    """Whether it has the form of a blob's digest, or of the name of a run's own blob."""
+    """Return True if it has the form of a blob's digest, or of the name of a run's own blob."""
     return isinstance(given, str) and _BLOB.fullmatch(given) is not None
 
 
 def is_instance(given: object) -> TypeGuard[str]:
-    """Whether it has the form of an installation's id: that of a run's."""
+    """Return True if it has the form of an installation's id: that of a run's."""
     return is_run_id(given)
 
 
 def is_attempt(given: object) -> TypeGuard[int]:
-    """Whether it can be the number of an attempt."""
+    """Return True if it can be the number of an attempt."""
     return isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= 10**6
 
 
 def is_subscriber(given: object) -> TypeGuard[str]:
-    """Whether it can name a subscriber: 1 to 200 printable characters."""
+    """Return True if it can name a subscriber: 1 to 200 printable characters."""
     return isinstance(given, str) and 0 < len(given) <= LONGEST_NAME and given.isprintable()
 
 

@@ -215,7 +215,7 @@ def word(kind: type[E], value: Any, what: str) -> E:
 
 
 def is_name(text: str) -> bool:
-    """Whether text is short, and can be written as UTF-8."""
+    """Return True if text is short, and can be written as UTF-8."""
     if len(text) > LONGEST_NAME:
         return False
     if text.isascii():
@@ -305,7 +305,7 @@ def valid(make: Any, what: str, **arguments: Any) -> Any:
 
 
 def _is_deep(data: bytes) -> bool:
-    """Whether brackets lie more than :data:`DEEPEST` deep in each other."""
+    """Return True if brackets lie more than :data:`DEEPEST` deep in each other."""
     depth = 0
     for match in _BRACKETS.finditer(data):
         if match.lastindex == 1:

@@ -79,7 +79,7 @@ def file_problem(file: Seen, reader: Reader, *, mounted: bool = True) -> str:
 
 
 def _mounted(file: Seen, reader: Reader) -> bool:
-    """Whether this is a secret as container engines mount them, or as an administrator gives it to a group."""
+    """Return True if this is a secret as container engines mount them, or as an administrator gives it to a group."""
     if file.mode & (_GROUP_WRITES | _OTHERS_WRITE):
         return False
     if reader.contained and file.fixed:  # who made the container put it there, whatever number its owner has in here
@@ -243,7 +243,7 @@ def _own_group(uid: int) -> int | None:
 
 
 def _contained() -> bool:
-    """Whether this process lives in a container, whose users are all one."""
+    """Return True if this process lives in a container, whose users are all one."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return True
     return any(Path(marker).exists() for marker in ("/.dockerenv", "/run/.containerenv"))

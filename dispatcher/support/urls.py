@@ -54,7 +54,7 @@ class Address:
 
     @property
     def tls(self) -> bool:
-        """Whether the connection is encrypted."""
+        """Return True if the connection is encrypted."""
         return self.scheme == "rediss" or self.options.get("ssl", "").lower() in {"true", "1", "yes"}
 
     @property

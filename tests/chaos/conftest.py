@@ -77,5 +77,5 @@ def chaos_server() -> Iterator[ChaosServer]:
 
 @pytest.fixture(scope="session")
 def long() -> bool:
-    """Whether ``make chaos`` asked for the long form."""
+    """Return True if ``make chaos`` asked for the long form."""
     return os.environ.get("CHAOS") == "long"

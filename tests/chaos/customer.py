@@ -69,7 +69,7 @@ class Customer:
         self._all_asked = threading.Event()
 
     def play(self) -> bool:
-        """Whether all that was accepted was seen to end."""
+        """Return True if all that was accepted was seen to end."""
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         watch.start()
         unknown = self._submit_all()

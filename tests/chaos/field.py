@@ -97,7 +97,7 @@ class Field:
         return record.id
 
     def fired(self, run_id: str) -> bool:
-        """Whether a failpoint armed for a run was reached."""
+        """Return True if a failpoint armed for a run was reached."""
         return any((self.arms / "fired").glob(f"*+{run_id}.*"))
 
     def unrung(self, backend: str = "local", *, seconds: float = 0.0) -> Record:

@@ -35,7 +35,7 @@ class Figure:
         return f"{'all' if self.share == 100 else f'p{self.share:g}'} ≤ {self.bound:g} s"
 
     def held(self, samples: Sequence[float]) -> bool:
-        """Whether samples keep the bound."""
+        """Return True if samples keep the bound."""
         return bool(samples) and percentile(samples, self.share) <= self.bound
 
 

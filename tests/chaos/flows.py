@@ -60,7 +60,7 @@ def callbacks(folder: Path) -> dict[str, Any]:
 
 
 def first_time(folder: str, what: str) -> bool:
-    """Whether this run never did ``what`` before, in any attempt."""
+    """Return True if this run never did ``what`` before, in any attempt."""
     try:
         (Path(folder) / f"{what}-{context.run_id}").touch(exist_ok=False)
     except FileExistsError:

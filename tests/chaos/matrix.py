@@ -197,7 +197,7 @@ class Matrix:
         self._judge(played, left)
 
     def _is_over(self, case: Case, open_: set[str], fired: dict[str, set[str]]) -> bool:
-        """Whether its run has ended, or somebody has fired its arm."""
+        """Return True if its run has ended, or somebody has fired its arm."""
         name = f"{case.name}+{case.runs[-1]}" if case.runs else case.name
         case.fired = case.arm in fired.get(name, ())
         return case.runs[-1] not in open_ if case.runs else case.fired

@@ -82,7 +82,7 @@ class Proxy:
         self._to_lose = containing, nth
 
     def has_lost(self) -> bool:
-        """Whether the reply that was to be lost is lost."""
+        """Return True if the reply that was to be lost is lost."""
         return self._to_lose is None
 
     def heal(self) -> None:
@@ -116,7 +116,7 @@ class Proxy:
         return not self._silent
 
     def doomed(self, request: bytes) -> bool:
-        """Whether the reply to a request is to be lost."""
+        """Return True if the reply to a request is to be lost."""
         if self._to_lose is None or self._to_lose[0] not in request:
             return False
         self.seen += request.count(self._to_lose[0])

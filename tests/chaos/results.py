@@ -37,7 +37,7 @@ class Measured:
 
     @property
     def passes(self) -> bool:
-        """Whether its bound was kept."""
+        """Return True if its bound was kept."""
         return self.figure.held(self.samples)
 
 
@@ -113,8 +113,8 @@ class Results:
         return found
 
     def passes(self, rows: Iterable[int] = ROWS) -> bool:
-        """Whether nothing failed, no bound was broken and no row is without a test. A row that was skipped counts as
-        neither: :meth:`missing` is to be said beside."""
+        """Return True if nothing failed, no bound was broken and no row is without a test. A row that was skipped
+        counts as neither: :meth:`missing` is to be said beside."""
         return (
             all(told.outcome in {"passed", "skipped"} for told in self.tests)
             and all(one.passes for one in self.figures)

@@ -71,7 +71,7 @@ def opened(file: Path) -> sqlite3.Connection:
 
 
 def is_subscribed(file: Path) -> bool:
-    """Whether it has ever taken its place."""
+    """Return True if it has ever taken its place."""
     with closing(opened(file)) as db:
         return bool(db.execute("select count(*) from subscribed").fetchone()[0])
 

@@ -64,7 +64,7 @@ class PodServer:
         return self.count(f"{run.id}:{what}")
 
     def connected(self, run: Run[Any]) -> bool:
-        """Whether a run's own user is connected."""
+        """Return True if a run's own user is connected."""
         with redis.Redis.from_url(self.url) as server:
             return any(one["user"].endswith(f":{run.id}:1") for one in server.client_list())
 

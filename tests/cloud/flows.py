@@ -135,7 +135,7 @@ def at_the_second_try(seconds: float) -> int:
 
 @flow
 def where_it_lies() -> dict[str, object]:
-    """Whether its code is in its image."""
+    """Check whether its code is in its image."""
     import os
     from pathlib import Path
 

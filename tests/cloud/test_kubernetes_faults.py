@@ -206,12 +206,12 @@ def test_the_kubelet_is_killed_and_restarted(estate: Estate, worker: Worker) -> 
 
 
 def ready(thing: dict[str, Any]) -> bool:
-    """Whether a pod or node says so."""
+    """Return True if a pod or node says so."""
     return "True" in [one["status"] for one in thing["status"].get("conditions", ()) if one["type"] == "Ready"]
 
 
 def reachable(node: str) -> bool:
-    """Whether a node takes pods: it is ready, and no taint of an outage is left on it."""
+    """Return True if a node takes pods: it is ready, and no taint of an outage is left on it."""
     found = json.loads(place.kubectl("get", "node", node, "-o", "json"))
     return ready(found) and not any("node.kubernetes.io/" in one["key"] for one in found["spec"].get("taints", ()))
 

@@ -28,12 +28,12 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether it is code that is run everywhere."""
+        """Return True if it is code that is run everywhere."""
         return self.language in RUN and not self.mark.startswith(("not run: ", CLUSTER))
 
     @property
     def on_cluster(self) -> bool:
-        """Whether it is code that is run where there is a cluster, by ``tests/cloud``."""
+        """Return True if it is code that is run where there is a cluster, by ``tests/cloud``."""
         return self.language in RUN and self.mark.startswith(CLUSTER)
 
     @property
@@ -43,12 +43,12 @@ class Block:
 
     @property
     def background(self) -> bool:
-        """Whether it runs on until the page's end."""
+        """Return True if it runs on until the page's end."""
         return self.mark in {"background", f"{CLUSTER}, background"}
 
     @property
     def known(self) -> bool:
-        """Whether its language and its mark are ones that we know."""
+        """Return True if its language and its mark are ones that we know."""
         mark = re.fullmatch(rf"|(?:{CLUSTER}, )?background|{CLUSTER}|exits [0-9]+|not run: .{{10,}}", self.mark)
         return self.language in RUN | SHOWN and mark is not None
 

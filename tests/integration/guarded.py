@@ -103,7 +103,7 @@ def _free_port() -> int:
 
 
 def _knows_setinfo(binary: str) -> bool:
-    """Whether it is 7.2 or later, as the page says."""
+    """Return True if it is 7.2 or later, as the page says."""
     told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"v=(\d+)\.(\d+)", told)
     assert found, told

@@ -116,12 +116,12 @@ class User:
         return laptop.status(self.settings)
 
     def stopped(self) -> bool:
-        """Whether nothing of the laptop server lives any more."""
+        """Return True if nothing of the laptop server lives any more."""
         found = self.status()
         return not found.running and not found.workers
 
     def keeps_running(self) -> bool:
-        """Whether the server runs on for as long as a needless one would take to stop."""
+        """Return True if the server runs on for as long as a needless one would take to stop."""
         end = time.monotonic() + daemon.LINGER + 3 * daemon.TICK
         wait_until(lambda: not self.status().running or time.monotonic() > end, "this time to pass")
         return self.status().running

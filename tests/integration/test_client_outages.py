@@ -94,7 +94,7 @@ class TestServerGone:
         proxy = Proxy(server.socket, tmp_path / "proxy")
 
         def submit(tag: str) -> bool | None:
-            """Whether the run may exist, by the client's word; None if it was accepted."""
+            """Return True if the run may exist, by the client's word; None if it was accepted."""
             proxy.requests = 0
             try:
                 with Dispatcher(proxy.url) as far:

@@ -159,7 +159,7 @@ def test_flower_ends_well(server_url: str, terminal: Terminal, tmp_path: Path) -
 
 
 def listens(pid: int) -> bool:
-    """Whether a process has a socket that listens."""
+    """Return True if a process has a socket that listens."""
     sockets = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:

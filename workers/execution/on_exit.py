@@ -13,8 +13,9 @@ from workers.pool.pool_process import Here
 
 
 def allowed(environment: Mapping[str, Any], callbacks: Collection[str]) -> bool:
-    """Whether a worker may call an environment's ``on_exit`` for a container that died: it must be importable, never
-    a pickle, and its module or its whole name among ``callbacks``, the setting ``DISPATCHER__WORKER__CALLBACKS``."""
+    """Return True if a worker may call an environment's ``on_exit`` for a container that died: it must be importable,
+    never a pickle, and its module or its whole name among ``callbacks``, the setting
+    ``DISPATCHER__WORKER__CALLBACKS``."""
     on_exit = environment.get("on_exit")
     name = on_exit.get("ref") if isinstance(on_exit, Mapping) else None
     return isinstance(name, str) and bool({name, name.partition(":")[0]} & set(callbacks))

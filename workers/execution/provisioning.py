@@ -59,7 +59,7 @@ class Written:
 
     @property
     def recent(self) -> bool:
-        """Whether that is so short a time ago that it still stands."""
+        """Return True if that is so short a time ago that it still stands."""
         return time.monotonic() - self.since < _AT_ONCE
 
 

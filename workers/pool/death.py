@@ -60,7 +60,7 @@ def attempt_died(records: Records, worker: str, death: Death, limits: Limits) ->
 
 
 def elsewhere(record: Record) -> bool:
-    """Whether its flow runs elsewhere: a pool process only asks for its infrastructure."""
+    """Return True if its flow runs elsewhere: a pool process only asks for its infrastructure."""
     return record.request is not None or record.state is State.CLAIMED or not record.holder
 
 

@@ -31,7 +31,7 @@ class Holders:
         return f"{self._host}:{os.getpid()}:{random}{self._mac(os.getpid(), run_id, random)}"
 
     def made(self, holder: str, run_id: str) -> bool:
-        """Whether the process that is named there has made the name itself, for that run."""
+        """Return True if the process that is named there has made the name itself, for that run."""
         pid, nonce = pid_of(holder), holder.rpartition(":")[2]
         if pid is None or not nonce.isascii():
             return False

@@ -232,7 +232,7 @@ class Keeper:
         self._absent = absent
 
     def _runs(self, records: Records, record: Record, pid: int, now: float) -> bool:
-        """Whether a living process runs it: Celery forgot that over a lost connection, but the process goes on.
+        """Return True if a living process runs it: Celery forgot that over a lost connection, but the process goes on.
 
         A record alone is no reason to believe that. Who wrote it could have the process killed.
         """

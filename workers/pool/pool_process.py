@@ -95,7 +95,7 @@ class Course:
 
     @property
     def fresh(self) -> bool:
-        """Whether it has run nothing yet."""
+        """Return True if it has run nothing yet."""
         return not self.runs
 
     def begin(self, record: Record) -> None:

@@ -60,7 +60,7 @@ class Held:
             return self._by_pid.pop(found.pid)
 
     def may_run(self, pid: int, run_id: str) -> bool:
-        """Whether a living process may be running a run of which Celery doesn't know (any more)."""
+        """Return True if a living process may be running a run of which Celery doesn't know (any more)."""
         with self._lock:
             return pid not in self._by_pid and (pid, run_id) not in self._done
 

@@ -69,7 +69,7 @@ def pid_of(holder: str) -> int | None:
 
 
 def is_held(record: Record | None, holding: Holding, worker: str) -> bool:
-    """Whether the record says that this process of this worker runs it."""
+    """Return True if the record says that this process of this worker runs it."""
     return (
         record is not None and record.owner == worker and record.state in HELD and pid_of(record.holder) == holding.pid
     )

@@ -64,7 +64,7 @@ class Tails:
             self._hands.give(key, partial(self._backend.logs, record.handle))
 
     def busy(self, run_id: str, attempt: int) -> bool:
-        """Whether it is being read: what is read from mustn't go yet."""
+        """Return True if it is being read: what is read from mustn't go yet."""
         return self._hands.busy((run_id, attempt))
 
     def note(self, shards: Shards) -> None:

@@ -28,7 +28,7 @@ class Hands:
         self._threads = 0
 
     def busy(self, key: Key) -> bool:
-        """Whether a call of this key is under way, or its result wasn't taken yet."""
+        """Return True if a call of this key is under way, or its result wasn't taken yet."""
         return key in self._busy
 
     def give(self, key: Key, call: Callable[[], Any]) -> bool:

@@ -286,7 +286,7 @@ class Supervisor:
         return on_exit.allowed(record.spec.environment, self._provisioner.settings.worker.callbacks)
 
     def _silent(self, record: Record) -> bool:
-        """Whether its runner has given no sign of life for long; where none has begun, how long it is out of sight."""
+        """Return True if its runner, or what is out of sight before one began, has been silent for long."""
         silence = self._pulse.silence(record.id)
         if record.started_at is None:
             since = record.unknown_since

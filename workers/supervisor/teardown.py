@@ -85,7 +85,7 @@ class Teardown:
             self._lingering.pop(run_id, None)
 
     def wanted(self, run_id: str, attempt: int) -> bool:
-        """Whether what an attempt has left is known, and will be ended here."""
+        """Return True if what an attempt has left is known, and will be ended here."""
         return infrastructure.wants(self._known.get(run_id), attempt)
 
     def work(self, shards: Shards, now: float) -> None:
@@ -145,7 +145,7 @@ class Teardown:
         self._update(record, step, lease)
 
     def _lingers(self, one: Leftover, now: float) -> bool:
-        """Whether it is about to end by itself: then its exit code is seen, and its last lines are sent."""
+        """Return True if it is about to end by itself: then its exit code is seen, and its last lines are sent."""
         if not one.get("claimed") or now - one.get("ended", 0.0) >= LINGER:
             return False
         seen = self._look(one)

@@ -80,7 +80,8 @@ def explained(record: Record, outcome: Outcome, seen: Observation | None, now: f
 
 
 def explainable(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> bool:
-    """Whether a runner's end is one of which more may be seen soon: it was told to stop, and nobody knows why."""
+    """Return True if a runner's end is one of which more may be seen soon: it was told to stop, and nobody knows
+    why."""
     told = outcome.cause is Cause.PREEMPTED and outcome.reason in {PreemptInterrupt.__name__, "SIGTERM"}
     settled = record.outcome is not None and record.outcome.cause is not Cause.PREEMPTED
     known = settled or record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None
@@ -93,7 +94,7 @@ def explainable(record: Record, outcome: Outcome, seen: Observation | None, now:
 
 
 def overdue(record: Record, now: float) -> bool:
-    """Whether the flow's ``timeout`` has passed."""
+    """Return True if the flow's ``timeout`` has passed."""
     if record.started_at is None or record.settled_at is not None:
         return False
     timeout = record.spec.options.timeout

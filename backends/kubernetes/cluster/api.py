@@ -133,7 +133,7 @@ class Api:
         return self._ask("GET", "/version")
 
     def allowed(self, namespace: str, kind: str, verb: str) -> bool:
-        """Whether our credential may do this (SelfSubjectAccessReview); ``pods/log`` names a subresource."""
+        """Return True if our credential may do this (SelfSubjectAccessReview); ``pods/log`` names a subresource."""
         resource, _, below = kind.partition("/")
         group = "batch" if kind == "jobs" else ""
         asked = {"namespace": namespace, "resource": resource, "verb": verb, "group": group, "subresource": below}
@@ -145,7 +145,7 @@ class Api:
         return bool(self._ask("POST", _REVIEWS, {}, body).get("status", {}).get("allowed"))
 
     def ready(self) -> bool:
-        """Whether the server says that it is ready (https://kubernetes.io/docs/reference/using-api/health-checks/).
+        """Return True if the server says that it is ready (https://kubernetes.io/docs/reference/using-api/health-checks/).
         One that doesn't show that counts as ready."""
         try:
             _body(self._send("GET", "/readyz", {}, None, read=self._timeout))

@@ -90,12 +90,12 @@ class Watching:
 
     @property
     def early(self) -> bool:
-        """Whether the first complete lists are still on their way: nobody was to be seen yet."""
+        """Return True if the first complete lists are still on their way: nobody was to be seen yet."""
         return time.monotonic() - self._began < _FIRST and not self.synced
 
     @property
     def synced(self) -> bool:
-        """Whether the first complete lists have come."""
+        """Return True if the first complete lists have come."""
         return all(self.health[kind].synced.is_set() for kind in NEEDED)
 
     def blind(self) -> str:

@@ -262,7 +262,8 @@ def _restore_wakeup_descriptor(before: int) -> None:
 
 
 def _has_many_files() -> bool:
-    """Whether so many files are open that later runs may find no room for theirs: a new one takes the lowest number."""
+    """Return True if so many files are open that later runs may find no room for theirs: a new one takes the lowest
+    number."""
     try:
         os.fstat(MOST_FILES)
     except OSError:

@@ -55,7 +55,7 @@ class Baseline:
         return reasons
 
     def _holds(self) -> bool:
-        """Whether every aspect is as before: by one comparison of all, since hardly ever one has changed."""
+        """Return True if every aspect is as before: by one comparison of all, since hardly ever one has changed."""
         with suppress(Exception):
             return [read() for read in self._reads] == self._values
         return False

@@ -262,8 +262,8 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 
 def _passes(name: str) -> bool:
-    """Whether a variable is for the flow: neither our own settings, which hold credentials and are read in any case,
-    nor Python's."""
+    """Return True if a variable is for the flow: neither our own settings, which hold credentials and are read in any
+    case, nor Python's."""
     from dispatcher.storage.base import PARAMETERS
 
     return name == PARAMETERS or not name.upper().startswith(("DISPATCHER__", "PYTHON", "CONDA"))

@@ -20,7 +20,7 @@ TARGET = Path("/opt/flow-packages")
 
 
 def lacks_dispatcher() -> bool:
-    """Whether this Python has no runner."""
+    """Return True if this Python has no runner."""
     try:
         import_module("dispatcher.runner.container.child")
     except ImportError:

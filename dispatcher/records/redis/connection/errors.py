@@ -51,12 +51,12 @@ _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
 
 
 def is_missing(reply: object) -> bool:
-    """Whether the server doesn't know the function that was called."""
+    """Return True if the server doesn't know the function that was called."""
     return isinstance(reply, redis.ResponseError) and str(reply).startswith("Function not found")
 
 
 def is_wrong_type(reply: object) -> bool:
-    """Whether a reply says that a key holds another type than the command is for."""
+    """Return True if a reply says that a key holds another type than the command is for."""
     return isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
@@ -68,7 +68,8 @@ _OF_AN_ENTRY = re.compile(
 
 
 def is_of_an_entry(reply: object) -> bool:
-    """Whether a reply says that what stands under one key is nothing that the command, or a function, can deal with."""
+    """Return True if a reply says that what stands under one key is nothing that the command, or a function, can deal
+    with."""
     return type(reply) is redis.ResponseError and _OF_AN_ENTRY.match(str(reply)) is not None
 
 

@@ -63,7 +63,8 @@ class Idle:
 
 
 def _is_silent(connection: Any) -> bool:
-    """Whether nothing has come since its last use: neither the end of the connection nor a reply nobody waited for."""
+    """Return True if nothing has come since its last use: neither the end of the connection nor a reply nobody waited
+    for."""
     poll = select.poll()
     poll.register(connection._sock, select.POLLIN)
     return not poll.poll(0)

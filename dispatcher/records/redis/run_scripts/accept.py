@@ -83,7 +83,7 @@ class Portion:
         self.size += len(record.spec_bytes) + len(doorbell)
 
     def takes(self, kind: Kind, size: int) -> bool:
-        """Whether another run of ``kind``, of so many bytes, may be added."""
+        """Return True if another run of ``kind``, of so many bytes, may be added."""
         return kind == self.kind and len(self.records) < MOST_RUNS and self.size + size <= BYTES
 
     def stored(self, reply: Sequence[Any], earlier: Callable[[Record, dict[str, bytes]], Record]) -> list[Record]:

@@ -33,7 +33,7 @@ def moment() -> float:
 
 
 def plain(word: str) -> bool:
-    """Whether a word reads the same inside of JSON, and inside of JSON that stands as text in other JSON."""
+    """Return True if a word reads the same inside of JSON, and inside of JSON that stands as text in other JSON."""
     return _PLAIN.fullmatch(word) is not None
 
 
