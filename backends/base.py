@@ -1,4 +1,5 @@
-"""How runs of one kind of place are started, seen and ended. The contract of a backend is written here once.
+"""The contract of a backend: start, observe and end the runs of one kind of place. The contract of a backend is written
+here once.
 
 A backend never sees Celery, Redis or the records, and remembers nothing: clients and configuration stand on ``self``,
 all data of a run in its JSON request and handle. The engine (``workers``) calls it; it calls nobody of ours.
@@ -27,7 +28,7 @@ Handle = Mapping[str, Any]
 
 
 class Phase(StrEnum):
-    """What can be seen of an attempt's infrastructure."""
+    """The state of an attempt's infrastructure as a look at it shows."""
 
     WAITING = "waiting"  #: it exists and hasn't started the runner
     RUNNING = "running"  #: the runner's process runs
@@ -90,13 +91,13 @@ class Backend(ABC):
 
     @property
     def place(self) -> str:
-        """Which of several places of its kind (clusters) it stands for; empty where there is one. Workers of one
+        """The one of several places of its kind (clusters) that it stands for; empty where there is one. Workers of one
         place supervise what was made there."""
         return ""
 
     @classmethod  # noqa: B027 - most need none
     def check_settings(cls, settings: Settings) -> None:
-        """What can be checked before a worker starts, without I/O.
+        """Check what can be checked before a worker starts, without I/O.
 
         Raises:
             InvalidSettings: a worker of this backend can't work with these.

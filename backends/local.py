@@ -73,7 +73,7 @@ class LocalEnvironment(Environment):
 
 
 class LocalBackend(InProcess):
-    """Where runs of :class:`LocalEnvironment` go."""
+    """The backend of :class:`LocalEnvironment`."""
 
     name: ClassVar[str] = "local"
 

@@ -1,4 +1,4 @@
-"""How fast the API server may be asked: one token bucket, which a 429 slows down and success lets recover.
+"""A bound on requests to the API server: one token bucket, which a 429 slows down and success lets recover.
 
 An API server that says 429 is protecting itself; all requests of a worker share the answer, its pool processes' too.
 """
@@ -25,7 +25,7 @@ _STATE = struct.Struct("3d")  # the rate now, tokens left, when they were counte
 
 
 class Bucket:
-    """What a pace remembers, in memory that processes forked later share.
+    """The state of a pace, in memory that processes forked later share.
 
     The lock is one of the kernel's, on a file: it ends with the process that holds it, however that ends.
     """

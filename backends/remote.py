@@ -94,7 +94,7 @@ class RemoteEnvironment(Environment):
 
 
 class RemoteBackend(InProcess):
-    """Where runs of :class:`RemoteEnvironment` go."""
+    """The backend of :class:`RemoteEnvironment`."""
 
     name: ClassVar[str] = "remote"
 

@@ -109,7 +109,7 @@ class NotFinished(DispatcherError, TimeoutError):
 
 
 class InvalidInput(DispatcherError, ValueError):
-    """What was asked for can't be done as asked; the message names field, value and remedy."""
+    """The request can't be met as it stands; the message names field, value and remedy."""
 
 
 class InvalidFlow(InvalidInput):
@@ -133,7 +133,7 @@ class UnknownRun(DispatcherError, LookupError):
 
 
 class UnreadableRun(UnknownRun):
-    """What is stored of the run isn't a record: damaged, or never written by a release."""
+    """The stored bytes of the run are no record: damaged, or never written by a release."""
 
 
 class Malformed(DispatcherError, ValueError):
@@ -145,7 +145,7 @@ class MissingExtra(DispatcherError, ImportError):
 
 
 class ExecutorUnavailable(DispatcherError, ConnectionError):
-    """What computes a flow's tasks, such as a Dask cluster, can't be started or reached; names it."""
+    """The executor of a flow's tasks, such as a Dask cluster, can't be started or reached; names it."""
 
 
 class SealBroken(DispatcherError):

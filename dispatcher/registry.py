@@ -33,7 +33,7 @@ class Group:
     for_tests: frozenset[str] = frozenset()  #: names that people aren't told of
 
     def get(self, name: str) -> Any:
-        """What ``name`` stands for.
+        """Return the object that ``name`` stands for.
 
         Raises:
             InvalidInput: nothing of this name; lists those known.
@@ -103,7 +103,7 @@ STORAGES = Group(
 
 
 def shadowed(error: ImportError) -> str:
-    """What stands in the place of our package ``backends``, if that is why an import failed; else empty."""
+    """Say what stands in the place of our package ``backends``, if that is why an import failed; else empty."""
     found = sys.modules.get("backends")
     if found is None or (error.name or "").partition(".")[0] != "backends":
         return ""

@@ -75,7 +75,7 @@ class KeySettings(BaseModel):
 
 
 class WorkerSettings(BaseModel):
-    """What a worker serves and how it ends."""
+    """Settings of a worker: what it serves and how it ends."""
 
     model_config = _FROZEN
 
@@ -127,8 +127,8 @@ class TimingSettings(BaseModel):
 
 
 class ClusterSettings(BaseModel):
-    """How one Kubernetes cluster is reached: as the pod's own service account where neither is given and the worker
-    runs in a pod, else by a kubeconfig."""
+    """Settings of one Kubernetes cluster: reached as the pod's own service account where neither is given and the
+    worker runs in a pod, else by a kubeconfig."""
 
     model_config = _FROZEN
 
@@ -137,7 +137,7 @@ class ClusterSettings(BaseModel):
 
 
 class KubernetesSettings(BaseModel):
-    """Which Kubernetes cluster a worker serves, and what the pods of its runs are given."""
+    """Settings of the Kubernetes cluster that a worker serves, and of the pods of its runs."""
 
     model_config = _FROZEN
 
@@ -193,7 +193,7 @@ class LimitSettings(BaseModel):
 
 
 class ResultSettings(BaseModel):
-    """What a client opens of what flows gave."""
+    """Settings of what a client opens of what flows gave."""
 
     model_config = _FROZEN
 
@@ -204,7 +204,7 @@ class ResultSettings(BaseModel):
 
 
 class DefaultSettings(BaseModel):
-    """What run options and environments mean when nobody says."""
+    """Settings of run options and environments for when nobody says."""
 
     model_config = _FROZEN
 
@@ -282,7 +282,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given goes before the variables; nothing else is read."""
+        """Take what is given before the variables, and read nothing else."""
         return init_settings, _Variables(settings_cls)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

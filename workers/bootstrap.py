@@ -82,7 +82,7 @@ def _name(backends: list[str]) -> str:
 
 
 def _import_early() -> None:
-    """What every pool process needs, before it is forked: faster there, and no import under way in a fork."""
+    """Import what every pool process needs before it is forked: faster there, and no import under way in a fork."""
     import importlib
 
     for name in ("dispatcher.records.redis", "dispatcher.runner.in_process", "dispatcher.executors", "backends.local"):

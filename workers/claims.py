@@ -1,4 +1,4 @@
-"""Which reports of runners are their attempts' own, by the token that only those have. For the engine."""
+"""The test of whether reports of runners are their attempts' own, by the token that only those have. For the engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def token_of(keys: KeyRing, record: Record) -> str:
 
 
 def claimant(keys: KeyRing, record: Record, entry: Mapping[str, str]) -> str:
-    """Who claimed the attempt that stands in a record, as a claim beside it says; empty if that isn't genuine."""
+    """Return who claimed the attempt that stands in a record, as a claim beside it says; empty if that isn't
+    genuine."""
     try:
         report = Report.from_entry(entry, token_of(keys, record))
     except (DispatcherError, Refused, KeyError, ValueError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Who a worker is: its id, what it offers, how it presents itself."""
+"""The identity of a worker: its id, what it offers, how it presents itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Identity:
     supervises: tuple[str, ...] = ()  #: families of the shards that it shares
 
     def info(self, *, queues: tuple[str, ...], started_at: float) -> WorkerInfo:
-        """How it presents itself; ``started_at`` is by the server's clock."""
+        """Return how it presents itself; ``started_at`` is by the server's clock."""
         return WorkerInfo(
             id=self.id,
             host=self.host,
@@ -55,7 +55,7 @@ def new_identity(offer: Offer, *, concurrency: int, celery_name: str, supervises
 
 
 def offer_of(settings: WorkerSettings) -> Offer:
-    """What the settings say is served."""
+    """Return the offer that the settings describe."""
     return Offer(
         backends=settings.backends, labels=settings.labels, scope=settings.scope, every_label=settings.every_label
     )

@@ -1,4 +1,4 @@
-"""What a worker prints: readable one-liners on stderr, and nothing of its own in the logs of flows."""
+"""The log of a worker: readable one-liners on stderr, and nothing of its own in the logs of flows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which queues a worker consumes: its own, and those it learns of because somebody used them.
+"""The queues that a worker consumes: its own, and those it learns of because somebody used them.
 
 The registry is read on a thread; joining and leaving happens on Celery's event loop, a few queues at a time.
 """

@@ -18,7 +18,7 @@ AFTER_ERROR = 1.0
 
 
 class _Outage:
-    """Which threads miss the server now: said once for all of them."""
+    """The threads that miss the server now: said once for all of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

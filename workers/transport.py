@@ -1,4 +1,4 @@
-"""How a worker takes doorbells from the broker: nothing of a message reaches Celery but what a doorbell may say.
+"""The worker's transport of doorbells: nothing of a message reaches Celery but what a doorbell may say.
 
 Whoever may push to a queue may push anything. A message is bounded before it is parsed, and made anew of its task and
 of what it tells of the run, each checked: a compression, a time limit, an ETA, callbacks, chains, another serializer or
@@ -53,7 +53,7 @@ class Dropped:
             self._seldom.warn("a message that is no doorbell was dropped", error)
 
     def take(self) -> int:
-        """How many since the last time."""
+        """Return how many there were since the last time."""
         with self._lock:
             count, self._count = self._count, 0
             return count
@@ -144,7 +144,7 @@ def _raw(outer: Fields, properties: Fields) -> bytes:
 
 
 def _told(raw: bytes) -> dict[str, Any]:
-    """What a body tells of a run."""
+    """Return what a body tells of a run."""
     body = read_json(raw, "message", most=MOST)
     if not isinstance(body, list) or len(body) < 2 or body[0]:
         raise Malformed("message: its body must be a task's arguments, by name")
@@ -169,7 +169,7 @@ def _within_bounds(reply: Any, **_: Any) -> Any:
 
 
 class Doorbells:
-    """What channels of this module do otherwise than kombu's."""
+    """The channels of this module, where they differ from kombu's."""
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous=asynchronous)  # type: ignore[misc]
@@ -192,7 +192,7 @@ class Doorbells:
 
 
 class Checked:
-    """What transports of this module do otherwise than kombu's."""
+    """The transports of this module, where they differ from kombu's."""
 
     def _deliver(self, message: Any, queue: str) -> None:
         try:

@@ -151,7 +151,7 @@ class KubernetesBackend(Backend):
         return tuple(text.splitlines())
 
     def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
-        """What ``dispatcher doctor`` finds; starts a pod, which gets ``within`` seconds."""
+        """Yield the findings of ``dispatcher doctor``; start a pod, which gets ``within`` seconds."""
         from backends.kubernetes.doctor import examine
 
         return examine(self, self._api, self._settings, within=within, wait=time.sleep)
@@ -287,7 +287,7 @@ class KubernetesBackend(Backend):
         return not left
 
     def _current(self, handle: Handle) -> Cache | None:
-        """What the watches of an attempt's namespace have seen, if they are current."""
+        """Return the watches' cache of an attempt's namespace if it is current."""
         watching = self._watched.get((str(handle["namespace"]), str(handle["instance"])))
         return None if watching is None or watching.blind() else watching.cache
 

@@ -65,7 +65,7 @@ def create(environment: KubernetesJobEnvironment, asked: Asked) -> dict[str, Any
 
 
 def attempt_of(environment: KubernetesJobEnvironment, asked: Asked) -> Attempt:
-    """What stands for a run's attempt: a new id, so that each execution makes a Job of its own."""
+    """Return an attempt that stands for a run's: with a new id, so that each execution makes a Job of its own."""
     run_id = new_id()
     given = environment.to_json()
     if asked.image is not None:

@@ -1,4 +1,4 @@
-"""What ``dispatcher doctor --backend kubernetes`` looks at: the API, our rights, quotas, and whether a pod starts.
+"""The checks of ``dispatcher doctor --backend kubernetes``: the API, our rights, quotas, and whether a pod starts.
 
 The last check starts something: a Job of the runner image that ends at once, deleted afterwards.
 """

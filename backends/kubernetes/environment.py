@@ -213,8 +213,8 @@ class KubernetesJobEnvironment(Environment):
 
     @classmethod
     def _from_added(cls, data: Mapping[str, Any]) -> KubernetesJobEnvironment:
-        """Where it is read again, an older release may not know a field that the submitter's knew: unknown fields are
-        an error where it is made, and where a run is asked for (:meth:`check`)."""
+        """Make the environment from JSON; an older release may not know a field that the submitter's knew: unknown
+        fields are an error where it is made, and where a run is asked for (:meth:`check`)."""
         made = cls(**{**data, "allow_unknown_fields": True})
         made._set(allow_unknown_fields=bool(data.get("allow_unknown_fields")))
         return made
@@ -294,5 +294,5 @@ def _references(secrets: Any) -> dict[str, str]:
 
 
 def _hidden(text: str) -> str:
-    """What was given where a reference should be may be the secret itself."""
+    """Show a value that was given in the place of a reference without its content: it may be the secret itself."""
     return f"{text[:2]}… ({len(text)} characters)"

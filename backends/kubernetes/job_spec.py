@@ -169,7 +169,7 @@ def _taken(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def at(spec: Any, path: str) -> Any:
-    """What stands at a path of mappings, or None."""
+    """Return the value at a path of mappings, or None."""
     for part in path.split("."):
         if not isinstance(spec, Mapping):
             return None
@@ -190,7 +190,7 @@ def _misfits(spec: Mapping[str, Any], allow_unknown: bool) -> Iterator[str]:
 
 
 def _fit(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
-    """Where ``value`` doesn't fit the type of that name; null stands for a field left out."""
+    """Yield the places where ``value`` doesn't fit the type of that name; null stands for a field left out."""
     if value is None:
         return
     if kind[0] in "[{":

@@ -1,4 +1,4 @@
-"""What Kubernetes' objects say of an attempt, in our words. Pure: dicts in, an observation out.
+"""The meaning of Kubernetes' objects for an attempt, in our words. Pure: dicts in, an observation out.
 
 Every reason that is known stands in :data:`TABLE`, with its cause and how long it may last. State and clock decide;
 events only give the text. Some reasons alternate (``ErrImagePull``, ``ImagePullBackOff``): they share a clock, which
@@ -29,7 +29,7 @@ NOT_FOUND = 90.0  # seconds for an image that the registry says it doesn't have
 
 
 class Where(StrEnum):
-    """Where a reason stands."""
+    """The place in which a reason stands."""
 
     WAITING = "a container's state.waiting"
     TERMINATED = "a container's state.terminated"
@@ -41,7 +41,7 @@ class Where(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """What a reason means. ``final``: seconds on its clock after which the attempt ends; None: ``start_within``
+    """The meaning of a reason. ``final``: seconds on its clock after which the attempt ends; None: ``start_within``
     decides. ``paused``: a quota queue holds it."""
 
     cause: Cause | None
@@ -114,7 +114,7 @@ class Sight:
 
 
 def observe(sight: Sight, memory: Memory, now: float) -> tuple[Observation, Memory]:
-    """What was seen, and what to remember until the next look.
+    """Return what was seen, and what to remember until the next look.
 
     Args:
         sight: the attempt's objects.
@@ -148,7 +148,7 @@ class _Look:
         return self._at_job()
 
     def _from(self, row: Row, reason: str, message: str) -> Observation:
-        """What a row says: it waits, or ends because its clock has run out."""
+        """Return the observation of a row: it waits, or ends because its clock has run out."""
         final = row.final
         began, kept = self._clock(row.clock or reason, message)
         if row.clock == "image":
@@ -208,7 +208,7 @@ class _Look:
         return Observation(phase=phase, cause=cause, reason=str(event.get("reason")), message=text)
 
     def _at_ended(self, pod: Pod) -> Observation | None:
-        """How a pod ended; None if it says nothing of the flow: it was deleted before the flow's container began."""
+        """Return how a pod ended; None if it was deleted before the flow's container began, and so says nothing."""
         status = pod.object.get("status", {})
         ours = _container(pod.object, self.sight.container)
         terminated = ours.get("terminated") or {}
@@ -254,7 +254,7 @@ class _Look:
         return {}
 
     def _at_job(self) -> Observation:
-        """Where no pod tells."""
+        """Return the observation where no pod tells."""
         if self.sight.job is None:
             if self.sight.deleted:
                 return Observation(

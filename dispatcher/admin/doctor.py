@@ -1,4 +1,5 @@
-"""What could keep runs from running, or could lose them, each with its remedy. For ``dispatcher doctor``.
+"""The checks of ``dispatcher doctor``: all that could keep runs from running, or could lose them, each with its remedy.
+For ``dispatcher doctor``.
 
 Looking changes nothing and starts nothing. Judgements are pure functions of what was seen; :func:`examine` looks.
 """
@@ -47,7 +48,7 @@ _FULL = 0.7
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """The gravity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -226,7 +227,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
 
 
 def _closed(path: Path | None) -> str:
-    """Who can read and change the file of keys, which was found good."""
+    """Say who can read and change the file of keys, which was found good."""
     if path is None:
         return ""
     mode = path.stat().st_mode & 0o777
@@ -275,7 +276,7 @@ def _broker(url: str) -> Iterator[Finding]:
 
 
 def judge(health: Health, where: str, *, now: float) -> Iterator[Finding]:
-    """What a server's state means for the runs kept there.
+    """Yield the findings that follow from a server's state for the runs kept there.
 
     Args:
         health: as seen.

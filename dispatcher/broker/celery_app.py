@@ -93,11 +93,11 @@ class BrokerConnection(Connection):  # type: ignore[misc]
         return f"{scheme}{mark}{quote(''.join(name), safe='')}:{quote(password, safe='')}@{rest}"
 
     def __eqhash__(self) -> HashedSeq:
-        """What is equal shares a pool of connections: two users of one server don't."""
+        """Hash equal arguments alike: what is equal shares a pool of connections, and two users of one server don't."""
         return HashedSeq(*super().__eqhash__(), self.credential_provider)
 
     def info(self) -> dict[str, Any]:
-        """What Celery's remote control tells of it."""
+        """Return what Celery's remote control tells of it."""
         return _without_passwords(super().info())
 
 

@@ -93,7 +93,7 @@ class CeleryBell:
             self._warned = False
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in the broker's list of ``queue``.
+        """Count the messages that wait in the broker's list of ``queue``.
 
         Raises:
             ServerUnavailable: the broker can't be reached.

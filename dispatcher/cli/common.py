@@ -1,4 +1,4 @@
-"""What every command shares: the global options and the client they ask. Used by commands alone."""
+"""The parts that all commands share: the global options and the client they ask. Used by commands alone."""
 
 from __future__ import annotations
 

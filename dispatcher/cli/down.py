@@ -44,7 +44,7 @@ def down(known: Globals, force: bool) -> None:
 
 
 def _ends(settings: Settings, found: Status) -> Iterator[str]:
-    """What a stop by force ends and waits for."""
+    """Yield sentences on what a stop by force ends and waits for."""
     from dispatcher.laptop.server_commands import longest_stop
 
     for record in _open_runs(settings, found):

@@ -25,7 +25,7 @@ _OURS = (InvalidInput, UnknownRun, MissingExtra, SealBroken, Permanent)
 
 
 class Failure(click.ClickException):
-    """What a command raised, ready to print."""
+    """The error of a command, ready to print."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

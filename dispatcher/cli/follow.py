@@ -28,7 +28,8 @@ _AT_ONCE = 0.5
 
 
 class Signals:
-    """How often SIGINT or SIGTERM arrived; those at once count as one, since `timeout` and others send two."""
+    """The number of times that SIGINT or SIGTERM arrived; those at once count as one, since `timeout` and others send
+    two."""
 
     def __init__(self) -> None:
         self.count = 0

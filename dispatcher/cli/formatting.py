@@ -61,7 +61,7 @@ def span(seconds: float) -> str:
 
 
 def stands(record: Record) -> str:
-    """How a run stands once it was asked to end."""
+    """Say how a run stands once it was asked to end."""
     if record.settled is None or record.state is State.CANCELLING:
         return str(record.state)
     due = record.exit_call is ExitCall.DUE
@@ -80,7 +80,7 @@ def clock(seconds: float) -> str:
 
 
 def length(record: Record, now: float) -> str:
-    """How long the current attempt has run, or ran."""
+    """Return the time that the current attempt has run, or ran, in words."""
     if record.started_at is None:
         return "-"
     end = record.ended_at if record.ended_at is not None else now
@@ -88,7 +88,7 @@ def length(record: Record, now: float) -> str:
 
 
 def why(record: Record) -> str:
-    """How it ended, in a few words; empty while it's open or if it ended well."""
+    """Say how it ended, in a few words; empty while it's open or if it ended well."""
     outcome = record.outcome
     if outcome is None or outcome.cause is None or not record.terminal:
         return ""
@@ -109,7 +109,7 @@ def _end(data: Mapping[str, Any]) -> str:
 
 
 def event_note(event: Event) -> str:
-    """What an event says beyond its kind."""
+    """Return what an event says beyond its kind."""
     data = event.data
     parts = []
     if data.get("cause"):
@@ -167,7 +167,7 @@ def event_line(event: Event) -> str:
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
-    """What ``show`` says of a run, name by name; what isn't said is left out."""
+    """Return what ``show`` says of a run, name by name; what isn't said is left out."""
     spec = record.spec
     retries = spec.retry.count
     told = [
@@ -247,7 +247,7 @@ def run_json(record: Record) -> dict[str, Any]:
 
 
 def value_json(value: Value) -> dict[str, Any]:
-    """How a value is kept; the value itself only where it's JSON and inline."""
+    """Return how a value is kept; the value itself only where it's JSON and inline."""
     return {"codec": value.codec, "size": value.size, "blob": value.blob}
 
 

@@ -1,4 +1,4 @@
-"""What commands ask the client: a run by its id or the end of it, its record, its result. Used by commands alone."""
+"""Lookups of the commands: a run by its id or the end of it, its record, its result. Used by commands alone."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _prepare(target: str, given: dict[str, Any]) -> tuple[str, Callable[[Dispatc
 
 
 def _view(*, quiet: bool, as_json: bool, here: bool) -> View:
-    """What shows the run; a flow that ran here has printed its lines already."""
+    """Return the view that shows the run; a flow that ran here has printed its lines already."""
     from dispatcher.cli.views import LiveView, PlainView, QuietView
 
     if quiet:

@@ -88,7 +88,7 @@ def _look(settings: Settings) -> tuple[str, Status | None, Picture | None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """What lives around a server, at its time ``now``."""
+    """A picture of what lives around a server, at its time ``now``."""
 
     instance: str
     now: float

@@ -1,4 +1,5 @@
-"""What TARGET and ``-p key=value`` mean: an object in a module or a file, and typed parameters. Used by commands."""
+"""The meaning of TARGET and ``-p key=value``: an object in a module or a file, and typed parameters. Used by
+commands."""
 
 from __future__ import annotations
 
@@ -132,7 +133,7 @@ def _where(error: BaseException) -> str:
 
 
 def parameters(function: Callable[..., Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """What ``-p key=value`` pairs mean: text where the annotation is ``str``, else JSON.
+    """Return the parameters that ``-p key=value`` pairs mean: text where the annotation is ``str``, else JSON.
 
     Raises:
         InvalidParameters: a pair has no ``=``, repeats a key, names no parameter, or its value isn't the JSON it

@@ -114,7 +114,7 @@ class Screen:
         self._console.print(Text.assemble(*(_text(part) for part in parts)))
 
     def foot(self, *parts: Part) -> None:
-        """What the last line is to show from now on."""
+        """Set what the last line is to show from now on."""
         from rich.console import Group
         from rich.text import Text
 

@@ -1,4 +1,5 @@
-"""How ``run`` shows a run while it goes on: live on a terminal, plain lines elsewhere. Used by ``run`` alone.
+"""The views in which ``run`` shows a run while it goes on: live on a terminal, plain lines elsewhere. Used by ``run``
+alone.
 
 Plain: what the flow prints goes to standard output, all else to standard error, so that ``run … > file`` keeps what
 the flow said and gave back.
@@ -17,7 +18,7 @@ from dispatcher.runs.states import State
 
 
 class View(Protocol):
-    """What shows a run."""
+    """A view of a run."""
 
     def begin(self, title: str) -> None:
         """The run was accepted, or found."""

@@ -1,1 +1,1 @@
-"""What a program holds: the client, its runs, and waits for them."""
+"""The objects that a program holds: the client, its runs, and waits for them."""

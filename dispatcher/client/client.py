@@ -267,7 +267,7 @@ class Dispatcher:
 
     @property
     def records(self) -> Records:
-        """What is kept of runs: for the command line and for tools; its interfaces may change."""
+        """The records: for the command line and for tools; their interfaces may change."""
         return self.link.records
 
     @property

@@ -16,7 +16,7 @@ MOST = 2000
 
 
 class Ends:
-    """What was heard by ``topic``, and from when on nothing was missed."""
+    """The ends that were heard by ``topic``, and since when none was missed."""
 
     def __init__(self) -> None:
         self._ending = own_ending()
@@ -58,7 +58,7 @@ class Ends:
             self._since = max(self._since, oldest)
 
     def take(self, run_id: str) -> Mapping[str, bytes] | None:
-        """What was told of a run's end; None if nothing was. Nothing in it: it has ended, and is to be read."""
+        """Return what was told of a run's end; None if nothing was. Nothing in it: it has ended, and is to be read."""
         return self._kept.pop(run_id, None)
 
     def will_be_heard(self, run_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""What to look for among runs, checked. For :meth:`dispatcher.client.client.Dispatcher.runs` alone."""
+"""The criteria for listing runs, checked. For :meth:`dispatcher.client.client.Dispatcher.runs` alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def query(
 
 
 def check_limit(limit: int | None) -> None:
-    """How many runs at most.
+    """Check the limit of a list of runs.
 
     Raises:
         InvalidInput: it is no count.

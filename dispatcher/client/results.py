@@ -28,7 +28,7 @@ _SHOWN_LINES = 20
 
 
 def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
-    """What the flow returned.
+    """Return the flow's result.
 
     Args:
         link: the way to its bytes.

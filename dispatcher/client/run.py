@@ -139,7 +139,7 @@ class Run(Generic[R]):
         return step.effect
 
     def events(self, follow: bool = False) -> Iterator[Event]:
-        """What happened, in order; with ``follow`` until the run has ended.
+        """Yield the events, in order; with ``follow`` until the run has ended.
 
         Raises:
             UnknownRun: there is no such run.
@@ -151,7 +151,7 @@ class Run(Generic[R]):
         return events_of(self.link.records, self.id, follow=follow)
 
     def logs(self, follow: bool = False) -> Iterator[Line]:
-        """What the flow printed and logged, in order; with ``follow`` until the run has ended.
+        """Yield the lines that the flow printed and logged, in order; with ``follow`` until the run has ended.
 
         Raises:
             UnknownRun: there is no such run.

@@ -70,7 +70,7 @@ class Link:
 
     @property
     def shown(self) -> str:
-        """Where it leads, for people; without credentials."""
+        """The place that it leads to, for people; without credentials."""
         if self.laptop is not None:
             return "the laptop server"
         return shown(self.settings.url or MEMORY)
@@ -107,7 +107,7 @@ class Link:
                 self._minder = Minder(self.laptop, self.records)
 
     def advice(self, route: Route) -> str:
-        """What to do if no live worker serves ``route``; empty if one does, or if we looked a moment ago.
+        """Return what to do if no live worker serves ``route``; empty if one does, or if we looked a moment ago.
 
         It comes after a submit that was accepted: where the server can't be asked any more, nothing is said.
         """
@@ -119,7 +119,7 @@ class Link:
             return ""
 
     def missing(self, route: Route) -> str:
-        """What to do if no live worker serves ``route``; empty if one does."""
+        """Return what to do if no live worker serves ``route``; empty if one does."""
         if self.inline:
             return ""
         workers = self.records.workers.live()

@@ -39,7 +39,7 @@ def events_of(records: Records, run_id: str, *, follow: bool) -> Iterator[Event]
 
 
 def lines_of(records: Records, run_id: str, *, follow: bool) -> Iterator[Line]:
-    """What the run printed and logged, in order; with ``follow`` until it has ended.
+    """Yield the lines that the run printed and logged, in order; with ``follow`` until it has ended.
 
     Raises:
         UnknownRun: there is no such run.

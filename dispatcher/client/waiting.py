@@ -26,7 +26,7 @@ _RETURN_WHEN = (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION)
 
 
 class DoneAndNotDone(NamedTuple):
-    """What :func:`wait` gives: runs that have ended, and those that have not."""
+    """The answer of :func:`wait`: runs that have ended, and those that have not."""
 
     done: set[Run[Any]]
     not_done: set[Run[Any]]

@@ -294,7 +294,7 @@ class Watcher:
         return True
 
     def _forget(self, run_ids: Iterable[str]) -> dict[str, list[Future[Record]]]:
-        """Who waits for runs that have ended; they are waited for no more. Called under the lock."""
+        """Remove runs that have ended, and return who waits for them. Called under the lock."""
         found = {}
         for run_id in run_ids:
             found[run_id] = self._waits.pop(run_id, [])

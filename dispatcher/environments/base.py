@@ -32,7 +32,7 @@ _MOMENTS = ("on_start", "on_exit")
 
 
 class Environment(ABC):
-    """Where and how a flow runs.
+    """An execution environment: where and how a flow runs.
 
     Args:
         labels: only a worker that serves all of them takes the run.
@@ -119,7 +119,7 @@ class Environment(ABC):
         return self._runner(storage.get_flow(flow_location), env)
 
     def check(self) -> None:
-        """What can be checked where a run is asked for.
+        """Check what can be checked where a run is asked for.
 
         Raises:
             InvalidInput: it can't work; names what.
@@ -168,7 +168,7 @@ class Environment(ABC):
         """A new executor for one run."""
 
     def _added_json(self) -> dict[str, Any]:
-        """What a subclass adds to the JSON; what isn't set is left out."""
+        """Return what a subclass adds to the JSON; what isn't set is left out."""
         return {name: value for name in self.added if (value := getattr(self, name)) is not None}
 
     @classmethod

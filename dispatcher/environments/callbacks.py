@@ -100,7 +100,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def sealed_in(data: Any) -> list[str]:
-    """Where sealed code stands in the JSON of an environment or a storage, by paths such as ``on_exit``.
+    """Return the paths of sealed code in the JSON of an environment or a storage, such as ``on_exit``.
 
     Whoever submits such an environment signs that code, and a worker runs it: of others' JSON, ask this first.
     """

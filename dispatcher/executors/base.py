@@ -1,4 +1,4 @@
-"""What an executor is: it computes the tasks of a flow. See :mod:`dispatcher.executors.local` and ``dask``."""
+"""The contract of an executor: it computes the tasks of a flow. See :mod:`dispatcher.executors.local` and ``dask``."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _MARKS = 1.0  # seconds in which the last lines arrive
 
 
 class Session:
-    """What one executor gives to its cluster, from its start to its end.
+    """All that one executor gives to its cluster, from its start to its end.
 
     Args:
         client: a connected ``distributed.Client``.
@@ -188,7 +188,7 @@ class Session:
 
 
 def _say(stream: str, text: str, level: int | None, name: str | None) -> None:
-    """What a task said, said here, where the run's lines are captured."""
+    """Say here, where the run's lines are captured, what a task said."""
     if level is None or name is None:
         (sys.stdout if stream == "stdout" else sys.stderr).write(f"{text}\n")
         return

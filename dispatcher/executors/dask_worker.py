@@ -1,4 +1,4 @@
-"""What runs on a Dask worker: one task of a run, with the run's context, its lines, and an ear for its end.
+"""A task on a Dask worker: the call, with the run's context, its lines, and an ear for its end.
 
 Given to Dask by :mod:`dispatcher.executors.dask`, together with an :class:`Origin`. Workers need this package; they get
 no credentials: lines go to the scheduler as events of the flow's client, in the stream in which the task's result
@@ -42,7 +42,7 @@ here: set[str] = set()  # sessions of flows of this process: what their tasks pr
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a task comes from: sealed once, and sent with each task of a flow.
+    """The run that a task belongs to: sealed once, and sent with each task of a flow.
 
     ``session`` names the flow's executor, ``topic`` where it hears of lines; ``most`` and ``longest`` are bytes, of all
     lines of a run on one worker and of one.

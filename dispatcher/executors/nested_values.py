@@ -69,7 +69,7 @@ class _Walk:
         return answer
 
     def _looked(self, value: Any) -> tuple[Any, Read | None]:
-        """What comes in the place of a value that isn't looked into; else None, and what takes it apart."""
+        """Return what comes in the place of a value that isn't looked into; else None, and what takes it apart."""
         kind = type(value)
         if kind in _LEAVES:
             return value, None
@@ -116,7 +116,7 @@ class _Walk:
 
 
 def _reader(value: Any) -> Read | None:
-    """What takes ``value`` apart: its parts, and a function that makes it anew of others."""
+    """Return what takes ``value`` apart: its parts, and a function that makes it anew of others."""
     for kind, read in _READERS.items():
         if isinstance(value, kind):
             return read

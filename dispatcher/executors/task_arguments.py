@@ -19,7 +19,7 @@ _results: ContextVar[Sequence[Any]] = ContextVar("dispatcher_results")
 
 
 class Parcel(NamedTuple):
-    """What :func:`packed` gives: the pickle, and the cluster's futures in the order of its slots."""
+    """The answer of :func:`packed`: the pickle, and the cluster's futures in the order of its slots."""
 
     data: bytes
     futures: list[Any]

@@ -1,4 +1,4 @@
-"""What a task prints and logs in a process that it shares with others, such as a Dask worker's.
+"""The lines that a task prints and logs in a process that it shares with others, such as a Dask worker's.
 
 While tasks run there, ``sys.stdout`` and ``sys.stderr`` are streams that give each task what is written in its context,
 and pass on what others write; a handler of the root logger does the same with log records. After the last task all is
@@ -137,7 +137,7 @@ class _Handler(logging.Handler):
         self._levels = levels
 
     def _pass_on(self, record: logging.LogRecord) -> None:
-        """Where the root logger has no handler but this one, Python itself shows warnings."""
+        """Show a record as Python does where the root logger has no handler but this one: warnings alone."""
         last = logging.lastResort
         if len(logging.root.handlers) == 1 and last is not None and record.levelno >= last.level:
             last.handle(record)

@@ -1,1 +1,1 @@
-"""What a user decorates and calls: flows, tasks and the context of a run."""
+"""The objects that a user decorates and calls: flows and tasks."""

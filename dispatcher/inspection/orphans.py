@@ -38,7 +38,7 @@ class Orphan:
 
     @property
     def name(self) -> str:
-        """What people know it by."""
+        """The name by which people know it."""
         handle = self.found.handle
         return "/".join(str(handle[part]) for part in ("namespace", "name") if part in handle) or self._key
 
@@ -67,7 +67,7 @@ class Sweep:
         self._backends = {name: made for name in backends or _names() if (made := self._made(name, settings, backends))}
 
     def orphans(self, *, older: float = GRACE) -> list[Orphan]:
-        """What carries our instance id, is older than so many seconds, and is wanted by no record.
+        """Return what carries our instance id, is older than so many seconds, and is wanted by no record.
 
         Raises:
             Permanent, Transient: the service of a backend that was named can't be asked.
@@ -84,7 +84,7 @@ class Sweep:
         ]
 
     def _of(self, name: str, made: Backend) -> list[Found]:
-        """What a backend has created; of one that can't be asked and wasn't named, nothing."""
+        """Return all that a backend has created; of one that can't be asked and wasn't named, nothing."""
         try:
             return list(made.orphans(self._records.instance))  # type: ignore[attr-defined]
         except (Permanent, Transient) as error:

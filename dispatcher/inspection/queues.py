@@ -1,4 +1,4 @@
-"""What the client tells of queues and of one run's wait, gathered from the records."""
+"""The client's answers on queues and on one run's wait, gathered from the records."""
 
 from __future__ import annotations
 

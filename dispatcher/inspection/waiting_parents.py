@@ -49,7 +49,7 @@ class Full:
     holders: tuple[Record, ...]
 
     def sentences(self, record: Record | None = None) -> list[str]:
-        """What there is to say, of ``record`` among those that wait."""
+        """Return what there is to say of ``record`` among those that wait."""
         parent = "" if record is None else record.spec.parent
         named = [
             f"run {one.id} (flow {one.spec.flow!r}{', which submitted it' if one.id == parent else ''})"
@@ -64,7 +64,8 @@ class Full:
 
 
 def full(records: Records, route: Route, workers: Sequence[WorkerInfo]) -> Full | None:
-    """Who holds all processes that serve ``route``, if everyone of them waits for a run there, as far as is known.
+    """Return who holds all processes that serve ``route``, if everyone of them waits for a run there, as far as is
+    known.
 
     Args:
         records: where.
@@ -121,7 +122,7 @@ class Lookout:
 
 
 def stuck(records: Records, run_ids: Sequence[str]) -> str:
-    """Which of these runs waits behind those that wait for runs, and what to do; empty if none does."""
+    """Say which of these runs waits behind those that wait for runs, and what to do; empty if none does."""
     queued = [
         record
         for record in records.runs.get_many(run_ids[:MOST])

@@ -67,7 +67,7 @@ def stop(places: Places) -> None:
 
 
 def open_runs(places: Places) -> int | None:
-    """How many runs are open; None if the server doesn't tell."""
+    """Count the open runs; None if the server doesn't tell."""
     try:
         with _records(places) as records:
             return records.runs.count(OPEN)

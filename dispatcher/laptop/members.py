@@ -1,4 +1,4 @@
-"""Which programs use the laptop server: a file each, locked by the program for as long as it lives.
+"""The programs that use the laptop server: a file each, locked by the program for as long as it lives.
 
 The kernel unlocks the file of a program that crashed, so none is counted for ever.
 """

@@ -1,4 +1,4 @@
-"""Where the laptop server keeps its files. One state directory is one server; only its socket lies elsewhere.
+"""The places of the laptop server's files. One state directory is one server; only its socket lies elsewhere.
 
 The socket needs a short path on a local disk, and a directory that nobody else can enter: it has no password.
 """

@@ -62,7 +62,7 @@ def ensure(places: Places) -> tuple[Path, bool]:
 
 
 def answers(path: Path) -> str:
-    """What the server says to PING, its first word: ``+PONG``, ``-LOADING``; empty if it can't be reached."""
+    """Return the first word of the server's answer to PING: ``+PONG``, ``-LOADING``; empty if it can't be reached."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(2.0)
@@ -176,7 +176,7 @@ def _wait(places: Places, path: Path, *, since: int) -> None:
 
 
 def _last_words(places: Places, since: int) -> str:
-    """What the server wrote to its log in this start, its last lines."""
+    """Return the last lines that the server wrote to its log in this start."""
     log = places.log("server")
     try:
         with log.open("rb") as file:

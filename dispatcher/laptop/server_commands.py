@@ -142,7 +142,7 @@ def down(settings: Settings, *, force: bool = False) -> bool:
 
 
 def status(settings: Settings) -> Status:
-    """How the laptop server stands. Starts and creates nothing.
+    """Return how the laptop server stands. Starts and creates nothing.
 
     Raises:
         InvalidSettings: others could have written its state directory, or the settings rule the laptop server out.

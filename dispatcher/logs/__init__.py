@@ -1,1 +1,1 @@
-"""What a flow prints and logs, on its way to the records."""
+"""The lines that a flow prints and logs, on their way to the records."""

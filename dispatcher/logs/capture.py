@@ -30,7 +30,7 @@ _STREAMS = {1: "stdout", 2: "stderr"}
 
 
 class Capture:
-    """What :func:`captured` gives: the attempt's last lines, and a second chance to send what is left."""
+    """The handle of :func:`captured`: the attempt's last lines, and a second chance to send what is left."""
 
     def __init__(self, shipment: Shipment, flush: Callable[[], None]) -> None:
         self._shipment = shipment
@@ -133,7 +133,7 @@ def captured(
 
 
 def _echoes(originals: tuple[TextIO, TextIO], pipes: Descriptors | None) -> dict[int, TextIO | None]:
-    """Where what is captured is shown too: past the pipes, which would catch it again."""
+    """Return the streams to which what is captured is shown too: past the pipes, which would catch it again."""
     return {
         number: original if pipes is None else pipes.original(number)
         for number, original in zip(_STREAMS, originals, strict=True)

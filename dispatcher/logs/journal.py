@@ -1,4 +1,4 @@
-"""What a flow's process said last, in memory that its parent shares: it is still there when the process has died.
+"""The last words of a flow's process, in memory that its parent shares: they are still there when the process has died.
 
 A process that dies at once (a signal, ``os._exit``, a crash in C) takes with it the lines that were printed and not yet
 sent. So the parent makes a journal before it forks, and the process writes each line there, too. The parent also holds
@@ -178,12 +178,13 @@ class Journal:
         ]
 
     def _chunk(self, number: int) -> tuple[int, int]:
-        """Where the mark and the chunk of a descriptor begin."""
+        """Return where the mark and the chunk of a descriptor begin."""
         mark = _CHUNKS_AT + (number - 1) * (_MARK.size + _CHUNK)
         return mark, mark + _MARK.size
 
     def _being_taken(self, number: int) -> tuple[bytes, int]:
-        """What the child read and hadn't made lines of, and the number of the last line before it."""
+        """Return the bytes that the child read and hadn't made lines of, and the number of the last line before
+        them."""
         mark, start = self._chunk(number)
         taking, last = _MARK.unpack_from(self._memory, mark)
         return (self._memory[start : start + _CHUNK].rstrip(b"\0") if taking else b""), last
@@ -222,7 +223,7 @@ def _text(data: bytes) -> str:
 
 
 def _rest(source: int) -> bytes:
-    """What is in a pipe now."""
+    """Return the bytes that are in a pipe now."""
     found = bytearray()
     with contextlib.suppress(OSError):  # nothing more, or closed
         while len(found) < _MOST and (data := os.read(source, _MOST)):

@@ -1,4 +1,4 @@
-"""What a dead process said last, as lines of its attempt. Called by whoever records its end."""
+"""The last words of a dead process, as lines of its attempt. Called by whoever records its end."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is kept of runs: small interfaces in ``base``, and two kinds that keep them, ``memory`` and ``redis``."""
+"""The records of runs: small interfaces in ``base``, and two kinds that keep them, ``memory`` and ``redis``."""

@@ -49,7 +49,7 @@ class Bell(Protocol):
         """Publish through the broker, if :meth:`message` gives None. Never raises: a lost ring is rung again."""
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in the broker's list of ``queue``."""
+        """Count the messages that wait in the broker's list of ``queue``."""
 
 
 class Runs(ABC):
@@ -107,8 +107,8 @@ class Runs(ABC):
 
     @abstractmethod
     def used(self, run_id: str, day: int) -> str:
-        """How far the spec of a run was used (:class:`~dispatcher.runs.record.Use`) whose signature expires on ``day``,
-        counted since the epoch; empty if nothing was noted."""
+        """Return how far the spec of a run was used (:class:`~dispatcher.runs.record.Use`) whose signature expires on
+        ``day``, counted since the epoch; empty if nothing was noted."""
 
     def look(self, run_id: str, like: str) -> Look:
         """A run that is about to be claimed, as read, or as guessed.
@@ -210,7 +210,7 @@ class Runs(ABC):
 
     @abstractmethod
     def count(self, index: str) -> int:
-        """How many runs stand in an index."""
+        """Count the runs of an index."""
 
     @abstractmethod
     def now(self) -> float:
@@ -340,7 +340,7 @@ class Logs(ABC):
 
 
 class Queues(ABC):
-    """Which queues there are; :meth:`Runs.create` and :meth:`Runs.commit` note each use."""
+    """The registry of queues; :meth:`Runs.create` and :meth:`Runs.commit` note each use."""
 
     @abstractmethod
     def known(self) -> dict[str, tuple[Route, float]]:

@@ -1,4 +1,4 @@
-"""What a change means beside the record itself: moves in indexes, notices, freed blobs. Pure.
+"""The consequences of a change beside the record itself: moves in indexes, notices, freed blobs. Pure.
 
 For the implementations in ``memory`` and ``redis`` alone: both apply what is computed here, so they can't differ.
 """
@@ -78,7 +78,7 @@ class Effects:
 
 
 def effects(change: Change) -> Effects:
-    """What ``change`` means beside the record itself."""
+    """Return the consequences of ``change`` beside the record itself."""
     before, after = change.before, change.after
     if before is not None:  # as it will be stored: some scores are versions
         after = after.but(version=before.version + 1)

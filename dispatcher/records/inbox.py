@@ -1,5 +1,5 @@
-"""What runners in containers tell; the interface stands beside those of :mod:`dispatcher.records.base`, under the same
-contract."""
+"""The reports of runners in containers; the interface stands beside those of :mod:`dispatcher.records.base`, under the
+same contract."""
 
 from __future__ import annotations
 

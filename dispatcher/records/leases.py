@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """Who holds a shard, under which epoch."""
+    """The holder of a shard, and its epoch."""
 
     name: str
     owner: str

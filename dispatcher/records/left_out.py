@@ -28,7 +28,7 @@ _SHOWN = 120
 
 
 class LeftOut:
-    """What was left out. Safe from any thread.
+    """The register of entries that were left out. Safe from any thread.
 
     Args:
         refusals: count it.
@@ -44,7 +44,7 @@ class LeftOut:
         self._second, self._counted = clock(), 0
 
     def read(self, entry: str, parse: Callable[[], T]) -> T | None:
-        """What ``parse`` makes of an entry; None, and the entry is noted, if it can't be read.
+        """Return what ``parse`` makes of an entry; None, and the entry is noted, if it can't be read.
 
         Args:
             entry: its name, as ``run 01abc``; one name is noted once.

@@ -1,4 +1,4 @@
-"""How runs are read: which ones, and one as seen at a moment."""
+"""Queries of runs: by what they have in common, and one as seen at a moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dispatcher.runs.states import State
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Which runs :meth:`Runs.find` gives; None asks nothing. ``since`` is in seconds since the epoch (creation)."""
+    """The criteria of :meth:`Runs.find`; None asks nothing. ``since`` is in seconds since the epoch (creation)."""
 
     state: State | None = None
     label: str | None = None

@@ -1,4 +1,4 @@
-"""What was refused because it isn't what it says it is: counted, so that people can see that somebody tries.
+"""Rejected entries, counted: what isn't what it says it is shows people that somebody tries.
 
 The interface stands beside those of :mod:`dispatcher.records.base`, under the same contract.
 """
@@ -15,7 +15,7 @@ from dispatcher.errors import Malformed, SealBroken, ServerUnavailable
 
 
 class What(StrEnum):
-    """What was refused."""
+    """The kind of what was refused."""
 
     RUN = "run"  #: its spec, flow or parameters aren't what its submitter signed, or no longer
     REPORT = "report"  #: a container's, not made by the attempt that it names, or by one that is over
@@ -32,7 +32,7 @@ class What(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How often, and when last, in seconds since the epoch."""
+    """The number of refusals, and the time of the last one in seconds since the epoch."""
 
     count: int
     last: float

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """What the user of an attempt may reach: its run and the run's own keys, the claim of the attempt, the shared
+    """The reach of the user of an attempt: its run and the run's own keys, the claim of the attempt, the shared
     ``blobs`` (digests) that the run refers to, and the inbox of ``shard``, to which it only adds."""
 
     run_id: str

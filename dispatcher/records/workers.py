@@ -28,7 +28,7 @@ class WorkerInfo:
 
 
 class Workers(ABC):
-    """Which workers live. A worker's beat stands for the leases of all runs that it owns."""
+    """The register of workers that live. A worker's beat stands for the leases of all runs that it owns."""
 
     @abstractmethod
     def announce(self, info: WorkerInfo) -> None:

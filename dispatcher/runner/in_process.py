@@ -179,7 +179,7 @@ class _Way:
 
     @property
     def taken_for(self) -> Record | None:
-        """What the run was guessed to be, if it was."""
+        """The guess of what the run looks like, if there was one."""
         return self._look.record if self._look.kind else None
 
     @property

@@ -36,7 +36,7 @@ _PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away
 
 @dataclass(frozen=True, kw_only=True)
 class Opener:
-    """What it takes to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
+    """The means to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
 
     records: Records
     credentials: Credentials
@@ -87,8 +87,8 @@ class Opener:
         return make(**opened)
 
     def exit_job(self, record: Record, environment: Environment, *, plain: bool) -> tuple[Job, BaseException | None]:
-        """What ``on_exit`` may know of an attempt whose process died: the job, and what tells of the flow's exception
-        if there is one. The exception itself isn't opened: a container may have made it.
+        """Return what ``on_exit`` may know of an attempt whose process died: the job, and what tells of the flow's
+        exception if there is one. The exception itself isn't opened: a container may have made it.
 
         Args:
             record: the run.

@@ -67,7 +67,7 @@ class Attempt:
 
 
 def family(backend: str, place: str = "") -> str:
-    """What the shards of one backend in one place have in common: their names begin with it."""
+    """Return the beginning that the names of all shards of one backend in one place share."""
     return f"{backend}@{place}" if place else backend
 
 

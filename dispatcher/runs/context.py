@@ -1,4 +1,4 @@
-"""What a flow may know of its run: ``from dispatcher import context``.
+"""The context of a run: ``from dispatcher import context``.
 
 Set by who runs a flow (the runner, ``Environment.execute``) through :func:`entered` and :func:`ended`; read by flows,
 ``on_start`` and ``on_exit``. Outside a run everything is None or empty, so that a flow can be tested as a function.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Frame:
-    """What is known of the run around some code."""
+    """The facts of the run around some code."""
 
     run_id: str | None = None
     attempt: int | None = None
@@ -53,7 +53,7 @@ class Context:
 
     @property
     def attempt(self) -> int | None:
-        """Which try this is, from 1; None outside a run."""
+        """The number of this try, from 1; None outside a run."""
         return _frame.get().attempt
 
     @property

@@ -1,4 +1,4 @@
-"""How an attempt ends, and whether another follows it. Pure; for :mod:`dispatcher.runs.transitions`."""
+"""The end of an attempt, and whether another follows it. Pure; for :mod:`dispatcher.runs.transitions`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dispatcher.runs.states import Cause, State, advance, state_of
 
 
 def _infrastructure(record: Record, now: float) -> tuple[Mapping[str, Any], ...]:
-    """What the attempt may have left outside: its handle, or the intent whose handle never came; when it ended, and
-    whether a runner had claimed it."""
+    """Return the infrastructure that the attempt may have left outside: its handle, or the intent whose handle never
+    came; when it ended, and whether a runner had claimed it."""
     if record.request is None and record.handle is None:
         return ()
     claimed = record.started_at is not None
@@ -75,7 +75,7 @@ def end(
 
 
 def verdict(record: Record, cause: Cause | None) -> Verdict:
-    """What the run's policy says of an attempt that ends with this cause."""
+    """Return the verdict of the run's policy on an attempt that ends with this cause."""
     seed = f"{record.id}:{record.attempt}"
     return record.spec.retry.after(cause, used=record.retries_used, free_used=record.free_retries, seed=seed)
 
@@ -107,7 +107,7 @@ def requeue(record: Record, now: float) -> tuple[Record, Event]:
 
 
 def _exit_left(record: Record) -> ExitCall:
-    """How an ``on_exit`` stands when the attempt ends and nobody said."""
+    """Return how an ``on_exit`` stands when the attempt ends and nobody said."""
     if not record.spec.on_exit:
         return ExitCall.NONE
     return (

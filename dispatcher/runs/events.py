@@ -14,7 +14,7 @@ from dispatcher.support.parsing import HIGHEST, Fields, number_of, read_object, 
 
 
 class Kind(StrEnum):
-    """What happened."""
+    """The kind of an event."""
 
     QUEUED = "queued"  #: accepted, or a retry came due
     CLAIMED = "claimed"  #: a worker took it
@@ -102,7 +102,7 @@ _KINDS = frozenset(str(kind) for kind in Kind)
 
 
 def _data(data: Fields) -> Mapping[str, Any]:
-    """What readers of events rely on is as they expect it."""
+    """Check that the data on which readers of events rely is as they expect it."""
     for name in ("cause", "reason", "message", "owner", "on_exit"):
         data.optional_text(name)
     data.optional_number("due")

@@ -1,4 +1,4 @@
-"""How long the signature of a spec holds. Pure."""
+"""The time for which the signature of a spec holds. Pure."""
 
 from __future__ import annotations
 

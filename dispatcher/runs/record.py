@@ -1,4 +1,4 @@
-"""What is remembered of a run: its signed spec, and its record."""
+"""The memory of a run: its signed spec, and its record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["FIXED", "ExitCall", "Outcome", "Record", "Spec", "Value"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How an attempt ended: ``cause`` None is success, with ``result``; else the facts of the end.
+    """The end of an attempt: ``cause`` None is success, with ``result``; else the facts of the end.
 
     ``reason`` is the raw reason word of the infrastructure or the exception's type name, ``message`` a sentence.
     """
@@ -179,7 +179,8 @@ class Record:
 
     @property
     def settled(self) -> State | None:
-        """How its flow has ended, while ``on_exit`` is called or due; None before that, and once the run is over."""
+        """The state in which its flow has ended, while ``on_exit`` is called or due; None before that, and once the run
+        is over."""
         if self.settled_at is None or self.outcome is None or self.state not in {State.RUNNING, State.CANCELLING}:
             return None
         return self.outcome.state

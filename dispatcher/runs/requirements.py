@@ -1,4 +1,4 @@
-"""What a spec may require of whoever runs it, so that two releases run side by side. Pure.
+"""Requirements of a spec on whoever runs it, so that two releases run side by side. Pure.
 
 A field that changes what may happen (a limit, a mask, a bundle) has a word here, and specs that carry it name that word
 in ``requires``. Who doesn't know the word would run the flow without the limit: it leaves the run to others.

@@ -41,7 +41,7 @@ _WORDS = frozenset(str(cause) for cause in Cause)
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What follows an attempt that ended with a cause. ``delay`` is in seconds."""
+    """The consequence of an attempt that ended with a cause. ``delay`` is in seconds."""
 
     repeat: bool
     delay: float = 0.0

@@ -1,4 +1,4 @@
-"""Which queue a run waits on, and which queues a worker serves. Pure.
+"""The queue on which a run waits, and the queues that a worker serves. Pure.
 
 A queue's name is the backend, the scope (laptop server: the virtual environment's digest) and the label set:
 ``kubernetes``, ``kubernetes:eu+gpu``, ``local@1a2b3c4d:research``.
@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True, order=True)
 class Route:
-    """Where a run waits: backend, label set, scope."""
+    """The queue of a run: backend, label set, scope."""
 
     backend: str
     labels: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def _queue(route: Route) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a worker serves. ``every_label`` (the laptop's worker) takes any label set."""
+    """The offer of a worker: what it serves. ``every_label`` (the laptop's worker) takes any label set."""
 
     backends: frozenset[str]
     labels: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""What was asked for: a run's signed spec, and the values that travel with it."""
+"""The request of a submitter: a run's signed spec, and the values that travel with it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _OF_VALUE = frozenset(f.name for f in fields(Value)) - {"others"}
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What a submitter asked for; its bytes are signed and never change.
+    """The request of a submitter; its bytes are signed and never change.
 
     ``storage`` and ``environment`` are the JSON of those values, ``location`` is the flow's address in the storage,
     ``blobs`` the shared blobs (flow, large parameters) that must outlive the run, ``python`` the submitter's

@@ -9,7 +9,7 @@ from dispatcher.errors import Refused
 
 
 class State(StrEnum):
-    """Where a run stands."""
+    """The state of a run."""
 
     QUEUED = "QUEUED"  #: accepted; waits for a worker
     CLAIMED = "CLAIMED"  #: a worker has taken it
@@ -49,7 +49,7 @@ class Cause(StrEnum):
 
 
 class ExitCall(StrEnum):
-    """How it stands with the environment's ``on_exit`` of the current attempt."""
+    """The progress of the environment's ``on_exit`` for the current attempt."""
 
     NONE = "none"  #: the environment has none
     WAITING = "waiting"  #: to be called by the runner after the flow

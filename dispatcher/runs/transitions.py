@@ -262,7 +262,7 @@ def ring_again(record: Record, now: float) -> Change | None:
 
 
 def tick(record: Record, now: float) -> Change | None:
-    """What the clock alone does: due retries, ``start_within``, an ``on_exit`` nobody took.
+    """Do what the clock alone does: due retries, ``start_within``, an ``on_exit`` nobody took.
 
     Of a run whose signature wasn't verified nothing is repeated; it ends only where its policy wouldn't repeat it.
     A running flow's ``timeout`` is not ended here: who holds the process ends it (a pool process's parent, a

@@ -1,4 +1,4 @@
-"""How far a signed spec has been used, so that it is used once per attempt. Pure; the records keep it.
+"""The use of a signed spec, noted so that it is used once per attempt. Pure; the records keep it.
 
 One word per run, apart from the record, where submitters can't write, until the spec's signature has expired: ``3``
 where attempt 3 was started, or its infrastructure asked for, ``3e`` where a fresh process calls its ``on_exit``,

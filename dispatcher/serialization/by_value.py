@@ -1,4 +1,4 @@
-"""Which modules travel by reference and which by value, and what package a module belongs to.
+"""The choice between modules that travel by reference and those that travel by value, and the package of a module.
 
 Called by :mod:`dispatcher.serialization.pickles` for each module that a pickle names, so every answer is cached. What
 is installed, the standard library and our own packages are found at the other end; everything else has to travel.

@@ -20,7 +20,8 @@ _copies: weakref.WeakSet[type] = weakref.WeakSet()  # classes of this process th
 
 
 def load(data: bytes, start: int) -> Any:
-    """What ``pickle.loads`` gives for ``data`` from ``start`` on, with this process's own classes left as they are."""
+    """Return what ``pickle.loads`` gives for ``data`` from ``start`` on, with this process's own classes left as they
+    are."""
     if data.find(_SET_STATE.encode(), start) < 0:
         return pickle.loads(memoryview(data)[start:])
     stream = io.BytesIO(data)

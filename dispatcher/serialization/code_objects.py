@@ -13,7 +13,7 @@ Reduce = Callable[[CodeType], tuple[Callable[..., CodeType], tuple[Any, ...]]]
 
 
 def reduced(code: CodeType, reduce: Reduce) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
-    """What pickle is to do for ``code``: as ``reduce`` says, and then its file's name."""
+    """Return what pickle is to do for ``code``: as ``reduce`` says, and then its file's name."""
     make, arguments = reduce(code)
     return _made, (code.co_filename, make, *arguments)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def reduced(error: BaseException) -> tuple[Any, ...] | str | None:
-    """What pickle is to make of ``error``; None where its own way is right: no constructor in Python, or a
+    """Return what pickle is to make of ``error``; None where its own way is right: no constructor in Python, or a
     ``__reduce__`` of its own."""
     found = _made_again(error)
     if found is None and _is_tblibs(type(error)):

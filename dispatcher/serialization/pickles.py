@@ -113,7 +113,7 @@ def _split(data: bytes) -> tuple[Mapping[str, Any], int]:
 
 
 def _unopened(error: BaseException, header: Mapping[str, Any], where: str) -> Permanent:
-    """What to say of an object whose opening raised ``error``."""
+    """Return the error for an object whose opening raised ``error``."""
     if isinstance(error, ModuleNotFoundError):
         return _missing((error.name or "?").partition(".")[0], header, error, where)
     if isinstance(error, ImportError) or (isinstance(error, AttributeError) and not _is_own(error, header)):

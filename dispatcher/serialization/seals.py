@@ -22,14 +22,14 @@ SEAL = "seal"
 
 
 class Returned(StrEnum):
-    """What an attempt gives back."""
+    """The kinds of values that an attempt gives back."""
 
     RESULT = "result"
     EXCEPTION = "exception"
 
 
 class Stored(StrEnum):
-    """What the engine stores of its own in a record."""
+    """The kinds of values that the engine stores of its own in a record."""
 
     REQUEST = "request"
     HANDLE = "handle"

@@ -35,7 +35,7 @@ SPECS, RECORDS = "specs", "records"
 
 
 class Credentials(Protocol):
-    """What a process that runs a flow can verify and seal with."""
+    """The keys with which a process that runs a flow verifies and seals."""
 
     def check(self, record: Record, now: float) -> None:
         """Check that a run's spec is what its submitter signed, and still may be used.

@@ -1,4 +1,4 @@
-"""What a flow gave in a container, carried on unopened to whoever asked for it.
+"""Values that a flow gave in a container, carried on unopened to whoever asked for them.
 
 A flow shares its process with what writes its answer, so it can give any bytes. A worker passes a pickle on as the
 run's result or exception, sealed for that run, and never opens it: whoever calls ``result()`` does, or refuses to. Made
@@ -42,7 +42,7 @@ class RaisedInside(DispatcherError, RuntimeError):
 
 
 def opened(call: Callable[[], Any]) -> Any:
-    """What ``call`` gives or raises, opened here: for programs that run a flow directly and trust where it ran.
+    """Return what ``call`` gives or raises, opened here: for programs that run a flow directly and trust where it ran.
 
     Raises:
         InvalidInput: the result is a pickle, and ``DISPATCHER__RESULTS__PLAIN`` refuses those.

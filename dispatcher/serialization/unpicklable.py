@@ -86,7 +86,7 @@ class _Search:
         return trail
 
     def too_deep(self, obj: Any) -> str:
-        """What of ``obj`` can't be sent for its depth."""
+        """Say what of ``obj`` can't be sent for its depth."""
         if not self._each:
             return "it"
         return next((name for name, _, _ in self._failing(obj, {id(obj)}, self._each)), "it")

@@ -1,4 +1,4 @@
-"""Which item of a pickled mapping can't be opened.
+"""The search for the item of a pickled mapping that can't be opened.
 
 A pickle says how to make all of its items, and an error not which one it was making. So it is opened again, slowly,
 by an unpickler that tells how far it came. Called by :mod:`dispatcher.serialization.pickles` after that failed.
@@ -59,7 +59,7 @@ def _unframed(data: bytes) -> bytes:
 
 
 def _starts(data: bytes) -> Iterator[tuple[int, str]]:
-    """Where the value of each key of the outermost dict begins; runs nothing."""
+    """Yield the places where the value of each key of the outermost dict begins; runs nothing."""
     stack: list[tuple[int, Any]] = []  # where each object begins, and what it is where its opcode says so
     memo: list[Any] = []
     for opcode, argument, at in pickletools.genops(data):
@@ -78,7 +78,7 @@ def _starts(data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _popped(stack: list[tuple[int, Any]], opcode: pickletools.OpcodeInfo) -> list[tuple[int, Any]]:
-    """What an opcode takes from the stack."""
+    """Return what an opcode takes from the stack."""
     before = opcode.stack_before
     count = len(before)
     if pickletools.markobject in before:

@@ -1,1 +1,1 @@
-"""Where flows live: in Redis by value, in files, in importable modules."""
+"""The places of flows: in Redis by value, in files, in importable modules."""

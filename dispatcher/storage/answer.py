@@ -1,4 +1,4 @@
-"""How a flow in another process or in a container answers: a line of JSON that says how it ended, then the result or
+"""The answer of a flow in another process or in a container: a line of JSON that says how it ended, then the result or
 the exception in bytes.
 
 Whoever reads an answer doesn't believe who wrote it, for the flow may have written it itself: JSON is read, texts are

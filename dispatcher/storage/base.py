@@ -1,4 +1,4 @@
-"""What every storage can do. The contract is written here once.
+"""The contract of a storage: all that every one can do. The contract is written here once.
 
 A storage is a value that says where flows live: it compares by that and round-trips through JSON. ``flows`` is apart:
 what this object has added, by name. Clients add flows; environments get them where they run.
@@ -25,7 +25,7 @@ class NoFlowHere(NotImplementedError):
 
 
 class Storage(ABC):
-    """Where flows live."""
+    """The place of flows."""
 
     #: Whether a location is the digest of a shared blob, which a run must refer to as long as it may start.
     shared_blob: ClassVar[bool] = False
@@ -79,7 +79,7 @@ class Storage(ABC):
         """Be given where shared bytes are kept, and the most bytes of a flow. Called by who opens records."""
 
     def check(self) -> None:  # noqa: B027 - most are always ready
-        """What can be checked where a run is asked for.
+        """Check what can be checked where a run is asked for.
 
         Raises:
             InvalidInput: its flows can't be had yet; says what to do.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def runner(storage: Storage, location: str) -> Runner:
-    """What runs the flow at ``location`` in a child process with the environment variables given to it."""
+    """Return a runner of the flow at ``location``, in a child process with the environment variables given to it."""
     job = {"storage": storage.to_json(), "location": location, "path": [entry or str(Path.cwd()) for entry in sys.path]}
 
     def run(env: Mapping[str, str]) -> Any:

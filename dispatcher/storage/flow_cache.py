@@ -1,5 +1,5 @@
-"""What the pickle of a flow rests on, if all of it is sure to be the same as long as the objects are: then it may be
-sent again without pickling it again. For the Redis storage, which pickles a flow at each submit.
+"""The objects on which the pickle of a flow rests, if all of it is sure to be the same as long as they are: then it may
+be sent again without pickling it again. For the Redis storage, which pickles a flow at each submit.
 
 Sure are only code, plain immutable values, and what travels by reference. A list, a flow's environment, a function of
 the user's own: whatever could change inside while it stays the same object makes that flow be pickled each time.

@@ -22,7 +22,7 @@ class Packed:
         self._last: tuple[Flow[..., Any], tuple[Any, ...], bytes] | None = None
 
     def flow(self, flow: Flow[..., Any]) -> bytes:
-        """What :func:`pack` gives for it now.
+        """Return what :func:`pack` gives for it now.
 
         Raises:
             InvalidFlow: it can't travel; names the object and where it is used.

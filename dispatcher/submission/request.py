@@ -47,7 +47,7 @@ _Said = tuple[dict[str, Any], dict[str, Any], str, float, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for, checked: everything but the parameters."""
+    """The checked request of a submit: everything but the parameters."""
 
     flow: Flow[..., Any]
     environment: Environment
@@ -60,7 +60,7 @@ class Request:
         return self.options.name or self.flow.name
 
     def route(self, scope: str) -> Route:
-        """Where its runs wait."""
+        """Return the queue of its runs."""
         return Route(self.environment.backend, tuple(self.environment.labels), scope)
 
 
@@ -249,7 +249,7 @@ def attempt_of(
     place: str = "",
     variables: Mapping[str, str],
 ) -> Attempt:
-    """What a backend would be told of an attempt of such a run."""
+    """Return what a backend would be told of an attempt of such a run."""
     spec = Spec(
         run_id=run_id,
         flow=request.name,
@@ -317,7 +317,7 @@ def record(
 
 
 def digest(spec: Spec, parameters: Mapping[str, Any]) -> str:
-    """What two submits under one idempotency key must have in common, in one SHA-256.
+    """Return one SHA-256 of all that two submits under one idempotency key must have in common.
 
     Sealed bytes stay outside: cloudpickle gives other bytes for the same function in another process.
     """

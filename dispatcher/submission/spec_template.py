@@ -1,4 +1,4 @@
-"""What all runs of one submit or map share, and their specs, of which the common part is written once. Pure.
+"""The parts that all runs of one submit or map share, and their specs, of which the common part is written once. Pure.
 
 Consecutive submits of one flow have the same plan, too: to write a spec anew takes as long as to sign and send it.
 """

@@ -31,7 +31,7 @@ VARIABLE = "DISPATCHER__FAILPOINT"
 
 
 class FailpointError(Exception):
-    """What the kind ``raise`` raises."""
+    """The error that the kind ``raise`` raises."""
 
 
 def failpoint(name: str, run_id: str = "", *, lost: type[Exception] | None = None) -> None:

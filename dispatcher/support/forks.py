@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def parent_alone(call: Callable[[], T]) -> T:
-    """What ``call()`` gives or raises, in the process that called it.
+    """Return or raise what ``call()`` does, in the process that called it.
 
     A child that was forked inside ends here, at once, as :func:`os._exit` does it: nothing is flushed, closed or told.
     Its exit status is Python's own: 0 after a return, what ``sys.exit()`` was given, 1 after any other exception.

@@ -56,7 +56,7 @@ def new_id() -> str:
 
 
 def ending(run_id: str) -> str:
-    """What the ids of all runs end with that one process has submitted."""
+    """Return the characters with which the ids of all runs end that one process has submitted."""
     return run_id[-_ENDING:]
 
 

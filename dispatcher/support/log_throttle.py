@@ -35,7 +35,8 @@ class Seldom:
             self._logger.warning("%s: %s%s", what, why, f" (and {left} more like it before)" if left else "")
 
     def due(self, why: object) -> int | None:
-        """How often a reason was left out since it was last given; None if that is a moment ago, and it isn't due."""
+        """Return how often a reason was left out since it was last given; None if that is a moment ago, and it isn't
+        due."""
         reason, now = _SINGLE.sub("…", str(why)), self._clock()
         at, left = self._said.get(reason, (now - EVERY, 0))
         if now - at < EVERY:

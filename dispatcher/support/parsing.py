@@ -1,4 +1,5 @@
-"""How bytes that others wrote are read: bounded, typed, and with one error. For whoever parses what is stored or sent.
+"""The reading of bytes that others wrote: bounded, typed, and with one error. For whoever parses what is stored or
+sent.
 
 Records, events, routes, workers, reports and messages come from a server to which many may write. Whatever an entry
 holds, its parser gives a value or raises :class:`~dispatcher.errors.Malformed`; who reads many leaves that entry out.
@@ -292,7 +293,7 @@ def number_of(raw: bytes | str, what: str) -> float:
 
 
 def valid(make: Any, what: str, **arguments: Any) -> Any:
-    """What ``make`` makes of arguments that people's input must pass as well.
+    """Return what ``make`` makes of arguments that people's input must pass as well.
 
     Raises:
         Malformed: they don't.
@@ -345,7 +346,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in JSON's words; never the value itself, which is somebody else's."""
+    """Return the kind of a value, in JSON's words; never the value itself, which is somebody else's."""
     match value:
         case None:
             return "null"

@@ -51,7 +51,7 @@ class Seen:
 
     @classmethod
     def of(cls, path: Path, status: os.stat_result, flags: int = 0) -> Seen:
-        """What ``stat`` and ``statvfs`` told of ``path``."""
+        """Return what ``stat`` and ``statvfs`` tell of ``path``."""
         fixed = bool(flags & os.ST_RDONLY)
         return cls(path=path, mode=status.st_mode, uid=status.st_uid, gid=status.st_gid, fixed=fixed)
 

@@ -102,7 +102,8 @@ def _names(group: Iterable[str], model: type[BaseModel]) -> list[str]:
 
 
 def _field(path: list[str], model: type[BaseModel]) -> tuple[list[str], FieldInfo | None, list[str]]:
-    """How far a path names settings; the setting that it leads to, None if it is a group; and the rest of the path."""
+    """Follow a path as far as it names settings: return that part, the setting that it leads to (None if it is a
+    group), and the rest."""
     current: type[BaseModel] | None = model
     for index, name in enumerate(path):
         if current is None or name not in current.model_fields:

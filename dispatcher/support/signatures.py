@@ -1,4 +1,4 @@
-"""What we ask of a user's function: its signature, its import name, a call.
+"""Questions to a user's function: its signature, its import name, a call.
 
 Used by flows, tasks, callbacks and environments.
 """
@@ -23,7 +23,7 @@ _STAR, _DOUBLE_STAR = inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
 
 
 class Shape(NamedTuple):
-    """What a function takes: names given by place alone, either way, by name alone; the names of ``*args`` and
+    """The parameters of a function: names given by place alone, either way, by name alone; the names of ``*args`` and
     ``**kwargs``, empty where there is none; and the defaults."""
 
     places: tuple[str, ...]

@@ -65,7 +65,8 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Provisioner:
-    """What provisioning needs: the records, the key ring, the settings, the backends by name and who we are."""
+    """The provisioning of runs. It needs the records, the key ring, the settings, the backends by name and who we
+    are."""
 
     records: Records
     keys: KeyRing
@@ -205,7 +206,7 @@ class Provisioner:
         return record
 
     def _note(self, run_id: str, cause: Cause, message: str, lease: Lease | None) -> None:
-        """What it waits for: the cause with which ``start_within`` ends it."""
+        """Note what it waits for: the cause with which ``start_within`` ends it."""
         with contextlib.suppress(Refused):
             step = partial(infrastructure.sight, seen=True, cause=cause, message=message)
             self.records.runs.update(run_id, step, lease=lease)
@@ -228,7 +229,7 @@ class Provisioner:
         return self.keys.engine.sealed(record.id, record.attempt, Stored.REQUEST, request)
 
     def _secrets(self, record: Record) -> dict[str, str]:
-        """What the runner needs and nobody may see. Derived, so that the next owner sends the same."""
+        """Return the secrets that the runner needs, which nobody may see: derived, so that the next owner sends the same."""
         request = record.request or {}
         key_id = record.spec.key_id
         return {

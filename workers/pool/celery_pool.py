@@ -44,7 +44,7 @@ def leave() -> None:
 
 
 class Process(asynpool.Worker):  # type: ignore[misc]
-    """What a process of the pool does: one job after the other."""
+    """A process of the pool: it does one job after the other."""
 
     wait_for_job: Any
 
@@ -78,7 +78,7 @@ class Processes(asynpool.AsynPool):  # type: ignore[misc]
         return process
 
     def _create_process_handlers(self, hub: Any, *arguments: Any, **more: Any) -> None:
-        """What a process has left in its group ends with it, however it ended."""
+        """End what a process has left in its group, however it ended."""
         super()._create_process_handlers(hub, *arguments, **more)
         theirs = self.on_process_down
 
@@ -125,6 +125,6 @@ class Processes(asynpool.AsynPool):  # type: ignore[misc]
 
 
 class Pool(TaskPool):  # type: ignore[misc]
-    """What Celery finds by the setting ``worker_pool``."""
+    """The pool that Celery finds by the setting ``worker_pool``."""
 
     Pool = Processes

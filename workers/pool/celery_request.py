@@ -77,7 +77,7 @@ class RunRequest(Request):  # type: ignore[misc]
 
 
 def exit_status(text: str) -> int | None:
-    """How a process ended, from billiard's words: a signal as its negative number, else the exit code."""
+    """Return how a process ended, from billiard's words: a signal as its negative number, else the exit code."""
     found = _STATUS.search(text)
     if found is None:
         return None

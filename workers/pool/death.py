@@ -65,7 +65,7 @@ def elsewhere(record: Record) -> bool:
 
 
 def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outcome:
-    """What to say of an attempt whose process died."""
+    """Return the outcome of an attempt whose process died."""
     if record.state is State.CANCELLING or death.ending is Ending.CANCEL:
         return Outcome(cause=Cause.CANCELLED, message="cancelled", log_tail=tail)
     if death.ending is Ending.TIMEOUT:

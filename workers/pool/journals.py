@@ -51,7 +51,7 @@ class Journals:
                 self._by_pid = {pid: one for pid, one in self._by_pid.items() if one is not old}
 
     def left(self, pid: int, run_id: str) -> list[Said]:
-        """What a dead process said last of a run."""
+        """Return what a dead process said last of a run."""
         with self._lock:
             journal = self._by_pid.get(pid)
         return [] if journal is None else journal.left(run_id)

@@ -46,7 +46,7 @@ BLIND = 5.0
 
 @dataclass(frozen=True)
 class Parent:
-    """What the keeper may ask of the worker's parent process."""
+    """The worker's parent process, as the keeper sees it."""
 
     pids: Callable[[], set[int]]  #: of the pool's processes
     queues: Callable[[], tuple[str, ...]]  #: consumed now
@@ -252,7 +252,7 @@ class Keeper:
                 self.died(Death(run_id=holding.run_id, pid=holding.pid, ending=holding.ending, status=status))
 
     def _drain_on(self) -> None:
-        """What of a shutdown doesn't need the server."""
+        """Do what of a shutdown doesn't need the server."""
         if self._draining_since is None or self.parent is None:
             return
         if not self._said_goodbye:

@@ -1,4 +1,4 @@
-"""What a pool process is: its own process group, its own connection, and one flow at a time.
+"""A pool process: its own process group, its own connection, and one flow at a time.
 
 Called by Celery's signals and by the tasks, in the pool process alone.
 """
@@ -43,7 +43,7 @@ INTERRUPTS = {"cancel": CancelInterrupt, "timeout": TimeoutInterrupt, "preempt":
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a pool process gets from its parent by the fork."""
+    """The things that a pool process gets from its parent by the fork."""
 
     settings: Settings
     keys: KeyRing
@@ -56,7 +56,7 @@ class Inherited:
 
 @dataclass(frozen=True)
 class Here:
-    """What a task needs in its pool process."""
+    """The things that a task needs in its pool process."""
 
     settings: Settings
     keys: KeyRing
@@ -82,7 +82,7 @@ class Here:
 
 @dataclass
 class Course:
-    """What this process has run, and what follows from it: between two runs it is as before the first, or it ends.
+    """The runs of this process, and what follows from them: between two runs it is as before the first, or it ends.
 
     Args:
         most: runs after which it ends; None for any number.

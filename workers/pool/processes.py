@@ -1,4 +1,4 @@
-"""Which run each pool process of this worker runs, and the one safe way to kill it.
+"""The runs of this worker's pool processes, and the one safe way to kill such a process.
 
 The table changes on Celery's event loop, when a pool process takes a task or its end is read. A process gets its next
 task only after the end of the one before was read, so while the lock is held and the table names a run, that process
@@ -82,7 +82,7 @@ class Held:
 
 
 def exit_status(pid: int) -> int | None:
-    """How a child of this process ended, a signal as its negative number; None while it lives.
+    """Return how a child of this process ended, a signal as its negative number; None while it lives.
 
     It isn't reaped: that is the pool's to do, whose event loop may be waiting for the broker.
     """

@@ -36,7 +36,7 @@ class Ending(StrEnum):
 
 
 class Step(StrEnum):
-    """What to do now."""
+    """The next step towards an end."""
 
     NOTHING = "nothing"
     TELL = "tell"
@@ -45,7 +45,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do, why, and in how many seconds to look again at the latest (None: no hurry)."""
+    """The decision: a step, its reason, and in how many seconds to look again at the latest (None: no hurry)."""
 
     step: Step
     ending: Ending | None = None
@@ -54,7 +54,8 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What the keeper sees: the server's clock, its own monotonic one, who we are, and whether we are shutting down."""
+    """The facts that the keeper sees: the server's clock, its own monotonic one, who we are, and whether we are
+    shutting down."""
 
     now: float
     at: float
@@ -76,7 +77,7 @@ def is_held(record: Record | None, holding: Holding, worker: str) -> bool:
 
 
 def decide(record: Record | None, holding: Holding, look: Look, timing: TimingSettings) -> Decision:
-    """What to do with a process, given the record of what it runs."""
+    """Decide what to do with a process, given the record of what it runs."""
     if record is None or not is_held(record, holding, look.worker):
         return _not_ours(record, holding, look, timing)
     if record.settled_at is not None:

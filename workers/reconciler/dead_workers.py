@@ -62,7 +62,7 @@ class Leases:
         return frozenset(self._ended(at)) | frozenset(self._gone) | unlisted
 
     def note_holders(self, holders: Iterable[str]) -> None:
-        """Who holds shards, as of now. One that was removed before this observer came is found dead this way."""
+        """Note who holds shards, as of now. One that was removed before this observer came is found dead this way."""
         at = self._clock()
         unlisted = set(holders) - self._seen.keys() - {self._worker}
         self._unlisted = {worker: self._unlisted.get(worker, at) for worker in unlisted}

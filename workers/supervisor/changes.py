@@ -1,4 +1,4 @@
-"""What is heard from other threads between two ticks of a supervisor: changed infrastructure, and cancels."""
+"""Changes heard from other threads between two ticks of a supervisor: changed infrastructure, and cancels."""
 
 from __future__ import annotations
 

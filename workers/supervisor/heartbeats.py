@@ -1,4 +1,4 @@
-"""Which runners give no sign of life. Silence counts only while we would have heard."""
+"""The runners that give no sign of life. Silence counts only while we would have heard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a supervisor knows of runs, so that an idle one costs it nothing but its place in an index."""
+"""The supervisor's copy of records, so that an idle run costs it nothing but its place in an index."""
 
 from __future__ import annotations
 

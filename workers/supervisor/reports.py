@@ -1,4 +1,4 @@
-"""What runners in containers report, and what it does to their runs: the runner reports, the supervisor decides."""
+"""The reports of runners in containers, and what they do to their runs: the runner reports, the supervisor decides."""
 
 from __future__ import annotations
 

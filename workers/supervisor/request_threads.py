@@ -43,7 +43,7 @@ class Hands:
         return True
 
     def done(self) -> list[tuple[Key, Any]]:
-        """What came of calls since the last time: keys, each with a result or an exception."""
+        """Return what came of calls since the last time: keys, each with a result or an exception."""
         found: list[tuple[Key, Any]] = []
         while True:
             try:

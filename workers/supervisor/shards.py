@@ -1,4 +1,4 @@
-"""Which shards of a backend this worker answers for.
+"""The shards of a backend for which this worker answers.
 
 Runs hash into a fixed number of shards. A shard's lease names its holder and stands with the holder's beat: when the
 holder is dead, or has more than its share while another worker has less, another takes it and its epoch grows. What

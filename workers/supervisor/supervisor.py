@@ -117,8 +117,8 @@ class Supervisor:
         self._users.sweep(list(self._known), self._shards.held)
 
     def tick(self) -> float | None:
-        """What has changed since: reports, results, and what the backend has heard of; the seconds after which to
-        come again, if that is known."""
+        """Act on what has changed since: reports, results, and what the backend has heard of; return the seconds after
+        which to come again, if that is known."""
         cancelled = self._take_cancelled()
         changed = self._take_changes()
         if self._strangers:
@@ -145,7 +145,7 @@ class Supervisor:
         return [record for run_id in ids if (record := self._known.get(run_id)) is not None]
 
     def _take_changes(self) -> set[str | None]:
-        """What the backend has heard of, where we know whose it is; the rest is remembered for a while."""
+        """Return what the backend has heard of, where we know whose it is; the rest is remembered for a while."""
         changed = self._changes.take()
         self._strangers.note(
             {key: run_id for key, run_id in changed.items() if key is not None and key not in self._names},
@@ -226,7 +226,7 @@ class Supervisor:
         self._teardown.work(self._shards, now)
 
     def _polled(self, watched: Sequence[Record]) -> dict[str, Observation]:
-        """What is seen of each; nothing of those whose handle the backend can't make sense of."""
+        """Return what is seen of each; nothing of those whose handle the backend can't make sense of."""
         try:
             seen = self._backend.poll([record.handle or {} for record in watched]) if watched else []
             return {record.id: observation for record, observation in zip(watched, seen, strict=True)}

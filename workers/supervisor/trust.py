@@ -1,4 +1,4 @@
-"""Which records a supervisor may act upon: their spec is signed, and what a worker stored in them is sealed.
+"""The records that a supervisor may act upon: their spec is signed, and what a worker stored in them is sealed.
 
 Whoever may write records could otherwise have infrastructure created, looked at or deleted in a worker's name.
 """

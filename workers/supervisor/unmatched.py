@@ -1,4 +1,4 @@
-"""What changed and belongs to no run that a supervisor knows: most of it was created a moment ago."""
+"""Changes that belong to no run that a supervisor knows: most of it was created a moment ago."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one look at an attempt's infrastructure means for its run. Pure."""
+"""The meaning of one look at an attempt's infrastructure for its run. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What to do: note something, ask for the infrastructure to go, or end the attempt with this outcome."""
+    """The verdict: note something, ask for the infrastructure to go, or end the attempt with this outcome."""
 
     step: Step | None = None
     cancel: bool = False
@@ -65,7 +65,7 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
 
 
 def explained(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> Outcome:
-    """What a runner reports of its end, corrected by what it can't know: who sent it SIGTERM, and why."""
+    """Return the end that a runner reports, corrected by what it can't know: who sent it SIGTERM, and why."""
     if outcome.cause is not Cause.PREEMPTED or outcome.reason not in {PreemptInterrupt.__name__, "SIGTERM"}:
         return outcome
     if overdue(record, now):

@@ -99,8 +99,8 @@ class Api:
     def watch(
         self, namespace: str, kind: str, version: str, selectors: Mapping[str, str], *, silence: float
     ) -> Iterator[Json]:
-        """What changes from ``version`` on: events with ``type`` and ``object``, bookmarks too. Ends when the server
-        ends it; an error among the events is raised.
+        """Yield the changes from ``version`` on: events with ``type`` and ``object``, bookmarks too. Ends when the
+        server ends it; an error among the events is raised.
 
         Args:
             silence: seconds without a byte after which it is given up; bookmarks come each minute.

@@ -1,4 +1,5 @@
-"""What the watches saw last: Jobs, pods and events of one namespace, cut down to what tells how an attempt is.
+"""The objects that the watches saw last: Jobs, pods and events of one namespace, cut down to what tells how an attempt
+is.
 
 Filled by :mod:`backends.kubernetes.cluster.watch`, read by the backend's ``poll``. An object whose deletion was seen,
 or that a later complete list doesn't have, is kept for a while as gone: its last state says how it ended.
@@ -141,7 +142,7 @@ def job_of(kind: str, kept: Mapping[str, Any]) -> str:
 
 
 def cut(kind: str, thing: Mapping[str, Any]) -> Json:
-    """What is kept of an object as the API gives it."""
+    """Return the part of an object that is kept."""
     metadata = thing.get("metadata") or {}
     if kind == "events":
         about = thing.get("involvedObject") or {}

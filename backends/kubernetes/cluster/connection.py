@@ -1,4 +1,4 @@
-"""How a cluster is reached: its address, credential and connections. The only module that uses the Kubernetes SDK.
+"""The connection to a cluster: its address, credential and sockets. The only module that uses the Kubernetes SDK.
 
 The SDK finds and keeps the credentials (pod's service account, kubeconfig, exec plugins, proxies, private CA) and makes
 the connections. Its models are left out: they refuse what newer servers know, and cost seconds for thousands of pods;
@@ -102,8 +102,8 @@ class Access:
 
 
 def _opener(manager: Any, host: str) -> tuple[Callable[..., Any], str]:
-    """What sends a request to ``host``, and what comes before its target: at once by the pool of its connections,
-    but for a proxy that wants whole addresses."""
+    """Return a function that sends a request to ``host``, and the prefix of its target: at once by the pool of its
+    connections, but for a proxy that wants whole addresses."""
     from urllib3.util import parse_url
 
     if manager.proxy is not None and parse_url(host).scheme != "https":
@@ -143,7 +143,7 @@ def configure(cluster: ClusterSettings, *, plugin: float = PLUGIN) -> Any:
 
 
 def _malformed() -> tuple[type[Exception], ...]:
-    """What the SDK raises for a kubeconfig that is none, or can't be read."""
+    """Return the exceptions that the SDK raises for a kubeconfig that is none, or can't be read."""
     from yaml import YAMLError
 
     return YAMLError, OSError, ValueError, TypeError, AttributeError, LookupError

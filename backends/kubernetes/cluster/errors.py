@@ -1,4 +1,5 @@
-"""What the API server's answers mean for a request of ours: ask again, or never. No error of the API leaves here."""
+"""The meaning of the API server's answers for a request of ours: ask again, or never. No error of the API leaves
+here."""
 
 from __future__ import annotations
 

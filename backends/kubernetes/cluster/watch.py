@@ -39,7 +39,7 @@ _LONGEST = 30.0  # seconds between two tries to reach a server that doesn't answ
 
 @dataclass
 class Health:
-    """How current one watch is. ``heard``: when the server last answered or said something, monotonic."""
+    """The currency of one watch. ``heard``: when the server last answered or said something, monotonic."""
 
     synced: threading.Event = field(default_factory=threading.Event)
     heard: float = 0.0

@@ -61,7 +61,7 @@ class MemoryBlobs(Blobs):
         return True
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Which of these shared blobs aren't there."""
+        """Return those of these shared blobs that aren't there."""
         return [name for name in dict.fromkeys(names) if not self.has(name)]
 
     def adopt(self, run_id: str, names: Iterable[str]) -> None:
@@ -83,7 +83,7 @@ class MemoryBlobs(Blobs):
         self._owned.pop(run_id, None)
 
     def count(self) -> int:
-        """How many blobs are kept now."""
+        """Count the blobs that are kept now."""
         with self._shared.changed:
             self._drop_old()
             return len(self._common) + sum(len(names) for names in self._owned.values())

@@ -83,7 +83,7 @@ class MemoryEvents(Events):
         self._of.pop(run_id, None)
 
     def count(self) -> int:
-        """How many runs have events."""
+        """Count the runs that have events."""
         return len(self._of)
 
     def trim(self) -> None:

@@ -36,5 +36,5 @@ class MemoryLogs(Logs):
             del self._last[key]
 
     def count(self) -> int:
-        """How many runs have lines."""
+        """Count the runs that have lines."""
         return len(self._lines) + len(self._last)

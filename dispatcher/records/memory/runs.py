@@ -30,7 +30,7 @@ from dispatcher.support.ids import check_run_id
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What is kept beside the records, and changes with them."""
+    """All that is kept beside the records, and changes with them."""
 
     blobs: MemoryBlobs
     logs: MemoryLogs
@@ -185,7 +185,7 @@ class MemoryRuns(Runs):
             return len(due)
 
     def leftovers(self) -> dict[str, int]:
-        """How much is kept of runs, by noun; empty when nothing is."""
+        """Count what is kept of runs, by noun; empty when nothing is."""
         with self._shared.changed:
             kept = {
                 "records": len(self._records),

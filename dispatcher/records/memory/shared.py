@@ -1,4 +1,4 @@
-"""What all nouns of the memory records share: one lock, one clock, the indexes."""
+"""The parts that all nouns of the memory records share: one lock, one clock, the indexes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Shared:
         self.indexes: dict[str, dict[str, float]] = {}
 
     def wait_for(self, look: Callable[[], list[T]], block: float) -> list[T]:
-        """What ``look`` finds, called under the lock; waits up to ``block`` seconds of real time for something."""
+        """Return what ``look`` finds, called under the lock; wait up to ``block`` seconds of real time for
+        something."""
         end = time.monotonic() + block
         with self.changed:
             while not (found := look()):

@@ -1,4 +1,4 @@
-"""What one call of a function may ask for, as ``lua/bounds.lua`` has it; senders split what is more."""
+"""The bounds of one call of a function, as ``lua/bounds.lua`` has them; senders split what is more."""
 
 from __future__ import annotations
 

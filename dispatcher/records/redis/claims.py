@@ -48,7 +48,7 @@ class Claims:
 
 
 def claim_of(run_id: str, raw: bytes, now: float) -> ClaimStands:
-    """What stands in the way; whatever was written there by whoever could.
+    """Return the claim that stands in the way; whatever was written there by whoever could.
 
     Args:
         run_id: the run.

@@ -15,7 +15,7 @@ _OURS = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """What stands on the server now: this release's ``library``, new or not, and the libraries that are gone."""
+    """The libraries on the server now: this release's ``library``, new or not, and those that are gone."""
 
     library: str
     new: bool

@@ -105,7 +105,7 @@ class Keys:
         return key.removeprefix(self._blob_prefix)
 
     def used(self, day: int) -> str:
-        """How far the specs were used whose signatures expire on a day, counted since the epoch."""
+        """Return the key of how far the specs were used whose signatures expire on a day, counted since the epoch."""
         return f"{self._used_prefix}{day}"
 
     def inbox(self, shard: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a server lets its user do what a worker does, asked at a worker's start. Called by :mod:`dispatcher.connect`.
+"""A check at a worker's start: the server lets its user do what a worker does. Called by :mod:`dispatcher.connect`.
 
 The server checks a command's rights as it is queued in a transaction, and executes none of a transaction that is
 discarded: what is asked for here never happens.
@@ -50,7 +50,7 @@ def check_broker(url: str, instance: str, queues: Iterable[str], *, setting: str
 
 
 def _of_records(keys: Keys) -> list[Command]:
-    """What a worker does with each kind of key."""
+    """Return commands as a worker uses them on each kind of key."""
     run_id = new_id()
     run, day = keys.run(run_id), keys.used(0)
     return [
@@ -74,7 +74,7 @@ def _of_records(keys: Keys) -> list[Command]:
 
 
 def _of_broker(instance: str, db: int, queues: Sequence[str]) -> list[Command]:
-    """What Celery's transport does as a worker."""
+    """Return commands as Celery's transport uses them in a worker."""
     prefix = f"{instance}:"
     channels = f"{prefix}/{db}.celery.pidbox", f"{prefix}/{db}.celeryev/worker.heartbeat"
     return [

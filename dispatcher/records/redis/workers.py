@@ -19,7 +19,7 @@ from dispatcher.support.parsing import Fields, name_of, read_object, whole_of
 
 
 class RedisWorkers(Workers):
-    """What workers say in one hash, their counters in another, the times of their last beats in a sorted set."""
+    """Workers in one hash, their counters in another, the times of their last beats in a sorted set."""
 
     def __init__(self, client: Client, keys: Keys, *, instance: str, clock_offset: float, left_out: LeftOut) -> None:
         self._left_out = left_out

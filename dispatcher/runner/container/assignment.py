@@ -1,4 +1,5 @@
-"""What a runner in a container is told: read once from its variables and, where one is mounted, its file of secrets."""
+"""The assignment of a runner in a container: read once from its variables and, where one is mounted, its file of
+secrets."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ class Assignment:
 
 
 def _url(given: Mapping[str, str]) -> str:
-    """Where the records are; as the attempt's own user, if it has one."""
+    """Return the URL of the records; as the attempt's own user, if it has one."""
     if not given.get(_USER):
         return given[_URL]
     return as_user(given[_URL], given[_USER], given[_PASSWORD])

@@ -1,4 +1,4 @@
-"""What the parent says of a flow's process that died without a report: to the inbox, and as last words.
+"""The parent's report of a flow's process that died without one of its own: to the inbox, and as last words.
 
 Called by :mod:`dispatcher.runner.__main__`, once the child is dead; nothing of this is imported before.
 """

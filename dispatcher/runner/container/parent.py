@@ -187,7 +187,7 @@ class Parent:
 
 
 def oom_kills() -> int:
-    """How many processes of this container were killed for want of memory so far; 0 where that can't be known."""
+    """Count the processes of this container that were killed for want of memory so far; 0 where that can't be known."""
     for path, word in (
         ("/sys/fs/cgroup/memory.events", "oom_kill "),
         ("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill "),

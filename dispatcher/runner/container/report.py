@@ -1,4 +1,4 @@
-"""What a runner in a container reports, and how its supervisor knows that the report is genuine.
+"""The reports of a runner in a container, and how its supervisor knows that one is genuine.
 
 The runner adds entries to its shard's inbox; the supervisor decides what they mean. Each entry carries a MAC made with
 the attempt's token, so that the container of one run can't speak for another.
@@ -19,7 +19,7 @@ from dispatcher.support.parsing import MOST, Fields, read_object, word
 
 
 class About(StrEnum):
-    """What an entry reports."""
+    """The subject of a report."""
 
     CLAIMED = "claimed"  #: the runner takes the attempt; whose start of a process it is
     SETTLED = "settled"  #: the outcome; ``on_exit`` comes now

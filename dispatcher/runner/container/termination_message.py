@@ -41,7 +41,7 @@ class LastWords:
     def of(
         cls, outcome: Outcome, *, run: str, attempt: int, reported: bool = False, on_exit: ExitCall | None = None
     ) -> LastWords:
-        """What to say of an attempt that ended with ``outcome``."""
+        """Return the last words of an attempt that ended with ``outcome``."""
         return cls(
             state=str(outcome.state),
             cause=None if outcome.cause is None else str(outcome.cause),
@@ -56,7 +56,7 @@ class LastWords:
         )
 
     def outcome(self) -> Outcome:
-        """What to record where nothing was reported: a success without its result is none."""
+        """Return the outcome to record where nothing was reported: a success without its result is none."""
         if self.cause is None:
             message = "the flow returned, but its runner could not reach Redis to hand over the result"
             return Outcome(cause=Cause.RESULT_MISSING, reason=self.state, message=message, exit_code=self.exit_code)

@@ -1,4 +1,4 @@
-"""What a flow can change for its whole process, and how it is put back: one row of :data:`ASPECTS` each.
+"""The table of what a flow can change for its whole process, and how it is put back: one row of :data:`ASPECTS` each.
 
 Called by :mod:`dispatcher.runner.process_state.baseline`; timers are also stopped before an outcome is written.
 """
@@ -133,7 +133,7 @@ def _keep_finders(before: tuple[list[Any], list[Any], list[Any]]) -> tuple[list[
 
 
 def _added(now: list[Any], before: list[Any]) -> list[Any]:
-    """What installed modules have put into a list."""
+    """Return what installed modules have put into a list."""
     return [one for one in now if not any(one is other for other in before) and is_of_installed(one)]
 
 
@@ -276,7 +276,7 @@ def _identity() -> tuple[Any, ...]:
 
 
 def reset_libraries() -> None:
-    """What libraries keep for a whole process, and a new process has afresh: it isn't compared, only made anew."""
+    """Make anew what libraries keep for a whole process, and a new process has afresh: it isn't compared."""
     random.seed(int.from_bytes(os.urandom(16), "little"))  # seed() by itself reads 2,500 bytes
     if (numpy := sys.modules.get("numpy.random")) is not None:
         with suppress(Exception):

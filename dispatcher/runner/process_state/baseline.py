@@ -1,5 +1,4 @@
-"""What a process is like before its first run, and how it is made so again after each: two runs of one process are
-strangers.
+"""The state of a process before its first run, which is restored after each: two runs of one process are strangers.
 
 What can't be put back is told, and the process ends. Called by the worker's pool processes, after an outcome was
 written; a container runs one attempt and ends.
@@ -17,7 +16,7 @@ from dispatcher.runner.process_state.modules import Modules
 
 
 class Baseline:
-    """How this process was before its first run. For its main thread.
+    """The state of this process before its first run. For its main thread.
 
     Modules that a flow's code brought stay loaded, with their globals, for the next run of the same code. What is
     installed stays for all.
@@ -69,7 +68,7 @@ def _holds(aspect: Aspect, before: Any) -> bool:
 
 
 def _wanted(aspect: Aspect, before: Any) -> Any:
-    """How an aspect is to be from now on: as before, with what installed modules have added."""
+    """Return the state that an aspect is to have from now on: as before, with what installed modules have added."""
     with suppress(Exception):
         if aspect.keep is not None:
             return aspect.keep(before)

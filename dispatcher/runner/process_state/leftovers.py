@@ -1,4 +1,4 @@
-"""What a flow leaves running in its process: threads and processes."""
+"""Threads and processes that a flow leaves running in its process."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dispatcher.serialization.by_value import by_value
 
 
 class Modules:
-    """What is loaded before the first run, and what stays loaded since."""
+    """The modules that were loaded before the first run, and those that stay loaded since."""
 
     def __init__(self) -> None:
         self._table = sys.modules

@@ -285,7 +285,7 @@ def _bounded(stream: Iterable[bytes], most: int) -> bytes:
 
 
 def _only_file(archive: bytes) -> bytes:
-    """What the archive's first file holds; empty where the flow left something else in its place."""
+    """Return the content of the archive's first file; empty where the flow left something else in its place."""
     import tarfile
 
     try:

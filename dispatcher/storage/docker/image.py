@@ -1,4 +1,4 @@
-"""What an image of flows is built from: a Dockerfile and its files, as one archive. Pure but for reading the files.
+"""The sources of an image of flows: a Dockerfile and its files, as one archive. Pure but for reading the files.
 
 Called by :mod:`dispatcher.storage.docker.storage`.
 """

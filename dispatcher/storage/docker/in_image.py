@@ -1,4 +1,4 @@
-"""What runs in an image of flows for :mod:`dispatcher.storage.docker.engine`: ``check`` its flows, or ``run`` one."""
+"""The program in an image of flows for :mod:`dispatcher.storage.docker.engine`: ``check`` its flows, or ``run`` one."""
 
 from __future__ import annotations
 

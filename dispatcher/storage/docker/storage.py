@@ -129,7 +129,7 @@ class DockerStorage(Storage):
 
     @property
     def paths(self) -> dict[str, str]:
-        """Where the flows that this object has added lie in the image, by name."""
+        """Return the places in the image of the flows that this object has added, by name."""
         return {name: location.rpartition("#")[0] for name, location in self.flows.items()}
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
@@ -263,7 +263,7 @@ def _at(path: str, digest: str) -> str:
 
 
 def _slug(name: str) -> str:
-    """What file systems and image names allow, of a flow's name."""
+    """Return a flow's name as file systems and image names allow it."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-") or "flow"
 
 

@@ -85,7 +85,7 @@ class _Portions:
 
 
 class Submit:
-    """What became of a submit so far: whether a try was sent whose replies never came, so that it may be stored."""
+    """The progress of a submit so far: whether a try was sent whose replies never came, so that it may be stored."""
 
     def __init__(self) -> None:
         self.lost = False

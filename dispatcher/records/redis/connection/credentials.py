@@ -6,7 +6,7 @@ import redis
 
 
 class Credentials(redis.CredentialProvider):
-    """What a connection says of itself. It shows nowhere: not in a repr, not in JSON, not in a pickle.
+    """The user name and password of a connection. It shows nowhere: not in a repr, not in JSON, not in a pickle.
 
     Args:
         username: a Redis user's name; None or empty: the default user.
@@ -35,7 +35,7 @@ class Credentials(redis.CredentialProvider):
         return "Credentials(**)"
 
     def __json__(self) -> str:
-        """What Celery's remote control tells of them."""
+        """Return what Celery's remote control tells of them."""
         return repr(self)
 
     def __reduce__(self) -> str | tuple[object, ...]:

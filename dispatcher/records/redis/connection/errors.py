@@ -1,4 +1,4 @@
-"""What went wrong with the server, in words for people, with the address and never with credentials."""
+"""Errors of the server, in words for people, with the address and never with credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server says of itself, as far as it decides whether runs are safe there. For ``dispatcher doctor`` alone."""
+"""The server's word on itself, as far as it decides whether runs are safe there. For ``dispatcher doctor`` alone."""
 
 from __future__ import annotations
 

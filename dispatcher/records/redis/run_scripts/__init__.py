@@ -1,1 +1,1 @@
-"""What the server's functions are told of a run: accept it, claim it, change it."""
+"""The arguments of the server's functions for a run: accept it, claim it, change it."""

@@ -42,8 +42,8 @@ _OWN = {"id", "spec_bytes", "signature", "spec_digest", "key", "created_at", "qu
 
 
 class Kind(NamedTuple):
-    """What runs must have in common to be accepted together: where their doorbells go (or empty), the shared blobs, and
-    :attr:`Spec.kind`."""
+    """All that runs must have in common to be accepted together: where their doorbells go (or empty), the shared blobs,
+    and :attr:`Spec.kind`."""
 
     list: str
     blobs: tuple[str, ...]
@@ -134,7 +134,7 @@ class Acceptance:
         return [self._keys.digest(key.decode()) for key in reply[1:]] if reply[0] == b"" else []
 
     def _told(self, kind: Kind, like: Record) -> str:
-        """What the script is told of all runs of a kind, in JSON."""
+        """Return what the script is told of all runs of a kind, in JSON."""
         keys = self._keys
         change = transitions.create(like.but(id=_ID, key=""), 0.0)
         fields = {name: value for name, value in change.after.to_fields().items() if name not in _OWN}

@@ -153,20 +153,22 @@ class Program:
 
 
 def notice(events: Sequence[Event]) -> str:
-    """What listeners are told of events of one moment: the time, then a line for each; as the script writes it."""
+    """Return what listeners are told of events of one moment: the time, then a line for each; as the script writes
+    it."""
     return "\n".join([repr(events[0].time), *(event.fact for event in events)])
 
 
 def _rest(record: Record) -> str:
-    """What a notice of a run's end adds: its id and its record, but for what never changes; nothing where that is
-    much."""
+    """Return what a notice of a run's end adds: its id and its record, but for what never changes; nothing where that
+    is much."""
     changing = {name: value for name, value in record.to_fields().items() if name not in FIXED}
     added = _json(texts({_ID: record.id, **changing}))
     return f"{_REST}{added}" if len(added) <= MOST_TOLD else ""
 
 
 def rest(raw: bytes) -> tuple[str, dict[str, bytes]] | None:
-    """What a notice of a run's end adds: the run's id, and its record but for what never changes; None for others.
+    """Return what a notice of a run's end adds: the run's id, and its record but for what never changes; None for
+    others.
 
     Raises:
         Malformed: it can't be read.
@@ -191,7 +193,7 @@ def told(raw: bytes) -> list[Event]:
 
 
 def kept(fields: Mapping[str, str]) -> list[Callable[[], Event]]:
-    """What reads the events of one entry of a run's stream, those of one moment, each by itself."""
+    """Return functions that read the events of one entry of a run's stream, those of one moment, each by itself."""
     facts, time = fields.get("fact", ""), fields.get("time", "")
     return [partial(Event.from_fields, {"fact": fact, "time": time}) for fact in facts.split("\n")]
 

@@ -1,4 +1,5 @@
-"""What a change means, said once by the table of transitions, of a sample; each run's own words take their places.
+"""Changes prepared once for each kind of runs: the table of transitions says them of a sample, and each run's own words
+take their places.
 
 Runs of a kind go the same way, and to say it anew for each takes a process longer than to run a small flow. How they
 are accepted: ``acceptance.py``; claimed: ``likes.py``; and how one ends well that was claimed so: here.
@@ -69,7 +70,7 @@ class Prepared:
 
 
 class _End(NamedTuple):
-    """How runs of a kind end well: the steps, and what the record changes in, beside a run's own words."""
+    """The end of runs of a kind that end well: the steps, and what the record changes in, beside a run's own words."""
 
     steps: Prepared
     changes: Mapping[str, Any]

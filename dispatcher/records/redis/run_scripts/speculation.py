@@ -1,5 +1,4 @@
-"""What runs of a kind look like as they are accepted, learned from those read, and what it means to claim one: so that
-the next needn't be read.
+"""Claims by a guess: a run that looks like those read before is claimed without being read, as one of its kind.
 
 A guess is safe, however wrong: the script compares kind and version, and puts in the times. What a claim means is still
 said by the table of transitions, of a sample (``prepared.py``).
@@ -46,7 +45,8 @@ class Likes:
         self._claims: dict[tuple[str, str], Claim] = {}
 
     def guess(self, run_id: str, like: str) -> Look | None:
-        """How a run probably looks, if one like it is known, and its id is none that could be taken for steps."""
+        """Return how a run probably looks, if one like it is known, and its id is none that could be taken for
+        steps."""
         if (known := self._known.get(like)) is None or not plain(run_id):
             return None
         kind, record = known
