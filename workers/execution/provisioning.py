@@ -229,7 +229,7 @@ class Provisioner:
         return self.keys.engine.sealed(record.id, record.attempt, Stored.REQUEST, request)
 
     def _secrets(self, record: Record) -> dict[str, str]:
-        """Return the secrets that the runner needs, which nobody may see: derived, so that the next owner sends the same."""
+        """Return the secrets of the runner, which nobody may see: derived, so that the next owner sends the same."""
         request = record.request or {}
         key_id = record.spec.key_id
         return {
