@@ -1,4 +1,4 @@
-"""The contract of a backend: start, observe and end the runs of one kind of place. The contract of a backend is written
+"""The interface of a backend: start, observe and end the runs of one kind of place. Its contract is written here once.
 here once.
 
 A backend never sees Celery, Redis or the records, and remembers nothing: clients and configuration stand on ``self``,

@@ -1,4 +1,4 @@
-"""The contract of a storage: all that every one can do. The contract is written here once.
+"""The interface of a storage. Its contract is written here once.
 
 A storage is a value that says where flows live: it compares by that and round-trips through JSON. ``flows`` is apart:
 what this object has added, by name. Clients add flows; environments get them where they run.
