@@ -1,5 +1,4 @@
 """The interface of a backend: start, observe and end the runs of one kind of place. Its contract is written here once.
-here once.
 
 A backend never sees Celery, Redis or the records, and remembers nothing: clients and configuration stand on ``self``,
 all data of a run in its JSON request and handle. The engine (``workers``) calls it; it calls nobody of ours.
