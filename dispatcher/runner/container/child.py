@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -23,7 +24,12 @@ from dispatcher.errors import (
     ServerUnavailable,
     TimeoutInterrupt,
 )
+<<<<<<< HEAD:dispatcher/runner/container/child.py
 from dispatcher.logs.limits import Bounds
+=======
+from dispatcher.escaping import escaped
+from dispatcher.support.mailbox import Mailbox
+>>>>>>> main:dispatcher/runner/child.py
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
@@ -106,16 +112,22 @@ def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
         interrupt()
 
     pid = os.getpid()
+    signals: Mailbox[int] = Mailbox()
+
+    def answer() -> None:
+        signals.get()
+        threading.Thread(target=ask, name="dispatcher-ask", daemon=True).start()
+        time.sleep(_ANSWER)
+        interrupt()
 
     def told(number: int, _frame: object) -> None:
         if os.getpid() != pid:  # a child that the flow has forked ends as any process does
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        for thread in (threading.Thread(target=ask), threading.Timer(_ANSWER, interrupt)):
-            thread.daemon = True
-            thread.start()
+        signals.put(number)  # no thread is started here: whom the signal interrupts may hold what that takes
 
+    threading.Thread(target=answer, name="dispatcher-signals", daemon=True).start()
     signal.signal(signal.SIGUSR2, lambda *_: guard.interrupt(kinds[0]))
     for number in _STOPS:
         signal.signal(number, told)
