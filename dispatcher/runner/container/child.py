@@ -24,12 +24,7 @@ from dispatcher.errors import (
     ServerUnavailable,
     TimeoutInterrupt,
 )
-<<<<<<< HEAD:dispatcher/runner/container/child.py
 from dispatcher.logs.limits import Bounds
-=======
-from dispatcher.escaping import escaped
-from dispatcher.support.mailbox import Mailbox
->>>>>>> main:dispatcher/runner/child.py
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
@@ -40,6 +35,7 @@ from dispatcher.runner.interrupts import Guard
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped
+from dispatcher.support.mailbox import Mailbox
 from dispatcher.support.outages import PATIENCE, patiently
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
