@@ -21,6 +21,7 @@ GRACE = "DISPATCHER__RUN__GRACE"
 GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # all tell it to stop
 STOPPED = 128 + signal.SIGTERM  # exit code: told to stop from outside, and reported so
+_AGAIN = 1.0  # seconds until the child is told again: Python may have missed the first signal as it went to sleep
 _LEAVE = 5.0  # seconds that a child gets to end once its end was reported
 
 
@@ -90,6 +91,7 @@ class Parent:
             if self.told_at is not None and not self._forwarded:
                 self._forwarded = True
                 self._signal(signal.SIGTERM)
+                self._clocks["again"] = self.told_at + _AGAIN
                 self._clocks["term"] = self.told_at + self.grace * 2 / 3
             ready = dict(poll.poll(self._until_next()))
             if self._ear in ready and not self._listen():
@@ -155,7 +157,9 @@ class Parent:
         now = time.monotonic()
         for name in [name for name, at in self._clocks.items() if at <= now]:
             del self._clocks[name]
-            if name == "timeout":
+            if name == "again":
+                self._signal(signal.SIGTERM)
+            elif name == "timeout":
                 self._signal(signal.SIGUSR1)
                 self._clocks["flow"] = now + self._stop_grace
             else:
