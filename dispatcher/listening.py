@@ -127,7 +127,7 @@ class Watcher:
                 self._lookouts[waiting] = lookout
             worth = [run_id for run_id in waiting.run_ids if not self._ends.will_be_heard(run_id)]
             told = {run_id: self._ends.take(run_id) for run_id in worth}
-        self._read([run_id for run_id in worth if not (told[run_id] and self._ended(run_id, told[run_id] or {}))])
+        self._read([run_id for run_id, end in told.items() if not (end and self._ended(run_id, end))])
 
     def remove(self, waiting: Waiting) -> None:
         """Forget a wait."""
@@ -250,7 +250,8 @@ class Watcher:
                 self._offer([event])
                 if event.final:
                     worth.append(event.run_id)
-                    self._keep(event.run_id)
+                    with self._lock:
+                        self._ends.keep(event.run_id, {})
             elif not topic:
                 with self._lock:
                     if self._ends.are_heard:
@@ -261,12 +262,6 @@ class Watcher:
             else:
                 worth.append(topic)
         return [run_id for run_id in dict.fromkeys(worth) if run_id]
-
-    def _keep(self, run_id: str) -> None:
-        """Remember that a run has ended, if nobody waits for it yet."""
-        with self._lock:
-            if run_id not in self._waits:
-                self._ends.keep(run_id, {})
 
     def _ended(self, run_id: str, told: Mapping[str, bytes]) -> bool:
         """Answer for a run whose earlier record is known, on the listener's thread; whether that could be done.
@@ -285,6 +280,7 @@ class Watcher:
             if not record.terminal:
                 return False
             futures = self._forget([run_id])[run_id]
+            self._ends.keep(run_id, {})
             self._unwatch([run_id])
         finally:
             self._lock.release()
@@ -328,6 +324,8 @@ class Watcher:
         over = {run_id: record for run_id, record in found if record is None or record.terminal}
         with self._lock:
             futures = self._forget(over)
+            for run_id in over:
+                self._ends.keep(run_id, {})
         for run_id, record in over.items():
             for future in futures[run_id]:
                 if record is None:

@@ -14,7 +14,7 @@ from dispatcher import listening
 from dispatcher.ids import new_id
 from dispatcher.listening import LOOK, Watcher
 from dispatcher.records.base import Records
-from dispatcher.records.hearing import ends
+from dispatcher.records.hearing import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.runs.events import Event, Kind
@@ -61,7 +61,7 @@ def test_who_is_told_something_unreadable_looks_soon(
     with watcher.waiting([record.id]) as waiting:
         end_silently(records, raw, record)
         began = time.monotonic()
-        raw.publish(Keys(records.instance).topic(ends(record.id) if own else record.id), notice)
+        raw.publish(Keys(records.instance).topic(ends_topic(record.id) if own else record.id), notice)
         assert waiting.futures[0].result(timeout=30).state is State.SUCCEEDED
         assert time.monotonic() - began < LOOK / 3
 
@@ -85,6 +85,26 @@ def test_who_waits_for_runs_of_its_own_process_reads_none(records: Records, raw:
         assert not waiting.futures[2].done()
         assert raw.pubsub_channels(Keys(records.instance).topic("*")) == topics
         assert waiting.futures[2].result(timeout=4 * LOOK).state is State.SUCCEEDED, "each is read once in a while"
+
+
+@pytest.mark.parametrize("first", ["waited", "heard", "read"])
+def test_a_run_that_has_ended_is_waited_for_again(records: Records, watcher: Watcher, first: str) -> None:
+    """Its end was told, and won't be told again: a second wait reads."""
+    with watcher.waiting([(run := accept(records, run_id=new_id())).id], [run]) as waiting:
+        finish(records, start(records, run))
+        waiting.futures[0].result(timeout=30)
+    run = accept(records, run_id=new_id())
+    if first == "heard":
+        ended = finish(records, start(records, run))
+        wait_until(lambda: run.id in watcher._ends._kept, "the notice")
+    with watcher.waiting([run.id], [] if first == "read" else [run]) as waiting:
+        ended = ended if first == "heard" else finish(records, start(records, run))
+        assert waiting.futures[0].result(timeout=30) == ended
+    for known in ([], [run], [ended]):
+        began = time.monotonic()
+        with watcher.waiting([run.id], known) as waiting:
+            assert waiting.futures[0].result(timeout=30) == ended
+        assert time.monotonic() - began < LOOK / 3
 
 
 def test_the_ends_of_runs_that_nobody_waits_for_are_left(

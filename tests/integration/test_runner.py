@@ -48,6 +48,17 @@ def wait(path: str, seconds: float = 60.0) -> str:
 
 
 @flow
+def hard_of_hearing(path: str, name: str) -> None:
+    """Misses the first signal, as Python does on its way into a blocking call while another thread takes its lock."""
+    number, missed = signal.Signals[name], Path(path).with_suffix(".missed")
+    handler = signal.signal(number, lambda *_: missed.touch())
+    Path(path).write_text(str(os.getpid()))
+    wait_until(missed.exists, "the first signal", timeout=30)
+    signal.signal(number, handler)
+    time.sleep(60)
+
+
+@flow
 def deaf(path: str) -> None:
     """Doesn't end when it is interrupted; a long C call wouldn't either."""
     Path(path).write_text(str(os.getpid()))
@@ -190,6 +201,22 @@ def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) 
     place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
     assert again.wait() == 0
     assert place.told() == [About.EXITED]
+
+
+def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGTERM"})
+    runner = start(place, grace=30)
+    running(place, tmp_path / "on")
+    runner.stop()
+    assert runner.wait() == 143
+    assert place.only(About.EXITED).outcome.cause is Cause.PREEMPTED
+
+
+def test_a_flow_that_missed_its_timeout_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
+    runner = start(place, grace=30)
+    assert runner.wait() == 0
+    assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -51,7 +51,12 @@ def test_what_was_told_is_taken_once() -> None:
     ends.keep(run_id, {"state": b"SUCCEEDED"})
     assert not ends.will_be_heard(run_id)
     assert ends.take(run_id) == {"state": b"SUCCEEDED"}
-    assert ends.take(run_id) is None
+    assert not ends.take(run_id), "a later wait reads it"
+    assert not ends.will_be_heard(run_id), "its end isn't told again"
+    ends.keep(run_id, {})
+    ends.keep(other := ids.new_id(), {"state": b"FAILED"})
+    ends.keep(other, {})
+    assert ends.take(other) == {"state": b"FAILED"}, "a notice that says less takes nothing away"
 
 
 def test_others_runs_and_those_of_a_topic_left_are_not_kept() -> None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dispatcher.records.hearing import ends
+from dispatcher.records.hearing import ends_topic
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.program import MOST_TOLD, Program
 from dispatcher.runs import transitions
@@ -115,7 +115,7 @@ class Endings:
         nonce = secrets.token_hex(8)
         own = {
             "id": record.id,
-            "topic": ends(record.id),
+            "topic": ends_topic(record.id),
             "holder": record.holder,
             "nonce": nonce,
             "accepted": repr(record.created_at),
@@ -142,7 +142,7 @@ class Endings:
         steps, once = program.listed().decode(), _json(_text(result))[1:-1]
         places = {
             "id": _ID,
-            "topic": ends(_ID),
+            "topic": ends_topic(_ID),
             "holder": _HOLDER,
             "nonce": _NONCE,
             "accepted": repr(_ACCEPTED),
