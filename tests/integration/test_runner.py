@@ -214,7 +214,7 @@ def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_
 
 def test_a_flow_that_missed_its_timeout_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
     place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
-    runner = start(place, grace=30)
+    runner = start(place, variables={"DISPATCHER__TIMING__STOP_GRACE": "30"})
     assert runner.wait() == 0
     assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
 
