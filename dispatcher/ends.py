@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dispatcher.ids import ending, new_id, own_ending
+from dispatcher.ids import ending, is_run_id, new_id, own_ending
 from dispatcher.records.hearing import ends_topic
 
-#: Ends that are remembered: a few megabytes at most. Runs whose end isn't remembered any more are read.
+#: Ends that are remembered, and of each most fields and bytes of what was told. Runs of which more was told, or whose
+#: end isn't remembered any more, are read. Anybody may tell of a run: this bounds what they make a process keep.
 MOST = 2000
+MOST_FIELDS, MOST_BYTES = 64, 8192
 
 
 class Ends:
@@ -43,15 +45,18 @@ class Ends:
         return ending(run_id) == self._ending
 
     def keep(self, run_id: str, told: Mapping[str, bytes]) -> None:
-        """Remember that a run has ended.
+        """Remember that a run has ended. Where two notices disagree about it, the record tells.
 
         Args:
-            run_id: the run.
+            run_id: the run, as somebody calls it.
             told: its record, but for what never changes; nothing if a later wait is to read it.
         """
-        if self._since is None or not self.is_ours(run_id) or (not told and run_id in self._kept):
+        if self._since is None or not is_run_id(run_id) or not self.is_ours(run_id):
             return
-        self._kept[run_id] = told
+        small = len(told) <= MOST_FIELDS and sum(len(name) + len(value) for name, value in told.items()) <= MOST_BYTES
+        before = self._kept.setdefault(run_id, told if small else {})
+        if before and told and told != before:
+            self._kept[run_id] = {}
         if len(self._kept) > MOST:
             oldest = next(iter(self._kept))
             del self._kept[oldest]

@@ -17,6 +17,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.hearing import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.listener import MOST_HEARD
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
@@ -85,6 +86,64 @@ def test_who_waits_for_runs_of_its_own_process_reads_none(records: Records, raw:
         assert not waiting.futures[2].done()
         assert raw.pubsub_channels(Keys(records.instance).topic("*")) == topics
         assert waiting.futures[2].result(timeout=4 * LOOK).state is State.SUCCEEDED, "each is read once in a while"
+
+
+@pytest.mark.parametrize(
+    "added", [b'{"state": "?"}', b'{"id": "%s", "state": "?"}', b'{"id": "%s", "state": "RUNNING"}']
+)
+def test_a_forged_end_is_not_what_a_later_wait_gives(
+    records: Records, raw: Any, watcher: Watcher, added: bytes
+) -> None:
+    """Nobody who may publish makes a wait raise, or end early, by what can't be the end of a run."""
+    with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
+        finish(records, start(records, first))
+        waiting.futures[0].result(timeout=30)
+    run = accept(records, run_id=new_id())
+    tell_end(records, raw, run.id, added.replace(b"%s", run.id.encode()))
+    tell_end(records, raw, (behind := new_id()), b'{"id": "%s", "state": "x"}' % behind.encode())
+    wait_until(lambda: behind in watcher._ends._kept, "the notices")
+    with watcher.waiting([run.id], [run]) as waiting:
+        assert not waiting.futures[0].done()
+        ended = finish(records, start(records, run))
+        assert waiting.futures[0].result(timeout=30) == ended
+
+
+def tell_end(records: Records, raw: Any, run_id: str, added: bytes) -> None:
+    raw.publish(Keys(records.instance).topic(ends_topic(run_id)), b"\n=" + added)
+
+
+def test_unreadable_notices_make_a_client_read_little(
+    records: Records, raw: Any, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "LOOK", 1.0)
+    monkeypatch.setattr(listening, "SOON", 0.01)
+    with watcher.waiting([(run := accept(records, run_id=new_id())).id], [run]):
+        reads = raw.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"]
+        until = time.monotonic() + 4
+
+        def flooded() -> bool:
+            tell_end(records, raw, run.id, b"{")
+            return time.monotonic() > until
+
+        wait_until(flooded, "four looks", timeout=30)
+        assert raw.info("commandstats")["cmdstat_hgetall"]["calls"] - reads < 4 * 2 + 2
+
+
+def test_a_flood_fills_no_memory_and_is_followed_by_a_look(records: Records, raw: Any) -> None:
+    listener, topic = records.events.listen(), Keys(records.instance).topic("queues")
+    listener.watch(["queues"])
+    with raw.pipeline(transaction=False) as pipeline:
+        for _ in range(3 * MOST_HEARD):
+            pipeline.publish(topic, "")
+        pipeline.execute()
+    listener.watch(["behind"])  # by then all has come
+    heard = list(iter(lambda: listener.get(0.0), None))
+    assert heard.count(("queues", None)) == MOST_HEARD
+    assert heard[-1] == ("", None)
+    assert len(heard) == MOST_HEARD + 1
+    raw.publish(topic, "")
+    assert listener.get(30.0) == ("queues", None)
+    listener.close()
 
 
 @pytest.mark.parametrize("first", ["waited", "heard", "read"])

@@ -18,7 +18,6 @@ import pytest
 
 from dispatcher import context, flow
 from dispatcher.runner.report import About
-from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
@@ -49,7 +48,7 @@ def wait(path: str, seconds: float = 60.0) -> str:
 
 @flow
 def hard_of_hearing(path: str, name: str) -> None:
-    """Misses the first signal, as Python does on its way into a blocking call while another thread takes its lock."""
+    """Misses the first signal, as Python does where another thread takes its lock."""
     number, missed = signal.Signals[name], Path(path).with_suffix(".missed")
     handler = signal.signal(number, lambda *_: missed.touch())
     Path(path).write_text(str(os.getpid()))
@@ -185,9 +184,7 @@ def test_a_loser_ends_with_the_run(make: Make, start: Start, tmp_path: Path) -> 
     running(place, tmp_path / "on")
     loser = start(place)
     assert first.wait() == 0
-    outcome = place.only(About.EXITED).outcome
-    assert place.record.holder
-    place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
+    place.finish()
     assert loser.wait() == 0
 
 
@@ -196,9 +193,7 @@ def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) 
     place = make(double, parameters={"number": 1})
     assert start(place, variables={"DISPATCHER__RUN__UID": "pod"}).wait() == 0
     again = start(place, variables={"DISPATCHER__RUN__UID": "pod"})
-    outcome = place.only(About.EXITED).outcome
-    assert place.record.holder
-    place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
+    place.finish()
     assert again.wait() == 0
     assert place.told() == [About.EXITED]
 
