@@ -78,10 +78,10 @@ _COMMANDS = """## What a run asks of the server
 A submit is one script, and one round trip: it writes the record, its indexes and its event, and pushes the doorbell.
 The worker takes the message (`BRPOP`) and writes two scripts, the claim and the end. It reads a run (`TIME` and
 `HGETALL` in one round trip) only where it has seen none like it before, or was wrong about it: else it claims it as
-what it probably is, and the script checks that. The waiting client subscribes and reads the record once; the notice of
-the end tells the rest, and the topic is left as the next one is subscribed to. Commands within scripts cost no round
-trip: most are events, which go into the run's own stream (those of one moment as one entry) and into the one of all
-runs. Bare Celery sends a message and a result, and keeps neither a record nor events.
+what it probably is, and the script checks that. A client that waits for runs of its own process subscribes once, and
+reads nothing: the notice of an end tells all; other runs are read once, as the wait begins. Commands within scripts
+cost no round trip: most are events, which go into the run's own stream (those of one moment as one entry) and into the
+one of all runs. Bare Celery sends a message and a result, and keeps neither a record nor events.
 
 | command | ours, sent | ours, within scripts | bare Celery, sent |
 |---|---:|---:|---:|

@@ -103,6 +103,7 @@ class Engine:
             leave=self._leave,
         )
         self._exit_status = 0
+        self._interrupts = 0
         self._threads = self._make_threads()
 
     def hear_hangup(self) -> None:
@@ -220,12 +221,13 @@ class Engine:
 
     def _on_sigint(self, signum: int, frame: object) -> None:
         """As in Celery: the first one drains, the second one ends running flows, the third one is a cold shutdown."""
-        if self._exit_status:
+        self._interrupts += 1
+        if self._interrupts > 1:
             from celery.apps.worker import install_worker_term_hard_handler
 
             install_worker_term_hard_handler(self._worker, sig="SIGINT", verbose=False)
-        self.drain(at_once=self._exit_status != 0)
-        self._exit_status = 1
+            self._exit_status = 1
+        self.drain(at_once=self._interrupts > 1)
 
     def _on_sigquit(self, signum: int, frame: object) -> None:
         """Celery would wait for the pool without an end."""

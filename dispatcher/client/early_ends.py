@@ -1,18 +1,20 @@
-"""Ends of this process's runs that are told before anybody waits for them.
+"""Ends of this process's own runs: what was told of them, so that a wait for one needs no reading.
 
-A process hears of all its runs by one topic, from its first wait on. What it is told of a run that nobody waits for yet
-is kept, so that a later wait needs no reading. Used by :mod:`dispatcher.client.watcher`, under its lock.
+A process hears of all its runs by one topic, from its first wait on. Used by :mod:`dispatcher.client.watcher`, under
+its lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dispatcher.records.events import ends
-from dispatcher.support.ids import ending, new_id, own_ending
+from dispatcher.records.events import ends_topic
+from dispatcher.support.ids import ending, is_run_id, new_id, own_ending
 
-#: Ends that are kept: a few megabytes at most. Runs whose end isn't kept any more are read.
+#: Ends that are remembered, and of each most fields and bytes of what was told. Runs of which more was told, or whose
+#: end isn't remembered any more, are read. Anybody may tell of a run: this bounds what they make a process keep.
 MOST = 2000
+MOST_FIELDS, MOST_BYTES = 64, 8192
 
 
 class Ends:
@@ -20,7 +22,7 @@ class Ends:
 
     def __init__(self) -> None:
         self._ending = own_ending()
-        self.topic = ends(self._ending)
+        self.topic = ends_topic(self._ending)
         self._since: str | None = None  # the last id before it was certain: ids of one process ascend
         self._kept: dict[str, Mapping[str, bytes]] = {}
 
@@ -43,23 +45,29 @@ class Ends:
         return ending(run_id) == self._ending
 
     def keep(self, run_id: str, told: Mapping[str, bytes]) -> None:
-        """Keep the end of a run that nobody waits for.
+        """Remember that a run has ended. Where two notices disagree about it, the record tells.
 
         Args:
-            run_id: the run.
-            told: its record, but for what never changes; nothing if it is to be read.
+            run_id: the run, as somebody calls it.
+            told: its record, but for what never changes; nothing if a later wait is to read it.
         """
-        if self._since is None or not self.is_ours(run_id):
+        if self._since is None or not is_run_id(run_id) or not self.is_ours(run_id):
             return
-        self._kept[run_id] = told
+        small = len(told) <= MOST_FIELDS and sum(len(name) + len(value) for name, value in told.items()) <= MOST_BYTES
+        before = self._kept.setdefault(run_id, told if small else {})
+        if before and told and told != before:
+            self._kept[run_id] = {}
         if len(self._kept) > MOST:
             oldest = next(iter(self._kept))
             del self._kept[oldest]
             self._since = max(self._since, oldest)
 
     def take(self, run_id: str) -> Mapping[str, bytes] | None:
-        """Return what was told of a run's end; None if nothing was. Nothing in it: it has ended, and is to be read."""
-        return self._kept.pop(run_id, None)
+        """Return what was told of a run's end, for who waits first; nothing if the run is to be read."""
+        told = self._kept.get(run_id)
+        if told:
+            self._kept[run_id] = {}
+        return told
 
     def will_be_heard(self, run_id: str) -> bool:
         """Return True if the end of a run is still to come, as far as this process would have heard of it."""

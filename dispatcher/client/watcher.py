@@ -15,20 +15,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 
+from dispatcher.client.due_runs import advance
 from dispatcher.client.early_ends import Ends
 from dispatcher.client.hooks import Callback, Hook
-from dispatcher.errors import DispatcherError, Malformed, Refused, UnknownRun
+from dispatcher.errors import DispatcherError, Malformed, UnknownRun
 from dispatcher.inspection.waiting_parents import Lookout
 from dispatcher.records.base import Records
 from dispatcher.records.events import Listener, is_ends
-from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
-from dispatcher.runs.transitions import tick
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +38,6 @@ PAGE = 500
 #: next look where a notice of an end can't be read.
 IDLE = 6
 SOON = 0.5
-
-#: Seconds by which the clock may be late before a waiting client does a reconciler's work, where no worker lives.
-LATE = 2.0
 
 
 class Waiting:
@@ -127,7 +122,7 @@ class Watcher:
                 self._lookouts[waiting] = lookout
             worth = [run_id for run_id in waiting.run_ids if not self._ends.will_be_heard(run_id)]
             told = {run_id: self._ends.take(run_id) for run_id in worth}
-        self._read([run_id for run_id in worth if not (told[run_id] and self._ended(run_id, told[run_id] or {}))])
+        self._read([run_id for run_id, end in told.items() if not (end and self._answered(run_id, end))])
 
     def remove(self, waiting: Waiting) -> None:
         """Forget a wait."""
@@ -214,15 +209,16 @@ class Watcher:
             self._threads[name].start()
 
     def _listen(self, listener: Listener) -> None:
-        look = time.monotonic() + LOOK
+        look, last = time.monotonic() + LOOK, -LOOK
         unread: dict[str, None] = {}
         while not self._closed.is_set():
             try:
                 unread.update(dict.fromkeys(self._heard(listener, 1.0 if unread else look - time.monotonic())))
                 if self._soon:
-                    self._soon, look = False, min(look, time.monotonic() + SOON)
+                    self._soon, look = False, min(look, max(time.monotonic() + SOON, last + LOOK / 2))
                 if time.monotonic() >= look:
-                    look = time.monotonic() + LOOK
+                    last = time.monotonic()
+                    look = last + LOOK
                     self._look()
                     self._look_out()
                     self._rest()
@@ -243,30 +239,35 @@ class Watcher:
         there, and a page of them at most; all, after a lost connection."""
         worth: list[str] = []
         wait = max(0.0, timeout)
-        while len(worth) < PAGE and (notice := listener.get(wait)) is not None:
+        for _ in range(PAGE):
+            if (notice := listener.get(wait)) is None:
+                break
             topic, event = notice
             wait = 0.0
             if event is not None:
                 self._offer([event])
                 if event.final:
                     worth.append(event.run_id)
-                    self._keep(event.run_id)
+                    with self._lock:
+                        self._ends.keep(event.run_id, {})
             elif not topic:
                 with self._lock:
                     if self._ends.are_heard:
                         self._ends.begin()
-                    return [*self._waits, *self._hooks]
+                    worth += [*self._waits, *self._hooks]
             elif is_ends(topic):
                 self._soon = True
             else:
                 worth.append(topic)
-        return [run_id for run_id in dict.fromkeys(worth) if run_id]
+        return list(dict.fromkeys(worth))
 
-    def _keep(self, run_id: str) -> None:
-        """Remember that a run has ended, if nobody waits for it yet."""
-        with self._lock:
-            if run_id not in self._waits:
-                self._ends.keep(run_id, {})
+    def _answered(self, run_id: str, told: Mapping[str, bytes]) -> bool:
+        """Answer for a run by what was told of its end before; whether that could be done."""
+        try:
+            return self._ended(run_id, told)
+        except Malformed as error:
+            log.debug("what was told of the end of run %s can't be read: %s", run_id, error)
+            return False
 
     def _ended(self, run_id: str, told: Mapping[str, bytes]) -> bool:
         """Answer for a run whose earlier record is known, on the listener's thread; whether that could be done.
@@ -285,6 +286,7 @@ class Watcher:
             if not record.terminal:
                 return False
             futures = self._forget([run_id])[run_id]
+            self._ends.keep(run_id, {})
             self._unwatch([run_id])
         finally:
             self._lock.release()
@@ -328,6 +330,8 @@ class Watcher:
         over = {run_id: record for run_id, record in found if record is None or record.terminal}
         with self._lock:
             futures = self._forget(over)
+            for run_id in over:
+                self._ends.keep(run_id, {})
         for run_id, record in over.items():
             for future in futures[run_id]:
                 if record is None:
@@ -371,19 +375,12 @@ class Watcher:
             lookout.look(run_ids)
 
     def _look(self) -> None:
-        """Read the next page again. Where no worker lives, do what the clock alone does (``start_within``, retries)."""
+        """Read the next page again. Where no worker lives, do what the clock alone does."""
         page = self._page()
         self._catch_up(page)
         records = self._records.runs.get_many(page) if page else []
         self._answer(page, records)
-        due = {one.id: at for one in records if one is not None and (at := indexes.next_due(one)) is not None}
-        if not due or self._records.workers.live():
-            return
-        now = self._records.runs.now()
-        for run_id, at in due.items():
-            if at + LATE <= now:
-                with suppress(Refused, UnknownRun):  # another came first
-                    self._records.runs.update(run_id, tick)
+        advance(self._records, records)
 
     def _serve_calls(self) -> None:
         while (call := self._calls.get()) is not None:

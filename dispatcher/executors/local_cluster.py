@@ -86,8 +86,9 @@ class LocalCluster(distributed.LocalCluster, _Nodes):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         ours: dict[str, Any] = {"dashboard_address": None}
         self._level = _logger.level
-        if level := options.get("silence_logs", logging.WARNING):
-            _logger.setLevel(level)  # Dask does so with its handler alone, past which the log of a run hears
+        if level := options.get("silence_logs", max(self._level, logging.WARNING)):
+            # Dask does so with its own handler alone, and the log of a run hears past that.
+            _logger.setLevel(level.upper() if isinstance(level, str) else level)
         if not _inside(options):
             ours["security"] = Security.temporary()
         self._scratch = None if "local_directory" in options else temporary_directory("dispatcher-dask-")

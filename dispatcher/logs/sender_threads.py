@@ -23,8 +23,13 @@ class _Sender:
     def _work(self) -> None:
         while True:
             self.calls.get()()
+            if len(_idle) >= MOST_IDLE:
+                return
             _idle.append(self)
 
+
+#: Idle threads that are kept. More than one is needed only where flows log at once in one process, with ``memory://``.
+MOST_IDLE = 4
 
 _idle: list[_Sender] = []
 

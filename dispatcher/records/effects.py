@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.errors import IdempotencyConflict
-from dispatcher.records.events import ends
+from dispatcher.records.events import ends_topic
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.indexes import EXPIRING, placement
@@ -117,7 +117,7 @@ def _passed(before: Record | None, after: Record) -> tuple[str, float] | None:
 
 def _notices(change: Change) -> tuple[tuple[str, Event], ...]:
     heard = [(event.run_id, event) for event in change.events]
-    heard += [(ends(event.run_id), event) for event in change.events if event.final]
+    heard += [(ends_topic(event.run_id), event) for event in change.events if event.final]
     owner = change.after.owner
     if owner:
         heard += [(owner_topic(owner), event) for event in change.events if event.kind is Kind.CANCELLING]

@@ -52,19 +52,20 @@ class Events(ABC):
 Ended = Callable[[str, Mapping[str, bytes]], bool]
 
 
-def ends(run_id: str) -> str:
+def ends_topic(run_id: str) -> str:
     """The topic of the last events of all runs that the process has submitted which submitted this one."""
     return f"{_ENDED}{ending(run_id)}"
 
 
 def is_ends(topic: str) -> bool:
-    """Return True if a topic is one of :func:`ends`."""
+    """Return True if a topic is one of :func:`ends_topic`."""
     return topic.startswith(_ENDED)
 
 
 class Listener(ABC):
-    """Topics heard: a run's id (its events), those of :func:`ends` (who only waits isn't woken for other events, and
-    listens to one topic for all runs of a process), ``owner:<id>`` (cancels of what it holds), ``queues`` (new ones).
+    """Topics heard: a run's id (its events), those of :func:`ends_topic` (who only waits isn't woken for other events,
+    and listens to one topic for all runs of a process), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new
+    queue).
     """
 
     @abstractmethod

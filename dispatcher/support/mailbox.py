@@ -24,6 +24,10 @@ class Mailbox(Generic[T]):
         self._empty = threading.Lock()  # held while nothing is known to be there
         self._empty.acquire()
 
+    def __len__(self) -> int:
+        """How many items are there."""
+        return len(self._items)
+
     def put(self, item: T) -> None:
         """Add ``item``; never waits."""
         self._items.append(item)

@@ -12,7 +12,7 @@ import redis
 
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.events import ends
+from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.prepared import Endings
@@ -98,7 +98,7 @@ def test_it_takes_the_prepared_way(server_url: str) -> None:
         first, second = (taken(records, result_ttl=60) for _ in range(2))
         assert Endings(keys).of(second, 1.0, WELL, ExitCall.NONE) is not None
         listener = records.events.listen(lambda run_id, rest: told.append(second.later(rest)) or True)  # type: ignore[func-returns-value]
-        listener.watch([ends(second.id)])
+        listener.watch([ends_topic(second.id)])
         after, other = end(records, second), end_by_table(records, first)
         assert listener.get(0.5) is None, "it was told already"
         assert told == [after] == [records.runs.get(second.id)[0]]

@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.events import ends
+from dispatcher.records.events import ends_topic
 from dispatcher.records.query import Look, WrongGuess
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
@@ -206,7 +206,7 @@ def test_a_notice_of_an_end_tells_the_record(server_url: str) -> None:
             return True
 
         listener = records.events.listen(ended_)
-        listener.watch([ends(record.id)])
+        listener.watch([ends_topic(record.id)])
         after = finish(records, start(records, record))
         assert listener.get(0.5) is None, "it was told already"
         assert told == [after]
@@ -222,13 +222,13 @@ def test_a_large_record_is_read(server_url: str) -> None:
     try:
         record = accept(records)
         listener = records.events.listen(lambda run_id, rest: True)
-        listener.watch([ends(record.id)])
+        listener.watch([ends_topic(record.id)])
         running = start(records, record)
         outcome = Outcome(message="m" * 5000)
         records.runs.update(record.id, partial(transitions.finish, epoch=running.epoch, outcome=outcome))
         notice = listener.get(5)
         assert notice is not None
-        assert notice[0] == ends(record.id)
+        assert notice[0] == ends_topic(record.id)
         listener.close()
         assert ended(records).terminal
     finally:

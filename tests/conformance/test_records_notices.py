@@ -13,9 +13,10 @@ import redis
 from dispatcher.client import watcher as listening
 from dispatcher.client.watcher import LOOK, Watcher
 from dispatcher.records.base import Records
-from dispatcher.records.events import ends
+from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.listener import MOST_HEARD
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
@@ -61,7 +62,7 @@ def test_who_is_told_something_unreadable_looks_soon(
     with watcher.waiting([record.id]) as waiting:
         end_silently(records, raw, record)
         began = time.monotonic()
-        raw.publish(Keys(records.instance).topic(ends(record.id) if own else record.id), notice)
+        raw.publish(Keys(records.instance).topic(ends_topic(record.id) if own else record.id), notice)
         assert waiting.futures[0].result(timeout=30).state is State.SUCCEEDED
         assert time.monotonic() - began < LOOK / 3
 
@@ -85,6 +86,84 @@ def test_who_waits_for_runs_of_its_own_process_reads_none(records: Records, raw:
         assert not waiting.futures[2].done()
         assert raw.pubsub_channels(Keys(records.instance).topic("*")) == topics
         assert waiting.futures[2].result(timeout=4 * LOOK).state is State.SUCCEEDED, "each is read once in a while"
+
+
+@pytest.mark.parametrize(
+    "added", [b'{"state": "?"}', b'{"id": "%s", "state": "?"}', b'{"id": "%s", "state": "RUNNING"}']
+)
+def test_a_forged_end_is_not_what_a_later_wait_gives(
+    records: Records, raw: Any, watcher: Watcher, added: bytes
+) -> None:
+    """Nobody who may publish makes a wait raise, or end early, by what can't be the end of a run."""
+    with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
+        finish(records, start(records, first))
+        waiting.futures[0].result(timeout=30)
+    run = accept(records, run_id=new_id())
+    tell_end(records, raw, run.id, added.replace(b"%s", run.id.encode()))
+    tell_end(records, raw, (behind := new_id()), b'{"id": "%s", "state": "x"}' % behind.encode())
+    wait_until(lambda: behind in watcher._ends._kept, "the notices")
+    with watcher.waiting([run.id], [run]) as waiting:
+        assert not waiting.futures[0].done()
+        ended = finish(records, start(records, run))
+        assert waiting.futures[0].result(timeout=30) == ended
+
+
+def tell_end(records: Records, raw: Any, run_id: str, added: bytes) -> None:
+    raw.publish(Keys(records.instance).topic(ends_topic(run_id)), b"\n=" + added)
+
+
+def test_unreadable_notices_make_a_client_read_little(
+    records: Records, raw: Any, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "LOOK", 1.0)
+    monkeypatch.setattr(listening, "SOON", 0.01)
+    with watcher.waiting([(run := accept(records, run_id=new_id())).id], [run]):
+        reads = raw.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"]
+        until = time.monotonic() + 4
+
+        def flooded() -> bool:
+            tell_end(records, raw, run.id, b"{")
+            return time.monotonic() > until
+
+        wait_until(flooded, "four looks", timeout=30)
+        assert raw.info("commandstats")["cmdstat_hgetall"]["calls"] - reads < 4 * 2 + 2
+
+
+def test_a_flood_fills_no_memory_and_is_followed_by_a_look(records: Records, raw: Any) -> None:
+    listener, topic = records.events.listen(), Keys(records.instance).topic("queues")
+    listener.watch(["queues"])
+    with raw.pipeline(transaction=False) as pipeline:
+        for _ in range(3 * MOST_HEARD):
+            pipeline.publish(topic, "")
+        pipeline.execute()
+    listener.watch(["behind"])  # by then all has come
+    heard = list(iter(lambda: listener.get(0.0), None))
+    assert heard.count(("queues", None)) == MOST_HEARD
+    assert heard[-1] == ("", None)
+    assert len(heard) == MOST_HEARD + 1
+    raw.publish(topic, "")
+    assert listener.get(30.0) == ("queues", None)
+    listener.close()
+
+
+@pytest.mark.parametrize("first", ["waited", "heard", "read"])
+def test_a_run_that_has_ended_is_waited_for_again(records: Records, watcher: Watcher, first: str) -> None:
+    """Its end was told, and won't be told again: a second wait reads."""
+    with watcher.waiting([(run := accept(records, run_id=new_id())).id], [run]) as waiting:
+        finish(records, start(records, run))
+        waiting.futures[0].result(timeout=30)
+    run = accept(records, run_id=new_id())
+    if first == "heard":
+        ended = finish(records, start(records, run))
+        wait_until(lambda: run.id in watcher._ends._kept, "the notice")
+    with watcher.waiting([run.id], [] if first == "read" else [run]) as waiting:
+        ended = ended if first == "heard" else finish(records, start(records, run))
+        assert waiting.futures[0].result(timeout=30) == ended
+    for known in ([], [run], [ended]):
+        began = time.monotonic()
+        with watcher.waiting([run.id], known) as waiting:
+            assert waiting.futures[0].result(timeout=30) == ended
+        assert time.monotonic() - began < LOOK / 3
 
 
 def test_the_ends_of_runs_that_nobody_waits_for_are_left(

@@ -82,6 +82,12 @@ class Place:
         (found,) = [report for report in self.reports() if report.about is about]
         return found
 
+    def finish(self) -> None:
+        """End the run as its supervisor does once the runner has exited."""
+        outcome, record = self.only(About.EXITED).outcome, self.record
+        assert record.holder
+        self._step(partial(transitions.finish, epoch=record.epoch, outcome=outcome))
+
 
 class Runner:
     """``python -m dispatcher.runner`` as a container would start it."""

@@ -44,6 +44,18 @@ def busy(path: str) -> None:
     pow(3, 10**9)  # minutes in one C call, which no signal handler interrupts
 
 
+@flow
+def hard_of_hearing(path: str) -> None:
+    """Misses the first signal, as Python does on its way into a blocking call while another thread takes its lock."""
+    import signal
+
+    handler = signal.signal(signal.SIGUSR1, lambda *_: Path(path).with_suffix(".missed").touch())
+    Path(path).write_text("begun")
+    wait_until(Path(path).with_suffix(".missed").exists, "the first signal", timeout=30)
+    signal.signal(signal.SIGUSR1, handler)
+    time.sleep(60)
+
+
 def cause_of(record: Record) -> Cause | None:
     assert record.outcome is not None
     return record.outcome.cause
@@ -76,6 +88,17 @@ def begun(path: Path) -> str:
 
 def cancel(bench: Bench, run_id: str) -> None:
     bench.records.runs.update(run_id, transitions.request_cancel)
+
+
+def test_a_flow_that_missed_its_signal_is_told_again(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
+    start_worker(timing={"stop_grace": 30})
+    run_id = bench.submit(hard_of_hearing, {"path": str(tmp_path / "mark")})
+    begun(tmp_path / "mark")
+    cancel(bench, run_id)
+    began = time.monotonic()
+    record = bench.until(run_id, lambda one: one.terminal, "its end")
+    assert record.state is State.CANCELLED
+    assert time.monotonic() - began < 15, "it wasn't left to the kill"
 
 
 def test_timeout_and_cancel_are_raised_in_the_flow(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:

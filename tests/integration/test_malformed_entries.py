@@ -14,7 +14,7 @@ import pytest
 
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, LocalEnvironment
-from dispatcher.records.events import ends
+from dispatcher.records.events import ends_topic
 from dispatcher.runner.container.report import About, Report, _mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import shard_of
@@ -131,7 +131,7 @@ def test_notices(
     bench.until(run.id, lambda record: record.state is State.RUNNING, "its start")
     subscribed = intruder.server.info("clients")["pubsub_clients"]
     for raw in NOTICES:
-        for topic in (run.id, ends(run.id)):
+        for topic in (run.id, ends_topic(run.id)):
             intruder.server.publish(intruder.keys.topic(topic), raw)
     path.touch()
     assert run.result(timeout=30) == 1

@@ -18,7 +18,6 @@ import pytest
 
 from dispatcher import context, flow
 from dispatcher.runner.container.report import About
-from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
@@ -45,6 +44,17 @@ def wait(path: str, seconds: float = 60.0) -> str:
     Path(path).write_text(str(os.getpid()))
     time.sleep(seconds)
     return "waited"
+
+
+@flow
+def hard_of_hearing(path: str, name: str) -> None:
+    """Misses the first signal, as Python does where another thread takes its lock."""
+    number, missed = signal.Signals[name], Path(path).with_suffix(".missed")
+    handler = signal.signal(number, lambda *_: missed.touch())
+    Path(path).write_text(str(os.getpid()))
+    wait_until(missed.exists, "the first signal", timeout=30)
+    signal.signal(number, handler)
+    time.sleep(60)
 
 
 @flow
@@ -174,9 +184,7 @@ def test_a_loser_ends_with_the_run(make: Make, start: Start, tmp_path: Path) -> 
     running(place, tmp_path / "on")
     loser = start(place)
     assert first.wait() == 0
-    outcome = place.only(About.EXITED).outcome
-    assert place.record.holder
-    place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
+    place.finish()
     assert loser.wait() == 0
 
 
@@ -185,11 +193,25 @@ def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) 
     place = make(double, parameters={"number": 1})
     assert start(place, variables={"DISPATCHER__RUN__UID": "pod"}).wait() == 0
     again = start(place, variables={"DISPATCHER__RUN__UID": "pod"})
-    outcome = place.only(About.EXITED).outcome
-    assert place.record.holder
-    place.bench.records.runs.update(place.run_id, lambda r, n: transitions.finish(r, n, epoch=r.epoch, outcome=outcome))
+    place.finish()
     assert again.wait() == 0
     assert place.told() == [About.EXITED]
+
+
+def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGTERM"})
+    runner = start(place, grace=30)
+    running(place, tmp_path / "on")
+    runner.stop()
+    assert runner.wait() == 143
+    assert place.only(About.EXITED).outcome.cause is Cause.PREEMPTED
+
+
+def test_a_flow_that_missed_its_timeout_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
+    place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
+    runner = start(place, variables={"DISPATCHER__TIMING__STOP_GRACE": "30"})
+    assert runner.wait() == 0
+    assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

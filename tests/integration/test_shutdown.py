@@ -68,3 +68,13 @@ def test_a_run_taken_just_before_a_shutdown_by_celery_holds_it_up_no_longer(
     make_app(bench.settings, bench.records.instance).control.broadcast("shutdown")
     worker.says("shutting down: 0 flows")
     goes(worker, bench, run_id)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 0), (signal.SIGQUIT, 1)]
+)
+def test_the_exit_status_tells_whether_it_drained(start_worker: StartWorker, number: int, status: int) -> None:
+    worker = start_worker(concurrency=1)
+    worker.says("is ready")
+    worker.send(number)
+    assert worker.wait() == status

@@ -43,12 +43,13 @@ def test_a_timeout_is_told_when_it_passes() -> None:
 def test_a_cancel_goes_before_a_timeout() -> None:
     change = transitions.request_cancel(running(timeout=5), 101.0)
     assert change is not None
-    assert decide(change.after, holding(), look(200.0), TIMING) == Decision(Step.TELL, Ending.CANCEL, again=10.0)
+    assert decide(change.after, holding(), look(200.0), TIMING) == Decision(Step.TELL, Ending.CANCEL, again=1.0)
 
 
-def test_what_was_told_is_killed_after_the_grace() -> None:
+def test_what_was_told_is_told_again_and_killed_after_the_grace() -> None:
     told = holding(told=Ending.TIMEOUT, told_at=50.0)
-    assert decide(running(timeout=5), told, look(at=59.0), TIMING) == Decision(Step.NOTHING, again=1.0)
+    assert decide(running(timeout=5), told, look(at=51.0), TIMING) == Decision(Step.TELL, Ending.TIMEOUT, again=1.0)
+    assert decide(running(timeout=5), told, look(at=59.5), TIMING) == Decision(Step.TELL, Ending.TIMEOUT, again=0.5)
     assert decide(running(timeout=5), told, look(at=60.0), TIMING) == Decision(Step.KILL, Ending.TIMEOUT)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from dispatcher.client.early_ends import MOST, Ends
+import pytest
+
+from dispatcher.client.early_ends import MOST, MOST_BYTES, MOST_FIELDS, Ends
 from dispatcher.support import ids
 
 
@@ -51,7 +53,37 @@ def test_what_was_told_is_taken_once() -> None:
     ends.keep(run_id, {"state": b"SUCCEEDED"})
     assert not ends.will_be_heard(run_id)
     assert ends.take(run_id) == {"state": b"SUCCEEDED"}
-    assert ends.take(run_id) is None
+    assert not ends.take(run_id), "a later wait reads it"
+    assert not ends.will_be_heard(run_id), "its end isn't told again"
+    ends.keep(run_id, {})
+    ends.keep(other := ids.new_id(), {"state": b"FAILED"})
+    ends.keep(other, {})
+    assert ends.take(other) == {"state": b"FAILED"}, "a notice that says less takes nothing away"
+
+
+def test_where_two_notices_disagree_the_record_tells() -> None:
+    ends, run_id = heard(), ids.new_id()
+    ends.keep(run_id, {"state": b"SUCCEEDED"})
+    ends.keep(run_id, {"state": b"FAILED"})
+    assert not ends.take(run_id)
+    ends.keep(run_id, {"state": b"SUCCEEDED"})
+    assert not ends.take(run_id), "and after that, too"
+    assert not ends.will_be_heard(run_id)
+
+
+@pytest.mark.parametrize(
+    "much", [{f"f{number}": b"" for number in range(MOST_FIELDS + 1)}, {"result": bytes(MOST_BYTES)}]
+)
+def test_of_what_is_much_only_the_fact_is_kept(much: dict[str, bytes]) -> None:
+    ends, run_id = heard(), ids.new_id()
+    ends.keep(run_id, much)
+    assert ends._kept == {run_id: {}}
+
+
+def test_what_has_not_the_form_of_an_id_is_not_kept() -> None:
+    ends = heard()
+    ends.keep("x" * 1000 + ids.own_ending(), {"state": b"FAILED"})
+    assert not ends._kept
 
 
 def test_others_runs_and_those_of_a_topic_left_are_not_kept() -> None:

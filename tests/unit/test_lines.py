@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from dispatcher.errors import Malformed
+from dispatcher.logs import sender_threads as senders
 from dispatcher.logs.shipper import Shipment, clean
 from dispatcher.records.base import Line
 from dispatcher.settings import LimitSettings
@@ -50,3 +51,19 @@ def test_lines_that_can_be_kept_nowhere_hold_up_nobody() -> None:
     shipment.put("stdout", "kept")
     assert shipment.close(10.0)
     assert kept == ["kept"]
+
+
+def test_threads_of_many_flows_that_logged_at_once_are_not_kept() -> None:
+    """With ``memory://`` flows run in threads of one process."""
+    go = threading.Event()
+    shipments = [Shipment(lambda _: go.wait(30), 1, LimitSettings()) for _ in range(20)]  # type: ignore[arg-type]
+
+    def sending() -> int:
+        return [thread.name for thread in threading.enumerate()].count("dispatcher-logs")
+
+    for shipment in shipments:
+        shipment.put("stdout", "a line")
+    assert sending() >= len(shipments)
+    go.set()
+    assert all(shipment.close(30) for shipment in shipments)
+    wait_until(lambda: sending() <= senders.MOST_IDLE, "the end of most")

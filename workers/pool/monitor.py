@@ -203,10 +203,12 @@ class Keeper:
         if ending is None:
             return
         if decision.step is Step.TELL and holding.epoch is not None:
-            holding.told, holding.told_at = ending, look.at
+            first = holding.told is None
             self._notes.send(holding.pid, Note(holding.run_id, holding.epoch, ending))
-            failpoint("end.told", holding.run_id)
-            logger.info("run %s: asked to end (%s)", holding.run_id, ending)
+            if first:
+                holding.told, holding.told_at = ending, look.at
+                failpoint("end.told", holding.run_id)
+                logger.info("run %s: asked to end (%s)", holding.run_id, ending)
         elif decision.step is Step.KILL and holding.ending is None and self._held.kill(holding, ending):
             failpoint("end.killed", holding.run_id)
             logger.warning("run %s: process %d was killed (%s)", holding.run_id, holding.pid, ending)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: Looks in a row after which a run that isn't ours any more is not just about to end by itself.
 PATIENCE = 2
 
+#: Seconds between two signals that ask the same flow to end. One that comes while Python hands its lock over, on the
+#: way into a blocking call, isn't handled before that call ends, unless another comes.
+AGAIN = 1.0
+
 
 _PID = re.compile(r"[0-9]{1,10}")
 
@@ -84,15 +88,17 @@ def decide(record: Record | None, holding: Holding, look: Look, timing: TimingSe
         return _on_exit(holding, look, timing)
     if holding.told is not None:
         grace = holding.told_at + timing.stop_grace - look.at
-        return Decision(Step.KILL, holding.told) if grace <= 0 else Decision(Step.NOTHING, again=grace)
+        if grace <= 0:
+            return Decision(Step.KILL, holding.told)
+        return Decision(Step.TELL, holding.told, again=min(grace, AGAIN))
     if record.state is State.CANCELLING:
-        return Decision(Step.TELL, Ending.CANCEL, again=timing.stop_grace)
+        return Decision(Step.TELL, Ending.CANCEL, again=min(timing.stop_grace, AGAIN))
     timeout = record.spec.options.timeout
     left = None if timeout is None or record.started_at is None else record.started_at + timeout - look.now
     if left is not None and left <= 0:
-        return Decision(Step.TELL, Ending.TIMEOUT, again=timing.stop_grace)
+        return Decision(Step.TELL, Ending.TIMEOUT, again=min(timing.stop_grace, AGAIN))
     if look.preempting:
-        return Decision(Step.TELL, Ending.PREEMPT, again=timing.stop_grace)
+        return Decision(Step.TELL, Ending.PREEMPT, again=min(timing.stop_grace, AGAIN))
     return Decision(Step.NOTHING, again=left)
 
 

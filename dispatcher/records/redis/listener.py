@@ -32,6 +32,10 @@ _SILENCE = 10.0
 #: three threads, and has one record read and one topic left.
 _MANY, _GATHER = 100, 0.02
 
+#: Messages that are read before anything is sent, and notices that wait to be taken: a flood delays nobody's wishes
+#: and fills no memory. What is left out then is found as after a lost connection, by looking.
+_AT_ONCE, MOST_HEARD = 1000, 10_000
+
 #: First and longest pause, in seconds, before the next try to connect.
 _PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
@@ -165,16 +169,17 @@ class RedisListener(Listener):
                 one.register(self._woken, selectors.EVENT_READ)
             last_word = time.monotonic()
             asked = False
+            heard = 0
             while not self._closed:
                 self._send(connection)
                 self._tell_resumed()
-                ready = selector.select(_SILENCE)
+                ready = selector.select(_SILENCE if heard < _AT_ONCE else 0)
                 if any(key.fileobj is self._woken for key, _ in ready):
                     self._woken.recv(4096)
                 if not ready:
                     with self._state:
                         self._ask("UNSUBSCRIBE", set())
-                if self._read(connection):
+                if heard := self._read(connection):
                     last_word, asked = time.monotonic(), False
                     if len(self._wanted) >= _MANY:
                         gathering.select(_GATHER)  # cut short by who wishes something
@@ -195,18 +200,18 @@ class RedisListener(Listener):
             connection.send_command(*command)
 
     def _tell_resumed(self) -> None:
-        """After a loss, once all is subscribed again: something may have been missed."""
+        """After a loss, once all is subscribed again, and after a flood: something may have been missed."""
         with self._state:
             whole = self._wanted <= self._confirmed
-            if whole and self._resuming:
+            if whole and self._resuming and len(self._heard) <= MOST_HEARD:  # if there are more, the last is this one
                 self._heard.put(("", None))
             self._resuming = self._resuming and not whole
 
-    def _read(self, connection: Any) -> bool:
-        """Take everything that has arrived; whether there was anything."""
-        heard = False
-        while connection.can_read(0):
-            heard = True
+    def _read(self, connection: Any) -> int:
+        """Take what has arrived; how many messages that was. If as many as are read at once, there may be more."""
+        heard = 0
+        while heard < _AT_ONCE and connection.can_read(0):
+            heard += 1
             self._take(connection.read_response())
         return heard
 
@@ -228,6 +233,9 @@ class RedisListener(Listener):
             if added and read(f"end told to {topic}", partial(ended, *added)):
                 return
         events = read(f"notice to {topic}", partial(told, raw))
+        if len(self._heard) >= MOST_HEARD:
+            self._resuming = True
+            return
         for event in events or (None,):
             self._heard.put((topic, event))
 

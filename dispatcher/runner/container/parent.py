@@ -21,6 +21,9 @@ GRACE = "DISPATCHER__RUN__GRACE"
 GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # all tell it to stop
 STOPPED = 128 + signal.SIGTERM  # exit code: told to stop from outside, and reported so
+#: Seconds between two signals that say the same to the child. One that comes while Python hands its lock over, on the
+#: way into a blocking call, isn't handled before that call ends, unless another comes.
+_AGAIN = 1.0
 _LEAVE = 5.0  # seconds that a child gets to end once its end was reported
 
 
@@ -45,6 +48,7 @@ class Parent:
         self.journal = Journal()
         self._child = 0
         self._forwarded = False
+        self._telling = 0
         self._clocks: dict[str, float] = {}
         self._on_exit = 0.0
         self._stop_grace = 0.0
@@ -89,7 +93,7 @@ class Parent:
         while True:
             if self.told_at is not None and not self._forwarded:
                 self._forwarded = True
-                self._signal(signal.SIGTERM)
+                self._tell(signal.SIGTERM)
                 self._clocks["term"] = self.told_at + self.grace * 2 / 3
             ready = dict(poll.poll(self._until_next()))
             if self._ear in ready and not self._listen():
@@ -134,10 +138,10 @@ class Parent:
                 if float(timeout):
                     self._clocks["timeout"] = now + float(timeout)
             case ["ended"]:  # the flow has
-                self._drop("timeout", "flow")
+                self._drop("timeout", "flow", "again")
             case ["over"]:  # and its last words are written
                 self.over = True
-                self._drop("timeout", "flow")
+                self._drop("timeout", "flow", "again")
             case ["settled"]:  # the outcome is recorded; on_exit runs
                 self.settled = True
                 self._clocks["exit"] = now + self._on_exit
@@ -155,12 +159,21 @@ class Parent:
         now = time.monotonic()
         for name in [name for name, at in self._clocks.items() if at <= now]:
             del self._clocks[name]
-            if name == "timeout":
-                self._signal(signal.SIGUSR1)
+            if name == "again":
+                self._tell(self._telling)
+            elif name == "timeout":
+                self._tell(signal.SIGUSR1)
                 self._clocks["flow"] = now + self._stop_grace
             else:
                 self.why = self.why or name
                 self._kill()
+
+    def _tell(self, number: int) -> None:
+        """Signal the child to end its flow, again and again until it says that the flow has ended."""
+        self._telling = number
+        self._signal(number)
+        if not self.over:
+            self._clocks["again"] = time.monotonic() + _AGAIN
 
     def _signal(self, number: int) -> None:
         if self._status is None:

@@ -23,9 +23,7 @@ class Baseline:
     """
 
     def __init__(self) -> None:
-        self._before = [(aspect, aspect.read()) for aspect in ASPECTS]
-        self._reads = [aspect.read for aspect in ASPECTS]
-        self._values = [before for _, before in self._before]
+        self._before = [aspect.read() for aspect in ASPECTS]
         self._modules = Modules()
         self._loggers = Loggers()
 
@@ -41,14 +39,11 @@ class Baseline:
         """After a run: put everything back; what couldn't be, which is a reason for a fresh process."""
         reasons = []
         loaded = self._modules.restore()
-        for place, (aspect, before) in enumerate(() if self._holds() else self._before):
-            if _holds(aspect, before):
-                continue
-            wanted = _wanted(aspect, before)
-            self._before[place] = aspect, wanted
-            self._values[place] = wanted
-            if reason := _restored(aspect, wanted):
-                reasons.append(reason)
+        for place, aspect in enumerate(() if self._holds() else ASPECTS):
+            if not _holds(aspect, self._before[place]):
+                self._before[place] = _wanted(aspect, self._before[place])
+                if reason := _restored(aspect, self._before[place]):
+                    reasons.append(reason)
         self._loggers.restore(loaded)
         reset_libraries()
         return reasons
@@ -56,7 +51,7 @@ class Baseline:
     def _holds(self) -> bool:
         """Return True if every aspect is as before: by one comparison of all, since hardly ever one has changed."""
         with suppress(Exception):
-            return [read() for read in self._reads] == self._values
+            return [aspect.read() for aspect in ASPECTS] == self._before
         return False
 
 

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dispatcher.records.events import ends
+from dispatcher.records.events import ends_topic
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import MOST_TOLD, Program
 from dispatcher.runs import transitions
@@ -116,7 +116,7 @@ class Endings:
         nonce = secrets.token_hex(8)
         own = {
             "id": record.id,
-            "topic": ends(record.id),
+            "topic": ends_topic(record.id),
             "holder": record.holder,
             "nonce": nonce,
             "accepted": repr(record.created_at),
@@ -143,7 +143,7 @@ class Endings:
         steps, once = program.listed().decode(), _json(_text(result))[1:-1]
         places = {
             "id": _ID,
-            "topic": ends(_ID),
+            "topic": ends_topic(_ID),
             "holder": _HOLDER,
             "nonce": _NONCE,
             "accepted": repr(_ACCEPTED),
