@@ -1,4 +1,4 @@
-"""Changes of runs that time alone brings (``start_within``, retries), where no worker lives: whoever waits makes them."""
+"""Changes of runs that time alone brings (``start_within``, retries): made by who waits, where no worker lives."""
 
 from __future__ import annotations
 

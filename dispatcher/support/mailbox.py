@@ -25,7 +25,7 @@ class Mailbox(Generic[T]):
         self._empty.acquire()
 
     def __len__(self) -> int:
-        """How many items are there."""
+        """Return how many items are there."""
         return len(self._items)
 
     def put(self, item: T) -> None:
