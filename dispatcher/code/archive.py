@@ -1,0 +1,162 @@
+"""Pack files into one archive, always the same for the same files, and unpack it again.
+
+The archive is a ZIP file whose first member describes it. Names and sizes are checked before anything is written, since
+an archive comes from whoever could sign a run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+from dispatcher.code.selection import File, Selection
+from dispatcher.errors import Malformed
+
+#: The member that describes the archive.
+_DESCRIPTION = "bundle.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP knows no earlier time
+_FILE_MODE, _PROGRAM_MODE = 0o100444, 0o100555
+
+#: Largest unpacked archive, in bytes, and most members.
+MOST_BYTES = 2**31
+MOST_MEMBERS = 50_000
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an archive says of itself.
+
+    Attributes:
+        paths: directories that go onto ``sys.path``, in order.
+        modules: top-level names of the modules in them.
+        python: the Python that packed it, ``major.minor``.
+        digests: each file's SHA-256, by its name.
+    """
+
+    paths: tuple[str, ...]
+    modules: tuple[str, ...]
+    python: str
+    digests: Mapping[str, str]
+
+
+def pack(selection: Selection, python: str, read: Callable[[File], bytes | None]) -> bytes:
+    """Return the archive of chosen files.
+
+    Args:
+        selection: the files.
+        python: this interpreter, ``major.minor``.
+        read: gives a file's bytes, or None for one that is left out after all.
+    """
+    contents = {file.name: (file, data) for file in selection.files if (data := read(file)) is not None}
+    description = {
+        "paths": list(selection.paths),
+        "modules": sorted(selection.modules),
+        "python": python,
+        "digests": {name: sha256(data).hexdigest() for name, (_, data) in contents.items()},
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        _write(archive, _DESCRIPTION, json.dumps(description, sort_keys=True).encode(), _FILE_MODE)
+        for name, (file, data) in sorted(contents.items()):
+            _write(archive, name, data, _PROGRAM_MODE if file.executable else _FILE_MODE)
+    return buffer.getvalue()
+
+
+def describe(data: bytes) -> Description:
+    """Read what an archive says of itself.
+
+    Raises:
+        Malformed: it is no archive of this form.
+    """
+    with _opened(data) as archive:
+        return _description(archive)
+
+
+def unpack(data: bytes, directory: Path) -> Description:
+    """Write the files of an archive into a directory that is empty.
+
+    Raises:
+        Malformed: it is no archive of this form, is too large, or names a place outside of the directory.
+        OSError: the files can't be written.
+    """
+    with _opened(data) as archive:
+        description = _description(archive)
+        for member in archive.infolist():
+            if member.filename != _DESCRIPTION:
+                _extract(archive, member, directory, description)
+    return description
+
+
+def changed_files(description: Description, directory: Path) -> Iterable[str]:
+    """Return the names of those files in a directory that aren't as they were packed."""
+    for name, digest in description.digests.items():
+        try:
+            if sha256((directory / name).read_bytes()).hexdigest() != digest:
+                yield name
+        except OSError:
+            yield name
+
+
+def _write(archive: zipfile.ZipFile, name: str, data: bytes, mode: int) -> None:
+    member = zipfile.ZipInfo(name, _EPOCH)
+    member.external_attr = mode << 16
+    member.create_system = 3  # Unix, wherever it is packed
+    member.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(member, data, compresslevel=6)
+
+
+def _opened(data: bytes) -> zipfile.ZipFile:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise Malformed(f"code bundle: no ZIP archive: {error}") from None
+    members = archive.infolist()
+    if len(members) > MOST_MEMBERS or sum(member.file_size for member in members) > MOST_BYTES:
+        raise Malformed(f"code bundle: more than {MOST_MEMBERS:,} files or {MOST_BYTES:,} bytes")
+    for member in members:
+        _check_name(member.filename)
+    return archive
+
+
+def _description(archive: zipfile.ZipFile) -> Description:
+    try:
+        fields = json.loads(archive.read(_DESCRIPTION))
+        description = Description(
+            paths=tuple(map(str, fields["paths"])),
+            modules=tuple(map(str, fields["modules"])),
+            python=str(fields["python"]),
+            digests={str(name): str(digest) for name, digest in fields["digests"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+        raise Malformed(f"code bundle: its description can't be read: {error!r}") from None
+    for path in description.paths:
+        _check_name(path)
+    return description
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, directory: Path, description: Description) -> None:
+    name = member.filename
+    try:
+        data = archive.read(member)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+        raise Malformed(f"code bundle: {name!r} can't be unpacked: {error}") from None
+    if sha256(data).hexdigest() != description.digests.get(name):
+        raise Malformed(f"code bundle: {name!r} isn't what its description says")
+    target = directory / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mode = 0o500 if (member.external_attr >> 16) & 0o100 else 0o400
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _check_name(name: str) -> None:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise Malformed(f"code bundle: {name!r} leads out of its directory")

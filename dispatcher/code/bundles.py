@@ -1,0 +1,179 @@
+"""Make the bundle of a flow's project, and make it again only when a file has changed. Used by submits."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+from dispatcher.code import archive
+from dispatcher.code.exclusions import Exclusions
+from dispatcher.code.imports import same_code
+from dispatcher.code.patterns import NO_PATTERNS, Patterns
+from dispatcher.code.selection import File, Selection, select
+from dispatcher.errors import InvalidInput
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which files aren't looked at again: an edit is seen by submits after that.
+LOOK_AGAIN_AFTER = 0.1
+
+#: Bundles that are remembered: of as many flows that a program submits in turn.
+_MOST_REMEMBERED = 32
+
+#: Files that an error about a bundle's size names.
+_MOST_NAMED = 5
+
+_started = time.time()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The packed files of a project.
+
+    Attributes:
+        digest: the SHA-256 of ``data``, in hex.
+        data: the archive.
+        selection: the files, and what was left out.
+    """
+
+    digest: str
+    data: bytes
+    selection: Selection
+
+    def has(self, module: str) -> bool:
+        """Return True if a module is imported from this bundle."""
+        return module.partition(".")[0] in self.selection.modules
+
+
+class Bundler:
+    """Makes bundles for one client.
+
+    Args:
+        python: this interpreter, ``major.minor``.
+        limit: most bytes of a bundle's files.
+        exclusions: what never travels.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        python: str,
+        limit: int,
+        exclusions: Exclusions | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._python = python
+        self._limit = limit
+        self._exclusions = exclusions or Exclusions()
+        self._clock = clock
+        self._made: OrderedDict[tuple[frozenset[str], Patterns], tuple[float, Bundle | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def bundle(self, modules: Collection[str], patterns: Patterns = NO_PATTERNS) -> Bundle | None:
+        """Return the bundle of the project files that modules need, as they lie on disk.
+
+        Args:
+            modules: names of modules, of any kind.
+            patterns: what a person adds and takes away.
+
+        Returns:
+            The bundle; None if no module is a project's own.
+
+        Raises:
+            InvalidInput: the files are larger than the limit, or too many; names the largest and the remedy.
+        """
+        if not modules:
+            return None
+        request = frozenset(modules), patterns
+        with self._lock:
+            now = self._clock()
+            looked, before = self._made.get(request, (-LOOK_AGAIN_AFTER, None))
+            if request in self._made:
+                self._made.move_to_end(request)
+                if now - looked < LOOK_AGAIN_AFTER:
+                    return before
+                if before is not None and before.selection.is_current():
+                    self._made[request] = now, before
+                    return before
+            made = self._make(*request, before)
+            self._made[request] = now, made
+            if len(self._made) > _MOST_REMEMBERED:
+                self._made.popitem(last=False)
+            return made
+
+    def _make(self, modules: frozenset[str], patterns: Patterns, before: Bundle | None) -> Bundle | None:
+        selection = select(modules, patterns=patterns, exclusions=self._exclusions)
+        if selection is None:
+            return None
+        if before is not None and selection.files == before.selection.files:
+            return Bundle(before.digest, before.data, selection)
+        self._check_size(selection)
+        for module in changed_since_import(selection):
+            log.warning("Module %s has changed since it was imported; the run gets the file as it is now", module)
+        data = archive.pack(selection, self._python, self._read)
+        return Bundle(sha256(data).hexdigest(), data, selection)
+
+    def _read(self, file: File) -> bytes | None:
+        try:
+            data = Path(file.path).read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"code bundle: can't read {file.path}: {error.strerror}") from error
+        reason = self._exclusions.content(Path(file.path), data)
+        if reason is not None:
+            log.warning("Code bundle: left out %s, which %s", file.path, reason)
+            return None
+        return data
+
+    def _check_size(self, selection: Selection) -> None:
+        size = sum(file.size for file in selection.files)
+        if size <= self._limit:
+            return
+        largest = heapq.nlargest(_MOST_NAMED, selection.files, key=lambda file: file.size)
+        names = ", ".join(f"{file.path} ({file.size:,})" for file in largest)
+        raise InvalidInput(
+            f"code bundle: its {len(selection.files):,} files have {size:,} bytes, at most {self._limit:,} may travel "
+            f"(DISPATCHER__LIMITS__FLOW). The largest: {names}. Leave some out by @flow(exclude=[...]) or "
+            "[tool.dispatcher] exclude in pyproject.toml, or give data as parameters"
+        )
+
+
+def changed_since_import(selection: Selection) -> Iterator[str]:
+    """Name the imported modules whose files, changed since this program began, define other functions by now."""
+    files = {file.path: file for file in selection.files if file.changed > _started * 1e9}
+    if not files:
+        return
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if isinstance(module, ModuleType) and isinstance(path, str) and path in files and _differs(name, module, path):
+            yield name
+
+
+def _differs(name: str, module: ModuleType, path: str) -> bool:
+    try:
+        code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError):
+        return True
+    on_disk = list(_functions_in(code))
+    for value in list(vars(module).values()):
+        function = getattr(value, "__wrapped__", value)
+        own = isinstance(function, FunctionType) and function.__module__ == name
+        if own and not any(same_code(function.__code__, code) for code in on_disk):
+            return True
+    return False
+
+
+def _functions_in(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _functions_in(constant)

@@ -1,0 +1,106 @@
+"""Rules for what never travels in a bundle, each with the reason that ``dispatcher bundle`` shows."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+from pathlib import Path
+
+#: Directories by name. Those whose name begins with a dot are left out anyway.
+_DIRECTORIES = {
+    "__pycache__": "a cache",
+    "node_modules": "packages of another language",
+    "appendonlydir": "a Redis server's data",
+    "__pypackages__": "installed packages",
+    "venv": "a virtual environment",
+}
+_DIRECTORY_PATTERNS = {"*.egg-info": "made by an installation", "*.dist-info": "made by an installation"}
+
+#: Files by name. Those whose name begins with a dot, ``.env`` among them, are left out anyway.
+_FILE_PATTERNS = {
+    "*.pyc": "compiled code",
+    "*.pyo": "compiled code",
+    "*.pem": "may hold a private key",
+    "*.key": "may hold a private key",
+    "*.p12": "may hold a private key",
+    "*.pfx": "may hold a private key",
+    "*.jks": "may hold a private key",
+    "*.kdbx": "may hold passwords",
+    "id_*": "may hold a private key",
+    "credentials": "may hold passwords",
+    "credentials.json": "may hold passwords",
+    "dispatcher.toml": "settings of this machine",
+    "dump.rdb": "a Redis server's data",
+    "*.aof": "a Redis server's data",
+    "*~": "a backup of an editor",
+}
+
+#: The ids that ``dispatcher keygen`` makes.
+_KEY_ID = re.compile(r"k[0-9a-f]{8}")
+
+#: Largest file that is looked into for signing keys, in bytes.
+_LARGEST_KEY_FILE = 65536
+
+
+class Exclusions:
+    """Decides by name, place and content.
+
+    Args:
+        private: files and directories of this machine that never travel: the key file, the state directory.
+    """
+
+    def __init__(self, private: frozenset[Path] = frozenset()) -> None:
+        self._private = frozenset(path.resolve() for path in private)
+
+    def directory(self, path: Path) -> str | None:
+        """Return why a directory and all below it is left out, or None."""
+        if path.name.startswith("."):
+            return "hidden"
+        if (path / "pyvenv.cfg").is_file():
+            return "a virtual environment"
+        return _DIRECTORIES.get(path.name) or _matching(path.name, _DIRECTORY_PATTERNS) or self._by_place(path)
+
+    def file(self, path: Path) -> str | None:
+        """Return why a file is left out, or None."""
+        if path.name.startswith("."):
+            return "hidden"
+        return _matching(path.name, _FILE_PATTERNS) or self._by_place(path)
+
+    def content(self, path: Path, data: bytes) -> str | None:
+        """Return why a file is left out for what it holds, or None."""
+        if len(data) <= _LARGEST_KEY_FILE and path.suffix == ".json" and _holds_signing_keys(data):
+            return "holds signing keys"
+        return None
+
+    def _by_place(self, path: Path) -> str | None:
+        if self._private and path.resolve() in self._private:
+            return "private to this machine"
+        return None
+
+
+def is_inside(path: Path, directory: Path) -> bool:
+    """Return True if a path, its links followed, stays inside of a directory."""
+    try:
+        return path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError):  # links that lead in a circle
+        return False
+
+
+def _matching(name: str, patterns: dict[str, str]) -> str | None:
+    folded = os.path.normcase(name)
+    return next((reason for pattern, reason in patterns.items() if fnmatch.fnmatchcase(folded, pattern)), None)
+
+
+def _holds_signing_keys(data: bytes) -> bool:
+    """Return True for what ``dispatcher keygen`` writes: a JSON object with the id and the secret of each key."""
+    try:
+        keys = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(keys, dict) and any(
+        (isinstance(entry, dict) and isinstance(entry.get("secret"), str))
+        or (isinstance(entry, str) and len(entry) >= 16 and _KEY_ID.fullmatch(name))
+        for name, entry in keys.items()
+    )

@@ -1,0 +1,104 @@
+"""Scan code for the modules that it imports, also within functions. Executes nothing."""
+
+from __future__ import annotations
+
+import dis
+import marshal
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType
+
+#: Names by which code imports at run time; the strings beside them may be modules.
+_IMPORT_FUNCTIONS = frozenset({"import_module", "__import__", "run_module"})
+
+_DOTTED_NAME = re.compile(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def imports_of(code: CodeType, package: str) -> frozenset[str]:
+    """Return the absolute names of all modules that code may import.
+
+    ``from a import b`` gives ``a`` and ``a.b``, since ``b`` may be a module. Code that calls ``import_module`` gives
+    every string constant that looks like a module, too. Not every name has to exist.
+
+    Args:
+        code: of a module or a function; functions and classes within it are scanned as well.
+        package: the package that relative imports start from; empty for a top-level module.
+    """
+    return frozenset(_imports(code, package))
+
+
+def imports_of_file(path: Path, package: str) -> frozenset[str]:
+    """Return what :func:`imports_of` gives for a source file; nothing if it can't be read or compiled.
+
+    The last few thousand files are remembered until their size or time of change differs.
+    """
+    try:
+        stat = path.stat()
+        return _imports_of_file(str(path), stat.st_mtime_ns, stat.st_size, package)
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=20_000)
+def _imports_of_file(path: str, _changed: int, _size: int, package: str) -> frozenset[str]:
+    try:
+        code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # whoever imports it is told
+        return frozenset()
+    return imports_of(code, package)
+
+
+def _imports(code: CodeType, package: str) -> Iterator[str]:
+    level, names = 0, None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            yield from _resolved(str(instruction.argval), level, names, package)
+        elif instruction.opcode in dis.hasconst or instruction.opname == "LOAD_SMALL_INT":
+            # What an import statement pushes before the import: its level, then its names.
+            level, names = names if isinstance(names, int) else 0, instruction.argval
+    if _IMPORT_FUNCTIONS.intersection(code.co_names):
+        yield from _literal_imports(code, package)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imports(constant, package)
+
+
+def _resolved(name: str, level: int, names: object, package: str) -> Iterator[str]:
+    base = _absolute(name, level, package)
+    if base is None:
+        return
+    if base:
+        yield base
+    if isinstance(names, tuple):
+        yield from (f"{base}.{member}" if base else member for member in names if member != "*")
+
+
+def _literal_imports(code: CodeType, package: str) -> Iterator[str]:
+    for constant in code.co_consts:
+        if isinstance(constant, str) and len(constant) < 200 and _DOTTED_NAME.fullmatch(constant):
+            name = constant.lstrip(".")
+            base = _absolute(name, len(constant) - len(name), package)
+            if base:
+                yield base
+
+
+def _absolute(name: str, level: int, package: str) -> str | None:
+    """The absolute name of a relative import; None if it leads out of the top-level package."""
+    if not level:
+        return name
+    parts = package.split(".") if package else []
+    if level > len(parts):
+        return None
+    return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
+
+
+def same_code(one: CodeType, other: CodeType) -> bool:
+    """Return True if two code objects do the same, wherever their files are."""
+    return one == other or marshal.dumps(_without_file(one)) == marshal.dumps(_without_file(other))
+
+
+def _without_file(code: CodeType) -> CodeType:
+    constants = tuple(_without_file(value) if isinstance(value, CodeType) else value for value in code.co_consts)
+    return code.replace(co_filename="", co_consts=constants)

@@ -1,0 +1,322 @@
+"""Choose the files of a bundle: the modules that a flow reaches, whole packages, and data files beside modules.
+
+Reads directories and sources, and executes nothing. :mod:`.bundles` packs what is chosen here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from dispatcher.code.exclusions import Exclusions, is_inside
+from dispatcher.code.imports import imports_of_file
+from dispatcher.code.locations import Location, locate
+from dispatcher.code.patterns import NO_PATTERNS, Patterns, read_patterns
+from dispatcher.errors import InvalidInput
+
+#: Files by which the directory of a project is known, from a module's directory upwards.
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git", ".hg")
+
+#: Most files of a bundle, data files included.
+MOST_FILES = 20_000
+
+
+@dataclass(frozen=True, order=True)
+class File:
+    """A file of a bundle.
+
+    Attributes:
+        name: its path in the bundle, with slashes.
+        path: its place on this machine.
+        size: in bytes.
+        changed: its time of change, in nanoseconds.
+        executable: whether its owner may execute it.
+        reason: why it is in the bundle.
+    """
+
+    name: str
+    path: str
+    size: int
+    changed: int
+    executable: bool = False
+    reason: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or directory that isn't in the bundle, though it lies among those that are."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The files of a bundle.
+
+    Attributes:
+        files: sorted by name.
+        left_out: what was not taken, and why; sorted by path.
+        paths: directories of the bundle that go onto ``sys.path``, in order.
+        modules: top-level names that are imported from them.
+        watched: directories and files on which the choice depends beside ``files``, with their times of change, in
+            nanoseconds; 0 for one that isn't there.
+    """
+
+    files: tuple[File, ...]
+    left_out: tuple[LeftOut, ...]
+    paths: tuple[str, ...]
+    modules: frozenset[str]
+    watched: tuple[tuple[str, int], ...]
+
+    def is_current(self) -> bool:
+        """Return True if nothing has changed on disk since: the same choice would be made again."""
+        return all(_changed(path) == changed for path, changed in self.watched) and all(
+            _stamp(file.path) == (file.changed, file.size) for file in self.files
+        )
+
+
+def select(
+    modules: Iterable[str], *, patterns: Patterns = NO_PATTERNS, exclusions: Exclusions | None = None
+) -> Selection | None:
+    """Choose the files that modules need.
+
+    Args:
+        modules: names of the modules that a flow, its callbacks or its parameters name, and of those that its code
+            imports. What is installed or isn't there is passed over.
+        patterns: what a person adds and takes away, beside what the project's ``pyproject.toml`` says.
+        exclusions: what never travels.
+
+    Returns:
+        The choice; None if no module is a project's own.
+
+    Raises:
+        InvalidInput: there are more than ``MOST_FILES`` files, or ``pyproject.toml`` can't be read.
+    """
+    collector = _Collector(patterns, exclusions or Exclusions())
+    collector.reach(modules)
+    return collector.selection()
+
+
+def project_of(root: Path) -> Path:
+    """Return the directory of the project to which a directory of modules belongs: the next one upwards that holds
+    ``pyproject.toml`` or its like, below the home directory; else the directory itself."""
+    home = Path.home()
+    for directory in (root, *root.parents):
+        if directory in {home, Path(directory.anchor)}:
+            break
+        if any((directory / name).exists() for name in _PROJECT_FILES):
+            return directory
+    return root
+
+
+@dataclass(frozen=True)
+class _Project:
+    directory: str  #: on this machine
+    prefix: str  #: its directory in the bundle
+    patterns: Patterns
+
+    def relative(self, path: str) -> str | None:
+        """The path within the project, with slashes; None if it isn't in it."""
+        if path == self.directory:
+            return ""
+        start = self.directory.rstrip(os.sep) + os.sep
+        return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else None
+
+
+class _Collector:
+    """Follows imports from module to module, and takes files on the way."""
+
+    def __init__(self, patterns: Patterns, exclusions: Exclusions) -> None:
+        self._patterns = patterns
+        self._exclusions = exclusions
+        self._files: dict[str, File] = {}
+        self._left_out: dict[str, LeftOut] = {}
+        self._projects: dict[Path, _Project] = {}
+        self._paths: dict[str, None] = {}
+        self._modules: set[str] = set()
+        self._watched: dict[str, int] = {}
+        self._taken: set[str] = set()  # directories
+        self._reached: set[str] = set()  # modules
+
+    def reach(self, modules: Iterable[str]) -> None:
+        """Take the modules, and those that they import."""
+        waiting = deque(sorted(modules))
+        while waiting:
+            name = waiting.popleft()
+            if name in self._reached:
+                continue
+            self._reached.add(name)
+            place = locate(name)
+            if place is not None:
+                if parent := name.rpartition(".")[0]:
+                    waiting.append(parent)
+                waiting.extend(sorted(self._take(place) - self._reached))
+
+    def selection(self) -> Selection | None:
+        """Return the choice."""
+        if not self._modules:
+            return None
+        for project in self._projects.values():
+            if project.patterns.include:
+                self._include(project)
+        return Selection(
+            tuple(sorted(self._files.values())),
+            tuple(sorted(self._left_out.values(), key=lambda left_out: left_out.path)),
+            tuple(self._paths),
+            frozenset(self._modules),
+            tuple(self._watched.items()),
+        )
+
+    def _take(self, place: Location) -> frozenset[str]:
+        """Take the files of a module, and return the modules that they import."""
+        self._modules.add(place.name.partition(".")[0])
+        project = self._project_of(place.root)
+        inside = project.relative(str(place.root))
+        self._paths.setdefault(PurePosixPath(project.prefix, inside or "").as_posix())
+        package = _outermost_package(place)
+        if package is not None:
+            return self._take_package(project, package, place.root)
+        if place.file is None:  # a namespace package: its modules are reached one by one
+            return frozenset()
+        self._add(project, str(place.file), f"module {place.name}")
+        self._take_data_beside(project, place)
+        return imports_of_file(place.file, place.package) if place.is_source else frozenset()
+
+    def _take_package(self, project: _Project, directory: Path, root: Path) -> frozenset[str]:
+        if str(directory) in self._taken:
+            return frozenset()
+        self._taken.add(str(directory))
+        dotted = ".".join(directory.relative_to(root).parts)
+        imports: set[str] = set()
+        for path in self._walk(project, str(directory)):
+            self._add(project, path, f"package {dotted}")
+            if path.endswith(".py") and path in self._files:
+                file = Path(path)
+                imports |= imports_of_file(file, ".".join(file.parent.relative_to(root).parts))
+        return frozenset(imports)
+
+    def _take_data_beside(self, project: _Project, place: Location) -> None:
+        """Take data files in the directory of a module that is in no package, where ``Path(__file__).parent`` looks."""
+        assert place.file is not None
+        directory = str(place.file.parent)
+        if directory in self._taken:
+            return
+        self._taken.add(directory)
+        for entry in self._entries(directory):
+            if not _is_directory(entry) and not entry.name.endswith(".py"):
+                self._add(project, entry.path, f"data beside module {place.name}")
+
+    def _include(self, project: _Project) -> None:
+        for path in self._walk(project, project.directory):
+            if project.patterns.includes(project.relative(path) or ""):
+                self._add(project, path, "included by name")
+
+    def _walk(self, project: _Project, directory: str) -> Iterator[str]:
+        """All files below a directory, but for excluded directories."""
+        waiting = [directory]
+        while waiting:
+            for entry in self._entries(waiting.pop()):
+                if not _is_directory(entry):
+                    yield entry.path
+                elif self._may_enter(project, entry):
+                    waiting.append(entry.path)
+
+    def _may_enter(self, project: _Project, entry: os.DirEntry[str]) -> bool:
+        name = project.relative(entry.path) or ""
+        reason = "excluded by name" if project.patterns.excludes(name) else self._exclusions.directory(Path(entry.path))
+        if reason is not None and not project.patterns.includes(name):
+            self._leave_out(entry.path, reason)
+            return False
+        if entry.is_symlink():
+            self._leave_out(entry.path, "a link to a directory")
+            return False
+        return True
+
+    def _entries(self, directory: str) -> list[os.DirEntry[str]]:
+        self._watched.setdefault(directory, _changed(directory))
+        try:
+            with os.scandir(directory) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self._leave_out(directory, f"can't be read: {error.strerror}")
+            return []
+
+    def _add(self, project: _Project, path: str, reason: str) -> None:
+        if path in self._files:
+            return
+        name = project.relative(path)
+        if name is None:  # a package of two directories, one of them elsewhere
+            project = self._project_of(Path(path).parent)
+            name = project.relative(path) or ""
+        if problem := self._problem(project, path, name):
+            self._leave_out(path, problem)
+            return
+        info = Path(path).stat()
+        executable = bool(info.st_mode & stat.S_IXUSR)
+        self._files[path] = File(f"{project.prefix}/{name}", path, info.st_size, info.st_mtime_ns, executable, reason)
+        if len(self._files) > MOST_FILES:
+            raise InvalidInput(
+                f"code bundle: more than {MOST_FILES:,} files below {project.directory}: exclude some, in "
+                "[tool.dispatcher] of pyproject.toml or by @flow(exclude=[...])"
+            )
+
+    def _problem(self, project: _Project, path: str, name: str) -> str | None:
+        """Why a file can't be taken."""
+        if project.patterns.excludes(name):
+            return "excluded by name"
+        if not project.patterns.includes(name) and (reason := self._exclusions.file(Path(path))):
+            return reason
+        if Path(path).is_symlink() and not is_inside(Path(path), Path(project.directory)):
+            return "a link that leads out of the project"
+        try:
+            return None if stat.S_ISREG(Path(path).stat().st_mode) else "no ordinary file"
+        except OSError as error:
+            return f"can't be read: {error.strerror}"
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        self._left_out.setdefault(path, LeftOut(path, reason))
+
+    def _project_of(self, root: Path) -> _Project:
+        directory = project_of(root)
+        if directory not in self._projects:
+            self._watched.setdefault(str(directory / "pyproject.toml"), _changed(str(directory / "pyproject.toml")))
+            patterns = self._patterns.plus(read_patterns(directory))
+            self._projects[directory] = _Project(str(directory), str(len(self._projects)), patterns)
+        return self._projects[directory]
+
+
+def _outermost_package(place: Location) -> Path | None:
+    """The directory of the outermost regular package that holds a module: it is taken as a whole."""
+    directory = place.root
+    for part in place.name.split("."):
+        directory = directory / part
+        if (directory / "__init__.py").is_file():
+            return directory
+    return None
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links that lead in a circle
+        return False
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - thousands of them at a submit
+    except OSError:
+        return 0
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)  # noqa: PTH116 - thousands of them at a submit
+    except OSError:
+        return None
+    return info.st_mtime_ns, info.st_size

@@ -1,0 +1,30 @@
+"""Small projects on disk, and what this process remembers of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write(directory: Path, files: Mapping[str, str | bytes]) -> Path:
+    """Write files by their names, with slashes."""
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return directory
+
+
+@contextmanager
+def on_path(*directories: Path) -> Iterator[None]:
+    """Import from these directories first, and forget what was imported meanwhile."""
+    before, loaded = list(sys.path), dict(sys.modules)
+    sys.path[0:0] = map(str, directories)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        for name in sys.modules.keys() - loaded.keys():
+            del sys.modules[name]

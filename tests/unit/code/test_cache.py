@@ -1,0 +1,174 @@
+"""Unpacked bundles: once per digest, whole, private, checked, and bounded; two processes don't meet."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.code.activation import Active
+from dispatcher.code.bundles import Bundle, Bundler
+from dispatcher.code.cache import BundleCache
+from dispatcher.errors import InvalidInput, Malformed, Permanent, SealBroken
+from tests.unit.code.projects import on_path, write
+
+Fetch = Callable[[str], bytes]
+
+
+def bundle(directory: Path, files: dict[str, str | bytes]) -> Bundle:
+    with on_path(write(directory, files)):
+        made = Bundler(python="3.11", limit=10**8).bundle([next(iter(files)).split("/")[0].removesuffix(".py")])
+    assert made is not None
+    return made
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Bundle:
+    return bundle(tmp_path / "project", {"helper.py": "import os\nWHERE = __file__\n"})
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> BundleCache:
+    return BundleCache(tmp_path / "cache")
+
+
+def never(digest: str) -> bytes:
+    raise AssertionError(f"fetched {digest}")
+
+
+def test_it_is_fetched_and_unpacked_once(cache: BundleCache, made: Bundle, tmp_path: Path) -> None:
+    unpacked = cache.get(made.digest, {made.digest: made.data}.__getitem__)
+    assert (Path(unpacked.paths[0]) / "helper.py").read_text().startswith("import os")
+    assert unpacked.modules == {"helper"}
+    assert cache.get(made.digest, never) is unpacked
+    assert BundleCache(tmp_path / "cache").get(made.digest, never) == unpacked
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+
+
+def test_what_was_changed_on_disk_is_not_used(cache: BundleCache, made: Bundle, tmp_path: Path) -> None:
+    fetch = {made.digest: made.data}.__getitem__
+    path = Path(cache.get(made.digest, fetch).paths[0]) / "helper.py"
+    path.chmod(0o600)
+    path.write_text("import evil")
+    again = BundleCache(tmp_path / "cache").get(made.digest, fetch)
+    assert (Path(again.paths[0]) / "helper.py").read_text().startswith("import os")
+
+
+def test_compiled_code_beside_it_is_no_change(cache: BundleCache, made: Bundle, tmp_path: Path) -> None:
+    unpacked = cache.get(made.digest, {made.digest: made.data}.__getitem__)
+    write(Path(unpacked.paths[0]), {"__pycache__/helper.cpython-311.pyc": b"x"})
+    assert BundleCache(tmp_path / "cache").get(made.digest, never) == unpacked
+
+
+@pytest.mark.parametrize("digest", ["", "../../etc", "0" * 63, "G" * 64])
+def test_what_is_no_digest_becomes_no_path(cache: BundleCache, digest: str) -> None:
+    with pytest.raises(InvalidInput):
+        cache.get(digest, never)
+
+
+def test_what_is_gone_changed_or_no_bundle(cache: BundleCache, made: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="none under"):
+        cache.get("0" * 64, {}.__getitem__)
+    with pytest.raises(SealBroken):
+        cache.get("0" * 64, lambda _: made.data)
+    from hashlib import sha256
+
+    with pytest.raises(Malformed):
+        cache.get(sha256(b"x").hexdigest(), lambda _: b"x")
+    assert [path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_the_least_recently_used_go(tmp_path: Path) -> None:
+    cache = BundleCache(tmp_path / "cache", most_bytes=250_000)
+    made = [bundle(tmp_path / f"p{n}", {"helper.py": f"x = {n}", "data.bin": os.urandom(50_000)}) for n in range(5)]
+    fetch = {one.digest: one.data for one in made}.__getitem__
+    for one in made:
+        cache.get(one.digest, fetch)
+        cache.release()
+        os.utime(tmp_path / "cache" / one.digest, (made.index(one), made.index(one)))
+    held = BundleCache(tmp_path / "cache", most_bytes=250_000)
+    held.get(made[0].digest, fetch)
+    os.utime(tmp_path / "cache" / made[0].digest, (0, 0))
+    cache.trim()
+    left = {path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock")}
+    assert made[0].digest in left, "another one uses it"
+    assert made[4].digest in left
+    assert made[1].digest not in left
+
+
+def _unpack(directory: Path, made: Bundle, start: Any, results: Any) -> None:
+    fetched = []
+
+    def fetch(digest: str) -> bytes:
+        fetched.append(digest)
+        return made.data
+
+    start.wait()
+    unpacked = BundleCache(directory).get(made.digest, fetch)
+    results.put((os.path.exists(unpacked.paths[0] + "/helper.py"), len(fetched)))  # noqa: PTH110
+
+
+def test_processes_that_unpack_at_once_do_not_meet(made: Bundle, tmp_path: Path) -> None:
+    forks = multiprocessing.get_context("fork")
+    start, results = forks.Event(), forks.Queue()
+    processes = [forks.Process(target=_unpack, args=(tmp_path / "c", made, start, results)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    start.set()
+    assert [results.get(timeout=30)[0] for _ in processes] == [True] * 6
+    for process in processes:
+        process.join(30)
+    assert [path.name for path in (tmp_path / "c").iterdir() if path.name.startswith(".")] == []
+
+
+def test_threads_may_unpack_different_bundles(tmp_path: Path) -> None:
+    made = [bundle(tmp_path / f"p{number}", {"helper.py": f"x = {number}"}) for number in range(4)]
+    fetch = {one.digest: one.data for one in made}.__getitem__
+    threads = [
+        threading.Thread(target=lambda one=one: BundleCache(tmp_path / "c").get(one.digest, fetch)) for one in made
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len([path for path in (tmp_path / "c").iterdir() if path.is_dir()]) == 4
+
+
+def test_a_process_imports_from_it_and_forgets_it(tmp_path: Path, cache: BundleCache) -> None:
+    first = bundle(
+        tmp_path / "a", {"yaml.py": "def load():\n    import helper\n    return helper.X", "helper.py": "X = 1"}
+    )
+    second = bundle(
+        tmp_path / "b", {"yaml.py": "def load():\n    import helper\n    return helper.X", "helper.py": "X = 2"}
+    )
+    fetch = {one.digest: one.data for one in (first, second)}.__getitem__
+    import sys
+
+    import yaml
+
+    active = Active()
+    with on_path():
+        for made, expected in ((first, 1), (second, 2), (first, 1)):
+            active.activate([made.digest], cache, fetch, "3.11")
+            import yaml as project
+
+            assert project is not yaml
+            assert project.load() == expected
+            assert active.is_from_bundle("helper")
+        active.deactivate()
+        assert sys.modules["yaml"] is yaml
+        assert "helper" not in sys.modules
+        assert not active.is_from_bundle("helper")
+
+
+def test_another_python_is_told(tmp_path: Path, cache: BundleCache, made: Bundle) -> None:
+    active = Active()
+    with pytest.raises(Permanent, match=r"Python 3\.11, but this process runs Python 3\.99"):
+        active.activate([made.digest], cache, {made.digest: made.data}.__getitem__, "3.99")
+    assert active.paths == ()

@@ -1,0 +1,65 @@
+"""The import scan sees every form of import, and executes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dispatcher.code.imports import imports_of, imports_of_file
+
+
+def scanned(source: str, package: str = "") -> set[str]:
+    return set(imports_of(compile(source, "a.py", "exec"), package))
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "names"),
+    [
+        ("import a", "", {"a"}),
+        ("import a.b as c, d", "", {"a.b", "d"}),
+        ("from a import b, c as e", "", {"a", "a.b", "a.c"}),
+        ("from a import *", "", {"a"}),
+        ("from . import b", "p.q", {"p.q", "p.q.b"}),
+        ("from .b import c", "p.q", {"p.q.b", "p.q.b.c"}),
+        ("from ..b import c", "p.q", {"p.b", "p.b.c"}),
+        ("from .. import b", "p.q", {"p", "p.b"}),
+        ("from ... import b", "p.q", set()),
+        ("from . import b", "", set()),
+        ("def f():\n    import a\n    def g():\n        from b import c", "", {"a", "b", "b.c"}),
+        ("class C:\n    import a", "", {"a"}),
+        ("async def f():\n    return [__import__('a') for _ in x]", "", {"a"}),
+        ("if False:\n    import a\nelse:\n    import b", "", {"b"}),
+        ("try:\n    import a\nexcept ImportError:\n    import b", "", {"a", "b"}),
+        ("import importlib\ndef f():\n    return importlib.import_module('p.late')", "", {"importlib", "p.late"}),
+        ("from importlib import import_module\nimport_module('.late', 'p')", "p", {"importlib", "p.late", "p"}),
+        ("x = 'a.b'", "", set()),
+        ("f = lambda: __import__('a.b')", "", {"a.b"}),
+        ("raise SystemExit", "", set()),
+    ],
+)
+def test_each_form(source: str, package: str, names: set[str]) -> None:
+    assert names <= scanned(source, package) | {"importlib.import_module"}
+    assert scanned(source, package) <= names | {"importlib.import_module"}
+
+
+@pytest.mark.parametrize("content", [b"def f(:\n", b"\x00", b"\xff\xfe\xfa", "é = '".encode("latin-1")])
+def test_a_file_that_is_no_python_imports_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.py").write_bytes(content)
+    assert imports_of_file(tmp_path / "a.py", "") == frozenset()
+    assert imports_of_file(tmp_path / "gone.py", "") == frozenset()
+
+
+def test_a_changed_file_is_scanned_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text("import first")
+    assert imports_of_file(path, "") == {"first"}
+    path.write_text("import second, third")
+    assert imports_of_file(path, "") == {"second", "third"}
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nimport b\n")
+    assert imports_of_file(path, "") == {"b"}
+    assert not (tmp_path / "ran").exists()
