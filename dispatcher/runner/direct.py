@@ -49,7 +49,7 @@ class FileStorage(Storage):
             data = Path(location).read_bytes()
         except OSError as error:
             raise InvalidSettings(f"{location}: can't be read in this image: {error.strerror or error}") from None
-        return opened_flow(data, what=f"file {location}")
+        return opened_flow(data, subject=f"file {location}")
 
 
 @contextmanager

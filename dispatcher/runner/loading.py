@@ -141,7 +141,7 @@ class Opener:
         name = f"result-{record.attempt}-{record.epoch}"
         return to_value(
             obj,
-            what=f"the {kind} of flow {record.spec.flow!r}",
+            subject=f"the {kind} of flow {record.spec.flow!r}",
             limit_inline=limits.inline,
             limit=limits.result,
             put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),

@@ -52,7 +52,7 @@ def returned(result: Any) -> bytes:
     if text is not None:
         return _answer(text, flow=_RETURNED, codec=_JSON)
     try:
-        return _answer(pack(result, what="the flow's answer"), flow=_RETURNED, codec=_PICKLE)
+        return _answer(pack(result, subject="the flow's answer"), flow=_RETURNED, codec=_PICKLE)
     except DispatcherError as error:
         return raised(ChildDied(f"the flow ended, but its answer can't travel: {error}"), loaded=True)
 
@@ -69,7 +69,7 @@ def raised(error: BaseException, *, loaded: bool) -> bytes:
         "traceback": trace_of(error),
     }
     try:
-        data = pack(error, what="the flow's exception")
+        data = pack(error, subject="the flow's exception")
     except (DispatcherError, *INTERRUPTS):  # an interrupt came out of a __reduce__: the flow is over
         return _answer(b"", codec=_NOTHING, **told)
     return _answer(data, codec=_PICKLE, **told)

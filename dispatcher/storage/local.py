@@ -44,7 +44,7 @@ class LocalStorage(Storage):
         from dispatcher.serialization import pack
 
         name = as_flow(flow).name
-        data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
+        data = pack(flow, subject=f"flow {name!r}", error=InvalidFlow)
         digest = hashlib.sha256(data).hexdigest()
         file = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:100].lstrip('.') or 'flow'}-{digest[:16]}.flow"
         path = Path(self.directory, file)
@@ -66,7 +66,7 @@ class LocalStorage(Storage):
         data = self._read(Path(self.directory, file))
         if hashlib.sha256(data).hexdigest() != digest:
             raise SealBroken(f"LocalStorage: {Path(self.directory, file)} was changed: its SHA-256 isn't {digest}")
-        return opened(data, what=f"file {file}")
+        return opened(data, subject=f"file {file}")
 
     def get_env_runner(self, location: str) -> Runner:
         return child_process.runner(self, location)

@@ -30,7 +30,7 @@ class Packed:
         before, last = grounds(flow), self._last
         if before is not None and last is not None and last[0] is flow and same(last[1], before):
             return last[2]
-        data = pack(flow, what=f"flow {flow.name!r}", error=InvalidFlow)
+        data = pack(flow, subject=f"flow {flow.name!r}", error=InvalidFlow)
         after = grounds(flow)  # another thread may have changed something meanwhile
         if before is not None and after is not None and same(before, after) and len(data) <= _MOST:
             self._last = flow, before, data

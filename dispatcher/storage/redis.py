@@ -81,7 +81,7 @@ class RedisStorage(Storage):
         if data is None:
             data = self._read(location)
             _recent.put(location, data)
-        return opened(data, what=f"blob {location[:16]}")
+        return opened(data, subject=f"blob {location[:16]}")
 
     def _read(self, location: str) -> bytes:
         try:

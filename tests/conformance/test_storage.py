@@ -333,7 +333,7 @@ def test_missing_and_unusable_places_are_told_apart(tmp_path: Path) -> None:
 def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
     import hashlib
 
-    data = pack([1], what="a list")
+    data = pack([1], subject="a list")
     (tmp_path / "x.flow").write_bytes(data)
     with pytest.raises(InvalidFlow, match=r"x\.flow holds no flow but list"):
         LocalStorage(tmp_path).get_flow(f"x.flow#{hashlib.sha256(data).hexdigest()}")

@@ -174,7 +174,7 @@ def test_on_exit_learns_of_it_by_its_text(world: World, attempt: Attempt, file: 
 
 def old_answer(file: Path) -> bytes:
     """What an earlier release opened: a sealed pair."""
-    return pack((True, Trap(file)), what="a pair")
+    return pack((True, Trap(file)), subject="a pair")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_texts_are_cut_and_can_be_stored(attempt: Attempt) -> None:
 def test_who_runs_it_directly_opens_it_unless_told_not_to(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local, seen = LocalEnvironment(), contained(answer.returned((1, 2)))
     assert local.execute(seen, "there") == (1, 2)
-    assert seen.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), what="a pair"))
+    assert seen.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), subject="a pair"))
     with pytest.raises(LookupError, match="inside") as caught:
         local.execute(contained(answer.raised(LookupError("inside"), loaded=True)), "there")
     assert any("Where the flow ran" in note for note in caught.value.__notes__)

@@ -197,8 +197,8 @@ def test_a_worker_opens_no_result_and_no_exception() -> None:
         "yaml.unsafe_load(text)",
         "shelve.open(path)",
         "Flow.load(path)",
-        "opened_flow(data, what='x')",
-        "flow.opened(data, what='x')",
+        "opened_flow(data, subject='x')",
+        "flow.opened(data, subject='x')",
         "payload_unpack(data)",
     ],
 )

@@ -138,7 +138,7 @@ class DockerStorage(Storage):
         name = as_flow(flow).name
         token = _packing.set(True)
         try:
-            data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
+            data = pack(flow, subject=f"flow {name!r}", error=InvalidFlow)
         finally:
             _packing.reset(token)
         path = f"{self.directory}/{_slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.flow"
@@ -176,7 +176,7 @@ class DockerStorage(Storage):
                 f"DockerStorage: {path} holds another flow than was submitted: its SHA-256 isn't {digest}; if {image} "
                 "was built anew, submit with what it was built as"
             )
-        return opened(data, what=f"file {path}")
+        return opened(data, subject=f"file {path}")
 
     def get_env_runner(self, location: str) -> Runner:
         from dispatcher.settings import Settings
