@@ -34,7 +34,7 @@ class Callback:
         if isinstance(function, Callback):
             return function
         name = signatures.importable_name(function)
-        if name is not None and not by_value.by_value(name.partition(":")[0]):
+        if name is not None and not by_value.travels_by_value(name.partition(":")[0]):
             return cls(ref=name)
         return cls(sealed=pack(function, subject=f"{what} {signatures.shown_name(function)}", error=InvalidInput))
 

@@ -115,7 +115,7 @@ class Flow(Generic[P, R]):
             Permanent: another Python minor version, or a package that is missing here.
             OSError: the file can't be read.
         """
-        return opened(Path(path).read_bytes(), subject=f"file {path}")
+        return unpack_flow(Path(path).read_bytes(), subject=f"file {path}")
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}: {signatures.shown_name(self.fn)}{signatures.shown(self.signature)}>"
@@ -175,7 +175,7 @@ def flow(
     return Flow(fn, checked, environment=environment, storage=storage)
 
 
-def opened(data: bytes, *, subject: str) -> Flow[..., Any]:
+def unpack_flow(data: bytes, *, subject: str) -> Flow[..., Any]:
     """The flow in sealed bytes that its caller has verified.
 
     Raises:

@@ -255,7 +255,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _note(self, name: str) -> None:
         self.named.add(name)
-        if by_value.by_value(name) and name not in cloudpickle.list_registry_pickle_by_value():
+        if by_value.travels_by_value(name) and name not in cloudpickle.list_registry_pickle_by_value():
             module = sys.modules[name]
             if module.__name__ == name:
                 cloudpickle.register_pickle_by_value(module)

@@ -2,7 +2,7 @@
 
 A flow shares its process with what writes its answer, so it can give any bytes. A worker passes a pickle on as the
 run's result or exception, sealed for that run, and never opens it: whoever calls ``result()`` does, or refuses to. Made
-by :mod:`dispatcher.storage.answer`; :func:`opened` is for programs that run a flow directly.
+by :mod:`dispatcher.storage.answer`; :func:`open_result` is for programs that run a flow directly.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RaisedInside(DispatcherError, RuntimeError):
         self.data = data
 
 
-def opened(call: Callable[[], Any]) -> Any:
+def open_result(call: Callable[[], Any]) -> Any:
     """Return what ``call`` gives or raises, opened here: for programs that run a flow directly and trust where it ran.
 
     Raises:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import INTERRUPTS, DispatcherError
-from dispatcher.serialization.unopened import RaisedInside, Unopened, opened
+from dispatcher.serialization.unopened import RaisedInside, Unopened, open_result
 
 #: Most bytes of the line of JSON, and most characters of what it says.
 LONGEST_LINE = 2**20
@@ -32,15 +32,16 @@ class ChildDied(DispatcherError, RuntimeError):
 class Runner:
     """Runs a flow elsewhere, given all of its environment variables. What :meth:`Storage.get_env_runner` returns.
 
-    Called, it opens what the flow gave (:func:`~dispatcher.serialization.unopened.opened`). ``unopened`` doesn't: it
-    gives JSON values as they are and anything else as :class:`~dispatcher.serialization.unopened.Unopened`, and raises
-    :class:`~dispatcher.serialization.unopened.RaisedInside` in place of the flow's exception. A worker calls that.
+    Calling it opens the result (:func:`~dispatcher.serialization.unopened.open_result`). ``unopened`` doesn't: it
+    returns JSON values as they are and anything else as :class:`~dispatcher.serialization.unopened.Unopened`, and
+    raises :class:`~dispatcher.serialization.unopened.RaisedInside` in place of the flow's exception. Workers call
+    ``unopened``.
     """
 
     unopened: Callable[[Mapping[str, str]], Any]
 
     def __call__(self, variables: Mapping[str, str]) -> Any:
-        return opened(partial(self.unopened, variables))
+        return open_result(partial(self.unopened, variables))
 
 
 def returned(result: Any) -> bytes:

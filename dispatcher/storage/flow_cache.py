@@ -56,7 +56,7 @@ def _of_flow(flow: Flow[..., Any]) -> Iterator[Any]:
     fn = flow.fn
     if type(fn) is not FunctionType or fn.__dict__ or cloudpickle.list_registry_pickle_by_value():
         raise Unsure
-    if fn.__module__ != "__main__" and not by_value.by_value(fn.__module__):
+    if fn.__module__ != "__main__" and not by_value.travels_by_value(fn.__module__):
         raise Unsure  # by reference, if it has a name there: that is quick
     yield from _sure(type(flow))
     for name, value in flow.__dict__.items():
@@ -126,7 +126,7 @@ def _sure(value: Any) -> Iterable[Any]:
 
 def _moves(module: str) -> bool:
     """Return True if what a module defines travels by value."""
-    return module in {"__main__", "__mp_main__"} or by_value.by_value(module)
+    return module in {"__main__", "__mp_main__"} or by_value.travels_by_value(module)
 
 
 def _content(cell: Any) -> Any:

@@ -58,7 +58,7 @@ class LocalStorage(Storage):
         return self.flows[name]
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import opened
+        from dispatcher.flows.flow import unpack_flow
 
         file, _, digest = location.rpartition("#")
         if not re.fullmatch("[0-9a-f]{64}", digest) or not _FILE.fullmatch(file):
@@ -66,7 +66,7 @@ class LocalStorage(Storage):
         data = self._read(Path(self.directory, file))
         if hashlib.sha256(data).hexdigest() != digest:
             raise SealBroken(f"LocalStorage: {Path(self.directory, file)} was changed: its SHA-256 isn't {digest}")
-        return opened(data, subject=f"file {file}")
+        return unpack_flow(data, subject=f"file {file}")
 
     def get_env_runner(self, location: str) -> Runner:
         return child_process.runner(self, location)

@@ -75,13 +75,13 @@ class RedisStorage(Storage):
         return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import opened
+        from dispatcher.flows.flow import unpack_flow
 
         data = _recent.get(location)
         if data is None:
             data = self._read(location)
             _recent.put(location, data)
-        return opened(data, subject=f"blob {location[:16]}")
+        return unpack_flow(data, subject=f"blob {location[:16]}")
 
     def _read(self, location: str) -> bytes:
         try:

@@ -112,9 +112,9 @@ def test_a_users_own_package_called_workers_travels(monkeypatch: pytest.MonkeyPa
     path = tmp_path / "workers" / "__init__.py"
     monkeypatch.setitem(sys.modules, "workers", theirs := ModuleType("workers"))
     theirs.__file__ = str(path)
-    assert by_value.by_value("workers")
+    assert by_value.travels_by_value("workers")
     theirs.__file__ = str(Path(__file__).parents[2] / "workers" / "__init__.py")
-    assert not by_value.by_value("workers")
+    assert not by_value.travels_by_value("workers")
 
 
 def test_a_target_directory_is_installed_but_not_what_stands_beside(make: Make, tmp_path: Path) -> None:
@@ -122,15 +122,15 @@ def test_a_target_directory_is_installed_but_not_what_stands_beside(make: Make, 
     install(target, "target_lib", "1.5")
     make("target_lib", "def f():\n    return 1\n", directory=target)
     make("target_own", "def f():\n    return 1\n", directory=target)
-    assert not by_value.by_value("target_lib")
-    assert by_value.by_value("target_own")
+    assert not by_value.travels_by_value("target_lib")
+    assert by_value.travels_by_value("target_own")
 
 
 @pytest.mark.parametrize(
     "name", ["json", "sys", "_thread", "os.path", "click", "click.core", "numpy.nowhere", "__main__"]
 )
 def test_modules_that_need_not_travel(name: str) -> None:
-    assert not by_value.by_value(name)
+    assert not by_value.travels_by_value(name)
 
 
 def test_functions_of_one_module_share_their_globals(make: Make) -> None:

@@ -159,7 +159,7 @@ class DockerStorage(Storage):
         return hashlib.sha256(self.sealed[path]).hexdigest()
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import opened
+        from dispatcher.flows.flow import unpack_flow
 
         path, _, digest = location.rpartition("#")
         if not path or not _DIGEST.fullmatch(digest):
@@ -176,7 +176,7 @@ class DockerStorage(Storage):
                 f"DockerStorage: {path} holds another flow than was submitted: its SHA-256 isn't {digest}; if {image} "
                 "was built anew, submit with what it was built as"
             )
-        return opened(data, subject=f"file {path}")
+        return unpack_flow(data, subject=f"file {path}")
 
     def get_env_runner(self, location: str) -> Runner:
         from dispatcher.settings import Settings
