@@ -189,6 +189,17 @@ def unpack_flow(data: bytes, *, subject: str) -> Flow[..., Any]:
     return found
 
 
+def as_flow(flow: object) -> Flow[..., Any]:
+    """Return ``flow`` itself, checked.
+
+    Raises:
+        InvalidFlow: it isn't a flow.
+    """
+    if not isinstance(flow, Flow):
+        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
+    return flow
+
+
 def _options(given: Mapping[str, Any]) -> Options:
     try:
         return Options.of(**given)

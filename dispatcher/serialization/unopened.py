@@ -61,7 +61,7 @@ def open_result(call: Callable[[], Any]) -> Any:
             f"the flow's result isn't JSON but a Python object ({len(found.data):,} bytes), and opening it runs what "
             "the flow put into it: DISPATCHER__RESULTS__PLAIN refuses that; unset it if you trust flow and image"
         )
-    from dispatcher.serialization import unpack
+    from dispatcher.serialization.pickles import unpack
 
     return unpack(found.data)
 
@@ -70,7 +70,7 @@ def _own(error: RaisedInside) -> BaseException:
     """The flow's own exception; what stands for it where it can't or mustn't be opened."""
     if error.data is None or _is_refused():
         return error
-    from dispatcher.serialization import unpack
+    from dispatcher.serialization.pickles import unpack
 
     try:
         own = unpack(error.data)

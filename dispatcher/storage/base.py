@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from dispatcher.errors import InvalidFlow, InvalidInput
+from dispatcher.errors import InvalidInput
 
 if TYPE_CHECKING:
     from dispatcher.flows.flow import Flow
@@ -131,16 +131,3 @@ def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Storage:
     if set(given) != set(kind.added):
         raise InvalidInput(f"{data['type']}: needs {list(kind.added)}, got {list(given)}")
     return kind(**given)
-
-
-def as_flow(flow: object) -> Flow[..., Any]:
-    """``flow`` itself.
-
-    Raises:
-        InvalidFlow: it is none.
-    """
-    from dispatcher.flows.flow import Flow
-
-    if not isinstance(flow, Flow):
-        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
-    return flow

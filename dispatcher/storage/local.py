@@ -6,17 +6,14 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
+from dispatcher.flows.flow import Flow, as_flow, unpack_flow
 from dispatcher.storage import child_process
 from dispatcher.storage.answer import Runner
-from dispatcher.storage.base import Storage, as_flow
+from dispatcher.storage.base import Storage
 from dispatcher.support.atomic_files import write_atomically
-
-if TYPE_CHECKING:
-    from dispatcher.flows.flow import Flow
-
 
 # As add_flow names files: no folder, no hidden file, nothing that leaves the directory.
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", re.ASCII)
@@ -58,8 +55,6 @@ class LocalStorage(Storage):
         return self.flows[name]
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import unpack_flow
-
         file, _, digest = location.rpartition("#")
         if not re.fullmatch("[0-9a-f]{64}", digest) or not _FILE.fullmatch(file):
             raise InvalidInput(f"LocalStorage: a location is '<file>#<SHA-256>' as add_flow gave it, got {location!r}")

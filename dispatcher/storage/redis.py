@@ -8,10 +8,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
-from dispatcher.storage.base import Storage, as_flow
+from dispatcher.flows.flow import Flow, as_flow, unpack_flow
+from dispatcher.storage.base import Storage
 
 if TYPE_CHECKING:
-    from dispatcher.flows.flow import Flow
     from dispatcher.records.base import Blobs
 
 
@@ -75,8 +75,6 @@ class RedisStorage(Storage):
         return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import unpack_flow
-
         data = _recent.get(location)
         if data is None:
             data = self._read(location)

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-import dispatcher
 from dispatcher.errors import InvalidInput
 
 _PACKAGES = ("dispatcher", "backends", "workers")
@@ -53,7 +52,7 @@ def pip() -> Iterator[tuple[str, bytes]]:
 
 
 def _sources() -> Iterator[tuple[str, bytes]]:
-    home = Path(dispatcher.__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     for package in _PACKAGES:
         yield from _files(home / package)
 

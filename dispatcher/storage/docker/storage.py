@@ -7,14 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
+from dispatcher.flows.flow import Flow, as_flow, unpack_flow
 from dispatcher.storage.answer import Runner
-from dispatcher.storage.base import NoFlowHere, Storage, as_flow
-
-if TYPE_CHECKING:
-    from dispatcher.flows.flow import Flow
+from dispatcher.storage.base import NoFlowHere, Storage
 
 #: Where flows lie in an image.
 DIRECTORY = "/opt/flows"
@@ -159,8 +157,6 @@ class DockerStorage(Storage):
         return hashlib.sha256(self.sealed[path]).hexdigest()
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import unpack_flow
-
         path, _, digest = location.rpartition("#")
         if not path or not _DIGEST.fullmatch(digest):
             raise InvalidInput(f"DockerStorage: a location is '<path>#<SHA-256>' as add_flow gave it, got {location!r}")
