@@ -1,4 +1,4 @@
-"""Flows in importable modules: nothing travels but the name."""
+"""Flows in importable modules: only their names travel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dispatcher.support import signatures
 
 
 class ModuleStorage(Storage):
-    """Finds flows as ``package.module:attribute``, in whatever version is installed where they run."""
+    """Imports flows as ``package.module:attribute``, in the version that is installed where they run."""
 
     in_containers: ClassVar[bool] = True
 
