@@ -160,8 +160,8 @@ class Session:
                 self._packed(one, f"task {task!r}: argument {_parameter(fn, place)!r} ({type(one).__qualname__})")
             raise
 
-    def _packed(self, value: Any, what: str) -> task_arguments.Parcel:
-        return task_arguments.packed(value, what=what, remote=self._is_remote, local=self._is_local)
+    def _packed(self, value: Any, subject: str) -> task_arguments.Parcel:
+        return task_arguments.packed(value, subject=subject, remote=self._is_remote, local=self._is_local)
 
     def _is_remote(self, value: Any) -> bool:
         return isinstance(value, distributed.Future) and value.client is self._client

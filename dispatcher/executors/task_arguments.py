@@ -25,12 +25,12 @@ class Parcel(NamedTuple):
     futures: list[Any]
 
 
-def packed(value: Any, *, what: str, remote: Callable[[Any], bool], local: Callable[[Any], bool]) -> Parcel:
+def packed(value: Any, *, subject: str, remote: Callable[[Any], bool], local: Callable[[Any], bool]) -> Parcel:
     """Pack a value for a Dask worker.
 
     Args:
         value: what travels.
-        what: its name in an error.
+        subject: its name in an error.
         remote: whether an object is a future of the cluster that the parcel goes to.
         local: whether it is another future; its result travels.
 
@@ -58,7 +58,7 @@ def packed(value: Any, *, what: str, remote: Callable[[Any], bool], local: Calla
         return None
 
     while True:
-        data = pack(value, what=what, error=InvalidInput, reducer=reducer)
+        data = pack(value, subject=subject, error=InvalidInput, reducer=reducer)
         if not waiting:
             return Parcel(data, futures)
         while waiting:  # outside the pickler, which holds a lock of the whole process

@@ -104,7 +104,7 @@ class Flow(Generic[P, R]):
         from dispatcher.serialization import pack
         from dispatcher.support.atomic_files import write_atomically
 
-        write_atomically(Path(path), pack(self, what=f"flow {self.name!r}"))
+        write_atomically(Path(path), pack(self, subject=f"flow {self.name!r}"))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Flow[..., Any]:
@@ -115,7 +115,7 @@ class Flow(Generic[P, R]):
             Permanent: another Python minor version, or a package that is missing here.
             OSError: the file can't be read.
         """
-        return opened(Path(path).read_bytes(), what=f"file {path}")
+        return unpack_flow(Path(path).read_bytes(), subject=f"file {path}")
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}: {signatures.shown_name(self.fn)}{signatures.shown(self.signature)}>"
@@ -175,7 +175,7 @@ def flow(
     return Flow(fn, checked, environment=environment, storage=storage)
 
 
-def opened(data: bytes, *, what: str) -> Flow[..., Any]:
+def unpack_flow(data: bytes, *, subject: str) -> Flow[..., Any]:
     """The flow in sealed bytes that its caller has verified.
 
     Raises:
@@ -185,8 +185,19 @@ def opened(data: bytes, *, what: str) -> Flow[..., Any]:
 
     found = unpack(data)
     if not isinstance(found, Flow):
-        raise InvalidFlow(f"{what} holds no flow but {type(found).__name__}")
+        raise InvalidFlow(f"{subject} holds no flow but {type(found).__name__}")
     return found
+
+
+def as_flow(flow: object) -> Flow[..., Any]:
+    """Return ``flow`` itself, checked.
+
+    Raises:
+        InvalidFlow: it isn't a flow.
+    """
+    if not isinstance(flow, Flow):
+        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
+    return flow
 
 
 def _options(given: Mapping[str, Any]) -> Options:

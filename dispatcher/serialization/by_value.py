@@ -22,7 +22,7 @@ _STDLIB = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdli
 _STDLIB_DIRECTORIES = frozenset(_STDLIB) | {path.resolve() for path in _STDLIB}
 
 
-def by_value(name: str) -> bool:
+def travels_by_value(name: str) -> bool:
     """Return True if what module ``name`` defines must travel by value.
 
     ``__main__`` does so anyway, and isn't asked for.
@@ -38,7 +38,7 @@ def package_of(name: str) -> tuple[str, str] | None:
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or top in {"__main__", "__mp_main__", "cloudpickle"} or top in _OURS:
         return None
-    return None if by_value(top) else (top, version_of(top))
+    return None if travels_by_value(top) else (top, version_of(top))
 
 
 @cache
@@ -71,7 +71,7 @@ def _travels(name: str, file: str) -> bool:
     if not file:
         # Made at run time, or built in: as its parent does; the other end can't import one that has no parent.
         parent = name.rpartition(".")[0]
-        return by_value(parent) if parent else name not in sys.stdlib_module_names
+        return travels_by_value(parent) if parent else name not in sys.stdlib_module_names
     if file.endswith(tuple(EXTENSION_SUFFIXES)):
         return False
     path = Path(file).absolute()

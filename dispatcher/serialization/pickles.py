@@ -39,7 +39,7 @@ Reducer = Callable[[Any], tuple[Any, ...] | None]
 def pack(
     obj: Any,
     *,
-    what: str,
+    subject: str,
     error: type[InvalidInput] | None = None,
     each: str = "",
     reducer: Reducer | None = None,
@@ -48,7 +48,7 @@ def pack(
 
     Args:
         obj: what travels.
-        what: its name in an error, as in ``flow 'etl'``.
+        subject: its name in an error, as in ``flow 'etl'``.
         error: what to raise; by default InvalidFlow for a callable, else InvalidInput.
         each: what an item of ``obj``, a mapping, is called in an error.
         reducer: asked first how an object travels. Without one a future is refused.
@@ -63,7 +63,9 @@ def pack(
         raise
     except BaseException as problem:  # also what no Exception is: it comes out of a __reduce__
         kind = error or (InvalidFlow if callable(obj) else InvalidInput)
-        raise kind(unpicklable.explain(obj, what, problem, dumps=partial(_try, reducer=asked), each=each)) from problem
+        raise kind(
+            unpicklable.explain(obj, subject, problem, dumps=partial(_try, reducer=asked), each=each)
+        ) from problem
     header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, "packages": packages}
     return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
 
@@ -253,7 +255,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _note(self, name: str) -> None:
         self.named.add(name)
-        if by_value.by_value(name) and name not in cloudpickle.list_registry_pickle_by_value():
+        if by_value.travels_by_value(name) and name not in cloudpickle.list_registry_pickle_by_value():
             module = sys.modules[name]
             if module.__name__ == name:
                 cloudpickle.register_pickle_by_value(module)

@@ -34,7 +34,7 @@ _FORM = 'key id → secret, or → {"secret": …, "backends": [...]}'
 SPECS, RECORDS = "specs", "records"
 
 
-class Credentials(Protocol):
+class RunnerCredentials(Protocol):
     """The keys with which a process that runs a flow verifies and seals."""
 
     def check(self, record: Record, now: float) -> None:

@@ -2,7 +2,7 @@
 
 A flow shares its process with what writes its answer, so it can give any bytes. A worker passes a pickle on as the
 run's result or exception, sealed for that run, and never opens it: whoever calls ``result()`` does, or refuses to. Made
-by :mod:`dispatcher.storage.answer`; :func:`opened` is for programs that run a flow directly.
+by :mod:`dispatcher.storage.answer`; :func:`open_result` is for programs that run a flow directly.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RaisedInside(DispatcherError, RuntimeError):
         self.data = data
 
 
-def opened(call: Callable[[], Any]) -> Any:
+def open_result(call: Callable[[], Any]) -> Any:
     """Return what ``call`` gives or raises, opened here: for programs that run a flow directly and trust where it ran.
 
     Raises:
@@ -61,7 +61,7 @@ def opened(call: Callable[[], Any]) -> Any:
             f"the flow's result isn't JSON but a Python object ({len(found.data):,} bytes), and opening it runs what "
             "the flow put into it: DISPATCHER__RESULTS__PLAIN refuses that; unset it if you trust flow and image"
         )
-    from dispatcher.serialization import unpack
+    from dispatcher.serialization.pickles import unpack
 
     return unpack(found.data)
 
@@ -70,7 +70,7 @@ def _own(error: RaisedInside) -> BaseException:
     """The flow's own exception; what stands for it where it can't or mustn't be opened."""
     if error.data is None or _is_refused():
         return error
-    from dispatcher.serialization import unpack
+    from dispatcher.serialization.pickles import unpack
 
     try:
         own = unpack(error.data)

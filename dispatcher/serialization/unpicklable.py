@@ -30,31 +30,30 @@ class Over(Exception):
     """The search has taken long enough."""
 
 
-def explain(obj: Any, what: str, problem: BaseException, *, dumps: Dumps, each: str = "") -> str:
-    """One sentence that names what can't be pickled in ``obj``, called ``what``, and where it is used.
+def explain(obj: Any, subject: str, problem: BaseException, *, dumps: Dumps, each: str = "") -> str:
+    """One sentence that names what can't be pickled in ``obj``, called ``subject``, and where it is used.
 
     Args:
         obj: the object.
-        what: its name.
+        subject: its name.
         problem: what pickling it raised.
         dumps: pickles a part.
         each: what an item of ``obj``, a mapping, is called.
     """
     search = _Search(dumps, each)
     if is_too_deep(problem):
-        return (
-            f"{what} can't be sent: {search.too_deep(obj)} is too deeply nested; flatten it, or pass a file's address"
-        )
+        deep = search.too_deep(obj)
+        return f"{subject} can't be sent: {deep} is too deeply nested; flatten it, or pass a file's address"
     trail = search.trail(obj)
     reason = text_of(problem) if type(problem) is TypeError else said(problem)
     if not trail:
-        return f"{what} can't be sent: {'an unknown piece of it: ' * search.over}{reason}"
+        return f"{subject} can't be sent: {'an unknown piece of it: ' * search.over}{reason}"
     place = next((place for _, place, _ in reversed(trail) if place), "")
     start = max((i for i, (_, at, _) in enumerate(trail) if at), default=0)
     named = ", in it ".join(name for name, _, _ in trail[start:])
     where = f" in {place}" if place else ""
     verb = "uses" if place else "holds"
-    return f"{what} can't be sent: it {verb} {named} ({article(_type_name(trail[-1][2]))}){where}: {reason}"
+    return f"{subject} can't be sent: it {verb} {named} ({article(_type_name(trail[-1][2]))}){where}: {reason}"
 
 
 def is_too_deep(problem: BaseException) -> bool:

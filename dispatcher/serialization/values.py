@@ -30,7 +30,7 @@ _PLAIN = frozenset({int, bool, type(None), str})
 def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     obj: Any,
     *,
-    what: str,
+    subject: str,
     limit_inline: int,
     limit: int,
     put: Callable[[bytes], str],
@@ -45,7 +45,7 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
 
     Args:
         obj: the object; what a container gave goes on unopened.
-        what: its name in an error, as in ``the result of flow 'etl'``.
+        subject: its name in an error, as in ``the result of flow 'etl'``.
         limit_inline: most bytes that travel within the record; more go through ``put``.
         limit: most bytes at all.
         put: keeps bytes and gives their name.
@@ -59,11 +59,11 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     Raises:
         InvalidInput: it can't be pickled, or is larger than ``limit``.
     """
-    raw, codec = _bytes_of(obj, what, error, each)
+    raw, codec = _bytes_of(obj, subject, error, each)
     if len(raw) > limit:
         remedy = f", or raise {setting}" if setting else ""
         raise error(
-            f"{what}: {len(raw):,} bytes are more than the limit of {limit:,} bytes; "
+            f"{subject}: {len(raw):,} bytes are more than the limit of {limit:,} bytes; "
             f"keep the data elsewhere and pass its address{remedy}"
         )
     blob = put(raw) if len(raw) > limit_inline else None
@@ -116,16 +116,16 @@ def from_value(
     return unpack(raw, each=each)
 
 
-def _bytes_of(obj: Any, what: str, error: type[InvalidInput], each: str) -> tuple[bytes, str]:
+def _bytes_of(obj: Any, subject: str, error: type[InvalidInput], each: str) -> tuple[bytes, str]:
     """The bytes that travel for ``obj``, and their codec."""
     if isinstance(obj, Unopened):
         return obj.data, PICKLE
     if isinstance(obj, RaisedInside):
         if obj.data is None:
-            raise error(f"{what}: it couldn't leave its container")
+            raise error(f"{subject}: it couldn't leave its container")
         return obj.data, PICKLE
     text = as_json(obj)
-    return (text, JSON) if text is not None else (pack(obj, what=what, error=error, each=each), PICKLE)
+    return (text, JSON) if text is not None else (pack(obj, subject=subject, error=error, each=each), PICKLE)
 
 
 def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:

@@ -171,7 +171,7 @@ def test_code_that_is_not_installed_reaches_the_tasks(make: Callable[[], Executo
             return gather(scaled.submit([Point(1), Point(2)], by=Point(100)))
     """
     with module(tmp_path, "not_installed_here", source, installed=False) as found:
-        sealed = pack(found.main, what="it")
+        sealed = pack(found.main, subject="it")
         results = [found.main.run({}, make())]
     results.append(unpack(sealed).run({}, make()))  # as in a worker, which can't import it either
     for result in results:

@@ -207,7 +207,7 @@ class Bench:
             location=location,
             parameters=to_value(
                 dict(parameters or {}),
-                what="parameters",
+                subject="parameters",
                 limit_inline=2**20,
                 limit=2**20,
                 put=self.records.blobs.share,

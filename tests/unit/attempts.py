@@ -55,7 +55,12 @@ class World:
         location = storage.add_flow(one)
         environment = environment or LocalEnvironment()
         values = to_value(
-            parameters or {}, what="parameters", limit_inline=100, limit=10**9, put=self.records.blobs.share, seal=None
+            parameters or {},
+            subject="parameters",
+            limit_inline=100,
+            limit=10**9,
+            put=self.records.blobs.share,
+            seal=None,
         )
         options = Options.of(**{name: changes.pop(name) for name in ("retries", "start_within") if name in changes})
         spec = Spec(

@@ -65,7 +65,7 @@ class Contained(Storage):
 
     def get_env_runner(self, location: str) -> Runner:
         def run(variables: Mapping[str, str]) -> Any:
-            return answer.read(base64.b64decode(self.data))
+            return answer.decode(base64.b64decode(self.data))
 
         return Runner(run)
 
@@ -111,7 +111,7 @@ def link(world: World) -> Any:
 def test_plain_values_come_as_they_are(world: World, attempt: Attempt) -> None:
     values: list[Any] = [None, 3, [1, "ü"], {"a": [True, 0.5]}]
     for value in values:
-        record = attempt(answer.returned(value))
+        record = attempt(answer.encode_result(value))
         assert record.outcome is not None
         assert record.outcome.result is not None
         assert record.outcome.result.codec == "json"
@@ -119,7 +119,7 @@ def test_plain_values_come_as_they_are(world: World, attempt: Attempt) -> None:
 
 
 def test_an_object_passes_the_worker_unopened(attempt: Attempt, link: Any, file: Path) -> None:
-    record = attempt(answer.returned(Trap(file)))
+    record = attempt(answer.encode_result(Trap(file)))
     assert record.state is State.SUCCEEDED
     assert not file.exists()
     with pytest.raises(InvalidInput, match=r"isn't JSON .* plain=True refuses that\. If you trust .*plain=False"):
@@ -130,7 +130,7 @@ def test_an_object_passes_the_worker_unopened(attempt: Attempt, link: Any, file:
 
 
 def test_an_exception_passes_the_worker_unopened(attempt: Attempt, link: Any, file: Path) -> None:
-    data = answer.raised(TrapError(file), loaded=True)
+    data = answer.encode_exception(TrapError(file), loaded=True)
     record = attempt(data)
     with_exit = attempt(data, LocalEnvironment(on_exit=say_what_it_sees))
     assert with_exit.exit_call is ExitCall.CALLED
@@ -154,27 +154,27 @@ def say_what_it_sees() -> None:
 
 
 def test_the_exception_of_the_flow_is_its_callers(attempt: Attempt, link: Any) -> None:
-    error = error_of(link, attempt(answer.raised(LookupError("no such day"), loaded=True)))
+    error = error_of(link, attempt(answer.encode_exception(LookupError("no such day"), loaded=True)))
     assert isinstance(error.__cause__, LookupError)
     assert str(error.__cause__) == "no such day"
 
 
 def test_a_flow_that_could_not_be_loaded_there(attempt: Attempt) -> None:
-    record = attempt(answer.raised(ImportError("no pandas"), loaded=False))
+    record = attempt(answer.encode_exception(ImportError("no pandas"), loaded=False))
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
     assert (record.outcome.reason, record.outcome.message) == ("ImportError", "no pandas")
 
 
 def test_on_exit_learns_of_it_by_its_text(world: World, attempt: Attempt, file: Path) -> None:
-    ended = attempt(answer.raised(TrapError(file), loaded=True), LocalEnvironment(on_exit=say_what_it_sees))
+    ended = attempt(answer.encode_exception(TrapError(file), loaded=True), LocalEnvironment(on_exit=say_what_it_sees))
     assert world.texts(ended) == ["RaisedInside"]
     assert not file.exists()
 
 
 def old_answer(file: Path) -> bytes:
     """What an earlier release opened: a sealed pair."""
-    return pack((True, Trap(file)), what="a pair")
+    return pack((True, Trap(file)), subject="a pair")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def old_answer(file: Path) -> bytes:
 )
 def test_what_is_no_answer_fails_the_run(attempt: Attempt, data: bytes) -> None:
     with pytest.raises(ChildDied):
-        answer.read(data)
+        answer.decode(data)
     record = attempt(data)
     assert record.outcome is not None
     assert (record.state, record.outcome.reason) == (State.FAILED, "ChildDied")
@@ -245,24 +245,24 @@ def test_texts_are_cut_and_can_be_stored(attempt: Attempt) -> None:
 
 
 def test_who_runs_it_directly_opens_it_unless_told_not_to(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local, seen = LocalEnvironment(), contained(answer.returned((1, 2)))
+    local, seen = LocalEnvironment(), contained(answer.encode_result((1, 2)))
     assert local.execute(seen, "there") == (1, 2)
-    assert seen.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), what="a pair"))
+    assert seen.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), subject="a pair"))
     with pytest.raises(LookupError, match="inside") as caught:
-        local.execute(contained(answer.raised(LookupError("inside"), loaded=True)), "there")
+        local.execute(contained(answer.encode_exception(LookupError("inside"), loaded=True)), "there")
     assert any("Where the flow ran" in note for note in caught.value.__notes__)
     monkeypatch.setenv("DISPATCHER__RESULTS__PLAIN", "true")
-    assert local.execute(contained(answer.returned([1])), "there") == [1]
+    assert local.execute(contained(answer.encode_result([1])), "there") == [1]
     with pytest.raises(InvalidInput, match="DISPATCHER__RESULTS__PLAIN refuses"):
-        local.execute(contained(answer.returned(Trap(file))), "there")
+        local.execute(contained(answer.encode_result(Trap(file))), "there")
     with pytest.raises(RaisedInside, match="TrapError: a trap"):
-        local.execute(contained(answer.raised(TrapError(file), loaded=True)), "there")
+        local.execute(contained(answer.encode_exception(TrapError(file), loaded=True)), "there")
     assert not file.exists()
 
 
 def test_what_cannot_travel_is_told() -> None:
     with pytest.raises(RaisedInside, match="can't travel"):
-        answer.read(answer.returned(number for number in [1]))
+        answer.decode(answer.encode_result(number for number in [1]))
 
     class Held(Exception):
         def __init__(self) -> None:
@@ -270,5 +270,5 @@ def test_what_cannot_travel_is_told() -> None:
             self.held = (n for n in range(2))
 
     with pytest.raises(RaisedInside, match="Held: held") as caught:
-        answer.read(answer.raised(Held(), loaded=True))
+        answer.decode(answer.encode_exception(Held(), loaded=True))
     assert caught.value.data is None

@@ -17,7 +17,7 @@ from dispatcher.serialization import pack
 def words(obj: Any, **more: Any) -> str:
     """What :func:`pack` says of an object that can't be pickled."""
     with pytest.raises(InvalidInput) as caught:
-        pack(obj, what="it", error=InvalidInput, **more)
+        pack(obj, subject="it", error=InvalidInput, **more)
     assert isinstance(caught.value.__cause__, BaseException)
     return str(caught.value)
 

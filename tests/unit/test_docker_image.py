@@ -63,7 +63,7 @@ def test_the_dockerfile() -> None:
     )
     path, _, digest = storage.add_flow(etl).partition("#")
     assert digest == hashlib.sha256(storage.sealed[path]).hexdigest()
-    lines = dockerfile(storage, base="sha256:1", user="10001", wheel="ours.whl").splitlines()
+    lines = dockerfile(storage.image_contents("sha256:1", "10001"), wheel="ours.whl").splitlines()
     first, last = lines[:4], lines[4:]
     assert first[:3] == ["FROM sha256:1 AS packages", "USER root", f"COPY build {STAGE}"]
     assert first[3].startswith(f'RUN ["python3", "{STAGE}/install.py", "ours.whl", "cloudpickle==')
@@ -78,13 +78,13 @@ def test_the_dockerfile() -> None:
     ]
     assert last[6] == f'COPY ["flows/0", "{path}"]'
     assert last[-1] == "USER 10001"
-    assert "USER" not in dockerfile(storage, base="b", user="", wheel="ours.whl").splitlines()[-1]
+    assert "USER" not in dockerfile(storage.image_contents("b", ""), wheel="ours.whl").splitlines()[-1]
 
 
 def test_nothing_is_installed_in_the_image_itself() -> None:
     storage = DockerStorage(python_dependencies=["pandas"])
     storage.add_flow(etl)
-    _, image = dockerfile(storage, base="b", user="", wheel="ours.whl").split("FROM b\n")
+    _, image = dockerfile(storage.image_contents("b", ""), wheel="ours.whl").split("FROM b\n")
     assert "RUN" not in image
     assert STAGE not in image
 
@@ -99,7 +99,7 @@ def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
     for _ in range(2):
         storage = DockerStorage(files={str(file): "/data", str(folder): "/folder"})
         storage.add_flow(etl)
-        made.append(context(storage, base="b", user=""))
+        made.append(context(storage.image_contents("b", "")))
         file.touch()
     assert made[0] == made[1]
     with tarfile.open(fileobj=io.BytesIO(made[0])) as archive:
@@ -107,14 +107,14 @@ def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
         assert names == ["Dockerfile", "flows/0", "files/0", "files/1", "files/1/inner"]
     file.unlink()
     with pytest.raises(InvalidInput, match=r"files: .*data: No such file"):
-        context(storage, base="b", user="")
+        context(storage.image_contents("b", ""))
 
 
 def test_what_installs_travels_along() -> None:
     """An image may have nothing but Python, and no index needs to have this version."""
     storage = DockerStorage()
     storage.add_flow(etl)
-    with tarfile.open(fileobj=io.BytesIO(context(storage, base="b", user=""))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(context(storage.image_contents("b", "")))) as archive:
         sent = {name.removeprefix("build/") for name in archive.getnames() if name.startswith("build/")}
     assert {"install.py", "pip/__main__.py", our_wheel()[0]} <= sent
     assert not [name for name in sent if "__pycache__" in name]
@@ -200,7 +200,7 @@ def test_another_flow_in_the_same_place_is_not_opened(tmp_path: Path) -> None:
     storage = in_its_image(tmp_path / "opt")
     location = storage.add_flow(etl)
     assert storage.get_flow(location)() == 1
-    Path(location.partition("#")[0]).write_bytes(pack(other, what="another flow"))
+    Path(location.partition("#")[0]).write_bytes(pack(other, subject="another flow"))
     with pytest.raises(SealBroken, match=r"holds another flow than was submitted.*was built anew") as caught:
         storage.get_flow(location)
     assert isinstance(caught.value, NoFlowHere)

@@ -196,7 +196,7 @@ def test_run_gathers_what_the_function_returns() -> None:
 
 
 def test_a_flow_of_this_module_travels_by_value_with_all_that_it_has() -> None:
-    there = unpack(pack(optioned, what="it"))
+    there = unpack(pack(optioned, subject="it"))
     assert there is not optioned
     assert there(7) == "7"
     assert (there.name, there.options, there.environment) == (optioned.name, optioned.options, optioned.environment)
@@ -204,31 +204,31 @@ def test_a_flow_of_this_module_travels_by_value_with_all_that_it_has() -> None:
 
 def test_closures_lambdas_and_recursion_travel() -> None:
     factor = 3
-    assert unpack(pack(flow(lambda x: x * factor), what="it"))(2) == 6
+    assert unpack(pack(flow(lambda x: x * factor), subject="it"))(2) == 6
 
     @flow
     def faculty(n: int) -> int:
         return 1 if n < 2 else n * faculty(n - 1)
 
-    assert unpack(pack(faculty, what="it"))(5) == 120
+    assert unpack(pack(faculty, subject="it"))(5) == 120
 
 
 def test_the_same_flow_is_the_same_bytes() -> None:
     storage = LocalStorage("nowhere")
     one = flow(storage=storage)(add.fn)
-    before = pack(one, what="it")
+    before = pack(one, subject="it")
     storage.flows["add"] = "somewhere"
-    assert pack(one, what="it") == before
+    assert pack(one, subject="it") == before
 
 
 def test_an_installed_flow_travels_by_reference(tmp_path: Path) -> None:
     source = "from dispatcher import flow\n@flow\ndef installed(a): return a\n"
     with module(tmp_path, "flows_installed", source) as found:
-        data = pack(found.installed, what="it")
+        data = pack(found.installed, subject="it")
         assert unpack(data) is found.installed
         assert len(data) < 300
     with module(tmp_path, "flows_beside", source, installed=False) as found:
-        data = pack(found.installed, what="it")
+        data = pack(found.installed, subject="it")
     assert unpack(data)(3) == 3
 
 
@@ -252,7 +252,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     there = Flow.load(str(path))
     assert there(1) == "1"
     assert there.name == "named"
-    path.write_bytes(pack([1], what="a list"))
+    path.write_bytes(pack([1], subject="a list"))
     with pytest.raises(InvalidFlow, match=r"it\.flow holds no flow but list"):
         Flow.load(path)
 

@@ -192,7 +192,7 @@ def test_who_interrupts_is_heard(client: Dispatcher, kind: type[BaseException]) 
     with pytest.raises(kind):
         run.result()
     with pytest.raises(kind):
-        pack(Unpicklable(kind), what="it")
+        pack(Unpicklable(kind), subject="it")
 
 
 @pytest.mark.parametrize("kind", NOT_INTERRUPTS)
@@ -223,7 +223,7 @@ def test_an_attribute_that_a_users_object_lacks_is_no_missing_package() -> None:
             self.nothing  # type: ignore[attr-defined]  # noqa: B018
 
     with pytest.raises(OpeningFailed, match=r"AttributeError: .*'nothing'"):
-        unpack(pack(Lacks(), what="it"))
+        unpack(pack(Lacks(), subject="it"))
 
 
 def test_on_exit_is_told_and_may_raise_anything(world: World) -> None:

@@ -14,8 +14,7 @@ import pytest
 from dispatcher import LocalEnvironment, flow
 from dispatcher.flows.flow import Flow
 from dispatcher.serialization import unpack
-from dispatcher.storage.flow_cache import grounds
-from dispatcher.storage.packed_flow import Packed
+from dispatcher.storage.flow_cache import FlowCache, dependencies
 
 NUMBER = 1
 ITEMS = [1]
@@ -84,14 +83,14 @@ def _kwdefaults() -> dict[str, Any]:
     return number.fn.__kwdefaults__ or {}
 
 
-def _travels(packed: Packed, one: Flow[..., Any]) -> Any:
-    return unpack(packed.flow(one)).fn()
+def _travels(cache: FlowCache, one: Flow[..., Any]) -> Any:
+    return unpack(cache.pack(one)).fn()
 
 
 def test_what_is_unchanged_is_pickled_once() -> None:
-    packed = Packed()
+    cache = FlowCache()
     for one in (number, reference, closing(5)[0]):
-        assert packed.flow(one) is packed.flow(one)
+        assert cache.pack(one) is cache.pack(one)
 
 
 CHANGES: dict[str, tuple[Flow[..., Any], Callable[[pytest.MonkeyPatch], object]]] = {
@@ -118,24 +117,24 @@ def _other(given: int = 1, *, more: int = 1) -> Any:
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_changed_travels(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, change = CHANGES[what]
-    packed = Packed()
-    before = _travels(packed, one)
-    assert _travels(packed, one) == before == one.fn()
+    cache = FlowCache()
+    before = _travels(cache, one)
+    assert _travels(cache, one) == before == one.fn()
 
     with monkeypatch.context() as patch:
         change(patch)
         assert one.fn() != before
-        assert _travels(packed, one) == one.fn()
-    assert _travels(packed, one) == before
+        assert _travels(cache, one) == one.fn()
+    assert _travels(cache, one) == before
 
 
 @pytest.mark.parametrize("held", [ITEMS, PAIR[1]], ids=["a list", "in a tuple"])
 def test_a_list_that_changed_in_place_travels(held: Any) -> None:
-    packed = Packed()
-    before = _travels(packed, rest)
+    cache = FlowCache()
+    before = _travels(cache, rest)
     held[0] = 2
     try:
-        assert before != rest.fn() == _travels(packed, rest)
+        assert before != rest.fn() == _travels(cache, rest)
     finally:
         held[0] = 1
 
@@ -143,22 +142,22 @@ def test_a_list_that_changed_in_place_travels(held: Any) -> None:
 @pytest.mark.parametrize(("first", "second"), [(1, 2), ([1], [2]), (math.pi, helper)])
 def test_what_is_closed_over_travels(first: Any, second: Any) -> None:
     closed, change = closing(first)
-    packed = Packed()
-    assert _travels(packed, closed) == first
+    cache = FlowCache()
+    assert _travels(cache, closed) == first
     change(second)
-    travelled = _travels(packed, closed)
+    travelled = _travels(cache, closed)
     assert (travelled() if callable(travelled) else travelled) == (second() if callable(second) else second)
 
 
 def test_what_the_flow_itself_says_travels(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = Packed()
-    packed.flow(reference)
+    cache = FlowCache()
+    cache.pack(reference)
     monkeypatch.setattr(reference, "name", "another")
-    assert unpack(packed.flow(reference)).name == "another"
+    assert unpack(cache.pack(reference)).name == "another"
     monkeypatch.setattr(reference, "environment", LocalEnvironment(labels=["eu"]))
-    assert unpack(packed.flow(reference)).environment.labels == ("eu",)
+    assert unpack(cache.pack(reference)).environment.labels == ("eu",)
 
 
 @pytest.mark.parametrize("held", [[1], {}, (1, []), object(), Thing, helper, LocalEnvironment(), sys, types, json])
 def test_only_what_cannot_change_unseen_is_sure(held: Any) -> None:
-    assert (grounds(closing(held)[0]) is not None) == (held in (sys, types))
+    assert (dependencies(closing(held)[0]) is not None) == (held in (sys, types))

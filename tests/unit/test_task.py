@@ -122,9 +122,9 @@ def test_what_is_no_function_is_refused() -> None:
 
 
 def test_a_task_travels(tmp_path: Path) -> None:
-    there = unpack(pack(add, what="it"))
+    there = unpack(pack(add, subject="it"))
     assert there is not add
     assert there(1) == 2
     source = "from dispatcher import task\n@task\ndef installed(a): return a\n"
     with module(tmp_path, "tasks_installed", source) as found:
-        assert unpack(pack(found.installed, what="it")) is found.installed
+        assert unpack(pack(found.installed, subject="it")) is found.installed

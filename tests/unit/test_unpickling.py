@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dispatcher", "backends", "workers")
 
 #: What opens bytes by running what stands in them, by the last part of its name; ours too.
-OPENERS = frozenset({"unpack", "from_value", "Unpickler", "_Unpickler", "find_class", "persistent_load", "read_pickle"})
+OPENERS = frozenset({
+    "unpack", "from_value", "unpack_flow", "open_result",
+    "Unpickler", "_Unpickler", "find_class", "persistent_load", "read_pickle",
+})  # fmt: skip
 
 #: The same, where only the module that it is of tells.
 METHODS = {
@@ -25,11 +28,7 @@ METHODS = {
     "full_load": {"yaml"},
     "unsafe_load": {"yaml"},
     "open": {"shelve"},
-    "opened": {"flow", "unopened"},
 }
-
-#: Functions of ours that open, by module: wherever one is imported, or in its module, its name counts.
-OURS = {"dispatcher.flows.flow": "opened", "dispatcher.serialization.unopened": "opened"}
 
 #: Modules whose use is opening, or sending what the other side opens: who imports one is named here.
 MODULES = frozenset({
@@ -64,18 +63,18 @@ ALLOWED = {
     ("dispatcher/client/results.py", "_opened", "from_value"): "who asked for the result opens it, unless plain",
     ("dispatcher/cli/lookup.py", "result_of", "from_value"): "JSON alone, and without a key",
     # Code: what the verified spec names by its digest, or holds.
-    ("dispatcher/flows/flow.py", "opened", "unpack"): "its callers are listed here",
-    ("dispatcher/flows/flow.py", "Flow.load", "opened"): "a user's own call, whose docs say so",
-    ("dispatcher/storage/redis.py", "RedisStorage.get_flow", "opened"): "the location is the digest",
-    ("dispatcher/storage/local.py", "LocalStorage.get_flow", "opened"): "the location holds the digest",
-    ("dispatcher/storage/docker/storage.py", "DockerStorage.get_flow", "opened"): "the location holds the digest",
+    ("dispatcher/flows/flow.py", "unpack_flow", "unpack"): "its callers are listed here",
+    ("dispatcher/flows/flow.py", "Flow.load", "unpack_flow"): "a user's own call, whose docs say so",
+    ("dispatcher/storage/redis.py", "RedisStorage.get_flow", "unpack_flow"): "the location is the digest",
+    ("dispatcher/storage/local.py", "LocalStorage.get_flow", "unpack_flow"): "the location holds the digest",
+    ("dispatcher/storage/docker/storage.py", "DockerStorage.get_flow", "unpack_flow"): "the location holds the digest",
     ("dispatcher/environments/callbacks.py", "Callback.function", "unpack"): "it stands in the verified spec",
-    ("dispatcher/runner/direct.py", "FileStorage.get_flow", "opened"): "a file of the container's own image",
+    ("dispatcher/runner/direct.py", "FileStorage.get_flow", "unpack_flow"): "a file of the container's own image",
     # Programs that run a flow directly.
-    ("dispatcher/serialization/unopened.py", "opened", "unpack"): "the caller's own program, unless plain",
+    ("dispatcher/serialization/unopened.py", "open_result", "unpack"): "the caller's own program, unless plain",
     ("dispatcher/serialization/unopened.py", "_own", "unpack"): "the caller's own program, unless plain",
-    ("dispatcher/environments/base.py", "Environment.execute", "opened"): "the caller's own program, unless plain",
-    ("dispatcher/storage/answer.py", "Runner.__call__", "opened"): "the caller's own program, unless plain",
+    ("dispatcher/environments/base.py", "Environment.execute", "open_result"): "the caller's own program, unless plain",
+    ("dispatcher/storage/answer.py", "Runner.__call__", "open_result"): "the caller's own program, unless plain",
     # Tasks on a Dask cluster, which trusts its client.
     ("dispatcher/executors/task_arguments.py", "opened", "unpack"): "in a Dask worker, from the flow that it works for",
 }
@@ -115,8 +114,7 @@ class Sites(ast.NodeVisitor):
         self.around: list[str] = []
         self.found: list[Place] = []
         self.imports: set[tuple[str, str]] = set()
-        module = file.removesuffix(".py").replace("/", ".")
-        self.names = {OURS[module]: OURS[module]} if module in OURS else {}  # local name → what it is
+        self.names: dict[str, str] = {}  # local name → what it is
 
     def visit(self, node: ast.AST) -> None:
         match node:
@@ -138,7 +136,7 @@ class Sites(ast.NodeVisitor):
         for alias in node.names:
             name = f"{module}.{alias.name}".lstrip(".") + "."
             self.imports |= {(self.file, opening) for opening in MODULES if name.startswith(f"{opening}.")}
-            if module and (alias.name in OPENERS or OURS.get(module) == alias.name):
+            if module and alias.name in OPENERS:
                 self.names[alias.asname or alias.name] = alias.name
 
     def _attribute(self, node: ast.Attribute) -> None:
@@ -197,14 +195,14 @@ def test_a_worker_opens_no_result_and_no_exception() -> None:
         "yaml.unsafe_load(text)",
         "shelve.open(path)",
         "Flow.load(path)",
-        "opened_flow(data, what='x')",
-        "flow.opened(data, what='x')",
+        "open_flow(data, subject='x')",
+        "flow.unpack_flow(data, subject='x')",
         "payload_unpack(data)",
     ],
 )
 def test_each_way_is_seen(line: str) -> None:
     text = f"""
-from dispatcher.flows.flow import opened as opened_flow
+from dispatcher.flows.flow import unpack_flow as open_flow
 from dispatcher.serialization import unpack as payload_unpack
 class A:
     def f(self):

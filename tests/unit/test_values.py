@@ -32,7 +32,7 @@ def travel(obj: Any, *, inline: int = 10**6, seal: AttemptSeal | None = SEAL) ->
         kept["blob"] = data
         return "blob"
 
-    value = to_value(obj, what="value", limit_inline=inline, limit=10**8, put=put, seal=seal)
+    value = to_value(obj, subject="value", limit_inline=inline, limit=10**8, put=put, seal=seal)
     return value, from_value(Value.from_json(json.loads(json.dumps(value.to_json()))), get=kept.__getitem__, seal=seal)
 
 
@@ -135,13 +135,13 @@ def test_too_large_names_limit_and_setting() -> None:
         InvalidParameters, match=r"parameters of 'f': 1,002 bytes .* 1,000 bytes.*DISPATCHER__LIMITS__X"
     ):
         to_value(
-            "x" * 1000, what="parameters of 'f'", limit_inline=10, limit=1000, put=lambda _: "", seal=None,
+            "x" * 1000, subject="parameters of 'f'", limit_inline=10, limit=1000, put=lambda _: "", seal=None,
             error=InvalidParameters, setting="DISPATCHER__LIMITS__X",
         )  # fmt: skip
 
 
 def sealed(obj: Any, seal: AttemptSeal | None = SEAL) -> Value:
-    return to_value(obj, what="value", limit_inline=10**6, limit=10**8, put=lambda _: "", seal=seal)
+    return to_value(obj, subject="value", limit_inline=10**6, limit=10**8, put=lambda _: "", seal=seal)
 
 
 def none(_name: str) -> bytes:
@@ -197,7 +197,7 @@ def test_json_needs_no_key_but_its_digest() -> None:
 
 
 def test_a_json_value_can_not_be_taken_for_a_pickle() -> None:
-    text = base64.b64encode(pack(Explosive(), what="bomb")).decode()
+    text = base64.b64encode(pack(Explosive(), subject="bomb")).decode()
     value = sealed(text)
     with pytest.raises(SealBroken):
         from_value(dataclasses.replace(value, codec="pickle", inline=text), get=none, seal=SEAL)
@@ -215,7 +215,7 @@ def test_a_large_value_is_copied_once_to_pack() -> None:
     data = bytes(20_000_000)
     tracemalloc.start()
     try:
-        pack({"data": data}, what="value")
+        pack({"data": data}, subject="value")
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -225,4 +225,4 @@ def test_a_large_value_is_copied_once_to_pack() -> None:
 def test_a_key_ring_does_not_travel() -> None:
     ring = KeyRing(KeyRing.generate())
     with pytest.raises(InvalidInput, match="secrets"):
-        pack([ring], what="parameters")
+        pack([ring], subject="parameters")
