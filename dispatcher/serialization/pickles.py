@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import platform
 import sys
 import threading
@@ -20,7 +21,15 @@ import cloudpickle
 
 from dispatcher.errors import INTERRUPTS, InvalidFlow, InvalidInput, OpeningFailed, Permanent
 from dispatcher.runs.states import Cause
-from dispatcher.serialization import by_value, class_loading, code_objects, exceptions, unpicklable, unreadable_item
+from dispatcher.serialization import (
+    by_value,
+    class_loading,
+    code_objects,
+    exceptions,
+    reducers,
+    unpicklable,
+    unreadable_item,
+)
 from dispatcher.support.foreign_objects import repr_of, said, text_of
 
 #: ``major.minor`` of this interpreter; pickled code opens in no other.
@@ -28,6 +37,9 @@ PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 #: Nested calls that a stack of C surely holds while it pickles.
 _DEEPEST = 5000
+
+#: What pickle and cloudpickle take by name, or by value, without asking the object.
+_NAMED_TYPES = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 
 _lock = threading.RLock()  # cloudpickle's register of modules belongs to the process
 
@@ -250,8 +262,31 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return code_objects.reduced(obj, self.dispatch_table[types.CodeType])
         if (asked := self._reducer(obj)) is not None:
             return asked
-        own = exceptions.reduced(obj) if isinstance(obj, BaseException) else None
-        return super().reducer_override(obj) if own is None else own
+        own = exceptions.reduced(obj) if isinstance(obj, BaseException) else reducers.reduce_by_value(obj)
+        if own is not None:
+            return own
+        common = super().reducer_override(obj)
+        return self._checked(obj) if common is NotImplemented else common
+
+    def _checked(self, obj: Any) -> Any:
+        """Return what an object's own ``__reduce_ex__`` says.
+
+        Raises:
+            PicklingError: it says a name in a module that doesn't travel.
+        """
+        kind: Any = type(obj)
+        default = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+        if default or isinstance(obj, _NAMED_TYPES) or kind in self.dispatch_table:
+            return NotImplemented
+        instructions = obj.__reduce_ex__(5)
+        if isinstance(instructions, str):
+            module = getattr(obj, "__module__", None) or "__main__"
+            if module == "__main__" or by_value.travels_by_value(module):
+                raise pickle.PicklingError(
+                    f"it is pickled as the name {instructions!r} in {module}, which no other process has: define it in "
+                    "a module of its own"
+                )
+        return instructions
 
     def _note(self, name: str) -> None:
         self.named.add(name)

@@ -6,11 +6,14 @@ after so many parts and seconds, and whatever is raised in it only makes the ans
 
 from __future__ import annotations
 
+import sys
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from dispatcher.code.locations import is_installed
 from dispatcher.errors import INTERRUPTS
 from dispatcher.support.escaping import article
 from dispatcher.support.foreign_objects import repr_of, said, text_of
@@ -50,6 +53,9 @@ def explain(obj: Any, subject: str, problem: BaseException, *, dumps: Dumps, eac
         return f"{subject} can't be sent: {'an unknown piece of it: ' * search.over}{reason}"
     place = next((place for _, place, _ in reversed(trail) if place), "")
     start = max((i for i, (_, at, _) in enumerate(trail) if at), default=0)
+    trail = trail[
+        : 1 + next((i for i, (_, _, part) in enumerate(trail) if i >= start and _is_foreign(part)), len(trail))
+    ]
     named = ", in it ".join(name for name, _, _ in trail[start:])
     where = f" in {place}" if place else ""
     verb = "uses" if place else "holds"
@@ -184,7 +190,9 @@ def _of_attributes(obj: Any) -> Iterator[Part]:
 
 def _of_function(function: types.FunctionType) -> Iterator[Part]:
     code = function.__code__
-    place = f"function {function.__qualname__} at {code.co_filename}:{code.co_firstlineno}"
+    place = (
+        "" if _is_foreign(function) else f"function {function.__qualname__} at {code.co_filename}:{code.co_firstlineno}"
+    )
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield f"variable {name!r} of the function around it", place, cell.cell_contents
@@ -197,6 +205,15 @@ def _of_function(function: types.FunctionType) -> Iterator[Part]:
         yield "a default value", place, value
     for name, value in (function.__kwdefaults__ or {}).items():
         yield f"the default of {name!r}", place, value
+
+
+def _is_foreign(obj: Any) -> bool:
+    """Return True for a function, or an object of a class, that is installed: a person looks for what holds it."""
+    if issubclass(type(obj), types.FunctionType):
+        return is_installed("", Path(obj.__code__.co_filename))
+    module = sys.modules.get(type(obj).__module__)
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and is_installed(type(obj).__module__, Path(file))
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
-def write(directory: Path, files: Mapping[str, str | bytes]) -> Path:
+def write(directory: Path, files: Mapping[str, Any]) -> Path:
     """Write files by their names, with slashes."""
     for name, content in files.items():
         path = directory / name

@@ -7,6 +7,7 @@ import json
 import os
 import time
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def packed(directory: Path) -> bytes:
 
 def forged(members: dict[str, bytes], **description: object) -> bytes:
     buffer = io.BytesIO()
-    digests = {name: archive.sha256(data).hexdigest() for name, data in members.items()}
+    digests = {name: sha256(data).hexdigest() for name, data in members.items()}
     fields = {"paths": ["0"], "modules": [], "python": "3.11", "digests": digests, **description}
     with zipfile.ZipFile(buffer, "w") as out:
         out.writestr("bundle.json", json.dumps(fields))

@@ -21,7 +21,7 @@ from tests.unit.code.projects import on_path, write
 Fetch = Callable[[str], bytes]
 
 
-def bundle(directory: Path, files: dict[str, str | bytes]) -> Bundle:
+def bundle(directory: Path, files: dict[str, Any]) -> Bundle:
     with on_path(write(directory, files)):
         made = Bundler(python="3.11", limit=10**8).bundle([next(iter(files)).split("/")[0].removesuffix(".py")])
     assert made is not None
@@ -74,7 +74,7 @@ def test_what_is_no_digest_becomes_no_path(cache: BundleCache, digest: str) -> N
 
 def test_what_is_gone_changed_or_no_bundle(cache: BundleCache, made: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="none under"):
-        cache.get("0" * 64, {}.__getitem__)
+        cache.get("0" * 64, dict[str, bytes]().__getitem__)
     with pytest.raises(SealBroken):
         cache.get("0" * 64, lambda _: made.data)
     from hashlib import sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -205,7 +206,7 @@ def test_a_mistake_in_pyproject_names_file_and_field(tmp_path: Path, table: str,
 def test_it_is_current_until_something_changes(tmp_path: Path) -> None:
     files = {"pkg/__init__.py": "", "pkg/a.py": "x = 1", "pyproject.toml": ""}
     with on_path(write(tmp_path, files)):
-        changes = [
+        changes: list[Callable[[], object]] = [
             lambda: (tmp_path / "pkg/a.py").write_text("x = 22"),
             lambda: (tmp_path / "pkg/new.txt").write_text("1"),
             (tmp_path / "pkg/new.txt").unlink,
