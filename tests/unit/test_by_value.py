@@ -1,4 +1,4 @@
-"""What a script defines means the same in another process: each row is computed here as a script, and there by value."""
+"""What a script defines means the same in another process: each row is computed here, and there by value."""
 
 from __future__ import annotations
 

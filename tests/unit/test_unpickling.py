@@ -46,11 +46,11 @@ ALLOWED = {
     ): "the one door: its callers are listed here",
     ("dispatcher/serialization/class_loading.py", "load", "pickle.loads"): "called by unpack alone",
     ("dispatcher/serialization/class_loading.py", "_Unpickler", "Unpickler"): "called by unpack alone",
-    ("dispatcher/serialization/class_loading.py", "Finder.find_class", "find_class"): "called by unpack alone",
+    ("dispatcher/serialization/class_loading.py", "ClassFinder.find_class", "find_class"): "called by unpack alone",
     ("dispatcher/serialization/class_loading.py", "load", "_Unpickler"): "called by unpack alone",
     (
         "dispatcher/serialization/unreadable_item.py",
-        "_Slow",
+        "_SlowUnpickler",
         "_Unpickler",
     ): "called by unpack alone, of what it failed to open",
     # Values: a digest in a verified spec, or a seal.
@@ -72,7 +72,7 @@ ALLOWED = {
     ("dispatcher/runner/direct.py", "FileStorage.get_flow", "unpack_flow"): "a file of the container's own image",
     # Programs that run a flow directly.
     ("dispatcher/serialization/unopened.py", "open_result", "unpack"): "the caller's own program, unless plain",
-    ("dispatcher/serialization/unopened.py", "_own", "unpack"): "the caller's own program, unless plain",
+    ("dispatcher/serialization/unopened.py", "_users_exception", "unpack"): "the caller's own program, unless plain",
     ("dispatcher/environments/base.py", "Environment.execute", "open_result"): "the caller's own program, unless plain",
     ("dispatcher/storage/answer.py", "Runner.__call__", "open_result"): "the caller's own program, unless plain",
     # Tasks on a Dask cluster, which trusts its client.
