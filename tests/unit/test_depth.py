@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, InvalidParameters, flow
-from dispatcher.executors.nested_values import replaced
+from dispatcher.executors.nested_values import replace_nested
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.values import as_json
 from tests.unit.attempts import World, double
@@ -102,8 +102,8 @@ def test_json_is_never_deeper_than_its_reader_can_read() -> None:
 
 def test_things_are_replaced_at_any_depth() -> None:
     deep = nest()
-    assert replaced(deep, lambda _: False, str) is deep
-    changed = replaced(deep, lambda one: one == [] and type(one) is list, lambda _: "it")
+    assert replace_nested(deep, lambda _: False, str) is deep
+    changed = replace_nested(deep, lambda one: one == [] and type(one) is list, lambda _: "it")
     assert changed is not deep
     for _ in range(DEPTH):
         [changed] = changed

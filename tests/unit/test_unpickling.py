@@ -76,7 +76,11 @@ ALLOWED = {
     ("dispatcher/environments/base.py", "Environment.execute", "open_result"): "the caller's own program, unless plain",
     ("dispatcher/storage/answer.py", "Runner.__call__", "open_result"): "the caller's own program, unless plain",
     # Tasks on a Dask cluster, which trusts its client.
-    ("dispatcher/executors/task_arguments.py", "opened", "unpack"): "in a Dask worker, from the flow that it works for",
+    (
+        "dispatcher/executors/task_arguments.py",
+        "unpack_value",
+        "unpack",
+    ): "in a Dask worker, from the flow that it works for",
 }
 
 IMPORTS = {
