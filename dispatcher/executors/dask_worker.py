@@ -237,7 +237,7 @@ class RunningTask:
         try:
             try:
                 self._interruptible = True
-                _stop_watch.begin(self)
+                _task_watcher.begin(self)
                 if self.session in _ended_sessions:  # the session ended after Dask had assigned the task to this thread
                     raise CancelInterrupt
                 return call()
@@ -247,7 +247,7 @@ class RunningTask:
             self._settle()
             raise
         finally:
-            _stop_watch.end(self)
+            _task_watcher.end(self)
 
     def stoppable(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a coroutine function that can also be stopped while it waits in its event loop."""
@@ -300,7 +300,7 @@ class RunningTask:
 _running: set[RunningTask] = set()
 
 
-class _StopWatch:
+class _TaskWatcher:
     """A thread that asks tasks to stop once Dask has dropped them."""
 
     def __init__(self) -> None:
@@ -336,4 +336,4 @@ class _StopWatch:
             time.sleep(_WATCH_INTERVAL)
 
 
-_stop_watch = _StopWatch()
+_task_watcher = _TaskWatcher()
