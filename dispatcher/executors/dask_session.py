@@ -67,7 +67,7 @@ class DaskSession:
         """
         name = getattr(fn, "name", None) or getattr(fn, "__name__", None) or "task"
         origin = self._packed_origin()
-        code = self._pack(fn, f"{signatures.shown_name(fn)}, given to Dask").data
+        code = self._pack(fn, f"{signatures.shown_name(fn)}, sent to Dask").data
         shared = self._pack_arguments(fn, name, {}, constants)
         packed = [self._pack_arguments(fn, name, dict(enumerate(arguments)), {}) for arguments in items]
         calls = [TaskCall(origin, code, arguments.data, shared.data) for arguments in packed]
@@ -135,7 +135,7 @@ class DaskSession:
                 "tags": frame.tags, "inside": True,
             }  # fmt: skip
             origin = TaskOrigin(self._name, self._client.id, levels, max_bytes, max_line, **run)
-            self._origin = levels, self._pack(origin, "where a task comes from").data
+            self._origin = levels, self._pack(origin, "a task's origin").data
         if self._parameters is None:
             self._parameters = self._send_parameters()
         return self._origin[1]

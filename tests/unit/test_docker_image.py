@@ -201,7 +201,7 @@ def test_another_flow_in_the_same_place_is_not_opened(tmp_path: Path) -> None:
     location = storage.add_flow(etl)
     assert storage.get_flow(location)() == 1
     Path(location.partition("#")[0]).write_bytes(pack(other, subject="another flow"))
-    with pytest.raises(SealBroken, match=r"holds another flow than was submitted.*was built anew") as caught:
+    with pytest.raises(SealBroken, match=r"holds another flow than was submitted.*was rebuilt") as caught:
         storage.get_flow(location)
     assert isinstance(caught.value, NoFlowHere)
 

@@ -120,12 +120,12 @@ def test_the_search_ends(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("make", [HostileMapping, Endless])
-def test_what_is_not_found_is_an_unknown_piece(make: Callable[[], Any]) -> None:
+def test_an_unfindable_part_is_unknown(make: Callable[[], Any]) -> None:
     text = message(make())
-    assert text == "it can't be sent: an unknown piece of it: not this"
+    assert text == "it can't be sent: an unknown part of it: not this"
 
 
-def test_what_raises_in_the_search_is_swallowed() -> None:
+def test_exceptions_in_the_search_are_ignored() -> None:
     text = message(Hostile())
     assert "it holds attribute 'lock' of Hostile (a _thread.lock)" in text
     text = message(HostileClass())
