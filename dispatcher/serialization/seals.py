@@ -104,7 +104,7 @@ class EngineSeal:
         ):
             raise SealBroken(
                 f"the {kind} of attempt {attempt} of run {run_id} wasn't stored by a worker that has our keys: "
-                "nothing is done with it"
+                "it isn't used"
             )
 
 

@@ -130,10 +130,10 @@ class KeyRing:
         if spec.run_id != record.id:
             raise SealBroken(f"run {record.id} carries the spec of run {spec.run_id}: it is never opened")
         if spec.expires is None:
-            raise SealBroken(f"the signature of run {record.id} never ends, which none may: submit it again")
+            raise SealBroken(f"the signature of run {record.id} has no expiry, which isn't allowed: submit it again")
         if spec.expires <= now:
             raise SealBroken(
-                f"the signature of run {record.id} ended {now - spec.expires:.0f} s ago: the run waited too long; "
+                f"the signature of run {record.id} expired {now - spec.expires:.0f} s ago: the run waited too long; "
                 "submit it again"
             )
         if not self._allows(spec.key_id, spec.route.backend):

@@ -50,7 +50,7 @@ def explain(obj: Any, subject: str, problem: BaseException, *, dumps: Dumps, eac
     trail = search.trail(obj)
     reason = text_of(problem) if type(problem) is TypeError else said(problem)
     if not trail:
-        return f"{subject} can't be sent: {'an unknown piece of it: ' * search.gave_up}{reason}"
+        return f"{subject} can't be sent: {'an unknown part of it: ' * search.gave_up}{reason}"
     place = next((place for _, place, _ in reversed(trail) if place), "")
     start = max((i for i, (_, at, _) in enumerate(trail) if at), default=0)
     trail = trail[

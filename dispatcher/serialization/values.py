@@ -122,7 +122,7 @@ def _bytes_of(obj: Any, subject: str, error: type[InvalidInput], each: str) -> t
         return obj.data, PICKLE
     if isinstance(obj, RaisedInside):
         if obj.data is None:
-            raise error(f"{subject}: it couldn't leave its container")
+            raise error(f"{subject}: it couldn't be sent from its container")
         return obj.data, PICKLE
     text = as_json(obj)
     return (text, JSON) if text is not None else (pack(obj, subject=subject, error=error, each=each), PICKLE)

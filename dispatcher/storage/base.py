@@ -87,10 +87,10 @@ class Storage(ABC):
         """
 
     def check(self) -> None:  # noqa: B027 - most are always ready
-        """Check at submit that the flows can be had.
+        """Check at submit that runs can get the flows.
 
         Raises:
-            InvalidInput: they can't be had yet; names the remedy.
+            InvalidInput: they can't get them yet; names the remedy.
         """
 
     def build(self) -> Self:

@@ -22,14 +22,14 @@ _WHEEL_METADATA = "Wheel-Version: 1.0\nGenerator: flow-dispatcher\nRoot-Is-Purel
 
 def wheel() -> tuple[str, bytes]:
     """Return name and bytes of our own wheel, made of the files that this process runs, even those of a checkout."""
-    ours = distribution("flow-dispatcher")
-    stem = f"flow_dispatcher-{ours.version}"
+    own_distribution = distribution("flow-dispatcher")
+    stem = f"flow_dispatcher-{own_distribution.version}"
     info = f"{stem}.dist-info"
     files = {
         **dict(_sources()),
-        f"{info}/METADATA": (ours.read_text("METADATA") or "").encode(),
+        f"{info}/METADATA": (own_distribution.read_text("METADATA") or "").encode(),
         f"{info}/WHEEL": _WHEEL_METADATA.encode(),
-        f"{info}/entry_points.txt": (ours.read_text("entry_points.txt") or "").encode(),
+        f"{info}/entry_points.txt": (own_distribution.read_text("entry_points.txt") or "").encode(),
     }
     record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()

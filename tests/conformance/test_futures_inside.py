@@ -129,7 +129,7 @@ def test_one_in_something_that_holds_itself(executor: Executor) -> None:
 
 def test_a_result_that_cannot_stand_there_is_named(executor: Executor) -> None:
     future = executor.submit(list)
-    with pytest.raises(InvalidInput, match=r"a set can't be made anew.*unhashable type"):
+    with pytest.raises(InvalidInput, match=r"a set can't be rebuilt.*unhashable type"):
         executor.wait({future})
 
 

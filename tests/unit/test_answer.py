@@ -1,4 +1,4 @@
-"""The answer of a flow in a container: whatever it gives, nothing of it is opened but by who asked for it."""
+"""The answer of a flow in a container: only the program that asks for the result opens it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.attempts import World, double
 
 
 class Trap:
-    """Leaves a file where it is opened."""
+    """Creates a file when it is opened."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -38,7 +38,7 @@ class Trap:
 
 
 class TrapError(Exception):
-    """The same, raised."""
+    """An exception that does the same."""
 
     def __init__(self, file: Path) -> None:
         super().__init__("a trap")
@@ -49,7 +49,7 @@ class TrapError(Exception):
 
 
 class Contained(Storage):
-    """A storage of others, whose flows run in a container. This one answers what ``data`` says, in base64."""
+    """A plug-in storage whose flows run in a container. It returns the answer in ``data``, in base64."""
 
     added = ("data",)
 
@@ -94,7 +94,7 @@ Attempt = Callable[..., Record]
 
 @pytest.fixture
 def attempt(world: World) -> Attempt:
-    """An attempt in a pool process, whose flow's container gives these bytes."""
+    """Run an attempt in a pool process, whose flow's container answers with the given bytes."""
 
     def made(data: bytes, environment: LocalEnvironment | None = None) -> Record:
         storage = contained(data)
@@ -132,7 +132,7 @@ def test_an_object_passes_the_worker_unopened(attempt: Attempt, link: Any, file:
 def test_an_exception_passes_the_worker_unopened(attempt: Attempt, link: Any, file: Path) -> None:
     data = answer.encode_exception(TrapError(file), loaded=True)
     record = attempt(data)
-    with_exit = attempt(data, LocalEnvironment(on_exit=say_what_it_sees))
+    with_exit = attempt(data, LocalEnvironment(on_exit=print_exception))
     assert with_exit.exit_call is ExitCall.CALLED
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.FAILED, Cause.USER_ERROR)
@@ -149,7 +149,7 @@ def test_an_exception_passes_the_worker_unopened(attempt: Attempt, link: Any, fi
     assert file.exists()
 
 
-def say_what_it_sees() -> None:
+def print_exception() -> None:
     print(type(context.exception).__name__)  # noqa: T201 - a flow's callback
 
 
@@ -166,14 +166,14 @@ def test_a_flow_that_could_not_be_loaded_there(attempt: Attempt) -> None:
     assert (record.outcome.reason, record.outcome.message) == ("ImportError", "no pandas")
 
 
-def test_on_exit_learns_of_it_by_its_text(world: World, attempt: Attempt, file: Path) -> None:
-    ended = attempt(answer.encode_exception(TrapError(file), loaded=True), LocalEnvironment(on_exit=say_what_it_sees))
+def test_on_exit_gets_only_the_text(world: World, attempt: Attempt, file: Path) -> None:
+    ended = attempt(answer.encode_exception(TrapError(file), loaded=True), LocalEnvironment(on_exit=print_exception))
     assert world.texts(ended) == ["RaisedInside"]
     assert not file.exists()
 
 
 def old_answer(file: Path) -> bytes:
-    """What an earlier release opened: a sealed pair."""
+    """Return an answer as an early version sealed it: a pair."""
     return pack((True, Trap(file)), subject="a pair")
 
 
@@ -202,7 +202,7 @@ def old_answer(file: Path) -> bytes:
         b'{"flow": "returned", "codec": "json", "more": "' + b"x" * answer.LONGEST_LINE + b'"}\n1',
     ],
 )
-def test_what_is_no_answer_fails_the_run(attempt: Attempt, data: bytes) -> None:
+def test_other_bytes_fail_the_run(attempt: Attempt, data: bytes) -> None:
     with pytest.raises(ChildDied):
         answer.decode(data)
     record = attempt(data)
@@ -224,15 +224,15 @@ def test_bytes_that_are_no_pickle_reach_the_caller_as_bad_input(attempt: Attempt
         result_of(link, record)
 
 
-def test_texts_are_cut_and_can_be_stored(attempt: Attempt) -> None:
-    told: dict[str, Any] = {
+def test_texts_are_truncated_and_can_be_stored(attempt: Attempt) -> None:
+    fields: dict[str, Any] = {
         "flow": "raised",
         "codec": "",
         "type": "K" * 10_000,
         "message": "\ud800" + "m" * 100_000,
         "traceback": "t" * 500_000 + "\udfff",
     }
-    record = attempt(json.dumps(told).encode() + b"\n")
+    record = attempt(json.dumps(fields).encode() + b"\n")
     assert record.outcome is not None
     assert record.outcome.exception is None
     assert (len(record.outcome.reason), len(record.outcome.message)) == (200, 2000)
@@ -244,10 +244,10 @@ def test_texts_are_cut_and_can_be_stored(attempt: Attempt) -> None:
     assert (record.outcome.reason, record.outcome.message, record.outcome.traceback) == ("Exception", "", "")
 
 
-def test_who_runs_it_directly_opens_it_unless_told_not_to(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local, seen = LocalEnvironment(), contained(answer.encode_result((1, 2)))
-    assert local.execute(seen, "there") == (1, 2)
-    assert seen.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), subject="a pair"))
+def test_a_direct_caller_opens_it_unless_plain(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, storage = LocalEnvironment(), contained(answer.encode_result((1, 2)))
+    assert local.execute(storage, "there") == (1, 2)
+    assert storage.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), subject="a pair"))
     with pytest.raises(LookupError, match="inside") as caught:
         local.execute(contained(answer.encode_exception(LookupError("inside"), loaded=True)), "there")
     assert any("Where the flow ran" in note for note in caught.value.__notes__)
@@ -260,14 +260,14 @@ def test_who_runs_it_directly_opens_it_unless_told_not_to(file: Path, monkeypatc
     assert not file.exists()
 
 
-def test_what_cannot_travel_is_told() -> None:
+def test_an_answer_that_cannot_travel_is_reported() -> None:
     with pytest.raises(RaisedInside, match="can't travel"):
         answer.decode(answer.encode_result(number for number in [1]))
 
     class Held(Exception):
         def __init__(self) -> None:
             super().__init__("held")
-            self.held = (n for n in range(2))
+            self.generator = (n for n in range(2))
 
     with pytest.raises(RaisedInside, match="Held: held") as caught:
         answer.decode(answer.encode_exception(Held(), loaded=True))

@@ -14,7 +14,7 @@ from dispatcher.runs.options import Options
 from dispatcher.serialization import KeyRing
 from dispatcher.support.escaping import article, counted
 from tests.unit.command import call
-from tests.unit.test_keys import record_of
+from tests.unit.test_signing_keys import record_of
 
 STEERING = "\x1b[31m\x9b1m\u202e"
 

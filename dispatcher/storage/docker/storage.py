@@ -175,12 +175,12 @@ class DockerStorage(Storage):
             data = Path(path).read_bytes()
         except (OSError, ValueError):
             raise NotInThisImage(
-                f"DockerStorage: there is no flow at {path!r} here: it can be had only inside {image}"
+                f"DockerStorage: there is no flow at {path!r} here: it exists only inside {image}"
             ) from None
         if hashlib.sha256(data).hexdigest() != digest:
             raise AnotherInThisImage(
                 f"DockerStorage: {path} holds another flow than was submitted: its SHA-256 isn't {digest}; if {image} "
-                "was built anew, submit with what it was built as"
+                "was rebuilt, submit with the storage of the new build"
             )
         return unpack_flow(data, subject=f"file {path}")
 
@@ -201,7 +201,7 @@ class DockerStorage(Storage):
             reason = self._outdated or "it isn't built"
             raise InvalidInput(
                 f"DockerStorage: {reason}: call build(), or run `dispatcher build MODULE:FLOW` and submit with the "
-                "storage that it gives"
+                "storage that it prints"
             )
 
     def build(self, push: bool = True) -> Self:

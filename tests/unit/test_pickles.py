@@ -1,4 +1,4 @@
-"""Seal and open: what travels by value, what an error says, how values come back."""
+"""Pickles: the code that travels by value, classes and exceptions, and errors that name the culprit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Make = Callable[..., ModuleType]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Writes a module and imports it."""
+    """Write a module and import it."""
 
     def write(name: str, text: str, *, directory: Path = tmp_path) -> ModuleType:
         path = directory / f"{name}.py"
@@ -47,14 +47,14 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def install(directory: Path, name: str, version: str) -> None:
-    """What ``pip install --target`` leaves beside a module."""
+    """Write the files that ``pip install --target`` leaves beside a module."""
     info = directory / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (info / "RECORD").write_text(f"{name}.py,,\n{info.name}/METADATA,,\n")
 
 
-# ---------------------------------------------------------------------------------------- what travels by value
+# ---------------------------------------------------------------------------------------- code that travels by value
 
 
 def test_code_of_a_module_beside_travels(make: Make, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ class Own(Exception):
 def test_exceptions_open_whatever_their_constructor_takes(
     error: BaseException, dask: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if dask:  # which installs tblib's way for all exceptions; who opens them need have neither
+    if dask:  # Dask has tblib pickle all exceptions; the process that opens them may have neither
         support = pytest.importorskip("tblib.pickling_support")
         monkeypatch.setitem(copyreg.dispatch_table, type(error), support.pickle_exception)
     error.add_note("noted")
@@ -303,7 +303,7 @@ def test_an_unpicklable_closure_is_named() -> None:
         return lock
 
     with pytest.raises(
-        InvalidFlow, match=r"variable 'lock' .*\(a _thread\.lock\) in function .*body at .*test_payload"
+        InvalidFlow, match=r"variable 'lock' .*\(a _thread\.lock\) in function .*body at .*test_pickles"
     ):
         pack(body, subject="flow 'body'")
 
@@ -338,7 +338,7 @@ def test_an_endless_structure_is_an_error_and_no_crash() -> None:
 
 
 def reheaded(data: bytes, **changes: Any) -> bytes:
-    """Sealed bytes with another header."""
+    """Return packed bytes with another header."""
     header, _, rest = data.partition(b"\n")
     return json.dumps({**json.loads(header), **changes}).encode() + b"\n" + rest
 
