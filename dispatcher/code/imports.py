@@ -16,6 +16,7 @@ _IMPORT_FUNCTIONS = frozenset({"import_module", "__import__", "run_module"})
 _DOTTED_NAME = re.compile(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
+@lru_cache(maxsize=1000)
 def imports_of(code: CodeType, package: str) -> frozenset[str]:
     """Return the absolute names of all modules that code may import.
 

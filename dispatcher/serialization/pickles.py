@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import cloudpickle
 
+from dispatcher.code.imports import imports_of
 from dispatcher.errors import INTERRUPTS, InvalidFlow, InvalidInput, OpeningFailed, Permanent
 from dispatcher.runs.states import Cause
 from dispatcher.serialization import (
@@ -41,6 +42,8 @@ _MAX_DEPTH = 5000
 #: What pickle and cloudpickle take by name, or by value, without asking the object.
 _NAMED_TYPES = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 
+_LONGEST_HEADER = 2**20  # bytes
+
 _lock = threading.RLock()  # cloudpickle's registry of modules is shared by all threads
 
 
@@ -56,7 +59,9 @@ def pack(
     each: str = "",
     reducer: Reducer | None = None,
 ) -> bytes:
-    """Pack ``obj``. Code that isn't installed travels by value, as it is now.
+    """Pack ``obj``. What a script or a notebook defines travels by value, as it is now.
+
+    Modules of the project are only named: :func:`modules` says which, and their files travel in a bundle.
 
     Args:
         obj: the object.
@@ -70,7 +75,7 @@ def pack(
     """
     reducer = reducer or _refuse_futures
     try:
-        chunks, packages = _dump(obj, reducer)
+        chunks, named = _dump(obj, reducer)
     except INTERRUPTS:
         raise
     except BaseException as problem:  # a __reduce__ may raise anything
@@ -78,7 +83,7 @@ def pack(
         raise kind(
             unpicklable.explain(obj, subject, problem, dumps=partial(_try, reducer=reducer), each=each)
         ) from problem
-    header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, "packages": packages}
+    header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, **named}
     return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
 
 
@@ -115,8 +120,13 @@ def packages(data: bytes) -> dict[str, str]:
     return dict(_split(data)[0].get("packages", {}))
 
 
+def modules(data: bytes) -> frozenset[str]:
+    """Return the modules of the project that an object names, and those that code in it imports. Opens nothing."""
+    return frozenset(_split(data)[0].get("modules", ()))
+
+
 def _split(data: bytes) -> tuple[Mapping[str, Any], int]:
-    end = data.find(b"\n", 0, 65536)
+    end = data.find(b"\n", 0, _LONGEST_HEADER)
     try:
         header = json.loads(data[: max(end, 0)])
     except ValueError:
@@ -177,11 +187,14 @@ def _refuse_futures(obj: Any) -> None:
         raise TypeError("a future can't be sent: gather it, and send its result")
 
 
-def _dump(obj: Any, reducer: Reducer) -> tuple[list[bytes], dict[str, str]]:
+def _dump(obj: Any, reducer: Reducer) -> tuple[list[bytes], dict[str, Any]]:
+    """Return the pickle in chunks, and what its header says of packages and modules."""
     chunks = _Chunks()
     pickler = _pickled(obj, chunks, reducer)
     packages = (by_value.package_of(name) for name in sorted(pickler.named))
-    return chunks.parts, dict(package for package in packages if package is not None)
+    modules = sorted(filter(by_value.travels_in_bundle, pickler.named | pickler.imported))
+    header = {"packages": dict(package for package in packages if package is not None), "modules": modules}
+    return chunks.parts, {name: value for name, value in header.items() if value or name == "packages"}
 
 
 def _try(obj: Any, check: Callable[[], None], *, reducer: Reducer) -> None:
@@ -247,6 +260,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=5)
         self._reducer = reducer
         self.named: set[str] = set()
+        self.imported: set[str] = set()
+        self._package = getattr(sys.modules.get("__main__"), "__package__", None) or ""
         self._added: list[types.ModuleType] = []
 
     @contextlib.contextmanager
@@ -263,6 +278,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if type(name) is str and name not in self.named:
             self._add_module(name)
         if isinstance(obj, types.CodeType):
+            self.imported |= imports_of(obj, self._package)
             return code_objects.reduce_code(obj, self.dispatch_table[types.CodeType])
         if (reduced := self._reducer(obj)) is not None:
             return reduced

@@ -13,8 +13,6 @@ from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-import cloudpickle
-
 from dispatcher.errors import InvalidFlow
 from dispatcher.flows.flow import Flow
 from dispatcher.runs.options import Options
@@ -83,7 +81,7 @@ def unchanged(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
 
 def _of_flow(flow: Flow[..., Any]) -> Iterator[Any]:
     fn = flow.fn
-    if type(fn) is not FunctionType or fn.__dict__ or cloudpickle.list_registry_pickle_by_value():
+    if type(fn) is not FunctionType or fn.__dict__:
         raise NotComparable
     if fn.__module__ != "__main__" and not by_value.travels_by_value(fn.__module__):
         raise NotComparable  # it travels by reference, if it has a name there, which is quick
