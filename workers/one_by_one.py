@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dispatcher.errors import LeasePassed, ServerUnavailable
-from dispatcher.records.base import Runs
+from dispatcher.records.runs import Runs
 from dispatcher.runs.record import Record
 from dispatcher.support.log_throttle import Seldom
 

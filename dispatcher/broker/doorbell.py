@@ -53,7 +53,7 @@ _RUN, _ID, _TAG, _BODY = (uuid.uuid4().hex for _ in range(4))
 
 
 class CeleryBell:
-    """Rings by Celery messages; a :class:`~dispatcher.records.base.Bell`. Safe across threads and forks.
+    """Rings by Celery messages; a :class:`~dispatcher.records.bell.Bell`. Safe across threads and forks.
 
     Args:
         settings: say where the broker is.

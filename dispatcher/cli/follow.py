@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dispatcher.cli.formatting import stands
 from dispatcher.cli.views import View
 from dispatcher.errors import DispatcherError, UnknownRun
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event
 from dispatcher.support.mailbox import Mailbox
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dispatcher.inspection.timeline import moments
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import ExitCall, Record, Value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dispatcher.cli.terminal import echo, print_result
 from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.records.query import Query
 from dispatcher.runs.record import Record, Value
 from dispatcher.support.ids import is_run_id

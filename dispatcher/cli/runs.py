@@ -17,7 +17,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
-    from dispatcher.records.base import Line
+    from dispatcher.records.logs import Line
     from dispatcher.runs.record import Record
 
 RUN = click.argument("run_id", metavar="RUN")

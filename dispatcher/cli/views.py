@@ -12,7 +12,7 @@ from typing import Protocol
 
 from dispatcher.cli.formatting import STYLES, log_line, passing, phases, span
 from dispatcher.cli.terminal import Painted, Part, Screen, echo
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.states import State
 

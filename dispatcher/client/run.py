@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dispatcher.client.client import Dispatcher
     from dispatcher.client.session import Link
     from dispatcher.inspection.timeline import Timeline
-    from dispatcher.records.base import Line
+    from dispatcher.records.logs import Line
 
 R = TypeVar("R")
 

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from dispatcher.errors import InvalidInput, ServerUnavailable, UnknownRun
 from dispatcher.inspection.waiting_parents import Lookout
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event
 from dispatcher.support.ids import LONGEST_NAME, is_subscriber
 

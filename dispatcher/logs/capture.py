@@ -21,7 +21,7 @@ from dispatcher.logs.journal import Journal, Said
 from dispatcher.logs.limits import Limits
 from dispatcher.logs.shipper import Shipment, Sink
 from dispatcher.logs.stdout import Put, Splitter, Writer
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.runs.context import log_limits
 
 _FLUSH = 5.0  # seconds that leaving waits for the server

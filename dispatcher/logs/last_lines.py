@@ -9,7 +9,7 @@ from dispatcher.errors import Malformed
 from dispatcher.logs.journal import Said
 from dispatcher.logs.limits import Limits
 from dispatcher.logs.shipper import clean
-from dispatcher.records.base import Line, Logs
+from dispatcher.records.logs import Line, Logs
 
 #: Lines kept with the outcome of an attempt that died.
 TAIL = 50

@@ -16,7 +16,7 @@ from functools import partial
 from dispatcher.errors import Malformed
 from dispatcher.logs import sender_threads
 from dispatcher.logs.limits import Limits
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 
 Sink = Callable[[Sequence[Line]], None]
 

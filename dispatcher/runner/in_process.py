@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.logs.capture import Capture, captured
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
 from dispatcher.records.query import Look
+from dispatcher.records.runs import Step
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runner.loading import Opener, not_opened

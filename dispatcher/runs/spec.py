@@ -30,8 +30,8 @@ class Value:
     """A parameter set, result or exception: JSON text, or a sealed pickle; inline, or the name of a blob.
 
     ``codec`` is ``json`` or ``pickle``, or another release's word; exactly one of ``inline`` (text; pickles in base64)
-    and ``blob`` (a name in :class:`~dispatcher.records.base.Blobs`) is set. ``digest`` is the SHA-256 of the raw bytes,
-    in hex; ``size`` is theirs, in bytes; ``mac`` authenticates a sealed pickle made by a runner (parameters are covered
+    and ``blob`` (a name in :class:`~dispatcher.records.blobs.Blobs`) is set. ``digest`` is the SHA-256 of the raw
+    bytes, in hex; ``size`` is theirs, in bytes; ``mac`` authenticates a sealed pickle made by a runner (parameters are covered
     by the spec's signature instead).
     """
 

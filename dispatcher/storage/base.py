@@ -14,7 +14,7 @@ from dispatcher.errors import InvalidFlow, InvalidInput
 
 if TYPE_CHECKING:
     from dispatcher.flows.flow import Flow
-    from dispatcher.records.base import Blobs
+    from dispatcher.records.blobs import Blobs
 
 #: The variable in which a runner of :meth:`Storage.get_env_runner` finds the parameters, as a JSON object.
 PARAMETERS = "DISPATCHER__PARAMETERS"

@@ -12,7 +12,7 @@ from dispatcher.storage.base import Storage, as_flow
 
 if TYPE_CHECKING:
     from dispatcher.flows.flow import Flow
-    from dispatcher.records.base import Blobs
+    from dispatcher.records.blobs import Blobs
 
 
 class _Recent:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Malformed
 from dispatcher.flows.flow import Flow
-from dispatcher.records.base import Blobs
+from dispatcher.records.blobs import Blobs
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.context import context
 from dispatcher.runs.lifetime import expiry

@@ -16,7 +16,8 @@ from typing import Any
 
 import redis
 
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.events import Event

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.record import Record

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dispatcher import context, flow
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Record

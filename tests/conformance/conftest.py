@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.records.base import Bell, Records
+from dispatcher.records.base import Records
+from dispatcher.records.bell import Bell
 from dispatcher.records.memory import open_memory
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.change import Ring

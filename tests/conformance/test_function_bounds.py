@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidInput, UnreadableRun
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import bounds, open_redis
 from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import FUNCTIONS, library, script

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import ServerUnavailable, UnknownRun
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.rejections import What

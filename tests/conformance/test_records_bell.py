@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import redis
 
-from dispatcher.records.base import Bell, Records
+from dispatcher.records.base import Records
+from dispatcher.records.bell import Bell
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Ring

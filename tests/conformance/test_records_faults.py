@@ -14,8 +14,9 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.rejections import Tally, What
 from dispatcher.records.workers import WorkerInfo

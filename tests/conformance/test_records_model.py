@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from dispatcher.errors import IdempotencyConflict, Refused
-from dispatcher.records.base import Line, Records, Step
+from dispatcher.records.base import Records
 from dispatcher.records.effects import UNUSED_BLOB
+from dispatcher.records.logs import Line
 from dispatcher.records.memory.runs import MemoryRuns
+from dispatcher.records.runs import Step
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import Kind

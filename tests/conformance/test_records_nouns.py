@@ -11,8 +11,9 @@ from functools import partial
 import pytest
 
 from dispatcher.errors import LeasePassed
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
+from dispatcher.records.logs import Line
 from dispatcher.records.rejections import Tally, What
 from dispatcher.records.users import Reach
 from dispatcher.records.workers import WorkerInfo

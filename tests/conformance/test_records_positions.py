@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
 from dispatcher.records.effects import EVENTS_KEPT
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.streams import behind
 from dispatcher.records.redis.keys import Keys

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from dispatcher.errors import Malformed
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys

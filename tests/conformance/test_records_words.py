@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidInput, InvalidSettings, UnknownRun
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.query import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE, Keys

@@ -26,7 +26,7 @@ from dispatcher import (
     flow,
 )
 from dispatcher.flows.flow import Flow
-from dispatcher.records.base import Blobs
+from dispatcher.records.blobs import Blobs
 from dispatcher.records.memory import open_memory
 from dispatcher.records.redis import open_redis
 from dispatcher.serialization import pack

@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from dispatcher.cli.root import root
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.workers import WorkerInfo

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, context, flow
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON, Server
 from tests.integration.workers import KEYS, QUICK, Worker

@@ -12,7 +12,7 @@ from typing import Any
 from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import Flow, flow
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.records.memory import open_memory
 from dispatcher.records.query import Look
 from dispatcher.runner.in_process import call_on_exit, run_attempt

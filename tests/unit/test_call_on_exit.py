@@ -12,7 +12,7 @@ import pytest
 
 from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.runner import in_process as runner
 from dispatcher.runner.in_process import call_on_exit
 from dispatcher.runs import transitions

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.logs.capture import captured
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
 

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from dispatcher.errors import Refused
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Outcome

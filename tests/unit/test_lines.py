@@ -10,7 +10,7 @@ import pytest
 from dispatcher.errors import Malformed
 from dispatcher.logs import sender_threads as senders
 from dispatcher.logs.shipper import Shipment, clean
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
 

@@ -16,7 +16,7 @@ import dispatcher.cli
 from dispatcher.cli import terminal
 from dispatcher.cli.terminal import Painted
 from dispatcher.cli.views import LiveView
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.support.escaping import encodable, escaped, escaped_lines
 from tests.steering import STEERING, steers
 

@@ -16,10 +16,11 @@ from typing import Any
 from backends.base import Backend, Handle
 from dispatcher.errors import Permanent, Refused, SpecUsed, Transient
 from dispatcher.logs.limits import Bounds
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.query import Look
+from dispatcher.records.runs import Step
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change

@@ -12,7 +12,8 @@ from dispatcher.errors import Malformed, Refused, UnknownRun
 from dispatcher.logs.journal import Said
 from dispatcher.logs.last_lines import TAIL, keep
 from dispatcher.logs.limits import Limits
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
+from dispatcher.records.runs import Step
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State

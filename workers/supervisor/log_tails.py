@@ -13,7 +13,8 @@ from functools import partial
 
 from backends.base import Backend, Logged
 from dispatcher.errors import Malformed, Refused, UnknownRun
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Record
 from workers.supervisor.request_threads import Hands

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from dispatcher.records.base import Runs
+from dispatcher.records.runs import Runs
 from dispatcher.runs.record import Record
 
 #: Records read at once: what isn't kept of them is gone again before the next are read.

@@ -11,10 +11,10 @@ from functools import partial
 
 from backends.base import Observation
 from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
-from dispatcher.records.base import Step
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.rejections import What, count
+from dispatcher.records.runs import Step
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record

@@ -17,7 +17,8 @@ from typing import Any
 
 from backends.base import Backend, Observation, Watched
 from dispatcher.errors import LeasePassed, Malformed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
+from dispatcher.records.runs import Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
 from dispatcher.runs.infrastructure import wants

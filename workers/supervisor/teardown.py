@@ -10,8 +10,9 @@ from typing import Any
 
 from backends.base import Backend, Observation, Phase, Watched
 from dispatcher.errors import LeasePassed, Refused, Transient, UnknownRun
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
+from dispatcher.records.runs import Step
 from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record

@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import Refused, SealBroken, UnknownRun
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, count
+from dispatcher.records.runs import Step
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record

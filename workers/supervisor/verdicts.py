@@ -7,7 +7,7 @@ from functools import partial
 
 from backends.base import Observation, Phase
 from dispatcher.errors import PreemptInterrupt
-from dispatcher.records.base import Step
+from dispatcher.records.runs import Step
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State

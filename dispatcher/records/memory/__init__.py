@@ -6,7 +6,8 @@ import secrets
 import time
 from collections.abc import Callable
 
-from dispatcher.records.base import Bell, Records
+from dispatcher.records.base import Records
+from dispatcher.records.bell import Bell
 from dispatcher.records.memory.blobs import MemoryBlobs
 from dispatcher.records.memory.events import MemoryEvents
 from dispatcher.records.memory.inbox import MemoryInbox

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dispatcher.records.base import Blobs
+from dispatcher.records.blobs import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
 from dispatcher.records.memory.shared import Shared
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dispatcher.records.base import Line, Logs
+from dispatcher.records.logs import Line, Logs
 from dispatcher.records.memory.shared import Shared
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dispatcher.records.base import Queues
 from dispatcher.records.memory.shared import Shared
+from dispatcher.records.queues import Queues
 from dispatcher.runs.indexes import waiting
 from dispatcher.runs.routing import Route
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dispatcher.errors import ClaimStands, IdempotencyConflict, LeasePassed, Refused, SpecUsed, UnknownRun
-from dispatcher.records.base import Bell, Runs
+from dispatcher.records.bell import Bell
 from dispatcher.records.effects import QUEUES_TOPIC, conflict, effects, ends_unstarted, spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.memory.blobs import MemoryBlobs
@@ -19,6 +19,7 @@ from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.workers import MemoryWorkers
 from dispatcher.records.query import Query
+from dispatcher.records.runs import Runs
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.indexes import EXPIRING, placement

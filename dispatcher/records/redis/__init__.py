@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dispatcher.records.base import Bell, Records
+    from dispatcher.records.base import Records
+    from dispatcher.records.bell import Bell
     from dispatcher.records.redis.connection.client import Client
 
 __all__ = ["open_redis"]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from dispatcher.errors import Malformed
-from dispatcher.records.base import Blobs
+from dispatcher.records.blobs import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
 from dispatcher.records.redis.bounds import MOST_HELD
 from dispatcher.records.redis.connection.client import Client

@@ -7,9 +7,9 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from dispatcher.records.base import Line, Logs
 from dispatcher.records.effects import STRAY
 from dispatcher.records.left_out import LeftOut
+from dispatcher.records.logs import Line, Logs
 from dispatcher.records.redis.bounds import MOST_LINES
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.connection.streams import read_stream

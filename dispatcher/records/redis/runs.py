@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import LeasePassed, Malformed, ServerUnavailable, SpecUsed, UnknownRun, UnreadableRun
-from dispatcher.records.base import Begin, Bell, Runs
+from dispatcher.records.bell import Bell
 from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, conflict, spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
@@ -25,6 +25,7 @@ from dispatcher.records.redis.run_scripts.change import Program, Push, fields_of
 from dispatcher.records.redis.run_scripts.prepared import Endings, plain
 from dispatcher.records.redis.run_scripts.speculation import PLACES, Likes
 from dispatcher.records.redis.scripts import script
+from dispatcher.records.runs import Begin, Runs
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change, Ring, ring_for
 from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
