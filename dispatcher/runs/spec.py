@@ -31,8 +31,8 @@ class Value:
 
     ``codec`` is ``json`` or ``pickle``, or another release's word; exactly one of ``inline`` (text; pickles in base64)
     and ``blob`` (a name in :class:`~dispatcher.records.blobs.Blobs`) is set. ``digest`` is the SHA-256 of the raw
-    bytes, in hex; ``size`` is theirs, in bytes; ``mac`` authenticates a sealed pickle made by a runner (parameters are covered
-    by the spec's signature instead).
+    bytes, in hex; ``size`` is theirs, in bytes; ``mac`` authenticates a sealed pickle made by a runner (parameters are
+    covered by the spec's signature instead).
     """
 
     codec: str
