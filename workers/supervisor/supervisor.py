@@ -2,8 +2,7 @@
 
 A round, every ``poll`` seconds, reads what has changed of the records and looks at everything; between rounds it looks
 only at what the backend says has changed, and reads reports as they come. Requests to the infrastructure are made by
-:class:`~workers.supervisor.request_threads.Hands`; records are written on this one thread, on behalf of a shard's
-lease.
+:class:`~workers.supervisor.request_threads.Hands`; records are written on this one thread, under a shard's lease.
 """
 
 from __future__ import annotations
