@@ -19,7 +19,7 @@ from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Outcome, Record
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
-Step = Callable[[Record, float], Change | None]
+Transition = Callable[[Record, float], Change | None]
 
 #: The step with which an attempt begins: of a record, the time, ``owner`` and ``holder``.
 Begin = Callable[..., Change | None]
@@ -199,7 +199,7 @@ class Runs(ABC):
     def update(
         self,
         run_id: str,
-        step: Step,
+        step: Transition,
         *,
         record: Record | None = None,
         now: float = 0.0,

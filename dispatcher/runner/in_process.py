@@ -21,7 +21,7 @@ from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.logs.capture import Capture, captured
 from dispatcher.records.base import Records
 from dispatcher.records.query import Look
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runner.loading import Opener, not_opened
@@ -198,7 +198,7 @@ class _Way:
         if self._look.kind and self.record.started_at is not None:
             self._offset = self.record.started_at - time.monotonic()
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Transition) -> None:
         """Take a transition.
 
         Raises:

@@ -23,7 +23,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.effects import UNUSED_BLOB
 from dispatcher.records.logs import Line
 from dispatcher.records.memory.runs import MemoryRuns
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import Kind
@@ -46,7 +46,7 @@ LENGTH = 40
 CAUSES = (None, Cause.USER_ERROR, Cause.EVICTED, Cause.OOM_KILLED, Cause.DEADLINE, Cause.WORKER_LOST)
 
 #: Steps that name the epoch under which they act.
-FENCED: dict[str, Callable[[int, Outcome], Step]] = {
+FENCED: dict[str, Callable[[int, Outcome], Transition]] = {
     "intend": lambda epoch, _: partial(transitions.intend, epoch=epoch, request={"shard": "shard2"}),
     "created": lambda epoch, _: partial(transitions.created, epoch=epoch, handle={"uid": "u"}, owner="shard1"),
     "settle": lambda epoch, outcome: partial(transitions.settle, epoch=epoch, outcome=outcome),
@@ -59,7 +59,7 @@ FENCED: dict[str, Callable[[int, Outcome], Step]] = {
 }
 
 #: Steps that need no epoch; given the record as the actor believes it to be.
-OTHERS: dict[str, Callable[[Record, str], Step]] = {
+OTHERS: dict[str, Callable[[Record, str], Transition]] = {
     "claim": lambda _, who: partial(transitions.claim, owner=who),
     "start_here": lambda _, who: partial(transitions.start_here, owner=who, holder=f"p-{who}"),
     "claim_attempt": lambda record, who: partial(transitions.claim_attempt, attempt=record.attempt, holder=f"c-{who}"),
@@ -226,7 +226,7 @@ class Histories(RuleBasedStateMachine):
     def _pick(self, number: int) -> Record:
         return list(self.known.values())[number % len(self.known)]
 
-    def _change(self, record: Record, step: Step, now: float) -> Change | None:
+    def _change(self, record: Record, step: Transition, now: float) -> Change | None:
         try:
             change = step(record, now)
         except Refused:
@@ -236,7 +236,7 @@ class Histories(RuleBasedStateMachine):
         marked = change.after.but(change=f"n{record.version}-{change.after.owner}-{id(change)}")
         return Change(before=change.before, after=marked, events=change.events, ring=change.ring)
 
-    def _update(self, record: Record, step: Step) -> bool:
+    def _update(self, record: Record, step: Transition) -> bool:
         try:
             stored = self.records.runs.update(record.id, step)
         except Refused:

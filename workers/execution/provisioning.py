@@ -20,7 +20,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.query import Look
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change
@@ -189,7 +189,7 @@ class Provisioner:
             Refused: the run isn't ours any more, or has been cancelled.
         """
         request = record.request or {}
-        step: Step
+        step: Transition
         if isinstance(answer, Permanent):
             step = self._ended(record, answer)
         elif isinstance(answer, Exception):
@@ -212,7 +212,7 @@ class Provisioner:
             step = partial(infrastructure.sight, seen=True, cause=cause, message=message)
             self.records.runs.update(run_id, step, lease=lease)
 
-    def _ended(self, record: Record, error: Permanent) -> Step:
+    def _ended(self, record: Record, error: Permanent) -> Transition:
         outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
         return partial(transitions.finish, epoch=record.epoch, outcome=outcome)
 

@@ -13,7 +13,7 @@ from dispatcher.logs.journal import Said
 from dispatcher.logs.last_lines import TAIL, keep
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
@@ -43,7 +43,7 @@ def attempt_died(records: Records, worker: str, death: Death, limits: Limits) ->
     """
     try:
         record, now = records.runs.get(death.run_id)
-        step: Step
+        step: Transition
         if record.owner == worker and elsewhere(record):  # it died over the claim, or over the request
             step = partial(transitions.lose, owner=worker)
         elif record.owner == worker and pid_of(record.holder) == death.pid:

@@ -14,7 +14,7 @@ from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, Serve
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
 from dispatcher.records.rejections import What, count
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
@@ -166,7 +166,7 @@ class Reports:
         at = _time(entry) if report.about is About.CLAIMED else None
         self._write(record, report, self._step(record, report, now, at), lease, now)
 
-    def _write(self, record: Record, report: Report, step: Step, lease: Lease, now: float) -> None:
+    def _write(self, record: Record, report: Report, step: Transition, lease: Lease, now: float) -> None:
         after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)
         if report.about is About.DIED and after.version != record.version and not self._tails.sent(record):
             self._tails.ask(record)
@@ -175,7 +175,7 @@ class Reports:
         else:
             self._known.drop(after.id)
 
-    def _step(self, record: Record, report: Report, now: float, at: float | None = None) -> Step:
+    def _step(self, record: Record, report: Report, now: float, at: float | None = None) -> Transition:
         told_to_stop = report.outcome.cause is Cause.PREEMPTED
         outcome = explained(record, report.outcome, self._look(record) if told_to_stop else None, now)
         if report.about is About.CLAIMED:

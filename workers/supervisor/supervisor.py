@@ -17,7 +17,7 @@ from typing import Any
 from backends.base import Backend, Observation, Watched
 from dispatcher.errors import LeasePassed, Malformed, Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
 from dispatcher.runs.infrastructure import wants
@@ -365,7 +365,7 @@ class Supervisor:
         else:
             self._keep(record, after)
 
-    def _update(self, record: Record, step: Step) -> bool:
+    def _update(self, record: Record, step: Transition) -> bool:
         """Take a transition on behalf of the run's shard; whether something was written."""
         lease = self._shards.lease(record.owner)
         if lease is None:

@@ -12,7 +12,7 @@ from backends.base import Backend, Observation, Phase, Watched
 from dispatcher.errors import LeasePassed, Refused, Transient, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
@@ -155,7 +155,7 @@ class Teardown:
     def _look(self, one: Leftover) -> Observation | None:
         return None if one["handle"] is None else self._backend.poll([one["handle"]])[0]
 
-    def _update(self, record: Record, step: Step, lease: Lease) -> None:
+    def _update(self, record: Record, step: Transition, lease: Lease) -> None:
         try:
             after = self._records.runs.update(record.id, step, lease=lease)
         except LeasePassed as error:

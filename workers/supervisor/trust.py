@@ -14,7 +14,7 @@ from typing import Any
 from dispatcher.errors import Refused, SealBroken, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, count
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
@@ -84,7 +84,7 @@ class Trust:
             return str(error)
         return ""
 
-    def _refuse(self, record: Record, why: str, step: Step) -> None:
+    def _refuse(self, record: Record, why: str, step: Transition) -> None:
         count(self.records.refusals, What.RUN)
         logger.warning("run %s: refused: %s", record.id, why)
         try:

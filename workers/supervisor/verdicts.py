@@ -7,7 +7,7 @@ from functools import partial
 
 from backends.base import Observation, Phase
 from dispatcher.errors import PreemptInterrupt
-from dispatcher.records.runs import Step
+from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
@@ -27,7 +27,7 @@ _VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
 class Verdict:
     """The verdict: note something, ask for the infrastructure to go, or end the attempt with this outcome."""
 
-    step: Step | None = None
+    step: Transition | None = None
     cancel: bool = False
     end: Outcome | None = None
 
