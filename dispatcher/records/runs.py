@@ -22,7 +22,7 @@ from dispatcher.runs.record import ExitCall, Outcome, Record
 Transition = Callable[[Record, float], Change | None]
 
 #: The step with which an attempt begins: of a record, the time, ``owner`` and ``holder``.
-Begin = Callable[..., Change | None]
+ClaimTransition = Callable[..., Change | None]
 
 #: Records of an index that are read at once.
 PORTION = 200
@@ -98,7 +98,7 @@ class Runs(ABC):
         """
         return Look(*self.get(run_id))
 
-    def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
+    def take(self, look: Look, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
         """Take the step with which an attempt begins; the record that stands then.
 
         A guess is right if the run was accepted as one of that kind, and no more. What ``begin`` does to runs of a

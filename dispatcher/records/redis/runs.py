@@ -25,7 +25,7 @@ from dispatcher.records.redis.run_scripts.change import Program, Push, fields_of
 from dispatcher.records.redis.run_scripts.prepared import Endings, plain
 from dispatcher.records.redis.run_scripts.speculation import PLACES, Likes
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.runs import Begin, Runs
+from dispatcher.records.runs import ClaimTransition, Runs
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change, Ring, ring_for
 from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
@@ -113,7 +113,7 @@ class RedisRuns(Runs):
         self._likes.read(run_id, like, fields.get("kind", b"").decode(errors="replace"))
         return Look(self._record(run_id, fields), now)
 
-    def take(self, look: Look, begin: Begin, *, owner: str, holder: str) -> Record:
+    def take(self, look: Look, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
         run_id = look.record.id
         if not look.kind:
             taken = super().take(look, begin, owner=owner, holder=holder)

@@ -13,7 +13,7 @@ from dispatcher.records.query import Look
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import Program
 from dispatcher.records.redis.run_scripts.prepared import Prepared, moment, plain, word
-from dispatcher.records.runs import Begin
+from dispatcher.records.runs import ClaimTransition
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
@@ -73,7 +73,7 @@ class Likes:
         """A guess from it was wrong."""
         self._known = {like: known for like, known in self._known.items() if known[0] != kind}
 
-    def claim(self, look: Look, begin: Begin, *, owner: str, holder: str) -> tuple[bytes, Record]:
+    def claim(self, look: Look, begin: ClaimTransition, *, owner: str, holder: str) -> tuple[bytes, Record]:
         """The steps that claim a run as guessed, and the record as it will be."""
         claim = self._claims.get((look.kind, owner))
         if claim is None:
@@ -82,7 +82,7 @@ class Likes:
         steps = claim.steps.of({"id": run_id, "holder": holder, "nonce": nonce})
         return steps, claim.after.but(id=run_id, holder=holder, change=nonce)
 
-    def _prepared(self, sample: Record, begin: Begin, owner: str) -> Claim:
+    def _prepared(self, sample: Record, begin: ClaimTransition, owner: str) -> Claim:
         change = begin(sample.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
         assert change is not None  # it waits
         program = Program(self._keys)
