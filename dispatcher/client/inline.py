@@ -9,7 +9,7 @@ import os
 import time
 
 from dispatcher.client.session import Link
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.runs.transitions import tick
@@ -26,7 +26,7 @@ def run_here(link: Link, record: Record) -> Record:
         record, now = link.records.runs.get(record.id)
         if record.state is State.QUEUED:
             holder = f"{owner}-{new_id()}"
-            run_attempt(link.records, link.keys, link.settings, Look(record, now), owner=owner, holder=holder)
+            run_attempt(link.records, link.keys, link.settings, Snapshot(record, now), owner=owner, holder=holder)
         elif record.state is State.AWAITING_RETRY:
             time.sleep(max(0.0, (record.due_at or now) - now))
             link.records.runs.update(record.id, tick)

@@ -33,13 +33,13 @@ class Query:
 class WrongGuess(Exception):
     """A run isn't what it was taken for; nothing was done. ``look`` is how it stands."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Snapshot) -> None:
         super().__init__(look.record.id)
         self.look = look
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.
 
     Such a guess saves a round trip: only its id is the run's own, and ``now`` says nothing.

@@ -13,7 +13,7 @@ from functools import partial
 
 from dispatcher.errors import ClaimStands, Refused, SealBroken, SpecUsed, UnknownRun
 from dispatcher.records.leases import Lease
-from dispatcher.records.query import Look, Query
+from dispatcher.records.query import Query, Snapshot
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Outcome, Record
@@ -86,7 +86,7 @@ class Runs(ABC):
         """Return how far the spec of a run was used (:class:`~dispatcher.runs.record.Use`) whose signature expires on
         ``day``, counted since the epoch; empty if nothing was noted."""
 
-    def look(self, run_id: str, like: str) -> Look:
+    def look(self, run_id: str, like: str) -> Snapshot:
         """A run that is about to be claimed, as read, or as guessed.
 
         Args:
@@ -96,9 +96,9 @@ class Runs(ABC):
         Raises:
             UnknownRun: as :meth:`get`; of a guess, :meth:`take` says so.
         """
-        return Look(*self.get(run_id))
+        return Snapshot(*self.get(run_id))
 
-    def take(self, look: Look, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
+    def take(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
         """Take the step with which an attempt begins; the record that stands then.
 
         A guess is right if the run was accepted as one of that kind, and no more. What ``begin`` does to runs of a

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.logs.capture import Capture, captured
 from dispatcher.records.base import Records
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.records.runs import Transition
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import call_exit, invoke
@@ -74,7 +74,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     records: Records,
     keys: KeyRing,
     settings: Settings,
-    look: Look,
+    look: Snapshot,
     *,
     owner: str,
     holder: str,
@@ -147,7 +147,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     ``record`` is the run as read a moment ago, at ``now`` by the server's clock; ``contained`` says that it ran in a
     container, so that nothing of it but JSON is opened here. All else is as of :func:`run_attempt`.
     """
-    way = _Way(records, Look(record, now), own=fds)
+    way = _Way(records, Snapshot(record, now), own=fds)
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
     with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
         try:
@@ -171,7 +171,7 @@ class _Way:
     """A run's record on its way through this process: ``record`` is the run as last seen. ``own``: the process is the
     flow's own."""
 
-    def __init__(self, records: Records, look: Look, *, own: bool) -> None:
+    def __init__(self, records: Records, look: Snapshot, *, own: bool) -> None:
         self._own = own
         self.records = records
         self.record = look.record

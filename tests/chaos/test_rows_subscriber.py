@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment, Run, context, flow
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.in_process import run_attempt
 from dispatcher.settings import Settings
@@ -98,7 +98,7 @@ def test_row_33_it_is_absent_for_an_hour(
     bench = Bench(chaos_server.url)
     try:
         record = later.runs.create([bench.prepare(answer, environment=LocalEnvironment(labels=["an hour later"]))])[0]
-        run_attempt(later, bench.keys, settings, Look(record, later.runs.now()), owner="later", holder="later")
+        run_attempt(later, bench.keys, settings, Snapshot(record, later.runs.now()), owner="later", holder="later")
         later.runs.purge()
     finally:
         later.close()

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
-from dispatcher.records.query import Look, WrongGuess
+from dispatcher.records.query import Snapshot, WrongGuess
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.speculation import Likes
@@ -23,7 +23,7 @@ from tests.conformance.specs import accept, cancel, ended, finish, make, start
 STEP = partial(transitions.start_here, owner="w1", holder="p1")
 
 
-def claim(records: Records, look: Look, **given: Any) -> Record:
+def claim(records: Records, look: Snapshot, **given: Any) -> Record:
     """What a pool process does with a look."""
     words = {"owner": "w1", "holder": "p1", **given}
     try:
@@ -31,7 +31,7 @@ def claim(records: Records, look: Look, **given: Any) -> Record:
     except WrongGuess as wrong:
         found = wrong.look
     assert look.kind
-    assert found == Look(records.runs.get(look.record.id)[0], found.now), "nothing was done"
+    assert found == Snapshot(records.runs.get(look.record.id)[0], found.now), "nothing was done"
     return records.runs.take(found, transitions.start_here, **words)
 
 
@@ -43,7 +43,7 @@ def learned(records: Records, like: str = "like", **spec: Any) -> Record:
     return claim(records, look)
 
 
-def guessed(records: Records, record: Record, like: str = "like") -> Look:
+def guessed(records: Records, record: Record, like: str = "like") -> Snapshot:
     """A look at a run; a guess, where the records make any."""
     look = records.runs.look(record.id, like)
     assert (look.record.id, look.record.state) == (record.id, State.QUEUED)

@@ -6,7 +6,7 @@ import socket
 import threading
 
 from dispatcher.connect import connect
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.runner.in_process import run_attempt
 from dispatcher.runs import indexes
 from dispatcher.serialization import KeyRing
@@ -35,7 +35,7 @@ class Hand:
         while not self._stop.wait(0.002):
             for run_id, _ in records.runs.members(indexes.waiting(self._queue)):
                 record, now = records.runs.get(run_id)
-                run_attempt(records, keys, self._settings, Look(record, now), owner="hand", holder=f"hand-{run_id}")
+                run_attempt(records, keys, self._settings, Snapshot(record, now), owner="hand", holder=f"hand-{run_id}")
         records.close()
 
 

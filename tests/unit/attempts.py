@@ -14,7 +14,7 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import Flow, flow
 from dispatcher.records.logs import Line
 from dispatcher.records.memory import open_memory
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.runner.in_process import call_on_exit, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.context import context
@@ -87,7 +87,7 @@ class World:
 
     def run(self, record: Record, *, holder: str = "here", settings: Settings = SETTINGS, **more: Any) -> Record:
         record, now = self.records.runs.get(record.id)
-        return run_attempt(self.records, self.keys, settings, Look(record, now), owner="w1", holder=holder, **more)
+        return run_attempt(self.records, self.keys, settings, Snapshot(record, now), owner="w1", holder=holder, **more)
 
     def exit(self, record: Record, **more: Any) -> Record:
         record, now = self.records.runs.get(record.id)

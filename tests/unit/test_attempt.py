@@ -12,7 +12,7 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt, Refused, TimeoutInterrupt, UnknownRun
 from dispatcher.flows.flow import flow
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
@@ -172,7 +172,7 @@ def test_a_flow_that_began_here_never_begins_again_in_its_attempt(world: World) 
 def test_a_run_that_comes_too_late_is_ended(world: World) -> None:
     record = world.submit(double, {"x": 1}, start_within=5)
     stored, now = world.records.runs.get(record.id)
-    done = run_attempt(world.records, world.keys, SETTINGS, Look(stored, now + 6), owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Snapshot(stored, now + 6), owner="w1", holder="here")
     assert (done.state, world.texts(done)) == (State.TIMED_OUT, [])
     assert done.outcome is not None
     assert done.outcome.reason == "start_within"

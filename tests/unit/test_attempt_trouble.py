@@ -11,7 +11,7 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import flow
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Record
@@ -42,7 +42,7 @@ def test_a_changed_spec_is_never_opened(world: World) -> None:
     stored, now = world.records.runs.get(record.id)
     changed = stored.but(spec_bytes=stored.spec_bytes.replace(b'"flow":"double"', b'"flow":"doublf"'))
     assert changed.spec_bytes != stored.spec_bytes
-    done = run_attempt(world.records, world.keys, SETTINGS, Look(changed, now), owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Snapshot(changed, now), owner="w1", holder="here")
     refused_as_broken(world, done, "never opened")
 
 
@@ -67,7 +67,7 @@ def test_a_spec_that_can_not_even_be_read_ends_its_run(world: World) -> None:
     record = signed_with_exit(world)
     stored, now = world.records.runs.get(record.id)
     torn = stored.but(spec_bytes=b"{" + record.spec_bytes)
-    done = run_attempt(world.records, world.keys, SETTINGS, Look(torn, now), owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Snapshot(torn, now), owner="w1", holder="here")
     assert done.state is State.CRASHED
     assert done.outcome is not None
     assert done.outcome.cause is Cause.CONFIG_ERROR

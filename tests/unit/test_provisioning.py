@@ -15,7 +15,7 @@ from dispatcher import Settings
 from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.events import Kind
@@ -77,7 +77,7 @@ def test_claim_and_intent_are_one_step(records: Records) -> None:
 
 def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:
     """The look was of before: the step is made anew of the record as it is, and refused."""
-    stale = Look(*records.runs.get("run1"))
+    stale = Snapshot(*records.runs.get("run1"))
     backend = Counts()
     provisioner(records, backend).provision("run1")
     with pytest.raises(Refused, match="not waiting"):
@@ -86,7 +86,7 @@ def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:
 
 
 def test_a_claim_that_was_given_back_between_look_and_claim_makes_a_request_of_the_new_epoch(records: Records) -> None:
-    stale = Look(*records.runs.get("run1"))
+    stale = Snapshot(*records.runs.get("run1"))
     records.runs.update("run1", partial(transitions.claim, owner="another"))
     records.runs.update("run1", partial(transitions.release, epoch=1))
     record = provisioner(records, Counts()).provision("run1", stale)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
-from dispatcher.records.query import Look, WrongGuess
+from dispatcher.records.query import Snapshot, WrongGuess
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import wants_fresh_process
@@ -66,7 +66,7 @@ def _guarded(run_id: str, run: Callable[[], Record]) -> str:
         os._exit(os.EX_SOFTWARE)  # the parent records what became of the run, and starts a sound process
 
 
-def _start(here: Here, look: Look) -> Record:
+def _start(here: Here, look: Snapshot) -> Record:
     """The one place that knows where runs run."""
     from dispatcher import registry
 
@@ -76,7 +76,7 @@ def _start(here: Here, look: Look) -> Record:
     if look.kind and (
         used or not (in_process and here.serves(route))
     ):  # a guess is good enough to go ahead, and for no more
-        return _start(here, Look(*here.records.runs.get(look.record.id)))
+        return _start(here, Snapshot(*here.records.runs.get(look.record.id)))
     here.check(look.record)
     if not look.kind and here.records.runs.vet(look.record, look.now):
         step = partial(refusal, here.records)
@@ -107,7 +107,7 @@ def _start(here: Here, look: Look) -> Record:
     )
 
 
-def _left_to_a_fresh_process(here: Here, look: Look) -> Record:
+def _left_to_a_fresh_process(here: Here, look: Snapshot) -> Record:
     """Ring again for a run that this process is no longer fit for, and end; a new process takes its place."""
     here.course.leave()
     if look.record.state is not State.QUEUED:

@@ -19,7 +19,7 @@ from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
@@ -48,7 +48,7 @@ class Written:
     offset: float
 
     @classmethod
-    def after(cls, look: Look) -> Written:
+    def after(cls, look: Snapshot) -> Written:
         """As of a look a moment ago."""
         since = time.monotonic()
         return cls(since=since, offset=look.now - since)
@@ -82,7 +82,7 @@ class Provisioner:
             return None
         return AttemptUsers(records=self.records, keys=self.keys)
 
-    def provision(self, run_id: str, look: Look | None = None) -> Record:
+    def provision(self, run_id: str, look: Snapshot | None = None) -> Record:
         """Claim a waiting run and create its infrastructure.
 
         Args:
@@ -94,7 +94,7 @@ class Provisioner:
             UnknownRun: there is no such run.
             Refused: it doesn't wait, or requires what this release doesn't know.
         """
-        look = look or Look(*self.records.runs.get(run_id))
+        look = look or Snapshot(*self.records.runs.get(run_id))
         refuse_lacking(look.record)
         written = Written.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)

@@ -14,7 +14,7 @@ from dispatcher.records.bell import Bell
 from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, conflict, spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.query import Look, Query, WrongGuess
+from dispatcher.records.query import Query, Snapshot, WrongGuess
 from dispatcher.records.redis.blobs import hold
 from dispatcher.records.redis.claims import Claims, claim_of
 from dispatcher.records.redis.connection.client import Client, Command
@@ -105,22 +105,22 @@ class RedisRuns(Runs):
         noted = self._client.one("HGET", self._keys.used(day), run_id)
         return "" if noted is None else noted.decode()
 
-    def look(self, run_id: str, like: str) -> Look:
+    def look(self, run_id: str, like: str) -> Snapshot:
         check_run_id(run_id)  # it stands in steps that are prepared, before any key is made of it
         if (guess := self._likes.guess(run_id, like)) is not None:
             return guess
         fields, now = self._fields(run_id)
         self._likes.read(run_id, like, fields.get("kind", b"").decode(errors="replace"))
-        return Look(self._record(run_id, fields), now)
+        return Snapshot(self._record(run_id, fields), now)
 
-    def take(self, look: Look, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
+    def take(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
         run_id = look.record.id
         if not look.kind:
             taken = super().take(look, begin, owner=owner, holder=holder)
             self._likes.learn(look.record)
             return taken
         if not plain(holder):
-            raise WrongGuess(Look(*self.get(run_id)))
+            raise WrongGuess(Snapshot(*self.get(run_id)))
         steps, after = self._likes.claim(look, begin, owner=owner, holder=holder)
         arguments = self._offset, look.kind, steps, *PLACES, *FIXED
         time, accepted_at, found = self._client.run(script("guessed"), [self._keys.run(run_id)], *arguments)
@@ -137,7 +137,7 @@ class RedisRuns(Runs):
             return stored
         if (stored.version, fields.get("kind")) != (1, look.kind.encode()):  # else its spec was used before
             self._likes.forget(look.kind)
-        raise WrongGuess(Look(stored, float(time)))
+        raise WrongGuess(Snapshot(stored, float(time)))
 
     def finish(self, record: Record, now: float, *, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
         end = self._endings.of(record, now, outcome, exit_call) if record is self._taken else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from typing import NamedTuple
 
-from dispatcher.records.query import Look
+from dispatcher.records.query import Snapshot
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import Program
 from dispatcher.records.redis.run_scripts.prepared import Prepared, moment, plain, word
@@ -44,13 +44,13 @@ class Likes:
         self._read = "", "", ""
         self._claims: dict[tuple[str, str], Claim] = {}
 
-    def guess(self, run_id: str, like: str) -> Look | None:
+    def guess(self, run_id: str, like: str) -> Snapshot | None:
         """Return how a run probably looks, if one like it is known, and its id is none that could be taken for
         steps."""
         if (known := self._known.get(like)) is None or not plain(run_id):
             return None
         kind, record = known
-        return Look(record.but(id=run_id), _NOW, kind)
+        return Snapshot(record.but(id=run_id), _NOW, kind)
 
     def read(self, run_id: str, like: str, kind: str) -> None:
         """Note what a run that was just read is like, and its kind."""
@@ -73,7 +73,7 @@ class Likes:
         """A guess from it was wrong."""
         self._known = {like: known for like, known in self._known.items() if known[0] != kind}
 
-    def claim(self, look: Look, begin: ClaimTransition, *, owner: str, holder: str) -> tuple[bytes, Record]:
+    def claim(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> tuple[bytes, Record]:
         """The steps that claim a run as guessed, and the record as it will be."""
         claim = self._claims.get((look.kind, owner))
         if claim is None:
