@@ -128,7 +128,7 @@ class Runs(ABC):
         """Records in the order asked, None where there is none that can be read; in few round trips."""
 
     @abstractmethod
-    def claim(
+    def claim_attempt(
         self, run_id: str, *, attempt: int, holder: str, shard: str, entry: Mapping[str, str], void: str = ""
     ) -> tuple[Record, float]:
         """A runner claims its attempt, and writes no record: the record as it stands, and the time of the claim; the

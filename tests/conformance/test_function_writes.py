@@ -182,7 +182,7 @@ def test_a_claim_that_could_not_be_told_is_none(
     run = accept(records)
     raw.hset(keys.run(run.id), mapping={"state": "PENDING", "attempt": "1"})
     spoil(raw, keys.inbox("fake/2"))
-    claim = partial(runner.runs.claim, run.id, attempt=1, holder="h", shard="fake/2", entry={"run": run.id})
+    claim = partial(runner.runs.claim_attempt, run.id, attempt=1, holder="h", shard="fake/2", entry={"run": run.id})
     with pytest.raises(ServerUnavailable, match="takes no entries until a worker"):
         claim()
     assert not raw.exists(keys.claim(run.id, 1))

@@ -33,7 +33,7 @@ def pending(records: Records, *, handle: bool = True, **spec: Any) -> Record:
 
 def claim(records: Records, record: Record, holder: str = "pod", **given: Any) -> tuple[Record, float]:
     words: dict[str, Any] = {"attempt": record.attempt, "shard": "s/0", "entry": ENTRY, **given}
-    return records.runs.claim(record.id, holder=holder, **words)
+    return records.runs.claim_attempt(record.id, holder=holder, **words)
 
 
 def genuine(record: Record, entry: Any) -> str:
@@ -91,7 +91,7 @@ def test_a_closed_attempt_is_refused(records: Records, state: str) -> None:
 
 def test_there_is_nothing_to_claim_of_no_run(records: Records) -> None:
     with pytest.raises(UnknownRun):
-        records.runs.claim("none", attempt=1, holder="pod", shard="s/0", entry=ENTRY)
+        records.runs.claim_attempt("none", attempt=1, holder="pod", shard="s/0", entry=ENTRY)
 
 
 def test_no_clock_ends_an_attempt_that_was_claimed(kept: Kept) -> None:

@@ -57,7 +57,7 @@ def test_a_supervisor_reads_of_a_claim(scene: Scene) -> None:
     scene.records.inbox.report(shard, forged)
     scene.round()
     assert scene.record("r1").state is State.PENDING
-    _, at = scene.records.runs.claim("r1", attempt=1, holder="pod", shard=shard, entry=entry)
+    _, at = scene.records.runs.claim_attempt("r1", attempt=1, holder="pod", shard=shard, entry=entry)
     scene.until(lambda: scene.record("r1").state is State.RUNNING, "the claim, taken up")
     assert (scene.record("r1").holder, scene.record("r1").started_at) == ("pod", at)
     scene.records.inbox.report(shard, {**entry, "time": json.dumps(at)})

@@ -114,7 +114,7 @@ class MemoryRuns(Runs):
         with self._shared.changed:
             return [None if (record := self._records.get(run_id)) is None else record.but() for run_id in run_ids]
 
-    def claim(
+    def claim_attempt(
         self, run_id: str, *, attempt: int, holder: str, shard: str, entry: Mapping[str, str], void: str = ""
     ) -> tuple[Record, float]:
         with self._shared.changed:

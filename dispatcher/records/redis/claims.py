@@ -27,7 +27,7 @@ class Claims:
     def make(
         self, run_id: str, *, attempt: int, holder: str, shard: str, entry: Mapping[str, str], void: str
     ) -> tuple[dict[str, bytes], float]:
-        """As :meth:`Runs.claim`, with the record as it is stored."""
+        """As :meth:`Runs.claim_attempt`, with the record as it is stored."""
         keys = self._keys.run(run_id), self._keys.claim(run_id, attempt), self._keys.inbox(shard)
         words = (word for pair in entry.items() for word in pair)
         given = CLAIM_KEPT, attempt, holder, _raw(void), json.dumps(dict(entry))

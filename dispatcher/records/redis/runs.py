@@ -169,7 +169,7 @@ class RedisRuns(Runs):
                 records[run_id] = _NO_RECORD
         return [records.get(run_id) for run_id in run_ids]
 
-    def claim(
+    def claim_attempt(
         self, run_id: str, *, attempt: int, holder: str, shard: str, entry: Mapping[str, str], void: str = ""
     ) -> tuple[Record, float]:
         fields, at = self._claims.make(run_id, attempt=attempt, holder=holder, shard=shard, entry=entry, void=void)

@@ -50,7 +50,7 @@ def claim(records: Records, mine: Assignment) -> Record | None:
 def _claim(records: Records, mine: Assignment, entry: Mapping[str, str]) -> tuple[Record, float]:
     """The claim; over one that somebody without the attempt's token has put there."""
     claim = partial(
-        records.runs.claim, mine.run_id, attempt=mine.attempt, holder=mine.holder, shard=mine.shard, entry=entry
+        records.runs.claim_attempt, mine.run_id, attempt=mine.attempt, holder=mine.holder, shard=mine.shard, entry=entry
     )
     void = ""
     for _ in range(_FORGED):
