@@ -94,11 +94,11 @@ class Runs(ABC):
             like: what its doorbell tells, which is the same for runs that are probably alike. It isn't trusted.
 
         Raises:
-            UnknownRun: as :meth:`get`; of a guess, :meth:`take` says so.
+            UnknownRun: as :meth:`get`; of a guess, :meth:`claim` says so.
         """
         return Snapshot(*self.get(run_id))
 
-    def take(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
+    def claim(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
         """Take the step with which an attempt begins; the record that stands then.
 
         A guess is right if the run was accepted as one of that kind, and no more. What ``begin`` does to runs of a

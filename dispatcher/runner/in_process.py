@@ -194,7 +194,7 @@ class _Way:
         Raises:
             Refused: it can't be claimed.
         """
-        self.record = self.records.runs.take(self._look, _begin, owner=owner, holder=holder)
+        self.record = self.records.runs.claim(self._look, _begin, owner=owner, holder=holder)
         if self._look.kind and self.record.started_at is not None:
             self._offset = self.record.started_at - time.monotonic()
 

@@ -212,7 +212,7 @@ def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
     for number in range(2):
         run = accept(records, labels=tuple(words), tags=words, key=f"k{number}")
         look = records.runs.look(run.id, "like")
-        taken = records.runs.take(look, transitions.start_here, owner="w", holder="p")
+        taken = records.runs.claim(look, transitions.start_here, owner="w", holder="p")
         done = records.runs.finish(
             taken, records.runs.now(), outcome=Outcome(result=Value(codec="json", inline="1")), exit_call=None
         )

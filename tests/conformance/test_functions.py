@@ -228,12 +228,12 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
         look = records.runs.look(run.id, "like")
         if look.kind:
             break
-        records.runs.take(look, begin, owner="w", holder="p")
+        records.runs.claim(look, begin, owner="w", holder="p")
     assert look.kind
     raw.hset(f"{records.instance}::run:{run.id}", "created_at", time)
     before = state(raw)
     with pytest.raises((WrongGuess, UnreadableRun)):
-        records.runs.take(look, begin, owner="w", holder="p")
+        records.runs.claim(look, begin, owner="w", holder="p")
     counted = {key for key in state(raw) if key.endswith(b"::refusals") or b"::report:" in key}
     assert {key: kept for key, kept in state(raw).items() if key not in counted} == before
 
@@ -241,7 +241,7 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
 @pytest.mark.parametrize("run_id", ['x"],["HSET","i::x","y","z', "x\\", "x\ny", "x'", "ü"])
 def test_a_doorbell_s_run_id_writes_no_steps(records: Records, raw: Any, run_id: str) -> None:
     run = accept(records)
-    records.runs.take(records.runs.look(run.id, "like"), transitions.start_here, owner="w", holder="p")
+    records.runs.claim(records.runs.look(run.id, "like"), transitions.start_here, owner="w", holder="p")
     before = state(raw)
     with pytest.raises(LookupError):
         records.runs.look(run_id, "like")
@@ -251,12 +251,12 @@ def test_a_doorbell_s_run_id_writes_no_steps(records: Records, raw: Any, run_id:
 def test_a_holder_of_any_form_is_a_word(records: Records, raw: Any) -> None:
     first, run = accept(records), accept(records)
     holder = 'host"],["HSET","x'
-    records.runs.take(records.runs.look(first.id, "like"), transitions.start_here, owner="w", holder="p")
+    records.runs.claim(records.runs.look(first.id, "like"), transitions.start_here, owner="w", holder="p")
     look = records.runs.look(run.id, "like")
     assert look.kind
     with pytest.raises(WrongGuess) as caught:
-        records.runs.take(look, transitions.start_here, owner="w", holder=holder)
-    taken = records.runs.take(caught.value.look, transitions.start_here, owner="w", holder=holder)
+        records.runs.claim(look, transitions.start_here, owner="w", holder=holder)
+    taken = records.runs.claim(caught.value.look, transitions.start_here, owner="w", holder=holder)
     assert taken.holder == holder
     assert finish(records, taken).terminal
 

@@ -68,7 +68,7 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     claimed = []
     for one in many[:2]:  # the second as a guess
         look = records.runs.look(one.id, tag)
-        claimed.append(records.runs.take(look, transitions.start_here, owner="w1", holder="p1"))
+        claimed.append(records.runs.claim(look, transitions.start_here, owner="w1", holder="p1"))
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),
         [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(f"{tag}/0")), taken,

@@ -27,12 +27,12 @@ def claim(records: Records, look: Snapshot, **given: Any) -> Record:
     """What a pool process does with a look."""
     words = {"owner": "w1", "holder": "p1", **given}
     try:
-        return records.runs.take(look, transitions.start_here, **words)
+        return records.runs.claim(look, transitions.start_here, **words)
     except WrongGuess as wrong:
         found = wrong.look
     assert look.kind
     assert found == Snapshot(records.runs.get(look.record.id)[0], found.now), "nothing was done"
-    return records.runs.take(found, transitions.start_here, **words)
+    return records.runs.claim(found, transitions.start_here, **words)
 
 
 def learned(records: Records, like: str = "like", **spec: Any) -> Record:

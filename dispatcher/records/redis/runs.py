@@ -113,10 +113,10 @@ class RedisRuns(Runs):
         self._likes.read(run_id, like, fields.get("kind", b"").decode(errors="replace"))
         return Snapshot(self._record(run_id, fields), now)
 
-    def take(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
+    def claim(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> Record:
         run_id = look.record.id
         if not look.kind:
-            taken = super().take(look, begin, owner=owner, holder=holder)
+            taken = super().claim(look, begin, owner=owner, holder=holder)
             self._likes.learn(look.record)
             return taken
         if not plain(holder):
