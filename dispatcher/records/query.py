@@ -31,11 +31,11 @@ class Query:
 
 
 class WrongGuess(Exception):
-    """A run isn't what it was taken for; nothing was done. ``look`` is how it stands."""
+    """A run isn't what it was taken for; nothing was done. ``snapshot`` is how it stands."""
 
-    def __init__(self, look: Snapshot) -> None:
-        super().__init__(look.record.id)
-        self.look = look
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(snapshot.record.id)
+        self.snapshot = snapshot
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class Runs(ABC):
         """Return how far the spec of a run was used (:class:`~dispatcher.runs.record.Use`) whose signature expires on
         ``day``, counted since the epoch; empty if nothing was noted."""
 
-    def look(self, run_id: str, like: str) -> Snapshot:
+    def snapshot(self, run_id: str, like: str) -> Snapshot:
         """A run that is about to be claimed, as read, or as guessed.
 
         Args:

@@ -225,7 +225,7 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
     begin = transitions.start_here
     for _ in range(2):
         run = accept(records)
-        look = records.runs.look(run.id, "like")
+        look = records.runs.snapshot(run.id, "like")
         if look.kind:
             break
         records.runs.claim(look, begin, owner="w", holder="p")
@@ -241,22 +241,22 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
 @pytest.mark.parametrize("run_id", ['x"],["HSET","i::x","y","z', "x\\", "x\ny", "x'", "ü"])
 def test_a_doorbell_s_run_id_writes_no_steps(records: Records, raw: Any, run_id: str) -> None:
     run = accept(records)
-    records.runs.claim(records.runs.look(run.id, "like"), transitions.start_here, owner="w", holder="p")
+    records.runs.claim(records.runs.snapshot(run.id, "like"), transitions.start_here, owner="w", holder="p")
     before = state(raw)
     with pytest.raises(LookupError):
-        records.runs.look(run_id, "like")
+        records.runs.snapshot(run_id, "like")
     assert state(raw) == before
 
 
 def test_a_holder_of_any_form_is_a_word(records: Records, raw: Any) -> None:
     first, run = accept(records), accept(records)
     holder = 'host"],["HSET","x'
-    records.runs.claim(records.runs.look(first.id, "like"), transitions.start_here, owner="w", holder="p")
-    look = records.runs.look(run.id, "like")
+    records.runs.claim(records.runs.snapshot(first.id, "like"), transitions.start_here, owner="w", holder="p")
+    look = records.runs.snapshot(run.id, "like")
     assert look.kind
     with pytest.raises(WrongGuess) as caught:
         records.runs.claim(look, transitions.start_here, owner="w", holder=holder)
-    taken = records.runs.claim(caught.value.look, transitions.start_here, owner="w", holder=holder)
+    taken = records.runs.claim(caught.value.snapshot, transitions.start_here, owner="w", holder=holder)
     assert taken.holder == holder
     assert finish(records, taken).terminal
 

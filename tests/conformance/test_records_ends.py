@@ -30,7 +30,7 @@ _number = itertools.count()
 def taken(records: Records, *, key: str = "", **spec: Any) -> Record:
     """A run taken by a guess, where the records make any; its idempotency key, if it has one, is its own."""
     for _ in range(2):
-        look = records.runs.look(accept(records, key=key and f"{key}{next(_number)}", **spec).id, repr(spec))
+        look = records.runs.snapshot(accept(records, key=key and f"{key}{next(_number)}", **spec).id, repr(spec))
         record = records.runs.claim(look, transitions.start_here, owner="w1", holder="h:1:x")
     return record
 

@@ -67,7 +67,7 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     records.refusals.note(What.RUN)
     claimed = []
     for one in many[:2]:  # the second as a guess
-        look = records.runs.look(one.id, tag)
+        look = records.runs.snapshot(one.id, tag)
         claimed.append(records.runs.claim(look, transitions.start_here, owner="w1", holder="p1"))
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),

@@ -29,7 +29,7 @@ def claim(records: Records, look: Snapshot, **given: Any) -> Record:
     try:
         return records.runs.claim(look, transitions.start_here, **words)
     except WrongGuess as wrong:
-        found = wrong.look
+        found = wrong.snapshot
     assert look.kind
     assert found == Snapshot(records.runs.get(look.record.id)[0], found.now), "nothing was done"
     return records.runs.claim(found, transitions.start_here, **words)
@@ -38,14 +38,14 @@ def claim(records: Records, look: Snapshot, **given: Any) -> Record:
 def learned(records: Records, like: str = "like", **spec: Any) -> Record:
     """A run claimed in the ordinary way; from now on others are guessed to be like it."""
     record = accept(records, **spec)
-    look = records.runs.look(record.id, like)
+    look = records.runs.snapshot(record.id, like)
     assert look.kind == ""
     return claim(records, look)
 
 
 def guessed(records: Records, record: Record, like: str = "like") -> Snapshot:
     """A look at a run; a guess, where the records make any."""
-    look = records.runs.look(record.id, like)
+    look = records.runs.snapshot(record.id, like)
     assert (look.record.id, look.record.state) == (record.id, State.QUEUED)
     return look
 
@@ -128,23 +128,23 @@ def test_one_that_is_no_longer_as_it_was_accepted(records: Records) -> None:
     for one in (over, under_way, cancelled):
         before = records.runs.get(one.id)[0]
         with pytest.raises(Refused, match="not waiting"):
-            claim(records, records.runs.look(one.id, "like"))
+            claim(records, records.runs.snapshot(one.id, "like"))
         assert records.runs.get(one.id)[0] == before
-    after = claim(records, records.runs.look(again.id, "like"))
+    after = claim(records, records.runs.snapshot(again.id, "like"))
     assert (after.state, after.rings, after.version) == (State.RUNNING, 2, 3)
 
 
 def test_one_that_is_not_there(records: Records) -> None:
     learned(records)
     with pytest.raises(UnknownRun):
-        claim(records, records.runs.look("nobody", "like"))
+        claim(records, records.runs.snapshot("nobody", "like"))
 
 
 def test_twice(records: Records) -> None:
     """Two processes with one doorbell: one claims it."""
     learned(records)
     record = accept(records)
-    looks = [records.runs.look(record.id, "like") for _ in range(2)]
+    looks = [records.runs.snapshot(record.id, "like") for _ in range(2)]
     after = claim(records, looks[0])
     with pytest.raises(Refused):
         claim(records, looks[1], holder="p2")
@@ -155,12 +155,12 @@ def test_a_wrong_guess_is_made_once(server_url: str) -> None:
     records = open_redis(server_url)
     try:
         learned(records)
-        claim(records, records.runs.look(accept(records, on_exit=True).id, "like"))
+        claim(records, records.runs.snapshot(accept(records, on_exit=True).id, "like"))
         record = accept(records, on_exit=True)
-        look = records.runs.look(record.id, "like")
+        look = records.runs.snapshot(record.id, "like")
         assert (look.kind, look.record.spec.on_exit) == ("", True), "it is read"
         claim(records, look)
-        look = records.runs.look("another", "like")
+        look = records.runs.snapshot("another", "like")
         assert look.kind
         assert look.record.spec.on_exit, "and learned"
     finally:
@@ -189,8 +189,8 @@ def test_what_was_read_and_not_taken_teaches_nothing(server_url: str) -> None:
     """A doorbell that lies about a run that isn't served here: it is read, refused, and forgotten."""
     records = open_redis(server_url)
     try:
-        records.runs.look(accept(records, labels=("elsewhere",)).id, "like")
-        assert records.runs.look(accept(records).id, "like").kind == ""
+        records.runs.snapshot(accept(records, labels=("elsewhere",)).id, "like")
+        assert records.runs.snapshot(accept(records).id, "like").kind == ""
     finally:
         records.close()
 

@@ -78,7 +78,7 @@ def test_what_is_no_id_is_an_unknown_run(records: Records, run_id: str) -> None:
     with pytest.raises(UnknownRun):
         records.runs.get(run_id)
     with pytest.raises(UnknownRun):
-        records.runs.look(run_id, "like")
+        records.runs.snapshot(run_id, "like")
     with pytest.raises(UnknownRun):
         records.runs.update(run_id, transitions.request_cancel)
     assert records.runs.get_many([run_id, record.id, run_id]) == [None, records.runs.get(record.id)[0], None]

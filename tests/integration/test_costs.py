@@ -97,7 +97,7 @@ class Scene:
     def run(self, run: Run[Any]) -> None:
         """As a pool process does."""
         assert run.known is not None
-        look = self._records.runs.look(run.id, run.known.spec.flow)
+        look = self._records.runs.snapshot(run.id, run.known.spec.flow)
         run_attempt(self._records, self._keys, self.settings, look, owner="w", holder=f"h:1:{run.id}")
 
     def provision(self, run: Run[Any]) -> None:

@@ -35,11 +35,11 @@ def execute(here: Here, run_id: str, like: str = "") -> str:
     """
 
     def run() -> Record:
-        look = here.records.runs.look(run_id, like)
+        look = here.records.runs.snapshot(run_id, like)
         try:
             return _start(here, look)
         except WrongGuess as wrong:
-            look = wrong.look
+            look = wrong.snapshot
         return _start(here, look)  # here, and not above: a flow finds no exception being handled
 
     return _guarded(run_id, run)

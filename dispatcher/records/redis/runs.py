@@ -105,7 +105,7 @@ class RedisRuns(Runs):
         noted = self._client.one("HGET", self._keys.used(day), run_id)
         return "" if noted is None else noted.decode()
 
-    def look(self, run_id: str, like: str) -> Snapshot:
+    def snapshot(self, run_id: str, like: str) -> Snapshot:
         check_run_id(run_id)  # it stands in steps that are prepared, before any key is made of it
         if (guess := self._likes.guess(run_id, like)) is not None:
             return guess
