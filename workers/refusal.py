@@ -24,6 +24,6 @@ def refusal(records: Records, record: Record, now: float) -> Change | None:
     why = records.runs.vet(record, now)
     change = transitions.refuse(record, now, reason="SealBroken", message=why) if why else None
     if change is not None:
-        count(records.refusals, What.RUN)
+        count(records.rejections, What.RUN)
         logger.warning("run %s: refused: %s", record.id, why)
     return change

@@ -99,5 +99,5 @@ def result_of(client: Dispatcher, record: Record) -> Result:
     from dispatcher.records.rejections import What, counted
     from dispatcher.serialization.values import from_value
 
-    with counted(client.records.refusals, What.RESULT):
+    with counted(client.records.rejections, What.RESULT):
         return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, seal=None))

@@ -109,7 +109,7 @@ def picture(records: Records) -> Picture:
         open_runs=records.runs.count(indexes.OPEN),
         queues=tuple(queues(records)),
         workers=tuple(sorted(records.workers.live(), key=lambda one: one.started_at)),
-        refused=records.refusals.tallies(),
+        refused=records.rejections.tallies(),
     )
 
 

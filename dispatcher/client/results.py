@@ -139,7 +139,7 @@ def _opened(link: Link, record: Record, value: Value, kind: Returned) -> Any:
     records = link.records
     seal = link.keys.seal(record) if value.codec == "pickle" else None
     try:
-        with counted(records.refusals, What.RESULT):
+        with counted(records.rejections, What.RESULT):
             return from_value(value, get=records.blobs.get, seal=seal, kind=kind)
     except KeyError:
         raise UnknownRun(f"run {record.id}: the bytes of its result are gone") from None

@@ -19,7 +19,7 @@ from dispatcher.records.inbox import Inbox
 from dispatcher.records.leases import Leases
 from dispatcher.records.logs import Logs
 from dispatcher.records.queues import Queues
-from dispatcher.records.rejections import Refusals
+from dispatcher.records.rejections import Rejections
 from dispatcher.records.runs import Runs
 from dispatcher.records.users import Users
 from dispatcher.records.workers import Workers
@@ -38,6 +38,6 @@ class Records:
     leases: Leases
     queues: Queues
     inbox: Inbox
-    refusals: Refusals
+    rejections: Rejections
     users: Users
     close: Callable[[], None]

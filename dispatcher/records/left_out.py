@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dispatcher.errors import Malformed
-from dispatcher.records.rejections import Refusals, What, count
+from dispatcher.records.rejections import Rejections, What, count
 from dispatcher.support.log_throttle import Seldom
 
 T = TypeVar("T")
@@ -31,12 +31,12 @@ class LeftOut:
     """The register of entries that were left out. Safe from any thread.
 
     Args:
-        refusals: count it.
+        rejections: count it.
         clock: monotonic, in seconds.
     """
 
-    def __init__(self, refusals: Refusals, clock: Callable[[], float] = time.monotonic) -> None:
-        self._refusals = refusals
+    def __init__(self, rejections: Rejections, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rejections = rejections
         self._clock = clock
         self._known: set[str] = set()
         self._seldom = Seldom(logger, clock)
@@ -70,4 +70,4 @@ class LeftOut:
             if self._counted > _PER_SECOND:
                 return
             self._seldom.warn(f"an entry is left out, since it can't be read: {entry[:_SHOWN]!a}", error)
-        count(self._refusals, What.ENTRY)
+        count(self._rejections, What.ENTRY)

@@ -32,13 +32,13 @@ class What(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """The number of refusals, and the time of the last one in seconds since the epoch."""
+    """The number of rejections, and the time of the last one in seconds since the epoch."""
 
     count: int
     last: float
 
 
-class Refusals(ABC):
+class Rejections(ABC):
     """Counts since the installation began."""
 
     @abstractmethod
@@ -50,14 +50,14 @@ class Refusals(ABC):
         """The counts of all that was ever refused."""
 
 
-def count(refusals: Refusals, what: What) -> None:
+def count(rejections: Rejections, what: What) -> None:
     """Count one if the server answers: no refusal depends on its being counted."""
     with suppress(ServerUnavailable, Malformed):
-        refusals.note(what)
+        rejections.note(what)
 
 
 @contextmanager
-def counted(refusals: Refusals, what: What) -> Iterator[None]:
+def counted(rejections: Rejections, what: What) -> Iterator[None]:
     """Count what isn't opened within since its seal is broken.
 
     Raises:
@@ -66,5 +66,5 @@ def counted(refusals: Refusals, what: What) -> Iterator[None]:
     try:
         yield
     except SealBroken:
-        count(refusals, what)
+        count(rejections, what)
         raise

@@ -77,7 +77,7 @@ def counted(field: Field, what: What, times: int = 1) -> Iterator[None]:
     """Within, so many are refused, and the installation's count says so, as ``dispatcher status`` shows it."""
 
     def tally() -> int:
-        found = field.bench.records.refusals.tallies().get(what)
+        found = field.bench.records.rejections.tallies().get(what)
         return found.count if found else 0
 
     before = tally()

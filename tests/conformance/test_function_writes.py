@@ -226,9 +226,9 @@ def test_beats_and_refusals_are_counted_on(records: Records, raw: Any, keys: Key
     raw.hset(keys.beats, "w", number)
     raw.hset(keys.refusals, str(What.ENTRY), number)
     assert records.workers.beat("w")
-    records.refusals.note(What.ENTRY)
+    records.rejections.note(What.ENTRY)
     assert records.workers.beats() == {"w": 1}
-    assert records.refusals.tallies()[What.ENTRY].count == 1
+    assert records.rejections.tallies()[What.ENTRY].count == 1
 
 
 # Keys of another type

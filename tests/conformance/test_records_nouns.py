@@ -308,14 +308,14 @@ def test_an_entry_for_one_of_many_shards_is_waited_for(kept: Kept) -> None:
 
 def test_refusals_are_counted_by_what_they_were(kept: Kept) -> None:
     """Row 34: refused, counted."""
-    assert kept.records.refusals.tallies() == {}
+    assert kept.records.rejections.tallies() == {}
     before = kept.records.runs.now()
     for what in (What.RUN, What.REPORT, What.REPORT):
-        kept.records.refusals.note(what)
-    found = kept.records.refusals.tallies()
+        kept.records.rejections.note(what)
+    found = kept.records.rejections.tallies()
     assert {what: tally.count for what, tally in found.items()} == {What.RUN: 1, What.REPORT: 2}
     assert before <= found[What.RUN].last <= found[What.REPORT].last <= kept.records.runs.now()
     later = kept.later(1000)
-    later.refusals.note(What.RUN)
-    assert later.refusals.tallies()[What.RUN].last >= before + 1000
-    assert later.refusals.tallies()[What.REPORT] == Tally(count=2, last=found[What.REPORT].last)
+    later.rejections.note(What.RUN)
+    assert later.rejections.tallies()[What.RUN].last >= before + 1000
+    assert later.rejections.tallies()[What.REPORT] == Tally(count=2, last=found[What.REPORT].last)

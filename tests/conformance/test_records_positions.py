@@ -65,7 +65,7 @@ def test_runs_are_accepted_and_end(records: Records, raw: Any, poison: str) -> N
         seen += [event.run_id for _, event in taken]
         records.events.acknowledge("watcher", [position for position, _ in taken])
     assert list(dict.fromkeys(seen)) == [before.id, after.id, third.id]
-    assert records.refusals.tallies()[What.ENTRY].count >= 3
+    assert records.rejections.tallies()[What.ENTRY].count >= 3
 
 
 @pytest.mark.parametrize("poison", POISON)

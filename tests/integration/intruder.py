@@ -58,5 +58,5 @@ class Intruder:
 
 def tally(bench: Bench) -> int:
     """How many malformed entries were counted."""
-    found = bench.records.refusals.tallies().get(What.ENTRY)
+    found = bench.records.rejections.tallies().get(What.ENTRY)
     return found.count if found else 0

@@ -206,7 +206,7 @@ def test_status_counts_what_was_refused(shell: Shell, server_url: str) -> None:
     try:
         assert "refused" not in shell("status").stdout
         for what in (What.RUN, What.REPORT, What.REPORT):
-            records.refusals.note(what)
+            records.rejections.note(what)
     finally:
         records.close()
     told = shell.json("status")["refused"]

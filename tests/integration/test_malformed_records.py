@@ -220,7 +220,7 @@ def test_what_a_run_requires_leaves_it_to_others(bench: Bench, start_worker: Sta
     rung_again = bench.until(newer.id, lambda record: record.rings > 1, "another ring")
     assert (rung_again.state, rung_again.epoch) == (State.QUEUED, 0)
     assert "It requires mask" in client.explain(newer.id)[0]
-    assert What.DOORBELL not in bench.records.refusals.tallies()
+    assert What.DOORBELL not in bench.records.rejections.tallies()
 
 
 def test_a_run_that_was_taken_by_a_wrong_guess_is_given_back(

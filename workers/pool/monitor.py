@@ -114,7 +114,7 @@ class Keeper:
         records = self._connected()
         self._keep_beat(records)
         for _ in range(min(dropped.take(), COUNTED)):
-            count(records.refusals, What.ENTRY)
+            count(records.rejections, What.ENTRY)
         self._record_deaths(records)
         wait = self._look(records)
         self._looked_at = time.monotonic()

@@ -75,7 +75,7 @@ class Here:
         """
         refuse_lacking(record)
         if not self.serves(record.spec.route):
-            count(self.records.refusals, What.DOORBELL)
+            count(self.records.rejections, What.DOORBELL)
             logger.warning("run %s: a doorbell of queue %s came here: refused", record.id, record.spec.route.queue)
             raise Refused(f"run {record.id} waits in queue {record.spec.route.queue}, which isn't served here")
 

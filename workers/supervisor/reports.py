@@ -69,7 +69,7 @@ class Reports:
         self._tails = tails
         self._here = here
         self._trust = trust
-        self._left_out = LeftOut(trust.records.refusals)
+        self._left_out = LeftOut(trust.records.rejections)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
     @property
@@ -131,7 +131,7 @@ class Reports:
                 return
 
     def _refuse(self, error: Exception) -> None:
-        count(self._records.refusals, What.REPORT)
+        count(self._records.rejections, What.REPORT)
         logger.warning("report refused: %s", error)
 
     def _act_on(self, entry: dict[str, str], lease: Lease, now: float) -> None:

@@ -85,7 +85,7 @@ class Trust:
         return ""
 
     def _refuse(self, record: Record, why: str, step: Transition) -> None:
-        count(self.records.refusals, What.RUN)
+        count(self.records.rejections, What.RUN)
         logger.warning("run %s: refused: %s", record.id, why)
         try:
             self.records.runs.update(record.id, step)

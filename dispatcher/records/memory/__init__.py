@@ -14,7 +14,7 @@ from dispatcher.records.memory.inbox import MemoryInbox
 from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
-from dispatcher.records.memory.rejections import MemoryRefusals
+from dispatcher.records.memory.rejections import MemoryRejections
 from dispatcher.records.memory.runs import Beside, MemoryRuns
 from dispatcher.records.memory.shared import Shared
 from dispatcher.records.memory.users import MemoryUsers
@@ -51,7 +51,7 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         leases=beside.leases,
         queues=beside.queues,
         inbox=beside.inbox,
-        refusals=MemoryRefusals(shared),
+        rejections=MemoryRejections(shared),
         users=MemoryUsers(shared),
         close=beside.events.close,
     )

@@ -1,12 +1,12 @@
-"""Refusals in this process."""
+"""Rejections in this process."""
 
 from __future__ import annotations
 
 from dispatcher.records.memory.shared import Shared
-from dispatcher.records.rejections import Refusals, Tally, What
+from dispatcher.records.rejections import Rejections, Tally, What
 
 
-class MemoryRefusals(Refusals):
+class MemoryRejections(Rejections):
     """A dictionary."""
 
     def __init__(self, shared: Shared) -> None:

@@ -43,7 +43,7 @@ def open_redis(
     from dispatcher.records.redis.leases import RedisLeases
     from dispatcher.records.redis.logs import RedisLogs
     from dispatcher.records.redis.queues import RedisQueues
-    from dispatcher.records.redis.rejections import RedisRefusals
+    from dispatcher.records.redis.rejections import RedisRejections
     from dispatcher.records.redis.runs import RedisRuns
     from dispatcher.records.redis.users import RedisUsers
     from dispatcher.records.redis.workers import RedisWorkers
@@ -55,8 +55,8 @@ def open_redis(
         client.close()
         raise
     keys = Keys(instance)
-    refusals = RedisRefusals(client, keys, clock_offset=clock_offset)
-    left_out = LeftOut(refusals)
+    rejections = RedisRejections(client, keys, clock_offset=clock_offset)
+    left_out = LeftOut(rejections)
     events = RedisEvents(client, keys, left_out)
     runs = RedisRuns(
         client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset, left_out=left_out
@@ -76,7 +76,7 @@ def open_redis(
         leases=RedisLeases(client, keys, left_out),
         queues=RedisQueues(client, keys, clock_offset=clock_offset, left_out=left_out),
         inbox=RedisInbox(client, keys),
-        refusals=refusals,
+        rejections=rejections,
         users=RedisUsers(client, keys, instance=instance),
         close=close,
     )

@@ -1,4 +1,4 @@
-"""Refusals in Redis: one hash, of counts and times."""
+"""Rejections in Redis: one hash, of counts and times."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dispatcher.errors import Malformed
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.rejections import Refusals, Tally, What
+from dispatcher.records.rejections import Rejections, Tally, What
 from dispatcher.support.parsing import number_of, whole_of
 
 #: Seconds for which a refusal is known, so that noting it again counts nothing.
 _KNOWN = 60
 
 
-class RedisRefusals(Refusals):
+class RedisRejections(Rejections):
     """Each refusal carries a nonce while it is noted."""
 
     def __init__(self, client: Client, keys: Keys, *, clock_offset: float) -> None:
