@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dispatcher.inspection.queues import QueueInfo
     from dispatcher.laptop import Status
     from dispatcher.records.base import Records
-    from dispatcher.records.rejections import Tally, What
+    from dispatcher.records.rejections import Rejected, Tally
     from dispatcher.records.workers import WorkerInfo
     from dispatcher.settings import Settings
 
@@ -95,7 +95,7 @@ class Picture:
     open_runs: int
     queues: tuple[QueueInfo, ...]
     workers: tuple[WorkerInfo, ...]
-    refused: Mapping[What, Tally]
+    refused: Mapping[Rejected, Tally]
 
 
 def picture(records: Records) -> Picture:

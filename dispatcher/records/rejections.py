@@ -14,7 +14,7 @@ from enum import StrEnum
 from dispatcher.errors import Malformed, SealBroken, ServerUnavailable
 
 
-class What(StrEnum):
+class Rejected(StrEnum):
     """The kind of what was refused."""
 
     RUN = "run"  #: its spec, flow or parameters aren't what its submitter signed, or no longer
@@ -25,7 +25,7 @@ class What(StrEnum):
 
     def times(self, count: int) -> str:
         """So many of them, in words."""
-        if self is What.ENTRY:
+        if self is Rejected.ENTRY:
             return f"{count} malformed {'entry' if count == 1 else 'entries'}"
         return f"{count} {self}{'s' * (count > 1)}"
 
@@ -42,22 +42,22 @@ class Rejections(ABC):
     """Counts since the installation began."""
 
     @abstractmethod
-    def note(self, what: What) -> None:
+    def note(self, what: Rejected) -> None:
         """Count one."""
 
     @abstractmethod
-    def tallies(self) -> dict[What, Tally]:
+    def tallies(self) -> dict[Rejected, Tally]:
         """The counts of all that was ever refused."""
 
 
-def count(rejections: Rejections, what: What) -> None:
+def count(rejections: Rejections, what: Rejected) -> None:
     """Count one if the server answers: no refusal depends on its being counted."""
     with suppress(ServerUnavailable, Malformed):
         rejections.note(what)
 
 
 @contextmanager
-def counted(rejections: Rejections, what: What) -> Iterator[None]:
+def counted(rejections: Rejections, what: Rejected) -> Iterator[None]:
     """Count what isn't opened within since its seal is broken.
 
     Raises:

@@ -22,7 +22,7 @@ import redis
 from dispatcher import Dispatcher, LocalEnvironment, flow
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import SealBroken
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
@@ -73,7 +73,7 @@ def push(field: Field, chaos_server: ChaosServer) -> Iterator[Callable[..., None
 
 
 @contextmanager
-def counted(field: Field, what: What, times: int = 1) -> Iterator[None]:
+def counted(field: Field, what: Rejected, times: int = 1) -> Iterator[None]:
     """Within, so many are refused, and the installation's count says so, as ``dispatcher status`` shows it."""
 
     def tally() -> int:
@@ -83,7 +83,7 @@ def counted(field: Field, what: What, times: int = 1) -> Iterator[None]:
     before = tally()
     yield
     wait_until(lambda: tally() >= before + times, f"{times} more refused: {what}", timeout=30)
-    if what is What.RUN:  # a report may come late by itself, and a doorbell be rung again
+    if what is Rejected.RUN:  # a report may come late by itself, and a doorbell be rung again
         assert tally() == before + times
 
 
@@ -97,7 +97,7 @@ def forged(field: Field, **changes: Any) -> Record:
 
 def refused(field: Field, record: Record, reason: str) -> None:
     """It ended as a mistake in the set-up that names a reason, and nothing of it ran; it was counted."""
-    with counted(field, What.RUN):
+    with counted(field, Rejected.RUN):
         accept(field, record)
         ended = field.bench.ended(record.id)
     assert ended.state is State.CRASHED
@@ -163,7 +163,7 @@ def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], 
     accept(field, record)
     message = json.loads(envelope(ring_for(record, task)))
     message["headers"]["also_served"] = ["local:gpu"]
-    with counted(field, What.DOORBELL):
+    with counted(field, Rejected.DOORBELL):
         push(json.dumps(message).encode())
     worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
     assert field.bench.record(record.id).state is State.QUEUED
@@ -184,7 +184,7 @@ def test_a_doorbell_that_tells_of_another_kind(
     message = json.loads(envelope(ring_for(record)))
     arguments, words, rest = json.loads(base64.b64decode(message["body"]))
     body = base64.b64encode(json.dumps([arguments, words | told, rest]).encode()).decode()
-    with counted(field, What.DOORBELL):
+    with counted(field, Rejected.DOORBELL):
         push(json.dumps({**message, "body": body}).encode())
     worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
     assert field.bench.record(record.id).state is State.QUEUED
@@ -212,7 +212,7 @@ def test_a_record_that_tells_another_kind_than_its_spec(
     body = json.loads(message)["body"]
     arguments, words, rest = json.loads(base64.b64decode(body))
     told = base64.b64encode(json.dumps([arguments, words | {"labels": []}, rest]).encode()).decode()
-    with counted(field, What.RUN):
+    with counted(field, Rejected.RUN):
         push(message.replace(body.encode(), told.encode()))
         ended = field.bench.ended(record.id)
     assert ended.outcome is not None
@@ -252,7 +252,7 @@ def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None
     token = field.bench.keys.token(mine, 1, record.request["epoch"])
     lie = Outcome(cause=Cause.USER_ERROR, message="a lie")
     inbox = field.bench.records.inbox
-    with counted(field, What.REPORT, 2):
+    with counted(field, Rejected.REPORT, 2):
         for run_id, attempt in ((theirs, 1), (mine, 2)):
             report = Report(run_id=run_id, attempt=attempt, about=About.EXITED, outcome=lie)
             inbox.report(shard_of("fake", run_id), report.to_entry(token))
@@ -292,7 +292,7 @@ def test_a_result_that_its_runner_did_not_seal(field: Field, chaos_server: Chaos
         for lie in (kept["result"], {**kept["result"], **bare}):
             server.hset(f"{key}{runs[0].id}", "outcome", json.dumps({**kept, "result": lie}))
             with (
-                counted(field, What.RESULT),
+                counted(field, Rejected.RESULT),
                 pytest.raises(SealBroken, match=f"sealed by attempt 1 of run {runs[0].id}"),
             ):
                 client.get(runs[0].id).result(timeout=10)

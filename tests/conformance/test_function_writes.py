@@ -15,7 +15,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
@@ -224,11 +224,11 @@ def test_beats_and_refusals_are_counted_on(records: Records, raw: Any, keys: Key
     offer = Offer(backends=frozenset({"local"}))
     records.workers.announce(WorkerInfo(id="w", host="h", pid=1, offer=offer, concurrency=1, started_at=1.0))
     raw.hset(keys.beats, "w", number)
-    raw.hset(keys.refusals, str(What.ENTRY), number)
+    raw.hset(keys.refusals, str(Rejected.ENTRY), number)
     assert records.workers.beat("w")
-    records.rejections.note(What.ENTRY)
+    records.rejections.note(Rejected.ENTRY)
     assert records.workers.beats() == {"w": 1}
-    assert records.rejections.tallies()[What.ENTRY].count == 1
+    assert records.rejections.tallies()[Rejected.ENTRY].count == 1
 
 
 # Keys of another type

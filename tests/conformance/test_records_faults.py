@@ -18,7 +18,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
 from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
-from dispatcher.records.rejections import Tally, What
+from dispatcher.records.rejections import Rejected, Tally
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL, EXPIRING
@@ -63,8 +63,8 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     taken = [event.id.partition(":")[2] for _, event in records.events.take(tag, block=0.01)]
     records.workers.announce(worker(tag))
     lease = records.leases.acquire(tag, tag, seen=None)
-    refused = records.rejections.tallies().get(What.RUN, Tally(count=0, last=0.0)).count
-    records.rejections.note(What.RUN)
+    refused = records.rejections.tallies().get(Rejected.RUN, Tally(count=0, last=0.0)).count
+    records.rejections.note(Rejected.RUN)
     claimed = []
     for one in many[:2]:  # the second as a guess
         look = records.runs.snapshot(one.id, tag)
@@ -75,7 +75,7 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
         len(many),
         [(one.state, one.version, one.epoch) for one in claimed],
         records.workers.beats()[tag], lease == Lease(name=tag, owner=tag, epoch=1), records.runs.count(f"tag:{tag}"),
-        records.rejections.tallies()[What.RUN].count - refused,
+        records.rejections.tallies()[Rejected.RUN].count - refused,
     )  # fmt: skip
 
 

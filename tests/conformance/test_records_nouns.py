@@ -14,7 +14,7 @@ from dispatcher.errors import LeasePassed
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
 from dispatcher.records.logs import Line
-from dispatcher.records.rejections import Tally, What
+from dispatcher.records.rejections import Rejected, Tally
 from dispatcher.records.users import Reach
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
@@ -310,12 +310,12 @@ def test_refusals_are_counted_by_what_they_were(kept: Kept) -> None:
     """Row 34: refused, counted."""
     assert kept.records.rejections.tallies() == {}
     before = kept.records.runs.now()
-    for what in (What.RUN, What.REPORT, What.REPORT):
+    for what in (Rejected.RUN, Rejected.REPORT, Rejected.REPORT):
         kept.records.rejections.note(what)
     found = kept.records.rejections.tallies()
-    assert {what: tally.count for what, tally in found.items()} == {What.RUN: 1, What.REPORT: 2}
-    assert before <= found[What.RUN].last <= found[What.REPORT].last <= kept.records.runs.now()
+    assert {what: tally.count for what, tally in found.items()} == {Rejected.RUN: 1, Rejected.REPORT: 2}
+    assert before <= found[Rejected.RUN].last <= found[Rejected.REPORT].last <= kept.records.runs.now()
     later = kept.later(1000)
-    later.rejections.note(What.RUN)
-    assert later.rejections.tallies()[What.RUN].last >= before + 1000
-    assert later.rejections.tallies()[What.REPORT] == Tally(count=2, last=found[What.REPORT].last)
+    later.rejections.note(Rejected.RUN)
+    assert later.rejections.tallies()[Rejected.RUN].last >= before + 1000
+    assert later.rejections.tallies()[Rejected.REPORT] == Tally(count=2, last=found[Rejected.REPORT].last)

@@ -15,7 +15,7 @@ from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.streams import behind
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from tests.conformance.specs import accept, ended, start
 
 MOST = 2**64 - 1
@@ -65,7 +65,7 @@ def test_runs_are_accepted_and_end(records: Records, raw: Any, poison: str) -> N
         seen += [event.run_id for _, event in taken]
         records.events.acknowledge("watcher", [position for position, _ in taken])
     assert list(dict.fromkeys(seen)) == [before.id, after.id, third.id]
-    assert records.rejections.tallies()[What.ENTRY].count >= 3
+    assert records.rejections.tallies()[Rejected.ENTRY].count >= 3
 
 
 @pytest.mark.parametrize("poison", POISON)

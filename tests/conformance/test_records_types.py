@@ -15,7 +15,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import library, script
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from tests.conformance.specs import accept, make, start
 
 Spoil = Callable[[Any, str], object]
@@ -59,7 +59,7 @@ def test_what_belongs_to_a_run_alone(records: Records, raw: Any, how: str) -> No
     assert [line.text for line in records.logs.read(record.id)[0]] == ["a line"]
     assert len(records.blobs.get(name)) == 9_000_000
     assert records.events.of(record.id)[0][-1].final
-    assert records.rejections.tallies()[What.ENTRY].count >= 1
+    assert records.rejections.tallies()[Rejected.ENTRY].count >= 1
 
 
 @pytest.mark.parametrize("count", ["x", "9" * 18, "9" * 400, "1.5", ""])
@@ -81,8 +81,8 @@ def test_the_count_of_a_blobs_runs(records: Records, raw: Any, count: str) -> No
 def test_the_count_of_refusals(records: Records, raw: Any) -> None:
     raw.hset(Keys(records.instance).refusals, mapping={"run": "x", "run:last": "y"})
     for expected in (1, 2):
-        records.rejections.note(What.RUN)
-        assert records.rejections.tallies()[What.RUN].count == expected
+        records.rejections.note(Rejected.RUN)
+        assert records.rejections.tallies()[Rejected.RUN].count == expected
 
 
 def test_a_key_of_another_type_is_no_outage(server_url: str, raw: Any) -> None:

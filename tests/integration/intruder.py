@@ -9,7 +9,7 @@ import redis
 
 from dispatcher import flow
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from tests.integration.workers import Bench
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -58,5 +58,5 @@ class Intruder:
 
 def tally(bench: Bench) -> int:
     """How many malformed entries were counted."""
-    found = bench.records.rejections.tallies().get(What.ENTRY)
+    found = bench.records.rejections.tallies().get(Rejected.ENTRY)
     return found.count if found else 0

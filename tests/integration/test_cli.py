@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dispatcher.records.redis import open_redis
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
@@ -205,7 +205,7 @@ def test_status_counts_what_was_refused(shell: Shell, server_url: str) -> None:
     records = open_redis(server_url)
     try:
         assert "refused" not in shell("status").stdout
-        for what in (What.RUN, What.REPORT, What.REPORT):
+        for what in (Rejected.RUN, Rejected.REPORT, Rejected.REPORT):
             records.rejections.note(what)
     finally:
         records.close()

@@ -15,7 +15,7 @@ import redis
 from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, flow
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import SHARDS
 from dispatcher.runs.states import State
@@ -103,7 +103,7 @@ def test_inboxes_without_room_get_some(
     for word in "abc":
         run_id = bench.submit(says, {"word": word}, environment=FakeEnvironment(service))
         assert bench.ended(run_id).state is State.SUCCEEDED
-    assert bench.records.rejections.tallies()[What.ENTRY].count >= 1
+    assert bench.records.rejections.tallies()[Rejected.ENTRY].count >= 1
     assert "can't be read" in worker.output
 
 
@@ -134,7 +134,7 @@ def test_events_without_room_get_some(bench: Bench, guarded: Guarded, start: Sta
         assert run.result(timeout=30) == "a"
         assert [line.text for line in run.logs()] == ["a"]
         assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
-    assert bench.records.rejections.tallies()[What.ENTRY].count >= 3
+    assert bench.records.rejections.tallies()[Rejected.ENTRY].count >= 3
     assert guarded.refusals() == []
 
 
@@ -161,7 +161,7 @@ def test_keys_of_a_run_of_another_type(
         assert bench.lines(run.id)[-1:] == ["done"]
         assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
     assert "Traceback" not in worker.output
-    assert bench.records.rejections.tallies()[What.ENTRY].count >= 3
+    assert bench.records.rejections.tallies()[Rejected.ENTRY].count >= 3
 
 
 def test_counts_that_are_none(bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker) -> None:

@@ -13,7 +13,7 @@ from dispatcher import Dispatcher, LocalEnvironment, UnknownRun
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import UnreadableRun
 from dispatcher.records.effects import UNREADABLE
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from dispatcher.runs import indexes
 from dispatcher.runs.change import Ring
 from dispatcher.runs.record import Record
@@ -220,7 +220,7 @@ def test_what_a_run_requires_leaves_it_to_others(bench: Bench, start_worker: Sta
     rung_again = bench.until(newer.id, lambda record: record.rings > 1, "another ring")
     assert (rung_again.state, rung_again.epoch) == (State.QUEUED, 0)
     assert "It requires mask" in client.explain(newer.id)[0]
-    assert What.DOORBELL not in bench.records.rejections.tallies()
+    assert Rejected.DOORBELL not in bench.records.rejections.tallies()
 
 
 def test_a_run_that_was_taken_by_a_wrong_guess_is_given_back(
