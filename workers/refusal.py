@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import Rejected, count
+from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
@@ -24,6 +24,6 @@ def refusal(records: Records, record: Record, now: float) -> Change | None:
     why = records.runs.vet(record, now)
     change = transitions.refuse(record, now, reason="SealBroken", message=why) if why else None
     if change is not None:
-        count(records.rejections, Rejected.RUN)
+        count_rejection(records.rejections, Rejected.RUN)
         logger.warning("run %s: refused: %s", record.id, why)
     return change

@@ -96,8 +96,8 @@ def result_of(client: Dispatcher, record: Record) -> Result:
     kept = record.outcome.result if record.outcome is not None else None
     if kept is None or kept.codec != "json":
         return Result(record.id, kept)
-    from dispatcher.records.rejections import Rejected, counted
+    from dispatcher.records.rejections import Rejected, counting_broken_seals
     from dispatcher.serialization.values import from_value
 
-    with counted(client.records.rejections, Rejected.RESULT):
+    with counting_broken_seals(client.records.rejections, Rejected.RESULT):
         return Result(record.id, kept, from_value(kept, get=client.records.blobs.get, seal=None))

@@ -133,13 +133,13 @@ def _told(outcome: Outcome) -> str:
 
 
 def _opened(link: Link, record: Record, value: Value, kind: Returned) -> Any:
-    from dispatcher.records.rejections import Rejected, counted
+    from dispatcher.records.rejections import Rejected, counting_broken_seals
     from dispatcher.serialization import from_value
 
     records = link.records
     seal = link.keys.seal(record) if value.codec == "pickle" else None
     try:
-        with counted(records.rejections, Rejected.RESULT):
+        with counting_broken_seals(records.rejections, Rejected.RESULT):
             return from_value(value, get=records.blobs.get, seal=seal, kind=kind)
     except KeyError:
         raise UnknownRun(f"run {record.id}: the bytes of its result are gone") from None

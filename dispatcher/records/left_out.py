@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dispatcher.errors import Malformed
-from dispatcher.records.rejections import Rejected, Rejections, count
+from dispatcher.records.rejections import Rejected, Rejections, count_rejection
 from dispatcher.support.log_throttle import Seldom
 
 T = TypeVar("T")
@@ -70,4 +70,4 @@ class LeftOut:
             if self._counted > _PER_SECOND:
                 return
             self._seldom.warn(f"an entry is left out, since it can't be read: {entry[:_SHOWN]!a}", error)
-        count(self._rejections, Rejected.ENTRY)
+        count_rejection(self._rejections, Rejected.ENTRY)

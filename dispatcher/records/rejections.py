@@ -50,14 +50,14 @@ class Rejections(ABC):
         """The counts of all that was ever refused."""
 
 
-def count(rejections: Rejections, what: Rejected) -> None:
+def count_rejection(rejections: Rejections, what: Rejected) -> None:
     """Count one if the server answers: no refusal depends on its being counted."""
     with suppress(ServerUnavailable, Malformed):
         rejections.note(what)
 
 
 @contextmanager
-def counted(rejections: Rejections, what: Rejected) -> Iterator[None]:
+def counting_broken_seals(rejections: Rejections, what: Rejected) -> Iterator[None]:
     """Count what isn't opened within since its seal is broken.
 
     Raises:
@@ -66,5 +66,5 @@ def counted(rejections: Rejections, what: Rejected) -> Iterator[None]:
     try:
         yield
     except SealBroken:
-        count(rejections, what)
+        count_rejection(rejections, what)
         raise

@@ -18,7 +18,7 @@ from dispatcher.errors import FlowFailed, Permanent, SealBroken, ServerUnavailab
 from dispatcher.logs.capture import Capture
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import Rejected, counted
+from dispatcher.records.rejections import Rejected, counting_broken_seals
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure
 from dispatcher.runs.record import Outcome, Record, Value
@@ -57,7 +57,7 @@ class Opener:
             Lacking: it requires what this release doesn't know.
             Exception: the environment's class can't be had here.
         """
-        with counted(self.records.rejections, Rejected.RUN):
+        with counting_broken_seals(self.records.rejections, Rejected.RUN):
             self.credentials.check(record, now)
             record.mark_verified()
             refuse_lacking(record)
@@ -126,12 +126,12 @@ class Opener:
         storage = storages.from_json(record.spec.storage, stored=True)
         storage.bind(self.records.blobs)
         env = None if self.environ is os.environ else self.environ
-        with counted(self.records.rejections, Rejected.RUN):
+        with counting_broken_seals(self.records.rejections, Rejected.RUN):
             return environment.load(storage, record.spec.location, env=env)
 
     def _parameters(self, record: Record) -> Any:
         # The verified spec holds their digest, so no further key is needed.
-        with counted(self.records.rejections, Rejected.RUN):
+        with counting_broken_seals(self.records.rejections, Rejected.RUN):
             return from_value(
                 record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True, each="parameter"
             )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from dispatcher.errors import ServerUnavailable
 from dispatcher.logs.journal import Said
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import Rejected, count
+from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runs import indexes, use
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
@@ -114,7 +114,7 @@ class Keeper:
         records = self._connected()
         self._keep_beat(records)
         for _ in range(min(dropped.take(), COUNTED)):
-            count(records.rejections, Rejected.ENTRY)
+            count_rejection(records.rejections, Rejected.ENTRY)
         self._record_deaths(records)
         wait = self._look(records)
         self._looked_at = time.monotonic()

@@ -20,7 +20,7 @@ from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, Timeou
 from dispatcher.logs.capture import keep_from
 from dispatcher.logs.journal import mine
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import Rejected, count
+from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runner.process_state import leftovers
 from dispatcher.runner.process_state.baseline import Baseline
 from dispatcher.runs.record import Record
@@ -75,7 +75,7 @@ class Here:
         """
         refuse_lacking(record)
         if not self.serves(record.spec.route):
-            count(self.records.rejections, Rejected.DOORBELL)
+            count_rejection(self.records.rejections, Rejected.DOORBELL)
             logger.warning("run %s: a doorbell of queue %s came here: refused", record.id, record.spec.route.queue)
             raise Refused(f"run {record.id} waits in queue {record.spec.route.queue}, which isn't served here")
 

@@ -13,7 +13,7 @@ from backends.base import Observation
 from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
 from dispatcher.records.leases import Lease
 from dispatcher.records.left_out import LeftOut
-from dispatcher.records.rejections import Rejected, count
+from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.records.runs import Transition
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
@@ -131,7 +131,7 @@ class Reports:
                 return
 
     def _refuse(self, error: Exception) -> None:
-        count(self._records.rejections, Rejected.REPORT)
+        count_rejection(self._records.rejections, Rejected.REPORT)
         logger.warning("report refused: %s", error)
 
     def _act_on(self, entry: dict[str, str], lease: Lease, now: float) -> None:

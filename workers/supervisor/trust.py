@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatcher.errors import Refused, SealBroken, UnknownRun
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import Rejected, count
+from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
@@ -85,7 +85,7 @@ class Trust:
         return ""
 
     def _refuse(self, record: Record, why: str, step: Transition) -> None:
-        count(self.records.rejections, Rejected.RUN)
+        count_rejection(self.records.rejections, Rejected.RUN)
         logger.warning("run %s: refused: %s", record.id, why)
         try:
             self.records.runs.update(record.id, step)
