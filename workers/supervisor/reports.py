@@ -12,7 +12,7 @@ from functools import partial
 from backends.base import Observation
 from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
 from dispatcher.records.leases import Lease
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.records.runs import Transition
 from dispatcher.runner.container.report import About, Report

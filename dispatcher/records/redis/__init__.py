@@ -34,7 +34,7 @@ def open_redis(
         ServerUnavailable: the server can't be reached or refuses us.
     """
     from dispatcher.records.base import Records
-    from dispatcher.records.left_out import LeftOut
+    from dispatcher.records.malformed import LeftOut
     from dispatcher.records.redis.blobs import RedisBlobs
     from dispatcher.records.redis.connection.client import Client
     from dispatcher.records.redis.events import RedisEvents

@@ -9,7 +9,7 @@ from typing import Any
 
 from dispatcher.errors import Malformed, ServerUnavailable
 from dispatcher.records.events import Ended, Events, Listener
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.connection.streams import blocking, entries, read_stream, repair
 from dispatcher.records.redis.keys import Keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from dispatcher.records.leases import Lease, Leases
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script

@@ -15,7 +15,7 @@ import redis
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.records.events import Ended, Listener, is_ends
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.connection.errors import unavailable
 from dispatcher.records.redis.keys import Keys

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from dispatcher.records.effects import STRAY
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.logs import Line, Logs
 from dispatcher.records.redis.bounds import MOST_LINES
 from dispatcher.records.redis.connection.client import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 
 from dispatcher.errors import Malformed
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.queues import Queues
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys

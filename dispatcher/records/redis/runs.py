@@ -13,7 +13,7 @@ from dispatcher.errors import LeasePassed, Malformed, ServerUnavailable, SpecUse
 from dispatcher.records.bell import Bell
 from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, conflict, spec_used
 from dispatcher.records.leases import Lease
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.query import Query, Snapshot, WrongGuess
 from dispatcher.records.redis.blobs import hold
 from dispatcher.records.redis.claims import Claims, claim_of

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 
 from dispatcher.errors import Malformed
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import LeftOut
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.redis.scripts import script
