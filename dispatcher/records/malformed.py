@@ -27,7 +27,7 @@ _PER_SECOND = 100
 _SHOWN = 120
 
 
-class LeftOut:
+class MalformedEntries:
     """The register of entries that were left out. Safe from any thread.
 
     Args:

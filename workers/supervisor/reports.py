@@ -12,7 +12,7 @@ from functools import partial
 from backends.base import Observation
 from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
 from dispatcher.records.leases import Lease
-from dispatcher.records.malformed import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.records.runs import Transition
 from dispatcher.runner.container.report import About, Report
@@ -69,7 +69,7 @@ class Reports:
         self._tails = tails
         self._here = here
         self._trust = trust
-        self._left_out = LeftOut(trust.records.rejections)
+        self._malformed = MalformedEntries(trust.records.rejections)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
     @property
@@ -100,7 +100,7 @@ class Reports:
     def repair(self, shards: Collection[str]) -> None:
         """Make inboxes usable again to which no runner can report any more."""
         for shard in self._records.inbox.repair(shards):
-            self._left_out.note(
+            self._malformed.note(
                 f"what lay in the inbox of shard {shard}", Malformed("its id was far ahead of the clock")
             )
 
@@ -118,7 +118,7 @@ class Reports:
                 except LeasePassed:
                     raise
                 except Malformed as error:
-                    self._left_out.note(f"report {position} of shard {lease.name}", error)
+                    self._malformed.note(f"report {position} of shard {lease.name}", error)
                 except (SealBroken, UnknownRun, Refused) as error:
                     self._refuse(error)
                 except ServerUnavailable:

@@ -34,7 +34,7 @@ def open_redis(
         ServerUnavailable: the server can't be reached or refuses us.
     """
     from dispatcher.records.base import Records
-    from dispatcher.records.malformed import LeftOut
+    from dispatcher.records.malformed import MalformedEntries
     from dispatcher.records.redis.blobs import RedisBlobs
     from dispatcher.records.redis.connection.client import Client
     from dispatcher.records.redis.events import RedisEvents
@@ -56,10 +56,10 @@ def open_redis(
         raise
     keys = Keys(instance)
     rejections = RedisRejections(client, keys, clock_offset=clock_offset)
-    left_out = LeftOut(rejections)
-    events = RedisEvents(client, keys, left_out)
+    malformed = MalformedEntries(rejections)
+    events = RedisEvents(client, keys, malformed)
     runs = RedisRuns(
-        client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset, left_out=left_out
+        client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset, malformed=malformed
     )
 
     def close() -> None:
@@ -70,11 +70,11 @@ def open_redis(
         instance=instance,
         runs=runs,
         blobs=RedisBlobs(client, keys),
-        logs=RedisLogs(client, keys, left_out),
+        logs=RedisLogs(client, keys, malformed),
         events=events,
-        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset, left_out=left_out),
-        leases=RedisLeases(client, keys, left_out),
-        queues=RedisQueues(client, keys, clock_offset=clock_offset, left_out=left_out),
+        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset, malformed=malformed),
+        leases=RedisLeases(client, keys, malformed),
+        queues=RedisQueues(client, keys, clock_offset=clock_offset, malformed=malformed),
         inbox=RedisInbox(client, keys),
         rejections=rejections,
         users=RedisUsers(client, keys, instance=instance),

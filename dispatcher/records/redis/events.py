@@ -9,7 +9,7 @@ from typing import Any
 
 from dispatcher.errors import Malformed, ServerUnavailable
 from dispatcher.records.events import Ended, Events, Listener
-from dispatcher.records.malformed import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.connection.streams import blocking, entries, read_stream, repair
 from dispatcher.records.redis.keys import Keys
@@ -27,10 +27,10 @@ _TRIES = 3
 class RedisEvents(Events):
     """Streams. A group that vanished is made again from the start of what is kept: events then come twice."""
 
-    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
+    def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
         self._keys = keys
-        self._left_out = left_out
+        self._malformed = malformed
         self._known: set[str] = set()
         self._listeners: set[RedisListener] = set()
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class RedisEvents(Events):
         while found := read_stream(self._client, self._keys.events(run_id), after=after, limit=10000, block=block):
             after = found[-1][0]
             read = (
-                self._left_out.read(f"event {position} of run {run_id}", one)
+                self._malformed.read(f"event {position} of run {run_id}", one)
                 for position, fields in found
                 for one in kept(fields)
             )
@@ -69,11 +69,11 @@ class RedisEvents(Events):
 
     def repair(self) -> None:
         if repair(self._client, [self._keys.all_events]):
-            self._left_out.note("what lay among all events", Malformed("its position was far ahead of the clock"))
+            self._malformed.note("what lay among all events", Malformed("its position was far ahead of the clock"))
 
     def listen(self, ended: Ended | None = None) -> Listener:
         listener = RedisListener(
-            self._client, self._keys, leave=self._listeners.discard, ended=ended, left_out=self._left_out
+            self._client, self._keys, leave=self._listeners.discard, ended=ended, malformed=self._malformed
         )
         with self._lock:
             self._listeners.add(listener)
@@ -103,7 +103,7 @@ class RedisEvents(Events):
                 position,
                 None
                 if fields is None
-                else self._left_out.read(f"event {position}", partial(Event.from_fields, fields)),
+                else self._malformed.read(f"event {position}", partial(Event.from_fields, fields)),
             )
             for position, fields in found
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from dispatcher.records.leases import Lease, Leases
-from dispatcher.records.malformed import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
@@ -15,10 +15,10 @@ from dispatcher.support.parsing import name_of, whole_of
 class RedisLeases(Leases):
     """A lease given back keeps its epoch under no owner."""
 
-    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
+    def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
         self._keys = keys
-        self._left_out = left_out
+        self._malformed = malformed
 
     def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
         before = ("", "") if seen is None else (seen.owner, seen.epoch)
@@ -33,7 +33,7 @@ class RedisLeases(Leases):
         flat = self._client.one("HGETALL", self._keys.leases)
         found: dict[str, Lease] = {}
         for name, kept in zip(flat[0::2], flat[1::2], strict=True):
-            lease = self._left_out.read(f"lease {name!r}", partial(_lease, name, kept))
+            lease = self._malformed.read(f"lease {name!r}", partial(_lease, name, kept))
             if lease is not None and lease.owner and lease.name.startswith(prefix):
                 found[lease.name] = lease
         return found

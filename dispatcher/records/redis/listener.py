@@ -15,7 +15,7 @@ import redis
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.records.events import Ended, Listener, is_ends
-from dispatcher.records.malformed import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.connection.errors import unavailable
 from dispatcher.records.redis.keys import Keys
@@ -49,10 +49,10 @@ class RedisListener(Listener):
         keys: Keys,
         *,
         leave: Callable[[RedisListener], None],
-        left_out: LeftOut,
+        malformed: MalformedEntries,
         ended: Ended | None = None,
     ) -> None:
-        self._left_out = left_out
+        self._malformed = malformed
         self._client = client
         self._keys = keys
         self._leave = leave
@@ -227,7 +227,7 @@ class RedisListener(Listener):
 
     def _hear(self, topic: str, raw: bytes) -> None:
         """Take a notice; of one that can't be read, the topic: something may have happened, and a look tells."""
-        read, ended = self._left_out.read, self._ended
+        read, ended = self._malformed.read, self._ended
         if ended is not None and is_ends(topic):
             added = read(f"end told to {topic}", partial(rest, raw))
             if added and read(f"end told to {topic}", partial(ended, *added)):

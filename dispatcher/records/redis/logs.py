@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Any
 
 from dispatcher.records.effects import STRAY
-from dispatcher.records.malformed import LeftOut
 from dispatcher.records.logs import Line, Logs
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.bounds import MOST_LINES
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.connection.streams import read_stream
@@ -25,10 +25,10 @@ _BYTES = 2**20
 class RedisLogs(Logs):
     """The number of each attempt's last line is kept beside the stream, so that repetition adds nothing."""
 
-    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
+    def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
         self._keys = keys
-        self._left_out = left_out
+        self._malformed = malformed
 
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
         for attempt, group in groupby(lines, key=lambda line: line.attempt):
@@ -39,7 +39,7 @@ class RedisLogs(Logs):
         while found := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
             after = found[-1][0]
             read = (
-                self._left_out.read(f"line {position} of run {run_id}", partial(_line, fields))
+                self._malformed.read(f"line {position} of run {run_id}", partial(_line, fields))
                 for position, fields in found
             )
             if lines := [line for line in read if line is not None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 
 from dispatcher.errors import Malformed
-from dispatcher.records.malformed import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.queues import Queues
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
@@ -24,16 +24,16 @@ _SWEPT = 100
 class RedisQueues(Queues):
     """Times in sorted sets, routes in a hash."""
 
-    def __init__(self, client: Client, keys: Keys, *, clock_offset: float, left_out: LeftOut) -> None:
+    def __init__(self, client: Client, keys: Keys, *, clock_offset: float, malformed: MalformedEntries) -> None:
         self._client = client
         self._keys = keys
         self._offset = clock_offset
-        self._left_out = left_out
+        self._malformed = malformed
 
     def known(self) -> dict[str, tuple[Route, float]]:
         found: dict[str, tuple[Route, float]] = {}
         for name, at, route in self._client.run(script("known"), [self._keys.queues, self._keys.routes], self._offset):
-            queue = self._left_out.read(f"queue {name!r}", partial(_queue, name, at, route))
+            queue = self._malformed.read(f"queue {name!r}", partial(_queue, name, at, route))
             if queue is not None:
                 found[queue[0].queue] = queue
         return found
@@ -42,7 +42,7 @@ class RedisQueues(Queues):
         flat = self._client.one("ZRANGE", self._keys.passed, 0, MOST_QUEUES - 1, "REV", "WITHSCORES")
         found: dict[str, float] = {}
         for name, at in zip(flat[0::2], flat[1::2], strict=True):
-            one = self._left_out.read(f"time of queue {name!r}", partial(_time, name, at))
+            one = self._malformed.read(f"time of queue {name!r}", partial(_time, name, at))
             if one is not None:
                 found[one[0]] = one[1]
         return found

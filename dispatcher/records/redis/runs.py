@@ -13,7 +13,7 @@ from dispatcher.errors import LeasePassed, Malformed, ServerUnavailable, SpecUse
 from dispatcher.records.bell import Bell
 from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, conflict, spec_used
 from dispatcher.records.leases import Lease
-from dispatcher.records.malformed import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.query import Query, Snapshot, WrongGuess
 from dispatcher.records.redis.blobs import hold
 from dispatcher.records.redis.claims import Claims, claim_of
@@ -45,9 +45,9 @@ class RedisRuns(Runs):
     """Records in hashes, indexes in sorted sets."""
 
     def __init__(
-        self, client: Client, keys: Keys, *, bell: Bell | None, clock_offset: float, left_out: LeftOut
+        self, client: Client, keys: Keys, *, bell: Bell | None, clock_offset: float, malformed: MalformedEntries
     ) -> None:
-        self._left_out = left_out
+        self._malformed = malformed
         self._client = client
         self._keys = keys
         self._bell = bell
@@ -253,7 +253,7 @@ class RedisRuns(Runs):
         return self._read(run_id, read)
 
     def _read(self, run_id: str, read: Callable[[], Record]) -> Record:
-        record = self._left_out.read(f"run {run_id}", read)
+        record = self._malformed.read(f"run {run_id}", read)
         if record is None:
             raise UnreadableRun(f"run {run_id}: what is stored of it can't be read; nobody runs it, nor changes it")
         return record
@@ -283,7 +283,7 @@ class RedisRuns(Runs):
         found: list[tuple[str, float]] = []
         strange: list[bytes] = []
         for raw, score in zip(flat[0::2], flat[1::2], strict=True):
-            name = self._left_out.read(f"member {raw[:LONGEST_NAME]!r} of {index}", partial(run_id_of, raw))
+            name = self._malformed.read(f"member {raw[:LONGEST_NAME]!r} of {index}", partial(run_id_of, raw))
             if name is None:
                 strange.append(raw)
             else:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 
 from dispatcher.errors import Malformed
-from dispatcher.records.malformed import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.redis.scripts import script
@@ -21,8 +21,10 @@ from dispatcher.support.parsing import Fields, name_of, read_object, whole_of
 class RedisWorkers(Workers):
     """Workers in one hash, their counters in another, the times of their last beats in a sorted set."""
 
-    def __init__(self, client: Client, keys: Keys, *, instance: str, clock_offset: float, left_out: LeftOut) -> None:
-        self._left_out = left_out
+    def __init__(
+        self, client: Client, keys: Keys, *, instance: str, clock_offset: float, malformed: MalformedEntries
+    ) -> None:
+        self._malformed = malformed
         self._client = client
         self._keys = keys
         self._instance = instance
@@ -43,7 +45,7 @@ class RedisWorkers(Workers):
         flat = self._client.one("HGETALL", self._keys.beats)
         found: dict[str, int] = {}
         for name, counter in zip(flat[0::2], flat[1::2], strict=True):
-            beat = self._left_out.read(f"beats of worker {name!r}", partial(_beat, name, counter))
+            beat = self._malformed.read(f"beats of worker {name!r}", partial(_beat, name, counter))
             if beat is not None:
                 found[beat[0]] = beat[1]
         return found
@@ -59,7 +61,7 @@ class RedisWorkers(Workers):
         infos = dict(zip(said[0::2], said[1::2], strict=True))
         lately = [name for name, at in zip(beaten[0::2], beaten[1::2], strict=True) if float(at) >= oldest]
         read = (
-            self._left_out.read(f"worker {name!r}", partial(_load, name, infos[name]))
+            self._malformed.read(f"worker {name!r}", partial(_load, name, infos[name]))
             for name in lately
             if name in infos
         )
