@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dispatcher.records.base import Records
-from dispatcher.records.users import Reach
+from dispatcher.records.users import AttemptScope
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.infrastructure import is_open, wants
 from dispatcher.runs.record import Record
@@ -38,7 +38,7 @@ class AttemptUsers:
         """
         request, spec = record.request or {}, record.spec
         password = self.keys.password(record.id, record.attempt, request["epoch"], spec.key_id)
-        reach = Reach(run_id=record.id, attempt=record.attempt, shard=request["shard"], blobs=spec.blobs)
+        reach = AttemptScope(run_id=record.id, attempt=record.attempt, shard=request["shard"], blobs=spec.blobs)
         return {
             "DISPATCHER__RUN__USER": self.records.users.make(reach, password),
             "DISPATCHER__RUN__PASSWORD": password,

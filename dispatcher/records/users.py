@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reach:
+class AttemptScope:
     """The reach of the user of an attempt: its run and the run's own keys, the claim of the attempt, the shared
     ``blobs`` (digests) that the run refers to, and the inbox of ``shard``, to which it only adds."""
 
@@ -23,7 +23,7 @@ class Users(ABC):
     """Users that a worker makes. A server that was restarted, or another one in its place, knows none of them."""
 
     @abstractmethod
-    def make(self, reach: Reach, password: str) -> str:
+    def make(self, reach: AttemptScope, password: str) -> str:
         """Make the user of an attempt, or make it again as it was; its name.
 
         Args:

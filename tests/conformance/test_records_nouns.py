@@ -15,7 +15,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
 from dispatcher.records.logs import Line
 from dispatcher.records.rejections import Rejected, Tally
-from dispatcher.records.users import Reach
+from dispatcher.records.users import AttemptScope
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.routing import Offer, Route
@@ -238,7 +238,7 @@ def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
 def test_users_are_known_until_they_are_removed(records: Records) -> None:
     assert records.users.allowed()
     assert records.users.known() == []
-    reach = Reach(run_id="run1", attempt=1, shard="local/3", blobs=("a" * 64,))
+    reach = AttemptScope(run_id="run1", attempt=1, shard="local/3", blobs=("a" * 64,))
     name = records.users.make(reach, "password")
     assert records.users.make(reach, "password") == name
     records.users.make(replace(reach, attempt=2), "password")

@@ -17,7 +17,7 @@ from dispatcher.errors import InvalidInput, UnknownRun
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
 from dispatcher.records.redis.users import rules
-from dispatcher.records.users import Reach
+from dispatcher.records.users import AttemptScope
 from dispatcher.runs.states import State
 from tests.integration.guarded import INSTANCE, Guarded
 from tests.integration.guarded import rules as page_rules
@@ -98,7 +98,7 @@ def test_a_worker_that_may_make_no_users_does_not_start(guarded: Guarded) -> Non
 @pytest.fixture(scope="module")
 def attempt(standing: Guarded) -> Iterator[Any]:
     """A connection of the user of an attempt."""
-    reach = Reach(run_id=RUN, attempt=1, shard="fake/0", blobs=(BLOB,))
+    reach = AttemptScope(run_id=RUN, attempt=1, shard="fake/0", blobs=(BLOB,))
     standing.admin.execute_command("ACL", "SETUSER", "attempt", *rules(Keys(INSTANCE), reach, PASSWORD))
     with redis.Redis(unix_socket_path=str(standing.socket), username="attempt", password=PASSWORD) as one:
         yield one
@@ -143,7 +143,7 @@ def test_what_the_user_of_an_attempt_may_not(attempt: Any, command: tuple[str, .
 def test_its_commands_are_those_of_the_users_that_all_share() -> None:
     """``client|setinfo`` aside, which tells a server the library's name."""
     (page,) = [line for line in page_rules().splitlines() if line.startswith("user runner ")]
-    mine = rules(Keys(INSTANCE), Reach(run_id=RUN, attempt=1, shard="fake/0"), PASSWORD)
+    mine = rules(Keys(INSTANCE), AttemptScope(run_id=RUN, attempt=1, shard="fake/0"), PASSWORD)
     assert _commands(" ".join(mine)) == _commands(page.replace(" +client|setinfo", ""))
 
 
@@ -178,6 +178,6 @@ def test_what_it_may(attempt: Any, command: tuple[str, ...]) -> None:
     ],
 )
 def test_no_word_becomes_a_rule(given: dict[str, Any], error: type[Exception]) -> None:
-    reach = Reach(**{"run_id": RUN, "attempt": 1, "shard": "fake/0", **given})
+    reach = AttemptScope(**{"run_id": RUN, "attempt": 1, "shard": "fake/0", **given})
     with pytest.raises(error):
         rules(Keys(INSTANCE), reach, PASSWORD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dispatcher.records.memory.shared import Shared
-from dispatcher.records.users import Reach, Users
+from dispatcher.records.users import AttemptScope, Users
 
 
 class MemoryUsers(Users):
@@ -13,9 +13,9 @@ class MemoryUsers(Users):
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._users: dict[tuple[str, int], Reach] = {}
+        self._users: dict[tuple[str, int], AttemptScope] = {}
 
-    def make(self, reach: Reach, password: str) -> str:
+    def make(self, reach: AttemptScope, password: str) -> str:
         with self._shared.changed:
             self._users[reach.run_id, reach.attempt] = reach
         return f"{reach.run_id}:{reach.attempt}"

@@ -12,7 +12,7 @@ import redis
 
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
-from dispatcher.records.users import Reach, Users
+from dispatcher.records.users import AttemptScope, Users
 from dispatcher.support.ids import is_attempt, is_run_id
 
 _READ = ("fcall", "get", "hget", "hmget", "hgetall", "hexists", "exists", "pttl", "time", "ping", "select")
@@ -35,7 +35,7 @@ class RedisUsers(Users):
         self._prefix = f"{instance}:"
         self._told = True
 
-    def make(self, reach: Reach, password: str) -> str:
+    def make(self, reach: AttemptScope, password: str) -> str:
         name = self._name(reach.run_id, reach.attempt)
         command = ("ACL", "SETUSER", name, *rules(self._keys, reach, password))
         if self._told:
@@ -69,7 +69,7 @@ class RedisUsers(Users):
         return (run_id, int(number)) if ours and is_attempt(int(number)) else None
 
 
-def rules(keys: Keys, reach: Reach, password: str) -> tuple[str, ...]:
+def rules(keys: Keys, reach: AttemptScope, password: str) -> tuple[str, ...]:
     """The rules of an attempt's user, as ``ACL SETUSER`` takes them. The password goes as its SHA-256, so that no log
     of the server's has it.
 
