@@ -23,7 +23,7 @@ from dispatcher.inspection.explain import command_for
 
 if TYPE_CHECKING:
     from dispatcher.records.base import Records
-    from dispatcher.records.redis.connection.health import Health
+    from dispatcher.records.redis.connection.health import ServerHealth
     from dispatcher.records.workers import WorkerInfo
     from dispatcher.runs.routing import Route
     from dispatcher.settings import Settings
@@ -275,7 +275,7 @@ def _broker(url: str) -> Iterator[Finding]:
     yield from eviction("broker", health)
 
 
-def judge(health: Health, where: str, *, now: float) -> Iterator[Finding]:
+def judge(health: ServerHealth, where: str, *, now: float) -> Iterator[Finding]:
     """Yield the findings that follow from a server's state for the runs kept there.
 
     Args:
@@ -300,7 +300,7 @@ def judge(health: Health, where: str, *, now: float) -> Iterator[Finding]:
         yield ok("clock", f"within {_CLOCK:g} s of the server's")
 
 
-def _persistence(health: Health) -> Iterator[Finding]:
+def _persistence(health: ServerHealth) -> Iterator[Finding]:
     if health.append_failed:
         yield problem("persistence", "the server can't write its append-only file", "is its disk full?")
     elif health.appends is False:
@@ -310,7 +310,7 @@ def _persistence(health: Health) -> Iterator[Finding]:
         yield ok("persistence", "append-only file")
 
 
-def eviction(subject: str, health: Health) -> Iterator[Finding]:
+def eviction(subject: str, health: ServerHealth) -> Iterator[Finding]:
     """Check whether the server may drop what is kept there, and whether it's nearly full."""
     if health.eviction is not None and health.eviction != "noeviction":
         yield problem(

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from dispatcher.admin.doctor import Finding, Level, judge, misspelt, serving
-from dispatcher.records.redis.connection.health import Health
+from dispatcher.records.redis.connection.health import ServerHealth
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.routing import Offer, Route
 from tests.unit.command import call
 
 
 class TestDoctor:
-    GOOD = Health(clock=1000.0, product="valkey", version="9.1.0", appends=True, append_failed=False,
+    GOOD = ServerHealth(clock=1000.0, product="valkey", version="9.1.0", appends=True, append_failed=False,
                   eviction="noeviction", memory=10, limit=0, primary=True)  # fmt: skip
 
     def levels(self, **changes: Any) -> dict[str, Level]:

@@ -12,7 +12,7 @@ from dispatcher.records.redis.connection.client import Client
 
 
 @dataclass(frozen=True, kw_only=True)
-class Health:
+class ServerHealth:
     """A server as seen from here. What it doesn't tell (an ACL forbids it) is None.
 
     ``memory`` and ``limit`` are in bytes, a limit of 0 is none; ``clock`` is in seconds since the epoch.
@@ -29,7 +29,7 @@ class Health:
     primary: bool | None = None
 
 
-def look(url: str, *, timeout: float = 5.0) -> Health:
+def look(url: str, *, timeout: float = 5.0) -> ServerHealth:
     """Ask the server.
 
     Raises:
@@ -44,7 +44,7 @@ def look(url: str, *, timeout: float = 5.0) -> Health:
     if isinstance(now, Exception):
         raise ServerUnavailable(f"{client.shown} refuses us: {now}") from now
     clock = int(now[0]) + int(now[1]) / 1e6
-    return Health(clock=clock) if isinstance(told, redis.RedisError) else _read(clock, _fields(told))
+    return ServerHealth(clock=clock) if isinstance(told, redis.RedisError) else _read(clock, _fields(told))
 
 
 def _fields(told: bytes | str) -> dict[str, str]:
@@ -53,8 +53,8 @@ def _fields(told: bytes | str) -> dict[str, str]:
     return {name: value for name, _, value in lines}
 
 
-def _read(clock: float, fields: Mapping[str, str]) -> Health:
-    return Health(
+def _read(clock: float, fields: Mapping[str, str]) -> ServerHealth:
+    return ServerHealth(
         clock=clock,
         product="valkey" if "valkey_version" in fields else "redis",
         version=fields.get("valkey_version") or fields.get("redis_version"),
