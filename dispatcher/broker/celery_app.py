@@ -17,7 +17,7 @@ from kombu import Connection
 from kombu.utils.collections import HashedSeq
 
 from dispatcher.errors import InvalidSettings
-from dispatcher.records.redis.connection.credentials import Credentials
+from dispatcher.records.redis.connection.credentials import RedisCredentials
 from dispatcher.settings import Settings
 from dispatcher.support.urls import Address, parse
 
@@ -75,7 +75,7 @@ class Broker:
     """A server's address as kombu wants it; ``credentials`` are apart from its URL, which Celery shows."""
 
     url: str
-    credentials: Credentials | None = None
+    credentials: RedisCredentials | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tls: Mapping[str, Any] | None = field(default=None, repr=False)
 
@@ -165,8 +165,8 @@ def _tcp(address: Address, host: str, port: int) -> str:
     return f"{address.scheme}://{place}:{port}/{address.db}"
 
 
-def _credentials(username: str | None, password: str | None) -> Credentials | None:
-    return None if username is None and password is None else Credentials(username, password)
+def _credentials(username: str | None, password: str | None) -> RedisCredentials | None:
+    return None if username is None and password is None else RedisCredentials(username, password)
 
 
 def _sentinel(address: Address, tls: Mapping[str, Any] | None) -> dict[str, Any]:

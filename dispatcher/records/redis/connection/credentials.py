@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 
-class Credentials(redis.CredentialProvider):
+class RedisCredentials(redis.CredentialProvider):
     """The user name and password of a connection. It shows nowhere: not in a repr, not in JSON, not in a pickle.
 
     Args:
@@ -26,7 +26,7 @@ class Credentials(redis.CredentialProvider):
         return self.get_credentials()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Credentials) and self.get_credentials() == other.get_credentials()
+        return isinstance(other, RedisCredentials) and self.get_credentials() == other.get_credentials()
 
     def __hash__(self) -> int:
         return hash(self.get_credentials())
