@@ -238,12 +238,12 @@ def _closed(path: Path | None) -> str:
 
 def _reached(settings: Settings) -> Iterator[Finding]:
     from dispatcher.connect import connect
-    from dispatcher.records.redis.connection.health import look
+    from dispatcher.records.redis.connection.health import read_health
     from dispatcher.support.urls import shown
 
     assert settings.url is not None
     try:
-        health = look(settings.url)
+        health = read_health(settings.url)
     except DispatcherError as error:
         text = str(error).replace(", or `dispatcher doctor`", "")
         yield problem("server", text, "is it running, and do host, port, user and password of the URL fit it?")
@@ -263,11 +263,11 @@ def _reached(settings: Settings) -> Iterator[Finding]:
 
 
 def _broker(url: str) -> Iterator[Finding]:
-    from dispatcher.records.redis.connection.health import look
+    from dispatcher.records.redis.connection.health import read_health
     from dispatcher.support.urls import shown
 
     try:
-        health = look(url)
+        health = read_health(url)
     except DispatcherError as error:
         yield problem("broker", str(error), "correct DISPATCHER__BROKER_URL, or start that server")
         return

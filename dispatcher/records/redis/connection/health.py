@@ -29,7 +29,7 @@ class ServerHealth:
     primary: bool | None = None
 
 
-def look(url: str, *, timeout: float = 5.0) -> ServerHealth:
+def read_health(url: str, *, timeout: float = 5.0) -> ServerHealth:
     """Ask the server.
 
     Raises:
