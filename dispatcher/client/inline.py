@@ -9,7 +9,7 @@ import os
 import time
 
 from dispatcher.client.session import Link
-from dispatcher.records.query import Snapshot
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.runs.transitions import tick

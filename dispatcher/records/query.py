@@ -28,23 +28,3 @@ class Query:
             and (self.tag is None or self.tag in spec.tags)
             and (self.since is None or record.created_at >= self.since)
         )
-
-
-class WrongGuess(Exception):
-    """A run isn't what it was taken for; nothing was done. ``snapshot`` is how it stands."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        super().__init__(snapshot.record.id)
-        self.snapshot = snapshot
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.
-
-    Such a guess saves a round trip: only its id is the run's own, and ``now`` says nothing.
-    """
-
-    record: Record
-    now: float
-    kind: str = ""

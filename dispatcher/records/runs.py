@@ -13,7 +13,8 @@ from functools import partial
 
 from dispatcher.errors import ClaimStands, Refused, SealBroken, SpecUsed, UnknownRun
 from dispatcher.records.leases import Lease
-from dispatcher.records.query import Query, Snapshot
+from dispatcher.records.query import Query
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Outcome, Record

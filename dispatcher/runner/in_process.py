@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.logs.capture import Capture, captured
 from dispatcher.records.base import Records
-from dispatcher.records.query import Snapshot
 from dispatcher.records.runs import Transition
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runner.loading import Opener, not_opened

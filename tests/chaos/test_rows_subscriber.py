@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment, Run, context, flow
-from dispatcher.records.query import Snapshot
 from dispatcher.records.redis import open_redis
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import run_attempt
 from dispatcher.settings import Settings
 from tests.chaos.conftest import ChaosServer

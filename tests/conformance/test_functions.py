@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from dispatcher.cli.root import root
 from dispatcher.errors import ServerUnavailable, UnreadableRun
 from dispatcher.records.base import Records
-from dispatcher.records.query import WrongGuess
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import library, script
+from dispatcher.records.snapshot import WrongGuess
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL
 from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS, MOST_QUEUES

@@ -11,10 +11,10 @@ import pytest
 from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
-from dispatcher.records.query import Snapshot, WrongGuess
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.speculation import Likes
+from dispatcher.records.snapshot import Snapshot, WrongGuess
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.states import State

@@ -6,7 +6,7 @@ import socket
 import threading
 
 from dispatcher.connect import connect
-from dispatcher.records.query import Snapshot
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import run_attempt
 from dispatcher.runs import indexes
 from dispatcher.serialization import KeyRing

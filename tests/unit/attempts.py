@@ -14,7 +14,7 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import Flow, flow
 from dispatcher.records.logs import Line
 from dispatcher.records.memory import open_memory
-from dispatcher.records.query import Snapshot
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import call_on_exit, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.context import context

@@ -11,7 +11,7 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import flow
-from dispatcher.records.query import Snapshot
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Record

@@ -15,7 +15,7 @@ from dispatcher import Settings
 from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.records.query import Snapshot
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.events import Kind

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
-from dispatcher.records.query import Snapshot, WrongGuess
+from dispatcher.records.snapshot import Snapshot, WrongGuess
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import wants_fresh_process

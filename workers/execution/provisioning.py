@@ -19,8 +19,8 @@ from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
-from dispatcher.records.query import Snapshot
 from dispatcher.records.runs import Transition
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change

@@ -14,7 +14,7 @@ from dispatcher.records.bell import Bell
 from dispatcher.records.effects import EVENTS_KEPT, UNREADABLE, conflict, spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.malformed import MalformedEntries
-from dispatcher.records.query import Query, Snapshot, WrongGuess
+from dispatcher.records.query import Query
 from dispatcher.records.redis.blobs import hold
 from dispatcher.records.redis.claims import Claims, claim_of
 from dispatcher.records.redis.connection.client import Client, Command
@@ -26,6 +26,7 @@ from dispatcher.records.redis.run_scripts.prepared import Endings, plain
 from dispatcher.records.redis.run_scripts.speculation import PLACES, Likes
 from dispatcher.records.redis.scripts import script
 from dispatcher.records.runs import ClaimTransition, Runs
+from dispatcher.records.snapshot import Snapshot, WrongGuess
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change, Ring, ring_for
 from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record

@@ -9,11 +9,11 @@ from __future__ import annotations
 import secrets
 from typing import NamedTuple
 
-from dispatcher.records.query import Snapshot
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import Program
 from dispatcher.records.redis.run_scripts.prepared import Prepared, moment, plain, word
 from dispatcher.records.runs import ClaimTransition
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
