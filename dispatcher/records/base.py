@@ -1,11 +1,11 @@
-"""Everything that is kept of an installation, as one bundle of interfaces, one per noun.
+"""The records of an installation: all interfaces in one bundle.
 
-The contract of each method is written once, on its interface (:mod:`dispatcher.records.runs` and its neighbours);
-implementations in ``memory`` and ``redis`` don't repeat it. Rules common to all of them:
+Each interface stands in a file of its own beside this one, where the contract of each method is written once; read
+:mod:`dispatcher.records.runs` first. Rules common to all of them:
 
 - Methods are synchronous and bounded in time.
-- Every method raises :class:`~dispatcher.errors.ServerUnavailable` if the server can't be reached or refuses us.
-- Every method is safe to repeat, and repeats itself after a lost reply: callers never retry for that reason.
+- Methods raise :class:`~dispatcher.errors.ServerUnavailable` if the server can't be reached or refuses us.
+- Methods are safe to repeat, and repeat themselves after a lost reply, so that callers never need to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dispatcher.records.workers import Workers
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """All that is kept, together. ``instance`` is the installation's id, created once."""
+    """Records that belong together. ``instance`` is the installation's id, created once."""
 
     instance: str
     runs: Runs

@@ -1,5 +1,7 @@
-"""Blobs: flows, parameters and results too large for a record. Rules common to all interfaces:
-:mod:`dispatcher.records.base`."""
+"""Blobs: flows, parameters and results that don't fit into a record.
+
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,24 @@ from abc import ABC, abstractmethod
 
 
 class Blobs(ABC):
-    """Bytes by name: shared ones by content (SHA-256 in hex), counted; and those of one run, which go with it."""
+    """Bytes by name: shared blobs, named by content (SHA-256 in hex) and counted; and a run's own, removed with it."""
 
     @abstractmethod
     def share(self, data: bytes, digest: str = "") -> str:
-        """Keep ``data`` and give its digest; kept for an hour at least, then as long as a run refers to it.
+        """Store a shared blob and return its digest. It is kept for an hour, then while a run refers to it.
 
         Args:
             data: the bytes.
-            digest: theirs, where the caller has it already: to find it takes as long as to send them.
+            digest: of ``data``, if the caller has it already: computing it takes as long as sending them.
         """
 
     @abstractmethod
     def own(self, run_id: str, name: str, data: bytes) -> str:
-        """Keep ``data`` with a run; the blob's name. Kept for a day at least, and to the end of retention if the
-        run's outcome names it."""
+        """Store a blob of a run and return its name. It is kept for a day, then as long as the run's record."""
 
     @abstractmethod
     def get(self, name: str) -> bytes:
-        """The bytes.
+        """Return the bytes of a blob.
 
         Raises:
             KeyError: there is no such blob.

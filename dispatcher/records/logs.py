@@ -1,4 +1,7 @@
-"""Log lines of runs. Rules common to all interfaces: :mod:`dispatcher.records.base`."""
+"""Log lines of runs: what flows print and log.
+
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: The stream of a line that stands for missing ones.
+GAP = "gap"
+
+#: Most characters of text that :meth:`Logs.tail` returns, where that is more than one line.
+MOST_TAIL = 4 * 2**20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """One line that a flow printed or logged. ``number`` counts from 1 within an attempt.
 
-    ``stream`` is ``stdout``, ``stderr``, ``log``, or ``gap`` (then ``text`` says how many lines are missing, and
-    ``number`` is the last missing one's).
+    ``stream`` is ``stdout``, ``stderr``, ``log``, or ``gap``. In a gap, ``text`` says how many lines are missing, and
+    ``number`` is that of the last one missing.
     """
 
     attempt: int
@@ -28,8 +37,19 @@ class Logs(ABC):
 
     @abstractmethod
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
-        """Add lines of one attempt; a line whose number isn't higher than the last of its attempt is dropped."""
+        """Add lines of one attempt. Lines whose number isn't higher than the attempt's last one are dropped."""
 
     @abstractmethod
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
-        """Lines behind cursor ``after``, and the new cursor; waits up to ``block`` seconds for the first."""
+        """Return lines behind cursor ``after``, and the new cursor; wait up to ``block`` seconds for the first."""
+
+    @abstractmethod
+    def tail(self, run_id: str, lines: int, *, attempt: int | None = None, gaps: bool = True) -> list[Line]:
+        """Return the last lines of a run, oldest first, without reading those before.
+
+        Args:
+            run_id: the run.
+            lines: most to return; fewer where their text is more than :data:`MOST_TAIL`.
+            attempt: only lines of this attempt, if they are among the last ten thousand of the run.
+            gaps: include lines that stand for missing ones.
+        """

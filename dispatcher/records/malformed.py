@@ -1,6 +1,6 @@
-"""Entries that can't be read, and are left out: each is counted and logged once in this process.
+"""Malformed entries: left out by their readers, counted, and logged once per process.
 
-For the implementations in ``memory`` and ``redis``, and for workers: who reads many entries parses each by itself.
+For the implementations in ``memory`` and ``redis``, and for workers: a reader of many entries parses each by itself.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: Entries that are remembered, and most that are counted within one second: a flood costs its reader no more.
-_MOST = 10_000
-_PER_SECOND = 100
+#: Most entries that are remembered, and most that are counted within one second, so that a flood costs no more.
+_MOST_REMEMBERED = 10_000
+_MOST_PER_SECOND = 100
 
-#: Characters of an entry's name that are shown.
-_SHOWN = 120
+#: Characters of an entry's name that are logged.
+_LOGGED = 120
 
 
 class MalformedEntries:
-    """The register of entries that were left out. Safe from any thread.
+    """The malformed entries that this process has met. Safe from any thread.
 
     Args:
-        rejections: count it.
+        rejections: count each entry.
         clock: monotonic, in seconds.
     """
 
     def __init__(self, rejections: Rejections, clock: Callable[[], float] = time.monotonic) -> None:
         self._rejections = rejections
         self._clock = clock
-        self._known: set[str] = set()
+        self._noted: set[str] = set()
         self._seldom = Seldom(logger, clock)
         self._lock = threading.Lock()
         self._second, self._counted = clock(), 0
 
     def read(self, entry: str, parse: Callable[[], T]) -> T | None:
-        """Return what ``parse`` makes of an entry; None, and the entry is noted, if it can't be read.
+        """Return the parsed entry; None, and the entry is noted, if it is malformed.
 
         Args:
-            entry: its name, as ``run 01abc``; one name is noted once.
+            entry: its name, as ``run 01abc``; each name is noted once.
             parse: raises :class:`~dispatcher.errors.Malformed`.
         """
         try:
@@ -59,15 +59,15 @@ class MalformedEntries:
     def note(self, entry: str, error: Malformed) -> None:
         """Count and log an entry, unless that was done before."""
         with self._lock:
-            if entry in self._known:
+            if entry in self._noted:
                 return
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            self._known.add(entry)
+            if len(self._noted) >= _MOST_REMEMBERED:
+                self._noted.clear()
+            self._noted.add(entry)
             if self._clock() - self._second >= 1.0:
                 self._second, self._counted = self._clock(), 0
             self._counted += 1
-            if self._counted > _PER_SECOND:
+            if self._counted > _MOST_PER_SECOND:
                 return
-            self._seldom.warn(f"an entry is left out, since it can't be read: {entry[:_SHOWN]!a}", error)
+            self._seldom.warn(f"Ignoring malformed entry {entry[:_LOGGED]!a}", error)
         count_rejection(self._rejections, Rejected.ENTRY)

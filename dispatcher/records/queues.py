@@ -1,4 +1,7 @@
-"""The registry of queues. Rules common to all interfaces: :mod:`dispatcher.records.base`."""
+"""The registry of queues, from which workers learn what to serve.
+
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ from dispatcher.runs.routing import Route
 
 
 class Queues(ABC):
-    """The registry of queues; :meth:`Runs.create` and :meth:`Runs.commit` note each use."""
+    """The registry of queues. :meth:`Runs.create` and :meth:`Runs.commit` note each use."""
 
     @abstractmethod
     def known(self) -> dict[str, tuple[Route, float]]:
-        """Queue name → its route and when it was last used, by the server's clock."""
+        """Return, for each queue name, its route and the time of its last use by the server's clock."""
 
     @abstractmethod
     def passed(self) -> dict[str, float]:
-        """Queue name → the latest ``rung_at`` of a run claimed from it."""
+        """Return, for each queue name, the latest ``rung_at`` of a run claimed from it."""
 
     @abstractmethod
     def retire(self, *, unused_for: float) -> list[str]:
-        """Drop queues unused for so many seconds in which no run waits; their names."""
+        """Drop queues without waiting runs that were unused for so many seconds; return their names."""

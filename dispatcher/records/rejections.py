@@ -1,6 +1,6 @@
-"""Rejected entries, counted: what isn't what it says it is shows people that somebody tries.
+"""Counters of rejected forgeries and malformed entries, shown by ``dispatcher status``.
 
-The interface stands beside those of :mod:`dispatcher.records.base`, under the same contract.
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dispatcher.errors import Malformed, SealBroken, ServerUnavailable
 
 
 class Rejected(StrEnum):
-    """The kind of what was refused."""
+    """The kinds of things that are rejected."""
 
-    RUN = "run"  #: its spec, flow or parameters aren't what its submitter signed, or no longer
-    REPORT = "report"  #: a container's, not made by the attempt that it names, or by one that is over
+    RUN = "run"  #: its spec, flow or parameters don't match its submitter's signature
+    REPORT = "report"  #: of a container, but not made by the attempt that it names, or by one that has ended
     RESULT = "result"  #: a result or exception that its runner didn't seal
-    DOORBELL = "doorbell"  #: one that would have a worker take a run that it doesn't serve
-    ENTRY = "entry"  #: a record, route, event, message or other entry that no release writes so: it was left out
+    DOORBELL = "doorbell"  #: for a run that the worker doesn't serve
+    ENTRY = "entry"  #: a record, route, event, message or other entry that no release writes; it was left out
 
     def times(self, count: int) -> str:
-        """So many of them, in words."""
+        """Return the count in words, as ``3 reports``."""
         if self is Rejected.ENTRY:
             return f"{count} malformed {'entry' if count == 1 else 'entries'}"
         return f"{count} {self}{'s' * (count > 1)}"
@@ -39,32 +39,32 @@ class Tally:
 
 
 class Rejections(ABC):
-    """Counts since the installation began."""
+    """Counters since the installation began."""
 
     @abstractmethod
-    def note(self, what: Rejected) -> None:
-        """Count one."""
+    def note(self, kind: Rejected) -> None:
+        """Count one rejection."""
 
     @abstractmethod
     def tallies(self) -> dict[Rejected, Tally]:
-        """The counts of all that was ever refused."""
+        """Return the tally of each kind that was ever rejected."""
 
 
-def count_rejection(rejections: Rejections, what: Rejected) -> None:
-    """Count one if the server answers: no refusal depends on its being counted."""
+def count_rejection(rejections: Rejections, kind: Rejected) -> None:
+    """Count one rejection if the server answers. The rejection itself never depends on that."""
     with suppress(ServerUnavailable, Malformed):
-        rejections.note(what)
+        rejections.note(kind)
 
 
 @contextmanager
-def counting_broken_seals(rejections: Rejections, what: Rejected) -> Iterator[None]:
-    """Count what isn't opened within since its seal is broken.
+def counting_broken_seals(rejections: Rejections, kind: Rejected) -> Iterator[None]:
+    """Count a broken seal that is found in the ``with`` block, and raise it on.
 
     Raises:
-        SealBroken: as it came.
+        SealBroken: as raised in the block.
     """
     try:
         yield
     except SealBroken:
-        count_rejection(rejections, what)
+        count_rejection(rejections, kind)
         raise

@@ -1,4 +1,4 @@
-"""A snapshot of a run, from which a worker decides how to claim it. See :meth:`Runs.snapshot`."""
+"""A run as seen when a worker decides about claiming it: the argument of :meth:`Runs.claim`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from dispatcher.runs.record import Record
 
 
-class WrongGuess(Exception):
-    """A run isn't what it was taken for; nothing was done. ``snapshot`` is how it stands."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        super().__init__(snapshot.record.id)
-        self.snapshot = snapshot
-
-
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.
+    """A run's record at the server's clock ``now``, as read; or, with a ``kind``, as predicted.
 
-    Such a guess saves a round trip: only its id is the run's own, and ``now`` says nothing.
+    A prediction is what runs of that kind look like when accepted, and saves a round trip. Only its id is the run's
+    own, and ``now`` has no meaning.
     """
 
     record: Record
     now: float
     kind: str = ""
+
+
+class WrongGuess(Exception):
+    """The prediction of a run was wrong, and nothing was done. ``snapshot`` is the run as read."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(snapshot.record.id)
+        self.snapshot = snapshot

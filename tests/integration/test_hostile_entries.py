@@ -104,7 +104,7 @@ def test_inboxes_without_room_get_some(
         run_id = bench.submit(says, {"word": word}, environment=FakeEnvironment(service))
         assert bench.ended(run_id).state is State.SUCCEEDED
     assert bench.records.rejections.tallies()[Rejected.ENTRY].count >= 1
-    assert "can't be read" in worker.output
+    assert "Ignoring malformed entry" in worker.output
 
 
 def test_a_report_that_found_no_room_can_be_sent_again(bench: Bench, runner: Any) -> None:

@@ -141,7 +141,7 @@ def test_records(
             )
     if kind in {"malformed", "of another type"}:
         assert tally(bench) >= len(unread(kind, poison))
-        assert worker.output.count("an entry is left out, since it can't be read") >= 1
+        assert worker.output.count("Ignoring malformed entry") >= 1
         status = call("status", "--url", server_url)
         assert "malformed entries" in status.output
     assert worker.process.poll() is None
