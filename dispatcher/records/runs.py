@@ -118,8 +118,8 @@ class Runs(ABC):
             WrongGuess: the prediction was wrong and nothing was done; the caller decides again.
             UnknownRun, Refused: as :meth:`update`.
         """
-        transition = partial(transition, owner=owner, holder=holder)
-        return self.update(snapshot.record.id, transition, record=snapshot.record, now=snapshot.now)
+        bound = partial(transition, owner=owner, holder=holder)
+        return self.update(snapshot.record.id, bound, record=snapshot.record, now=snapshot.now)
 
     def finish(self, record: Record, now: float, *, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
         """Apply :func:`~dispatcher.runs.transitions.finish` to the current attempt; return the record after that.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dispatcher.records.leases import Lease, Leases
-from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.shared import SharedState
 
 
 class MemoryLeases(Leases):
-    """A dictionary by name; a lease given back keeps its epoch under no owner."""
+    """Leases by name. A released lease keeps its epoch, with an empty owner."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: SharedState) -> None:
         self._shared = shared
         self._leases: dict[str, Lease] = {}
 
@@ -31,4 +31,4 @@ class MemoryLeases(Leases):
 
     def held(self, prefix: str) -> dict[str, Lease]:
         with self._shared.changed:
-            return {name: one for name, one in self._leases.items() if one.owner and name.startswith(prefix)}
+            return {name: lease for name, lease in self._leases.items() if lease.owner and name.startswith(prefix)}
