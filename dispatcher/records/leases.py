@@ -22,13 +22,13 @@ class Leases(ABC):
     """Leases of shards. A lease lasts as long as its owner's heartbeats."""
 
     @abstractmethod
-    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
+    def acquire(self, name: str, owner: str, *, expected: Lease | None) -> Lease | None:
         """Take the lease of a shard if it is unchanged, with the next epoch; return None if it changed.
 
         Args:
             name: of the shard.
             owner: the new holder.
-            seen: the lease as the caller read it; None if nobody held it.
+            expected: the lease as the caller read it; None if nobody held it.
         """
 
     @abstractmethod

@@ -77,7 +77,7 @@ def test_who_may_not_is_told_the_remedy_and_nothing_is_written(raw: Any, url: st
             submits()
         assert not caught.value.may_exist
     with pytest.raises(ServerUnavailable, match="dispatcher admin install"):
-        records.leases.acquire("fake/1", "w", seen=None)
+        records.leases.acquire("fake/1", "w", expected=None)
     assert state(raw) == before
 
     assert install(url).new

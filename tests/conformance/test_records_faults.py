@@ -62,7 +62,7 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     records.inbox.report(f"{tag}/0", {"a": "b"})
     taken = [event.id.partition(":")[2] for _, event in records.events.take(tag, block=0.01)]
     records.workers.announce(worker(tag))
-    lease = records.leases.acquire(tag, tag, seen=None)
+    lease = records.leases.acquire(tag, tag, expected=None)
     refused = records.rejections.tallies().get(Rejected.RUN, Tally(count=0, last=0.0)).count
     records.rejections.note(Rejected.RUN)
     claimed = []

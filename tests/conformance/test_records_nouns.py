@@ -182,33 +182,33 @@ def test_a_worker_lives_as_long_as_it_beats(kept: Kept) -> None:
 
 
 def test_a_lease_has_one_owner(records: Records) -> None:
-    mine = records.leases.acquire("shard:1", "a", seen=None)
+    mine = records.leases.acquire("shard:1", "a", expected=None)
     assert mine == Lease(name="shard:1", owner="a", epoch=1)
-    assert records.leases.acquire("shard:1", "b", seen=None) is None
-    assert records.leases.acquire("shard:1", "a", seen=None) == mine  # as after a lost reply
+    assert records.leases.acquire("shard:1", "b", expected=None) is None
+    assert records.leases.acquire("shard:1", "a", expected=None) == mine  # as after a lost reply
     assert records.leases.held("shard:") == {"shard:1": mine}
     assert records.leases.held("other:") == {}
 
 
 def test_a_lease_is_taken_over_once(records: Records) -> None:
-    first = records.leases.acquire("s", "a", seen=None)
-    second = records.leases.acquire("s", "b", seen=first)
+    first = records.leases.acquire("s", "a", expected=None)
+    second = records.leases.acquire("s", "b", expected=first)
     assert second == Lease(name="s", owner="b", epoch=2)
-    assert records.leases.acquire("s", "b", seen=first) == second
-    assert records.leases.acquire("s", "c", seen=first) is None
+    assert records.leases.acquire("s", "b", expected=first) == second
+    assert records.leases.acquire("s", "c", expected=first) is None
     assert first is not None
     records.leases.release(first)  # no longer ours to give
     assert records.leases.held("") == {"s": second}
 
 
 def test_the_epoch_of_a_lease_grows_beyond_its_release(records: Records) -> None:
-    first = records.leases.acquire("s", "a b", seen=None)
+    first = records.leases.acquire("s", "a b", expected=None)
     assert first is not None
     records.leases.release(first)
     records.leases.release(first)
     assert records.leases.held("") == {}
-    assert records.leases.acquire("s", "b", seen=first) is None
-    assert records.leases.acquire("s", "b", seen=None) == Lease(name="s", owner="b", epoch=2)
+    assert records.leases.acquire("s", "b", expected=first) is None
+    assert records.leases.acquire("s", "b", expected=None) == Lease(name="s", owner="b", epoch=2)
 
 
 def test_queues_are_known_by_their_use(records: Records) -> None:
@@ -278,12 +278,12 @@ def test_waiting_for_a_report(kept: Kept) -> None:
 def test_a_change_on_behalf_of_a_lease_that_was_passed_is_refused(records: Records) -> None:
     """DESIGN §5, leases and fencing: checked in the script that writes, so that a process that froze can't pass it."""
     run = accept(records)
-    first = records.leases.acquire("fake/1", "a", seen=None)
+    first = records.leases.acquire("fake/1", "a", expected=None)
     assert first is not None
     ring = partial(transitions.ring_again)
     told = records.runs.update(run.id, ring, lease=first)
     assert told.rings == 2
-    records.leases.acquire("fake/1", "b", seen=first)
+    records.leases.acquire("fake/1", "b", expected=first)
     with pytest.raises(LeasePassed, match=r"fake/1 has another holder now: epoch 1 was passed"):
         records.runs.update(run.id, ring, lease=first)
     assert records.runs.get(run.id)[0].rings == 2

@@ -216,7 +216,7 @@ def test_a_supervisor_whose_shard_was_taken_writes_nothing(scene: Scene) -> None
 
     def poll(handles: Sequence[Handle]) -> list[Observation]:
         if scene.records.leases.held("told/")[shard] == lease:
-            scene.records.leases.acquire(shard, "w2", seen=lease)
+            scene.records.leases.acquire(shard, "w2", expected=lease)
         return real(handles)
 
     scene.backend.poll = poll  # type: ignore[method-assign]

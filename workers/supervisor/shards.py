@@ -71,7 +71,7 @@ class Shards:
         self._free = frozenset(free) - self._mine.keys()
 
     def _take(self, name: str, seen: Lease | None) -> None:
-        lease = self._leases.acquire(name, self._owner, seen=seen)
+        lease = self._leases.acquire(name, self._owner, expected=seen)
         if lease is not None:
             failpoint("shard.taken")
             self._mine[name] = lease

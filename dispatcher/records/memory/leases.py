@@ -13,12 +13,14 @@ class MemoryLeases(Leases):
         self._shared = shared
         self._leases: dict[str, Lease] = {}
 
-    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
+    def acquire(self, name: str, owner: str, *, expected: Lease | None) -> Lease | None:
         with self._shared.changed:
             stored = self._leases.get(name) or Lease(name=name, owner="", epoch=0)
-            if stored.owner == owner and (seen is None or stored.epoch == seen.epoch + 1):
+            if stored.owner == owner and (expected is None or stored.epoch == expected.epoch + 1):
                 return stored
-            if (stored.owner, stored.epoch) != (("", stored.epoch) if seen is None else (seen.owner, seen.epoch)):
+            if (stored.owner, stored.epoch) != (
+                ("", stored.epoch) if expected is None else (expected.owner, expected.epoch)
+            ):
                 return None
             taken = Lease(name=name, owner=owner, epoch=stored.epoch + 1)
             self._leases[name] = taken

@@ -20,8 +20,8 @@ class RedisLeases(Leases):
         self._keys = keys
         self._malformed = malformed
 
-    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
-        before = ("", "") if seen is None else (seen.owner, seen.epoch)
+    def acquire(self, name: str, owner: str, *, expected: Lease | None) -> Lease | None:
+        before = ("", "") if expected is None else (expected.owner, expected.epoch)
         epoch = self._client.run(script("acquire"), [self._keys.leases], name, owner, *before)
         return Lease(name=name, owner=owner, epoch=int(epoch)) if epoch else None
 
