@@ -6,7 +6,7 @@ The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 #: The stream of a line that stands for missing ones.
@@ -49,7 +49,23 @@ class Logs(ABC):
 
         Args:
             run_id: the run.
-            lines: most to return; fewer where their text is more than :data:`MOST_TAIL`.
+            lines: most to return, at least one; fewer where their text is longer than :data:`MOST_TAIL`.
             attempt: only lines of this attempt, if they are among the last ten thousand of the run.
             gaps: include lines that stand for missing ones.
         """
+
+
+def last_lines(backwards: Iterable[Line], lines: int, *, attempt: int | None, gaps: bool) -> list[Line]:
+    """Return what :meth:`Logs.tail` does, of a run's lines from the last one backwards. For implementations."""
+    selected: list[Line] = []
+    size = 0
+    for line in backwards:
+        if attempt not in {None, line.attempt} or (line.stream == GAP and not gaps):
+            continue
+        size += len(line.text)
+        if selected and size > MOST_TAIL:
+            break
+        selected.append(line)
+        if len(selected) >= lines:
+            break
+    return selected[::-1]

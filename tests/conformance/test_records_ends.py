@@ -15,7 +15,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.prepared import Endings
+from dispatcher.records.redis.run_scripts.prepared import FinishTemplates
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause, State
@@ -96,7 +96,7 @@ def test_it_takes_the_prepared_way(server_url: str) -> None:
     told: list[Record] = []
     try:
         first, second = (taken(records, result_ttl=60) for _ in range(2))
-        assert Endings(keys).of(second, 1.0, WELL, ExitCall.NONE) is not None
+        assert FinishTemplates(keys).render(second, 1.0, WELL, ExitCall.NONE) is not None
         listener = records.events.listen(lambda run_id, rest: told.append(second.later(rest)) or True)  # type: ignore[func-returns-value]
         listener.watch([ends_topic(second.id)])
         after, other = end(records, second), end_by_table(records, first)
@@ -127,7 +127,7 @@ def test_what_is_left_to_the_table(
 ) -> None:
     records = open_redis(server_url)
     try:
-        assert Endings(Keys("i")).of(taken(records, **spec), 1.0, outcome, exit_call) is None
+        assert FinishTemplates(Keys("i")).render(taken(records, **spec), 1.0, outcome, exit_call) is None
     finally:
         records.close()
 

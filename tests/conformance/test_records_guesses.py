@@ -13,7 +13,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.speculation import Likes
+from dispatcher.records.redis.run_scripts.speculation import ClaimPredictor
 from dispatcher.records.snapshot import Snapshot, WrongGuess
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record
@@ -167,22 +167,22 @@ def test_a_wrong_guess_is_made_once(server_url: str) -> None:
         records.close()
 
 
-class TestLikes:
+class TestClaimPredictor:
     @pytest.fixture
-    def likes(self) -> Likes:
-        return Likes(Keys("i"))
+    def predictor(self) -> ClaimPredictor:
+        return ClaimPredictor(Keys("i"))
 
-    def learn(self, likes: Likes, record: Record, kind: str = "k") -> None:
-        likes.read(record.id, "like", kind)
-        likes.learn(record)
+    def learn(self, predictor: ClaimPredictor, record: Record, kind: str = "k") -> None:
+        predictor.note_read(record.id, "like", kind)
+        predictor.learn(record)
 
-    def test_what_is_never_guessed(self, likes: Likes) -> None:
+    def test_what_is_never_guessed(self, predictor: ClaimPredictor) -> None:
         one = make().but(version=1)
-        self.learn(likes, one, kind="")  # accepted by an older release
+        self.learn(predictor, one, kind="")  # accepted by an older release
         for other in (one.but(version=2), one.but(state=State.RUNNING), make(start_within=60).but(version=1)):
-            self.learn(likes, other)
-        likes.learn(one)  # not the one that was read
-        assert likes.guess("r", "like") is None
+            self.learn(predictor, other)
+        predictor.learn(one)  # not the one that was read
+        assert predictor.predict("r", "like") is None
 
 
 def test_what_was_read_and_not_taken_teaches_nothing(server_url: str) -> None:

@@ -16,7 +16,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.listener import MOST_HEARD
+from dispatcher.records.redis.listener import MOST_WAITING
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
@@ -133,14 +133,14 @@ def test_a_flood_fills_no_memory_and_is_followed_by_a_look(records: Records, raw
     listener, topic = records.events.listen(), Keys(records.instance).topic("queues")
     listener.watch(["queues"])
     with raw.pipeline(transaction=False) as pipeline:
-        for _ in range(3 * MOST_HEARD):
+        for _ in range(3 * MOST_WAITING):
             pipeline.publish(topic, "")
         pipeline.execute()
     listener.watch(["behind"])  # by then all has come
     heard = list(iter(lambda: listener.get(0.0), None))
-    assert heard.count(("queues", None)) == MOST_HEARD
+    assert heard.count(("queues", None)) == MOST_WAITING
     assert heard[-1] == ("", None)
-    assert len(heard) == MOST_HEARD + 1
+    assert len(heard) == MOST_WAITING + 1
     raw.publish(topic, "")
     assert listener.get(30.0) == ("queues", None)
     listener.close()

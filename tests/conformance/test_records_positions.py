@@ -13,7 +13,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
-from dispatcher.records.redis.connection.streams import behind
+from dispatcher.records.redis.connection.streams import next_position
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.rejections import Rejected
 from tests.conformance.specs import accept, ended, start
@@ -143,6 +143,6 @@ def test_a_subscriber_whose_place_was_put_ahead_hears_again(records: Records, ra
 
 
 def test_positions_follow_each_other() -> None:
-    assert behind("5-7") == "5-8"
-    assert behind(f"5-{MOST}") == "6-0"
-    assert behind(LAST) == ""
+    assert next_position("5-7") == "5-8"
+    assert next_position(f"5-{MOST}") == "6-0"
+    assert next_position(LAST) == ""

@@ -42,7 +42,7 @@ def test_lines_that_can_be_kept_nowhere_hold_up_nobody() -> None:
     def sink(lines: Sequence[Line]) -> None:
         if not refused.is_set():
             refused.set()
-            raise Malformed("a key on the server holds something else than what belongs there")
+            raise Malformed("a key on the server holds a value that no release stores there")
         kept.extend(line.text for line in lines)
 
     shipment = Shipment(sink, 1, LimitSettings())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import Malformed, SealBroken
 from dispatcher.records.redis import leases, logs, queues, workers
-from dispatcher.records.redis.run_scripts.change import kept, rest, told
+from dispatcher.records.redis.run_scripts.change import event_parsers, parse_final, parse_notice
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.change import Ring
 from dispatcher.runs.events import Event, Kind
@@ -149,30 +149,33 @@ PARSERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "event's fields": (Event.from_fields, EVENT.to_fields()),
     "report": (reported, BODY),
     "report's fields": (entered, REPORT.to_entry(TOKEN)),
-    "worker": (lambda value: workers._load(b"w", raw(value)), WORKER),
-    "queue": (lambda value: queues._queue(b"local@s:a", b"3.5", raw(value)), SPEC.route.to_json()),
-    "line": (logs._line, {"attempt": "1", "number": "2", "time": "3.5", "stream": "stdout", "text": "t", "level": ""}),
+    "worker": (lambda value: workers._parse_worker(b"w", raw(value)), WORKER),
+    "queue": (lambda value: queues._parse_queue(b"local@s:a", b"3.5", raw(value)), SPEC.route.to_json()),
+    "line": (
+        logs._parse_line,
+        {"attempt": "1", "number": "2", "time": "3.5", "stream": "stdout", "text": "t", "level": ""},
+    ),
     "doorbell": (lambda value: doorbell(value, "local"), MESSAGE),
     "doorbell's body": (
         lambda value: doorbell({**MESSAGE, "body": base64.b64encode(raw(value)).decode()}, "local"),
         json.loads(base64.b64decode(MESSAGE["body"])),
     ),
     "remark": (remark, MESSAGE),
-    "notice": (lambda value: told(b"3.5\n" + raw(value)), json.loads(EVENT.fact)),
-    "notice of an end": (lambda value: rest(b"3.5\n{}\n=" + raw(value)), {"id": "r1", "state": "SUCCEEDED"}),
+    "notice": (lambda value: parse_notice(b"3.5\n" + raw(value)), json.loads(EVENT.fact)),
+    "notice of an end": (lambda value: parse_final(b"3.5\n{}\n=" + raw(value)), {"id": "r1", "state": "SUCCEEDED"}),
 }  # fmt: skip
 
 #: Each parser of bytes.
 BYTES: dict[str, Callable[[bytes], Any]] = {
     "spec": Spec.from_bytes,
     "json": lambda data: read_json(data, "x"),
-    "notice": told,
-    "notice of an end": rest,
-    "lease": lambda data: leases._lease(b"fake/1", data),
-    "lease's name": lambda data: leases._lease(data, b"3 w"),
-    "beat": lambda data: workers._beat(b"w", data),
-    "route": lambda data: queues._queue(b"local", b"3.5", data),
-    "last use": lambda data: queues._time(b"local", data),
+    "notice": parse_notice,
+    "notice of an end": parse_final,
+    "lease": lambda data: leases._parse_lease(b"fake/1", data),
+    "lease's name": lambda data: leases._parse_lease(data, b"3 w"),
+    "beat": lambda data: workers._parse_beats(b"w", data),
+    "route": lambda data: queues._parse_queue(b"local", b"3.5", data),
+    "last use": lambda data: queues._parse_time(b"local", data),
     "number": lambda data: number_of(data, "x"),
     "whole number": lambda data: whole_of(data, "x"),
     **{
@@ -292,7 +295,7 @@ def test_a_retry_that_would_never_end_is_malformed() -> None:
 
 
 def test_each_event_of_a_moment_is_read_by_itself() -> None:
-    good, bad = kept({"fact": f"{EVENT.fact}\n[]", "time": "3.5"})
+    good, bad = event_parsers({"fact": f"{EVENT.fact}\n[]", "time": "3.5"})
     assert good() == EVENT
     with pytest.raises(Malformed):
         bad()

@@ -18,9 +18,8 @@ class MemoryLeases(Leases):
             stored = self._leases.get(name) or Lease(name=name, owner="", epoch=0)
             if stored.owner == owner and (expected is None or stored.epoch == expected.epoch + 1):
                 return stored
-            if (stored.owner, stored.epoch) != (
-                ("", stored.epoch) if expected is None else (expected.owner, expected.epoch)
-            ):
+            before = "" if expected is None else expected.owner
+            if stored.owner != before or (expected is not None and stored.epoch != expected.epoch):
                 return None
             taken = Lease(name=name, owner=owner, epoch=stored.epoch + 1)
             self._leases[name] = taken

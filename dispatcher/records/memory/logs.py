@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dispatcher.records.logs import GAP, MOST_TAIL, Line, Logs
+from dispatcher.records.logs import Line, Logs, last_lines
 from dispatcher.records.memory.shared import SharedState
 
 
@@ -30,17 +30,8 @@ class MemoryLogs(Logs):
         return lines, str(start + len(lines)) if lines else after
 
     def tail(self, run_id: str, lines: int, *, attempt: int | None = None, gaps: bool = True) -> list[Line]:
-        newest_first: list[Line] = []
-        size = 0
         with self._shared.changed:
-            for line in reversed(self._lines.get(run_id, [])):
-                if attempt not in {None, line.attempt} or (line.stream == GAP and not gaps):
-                    continue
-                size += len(line.text)
-                if len(newest_first) >= lines or (newest_first and size > MOST_TAIL):
-                    break
-                newest_first.append(line)
-        return newest_first[::-1]
+            return last_lines(reversed(self._lines.get(run_id, [])), lines, attempt=attempt, gaps=gaps)
 
     def purge(self, run_id: str) -> None:
         """Drop the lines of a run."""

@@ -1,4 +1,7 @@
-"""Records in Redis or Valkey: the truth of an installation. redis-py is imported when they are opened."""
+"""Records on a Redis or Valkey server, the source of truth of an installation.
+
+redis-py is imported only when they are opened.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,16 @@ def open_redis(
     timeout: float = 5.0,
     clock_offset: float = 0.0,
 ) -> Records:
-    """The records on a server, usable from many threads and after a fork.
+    """Return the records on a server, usable from many threads and after a fork.
 
     Args:
-        url: where it is; the forms are those of :mod:`dispatcher.support.urls`.
-        bell: rings doorbells, or makes what does, given the installation's id; none rings nothing.
-        timeout: seconds for each of: to connect, to send, to answer.
+        url: of the server, in one of the forms of :mod:`dispatcher.support.urls`.
+        bell: rings doorbells; or a function that returns one for the installation's id. None rings nothing.
+        timeout: seconds to connect, to send, and to answer, each.
         clock_offset: seconds added to the server's clock; for tests.
 
     Raises:
-        InvalidSettings: the URL can't be read, or what stands there as the installation's id is none.
+        InvalidSettings: the URL can't be read, or the stored installation's id isn't valid.
         ServerUnavailable: the server can't be reached or refuses us.
     """
     from dispatcher.records.base import Records
@@ -83,15 +86,15 @@ def open_redis(
 
 
 def _instance(client: Client) -> str:
-    """The installation's id, made up if it has none."""
+    """Return the installation's id; create one if there is none."""
     from dispatcher.errors import InvalidSettings
     from dispatcher.records.redis.keys import INSTANCE
     from dispatcher.support.ids import is_instance
 
-    found = client.one("GET", INSTANCE)  # first, as ACLs may let us only read it
-    if found is None:
-        _, found = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
-    instance: str = found.decode(errors="replace")
+    stored = client.one("GET", INSTANCE)  # before SET: an ACL may allow only this
+    if stored is None:
+        _, stored = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
+    instance: str = stored.decode(errors="replace")
     if not is_instance(instance):
-        raise InvalidSettings(f"the installation's id at {client.shown} is none: the key {INSTANCE} holds {instance!r}")
+        raise InvalidSettings(f"the installation's id at {client.shown} isn't valid: {INSTANCE} holds {instance!r}")
     return instance

@@ -1,4 +1,4 @@
-"""Leases in Redis: a hash of names, each with epoch and owner."""
+"""Leases in Redis: a hash from names to epoch and owner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dispatcher.support.parsing import name_of, whole_of
 
 
 class RedisLeases(Leases):
-    """A lease given back keeps its epoch under no owner."""
+    """A released lease keeps its epoch, with an empty owner."""
 
     def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
@@ -26,19 +26,19 @@ class RedisLeases(Leases):
         return Lease(name=name, owner=owner, epoch=int(epoch)) if epoch else None
 
     def release(self, lease: Lease) -> None:
-        kept, given_back = f"{lease.epoch} {lease.owner}", f"{lease.epoch} "
-        self._client.run(script("release"), [self._keys.leases], lease.name, kept, given_back)
+        stored, released = f"{lease.epoch} {lease.owner}", f"{lease.epoch} "
+        self._client.run(script("release"), [self._keys.leases], lease.name, stored, released)
 
     def held(self, prefix: str) -> dict[str, Lease]:
         flat = self._client.one("HGETALL", self._keys.leases)
-        found: dict[str, Lease] = {}
-        for name, kept in zip(flat[0::2], flat[1::2], strict=True):
-            lease = self._malformed.read(f"lease {name!r}", partial(_lease, name, kept))
+        leases: dict[str, Lease] = {}
+        for name, stored in zip(flat[0::2], flat[1::2], strict=True):
+            lease = self._malformed.read(f"lease {name!r}", partial(_parse_lease, name, stored))
             if lease is not None and lease.owner and lease.name.startswith(prefix):
-                found[lease.name] = lease
-        return found
+                leases[lease.name] = lease
+        return leases
 
 
-def _lease(name: bytes, kept: bytes) -> Lease:
-    epoch, _, owner = name_of(kept, "lease").partition(" ")
+def _parse_lease(name: bytes, stored: bytes) -> Lease:
+    epoch, _, owner = name_of(stored, "lease").partition(" ")
     return Lease(name=name_of(name, "lease"), owner=owner, epoch=whole_of(epoch, "lease: epoch"))

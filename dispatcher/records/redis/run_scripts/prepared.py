@@ -1,8 +1,7 @@
-"""Changes prepared once for each kind of runs: the table of transitions says them of a sample, and each run's own words
-take their places.
+"""Prepared steps: a transition is rendered once per kind of run, and each run's own words take their places.
 
-Runs of a kind go the same way, and to say it anew for each takes a process longer than to run a small flow. How they
-are accepted: ``acceptance.py``; claimed: ``likes.py``; and how one ends well that was claimed so: here.
+Rendering it anew for each run takes longer than running a small flow. Here is the end of runs that were claimed by a
+prediction and succeeded. Their claim is in ``speculation.py``, their acceptance in ``accept.py``.
 """
 
 from __future__ import annotations
@@ -16,105 +15,106 @@ from typing import Any, NamedTuple
 
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.change import MOST_TOLD, Program
+from dispatcher.records.redis.run_scripts.change import MOST_NOTICED, StepList
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 
-_MOST = 1000
+_MOST_TEMPLATES = 1000
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-# Ids, hosts, nonces, numbers: nothing that ends a string, or escapes.
+# Ids, hosts, nonces, numbers: nothing that ends or escapes a JSON string.
 _PLAIN = re.compile(r"[0-9A-Za-z_.:@/+-]*")
 
 
-def moment() -> float:
-    """A time that nothing else in a change reads the same as."""
-    return 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
-
-
-def plain(word: str) -> bool:
-    """Return True if a word reads the same inside of JSON, and inside of JSON that stands as text in other JSON."""
+def is_plain(word: str) -> bool:
+    """Return True if a word reads the same in JSON, and in JSON that is text in other JSON."""
     return _PLAIN.fullmatch(word) is not None
 
 
-def word() -> str:
-    """A word that no flow's name can hold."""
+def placeholder_word() -> str:
+    """Return a random word, which no flow's name can contain."""
     return uuid.uuid4().hex
 
 
-class Prepared:
-    """Steps with places.
+def placeholder_time() -> float:
+    """Return a random time, whose digits appear nowhere else in a change."""
+    return 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
+
+
+class StepTemplate:
+    """Steps with placeholders.
 
     Args:
-        steps: of a sample.
-        places: what is a run's own, by name, as it stands in the sample.
+        steps: of a sample run, as JSON.
+        placeholders: by name, the words of the sample to replace.
     """
 
-    def __init__(self, steps: str, places: Mapping[str, str]) -> None:
-        names = {stands: name for name, stands in places.items()}
+    def __init__(self, steps: str, placeholders: Mapping[str, str]) -> None:
+        names = {word: name for name, word in placeholders.items()}
         pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
         self._parts = re.split(f"({pattern})", steps)
         self._places = [(n, names[self._parts[n]]) for n in range(1, len(self._parts), 2)]
 
-    def of(self, own: Mapping[str, str]) -> bytes:
-        """The steps of one run.
+    def render(self, words: Mapping[str, str]) -> bytes:
+        """Return the steps of one run.
 
         Args:
-            own: by name, what stands in the places: :func:`plain` words, or text that is escaped as its place wants it.
+            words: by name, what replaces each placeholder: plain words (:func:`is_plain`), or escaped text.
         """
         parts = self._parts.copy()
         for n, name in self._places:
-            parts[n] = own[name]
+            parts[n] = words[name]
         return "".join(parts).encode()
 
 
-class _End(NamedTuple):
-    """The end of runs of a kind that end well: the steps, and what the record changes in, beside a run's own words."""
+class _FinishTemplate(NamedTuple):
+    """The successful end of runs of a kind: the steps, and the changed fields that are the same for all of them."""
 
-    steps: Prepared
+    steps: StepTemplate
     changes: Mapping[str, Any]
 
 
-_WELL = Outcome().__dict__
+_SUCCESS = Outcome().__dict__
 
-# What stands in a sample for a run's own words.
-_ID, _HOLDER, _NONCE, _RESULT = (word() for _ in range(4))
-_ACCEPTED, _STARTED, _ENDED = (moment() for _ in range(3))
+# Placeholders in a sample.
+_ID, _HOLDER, _NONCE, _RESULT = (placeholder_word() for _ in range(4))
+_ACCEPTED, _STARTED, _ENDED = (placeholder_time() for _ in range(3))
 
 
-class Endings:
-    """Ends of runs that were claimed as their kind, by kind and by what else an end depends on."""
+class FinishTemplates:
+    """Templates for the ends of runs that were claimed by a prediction, by kind and everything else they depend on."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._known: dict[Any, _End | None] = {}
+        self._templates: dict[Any, _FinishTemplate | None] = {}
 
-    def of(self, record: Record, now: float, outcome: Outcome | None, exit_call: ExitCall | None) -> Any:
-        """The steps that end a run as :func:`transitions.finish` says, and the record as it will be; None if that is
-        to be said by the table itself.
+    def render(
+        self, record: Record, now: float, outcome: Outcome | None, exit_call: ExitCall | None
+    ) -> tuple[bytes, Record] | None:
+        """Return the steps of :func:`transitions.finish`, and the record after it; None if there is no template.
 
         Args:
-            record: the run, as it stood when it was claimed as its kind.
+            record: the run, as it was claimed.
             now: the server's clock.
             outcome: how the attempt ended.
-            exit_call: how its ``on_exit`` did.
+            exit_call: how its ``on_exit`` ended.
         """
-        result = _small(record, outcome, exit_call)
-        if result is None or not plain(record.id) or not plain(record.holder):
+        result = _small_result(record, outcome, exit_call)
+        if result is None or not is_plain(record.id) or not is_plain(record.holder):
             return None
         spec = record.spec
         kind = spec.kind, spec.blobs, spec.result_ttl, record.owner, spec.retry.count > 0, record.verified
-        if kind not in self._known:
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            self._known[kind] = self._prepared(record)
-        end = self._known[kind]
-        if end is None:
+        if kind not in self._templates:
+            if len(self._templates) >= _MOST_TEMPLATES:
+                self._templates.clear()
+            self._templates[kind] = self._prepare(record)
+        template = self._templates[kind]
+        if template is None:
             return None
-        once = _json(result)[1:-1]
+        escaped = _json(result)[1:-1]
         nonce = secrets.token_hex(8)
-        own = {
+        words = {
             "id": record.id,
             "topic": ends_topic(record.id),
             "holder": record.holder,
@@ -123,25 +123,25 @@ class Endings:
             "started": repr(record.started_at),
             "ended": repr(now),
             "expires": repr(now + spec.result_ttl),
-            "result": once,
-            "told": _json(once)[1:-1],
+            "result": escaped,
+            "noticed": _json(escaped)[1:-1],
         }
-        return end.steps.of(own), record.but(outcome=outcome, ended_at=now, change=nonce, **end.changes)
+        return template.steps.render(words), record.but(outcome=outcome, ended_at=now, change=nonce, **template.changes)
 
-    def _prepared(self, like: Record) -> _End | None:
-        before = like.but(
+    def _prepare(self, record: Record) -> _FinishTemplate | None:
+        """Return the template for runs like this one; None if they go on, or their notice has no room for a record."""
+        before = record.but(
             id=_ID, holder=_HOLDER, created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED, started_at=_STARTED
         )
-        if like.verified:
+        if record.verified:
             before.mark_verified()
         outcome = Outcome(result=(result := Value(codec="json", inline=_RESULT)))
         change = transitions.finish(before, _ENDED, epoch=before.epoch, outcome=outcome, exit_call=ExitCall.NONE)
         assert change is not None  # it runs
-        marked = change.marked(_NONCE)
-        program = Program(self._keys)
-        after = program.commit(marked, None)
-        steps, once = program.listed().decode(), _json(_text(result))[1:-1]
-        places = {
+        step_list = StepList(self._keys)
+        after = step_list.add_change(change.marked(_NONCE), None)
+        steps, escaped = step_list.to_json().decode(), _json(_result_text(result))[1:-1]
+        placeholders = {
             "id": _ID,
             "topic": ends_topic(_ID),
             "holder": _HOLDER,
@@ -149,28 +149,28 @@ class Endings:
             "accepted": repr(_ACCEPTED),
             "started": repr(_STARTED),
             "ended": repr(_ENDED),
-            "expires": repr(_ENDED + like.spec.result_ttl),
-            "result": once,
-            "told": _json(once)[1:-1],
+            "expires": repr(_ENDED + record.spec.result_ttl),
+            "result": escaped,
+            "noticed": _json(escaped)[1:-1],
         }
-        if change.ring is not None or places["told"] not in steps:  # it goes on, or is too much to tell in the notice
+        if change.ring is not None or placeholders["noticed"] not in steps:
             return None
         own = {"outcome", "ended_at", "change"}
         old = before.__dict__
         changes = {name: new for name, new in after.__dict__.items() if name not in own and new != old.get(name)}
-        return _End(Prepared(steps, places), changes)
+        return _FinishTemplate(StepTemplate(steps, placeholders), changes)
 
 
-def _small(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
-    """The outcome as text, if it is a small result and no more; None if not."""
+def _small_result(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
+    """Return the outcome as text if it is only a small result; else None."""
     if record.key or record.exit_call is not ExitCall.NONE or exit_call not in {None, ExitCall.NONE}:
         return None
-    if outcome is None or outcome.result is None or {**outcome.__dict__, "result": None} != _WELL:
+    if outcome is None or outcome.result is None or {**outcome.__dict__, "result": None} != _SUCCESS:
         return None
-    text = _text(outcome.result)
-    return text if len(text) <= MOST_TOLD // 4 else None
+    text = _result_text(outcome.result)
+    return text if len(text) <= MOST_NOTICED // 4 else None
 
 
-def _text(result: Value) -> str:
-    """An outcome that is a result and no more, as a record's field."""
+def _result_text(result: Value) -> str:
+    """Return an outcome that is only a result, as a record's field."""
     return json.dumps({"result": result.to_json()})

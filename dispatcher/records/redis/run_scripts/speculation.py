@@ -1,7 +1,7 @@
-"""Claims by a guess: a run that looks like those read before is claimed without being read, as one of its kind.
+"""Speculative claims: predict a run's record from runs with a similar doorbell, and claim it without reading it.
 
-A guess is safe, however wrong: the script compares kind and version, and puts in the times. What a claim means is still
-said by the table of transitions, of a sample (``prepared.py``).
+A wrong prediction is safe: the script compares kind and version, and fills in the times. The transition is rendered
+once per kind of run (``prepared.py``).
 """
 
 from __future__ import annotations
@@ -10,82 +10,92 @@ import secrets
 from typing import NamedTuple
 
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.change import Program
-from dispatcher.records.redis.run_scripts.prepared import Prepared, moment, plain, word
+from dispatcher.records.redis.run_scripts.change import StepList
+from dispatcher.records.redis.run_scripts.prepared import StepTemplate, is_plain, placeholder_time, placeholder_word
 from dispatcher.records.runs import ClaimTransition
 from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 
-_MOST = 1000
+_MOST_PREDICTIONS = 1000
+
+# Placeholders in a sample.
+_ID, _HOLDER, _NONCE = (placeholder_word() for _ in range(3))
+_ACCEPTED, _NOW = placeholder_time(), placeholder_time()
+
+#: Placeholders that the script replaces: the time of acceptance, and now.
+TIMES = repr(_ACCEPTED), repr(_NOW)
 
 
-# What stands in a sample for a run's own words.
-_ID, _HOLDER, _NONCE = (word() for _ in range(3))
-_ACCEPTED, _NOW = moment(), moment()
+class _ClaimTemplate(NamedTuple):
+    """The claim of runs of a kind by one owner: the steps, and the record after it."""
 
-#: What stands in prepared steps for the time of acceptance, and for now.
-PLACES = repr(_ACCEPTED), repr(_NOW)
-
-
-class Claim(NamedTuple):
-    """A claim of a kind of runs by one owner: the steps, with places, and the record after it."""
-
-    steps: Prepared
+    steps: StepTemplate
     after: Record
 
 
-class Likes:
-    """Kinds by what doorbells tell of their runs."""
+class _Prediction(NamedTuple):
+    """A kind of runs, and the record of one as accepted."""
+
+    kind: str
+    record: Record
+
+
+class ClaimPredictor:
+    """Learns which records runs with the same doorbell contents (``like``) have."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._known: dict[str, tuple[str, Record]] = {}
-        self._read = "", "", ""
-        self._claims: dict[tuple[str, str], Claim] = {}
+        self._predictions: dict[str, _Prediction] = {}
+        self._last_read = "", "", ""
+        self._templates: dict[tuple[str, str], _ClaimTemplate] = {}
 
-    def guess(self, run_id: str, like: str) -> Snapshot | None:
-        """Return how a run probably looks, if one like it is known, and its id is none that could be taken for
-        steps."""
-        if (known := self._known.get(like)) is None or not plain(run_id):
+    def predict(self, run_id: str, like: str) -> Snapshot | None:
+        """Return the predicted run; None if no run like it was claimed, or its id can't stand in a template."""
+        if (prediction := self._predictions.get(like)) is None or not is_plain(run_id):
             return None
-        kind, record = known
-        return Snapshot(record.but(id=run_id), _NOW, kind)
+        return Snapshot(prediction.record.but(id=run_id), _NOW, prediction.kind)
 
-    def read(self, run_id: str, like: str, kind: str) -> None:
-        """Note what a run that was just read is like, and its kind."""
-        self._read = run_id, like, kind
+    def note_read(self, run_id: str, like: str, kind: str) -> None:
+        """Note the doorbell contents and the kind of a run that was just read."""
+        self._last_read = run_id, like, kind
 
     def learn(self, record: Record) -> None:
-        """Note how a run looked that was read last, and then taken: no doorbell alone can teach anything.
+        """Learn from the run that was read last and is claimed now, so that a doorbell alone teaches nothing.
 
-        One that must have started within some time is never guessed: its time isn't known.
+        Runs with ``start_within`` are never predicted: the time of their acceptance isn't known.
         """
-        run_id, like, kind = self._read
+        run_id, like, kind = self._last_read
         fresh = record.version == 1 and record.state is State.QUEUED and record.start_by is None
         if fresh and kind and run_id == record.id:
-            if len(self._known) >= _MOST:
-                self._known.clear()
-                self._claims.clear()
-            self._known[like] = kind, record.but(created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED)
+            if len(self._predictions) >= _MOST_PREDICTIONS:
+                self._predictions.clear()
+                self._templates.clear()
+            accepted = record.but(created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED)
+            self._predictions[like] = _Prediction(kind, accepted)
 
     def forget(self, kind: str) -> None:
-        """A guess from it was wrong."""
-        self._known = {like: known for like, known in self._known.items() if known[0] != kind}
+        """Drop the predictions of a kind, after a wrong one."""
+        self._predictions = {
+            like: prediction for like, prediction in self._predictions.items() if prediction.kind != kind
+        }
 
-    def claim(self, look: Snapshot, begin: ClaimTransition, *, owner: str, holder: str) -> tuple[bytes, Record]:
-        """The steps that claim a run as guessed, and the record as it will be."""
-        claim = self._claims.get((look.kind, owner))
-        if claim is None:
-            claim = self._claims[look.kind, owner] = self._prepared(look.record, begin, owner)
-        run_id, nonce = look.record.id, secrets.token_hex(8)
-        steps = claim.steps.of({"id": run_id, "holder": holder, "nonce": nonce})
-        return steps, claim.after.but(id=run_id, holder=holder, change=nonce)
+    def claim(
+        self, snapshot: Snapshot, transition: ClaimTransition, *, owner: str, holder: str
+    ) -> tuple[bytes, Record]:
+        """Return the steps that claim a predicted run, and its record after that."""
+        template = self._templates.get((snapshot.kind, owner))
+        if template is None:
+            template = self._prepare(snapshot.record, transition, owner)
+            self._templates[snapshot.kind, owner] = template
+        run_id, nonce = snapshot.record.id, secrets.token_hex(8)
+        steps = template.steps.render({"id": run_id, "holder": holder, "nonce": nonce})
+        return steps, template.after.but(id=run_id, holder=holder, change=nonce)
 
-    def _prepared(self, sample: Record, begin: ClaimTransition, owner: str) -> Claim:
-        change = begin(sample.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
-        assert change is not None  # it waits
-        program = Program(self._keys)
-        marked = change.marked(_NONCE)
-        after = program.commit(marked, None)
-        return Claim(Prepared(program.listed().decode(), {"id": _ID, "holder": _HOLDER, "nonce": _NONCE}), after)
+    def _prepare(self, record: Record, transition: ClaimTransition, owner: str) -> _ClaimTemplate:
+        change = transition(record.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
+        assert change is not None  # it is queued
+        step_list = StepList(self._keys)
+        after = step_list.add_change(change.marked(_NONCE), None)
+        placeholders = {"id": _ID, "holder": _HOLDER, "nonce": _NONCE}
+        return _ClaimTemplate(StepTemplate(step_list.to_json().decode(), placeholders), after)
