@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +61,7 @@ def explained(client: Dispatcher, run: Run[Any]) -> list[str]:
 
 def last_lines(run: Run[Any]) -> list[Line]:
     """The last lines it printed."""
-    return list(deque(run.logs(), maxlen=_TAIL))
+    return run.link.records.logs.tail(run.id, _TAIL)
 
 
 @dataclass(frozen=True)

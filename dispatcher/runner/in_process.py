@@ -311,11 +311,7 @@ def _exited(way: _Way, opener: Opener, contained: bool) -> ExitCall:
 
 def _last_number(records: Records, record: Record) -> int:
     """Number of the last line that the attempt has: the dead process's, which this one counts on from."""
-    last, cursor = 0, ""
     with contextlib.suppress(Malformed):
-        while True:
-            lines, cursor = records.logs.read(record.id, after=cursor)
-            last = max([last, *(line.number for line in lines if line.attempt == record.attempt)])
-            if not lines:
-                break
-    return last
+        if lines := records.logs.tail(record.id, 1, attempt=record.attempt):
+            return lines[-1].number
+    return 0

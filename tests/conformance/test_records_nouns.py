@@ -1,10 +1,9 @@
-"""Blobs, lines, workers, leases, queues, reports and refusals: one suite for every kind of records."""
+"""Blobs, workers, leases, queues, reports, rejections and users: one suite for every implementation of the records."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +12,6 @@ import pytest
 from dispatcher.errors import LeasePassed
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
-from dispatcher.records.logs import Line
 from dispatcher.records.rejections import Rejected, Tally
 from dispatcher.records.users import AttemptScope
 from dispatcher.records.workers import WorkerInfo
@@ -71,67 +69,6 @@ def test_a_shared_blob_outlives_one_of_two_runs(records: Records) -> None:
     finish(records, again, cause=Cause.USER_ERROR)
     assert records.blobs.get(name) == b"flow"  # for a while yet
     assert accept(records, blobs=(name,)).spec.blobs == (name,)
-
-
-def lines(attempt: int, first: int, last: int) -> list[Line]:
-    return [
-        Line(attempt=attempt, number=n, time=n + 0.25, stream="log", text=f"line {n} ü\x00", level="INFO")
-        for n in range(first, last + 1)
-    ]
-
-
-def test_lines_come_back_in_order_behind_a_cursor(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, lines(1, 1, 5))
-    first, cursor = records.logs.read(record.id, limit=3)
-    assert first == lines(1, 1, 3)
-    rest, cursor = records.logs.read(record.id, after=cursor)
-    assert rest == lines(1, 4, 5)
-    assert records.logs.read(record.id, after=cursor) == ([], cursor)
-    assert records.logs.read("nobody") == ([], "")
-
-
-def test_a_line_is_kept_once(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, lines(1, 1, 3))
-    records.logs.append(record.id, lines(1, 2, 5))
-    records.logs.append(record.id, [])
-    records.logs.append(record.id, lines(2, 1, 2))
-    records.logs.append(record.id, lines(1, 5, 6))  # the first attempt's last words
-    found, _ = records.logs.read(record.id)
-    assert found == [*lines(1, 1, 5), *lines(2, 1, 2), *lines(1, 6, 6)]
-
-
-def test_very_many_lines_at_once(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, [*lines(1, 1, 1200), *lines(2, 1, 3)])
-    assert len(records.logs.read(record.id, limit=5000)[0]) == 1203
-
-
-def test_text_that_no_encoding_knows_is_kept_as_far_as_it_goes(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="stdout", text="a\udc80b")])
-    [line], _ = records.logs.read(record.id)
-    assert line.text[0] + line.text[-1] == "ab"
-
-
-def test_waiting_for_a_line(kept: Kept) -> None:
-    record = accept(kept.records)
-    writer = kept.another()
-    timer = threading.Timer(0.2, lambda: writer.logs.append(record.id, lines(1, 1, 1)))
-    begun = time.monotonic()
-    timer.start()
-    found, _ = kept.records.logs.read(record.id, block=8)
-    assert found == lines(1, 1, 1)
-    assert time.monotonic() - begun < 5
-    timer.join()
-
-
-def test_a_wait_ends(records: Records) -> None:
-    record = accept(records)
-    begun = time.monotonic()
-    assert records.logs.read(record.id, block=0.2) == ([], "")
-    assert 0.15 < time.monotonic() - begun < 5
 
 
 def info(name: str, **changes: object) -> WorkerInfo:

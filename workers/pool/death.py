@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -97,12 +96,7 @@ def _status(status: int) -> tuple[str, str, int]:
 
 def _tail(records: Records, record: Record) -> tuple[str, ...]:
     """The last lines of the attempt."""
-    last: deque[str] = deque(maxlen=TAIL)
-    after = ""
     with suppress(Malformed):
-        while True:
-            lines, after = records.logs.read(record.id, after=after)
-            if not lines:
-                break
-            last.extend(line.text for line in lines if line.attempt == record.attempt and line.stream != "gap")
-    return tuple(last)
+        lines = records.logs.tail(record.id, TAIL, attempt=record.attempt, gaps=False)
+        return tuple(line.text for line in lines)
+    return ()

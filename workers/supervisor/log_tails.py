@@ -6,7 +6,6 @@ A state never waits for them; the teardown does, for a few seconds.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -47,15 +46,10 @@ class Tails:
 
     def sent(self, record: Record) -> tuple[str, ...]:
         """The last lines that the runner sent."""
-        last: deque[str] = deque(maxlen=KEPT)
-        after = ""
         with suppress(Malformed):
-            while True:
-                lines, after = self._records.logs.read(record.id, after=after)
-                if not lines:
-                    break
-                last.extend(one.text for one in lines if one.attempt == record.attempt and one.stream != "gap")
-        return tuple(last)
+            lines = self._records.logs.tail(record.id, KEPT, attempt=record.attempt, gaps=False)
+            return tuple(line.text for line in lines)
+        return ()
 
     def ask(self, record: Record) -> None:
         """Read what the attempt has printed; :meth:`note` stores it."""

@@ -1,4 +1,4 @@
-"""How far the specs of runs were used, in this process."""
+"""Uses of signed specs, in this process."""
 
 from __future__ import annotations
 
