@@ -33,7 +33,7 @@ class Rings(Bell):
         return 0
 
 
-class Kept:
+class Store:
     """Records of one kind: :attr:`records`, and the same ones seen at a later time."""
 
     def __init__(self, kind: str, url: str, *, bell: Bell | None = None) -> None:
@@ -77,23 +77,23 @@ class Kept:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """Records of each kind, empty."""
     url = request.getfixturevalue("server_url") if request.param == "redis" else ""
-    one = Kept(request.param, url)
-    yield one
-    one.close()
+    store = Store(request.param, url)
+    yield store
+    store.close()
 
 
 @pytest.fixture
-def records(kept: Kept) -> Records:
+def records(store: Store) -> Records:
     """The records alone."""
-    return kept.records
+    return store.records
 
 
 @pytest.fixture
 def proxy(server: Server, server_url: str, tmp_path: Path) -> Iterator[Proxy]:
     """A way to the server that can fail."""
-    one = Proxy(server.socket, tmp_path / "p")
-    yield one
-    one.close()
+    proxy = Proxy(server.socket, tmp_path / "p")
+    yield proxy
+    proxy.close()

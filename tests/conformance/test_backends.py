@@ -83,11 +83,11 @@ def _kubernetes(tmp_path: Path) -> Iterator[Place]:
         yield Place(
             again(),
             KubernetesJobEnvironment(),
-            lambda: sum(one[1:3] == ("ADDED", "jobs") for one in cluster.history),
+            lambda: sum(request[1:3] == ("ADDED", "jobs") for request in cluster.history),
             again,
         )
-        for one in made:
-            one.close()
+        for backend in made:
+            backend.close()
 
 
 def _fake(tmp_path: Path) -> Iterator[Place]:
@@ -96,12 +96,12 @@ def _fake(tmp_path: Path) -> Iterator[Place]:
     def created() -> int:
         return ledger.read_text().count('"created"') if ledger.exists() else 0
 
-    one = Place(FakeBackend(), FakeEnvironment(tmp_path, "image_pull"), created, FakeBackend)
-    yield one
+    place = Place(FakeBackend(), FakeEnvironment(tmp_path, "image_pull"), created, FakeBackend)
+    yield place
     for file in tmp_path.glob("*.json"):
         file.with_suffix(".deleted").touch()
     wait_until(lambda: not list(tmp_path.glob("*.json")), "an empty service")
-    one.backend.close()
+    place.backend.close()
 
 
 @pytest.mark.parametrize("environment", [LocalEnvironment, RemoteEnvironment])
@@ -160,21 +160,22 @@ def test_many_are_looked_at_in_the_order_given(place: Place) -> None:
     never = {**first, "name": "flow-never-1", "uid": "none"}
 
     def settled() -> list[Observation]:
-        found = place.look(second, never, first)
-        return found if [one.phase for one in found] == [Phase.WAITING, Phase.GONE, Phase.WAITING] else []
+        observations = place.look(second, never, first)
+        phases = [observation.phase for observation in observations]
+        return observations if phases == [Phase.WAITING, Phase.GONE, Phase.WAITING] else []
 
-    seen = wait_until(settled, "what the service knows")
-    assert seen[0].cause is Cause.IMAGE_PULL
+    observations = wait_until(settled, "what the service knows")
+    assert observations[0].cause is Cause.IMAGE_PULL
     assert place.look() == []
 
 
-@pytest.mark.parametrize("known", ["handle", "request"])
-def test_a_cancel_is_confirmed_and_may_come_again(place: Place, known: str) -> None:
+@pytest.mark.parametrize("named_by", ["handle", "request"])
+def test_a_cancel_is_confirmed_and_may_come_again(place: Place, named_by: str) -> None:
     request = place.backend.prepare(place.attempt("flow-e-1"))
     handle = place.submit(request)
-    named = (handle, None) if known == "handle" else (None, request)
+    named = (handle, None) if named_by == "handle" else (None, request)
     wait_until(lambda: place.backend.cancel(*named), "confirmation")
-    wait_until(lambda: [one.phase for one in place.look(handle)] == [Phase.GONE], "its end")
+    wait_until(lambda: [observation.phase for observation in place.look(handle)] == [Phase.GONE], "its end")
     assert place.backend.cancel(*named)
     assert place.backend.cancel(handle, request)
 

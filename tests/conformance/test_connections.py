@@ -20,9 +20,9 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[Client]:
-    one = Client(server_url, timeout=5.0)
-    yield one
-    one.close()
+    client = Client(server_url, timeout=5.0)
+    yield client
+    client.close()
 
 
 def _id(client: Client) -> int:
@@ -39,17 +39,17 @@ def test_one_that_the_server_has_closed_meanwhile_is_replaced_before_anything_is
     first = _id(client)
     with redis.Redis.from_url(server_url) as raw:
         raw.client_kill_filter(_id=str(first))
-        wait_until(lambda: str(first) not in {one["id"] for one in raw.client_list()}, "the connection's end")
+        wait_until(lambda: str(first) not in {entry["id"] for entry in raw.client_list()}, "the connection's end")
 
     assert _id(client) != first  # sent once: a command that was lost would be an error
 
 
 def test_any_number_of_threads_may_ask_at_once(client: Client) -> None:
     taken = [client._idle.take() for _ in range(120)]
-    assert len({id(one) for one in taken}) == 120
+    assert len({id(connection) for connection in taken}) == 120
     assert client.one("PING") == b"PONG"
-    for one in taken:
-        client._idle.give_back(one)
+    for connection in taken:
+        client._idle.give_back(connection)
 
 
 def test_a_reply_that_nobody_waited_for_is_never_taken_for_anothers(client: Client) -> None:

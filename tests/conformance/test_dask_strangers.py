@@ -32,8 +32,8 @@ def family() -> list[psutil.Process]:
 
 def listening() -> set[tuple[str, int]]:
     """Every TCP address on which one of them listens."""
-    connections = [one for process in family() for one in process.net_connections("tcp")]
-    return {(one.laddr.ip, one.laddr.port) for one in connections if one.status == "LISTEN"}
+    connections = [connection for process in family() for connection in process.net_connections("tcp")]
+    return {(connection.laddr.ip, connection.laddr.port) for connection in connections if connection.status == "LISTEN"}
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,9 @@ def test_a_directory_that_somebody_put_in_dasks_way_is_not_used(
         assert made.stat().st_mode & 0o777 == 0o700
         for entries in (sys.path, executor.submit(scratch).result(timeout=30)):
             assert not [entry for entry in entries if str(entry).startswith(str(planted))]
-        kept = [worker["local_directory"] for worker in distributed.get_client().scheduler_info()["workers"].values()]
-        assert all(Path(one).is_relative_to(made) for one in kept)
+        workers = distributed.get_client().scheduler_info()["workers"].values()
+        directories = [worker["local_directory"] for worker in workers]
+        assert all(Path(directory).is_relative_to(made) for directory in directories)
     assert list(tmp_path.iterdir()) == [planted]
     assert not [entry for entry in sys.path if entry.startswith(str(tmp_path))], "anybody may make it again"
 

@@ -28,8 +28,8 @@ OWN = {"n_workers": 1, "threads_per_worker": 2}
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with cluster(tmp_path_factory.mktemp("dask")) as found:
-        yield found
+    with cluster(tmp_path_factory.mktemp("dask")) as address:
+        yield address
 
 
 @pytest.fixture(params=["address", "own processes", "own threads"])
@@ -185,9 +185,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return started[-1]
 
     yield begin
-    for one in started:
-        one.kill()
-        one.communicate()
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def test_runs_on_one_worker_do_not_see_each_other_s_lines(address: str, start: Start, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ async def sleeps(folder: str, number: int) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("endless", [loops, sleeps])
@@ -235,9 +235,9 @@ def test_a_flow_s_end_ends_its_tasks_and_no_others(address: str, tmp_path: Path,
 
     @flow
     def gives_up() -> None:
-        kept = task(endless).map([str(mine)] * 5, range(5))
+        futures = task(endless).map([str(mine)] * 5, range(5))
         wait_until(lambda: names(mine), "a task", timeout=30)
-        raise RuntimeError(f"no patience for {len(kept)} tasks")
+        raise RuntimeError(f"no patience for {len(futures)} tasks")
 
     stranger = DaskExecutor(address)
     with stranger.start(), Dispatcher("memory://") as client:

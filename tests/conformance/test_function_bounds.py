@@ -33,8 +33,8 @@ RECORD = "i::run:r"
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server of this module's, once of each product that is here."""
-    with served(request.param) as one:
-        yield one
+    with served(request.param) as address:
+        yield address
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def raw(url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def records(url: str, raw: Any) -> Iterator[Records]:
-    one = open_redis(url)
-    one.runs.check = lambda record, now: None  # every signature holds
-    yield one
-    one.close()
+    opened = open_redis(url)
+    opened.runs.check = lambda record, now: None  # every signature holds
+    yield opened
+    opened.close()
 
 
 def _told(raw: Any, expression: str) -> Any:
@@ -123,10 +123,10 @@ TOO_MUCH = {
 }
 
 
-@pytest.mark.parametrize(("other", "said"), TOO_MUCH.values(), ids=TOO_MUCH)
-def test_an_accept_of_too_much_is_refused(raw: Any, url: str, other: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("other", "message"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_an_accept_of_too_much_is_refused(raw: Any, url: str, other: dict[str, Any], message: str) -> None:
     run = ("r1", "spec", "s", "d", "", "")
-    assert said in _refused(raw, url, "accept", [], json.dumps({**COMMON, **other}), *run)
+    assert message in _refused(raw, url, "accept", [], json.dumps({**COMMON, **other}), *run)
     assert raw.fcall(script("accept").name, 0, json.dumps(COMMON), *run)
 
 
@@ -141,15 +141,15 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize(("steps", "said"), STEPS.values(), ids=STEPS)
-def test_a_change_of_too_much_is_refused(raw: Any, url: str, steps: Any, said: str) -> None:
-    assert said in _refused(raw, url, "commit", [RECORD], "0", "1", json.dumps(steps))
+@pytest.mark.parametrize(("steps", "message"), STEPS.values(), ids=STEPS)
+def test_a_change_of_too_much_is_refused(raw: Any, url: str, steps: Any, message: str) -> None:
+    assert message in _refused(raw, url, "commit", [RECORD], "0", "1", json.dumps(steps))
 
 
 def test_a_word_that_was_not_told_is_refused(raw: Any, url: str) -> None:
     steps = json.dumps([["HSET", RECORD, "version", "2"], ["HSET", RECORD, "f", {"apart": 2}]])
-    told = _refused(raw, url, "commit", [RECORD], "0", "1", steps, "", "", "", "", "the only one")
-    assert "step 2 has a word that was not told" in told
+    message = _refused(raw, url, "commit", [RECORD], "0", "1", steps, "", "", "", "", "the only one")
+    assert "step 2 has a word that was not told" in message
 
 
 @pytest.mark.parametrize("name", ["accept", "commit", "guessed"])

@@ -34,8 +34,8 @@ NO_NUMBERS = ["", "many", "1.5", "nan", "inf", "1e400", "0x10", " 1", str(2**63 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server of this module's, once of each product that is here."""
-    with served(request.param) as one:
-        yield one
+    with served(request.param) as address:
+        yield address
 
 
 @pytest.fixture
@@ -47,10 +47,10 @@ def raw(url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def records(url: str, raw: Any) -> Iterator[Records]:
-    one = open_redis(url)
-    one.runs.check = lambda record, now: None  # every signature holds
-    yield one
-    one.close()
+    opened = open_redis(url)
+    opened.runs.check = lambda record, now: None  # every signature holds
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_lines_are_kept_where_their_stream_was_spoilt(
     records.logs.append(run.id, _lines(1, 2))
     spoil(raw, keys.logs(run.id))
     records.logs.append(run.id, _lines(2, 3, 4))
-    kept = [] if spoil is _replace else [1, 2]
-    assert _stored(records, run) == [*kept, 3, 4]
+    before = [] if spoil is _replace else [1, 2]
+    assert _stored(records, run) == [*before, 3, 4]
 
 
 @SPOIL
@@ -156,9 +156,9 @@ def runner(records: Records, raw: Any, url: str) -> Iterator[Records]:
         *("ACL", "SETUSER", "limited", "reset", "on", ">p", "%R~*", "&*", "+@all"),
         *(f"({pattern})" for pattern in ("~*::inbox:* +xadd", "~*::report:* +set", "~*::claim:* +get +set")),
     )
-    one = open_redis(url.replace("unix://", "unix://limited:p@"))
-    yield one
-    one.close()
+    opened = open_redis(url.replace("unix://", "unix://limited:p@"))
+    yield opened
+    opened.close()
 
 
 @SPOIL

@@ -29,8 +29,8 @@ from tests.conformance.specs import accept, cancel, ended, finish, make
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server of this module's, once of each product that is here."""
-    with served(request.param) as one:
-        yield one
+    with served(request.param) as address:
+        yield address
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def raw(url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def records(url: str, raw: Any) -> Iterator[Records]:
-    one = open_redis(url)
-    one.runs.check = lambda record, now: None  # every signature holds
-    yield one
-    one.close()
+    opened = open_redis(url)
+    opened.runs.check = lambda record, now: None  # every signature holds
+    yield opened
+    opened.close()
 
 
 def _user(raw: Any, *rules: str) -> None:
@@ -111,7 +111,7 @@ def test_two_releases_live_side_by_side(raw: Any, url: str) -> None:
         assert raw.fcall(name, 1, key, name, "w", "", "") == 1
 
     assert install(url, prune=True).removed == ("dispatcher_0123456789ab",)
-    names = {dict(zip(one[0::2], one[1::2], strict=True))[b"library_name"] for one in raw.function_list()}
+    names = {dict(zip(entry[0::2], entry[1::2], strict=True))[b"library_name"] for entry in raw.function_list()}
     assert names == {mine.name.encode(), b"somebody"}
 
 
@@ -235,7 +235,7 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
     with pytest.raises((WrongGuess, UnreadableRun)):
         records.runs.claim(look, begin, owner="w", holder="p")
     counted = {key for key in state(raw) if key.endswith(b"::refusals") or b"::report:" in key}
-    assert {key: kept for key, kept in state(raw).items() if key not in counted} == before
+    assert {key: value for key, value in state(raw).items() if key not in counted} == before
 
 
 @pytest.mark.parametrize("run_id", ['x"],["HSET","i::x","y","z', "x\\", "x\ny", "x'", "ü"])
@@ -273,18 +273,18 @@ def test_no_pattern_of_a_caller_is_searched_for(raw: Any, url: str) -> None:
 
 
 def _accept(raw: Any, instance: str, *, labels: list[Any], indexes: int = 1, run_id: str = "r1") -> Any:
-    told = {
+    common = {
         "offset": 0, "run": f"{instance}::run:", "its_events": ":events", "key": f"{instance}::key:",
         "topic": f"{instance}::topic:", "events": f"{instance}::events", "fields": ["version", "1"], "fact": ["{", "}"],
         "places": [[0, [f"{instance}::ix:{n}" for n in range(indexes)]]], "blobs": [], "list": "",
         "queue": [f"{instance}::queues", f"{instance}::routes", f"{instance}::topic:queues", "local:new",
                   json.dumps({"backend": "local", "labels": labels, "scope": ""})],
     }  # fmt: skip
-    return raw.fcall(script("accept").name, 0, json.dumps(told), run_id, "spec", "s", "d", "", "")
+    return raw.fcall(script("accept").name, 0, json.dumps(common), run_id, "spec", "s", "d", "", "")
 
 
 @pytest.mark.parametrize(
-    "given",
+    "changes",
     [
         {"labels": ["x"] * (MOST_LABELS + 1)},
         {"labels": ["x" * (LONGEST_LABEL + 1)]},
@@ -295,11 +295,11 @@ def _accept(raw: Any, instance: str, *, labels: list[Any], indexes: int = 1, run
     ],
     ids=str,
 )
-def test_the_server_holds_every_submitter_to_the_bounds(raw: Any, url: str, given: dict[str, Any]) -> None:
+def test_the_server_holds_every_submitter_to_the_bounds(raw: Any, url: str, changes: dict[str, Any]) -> None:
     install(url)
     before = state(raw)
     with pytest.raises(redis.ResponseError):
-        _accept(raw, "i", **given)
+        _accept(raw, "i", **changes)
     assert state(raw) == before
     assert _accept(raw, "i", labels=["x" * LONGEST_LABEL] * MOST_LABELS, indexes=200)
 

@@ -90,21 +90,22 @@ def equal(left: Any, right: Any) -> bool:
 def test_they_are_found(executor: Executor, shape: str) -> None:
     make = SHAPES[shape]
     future = executor.submit(one)
-    for given in ((make(future),), {"value": make(future)}):
-        answer = executor.submit(same, **given) if isinstance(given, dict) else executor.submit(same, *given)
+    for arguments in ((make(future),), {"value": make(future)}):
+        named, positional = (arguments, ()) if isinstance(arguments, dict) else ({}, arguments)
+        answer = executor.submit(same, *positional, **named)
         assert equal(answer.result(timeout=60), make(1))
     value = make(future)
-    found = executor.wait(value)
-    assert equal(found, make(1))
-    assert type(found) is type(value)
-    assert not equal(value, found), "what was given stays as it is"
-    assert executor.wait(found) is found
+    result = executor.wait(value)
+    assert equal(result, make(1))
+    assert type(result) is type(value)
+    assert not equal(value, result), "what was given stays as it is"
+    assert executor.wait(result) is result
 
 
 def test_slots(executor: Executor) -> None:
     future = executor.submit(one)
     assert executor.wait(Slotted(future)) == Slotted(1)
-    assert executor.submit(lambda given: given.value, Slotted([future])).result(timeout=60) == [1]
+    assert executor.submit(lambda slotted: slotted.value, Slotted([future])).result(timeout=60) == [1]
 
 
 def test_what_occurs_twice_stays_one(executor: Executor) -> None:
@@ -135,18 +136,18 @@ def test_a_result_that_cannot_stand_there_is_named(executor: Executor) -> None:
 
 def test_generators(executor: Executor) -> None:
     future = executor.submit(one)
-    given = ((n, future) for n in range(2))
+    pairs = ((n, future) for n in range(2))
     if isinstance(executor, LocalExecutor):
-        assert executor.submit(list, given).result() == [(0, 1), (1, 1)]
+        assert executor.submit(list, pairs).result() == [(0, 1), (1, 1)]
         return
 
     def total(start: int, values: Any) -> int:
         return start + len(list(values))
 
     with pytest.raises(InvalidInput, match=r"task 'total': argument 'values' \(generator\).*generator"):
-        executor.submit(total, 1, given)
+        executor.submit(total, 1, pairs)
     with pytest.raises(InvalidInput, match=r"return list"):
-        executor.wait({"a": given})
+        executor.wait({"a": pairs})
     assert executor.submit(list, map(same, [future])).result(timeout=60) == [1]
 
 

@@ -49,21 +49,21 @@ def records(server_url: str, bells: list[Pushing]) -> Iterator[Records]:
         bells.append(Pushing(instance))
         return bells[-1]
 
-    one = open_redis(server_url, bell=make_bell)
-    one.runs.check = lambda record, now: None  # every signature holds
-    yield one
-    one.close()
+    opened = open_redis(server_url, bell=make_bell)
+    opened.runs.check = lambda record, now: None  # every signature holds
+    yield opened
+    opened.close()
 
 
 def waiting(records: Records, server_url: str, queue: str = "local") -> list[str]:
     """Run ids of the messages in a queue's list, in the order in which Celery takes them."""
-    found = []
+    run_ids = []
     with redis.Redis.from_url(server_url, decode_responses=True) as client:
         while message := client.rpop(f"{records.instance}:{queue}"):
             assert isinstance(message, str)
             assert message.endswith('ü"')
-            found.append(message.split(" ")[1])
-    return found
+            run_ids.append(message.split(" ")[1])
+    return run_ids
 
 
 def test_a_bell_is_made_for_the_installation(records: Records, bells: list[Pushing]) -> None:
@@ -75,7 +75,7 @@ def test_messages_are_pushed_with_the_record_and_nothing_is_published(
 ) -> None:
     made = records.runs.create([make(), make(), make(labels=("a",))])
     records.runs.create(made)  # again, as after a lost reply
-    assert waiting(records, server_url) == [one.id for one in made[:2]]
+    assert waiting(records, server_url) == [record.id for record in made[:2]]
     assert waiting(records, server_url, "local:a") == [made[2].id]
     assert bells[0].published == []
 

@@ -13,7 +13,7 @@ from dispatcher.records.base import Records
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import accept
 
 ENTRY = {"run": "r", "body": json.dumps({"ü": 1}), "mac": "x"}
@@ -31,8 +31,8 @@ def pending(records: Records, *, handle: bool = True, **spec: Any) -> Record:
     return records.runs.update(record.id, partial(transitions.created, epoch=epoch, handle={"n": 1}, owner="s/0"))
 
 
-def claim(records: Records, record: Record, holder: str = "pod", **given: Any) -> tuple[Record, float]:
-    words: dict[str, Any] = {"attempt": record.attempt, "shard": "s/0", "entry": ENTRY, **given}
+def claim(records: Records, record: Record, holder: str = "pod", **changes: Any) -> tuple[Record, float]:
+    words: dict[str, Any] = {"attempt": record.attempt, "shard": "s/0", "entry": ENTRY, **changes}
     return records.runs.claim_attempt(record.id, holder=holder, **words)
 
 
@@ -94,10 +94,10 @@ def test_there_is_nothing_to_claim_of_no_run(records: Records) -> None:
         records.runs.claim_attempt("none", attempt=1, holder="pod", shard="s/0", entry=ENTRY)
 
 
-def test_no_clock_ends_an_attempt_that_was_claimed(kept: Kept) -> None:
-    record = pending(kept.records, start_within=100)
-    _, at = claim(kept.records, record)
-    later = kept.later(200)
+def test_no_clock_ends_an_attempt_that_was_claimed(store: Store) -> None:
+    record = pending(store.records, start_within=100)
+    _, at = claim(store.records, record)
+    later = store.later(200)
 
     with pytest.raises(ClaimStands):  # without keys it is left alone
         later.runs.update(record.id, transitions.tick)
@@ -112,10 +112,10 @@ def test_no_clock_ends_an_attempt_that_was_claimed(kept: Kept) -> None:
         claim(later, record, "late")
 
 
-def test_a_forged_claim_keeps_no_clock_from_ending(kept: Kept) -> None:
-    record = pending(kept.records, start_within=100)
-    claim(kept.records, record, "forger", entry=OTHER)
-    later = kept.later(200)
+def test_a_forged_claim_keeps_no_clock_from_ending(store: Store) -> None:
+    record = pending(store.records, start_within=100)
+    claim(store.records, record, "forger", entry=OTHER)
+    later = store.later(200)
     later.runs.claimant = genuine
     after = later.runs.update(record.id, transitions.tick)
     assert (after.state, after.outcome and after.outcome.cause) == (State.TIMED_OUT, Cause.DEADLINE)

@@ -78,10 +78,12 @@ def test_it_comes_to_the_same(records: Records, spec: dict[str, Any], outcome: O
         "due_at",
         "change",
     }
-    same = [{name: value for name, value in one.to_fields().items() if name not in own} for one in ends]
+    same = [{name: value for name, value in record.to_fields().items() if name not in own} for record in ends]
     assert same[0] == same[1]
-    facts = [[replace(one, run_id="", time=0.0, data={**one.data, "due": 0}) for one in records.events.of(ended.id)[0]]
-             for ended in ends]  # fmt: skip
+    facts = [
+        [replace(event, run_id="", time=0.0, data={**event.data, "due": 0}) for event in records.events.of(ended.id)[0]]
+        for ended in ends
+    ]
     assert facts[0] == facts[1]
     for index in indexes.placement(ends[1]) | indexes.placement(second):
         members = dict(records.runs.members(index))
@@ -93,16 +95,16 @@ def test_it_takes_the_prepared_way(server_url: str) -> None:
     records = open_redis(server_url)
     client = redis.Redis.from_url(server_url)
     keys = Keys(records.instance)
-    told: list[Record] = []
+    notified: list[Record] = []
     try:
         first, second = (taken(records, result_ttl=60) for _ in range(2))
         assert FinishTemplates(keys).render(second, 1.0, WELL, ExitCall.NONE) is not None
-        listener = records.events.listen(lambda run_id, rest: told.append(second.later(rest)) or True)  # type: ignore[func-returns-value]
+        listener = records.events.listen(lambda run_id, rest: notified.append(second.later(rest)) or True)  # type: ignore[func-returns-value]
         listener.watch([ends_topic(second.id)])
         after, other = end(records, second), end_by_table(records, first)
         assert listener.get(0.5) is None, "it was told already"
-        assert told == [after] == [records.runs.get(second.id)[0]]
-        left = [[client.ttl(key) for key in keys.of_run(one.id)] for one in (after, other)]
+        assert notified == [after] == [records.runs.get(second.id)[0]]
+        left = [[client.ttl(key) for key in keys.of_run(record.id)] for record in (after, other)]
         assert left[0] == pytest.approx(left[1], abs=2)
         assert left[0][0] > 0
         listener.close()

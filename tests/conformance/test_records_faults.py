@@ -33,9 +33,9 @@ from tests.waiting import wait_until
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
     """Records straight on the server."""
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     refused = records.rejections.tallies().get(Rejected.RUN, Tally(count=0, last=0.0)).count
     records.rejections.note(Rejected.RUN)
     claimed = []
-    for one in many[:2]:  # the second as a guess
-        look = records.runs.snapshot(one.id, tag)
+    for run in many[:2]:  # the second by a prediction
+        look = records.runs.snapshot(run.id, tag)
         claimed.append(records.runs.claim(look, transitions.start_here, owner="w1", holder="p1"))
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),
         [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(f"{tag}/0")), taken,
         len(many),
-        [(one.state, one.version, one.epoch) for one in claimed],
+        [(run.state, run.version, run.epoch) for run in claimed],
         records.workers.beats()[tag], lease == Lease(name=tag, owner=tag, epoch=1), records.runs.count(f"tag:{tag}"),
         records.rejections.tallies()[Rejected.RUN].count - refused,
     )  # fmt: skip
@@ -322,20 +322,20 @@ def test_a_subscriber_whose_group_vanished_starts_again(
     second = accept(records)
     expected = [first.id, second.id] if loss[0] == "XGROUP" else [second.id]
     another = open_redis(server_url)  # that never took as this subscriber
-    for one in (another, records):
-        assert [event.run_id for _, event in one.events.take("billing", block=0)] == expected
+    for opened in (another, records):
+        assert [event.run_id for _, event in opened.events.take("billing", block=0)] == expected
     another.close()
 
 
 def test_a_group_that_vanishes_under_a_waiting_subscriber(records: Records, raw: redis.Redis) -> None:
     records.events.take("billing", block=0)
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.extend(records.events.take("billing", block=10)))
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.extend(records.events.take("billing", block=10)))
     thread.start()
     wait_until(lambda: any(c["cmd"] == "xreadgroup" and "b" in c["flags"] for c in raw.client_list()), "the wait")
     raw.delete(f"{records.instance}::events")
     accept(records)
-    wait_until(lambda: found, "the event")
+    wait_until(lambda: taken, "the event")
     thread.join()
 
 
@@ -362,13 +362,13 @@ def test_a_shared_blob_is_dropped_when_no_run_refers_to_it(records: Records, raw
     name = records.blobs.share(b"flow")
     key = f"{records.instance}::blob:{name}"
     assert 0 < int(raw.ttl(key)) <= 3600
-    one, two = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
+    first, second = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
     records.blobs.share(b"flow")
     assert raw.ttl(key) == -1
-    cancel(records, one)
+    cancel(records, first)
     assert raw.ttl(key) == -1
-    cancel(records, two)
-    cancel(records, two)
+    cancel(records, second)
+    cancel(records, second)
     assert raw.hget(key, "refs") == "0"
     assert 0 < int(raw.ttl(key)) <= 3600
 

@@ -24,15 +24,15 @@ DAY = 86400.0
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 def fill(raw: Any, keys: Keys, score: float, *, routes: bool) -> None:
@@ -52,10 +52,10 @@ def test_a_registry_filled_by_somebody(records: Records, raw: Any, score: float,
     fill(raw, keys, time.time() if score == 1.0 else score, routes=routes)
     record = accept(records, labels=("mine",))
     began = time.monotonic()
-    known = records.queues.known()
+    queues = records.queues.known()
     assert time.monotonic() - began < 3.0
-    assert "local:mine" in known
-    assert len(known) <= MOST_QUEUES
+    assert "local:mine" in queues
+    assert len(queues) <= MOST_QUEUES
     swept = 0
     while retired := records.queues.retire(unused_for=DAY):
         swept += len(retired)

@@ -23,16 +23,16 @@ from tests.conformance.specs import accept, cancel, ended, finish, make, start
 STEP = partial(transitions.start_here, owner="w1", holder="p1")
 
 
-def claim(records: Records, look: Snapshot, **given: Any) -> Record:
+def claim(records: Records, look: Snapshot, **options: Any) -> Record:
     """What a pool process does with a look."""
-    words = {"owner": "w1", "holder": "p1", **given}
+    words = {"owner": "w1", "holder": "p1", **options}
     try:
         return records.runs.claim(look, transitions.start_here, **words)
     except WrongGuess as wrong:
-        found = wrong.snapshot
+        snapshot = wrong.snapshot
     assert look.kind
-    assert found == Snapshot(records.runs.get(look.record.id)[0], found.now), "nothing was done"
-    return records.runs.claim(found, transitions.start_here, **words)
+    assert snapshot == Snapshot(records.runs.get(look.record.id)[0], snapshot.now), "nothing was done"
+    return records.runs.claim(snapshot, transitions.start_here, **words)
 
 
 def learned(records: Records, like: str = "like", **spec: Any) -> Record:
@@ -65,7 +65,7 @@ def test_a_guess_comes_to_the_same(records: Records, spec: dict[str, Any]) -> No
     assert records.runs.get(record.id)[0] == after
     assert record.created_at < (after.started_at or 0.0) <= records.runs.now()
     assert records.events.of(after.id)[0][-1].time == after.started_at
-    facts = [[replace(event, run_id="", time=0.0) for event in records.events.of(one.id)[0]] for one in (first, after)]
+    facts = [[replace(event, run_id="", time=0.0) for event in records.events.of(run.id)[0]] for run in (first, after)]
     assert facts[0] == facts[1]
     owned = dict(records.runs.members(indexes.owned("w1")))
     assert owned == {first.id: first.queued_at, after.id: after.queued_at}
@@ -120,16 +120,16 @@ def test_one_of_another_kind(records: Records, other: dict[str, Any]) -> None:
 def test_one_that_is_no_longer_as_it_was_accepted(records: Records) -> None:
     learned(records)
     over, under_way, cancelled, again = (accept(records) for _ in range(4))
-    for one in (over, under_way):
-        start(records, one, owner="w2", holder="p2")
+    for record in (over, under_way):
+        start(records, record, owner="w2", holder="p2")
     finish(records, records.runs.get(over.id)[0])
     cancel(records, cancelled)
     records.runs.update(again.id, transitions.ring_again)
-    for one in (over, under_way, cancelled):
-        before = records.runs.get(one.id)[0]
+    for record in (over, under_way, cancelled):
+        before = records.runs.get(record.id)[0]
         with pytest.raises(Refused, match="not waiting"):
-            claim(records, records.runs.snapshot(one.id, "like"))
-        assert records.runs.get(one.id)[0] == before
+            claim(records, records.runs.snapshot(record.id, "like"))
+        assert records.runs.get(record.id)[0] == before
     after = claim(records, records.runs.snapshot(again.id, "like"))
     assert (after.state, after.rings, after.version) == (State.RUNNING, 2, 3)
 
@@ -177,11 +177,11 @@ class TestClaimPredictor:
         predictor.learn(record)
 
     def test_what_is_never_guessed(self, predictor: ClaimPredictor) -> None:
-        one = make().but(version=1)
-        self.learn(predictor, one, kind="")  # accepted by an older release
-        for other in (one.but(version=2), one.but(state=State.RUNNING), make(start_within=60).but(version=1)):
+        record = make().but(version=1)
+        self.learn(predictor, record, kind="")  # accepted by an older release
+        for other in (record.but(version=2), record.but(state=State.RUNNING), make(start_within=60).but(version=1)):
             self.learn(predictor, other)
-        predictor.learn(one)  # not the one that was read
+        predictor.learn(record)  # not the one that was read
         assert predictor.predict("r", "like") is None
 
 
@@ -196,22 +196,22 @@ def test_what_was_read_and_not_taken_teaches_nothing(server_url: str) -> None:
 
 
 def test_a_notice_of_an_end_tells_the_record(server_url: str) -> None:
-    told: list[Record] = []
+    notified: list[Record] = []
     records = open_redis(server_url)
     try:
         record = accept(records, labels=("ü",), tags=["t"], key="k")
 
         def ended_(run_id: str, rest: Any) -> bool:
-            told.append(record.later(rest))
+            notified.append(record.later(rest))
             return True
 
         listener = records.events.listen(ended_)
         listener.watch([ends_topic(record.id)])
         after = finish(records, start(records, record))
         assert listener.get(0.5) is None, "it was told already"
-        assert told == [after]
-        assert told[0] == records.runs.get(record.id)[0]
-        assert told[0].spec is record.spec
+        assert notified == [after]
+        assert notified[0] == records.runs.get(record.id)[0]
+        assert notified[0].spec is record.spec
         listener.close()
     finally:
         records.close()

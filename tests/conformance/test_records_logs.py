@@ -15,7 +15,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.logs import GAP, MOST_TAIL, Line
 from dispatcher.records.redis.connection.streams import previous_position
 from dispatcher.records.redis.keys import Keys
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import accept
 
 
@@ -44,8 +44,8 @@ def test_a_line_is_kept_once(records: Records) -> None:
     records.logs.append(record.id, [])
     records.logs.append(record.id, lines(2, 1, 2))
     records.logs.append(record.id, lines(1, 5, 6))  # the first attempt's last words
-    found, _ = records.logs.read(record.id)
-    assert found == [*lines(1, 1, 5), *lines(2, 1, 2), *lines(1, 6, 6)]
+    stored, _ = records.logs.read(record.id)
+    assert stored == [*lines(1, 1, 5), *lines(2, 1, 2), *lines(1, 6, 6)]
 
 
 def test_very_many_lines_at_once(records: Records) -> None:
@@ -61,14 +61,14 @@ def test_text_that_no_encoding_knows_is_kept_as_far_as_it_goes(records: Records)
     assert line.text[0] + line.text[-1] == "ab"
 
 
-def test_waiting_for_a_line(kept: Kept) -> None:
-    record = accept(kept.records)
-    writer = kept.another()
+def test_waiting_for_a_line(store: Store) -> None:
+    record = accept(store.records)
+    writer = store.another()
     timer = threading.Timer(0.2, lambda: writer.logs.append(record.id, lines(1, 1, 1)))
     begun = time.monotonic()
     timer.start()
-    found, _ = kept.records.logs.read(record.id, block=8)
-    assert found == lines(1, 1, 1)
+    stored, _ = store.records.logs.read(record.id, block=8)
+    assert stored == lines(1, 1, 1)
     assert time.monotonic() - begun < 5
     timer.join()
 
@@ -144,9 +144,9 @@ class TestTail:
 @pytest.fixture
 def redis_records(server_url: str) -> Any:
     """Records on a server."""
-    kept = Kept("redis", server_url)
-    yield kept.records
-    kept.close()
+    store = Store("redis", server_url)
+    yield store.records
+    store.close()
 
 
 @pytest.fixture

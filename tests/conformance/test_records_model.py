@@ -31,7 +31,7 @@ from dispatcher.runs.indexes import ALL, placement
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from tests.chaos.figures import Figures
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import make
 from tests.conftest import Server
 
@@ -87,11 +87,11 @@ class Histories(RuleBasedStateMachine):
 
     done: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__()
         self._begun = False
-        self.kept = kept
-        self.records: Records = kept.records
+        self.store = store
+        self.records: Records = store.records
         self.ahead = 0.0
         self.known: dict[str, Record] = {}
         self.indexes: set[str] = {ALL}
@@ -102,7 +102,7 @@ class Histories(RuleBasedStateMachine):
             self._end_all()
             self._nothing_is_left()
         finally:
-            self.kept.close()
+            self.store.close()
 
     @rule(
         retries=st.integers(0, 2),
@@ -172,7 +172,7 @@ class Histories(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([3.0, 60.0, 600.0]))
     def time_passes(self, seconds: float) -> None:
         self.ahead += seconds
-        self.records = self.kept.later(seconds if self.kept.kind == "memory" else self.ahead)
+        self.records = self.store.later(seconds if self.store.kind == "memory" else self.ahead)
 
     @rule()
     def forget(self) -> None:
@@ -210,7 +210,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def one_more_step(self) -> None:
-        self.done[self.kept.kind] += self._begun  # invariants are looked at once before the first step
+        self.done[self.store.kind] += self._begun  # invariants are looked at once before the first step
         self._begun = True
 
     def _create(self, record: Record) -> list[Record]:
@@ -218,7 +218,7 @@ class Histories(RuleBasedStateMachine):
         try:
             return self.records.runs.create([record])
         except LookupError:
-            if self.ahead < UNUSED_BLOB or any(not known.terminal for known in self.known.values()):
+            if self.ahead < UNUSED_BLOB or any(not record.terminal for record in self.known.values()):
                 raise
             assert self.records.blobs.share(b"flow") == self.blob
             return self.records.runs.create([record])
@@ -254,8 +254,8 @@ class Histories(RuleBasedStateMachine):
         assert stored.version == before.version + 1
         assert stored.epoch >= before.epoch
         if before.terminal:
-            kept = ("state", "outcome", "ended_at", "attempt", "epoch", "exit_call")
-            assert [getattr(stored, name) for name in kept] == [getattr(before, name) for name in kept]
+            names = ("state", "outcome", "ended_at", "attempt", "epoch", "exit_call")
+            assert [getattr(stored, name) for name in names] == [getattr(before, name) for name in names]
         return True
 
     def _forget_purged(self) -> None:
@@ -288,7 +288,7 @@ class Histories(RuleBasedStateMachine):
             self.time_passes(UNUSED_BLOB)
             assert self.records.runs.leftovers() == {}
             return
-        with redis.Redis.from_url(self.kept.url, decode_responses=True) as client:
+        with redis.Redis.from_url(self.store.url, decode_responses=True) as client:
             names = {key.partition("::")[2]: key for key in client.scan_iter("*::*")}
             blob = names.pop(f"blob:{self.blob}")
             assert client.hget(blob, "refs") in {None, "0"}
@@ -303,7 +303,7 @@ def histories(kind: str, server: Server | None, figures: Figures) -> None:
     def machine() -> Histories:
         if server is not None:
             server.flush()
-        return Histories(Kept(kind, server.url if server else ""))
+        return Histories(Store(kind, server.url if server else ""))
 
     Histories.done[kind] = 0
     for batch in range(10 * STEPS[kind] // (EXAMPLES * LENGTH) + 10):
@@ -336,7 +336,7 @@ def test_random_histories_on_a_server(server: Server, figures: Figures) -> None:
 
 
 def test_the_model_notices_a_second_exit() -> None:
-    machine = Histories(Kept("memory", ""))
+    machine = Histories(Store("memory", ""))
     machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
     [record] = machine.known.values()
     exited = event(record, Kind.EXITED, 0.0, final=True)
@@ -346,7 +346,7 @@ def test_the_model_notices_a_second_exit() -> None:
 
 
 def test_the_model_notices_a_terminal_state_that_changes() -> None:
-    machine = Histories(Kept("memory", ""))
+    machine = Histories(Store("memory", ""))
     machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
     [record] = machine.known.values()
     machine._update(record, transitions.request_cancel)

@@ -28,22 +28,22 @@ from workers.notifications import NEW_QUEUE, Ears
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 @pytest.fixture
 def watcher(records: Records) -> Iterator[Watcher]:
-    one = Watcher(records)
-    yield one
-    one.close()
+    watcher = Watcher(records)
+    yield watcher
+    watcher.close()
 
 
 def end_silently(records: Records, raw: Any, record: Record) -> None:
@@ -159,9 +159,9 @@ def test_a_run_that_has_ended_is_waited_for_again(records: Records, watcher: Wat
     with watcher.waiting([run.id], [] if first == "read" else [run]) as waiting:
         ended = ended if first == "heard" else finish(records, start(records, run))
         assert waiting.futures[0].result(timeout=30) == ended
-    for known in ([], [run], [ended]):
+    for ended_runs in ([], [run], [ended]):
         began = time.monotonic()
-        with watcher.waiting([run.id], known) as waiting:
+        with watcher.waiting([run.id], ended_runs) as waiting:
             assert waiting.futures[0].result(timeout=30) == ended
         assert time.monotonic() - began < LOOK / 3
 

@@ -18,7 +18,7 @@ from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import accept, ended, finish, make, start
 from tests.waiting import wait_until
 
@@ -50,11 +50,11 @@ def test_an_unknown_blob(records: Records, name: str) -> None:
         records.blobs.get(name)
 
 
-def test_a_runs_own_blobs_go_with_it(kept: Kept) -> None:
-    record = accept(kept.records, result_ttl=10)
-    name = kept.records.blobs.own(record.id, "result", b"x")
-    finish(kept.records, start(kept.records, record))
-    later = kept.later(20)
+def test_a_runs_own_blobs_go_with_it(store: Store) -> None:
+    record = accept(store.records, result_ttl=10)
+    name = store.records.blobs.own(record.id, "result", b"x")
+    finish(store.records, start(store.records, record))
+    later = store.later(20)
     assert later.blobs.has(name)
     later.runs.purge()
     assert not later.blobs.has(name)
@@ -62,10 +62,10 @@ def test_a_runs_own_blobs_go_with_it(kept: Kept) -> None:
 
 def test_a_shared_blob_outlives_one_of_two_runs(records: Records) -> None:
     name = records.blobs.share(b"flow")
-    one, two = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
-    finish(records, start(records, one))
+    first, second = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
+    finish(records, start(records, first))
     assert records.blobs.has(name)
-    again = start(records, two)
+    again = start(records, second)
     finish(records, again, cause=Cause.USER_ERROR)
     assert records.blobs.get(name) == b"flow"  # for a while yet
     assert accept(records, blobs=(name,)).spec.blobs == (name,)
@@ -96,7 +96,7 @@ def test_a_removed_worker_hears_of_it(records: Records) -> None:
     assert records.workers.remove("w1")
     assert not records.workers.beat("w1")
     assert records.workers.beats() == {"w2": 0}
-    assert [one.id for one in records.workers.live()] == ["w2"]
+    assert [worker.id for worker in records.workers.live()] == ["w2"]
 
 
 def test_no_run_has_an_owner_whom_nobody_watches(records: Records) -> None:
@@ -109,9 +109,9 @@ def test_no_run_has_an_owner_whom_nobody_watches(records: Records) -> None:
     assert records.workers.beats() == {}
 
 
-def test_a_worker_lives_as_long_as_it_beats(kept: Kept) -> None:
-    kept.records.workers.announce(info("w1"))
-    later = kept.later(60)
+def test_a_worker_lives_as_long_as_it_beats(store: Store) -> None:
+    store.records.workers.announce(info("w1"))
+    later = store.later(60)
     assert later.workers.live() == []
     assert later.workers.live(within=90) == [info("w1")]
     assert later.workers.beat("w1")
@@ -156,11 +156,11 @@ def test_queues_are_known_by_their_use(records: Records) -> None:
     assert records.queues.known()["local:a+b"][1] == again.created_at
 
 
-def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
-    ended(kept.records)
-    waiting = accept(kept.records, labels=("busy",))
-    assert kept.records.queues.retire(unused_for=60) == []
-    later = kept.later(100)
+def test_an_unused_queue_leaves_and_comes_back(store: Store) -> None:
+    ended(store.records)
+    waiting = accept(store.records, labels=("busy",))
+    assert store.records.queues.retire(unused_for=60) == []
+    later = store.later(100)
     assert later.queues.retire(unused_for=60) == ["local"]
     assert later.queues.retire(unused_for=60) == []
     assert list(later.queues.known()) == ["local:busy"]
@@ -168,7 +168,7 @@ def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
     accept(later)
     assert set(later.queues.known()) == {"local", "local:busy"}
     start(later, waiting)
-    even_later = kept.later(200)
+    even_later = store.later(200)
     assert set(even_later.queues.retire(unused_for=60)) >= {"local:busy"}
 
 
@@ -191,24 +191,24 @@ def test_reports_come_in_order_and_are_dropped_up_to_a_position(records: Records
     for number in range(5):
         records.inbox.report("s/0", {"n": str(number), "text": "ü"})
     records.inbox.report("other/0", {"n": "9"})
-    found = records.inbox.read("s/0")
-    assert [entry for _, entry in found] == [{"n": str(number), "text": "ü"} for number in range(5)]
-    assert records.inbox.read("s/0", after=found[1][0], limit=2) == found[2:4]
-    records.inbox.drop("s/0", until=found[2][0])
-    assert records.inbox.read("s/0") == found[3:]
+    reports = records.inbox.read("s/0")
+    assert [entry for _, entry in reports] == [{"n": str(number), "text": "ü"} for number in range(5)]
+    assert records.inbox.read("s/0", after=reports[1][0], limit=2) == reports[2:4]
+    records.inbox.drop("s/0", until=reports[2][0])
+    assert records.inbox.read("s/0") == reports[3:]
     assert records.inbox.read("nobody/0", block=0.05) == []
-    records.inbox.drop("s/0", until=found[4][0])
+    records.inbox.drop("s/0", until=reports[4][0])
     assert records.inbox.read("s/0") == []
     assert len(records.inbox.read("other/0")) == 1
 
 
-def test_waiting_for_a_report(kept: Kept) -> None:
-    found: list[object] = []
-    reader = kept.another()
-    thread = threading.Thread(target=lambda: found.extend(reader.inbox.read("s/0", block=8)))
+def test_waiting_for_a_report(store: Store) -> None:
+    reports: list[object] = []
+    reader = store.another()
+    thread = threading.Thread(target=lambda: reports.extend(reader.inbox.read("s/0", block=8)))
     thread.start()
-    kept.records.inbox.report("s/0", {"a": "b"})
-    wait_until(lambda: found, "the report")
+    store.records.inbox.report("s/0", {"a": "b"})
+    wait_until(lambda: reports, "the report")
     thread.join()
 
 
@@ -218,8 +218,8 @@ def test_a_change_on_behalf_of_a_lease_that_was_passed_is_refused(records: Recor
     first = records.leases.acquire("fake/1", "a", expected=None)
     assert first is not None
     ring = partial(transitions.ring_again)
-    told = records.runs.update(run.id, ring, lease=first)
-    assert told.rings == 2
+    record = records.runs.update(run.id, ring, lease=first)
+    assert record.rings == 2
     records.leases.acquire("fake/1", "b", expected=first)
     with pytest.raises(LeasePassed, match=r"fake/1 has another holder now: epoch 1 was passed"):
         records.runs.update(run.id, ring, lease=first)
@@ -228,12 +228,12 @@ def test_a_change_on_behalf_of_a_lease_that_was_passed_is_refused(records: Recor
         records.runs.update(run.id, ring, lease=Lease(name="fake/2", owner="a", epoch=1))
 
 
-def test_an_entry_for_one_of_many_shards_is_waited_for(kept: Kept) -> None:
-    inbox = kept.records.inbox
+def test_an_entry_for_one_of_many_shards_is_waited_for(store: Store) -> None:
+    inbox = store.records.inbox
     assert not inbox.wait([], block=0.05)
     assert not inbox.wait(["s/1", "s/2"], block=0.05)
     heard: list[bool] = []
-    reader = kept.another()
+    reader = store.another()
     thread = threading.Thread(target=lambda: heard.append(reader.inbox.wait(["s/1", "s/2"], block=20)))
     thread.start()
     inbox.report("s/2", {"a": "b"})
@@ -243,16 +243,16 @@ def test_an_entry_for_one_of_many_shards_is_waited_for(kept: Kept) -> None:
     assert not inbox.wait(["s/1", "s/2"], block=0)
 
 
-def test_refusals_are_counted_by_what_they_were(kept: Kept) -> None:
+def test_refusals_are_counted_by_what_they_were(store: Store) -> None:
     """Row 34: refused, counted."""
-    assert kept.records.rejections.tallies() == {}
-    before = kept.records.runs.now()
-    for what in (Rejected.RUN, Rejected.REPORT, Rejected.REPORT):
-        kept.records.rejections.note(what)
-    found = kept.records.rejections.tallies()
-    assert {what: tally.count for what, tally in found.items()} == {Rejected.RUN: 1, Rejected.REPORT: 2}
-    assert before <= found[Rejected.RUN].last <= found[Rejected.REPORT].last <= kept.records.runs.now()
-    later = kept.later(1000)
+    assert store.records.rejections.tallies() == {}
+    before = store.records.runs.now()
+    for kind in (Rejected.RUN, Rejected.REPORT, Rejected.REPORT):
+        store.records.rejections.note(kind)
+    tallies = store.records.rejections.tallies()
+    assert {kind: tally.count for kind, tally in tallies.items()} == {Rejected.RUN: 1, Rejected.REPORT: 2}
+    assert before <= tallies[Rejected.RUN].last <= tallies[Rejected.REPORT].last <= store.records.runs.now()
+    later = store.later(1000)
     later.rejections.note(Rejected.RUN)
     assert later.rejections.tallies()[Rejected.RUN].last >= before + 1000
-    assert later.rejections.tallies()[Rejected.REPORT] == Tally(count=2, last=found[Rejected.REPORT].last)
+    assert later.rejections.tallies()[Rejected.REPORT] == Tally(count=2, last=tallies[Rejected.REPORT].last)

@@ -27,20 +27,20 @@ POISON = [LAST, f"{MOST}-{MOST - 3}", f"{MOST - 1}-{MOST}", "9999999999999-0"]
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 def last_id(raw: Any, key: str) -> int:
-    found: bytes = raw.xinfo_stream(key)["last-generated-id"]
-    return int(found.partition(b"-")[0])
+    last: bytes = raw.xinfo_stream(key)["last-generated-id"]
+    return int(last.partition(b"-")[0])
 
 
 @pytest.mark.parametrize("poison", POISON)
@@ -60,11 +60,11 @@ def test_runs_are_accepted_and_end(records: Records, raw: Any, poison: str) -> N
     assert len(records.events.of(after.id)[0]) > 1
     for key in (keys.all_events, keys.events(after.id), keys.logs(after.id)):
         assert last_id(raw, key) < 10**13 - 1
-    seen = []
+    run_ids = []
     while taken := records.events.take("watcher", block=0.0):
-        seen += [event.run_id for _, event in taken]
+        run_ids += [event.run_id for _, event in taken]
         records.events.acknowledge("watcher", [position for position, _ in taken])
-    assert list(dict.fromkeys(seen)) == [before.id, after.id, third.id]
+    assert list(dict.fromkeys(run_ids)) == [before.id, after.id, third.id]
     assert records.rejections.tallies()[Rejected.ENTRY].count >= 3
 
 
@@ -73,19 +73,19 @@ def test_who_follows_is_given_what_comes_later(records: Records, raw: Any, poiso
     keys, record = Keys(records.instance), accept(records)
     first, position = records.events.of(record.id)
     raw.xadd(keys.events(record.id), {"x": "y"}, id=poison)
-    found: list[str] = []
+    kinds: list[str] = []
 
     def follow() -> None:
         nonlocal position
-        while len(found) < 1:
+        while len(kinds) < 1:
             events, position = records.events.of(record.id, after=position, block=1.0)
-            found.extend(event.kind for event in events)
+            kinds.extend(event.kind for event in events)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     start(records, record)
     thread.join(20)
-    assert found
+    assert kinds
     assert first[0].kind == "queued"
 
 
@@ -117,9 +117,9 @@ def test_an_inbox_takes_reports_again(records: Records, raw: Any, poison: str, t
     assert records.inbox.repair(["fake/1", "fake/3"]) == ["fake/3"]
     assert records.inbox.repair(["fake/1", "fake/3"]) == []
     records.inbox.report("fake/3", {**entry, "run": "r2"})
-    found = records.inbox.read("fake/3")
-    assert (len(found), found[-1][1]["run"]) == (lay + 1, "r2")
-    records.inbox.drop("fake/3", until=found[-1][0])
+    reports = records.inbox.read("fake/3")
+    assert (len(reports), reports[-1][1]["run"]) == (lay + 1, "r2")
+    records.inbox.drop("fake/3", until=reports[-1][0])
     assert records.inbox.read("fake/3") == []
 
 

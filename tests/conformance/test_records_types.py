@@ -23,15 +23,15 @@ Spoil = Callable[[Any, str], object]
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 SPOILT: dict[str, Spoil] = {

@@ -49,18 +49,18 @@ def test_an_end_keeps_words_that_no_encoding_has(records: Records) -> None:
     record = start(records, accept(records))
     outcome = Outcome(cause=Cause.USER_ERROR, reason=HOSTILE, message=HOSTILE, traceback=HOSTILE, log_tail=(HOSTILE,))
     records.runs.finish(record, records.runs.now(), outcome=outcome, exit_call=None)
-    [found] = records.runs.find(Query())
-    assert found.outcome is not None
-    assert found.outcome.message.startswith(HOSTILE.removesuffix("\ud800"))
+    [record] = records.runs.find(Query())
+    assert record.outcome is not None
+    assert record.outcome.message.startswith(HOSTILE.removesuffix("\ud800"))
     assert [event.data["message"] for event in records.events.of(record.id)[0] if "message" in event.data]
 
 
 def test_what_infrastructure_says_is_kept_too(records: Records) -> None:
     record = start(records, accept(records))
     records.runs.update(record.id, lambda before, now: Change(before=before, after=before.but(last_message=HOSTILE)))
-    found, _ = records.runs.get(record.id)
-    assert found.last_message.startswith(HOSTILE.removesuffix("\ud800"))
-    found.last_message.encode(errors="backslashreplace")
+    record, _ = records.runs.get(record.id)
+    assert record.last_message.startswith(HOSTILE.removesuffix("\ud800"))
+    record.last_message.encode(errors="backslashreplace")
 
 
 def test_lines_and_questions_of_any_words(records: Records) -> None:
@@ -123,7 +123,7 @@ def test_members_that_are_no_ids_hide_no_others(server_url: str) -> None:
             looks = [records.runs.members(indexes.OPEN, limit=5) for _ in range(10)]
             assert [run_id for run_id, _ in looks[-1]] == [record.id]
             assert server.zcard(keys.index(indexes.OPEN)) == 1, "what is no id is taken away"
-        assert [found.id for found in records.runs.find(Query())] == [record.id]
+        assert [stored.id for stored in records.runs.find(Query())] == [record.id]
     finally:
         records.close()
 
@@ -136,9 +136,9 @@ def test_a_record_is_of_the_run_under_whose_id_it_stands(server_url: str) -> Non
         with redis.Redis.from_url(server_url) as server:
             for name in (victim.id, "../x", "a:events"):
                 server.hset(Keys(records.instance).run(forged.id), "id", name)
-                found = [one.id for one in records.runs.find(Query())]
-                assert found.count(victim.id) == 1
-                assert set(found) <= {victim.id, forged.id}
+                run_ids = [record.id for record in records.runs.find(Query())]
+                assert run_ids.count(victim.id) == 1
+                assert set(run_ids) <= {victim.id, forged.id}
             server.hdel(Keys(records.instance).run(forged.id), "id")
             assert victim in list(records.runs.find(Query()))
             server.hset(Keys(records.instance).run(forged.id), "id", victim.id)

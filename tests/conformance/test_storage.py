@@ -62,7 +62,7 @@ SOURCE = """
 
 
 @dataclass
-class Kept:
+class StorageCase:
     """A storage and a module whose flows it can keep."""
 
     storage: Storage
@@ -88,22 +88,22 @@ def blobs_in_redis(url: str) -> Iterator[Blobs]:
 
 
 @pytest.fixture(params=["memory", "redis", "local", "module", "docker"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StorageCase]:
     _recent.clear()
     with module(tmp_path, "flows_to_keep", SOURCE, installed=request.param == "module") as flows:
         match request.param:
             case "memory":
                 with blobs_in_memory() as blobs:
-                    yield Kept(bound(RedisStorage(), blobs), flows)
+                    yield StorageCase(bound(RedisStorage(), blobs), flows)
             case "redis":
                 with blobs_in_redis(request.getfixturevalue("server_url")) as blobs:
-                    yield Kept(bound(RedisStorage(), blobs), flows)
+                    yield StorageCase(bound(RedisStorage(), blobs), flows)
             case "local":
-                yield Kept(LocalStorage(tmp_path / "made" / "for it"), flows)
+                yield StorageCase(LocalStorage(tmp_path / "made" / "for it"), flows)
             case "docker":
-                yield Kept(in_its_image(tmp_path / "opt"), flows)
+                yield StorageCase(in_its_image(tmp_path / "opt"), flows)
             case _:
-                yield Kept(ModuleStorage(), flows)
+                yield StorageCase(ModuleStorage(), flows)
 
 
 def bound(storage: Storage, blobs: Blobs) -> Storage:
@@ -111,66 +111,66 @@ def bound(storage: Storage, blobs: Blobs) -> Storage:
     return storage
 
 
-def test_what_was_added_is_found(kept: Kept) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    found = kept.storage.get_flow(location)
-    assert isinstance(found, Flow)
-    assert found.name == "the flow / one"
-    assert found(1) == 3
-    assert kept.storage.flows == {"the flow / one": location}
-    assert "the flow / one" in kept.storage
-    assert "fails" not in kept.storage
-    assert kept.flows.one not in kept.storage
-    if not isinstance(kept.storage, DockerStorage):  # the only one for which this is work
-        kept.storage.check()
-        assert kept.storage.build() is kept.storage
-    assert LocalEnvironment().execute(kept.storage, location, parameters={"a": 5}) == 7
+def test_what_was_added_is_found(case: StorageCase) -> None:
+    location = case.storage.add_flow(case.flows.one)
+    flow = case.storage.get_flow(location)
+    assert isinstance(flow, Flow)
+    assert flow.name == "the flow / one"
+    assert flow(1) == 3
+    assert case.storage.flows == {"the flow / one": location}
+    assert "the flow / one" in case.storage
+    assert "fails" not in case.storage
+    assert case.flows.one not in case.storage
+    if not isinstance(case.storage, DockerStorage):  # the only one for which this is work
+        case.storage.check()
+        assert case.storage.build() is case.storage
+    assert LocalEnvironment().execute(case.storage, location, parameters={"a": 5}) == 7
 
 
-def test_adding_again_gives_the_same_location(kept: Kept) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    assert {kept.storage.add_flow(kept.flows.one) for _ in range(3)} == {location}
-    assert kept.storage.add_flow(kept.flows.fails) != location
+def test_adding_again_gives_the_same_location(case: StorageCase) -> None:
+    location = case.storage.add_flow(case.flows.one)
+    assert {case.storage.add_flow(case.flows.one) for _ in range(3)} == {location}
+    assert case.storage.add_flow(case.flows.fails) != location
 
 
-def test_another_of_the_same_value_finds_it_too(kept: Kept) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    data = json.loads(json.dumps(kept.storage.to_json()))
-    for other in (base.from_json(data), pickle.loads(pickle.dumps(kept.storage))):
-        assert other == kept.storage
-        assert hash(other) == hash(kept.storage)
-        assert repr(other) == repr(kept.storage)
+def test_another_of_the_same_value_finds_it_too(case: StorageCase) -> None:
+    location = case.storage.add_flow(case.flows.one)
+    data = json.loads(json.dumps(case.storage.to_json()))
+    for other in (base.from_json(data), pickle.loads(pickle.dumps(case.storage))):
+        assert other == case.storage
+        assert hash(other) == hash(case.storage)
+        assert repr(other) == repr(case.storage)
         assert other.flows == {}
-        if isinstance(kept.storage, RedisStorage):
-            assert kept.storage._blobs is not None
-            other.bind(kept.storage._blobs)
+        if isinstance(case.storage, RedisStorage):
+            assert case.storage._blobs is not None
+            other.bind(case.storage._blobs)
         assert other.get_flow(location)(1) == 3
 
 
-def test_only_flows_are_added(kept: Kept) -> None:
-    wrongs: list[Any] = [kept.flows.plain, None, "x"]
+def test_only_flows_are_added(case: StorageCase) -> None:
+    wrongs: list[Any] = [case.flows.plain, None, "x"]
     for wrong in wrongs:
         with pytest.raises(InvalidFlow, match="not a flow"):
-            kept.storage.add_flow(wrong)
+            case.storage.add_flow(wrong)
 
 
-def test_a_location_where_nothing_is(kept: Kept) -> None:
+def test_a_location_where_nothing_is(case: StorageCase) -> None:
     for wrong in ("", "nowhere", "a.b:c", "0" * 64, f"x.flow#{'0' * 64}", f"../x.flow#{'0' * 64}"):
-        with pytest.raises(InvalidInput, match=type(kept.storage).__name__):
-            kept.storage.get_flow(wrong)
+        with pytest.raises(InvalidInput, match=type(case.storage).__name__):
+            case.storage.get_flow(wrong)
 
 
-def test_the_runner_runs_it_in_a_process_of_its_own(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    if isinstance(kept.storage, RedisStorage):
+def test_the_runner_runs_it_in_a_process_of_its_own(case: StorageCase, capfd: pytest.CaptureFixture[str]) -> None:
+    location = case.storage.add_flow(case.flows.one)
+    if isinstance(case.storage, RedisStorage):
         with pytest.raises(InvalidInput, match="RedisStorage has no runner of its own"):
-            kept.storage.get_env_runner(location)
+            case.storage.get_env_runner(location)
         return
-    if isinstance(kept.storage, DockerStorage):  # its runner is a container: tests/integration/test_docker_storage.py
+    if isinstance(case.storage, DockerStorage):  # its runner is a container: tests/integration/test_docker_storage.py
         with pytest.raises(InvalidInput, match="it isn't built: call build"):
-            kept.storage.get_env_runner(location)
+            case.storage.get_env_runner(location)
         return
-    run = kept.storage.get_env_runner(location)
+    run = case.storage.get_env_runner(location)
     assert run({"DISPATCHER__PARAMETERS": '{"a": 3, "b": 4}'}) == 7
     assert "noise on stdout" in capfd.readouterr().out
     with pytest.raises(InvalidParameters, match="missing parameter 'a'"):
@@ -377,7 +377,7 @@ def test_a_module_that_others_cannot_import(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({}, "with a 'type'"),
         ("RedisStorage", "with a 'type'"),
@@ -389,8 +389,8 @@ def test_a_module_that_others_cannot_import(tmp_path: Path, monkeypatch: pytest.
         ({"type": "LocalStorage"}, r"LocalStorage: needs \['directory'\]"),
     ],
 )
-def test_wrong_json_is_named(data: Any, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_wrong_json_is_named(data: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         base.from_json(data)
 
 
