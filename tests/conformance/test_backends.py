@@ -122,7 +122,7 @@ def test_backends_in_the_workers_pool_have_no_infrastructure(environment: type[E
     backend.close()
 
 
-def test_it_is_registered_under_its_name(place: Place) -> None:
+def test_a_backend_is_registered_under_its_name(place: Place) -> None:
     assert registry.backend(place.environment.backend) is type(place.backend)
     assert place.backend.name == place.environment.backend
     assert not place.backend.in_process
@@ -137,7 +137,7 @@ def test_a_request_is_pure_and_json(place: Place) -> None:
     assert place.created() == 0
 
 
-def test_the_same_request_is_carried_out_once(place: Place) -> None:
+def test_a_repeated_request_creates_one_infrastructure(place: Place) -> None:
     request = json.loads(json.dumps(place.backend.prepare(place.attempt("flow-b-1"))))
     handle = place.submit(request)
     assert json.loads(json.dumps(handle)) == handle
@@ -147,7 +147,7 @@ def test_the_same_request_is_carried_out_once(place: Place) -> None:
     assert SECRET not in json.dumps([request, handle])
 
 
-def test_what_others_made_is_not_taken(place: Place) -> None:
+def test_infrastructure_of_others_is_not_adopted(place: Place) -> None:
     place.submit(place.backend.prepare(place.attempt("flow-c-1")))
     with pytest.raises(Permanent) as caught:
         place.submit(place.backend.prepare(place.attempt("flow-c-1", run_id="r2", instance="others")))
@@ -155,7 +155,7 @@ def test_what_others_made_is_not_taken(place: Place) -> None:
     assert place.created() == 1
 
 
-def test_many_are_looked_at_in_the_order_given(place: Place) -> None:
+def test_observations_come_in_the_order_of_the_handles(place: Place) -> None:
     first, second = (place.submit(place.backend.prepare(place.attempt(f"flow-d-{number}"))) for number in (1, 2))
     never = {**first, "name": "flow-never-1", "uid": "none"}
 
@@ -170,7 +170,7 @@ def test_many_are_looked_at_in_the_order_given(place: Place) -> None:
 
 
 @pytest.mark.parametrize("named_by", ["handle", "request"])
-def test_a_cancel_is_confirmed_and_may_come_again(place: Place, named_by: str) -> None:
+def test_a_cancel_is_confirmed_and_may_be_repeated(place: Place, named_by: str) -> None:
     request = place.backend.prepare(place.attempt("flow-e-1"))
     handle = place.submit(request)
     named = (handle, None) if named_by == "handle" else (None, request)
@@ -180,7 +180,7 @@ def test_a_cancel_is_confirmed_and_may_come_again(place: Place, named_by: str) -
     assert place.backend.cancel(handle, request)
 
 
-def test_nothing_to_cancel_is_confirmed_at_once(place: Place) -> None:
+def test_a_cancel_without_infrastructure_is_confirmed_at_once(place: Place) -> None:
     assert place.backend.cancel(None, place.backend.prepare(place.attempt("flow-f-1")))
     assert place.backend.cancel(None, None)
     assert place.created() == 0

@@ -32,7 +32,7 @@ def held() -> Held:
     return Held("fake/3")
 
 
-def test_cancels_in_the_shards_held_are_told(records: Records, held: Held) -> None:
+def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> None:
     woken: list[None] = []
     ears = Ears(
         lambda: records,

@@ -29,13 +29,11 @@ def _id(client: Client) -> int:
     return int(client.one("CLIENT", "ID", once=True))
 
 
-def test_a_connection_is_used_again(client: Client) -> None:
+def test_a_connection_is_reused(client: Client) -> None:
     assert _id(client) == _id(client)
 
 
-def test_one_that_the_server_has_closed_meanwhile_is_replaced_before_anything_is_sent(
-    client: Client, server_url: str
-) -> None:
+def test_a_closed_connection_is_replaced_before_a_command_is_sent(client: Client, server_url: str) -> None:
     first = _id(client)
     with redis.Redis.from_url(server_url) as raw:
         raw.client_kill_filter(_id=str(first))
@@ -44,7 +42,7 @@ def test_one_that_the_server_has_closed_meanwhile_is_replaced_before_anything_is
     assert _id(client) != first  # sent once: a command that was lost would be an error
 
 
-def test_any_number_of_threads_may_ask_at_once(client: Client) -> None:
+def test_any_number_of_threads_may_send_commands_at_once(client: Client) -> None:
     taken = [client._idle.take() for _ in range(120)]
     assert len({id(connection) for connection in taken}) == 120
     assert client.one("PING") == b"PONG"
@@ -52,7 +50,7 @@ def test_any_number_of_threads_may_ask_at_once(client: Client) -> None:
         client._idle.give_back(connection)
 
 
-def test_a_reply_that_nobody_waited_for_is_never_taken_for_anothers(client: Client) -> None:
+def test_a_late_reply_is_never_taken_for_that_of_another_command(client: Client) -> None:
     connection = client._idle.take()
     connection.send_command("ECHO", "left over")
     wait_until(lambda: select.select([connection._sock], [], [], 0)[0], "the reply")
@@ -73,7 +71,7 @@ def test_a_forks_child_has_connections_of_its_own(client: Client) -> None:
     assert _id(client) == mine
 
 
-def test_who_watches_many_topics_hears_each_notice(server_url: str) -> None:
+def test_a_listener_to_many_topics_receives_each_notice(server_url: str) -> None:
     records = open_redis(server_url)
     topics = [f"many-{number}" for number in range(300)]
     listener = records.events.listen()
@@ -90,7 +88,7 @@ def test_who_watches_many_topics_hears_each_notice(server_url: str) -> None:
     assert [notice and notice[0] for notice in heard] == topics
 
 
-def test_a_listener_outlives_any_number_of_losses(server_url: str) -> None:
+def test_a_listener_survives_any_number_of_lost_connections(server_url: str) -> None:
     """redis-py counts connections that were ever made, and makes no more than a hundred unless it is told to."""
     records = open_redis(server_url)
     listener = records.events.listen()

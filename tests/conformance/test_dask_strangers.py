@@ -67,7 +67,7 @@ def strangers() -> dict[str, tuple[str, Security | None]]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("who", strangers())
-def test_a_stranger_s_dask_is_refused_by_every_node(open_to: set[tuple[str, int]], who: str) -> None:
+def test_every_node_refuses_dask_clients_without_the_certificates(open_to: set[tuple[str, int]], who: str) -> None:
     protocol, security = strangers()[who]
     assert len(open_to) == 3, "scheduler, worker and its nanny; no pages"
     for host, port in open_to:
@@ -75,13 +75,13 @@ def test_a_stranger_s_dask_is_refused_by_every_node(open_to: set[tuple[str, int]
             asyncio.run(ask(f"{protocol}://{host}:{port}", security))
 
 
-def test_its_own_certificates_are_let_in_by_every_node(open_to: set[tuple[str, int]]) -> None:
+def test_every_node_accepts_the_cluster_s_own_certificates(open_to: set[tuple[str, int]]) -> None:
     security = distributed.get_client().cluster.security
     for host, port in open_to:
         assert asyncio.run(ask(f"tls://{host}:{port}", security))["type"]
 
 
-def test_only_loopback_is_listened_on_and_no_page_is_served(open_to: set[tuple[str, int]]) -> None:
+def test_nodes_listen_on_loopback_only_and_serve_no_dashboard(open_to: set[tuple[str, int]]) -> None:
     assert {host for host, _ in open_to} == {"127.0.0.1"}
     for _, port in open_to:
         with pytest.raises((urllib.error.URLError, OSError)):
@@ -98,14 +98,14 @@ def answer(host: str, port: int, context: ssl.SSLContext) -> bytes:
         return b""
 
 
-def test_a_bare_handshake_without_a_certificate_is_cut(open_to: set[tuple[str, int]]) -> None:
+def test_a_tls_handshake_without_a_certificate_is_refused(open_to: set[tuple[str, int]]) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for host, port in open_to:
         assert not answer(host, port, context)
 
 
-def test_no_key_shows_in_a_command_or_its_variables(open_to: set[tuple[str, int]]) -> None:
+def test_no_key_appears_in_a_command_line_or_its_environment(open_to: set[tuple[str, int]]) -> None:
     key = distributed.get_client().cluster.security.tls_worker_key.split()[5].encode()
     read = 0
     for process in family():
@@ -120,12 +120,12 @@ def test_no_key_shows_in_a_command_or_its_variables(open_to: set[tuple[str, int]
 
 
 @pytest.mark.parametrize("named", [distributed.LocalCluster, "distributed.LocalCluster"])
-def test_dasks_local_cluster_by_name_is_no_other(named: Any) -> None:
+def test_dasks_local_cluster_by_name_is_closed_too(named: Any) -> None:
     with DaskExecutor(cluster_class=named, cluster_kwargs=SMALL).start():
         assert distributed.get_client().cluster.scheduler_address.startswith("tls://")
 
 
-def test_security_and_pages_of_ones_own_go_first() -> None:
+def test_the_user_s_security_and_dashboard_take_precedence() -> None:
     own = Security.temporary()
     arguments = {**SMALL, "security": own, "dashboard_address": "127.0.0.1:0"}
     before = listening()
@@ -139,7 +139,7 @@ def test_security_and_pages_of_ones_own_go_first() -> None:
             assert page.status == 200
 
 
-def test_workers_that_come_later_are_closed_too() -> None:
+def test_workers_that_are_added_later_are_closed_too() -> None:
     before = listening()
     with DaskExecutor(cluster_kwargs=SMALL).start():
         client = distributed.get_client()
@@ -155,7 +155,7 @@ def scratch() -> list[Any]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 @pytest.mark.parametrize("processes", [True, False])
-def test_a_directory_that_somebody_put_in_dasks_way_is_not_used(
+def test_a_directory_that_another_user_prepared_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: bool
 ) -> None:
     tmp_path.chmod(0o1777)
@@ -179,7 +179,7 @@ def test_a_directory_that_somebody_put_in_dasks_way_is_not_used(
     assert not [entry for entry in sys.path if entry.startswith(str(tmp_path))], "anybody may make it again"
 
 
-def test_a_place_for_temporary_files_that_others_can_change_is_refused(
+def test_a_temporary_directory_that_others_can_change_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o777)

@@ -117,26 +117,26 @@ def test_on_start_then_the_flow_then_on_exit(make: Make, storage: LocalStorage, 
     assert context.state is None
 
 
-def test_futures_that_it_returns_are_gathered(make: Make, storage: LocalStorage) -> None:
+def test_returned_futures_are_gathered(make: Make, storage: LocalStorage) -> None:
     location = storage.add_flow(returns_futures)
     assert make().execute(storage, location, parameters={"n": 3}) == {"squares": [0, 1, 4]}
 
 
-def test_on_exit_comes_when_the_flow_raises(make: Make, storage: LocalStorage, printed: Printed) -> None:
+def test_on_exit_is_called_if_the_flow_raises(make: Make, storage: LocalStorage, printed: Printed) -> None:
     environment = make(on_start=started, on_exit=left)
     with pytest.raises(LookupError, match="in the flow"):
         environment.execute(storage, storage.add_flow(fails))
     assert printed() == ["started", "flow", "left:FAILED:LookupError"]
 
 
-def test_on_exit_comes_when_on_start_raises(make: Make, storage: LocalStorage, printed: Printed) -> None:
+def test_on_exit_is_called_if_on_start_raises(make: Make, storage: LocalStorage, printed: Printed) -> None:
     environment = make(on_start=broken, on_exit=left)
     with pytest.raises(OSError, match="from a callback"):
         environment.execute(storage, storage.add_flow(squares), parameters={"n": 1})
     assert printed() == ["broken", "left:FAILED:OSError"]
 
 
-def test_on_exit_comes_when_there_is_no_flow(make: Make, storage: LocalStorage, printed: Printed) -> None:
+def test_on_exit_is_called_if_the_flow_cannot_be_loaded(make: Make, storage: LocalStorage, printed: Printed) -> None:
     with pytest.raises(InvalidInput):
         make(on_exit=left).execute(storage, "nowhere")
     with pytest.raises(InvalidParameters, match="unknown parameter 'm'"):
@@ -144,7 +144,7 @@ def test_on_exit_comes_when_there_is_no_flow(make: Make, storage: LocalStorage, 
     assert printed() == ["left:FAILED:InvalidInput", "left:FAILED:InvalidParameters"]
 
 
-def test_an_on_exit_that_raises_hides_nothing(
+def test_an_on_exit_that_raises_hides_no_result(
     make: Make, storage: LocalStorage, printed: Printed, caplog: pytest.LogCaptureFixture
 ) -> None:
     environment = make(on_exit=broken)
@@ -165,7 +165,9 @@ def test_context_and_variables_inside(make: Make, storage: LocalStorage) -> None
     assert dict(os.environ) == before
 
 
-def test_load_gives_what_the_runner_calls(make: Make, storage: LocalStorage, printed: Printed) -> None:
+def test_load_returns_the_flow_and_callbacks_that_the_runner_calls(
+    make: Make, storage: LocalStorage, printed: Printed
+) -> None:
     environment = make(on_start=started, on_exit=left)
     environment.check()
     run = environment.load(storage, storage.add_flow(squares), env={"GIVEN": "yes"})

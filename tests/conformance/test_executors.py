@@ -58,7 +58,7 @@ def test_submit_gives_a_future(executor: Executor) -> None:
     assert future.done()
 
 
-def test_equal_calls_are_calls_of_their_own(executor: Executor) -> None:
+def test_equal_calls_are_computed_separately(executor: Executor) -> None:
     first, second = executor.map(lambda _: object().__hash__() and time.perf_counter_ns(), [1, 1])
     assert executor.wait(first) != executor.wait(second)
 
@@ -81,7 +81,7 @@ def test_futures_among_arguments_are_waited_for(executor: Executor) -> None:
     assert executor.wait(executor.map(add, [future, 5], b=future)) == [4, 7]
 
 
-def test_wait_keeps_the_shape_and_gives_back_what_holds_no_future(executor: Executor) -> None:
+def test_wait_keeps_the_shape_and_returns_other_values_unchanged(executor: Executor) -> None:
     future = executor.submit(add, 1)
     assert executor.wait(future) == 2
     assert executor.wait({"a": [future, (future, "x")], "b": Pair(future, 2)}) == {"a": [2, (2, "x")], "b": Pair(2, 2)}
@@ -91,7 +91,7 @@ def test_wait_keeps_the_shape_and_gives_back_what_holds_no_future(executor: Exec
     assert executor.wait(plain) is plain
 
 
-def test_a_failure_is_raised_where_the_result_is_asked_for(executor: Executor) -> None:
+def test_a_failure_is_raised_by_result(executor: Executor) -> None:
     def fails(x: int) -> float:
         return 1 / x
 
@@ -179,7 +179,7 @@ def test_code_that_is_not_installed_reaches_the_tasks(make: Callable[[], Executo
         assert [point.x for point in result] == [107, 114]
 
 
-def test_installed_tasks_go_by_name(make: Callable[[], Executor], tmp_path: Path) -> None:
+def test_installed_tasks_are_pickled_by_name(make: Callable[[], Executor], tmp_path: Path) -> None:
     source = "from dispatcher import task\n@task\ndef one(): return 1\n"
     with module(tmp_path, "installed_here", source) as loaded:
         made = make()
@@ -192,7 +192,7 @@ def test_installed_tasks_go_by_name(make: Callable[[], Executor], tmp_path: Path
                     future.result(timeout=20)
 
 
-def test_what_cannot_travel_is_named(address: str) -> None:
+def test_values_that_cannot_be_pickled_are_named(address: str) -> None:
     executor = DaskExecutor(address)
     lock = threading.Lock()
     with executor.start(), pytest.raises(InvalidInput, match="lock"):
@@ -208,7 +208,7 @@ def start_and_end(executor: Executor) -> None:
 
 
 @pytest.mark.parametrize(("options", "heard"), [({}, False), ({"silence_logs": False}, True)])
-def test_what_dask_says_of_a_local_cluster(
+def test_log_messages_of_a_local_cluster(
     caplog: pytest.LogCaptureFixture, options: dict[str, object], heard: bool
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -262,7 +262,7 @@ def test_everything_is_closed_after_an_exception(address: str) -> None:
         assert executor.submit(add, 1).result(timeout=20) == 2
 
 
-def test_an_address_that_nobody_answers_is_named_in_time() -> None:
+def test_an_unreachable_address_is_named_in_time() -> None:
     start = time.monotonic()
     with pytest.raises(ExecutorUnavailable, match=r"tcp://127\.0\.0\.1:1 within 0\.5 s"):
         start_and_end(DaskExecutor("tcp://127.0.0.1:1", connect_timeout=0.5))
@@ -279,7 +279,7 @@ def test_a_cluster_that_cannot_start_is_named() -> None:
         start_and_end(DaskExecutor(cluster_class="distributed.NoCluster"))
 
 
-def test_a_cluster_without_workers_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cluster_without_workers_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     arguments = {"n_workers": 0, "processes": False}
     with caplog.at_level(logging.WARNING, "dispatcher"), DaskExecutor(cluster_kwargs=arguments).start():
         pass

@@ -75,7 +75,7 @@ def _refused(raw: Any, url: str, name: str, keys: list[str], *words: Any) -> str
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_function_refuses_more_than_it_may_be_asked_for(raw: Any, url: str, name: str) -> None:
+def test_each_function_refuses_calls_beyond_its_bounds(raw: Any, url: str, name: str) -> None:
     keys, words, size = _told(raw, "most")[name]
 
     assert _refused(raw, url, name, ["k"] * (keys + 1)) == f"{name}: {keys + 1} keys are more than {keys}"
@@ -124,7 +124,7 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize(("other", "message"), TOO_MUCH.values(), ids=TOO_MUCH)
-def test_an_accept_of_too_much_is_refused(raw: Any, url: str, other: dict[str, Any], message: str) -> None:
+def test_an_accept_beyond_the_bounds_is_refused(raw: Any, url: str, other: dict[str, Any], message: str) -> None:
     run = ("r1", "spec", "s", "d", "", "")
     assert message in _refused(raw, url, "accept", [], json.dumps({**COMMON, **other}), *run)
     assert raw.fcall(script("accept").name, 0, json.dumps(COMMON), *run)
@@ -142,18 +142,18 @@ STEPS = {
 
 
 @pytest.mark.parametrize(("steps", "message"), STEPS.values(), ids=STEPS)
-def test_a_change_of_too_much_is_refused(raw: Any, url: str, steps: Any, message: str) -> None:
+def test_a_change_beyond_the_bounds_is_refused(raw: Any, url: str, steps: Any, message: str) -> None:
     assert message in _refused(raw, url, "commit", [RECORD], "0", "1", json.dumps(steps))
 
 
-def test_a_word_that_was_not_told_is_refused(raw: Any, url: str) -> None:
+def test_a_reference_to_a_missing_long_value_is_refused(raw: Any, url: str) -> None:
     steps = json.dumps([["HSET", RECORD, "version", "2"], ["HSET", RECORD, "f", {"apart": 2}]])
     message = _refused(raw, url, "commit", [RECORD], "0", "1", steps, "", "", "", "", "the only one")
     assert "step 2 has a word that was not told" in message
 
 
 @pytest.mark.parametrize("name", ["accept", "commit", "guessed"])
-def test_brackets_within_brackets_are_refused(raw: Any, url: str, name: str) -> None:
+def test_deeply_nested_json_is_refused(raw: Any, url: str, name: str) -> None:
     if name == "accept":
         _refused(raw, url, name, [], NESTED, "r1", "spec", "s", "d", "", "")
     elif name == "commit":
@@ -171,7 +171,7 @@ def test_a_queue_with_a_long_route_is_refused(raw: Any, url: str) -> None:
 # What is stored
 
 
-def test_of_a_record_of_a_hundred_thousand_fields_only_a_record_s_are_told(raw: Any) -> None:
+def test_only_a_record_s_fields_of_a_huge_hash_are_replied(raw: Any) -> None:
     raw.hset(RECORD, mapping={f"f{number}": "x" for number in range(10**5)})
     raw.hset(RECORD, mapping={"state": "PENDING"})
     _, stored = raw.fcall(script("commit").name, 1, RECORD, "0", "9", "[]")
@@ -183,7 +183,7 @@ def test_of_a_record_of_a_hundred_thousand_fields_only_a_record_s_are_told(raw: 
     assert there == stored
 
 
-def test_what_is_told_of_a_record_is_all_that_a_release_reads(records: Records, raw: Any) -> None:
+def test_all_fields_that_a_release_reads_are_replied(records: Records, raw: Any) -> None:
     run = accept(records, key="k")
     running = start(records, run)
     raw.hset(f"{records.instance}::run:{run.id}", "later", "field")
@@ -193,7 +193,7 @@ def test_what_is_told_of_a_record_is_all_that_a_release_reads(records: Records, 
     assert records.runs.create([make(key="k")]) == [running]
 
 
-def test_a_long_claim_is_nobody_s(raw: Any) -> None:
+def test_an_overlong_claim_is_ignored(raw: Any) -> None:
     raw.hset(RECORD, mapping={"state": "PENDING"})
     raw.set("i::claim:r:1", b"0\nother\n" + b"x" * 2**20)
     words = ("i::claim:r:1", "i::inbox:s", "60", "1", "holder", "", "{}", "run", "r")
@@ -220,7 +220,7 @@ def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
     assert look.kind
 
 
-def test_what_is_large_is_told_apart(records: Records) -> None:
+def test_long_values_are_passed_apart(records: Records) -> None:
     """A result inline at the highest setting, of characters that JSON escapes."""
     running = start(records, accept(records))
     large = '"\\é\n' * 2**20
@@ -267,11 +267,11 @@ def test_lines_are_appended_in_portions(records: Records) -> None:
     assert read[-1].text == long[-1].text
 
 
-def test_a_run_with_too_many_blobs_has_a_spec_that_can_t_be_read() -> None:
+def test_a_spec_with_too_many_blobs_is_malformed() -> None:
     assert make(blobs=("b",) * MOST_BLOBS).spec.flow == "count"
     assert make(blobs=("b",) * (MOST_BLOBS + 1)).spec.flow == "?"
 
 
-def test_an_ended_run_leaves_nothing_to_free(records: Records) -> None:
+def test_an_ended_run_frees_its_blobs_once(records: Records) -> None:
     blobs = tuple(records.blobs.share(f"{number}".encode()) for number in range(MOST_BLOBS))
     assert finish(records, start(records, accept(records, blobs=blobs))).terminal

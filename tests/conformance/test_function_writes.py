@@ -97,7 +97,7 @@ SPOIL = pytest.mark.parametrize("spoil", [_exhaust, _replace], ids=["exhausted",
 
 
 @SPOIL
-def test_a_run_goes_its_way_beside_spoilt_streams(
+def test_a_run_ends_despite_spoilt_streams(
     records: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     made = make(key="k")
@@ -118,7 +118,7 @@ def test_a_run_goes_its_way_beside_spoilt_streams(
 
 
 @SPOIL
-def test_lines_are_kept_where_their_stream_was_spoilt(
+def test_lines_are_stored_despite_a_spoilt_stream(
     records: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     run = accept(records)
@@ -139,7 +139,7 @@ def test_a_report_arrives_once_in_a_spoilt_inbox(
 
 
 @SPOIL
-def test_a_durable_subscriber_hears_on(
+def test_a_durable_subscriber_receives_events_after_its_stream_was_spoilt(
     records: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     assert records.events.take("billing", block=0) == []
@@ -176,7 +176,7 @@ def test_a_report_that_could_not_be_added_may_be_sent_again(
 
 
 @SPOIL
-def test_a_claim_that_could_not_be_told_is_none(
+def test_a_claim_that_could_not_be_reported_does_not_stand(
     records: Records, runner: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     run = accept(records)
@@ -195,9 +195,7 @@ def test_a_claim_that_could_not_be_told_is_none(
 
 
 @pytest.mark.parametrize("number", NO_NUMBERS)
-def test_a_count_of_references_that_is_no_number_begins_anew(
-    records: Records, raw: Any, keys: Keys, number: str
-) -> None:
+def test_an_invalid_count_of_references_starts_again(records: Records, raw: Any, keys: Keys, number: str) -> None:
     blob = records.blobs.share(b"flow")
     raw.hset(keys.blob(blob), "refs", number)
     run = accept(records, blobs=(blob,))
@@ -211,7 +209,7 @@ def test_a_count_of_references_that_is_no_number_begins_anew(
 
 
 @pytest.mark.parametrize("number", NO_NUMBERS)
-def test_a_number_of_a_line_that_is_none_begins_anew(records: Records, raw: Any, keys: Keys, number: str) -> None:
+def test_an_invalid_last_line_number_starts_again(records: Records, raw: Any, keys: Keys, number: str) -> None:
     run = accept(records)
     raw.hset(keys.lines(run.id), "1", number)
     records.logs.append(run.id, _lines(1, 2))
@@ -220,7 +218,9 @@ def test_a_number_of_a_line_that_is_none_begins_anew(records: Records, raw: Any,
 
 
 @pytest.mark.parametrize("number", NO_NUMBERS)
-def test_beats_and_refusals_are_counted_on(records: Records, raw: Any, keys: Keys, number: str) -> None:
+def test_invalid_counters_of_beats_and_rejections_start_again(
+    records: Records, raw: Any, keys: Keys, number: str
+) -> None:
     offer = Offer(backends=frozenset({"local"}))
     records.workers.announce(WorkerInfo(id="w", host="h", pid=1, offer=offer, concurrency=1, started_at=1.0))
     raw.hset(keys.beats, "w", number)
@@ -234,7 +234,7 @@ def test_beats_and_refusals_are_counted_on(records: Records, raw: Any, keys: Key
 # Keys of another type
 
 
-def test_keys_of_a_run_of_another_type_are_made_anew(records: Records, raw: Any, keys: Keys) -> None:
+def test_a_run_s_keys_of_another_type_are_replaced(records: Records, raw: Any, keys: Keys) -> None:
     made = make()
     for key in keys.of_run(made.id):
         _replace(raw, key)
@@ -246,7 +246,7 @@ def test_keys_of_a_run_of_another_type_are_made_anew(records: Records, raw: Any,
     assert records.blobs.get(name) == b"large"
 
 
-def test_what_belongs_to_all_is_left_and_runs_go_on(records: Records, raw: Any, keys: Keys) -> None:
+def test_common_keys_of_another_type_are_left_and_runs_go_on(records: Records, raw: Any, keys: Keys) -> None:
     shared = [keys.index("all"), keys.index("open"), keys.index("state:SUCCEEDED"), keys.beats, keys.passed]
     for key in shared:
         _replace(raw, key)
@@ -256,7 +256,7 @@ def test_what_belongs_to_all_is_left_and_runs_go_on(records: Records, raw: Any, 
     assert done.id in {run_id for run_id, _ in records.runs.members("flow:count")}
 
 
-def test_a_queue_that_is_no_list_costs_latency(url: str, raw: Any) -> None:
+def test_a_queue_key_of_another_type_costs_only_latency(url: str, raw: Any) -> None:
     class Here:
         """Rings by the records' script."""
 
@@ -279,7 +279,7 @@ def test_a_queue_that_is_no_list_costs_latency(url: str, raw: Any) -> None:
 # Earlier runs
 
 
-def test_only_a_whole_record_that_says_the_key_is_an_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
+def test_only_a_complete_record_with_the_key_is_an_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
     other = accept(records, key="other")
     for number, spoilt in enumerate(("absent", other.id, f"{other.id}:events", "../x", "", "x" * 10**6, "run:")):
         key = f"key {number}"
@@ -290,7 +290,7 @@ def test_only_a_whole_record_that_says_the_key_is_an_earlier_run(records: Record
         assert accept(records, key=key).id == run.id
 
 
-def test_a_record_in_pieces_is_no_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
+def test_an_incomplete_record_is_no_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
     for number, fields in enumerate(({"id": "r-half"}, {"key": "key"}, {"id": "r-other", "key": "key"})):
         raw.delete(keys.run("r-half"))
         raw.hset(keys.run("r-half"), mapping=fields)
@@ -300,14 +300,14 @@ def test_a_record_in_pieces_is_no_earlier_run(records: Records, raw: Any, keys: 
         raw.delete(keys.run(run.id))
 
 
-def test_a_key_that_holds_another_type_is_nobody_s(records: Records, raw: Any, keys: Keys) -> None:
+def test_an_idempotency_key_of_another_type_is_ignored(records: Records, raw: Any, keys: Keys) -> None:
     raw.hset(keys.idempotency("k"), "a", "b")
     run = accept(records, key="k")
     assert accept(records, key="k").id == run.id
 
 
 @pytest.mark.parametrize("denied", ["xadd", "zadd", "hincrby"])
-def test_a_submit_that_fails_halfway_is_not_found(records: Records, raw: Any, url: str, denied: str) -> None:
+def test_a_run_whose_submit_failed_halfway_is_not_found(records: Records, raw: Any, url: str, denied: str) -> None:
     blob = records.blobs.share(b"flow")
     accept(records)  # the functions are loaded, the queue is known
     before = state(raw)
@@ -324,7 +324,7 @@ def test_a_submit_that_fails_halfway_is_not_found(records: Records, raw: Any, ur
     assert run.id == made.id
 
 
-def test_a_step_is_taken_with_a_claim_of_another_type(records: Records, raw: Any, keys: Keys) -> None:
+def test_a_claim_of_another_type_does_not_prevent_a_change(records: Records, raw: Any, keys: Keys) -> None:
     run = accept(records, start_within=10.0)
     raw.hset(keys.claim(run.id, 1), "a", "b")
     assert records.runs.update(run.id, transitions.request_cancel).terminal

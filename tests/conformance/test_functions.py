@@ -56,7 +56,7 @@ def _as_limited(url: str) -> str:
     return url.replace("unix://", "unix://limited:p@")
 
 
-def test_who_may_load_the_library_does_so_where_it_is_missing(records: Records, raw: Any) -> None:
+def test_a_missing_library_is_loaded_by_users_who_may(records: Records, raw: Any) -> None:
     assert raw.function_list() == []
     first = accept(records)
     [loaded] = raw.function_list()
@@ -68,7 +68,7 @@ def test_who_may_load_the_library_does_so_where_it_is_missing(records: Records, 
     assert records.runs.get(first.id)[0].id == first.id
 
 
-def test_who_may_not_is_told_the_remedy_and_nothing_is_written(raw: Any, url: str) -> None:
+def test_other_users_get_the_remedy_and_nothing_is_written(raw: Any, url: str) -> None:
     _user(raw, "-function|load")
     records = open_redis(_as_limited(url))
     before = state(raw)
@@ -85,7 +85,7 @@ def test_who_may_not_is_told_the_remedy_and_nothing_is_written(raw: Any, url: st
     records.close()
 
 
-def test_the_library_outlives_the_server_s_process(server: Any, server_url: str) -> None:
+def test_the_library_survives_a_restart_of_the_server(server: Any, server_url: str) -> None:
     """It stands in the log, as data do: a client that may not load can submit after a restart, with no worker."""
     install(server_url)
     with redis.Redis.from_url(server_url) as raw:
@@ -98,7 +98,7 @@ def test_the_library_outlives_the_server_s_process(server: Any, server_url: str)
     records.close()
 
 
-def test_two_releases_live_side_by_side(raw: Any, url: str) -> None:
+def test_two_releases_can_use_one_server(raw: Any, url: str) -> None:
     mine = library()
     other = mine.text.replace(mine.name.removeprefix("dispatcher_"), "0123456789ab")
     raw.function_load(other)
@@ -119,7 +119,7 @@ def _call(*arguments: str) -> Result:
     return CliRunner().invoke(root, list(arguments), prog_name="dispatcher")
 
 
-def test_the_command_says_what_it_did(raw: Any, url: str) -> None:
+def test_the_command_reports_what_it_installed(raw: Any, url: str) -> None:
     name = library().name
     assert _call("admin", "install", "--url", url).output == f"library {name} loaded\n"
     assert _call("admin", "install", "--url", url).output == f"library {name} was there\n"
@@ -141,7 +141,7 @@ def test_an_old_server_is_named_as_such(raw: Any, url: str, quoted: str) -> None
     client.close()
 
 
-def test_a_full_server_refuses_what_needs_memory_and_lets_runs_be_purged(raw: Any, url: str) -> None:
+def test_a_full_server_refuses_writes_and_lets_runs_be_purged(raw: Any, url: str) -> None:
     records, later = open_redis(url), open_redis(url, clock_offset=9 * 86400.0)
     run = ended(records)
     assert accept(records)
@@ -181,7 +181,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
-def test_a_step_that_is_none_of_ours_is_refused_before_the_first_write(raw: Any, url: str, wrong: list[Any]) -> None:
+def test_an_unknown_step_is_refused_before_the_first_write(raw: Any, url: str, wrong: list[Any]) -> None:
     install(url)
     raw.hset("i::run:r", mapping={"version": "1", "kind": "k", "created_at": "1.5"})
     before = state(raw)
@@ -192,7 +192,7 @@ def test_a_step_that_is_none_of_ours_is_refused_before_the_first_write(raw: Any,
     assert state(raw) == before
 
 
-def test_a_queue_that_the_user_may_not_ring_has_no_record_written(raw: Any, url: str) -> None:
+def test_no_record_is_written_for_a_queue_that_the_user_may_not_ring(raw: Any, url: str) -> None:
     class Here:
         """Rings by the records' script."""
 
@@ -220,7 +220,7 @@ def test_a_queue_that_the_user_may_not_ring_has_no_record_written(raw: Any, url:
 
 
 @pytest.mark.parametrize("time", ['1.5","HSET","i::x","y"],["', "", "nan", "inf", "-1", "0x10000000000000000"])
-def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) -> None:
+def test_a_record_s_time_cannot_add_steps(records: Records, raw: Any, time: str) -> None:
     """Seen: ``created_at`` of a record went into the worker's steps as it was."""
     begin = transitions.start_here
     for _ in range(2):
@@ -239,7 +239,7 @@ def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) 
 
 
 @pytest.mark.parametrize("run_id", ['x"],["HSET","i::x","y","z', "x\\", "x\ny", "x'", "ü"])
-def test_a_doorbell_s_run_id_writes_no_steps(records: Records, raw: Any, run_id: str) -> None:
+def test_a_doorbell_s_run_id_cannot_add_steps(records: Records, raw: Any, run_id: str) -> None:
     run = accept(records)
     records.runs.claim(records.runs.snapshot(run.id, "like"), transitions.start_here, owner="w", holder="p")
     before = state(raw)
@@ -248,7 +248,7 @@ def test_a_doorbell_s_run_id_writes_no_steps(records: Records, raw: Any, run_id:
     assert state(raw) == before
 
 
-def test_a_holder_of_any_form_is_a_word(records: Records, raw: Any) -> None:
+def test_a_holder_s_name_cannot_add_steps(records: Records, raw: Any) -> None:
     first, run = accept(records), accept(records)
     holder = 'host"],["HSET","x'
     records.runs.claim(records.runs.snapshot(first.id, "like"), transitions.start_here, owner="w", holder="p")
@@ -261,7 +261,7 @@ def test_a_holder_of_any_form_is_a_word(records: Records, raw: Any) -> None:
     assert finish(records, taken).terminal
 
 
-def test_no_pattern_of_a_caller_is_searched_for(raw: Any, url: str) -> None:
+def test_a_caller_cannot_choose_the_searched_pattern(raw: Any, url: str) -> None:
     """A pattern such as this keeps the server busy for ever."""
     install(url)
     raw.hset("i::run:r", mapping={"version": "1", "kind": "k", "created_at": "1.5"})
@@ -304,7 +304,7 @@ def test_the_server_holds_every_submitter_to_the_bounds(raw: Any, url: str, chan
     assert _accept(raw, "i", labels=["x" * LONGEST_LABEL] * MOST_LABELS, indexes=200)
 
 
-def test_one_installation_has_so_many_queues_and_no_more(records: Records, raw: Any) -> None:
+def test_the_number_of_queues_is_bounded(records: Records, raw: Any) -> None:
     queues = f"{records.instance}::queues"
     accept(records)
     raw.zadd(queues, {f"local:{number}": 1.0 for number in range(MOST_QUEUES - 1)})
@@ -322,7 +322,7 @@ def test_one_installation_has_so_many_queues_and_no_more(records: Records, raw: 
     cancel(records, waits)  # what is there already can still be changed
 
 
-def test_a_run_whose_queue_left_a_full_registry_is_rung_all_the_same(records: Records, raw: Any) -> None:
+def test_a_run_is_rung_even_if_its_queue_left_a_full_registry(records: Records, raw: Any) -> None:
     queues = f"{records.instance}::queues"
     run = accept(records, labels=("a",))
     raw.delete(queues)

@@ -87,7 +87,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_they_are_found(executor: Executor, shape: str) -> None:
+def test_nested_futures_are_replaced(executor: Executor, shape: str) -> None:
     make = SHAPES[shape]
     future = executor.submit(one)
     for arguments in ((make(future),), {"value": make(future)}):
@@ -108,7 +108,7 @@ def test_slots(executor: Executor) -> None:
     assert executor.submit(lambda slotted: slotted.value, Slotted([future])).result(timeout=60) == [1]
 
 
-def test_what_occurs_twice_stays_one(executor: Executor) -> None:
+def test_an_object_that_occurs_twice_stays_one(executor: Executor) -> None:
     shared = [executor.submit(one)]
     left, right = executor.wait([shared, shared])
     assert left is right
@@ -121,14 +121,14 @@ def test_partial_calls_and_views(executor: Executor) -> None:
     assert executor.submit(lambda call: call(), functools.partial(same, future)).result(timeout=60) == 1
 
 
-def test_one_in_something_that_holds_itself(executor: Executor) -> None:
+def test_a_future_in_a_cyclic_structure(executor: Executor) -> None:
     circle: list[Any] = [executor.submit(one)]
     circle.append(circle)
     with pytest.raises(InvalidInput, match="a list holds itself and a future"):
         executor.wait(circle)
 
 
-def test_a_result_that_cannot_stand_there_is_named(executor: Executor) -> None:
+def test_a_result_that_cannot_take_a_future_s_place_is_named(executor: Executor) -> None:
     future = executor.submit(list)
     with pytest.raises(InvalidInput, match=r"a set can't be made anew.*unhashable type"):
         executor.wait({future})

@@ -21,7 +21,7 @@ from tests.conformance.conftest import Store
 from tests.conformance.specs import accept, cancel, ended, finish, make, start
 
 
-def test_an_accepted_run_is_what_the_transition_makes_of_it(records: Records) -> None:
+def test_an_accepted_run_is_the_transition_s_result(records: Records) -> None:
     before = time.time()
     record = make(labels=("gpu",), tags=["t"], start_within=60)
     [accepted] = records.runs.create([record])
@@ -32,7 +32,7 @@ def test_an_accepted_run_is_what_the_transition_makes_of_it(records: Records) ->
     assert before - 1 < accepted.created_at <= now < time.time() + 1
 
 
-def test_many_are_accepted_in_order_with_their_bells_and_queues(store: Store) -> None:
+def test_many_runs_are_accepted_in_order_with_doorbells_and_queues(store: Store) -> None:
     records = store.records
     made = [make(labels=("a",) if n % 2 else ()) for n in range(600)]
     accepted = records.runs.create(made)
@@ -43,7 +43,7 @@ def test_many_are_accepted_in_order_with_their_bells_and_queues(store: Store) ->
     assert records.runs.count(waiting("local:a")) == 300
 
 
-def test_accepting_nothing(records: Records) -> None:
+def test_accepting_no_runs(records: Records) -> None:
     assert records.runs.create([]) == []
 
 
@@ -56,7 +56,7 @@ def test_accepting_twice_changes_nothing(store: Store) -> None:
     assert [event.kind for event in events].count(Kind.QUEUED) == 1
 
 
-def test_a_key_gives_the_run_that_has_it(records: Records) -> None:
+def test_a_used_key_returns_the_earlier_run(records: Records) -> None:
     first = accept(records, key="k")
     started = start(records, first)
     assert records.runs.create([make(key="k")]) == [started]
@@ -86,7 +86,7 @@ def test_a_key_is_free_again_after_retention(store: Store) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_missing_blob_and_nothing_is_written(records: Records, more: int) -> None:
+def test_with_a_missing_blob_nothing_is_written(records: Records, more: int) -> None:
     stored = records.blobs.share(b"known")
     record = make(blobs=(stored, "absent"))
     with pytest.raises(LookupError) as caught:
@@ -105,7 +105,7 @@ def test_an_unknown_run(records: Records) -> None:
     assert records.runs.version("nobody") is None
 
 
-def test_many_are_read_in_order(records: Records) -> None:
+def test_many_records_are_read_in_order(records: Records) -> None:
     first, second = accept(records), accept(records)
     assert records.runs.get_many([second.id, "nobody", first.id]) == [second, None, first]
     assert records.runs.get_many([]) == []
@@ -130,7 +130,7 @@ def test_a_change_is_applied_once_and_a_stale_one_is_not(records: Records) -> No
     assert len(records.events.of(record.id)[0]) == 5
 
 
-def test_a_change_of_a_run_that_is_gone(store: Store) -> None:
+def test_a_change_of_a_purged_run(store: Store) -> None:
     record = ended(store.records, result_ttl=10)
     later = store.later(20)
     later.runs.purge()
@@ -139,7 +139,7 @@ def test_a_change_of_a_run_that_is_gone(store: Store) -> None:
         later.runs.update(record.id, lambda r, now: Change(before=r, after=r.but(owner="x")), record=record)
 
 
-def test_fields_that_go_back_to_their_default_are_forgotten(records: Records) -> None:
+def test_fields_reset_to_their_default_are_removed(records: Records) -> None:
     record = start(records, accept(records, retries=1))
     assert record.holder == "p1"
     waits = finish(records, record, cause=Cause.USER_ERROR)
@@ -167,7 +167,7 @@ def test_an_update_with_a_stale_record_reads_again(records: Records) -> None:
         )
 
 
-def test_one_of_many_at_once_claims(store: Store) -> None:
+def test_one_of_many_concurrent_claims_succeeds(store: Store) -> None:
     record = accept(store.records)
     won: list[str] = []
     opened = [store.another() for _ in range(4)]
@@ -212,7 +212,7 @@ def test_members_lowest_first_with_bounds(records: Records) -> None:
     assert [run_id for run_id, _ in records.runs.members(DUE, until=soon)] == [by_due[0].id]
 
 
-def test_a_claim_notes_that_its_queue_was_passed(records: Records) -> None:
+def test_a_claim_notes_its_doorbell_s_time_as_passed(records: Records) -> None:
     first, second = accept(records), accept(records)
     start(records, second)
     assert records.queues.passed() == {"local": second.rung_at}
@@ -220,7 +220,7 @@ def test_a_claim_notes_that_its_queue_was_passed(records: Records) -> None:
     assert records.queues.passed() == {"local": second.rung_at}  # never back
 
 
-def test_search_gives_the_newest_first(records: Records) -> None:
+def test_search_yields_the_newest_runs_first(records: Records) -> None:
     made = records.runs.create([make() for _ in range(250)])
     newest_first = [record.id for record in reversed(made)]
     assert [record.id for record in records.runs.find(Query(), limit=None)] == newest_first
@@ -230,7 +230,7 @@ def test_search_gives_the_newest_first(records: Records) -> None:
     assert [record.id for record in records.runs.find(Query(since=since))] == newest_first[:10]
 
 
-def test_search_while_runs_come_repeats_none_and_loses_none(records: Records) -> None:
+def test_search_while_runs_are_added_repeats_and_loses_none(records: Records) -> None:
     made = records.runs.create([make() for _ in range(150)])
     run_ids = []
     for record in records.runs.find(Query(), limit=None):
@@ -260,7 +260,7 @@ def test_search_by_each_property(records: Records) -> None:
         assert list(records.runs.find(query)) == expected, query
 
 
-def test_every_ring_goes_through_the_bell_when_its_change_is_applied(store: Store) -> None:
+def test_each_applied_change_publishes_its_doorbell(store: Store) -> None:
     records = store.records
     record = accept(records, on_exit=True)
     running = start(records, record)
@@ -272,7 +272,7 @@ def test_every_ring_goes_through_the_bell_when_its_change_is_applied(store: Stor
     ]
 
 
-def test_purge_takes_what_is_over_and_leaves_the_rest(store: Store) -> None:
+def test_purge_removes_only_runs_whose_retention_is_over(store: Store) -> None:
     records = store.records
     short = [ended(records, result_ttl=5, tags=["t"], labels=("x",)) for _ in range(3)]
     long = ended(records, result_ttl=500)
@@ -287,7 +287,7 @@ def test_purge_takes_what_is_over_and_leaves_the_rest(store: Store) -> None:
     assert later.events.of(short[0].id) == ([], "")
 
 
-def test_what_is_not_confirmed_gone_is_not_purged(store: Store) -> None:
+def test_runs_with_unconfirmed_infrastructure_are_not_purged(store: Store) -> None:
     records = store.records
     record = accept(records, backend="fake", result_ttl=1)
     claimed = records.runs.update(record.id, partial(transitions.claim, owner="w"))
@@ -301,7 +301,7 @@ def test_what_is_not_confirmed_gone_is_not_purged(store: Store) -> None:
     assert later.runs.purge() == 1
 
 
-def test_times_are_the_records_own(store: Store) -> None:
+def test_times_come_from_the_records_clock(store: Store) -> None:
     record = accept(store.records)
     later = store.later(1000)
     assert 990 < later.runs.now() - record.created_at < 1100

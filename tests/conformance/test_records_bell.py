@@ -80,13 +80,13 @@ def test_messages_are_pushed_with_the_record_and_nothing_is_published(
     assert bells[0].published == []
 
 
-def test_a_run_with_a_known_key_rings_nothing(records: Records, server_url: str) -> None:
+def test_a_run_with_a_used_key_rings_no_doorbell(records: Records, server_url: str) -> None:
     first = accept(records, key="k")
     accept(records, key="k")
     assert waiting(records, server_url) == [first.id]
 
 
-def test_an_on_exit_goes_before_all_that_wait(records: Records, server_url: str) -> None:
+def test_a_doorbell_for_on_exit_goes_first(records: Records, server_url: str) -> None:
     dead = start(records, accept(records, on_exit=True))
     waiting(records, server_url)
     others = [accept(records), accept(records)]
@@ -95,7 +95,7 @@ def test_an_on_exit_goes_before_all_that_wait(records: Records, server_url: str)
     assert waiting(records, server_url) == [dead.id, others[0].id, others[1].id]
 
 
-def test_a_change_that_came_too_late_rings_nothing(records: Records, server_url: str) -> None:
+def test_a_change_that_came_too_late_rings_no_doorbell(records: Records, server_url: str) -> None:
     record = accept(records)
     waiting(records, server_url)
     record.mark_verified()

@@ -58,7 +58,7 @@ SPECS = [
     [WELL, Outcome(result=Value(codec="json", inline="x" * 5000)), Outcome(cause=Cause.DEADLINE, message="late")],
     ids=["well", "large", "late"],
 )
-def test_it_comes_to_the_same(records: Records, spec: dict[str, Any], outcome: Outcome) -> None:
+def test_a_prepared_end_equals_the_transition_s(records: Records, spec: dict[str, Any], outcome: Outcome) -> None:
     blob = records.blobs.share(b"code")
     first, second = (taken(records, blobs=(blob,), **spec) for _ in range(2))
     ends = [end_by_table(records, first, outcome), end(records, second, outcome, ExitCall.NONE)]
@@ -90,7 +90,7 @@ def test_it_comes_to_the_same(records: Records, spec: dict[str, Any], outcome: O
         assert members.get(ends[1].id) == indexes.placement(ends[1]).get(index)
 
 
-def test_it_takes_the_prepared_way(server_url: str) -> None:
+def test_an_end_uses_the_prepared_steps(server_url: str) -> None:
     """What it is for, and how it shows on the server."""
     records = open_redis(server_url)
     client = redis.Redis.from_url(server_url)
@@ -124,7 +124,7 @@ def test_it_takes_the_prepared_way(server_url: str) -> None:
     ],
     ids=["key", "on_exit", "failed", "large", "none"],
 )
-def test_what_is_left_to_the_table(
+def test_ends_without_a_template(
     server_url: str, spec: dict[str, Any], outcome: Outcome | None, exit_call: ExitCall | None
 ) -> None:
     records = open_redis(server_url)
@@ -140,7 +140,7 @@ def test_twice(records: Records) -> None:
     assert end(records, record, replace(WELL, result=None)) == after
 
 
-def test_a_cancel_came_first(records: Records) -> None:
+def test_an_end_after_a_cancel(records: Records) -> None:
     """A flow that was done all the same keeps its result; one that wasn't is cancelled."""
     record = taken(records)
     cancel(records, record)
@@ -149,7 +149,7 @@ def test_a_cancel_came_first(records: Records) -> None:
     assert records.events.of(record.id)[0][-2].state is State.CANCELLING
 
 
-def test_another_has_taken_it(records: Records) -> None:
+def test_an_end_after_another_claim(records: Records) -> None:
     """The epoch of the claim counts, not the one that stands."""
     record = taken(records)
     records.runs.update(record.id, partial(transitions.adopt, owner="w2"))
@@ -159,7 +159,7 @@ def test_another_has_taken_it(records: Records) -> None:
     assert records.runs.get(record.id)[0] == before
 
 
-def test_it_is_not_there(server_url: str) -> None:
+def test_an_end_of_a_missing_run(server_url: str) -> None:
     records = open_redis(server_url)
     client = redis.Redis.from_url(server_url)
     try:
@@ -172,7 +172,7 @@ def test_it_is_not_there(server_url: str) -> None:
         client.close()
 
 
-def test_it_has_changed_since(records: Records) -> None:
+def test_an_end_of_a_changed_record(records: Records) -> None:
     """Only the record as it was taken goes the prepared way."""
     record = taken(records)
     settle = partial(transitions.settle, epoch=record.epoch, outcome=Outcome(cause=Cause.USER_ERROR, message="m"))

@@ -82,7 +82,7 @@ def test_a_new_subscriber_starts_with_the_next_event(records: Records) -> None:
     assert records.events.take("billing", block=0) == []
 
 
-def test_what_was_not_acknowledged_comes_again_first(store: Store) -> None:
+def test_unacknowledged_events_come_again_first(store: Store) -> None:
     records = store.records
     records.events.take("billing", block=0)
     run, other = accept(records), accept(records)
@@ -94,7 +94,7 @@ def test_what_was_not_acknowledged_comes_again_first(store: Store) -> None:
     assert [event.run_id for _, event in again.events.take("billing", block=0)] == [other.id]
 
 
-def test_subscribers_are_apart_and_forgotten_apart(records: Records) -> None:
+def test_subscribers_are_independent(records: Records) -> None:
     for name in ("a", "b"):
         records.events.take(name, block=0)
     accept(records)
@@ -131,7 +131,7 @@ def test_acknowledging_nothing(records: Records) -> None:
     records.events.acknowledge("nobody", ["1-0" if records.events.__class__.__name__ == "RedisEvents" else "1"])
 
 
-def test_old_events_leave_also_what_was_taken(store: Store) -> None:
+def test_old_events_are_removed_even_if_taken(store: Store) -> None:
     store.records.events.take("billing", block=0)
     accept(store.records)
     assert len(store.records.events.take("billing", block=0)) == 1
@@ -150,7 +150,7 @@ def test_events_outlive_the_retention_of_their_run(store: Store) -> None:
     assert len(later.events.take("billing", block=0)) == 6
 
 
-def test_a_listener_hears_what_it_watches(records: Records, listener: Listener) -> None:
+def test_a_listener_receives_notices_of_its_topics(records: Records, listener: Listener) -> None:
     run, other = make(), make()
     listener.watch([run.id])
     records.runs.create([run, other])
@@ -167,7 +167,7 @@ def test_a_listener_hears_what_it_watches(records: Records, listener: Listener) 
     assert listener.get(0.05) is None
 
 
-def test_an_owner_hears_of_cancels(records: Records, listener: Listener) -> None:
+def test_an_owner_receives_cancels(records: Records, listener: Listener) -> None:
     listener.watch(["owner:w1"])
     accept(records)
     running = start(records, accept(records))

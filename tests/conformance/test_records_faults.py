@@ -202,7 +202,7 @@ def test_addresses_where_no_server_answers(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 10
 
 
-def test_what_answers_is_no_redis() -> None:
+def test_another_kind_of_server_answers() -> None:
     def web(client: socket.socket) -> None:
         client.recv(1000)
         client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -211,7 +211,7 @@ def test_what_answers_is_no_redis() -> None:
         open_redis(f"redis://127.0.0.1:{port}", timeout=1.0)
 
 
-def test_nothing_answers() -> None:
+def test_no_server_answers() -> None:
     with listening(lambda client: time.sleep(1)) as port:
         begun = time.monotonic()
         with pytest.raises(ServerUnavailable, match=r"did not answer within 0\.2 s"):
@@ -248,7 +248,7 @@ def test_a_database_that_is_not_there(server_url: str) -> None:
         open_redis(server_url.replace("db=0", "db=99999"))
 
 
-def test_a_listener_resumes_and_says_so(records: Records, raw: redis.Redis) -> None:
+def test_a_listener_resumes_and_returns_a_notice(records: Records, raw: redis.Redis) -> None:
     listener = records.events.listen()
     record = make()
     listener.watch([record.id, "queues"])
@@ -280,7 +280,7 @@ def test_watching_while_connections_are_killed(records: Records, raw: redis.Redi
     listener.close()
 
 
-def test_a_listener_outlives_its_server(server: Server, server_url: str) -> None:
+def test_a_listener_survives_its_server(server: Server, server_url: str) -> None:
     records = open_redis(server_url, timeout=0.3)
     listener = records.events.listen()
     record = accept(records)
@@ -311,7 +311,7 @@ def test_a_listener_of_a_silent_server_is_closed_in_time(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("loss", [("XGROUP", "DESTROY", "{events}", "billing"), ("DEL", "{events}")])
-def test_a_subscriber_whose_group_vanished_starts_again(
+def test_a_subscriber_whose_group_is_lost_starts_again(
     records: Records, raw: redis.Redis, server_url: str, loss: tuple[str, ...]
 ) -> None:
     records.events.take("billing", block=0)
@@ -327,7 +327,7 @@ def test_a_subscriber_whose_group_vanished_starts_again(
     another.close()
 
 
-def test_a_group_that_vanishes_under_a_waiting_subscriber(records: Records, raw: redis.Redis) -> None:
+def test_a_group_that_is_lost_while_its_subscriber_waits(records: Records, raw: redis.Redis) -> None:
     records.events.take("billing", block=0)
     taken: list[object] = []
     thread = threading.Thread(target=lambda: taken.extend(records.events.take("billing", block=10)))
@@ -339,7 +339,7 @@ def test_a_group_that_vanishes_under_a_waiting_subscriber(records: Records, raw:
     thread.join()
 
 
-def test_the_server_drops_what_nobody_purged(records: Records, raw: redis.Redis, server_url: str) -> None:
+def test_keys_of_runs_that_were_not_purged_expire(records: Records, raw: redis.Redis, server_url: str) -> None:
     record = accept(records, result_ttl=100, key="k")
     records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="log", text="x")])
     records.blobs.own(record.id, "result", b"x")
@@ -381,14 +381,14 @@ def test_ten_thousand_submits_of_one_flow_keep_one_blob(records: Records, raw: r
     assert raw.hget(f"{records.instance}::blob:{name}", "refs") == "10000"
 
 
-def test_an_emptied_server_knows_a_living_worker_s_installation_again(records: Records, raw: redis.Redis) -> None:
+def test_a_worker_restores_the_installation_id_of_an_emptied_server(records: Records, raw: redis.Redis) -> None:
     raw.flushall()
     assert not records.workers.beat("w")
     records.workers.announce(worker("w"))
     assert raw.get("dispatcher:instance") == records.instance
 
 
-def test_every_key_is_the_installation_s(records: Records, raw: redis.Redis) -> None:
+def test_every_key_has_the_installation_s_prefix(records: Records, raw: redis.Redis) -> None:
     life(records, "a")
     ended(records)
     prefixes = (f"{records.instance}:", "dispatcher:instance")

@@ -45,7 +45,7 @@ def fill(raw: Any, keys: Keys, score: float, *, routes: bool) -> None:
 
 @pytest.mark.parametrize("score", [0.0, 1.0, float("inf")])
 @pytest.mark.parametrize("routes", [False, True])
-def test_a_registry_filled_by_somebody(records: Records, raw: Any, score: float, routes: bool) -> None:
+def test_a_flooded_registry_of_queues(records: Records, raw: Any, score: float, routes: bool) -> None:
     """A queue that is used is known; names that nobody uses are taken away. A score of 1 stands for now."""
     keys = Keys(records.instance)
     accept(records, labels=("mine",))
@@ -67,7 +67,7 @@ def test_a_registry_filled_by_somebody(records: Records, raw: Any, score: float,
     assert "local:another" in records.queues.known()
 
 
-def test_a_queue_whose_last_use_is_to_come_is_known_again(records: Records, raw: Any) -> None:
+def test_a_queue_whose_last_use_is_in_the_future_is_registered_again(records: Records, raw: Any) -> None:
     keys = Keys(records.instance)
     accept(records)
     raw.zadd(keys.queues, {"local": "inf"})

@@ -12,7 +12,7 @@ from dispatcher.runs.states import State
 from tests.conformance.specs import accept, cancel, make
 
 
-def test_a_run_in_a_new_state_is_found_and_left_as_it_is(records: Records) -> None:
+def test_a_run_in_an_unknown_state_is_found_and_left_as_it_is(records: Records) -> None:
     [record] = records.runs.create([make(start_within=3.0).but(state=State.UNKNOWN)])
     for step in (transitions.request_cancel, transitions.tick, transitions.ring_again):
         with pytest.raises(Refused, match="another release"):

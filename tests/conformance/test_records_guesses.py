@@ -57,7 +57,7 @@ def same(record: Record) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("spec", [{}, {"labels": ("ü", "b"), "tags": ["t"], "on_exit": True}], ids=["plain", "rich"])
-def test_a_guess_comes_to_the_same(records: Records, spec: dict[str, Any]) -> None:
+def test_a_speculative_claim_equals_an_ordinary_one(records: Records, spec: dict[str, Any]) -> None:
     first, record = learned(records, **spec), accept(records, **spec)
     after = claim(records, guessed(records, record))
     assert same(after) == same(first)
@@ -74,7 +74,7 @@ def test_a_guess_comes_to_the_same(records: Records, spec: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("keys", [("k1", ""), ("", "k1"), ("k1", "k2")])
-def test_an_idempotency_key_is_each_runs_own(records: Records, keys: tuple[str, str]) -> None:
+def test_an_idempotency_key_is_the_run_s_own(records: Records, keys: tuple[str, str]) -> None:
     learned(records, key=keys[0])
     record = accept(records, key=keys[1])
     after = claim(records, guessed(records, record))
@@ -102,7 +102,7 @@ def test_one_round_trip(server_url: str) -> None:
     [{"on_exit": True}, {"labels": ("x",)}, {"flow": "another"}, {"start_within": 60}, {"backend": "remote"}],
     ids=lambda other: next(iter(other)),
 )
-def test_one_of_another_kind(records: Records, other: dict[str, Any]) -> None:
+def test_a_run_of_another_kind(records: Records, other: dict[str, Any]) -> None:
     """A doorbell may tell anything: what is claimed is the run as it stands."""
     learned(records)
     record = accept(records, **other)
@@ -117,7 +117,7 @@ def test_one_of_another_kind(records: Records, other: dict[str, Any]) -> None:
         assert records.runs.count(indexes.waiting(queue)) == 0
 
 
-def test_one_that_is_no_longer_as_it_was_accepted(records: Records) -> None:
+def test_a_run_that_has_changed_since_it_was_accepted(records: Records) -> None:
     learned(records)
     over, under_way, cancelled, again = (accept(records) for _ in range(4))
     for record in (over, under_way):
@@ -134,7 +134,7 @@ def test_one_that_is_no_longer_as_it_was_accepted(records: Records) -> None:
     assert (after.state, after.rings, after.version) == (State.RUNNING, 2, 3)
 
 
-def test_one_that_is_not_there(records: Records) -> None:
+def test_a_missing_run(records: Records) -> None:
     learned(records)
     with pytest.raises(UnknownRun):
         claim(records, records.runs.snapshot("nobody", "like"))
@@ -151,7 +151,7 @@ def test_twice(records: Records) -> None:
     assert records.runs.get(record.id)[0] == after
 
 
-def test_a_wrong_guess_is_made_once(server_url: str) -> None:
+def test_a_wrong_prediction_is_made_once(server_url: str) -> None:
     records = open_redis(server_url)
     try:
         learned(records)
@@ -176,7 +176,7 @@ class TestClaimPredictor:
         predictor.note_read(record.id, "like", kind)
         predictor.learn(record)
 
-    def test_what_is_never_guessed(self, predictor: ClaimPredictor) -> None:
+    def test_runs_that_are_never_predicted(self, predictor: ClaimPredictor) -> None:
         record = make().but(version=1)
         self.learn(predictor, record, kind="")  # accepted by an older release
         for other in (record.but(version=2), record.but(state=State.RUNNING), make(start_within=60).but(version=1)):
@@ -185,7 +185,7 @@ class TestClaimPredictor:
         assert predictor.predict("r", "like") is None
 
 
-def test_what_was_read_and_not_taken_teaches_nothing(server_url: str) -> None:
+def test_a_run_that_was_read_and_not_claimed_teaches_nothing(server_url: str) -> None:
     """A doorbell that lies about a run that isn't served here: it is read, refused, and forgotten."""
     records = open_redis(server_url)
     try:
@@ -195,7 +195,7 @@ def test_what_was_read_and_not_taken_teaches_nothing(server_url: str) -> None:
         records.close()
 
 
-def test_a_notice_of_an_end_tells_the_record(server_url: str) -> None:
+def test_the_notice_of_an_end_contains_the_record(server_url: str) -> None:
     notified: list[Record] = []
     records = open_redis(server_url)
     try:

@@ -26,7 +26,7 @@ def lines(attempt: int, first: int, last: int) -> list[Line]:
     ]
 
 
-def test_lines_come_back_in_order_behind_a_cursor(records: Records) -> None:
+def test_lines_are_read_in_order_behind_a_cursor(records: Records) -> None:
     record = accept(records)
     records.logs.append(record.id, lines(1, 1, 5))
     first, cursor = records.logs.read(record.id, limit=3)
@@ -37,7 +37,7 @@ def test_lines_come_back_in_order_behind_a_cursor(records: Records) -> None:
     assert records.logs.read("nobody") == ([], "")
 
 
-def test_a_line_is_kept_once(records: Records) -> None:
+def test_a_line_is_stored_once(records: Records) -> None:
     record = accept(records)
     records.logs.append(record.id, lines(1, 1, 3))
     records.logs.append(record.id, lines(1, 2, 5))
@@ -54,7 +54,7 @@ def test_very_many_lines_at_once(records: Records) -> None:
     assert len(records.logs.read(record.id, limit=5000)[0]) == 1203
 
 
-def test_text_that_no_encoding_knows_is_kept_as_far_as_it_goes(records: Records) -> None:
+def test_lone_surrogates_are_stored_as_escapes(records: Records) -> None:
     record = accept(records)
     records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="stdout", text="a\udc80b")])
     [line], _ = records.logs.read(record.id)

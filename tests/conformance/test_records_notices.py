@@ -55,7 +55,7 @@ def end_silently(records: Records, raw: Any, record: Record) -> None:
 
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("notice", [b"\xff", b"x", b"1.0\n{", b"1.0\n{}\n={", b"\n\n\n=[", b""])
-def test_who_is_told_something_unreadable_looks_soon(
+def test_an_unreadable_notice_makes_the_watcher_read_soon(
     records: Records, raw: Any, watcher: Watcher, notice: bytes, own: bool
 ) -> None:
     record = accept(records, run_id=new_id() if own else "")
@@ -67,7 +67,7 @@ def test_who_is_told_something_unreadable_looks_soon(
         assert time.monotonic() - began < LOOK / 3
 
 
-def test_who_waits_for_runs_of_its_own_process_reads_none(records: Records, raw: Any, watcher: Watcher) -> None:
+def test_waiting_for_runs_of_the_own_process_reads_no_records(records: Records, raw: Any, watcher: Watcher) -> None:
     with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
         finish(records, start(records, first))
         waiting.futures[0].result(timeout=30)
@@ -91,7 +91,7 @@ def test_who_waits_for_runs_of_its_own_process_reads_none(records: Records, raw:
 @pytest.mark.parametrize(
     "added", [b'{"state": "?"}', b'{"id": "%s", "state": "?"}', b'{"id": "%s", "state": "RUNNING"}']
 )
-def test_a_forged_end_is_not_what_a_later_wait_gives(
+def test_a_forged_end_is_not_returned_by_a_later_wait(
     records: Records, raw: Any, watcher: Watcher, added: bytes
 ) -> None:
     """Nobody who may publish makes a wait raise, or end early, by what can't be the end of a run."""
@@ -129,7 +129,7 @@ def test_unreadable_notices_make_a_client_read_little(
         assert raw.info("commandstats")["cmdstat_hgetall"]["calls"] - reads < 4 * 2 + 2
 
 
-def test_a_flood_fills_no_memory_and_is_followed_by_a_look(records: Records, raw: Any) -> None:
+def test_a_flood_fills_no_memory_and_makes_the_watcher_read(records: Records, raw: Any) -> None:
     listener, topic = records.events.listen(), Keys(records.instance).topic("queues")
     listener.watch(["queues"])
     with raw.pipeline(transaction=False) as pipeline:
@@ -147,7 +147,7 @@ def test_a_flood_fills_no_memory_and_is_followed_by_a_look(records: Records, raw
 
 
 @pytest.mark.parametrize("first", ["waited", "heard", "read"])
-def test_a_run_that_has_ended_is_waited_for_again(records: Records, watcher: Watcher, first: str) -> None:
+def test_waiting_again_for_an_ended_run(records: Records, watcher: Watcher, first: str) -> None:
     """Its end was told, and won't be told again: a second wait reads."""
     with watcher.waiting([(run := accept(records, run_id=new_id())).id], [run]) as waiting:
         finish(records, start(records, run))
@@ -166,7 +166,7 @@ def test_a_run_that_has_ended_is_waited_for_again(records: Records, watcher: Wat
         assert time.monotonic() - began < LOOK / 3
 
 
-def test_the_ends_of_runs_that_nobody_waits_for_are_left(
+def test_ends_of_runs_that_nobody_waits_for_are_ignored(
     records: Records, raw: Any, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening, "LOOK", 0.05)
@@ -183,7 +183,7 @@ def test_the_ends_of_runs_that_nobody_waits_for_are_left(
         assert waiting.futures[0].result(timeout=30).terminal
 
 
-def test_a_run_whose_events_are_none_delays_no_other(records: Records, raw: Any, watcher: Watcher) -> None:
+def test_a_run_with_unreadable_events_delays_no_other(records: Records, raw: Any, watcher: Watcher) -> None:
     spoilt, other = accept(records), accept(records)
     heard: list[Event] = []
     watcher.hook(spoilt.id, Kind.EXITED, heard.append)
@@ -196,7 +196,7 @@ def test_a_run_whose_events_are_none_delays_no_other(records: Records, raw: Any,
     assert heard == []
 
 
-def test_a_flood_of_notices_is_a_few_looks(records: Records, raw: Any) -> None:
+def test_a_flood_of_notices_causes_few_reads(records: Records, raw: Any) -> None:
     looks: list[object] = []
     woken, closing = threading.Event(), threading.Event()
 

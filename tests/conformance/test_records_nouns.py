@@ -26,7 +26,7 @@ LARGE = bytes(range(256)) * (9 * 2**20 // 256) + b"end"
 
 
 @pytest.mark.parametrize("data", [b"", b"small", b"x" * 100_000, LARGE], ids=["empty", "small", "middle", "large"])
-def test_a_shared_blob_is_known_by_its_content(records: Records, data: bytes) -> None:
+def test_a_shared_blob_is_named_by_its_content(records: Records, data: bytes) -> None:
     name = records.blobs.share(data)
     assert name == hashlib.sha256(data).hexdigest() == records.blobs.share(data)
     assert records.blobs.has(name)
@@ -50,7 +50,7 @@ def test_an_unknown_blob(records: Records, name: str) -> None:
         records.blobs.get(name)
 
 
-def test_a_runs_own_blobs_go_with_it(store: Store) -> None:
+def test_a_run_s_own_blobs_are_purged_with_it(store: Store) -> None:
     record = accept(store.records, result_ttl=10)
     name = store.records.blobs.own(record.id, "result", b"x")
     finish(store.records, start(store.records, record))
@@ -77,7 +77,7 @@ def info(name: str, **changes: object) -> WorkerInfo:
     return WorkerInfo(id=name, **{**fields, "queues": ("local",), "data": {"a": [1]}, **changes})  # type: ignore[arg-type]
 
 
-def test_a_worker_presents_itself_and_beats(records: Records) -> None:
+def test_a_worker_registers_and_beats(records: Records) -> None:
     assert not records.workers.beat("w1")
     records.workers.announce(info("w1"))
     assert records.workers.live() == [info("w1")]
@@ -89,7 +89,7 @@ def test_a_worker_presents_itself_and_beats(records: Records) -> None:
     assert records.workers.live()[0].queues == ("local", "remote")
 
 
-def test_a_removed_worker_hears_of_it(records: Records) -> None:
+def test_a_removed_worker_s_beat_returns_false(records: Records) -> None:
     records.workers.announce(info("w1"))
     records.workers.announce(info("w2"))
     assert records.workers.remove("w1")
@@ -99,7 +99,7 @@ def test_a_removed_worker_hears_of_it(records: Records) -> None:
     assert [worker.id for worker in records.workers.live()] == ["w2"]
 
 
-def test_no_run_has_an_owner_whom_nobody_watches(records: Records) -> None:
+def test_every_owner_of_a_run_is_observed(records: Records) -> None:
     record = start(records, accept(records), owner="w1")
     assert records.workers.beats() == {"w1": 0}
     assert not records.workers.remove("w1")
@@ -109,7 +109,7 @@ def test_no_run_has_an_owner_whom_nobody_watches(records: Records) -> None:
     assert records.workers.beats() == {}
 
 
-def test_a_worker_lives_as_long_as_it_beats(store: Store) -> None:
+def test_a_worker_is_live_while_it_beats(store: Store) -> None:
     store.records.workers.announce(info("w1"))
     later = store.later(60)
     assert later.workers.live() == []
@@ -127,7 +127,7 @@ def test_a_lease_has_one_owner(records: Records) -> None:
     assert records.leases.held("other:") == {}
 
 
-def test_a_lease_is_taken_over_once(records: Records) -> None:
+def test_a_lease_is_taken_over_by_one_worker(records: Records) -> None:
     first = records.leases.acquire("s", "a", expected=None)
     second = records.leases.acquire("s", "b", expected=first)
     assert second == Lease(name="s", owner="b", epoch=2)
@@ -138,7 +138,7 @@ def test_a_lease_is_taken_over_once(records: Records) -> None:
     assert records.leases.held("") == {"s": second}
 
 
-def test_the_epoch_of_a_lease_grows_beyond_its_release(records: Records) -> None:
+def test_the_epoch_of_a_lease_survives_its_release(records: Records) -> None:
     first = records.leases.acquire("s", "a b", expected=None)
     assert first is not None
     records.leases.release(first)
@@ -148,7 +148,7 @@ def test_the_epoch_of_a_lease_grows_beyond_its_release(records: Records) -> None
     assert records.leases.acquire("s", "b", expected=None) == Lease(name="s", owner="b", epoch=2)
 
 
-def test_queues_are_known_by_their_use(records: Records) -> None:
+def test_queues_are_registered_by_their_use(records: Records) -> None:
     assert records.queues.known() == {}
     record = accept(records, labels=("b", "a"))
     assert records.queues.known() == {"local:a+b": (Route("local", ("b", "a")), record.created_at)}
@@ -156,7 +156,7 @@ def test_queues_are_known_by_their_use(records: Records) -> None:
     assert records.queues.known()["local:a+b"][1] == again.created_at
 
 
-def test_an_unused_queue_leaves_and_comes_back(store: Store) -> None:
+def test_an_unused_queue_is_retired_and_registered_again(store: Store) -> None:
     ended(store.records)
     waiting = accept(store.records, labels=("busy",))
     assert store.records.queues.retire(unused_for=60) == []
@@ -172,7 +172,7 @@ def test_an_unused_queue_leaves_and_comes_back(store: Store) -> None:
     assert set(even_later.queues.retire(unused_for=60)) >= {"local:busy"}
 
 
-def test_users_are_known_until_they_are_removed(records: Records) -> None:
+def test_users_are_listed_until_they_are_removed(records: Records) -> None:
     assert records.users.allowed()
     assert records.users.known() == []
     reach = AttemptScope(run_id="run1", attempt=1, shard="local/3", blobs=("a" * 64,))
@@ -212,7 +212,7 @@ def test_waiting_for_a_report(store: Store) -> None:
     thread.join()
 
 
-def test_a_change_on_behalf_of_a_lease_that_was_passed_is_refused(records: Records) -> None:
+def test_a_change_under_a_lost_lease_is_refused(records: Records) -> None:
     """DESIGN §5, leases and fencing: checked in the script that writes, so that a process that froze can't pass it."""
     run = accept(records)
     first = records.leases.acquire("fake/1", "a", expected=None)
@@ -228,7 +228,7 @@ def test_a_change_on_behalf_of_a_lease_that_was_passed_is_refused(records: Recor
         records.runs.update(run.id, ring, lease=Lease(name="fake/2", owner="a", epoch=1))
 
 
-def test_an_entry_for_one_of_many_shards_is_waited_for(store: Store) -> None:
+def test_waiting_for_an_entry_of_any_shard(store: Store) -> None:
     inbox = store.records.inbox
     assert not inbox.wait([], block=0.05)
     assert not inbox.wait(["s/1", "s/2"], block=0.05)
@@ -243,7 +243,7 @@ def test_an_entry_for_one_of_many_shards_is_waited_for(store: Store) -> None:
     assert not inbox.wait(["s/1", "s/2"], block=0)
 
 
-def test_refusals_are_counted_by_what_they_were(store: Store) -> None:
+def test_rejections_are_counted_by_kind(store: Store) -> None:
     """Row 34: refused, counted."""
     assert store.records.rejections.tallies() == {}
     before = store.records.runs.now()

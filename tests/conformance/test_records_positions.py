@@ -69,7 +69,7 @@ def test_runs_are_accepted_and_end(records: Records, raw: Any, poison: str) -> N
 
 
 @pytest.mark.parametrize("poison", POISON)
-def test_who_follows_is_given_what_comes_later(records: Records, raw: Any, poison: str) -> None:
+def test_a_follower_receives_later_events(records: Records, raw: Any, poison: str) -> None:
     keys, record = Keys(records.instance), accept(records)
     first, position = records.events.of(record.id)
     raw.xadd(keys.events(record.id), {"x": "y"}, id=poison)
@@ -132,7 +132,9 @@ def test_all_is_dropped_up_to_any_id(records: Records, raw: Any, poison: str) ->
 
 
 @pytest.mark.parametrize("group", [LAST, "9999999999999-0"])
-def test_a_subscriber_whose_place_was_put_ahead_hears_again(records: Records, raw: Any, group: str) -> None:
+def test_a_subscriber_whose_position_was_moved_ahead_receives_events_again(
+    records: Records, raw: Any, group: str
+) -> None:
     key = Keys(records.instance).all_events
     records.events.take("watcher", block=0.0)
     raw.xgroup_setid(key, "watcher", group)

@@ -44,7 +44,7 @@ SPOILT: dict[str, Spoil] = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_what_belongs_to_a_run_alone(records: Records, raw: Any, how: str) -> None:
+def test_a_run_s_own_keys_of_another_type(records: Records, raw: Any, how: str) -> None:
     """Its events, lines and result are kept, and it ends."""
     keys = Keys(records.instance)
     record = accept(records)
@@ -63,7 +63,7 @@ def test_what_belongs_to_a_run_alone(records: Records, raw: Any, how: str) -> No
 
 
 @pytest.mark.parametrize("count", ["x", "9" * 18, "9" * 400, "1.5", ""])
-def test_the_count_of_a_blobs_runs(records: Records, raw: Any, count: str) -> None:
+def test_an_invalid_count_of_a_blob_s_references(records: Records, raw: Any, count: str) -> None:
     """A count that isn't one stops no submit of that flow, and no end."""
     keys = Keys(records.instance)
     digest = records.blobs.share(b"x" * 100_000)
@@ -78,7 +78,7 @@ def test_the_count_of_a_blobs_runs(records: Records, raw: Any, count: str) -> No
     assert records.blobs.has(digest)
 
 
-def test_the_count_of_refusals(records: Records, raw: Any) -> None:
+def test_an_invalid_count_of_rejections(records: Records, raw: Any) -> None:
     raw.hset(Keys(records.instance).refusals, mapping={"run": "x", "run:last": "y"})
     for expected in (1, 2):
         records.rejections.note(Rejected.RUN)

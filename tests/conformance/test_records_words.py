@@ -45,7 +45,7 @@ NO_IDS = [
 NO_IDS += ['"],["DEL","x', 'x"]]']
 
 
-def test_an_end_keeps_words_that_no_encoding_has(records: Records) -> None:
+def test_an_outcome_with_lone_surrogates_is_stored(records: Records) -> None:
     record = start(records, accept(records))
     outcome = Outcome(cause=Cause.USER_ERROR, reason=HOSTILE, message=HOSTILE, traceback=HOSTILE, log_tail=(HOSTILE,))
     records.runs.finish(record, records.runs.now(), outcome=outcome, exit_call=None)
@@ -55,7 +55,7 @@ def test_an_end_keeps_words_that_no_encoding_has(records: Records) -> None:
     assert [event.data["message"] for event in records.events.of(record.id)[0] if "message" in event.data]
 
 
-def test_what_infrastructure_says_is_kept_too(records: Records) -> None:
+def test_an_infrastructure_message_with_lone_surrogates_is_stored(records: Records) -> None:
     record = start(records, accept(records))
     records.runs.update(record.id, lambda before, now: Change(before=before, after=before.but(last_message=HOSTILE)))
     record, _ = records.runs.get(record.id)
@@ -63,7 +63,7 @@ def test_what_infrastructure_says_is_kept_too(records: Records) -> None:
     record.last_message.encode(errors="backslashreplace")
 
 
-def test_lines_and_questions_of_any_words(records: Records) -> None:
+def test_lines_and_queries_of_any_text(records: Records) -> None:
     record = accept(records)
     records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="stdout", text=HOSTILE)])
     [line] = records.logs.read(record.id)[0]
@@ -73,7 +73,7 @@ def test_lines_and_questions_of_any_words(records: Records) -> None:
 
 
 @pytest.mark.parametrize("run_id", NO_IDS)
-def test_what_is_no_id_is_an_unknown_run(records: Records, run_id: str) -> None:
+def test_an_invalid_id_is_an_unknown_run(records: Records, run_id: str) -> None:
     record = accept(records)
     with pytest.raises(UnknownRun):
         records.runs.get(run_id)
@@ -87,7 +87,7 @@ def test_what_is_no_id_is_an_unknown_run(records: Records, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("run_id", NO_IDS)
-def test_no_key_is_made_of_what_is_no_id(run_id: str) -> None:
+def test_no_key_is_built_from_an_invalid_id(run_id: str) -> None:
     keys = Keys("i")
     for key in (keys.run, keys.events, keys.logs, keys.lines, keys.blobs, keys.of_run):
         with pytest.raises(UnknownRun):
@@ -97,7 +97,7 @@ def test_no_key_is_made_of_what_is_no_id(run_id: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a:parts", "../x", "a" * 129, "x\n", "\ud800"])
-def test_no_blob_is_called_by_what_is_no_name(records: Records, name: str) -> None:
+def test_an_invalid_blob_name_is_an_unknown_blob(records: Records, name: str) -> None:
     record = accept(records)
     assert not records.blobs.has(name)
     assert not records.blobs.has(f"{record.id}/{name}")
@@ -106,12 +106,12 @@ def test_no_blob_is_called_by_what_is_no_name(records: Records, name: str) -> No
 
 
 @pytest.mark.parametrize("run_id", NO_IDS)
-def test_no_run_is_accepted_under_what_is_no_id(records: Records, run_id: str) -> None:
+def test_no_run_is_accepted_under_an_invalid_id(records: Records, run_id: str) -> None:
     with pytest.raises(UnknownRun):
         records.runs.create([make().but(id=run_id)])
 
 
-def test_members_that_are_no_ids_hide_no_others(server_url: str) -> None:
+def test_invalid_members_of_an_index_hide_no_others(server_url: str) -> None:
     records = open_redis(server_url)
     try:
         record = accept(records)
@@ -128,7 +128,7 @@ def test_members_that_are_no_ids_hide_no_others(server_url: str) -> None:
         records.close()
 
 
-def test_a_record_is_of_the_run_under_whose_id_it_stands(server_url: str) -> None:
+def test_a_record_with_another_run_s_id_is_malformed(server_url: str) -> None:
     """Else whoever writes a record could have another run's removed, or take its id from everybody's list."""
     records = open_redis(server_url)
     try:
@@ -152,7 +152,7 @@ def test_a_record_is_of_the_run_under_whose_id_it_stands(server_url: str) -> Non
         records.close()
 
 
-def test_beats_of_what_is_no_worker_end_nobodys_runs(server_url: str) -> None:
+def test_beats_under_a_shard_s_name_are_ignored(server_url: str) -> None:
     """A shard's name among the beats would have all its runs taken for lost when it stays silent."""
     records = open_redis(server_url)
     try:
@@ -176,7 +176,7 @@ def test_beats_of_what_is_no_worker_end_nobodys_runs(server_url: str) -> None:
         ("local:x", []),
     ],
 )
-def test_a_queue_is_called_by_its_route(server_url: str, name: str | bytes, route: object) -> None:
+def test_a_queue_whose_name_is_not_its_route_s_is_malformed(server_url: str, name: str | bytes, route: object) -> None:
     records = open_redis(server_url)
     try:
         accept(records, labels=("gpu",))
@@ -192,7 +192,7 @@ def test_a_queue_is_called_by_its_route(server_url: str, name: str | bytes, rout
 
 
 @pytest.mark.parametrize("instance", ["a b", "x::run:1", "*", "", "é", "\x1b[2J"])
-def test_an_installations_id_has_a_form(server_url: str, instance: str) -> None:
+def test_an_invalid_installation_id_is_refused(server_url: str, instance: str) -> None:
     with redis.Redis.from_url(server_url) as server:
         server.set(INSTANCE, instance)
     with pytest.raises(InvalidSettings, match=f"{INSTANCE} holds"):

@@ -111,7 +111,7 @@ def bound(storage: Storage, blobs: Blobs) -> Storage:
     return storage
 
 
-def test_what_was_added_is_found(case: StorageCase) -> None:
+def test_an_added_flow_is_found(case: StorageCase) -> None:
     location = case.storage.add_flow(case.flows.one)
     flow = case.storage.get_flow(location)
     assert isinstance(flow, Flow)
@@ -133,7 +133,7 @@ def test_adding_again_gives_the_same_location(case: StorageCase) -> None:
     assert case.storage.add_flow(case.flows.fails) != location
 
 
-def test_another_of_the_same_value_finds_it_too(case: StorageCase) -> None:
+def test_an_equal_storage_finds_the_flow(case: StorageCase) -> None:
     location = case.storage.add_flow(case.flows.one)
     data = json.loads(json.dumps(case.storage.to_json()))
     for other in (base.from_json(data), pickle.loads(pickle.dumps(case.storage))):
@@ -154,13 +154,13 @@ def test_only_flows_are_added(case: StorageCase) -> None:
             case.storage.add_flow(wrong)
 
 
-def test_a_location_where_nothing_is(case: StorageCase) -> None:
+def test_an_unknown_location(case: StorageCase) -> None:
     for wrong in ("", "nowhere", "a.b:c", "0" * 64, f"x.flow#{'0' * 64}", f"../x.flow#{'0' * 64}"):
         with pytest.raises(InvalidInput, match=type(case.storage).__name__):
             case.storage.get_flow(wrong)
 
 
-def test_the_runner_runs_it_in_a_process_of_its_own(case: StorageCase, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_runner_runs_a_flow_in_its_own_process(case: StorageCase, capfd: pytest.CaptureFixture[str]) -> None:
     location = case.storage.add_flow(case.flows.one)
     if isinstance(case.storage, RedisStorage):
         with pytest.raises(InvalidInput, match="RedisStorage has no runner of its own"):
@@ -187,14 +187,14 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[s
         yield lambda name: storage.get_env_runner(storage.add_flow(getattr(flows, name)))
 
 
-def test_the_runners_variables_are_those_given(runs: Callable[[str], Callable[..., Any]]) -> None:
+def test_the_runner_s_environment_variables(runs: Callable[[str], Callable[..., Any]]) -> None:
     names, pid = runs("variables")({"ONLY": "this"})
     assert "ONLY" in names
     assert not set(names) & {"PATH", "HOME"}
     assert pid != os.getpid()
 
 
-def test_how_a_flow_ends_in_the_runner(runs: Callable[[str], Callable[..., Any]]) -> None:
+def test_ends_of_a_flow_in_the_runner(runs: Callable[[str], Callable[..., Any]]) -> None:
     with pytest.raises(LookupError, match="inside"):
         runs("fails")(os.environ)
     with pytest.raises(ChildDied, match="exit code 3"):
@@ -241,14 +241,14 @@ def counted() -> Iterator[Counted]:
         yield Counted(blobs)
 
 
-def test_many_adds_of_one_flow_leave_one_blob(counted: Counted) -> None:
+def test_adding_a_flow_many_times_stores_one_blob(counted: Counted) -> None:
     assert RedisStorage.shared_blob
     for _ in range(200):
         bound(RedisStorage(), counted).add_flow(here)
     assert len(counted.shared) == 1
 
 
-def test_code_read_once_is_opened_anew_each_time(counted: Counted) -> None:
+def test_code_is_read_once_and_unpickled_each_time(counted: Counted) -> None:
     storage = bound(RedisStorage(), counted)
     location = storage.add_flow(here)
     first, second = storage.get_flow(location), storage.get_flow(location)
@@ -265,7 +265,7 @@ def test_code_that_was_changed_is_not_opened(counted: Counted) -> None:
             storage.get_flow(location)
 
 
-def test_what_is_kept_in_this_process_is_bounded() -> None:
+def test_the_cache_of_flows_is_bounded() -> None:
     recent = _Recent(most=10)
     recent.put("a", b"12345")
     recent.put("b", b"12345")
@@ -286,7 +286,7 @@ def test_a_flow_too_large_names_size_limit_and_remedy(counted: Counted) -> None:
     storage.add_flow(here)
 
 
-def test_not_connected_it_names_the_remedy() -> None:
+def test_an_unbound_storage_names_the_remedy() -> None:
     with pytest.raises(InvalidInput, match="isn't connected: submit with a Dispatcher"):
         RedisStorage().add_flow(here)
 
@@ -304,7 +304,7 @@ def test_a_file_is_named_after_flow_and_digest(tmp_path: Path) -> None:
     assert Flow.load(file).name == "../etc/pass wd"
 
 
-def test_a_file_that_was_changed_is_not_opened_and_mended_by_adding(tmp_path: Path) -> None:
+def test_a_changed_file_is_not_opened_and_replaced_by_adding(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     location = storage.add_flow(here)
     (file,) = tmp_path.iterdir()
@@ -315,7 +315,7 @@ def test_a_file_that_was_changed_is_not_opened_and_mended_by_adding(tmp_path: Pa
     assert storage.get_flow(location)() == 1
 
 
-def test_missing_and_unusable_places_are_told_apart(tmp_path: Path) -> None:
+def test_missing_and_unusable_directories_are_distinguished(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "dir")
     location = storage.add_flow(here)
     (tmp_path / "dir" / location.partition("#")[0]).unlink()
@@ -330,7 +330,7 @@ def test_missing_and_unusable_places_are_told_apart(tmp_path: Path) -> None:
         LocalStorage(tmp_path / "file").get_flow(location)
 
 
-def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
+def test_a_file_without_a_flow(tmp_path: Path) -> None:
     import hashlib
 
     data = pack([1], what="a list")
@@ -353,7 +353,7 @@ def test_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- ModuleStorage
 
 
-def test_a_module_that_others_cannot_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_cannot_be_imported_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = ModuleStorage()
     local = flow(lambda: 1)
     with pytest.raises(InvalidFlow, match="isn't this flow: give it a module-level name"):
@@ -394,6 +394,6 @@ def test_wrong_json_is_named(data: Any, message: str) -> None:
         base.from_json(data)
 
 
-def test_kinds_differ() -> None:
+def test_storages_of_different_classes_differ() -> None:
     assert RedisStorage() != ModuleStorage()
     assert {RedisStorage(), RedisStorage(), ModuleStorage()} == {RedisStorage(), ModuleStorage()}
