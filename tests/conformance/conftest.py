@@ -1,4 +1,4 @@
-"""Records of every kind, opened for a test, with a clock that can be moved."""
+"""Records in memory and on a server, with a clock that tests can move."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import Server
 
 
 class Rings(Bell):
-    """A bell that writes down what it is asked to publish."""
+    """A bell that lists the published doorbells."""
 
     def __init__(self) -> None:
         self.published: list[Ring] = []
@@ -34,7 +34,7 @@ class Rings(Bell):
 
 
 class Store:
-    """Records of one kind: :attr:`records`, and the same ones seen at a later time."""
+    """One implementation of the records: :attr:`records`, and the same records at a later time."""
 
     def __init__(self, kind: str, url: str, *, bell: Bell | None = None) -> None:
         self.kind = kind
@@ -46,23 +46,23 @@ class Store:
 
     @property
     def rings(self) -> list[Ring]:
-        """What was published through the bell."""
+        """The doorbells published so far."""
         assert isinstance(self.bell, Rings)
         return self.bell.published
 
     def later(self, seconds: float) -> Records:
-        """The same records, ``seconds`` from now by their clock."""
+        """Return the same records with a clock ``seconds`` ahead."""
         if self.kind == "memory":
             self._ahead += seconds
             return self.records
         return self._open(seconds)
 
     def another(self) -> Records:
-        """The same records, as another process would open them."""
+        """Return the same records as another process would open them."""
         return self.records if self.kind == "memory" else self._open(0.0)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all opened records."""
         for records in self._opened:
             records.close()
 
@@ -78,7 +78,7 @@ class Store:
 
 @pytest.fixture(params=["memory", "redis"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Records of each kind, empty."""
+    """Empty records of each implementation."""
     url = request.getfixturevalue("server_url") if request.param == "redis" else ""
     store = Store(request.param, url)
     yield store
@@ -87,13 +87,13 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 @pytest.fixture
 def records(store: Store) -> Records:
-    """The records alone."""
+    """The records of :func:`store`."""
     return store.records
 
 
 @pytest.fixture
 def proxy(server: Server, server_url: str, tmp_path: Path) -> Iterator[Proxy]:
-    """A way to the server that can fail."""
+    """A proxy of the server that can fail."""
     proxy = Proxy(server.socket, tmp_path / "p")
     yield proxy
     proxy.close()

@@ -1,4 +1,4 @@
-"""What every backend keeps to. A new one adds a :class:`Place`; those in the worker's pool are asked for nothing."""
+"""The contract of backends. A new one adds a :class:`Place`; those in the worker's pool have no infrastructure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "a canary that nobody may see"
 
 @dataclass
 class Place:
-    """A backend with infrastructure, in a service of its own, and an environment whose container waits for ever."""
+    """A backend in a service of its own, and an environment whose container never starts."""
 
     backend: Backend
     environment: Environment
@@ -60,7 +60,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 
 def _kubernetes(tmp_path: Path) -> Iterator[Place]:
-    """An API server in this process, and a node on which no image can be pulled."""
+    """Run an API server in this process, and a node on which no image can be pulled."""
     pytest.importorskip("kubernetes")
     from tests.kubernetes_api import Serving, kubeconfig
 

@@ -1,4 +1,4 @@
-"""Who supervises containers hears of cancels at once, from every kind of records."""
+"""Supervisors are notified of cancels at once, by every implementation of the records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.notifications import Ears
 
 
 class Held:
-    """Stands for a supervision: shards held, and what it was told."""
+    """A stand-in for a supervisor: the shards it holds, and the cancels it was notified of."""
 
     def __init__(self, *held: str) -> None:
         self.held = list(held)

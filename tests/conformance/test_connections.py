@@ -1,4 +1,4 @@
-"""Connections between two uses: kept, checked, never shared with a fork's child."""
+"""Idle connections are reused, checked, and never shared with a forked child."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_listener_to_many_topics_receives_each_notice(server_url: str) -> None
 
 
 def test_a_listener_survives_any_number_of_lost_connections(server_url: str) -> None:
-    """redis-py counts connections that were ever made, and makes no more than a hundred unless it is told to."""
+    """By default, redis-py makes at most a hundred connections in the life of a pool."""
     records = open_redis(server_url)
     listener = records.events.listen()
     listener.watch(["queues"])
@@ -103,7 +103,7 @@ def test_a_listener_survives_any_number_of_lost_connections(server_url: str) -> 
 
 
 def test_a_submit_that_is_refused_after_a_lost_reply_may_exist(server_url: str, proxy: Proxy) -> None:
-    """Found by a soak: what the second try is told, says nothing of the first."""
+    """The refusal of the second try says nothing about the first."""
     records = open_redis(proxy.url)
     accept(records)
     with redis.Redis.from_url(server_url) as raw:

@@ -1,4 +1,4 @@
-"""Tasks on a Dask cluster are part of their run: its context, its log, its end."""
+"""Tasks on a Dask cluster share their run's context, log and end."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a program of a user's."""
+    """Return a function that starts a user's program."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(source: str, *arguments: str) -> subprocess.Popen[str]:
@@ -199,7 +199,7 @@ def test_runs_on_one_worker_receive_only_their_own_lines(address: str, start: St
 
 
 def loops(folder: str, number: int) -> None:
-    """Goes on until it is asked to end."""
+    """Run until interrupted."""
     begun = Path(folder) / f"begun{number}"
     begun.touch()
     try:
@@ -211,7 +211,7 @@ def loops(folder: str, number: int) -> None:
 
 
 async def sleeps(folder: str, number: int) -> None:
-    """Waits in its event loop."""
+    """Wait in the event loop."""
     import asyncio
 
     begun = Path(folder) / f"begun{number}"

@@ -1,4 +1,4 @@
-"""What every environment that runs flows in place does, executed directly and as the runner does it."""
+"""The contract of environments that run flows in this process, called directly and by the runner."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def storage(tmp_path: Any) -> LocalStorage:
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> Printed:
-    """The words of callbacks and flows. They use the environment, which unpickled code shares."""
+    """Return the words of callbacks and flows, from an environment variable, which unpickled code shares."""
     monkeypatch.setenv("SEEN", "")
     return lambda: str(os.environ["SEEN"]).split()
 

@@ -1,4 +1,4 @@
-"""What every executor does, whatever computes its tasks."""
+"""The contract of executors."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_values_that_cannot_be_pickled_are_named(address: str) -> None:
         executor.submit(lambda: lock.acquire(timeout=1))
 
 
-# -- what is particular to Dask
+# -- only Dask
 
 
 def start_and_end(executor: Executor) -> None:
@@ -220,7 +220,7 @@ def test_log_messages_of_a_local_cluster(
 
 
 def _listening_ports() -> set[int]:
-    """The TCP ports on which this process listens."""
+    """Return the TCP ports on which this process listens."""
     connections = psutil.Process().net_connections("tcp")
     return {connection.laddr.port for connection in connections if connection.status == "LISTEN"}
 

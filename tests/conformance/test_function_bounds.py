@@ -1,4 +1,4 @@
-"""What one call of a function may ask for: more is refused before any work, and our senders send no more than that."""
+"""Bounds of calls of functions: larger calls are refused before any work, and our senders stay within them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ RECORD = "i::run:r"
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server of this module's, once of each product that is here."""
+    """A server for this module, of each installed product."""
     with served(request.param) as address:
         yield address
 
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """A plain connection to the server, which has this release's functions, and one record."""
+    """A plain connection to the server, which has this release's functions and one record."""
     with emptied(url) as connection:
         install(url)
         connection.hset(RECORD, mapping={"version": "1", "kind": "k", "created_at": "1.5"})
@@ -55,7 +55,7 @@ def records(url: str, raw: Any) -> Iterator[Records]:
 
 
 def _told(raw: Any, expression: str) -> Any:
-    """The value of an expression of the shared Lua, through JSON."""
+    """Return the value of an expression in the shared Lua code."""
     name = library().name
     asked = f"redis.register_function('told', function() return cjson.encode({expression}) end)"
     text = library().text.split("redis.register_function{", 1)[0].replace(name, "asked")
@@ -64,7 +64,7 @@ def _told(raw: Any, expression: str) -> Any:
 
 
 def _refused(raw: Any, url: str, name: str, keys: list[str], *words: Any) -> str:
-    """How a call is refused. Nothing is written, and others are answered."""
+    """Return the refusal of a call; check that nothing is written, and that the server answers others."""
     before = state(raw)
     with pytest.raises(redis.ResponseError) as caught:
         raw.fcall(script(name).name, len(keys), *keys, *words)
@@ -96,7 +96,7 @@ def test_senders_and_functions_have_the_same_bounds(raw: Any) -> None:
     assert most["commit"][2] > bounds.LARGEST_CHANGE
 
 
-# Lists within the arguments
+# Lists in the arguments
 
 COMMON = {
     "offset": 0,
@@ -168,7 +168,7 @@ def test_a_queue_with_a_long_route_is_refused(raw: Any, url: str) -> None:
     assert "route" in _refused(raw, url, "accept", [], json.dumps(common), "r1", "spec", "s", "d", "", "")
 
 
-# What is stored
+# Stored values
 
 
 def test_only_a_record_s_fields_of_a_huge_hash_are_replied(raw: Any) -> None:
@@ -203,11 +203,11 @@ def test_an_overlong_claim_is_ignored(raw: Any) -> None:
     assert len(raw.fcall(script("commit").name, 1, RECORD, "0", "1", step, "", "", "i::claim:r:1", "")) == 1
 
 
-# What our senders send
+# Our senders
 
 
 def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
-    """Of the characters whose escapes are longest, through the whole life of a run, also as one of a known kind."""
+    """With characters that have the longest escapes, through the life of a run, also of a predicted one."""
     words = [f"{number:02}" + "é" * ((LONGEST_LABEL - 2) // 2) for number in range(MOST_LABELS)]
     for number in range(2):
         run = accept(records, labels=tuple(words), tags=words, key=f"k{number}")
@@ -221,7 +221,7 @@ def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
 
 
 def test_long_values_are_passed_apart(records: Records) -> None:
-    """A result inline at the highest setting, of characters that JSON escapes."""
+    """With an inline result of the maximum size, of characters that JSON escapes."""
     running = start(records, accept(records))
     large = '"\\é\n' * 2**20
     outcome = Outcome(result=Value(codec="json", inline=large), traceback="é" * 2**16)

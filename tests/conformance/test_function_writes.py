@@ -1,4 +1,4 @@
-"""Functions finish, whatever somebody put under the keys that they write; and what is half there counts for nothing."""
+"""Functions succeed whatever values their keys have, and incomplete records are ignored."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ NO_NUMBERS = ["", "many", "1.5", "nan", "inf", "1e400", "0x10", " 1", str(2**63 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server of this module's, once of each product that is here."""
+    """A server for this module, of each installed product."""
     with served(request.param) as address:
         yield address
 
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """A plain connection; the server is empty, and its functions too."""
+    """A plain connection to the server, which is empty and has no functions."""
     with emptied(url) as connection:
         yield connection
 
@@ -76,7 +76,7 @@ def _kinds(records: Records, run: Record) -> list[str]:
 
 
 def _facts(raw: Any, key: str) -> list[str]:
-    """The kinds of the events of a stream; what spoilt it has none."""
+    """Return the kinds of a stream's events, without the entries that spoilt it."""
     facts = [json.loads(entry[b"fact"]) for _, entry in raw.xrange(key)]
     return [fact["kind"] for fact in facts if fact]
 
@@ -86,7 +86,7 @@ def _stored(records: Records, run: Record) -> list[int]:
 
 
 def _reports(records: Records, shard: str) -> list[str]:
-    """The runs of which an inbox tells; what spoilt it tells of none."""
+    """Return the runs of an inbox's reports, without the entries that spoilt it."""
     return [entry["run"] for _, entry in records.inbox.read(shard) if "run" in entry]
 
 
@@ -150,7 +150,7 @@ def test_a_durable_subscriber_receives_events_after_its_stream_was_spoilt(
 
 @pytest.fixture
 def runner(records: Records, raw: Any, url: str) -> Iterator[Records]:
-    """With a user who may only add to inboxes."""
+    """Records of a user who may only add to inboxes."""
     records.inbox.report("fake/1", {"run": "r"})  # the functions are loaded
     raw.execute_command(
         *("ACL", "SETUSER", "limited", "reset", "on", ">p", "%R~*", "&*", "+@all"),
@@ -165,7 +165,7 @@ def runner(records: Records, raw: Any, url: str) -> Iterator[Records]:
 def test_a_report_that_could_not_be_added_may_be_sent_again(
     records: Records, runner: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
-    """A runner can't make an inbox anew: it is told to try again, and nothing says that the report was added."""
+    """A runner can't recreate an inbox. It is told to try again, and the report isn't marked as added."""
     spoil(raw, keys.inbox("fake/2"))
     with pytest.raises(ServerUnavailable, match="takes no entries until a worker"):
         runner.inbox.report("fake/2", {"run": "r"})
@@ -258,7 +258,7 @@ def test_common_keys_of_another_type_are_left_and_runs_go_on(records: Records, r
 
 def test_a_queue_key_of_another_type_costs_only_latency(url: str, raw: Any) -> None:
     class Here:
-        """Rings by the records' script."""
+        """Pushes doorbells by the records' script."""
 
         def message(self, ring: Any) -> tuple[str, bytes]:
             return "i:local", b"{}"

@@ -1,4 +1,4 @@
-"""The library of functions on a real server: where it comes from, and what a function refuses before it writes."""
+"""The library of functions on a real server: how it is loaded, and calls that it refuses before the first write."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.conformance.specs import accept, cancel, ended, finish, make
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server of this module's, once of each product that is here."""
+    """A server for this module, of each installed product."""
     with served(request.param) as address:
         yield address
 
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """A plain connection; the server is empty, and its functions too."""
+    """A plain connection to the server, which is empty and has no functions."""
     with emptied(url) as connection:
         yield connection
 
@@ -86,7 +86,7 @@ def test_other_users_get_the_remedy_and_nothing_is_written(raw: Any, url: str) -
 
 
 def test_the_library_survives_a_restart_of_the_server(server: Any, server_url: str) -> None:
-    """It stands in the log, as data do: a client that may not load can submit after a restart, with no worker."""
+    """It is persisted like data: after a restart, a client that may not load it can submit without any worker."""
     install(server_url)
     with redis.Redis.from_url(server_url) as raw:
         _user(raw, "-function|load")
@@ -133,7 +133,7 @@ def test_the_command_reports_what_it_installed(raw: Any, url: str) -> None:
 
 @pytest.mark.parametrize("quoted", ["'FCALL'", "`FCALL`"], ids=["since 7", "before"])
 def test_an_old_server_is_named_as_such(raw: Any, url: str, quoted: str) -> None:
-    """A server that doesn't know the command says so in these words."""
+    """Servers without the command report it in these words."""
     client = Client(url, timeout=5.0)
     [reply] = client.call([("FCALL7", "x", 0)])
     with pytest.raises(ServerUnavailable, match=r"too old: Redis 7\.0 or Valkey 7\.2"):
@@ -159,7 +159,7 @@ def test_a_full_server_refuses_writes_and_lets_runs_be_purged(raw: Any, url: str
     later.close()
 
 
-# What a function refuses
+# Refused calls
 
 
 def _steps(*steps: Any) -> str:
@@ -194,7 +194,7 @@ def test_an_unknown_step_is_refused_before_the_first_write(raw: Any, url: str, w
 
 def test_no_record_is_written_for_a_queue_that_the_user_may_not_ring(raw: Any, url: str) -> None:
     class Here:
-        """Rings by the records' script."""
+        """Pushes doorbells by the records' script."""
 
         def message(self, ring: Any) -> tuple[str, bytes]:
             return f"i:{ring.route.queue}", b"{}"
@@ -221,7 +221,7 @@ def test_no_record_is_written_for_a_queue_that_the_user_may_not_ring(raw: Any, u
 
 @pytest.mark.parametrize("time", ['1.5","HSET","i::x","y"],["', "", "nan", "inf", "-1", "0x10000000000000000"])
 def test_a_record_s_time_cannot_add_steps(records: Records, raw: Any, time: str) -> None:
-    """Seen: ``created_at`` of a record went into the worker's steps as it was."""
+    """``created_at`` of a record is checked before it becomes part of a worker's steps."""
     begin = transitions.start_here
     for _ in range(2):
         run = accept(records)
@@ -262,7 +262,7 @@ def test_a_holder_s_name_cannot_add_steps(records: Records, raw: Any) -> None:
 
 
 def test_a_caller_cannot_choose_the_searched_pattern(raw: Any, url: str) -> None:
-    """A pattern such as this keeps the server busy for ever."""
+    """Such a pattern would keep the server busy for ever."""
     install(url)
     raw.hset("i::run:r", mapping={"version": "1", "kind": "k", "created_at": "1.5"})
     with pytest.raises(redis.ResponseError, match="no time"):

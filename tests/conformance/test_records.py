@@ -1,4 +1,4 @@
-"""Records of runs: one suite for every kind of records."""
+"""Records of runs: one suite for every implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doorbells that a record's script pushes, where broker and records are one server."""
+"""Doorbells pushed by the records' scripts, where broker and records are one server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conformance.specs import accept, make, start
 
 
 class Pushing(Bell):
-    """A bell whose messages are pushed."""
+    """A bell whose messages the scripts push."""
 
     def __init__(self, instance: str) -> None:
         self.instance = instance
@@ -37,13 +37,13 @@ class Pushing(Bell):
 
 @pytest.fixture
 def bells() -> list[Pushing]:
-    """Bells that were made."""
+    """The bells made so far."""
     return []
 
 
 @pytest.fixture
 def records(server_url: str, bells: list[Pushing]) -> Iterator[Records]:
-    """Records that push doorbells."""
+    """Records whose scripts push doorbells."""
 
     def make_bell(instance: str) -> Bell:
         bells.append(Pushing(instance))
@@ -56,7 +56,7 @@ def records(server_url: str, bells: list[Pushing]) -> Iterator[Records]:
 
 
 def waiting(records: Records, server_url: str, queue: str = "local") -> list[str]:
-    """Run ids of the messages in a queue's list, in the order in which Celery takes them."""
+    """Return the run ids of a queue's messages, in the order in which Celery takes them."""
     run_ids = []
     with redis.Redis.from_url(server_url, decode_responses=True) as client:
         while message := client.rpop(f"{records.instance}:{queue}"):

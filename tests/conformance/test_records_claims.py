@@ -1,4 +1,4 @@
-"""A runner's claim stands beside the record, whose writer takes it up: before then no clock ends the attempt."""
+"""Claims of runners beside the record. Before the record contains a claim, no deadline ends the attempt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER = {**ENTRY, "mac": "forged"}
 
 
 def pending(records: Records, *, handle: bool = True, **spec: Any) -> Record:
-    """A run whose runner may claim it."""
+    """Return a run whose runner may claim it."""
     record = accept(records, **spec)
     record = records.runs.update(record.id, partial(transitions.claim, owner="w1"))
     epoch = record.epoch
@@ -133,7 +133,7 @@ def test_an_end_before_its_claim_was_read_applies_the_claim_first(records: Recor
 
 
 def test_changes_that_end_nothing_ignore_a_claim(records: Records) -> None:
-    """The handle is stored, the run is cancelled; the claim is noted all the same."""
+    """Storing the handle and cancelling go on, and the claim is noted nevertheless."""
     record = pending(records, handle=False)
     _, at = claim(records, record)
     step = partial(transitions.created, epoch=record.epoch, handle={"n": 1}, owner="s/0")

@@ -1,4 +1,4 @@
-"""The end of a run that was claimed without being read: what stands then is what would stand else."""
+"""Prepared ends of runs that were claimed by a prediction: the result equals that of the transition."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _number = itertools.count()
 
 
 def taken(records: Records, *, key: str = "", **spec: Any) -> Record:
-    """A run taken by a guess, where the records make any; its idempotency key, if it has one, is its own."""
+    """Claim a run, by a prediction if the records make one; with ``key``, it has an idempotency key of its own."""
     for _ in range(2):
         look = records.runs.snapshot(accept(records, key=key and f"{key}{next(_number)}", **spec).id, repr(spec))
         record = records.runs.claim(look, transitions.start_here, owner="w1", holder="h:1:x")
@@ -91,7 +91,7 @@ def test_a_prepared_end_equals_the_transition_s(records: Records, spec: dict[str
 
 
 def test_an_end_uses_the_prepared_steps(server_url: str) -> None:
-    """What it is for, and how it shows on the server."""
+    """One round trip, and the server's commands show it."""
     records = open_redis(server_url)
     client = redis.Redis.from_url(server_url)
     keys = Keys(records.instance)
@@ -141,7 +141,7 @@ def test_twice(records: Records) -> None:
 
 
 def test_an_end_after_a_cancel(records: Records) -> None:
-    """A flow that was done all the same keeps its result; one that wasn't is cancelled."""
+    """A flow that succeeded nevertheless keeps its result; one that didn't is cancelled."""
     record = taken(records)
     cancel(records, record)
     after = end(records, record)
@@ -150,7 +150,7 @@ def test_an_end_after_a_cancel(records: Records) -> None:
 
 
 def test_an_end_after_another_claim(records: Records) -> None:
-    """The epoch of the claim counts, not the one that stands."""
+    """The epoch of the claim counts, not the current one."""
     record = taken(records)
     records.runs.update(record.id, partial(transitions.adopt, owner="w2"))
     before = records.runs.get(record.id)[0]
@@ -173,7 +173,7 @@ def test_an_end_of_a_missing_run(server_url: str) -> None:
 
 
 def test_an_end_of_a_changed_record(records: Records) -> None:
-    """Only the record as it was taken goes the prepared way."""
+    """Only the record as it was claimed is ended by prepared steps."""
     record = taken(records)
     settle = partial(transitions.settle, epoch=record.epoch, outcome=Outcome(cause=Cause.USER_ERROR, message="m"))
     after = end(records, records.runs.update(record.id, settle))

@@ -1,4 +1,4 @@
-"""Events, durable subscribers and listeners: one suite for every kind of records."""
+"""Events, durable subscribers and listeners: one suite for every implementation of the records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def listener(records: Records) -> Iterator[Listener]:
 
 
 def heard(listener: Listener, count: int) -> list[tuple[str, Event | None]]:
-    """The next notices, so many; fails if there are fewer within a few seconds each."""
+    """Return the next ``count`` notices; fail if one takes longer than a few seconds."""
     notices: list[tuple[str, Event | None]] = []
     for _ in range(count):
         notice = listener.get(5)

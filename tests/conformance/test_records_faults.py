@@ -1,4 +1,4 @@
-"""Records while the server or the connection fails: nothing is lost, doubled or waited for without end."""
+"""Records while the server or the connection fails: nothing is lost or doubled, and no wait is endless."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    """Records straight on the server."""
+    """Records on the server, without the proxy."""
     opened = open_redis(server_url)
     yield opened
     opened.close()
@@ -40,13 +40,13 @@ def records(server_url: str) -> Iterator[Records]:
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[redis.Redis]:
-    """The server itself."""
+    """A plain connection to the server."""
     with redis.Redis.from_url(server_url, decode_responses=True) as client:
         yield client
 
 
 def life(records: Records, tag: str) -> tuple[object, ...]:
-    """A run's whole life and something of every noun; what is known of it at the end, without times."""
+    """Play the life of a run with a use of every interface; return the final state without times."""
     blob = records.blobs.share(b"flow" * 10_000)
     records.events.take(tag, block=0)
     made = make(tags=[tag], key=f"key-{tag}", blobs=(blob,), labels=(tag,))
@@ -167,7 +167,7 @@ def test_a_replica_refuses(records: Records, raw: redis.Redis) -> None:
 
 @contextmanager
 def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A TCP port that answers each connection in some way."""
+    """Listen on a TCP port and call ``answer`` for each connection; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

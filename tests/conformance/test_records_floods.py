@@ -1,4 +1,4 @@
-"""A registry of queues that somebody has filled: reading it takes no longer, and it empties."""
+"""A flooded registry of queues is read as fast as before, and is emptied."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fill(raw: Any, keys: Keys, score: float, *, routes: bool) -> None:
 @pytest.mark.parametrize("score", [0.0, 1.0, float("inf")])
 @pytest.mark.parametrize("routes", [False, True])
 def test_a_flooded_registry_of_queues(records: Records, raw: Any, score: float, routes: bool) -> None:
-    """A queue that is used is known; names that nobody uses are taken away. A score of 1 stands for now."""
+    """Used queues stay registered, unused names are retired. A score of 1 stands for now."""
     keys = Keys(records.instance)
     accept(records, labels=("mine",))
     fill(raw, keys, time.time() if score == 1.0 else score, routes=routes)

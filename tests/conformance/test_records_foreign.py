@@ -1,4 +1,4 @@
-"""Runs in states of another release, and runs whose spec can't be read, in every kind of records."""
+"""Runs in states of another release, and runs with an unreadable spec, in every implementation of the records."""
 
 from __future__ import annotations
 

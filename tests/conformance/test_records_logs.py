@@ -151,7 +151,7 @@ def redis_records(server_url: str) -> Any:
 
 @pytest.fixture
 def raw(server_url: str) -> Any:
-    """A plain connection to that server."""
+    """A plain connection to the server."""
     with redis.Redis.from_url(server_url) as connection:
         yield connection
 

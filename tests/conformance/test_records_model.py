@@ -1,7 +1,7 @@
-"""Random histories of runs, on memory and on a real server; after every step the invariants hold.
+"""Random histories of runs, in memory and on a real server; the invariants hold after every step.
 
-100,000 steps on memory, 10,000 on a server, counted as they are done; the same ones each time. ``CHAOS=long`` does ten
-times as many. ``RECORDS_SEED`` chooses others, ``RECORDS_STEPS`` how many on each.
+100,000 steps in memory, 10,000 on a server, the same ones each time. ``CHAOS=long`` does ten times as many.
+``RECORDS_SEED`` chooses others, ``RECORDS_STEPS`` their number on each.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ LONG = 10 if os.environ.get("CHAOS") == "long" else 1
 STEPS = {kind: int(os.environ.get("RECORDS_STEPS", n * LONG)) for kind, n in (("memory", 100_000), ("redis", 10_000))}
 SEED = int(os.environ.get("RECORDS_SEED", "1"))
 
-#: Histories tried under one seed, and steps of each: long ones make its engine slow, short ones come to little.
+#: Histories for each seed, and steps of each: long ones make the engine slow, short ones find little.
 EXAMPLES = 250
 LENGTH = 40
 
 CAUSES = (None, Cause.USER_ERROR, Cause.EVICTED, Cause.OOM_KILLED, Cause.DEADLINE, Cause.WORKER_LOST)
 
-#: Steps that name the epoch under which they act.
+#: Transitions that name an epoch.
 FENCED: dict[str, Callable[[int, Outcome], Transition]] = {
     "intend": lambda epoch, _: partial(transitions.intend, epoch=epoch, request={"shard": "shard2"}),
     "created": lambda epoch, _: partial(transitions.created, epoch=epoch, handle={"uid": "u"}, owner="shard1"),
@@ -58,7 +58,7 @@ FENCED: dict[str, Callable[[int, Outcome], Transition]] = {
     "release": lambda epoch, _: partial(transitions.release, epoch=epoch),
 }
 
-#: Steps that need no epoch; given the record as the actor believes it to be.
+#: Transitions without an epoch, of the record as the actor last read it.
 OTHERS: dict[str, Callable[[Record, str], Transition]] = {
     "claim": lambda _, who: partial(transitions.claim, owner=who),
     "start_here": lambda _, who: partial(transitions.start_here, owner=who, holder=f"p-{who}"),
@@ -80,9 +80,9 @@ actors = st.sampled_from(["w1", "w2", "w3"])
 
 
 class Histories(RuleBasedStateMachine):
-    """Runs are accepted, moved by any actor at any time, under right and passed epochs, and forgotten.
+    """Runs are accepted, changed by any actor at any time, under current and old epochs, and purged.
 
-    ``done`` counts the steps taken after which every invariant held.
+    ``done`` counts the steps after which every invariant held.
     """
 
     done: ClassVar[Counter[str]] = Counter()
@@ -214,7 +214,7 @@ class Histories(RuleBasedStateMachine):
         self._begun = True
 
     def _create(self, record: Record) -> list[Record]:
-        """Accept it; the code that no run has used for an hour is sent again, as a client does."""
+        """Accept a run; share its code again if no run used it for an hour, as a client does."""
         try:
             return self.records.runs.create([record])
         except LookupError:
@@ -246,7 +246,7 @@ class Histories(RuleBasedStateMachine):
         return self._note(stored)
 
     def _note(self, stored: Record) -> bool:
-        """Compare with what was known before; whether it changed."""
+        """Compare a record with the last one known; return True if it changed."""
         before = self.known.get(stored.id)
         self.known[stored.id] = stored
         if before is None or stored == before:
@@ -298,7 +298,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def histories(kind: str, server: Server | None, figures: Figures) -> None:
-    """Try many histories on records of ``kind``, seed after seed, until so many steps were done."""
+    """Try histories on records of ``kind``, seed after seed, until enough steps were done."""
 
     def machine() -> Histories:
         if server is not None:

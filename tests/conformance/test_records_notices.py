@@ -1,4 +1,4 @@
-"""Notices and events that nobody can read: whoever waits goes on at once."""
+"""Unreadable notices and events: whoever waits goes on at once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def watcher(records: Records) -> Iterator[Watcher]:
 
 
 def end_silently(records: Records, raw: Any, record: Record) -> None:
-    """As if the notice of its end had been lost."""
+    """End a run as if the notice of its end had been lost."""
     keys, like = Keys(records.instance), ended(records)
     fields = raw.hgetall(keys.run(like.id))
     raw.hset(keys.run(record.id), mapping={name: fields[name] for name in (b"state", b"ended_at") if name in fields})
@@ -94,7 +94,7 @@ def test_waiting_for_runs_of_the_own_process_reads_no_records(records: Records, 
 def test_a_forged_end_is_not_returned_by_a_later_wait(
     records: Records, raw: Any, watcher: Watcher, added: bytes
 ) -> None:
-    """Nobody who may publish makes a wait raise, or end early, by what can't be the end of a run."""
+    """A forged notice makes no wait raise or end early."""
     with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
         finish(records, start(records, first))
         waiting.futures[0].result(timeout=30)
@@ -148,7 +148,7 @@ def test_a_flood_fills_no_memory_and_makes_the_watcher_read(records: Records, ra
 
 @pytest.mark.parametrize("first", ["waited", "heard", "read"])
 def test_waiting_again_for_an_ended_run(records: Records, watcher: Watcher, first: str) -> None:
-    """Its end was told, and won't be told again: a second wait reads."""
+    """The notice of its end was handled and won't come again, so the second wait reads the record."""
     with watcher.waiting([(run := accept(records, run_id=new_id())).id], [run]) as waiting:
         finish(records, start(records, run))
         waiting.futures[0].result(timeout=30)

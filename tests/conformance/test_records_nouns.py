@@ -213,7 +213,7 @@ def test_waiting_for_a_report(store: Store) -> None:
 
 
 def test_a_change_under_a_lost_lease_is_refused(records: Records) -> None:
-    """DESIGN §5, leases and fencing: checked in the script that writes, so that a process that froze can't pass it."""
+    """The script that writes checks the lease, so that a process that was frozen writes nothing."""
     run = accept(records)
     first = records.leases.acquire("fake/1", "a", expected=None)
     assert first is not None
@@ -244,7 +244,6 @@ def test_waiting_for_an_entry_of_any_shard(store: Store) -> None:
 
 
 def test_rejections_are_counted_by_kind(store: Store) -> None:
-    """Row 34: refused, counted."""
     assert store.records.rejections.tallies() == {}
     before = store.records.runs.now()
     for kind in (Rejected.RUN, Rejected.REPORT, Rejected.REPORT):

@@ -1,4 +1,4 @@
-"""Streams in which somebody added entries under ids far ahead of the clock: nobody is stopped by them for long."""
+"""Streams with entries whose ids are far ahead of the clock: nobody is blocked by them for long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conformance.specs import accept, ended, start
 MOST = 2**64 - 1
 LAST = f"{MOST}-{MOST}"
 
-#: Ids after which nothing can be added, three can be, and all can be but nobody who trims by time removes them.
+#: Ids after which no entry can be added, or three, or any number that trimming by time doesn't remove.
 POISON = [LAST, f"{MOST}-{MOST - 3}", f"{MOST - 1}-{MOST}", "9999999999999-0"]
 
 
@@ -45,7 +45,7 @@ def last_id(raw: Any, key: str) -> int:
 
 @pytest.mark.parametrize("poison", POISON)
 def test_runs_are_accepted_and_end(records: Records, raw: Any, poison: str) -> None:
-    """Events are kept, in their order, under ids of these days, and what was there before them is kept too."""
+    """Events are stored in order, under current ids, and earlier entries are kept."""
     keys = Keys(records.instance)
     before = ended(records)
     assert records.events.take("watcher", block=0.0) == []
@@ -92,7 +92,7 @@ def test_a_follower_receives_later_events(records: Records, raw: Any, poison: st
 @pytest.mark.parametrize("by", ["an entry", "a sweep"])
 @pytest.mark.parametrize("poison", POISON)
 def test_all_events_are_trimmed_by_their_age(records: Records, raw: Any, server_url: str, poison: str, by: str) -> None:
-    """Also where one lay far ahead, and what came later behind it."""
+    """Even if an entry was far ahead and later ones followed it."""
     key = Keys(records.instance).all_events
     accept(records)
     raw.xadd(key, {"x": "y"}, id=poison)
@@ -109,7 +109,7 @@ def test_all_events_are_trimmed_by_their_age(records: Records, raw: Any, server_
 @pytest.mark.parametrize("trimmed", [False, True])
 @pytest.mark.parametrize("poison", POISON)
 def test_an_inbox_takes_reports_again(records: Records, raw: Any, poison: str, trimmed: bool) -> None:
-    """Those that lay in it are kept until they are dropped, even if no entry is left that would tell."""
+    """Its entries are kept until they are dropped, even if the one ahead is gone."""
     key, entry = Keys(records.instance).inbox("fake/3"), {"run": "r1", "body": "{}", "mac": ""}
     records.inbox.report("fake/3", entry)
     raw.xadd(key, {"x": "y"}, id=poison, **({"maxlen": 0, "approximate": False} if trimmed else {}))

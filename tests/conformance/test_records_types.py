@@ -1,4 +1,4 @@
-"""Keys on a server that hold another type, or no number where one belongs: each costs what it stands for."""
+"""Keys of another type, and invalid numbers: each affects only the value that it stands for."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SPOILT: dict[str, Spoil] = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_run_s_own_keys_of_another_type(records: Records, raw: Any, how: str) -> None:
-    """Its events, lines and result are kept, and it ends."""
+    """Its events, lines and result are stored, and it ends."""
     keys = Keys(records.instance)
     record = accept(records)
     for key in keys.of_run(record.id)[1:]:
@@ -64,7 +64,7 @@ def test_a_run_s_own_keys_of_another_type(records: Records, raw: Any, how: str) 
 
 @pytest.mark.parametrize("count", ["x", "9" * 18, "9" * 400, "1.5", ""])
 def test_an_invalid_count_of_a_blob_s_references(records: Records, raw: Any, count: str) -> None:
-    """A count that isn't one stops no submit of that flow, and no end."""
+    """An invalid count prevents no submit of the flow, and no end."""
     keys = Keys(records.instance)
     digest = records.blobs.share(b"x" * 100_000)
     for _ in range(2):
@@ -86,7 +86,7 @@ def test_an_invalid_count_of_rejections(records: Records, raw: Any) -> None:
 
 
 def test_a_key_of_another_type_is_no_outage(server_url: str, raw: Any) -> None:
-    """Who waits for a server that is away would wait for ever."""
+    """Otherwise callers that wait for an absent server would wait for ever."""
     client = Client(server_url, timeout=5.0)
     raw.function_load(library().text, replace=True)
     raw.set("i::word", "x")

@@ -1,4 +1,4 @@
-"""What every storage does, wherever it keeps flows."""
+"""The contract of storages."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SOURCE = """
 
 @dataclass
 class StorageCase:
-    """A storage and a module whose flows it can keep."""
+    """A storage, and a module with flows that it can store."""
 
     storage: Storage
     flows: Any
@@ -212,7 +212,7 @@ def here(a: int = 1) -> int:
 
 
 class Counted(Blobs):
-    """Counts what goes through to others, and changes a byte when told to."""
+    """Counts calls that it forwards, and changes a byte on request."""
 
     def __init__(self, inner: Blobs) -> None:
         self.inner, self.shared, self.read, self.damaged = inner, set[str](), 0, False

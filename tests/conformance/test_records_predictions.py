@@ -1,4 +1,4 @@
-"""A run that is claimed without being read: what stands then is what would stand else, however wrong the guess."""
+"""Speculative claims: the result equals that of an ordinary claim, even after a wrong prediction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEP = partial(transitions.start_here, owner="w1", holder="p1")
 
 
 def claim(records: Records, look: Snapshot, **options: Any) -> Record:
-    """What a pool process does with a look."""
+    """Claim a run as a pool process does."""
     words = {"owner": "w1", "holder": "p1", **options}
     try:
         return records.runs.claim(look, transitions.start_here, **words)
@@ -36,7 +36,7 @@ def claim(records: Records, look: Snapshot, **options: Any) -> Record:
 
 
 def learned(records: Records, like: str = "like", **spec: Any) -> Record:
-    """A run claimed in the ordinary way; from now on others are guessed to be like it."""
+    """Claim a run in the ordinary way, from which predictions of others are learned."""
     record = accept(records, **spec)
     look = records.runs.snapshot(record.id, like)
     assert look.kind == ""
@@ -44,14 +44,14 @@ def learned(records: Records, like: str = "like", **spec: Any) -> Record:
 
 
 def guessed(records: Records, record: Record, like: str = "like") -> Snapshot:
-    """A look at a run; a guess, where the records make any."""
+    """Return a snapshot of a run; a prediction if the records make one."""
     look = records.runs.snapshot(record.id, like)
     assert (look.record.id, look.record.state) == (record.id, State.QUEUED)
     return look
 
 
 def same(record: Record) -> dict[str, Any]:
-    """What two runs of a kind have in common: all but ids, times and nonces."""
+    """Return the fields that runs of a kind have in common: all but ids, times and nonces."""
     own = {"id", "spec_bytes", "created_at", "queued_at", "rung_at", "started_at", "change", "_spec", "_verified"}
     return {name: value for name, value in record.__dict__.items() if name not in own}
 
@@ -83,7 +83,7 @@ def test_an_idempotency_key_is_the_run_s_own(records: Records, keys: tuple[str, 
 
 
 def test_one_round_trip(server_url: str) -> None:
-    """What it is for: the records guess, and are right."""
+    """A right prediction saves reading the record."""
     records = open_redis(server_url)
     try:
         learned(records)
@@ -103,7 +103,7 @@ def test_one_round_trip(server_url: str) -> None:
     ids=lambda other: next(iter(other)),
 )
 def test_a_run_of_another_kind(records: Records, other: dict[str, Any]) -> None:
-    """A doorbell may tell anything: what is claimed is the run as it stands."""
+    """Whatever the doorbell contains, the run is claimed as it is stored."""
     learned(records)
     record = accept(records, **other)
     after = claim(records, guessed(records, record))
@@ -141,7 +141,7 @@ def test_a_missing_run(records: Records) -> None:
 
 
 def test_twice(records: Records) -> None:
-    """Two processes with one doorbell: one claims it."""
+    """Of two processes with the same doorbell, one claims the run."""
     learned(records)
     record = accept(records)
     looks = [records.runs.snapshot(record.id, "like") for _ in range(2)]
@@ -186,7 +186,7 @@ class TestClaimPredictor:
 
 
 def test_a_run_that_was_read_and_not_claimed_teaches_nothing(server_url: str) -> None:
-    """A doorbell that lies about a run that isn't served here: it is read, refused, and forgotten."""
+    """A forged doorbell for a run that isn't served here: the run is read and refused, and nothing is learned."""
     records = open_redis(server_url)
     try:
         records.runs.snapshot(accept(records, labels=("elsewhere",)).id, "like")

@@ -1,4 +1,4 @@
-"""Futures inside containers and objects are found by every executor, or refused where they can't be replaced."""
+"""Futures in containers and objects: every executor replaces them, or refuses those it can't replace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words of others in records: whatever they hold, they are kept, or refused by their form; and nobody else suffers."""
+"""Texts of others in records: any text is stored, invalid names are refused, and no other run is affected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.steering import STEERING
 HOSTILE = "".join(STEERING.values())
 OFFER = Offer(backends=frozenset({"local"}))
 
-#: What no run can be called; as keys, some would name other keys than a run's.
+#: Texts that can't be run ids. As keys, some would name other keys than a run's.
 NO_IDS = [
     "",
     "r1:events",
@@ -129,7 +129,7 @@ def test_invalid_members_of_an_index_hide_no_others(server_url: str) -> None:
 
 
 def test_a_record_with_another_run_s_id_is_malformed(server_url: str) -> None:
-    """Else whoever writes a record could have another run's removed, or take its id from everybody's list."""
+    """Otherwise whoever writes a record could have another run removed, or hidden from lists."""
     records = open_redis(server_url)
     try:
         victim, forged = ended(records, result_ttl=1000), ended(records, result_ttl=1)
@@ -153,7 +153,7 @@ def test_a_record_with_another_run_s_id_is_malformed(server_url: str) -> None:
 
 
 def test_beats_under_a_shard_s_name_are_ignored(server_url: str) -> None:
-    """A shard's name among the beats would have all its runs taken for lost when it stays silent."""
+    """Otherwise all runs of a shard would count as lost once its entry stays unchanged."""
     records = open_redis(server_url)
     try:
         records.workers.announce(WorkerInfo(id="w1", host="h", pid=1, offer=OFFER, concurrency=1, started_at=0.0))

@@ -1,4 +1,4 @@
-"""The Dask cluster that an executor makes is closed to the other users of the machine."""
+"""An executor's Dask cluster is closed to other users of the machine."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ SMALL = {"n_workers": 1, "threads_per_worker": 1}
 
 
 def family() -> list[psutil.Process]:
-    """This process and all that it started."""
+    """Return this process and its descendants."""
     return [psutil.Process(), *psutil.Process().children(recursive=True)]
 
 
 def listening() -> set[tuple[str, int]]:
-    """Every TCP address on which one of them listens."""
+    """Return all TCP addresses on which they listen."""
     connections = [connection for process in family() for connection in process.net_connections("tcp")]
     return {(connection.laddr.ip, connection.laddr.port) for connection in connections if connection.status == "LISTEN"}
 
 
 @pytest.fixture(scope="module")
 def before() -> set[tuple[str, int]]:
-    """What listened before the cluster was made."""
+    """The addresses in use before the cluster started."""
     return listening()
 
 
 @pytest.fixture(scope="module")
 def open_to(before: set[tuple[str, int]]) -> Iterator[set[tuple[str, int]]]:
-    """Where the cluster of an executor listens."""
+    """The addresses of an executor's cluster."""
     executor = DaskExecutor(cluster_kwargs=SMALL)
     with executor.start():
         assert executor.submit(os.getpid).result(timeout=30) != os.getpid(), "workers are processes"
@@ -52,14 +52,14 @@ def open_to(before: set[tuple[str, int]]) -> Iterator[set[tuple[str, int]]]:
 
 
 async def ask(address: str, security: Security | None) -> Any:
-    """Have Dask's own identity message answered at ``address``; every Dask node answers it to whom it knows."""
+    """Send Dask's identity message to ``address``, which every node answers for clients that it accepts."""
     arguments = security.get_connection_args("client") if security is not None else {}
     async with distributed.rpc(address, connection_args=arguments, timeout=5) as node:
         return await asyncio.wait_for(node.identity(), 10)
 
 
 def strangers() -> dict[str, tuple[str, Security | None]]:
-    """Protocol and certificates of those who aren't let in."""
+    """Protocols and certificates of clients that must be refused."""
     theirs = Security.temporary()
     half = Security(require_encryption=True, tls_ca_file=theirs.tls_ca_file)
     return {"in the clear": ("tcp", None), "other certificates": ("tls", theirs), "none": ("tls", half)}
@@ -89,7 +89,7 @@ def test_nodes_listen_on_loopback_only_and_serve_no_dashboard(open_to: set[tuple
 
 
 def answer(host: str, port: int, context: ssl.SSLContext) -> bytes:
-    """What comes back from who has no certificate to show."""
+    """Return the answer to a client without a certificate."""
     try:
         with socket.create_connection((host, port), 5) as raw, context.wrap_socket(raw) as encrypted:
             encrypted.sendall(b"x" * 64)
