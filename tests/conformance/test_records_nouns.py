@@ -221,7 +221,7 @@ def test_a_change_under_a_lost_lease_is_refused(records: Records) -> None:
     record = records.runs.update(run.id, ring, lease=first)
     assert record.rings == 2
     records.leases.acquire("fake/1", "b", expected=first)
-    with pytest.raises(LeasePassed, match=r"fake/1 has another holder now: epoch 1 was passed"):
+    with pytest.raises(LeasePassed, match=r"fake/1 has another holder now: epoch 1 is over"):
         records.runs.update(run.id, ring, lease=first)
     assert records.runs.get(run.id)[0].rings == 2
     with pytest.raises(LeasePassed):

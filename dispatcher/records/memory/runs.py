@@ -109,7 +109,7 @@ class MemoryRuns(Runs):
             if (record.attempt, record.holder) == (attempt, holder):
                 return record, now
             if record.attempt != attempt or record.state not in {State.PROVISIONING, State.PENDING}:
-                raise Refused(f"attempt {attempt} of run {run_id} is closed: it is {record.state}")
+                raise Refused(f"attempt {attempt} of run {run_id} is closed: the run is {record.state}")
             claim = self._claims.standing(run_id, attempt, void=void)
             if claim is None:
                 self._claims.add(run_id, attempt, Claim(holder, now, dict(entry)))
@@ -121,10 +121,10 @@ class MemoryRuns(Runs):
 
     def commit(self, change: Change, *, lease: Lease | None = None, void: str = "") -> tuple[Record | None, float]:
         if change.before is None:
-            raise ValueError("a run is accepted by create()")
+            raise ValueError("create() accepts runs, not commit()")
         with self._shared.changed:
             if lease is not None and self._leases.held("").get(lease.name) != lease:
-                raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
+                raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} is over")
             now = self._shared.clock()
             stored = self._records.get(change.after.id)
             if stored is None or stored.version != change.before.version:

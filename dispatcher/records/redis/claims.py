@@ -36,7 +36,8 @@ class Claims:
         if reply[1] == b"unknown":
             raise unknown(run_id)
         if reply[1] == b"closed":
-            raise Refused(f"attempt {attempt} of run {run_id} is closed: it is {reply[2].decode(errors='replace')}")
+            state = reply[2].decode(errors="replace")
+            raise Refused(f"attempt {attempt} of run {run_id} is closed: the run is {state}")
         if reply[1] == b"claimed":
             raise stands(run_id, reply[2], float(reply[0]))
         return fields_of(reply[1]), float(reply[0])

@@ -67,7 +67,7 @@ def _parse_queue(name: bytes, at: bytes, route: bytes) -> tuple[Route, float]:
 def _parse_route(name: bytes, route: bytes) -> Route:
     parsed = Route.from_json(read_json(route, "route", most=_LONGEST_ROUTE))
     if parsed.queue != name_of(name, "queue"):
-        raise Malformed("route: is another queue's")
+        raise Malformed("route: belongs to another queue")
     return parsed
 
 

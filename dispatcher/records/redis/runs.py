@@ -159,7 +159,7 @@ class RedisRuns(Runs):
 
     def commit(self, change: Change, *, lease: Lease | None = None, void: str = "") -> tuple[Record | None, float]:
         if change.before is None:
-            raise ValueError("a run is accepted by create()")
+            raise ValueError("create() accepts runs, not commit()")
         push = self._push(change.ring)
         step_list = StepList(self._keys)
         after = step_list.add_change(change, push)
@@ -209,7 +209,7 @@ class RedisRuns(Runs):
         if reply[1] == b"used":
             raise SpecUsed(spec_used(after.id, reply[2].decode()))
         if reply[1] == b"passed" and lease is not None:
-            raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} was passed")
+            raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} is over")
         if reply[1] == b"claimed":
             raise stands(after.id, reply[2], now)
         if not reply[1]:

@@ -75,7 +75,7 @@ def library() -> Library:
 def script(name: str) -> Script:
     """Return the function of the file ``lua/<name>.lua``."""
     if name not in FUNCTIONS:
-        raise ValueError(f"{name} is no function")
+        raise ValueError(f"{name} is not a function of the library")
     return Script(f"{name}_{library().name.removeprefix(PREFIX)}")
 
 

@@ -72,7 +72,7 @@ class StoredRecords:
                 raise Malformed("record: isn't a hash")
             record = Record.from_fields(fields)
             if record.id != run_id:
-                raise Malformed("record: is another run's")
+                raise Malformed("record: belongs to another run")
             return record
 
         return self.read(run_id, parsed)

@@ -82,7 +82,7 @@ def _parse_worker(name: bytes, raw: bytes) -> WorkerInfo:
     for field in ("supervises", "knows"):
         more.names(field, ())
     if data.name("id") != name_of(name, "worker"):
-        raise Malformed("worker: is another one's")
+        raise Malformed("worker: belongs to another worker")
     return WorkerInfo(
         id=data.name("id"),
         host=data.name("host"),
@@ -101,5 +101,5 @@ def _parse_worker(name: bytes, raw: bytes) -> WorkerInfo:
 def _parse_beats(name: bytes, counter: bytes) -> tuple[str, int]:
     worker = name_of(name, "worker")
     if not is_worker_id(worker):  # with a shard's name here, all its runs would count as lost
-        raise Malformed("worker: its id hasn't the form of one")
+        raise Malformed("worker: its id isn't valid")
     return worker, whole_of(counter, "worker: beats")

@@ -101,7 +101,7 @@ class Client:
     def __init__(self, url: str, *, timeout: float) -> None:
         address = parse(url)
         if address.scheme not in {"redis", "rediss", "unix", "sentinel"}:
-            raise InvalidSettings(f"URL: {address.shown} names no server")
+            raise InvalidSettings(f"URL: {address.shown} does not name a server")
         self.timeout = timeout
         self.shown = address.shown
         self._pool: Any = _pool(address, timeout)
@@ -311,7 +311,7 @@ def _tls(options: Mapping[str, str]) -> dict[str, Any]:
         elif name in {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"}:
             arguments[name] = value
         elif name.startswith("ssl_"):
-            raise InvalidSettings(f"URL: the option {name} isn't known")
+            raise InvalidSettings(f"URL: unknown option {name}")
     if arguments["ssl_cert_reqs"] not in {"required", "optional", "none"}:
         raise InvalidSettings(
             f"URL: ssl_cert_reqs must be required, optional or none, got {arguments['ssl_cert_reqs']!r}"

@@ -38,7 +38,7 @@ _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
     ),
     (
         NotLoaded,
-        "lacks this release's functions, which this user may not load; start a worker of this release, or run "
+        "lacks this release's functions, and this user may not load them; start a worker of this release, or run "
         "`dispatcher admin install` with an administrator's URL",
     ),
     (redis.ReadOnlyError, "is a read-only replica; use the address of the primary"),
@@ -100,9 +100,9 @@ def _message(error: Exception, address: str, timeout: float) -> str:
     if isinstance(error, redis.TimeoutError):
         return f"{address} did not answer within {timeout:g} s; {_CHECK}"
     if isinstance(error, redis.InvalidResponse):
-        return f"what answers at {address} is no Redis or Valkey server; {_CHECK}"
+        return f"the server at {address} is not Redis or Valkey; {_CHECK}"
     if _TOO_OLD.match(str(error)):
-        return f"{address} is too old: Redis 7.0 or Valkey 7.2 is the least that will do"
+        return f"{address} is too old: Redis 7.0 or Valkey 7.2 is needed"
     if isinstance(error, redis.ResponseError):
         return f"{address} refused a command: {_without_arguments(str(error))}"
     return _connection_message(error, address)
@@ -113,15 +113,15 @@ def _connection_message(error: Exception, address: str) -> str:
     cause = error.__cause__ or error.__context__
     match cause:
         case socket.gaierror():
-            return f"the host name of {address} isn't known; {_CHECK}"
+            return f"the host name of {address} can't be resolved; {_CHECK}"
         case ConnectionRefusedError():
             return f"nothing listens at {address} (connection refused); start the server, or {_CHECK}"
         case FileNotFoundError():
             return f"there is no socket at {address}; start the server, or {_CHECK}"
         case PermissionError():
-            return f"no right to open the socket at {address}"
+            return f"permission denied to open the socket at {address}"
         case ssl.SSLError():
-            return f"no TLS with {address}: {cause.reason or cause}; {_CHECK}"
+            return f"the TLS connection to {address} failed: {cause.reason or cause}; {_CHECK}"
     if isinstance(error, redis.sentinel.MasterNotFoundError):
         return f"no Sentinel of {address} names a primary for that service; {_CHECK}"
     return f"the connection to {address} broke: {_without_arguments(str(error)) or type(error).__name__}"

@@ -42,7 +42,7 @@ def read_health(url: str, *, timeout: float = 5.0) -> ServerHealth:
     finally:
         client.close()
     if isinstance(now, Exception):
-        raise ServerUnavailable(f"{client.shown} refuses us: {now}") from now
+        raise ServerUnavailable(f"{client.shown} refused the command TIME: {now}") from now
     clock = int(now[0]) + int(now[1]) / 1e6
     return ServerHealth(clock=clock) if isinstance(info, redis.RedisError) else _parse(clock, _fields(info))
 
