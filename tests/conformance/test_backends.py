@@ -50,7 +50,7 @@ class Place:
     def submit(self, request: Request) -> Handle:
         return self.backend.submit(request, {"DISPATCHER__RUN__TOKEN": SECRET})
 
-    def look(self, *handles: Handle) -> list[Observation]:
+    def observe(self, *handles: Handle) -> list[Observation]:
         return self.backend.poll(handles)
 
 
@@ -160,13 +160,13 @@ def test_observations_come_in_the_order_of_the_handles(place: Place) -> None:
     never = {**first, "name": "flow-never-1", "uid": "none"}
 
     def settled() -> list[Observation]:
-        observations = place.look(second, never, first)
+        observations = place.observe(second, never, first)
         phases = [observation.phase for observation in observations]
         return observations if phases == [Phase.WAITING, Phase.GONE, Phase.WAITING] else []
 
     observations = wait_until(settled, "what the service knows")
     assert observations[0].cause is Cause.IMAGE_PULL
-    assert place.look() == []
+    assert place.observe() == []
 
 
 @pytest.mark.parametrize("named_by", ["handle", "request"])
@@ -175,7 +175,7 @@ def test_a_cancel_is_confirmed_and_may_be_repeated(place: Place, named_by: str) 
     handle = place.submit(request)
     named = (handle, None) if named_by == "handle" else (None, request)
     wait_until(lambda: place.backend.cancel(*named), "confirmation")
-    wait_until(lambda: [observation.phase for observation in place.look(handle)] == [Phase.GONE], "its end")
+    wait_until(lambda: [observation.phase for observation in place.observe(handle)] == [Phase.GONE], "its end")
     assert place.backend.cancel(*named)
     assert place.backend.cancel(handle, request)
 

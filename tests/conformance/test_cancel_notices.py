@@ -48,7 +48,7 @@ def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> No
         return len(held.told) == count
 
     try:
-        wait_until(lambda: ears.tick() == 0.0, "its first look")
+        wait_until(lambda: ears.tick() == 0.0, "its first round")
         ours, others = (start(records, accept(records), owner=owner) for owner in ("fake/3", "fake/4"))
         assert woken == []
         cancel(records, others)

@@ -211,13 +211,13 @@ def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
     words = [f"{number:02}" + "é" * ((LONGEST_LABEL - 2) // 2) for number in range(MOST_LABELS)]
     for number in range(2):
         run = accept(records, labels=tuple(words), tags=words, key=f"k{number}")
-        look = records.runs.snapshot(run.id, "like")
-        taken = records.runs.claim(look, transitions.start_here, owner="w", holder="p")
+        snapshot = records.runs.snapshot(run.id, "like")
+        claimed = records.runs.claim(snapshot, transitions.start_here, owner="w", holder="p")
         done = records.runs.finish(
-            taken, records.runs.now(), outcome=Outcome(result=Value(codec="json", inline="1")), exit_call=None
+            claimed, records.runs.now(), outcome=Outcome(result=Value(codec="json", inline="1")), exit_call=None
         )
         assert done.terminal
-    assert look.kind
+    assert snapshot.kind
 
 
 def test_long_values_are_passed_apart(records: Records) -> None:

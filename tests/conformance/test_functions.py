@@ -225,15 +225,15 @@ def test_a_record_s_time_cannot_add_steps(records: Records, raw: Any, time: str)
     begin = transitions.start_here
     for _ in range(2):
         run = accept(records)
-        look = records.runs.snapshot(run.id, "like")
-        if look.kind:
+        snapshot = records.runs.snapshot(run.id, "like")
+        if snapshot.kind:
             break
-        records.runs.claim(look, begin, owner="w", holder="p")
-    assert look.kind
+        records.runs.claim(snapshot, begin, owner="w", holder="p")
+    assert snapshot.kind
     raw.hset(f"{records.instance}::run:{run.id}", "created_at", time)
     before = state(raw)
     with pytest.raises((WrongGuess, UnreadableRun)):
-        records.runs.claim(look, begin, owner="w", holder="p")
+        records.runs.claim(snapshot, begin, owner="w", holder="p")
     counted = {key for key in state(raw) if key.endswith(b"::refusals") or b"::report:" in key}
     assert {key: value for key, value in state(raw).items() if key not in counted} == before
 
@@ -252,13 +252,13 @@ def test_a_holder_s_name_cannot_add_steps(records: Records, raw: Any) -> None:
     first, run = accept(records), accept(records)
     holder = 'host"],["HSET","x'
     records.runs.claim(records.runs.snapshot(first.id, "like"), transitions.start_here, owner="w", holder="p")
-    look = records.runs.snapshot(run.id, "like")
-    assert look.kind
+    snapshot = records.runs.snapshot(run.id, "like")
+    assert snapshot.kind
     with pytest.raises(WrongGuess) as caught:
-        records.runs.claim(look, transitions.start_here, owner="w", holder=holder)
-    taken = records.runs.claim(caught.value.snapshot, transitions.start_here, owner="w", holder=holder)
-    assert taken.holder == holder
-    assert finish(records, taken).terminal
+        records.runs.claim(snapshot, transitions.start_here, owner="w", holder=holder)
+    claimed = records.runs.claim(caught.value.snapshot, transitions.start_here, owner="w", holder=holder)
+    assert claimed.holder == holder
+    assert finish(records, claimed).terminal
 
 
 def test_a_caller_cannot_choose_the_searched_pattern(raw: Any, url: str) -> None:

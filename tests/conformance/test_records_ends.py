@@ -27,11 +27,11 @@ WELL = Outcome(result=Value(codec="json", inline='"ü\\"\\n€"', digest="d", si
 _number = itertools.count()
 
 
-def taken(records: Records, *, key: str = "", **spec: Any) -> Record:
+def claimed(records: Records, *, key: str = "", **spec: Any) -> Record:
     """Claim a run, by a prediction if the records make one; with ``key``, it has an idempotency key of its own."""
     for _ in range(2):
-        look = records.runs.snapshot(accept(records, key=key and f"{key}{next(_number)}", **spec).id, repr(spec))
-        record = records.runs.claim(look, transitions.start_here, owner="w1", holder="h:1:x")
+        snapshot = records.runs.snapshot(accept(records, key=key and f"{key}{next(_number)}", **spec).id, repr(spec))
+        record = records.runs.claim(snapshot, transitions.start_here, owner="w1", holder="h:1:x")
     return record
 
 
@@ -60,7 +60,7 @@ SPECS = [
 )
 def test_a_prepared_end_equals_the_transition_s(records: Records, spec: dict[str, Any], outcome: Outcome) -> None:
     blob = records.blobs.share(b"code")
-    first, second = (taken(records, blobs=(blob,), **spec) for _ in range(2))
+    first, second = (claimed(records, blobs=(blob,), **spec) for _ in range(2))
     ends = [end_by_table(records, first, outcome), end(records, second, outcome, ExitCall.NONE)]
     for ended, before in zip(ends, (first, second), strict=True):
         assert records.runs.get(ended.id)[0] == ended
@@ -97,7 +97,7 @@ def test_an_end_uses_the_prepared_steps(server_url: str) -> None:
     keys = Keys(records.instance)
     notified: list[Record] = []
     try:
-        first, second = (taken(records, result_ttl=60) for _ in range(2))
+        first, second = (claimed(records, result_ttl=60) for _ in range(2))
         assert FinishTemplates(keys).render(second, 1.0, WELL, ExitCall.NONE) is not None
         listener = records.events.listen(lambda run_id, rest: notified.append(second.later(rest)) or True)  # type: ignore[func-returns-value]
         listener.watch([ends_topic(second.id)])
@@ -129,20 +129,20 @@ def test_ends_without_a_template(
 ) -> None:
     records = open_redis(server_url)
     try:
-        assert FinishTemplates(Keys("i")).render(taken(records, **spec), 1.0, outcome, exit_call) is None
+        assert FinishTemplates(Keys("i")).render(claimed(records, **spec), 1.0, outcome, exit_call) is None
     finally:
         records.close()
 
 
 def test_twice(records: Records) -> None:
-    record = taken(records)
+    record = claimed(records)
     after = end(records, record)
     assert end(records, record, replace(WELL, result=None)) == after
 
 
 def test_an_end_after_a_cancel(records: Records) -> None:
     """A flow that succeeded nevertheless keeps its result; one that didn't is cancelled."""
-    record = taken(records)
+    record = claimed(records)
     cancel(records, record)
     after = end(records, record)
     assert (after.state, after.outcome) == (State.SUCCEEDED, WELL)
@@ -151,7 +151,7 @@ def test_an_end_after_a_cancel(records: Records) -> None:
 
 def test_an_end_after_another_claim(records: Records) -> None:
     """The epoch of the claim counts, not the current one."""
-    record = taken(records)
+    record = claimed(records)
     records.runs.update(record.id, partial(transitions.adopt, owner="w2"))
     before = records.runs.get(record.id)[0]
     with pytest.raises(Refused, match="was passed"):
@@ -163,7 +163,7 @@ def test_an_end_of_a_missing_run(server_url: str) -> None:
     records = open_redis(server_url)
     client = redis.Redis.from_url(server_url)
     try:
-        record = taken(records)
+        record = claimed(records)
         client.delete(Keys(records.instance).run(record.id))
         with pytest.raises(UnknownRun):
             end(records, record)
@@ -174,7 +174,7 @@ def test_an_end_of_a_missing_run(server_url: str) -> None:
 
 def test_an_end_of_a_changed_record(records: Records) -> None:
     """Only the record as it was claimed is ended by prepared steps."""
-    record = taken(records)
+    record = claimed(records)
     settle = partial(transitions.settle, epoch=record.epoch, outcome=Outcome(cause=Cause.USER_ERROR, message="m"))
     after = end(records, records.runs.update(record.id, settle))
     assert (after.state, after.outcome and after.outcome.message) == (State.FAILED, "m")

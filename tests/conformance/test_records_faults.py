@@ -67,8 +67,8 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     records.rejections.note(Rejected.RUN)
     claimed = []
     for run in many[:2]:  # the second by a prediction
-        look = records.runs.snapshot(run.id, tag)
-        claimed.append(records.runs.claim(look, transitions.start_here, owner="w1", holder="p1"))
+        snapshot = records.runs.snapshot(run.id, tag)
+        claimed.append(records.runs.claim(snapshot, transitions.start_here, owner="w1", holder="p1"))
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),
         [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(f"{tag}/0")), taken,

@@ -125,7 +125,7 @@ def test_unreadable_notices_make_a_client_read_little(
             tell_end(records, raw, run.id, b"{")
             return time.monotonic() > until
 
-        wait_until(flooded, "four looks", timeout=30)
+        wait_until(flooded, "four reads", timeout=30)
         assert raw.info("commandstats")["cmdstat_hgetall"]["calls"] - reads < 4 * 2 + 2
 
 
@@ -197,12 +197,12 @@ def test_a_run_with_unreadable_events_delays_no_other(records: Records, raw: Any
 
 
 def test_a_flood_of_notices_causes_few_reads(records: Records, raw: Any) -> None:
-    looks: list[object] = []
+    reads: list[object] = []
     woken, closing = threading.Event(), threading.Event()
 
     class Counted:
         def learn(self, known: object) -> None:
-            looks.append(known)
+            reads.append(known)
 
     ears = Ears(lambda: records, owner="w1", queues=Counted(), every=60.0, wake=woken.set)  # type: ignore[arg-type]
 
@@ -213,14 +213,14 @@ def test_a_flood_of_notices_causes_few_reads(records: Records, raw: Any) -> None
     thread = threading.Thread(target=listen)
     thread.start()
     keys = Keys(records.instance)
-    wait_until(lambda: raw.pubsub_numsub(keys.topic(NEW_QUEUE))[0][1] == 1, "its first look")
+    wait_until(lambda: raw.pubsub_numsub(keys.topic(NEW_QUEUE))[0][1] == 1, "its first round")
     with raw.pipeline(transaction=False) as pipeline:
         for _ in range(2000):
             pipeline.publish(keys.topic(NEW_QUEUE), "")
         pipeline.publish(keys.topic("owner:w1"), "")
         pipeline.execute()
     wait_until(woken.is_set, "the notice behind the flood")
-    assert 1 <= len(looks) < 500
+    assert 1 <= len(reads) < 500
     closing.set()
     raw.publish(keys.topic(NEW_QUEUE), "")
     thread.join(30)

@@ -23,31 +23,31 @@ from tests.conformance.specs import accept, cancel, ended, finish, make, start
 STEP = partial(transitions.start_here, owner="w1", holder="p1")
 
 
-def claim(records: Records, look: Snapshot, **options: Any) -> Record:
+def claim(records: Records, snapshot: Snapshot, **options: Any) -> Record:
     """Claim a run as a pool process does."""
     words = {"owner": "w1", "holder": "p1", **options}
     try:
-        return records.runs.claim(look, transitions.start_here, **words)
+        return records.runs.claim(snapshot, transitions.start_here, **words)
     except WrongGuess as wrong:
-        snapshot = wrong.snapshot
-    assert look.kind
-    assert snapshot == Snapshot(records.runs.get(look.record.id)[0], snapshot.now), "nothing was done"
-    return records.runs.claim(snapshot, transitions.start_here, **words)
+        actual = wrong.snapshot
+    assert snapshot.kind
+    assert actual == Snapshot(records.runs.get(snapshot.record.id)[0], actual.now), "nothing was done"
+    return records.runs.claim(actual, transitions.start_here, **words)
 
 
 def learned(records: Records, like: str = "like", **spec: Any) -> Record:
     """Claim a run in the ordinary way, from which predictions of others are learned."""
     record = accept(records, **spec)
-    look = records.runs.snapshot(record.id, like)
-    assert look.kind == ""
-    return claim(records, look)
+    snapshot = records.runs.snapshot(record.id, like)
+    assert snapshot.kind == ""
+    return claim(records, snapshot)
 
 
-def guessed(records: Records, record: Record, like: str = "like") -> Snapshot:
+def predicted(records: Records, record: Record, like: str = "like") -> Snapshot:
     """Return a snapshot of a run; a prediction if the records make one."""
-    look = records.runs.snapshot(record.id, like)
-    assert (look.record.id, look.record.state) == (record.id, State.QUEUED)
-    return look
+    snapshot = records.runs.snapshot(record.id, like)
+    assert (snapshot.record.id, snapshot.record.state) == (record.id, State.QUEUED)
+    return snapshot
 
 
 def same(record: Record) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def same(record: Record) -> dict[str, Any]:
 @pytest.mark.parametrize("spec", [{}, {"labels": ("ü", "b"), "tags": ["t"], "on_exit": True}], ids=["plain", "rich"])
 def test_a_speculative_claim_equals_an_ordinary_one(records: Records, spec: dict[str, Any]) -> None:
     first, record = learned(records, **spec), accept(records, **spec)
-    after = claim(records, guessed(records, record))
+    after = claim(records, predicted(records, record))
     assert same(after) == same(first)
     assert (after.spec_bytes, after.created_at) == (record.spec_bytes, record.created_at)
     assert records.runs.get(record.id)[0] == after
@@ -77,7 +77,7 @@ def test_a_speculative_claim_equals_an_ordinary_one(records: Records, spec: dict
 def test_an_idempotency_key_is_the_run_s_own(records: Records, keys: tuple[str, str]) -> None:
     learned(records, key=keys[0])
     record = accept(records, key=keys[1])
-    after = claim(records, guessed(records, record))
+    after = claim(records, predicted(records, record))
     assert after.key == keys[1]
     assert finish(records, after) == records.runs.get(record.id)[0]
 
@@ -88,11 +88,11 @@ def test_one_round_trip(server_url: str) -> None:
     try:
         learned(records)
         record = accept(records)
-        look = guessed(records, record)
-        assert look.kind
-        assert look.record.spec_bytes != record.spec_bytes
-        claim(records, look)
-        assert guessed(records, accept(records)).kind == look.kind, "the guess was right"
+        snapshot = predicted(records, record)
+        assert snapshot.kind
+        assert snapshot.record.spec_bytes != record.spec_bytes
+        claim(records, snapshot)
+        assert predicted(records, accept(records)).kind == snapshot.kind, "the prediction was right"
     finally:
         records.close()
 
@@ -106,7 +106,7 @@ def test_a_run_of_another_kind(records: Records, other: dict[str, Any]) -> None:
     """Whatever the doorbell contains, the run is claimed as it is stored."""
     learned(records)
     record = accept(records, **other)
-    after = claim(records, guessed(records, record))
+    after = claim(records, predicted(records, record))
     expected = STEP(record, after.started_at or 0.0)
     assert expected is not None
     assert same(after) == same(expected.after.but(version=2))
@@ -144,10 +144,10 @@ def test_twice(records: Records) -> None:
     """Of two processes with the same doorbell, one claims the run."""
     learned(records)
     record = accept(records)
-    looks = [records.runs.snapshot(record.id, "like") for _ in range(2)]
-    after = claim(records, looks[0])
+    snapshots = [records.runs.snapshot(record.id, "like") for _ in range(2)]
+    after = claim(records, snapshots[0])
     with pytest.raises(Refused):
-        claim(records, looks[1], holder="p2")
+        claim(records, snapshots[1], holder="p2")
     assert records.runs.get(record.id)[0] == after
 
 
@@ -157,12 +157,12 @@ def test_a_wrong_prediction_is_made_once(server_url: str) -> None:
         learned(records)
         claim(records, records.runs.snapshot(accept(records, on_exit=True).id, "like"))
         record = accept(records, on_exit=True)
-        look = records.runs.snapshot(record.id, "like")
-        assert (look.kind, look.record.spec.on_exit) == ("", True), "it is read"
-        claim(records, look)
-        look = records.runs.snapshot("another", "like")
-        assert look.kind
-        assert look.record.spec.on_exit, "and learned"
+        snapshot = records.runs.snapshot(record.id, "like")
+        assert (snapshot.kind, snapshot.record.spec.on_exit) == ("", True), "it is read"
+        claim(records, snapshot)
+        snapshot = records.runs.snapshot("another", "like")
+        assert snapshot.kind
+        assert snapshot.record.spec.on_exit, "and learned"
     finally:
         records.close()
 

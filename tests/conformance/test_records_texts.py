@@ -120,9 +120,9 @@ def test_invalid_members_of_an_index_hide_no_others(server_url: str) -> None:
             odd: list[bytes] = [b"\xff\xfe", b"x y", *(f"../{number}".encode() for number in range(30))]
             server.zadd(keys.index(indexes.OPEN), dict.fromkeys(odd, 1.0))
             server.zadd(keys.index(indexes.ALL), dict.fromkeys(odd, 9e9))
-            looks = [records.runs.members(indexes.OPEN, limit=5) for _ in range(10)]
-            assert [run_id for run_id, _ in looks[-1]] == [record.id]
-            assert server.zcard(keys.index(indexes.OPEN)) == 1, "what is no id is taken away"
+            reads = [records.runs.members(indexes.OPEN, limit=5) for _ in range(10)]
+            assert [run_id for run_id, _ in reads[-1]] == [record.id]
+            assert server.zcard(keys.index(indexes.OPEN)) == 1, "invalid members are removed"
         assert [stored.id for stored in records.runs.find(Query())] == [record.id]
     finally:
         records.close()
