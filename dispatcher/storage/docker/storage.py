@@ -201,7 +201,7 @@ class DockerStorage(Storage):
             reason = self._outdated or "it isn't built"
             raise InvalidInput(
                 f"DockerStorage: {reason}: call build(), or run `dispatcher build MODULE:FLOW` and submit with the "
-                "storage that it prints"
+                "storage that it writes"
             )
 
     def build(self, push: bool = True) -> Self:
