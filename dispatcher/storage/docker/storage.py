@@ -111,7 +111,7 @@ class DockerStorage(Storage):
         self.digests = _check_digests(digests or {})
         self.build_kwargs = dict(build_kwargs or {})
         self.directory = directory
-        self.sealed: dict[str, bytes] = {}  #: path in the image → sealed code of the flow added last
+        self.sealed: dict[str, bytes] = {}  #: path in the image → the flow's sealed code, as added last
         self._named, self._tagged = image_name is not None, image_tag is not None
         self._built: dict[str, bytes] | None = None
         self._outdated = ""  # why the former image can't be used any more
