@@ -86,7 +86,7 @@ class KeyRing:
             raise InvalidSettings(f"{source}: holds no key that signs; {_KEYGEN}")
         sealing = {key_id: key for key_id, key in read.items() if key.use == RECORDS} or self._keys
         self.engine = EngineSeal({key_id: mac(key.secret, RECORDS) for key_id, key in sealing.items()})
-        self.signs = next(iter(self._keys))  #: id of the key that signs specs
+        self.signing_key_id = next(iter(self._keys))  #: id of the key that signs specs
         self._last = "", "", b""  # run id, key id and key of the spec signed or verified last
 
     @classmethod
@@ -109,8 +109,8 @@ class KeyRing:
         return {f"k{secrets.token_hex(4)}": secrets.token_urlsafe(32)}
 
     def sign(self, run_id: str, data: bytes) -> str:
-        """Return the signature of a run's spec, made with the key :attr:`signs`."""
-        return self._signature(run_id, self.signs, data)
+        """Return the signature of a run's spec, made with the key :attr:`signing_key_id`."""
+        return self._signature(run_id, self.signing_key_id, data)
 
     def verify(self, run_id: str, key_id: str, data: bytes, signature: str) -> None:
         """Check a spec's signature in constant time.
@@ -153,10 +153,10 @@ class KeyRing:
         Raises:
             InvalidInput: the key may not use the backend.
         """
-        if not self._allows(self.signs, backend):
-            allowed = ", ".join(sorted(self._keys[self.signs].backends or ()))
+        if not self._allows(self.signing_key_id, backend):
+            allowed = ", ".join(sorted(self._keys[self.signing_key_id].backends or ()))
             raise InvalidInput(
-                f"environment: key {self.signs!r} may not use backend {backend!r}, only {allowed}; "
+                f"environment: key {self.signing_key_id!r} may not use backend {backend!r}, only {allowed}; "
                 f"sign with another key, or change its entry in {self._source}"
             )
 
@@ -197,7 +197,7 @@ class KeyRing:
         return hmac.digest(key, data, "sha256").hex()
 
     def _secret(self, key_id: str | None) -> bytes:
-        key = self._keys.get(self.signs if key_id is None else key_id)
+        key = self._keys.get(self.signing_key_id if key_id is None else key_id)
         if key is None:
             raise SealBroken(
                 f"key {key_id!r} isn't in the key ring (it has {', '.join(map(repr, self._keys))}): "

@@ -76,7 +76,7 @@ class World:
             on_exit=environment.on_exit is not None,
             python=PYTHON,
             blobs=tuple(name for name in (location, values.blob) if name),
-            key_id=self.keys.signs,
+            key_id=self.keys.signing_key_id,
             expires=NEVER,
         )
         return self.accept(run_id, replace(spec, **changes).to_bytes())

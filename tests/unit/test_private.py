@@ -156,7 +156,7 @@ def test_which_ways_may_lead_to_a_secret(kind: int, mode: int, uid: int, gid: in
 
 
 def test_a_key_file_of_ones_own_is_read(home: Path) -> None:
-    assert ring(keys_in(home)).signs == "a"
+    assert ring(keys_in(home)).signing_key_id == "a"
 
 
 @as_root
