@@ -223,7 +223,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         yield problem("keys", str(error), "give clients and workers the same keys; `dispatcher keygen` makes one")
         return
     path = settings.signing_keys_file if settings.signing_keys is None else None
-    yield ok("keys", f"{ring!r} signs with {ring.signs}{_closed(path)}")
+    yield ok("keys", f"{ring!r} signs with {ring.signing_key_id}{_closed(path)}")
 
 
 def _closed(path: Path | None) -> str:

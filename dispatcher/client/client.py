@@ -341,7 +341,7 @@ class Dispatcher:
         blobs = self._shared
         link.check_backend(asked.route(link.scope))
         if self._planner is None:
-            self._planner = Planner(scope=link.scope, blobs=blobs, limits=limits, key_id=ring.signs)
+            self._planner = Planner(scope=link.scope, blobs=blobs, limits=limits, key_id=ring.signing_key_id)
         shared = self._planner.plan(asked, now)
         return shared, [
             record(shared, one, keys=ring, blobs=blobs, limits=limits, key=key)

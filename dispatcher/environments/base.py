@@ -18,7 +18,7 @@ from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, Preempt
 from dispatcher.runs.context import ended, entered
 from dispatcher.runs.routing import check_labels
 from dispatcher.runs.states import State
-from dispatcher.serialization.unopened import opened
+from dispatcher.serialization.unopened import open_result
 from dispatcher.support import signatures
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Environment(ABC):
             try:
                 if self.on_start is not None:
                     self.on_start()
-                result = opened(lambda: self.load(storage, flow_location, env=env)(parameters))
+                result = open_result(lambda: self.load(storage, flow_location, env=env)(parameters))
             except BaseException as error:
                 failed = error
             if failed is not None:  # here, and not above: on_exit finds no exception being handled

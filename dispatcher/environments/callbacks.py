@@ -34,9 +34,9 @@ class Callback:
         if isinstance(function, Callback):
             return function
         name = signatures.importable_name(function)
-        if name is not None and not by_value.by_value(name.partition(":")[0]):
+        if name is not None and not by_value.travels_by_value(name.partition(":")[0]):
             return cls(ref=name)
-        return cls(sealed=pack(function, what=f"{what} {signatures.shown_name(function)}", error=InvalidInput))
+        return cls(sealed=pack(function, subject=f"{what} {signatures.shown_name(function)}", error=InvalidInput))
 
     def function(self) -> Callable[[], Any]:
         """Import or open it. Sealed bytes run code here: their caller has verified the signature over them.

@@ -1,6 +1,6 @@
-"""Executors: where the tasks of a flow run. Read :mod:`dispatcher.executors.base` next.
+"""Executors: they compute the tasks of a flow. Read :mod:`dispatcher.executors.base` next.
 
-Settings, environments and sealed flows name the classes by this package.
+Settings, environments and pickled flows name the classes by this package.
 """
 
 from __future__ import annotations

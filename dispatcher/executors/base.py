@@ -1,4 +1,7 @@
-"""The contract of an executor: it computes the tasks of a flow. See :mod:`dispatcher.executors.local` and ``dask``."""
+"""The interface of an executor, which computes the tasks of a flow.
+
+Implemented by :mod:`dispatcher.executors.local` and :mod:`dispatcher.executors.dask`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Future(Protocol[T_co]):
-    """A result to come, whatever the executor: ``concurrent.futures`` and ``distributed`` both fit."""
+    """A result that may not be there yet. The futures of ``concurrent.futures`` and ``distributed`` both fit."""
 
     def result(self, timeout: float | None = None) -> T_co:
-        """The result, or what the task raised."""
+        """Wait for the task; return its result or raise its exception."""
 
     def done(self) -> bool:
-        """Return True if it has ended."""
+        """Return True if the task has ended."""
 
 
 class Executor(ABC):
@@ -25,31 +28,34 @@ class Executor(ABC):
 
     @contextlib.contextmanager
     def start(self) -> Iterator[None]:
-        """Stand around a flow: connect before, free everything after.
+        """Connect before a flow, and release everything after it.
 
         Raises:
-            ExecutorUnavailable: what it computes with can't be reached.
+            ExecutorUnavailable: the cluster can't be reached.
         """
         yield
 
     @abstractmethod
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Compute one call; a future at once. Futures among the arguments, also inside containers and objects,
-        are waited for by the executor; if one failed, so does this call, with the same exception.
+        """Compute one call, and return its future at once.
+
+        The executor waits for futures among the arguments, also inside containers and objects. If one fails, this call
+        fails with the same exception.
 
         Raises:
-            InvalidInput: an argument can't travel, or can't be made anew with the results of futures in it.
+            InvalidInput: an argument can't travel, or can't be rebuilt with the results of its futures.
         """
 
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], **constants: Any) -> list[Any]:
-        """One :meth:`submit` per item of the iterables; the shortest ends it."""
+        """Submit one call per item of the iterables, up to the end of the shortest, and return the futures."""
         return [self.submit(fn, *items, **constants) for items in zip(*iterables, strict=False)]
 
     @abstractmethod
     def wait(self, value: Any) -> Any:
-        """``value`` with every future in it, also inside containers and objects, replaced by its result, and every
-        Dask collection computed. What holds none of them is given back as it is.
+        """Return ``value`` with the results of its futures, and with its Dask collections computed.
+
+        Futures and collections are also found inside containers and objects. A part without any is returned unchanged.
 
         Raises:
-            InvalidInput: something can't be made anew with the results of futures in it.
+            InvalidInput: a part can't be rebuilt with the results of its futures.
         """

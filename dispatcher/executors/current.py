@@ -1,4 +1,4 @@
-"""The executor in force, where tasks find it: environments put it there around a flow."""
+"""The current executor, set while a flow runs (:meth:`dispatcher.flows.flow.Flow.run`) and used by its tasks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dispatcher.executors.local import LocalExecutor
 
 
 class _Current:
-    """The executor in force where a task is given; outside a flow one that runs it at once."""
+    """The current executor of a context; outside a flow a :class:`LocalExecutor`."""
 
     def __init__(self) -> None:
         self._executor: ContextVar[Executor | None] = ContextVar("dispatcher_executor", default=None)
-        self._outside = LocalExecutor()
+        self._default = LocalExecutor()
 
     def get(self) -> Executor:
-        """The executor in force."""
-        return self._executor.get() or self._outside
+        """Return the current executor."""
+        return self._executor.get() or self._default
 
     @contextlib.contextmanager
     def using(self, executor: Executor) -> Iterator[None]:
-        """Have ``executor`` in force."""
+        """Make ``executor`` the current one."""
         token = self._executor.set(executor)
         try:
             yield
@@ -31,5 +31,5 @@ class _Current:
             self._executor.reset(token)
 
 
-#: The one object.
+#: The only instance.
 current = _Current()

@@ -1,6 +1,6 @@
-"""The executor that gives tasks to a Dask cluster. Dask itself is imported when one is started.
+"""The executor that submits tasks to a Dask cluster. Dask itself is imported when an executor is started.
 
-Its tasks are those of a session (:mod:`dispatcher.executors.dask_session`), which ends with the flow.
+The tasks belong to a session (:mod:`dispatcher.executors.dask_session`), which ends with the flow.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from typing import Any
 
 from dispatcher.errors import ExecutorUnavailable, InvalidInput
 from dispatcher.executors.base import Executor
-from dispatcher.executors.futures import computed, missing, no_generator, resolved
+from dispatcher.executors.futures import compute_collections, missing_dask, refuse_generator, resolve_futures
 from dispatcher.support import signatures
 
 logger = logging.getLogger("dispatcher.executors")
 
 
 class DaskExecutor(Executor):
-    """Gives tasks to a Dask cluster.
+    """Submits tasks to a Dask cluster.
 
     Args:
         address: a scheduler's address, such as ``tls://10.0.0.7:8786``.
-        cluster_class: or a cluster class, or its import string; made at the start, closed at the end.
+        cluster_class: alternatively a cluster class or its import string. The cluster is created at the start and
+            closed at the end.
         cluster_kwargs: the cluster's arguments. With neither address nor class they are
-            ``distributed.LocalCluster``'s, which then speaks TLS with certificates of its own and serves no pages,
-            unless they say otherwise (``security``, ``dashboard_address``).
+            ``distributed.LocalCluster``'s, which then uses TLS with its own certificates and serves no web pages,
+            unless they set ``security`` or ``dashboard_address``.
         client_kwargs: arguments of ``distributed.Client``.
         connect_timeout: most seconds to connect.
 
     Raises:
         InvalidInput: both an address and a cluster class, or a wrong value.
-        MissingExtra: at the start, where Dask isn't installed.
+        MissingExtra: at the start, if Dask isn't installed.
         ExecutorUnavailable: at the start; names the address or cluster.
     """
 
@@ -68,35 +69,35 @@ class DaskExecutor(Executor):
             target = self.address or self._cluster(distributed, stack)
             self._client = self._connect(distributed, target)
             stack.callback(self._disconnect)
-            self._session = _session(self._client, self._place, shared=self.address is not None)
-            stack.callback(_quietly, "ending the run's tasks", self._session.end)
+            self._session = _session(self._client, self._cluster_name, shared=self.address is not None)
+            stack.callback(_quietly, "Ending the run's tasks", self._session.end)
             if not self._client.scheduler_info().get("workers"):
-                logger.warning("the Dask cluster at %s has no worker yet; tasks wait for one", self._place)
+                logger.warning("The Dask cluster at %s has no worker yet; tasks wait for one", self._cluster_name)
             yield
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return self._give(fn, [list(args)], kwargs)[0]
+        return self._submit(fn, [list(args)], kwargs)[0]
 
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], **constants: Any) -> list[Any]:
-        return self._give(fn, [list(items) for items in zip(*iterables, strict=False)], constants)
+        return self._submit(fn, [list(items) for items in zip(*iterables, strict=False)], constants)
 
     def wait(self, value: Any) -> Any:
         client = self._started()
-        value = resolved(value, client, no_generator)
-        return computed(value, lambda found: client.gather(client.compute(found)))
+        value = resolve_futures(value, client, refuse_generator)
+        return compute_collections(value, lambda collections: client.gather(client.compute(collections)))
 
     def __repr__(self) -> str:
-        return f"DaskExecutor({self._place})"
+        return f"DaskExecutor({self._cluster_name})"
 
     @property
-    def _place(self) -> str:
+    def _cluster_name(self) -> str:
         if self.address is not None:
             return self.address
         return signatures.shown_name(self.cluster_class) if self.cluster_class is not None else "a local cluster"
 
-    def _give(self, fn: Callable[..., Any], items: list[list[Any]], kwargs: dict[str, Any]) -> list[Any]:
+    def _submit(self, fn: Callable[..., Any], items: list[list[Any]], kwargs: dict[str, Any]) -> list[Any]:
         self._started()
-        return self._session.give(fn, items, kwargs) if items else []
+        return self._session.submit(fn, items, kwargs) if items else []
 
     def _started(self) -> Any:
         if self._client is None:
@@ -104,18 +105,18 @@ class DaskExecutor(Executor):
         return self._client
 
     def _cluster(self, distributed: Any, stack: contextlib.ExitStack) -> Any:
-        maker = self.cluster_class
-        if isinstance(maker, str):
-            maker = signatures.resolve(maker, what="DaskExecutor.cluster_class")
-        if maker is None or maker is distributed.LocalCluster:
-            maker = _private_cluster()
-        if not callable(maker):
-            raise InvalidInput(f"DaskExecutor.cluster_class: must be a cluster class, got {maker!r}")
+        cluster_class = self.cluster_class
+        if isinstance(cluster_class, str):
+            cluster_class = signatures.resolve(cluster_class, what="DaskExecutor.cluster_class")
+        if cluster_class is None or cluster_class is distributed.LocalCluster:
+            cluster_class = _private_cluster()
+        if not callable(cluster_class):
+            raise InvalidInput(f"DaskExecutor.cluster_class: must be a cluster class, got {cluster_class!r}")
         try:
-            cluster = maker(**self.cluster_kwargs)
+            cluster = cluster_class(**self.cluster_kwargs)
         except Exception as error:
-            raise ExecutorUnavailable(f"can't start {self._place} for Dask: {_said(error)}") from error
-        stack.callback(_quietly, "closing the Dask cluster", cluster.close)
+            raise ExecutorUnavailable(f"can't start {self._cluster_name} for Dask: {_describe(error)}") from error
+        stack.callback(_quietly, "Closing the Dask cluster", cluster.close)
         return cluster
 
     def _connect(self, distributed: Any, target: Any) -> Any:
@@ -123,43 +124,43 @@ class DaskExecutor(Executor):
             return distributed.Client(target, **{"timeout": self.connect_timeout, **self.client_kwargs})
         except Exception as error:
             raise ExecutorUnavailable(
-                f"can't connect to Dask at {self._place} within {self.connect_timeout:g} s: {_said(error)}"
+                f"can't connect to Dask at {self._cluster_name} within {self.connect_timeout:g} s: {_describe(error)}"
             ) from error
 
     def _disconnect(self) -> None:
         client, self._client, self._session = self._client, None, None
-        _quietly("closing the Dask client", client.close)
+        _quietly("Closing the Dask client", client.close)
 
 
 def _distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise missing(error) from error
+        raise missing_dask(error) from error
     return distributed
 
 
-def _session(client: Any, place: str, *, shared: bool) -> Any:
-    from dispatcher.executors.dask_session import Session
+def _session(client: Any, cluster_name: str, *, shared: bool) -> Any:
+    from dispatcher.executors.dask_session import DaskSession
 
-    return Session(client, place, shared=shared)
+    return DaskSession(client, cluster_name, shared=shared)
 
 
 def _private_cluster() -> Any:
     try:
         from dispatcher.executors.local_cluster import LocalCluster
     except ImportError as error:
-        raise missing(error) from error
+        raise missing_dask(error) from error
     return LocalCluster
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _quietly(what: str, close: Callable[[], Any]) -> None:
-    """Free something; a failure is logged, since it must not hide how the flow ended."""
+def _quietly(action: str, close: Callable[[], Any]) -> None:
+    """Call ``close``. Log a failure, which must not hide how the flow ended."""
     try:
         close()
     except Exception:
-        logger.warning("%s failed", what, exc_info=True)
+        logger.warning("%s failed", action, exc_info=True)

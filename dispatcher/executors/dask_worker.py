@@ -1,8 +1,8 @@
-"""A task on a Dask worker: the call, with the run's context, its lines, and an ear for its end.
+"""A task on a Dask worker: it is called with the run's context, its lines are sent to the flow, and it can be stopped.
 
-Given to Dask by :mod:`dispatcher.executors.dask`, together with an :class:`Origin`. Workers need this package; they get
-no credentials: lines go to the scheduler as events of the flow's client, in the stream in which the task's result
-follows.
+Submitted by :mod:`dispatcher.executors.dask_session` with a :class:`TaskOrigin`. Dask workers need this package, but
+they get no credentials: lines go to the scheduler as events of the flow's client, in the stream in which the task's
+result follows.
 """
 
 from __future__ import annotations
@@ -23,36 +23,40 @@ import distributed
 
 from dispatcher.errors import CancelInterrupt, InvalidInput
 from dispatcher.executors import task_arguments
-from dispatcher.executors.task_logs import Said, TaskLines, said_by
+from dispatcher.executors.task_logs import TaskLine, TaskLog, capture
 from dispatcher.logs.stdout import Writer
 from dispatcher.runs.context import Frame, inside
 from dispatcher.support import signatures
 
-_LOOK = 0.1  # seconds between two looks at what Dask still wants
-_AGAIN = 1.0  # seconds after which a task that goes on is asked once more
-_IDLE = 10.0  # seconds without a task after which nobody looks any more
-_GONE = frozenset({"cancelled", "resumed", "released", "forgotten"})
-_CLOSED = frozenset({"closing", "closed", "failed"})
+_WATCH_INTERVAL = 0.1  # seconds between two checks of the running tasks
+_STOP_RETRY = 1.0  # seconds after which a task that goes on is asked to stop again
+_IDLE_TIMEOUT = 10.0  # seconds without a task after which the watching thread ends
+_DROPPED_STATES = frozenset({"cancelled", "resumed", "released", "forgotten"})  # of a task
+_CLOSED_STATES = frozenset({"closing", "closed", "failed"})  # of a worker
 
-_SESSIONS = 1000  # that have ended, and are remembered
+_MAX_ENDED_SESSIONS = 1000
 
-_ended: dict[str, None] = {}
-here: set[str] = set()  # sessions of flows of this process: what their tasks print here is captured here
+_ended_sessions: dict[str, None] = {}  # the latest ones
+local_sessions: set[str] = set()  # sessions of flows in this process, whose tasks' lines are captured here anyway
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The run that a task belongs to: sealed once, and sent with each task of a flow.
+class TaskOrigin:
+    """The run that a task belongs to. Packed once, and sent with each task of a flow.
 
-    ``session`` names the flow's executor, ``topic`` where it hears of lines; ``most`` and ``longest`` are bytes, of all
-    lines of a run on one worker and of one.
+    Attributes:
+        session: name of the flow's :class:`~dispatcher.executors.dask_session.DaskSession`.
+        topic: the topic of events in which it receives lines.
+        levels: the flow's log levels, by logger.
+        max_bytes: most bytes of all lines of a run on one worker.
+        max_line: most bytes of one line.
     """
 
     session: str
     topic: str
     levels: Mapping[str, int]
-    most: int
-    longest: int
+    max_bytes: int
+    max_line: int
     run_id: str | None = None
     attempt: int | None = None
     flow: str | None = None
@@ -61,15 +65,15 @@ class Origin:
     inside: bool = False
 
     def frame(self, parameters: bytes) -> Frame | None:
-        """The run around the task; None outside one."""
+        """Return the context of the run; None if the task belongs to none."""
         if not self.inside:
             return None
         return Frame(self.run_id, self.attempt, self.flow, self.labels, _Parameters(parameters), self.tags)
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a task: code, arguments and constants as :mod:`dispatcher.executors.task_arguments` packs them."""
+class TaskCall:
+    """One call of a task: origin, code, arguments and constants, each packed by ``pack_value``."""
 
     origin: bytes
     code: bytes
@@ -77,134 +81,146 @@ class Call:
     constants: bytes
 
 
-def run(call: Call, arguments: Sequence[Any], constants: Sequence[Any], parameters: bytes) -> Any:
-    """Run it. ``arguments`` and ``constants`` are results of the futures in them; ``parameters`` the run's, sealed."""
-    origin = _origin(call.origin)
+def run(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], parameters: bytes) -> Any:
+    """Run a task. Called by Dask.
+
+    Args:
+        call: the call.
+        arguments: results of the futures in its arguments.
+        constants: results of the futures in its constants.
+        parameters: the run's parameters, packed.
+    """
+    origin = _unpack_origin(call.origin)
     frame = origin.frame(parameters)
     with contextlib.ExitStack() as stack:
         if frame is not None:
             stack.enter_context(inside(frame))
         try:
             worker = distributed.get_worker()
-        except ValueError:  # not in a thread of the worker: an executor of its own
-            return _called(call, arguments, constants, None)
-        if origin.session not in here:
-            sender = _sender(worker, origin)
-            stack.enter_context(said_by(TaskLines(sender, origin.session, origin.most, origin.longest, origin.levels)))
+        except ValueError:  # not in a thread of the worker, but in another executor of Dask's
+            return _call(call, arguments, constants, None)
+        if origin.session not in local_sessions:
+            sender = _line_sender(worker, origin)
+            log = TaskLog(sender, origin.session, origin.max_bytes, origin.max_line, origin.levels)
+            stack.enter_context(capture(log))
         else:
-            stack.callback(_end_lines)
-        running = Running(origin.session, worker)
-        return running.guarded(lambda: _called(call, arguments, constants, running))
+            stack.callback(_end_partial_lines)
+        task = RunningTask(origin.session, worker)
+        return task.guarded(lambda: _call(call, arguments, constants, task))
 
 
-async def stop(session: str, patience: float) -> list[str]:
-    """In a worker's loop: ask the session's tasks to end, and wait for ``patience`` seconds; those that go on."""
-    _ended[session] = None
-    while len(_ended) > _SESSIONS:
-        del _ended[next(iter(_ended))]
-    end = time.monotonic() + patience
-    while found := [one for one in list(_running) if one.session == session]:
-        for one in found:
-            one.ask()
+async def stop(session: str, timeout: float) -> list[str]:
+    """Ask the session's tasks to stop, and wait for them up to ``timeout`` seconds. Runs in a worker's loop.
+
+    Returns:
+        The names of the tasks that go on.
+    """
+    _ended_sessions[session] = None
+    while len(_ended_sessions) > _MAX_ENDED_SESSIONS:
+        del _ended_sessions[next(iter(_ended_sessions))]
+    end = time.monotonic() + timeout
+    while tasks := [task for task in list(_running) if task.session == session]:
+        for task in tasks:
+            task.request_stop()
         if time.monotonic() > end:
             break
         await asyncio.sleep(0.02)
-    return sorted(one.key.rpartition("-")[0] for one in found)
+    return sorted(task.key.rpartition("-")[0] for task in tasks)
 
 
-def farewell(session: str, topic: str, dask_worker: Any) -> None:
-    """In a worker's loop: send a mark behind all lines that it has sent so far."""
+def send_end_mark(session: str, topic: str, dask_worker: Any) -> None:
+    """Send a mark that follows all lines sent so far. Runs in a worker's loop."""
     dask_worker.log_event(topic, {"dispatcher": session, "end": True})
 
 
 def runs_here(thread: int | None) -> bool:
     """Return True if a thread of this process runs a task."""
-    return any(one.thread == thread for one in list(_running))
+    return any(task.thread == thread for task in list(_running))
 
 
-def _end_lines() -> None:
-    """A task in the flow's own process ends its partial lines, so that the next one here doesn't go on with them."""
+def _end_partial_lines() -> None:
+    """End the partial lines of a task in the flow's own process, so that the next task here doesn't continue them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, Writer):
             stream.end_mine()
 
 
-def _called(call: Call, arguments: Sequence[Any], constants: Sequence[Any], running: Running | None) -> Any:
-    code = _code(call.code)
-    args = task_arguments.opened(call.arguments, arguments)
-    kwargs = task_arguments.opened(call.constants, constants)
+def _call(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], task: RunningTask | None) -> Any:
+    code = _unpack_code(call.code)
+    args = task_arguments.unpack_value(call.arguments, arguments)
+    kwargs = task_arguments.unpack_value(call.constants, constants)
     function = getattr(code, "fn", code)
-    if running is not None and inspect.iscoroutinefunction(function):
-        function = running.stoppable(function)
+    if task is not None and inspect.iscoroutinefunction(function):
+        function = task.stoppable(function)
     return signatures.call(function, *args, **kwargs)
 
 
 @functools.lru_cache(maxsize=64)
-def _code(data: bytes) -> Any:
-    """Code is opened once per worker, so that what its module remembers lasts; a value is new for each call."""
-    return task_arguments.opened(data, ())
+def _unpack_code(data: bytes) -> Any:
+    """Return a task's code, unpacked once per worker, so that the state of its module lasts between calls."""
+    return task_arguments.unpack_value(data, ())
 
 
 @functools.lru_cache(maxsize=64)
-def _origin(data: bytes) -> Origin:
-    found: Origin = task_arguments.opened(data, ())
-    return found
+def _unpack_origin(data: bytes) -> TaskOrigin:
+    origin: TaskOrigin = task_arguments.unpack_value(data, ())
+    return origin
 
 
 class _Parameters(Mapping[str, Any]):
-    """The run's parameters, opened where a task asks for them; each task has objects of its own."""
+    """The run's parameters, unpacked on first use. Each task has its own objects."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     @functools.cached_property
-    def _opened(self) -> Mapping[str, Any]:
+    def _values(self) -> Mapping[str, Any]:
         if not self._data:
             raise InvalidInput("context.parameters: the run's parameters can't be sent to Dask workers")
-        found: Mapping[str, Any] = task_arguments.opened(self._data, ())
-        return found
+        values: Mapping[str, Any] = task_arguments.unpack_value(self._data, ())
+        return values
 
     def __getitem__(self, name: str) -> Any:
-        return self._opened[name]
+        return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._opened)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._opened)
+        return len(self._values)
 
     def __repr__(self) -> str:
-        return repr(dict(self._opened))
+        return repr(dict(self._values))
 
 
-def _sender(worker: Any, origin: Origin) -> Callable[[Said], None]:
-    """Sends lines from any thread: what comes while the worker's loop is busy goes together."""
-    lines: list[Said] = []
+def _line_sender(worker: Any, origin: TaskOrigin) -> Callable[[TaskLine], None]:
+    """Return a function that sends lines from any thread. Lines added while the worker's loop is busy go together."""
+    lines: list[TaskLine] = []
     lock = threading.RLock()  # a destructor may print while its thread sends
-    under_way = False
+    scheduled = False
 
     def flush() -> None:
-        nonlocal under_way
+        nonlocal scheduled
         with lock:
-            found, lines[:], under_way = list(lines), [], False
-        with contextlib.suppress(Exception):  # the worker is closing: nobody hears it any more
-            worker.log_event(origin.topic, {"dispatcher": origin.session, "lines": found})
+            batch, lines[:], scheduled = list(lines), [], False
+        with contextlib.suppress(Exception):  # the worker is closing, and can't send any more
+            worker.log_event(origin.topic, {"dispatcher": origin.session, "lines": batch})
 
-    def send(said: Said) -> None:
-        nonlocal under_way
+    def send(line: TaskLine) -> None:
+        nonlocal scheduled
         with lock:
-            lines.append(said)
-            if under_way:
+            lines.append(line)
+            if scheduled:
                 return
-            under_way = True
-        with contextlib.suppress(RuntimeError):  # its loop is closed
+            scheduled = True
+        with contextlib.suppress(RuntimeError):  # the worker's loop is closed
             worker.loop.add_callback(flush)
 
     return send
 
 
-class Running:
-    """A task that runs in this thread, and how it is asked to stop."""
+class RunningTask:
+    """A task that runs in this thread and can be asked to stop."""
 
     def __init__(self, session: str, worker: Any) -> None:
         self.session = session
@@ -212,29 +228,29 @@ class Running:
         self.thread = threading.get_ident()
         self._worker = worker
         self._lock = threading.Lock()
-        self._open = False
-        self._asked = 0.0
+        self._interruptible = False
+        self._stop_requested = 0.0  # time of the last request; 0: none
         self._cancel: Callable[[], Any] | None = None
 
     def guarded(self, call: Callable[[], Any]) -> Any:
-        """Call it so that :meth:`ask` may end it, and nothing that comes after it."""
+        """Run ``call`` so that :meth:`request_stop` can interrupt it, but nothing that comes after it."""
         try:
             try:
-                self._open = True
-                _watch.begin(self)
-                if self.session in _ended:  # Dask gave it to this thread before it heard of the end
+                self._interruptible = True
+                _task_watcher.begin(self)
+                if self.session in _ended_sessions:  # the session ended after Dask had assigned the task to this thread
                     raise CancelInterrupt
                 return call()
             finally:
                 self._settle()
-        except CancelInterrupt:  # it may have come while that was settled
+        except CancelInterrupt:  # it may have been raised in _settle
             self._settle()
             raise
         finally:
-            _watch.end(self)
+            _task_watcher.end(self)
 
     def stoppable(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A coroutine function that ends where it waits in its event loop, too."""
+        """Return a coroutine function that can also be stopped while it waits in its event loop."""
 
         @functools.wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
@@ -249,75 +265,75 @@ class Running:
         return awaited
 
     def is_unwanted(self) -> bool:
-        """Return True if Dask has dropped the task meanwhile: it was cancelled, or who asked for it has gone."""
-        if self._worker.status.name in _CLOSED:
+        """Return True if Dask has dropped the task: it was cancelled, or its client has gone."""
+        if self._worker.status.name in _CLOSED_STATES:
             return True
-        known = self._worker.state.tasks.get(self.key)
-        return known is None or known.state in _GONE
+        state = self._worker.state.tasks.get(self.key)
+        return state is None or state.state in _DROPPED_STATES
 
-    def ask(self) -> None:
-        """Raise CancelInterrupt in its Python code; every second, as long as it goes on."""
+    def request_stop(self) -> None:
+        """Raise CancelInterrupt in the task's Python code, at most once a second."""
         with self._lock:
             now = time.monotonic()
-            if not self._open or (self._asked and now < self._asked + _AGAIN):
+            if not self._interruptible or (self._stop_requested and now < self._stop_requested + _STOP_RETRY):
                 return
-            first, self._asked = not self._asked, now
+            first, self._stop_requested = not self._stop_requested, now
             if first and (cancel := self._cancel) is not None:
-                with contextlib.suppress(RuntimeError):  # its loop has just ended
+                with contextlib.suppress(RuntimeError):  # the loop has just ended
                     cancel()
                 return
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(CancelInterrupt))
 
     def _settle(self) -> None:
-        """From here on nothing is raised in this thread."""
+        """Make sure that nothing is raised in this thread from now on."""
         while True:
             try:
                 with self._lock:
-                    self._open = False
-                    if self._asked:  # take back what Python hasn't raised yet
+                    self._interruptible = False
+                    if self._stop_requested:  # withdraw an exception that Python hasn't raised yet
                         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), None)
                 return
             except CancelInterrupt:
                 continue
 
 
-_running: set[Running] = set()
+_running: set[RunningTask] = set()
 
 
-class _Watch:
-    """A thread that asks tasks to stop which Dask doesn't want any more."""
+class _TaskWatcher:
+    """A thread that asks tasks to stop once Dask has dropped them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._some = threading.Event()
+        self._has_tasks = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, one: Running) -> None:
+    def begin(self, task: RunningTask) -> None:
         with self._lock:
-            _running.add(one)
+            _running.add(task)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="dispatcher-tasks", daemon=True)
+                self._thread = threading.Thread(target=self._watch, name="dispatcher-tasks", daemon=True)
                 self._thread.start()
-        if not self._some.is_set():
-            self._some.set()
+        if not self._has_tasks.is_set():
+            self._has_tasks.set()
 
-    def end(self, one: Running) -> None:
+    def end(self, task: RunningTask) -> None:
         with self._lock:
-            _running.discard(one)
+            _running.discard(task)
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         while True:
-            self._some.clear()
-            if not _running and not self._some.wait(_IDLE):
+            self._has_tasks.clear()
+            if not _running and not self._has_tasks.wait(_IDLE_TIMEOUT):
                 with self._lock:
                     if not _running:
                         self._thread = None
                         return
-            for one in list(_running):
-                with contextlib.suppress(Exception):  # whatever Dask does there, tasks go on
-                    if one.is_unwanted():
-                        one.ask()
-            time.sleep(_LOOK)
+            for task in list(_running):
+                with contextlib.suppress(Exception):  # an error in Dask must not end the thread
+                    if task.is_unwanted():
+                        task.request_stop()
+            time.sleep(_WATCH_INTERVAL)
 
 
-_watch = _Watch()
+_task_watcher = _TaskWatcher()

@@ -1,4 +1,4 @@
-"""Futures and Dask collections inside values, replaced by what they come to. For the executors."""
+"""Replacement of the futures and Dask collections inside a value by their results. Used by the executors."""
 
 from __future__ import annotations
 
@@ -8,51 +8,49 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dispatcher.errors import InvalidInput, MissingExtra
-from dispatcher.executors.nested_values import replaced
+from dispatcher.executors.nested_values import replace_nested
 
 
-def resolved(value: Any, client: Any = None, generator: Callable[[Any], Any] | None = None) -> Any:
-    """``value`` with the results of its futures; those of ``client`` are gathered together."""
-    found: dict[int, Any] = {}
+def resolve_futures(value: Any, client: Any = None, generator: Callable[[Any], Any] | None = None) -> Any:
+    """Return ``value`` with the results of its futures. Those of ``client`` are gathered in one call."""
+    futures: dict[int, Any] = {}
 
-    def note(one: Any) -> Any:
-        return found.setdefault(id(one), one)
+    def collect(future: Any) -> Any:
+        return futures.setdefault(id(future), future)
 
-    replaced(value, is_future, note)
-    remote = [one for one in found.values() if client is not None and getattr(one, "client", None) is client]
-    answers = dict(zip(map(id, remote), client.gather(remote), strict=True)) if remote else {}
-    answers |= {place: one.result() for place, one in found.items() if place not in answers}
-    return replaced(value, is_future, lambda one: answers[id(one)], generator=generator)
-
-
-def lazily(generator: Any) -> Any:
-    """A generator goes on being one: its futures are asked for as they come."""
-    return (resolved(one, generator=lazily) for one in generator)
+    replace_nested(value, is_future, collect)
+    remote = [future for future in futures.values() if client is not None and getattr(future, "client", None) is client]
+    results = dict(zip(map(id, remote), client.gather(remote), strict=True)) if remote else {}
+    results |= {key: future.result() for key, future in futures.items() if key not in results}
+    return replace_nested(value, is_future, lambda future: results[id(future)], generator=generator)
 
 
-def no_generator(generator: Any) -> Any:
+def resolve_lazily(generator: Any) -> Any:
+    """Return a generator of the same items, whose futures are resolved as they come."""
+    return (resolve_futures(item, generator=resolve_lazily) for item in generator)
+
+
+def refuse_generator(generator: Any) -> Any:
+    """Raise InvalidInput: the items of a generator can't be resolved once the flow has ended."""
     raise InvalidInput(f"generator {generator.__qualname__} can't be returned by a flow: return list(...) of it")
 
 
-def computed(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
-    """``value`` with its Dask collections computed together."""
+def compute_collections(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
+    """Return ``value`` with its Dask collections computed in one call."""
     if "dask" not in sys.modules:
         return value
     is_collection = dask_module().is_dask_collection
-    found: dict[int, Any] = {}
-    replaced(value, is_collection, lambda one: found.setdefault(id(one), one))
-    if not found:
+    collections: dict[int, Any] = {}
+    replace_nested(value, is_collection, lambda collection: collections.setdefault(id(collection), collection))
+    if not collections:
         return value
-    answers = dict(zip(found, compute(list(found.values())), strict=True))
-    return replaced(value, is_collection, lambda one: answers[id(one)])
-
-
-def is_local(value: Any) -> bool:
-    return isinstance(value, concurrent.futures.Future)
+    results = dict(zip(collections, compute(list(collections.values())), strict=True))
+    return replace_nested(value, is_collection, lambda collection: results[id(collection)])
 
 
 def is_future(value: Any) -> bool:
-    if is_local(value):
+    """Return True for a future of ``concurrent.futures`` or of Dask."""
+    if isinstance(value, concurrent.futures.Future):
         return True
     distributed = sys.modules.get("distributed")
     return distributed is not None and isinstance(value, distributed.Future)
@@ -62,9 +60,9 @@ def dask_module() -> Any:
     try:
         import dask
     except ImportError as error:
-        raise missing(error) from error
+        raise missing_dask(error) from error
     return dask
 
 
-def missing(error: ImportError) -> MissingExtra:
+def missing_dask(error: ImportError) -> MissingExtra:
     return MissingExtra(f"DaskExecutor needs Dask ({error}): pip install 'flow-dispatcher[dask]'")

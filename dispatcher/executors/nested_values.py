@@ -1,4 +1,4 @@
-"""Things inside containers and objects. Used by executors for futures and Dask collections."""
+"""Replacement of objects inside containers and other objects. Used by executors for futures and Dask collections."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from dispatcher.errors import InvalidInput
 
 _LEAVES = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None), type(Ellipsis), range, slice})
 _CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CodeType)
-_NOT_OURS = frozenset({*sys.stdlib_module_names, "dask", "distributed"} - {"types", "__main__"})
+_OPAQUE_PACKAGES = frozenset({*sys.stdlib_module_names, "dask", "distributed"} - {"types", "__main__"})
 
 Matches = Callable[[Any], bool]
 Maker = Callable[[Any], Any]
 Read = Callable[[Any], tuple[list[Any], Maker]]
 
 
-def replaced(value: Any, matches: Matches, by: Maker, *, generator: Maker | None = None) -> Any:
-    """``value`` with every match in it replaced; the same object if there is none.
+def replace_nested(value: Any, matches: Matches, by: Maker, *, generator: Maker | None = None) -> Any:
+    """Return ``value`` with each matching object in it replaced; the same object if there is no match.
 
-    It looks into lists, tuples, dicts (keys too), sets, deques, partial calls, NumPy arrays of objects, dataclasses and
-    other objects by their attributes; not into code, nor into objects of the standard library. What occurs twice is
-    replaced by one object. Originals stay as they are.
+    The search covers lists, tuples, dicts (keys too), sets, deques, partial calls, NumPy arrays of objects, and the
+    attributes of dataclasses and other objects. It covers neither code nor objects of the standard library. An object
+    that occurs twice is replaced by one object. The originals stay unchanged.
 
     Args:
-        value: where to look.
-        matches: what to replace.
-        by: what to put in its place.
-        generator: told each generator, gives what to put in its place; by default they stay.
+        value: the value to search.
+        matches: returns True for objects to replace.
+        by: returns the replacement of a match.
+        generator: returns the replacement of a generator; by default generators stay.
 
     Raises:
-        InvalidInput: something can't be rebuilt: it holds itself and a match, it can't be copied, or what comes into a
-            set can't be in one.
+        InvalidInput: a part can't be rebuilt: it holds itself and a match, it can't be copied, or a replacement in a
+            set isn't hashable.
     """
-    return _Walk(matches, by, generator).of(value)
+    return _Walk(matches, by, generator).replace(value)
 
 
 class _Walk:
-    """One look through a value."""
+    """One search through a value."""
 
     def __init__(self, matches: Matches, by: Maker, generator: Maker | None) -> None:
         self._matches = matches
         self._by = by
         self._generator = generator
-        self._done: dict[int, tuple[Any, Any]] = {}  # by id: the original, which keeps its id its own, and the new one
-        self._above: set[int] = set()
-        self._in_themselves: set[int] = set()
+        self._done: dict[int, tuple[Any, Any]] = {}  # by id: the original (so that its id stays in use), the new object
+        self._ancestors: set[int] = set()
+        self._self_containing: set[int] = set()
 
-    def of(self, value: Any) -> Any:
-        """The value that comes in the place of ``value``, however deep it is."""
-        answer, read = self._looked(value)
-        under_way = [] if read is None else [self._parts(value, read)]
-        while under_way:
+    def replace(self, value: Any) -> Any:
+        """Return the replacement of ``value``. Works at any depth, since it doesn't recurse."""
+        replacement, read = self._visit(value)
+        pending = [] if read is None else [self._rebuilding(value, read)]
+        while pending:
             try:
-                part = under_way[-1].send(answer)
+                part = pending[-1].send(replacement)
             except StopIteration as end:
-                under_way.pop()
-                answer = end.value
+                pending.pop()
+                replacement = end.value
             else:
-                answer, read = self._looked(part)
+                replacement, read = self._visit(part)
                 if read is not None:
-                    under_way.append(self._parts(part, read))
-        return answer
+                    pending.append(self._rebuilding(part, read))
+        return replacement
 
-    def _looked(self, value: Any) -> tuple[Any, Read | None]:
-        """Return what comes in the place of a value that isn't looked into; else None, and what takes it apart."""
+    def _visit(self, value: Any) -> tuple[Any, Read | None]:
+        """Return the replacement of a value that isn't searched, or None and the function that takes it apart."""
         kind = type(value)
         if kind in _LEAVES:
             return value, None
@@ -80,43 +80,43 @@ class _Walk:
         read = _reader(value)
         if read is None:
             return value, None
-        here = id(value)
-        if here in self._done:
-            return self._done[here][1], None
-        if here in self._above:
-            self._in_themselves.add(here)
+        key = id(value)
+        if key in self._done:
+            return self._done[key][1], None
+        if key in self._ancestors:
+            self._self_containing.add(key)
             return value, None
         return None, read
 
-    def _parts(self, value: Any, read: Read) -> Generator[Any, Any, Any]:
-        """Gives each part, is sent what comes in its place, and returns what comes in the place of ``value``."""
-        here = id(value)
-        self._above.add(here)
+    def _rebuilding(self, value: Any, read: Read) -> Generator[Any, Any, Any]:
+        """Yield each part, receive its replacement, and return the replacement of ``value``."""
+        key = id(value)
+        self._ancestors.add(key)
         parts, rebuild = read(value)
         new = []
         for part in parts:
             new.append((yield part))
-        self._above.discard(here)
-        made = self._rebuilt(value, parts, new, rebuild)
-        self._done[here] = value, made
-        return made
+        self._ancestors.discard(key)
+        rebuilt = self._rebuilt(value, parts, new, rebuild)
+        self._done[key] = value, rebuilt
+        return rebuilt
 
     def _rebuilt(self, value: Any, parts: list[Any], new: list[Any], rebuild: Maker) -> Any:
-        if all(one is other for one, other in zip(new, parts, strict=True)):
+        if all(part is original for part, original in zip(new, parts, strict=True)):
             return value
         shown = type(value).__qualname__
-        if id(value) in self._in_themselves:
+        if id(value) in self._self_containing:
             raise InvalidInput(f"a {shown} holds itself and a future: gather the future first")
         try:
             return rebuild(new)
         except Exception as error:
             raise InvalidInput(
-                f"a {shown} can't be made anew with the results of the futures in it ({error}): gather them first"
+                f"a {shown} can't be rebuilt with the results of the futures in it ({error}): gather them first"
             ) from error
 
 
 def _reader(value: Any) -> Read | None:
-    """Return what takes ``value`` apart: its parts, and a function that makes it anew of others."""
+    """Return the function that takes ``value`` apart, into its parts and a function that rebuilds it from others."""
     for kind, read in _READERS.items():
         if isinstance(value, kind):
             return read
@@ -126,7 +126,7 @@ def _reader(value: Any) -> Read | None:
     top = str(kind.__module__).partition(".")[0]
     if top == "numpy":
         return _of_array if kind.__name__ == "ndarray" and value.dtype == object else None
-    if top in _NOT_OURS or not (hasattr(value, "__dict__") or _slots(kind)):
+    if top in _OPAQUE_PACKAGES or not (hasattr(value, "__dict__") or _slots(kind)):
         return None
     return _of_object
 
@@ -136,8 +136,8 @@ def _of_dict(value: dict[Any, Any]) -> tuple[list[Any], Maker]:
         made = {} if type(value) is dict else copy.copy(value)
         made.clear()
         half = len(new) // 2
-        for key, one in zip(new[:half], new[half:], strict=True):
-            made[key] = one
+        for key, item in zip(new[:half], new[half:], strict=True):
+            made[key] = item
         return made
 
     return [*value.keys(), *value.values()], rebuild
@@ -174,8 +174,8 @@ def _of_namespace(value: types.SimpleNamespace) -> tuple[list[Any], Maker]:
 def _of_array(value: Any) -> tuple[list[Any], Maker]:
     def rebuild(new: list[Any]) -> Any:
         made = type(value)((len(new),), dtype=object)
-        for place, one in enumerate(new):
-            made[place] = one  # one by one: an array takes lists apart
+        for index, item in enumerate(new):
+            made[index] = item  # item by item: an array would take lists apart
         return made.reshape(value.shape)
 
     return list(value.flat), rebuild
@@ -187,10 +187,10 @@ def _of_object(value: Any) -> tuple[list[Any], Maker]:
 
     def rebuild(new: list[Any]) -> Any:
         made = copy.copy(value)
-        for name, one in zip(own, new, strict=False):
-            made.__dict__[name] = one
-        for name, one in zip(slots, new[len(own) :], strict=True):
-            object.__setattr__(made, name, one)
+        for name, item in zip(own, new, strict=False):
+            made.__dict__[name] = item
+        for name, item in zip(slots, new[len(own) :], strict=True):
+            object.__setattr__(made, name, item)
         return made
 
     return [*own.values(), *(getattr(value, name) for name in slots)], rebuild
@@ -201,11 +201,11 @@ def _slots(kind: type) -> list[str]:
 
 
 def _all_slots(kind: type) -> Iterator[str]:
-    for one in kind.__mro__:
-        slots = one.__dict__.get("__slots__", ())
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else tuple(slots):
             if name.startswith("__") and not name.endswith("__"):
-                yield f"_{one.__name__.lstrip('_')}{name}"
+                yield f"_{base.__name__.lstrip('_')}{name}"
             elif name not in {"__dict__", "__weakref__"}:
                 yield name
 

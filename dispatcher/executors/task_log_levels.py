@@ -1,7 +1,7 @@
-"""Levels of loggers in a process whose threads run tasks of several runs, each with levels of its own.
+"""Levels of loggers in a process whose threads run tasks of several flows, each with its own levels.
 
-A logger has one level for its whole process. While tasks run it is the least that any of them asks for; what a task
-didn't ask for is held back from it, and from handlers that were there before. Called by
+A logger has one level for its whole process. While tasks run, it is the lowest that any of them requests. Records below
+a task's own level are kept from that task, and from the handlers that were there before. Called by
 :mod:`dispatcher.executors.task_logs`.
 """
 
@@ -10,106 +10,108 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 
-#: Loggers of Dask itself, whose levels are its own affair.
-_DASK = frozenset({"distributed", "dask", "tornado", "bokeh", "asyncio"})
+#: Loggers of Dask itself, whose levels stay as they are.
+_DASK_LOGGERS = frozenset({"distributed", "dask", "tornado", "bokeh", "asyncio"})
 
 
-def asked() -> dict[str, int]:
-    """The levels that this process keeps: of the root logger (``""``) and of those that have one of their own."""
+def current_levels() -> dict[str, int]:
+    """Return the levels of this process: the root logger's (``""``) and those of loggers with a level of their own."""
     loggers = list(logging.root.manager.loggerDict.items())
     own = {
-        name: one.level
-        for name, one in loggers
-        if isinstance(one, logging.Logger) and one.level and name.partition(".")[0] not in _DASK
+        name: logger.level
+        for name, logger in loggers
+        if isinstance(logger, logging.Logger) and logger.level and name.partition(".")[0] not in _DASK_LOGGERS
     }
     return {"": logging.root.level, **own}
 
 
-class Levels:
-    """Of one process. Not safe for threads: its caller has a lock."""
+class TaskLogLevels:
+    """The levels that the tasks of this process request. Not thread-safe: the caller holds a lock."""
 
     def __init__(self) -> None:
-        self._asked: list[Mapping[str, int]] = []  # one for each task
-        self._before: dict[str, int] = {}
-        self._set: dict[str, int] = {}
-        self._quiet = _Quiet(self)
+        self._requests: list[Mapping[str, int]] = []  # one per task
+        self._original: dict[str, int] = {}
+        self._applied: dict[str, int] = {}
+        self._filter = _TaskRecordFilter(self)
 
     def add(self, levels: Mapping[str, int]) -> None:
-        """A task begins that asks for these."""
-        known = levels in self._asked
-        self._asked.append(levels)
-        if not known:
+        """Add the levels of a task that begins."""
+        is_new = levels not in self._requests
+        self._requests.append(levels)
+        if is_new:
             self._apply()
 
     def remove(self, levels: Mapping[str, int]) -> None:
-        """One of them has ended."""
-        self._asked.remove(levels)
-        if levels not in self._asked:
+        """Remove the levels of a task that has ended."""
+        self._requests.remove(levels)
+        if levels not in self._requests:
             self._apply()
 
     def keeps(self, record: logging.LogRecord, levels: Mapping[str, int]) -> bool:
-        """Return True if a task that asked for ``levels`` gets a record."""
-        for name in _up(record.name):
-            if level := self._changed(name) or levels.get(name) or self._before.get(name):
+        """Return True if a task with these levels gets the record."""
+        for name in _with_ancestors(record.name):
+            if level := self._changed(name) or levels.get(name) or self._original.get(name):
                 return record.levelno >= level
         return True
 
     def was_kept(self, record: logging.LogRecord) -> bool:
-        """Return True if it would have been made without tasks here."""
-        for name in _up(record.name):
-            if level := self._changed(name) or self._before.get(name):
+        """Return True if the record would have been made without any tasks."""
+        for name in _with_ancestors(record.name):
+            if level := self._changed(name) or self._original.get(name):
                 return record.levelno >= level
         return True
 
     def _changed(self, name: str) -> int:
-        """The level that code here gave a logger, since tasks came or where they ask for none; 0 for none."""
+        """Return the level that code in this process has set, other than for tasks; 0 if none."""
         logger = logging.root.manager.loggerDict.get(name) if name else logging.root
-        if not isinstance(logger, logging.Logger) or self._set.get(name) == logger.level:
+        if not isinstance(logger, logging.Logger) or self._applied.get(name) == logger.level:
             return 0
         return logger.level
 
     def _apply(self) -> None:
-        wanted: dict[str, int] = {}
-        for levels in self._asked:
+        requested: dict[str, int] = {}
+        for levels in self._requests:
             for name, level in levels.items():
-                wanted[name] = min(level, wanted.get(name, level))
-        for name in [*self._set]:
-            if name not in wanted:
-                self._put_back(name)
-        for name, level in wanted.items():
+                requested[name] = min(level, requested.get(name, level))
+        for name in [*self._applied]:
+            if name not in requested:
+                self._restore(name)
+        for name, level in requested.items():
             logger = logging.getLogger(name) if name else logging.root
-            if name not in self._set:
-                self._before[name] = logger.level
-            before = self._before[name]
-            self._set[name] = least = min(level, before) if before else level
-            if logger.level != least:  # each change has all loggers forget what they know
-                logger.setLevel(least)
-        self._hush()
+            if name not in self._applied:
+                self._original[name] = logger.level
+            original = self._original[name]
+            self._applied[name] = lowest = min(level, original) if original else level
+            if logger.level != lowest:  # each change clears the caches of all loggers
+                logger.setLevel(lowest)
+        self._filter_handlers()
 
-    def _put_back(self, name: str) -> None:
+    def _restore(self, name: str) -> None:
         logger = logging.getLogger(name) if name else logging.root
-        before, ours = self._before.pop(name), self._set.pop(name)
-        if logger.level == ours and ours != before:  # else a task has set another one
-            logger.setLevel(before)
+        original, applied = self._original.pop(name), self._applied.pop(name)
+        if logger.level == applied and applied != original:  # else a task has set another level
+            logger.setLevel(original)
 
-    def _hush(self) -> None:
-        """Keep from the handlers that were there what is made for tasks alone."""
+    def _filter_handlers(self) -> None:
+        """Keep records that are made only for tasks from the handlers that were there before."""
         for handler in logging.root.handlers:
-            handler.removeFilter(self._quiet)
-            if self._asked and type(handler).__module__ != "dispatcher.executors.task_logs":
-                handler.addFilter(self._quiet)
+            handler.removeFilter(self._filter)
+            if self._requests and type(handler).__module__ != "dispatcher.executors.task_logs":
+                handler.addFilter(self._filter)
 
 
-def _up(name: str) -> Iterator[str]:
-    """A logger and those above it, up to the root logger."""
+def _with_ancestors(name: str) -> Iterator[str]:
+    """Yield the names of a logger and its ancestors, up to the root logger (``""``)."""
     while name and name != "root":
         yield name
         name = name.rpartition(".")[0]
     yield ""
 
 
-class _Quiet(logging.Filter):
-    def __init__(self, levels: Levels) -> None:
+class _TaskRecordFilter(logging.Filter):
+    """Rejects records that are made only for tasks."""
+
+    def __init__(self, levels: TaskLogLevels) -> None:
         super().__init__()
         self._levels = levels
 

@@ -1,8 +1,8 @@
-"""The lines that a task prints and logs in a process that it shares with others, such as a Dask worker's.
+"""Capture of the lines that a task prints and logs in a process that it shares with others, such as a Dask worker.
 
-While tasks run there, ``sys.stdout`` and ``sys.stderr`` are streams that give each task what is written in its context,
-and pass on what others write; a handler of the root logger does the same with log records. After the last task all is
-put back. Called by :mod:`dispatcher.executors.dask_worker`. Nothing here knows Dask.
+While tasks run, ``sys.stdout`` and ``sys.stderr`` are replaced by streams that assign text to the task in whose context
+it is written, and pass on all other text. A handler of the root logger does the same with log records. After the last
+task everything is restored. Called by :mod:`dispatcher.executors.dask_worker`, but independent of Dask.
 """
 
 from __future__ import annotations
@@ -17,149 +17,152 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, TextIO
 
-from dispatcher.executors.task_log_levels import Levels
+from dispatcher.executors.task_log_levels import TaskLogLevels
 from dispatcher.logs.shipper import clean
 from dispatcher.logs.stdout import Splitter, Writer
 
-#: Stream, text, level and logger of one line; level and logger are None for what was printed.
-Said = tuple[str, str, int | None, str | None]
+#: Stream, text, level and logger of a line. Level and logger are None for printed lines.
+TaskLine = tuple[str, str, int | None, str | None]
 
 _STREAMS = ("stdout", "stderr")
-_LAST = 50  # lines of a task that are kept although its run has said too much
-_spent: OrderedDict[str, int] = OrderedDict()  # bytes, by run, of those that had tasks here last
-_RUNS = 256
+_LAST_LINES = 50  # last lines of a task that are sent even if its run has exceeded its limit
+_MAX_RUNS = 256  # runs whose bytes are counted
+_sent_bytes: OrderedDict[str, int] = OrderedDict()  # bytes so far by run, of the runs that had tasks here last
 
 
-class TaskLines:
+class TaskLog:
     """The lines of one task.
 
     Args:
-        send: takes each line, in order; must not block.
-        run: whose tasks share ``most``.
-        most: bytes of the run's lines that this process sends.
-        longest: bytes of one line.
-        levels: the least level that is kept, by logger; of the root logger under ``""``.
+        send: called with each line, in order; must not block.
+        run: name of the run, whose tasks share ``max_bytes``.
+        max_bytes: most bytes of the run's lines that this process sends.
+        max_line: most bytes of one line.
+        levels: the lowest level that is kept, by logger; the root logger's name is ``""``.
     """
 
-    def __init__(self, send: Callable[[Said], None], run: str, most: int, longest: int, levels: Mapping[str, int]):
+    def __init__(
+        self, send: Callable[[TaskLine], None], run: str, max_bytes: int, max_line: int, levels: Mapping[str, int]
+    ) -> None:
         self._send = send
         self._run = run
-        self._most = most
-        self._longest = longest
+        self._max_bytes = max_bytes
+        self._max_line = max_line
         self.levels = levels
-        self.over = False
+        self.ended = False
         self._lock = threading.RLock()
-        self._left: deque[Said] = deque(maxlen=_LAST)
+        self._unsent: deque[TaskLine] = deque(maxlen=_LAST_LINES)
         self._missing = 0
-        self._splitters = {name: Splitter(self._printer(name), longest) for name in _STREAMS}
+        self._splitters = {name: Splitter(self._printer(name), max_line) for name in _STREAMS}
 
     def write(self, stream: str, text: str) -> None:
-        """Add what was printed."""
+        """Add printed text."""
         with self._lock:
             self._splitters[stream].feed(text, threading.get_ident())
 
     def log(self, text: str, level: int, logger: str) -> None:
         """Add a log record."""
-        lines = "\n".join(clean(line, self._longest) for line in text.splitlines())
+        lines = "\n".join(clean(line, self._max_line) for line in text.splitlines())
         self._put(("log", lines, level, logger))
 
     def end(self) -> None:
-        """End partial lines, and say what is missing; what comes later is no line of the task."""
+        """End partial lines, and report how many lines are missing. Later lines don't belong to the task."""
         with self._lock:
-            for one in self._splitters.values():
-                one.end()
-            self.over = True
-            hidden = self._missing - len(self._left)
+            for splitter in self._splitters.values():
+                splitter.end()
+            self.ended = True
+            hidden = self._missing - len(self._unsent)
             if hidden > 0:
-                text = f"{hidden:,} lines of this task are missing (more than {self._most:,} bytes of log)"
+                text = f"{hidden:,} lines of this task are missing (more than {self._max_bytes:,} bytes of log)"
                 self._send(("stderr", text, None, None))
-            for said in self._left:
-                self._send(said)
-            self._left.clear()
+            for line in self._unsent:
+                self._send(line)
+            self._unsent.clear()
 
     def _printer(self, stream: str) -> Callable[[str], None]:
-        return lambda text: self._put((stream, clean(text, self._longest), None, None))
+        return lambda text: self._put((stream, clean(text, self._max_line), None, None))
 
-    def _put(self, said: Said) -> None:
+    def _put(self, line: TaskLine) -> None:
         with self._lock:
-            spent = _spent.pop(self._run, 0) + len(said[1]) + 1
-            _spent[self._run] = spent
-            if len(_spent) > _RUNS:
-                _spent.popitem(last=False)
-            if spent <= self._most:
-                self._send(said)
+            size = _sent_bytes.pop(self._run, 0) + len(line[1]) + 1
+            _sent_bytes[self._run] = size
+            if len(_sent_bytes) > _MAX_RUNS:
+                _sent_bytes.popitem(last=False)
+            if size <= self._max_bytes:
+                self._send(line)
                 return
             self._missing += 1
-            self._left.append(said)
+            self._unsent.append(line)
 
 
-_task: ContextVar[TaskLines | None] = ContextVar("dispatcher_task_lines", default=None)
+_current_log: ContextVar[TaskLog | None] = ContextVar("dispatcher_task_lines", default=None)
 
 
-def _mine() -> TaskLines | None:
-    lines = _task.get()
-    return None if lines is None or lines.over else lines
+def _open_log() -> TaskLog | None:
+    """Return the log of the current task, if it hasn't ended."""
+    log = _current_log.get()
+    return None if log is None or log.ended else log
 
 
 class _Stream(Writer):
-    """In the place of a standard stream: what a task writes is its own, all else goes to the original."""
+    """Replaces a standard stream. Text that a task writes goes to its log, all other text to the original stream."""
 
     def __init__(self, original: TextIO, fd: int) -> None:
         super().__init__(lambda text: None, original, fd, 0, echo=None)
         self._stream = _STREAMS[fd - 1]
-        self.retire()  # without a task, as after one
+        self.retire()  # outside of tasks, text goes to the original
 
     def write(self, text: str, /) -> int:
-        lines = _mine() if os.getpid() == self._pid else None
-        if lines is None or not isinstance(text, str):
+        log = _open_log() if os.getpid() == self._pid else None
+        if log is None or not isinstance(text, str):
             return super().write(text)
-        lines.write(self._stream, text)
+        log.write(self._stream, text)
         return len(text)
 
 
-class _Handler(logging.Handler):
-    """Gives each task the log records of its context."""
+class _TaskLogHandler(logging.Handler):
+    """Adds log records to the log of the task in whose context they are made."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        lines = _mine()
-        if lines is None:
-            self._pass_on(record)
-            return
-        if not self._levels.keeps(record, lines.levels):
-            return
-        try:
-            lines.log(self.format(record), record.levelno, record.name)
-        except Exception:
-            self.handleError(record)
-
-    def __init__(self, levels: Levels) -> None:
+    def __init__(self, levels: TaskLogLevels) -> None:
         super().__init__()
         self._levels = levels
 
-    def _pass_on(self, record: logging.LogRecord) -> None:
-        """Show a record as Python does where the root logger has no handler but this one: warnings alone."""
+    def emit(self, record: logging.LogRecord) -> None:
+        log = _open_log()
+        if log is None:
+            self._handle_outside(record)
+            return
+        if not self._levels.keeps(record, log.levels):
+            return
+        try:
+            log.log(self.format(record), record.levelno, record.name)
+        except Exception:
+            self.handleError(record)
+
+    def _handle_outside(self, record: logging.LogRecord) -> None:
+        """Print a warning as Python would if the root logger had no handler: this one would be its only one."""
         last = logging.lastResort
         if len(logging.root.handlers) == 1 and last is not None and record.levelno >= last.level:
             last.handle(record)
 
 
-class _Place:
-    """The streams and loggers of this process, while tasks run here."""
+class _ProcessCapture:
+    """Replaces the streams of this process and adds the handler, while tasks run here."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tasks = 0
-        self._levels = Levels()
-        self._handler = _Handler(self._levels)
-        self._ours: tuple[Any, ...] = ()
+        self._levels = TaskLogLevels()
+        self._handler = _TaskLogHandler(self._levels)
+        self._replacements: tuple[Any, ...] = ()
         self._originals: tuple[Any, ...] = ()
 
     def enter(self, levels: Mapping[str, int]) -> None:
         with self._lock:
             if not self._tasks:
                 self._originals = sys.stdout, sys.stderr
-                self._ours = tuple(_Stream(one, fd) for fd, one in enumerate(self._originals, 1))
-                sys.stdout, sys.stderr = self._ours
+                self._replacements = tuple(_Stream(stream, fd) for fd, stream in enumerate(self._originals, 1))
+                sys.stdout, sys.stderr = self._replacements
                 logging.root.addHandler(self._handler)
             self._tasks += 1
             self._levels.add(levels)
@@ -171,22 +174,22 @@ class _Place:
             if self._tasks:
                 return
             logging.root.removeHandler(self._handler)
-            for name, ours, original in zip(_STREAMS, self._ours, self._originals, strict=True):
-                if getattr(sys, name) is ours:  # else somebody has put another one there, which is theirs
+            for name, replacement, original in zip(_STREAMS, self._replacements, self._originals, strict=True):
+                if getattr(sys, name) is replacement:  # else other code has replaced it meanwhile
                     setattr(sys, name, original)
 
 
-_place = _Place()
+_process_capture = _ProcessCapture()
 
 
 @contextlib.contextmanager
-def said_by(lines: TaskLines) -> Iterator[None]:
-    """Have what is printed and logged inside, and in contexts copied from it, be the task's."""
-    _place.enter(lines.levels)
-    token = _task.set(lines)
+def capture(log: TaskLog) -> Iterator[None]:
+    """Add everything that is printed and logged in this context, and in copies of it, to a task's log."""
+    _process_capture.enter(log.levels)
+    token = _current_log.set(log)
     try:
         yield
     finally:
-        _task.reset(token)
-        _place.leave(lines.levels)
-        lines.end()
+        _current_log.reset(token)
+        _process_capture.leave(log.levels)
+        log.end()

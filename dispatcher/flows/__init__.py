@@ -1,1 +1,1 @@
-"""The objects that a user decorates and calls: flows and tasks."""
+"""Flows and tasks: the functions that users decorate. Read :mod:`dispatcher.flows.flow` next."""

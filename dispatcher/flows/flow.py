@@ -1,4 +1,7 @@
-"""A flow: a named Python function with parameters. ``@flow`` makes one; called plainly it runs here, as a function."""
+"""A flow: a named Python function with parameters, made by ``@flow``. Called plainly, it runs here as a function.
+
+A submit checks where the flow may run and where its code is stored (:mod:`dispatcher.submission.request`).
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ class Flow(Generic[P, R]):
     """A function that can be dispatched. Made by :func:`flow`.
 
     Attributes:
-        name: the flow's name; the function's, unless told otherwise.
+        name: the flow's name; by default the function's.
         fn: the function.
-        options: the run options given at decoration; those of a submit go before them.
-        environment: where it runs unless the submit says otherwise.
-        storage: where its code is kept unless the submit says otherwise.
+        options: the run options of the decorator. Those of a submit override them.
+        environment: the default environment of its runs.
+        storage: the default storage of its code.
     """
 
     name: str
@@ -67,22 +70,22 @@ class Flow(Generic[P, R]):
         return inspect.signature(self.fn)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run here, as a function; ``async def`` under :func:`asyncio.run`."""
+        """Run the function here; an ``async def`` one under :func:`asyncio.run`."""
         return cast(R, signatures.call(self.fn, *args, **kwargs))
 
     def bind(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Check parameters against the signature; defaults are not filled.
+        """Check parameters against the signature, and return them without defaults.
 
         Raises:
-            InvalidParameters: names each unknown and each missing one, and shows the signature.
+            InvalidParameters: names each unknown and each missing parameter, and shows the signature.
         """
         return signatures.bind(cast(FunctionType, self.fn), parameters, what=f"flow {self.name!r}")
 
     def run(self, parameters: Mapping[str, Any], executor: Executor) -> Any:
-        """Run here with ``executor`` started around it: its tasks go there.
+        """Run the flow here. Its tasks go to ``executor``, which is started before and closed after it.
 
         Returns:
-            What the function returns, its futures gathered, its Dask collections computed.
+            The function's result, with its futures gathered and its Dask collections computed.
         """
         from dispatcher.executors.current import current
         from dispatcher.runs.context import users_code
@@ -95,27 +98,27 @@ class Flow(Generic[P, R]):
             return executor.wait(signatures.call(self.fn, *args, **kwargs))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the flow to a file, whole or not at all.
+        """Write the flow to a file atomically.
 
         Raises:
-            InvalidFlow: it can't travel; names the object and where it is used.
+            InvalidFlow: the flow can't travel; names the object and where it is used.
             OSError: the file can't be written.
         """
         from dispatcher.serialization import pack
         from dispatcher.support.atomic_files import write_atomically
 
-        write_atomically(Path(path), pack(self, what=f"flow {self.name!r}"))
+        write_atomically(Path(path), pack(self, subject=f"flow {self.name!r}"))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Flow[..., Any]:
-        """Read what :meth:`save` wrote. This runs code from the file: open only files that you trust.
+        """Read a flow that :meth:`save` wrote. This runs code from the file: open only files that you trust.
 
         Raises:
             InvalidFlow: the file holds no flow.
             Permanent: another Python minor version, or a package that is missing here.
             OSError: the file can't be read.
         """
-        return opened(Path(path).read_bytes(), what=f"file {path}")
+        return unpack_flow(Path(path).read_bytes(), subject=f"file {path}")
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}: {signatures.shown_name(self.fn)}{signatures.shown(self.signature)}>"
@@ -125,7 +128,7 @@ class Flow(Generic[P, R]):
         return signatures.by_reference(self) or super().__reduce_ex__(protocol)
 
 
-class _Decorator(Protocol):
+class _FlowDecorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Flow[P, R]: ...
     @overload
@@ -147,7 +150,7 @@ def flow(
     start_within: Seconds | None = None,
     result_ttl: Seconds | None = None,
     retries: int | Retry | None = None,
-) -> _Decorator: ...
+) -> _FlowDecorator: ...
 def flow(
     fn: Callable[..., Any] | None = None,
     /,
@@ -159,11 +162,11 @@ def flow(
     """Make a flow of a function: ``@flow``, or ``@flow(...)`` with run options.
 
     Args:
-        fn: the function; ``async def`` runs under :func:`asyncio.run`.
-        environment: where it runs unless the submit says otherwise.
-        storage: where its code is kept unless the submit says otherwise.
-        options: ``name``, ``tags``, ``timeout`` and ``start_within`` and ``result_ttl`` (seconds or a timedelta),
-            ``retries`` (an int or a :class:`Retry`): defaults of its runs.
+        fn: the function; an ``async def`` one runs under :func:`asyncio.run`.
+        environment: the default environment of its runs.
+        storage: the default storage of its code.
+        options: default options of its runs: ``name``, ``tags``; ``timeout``, ``start_within`` and ``result_ttl``
+            (seconds or a timedelta); ``retries`` (an int or a :class:`Retry`).
 
     Raises:
         InvalidFlow: not a function, or one that can't be a flow: a generator, a class, a method.
@@ -175,26 +178,37 @@ def flow(
     return Flow(fn, checked, environment=environment, storage=storage)
 
 
-def opened(data: bytes, *, what: str) -> Flow[..., Any]:
-    """The flow in sealed bytes that its caller has verified.
+def unpack_flow(data: bytes, *, subject: str) -> Flow[..., Any]:
+    """Return the flow in sealed bytes. This runs the code in them: the caller must have verified them.
 
     Raises:
-        InvalidFlow: there is no flow in them.
+        InvalidFlow: the bytes hold no flow.
     """
     from dispatcher.serialization import unpack
 
-    found = unpack(data)
-    if not isinstance(found, Flow):
-        raise InvalidFlow(f"{what} holds no flow but {type(found).__name__}")
-    return found
+    flow = unpack(data)
+    if not isinstance(flow, Flow):
+        raise InvalidFlow(f"{subject} holds no flow but {type(flow).__name__}")
+    return flow
 
 
-def _options(given: Mapping[str, Any]) -> Options:
+def as_flow(flow: object) -> Flow[..., Any]:
+    """Return ``flow`` itself, checked.
+
+    Raises:
+        InvalidFlow: it isn't a flow.
+    """
+    if not isinstance(flow, Flow):
+        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
+    return flow
+
+
+def _options(options: Mapping[str, Any]) -> Options:
     try:
-        return Options.of(**given)
+        return Options.of(**options)
     except TypeError as error:
-        known = "name, environment, storage, tags, timeout, start_within, result_ttl, retries"
-        raise InvalidInput(f"@flow: {error}; its options are {known}") from None
+        names = "name, environment, storage, tags, timeout, start_within, result_ttl, retries"
+        raise InvalidInput(f"@flow: {error}; its options are {names}") from None
 
 
 def _check_function(fn: Any) -> None:
@@ -202,11 +216,11 @@ def _check_function(fn: Any) -> None:
     if isinstance(fn, Flow):
         raise InvalidFlow(f"{fn.name!r} is a flow already")
     if inspect.isclass(fn):
-        raise InvalidFlow(f"{shown} is a class: @flow stands on a function")
+        raise InvalidFlow(f"{shown} is a class: @flow can decorate only functions")
     if isinstance(fn, staticmethod | classmethod) or inspect.ismethod(fn):
-        raise InvalidFlow(f"{shown} is a method: @flow stands on a function")
+        raise InvalidFlow(f"{shown} is a method: @flow can decorate only functions")
     if not inspect.isfunction(fn):
-        raise InvalidFlow(f"{shown} isn't a function: @flow stands on one made by def, async def or lambda")
+        raise InvalidFlow(f"{shown} isn't a function: @flow can decorate only those made by def, async def or lambda")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise InvalidFlow(f"{shown} is a generator: a flow returns its result; return list(...) instead of yielding")
     holder = fn.__qualname__.rpartition(".")[0]
@@ -215,4 +229,4 @@ def _check_function(fn: Any) -> None:
         and not holder.endswith("<locals>")
         and next(iter(inspect.signature(fn).parameters), "") in {"self", "cls"}
     ):
-        raise InvalidFlow(f"{shown} is a method: @flow stands on a function")
+        raise InvalidFlow(f"{shown} is a method: @flow can decorate only functions")

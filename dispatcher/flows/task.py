@@ -1,4 +1,4 @@
-"""A task: a function whose calls a flow may give to the environment's executor. Called plainly it runs here."""
+"""A task: a function whose calls a flow can submit to its executor. Called plainly, it runs here as a function."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ R = TypeVar("R")
 
 
 class Task(Generic[P, R]):
-    """A function that an executor can be given. Made by :func:`task`.
+    """A function whose calls can be submitted to an executor. Made by :func:`task`.
 
     Attributes:
-        name: the task's name; the function's, unless told otherwise.
-        fn: the function; ``async def`` runs under :func:`asyncio.run`.
+        name: the task's name; by default the function's.
+        fn: the function; an ``async def`` one runs under :func:`asyncio.run`.
     """
 
     name: str
@@ -37,24 +37,30 @@ class Task(Generic[P, R]):
         self.name = name or fn.__name__
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run here."""
+        """Run the function here."""
         return cast(R, signatures.call(self.fn, *args, **kwargs))
 
     def submit(self, /, *args: Any, **kwargs: Any) -> Future[R]:
-        """Give one call to the flow's executor; outside a flow it runs here, at once.
+        """Submit one call to the flow's executor, and return its future. Outside a flow the call runs here, at once.
 
-        Futures among the arguments, also inside containers and objects, are waited for by the executor.
+        The executor waits for futures among the arguments, also inside containers and objects.
 
         Raises:
-            InvalidInput: an argument can't travel, or can't be made anew with the results of futures in it.
+            InvalidInput: an argument can't travel, or can't be rebuilt with the results of its futures.
         """
         from dispatcher.executors.current import current
 
         return cast("Future[R]", current.get().submit(self, *args, **kwargs))
 
     def map(self, /, *iterables: Iterable[Any], **constants: Any) -> list[Future[R]]:
-        """Give one call per item to the flow's executor, as the builtin ``map`` would make them: the shortest iterable
-        ends it. ``constants`` go to every call."""
+        """Submit one call per item to the flow's executor, and return the futures.
+
+        Several iterables are combined as in the builtin ``map``, up to the end of the shortest. ``constants`` are
+        passed to every call.
+
+        Raises:
+            InvalidInput: there is no iterable, or an argument can't travel.
+        """
         from dispatcher.executors.current import current
 
         if not iterables:
@@ -69,7 +75,7 @@ class Task(Generic[P, R]):
         return signatures.by_reference(self) or super().__reduce_ex__(protocol)
 
 
-class _Decorator(Protocol):
+class _TaskDecorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
     @overload
@@ -81,7 +87,7 @@ def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(*, name: str | None = None) -> _Decorator: ...
+def task(*, name: str | None = None) -> _TaskDecorator: ...
 def task(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
     """Make a task of a function: ``@task``, or ``@task(name=...)``.
 
@@ -101,21 +107,23 @@ def gather(futures: Iterable[Future[T]]) -> list[T]: ...
 @overload
 def gather(futures: Any) -> Any: ...
 def gather(futures: Any) -> Any:
-    """Wait for futures and give their results in the same shape: one future, or containers and objects that hold
-    some; another iterable gives a list.
+    """Wait for futures, and return their results in the same shape.
+
+    Args:
+        futures: one future, or a list, tuple, dict or object that holds some. Another iterable gives a list.
 
     Raises:
-        Exception: what the first of them that failed raised.
+        Exception: the exception of the first future that failed.
     """
     from dispatcher.executors.current import current
 
-    known = isinstance(futures, list | tuple | dict) or not isinstance(futures, Iterable)
-    return current.get().wait(futures if known else list(futures))
+    keeps_shape = isinstance(futures, list | tuple | dict) or not isinstance(futures, Iterable)
+    return current.get().wait(futures if keeps_shape else list(futures))
 
 
 def _check_function(fn: Any) -> None:
     shown = signatures.shown_name(fn)
     if not inspect.isfunction(fn):
-        raise InvalidInput(f"{shown} isn't a function: @task stands on one made by def, async def or lambda")
+        raise InvalidInput(f"{shown} isn't a function: @task can decorate only those made by def, async def or lambda")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise InvalidInput(f"{shown} is a generator: a task returns its result; return list(...) instead of yielding")

@@ -43,13 +43,13 @@ class FileStorage(Storage):
         raise InvalidSettings("the files of an image are made when it is built")
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import opened as opened_flow
+        from dispatcher.flows.flow import unpack_flow
 
         try:
             data = Path(location).read_bytes()
         except OSError as error:
             raise InvalidSettings(f"{location}: can't be read in this image: {error.strerror or error}") from None
-        return opened_flow(data, what=f"file {location}")
+        return unpack_flow(data, subject=f"file {location}")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause
 from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
-from dispatcher.serialization.signing_keys import Credentials
+from dispatcher.serialization.signing_keys import RunnerCredentials
 from dispatcher.storage import base as storages
 from dispatcher.support.forks import parent_alone
 from dispatcher.support.outages import patiently
@@ -39,7 +39,7 @@ class Opener:
     """The means to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
 
     records: Records
-    credentials: Credentials
+    credentials: RunnerCredentials
     limits: Limits
     environ: Mapping[str, str]
     patience: float = math.inf  #: seconds that a large result waits for a server that is away
@@ -141,7 +141,7 @@ class Opener:
         name = f"result-{record.attempt}-{record.epoch}"
         return to_value(
             obj,
-            what=f"the {kind} of flow {record.spec.flow!r}",
+            subject=f"the {kind} of flow {record.spec.flow!r}",
             limit_inline=limits.inline,
             limit=limits.result,
             put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),

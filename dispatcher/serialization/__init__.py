@@ -1,6 +1,7 @@
-"""Seal and open: how code and values travel between processes, and how they are signed.
+"""Serialization: how code and values travel between processes, and how they are signed.
 
-The names are loaded on use: who only reads records never loads cloudpickle.
+The names are loaded on use, so that a program that only reads records never loads cloudpickle. Read
+:mod:`dispatcher.serialization.pickles` next.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PYTHON", "KeyRing", "from_value", "pack", "packages", "to_value", "unpack"]
 
-_HOMES = {
+_MODULES = {
     "KeyRing": "signing_keys",
     **dict.fromkeys(("PYTHON", "pack", "packages", "unpack"), "pickles"),
     **dict.fromkeys(("from_value", "to_value"), "values"),
@@ -23,7 +24,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return found
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value

@@ -1,8 +1,8 @@
-"""Opening classes that travelled by value without disturbing those defined here.
+"""Unpickling of classes that travelled by value, without changing those that this process defined itself.
 
-cloudpickle finds a class that this process defined itself and would write the pickled members over its own: a result
-opened in the submitter's program would rebind that program's methods to copies. Only copies are brought up to date.
-Called by :mod:`dispatcher.serialization.pickles`.
+cloudpickle recognizes a class that this process defined, and would overwrite its members with the pickled ones: opening
+a result in the submitter's program would rebind that program's methods to copies. So only classes that came out of a
+pickle are updated. Called by :mod:`dispatcher.serialization.pickles`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ _copies: weakref.WeakSet[type] = weakref.WeakSet()  # classes of this process th
 
 
 def load(data: bytes, start: int) -> Any:
-    """Return what ``pickle.loads`` gives for ``data`` from ``start`` on, with this process's own classes left as they
-    are."""
+    """Unpickle ``data`` from offset ``start`` on, leaving classes that this process defined unchanged."""
     if data.find(_SET_STATE.encode(), start) < 0:
         return pickle.loads(memoryview(data)[start:])
     stream = io.BytesIO(data)
@@ -29,8 +28,8 @@ def load(data: bytes, start: int) -> Any:
     return _Unpickler(stream).load()
 
 
-class Finder:
-    """Finds classes for an unpickler, which it stands before."""
+class ClassFinder:
+    """A mixin for unpicklers that replaces the functions with which cloudpickle makes classes."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         if module == _MODULE:
@@ -44,23 +43,24 @@ class Finder:
         return super().find_class(module, name)  # type: ignore[misc]
 
 
-class _Unpickler(Finder, pickle.Unpickler):
-    """The quick one."""
+class _Unpickler(ClassFinder, pickle.Unpickler):
+    """The unpickler written in C."""
 
 
 def _make_class(*args: Any) -> type:
-    return _noted(internals._make_skeleton_class, args)
+    return _make_copy(internals._make_skeleton_class, args)
 
 
 def _make_enum(*args: Any) -> type:
-    return _noted(internals._make_skeleton_enum, args)
+    return _make_copy(internals._make_skeleton_enum, args)
 
 
-def _noted(make: Any, args: tuple[Any, ...]) -> type:
+def _make_copy(make: Any, args: tuple[Any, ...]) -> type:
+    """Make a class, and note it as a copy unless this process has it already."""
     *_, tracker_id, _extra = args
-    known = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)  # held: a class may be collected as one is made
+    existing = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)  # the reference keeps it from being collected
     made: type = make(*args)
-    if made is not known:
+    if made is not existing:
         _copies.add(made)
     return made
 

@@ -1,6 +1,6 @@
-"""Code objects that travel by value keep the name of their file, so that a traceback shows the flow's own lines.
+"""Pickling of code objects with the name of their file, so that a traceback shows the flow's own lines.
 
-cloudpickle 3.1.3 gives all of them the same made-up name. Called by :mod:`dispatcher.serialization.pickles`.
+cloudpickle 3.1.3 gives the same invented file name to all of them. Called by :mod:`dispatcher.serialization.pickles`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 Reduce = Callable[[CodeType], tuple[Callable[..., CodeType], tuple[Any, ...]]]
 
 
-def reduced(code: CodeType, reduce: Reduce) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
-    """Return what pickle is to do for ``code``: as ``reduce`` says, and then its file's name."""
+def reduce_code(code: CodeType, reduce: Reduce) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
+    """Return pickle's instructions for ``code``: those of ``reduce``, and then its file name."""
     make, arguments = reduce(code)
-    return _made, (code.co_filename, make, *arguments)
+    return make_code, (code.co_filename, make, *arguments)
 
 
-def _made(filename: str, make: Callable[..., CodeType], *arguments: Any) -> CodeType:
+def make_code(filename: str, make: Callable[..., CodeType], *arguments: Any) -> CodeType:
+    """Make a code object with a file name. Called by pickles."""
     return make(*arguments).replace(co_filename=filename)

@@ -1,7 +1,7 @@
-"""Seal an object for another process, and open it there: a header line in JSON, then a pickle.
+"""Packs an object for another process, and unpacks it there: a header line in JSON, then a pickle.
 
-The submitter packs flows, callbacks and parameters; the runner packs results and exceptions. Only who runs the flow, or
-a program that asks for a result, unpacks: verify the signature first (:mod:`dispatcher.keys`).
+Submitters pack flows, callbacks and parameters; runners pack results and exceptions. Only a runner, or a program that
+asks for a result, unpacks, after the signature was verified (:mod:`dispatcher.serialization.signing_keys`).
 """
 
 from __future__ import annotations
@@ -23,61 +23,63 @@ from dispatcher.runs.states import Cause
 from dispatcher.serialization import by_value, class_loading, code_objects, exceptions, unpicklable, unreadable_item
 from dispatcher.support.foreign_objects import repr_of, said, text_of
 
-#: ``major.minor`` of this interpreter; pickled code opens in no other.
+#: ``major.minor`` of this interpreter. Pickled code can be opened only in the same version.
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
-#: Nested calls that a stack of C surely holds while it pickles.
-_DEEPEST = 5000
+#: Nested calls that fit into the C stack while pickling.
+_MAX_DEPTH = 5000
 
-_lock = threading.RLock()  # cloudpickle's register of modules belongs to the process
+_lock = threading.RLock()  # cloudpickle's registry of modules is shared by all threads
 
 
-#: Told each object that isn't a plain value; how to make it at the other end, as ``__reduce__`` says, or None.
+#: Called with each object that isn't a plain value. Returns how to rebuild it, in the form of ``__reduce__``, or None.
 Reducer = Callable[[Any], tuple[Any, ...] | None]
 
 
 def pack(
     obj: Any,
     *,
-    what: str,
+    subject: str,
     error: type[InvalidInput] | None = None,
     each: str = "",
     reducer: Reducer | None = None,
 ) -> bytes:
-    """Seal ``obj``. Code that isn't installed travels by value, as it is now.
+    """Pack ``obj``. Code that isn't installed travels by value, as it is now.
 
     Args:
-        obj: what travels.
-        what: its name in an error, as in ``flow 'etl'``.
-        error: what to raise; by default InvalidFlow for a callable, else InvalidInput.
-        each: what an item of ``obj``, a mapping, is called in an error.
-        reducer: asked first how an object travels. Without one a future is refused.
+        obj: the object.
+        subject: the object's name in an error, as in ``flow 'etl'``.
+        error: the class to raise; by default InvalidFlow for a callable, else InvalidInput.
+        each: the name, in an error, of an item of ``obj``, a mapping, as in ``parameter``.
+        reducer: decides first how an object travels. By default it refuses futures.
 
     Raises:
-        InvalidInput: it can't be pickled; the message names the culprit and where it is used.
+        InvalidInput: the object can't be pickled; names the part that can't and where it is used.
     """
-    asked = reducer or _no_future
+    reducer = reducer or _refuse_futures
     try:
-        chunks, packages = _dump(obj, asked)
+        chunks, packages = _dump(obj, reducer)
     except INTERRUPTS:
         raise
-    except BaseException as problem:  # also what no Exception is: it comes out of a __reduce__
+    except BaseException as problem:  # a __reduce__ may raise anything
         kind = error or (InvalidFlow if callable(obj) else InvalidInput)
-        raise kind(unpicklable.explain(obj, what, problem, dumps=partial(_try, reducer=asked), each=each)) from problem
+        raise kind(
+            unpicklable.explain(obj, subject, problem, dumps=partial(_try, reducer=reducer), each=each)
+        ) from problem
     header = {"python": PYTHON, "cloudpickle": cloudpickle.__version__, "packages": packages}
     return b"".join([json.dumps(header, separators=(",", ":")).encode(), b"\n", *chunks])
 
 
 def unpack(data: bytes, *, each: str = "") -> Any:
-    """Open what :func:`pack` sealed. This runs the sealed code: verify its signature first.
+    """Return the object that :func:`pack` packed. This runs the code in it: verify its signature first.
 
     Args:
-        data: what :func:`pack` gave.
-        each: what an item of the object, a mapping, is called in an error.
+        data: the bytes that :func:`pack` returned.
+        each: the name, in an error, of an item of the object, a mapping.
 
     Raises:
         Permanent: another Python minor version, or a package that is missing or differs here (cause ``config_error``).
-        OpeningFailed: the sealed code raised, whatever it was (cause ``user_error``).
+        OpeningFailed: the code in it raised (cause ``user_error``).
     """
     header, start = _split(data)
     there = header.get("python", "")
@@ -91,13 +93,13 @@ def unpack(data: bytes, *, each: str = "") -> Any:
         return class_loading.load(data, start)
     except INTERRUPTS:
         raise
-    except BaseException as error:  # also what no Exception is: it comes out of a __setstate__, or of an import
+    except BaseException as error:  # a __setstate__ or an import may raise anything
         name = unreadable_item.item_of(data[start:]) if each else None
-        raise _unopened(error, header, "" if name is None else f"{each} {repr_of(name)}: ") from error
+        raise _opening_error(error, header, "" if name is None else f"{each} {repr_of(name)}: ") from error
 
 
 def packages(data: bytes) -> dict[str, str]:
-    """Versions, where it was sealed, of the packages that a sealed object names; opens nothing."""
+    """Return the versions, where the object was packed, of the packages that it names. Opens nothing."""
     return dict(_split(data)[0].get("packages", {}))
 
 
@@ -112,25 +114,27 @@ def _split(data: bytes) -> tuple[Mapping[str, Any], int]:
     return header, end + 1
 
 
-def _unopened(error: BaseException, header: Mapping[str, Any], where: str) -> Permanent:
-    """Return the error for an object whose opening raised ``error``."""
+def _opening_error(error: BaseException, header: Mapping[str, Any], where: str) -> Permanent:
+    """Return the error to raise when opening an object raised ``error``."""
     if isinstance(error, ModuleNotFoundError):
-        return _missing((error.name or "?").partition(".")[0], header, error, where)
-    if isinstance(error, ImportError) or (isinstance(error, AttributeError) and not _is_own(error, header)):
-        return _missing(_blamed_module(error), header, error, where)
+        return _missing_package((error.name or "?").partition(".")[0], header, error, where)
+    if isinstance(error, ImportError) or (isinstance(error, AttributeError) and not _is_users_fault(error, header)):
+        return _missing_package(_blamed_module(error), header, error, where)
     return OpeningFailed(f"{where}{said(error)}", cause=Cause.USER_ERROR, reason=type(error).__qualname__)
 
 
-def _is_own(error: AttributeError, header: Mapping[str, Any]) -> bool:
-    """Return True if an attribute was looked up in vain by the user's own code, in an object of a class that isn't
-    installed: of a package, another version may be to blame."""
+def _is_users_fault(error: AttributeError, header: Mapping[str, Any]) -> bool:
+    """Return True if the missing attribute is one of an object whose class isn't installed.
+
+    The object of an installed package may lack it because that package has another version here.
+    """
     holder = error.obj
     if holder is None or isinstance(holder, types.ModuleType | type):
         return False
     return type(holder).__module__.partition(".")[0] not in header.get("packages", {})
 
 
-def _missing(top: str, header: Mapping[str, Any], error: BaseException, where: str) -> Permanent:
+def _missing_package(top: str, header: Mapping[str, Any], error: BaseException, where: str) -> Permanent:
     versions = {**header.get("packages", {}), "cloudpickle": header.get("cloudpickle", "")}
     there = versions.get(top) or "of unknown version"
     here = by_value.version_of(top) or ("of unknown version" if top in sys.modules else "not installed")
@@ -142,20 +146,20 @@ def _missing(top: str, header: Mapping[str, Any], error: BaseException, where: s
 
 
 def _blamed_module(error: AttributeError | ImportError) -> str:
-    """The top-level package in which a name was looked up in vain."""
+    """Return the top-level package that lacks a name."""
     name = getattr(error, "name", None) if isinstance(error, ImportError) else None
     holder = getattr(error, "obj", None)
     if name is None and isinstance(holder, types.ModuleType):
         name = holder.__name__
     if name is None and holder is not None:
         name = getattr(holder, "__module__", None) or type(holder).__module__
-    if name is None:  # pickle's own words: Can't get attribute 'x' on <module 'pkg' from '...'>
+    if name is None:  # pickle's message: Can't get attribute 'x' on <module 'pkg' from '...'>
         name = text_of(error).partition("<module '")[2].partition("'")[0]
     return (name or "?").partition(".")[0]
 
 
-def _no_future(obj: Any) -> None:
-    """Dask pickles its futures, but nobody can ask one for its result in another process."""
+def _refuse_futures(obj: Any) -> None:
+    """Raise for a future: Dask would pickle it, but its result isn't available in another process."""
     kind = type(obj)
     if kind.__name__ == "Future" and kind.__module__.startswith(("distributed.", "concurrent.futures.")):
         raise TypeError("a future can't be sent: gather it, and send its result")
@@ -164,17 +168,17 @@ def _no_future(obj: Any) -> None:
 def _dump(obj: Any, reducer: Reducer) -> tuple[list[bytes], dict[str, str]]:
     chunks = _Chunks()
     pickler = _pickled(obj, chunks, reducer)
-    found = (by_value.package_of(name) for name in sorted(pickler.named))
-    return chunks.parts, dict(one for one in found if one is not None)
+    packages = (by_value.package_of(name) for name in sorted(pickler.named))
+    return chunks.parts, dict(package for package in packages if package is not None)
 
 
 def _try(obj: Any, check: Callable[[], None], *, reducer: Reducer) -> None:
-    """Pickle ``obj`` for nothing; ``check`` is called with each piece, and may raise."""
-    _pickled(obj, _Nowhere(check), reducer)
+    """Pickle ``obj`` and discard the bytes. ``check`` is called for each piece, and may raise."""
+    _pickled(obj, _Discard(check), reducer)
 
 
 def _pickled(obj: Any, file: _File, reducer: Reducer) -> _Pickler:
-    with _lock, _bounded():
+    with _lock, _limited_depth():
         pickler = _Pickler(file, reducer)
         with pickler.registered():
             pickler.dump(obj)
@@ -182,17 +186,19 @@ def _pickled(obj: Any, file: _File, reducer: Reducer) -> _Pickler:
 
 
 @contextlib.contextmanager
-def _bounded() -> Iterator[None]:
-    """Let nested calls end in an error, not in a crash: pickling nests calls of C, also where a flow allowed itself
-    more calls of Python than a stack of C holds."""
+def _limited_depth() -> Iterator[None]:
+    """Lower the recursion limit, so that nesting ends in an error and not in a crash.
+
+    Pickling nests calls in C. A flow may have raised Python's limit beyond the depth that fits into the C stack.
+    """
     limit = sys.getrecursionlimit()
-    if limit > _DEEPEST:
-        with contextlib.suppress(RecursionError):  # its caller is deeper than that already
-            sys.setrecursionlimit(_DEEPEST)
+    if limit > _MAX_DEPTH:
+        with contextlib.suppress(RecursionError):  # the caller is deeper than that already
+            sys.setrecursionlimit(_MAX_DEPTH)
     try:
         yield
     finally:
-        if limit > _DEEPEST:
+        if limit > _MAX_DEPTH:
             sys.setrecursionlimit(limit)
 
 
@@ -200,8 +206,8 @@ class _File(Protocol):
     def write(self, data: Any) -> int: ...
 
 
-class _Nowhere:
-    """Keeps nothing of what a pickler writes."""
+class _Discard:
+    """A file that discards its content."""
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
@@ -212,7 +218,7 @@ class _Nowhere:
 
 
 class _Chunks:
-    """Collects what a pickler writes; a large bytes object is kept, not copied."""
+    """A file that collects chunks. A large bytes object isn't copied."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -223,7 +229,7 @@ class _Chunks:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Registers each module it meets for travel by value, if it has to, and notes the modules it names."""
+    """Registers modules that must travel by value as it meets them, and collects the names of all modules."""
 
     def __init__(self, file: _File, reducer: Reducer) -> None:
         super().__init__(file, protocol=5)
@@ -233,7 +239,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def registered(self) -> Iterator[None]:
-        """Leave the process's register as it was."""
+        """Restore cloudpickle's registry of modules afterwards."""
         try:
             yield
         finally:
@@ -243,17 +249,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         name = obj.__name__ if isinstance(obj, types.ModuleType) else getattr(obj, "__module__", None)
         if type(name) is str and name not in self.named:
-            self._note(name)
+            self._add_module(name)
         if isinstance(obj, types.CodeType):
-            return code_objects.reduced(obj, self.dispatch_table[types.CodeType])
-        if (asked := self._reducer(obj)) is not None:
-            return asked
-        own = exceptions.reduced(obj) if isinstance(obj, BaseException) else None
+            return code_objects.reduce_code(obj, self.dispatch_table[types.CodeType])
+        if (reduced := self._reducer(obj)) is not None:
+            return reduced
+        own = exceptions.reduce_exception(obj) if isinstance(obj, BaseException) else None
         return super().reducer_override(obj) if own is None else own
 
-    def _note(self, name: str) -> None:
+    def _add_module(self, name: str) -> None:
         self.named.add(name)
-        if by_value.by_value(name) and name not in cloudpickle.list_registry_pickle_by_value():
+        if by_value.travels_by_value(name) and name not in cloudpickle.list_registry_pickle_by_value():
             module = sys.modules[name]
             if module.__name__ == name:
                 cloudpickle.register_pickle_by_value(module)

@@ -1,8 +1,8 @@
-"""The signing keys: who holds them signs specs and verifies what comes back.
+"""The signing keys, which sign specs and verify results.
 
-Each purpose has keys of its own, derived from the ring's secrets: to sign a spec, to seal what an attempt gives back,
-to authenticate its reports, to seal what workers store. A container gets those of its attempt, which sign nothing.
-Secrets never show in a repr, a message or a log. Called by the client, the worker, its pool processes and
+Each purpose has a key of its own, derived from the ring's secrets: to sign a spec, to seal an attempt's values, to
+authenticate its reports, to seal what workers store. A container gets only the keys of its attempt, which can't sign
+specs. Secrets never appear in a repr, a message or a log. Used by the client, the worker, its pool processes and
 ``dispatcher keygen``.
 """
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     from dispatcher.runs.record import Record
     from dispatcher.settings import Settings
 
-_SHORTEST = 16
+_MIN_SECRET_BYTES = 16
 _VARIABLE = "DISPATCHER__SIGNING_KEYS"
 _KEYGEN = "`dispatcher keygen` makes one"
 _FORM = 'key id → secret, or → {"secret": …, "backends": [...]}'
 
-#: What a key may be for: to sign specs, or to seal what workers store in records.
+#: The uses of a key: to sign specs, or to seal values that workers store in records.
 SPECS, RECORDS = "specs", "records"
 
 
-class Credentials(Protocol):
-    """The keys with which a process that runs a flow verifies and seals."""
+class RunnerCredentials(Protocol):
+    """The keys with which a runner verifies specs and seals values."""
 
     def check(self, record: Record, now: float) -> None:
-        """Check that a run's spec is what its submitter signed, and still may be used.
+        """Check that a run's spec is the one that its submitter signed, and hasn't expired.
 
         Args:
             record: the run.
             now: the server's clock, in seconds since the epoch.
 
         Raises:
-            SealBroken: nothing of the run may be acted upon.
+            SealBroken: the run must not be acted upon.
         """
 
     def seal(self, record: Record) -> AttemptSeal:
-        """Seals what the record's attempt gives back.
+        """Return the seal for the values of the record's attempt.
 
         Raises:
             SealBroken: this process doesn't hold its key.
@@ -58,7 +58,7 @@ class Credentials(Protocol):
 
 @dataclass(frozen=True)
 class Key:
-    """A secret, the backends that its runs may use (None: all), and what it is for."""
+    """A secret, the backends that its runs may use (None: all), and its use."""
 
     secret: bytes = field(repr=False)
     backends: frozenset[str] | None = None
@@ -66,57 +66,57 @@ class Key:
 
 
 class KeyRing:
-    """Key id → key. The first key that signs specs does; all verify, so that keys can be rotated.
+    """The signing keys of a process, by id. The first signs specs; all verify them, so that keys can be rotated.
 
     Args:
-        keys: at least one that signs, in order: a secret, or a mapping with ``secret``, ``backends`` (names of those
-            that runs signed with it may use; else all) and ``use`` (``specs``, or ``records``: workers seal with it).
-        source: the variable they come from, for messages.
+        keys: key id → a secret, or a mapping with ``secret``, ``backends`` (the backends that runs signed with it may
+            use; default: all) and ``use`` (``specs``, or ``records``: workers seal with it). At least one is for specs.
+        source: the variable that holds the keys, for messages.
 
     Raises:
-        InvalidSettings: there is none, one has another form, or a secret is shorter than 16 bytes.
+        InvalidSettings: no key is for specs, one has another form, or a secret is shorter than 16 bytes.
     """
 
     def __init__(self, keys: Mapping[str, Any], *, source: str = _VARIABLE) -> None:
         self._source = source
-        self.owner = "this process"  #: who has the ring, for messages that others read
+        self.owner = "this process"  #: the ring's owner, in messages that others read
         read = {key_id: _key(key_id, entry, source) for key_id, entry in keys.items()}
         self._keys = {key_id: key for key_id, key in read.items() if key.use == SPECS}
         if not self._keys:
             raise InvalidSettings(f"{source}: holds no key that signs; {_KEYGEN}")
         sealing = {key_id: key for key_id, key in read.items() if key.use == RECORDS} or self._keys
         self.engine = EngineSeal({key_id: mac(key.secret, RECORDS) for key_id, key in sealing.items()})
-        self.signs = next(iter(self._keys))  #: id of the key that signs
-        self._last = "", "", b""  # the key of a run's spec made last: a map signs, a worker verifies many
+        self.signing_key_id = next(iter(self._keys))  #: id of the key that signs specs
+        self._last = "", "", b""  # run id, key id and key of the spec signed or verified last
 
     @classmethod
     def from_settings(cls, settings: Settings) -> KeyRing:
-        """The keys that the settings name.
+        """Return the keys that the settings name.
 
         Raises:
-            InvalidSettings: none are given, or the file can't be read; names the variable and the remedy.
+            InvalidSettings: no key is set, or the file can't be read; names the variable and the remedy.
         """
         if settings.signing_keys is not None:
             return cls({key_id: entry.plain() for key_id, entry in settings.signing_keys.items()})
         if settings.signing_keys_file is not None:
             source = f"{_VARIABLE}_FILE"
-            return cls(_read(settings.signing_keys_file, source), source=source)
+            return cls(_read_file(settings.signing_keys_file, source), source=source)
         raise InvalidSettings(f"no signing key: set {_VARIABLE} or {_VARIABLE}_FILE; {_KEYGEN}")
 
     @staticmethod
     def generate() -> dict[str, str]:
-        """A new key ring's content: one fresh id with a random secret of 32 bytes."""
+        """Return the content of a new key ring: one new id with a random secret of 32 bytes."""
         return {f"k{secrets.token_hex(4)}": secrets.token_urlsafe(32)}
 
     def sign(self, run_id: str, data: bytes) -> str:
-        """Signature of a run's spec, by the key :attr:`signs`."""
-        return self._signature(run_id, self.signs, data)
+        """Return the signature of a run's spec, made with the key :attr:`signing_key_id`."""
+        return self._signature(run_id, self.signing_key_id, data)
 
     def verify(self, run_id: str, key_id: str, data: bytes, signature: str) -> None:
         """Check a spec's signature in constant time.
 
         Raises:
-            SealBroken: it isn't signed with that key, was changed, or belongs to another run.
+            SealBroken: the spec isn't signed with that key, was changed, or belongs to another run.
         """
         expected = self._signature(run_id, key_id, data)
         if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")):
@@ -130,10 +130,10 @@ class KeyRing:
         if spec.run_id != record.id:
             raise SealBroken(f"run {record.id} carries the spec of run {spec.run_id}: it is never opened")
         if spec.expires is None:
-            raise SealBroken(f"the signature of run {record.id} never ends, which none may: submit it again")
+            raise SealBroken(f"the signature of run {record.id} has no expiry, which isn't allowed: submit it again")
         if spec.expires <= now:
             raise SealBroken(
-                f"the signature of run {record.id} ended {now - spec.expires:.0f} s ago: the run waited too long; "
+                f"the signature of run {record.id} expired {now - spec.expires:.0f} s ago: the run waited too long; "
                 "submit it again"
             )
         if not self._allows(spec.key_id, spec.route.backend):
@@ -144,19 +144,19 @@ class KeyRing:
             )
 
     def knows(self, record: Record) -> bool:
-        """Return True if the ring has the key that is said to have signed a run."""
+        """Return True if the ring has the key whose id the run's spec names."""
         return record.spec.key_id in self._keys
 
     def check_backend(self, backend: str) -> None:
-        """Refuse what workers with the same file would.
+        """Check that the key that signs may use ``backend``, as workers with the same keys will.
 
         Raises:
-            InvalidInput: the key that signs may not use it.
+            InvalidInput: the key may not use the backend.
         """
-        if not self._allows(self.signs, backend):
-            allowed = ", ".join(sorted(self._keys[self.signs].backends or ()))
+        if not self._allows(self.signing_key_id, backend):
+            allowed = ", ".join(sorted(self._keys[self.signing_key_id].backends or ()))
             raise InvalidInput(
-                f"environment: key {self.signs!r} may not use backend {backend!r}, only {allowed}; "
+                f"environment: key {self.signing_key_id!r} may not use backend {backend!r}, only {allowed}; "
                 f"sign with another key, or change its entry in {self._source}"
             )
 
@@ -164,7 +164,7 @@ class KeyRing:
         return self.attempt_seal(record.id, record.attempt, record.spec.key_id)
 
     def attempt_seal(self, run_id: str, attempt: int, key_id: str | None = None) -> AttemptSeal:
-        """Seals what an attempt gives back; of the key that signs, or the one named.
+        """Return the seal for an attempt's values, derived from the key that signs or from the key named.
 
         Raises:
             SealBroken: the ring has no such key.
@@ -172,8 +172,9 @@ class KeyRing:
         return AttemptSeal(run_id, attempt, mac(self._secret(key_id), "seal", run_id, attempt))
 
     def token(self, run_id: str, attempt: int, epoch: int, key_id: str | None = None) -> str:
-        """The token, in hex, that authenticates an attempt's reports. It carries the epoch of the claim that made the
-        attempt.
+        """Return the token, in hex, that authenticates an attempt's reports.
+
+        It is bound to the epoch of the claim that made the attempt.
 
         Raises:
             SealBroken: the ring has no such key.
@@ -181,7 +182,7 @@ class KeyRing:
         return mac(self._secret(key_id), "token", run_id, attempt, epoch).hex()
 
     def password(self, run_id: str, attempt: int, epoch: int, key_id: str | None = None) -> str:
-        """The password, in hex, of an attempt's user of the records. Arguments and errors as :meth:`token`."""
+        """Return the password, in hex, of an attempt's Redis user. Arguments and errors as :meth:`token`."""
         return mac(self._secret(key_id), "user", run_id, attempt, epoch).hex()
 
     def _allows(self, key_id: str, backend: str) -> bool:
@@ -189,14 +190,14 @@ class KeyRing:
         return backends is None or backend in backends
 
     def _signature(self, run_id: str, key_id: str, data: bytes) -> str:
-        of_run, of_key, key = self._last
-        if not key or (of_run, of_key) != (run_id, key_id):
+        last_run_id, last_key_id, key = self._last
+        if not key or (last_run_id, last_key_id) != (run_id, key_id):
             key = mac(self._secret(key_id), "spec", run_id)
             self._last = run_id, key_id, key
         return hmac.digest(key, data, "sha256").hex()
 
     def _secret(self, key_id: str | None) -> bytes:
-        key = self._keys.get(self.signs if key_id is None else key_id)
+        key = self._keys.get(self.signing_key_id if key_id is None else key_id)
         if key is None:
             raise SealBroken(
                 f"key {key_id!r} isn't in the key ring (it has {', '.join(map(repr, self._keys))}): "
@@ -213,14 +214,14 @@ class KeyRing:
 
 @dataclass(frozen=True)
 class AttemptCredentials:
-    """All that a container gets: it seals what one attempt gives back, and knows the spec that its worker verified."""
+    """A container's credentials: the seal of its attempt, and the digest of the spec that its worker verified."""
 
     sealing: AttemptSeal
     spec_digest: str
 
     @classmethod
     def of(cls, record: Record, sealing: AttemptSeal) -> AttemptCredentials:
-        """Those of an attempt whose spec was verified."""
+        """Return the credentials of an attempt whose spec was verified."""
         return cls(sealing, spec_digest(record))
 
     def check(self, record: Record, now: float) -> None:
@@ -236,29 +237,31 @@ class AttemptCredentials:
 
 
 def spec_digest(record: Record) -> str:
-    """SHA-256 of a record's spec as it came, in hex."""
+    """Return the SHA-256 of a record's spec as it is stored, in hex."""
     return hashlib.sha256(record.spec_bytes).hexdigest()
 
 
 def _key(key_id: str, entry: Any, source: str) -> Key:
     if not key_id or not key_id.isprintable() or ":" in key_id:
         raise InvalidSettings(f"{source}: a key id must be printable, not empty and without a colon, got {key_id!r}")
-    given = {"secret": entry} if isinstance(entry, str) else entry
-    if not isinstance(given, Mapping) or not isinstance(given.get("secret"), str):
+    fields = {"secret": entry} if isinstance(entry, str) else entry
+    if not isinstance(fields, Mapping) or not isinstance(fields.get("secret"), str):
         raise InvalidSettings(f"{source}: key {key_id!r} isn't of the form {_FORM}")
-    if unknown := given.keys() - {"secret", "backends", "use"}:
+    if unknown := fields.keys() - {"secret", "backends", "use"}:
         raise InvalidSettings(f"{source}: key {key_id!r} has an unknown field: {', '.join(sorted(map(str, unknown)))}")
-    secret, backends, use = given["secret"].encode(), given.get("backends"), given.get("use", SPECS)
-    if len(secret) < _SHORTEST:
-        raise InvalidSettings(f"{source}: the secret of key {key_id!r} is shorter than {_SHORTEST} bytes")
-    if backends is not None and not (isinstance(backends, list | tuple) and all(isinstance(b, str) for b in backends)):
+    secret, backends, use = fields["secret"].encode(), fields.get("backends"), fields.get("use", SPECS)
+    if len(secret) < _MIN_SECRET_BYTES:
+        raise InvalidSettings(f"{source}: the secret of key {key_id!r} is shorter than {_MIN_SECRET_BYTES} bytes")
+    if backends is not None and not (
+        isinstance(backends, list | tuple) and all(isinstance(name, str) for name in backends)
+    ):
         raise InvalidSettings(f"{source}: backends of key {key_id!r} must be a list of names, got {backends!r}")
     if use not in {SPECS, RECORDS}:
         raise InvalidSettings(f"{source}: use of key {key_id!r} must be {SPECS!r} or {RECORDS!r}, got {use!r}")
     return Key(secret, None if backends is None else frozenset(backends), use)
 
 
-def _read(path: Path, source: str) -> dict[str, Any]:
+def _read_file(path: Path, source: str) -> dict[str, Any]:
     try:
         data = read_document(private_files.read(path))
     except InvalidSettings as error:

@@ -1,8 +1,9 @@
-"""Values that a flow gave in a container, carried on unopened to whoever asked for them.
+"""Results and exceptions of flows in containers, passed on unopened.
 
-A flow shares its process with what writes its answer, so it can give any bytes. A worker passes a pickle on as the
-run's result or exception, sealed for that run, and never opens it: whoever calls ``result()`` does, or refuses to. Made
-by :mod:`dispatcher.storage.answer`; :func:`opened` is for programs that run a flow directly.
+A flow shares its process with the code that writes its answer, so an answer may hold any bytes. A worker passes a
+pickle on as the run's result or exception, sealed for that run, and never opens it; the program that calls ``result()``
+does, or refuses to. Made by :mod:`dispatcher.storage.answer`; :func:`open_result` is for programs that run a flow
+directly.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dispatcher.errors import DispatcherError, InvalidInput
 
 @dataclass(frozen=True)
 class Unopened:
-    """A result: bytes that are said to be sealed as :func:`~dispatcher.serialization.pack` does it."""
+    """A result whose bytes are, as the flow claims, a pickle of :func:`~dispatcher.serialization.pack`."""
 
     data: bytes = field(repr=False)
 
@@ -25,10 +26,10 @@ class RaisedInside(DispatcherError, RuntimeError):
     """The flow raised in a container, or couldn't be loaded there.
 
     Attributes:
-        kind: the exception's class, by its name.
-        message: its text.
-        traceback: its traceback's text.
-        loaded: whether the flow had been loaded.
+        kind: name of the exception's class.
+        message: its message.
+        traceback: text of its traceback.
+        loaded: True if the flow had been loaded.
         data: the exception itself, unopened; None if it couldn't travel.
     """
 
@@ -41,43 +42,43 @@ class RaisedInside(DispatcherError, RuntimeError):
         self.data = data
 
 
-def opened(call: Callable[[], Any]) -> Any:
-    """Return what ``call`` gives or raises, opened here: for programs that run a flow directly and trust where it ran.
+def open_result(call: Callable[[], Any]) -> Any:
+    """Return the result of ``call``, opened here. For programs that run a flow directly and trust the place it ran in.
 
     Raises:
         InvalidInput: the result is a pickle, and ``DISPATCHER__RESULTS__PLAIN`` refuses those.
-        RaisedInside: the same of an exception, or one that can't be opened.
+        RaisedInside: the flow raised, and its exception can't be opened or ``DISPATCHER__RESULTS__PLAIN`` refuses it.
         Permanent: the result can't be opened in this process.
         Exception: the flow's own.
     """
     try:
-        found = call()
+        result = call()
     except RaisedInside as error:
-        raise _own(error) from None
-    if not isinstance(found, Unopened):
-        return found
+        raise _users_exception(error) from None
+    if not isinstance(result, Unopened):
+        return result
     if _is_refused():
         raise InvalidInput(
-            f"the flow's result isn't JSON but a Python object ({len(found.data):,} bytes), and opening it runs what "
+            f"the flow's result isn't JSON but a Python object ({len(result.data):,} bytes), and opening it runs what "
             "the flow put into it: DISPATCHER__RESULTS__PLAIN refuses that; unset it if you trust flow and image"
         )
-    from dispatcher.serialization import unpack
+    from dispatcher.serialization.pickles import unpack
 
-    return unpack(found.data)
+    return unpack(result.data)
 
 
-def _own(error: RaisedInside) -> BaseException:
-    """The flow's own exception; what stands for it where it can't or mustn't be opened."""
+def _users_exception(error: RaisedInside) -> BaseException:
+    """Return the flow's own exception, or ``error`` if that can't or must not be opened."""
     if error.data is None or _is_refused():
         return error
-    from dispatcher.serialization import unpack
+    from dispatcher.serialization.pickles import unpack
 
     try:
         own = unpack(error.data)
-    except Exception as problem:  # whatever a foreign exception's own code raises while it is opened
+    except Exception as problem:  # the exception's own code may raise anything while it is opened
         error.add_note(f"It can't be opened here: {problem}")
         return error
-    if not isinstance(own, Exception):  # a SystemExit of the flow's isn't to end the program that ran it
+    if not isinstance(own, Exception):  # a SystemExit of the flow must not end the program that ran it
         return error
     own.add_note(f"Where the flow ran:\n{error.traceback.rstrip()}")
     return own

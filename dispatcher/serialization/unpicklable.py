@@ -1,7 +1,7 @@
-"""Why an object can't be pickled: finds the part to blame, and where it is used, by trying the parts one by one.
+"""The search for the part of an object that can't be pickled, and where it is used.
 
-Called by :mod:`dispatcher.serialization.pickles` after a pickle failed. The search runs code of the user's: it ends
-after so many parts and seconds, and whatever is raised in it only makes the answer less exact.
+Called by :mod:`dispatcher.serialization.pickles` after pickling failed. It pickles part by part, which runs code of the
+user's. So the number of parts and the time are limited, and an exception only makes the answer less exact.
 """
 
 from __future__ import annotations
@@ -15,46 +15,45 @@ from dispatcher.errors import INTERRUPTS
 from dispatcher.support.escaping import article
 from dispatcher.support.foreign_objects import repr_of, said, text_of
 
-_DEEPEST = 25
-_MOST = 10_000  # parts that are tried
-_SECONDS = 5.0  # after which no further part is tried
+_MAX_DEPTH = 25
+_MAX_PARTS = 10_000
+_SEARCH_SECONDS = 5.0  # no further part is tried afterwards
 
-#: How a part is called (``global 'lock'``), and where it is used (``function g at file:line``), or ``""``.
+#: Description of a part (``global 'lock'``), where it is used (``function g at file:line``, or ``""``), and the part.
 Part = tuple[str, str, Any]
 
-#: Pickles an object, and calls the function given to it now and then; what that raises passes through.
+#: Pickles an object, and calls the function given to it from time to time; that one's exceptions pass through.
 Dumps = Callable[[Any, Callable[[], None]], object]
 
 
-class Over(Exception):
-    """The search has taken long enough."""
+class SearchLimitReached(Exception):
+    """The search has tried too many parts or taken too long."""
 
 
-def explain(obj: Any, what: str, problem: BaseException, *, dumps: Dumps, each: str = "") -> str:
-    """One sentence that names what can't be pickled in ``obj``, called ``what``, and where it is used.
+def explain(obj: Any, subject: str, problem: BaseException, *, dumps: Dumps, each: str = "") -> str:
+    """Return a sentence that names the part of ``obj`` that can't be pickled, and where it is used.
 
     Args:
         obj: the object.
-        what: its name.
-        problem: what pickling it raised.
+        subject: the object's name.
+        problem: the exception that pickling raised.
         dumps: pickles a part.
-        each: what an item of ``obj``, a mapping, is called.
+        each: the name of an item of ``obj``, a mapping.
     """
     search = _Search(dumps, each)
     if is_too_deep(problem):
-        return (
-            f"{what} can't be sent: {search.too_deep(obj)} is too deeply nested; flatten it, or pass a file's address"
-        )
+        deep = search.too_deep(obj)
+        return f"{subject} can't be sent: {deep} is too deeply nested; flatten it, or pass a file's address"
     trail = search.trail(obj)
     reason = text_of(problem) if type(problem) is TypeError else said(problem)
     if not trail:
-        return f"{what} can't be sent: {'an unknown piece of it: ' * search.over}{reason}"
+        return f"{subject} can't be sent: {'an unknown part of it: ' * search.gave_up}{reason}"
     place = next((place for _, place, _ in reversed(trail) if place), "")
     start = max((i for i, (_, at, _) in enumerate(trail) if at), default=0)
     named = ", in it ".join(name for name, _, _ in trail[start:])
     where = f" in {place}" if place else ""
     verb = "uses" if place else "holds"
-    return f"{what} can't be sent: it {verb} {named} ({article(_type_name(trail[-1][2]))}){where}: {reason}"
+    return f"{subject} can't be sent: it {verb} {named} ({article(_type_name(trail[-1][2]))}){where}: {reason}"
 
 
 def is_too_deep(problem: BaseException) -> bool:
@@ -63,58 +62,58 @@ def is_too_deep(problem: BaseException) -> bool:
 
 
 class _Search:
-    """One search. ``over``: it was given up."""
+    """One search. ``gave_up``: it ended early."""
 
     def __init__(self, dumps: Dumps, each: str) -> None:
         self._dumps = dumps
         self._each = each
-        self._left = _MOST
-        self._end = time.monotonic() + _SECONDS
-        self.over = False
+        self._left = _MAX_PARTS
+        self._end = time.monotonic() + _SEARCH_SECONDS
+        self.gave_up = False
 
     def trail(self, obj: Any) -> list[Part]:
-        """Parts from the outermost to the innermost that fails by itself."""
+        """Return the failing parts, from the outermost to the innermost."""
         trail: list[Part] = []
-        seen = {id(obj)}
-        while len(trail) < _DEEPEST:
-            part = next(self._failing(obj, seen, self._each if not trail else ""), None)
+        visited = {id(obj)}
+        while len(trail) < _MAX_DEPTH:
+            part = next(self._failing(obj, visited, self._each if not trail else ""), None)
             if part is None:
                 break
             trail.append(part)
             obj = part[2]
-            seen.add(id(obj))
+            visited.add(id(obj))
         return trail
 
     def too_deep(self, obj: Any) -> str:
-        """Say what of ``obj`` can't be sent for its depth."""
+        """Return the name of the part of ``obj`` that is too deeply nested."""
         if not self._each:
             return "it"
         return next((name for name, _, _ in self._failing(obj, {id(obj)}, self._each)), "it")
 
-    def _failing(self, obj: Any, seen: set[int], each: str) -> Iterator[Part]:
+    def _failing(self, obj: Any, visited: set[int], each: str) -> Iterator[Part]:
         try:
             for part in _parts(obj, each):
-                if id(part[2]) not in seen and not self._travels(part[2]):
+                if id(part[2]) not in visited and not self._is_picklable(part[2]):
                     yield part
         except INTERRUPTS:
             raise
-        except BaseException as problem:  # whatever the object's own methods raise
-            self.over = self.over or not isinstance(problem, GeneratorExit)
+        except BaseException as problem:  # the object's own methods may raise anything
+            self.gave_up = self.gave_up or not isinstance(problem, GeneratorExit)
 
-    def _travels(self, obj: Any) -> bool:
+    def _is_picklable(self, obj: Any) -> bool:
         self._left -= 1
         self._check()
         try:
             self._dumps(obj, self._check)
-        except (Over, *INTERRUPTS):
+        except (SearchLimitReached, *INTERRUPTS):
             raise
-        except BaseException:  # whatever the object's own methods raise
+        except BaseException:  # the object's own methods may raise anything
             return False
         return True
 
     def _check(self) -> None:
         if self._left < 0 or time.monotonic() > self._end:
-            raise Over
+            raise SearchLimitReached
 
 
 def _type_name(obj: Any) -> str:
@@ -123,7 +122,7 @@ def _type_name(obj: Any) -> str:
 
 
 def _parts(obj: Any, each: str) -> Iterator[Part]:
-    kind = type(obj)  # isinstance() would ask the object itself, too
+    kind = type(obj)  # isinstance() would also look at the object's own __class__
     if issubclass(kind, Mapping):
         yield from _of_mapping(obj, each)
     for kinds, parts in _KINDS:
@@ -153,9 +152,9 @@ def _of_wrapper(wrapper: staticmethod[..., Any] | classmethod[Any, ..., Any]) ->
     yield "its function", "", wrapper.__func__
 
 
-def _of_property(one: property) -> Iterator[Part]:
+def _of_property(attribute: property) -> Iterator[Part]:
     for name in ("fget", "fset", "fdel"):
-        yield f"its {name}", "", getattr(one, name)
+        yield f"its {name}", "", getattr(attribute, name)
 
 
 def _of_exception(error: BaseException) -> Iterator[Part]:
@@ -163,14 +162,14 @@ def _of_exception(error: BaseException) -> Iterator[Part]:
 
 
 def _of_attributes(obj: Any) -> Iterator[Part]:
-    """Attributes as they are stored: none is computed."""
+    """Yield the attributes as they are stored, without computing any."""
     kind = type(obj)
     owner = obj.__qualname__ if issubclass(kind, type) else kind.__qualname__
     try:
-        held = object.__getattribute__(obj, "__dict__")
+        attributes = object.__getattribute__(obj, "__dict__")
     except AttributeError:
-        held = {}
-    for name, value in list(held.items()):
+        attributes = {}
+    for name, value in list(attributes.items()):
         if name not in {"__dict__", "__weakref__", "__doc__", "__builtins__"}:
             yield f"attribute {name!r} of {owner}", "", value
     for base in kind.__mro__:
@@ -178,7 +177,7 @@ def _of_attributes(obj: Any) -> Iterator[Part]:
             if isinstance(slot, types.MemberDescriptorType):
                 try:
                     value = slot.__get__(obj)
-                except AttributeError:  # an empty one
+                except AttributeError:  # an empty slot
                     continue
                 yield f"attribute {name!r} of {owner}", "", value
 
@@ -201,14 +200,14 @@ def _of_function(function: types.FunctionType) -> Iterator[Part]:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """Names that a function, or one inside it, may look up in its globals."""
-    found: list[str] = []
-    todo = [code]
-    while todo:
-        one = todo.pop()
-        found += one.co_names
-        todo += [constant for constant in one.co_consts if isinstance(constant, types.CodeType)]
-    return list(dict.fromkeys(found))
+    """Return the names that a function, or one inside it, may look up in its globals."""
+    names: list[str] = []
+    pending = [code]
+    while pending:
+        current = pending.pop()
+        names += current.co_names
+        pending += [constant for constant in current.co_consts if isinstance(constant, types.CodeType)]
+    return list(dict.fromkeys(names))
 
 
 _KINDS: tuple[tuple[Any, Callable[[Any], Iterator[Part]]], ...] = (

@@ -1,6 +1,6 @@
-"""Parameters, results and exceptions on their way: JSON where that gives the same value back, else a sealed pickle.
+"""Encoding of parameters, results and exceptions: as JSON if that gives the same value back, else as a sealed pickle.
 
-Called by the client (parameters out, results in) and by the runner (the other way round).
+Used by the client (parameters out, results in) and by the runner (the other way round).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from dispatcher.serialization.unopened import RaisedInside, Unopened
 JSON = "json"
 PICKLE = "pickle"
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_DEEPEST = 200  # levels that travel as JSON: whoever reads them has as much of its stack left
-_PLAIN = frozenset({int, bool, type(None), str})
+_MAX_DEPTH = 200  # levels that travel as JSON: every reader has as much stack left
+_SCALARS = frozenset({int, bool, type(None), str})
 
 
-def to_value(  # noqa: PLR0913 - one keyword per fact of the way
+def to_value(  # noqa: PLR0913 - one keyword per property of the value
     obj: Any,
     *,
-    what: str,
+    subject: str,
     limit_inline: int,
     limit: int,
     put: Callable[[bytes], str],
@@ -41,29 +41,29 @@ def to_value(  # noqa: PLR0913 - one keyword per fact of the way
     named_by_digest: bool = False,
     each: str = "",
 ) -> Value:
-    """Make ``obj`` ready to travel.
+    """Encode ``obj``.
 
     Args:
-        obj: the object; what a container gave goes on unopened.
-        what: its name in an error, as in ``the result of flow 'etl'``.
-        limit_inline: most bytes that travel within the record; more go through ``put``.
-        limit: most bytes at all.
-        put: keeps bytes and gives their name.
-        seal: of the attempt that gives it back, for a pickle; None where a signed spec covers the value.
-        kind: what it is given back as.
-        error: what to raise.
+        obj: the object. An unopened one, from a container, stays unopened.
+        subject: the object's name in an error, as in ``the result of flow 'etl'``.
+        limit_inline: most bytes that travel within the record; larger values go through ``put``.
+        limit: most bytes of a value.
+        put: stores bytes and returns their name.
+        seal: seals a pickle that an attempt returns; None if a signed spec covers the value.
+        kind: the kind of value that the attempt returns.
+        error: the class to raise.
         setting: the variable that sets ``limit``, for the message.
-        named_by_digest: ``put`` names what it keeps by its SHA-256, which isn't computed twice then.
-        each: what an item of ``obj``, a mapping, is called in an error.
+        named_by_digest: ``put`` returns the SHA-256 of the bytes, which isn't computed again then.
+        each: the name, in an error, of an item of ``obj``, a mapping.
 
     Raises:
-        InvalidInput: it can't be pickled, or is larger than ``limit``.
+        InvalidInput: the object can't be pickled, or is larger than ``limit``.
     """
-    raw, codec = _bytes_of(obj, what, error, each)
+    raw, codec = _bytes_of(obj, subject, error, each)
     if len(raw) > limit:
         remedy = f", or raise {setting}" if setting else ""
         raise error(
-            f"{what}: {len(raw):,} bytes are more than the limit of {limit:,} bytes; "
+            f"{subject}: {len(raw):,} bytes are more than the limit of {limit:,} bytes; "
             f"keep the data elsewhere and pass its address{remedy}"
         )
     blob = put(raw) if len(raw) > limit_inline else None
@@ -84,18 +84,18 @@ def from_value(
     trusted: bool = False,
     each: str = "",
 ) -> Any:
-    """The object again. A pickle is verified before it is opened.
+    """Decode a value. A pickle is verified before it is opened.
 
     Args:
-        value: what travelled.
-        get: gives the bytes of a blob; its KeyError for an unknown one passes through.
-        seal: of the attempt that gave it back.
-        kind: what it was given back as.
-        trusted: a verified spec holds the digest, so no ``mac`` is asked for.
-        each: what an item of the object, a mapping, is called in an error.
+        value: the encoded value.
+        get: returns the bytes of a blob; its KeyError for an unknown one passes through.
+        seal: the seal of the attempt that returned the value.
+        kind: the kind of value that the attempt returned.
+        trusted: a verified spec holds the digest, so no ``mac`` is needed.
+        each: the name, in an error, of an item of the object, a mapping.
 
     Raises:
-        SealBroken: the bytes aren't those that were sealed, or there is no key to tell.
+        SealBroken: the bytes aren't those that were sealed, or there is no key to verify them.
         Permanent: the pickle can't be opened in this process.
     """
     raw = _raw(value, get)
@@ -105,7 +105,7 @@ def from_value(
     if value.codec == JSON:
         try:
             return json.loads(raw)
-        except (ValueError, RecursionError):  # whoever may write records wrote it
+        except (ValueError, RecursionError):  # anybody who may write records can have written it
             raise SealBroken(f"a JSON value of {value.size} bytes can't be read") from None
     if value.codec != PICKLE:
         raise SealBroken(f"unknown codec {value.codec!r}: the other side runs another release")
@@ -116,16 +116,16 @@ def from_value(
     return unpack(raw, each=each)
 
 
-def _bytes_of(obj: Any, what: str, error: type[InvalidInput], each: str) -> tuple[bytes, str]:
-    """The bytes that travel for ``obj``, and their codec."""
+def _bytes_of(obj: Any, subject: str, error: type[InvalidInput], each: str) -> tuple[bytes, str]:
+    """Return the bytes of ``obj``, and their codec."""
     if isinstance(obj, Unopened):
         return obj.data, PICKLE
     if isinstance(obj, RaisedInside):
         if obj.data is None:
-            raise error(f"{what}: it couldn't leave its container")
+            raise error(f"{subject}: it couldn't be sent from its container")
         return obj.data, PICKLE
     text = as_json(obj)
-    return (text, JSON) if text is not None else (pack(obj, what=what, error=error, each=each), PICKLE)
+    return (text, JSON) if text is not None else (pack(obj, subject=subject, error=error, each=each), PICKLE)
 
 
 def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
@@ -138,7 +138,7 @@ def _raw(value: Value, get: Callable[[str], bytes]) -> bytes:
 
 
 def as_json(obj: Any) -> bytes | None:
-    """JSON text that gives an equal value of the same types, or None."""
+    """Return JSON text that gives an equal value of the same types, or None if there is none."""
     if not _is_plain(obj):
         return None
     try:
@@ -148,26 +148,28 @@ def as_json(obj: Any) -> bytes | None:
 
 
 def _is_plain(obj: Any) -> bool:
-    """Return True if JSON has the very types of ``obj``, all the way down, and that isn't far. Shared parts would come
-    back as copies: no."""
-    seen: set[int] = set()
+    """Return True if JSON has the exact types of ``obj`` at each level, and there aren't too many levels.
+
+    False if a part occurs twice, since it would come back as two copies.
+    """
+    visited: set[int] = set()
     level = [obj]
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         below: list[Any] = []
-        for one in level:
-            kind = type(one)
-            if kind in _PLAIN:
+        for value in level:
+            kind = type(value)
+            if kind in _SCALARS:
                 continue
             if kind is float:
-                if not math.isfinite(one):
+                if not math.isfinite(value):
                     return False
-            elif (kind is not list and kind is not dict) or id(one) in seen:
+            elif (kind is not list and kind is not dict) or id(value) in visited:
                 return False
             else:
-                seen.add(id(one))
-                if kind is dict and any(type(name) is not str for name in one):
+                visited.add(id(value))
+                if kind is dict and any(type(name) is not str for name in value):
                     return False
-                below.extend(one.values() if kind is dict else one)
+                below.extend(value.values() if kind is dict else value)
         if not below:
             return True
         level = below

@@ -1,1 +1,1 @@
-"""The places of flows: in Redis by value, in files, in importable modules."""
+"""Storages: where the code of flows lies. Read :mod:`dispatcher.storage.base` next."""

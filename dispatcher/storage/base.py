@@ -1,7 +1,8 @@
-"""The interface of a storage. Its contract is written here once.
+"""The interface of a storage.
 
-A storage is a value that says where flows live: it compares by that and round-trips through JSON. ``flows`` is apart:
-what this object has added, by name. Clients add flows; environments get them where they run.
+A storage is a value that names the place where the code of flows lies: it compares by that and round-trips through
+JSON. Only ``flows``, which lists what this object has added, is no part of the value. Submitters add flows;
+environments get them where the flows run. Read :mod:`dispatcher.storage.redis`, the default, next.
 """
 
 from __future__ import annotations
@@ -10,83 +11,90 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from dispatcher.errors import InvalidFlow, InvalidInput
+from dispatcher.errors import InvalidInput
 
 if TYPE_CHECKING:
     from dispatcher.flows.flow import Flow
     from dispatcher.records.blobs import Blobs
 
-#: The variable in which a runner of :meth:`Storage.get_env_runner` finds the parameters, as a JSON object.
+#: The variable that gives a runner of :meth:`Storage.get_env_runner` the flow's parameters, as a JSON object.
 PARAMETERS = "DISPATCHER__PARAMETERS"
 
 
 class NoFlowHere(NotImplementedError):
-    """This kind of storage can't give a flow; ask it for a runner (:meth:`Storage.get_env_runner`)."""
+    """The storage can't return the flow in this process; ask it for a runner (:meth:`Storage.get_env_runner`)."""
 
 
 class Storage(ABC):
-    """The place of flows."""
+    """A place where the code of flows lies."""
 
-    #: Whether a location is the digest of a shared blob, which a run must refer to as long as it may start.
+    #: True if a location is the digest of a shared blob. A run refers to that blob as long as it may start.
     shared_blob: ClassVar[bool] = False
 
-    #: Whether a container on another machine gets flows from it, with the same arguments.
+    #: True if a container on another machine can get flows from a storage with the same arguments.
     in_containers: ClassVar[bool] = False
 
-    #: Arguments of the constructor that its JSON carries.
+    #: The constructor's arguments that its JSON carries.
     added: ClassVar[tuple[str, ...]] = ()
 
-    #: The container image that holds its flows; None where they live elsewhere, or aren't built yet.
+    #: The container image that holds its flows; None if there is none, or none yet.
     image: str | None = None
 
     def __init__(self) -> None:
-        self.flows: dict[str, str] = {}  #: what this object has added: flow name → location
+        self.flows: dict[str, str] = {}  #: the flows that this object has added: name → location
 
     @abstractmethod
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        """Keep a flow's code as it is now; its location. Adding it again is safe.
+        """Store a flow's code as it is now, and return its location. Adding a flow again is safe.
 
         Raises:
-            InvalidFlow: no flow, or one that can't travel this way; names the remedy.
-            InvalidInput: it can't be kept there.
+            InvalidFlow: not a flow, or one that can't travel this way; names the remedy.
+            InvalidInput: the code can't be stored there.
         """
 
     @abstractmethod
     def get_flow(self, location: str) -> Flow[..., Any]:
-        """The flow at a location. This runs its code: whoever calls trusts the location.
+        """Return the flow at a location. This runs its code: the caller must trust the location.
 
         Raises:
-            NoFlowHere: this kind of storage never gives flows.
-            InvalidInput: there is none; names what was looked for and where.
-            SealBroken: the code isn't what the location says.
+            NoFlowHere: the storage can't return the flow in this process.
+            InvalidInput: there is no such flow; names the location and the place.
+            SealBroken: the code doesn't have the location's digest.
             Permanent: the code can't be opened in this Python.
         """
 
     def get_env_runner(self, location: str) -> Callable[[Mapping[str, str]], Any]:
-        """Something that runs the flow in a process of its own: called with all of that process's environment
-        variables, the parameters being JSON in ``DISPATCHER__PARAMETERS``, it gives the flow's result.
+        """Return a callable that runs the flow in a process of its own.
 
-        One with an attribute ``unopened`` (:class:`~dispatcher.storage.answer.Runner`) is called by that in a worker,
-        which opens nothing that a flow made elsewhere. A result is opened only by a program that calls the runner
-        itself.
+        Its argument is all environment variables of that process, with the parameters as JSON in
+        ``DISPATCHER__PARAMETERS``. It returns the flow's result.
+
+        A worker calls its attribute ``unopened`` instead, if it has one (:class:`~dispatcher.storage.answer.Runner`),
+        since a worker never opens what a flow made elsewhere. Only a program that calls the runner itself opens
+        results.
 
         Raises:
-            InvalidInput: this kind of storage has none.
+            InvalidInput: this kind of storage has no runner.
         """
         raise InvalidInput(f"{type(self).__name__} has no runner of its own: use get_flow({location!r})")
 
     def bind(self, blobs: Blobs, *, limit: int | None = None) -> None:  # noqa: B027 - most need neither
-        """Be given where shared bytes are kept, and the most bytes of a flow. Called by who opens records."""
+        """Connect the storage to the blobs of open records.
+
+        Args:
+            blobs: where shared bytes are stored.
+            limit: most bytes of a flow's code; None: as before.
+        """
 
     def check(self) -> None:  # noqa: B027 - most are always ready
-        """Check what can be checked where a run is asked for.
+        """Check at submit that runs can get the flows.
 
         Raises:
-            InvalidInput: its flows can't be had yet; says what to do.
+            InvalidInput: they can't get them yet; names the remedy.
         """
 
     def build(self) -> Self:
-        """Make ready what was added; most have nothing to do."""
+        """Prepare the flows that were added. Most storages have nothing to prepare."""
         return self
 
     def __contains__(self, name: object) -> bool:
@@ -94,7 +102,7 @@ class Storage(ABC):
         return name in self.flows
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :func:`from_json` reads; ``flows`` isn't in it."""
+        """Return the JSON object that :func:`from_json` reads, without ``flows``."""
         return {"type": type(self).__name__, **{name: getattr(self, name) for name in self.added}}
 
     def __eq__(self, other: object) -> bool:
@@ -107,40 +115,26 @@ class Storage(ABC):
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.added)})"
 
     def __reduce__(self) -> Any:
-        # A flow may carry its storage: neither connections nor what was added belong to its code.
+        # A flow may carry its storage: neither connections nor added flows belong to its code.
         return type(self), tuple(getattr(self, name) for name in self.added)
 
 
 def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Storage:
-    """The storage that :meth:`Storage.to_json` described.
+    """Return the storage that :meth:`Storage.to_json` described.
 
     Args:
         data: the JSON object.
-        stored: it stands in a spec, which another release may have written: its fields that aren't known here are left
-            aside.
+        stored: the object comes from a spec, which another release may have written: unknown fields are ignored.
 
     Raises:
-        InvalidInput: it is no such object; names what is wrong with it.
+        InvalidInput: the object doesn't describe a storage; names the field.
     """
     from dispatcher import registry
 
     if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
         raise InvalidInput(f"a storage is a JSON object with a 'type' such as 'RedisStorage', got {data!r}")
     kind = registry.storage(data["type"])
-    given = {name: value for name, value in data.items() if name != "type" and (name in kind.added or not stored)}
-    if set(given) != set(kind.added):
-        raise InvalidInput(f"{data['type']}: needs {list(kind.added)}, got {list(given)}")
-    return kind(**given)
-
-
-def as_flow(flow: object) -> Flow[..., Any]:
-    """``flow`` itself.
-
-    Raises:
-        InvalidFlow: it is none.
-    """
-    from dispatcher.flows.flow import Flow
-
-    if not isinstance(flow, Flow):
-        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
-    return flow
+    arguments = {name: value for name, value in data.items() if name != "type" and (name in kind.added or not stored)}
+    if set(arguments) != set(kind.added):
+        raise InvalidInput(f"{data['type']}: needs {list(kind.added)}, got {list(arguments)}")
+    return kind(**arguments)

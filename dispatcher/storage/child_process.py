@@ -1,7 +1,8 @@
-"""A flow in a child process: what ``Storage.get_env_runner`` of storages that can give flows returns.
+"""Runs a flow in a child process, for storages that can return flows (``Storage.get_env_runner``).
 
-The child gets storage, location and this process's import path on its standard input, and answers on a pipe of its
-own, so that the flow may print as it likes. Its environment variables are those it is called with, no others.
+The child reads storage, location and the parent's import path from its standard input. It answers on a pipe of its own
+(:mod:`dispatcher.storage.answer`), so that the flow may print freely. It has only the environment variables given to
+it.
 """
 
 from __future__ import annotations
@@ -23,50 +24,50 @@ if TYPE_CHECKING:
 
 
 def runner(storage: Storage, location: str) -> Runner:
-    """Return a runner of the flow at ``location``, in a child process with the environment variables given to it."""
+    """Return a runner that runs the flow at ``location`` in a child process."""
     job = {"storage": storage.to_json(), "location": location, "path": [entry or str(Path.cwd()) for entry in sys.path]}
 
     def run(env: Mapping[str, str]) -> Any:
-        answered, answers = os.pipe()
-        command = [sys.executable, "-P", "-c", f"from dispatcher.storage.child_process import main; main({answers})"]
-        with os.fdopen(answered, "rb") as reader:
+        read_end, write_end = os.pipe()
+        command = [sys.executable, "-P", "-c", f"from dispatcher.storage.child_process import main; main({write_end})"]
+        with os.fdopen(read_end, "rb") as reader:
             try:
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(env), pass_fds=[answers])
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(env), pass_fds=[write_end])
             finally:
-                os.close(answers)
+                os.close(write_end)
             with process:
-                _tell(process, json.dumps(job).encode())
+                _send(process, json.dumps(job).encode())
                 data = reader.read()
         if not data:
             raise ChildDied(f"the flow's process ended without an answer, with exit code {process.returncode}")
-        return answer.read(data)
+        return answer.decode(data)
 
     return Runner(run)
 
 
-def main(answers: int) -> None:
-    """The child: run the flow and write its answer."""
+def main(answer_fd: int) -> None:
+    """Run the flow that standard input names, and write its answer to a file descriptor."""
     job = json.loads(sys.stdin.buffer.read())
     sys.path[:] = [*sys.path, *(entry for entry in job["path"] if entry not in sys.path)]
-    data = answered(job["storage"], job["location"])
-    with os.fdopen(answers, "wb") as writer:
+    data = run_flow(job["storage"], job["location"])
+    with os.fdopen(answer_fd, "wb") as writer:
         writer.write(data)
 
 
-def answered(storage: Mapping[str, Any], location: str) -> bytes:
-    """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; its answer."""
+def run_flow(storage: Mapping[str, Any], location: str) -> bytes:
+    """Run the flow at ``location`` with the parameters in ``DISPATCHER__PARAMETERS``, and return its answer."""
     from dispatcher.executors.local import LocalExecutor
     from dispatcher.storage import base
     from dispatcher.support.forks import parent_alone
 
     try:
         flow = parent_alone(lambda: base.from_json(storage).get_flow(location))
-    except BaseException as error:  # whatever its modules raise
-        return answer.raised(error, loaded=False)
+    except BaseException as error:  # anything that its modules may raise
+        return answer.encode_exception(error, loaded=False)
     try:
-        return parent_alone(lambda: answer.returned(flow.run(_parameters(), LocalExecutor())))
-    except BaseException as error:  # SystemExit, too, ends the flow, and not without an answer
-        return answer.raised(error, loaded=True)
+        return parent_alone(lambda: answer.encode_result(flow.run(_parameters(), LocalExecutor())))
+    except BaseException as error:  # a SystemExit ends the flow, too, but the answer must be written
+        return answer.encode_exception(error, loaded=True)
 
 
 def _parameters() -> dict[str, Any]:
@@ -74,19 +75,19 @@ def _parameters() -> dict[str, Any]:
 
     text = os.environ.get(PARAMETERS, "{}")
     try:
-        found = json.loads(text)
+        parameters = json.loads(text)
     except ValueError as error:
         raise InvalidParameters(f"{PARAMETERS}: isn't JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(parameters, dict):
         raise InvalidParameters(f"{PARAMETERS}: must be a JSON object, got {text[:100]!r}")
-    return found
+    return parameters
 
 
-def _tell(process: subprocess.Popen[bytes], data: bytes) -> None:
+def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
     if process.stdin is None:
         return
     try:
         process.stdin.write(data)
         process.stdin.close()
-    except BrokenPipeError:  # it died at once: the missing answer tells
+    except BrokenPipeError:  # the child died at once; its missing answer is reported
         process.stdin = None

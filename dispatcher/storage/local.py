@@ -1,4 +1,4 @@
-"""Flows in files of a directory that submitter and worker share."""
+"""Flows as files in a directory that submitters and workers share."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
+from dispatcher.flows.flow import Flow, as_flow, unpack_flow
 from dispatcher.storage import child_process
 from dispatcher.storage.answer import Runner
-from dispatcher.storage.base import Storage, as_flow
+from dispatcher.storage.base import Storage
 from dispatcher.support.atomic_files import write_atomically
 
-if TYPE_CHECKING:
-    from dispatcher.flows.flow import Flow
-
-
-# As add_flow names files: no folder, no hidden file, nothing that leaves the directory.
-_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", re.ASCII)
+# File names as add_flow makes them: no folder, no hidden file, no path that leaves the directory.
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", re.ASCII)
 
 
 class LocalStorage(Storage):
     """Keeps each flow's code in a file ``<flow>-<digest>.flow``.
 
-    A location is the file's name and the full SHA-256 of its bytes, ``etl-1f0c….flow#1f0c…``: a file that was changed
-    is refused.
+    A location is the file's name and the full SHA-256 of its bytes, ``etl-1f0c….flow#1f0c…``. A changed file is
+    refused.
 
     Args:
-        directory: where; relative ones are made absolute, ``~`` is opened. Made when the first flow is added.
+        directory: the directory's path. A relative one is made absolute, ``~`` is expanded. The directory is created
+            when the first flow is added.
     """
 
     added: ClassVar[tuple[str, ...]] = ("directory",)
@@ -44,7 +42,7 @@ class LocalStorage(Storage):
         from dispatcher.serialization import pack
 
         name = as_flow(flow).name
-        data = pack(flow, what=f"flow {name!r}", error=InvalidFlow)
+        data = pack(flow, subject=f"flow {name!r}", error=InvalidFlow)
         digest = hashlib.sha256(data).hexdigest()
         file = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:100].lstrip('.') or 'flow'}-{digest[:16]}.flow"
         path = Path(self.directory, file)
@@ -58,15 +56,13 @@ class LocalStorage(Storage):
         return self.flows[name]
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import opened
-
         file, _, digest = location.rpartition("#")
-        if not re.fullmatch("[0-9a-f]{64}", digest) or not _FILE.fullmatch(file):
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not _FILE_NAME.fullmatch(file):
             raise InvalidInput(f"LocalStorage: a location is '<file>#<SHA-256>' as add_flow gave it, got {location!r}")
         data = self._read(Path(self.directory, file))
         if hashlib.sha256(data).hexdigest() != digest:
             raise SealBroken(f"LocalStorage: {Path(self.directory, file)} was changed: its SHA-256 isn't {digest}")
-        return opened(data, what=f"file {file}")
+        return unpack_flow(data, subject=f"file {file}")
 
     def get_env_runner(self, location: str) -> Runner:
         return child_process.runner(self, location)

@@ -1,21 +1,19 @@
-"""Flows in importable modules: nothing travels but the name."""
+"""Flows in importable modules: only their names travel."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from dispatcher.errors import InvalidFlow
+from dispatcher.flows.flow import Flow, as_flow
 from dispatcher.storage import child_process
 from dispatcher.storage.answer import Runner
-from dispatcher.storage.base import Storage, as_flow
+from dispatcher.storage.base import Storage
 from dispatcher.support import signatures
-
-if TYPE_CHECKING:
-    from dispatcher.flows.flow import Flow
 
 
 class ModuleStorage(Storage):
-    """Finds flows as ``package.module:attribute``, in whatever version is installed where they run."""
+    """Imports flows as ``package.module:attribute``, in the version that is installed where they run."""
 
     in_containers: ClassVar[bool] = True
 

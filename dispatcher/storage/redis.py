@@ -1,4 +1,7 @@
-"""Flows in Redis by value, under the digest of their code: the default. Reads and writes through the records' blobs."""
+"""Flows in Redis by value, named by the digest of their code: the default storage.
+
+Used where records are open, by submitters and workers. Reads and writes through the records' blobs.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +11,50 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
-from dispatcher.storage.base import Storage, as_flow
+from dispatcher.flows.flow import Flow, as_flow, unpack_flow
+from dispatcher.storage.base import Storage
 
 if TYPE_CHECKING:
-    from dispatcher.flows.flow import Flow
     from dispatcher.records.blobs import Blobs
 
 
-class _Recent:
-    """Sealed code read lately in this process, by digest. Bytes, not flows: what a run changes in one is its own."""
+class _CodeCache:
+    """Sealed code that this process read last, by digest. Bytes, not flows: each run gets a flow object of its own.
 
-    def __init__(self, most: int) -> None:
-        self._most = most  # bytes
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+    Args:
+        max_bytes: size of the cache.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, digest: str) -> bytes | None:
         with self._lock:
-            if digest in self._kept:
-                self._kept.move_to_end(digest)
-            return self._kept.get(digest)
+            if digest in self._entries:
+                self._entries.move_to_end(digest)
+            return self._entries.get(digest)
 
     def put(self, digest: str, data: bytes) -> None:
         with self._lock:
-            self._kept[digest] = data
-            self._kept.move_to_end(digest)
-            while sum(map(len, self._kept.values())) > self._most:
-                self._kept.popitem(last=False)
+            self._entries[digest] = data
+            self._entries.move_to_end(digest)
+            while sum(map(len, self._entries.values())) > self._max_bytes:
+                self._entries.popitem(last=False)
 
     def clear(self) -> None:
         with self._lock:
-            self._kept.clear()
+            self._entries.clear()
 
 
-_recent = _Recent(most=64 * 2**20)
+_code_cache = _CodeCache(max_bytes=64 * 2**20)
 
 
 class RedisStorage(Storage):
     """Keeps a flow's code in Redis, once however often it is submitted, as long as a run may start with it.
 
-    The location is the code's SHA-256. It works where records are open: in submits and in workers.
+    The location is the code's SHA-256. This storage works where records are open: in submits and in workers.
     """
 
     shared_blob: ClassVar[bool] = True
@@ -62,37 +69,35 @@ class RedisStorage(Storage):
         self._blobs, self._limit = blobs, limit if limit is not None else self._limit
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        from dispatcher.storage.packed_flow import packed
+        from dispatcher.storage.flow_cache import flow_cache
 
         name = as_flow(flow).name
-        data = packed.flow(flow)
+        data = flow_cache.pack(flow)
         if self._limit is not None and len(data) > self._limit:
             raise InvalidFlow(
                 f"flow {name!r}: its code is {len(data):,} bytes, at most {self._limit:,} may travel by value "
                 "(DISPATCHER__LIMITS__FLOW): give large data as parameters, or use ModuleStorage"
             )
-        self.flows[name] = location = self._bound().share(data)
+        self.flows[name] = location = self._bound_blobs().share(data)
         return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        from dispatcher.flows.flow import opened
-
-        data = _recent.get(location)
+        data = _code_cache.get(location)
         if data is None:
             data = self._read(location)
-            _recent.put(location, data)
-        return opened(data, what=f"blob {location[:16]}")
+            _code_cache.put(location, data)
+        return unpack_flow(data, subject=f"blob {location[:16]}")
 
     def _read(self, location: str) -> bytes:
         try:
-            data = self._bound().get(location)
+            data = self._bound_blobs().get(location)
         except KeyError:
             raise InvalidInput(f"RedisStorage: no code under {location!r}: no open run refers to it any more") from None
         if hashlib.sha256(data).hexdigest() != location:
-            raise SealBroken(f"RedisStorage: what is kept under {location!r} was changed")
+            raise SealBroken(f"RedisStorage: the code under {location!r} was changed")
         return data
 
-    def _bound(self) -> Blobs:
+    def _bound_blobs(self) -> Blobs:
         if self._blobs is None:
             raise InvalidInput(
                 "RedisStorage isn't connected: submit with a Dispatcher, or execute directly with LocalStorage or "

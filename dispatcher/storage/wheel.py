@@ -1,6 +1,6 @@
-"""Distributions of this environment, as files to install elsewhere; :mod:`dispatcher.storage.docker.image` sends them.
+"""Our own wheel and pip, made of this environment's files, for :mod:`dispatcher.storage.docker.image`.
 
-An image of flows gets the very code that builds it: no index needs to have this version, and none is asked for it.
+An image of flows gets the very code that builds it, so that no package index needs to have this version.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-import dispatcher
 from dispatcher.errors import InvalidInput
 
 _PACKAGES = ("dispatcher", "backends", "workers")
-_TAGS = "Wheel-Version: 1.0\nGenerator: flow-dispatcher\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_WHEEL_METADATA = "Wheel-Version: 1.0\nGenerator: flow-dispatcher\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
 def wheel() -> tuple[str, bytes]:
-    """Our own wheel, made of the files that this process runs, also where they are a checkout: its name, its bytes."""
-    ours = distribution("flow-dispatcher")
-    stem = f"flow_dispatcher-{ours.version}"
+    """Return name and bytes of our own wheel, made of the files that this process runs, even those of a checkout."""
+    own_distribution = distribution("flow-dispatcher")
+    stem = f"flow_dispatcher-{own_distribution.version}"
     info = f"{stem}.dist-info"
     files = {
         **dict(_sources()),
-        f"{info}/METADATA": (ours.read_text("METADATA") or "").encode(),
-        f"{info}/WHEEL": _TAGS.encode(),
-        f"{info}/entry_points.txt": (ours.read_text("entry_points.txt") or "").encode(),
+        f"{info}/METADATA": (own_distribution.read_text("METADATA") or "").encode(),
+        f"{info}/WHEEL": _WHEEL_METADATA.encode(),
+        f"{info}/entry_points.txt": (own_distribution.read_text("entry_points.txt") or "").encode(),
     }
     record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
@@ -38,10 +37,10 @@ def wheel() -> tuple[str, bytes]:
 
 
 def pip() -> Iterator[tuple[str, bytes]]:
-    """The files of this environment's pip: path below ``pip/``, content.
+    """Yield path and content of each file of this environment's pip.
 
     Raises:
-        InvalidInput: there is no pip.
+        InvalidInput: pip isn't installed.
     """
     spec = importlib.util.find_spec("pip")
     if spec is None or spec.origin is None:
@@ -53,7 +52,7 @@ def pip() -> Iterator[tuple[str, bytes]]:
 
 
 def _sources() -> Iterator[tuple[str, bytes]]:
-    home = Path(dispatcher.__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     for package in _PACKAGES:
         yield from _files(home / package)
 
@@ -69,11 +68,11 @@ def _digest(data: bytes) -> str:
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:
-    """An archive that is the same for the same content."""
+    """Return a ZIP archive. The same content gives the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
-            entry = zipfile.ZipInfo(name)  # of 1980, as it has no time of its own
+            entry = zipfile.ZipInfo(name)  # dated 1980-01-01 by default, so that the bytes don't depend on the time
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
             archive.writestr(entry, data)
     return buffer.getvalue()

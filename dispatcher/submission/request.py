@@ -290,7 +290,7 @@ def record(
 
     value = to_value(
         dict(parameters),
-        what=f"parameters of flow {plan.spec.flow!r}",
+        subject=f"parameters of flow {plan.spec.flow!r}",
         limit_inline=limits.inline,
         limit=limits.parameters,
         put=blobs.share,

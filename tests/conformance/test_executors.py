@@ -171,7 +171,7 @@ def test_code_that_is_not_installed_reaches_the_tasks(make: Callable[[], Executo
             return gather(scaled.submit([Point(1), Point(2)], by=Point(100)))
     """
     with module(tmp_path, "not_installed_here", source, installed=False) as loaded:
-        sealed = pack(loaded.main, what="it")
+        sealed = pack(loaded.main, subject="it")
         results = [loaded.main.run({}, make())]
     results.append(unpack(sealed).run({}, make()))  # as in a worker, which can't import it either
     for result in results:

@@ -130,7 +130,7 @@ def test_a_future_in_a_cyclic_structure(executor: Executor) -> None:
 
 def test_a_result_that_cannot_take_a_future_s_place_is_named(executor: Executor) -> None:
     future = executor.submit(list)
-    with pytest.raises(InvalidInput, match=r"a set can't be made anew.*unhashable type"):
+    with pytest.raises(InvalidInput, match=r"a set can't be rebuilt.*unhashable type"):
         executor.wait({future})
 
 

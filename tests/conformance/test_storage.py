@@ -33,7 +33,7 @@ from dispatcher.serialization import pack
 from dispatcher.storage import base
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import Storage
-from dispatcher.storage.redis import _Recent, _recent
+from dispatcher.storage.redis import _code_cache, _CodeCache
 from tests.conformance.layers import in_its_image
 from tests.site import module
 
@@ -89,7 +89,7 @@ def blobs_in_redis(url: str) -> Iterator[Blobs]:
 
 @pytest.fixture(params=["memory", "redis", "local", "module", "docker"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StorageCase]:
-    _recent.clear()
+    _code_cache.clear()
     with module(tmp_path, "flows_to_keep", SOURCE, installed=request.param == "module") as flows:
         match request.param:
             case "memory":
@@ -236,7 +236,7 @@ class Counted(Blobs):
 
 @pytest.fixture
 def counted() -> Iterator[Counted]:
-    _recent.clear()
+    _code_cache.clear()
     with blobs_in_memory() as blobs:
         yield Counted(blobs)
 
@@ -266,7 +266,7 @@ def test_code_that_was_changed_is_not_opened(counted: Counted) -> None:
 
 
 def test_the_cache_of_flows_is_bounded() -> None:
-    recent = _Recent(most=10)
+    recent = _CodeCache(max_bytes=10)
     recent.put("a", b"12345")
     recent.put("b", b"12345")
     assert recent.get("a") == b"12345"
@@ -333,7 +333,7 @@ def test_missing_and_unusable_directories_are_distinguished(tmp_path: Path) -> N
 def test_a_file_without_a_flow(tmp_path: Path) -> None:
     import hashlib
 
-    data = pack([1], what="a list")
+    data = pack([1], subject="a list")
     (tmp_path / "x.flow").write_bytes(data)
     with pytest.raises(InvalidFlow, match=r"x\.flow holds no flow but list"):
         LocalStorage(tmp_path).get_flow(f"x.flow#{hashlib.sha256(data).hexdigest()}")

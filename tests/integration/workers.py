@@ -207,7 +207,7 @@ class Bench:
             location=location,
             parameters=to_value(
                 dict(parameters or {}),
-                what="parameters",
+                subject="parameters",
                 limit_inline=2**20,
                 limit=2**20,
                 put=self.records.blobs.share,
@@ -220,7 +220,7 @@ class Bench:
             on_exit=environment.on_exit is not None,
             python=PYTHON_VERSION,
             blobs=(location,) if storage.shared_blob else (),
-            key_id=self.keys.signs,
+            key_id=self.keys.signing_key_id,
             expires=EXPIRES,
         )
         raw = spec.to_bytes()

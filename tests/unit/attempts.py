@@ -55,7 +55,12 @@ class World:
         location = storage.add_flow(one)
         environment = environment or LocalEnvironment()
         values = to_value(
-            parameters or {}, what="parameters", limit_inline=100, limit=10**9, put=self.records.blobs.share, seal=None
+            parameters or {},
+            subject="parameters",
+            limit_inline=100,
+            limit=10**9,
+            put=self.records.blobs.share,
+            seal=None,
         )
         options = Options.of(**{name: changes.pop(name) for name in ("retries", "start_within") if name in changes})
         spec = Spec(
@@ -71,7 +76,7 @@ class World:
             on_exit=environment.on_exit is not None,
             python=PYTHON,
             blobs=tuple(name for name in (location, values.blob) if name),
-            key_id=self.keys.signs,
+            key_id=self.keys.signing_key_id,
             expires=NEVER,
         )
         return self.accept(run_id, replace(spec, **changes).to_bytes())

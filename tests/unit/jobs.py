@@ -16,7 +16,7 @@ SEAL = AttemptSeal("run", 2, b"k" * 32)
 def keep(obj: Any, kind: Returned, *, limit: int = 10**6) -> Value:
     what = f"the {kind} of flow 'f'"
     return to_value(
-        obj, what=what, limit_inline=10**6, limit=limit, put=lambda _: "", seal=SEAL, kind=kind, setting="LIMIT"
+        obj, subject=what, limit_inline=10**6, limit=limit, put=lambda _: "", seal=SEAL, kind=kind, setting="LIMIT"
     )
 
 

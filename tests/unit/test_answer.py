@@ -1,4 +1,4 @@
-"""The answer of a flow in a container: whatever it gives, nothing of it is opened but by who asked for it."""
+"""The answer of a flow in a container: only the program that asks for the result opens it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.attempts import World, double
 
 
 class Trap:
-    """Leaves a file where it is opened."""
+    """Creates a file when it is opened."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -38,7 +38,7 @@ class Trap:
 
 
 class TrapError(Exception):
-    """The same, raised."""
+    """An exception that does the same."""
 
     def __init__(self, file: Path) -> None:
         super().__init__("a trap")
@@ -49,7 +49,7 @@ class TrapError(Exception):
 
 
 class Contained(Storage):
-    """A storage of others, whose flows run in a container. This one answers what ``data`` says, in base64."""
+    """A plug-in storage whose flows run in a container. It returns the answer in ``data``, in base64."""
 
     added = ("data",)
 
@@ -65,7 +65,7 @@ class Contained(Storage):
 
     def get_env_runner(self, location: str) -> Runner:
         def run(variables: Mapping[str, str]) -> Any:
-            return answer.read(base64.b64decode(self.data))
+            return answer.decode(base64.b64decode(self.data))
 
         return Runner(run)
 
@@ -94,7 +94,7 @@ Attempt = Callable[..., Record]
 
 @pytest.fixture
 def attempt(world: World) -> Attempt:
-    """An attempt in a pool process, whose flow's container gives these bytes."""
+    """Run an attempt in a pool process, whose flow's container answers with the given bytes."""
 
     def made(data: bytes, environment: LocalEnvironment | None = None) -> Record:
         storage = contained(data)
@@ -111,7 +111,7 @@ def link(world: World) -> Any:
 def test_plain_values_come_as_they_are(world: World, attempt: Attempt) -> None:
     values: list[Any] = [None, 3, [1, "ü"], {"a": [True, 0.5]}]
     for value in values:
-        record = attempt(answer.returned(value))
+        record = attempt(answer.encode_result(value))
         assert record.outcome is not None
         assert record.outcome.result is not None
         assert record.outcome.result.codec == "json"
@@ -119,7 +119,7 @@ def test_plain_values_come_as_they_are(world: World, attempt: Attempt) -> None:
 
 
 def test_an_object_passes_the_worker_unopened(attempt: Attempt, link: Any, file: Path) -> None:
-    record = attempt(answer.returned(Trap(file)))
+    record = attempt(answer.encode_result(Trap(file)))
     assert record.state is State.SUCCEEDED
     assert not file.exists()
     with pytest.raises(InvalidInput, match=r"isn't JSON .* plain=True refuses that\. If you trust .*plain=False"):
@@ -130,9 +130,9 @@ def test_an_object_passes_the_worker_unopened(attempt: Attempt, link: Any, file:
 
 
 def test_an_exception_passes_the_worker_unopened(attempt: Attempt, link: Any, file: Path) -> None:
-    data = answer.raised(TrapError(file), loaded=True)
+    data = answer.encode_exception(TrapError(file), loaded=True)
     record = attempt(data)
-    with_exit = attempt(data, LocalEnvironment(on_exit=say_what_it_sees))
+    with_exit = attempt(data, LocalEnvironment(on_exit=print_exception))
     assert with_exit.exit_call is ExitCall.CALLED
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.FAILED, Cause.USER_ERROR)
@@ -149,32 +149,32 @@ def test_an_exception_passes_the_worker_unopened(attempt: Attempt, link: Any, fi
     assert file.exists()
 
 
-def say_what_it_sees() -> None:
+def print_exception() -> None:
     print(type(context.exception).__name__)  # noqa: T201 - a flow's callback
 
 
 def test_the_exception_of_the_flow_is_its_callers(attempt: Attempt, link: Any) -> None:
-    error = error_of(link, attempt(answer.raised(LookupError("no such day"), loaded=True)))
+    error = error_of(link, attempt(answer.encode_exception(LookupError("no such day"), loaded=True)))
     assert isinstance(error.__cause__, LookupError)
     assert str(error.__cause__) == "no such day"
 
 
 def test_a_flow_that_could_not_be_loaded_there(attempt: Attempt) -> None:
-    record = attempt(answer.raised(ImportError("no pandas"), loaded=False))
+    record = attempt(answer.encode_exception(ImportError("no pandas"), loaded=False))
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
     assert (record.outcome.reason, record.outcome.message) == ("ImportError", "no pandas")
 
 
-def test_on_exit_learns_of_it_by_its_text(world: World, attempt: Attempt, file: Path) -> None:
-    ended = attempt(answer.raised(TrapError(file), loaded=True), LocalEnvironment(on_exit=say_what_it_sees))
+def test_on_exit_gets_only_the_text(world: World, attempt: Attempt, file: Path) -> None:
+    ended = attempt(answer.encode_exception(TrapError(file), loaded=True), LocalEnvironment(on_exit=print_exception))
     assert world.texts(ended) == ["RaisedInside"]
     assert not file.exists()
 
 
 def old_answer(file: Path) -> bytes:
-    """What an earlier release opened: a sealed pair."""
-    return pack((True, Trap(file)), what="a pair")
+    """Return an answer as an early version sealed it: a pair."""
+    return pack((True, Trap(file)), subject="a pair")
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def old_answer(file: Path) -> bytes:
         b'{"flow": "returned", "codec": "json", "more": "' + b"x" * answer.LONGEST_LINE + b'"}\n1',
     ],
 )
-def test_what_is_no_answer_fails_the_run(attempt: Attempt, data: bytes) -> None:
+def test_other_bytes_fail_the_run(attempt: Attempt, data: bytes) -> None:
     with pytest.raises(ChildDied):
-        answer.read(data)
+        answer.decode(data)
     record = attempt(data)
     assert record.outcome is not None
     assert (record.state, record.outcome.reason) == (State.FAILED, "ChildDied")
@@ -224,15 +224,15 @@ def test_bytes_that_are_no_pickle_reach_the_caller_as_bad_input(attempt: Attempt
         result_of(link, record)
 
 
-def test_texts_are_cut_and_can_be_stored(attempt: Attempt) -> None:
-    told: dict[str, Any] = {
+def test_texts_are_truncated_and_can_be_stored(attempt: Attempt) -> None:
+    fields: dict[str, Any] = {
         "flow": "raised",
         "codec": "",
         "type": "K" * 10_000,
         "message": "\ud800" + "m" * 100_000,
         "traceback": "t" * 500_000 + "\udfff",
     }
-    record = attempt(json.dumps(told).encode() + b"\n")
+    record = attempt(json.dumps(fields).encode() + b"\n")
     assert record.outcome is not None
     assert record.outcome.exception is None
     assert (len(record.outcome.reason), len(record.outcome.message)) == (200, 2000)
@@ -244,31 +244,31 @@ def test_texts_are_cut_and_can_be_stored(attempt: Attempt) -> None:
     assert (record.outcome.reason, record.outcome.message, record.outcome.traceback) == ("Exception", "", "")
 
 
-def test_who_runs_it_directly_opens_it_unless_told_not_to(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local, seen = LocalEnvironment(), contained(answer.returned((1, 2)))
-    assert local.execute(seen, "there") == (1, 2)
-    assert seen.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), what="a pair"))
+def test_a_direct_caller_opens_it_unless_plain(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, storage = LocalEnvironment(), contained(answer.encode_result((1, 2)))
+    assert local.execute(storage, "there") == (1, 2)
+    assert storage.get_env_runner("there").unopened({}) == Unopened(pack((1, 2), subject="a pair"))
     with pytest.raises(LookupError, match="inside") as caught:
-        local.execute(contained(answer.raised(LookupError("inside"), loaded=True)), "there")
+        local.execute(contained(answer.encode_exception(LookupError("inside"), loaded=True)), "there")
     assert any("Where the flow ran" in note for note in caught.value.__notes__)
     monkeypatch.setenv("DISPATCHER__RESULTS__PLAIN", "true")
-    assert local.execute(contained(answer.returned([1])), "there") == [1]
+    assert local.execute(contained(answer.encode_result([1])), "there") == [1]
     with pytest.raises(InvalidInput, match="DISPATCHER__RESULTS__PLAIN refuses"):
-        local.execute(contained(answer.returned(Trap(file))), "there")
+        local.execute(contained(answer.encode_result(Trap(file))), "there")
     with pytest.raises(RaisedInside, match="TrapError: a trap"):
-        local.execute(contained(answer.raised(TrapError(file), loaded=True)), "there")
+        local.execute(contained(answer.encode_exception(TrapError(file), loaded=True)), "there")
     assert not file.exists()
 
 
-def test_what_cannot_travel_is_told() -> None:
+def test_an_answer_that_cannot_travel_is_reported() -> None:
     with pytest.raises(RaisedInside, match="can't travel"):
-        answer.read(answer.returned(number for number in [1]))
+        answer.decode(answer.encode_result(number for number in [1]))
 
     class Held(Exception):
         def __init__(self) -> None:
             super().__init__("held")
-            self.held = (n for n in range(2))
+            self.generator = (n for n in range(2))
 
     with pytest.raises(RaisedInside, match="Held: held") as caught:
-        answer.read(answer.raised(Held(), loaded=True))
+        answer.decode(answer.encode_exception(Held(), loaded=True))
     assert caught.value.data is None

@@ -67,7 +67,7 @@ class Trap(Exception):
 def with_exception(world: World, record: Record, error: Exception) -> tuple[Record, float]:
     """The run as it is once its dead process had reported this exception; and the time."""
     value = to_value(
-        error, what="e", limit_inline=10**6, limit=10**6, put=lambda _: "",
+        error, subject="e", limit_inline=10**6, limit=10**6, put=lambda _: "",
         seal=world.keys.seal(record),
         kind=Returned.EXCEPTION,
     )  # fmt: skip

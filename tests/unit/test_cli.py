@@ -329,7 +329,7 @@ class TestKeygen:
         shown = call("keygen")
         assert shown.exit_code == 0
         monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", shown.stdout)
-        assert KeyRing.from_settings(Settings.load()).signs == next(iter(json.loads(shown.stdout)))
+        assert KeyRing.from_settings(Settings.load()).signing_key_id == next(iter(json.loads(shown.stdout)))
 
     def test_file_is_private_and_rotates(self, tmp_path: Path) -> None:
         path = tmp_path / "keys.json"

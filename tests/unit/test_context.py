@@ -67,10 +67,10 @@ def test_a_flow_that_mentions_it_finds_it_where_it_is_opened() -> None:
     def who() -> str | None:
         return context.run_id
 
-    there = unpack(pack(who, what="it"))
+    there = unpack(pack(who, subject="it"))
     with entered(run_id="r1", attempt=1, flow="f"):
         assert there() == "r1"
-        assert unpack(pack(context, what="it")) is context
+        assert unpack(pack(context, subject="it")) is context
 
 
 def test_async_flows_see_it_also_inside_a_loop() -> None:

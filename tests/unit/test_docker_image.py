@@ -1,4 +1,4 @@
-"""DockerStorage without an engine: what it would build, what it refuses, and what of it travels."""
+"""DockerStorage without an engine: the build context, checks of arguments, and its JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def other() -> int:
     return 2
 
 
-def test_the_seeds_arguments_and_defaults() -> None:
+def test_arguments_and_defaults() -> None:
     storage = DockerStorage("registry:5000/team", "base:1", None, ["pandas"], "name", "tag", {"A": "b"}, {"/a": "/b"})
     assert storage.name == "registry:5000/team/name:tag"
     assert storage.python_dependencies == ["pandas"]
@@ -63,7 +63,7 @@ def test_the_dockerfile() -> None:
     )
     path, _, digest = storage.add_flow(etl).partition("#")
     assert digest == hashlib.sha256(storage.sealed[path]).hexdigest()
-    lines = dockerfile(storage, base="sha256:1", user="10001", wheel="ours.whl").splitlines()
+    lines = dockerfile(storage.image_contents("sha256:1", "10001"), wheel="ours.whl").splitlines()
     first, last = lines[:4], lines[4:]
     assert first[:3] == ["FROM sha256:1 AS packages", "USER root", f"COPY build {STAGE}"]
     assert first[3].startswith(f'RUN ["python3", "{STAGE}/install.py", "ours.whl", "cloudpickle==')
@@ -78,13 +78,13 @@ def test_the_dockerfile() -> None:
     ]
     assert last[6] == f'COPY ["flows/0", "{path}"]'
     assert last[-1] == "USER 10001"
-    assert "USER" not in dockerfile(storage, base="b", user="", wheel="ours.whl").splitlines()[-1]
+    assert "USER" not in dockerfile(storage.image_contents("b", ""), wheel="ours.whl").splitlines()[-1]
 
 
 def test_nothing_is_installed_in_the_image_itself() -> None:
     storage = DockerStorage(python_dependencies=["pandas"])
     storage.add_flow(etl)
-    _, image = dockerfile(storage, base="b", user="", wheel="ours.whl").split("FROM b\n")
+    _, image = dockerfile(storage.image_contents("b", ""), wheel="ours.whl").split("FROM b\n")
     assert "RUN" not in image
     assert STAGE not in image
 
@@ -99,7 +99,7 @@ def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
     for _ in range(2):
         storage = DockerStorage(files={str(file): "/data", str(folder): "/folder"})
         storage.add_flow(etl)
-        made.append(context(storage, base="b", user=""))
+        made.append(context(storage.image_contents("b", "")))
         file.touch()
     assert made[0] == made[1]
     with tarfile.open(fileobj=io.BytesIO(made[0])) as archive:
@@ -107,14 +107,14 @@ def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
         assert names == ["Dockerfile", "flows/0", "files/0", "files/1", "files/1/inner"]
     file.unlink()
     with pytest.raises(InvalidInput, match=r"files: .*data: No such file"):
-        context(storage, base="b", user="")
+        context(storage.image_contents("b", ""))
 
 
-def test_what_installs_travels_along() -> None:
+def test_the_context_holds_the_installer() -> None:
     """An image may have nothing but Python, and no index needs to have this version."""
     storage = DockerStorage()
     storage.add_flow(etl)
-    with tarfile.open(fileobj=io.BytesIO(context(storage, base="b", user=""))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(context(storage.image_contents("b", "")))) as archive:
         sent = {name.removeprefix("build/") for name in archive.getnames() if name.startswith("build/")}
     assert {"install.py", "pip/__main__.py", our_wheel()[0]} <= sent
     assert not [name for name in sent if "__pycache__" in name]
@@ -128,12 +128,12 @@ def test_our_own_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", target, tmp_path / name],
         check=True, timeout=120,
     )  # fmt: skip
-    seen = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-P", "-c", "import dispatcher, importlib.metadata as m; print(dispatcher.__file__);"
          "print(m.version('flow-dispatcher')); print(m.distribution('flow-dispatcher').locate_file(''))"],
         env={**os.environ, "PYTHONPATH": str(target)}, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    assert seen.stdout.splitlines() == [f"{target}/dispatcher/__init__.py", version("flow-dispatcher"), f"{target}"]
+    assert done.stdout.splitlines() == [f"{target}/dispatcher/__init__.py", version("flow-dispatcher"), f"{target}"]
     assert (target / "bin" / "dispatcher").exists()
     here = {str(path.relative_to(ROOT)) for top in PACKAGES for path in (ROOT / top).rglob("*.*") if path.is_file()}
     there = {str(path.relative_to(target)) for top in PACKAGES for path in (target / top).rglob("*.*")}
@@ -160,11 +160,11 @@ def test_packages_come_together_whatever_their_folder_is_called(tmp_path: Path) 
 
 def test_locations_are_paths_that_do_not_collide() -> None:
     storage = DockerStorage()
-    found = {storage.add_flow(etl), storage.add_flow(other), storage.add_flow(flow(name="other-flow")(other.fn))}
-    assert len(found) == 3
-    assert all(location.startswith(f"{DIRECTORY}/") for location in found)
-    assert storage.add_flow(other) in found
-    assert DockerStorage().add_flow(other) in found  # any process finds it there
+    locations = {storage.add_flow(etl), storage.add_flow(other), storage.add_flow(flow(name="other-flow")(other.fn))}
+    assert len(locations) == 3
+    assert all(location.startswith(f"{DIRECTORY}/") for location in locations)
+    assert storage.add_flow(other) in locations
+    assert DockerStorage().add_flow(other) in locations  # the same in any process
 
 
 def test_elsewhere_than_in_the_image_there_is_no_flow() -> None:
@@ -196,18 +196,18 @@ def test_a_flow_that_changed_since_the_build_is_unbuilt() -> None:
 
 
 def test_another_flow_in_the_same_place_is_not_opened(tmp_path: Path) -> None:
-    """A worker's own file of that path is none of the image's: the flow runs in its container all the same."""
+    """A worker's own file at that path isn't the image's: the flow still runs in its container."""
     storage = in_its_image(tmp_path / "opt")
     location = storage.add_flow(etl)
     assert storage.get_flow(location)() == 1
-    Path(location.partition("#")[0]).write_bytes(pack(other, what="another flow"))
-    with pytest.raises(SealBroken, match=r"holds another flow than was submitted.*was built anew") as caught:
+    Path(location.partition("#")[0]).write_bytes(pack(other, subject="another flow"))
+    with pytest.raises(SealBroken, match=r"holds another flow than was submitted.*was rebuilt") as caught:
         storage.get_flow(location)
     assert isinstance(caught.value, NoFlowHere)
 
 
 def test_a_submit_elsewhere_names_the_flow_that_was_built() -> None:
-    """Sealed anew, the same flow may have other bytes: what is signed is the digest of those in the image."""
+    """Sealed anew, the same flow may have other bytes, so the digest of those in the image is signed."""
     built = DockerStorage()
     path = built.add_flow(etl).partition("#")[0]
     data = {**built.to_json(), "image": "etl:1", "digests": {path: "a" * 64}}
@@ -228,7 +228,7 @@ def test_a_flow_that_carries_its_storage_is_the_same_after_the_build() -> None:
     storage.check()
 
 
-def test_what_was_built_travels_and_what_it_was_built_with_does_not() -> None:
+def test_the_image_travels_but_not_the_arguments_of_its_build() -> None:
     storage = DockerStorage("r", env_vars={"TOKEN": "hush"}, python_dependencies=["a"], image="r/n@sha256:1")
     data = storage.to_json()
     assert "hush" not in json.dumps(data)
@@ -240,7 +240,7 @@ def test_what_was_built_travels_and_what_it_was_built_with_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"base_image": "a", "dockerfile": "b"}, "only one of base_image and dockerfile"),
         ({"files": {"a": "/b"}}, "both paths must be absolute"),
@@ -261,9 +261,9 @@ def test_what_was_built_travels_and_what_it_was_built_with_does_not() -> None:
         ({"python_dependencies": ["x @ https://me:secret@host/x.whl"]}, "a requirement's URL holds credentials"),
     ],
 )
-def test_what_can_not_be_built_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said) as caught:
-        DockerStorage(**given)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        DockerStorage(**arguments)
     assert "secret" not in str(caught.value)
 
 
@@ -272,7 +272,7 @@ def test_without_a_flow_there_is_nothing_to_build() -> None:
         DockerStorage().build()
 
 
-def test_no_engine_is_named() -> None:
+def test_a_missing_engine_is_named() -> None:
     storage = DockerStorage(base_url="unix:///nowhere/docker.sock")
     storage.add_flow(etl)
     with pytest.raises(InvalidInput, match=r"no Docker engine answers at unix:///nowhere/docker\.sock: start one"):
@@ -284,11 +284,11 @@ def test_the_command_builds_images_alone(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mine.py").write_text(
         "from dispatcher import DockerStorage, flow\n"
         "@flow\ndef plain(): ...\n"
-        "@flow(storage=DockerStorage(base_url='unix:///nowhere/docker.sock'))\ndef kept(): ...\n"
+        "@flow(storage=DockerStorage(base_url='unix:///nowhere/docker.sock'))\ndef built(): ...\n"
     )
     plain = call("build", "mine.py:plain")
     assert plain.exit_code == 2
     assert "needs no build: give the flow one" in plain.stderr
-    kept = call("build", "mine.py:kept")
-    assert kept.exit_code == 2
-    assert "no Docker engine answers at unix:///nowhere/docker.sock" in kept.stderr
+    built = call("build", "mine.py:built")
+    assert built.exit_code == 2
+    assert "no Docker engine answers at unix:///nowhere/docker.sock" in built.stderr

@@ -1,4 +1,4 @@
-"""Flows: what may be one, how parameters are bound, how they travel."""
+"""Flows: functions that may be flows, binding of parameters, and pickling."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_async_flows_run_under_asyncio_also_inside_a_loop() -> None:
         asyncio.run(failing_inside())
     with pytest.raises(KeyError) as caught:
         failing()
-    assert caught.value.__context__ is None  # nothing of how we looked for a loop
+    assert caught.value.__context__ is None  # the search for a running loop leaves no trace
 
 
 def generator() -> Iterator[int]:
@@ -103,7 +103,7 @@ class Holder:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (generator, "generator"),
         (async_generator, "generator"),
@@ -119,9 +119,9 @@ class Holder:
         (add, "is a flow already"),
     ],
 )
-def test_what_is_no_function_is_refused_at_decoration(wrong: Any, said: str) -> None:
+def test_other_objects_are_refused_at_decoration(wrong: Any, message: str) -> None:
     for decorate in (flow, flow(name="n")):
-        with pytest.raises(InvalidFlow, match=said):
+        with pytest.raises(InvalidFlow, match=message):
             decorate(wrong)
 
 
@@ -131,7 +131,7 @@ def test_parameters_are_bound_without_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({}, "missing parameter 'a'"),
         (None, "missing parameter 'a'"),
@@ -142,8 +142,8 @@ def test_parameters_are_bound_without_defaults() -> None:
         ({1: 2}, "names must be strings, got 1"),
     ],
 )
-def test_wrong_parameters_are_named(parameters: Any, said: str) -> None:
-    with pytest.raises(InvalidParameters, match=f"flow 'add': .*{said}"):
+def test_wrong_parameters_are_named(parameters: Any, message: str) -> None:
+    with pytest.raises(InvalidParameters, match=f"flow 'add': .*{message}"):
         add.bind(parameters)
 
 
@@ -157,8 +157,8 @@ def test_the_signature_is_shown_without_addresses() -> None:
         odd.bind({})
 
 
-def run(one: Flow[..., Any], **parameters: Any) -> Any:
-    return one.run(parameters, LocalExecutor())
+def run(tested: Flow[..., Any], **parameters: Any) -> Any:
+    return tested.run(parameters, LocalExecutor())
 
 
 def test_every_kind_of_parameter_is_given_by_name() -> None:
@@ -181,7 +181,7 @@ def test_every_kind_of_parameter_is_given_by_name() -> None:
     assert run(gap) == (1, 2)
 
 
-def test_run_gathers_what_the_function_returns() -> None:
+def test_run_gathers_the_functions_result() -> None:
     @flow
     def futures() -> Any:
         executor = LocalExecutor()
@@ -192,11 +192,11 @@ def test_run_gathers_what_the_function_returns() -> None:
         run(add)
 
 
-# -- how flows travel
+# -- pickling
 
 
 def test_a_flow_of_this_module_travels_by_value_with_all_that_it_has() -> None:
-    there = unpack(pack(optioned, what="it"))
+    there = unpack(pack(optioned, subject="it"))
     assert there is not optioned
     assert there(7) == "7"
     assert (there.name, there.options, there.environment) == (optioned.name, optioned.options, optioned.environment)
@@ -204,35 +204,35 @@ def test_a_flow_of_this_module_travels_by_value_with_all_that_it_has() -> None:
 
 def test_closures_lambdas_and_recursion_travel() -> None:
     factor = 3
-    assert unpack(pack(flow(lambda x: x * factor), what="it"))(2) == 6
+    assert unpack(pack(flow(lambda x: x * factor), subject="it"))(2) == 6
 
     @flow
     def faculty(n: int) -> int:
         return 1 if n < 2 else n * faculty(n - 1)
 
-    assert unpack(pack(faculty, what="it"))(5) == 120
+    assert unpack(pack(faculty, subject="it"))(5) == 120
 
 
 def test_the_same_flow_is_the_same_bytes() -> None:
     storage = LocalStorage("nowhere")
-    one = flow(storage=storage)(add.fn)
-    before = pack(one, what="it")
+    carrying = flow(storage=storage)(add.fn)
+    before = pack(carrying, subject="it")
     storage.flows["add"] = "somewhere"
-    assert pack(one, what="it") == before
+    assert pack(carrying, subject="it") == before
 
 
 def test_an_installed_flow_travels_by_reference(tmp_path: Path) -> None:
     source = "from dispatcher import flow\n@flow\ndef installed(a): return a\n"
-    with module(tmp_path, "flows_installed", source) as found:
-        data = pack(found.installed, what="it")
-        assert unpack(data) is found.installed
+    with module(tmp_path, "flows_installed", source) as flows:
+        data = pack(flows.installed, subject="it")
+        assert unpack(data) is flows.installed
         assert len(data) < 300
-    with module(tmp_path, "flows_beside", source, installed=False) as found:
-        data = pack(found.installed, what="it")
+    with module(tmp_path, "flows_beside", source, installed=False) as flows:
+        data = pack(flows.installed, subject="it")
     assert unpack(data)(3) == 3
 
 
-def test_what_cannot_travel_is_named_at_save(tmp_path: Path) -> None:
+def test_an_object_that_cannot_travel_is_named_at_save(tmp_path: Path) -> None:
     handle = (tmp_path / "file").open("w")
 
     @flow
@@ -246,13 +246,13 @@ def test_what_cannot_travel_is_named_at_save(tmp_path: Path) -> None:
 
 def test_save_and_load(tmp_path: Path) -> None:
     path = tmp_path / "it.flow"
-    path.write_text("what was there before")
+    path.write_text("former content")
     optioned.save(path)
-    assert [one.name for one in tmp_path.iterdir()] == ["it.flow"]
+    assert [file.name for file in tmp_path.iterdir()] == ["it.flow"]
     there = Flow.load(str(path))
     assert there(1) == "1"
     assert there.name == "named"
-    path.write_bytes(pack([1], what="a list"))
+    path.write_bytes(pack([1], subject="a list"))
     with pytest.raises(InvalidFlow, match=r"it\.flow holds no flow but list"):
         Flow.load(path)
 
@@ -282,18 +282,18 @@ def test_a_flow_of_a_script_runs_in_another_process(tmp_path: Path) -> None:
     assert Flow.load(tmp_path / "f")(3) == 20
 
 
-def test_parameters_are_those_that_the_function_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_follow_changes_of_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     @flow
-    def one(a: int = 1) -> int:
+    def changed(a: int = 1) -> int:
         return a
 
     @flow
     def other(b: int) -> int:
         return b
 
-    assert one.bind({}) == {}
-    monkeypatch.setattr(one.fn, "__defaults__", None)
+    assert changed.bind({}) == {}
+    monkeypatch.setattr(changed.fn, "__defaults__", None)
     with pytest.raises(InvalidParameters, match="missing parameter 'a'"):
-        one.bind({})
-    monkeypatch.setattr(one.fn, "__code__", other.fn.__code__)
-    assert one.bind({"b": 2}) == {"b": 2}
+        changed.bind({})
+    monkeypatch.setattr(changed.fn, "__code__", other.fn.__code__)
+    assert changed.bind({"b": 2}) == {"b": 2}

@@ -1,4 +1,4 @@
-"""Code of a user's that raises whatever it likes where we call it: in pickles, in words, in imports."""
+"""Users' code that raises any exception where it is called: in pickles, in ``__str__``, in imports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.attempts import World, double, say_how_it_ended
 
 
 class Own(BaseException):
-    """A user's exception that is no Exception."""
+    """A user's exception that isn't derived from Exception."""
 
 
 RAISED: tuple[type[BaseException], ...] = (
@@ -104,8 +104,8 @@ def world() -> World:
 
 @pytest.fixture
 def client() -> Iterator[Dispatcher]:
-    with Dispatcher("memory://") as one:
-        yield one
+    with Dispatcher("memory://") as client:
+        yield client
 
 
 @pytest.mark.parametrize("kind", RAISED)
@@ -120,11 +120,11 @@ def test_a_result_whose_pickling_raises_fails_its_run(world: World, kind: type[B
 
 
 @pytest.mark.parametrize("kind", RAISED)
-@pytest.mark.parametrize("one", [raises_unpicklable, raises_unspeakable])
-def test_an_exception_that_raises_as_it_is_told_fails_its_run(
-    world: World, one: Any, kind: type[BaseException]
+@pytest.mark.parametrize("tested", [raises_unpicklable, raises_unspeakable])
+def test_an_exception_that_raises_as_it_is_described_fails_its_run(
+    world: World, tested: Any, kind: type[BaseException]
 ) -> None:
-    done = world.run(world.submit(one, {"kind": kind}))
+    done = world.run(world.submit(tested, {"kind": kind}))
     assert done.state is State.FAILED
     assert done.outcome is not None
     assert done.outcome.reason in {"RuntimeError", "Unspeakable"}
@@ -132,9 +132,9 @@ def test_an_exception_that_raises_as_it_is_told_fails_its_run(
 
 @pytest.mark.parametrize("kind", RAISED)
 def test_parameters_whose_opening_raises_fail_their_run(world: World, kind: type[BaseException]) -> None:
-    given = {"x": Unopenable(kind)}
+    parameters = {"x": Unopenable(kind)}
     which = "" if issubclass(kind, INTERRUPTS) else "parameter 'x': "
-    done = world.run(world.submit(double, given, LocalEnvironment(on_exit=say_how_it_ended)))
+    done = world.run(world.submit(double, parameters, LocalEnvironment(on_exit=say_how_it_ended)))
     assert (done.state, done.exit_call) == (State.FAILED, ExitCall.CALLED)
     assert done.outcome is not None
     assert (done.outcome.cause, done.outcome.reason) == (Cause.USER_ERROR, kind.__qualname__)
@@ -146,11 +146,11 @@ def test_parameters_whose_opening_raises_fail_their_run(world: World, kind: type
 
 @pytest.mark.parametrize("kind", NOT_INTERRUPTS)
 def test_a_flow_whose_opening_raises_fails_its_run(world: World, kind: type[BaseException]) -> None:
-    held = Unopenable(kind)
+    unopenable = Unopenable(kind)
 
     @flow
     def holds() -> Any:
-        return held
+        return unopenable
 
     done = world.run(world.submit(holds))
     assert done.state is State.FAILED
@@ -175,7 +175,7 @@ def test_a_result_whose_opening_raises_is_an_error_of_ours(client: Dispatcher, k
     assert type(caught.value.__cause__) is kind
 
 
-def test_what_opening_says_can_be_printed(client: Dispatcher) -> None:
+def test_the_error_of_opening_can_be_printed(client: Dispatcher) -> None:
     class Steers(Exception):
         def __str__(self) -> str:
             return "\x1b[2J" + "x" * 10_000
@@ -187,16 +187,16 @@ def test_what_opening_says_can_be_printed(client: Dispatcher) -> None:
 
 
 @pytest.mark.parametrize("kind", INTERRUPTS)
-def test_who_interrupts_is_heard(client: Dispatcher, kind: type[BaseException]) -> None:
+def test_an_interrupt_passes_through(client: Dispatcher, kind: type[BaseException]) -> None:
     run = client.submit(gives_unopenable, {"kind": kind})
     with pytest.raises(kind):
         run.result()
     with pytest.raises(kind):
-        pack(Unpicklable(kind), what="it")
+        pack(Unpicklable(kind), subject="it")
 
 
 @pytest.mark.parametrize("kind", NOT_INTERRUPTS)
-def test_an_exception_whose_opening_raises_leaves_its_words(client: Dispatcher, kind: type[BaseException]) -> None:
+def test_an_exception_whose_opening_raises_leaves_its_message(client: Dispatcher, kind: type[BaseException]) -> None:
     class Raised(Exception):
         def __setstate__(self, state: object) -> None:
             throw(kind)
@@ -223,10 +223,10 @@ def test_an_attribute_that_a_users_object_lacks_is_no_missing_package() -> None:
             self.nothing  # type: ignore[attr-defined]  # noqa: B018
 
     with pytest.raises(OpeningFailed, match=r"AttributeError: .*'nothing'"):
-        unpack(pack(Lacks(), what="it"))
+        unpack(pack(Lacks(), subject="it"))
 
 
-def test_on_exit_is_told_and_may_raise_anything(world: World) -> None:
+def test_on_exit_sees_the_exception_and_may_raise_anything(world: World) -> None:
     def leave() -> None:
         context.logger.info("%s", type(context.exception).__name__)
         raise Own
@@ -253,7 +253,7 @@ def test_a_flow_in_a_process_of_its_own_answers_once(tmp_path: Path) -> None:
         run({**os.environ, PARAMETERS: '{"how": "exit"}'})
 
 
-def test_words_of_foreign_objects() -> None:
+def test_texts_of_foreign_objects() -> None:
     class Text(str):
         def __getitem__(self, key: object) -> str:
             return str(throw(Own))

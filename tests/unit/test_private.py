@@ -30,7 +30,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a fil
 
 
 def as_user(uid: int, group: int, call: Callable[[], object]) -> str:
-    """What ``call`` gives, or its error says, in a process of another user."""
+    """Return the text of the result of ``call``, or of its error, in a process of another user."""
     assert grp is not None, "imported before: another user may not reach the library"
     assert pwd is not None
     reader, writer = os.pipe()
@@ -53,7 +53,7 @@ def as_user(uid: int, group: int, call: Callable[[], object]) -> str:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory that every user reaches, ours alone to write."""
+    """A directory that every user can reach, and only ours can write."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
@@ -156,7 +156,7 @@ def test_which_ways_may_lead_to_a_secret(kind: int, mode: int, uid: int, gid: in
 
 
 def test_a_key_file_of_ones_own_is_read(home: Path) -> None:
-    assert ring(keys_in(home)).signs == "a"
+    assert ring(keys_in(home)).signing_key_id == "a"
 
 
 @as_root
@@ -224,8 +224,8 @@ def test_a_secret_as_kubernetes_mounts_it_is_read(home: Path) -> None:
 def test_links_without_end_and_pipes_are_errors(home: Path) -> None:
     (home / "round").symlink_to("round")
     os.mkfifo(home / "pipe", 0o600)
-    for name, said in (("round", "can't be read"), ("pipe", "isn't a regular file"), ("none", "can't be read")):
-        with pytest.raises(InvalidSettings, match=rf"DISPATCHER__SIGNING_KEYS_FILE.*{said}"):
+    for name, message in (("round", "can't be read"), ("pipe", "isn't a regular file"), ("none", "can't be read")):
+        with pytest.raises(InvalidSettings, match=rf"DISPATCHER__SIGNING_KEYS_FILE.*{message}"):
             ring(home / name)
 
 
@@ -265,7 +265,7 @@ def test_a_state_directory_that_others_may_write_is_not_used(home: Path, mode: i
 
 
 @pytest.mark.parametrize("name", ["data", "programs", "workers"])
-def test_its_parts_are_looked_at_too(home: Path, name: str) -> None:
+def test_its_parts_are_checked_too(home: Path, name: str) -> None:
     places = Places(home / "state")
     places.prepare()
     (places.state / name).chmod(0o777)
@@ -293,7 +293,7 @@ def test_a_state_directory_that_another_user_planted_is_neither_used_nor_touched
 
 
 @as_root
-def test_a_victim_s_process_is_not_ended_at_a_stranger_s_word(home: Path) -> None:
+def test_down_ends_no_process_that_another_user_names(home: Path) -> None:
     """``down`` ends the processes that the state directory names."""
     places = Places(home / "state")
     places.prepare()
@@ -360,7 +360,7 @@ def findings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, tup
         monkeypatch.delenv(name, raising=False)
         if value:
             monkeypatch.setenv(name, value)
-    return {one.subject: (one.level, f"{one.text} {one.remedy}") for one in examine()}
+    return {finding.subject: (finding.level, f"{finding.text} {finding.remedy}") for finding in examine()}
 
 
 def test_the_doctor_looks_at_the_key_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Tasks: a function that runs here when called, and on the executor in force when submitted."""
+"""Tasks: functions that run here when called, and on the current executor when submitted."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ async def later(a: int) -> int:
 
 
 class Counting(LocalExecutor):
-    """Notes what it is given."""
+    """Records the names of submitted tasks."""
 
     def __init__(self) -> None:
-        self.given: list[str] = []
+        self.submitted: list[str] = []
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self.given.append(fn.name)
+        self.submitted.append(fn.name)
         return super().submit(fn, *args, **kwargs)
 
 
@@ -65,12 +65,12 @@ def test_inside_a_flow_submit_and_map_go_to_its_executor() -> None:
 
     executor = Counting()
     assert inside.run({}, executor) == [11, 12, 4]
-    assert executor.given == ["add"] * 4
+    assert executor.submitted == ["add"] * 4
     assert inside() == [11, 12, 4]
-    assert len(executor.given) == 4
+    assert len(executor.submitted) == 4
 
 
-def test_a_flow_called_in_a_flow_uses_the_executor_in_force() -> None:
+def test_a_flow_called_in_a_flow_uses_the_current_executor() -> None:
     @flow
     def inner() -> int:
         return add.submit(1).result()
@@ -81,7 +81,7 @@ def test_a_flow_called_in_a_flow_uses_the_executor_in_force() -> None:
 
     executor = Counting()
     assert outer.run({}, executor) == 4
-    assert executor.given == ["add", "add"]
+    assert executor.submitted == ["add", "add"]
 
 
 def test_map_stops_with_the_shortest_and_needs_an_iterable() -> None:
@@ -92,10 +92,10 @@ def test_map_stops_with_the_shortest_and_needs_an_iterable() -> None:
 
 
 def test_gather_keeps_the_shape() -> None:
-    one = add.submit(1)
-    assert gather(one) == 2
-    assert gather({"a": [one, (one, 5)], "b": None}) == {"a": [2, (2, 5)], "b": None}
-    assert gather(one for _ in range(2)) == [2, 2]
+    future = add.submit(1)
+    assert gather(future) == 2
+    assert gather({"a": [future, (future, 5)], "b": None}) == {"a": [2, (2, 5)], "b": None}
+    assert gather(future for _ in range(2)) == [2, 2]
 
 
 def test_a_failed_task_raises_where_its_result_is_asked_for() -> None:
@@ -114,17 +114,17 @@ def generator() -> Iterator[int]:
 
 def test_what_is_no_function_is_refused() -> None:
     wrong: list[Any] = [3, len, Executor, add]
-    for one in wrong:
+    for value in wrong:
         with pytest.raises(InvalidInput, match="isn't a function"):
-            task(one)
+            task(value)
     with pytest.raises(InvalidInput, match="generator"):
         task(generator)
 
 
 def test_a_task_travels(tmp_path: Path) -> None:
-    there = unpack(pack(add, what="it"))
+    there = unpack(pack(add, subject="it"))
     assert there is not add
     assert there(1) == 2
     source = "from dispatcher import task\n@task\ndef installed(a): return a\n"
-    with module(tmp_path, "tasks_installed", source) as found:
-        assert unpack(pack(found.installed, what="it")) is found.installed
+    with module(tmp_path, "tasks_installed", source) as tasks:
+        assert unpack(pack(tasks.installed, subject="it")) is tasks.installed

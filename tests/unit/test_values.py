@@ -1,4 +1,4 @@
-"""Values on their way: JSON where it gives the value back, else a sealed pickle, verified before it is opened."""
+"""Encoded values: JSON if it gives the value back, else a sealed pickle, which is verified before it is opened."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ class Explosive:
 
 
 def travel(obj: Any, *, inline: int = 10**6, seal: AttemptSeal | None = SEAL) -> tuple[Value, Any]:
-    kept: dict[str, bytes] = {}
+    blobs: dict[str, bytes] = {}
 
     def put(data: bytes) -> str:
-        kept["blob"] = data
+        blobs["blob"] = data
         return "blob"
 
-    value = to_value(obj, what="value", limit_inline=inline, limit=10**8, put=put, seal=seal)
-    return value, from_value(Value.from_json(json.loads(json.dumps(value.to_json()))), get=kept.__getitem__, seal=seal)
+    value = to_value(obj, subject="value", limit_inline=inline, limit=10**8, put=put, seal=seal)
+    return value, from_value(Value.from_json(json.loads(json.dumps(value.to_json()))), get=blobs.__getitem__, seal=seal)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal, of the same types all the way down."""
-    if type(one) is not type(other):
+def same(left: Any, right: Any) -> bool:
+    """Return True if two values are equal and have the same types at each level."""
+    if type(left) is not type(right):
         return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(
-            same(a, b) for pair in zip(one.items(), other.items(), strict=True) for a, b in zip(*pair, strict=True)
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(
+            same(a, b) for pair in zip(left.items(), right.items(), strict=True) for a, b in zip(*pair, strict=True)
         )
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, float):
-        return (math.isnan(one) and math.isnan(other)) or (
-            one == other and math.copysign(1, one) == math.copysign(1, other)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
+    if isinstance(left, float):
+        return (math.isnan(left) and math.isnan(right)) or (
+            left == right and math.copysign(1, left) == math.copysign(1, right)
         )
-    return bool(one == other)
+    return bool(left == right)
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=20)
@@ -110,8 +110,8 @@ def test_json_where_it_gives_the_value_back(obj: Any, codec: str) -> None:
 
 def test_shared_parts_stay_shared_and_cycles_come_back() -> None:
     part = [1]
-    _, (one, other) = travel([part, part])
-    assert one is other
+    _, (first, second) = travel([part, part])
+    assert first is second
     ring: list[Any] = []
     ring.append(ring)
     _, back = travel(ring)
@@ -135,40 +135,40 @@ def test_too_large_names_limit_and_setting() -> None:
         InvalidParameters, match=r"parameters of 'f': 1,002 bytes .* 1,000 bytes.*DISPATCHER__LIMITS__X"
     ):
         to_value(
-            "x" * 1000, what="parameters of 'f'", limit_inline=10, limit=1000, put=lambda _: "", seal=None,
+            "x" * 1000, subject="parameters of 'f'", limit_inline=10, limit=1000, put=lambda _: "", seal=None,
             error=InvalidParameters, setting="DISPATCHER__LIMITS__X",
         )  # fmt: skip
 
 
 def sealed(obj: Any, seal: AttemptSeal | None = SEAL) -> Value:
-    return to_value(obj, what="value", limit_inline=10**6, limit=10**8, put=lambda _: "", seal=seal)
+    return to_value(obj, subject="value", limit_inline=10**6, limit=10**8, put=lambda _: "", seal=seal)
 
 
-def none(_name: str) -> bytes:
+def no_blob(_name: str) -> bytes:
     raise AssertionError("no blob is asked for")
 
 
 def test_a_pickle_is_opened_only_with_its_key() -> None:
     value = sealed(Explosive())
     with pytest.raises(SealBroken, match="attempt 1 of run run"):
-        from_value(value, get=none, seal=AttemptSeal("run", 1, b"x" * 32))
+        from_value(value, get=no_blob, seal=AttemptSeal("run", 1, b"x" * 32))
     for other in (AttemptSeal("run", 2, SEAL.key), AttemptSeal("other", 1, SEAL.key)):
         with pytest.raises(SealBroken, match="sealed by attempt"):
-            from_value(value, get=none, seal=other)
-    with pytest.raises(SealBroken, match="exception"):  # nor as another kind than it was given back as
-        from_value(value, get=none, seal=SEAL, kind=Returned.EXCEPTION)
+            from_value(value, get=no_blob, seal=other)
+    with pytest.raises(SealBroken, match="exception"):  # nor as a value of another kind
+        from_value(value, get=no_blob, seal=SEAL, kind=Returned.EXCEPTION)
     with pytest.raises(SealBroken, match="keygen"):
-        from_value(value, get=none, seal=None)
+        from_value(value, get=no_blob, seal=None)
     with pytest.raises(SealBroken, match="attempt 1 of run run"):
-        from_value(dataclasses.replace(value, mac=""), get=none, seal=SEAL)
+        from_value(dataclasses.replace(value, mac=""), get=no_blob, seal=SEAL)
     with pytest.raises(OpeningFailed, match="RuntimeError: opened"):
-        from_value(value, get=none, seal=SEAL)
+        from_value(value, get=no_blob, seal=SEAL)
 
 
 def test_a_signed_spec_vouches_for_its_parameters() -> None:
     value = sealed(Point(3), seal=None)
     assert value.mac == ""
-    assert from_value(value, get=none, seal=None, trusted=True) == Point(3)
+    assert from_value(value, get=no_blob, seal=None, trusted=True) == Point(3)
 
 
 @pytest.mark.parametrize("trusted", [False, True])
@@ -181,26 +181,26 @@ def test_one_changed_byte_is_found(trusted: bool) -> None:
         with pytest.raises(SealBroken, match="changed"):
             from_value(
                 dataclasses.replace(value, inline=base64.b64encode(changed).decode()),
-                get=none,
+                get=no_blob,
                 seal=SEAL,
                 trusted=trusted,
             )
     with pytest.raises(SealBroken, match="base64"):
-        from_value(dataclasses.replace(value, inline="?"), get=none, seal=SEAL, trusted=trusted)
+        from_value(dataclasses.replace(value, inline="?"), get=no_blob, seal=SEAL, trusted=trusted)
 
 
 def test_json_needs_no_key_but_its_digest() -> None:
     value = sealed({"a": 1})
-    assert from_value(value, get=none, seal=None) == {"a": 1}
+    assert from_value(value, get=no_blob, seal=None) == {"a": 1}
     with pytest.raises(SealBroken):
-        from_value(dataclasses.replace(value, inline='{"a":2}'), get=none, seal=None)
+        from_value(dataclasses.replace(value, inline='{"a":2}'), get=no_blob, seal=None)
 
 
 def test_a_json_value_can_not_be_taken_for_a_pickle() -> None:
-    text = base64.b64encode(pack(Explosive(), what="bomb")).decode()
+    text = base64.b64encode(pack(Explosive(), subject="bomb")).decode()
     value = sealed(text)
     with pytest.raises(SealBroken):
-        from_value(dataclasses.replace(value, codec="pickle", inline=text), get=none, seal=SEAL)
+        from_value(dataclasses.replace(value, codec="pickle", inline=text), get=no_blob, seal=SEAL)
 
 
 def test_a_missing_blob_is_the_callers_to_tell() -> None:
@@ -215,7 +215,7 @@ def test_a_large_value_is_copied_once_to_pack() -> None:
     data = bytes(20_000_000)
     tracemalloc.start()
     try:
-        pack({"data": data}, what="value")
+        pack({"data": data}, subject="value")
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -225,4 +225,4 @@ def test_a_large_value_is_copied_once_to_pack() -> None:
 def test_a_key_ring_does_not_travel() -> None:
     ring = KeyRing(KeyRing.generate())
     with pytest.raises(InvalidInput, match="secrets"):
-        pack([ring], what="parameters")
+        pack([ring], subject="parameters")

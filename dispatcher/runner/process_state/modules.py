@@ -6,7 +6,7 @@ import sys
 from collections.abc import Hashable
 from types import ModuleType
 
-from dispatcher.serialization.by_value import by_value
+from dispatcher.serialization.by_value import travels_by_value
 
 
 class Modules:
@@ -53,13 +53,18 @@ def is_of_installed(value: object) -> bool:
     """Return True if a function, a class or an object is of an installed module: who loaded that set it up for good."""
     name = getattr(value, "__module__", None)
     name = name if isinstance(name, str) else type(value).__module__
-    return name not in {"__main__", "builtins"} and name in sys.modules and not by_value(name)
+    return name not in {"__main__", "builtins"} and name in sys.modules and not travels_by_value(name)
 
 
 def _is_installed(name: str, module: object) -> bool:
     """Return True if it was imported from where the standard library and packages are; what was made at run time
     wasn't."""
     try:
-        return isinstance(name, str) and isinstance(module, ModuleType) and bool(module.__spec__) and not by_value(name)
+        return (
+            isinstance(name, str)
+            and isinstance(module, ModuleType)
+            and bool(module.__spec__)
+            and not travels_by_value(name)
+        )
     except Exception:  # a module of the flow's own making, with attributes of its own
         return False

@@ -1,1 +1,1 @@
-"""Flows in images: the storage, the build, the engine."""
+"""Flows in Docker images. Read :mod:`dispatcher.storage.docker.storage` next."""

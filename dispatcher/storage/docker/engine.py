@@ -1,6 +1,7 @@
 """The Docker engine: builds, checks, pushes and runs images of flows. The only user of the Docker SDK.
 
-Credentials of registries are those of ``docker login``, which the SDK reads itself; none are given here.
+Used by :mod:`dispatcher.storage.docker.storage`. The SDK itself reads the credentials of registries, those of
+``docker login``; none are passed here.
 """
 
 from __future__ import annotations
@@ -19,36 +20,36 @@ from dispatcher.errors import InvalidInput, MissingExtra
 from dispatcher.storage import answer
 from dispatcher.storage.answer import ChildDied
 
-_TIMEOUT = 60.0  # seconds for one answer of the engine
-_PUSH = 3600  # seconds between two lines of a push or a build
-_LINES = 30  # of a failed build's output that are shown
-_ANSWER = "/tmp/dispatcher-answer"
-_ARCHIVE = 2**20  # bytes that an archive of one file adds to it, at most
+_REQUEST_TIMEOUT = 60.0  # seconds for one response of the engine
+_BUILD_TIMEOUT = 3600  # seconds between two lines of a build, and for a check in an image
+_SHOWN_LINES = 30  # last lines of a failed build that its error shows
+_ANSWER_PATH = "/tmp/dispatcher-answer"
+_ARCHIVE_OVERHEAD = 2**20  # most bytes that an archive adds to one file
 
 #: Variables that describe this machine, not the flow's environment.
-_OURS = frozenset(
+_MACHINE_VARIABLES = frozenset(
     {"PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "USER", "LOGNAME", "SHELL", "HOSTNAME", "TMPDIR", "TERM",
      "LD_LIBRARY_PATH", "VIRTUAL_ENV", "DOCKER_HOST", "DOCKER_CONFIG"}
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Base:
-    """An image to build on, and the user it runs as."""
+class BaseImage:
+    """An image to build on, and the user that it runs as."""
 
     id: str
     user: str
 
 
-class Engine:
-    """A Docker engine.
+class DockerEngine:
+    """A connection to a Docker engine.
 
     Args:
-        base_url: its address; None: as ``docker`` finds it.
+        base_url: the engine's address; None: the one that ``docker`` uses.
 
     Raises:
         MissingExtra: the Docker SDK isn't installed.
-        InvalidInput: it doesn't answer.
+        InvalidInput: no engine answers.
     """
 
     def __init__(self, base_url: str | None = None) -> None:
@@ -58,18 +59,19 @@ class Engine:
         except ImportError as error:
             raise MissingExtra("DockerStorage needs docker: pip install 'flow-dispatcher[docker]'") from error
         self._errors = docker.errors
-        where = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        address = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
-            if where.startswith("unix://"):
-                Path(
-                    "/" + where.removeprefix("unix://").lstrip("/")
-                ).stat()  # the SDK leaks a socket where there is none
+            if address.startswith("unix://"):
+                # Check that the socket exists: otherwise the SDK leaks one of its own.
+                Path("/" + address.removeprefix("unix://").lstrip("/")).stat()
             self._client = (
-                docker.from_env(timeout=_TIMEOUT) if base_url is None else docker.DockerClient(where, timeout=_TIMEOUT)
+                docker.from_env(timeout=_REQUEST_TIMEOUT)
+                if base_url is None
+                else docker.DockerClient(address, timeout=_REQUEST_TIMEOUT)
             )
         except (docker.errors.DockerException, OSError) as error:
             raise InvalidInput(
-                f"DockerStorage: no Docker engine answers at {where}: start one, or name it with base_url or "
+                f"DockerStorage: no Docker engine answers at {address}: start one, or name it with base_url or "
                 f"DOCKER_HOST ({_short(error)})"
             ) from error
 
@@ -79,38 +81,42 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def base(self, name: str, *, pull: bool) -> Base:
-        """The image called ``name``, pulled first if that is asked for; one that is only here will do."""
+    def base_image(self, name: str, *, pull: bool) -> BaseImage:
+        """Return the image called ``name``. If it can't be pulled, the engine's own copy is used.
+
+        Raises:
+            InvalidInput: the engine neither has the image nor can pull it.
+        """
         if pull:
             try:
                 self._follow(self._client.api.pull(name, stream=True, decode=True), f"pull of {name}")
             except (InvalidInput, self._errors.APIError) as error:
                 if not self._has(name):
                     raise InvalidInput(f"DockerStorage.base_image: {name} can't be pulled: {_short(error)}") from error
-        return self._base(name, "DockerStorage.base_image")
+        return self._inspect_base(name, "DockerStorage.base_image")
 
-    def build_dockerfile(self, path: str, kwargs: Mapping[str, Any]) -> Base:
-        """The image that a user's own Dockerfile makes, with the current directory as its context."""
+    def build_dockerfile(self, path: str, kwargs: Mapping[str, Any]) -> BaseImage:
+        """Build a user's own Dockerfile, with the current directory as its context."""
         if not Path(path).is_file():
             raise InvalidInput(f"DockerStorage.dockerfile: there is no file {path!r}")
         image = self._build(
             f"DockerStorage.dockerfile {path}", path=".", dockerfile=str(Path(path).absolute()), **kwargs
         )
-        return self._base(image, "DockerStorage.dockerfile")
+        return self._inspect_base(image, "DockerStorage.dockerfile")
 
     def build(self, context: bytes, kwargs: Mapping[str, Any]) -> str:
-        """Build an archive; the image's id.
+        """Build the image of a context, and return its id.
 
         Raises:
-            InvalidInput: it failed; the message ends with what was printed last.
+            InvalidInput: the build failed; the message ends with the last lines of its output.
         """
         return self._build("DockerStorage.build", fileobj=io.BytesIO(context), custom_context=True, **kwargs)
 
     def check(self, image: str, locations: Sequence[str]) -> None:
-        """Load the flows in the image, with the Python and the cloudpickle that sealed them.
+        """Check that the flows load in the image, with the Python and the cloudpickle that sealed them.
 
         Raises:
-            InvalidInput: one doesn't load there; says why.
+            InvalidInput: a flow can't be loaded there; names the reason.
         """
         import cloudpickle
 
@@ -127,17 +133,17 @@ class Engine:
         Raises:
             InvalidInput: the engine refuses the name.
         """
-        with self._said(f"DockerStorage: {repository}:{tag}"):
+        with self._translated_errors(f"DockerStorage: {repository}:{tag}"):
             self._client.api.tag(image, repository, tag)
 
     def push(self, repository: str, tag: str) -> str:
-        """Push an image; its digest in the registry.
+        """Push an image, and return its digest in the registry.
 
         Raises:
-            InvalidInput: the registry refuses it, or doesn't answer.
+            InvalidInput: the registry refuses the image, or doesn't answer.
         """
         digest = ""
-        with self._said(f"DockerStorage: push of {repository}:{tag}"):
+        with self._translated_errors(f"DockerStorage: push of {repository}:{tag}"):
             for line in self._follow(
                 self._client.api.push(repository, tag=tag, stream=True, decode=True), f"push of {repository}:{tag}"
             ):
@@ -146,53 +152,53 @@ class Engine:
             raise InvalidInput(f"DockerStorage: push of {repository}:{tag}: the registry gave no digest")
         return digest
 
-    def run_flow(self, image: str, location: str, variables: Mapping[str, str], *, most: int) -> Any:
+    def run_flow(self, image: str, location: str, variables: Mapping[str, str], *, max_bytes: int) -> Any:
         """Run a flow in a container of its own.
 
         Args:
-            image: its image.
-            location: the flow's address in it.
-            variables: of this process; those of our own and of this machine stay outside.
-            most: bytes of a result.
+            image: the flow's image.
+            location: the flow's location in it.
+            variables: this process's environment variables. Our own settings and this machine's aren't passed on.
+            max_bytes: largest result.
 
         Returns:
-            What :func:`dispatcher.storage.answer.read` gives: whatever isn't JSON stays unopened.
+            The result (:func:`dispatcher.storage.answer.decode`). Anything that isn't JSON stays unopened.
 
         Raises:
             ChildDied: the container ended without an answer.
             RaisedInside: the flow raised.
         """
-        given = {name: value for name, value in variables.items() if name not in _OURS and _passes(name)}
-        with self._said(f"DockerStorage: {image}"):
+        passed = {name: value for name, value in variables.items() if name not in _MACHINE_VARIABLES and _passes(name)}
+        with self._translated_errors(f"DockerStorage: {image}"):
             if not self._has(image):
                 self._follow(self._client.api.pull(image, stream=True, decode=True), f"pull of {image}")
-            data = self._answer(image, location, given, most + answer.LONGEST_LINE)
-        return answer.read(data)
+            data = self._answer(image, location, passed, max_bytes + answer.LONGEST_LINE)
+        return answer.decode(data)
 
-    def _answer(self, image: str, location: str, variables: Mapping[str, str], most: int) -> bytes:
+    def _answer(self, image: str, location: str, variables: Mapping[str, str], max_bytes: int) -> bytes:
         container = self._client.containers.create(
-            image, _command(["run", location, _ANSWER]), environment=dict(variables), entrypoint=[]
+            image, _command(["run", location, _ANSWER_PATH]), environment=dict(variables), entrypoint=[]
         )
         try:
             container.start()
             self._show(container)
             code = container.wait()["StatusCode"]
             try:
-                stream, facts = container.get_archive(_ANSWER)
+                stream, status = container.get_archive(_ANSWER_PATH)
             except self._errors.NotFound:
                 raise ChildDied(f"the flow's container ended without an answer, with exit code {code}") from None
-            with closing(stream):  # else the engine goes on packing, and can't remove the container meanwhile
-                if facts["size"] > most:
+            with closing(stream):  # an open stream would keep the engine from removing the container
+                if status["size"] > max_bytes:
                     raise ChildDied(
-                        f"the flow's answer has {facts['size']:,} bytes, more than a result may have "
+                        f"the flow's answer has {status['size']:,} bytes, more than a result may have "
                         "(DISPATCHER__LIMITS__RESULT)"
                     )
-                return _only_file(_bounded(stream, most + _ARCHIVE))
+                return _only_file(_bounded(stream, max_bytes + _ARCHIVE_OVERHEAD))
         finally:
             container.remove(force=True)
 
     def _show(self, container: Any) -> None:
-        """Print what the container does, as it does, until it ends."""
+        """Print the container's output as it comes, until the container ends."""
         from docker.utils.socket import frames_iter
 
         stream = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1, "logs": 1})
@@ -200,41 +206,42 @@ class Engine:
             for number, data in frames_iter(stream, tty=False):
                 print(data.decode(errors="replace"), end="", file=sys.stderr if number == 2 else sys.stdout)
         finally:
-            stream._response.close()  # the SDK hands out the socket of a response that it forgets
+            stream._response.close()  # the SDK returns the socket of a response that it never closes
             stream.close()
 
     def _run(self, image: str, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[int, str]:
-        with self._said(f"DockerStorage: {image}"):
+        with self._translated_errors(f"DockerStorage: {image}"):
             container = self._client.containers.create(
                 image, _command(arguments), environment=dict(variables), entrypoint=[], network_mode="none"
             )
             try:
                 container.start()
-                code = container.wait(timeout=_PUSH)["StatusCode"]
+                code = container.wait(timeout=_BUILD_TIMEOUT)["StatusCode"]
                 return code, container.logs().decode(errors="replace")
             finally:
                 container.remove(force=True)
 
-    def _build(self, what: str, **given: Any) -> str:
-        image, said = "", []
-        with self._said(what):
-            for line in self._client.api.build(rm=True, forcerm=True, decode=True, timeout=_PUSH, **given):
-                said.append(str(line.get("stream") or line.get("error") or ""))
+    def _build(self, subject: str, **options: Any) -> str:
+        image, output = "", []
+        with self._translated_errors(subject):
+            for line in self._client.api.build(rm=True, forcerm=True, decode=True, timeout=_BUILD_TIMEOUT, **options):
+                output.append(str(line.get("stream") or line.get("error") or ""))
                 image = (line.get("aux") or {}).get("ID") or image
                 if "error" in line:
-                    last = "".join(said).strip().splitlines()[-_LINES:]
-                    raise InvalidInput(f"{what}: the build failed:\n" + "\n".join(last))
+                    last_lines = "".join(output).strip().splitlines()[-_SHOWN_LINES:]
+                    raise InvalidInput(f"{subject}: the build failed:\n" + "\n".join(last_lines))
         return image
 
-    def _follow(self, lines: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, Any]]:
-        seen = []
+    def _follow(self, lines: Iterable[Mapping[str, Any]], operation: str) -> list[Mapping[str, Any]]:
+        """Return all progress lines of an operation; raise InvalidInput if one reports an error."""
+        progress = []
         for line in lines:
             if "error" in line:
-                said = str(line["error"])
-                login = "; log in with `docker login`" if _is_denied(said) else ""
-                raise InvalidInput(f"DockerStorage: {what} failed: {said}{login}")
-            seen.append(line)
-        return seen
+                message = str(line["error"])
+                login = "; log in with `docker login`" if _is_denied(message) else ""
+                raise InvalidInput(f"DockerStorage: {operation} failed: {message}{login}")
+            progress.append(line)
+        return progress
 
     def _has(self, name: str) -> bool:
         try:
@@ -243,18 +250,18 @@ class Engine:
             return False
         return True
 
-    def _base(self, name: str, what: str) -> Base:
-        with self._said(f"{what}: {name}"):
-            found = self._client.api.inspect_image(name)
-        return Base(found["Id"], (found.get("Config") or {}).get("User") or "")
+    def _inspect_base(self, name: str, subject: str) -> BaseImage:
+        with self._translated_errors(f"{subject}: {name}"):
+            image = self._client.api.inspect_image(name)
+        return BaseImage(image["Id"], (image.get("Config") or {}).get("User") or "")
 
     @contextmanager
-    def _said(self, what: str) -> Iterator[None]:
-        """No error of the SDK leaves this module."""
+    def _translated_errors(self, subject: str) -> Iterator[None]:
+        """Raise InvalidInput instead of an error of the SDK. No such error leaves this module."""
         try:
             yield
         except (self._errors.DockerException, OSError) as error:
-            raise InvalidInput(f"{what}: {_short(error)}") from error
+            raise InvalidInput(f"{subject}: {_short(error)}") from error
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
@@ -262,30 +269,32 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 
 def _passes(name: str) -> bool:
-    """Return True if a variable is for the flow: neither our own settings, which hold credentials and are read in any
-    case, nor Python's."""
+    """Return True if a variable is meant for the flow.
+
+    Python's aren't, nor are our own settings, which hold credentials.
+    """
     from dispatcher.storage.base import PARAMETERS
 
     return name == PARAMETERS or not name.upper().startswith(("DISPATCHER__", "PYTHON", "CONDA"))
 
 
-def _is_denied(said: str) -> bool:
-    return any(word in said.lower() for word in ("denied", "unauthorized", "no basic auth", "authentication"))
+def _is_denied(message: str) -> bool:
+    return any(word in message.lower() for word in ("denied", "unauthorized", "no basic auth", "authentication"))
 
 
-def _bounded(stream: Iterable[bytes], most: int) -> bytes:
-    """All of ``stream``, which may be more than was announced."""
+def _bounded(stream: Iterable[bytes], max_bytes: int) -> bytes:
+    """Read all of ``stream``, which may be longer than its announced size."""
     parts, size = [], 0
     for part in stream:
         size += len(part)
-        if size > most:
-            raise ChildDied("the flow's answer is longer than its container said")
+        if size > max_bytes:
+            raise ChildDied("the flow's answer is longer than its container announced")
         parts.append(part)
     return b"".join(parts)
 
 
 def _only_file(archive: bytes) -> bytes:
-    """Return the content of the archive's first file; empty where the flow left something else in its place."""
+    """Return the content of the archive's first file; empty if the flow put something else in its place."""
     import tarfile
 
     try:

@@ -1,4 +1,4 @@
-"""The program in an image of flows for :mod:`dispatcher.storage.docker.engine`: ``check`` its flows, or ``run`` one."""
+"""The program that :mod:`dispatcher.storage.docker.engine` runs in an image: it checks the flows there, or runs one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dispatcher.support.escaping import escaped
 
 
 def check(job: str) -> int:
-    """Load all flows; 1, with the reason on stderr, if one doesn't."""
+    """Load all flows that a job names. Return 1, with the reason on stderr, if one can't be loaded."""
     import cloudpickle
 
     from dispatcher.storage.docker.storage import DockerStorage
 
-    asked = json.loads(job)
-    if cloudpickle.__version__ != asked["cloudpickle"]:
-        wanted = f"cloudpickle=={asked['cloudpickle']}"
+    request = json.loads(job)
+    if cloudpickle.__version__ != request["cloudpickle"]:
+        wanted = f"cloudpickle=={request['cloudpickle']}"
         sys.stderr.write(
-            f"the image has cloudpickle {cloudpickle.__version__}, the flow was sealed with {asked['cloudpickle']}: "
+            f"the image has cloudpickle {cloudpickle.__version__}, the flow was sealed with {request['cloudpickle']}: "
             f"add {wanted!r} to python_dependencies\n"
         )
         return 1
-    for location in asked["locations"]:
+    for location in request["locations"]:
         try:
             DockerStorage().get_flow(location)
         except (Exception, SystemExit) as error:
@@ -33,17 +33,17 @@ def check(job: str) -> int:
 
 
 def run(location: str, answer: str) -> int:
-    """Run a flow with the parameters of ``DISPATCHER__PARAMETERS``; its answer goes to a file."""
-    from dispatcher.storage.child_process import answered
+    """Run a flow with the parameters in ``DISPATCHER__PARAMETERS``, and write its answer to a file."""
+    from dispatcher.storage.child_process import run_flow
     from dispatcher.storage.docker.storage import DockerStorage
 
-    data = answered(DockerStorage().to_json(), location)
+    data = run_flow(DockerStorage().to_json(), location)
     Path(answer).write_bytes(data)
     return 0
 
 
 def main(arguments: list[str]) -> int:
-    """``check JOB`` or ``run LOCATION FILE``."""
+    """Run the command ``check JOB`` or ``run LOCATION FILE``."""
     match arguments:
         case ["check", job]:
             return check(job)

@@ -1,7 +1,7 @@
-"""Installs packages in the first stage of an image of flows; :mod:`dispatcher.storage.docker.image` sends it there.
+"""Installs packages in the first stage of an image of flows. Sent there by :mod:`dispatcher.storage.docker.image`.
 
-It stands alone, in a folder with pip and our wheel: the image may have nothing but Python. What it installs goes to a
-folder of its own, :data:`TARGET`, which the image proper copies; what pip does elsewhere stays in the first stage.
+This file runs by itself, in a folder with pip and our wheel, because the image may have nothing but Python. It installs
+into :data:`TARGET`, which the final stage copies; other files that pip writes stay in the first stage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TARGET = Path("/opt/flow-packages")
 
 
 def lacks_dispatcher() -> bool:
-    """Return True if this Python has no runner."""
+    """Return True if this Python can't import our runner."""
     try:
         import_module("dispatcher.runner.container.child")
     except ImportError:
@@ -29,14 +29,14 @@ def lacks_dispatcher() -> bool:
 
 
 def install(requirements: Sequence[str], prefix: Path) -> int:
-    """Install below ``prefix`` what isn't there in the right version; pip's exit status."""
+    """Install below ``prefix`` the requirements that the image doesn't fulfil, and return pip's exit status."""
     options = ["--no-cache-dir", "--disable-pip-version-check", "--no-warn-script-location"]
     command = [sys.executable, str(HERE / "pip"), "install", *options, "--root-user-action=ignore"]
     return subprocess.run([*command, f"--prefix={prefix}", *requirements], check=False).returncode
 
 
 def gather(prefix: Path, target: Path) -> None:
-    """Copy what was installed to where it lies in every image, whatever the distribution calls its folders."""
+    """Copy installed packages to the same folders in every image, whatever the distribution calls its own."""
     for root in (prefix, prefix / "local"):
         for packages in root.glob("lib*/python*/*-packages"):
             shutil.copytree(packages, target / "site-packages", symlinks=True, dirs_exist_ok=True)
@@ -45,10 +45,10 @@ def gather(prefix: Path, target: Path) -> None:
                 shutil.copytree(root / folder, target / folder, symlinks=True, dirs_exist_ok=True)
 
 
-def main(ours: Sequence[str], dependencies: Sequence[str], target: Path = TARGET) -> int:
-    """Install ``dependencies``, and ``ours`` where there is no runner; pip's exit status."""
+def main(own_requirements: Sequence[str], dependencies: Sequence[str], target: Path = TARGET) -> int:
+    """Install ``dependencies``, and our own requirements if the image has no runner. Return pip's exit status."""
     target.mkdir(parents=True, exist_ok=True)
-    requirements = [*(ours if lacks_dispatcher() else ()), *dependencies]
+    requirements = [*(own_requirements if lacks_dispatcher() else ()), *dependencies]
     if not requirements:
         return 0
     prefix = HERE / "prefix"
@@ -59,5 +59,5 @@ def main(ours: Sequence[str], dependencies: Sequence[str], target: Path = TARGET
 
 
 if __name__ == "__main__":
-    wheel, cloudpickle, *given = sys.argv[1:]
-    sys.exit(main([str(HERE / wheel), cloudpickle], given))
+    wheel, cloudpickle, *dependencies = sys.argv[1:]
+    sys.exit(main([str(HERE / wheel), cloudpickle], dependencies))

@@ -1,4 +1,4 @@
-"""What a flow sees of the engine around it: no exception being handled, and its own errors as its own."""
+"""A flow doesn't notice the engine around it: no exception is being handled, and its errors count as its own."""
 
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
@@ -43,13 +43,13 @@ ERRORS: list[Exception] = [
 ]
 
 
-def look() -> None:
+def print_handled() -> None:
     print("handled:", sys.exc_info())
 
 
 @flow
-def looks(fails: bool) -> Any:
-    look()
+def prints_handled(fails: bool) -> Any:
+    print_handled()
     if fails:
         raise RuntimeError("on its own")
     return sys.exc_info()
@@ -96,21 +96,25 @@ def world() -> World:
 
 @pytest.fixture
 def client() -> Iterator[Dispatcher]:
-    with Dispatcher("memory://") as one:
-        yield one
+    with Dispatcher("memory://") as client:
+        yield client
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_exception_is_being_handled(world: World, fails: bool) -> None:
-    done = world.run(world.submit(looks, {"fails": fails}, LocalEnvironment(on_start=look, on_exit=look)))
+    done = world.run(
+        world.submit(prints_handled, {"fails": fails}, LocalEnvironment(on_start=print_handled, on_exit=print_handled))
+    )
     assert done.state is (State.FAILED if fails else State.SUCCEEDED)
     assert world.texts(done) == [f"handled: {NOTHING}"] * 3
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_nor_where_an_environment_executes(tmp_path: Path, fails: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    storage, environment = LocalStorage(tmp_path), LocalEnvironment(on_start=look, on_exit=look)
-    location = storage.add_flow(looks)
+def test_no_exception_is_being_handled_in_a_direct_execution(
+    tmp_path: Path, fails: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, environment = LocalStorage(tmp_path), LocalEnvironment(on_start=print_handled, on_exit=print_handled)
+    location = storage.add_flow(prints_handled)
     if fails:
         with pytest.raises(RuntimeError) as caught:
             environment.execute(storage, location, parameters={"fails": True})
@@ -120,10 +124,10 @@ def test_nor_where_an_environment_executes(tmp_path: Path, fails: bool, capsys: 
     assert capsys.readouterr().out.splitlines() == [f"handled: {NOTHING}"] * 3
 
 
-@pytest.mark.parametrize("one", [raises, has_a_broken_task])
+@pytest.mark.parametrize("tested", [raises, has_a_broken_task])
 @pytest.mark.parametrize("number", range(len(ERRORS)))
-def test_errors_of_ours_that_a_flow_raises_are_its_own(world: World, one: Any, number: int) -> None:
-    done = world.run(world.submit(one, {"number": number}))
+def test_our_errors_raised_by_a_flow_count_as_its_own(world: World, tested: Any, number: int) -> None:
+    done = world.run(world.submit(tested, {"number": number}))
     assert done.state is State.FAILED
     assert done.outcome is not None
     assert (done.outcome.cause, done.outcome.reason) == (Cause.USER_ERROR, type(ERRORS[number]).__name__)
@@ -139,7 +143,7 @@ def test_a_submit_that_is_refused_fails_the_flow_around_it(client: Dispatcher) -
     assert "in submits" in error.traceback
 
 
-class Away(LocalExecutor):
+class Unavailable(LocalExecutor):
     """Can't be started."""
 
     @contextlib.contextmanager
@@ -148,12 +152,12 @@ class Away(LocalExecutor):
         yield
 
 
-def test_an_executor_that_is_away_is_no_fault_of_the_flow() -> None:
-    outcome = play(lambda: submits.run({}, Away()))
+def test_an_unavailable_executor_is_no_error_of_the_flow() -> None:
+    outcome = play(lambda: submits.run({}, Unavailable()))
     assert (outcome.state, outcome.cause) == (State.CRASHED, Cause.START_FAILED)
 
 
-def test_no_class_of_the_engines_stands_behind_an_error(client: Dispatcher) -> None:
+def test_no_internal_error_is_the_cause_of_a_public_one(client: Dispatcher) -> None:
     run = client.submit(gives_unopenable)
     with pytest.raises(InvalidInput) as caught:
         run.result()

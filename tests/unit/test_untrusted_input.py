@@ -1,4 +1,4 @@
-"""Doors by which ids and words come in: a variable, a message, an argument, a pickle, a location, a spec."""
+"""Untrusted ids and texts are checked where they come in: variables, messages, arguments, pickles, locations."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def fine() -> int:
     return 1
 
 
-GIVEN = {"ID": "r1", "ATTEMPT": "1", "SHARD": "kubernetes/3", "SEAL": "00", "SPEC": "d", "TOKEN": "t"}
+VARIABLES = {"ID": "r1", "ATTEMPT": "1", "SHARD": "kubernetes/3", "SEAL": "00", "SPEC": "d", "TOKEN": "t"}
 
 
 class TestVariablesOfARunner:
     def _take(self, **changes: str) -> Assignment:
-        given = {f"DISPATCHER__RUN__{name}": value for name, value in {**GIVEN, **changes}.items()}
-        return Assignment.take({**given, "DISPATCHER__URL": "redis://h"}, nonce="n")
+        variables = {f"DISPATCHER__RUN__{name}": value for name, value in {**VARIABLES, **changes}.items()}
+        return Assignment.take({**variables, "DISPATCHER__URL": "redis://h"}, nonce="n")
 
-    def test_what_a_worker_sets(self) -> None:
+    def test_the_variables_of_a_worker(self) -> None:
         assert self._take().run_id == "r1"
 
     def test_a_user_of_its_own(self) -> None:
         assert self._take(USER="i:r1:1", PASSWORD="p").url == "redis://i%3Ar1%3A1:p@h"
-        given = {f"DISPATCHER__RUN__{name}": "x" for name in ("USER", "PASSWORD")}
+        variables = {f"DISPATCHER__RUN__{name}": "x" for name in ("USER", "PASSWORD")}
         with pytest.raises(InvalidSettings):
-            Assignment.take(given, nonce="n")
-        assert given == {}, "the flow has no use for them"
+            Assignment.take(variables, nonce="n")
+        assert variables == {}, "the flow must not see them"
 
     @pytest.mark.parametrize("odd", ODD)
     def test_no_run(self, odd: str) -> None:
@@ -67,23 +67,23 @@ class TestDoorbells:
     def test_one_that_names_no_run(self, kwargs: object) -> None:
         assert self._run_of(kwargs) == ""
 
-    def test_one_that_does(self) -> None:
+    def test_one_that_names_a_run(self) -> None:
         assert self._run_of({"run_id": "r1"}) == "r1"
 
     def _run_of(self, kwargs: object) -> str:
-        named: Any = RunRequest.run_id
-        return str(named.fget(cast(RunRequest, SimpleNamespace(kwargs=kwargs))))
+        run_id: Any = RunRequest.run_id
+        return str(run_id.fget(cast(RunRequest, SimpleNamespace(kwargs=kwargs))))
 
 
 class TestTheClient:
     @pytest.mark.parametrize("odd", ODD)
-    def test_no_run_is_called_so(self, odd: str) -> None:
+    def test_odd_ids_name_no_run(self, odd: str) -> None:
         with Dispatcher("memory://") as client:
-            known = client.submit(fine)
+            run = client.submit(fine)
             for ask in (client.get, client.cancel, client.explain):
                 with pytest.raises(UnknownRun, match="no run"):
                     ask(odd)
-            assert client.get_many([odd, known.id, odd]) == [None, known, None]
+            assert client.get_many([odd, run.id, odd]) == [None, run, None]
         with pytest.raises(UnknownRun):
             Run(odd)
 
@@ -95,16 +95,16 @@ class TestTheClient:
             pickle.loads(data.replace(b"r1", b"r/1"))
 
     @pytest.mark.parametrize(
-        ("asked", "named"),
+        ("options", "name"),
         [
             ({"environment": LocalEnvironment(labels=["x"]), "tags": ["\ud800"]}, "tags"),
             ({"name": "a\u202e"}, "name"),
             ({"idempotency_key": "\ud800"}, "idempotency_key"),
         ],
     )
-    def test_names_are_printable(self, asked: dict[str, Any], named: str) -> None:
-        with Dispatcher("memory://") as client, pytest.raises(InvalidInput, match=named):
-            client.submit(fine, **asked)
+    def test_names_are_printable(self, options: dict[str, Any], name: str) -> None:
+        with Dispatcher("memory://") as client, pytest.raises(InvalidInput, match=name):
+            client.submit(fine, **options)
 
     def test_a_path_that_is_no_unicode_is_named(self, tmp_path: Path) -> None:
         storage = LocalStorage(f"{tmp_path}/caf\udce9")
@@ -122,8 +122,8 @@ def test_a_location_names_a_file_of_its_directory(tmp_path: Path, file: str) -> 
     ("option", "odd"), [("--run-id", "a b"), ("--run-id", "../x"), ("--instance", "x::run"), ("--instance", "\x1b")]
 )
 def test_render_takes_ids(project: Path, option: str, odd: str) -> None:
-    (project / "flows_of_doors.py").write_text(FLOWS)
-    done = call("render", "flows_of_doors.py:greet", option, odd)
+    (project / "flows_of_inputs.py").write_text(FLOWS)
+    done = call("render", "flows_of_inputs.py:greet", option, odd)
     assert done.exit_code == 2
     assert option in done.stderr
 
@@ -134,7 +134,7 @@ def test_a_scope_has_the_form_of_one() -> None:
             Settings.load(worker={"scope": odd})
 
 
-def test_what_an_exception_says_can_be_kept() -> None:
+def test_the_text_of_an_exception_can_be_stored() -> None:
     outcome = failure(type("\x1bOdd", (Exception,), {})("a\ud800b"), Cause.USER_ERROR)
     assert outcome.message == "a\\ud800b"
     outcome.traceback.encode()

@@ -1,4 +1,4 @@
-"""The key ring: rotation, other keys, secrets that never show."""
+"""The key ring: rotation, wrong keys, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.making import make_record, sign
 OLD, NEW = "the old secret 0123456789", "the new secret 0123456789"
 
 
-def test_what_is_signed_verifies() -> None:
+def test_a_signature_verifies() -> None:
     ring = KeyRing({"a": NEW})
     ring.verify("run", "a", b"spec", ring.sign("run", b"spec"))
 
@@ -29,7 +29,7 @@ def test_what_is_signed_verifies() -> None:
 @pytest.mark.parametrize(
     ("run_id", "data", "tail"), [("other", b"spec", ""), ("run", b"spec!", ""), ("run", b"spec", "0"), ("run", b"", "")]
 )
-def test_anything_else_does_not(run_id: str, data: bytes, tail: str) -> None:
+def test_a_changed_spec_does_not_verify(run_id: str, data: bytes, tail: str) -> None:
     ring = KeyRing({"a": NEW})
     with pytest.raises(SealBroken, match="never opened"):
         ring.verify(run_id, "a", data, ring.sign("run", b"spec") + tail)
@@ -42,9 +42,9 @@ def test_a_signature_that_is_no_ascii_does_not_verify() -> None:
 
 def test_keys_rotate() -> None:
     before, both, after = KeyRing({"old": OLD}), KeyRing({"new": NEW, "old": OLD}), KeyRing({"new": NEW})
-    assert (before.signs, both.signs) == ("old", "new")
-    both.verify("run", before.signs, b"spec", before.sign("run", b"spec"))
-    after.verify("run", both.signs, b"spec", both.sign("run", b"spec"))
+    assert (before.signing_key_id, both.signing_key_id) == ("old", "new")
+    both.verify("run", before.signing_key_id, b"spec", before.sign("run", b"spec"))
+    after.verify("run", both.signing_key_id, b"spec", both.sign("run", b"spec"))
     with pytest.raises(SealBroken, match=r"'old'.*'new'.*DISPATCHER__SIGNING_KEYS"):
         after.verify("run", "old", b"spec", before.sign("run", b"spec"))
 
@@ -55,18 +55,18 @@ def test_the_same_id_with_another_secret_does_not_verify() -> None:
 
 
 def test_each_attempt_has_keys_of_its_own() -> None:
-    """No two purposes, runs, attempts or keys of the ring ever share one."""
+    """No two purposes, runs, attempts or keys of the ring share a derived key."""
     ring = KeyRing({"a": NEW, "b": OLD})
-    asked = [("1", 1, "a"), ("2", 1, "a"), ("1", 2, "a"), ("1", 1, "b"), ("11", 1, "a"), ("1", 11, "a")]
-    seals = {ring.attempt_seal(run_id, attempt, key_id).key.hex() for run_id, attempt, key_id in asked}
-    tokens = {ring.token(run_id, attempt, 1, key_id) for run_id, attempt, key_id in asked}
-    signatures = {ring.sign(run_id, b"") for run_id, _, _ in asked}
-    assert len(seals | tokens | signatures) == 2 * len(asked) + 3
+    attempts = [("1", 1, "a"), ("2", 1, "a"), ("1", 2, "a"), ("1", 1, "b"), ("11", 1, "a"), ("1", 11, "a")]
+    seals = {ring.attempt_seal(run_id, attempt, key_id).key.hex() for run_id, attempt, key_id in attempts}
+    tokens = {ring.token(run_id, attempt, 1, key_id) for run_id, attempt, key_id in attempts}
+    signatures = {ring.sign(run_id, b"") for run_id, _, _ in attempts}
+    assert len(seals | tokens | signatures) == 2 * len(attempts) + 3
     assert ring.token("1", 1, 1) != ring.token("1", 1, 2)
     assert ring.attempt_seal("1", 1) == ring.attempt_seal("1", 1, "a") == KeyRing({"a": NEW}).attempt_seal("1", 1)
 
 
-def test_what_a_container_holds_signs_no_spec() -> None:
+def test_a_containers_keys_sign_no_spec() -> None:
     """Neither its seal nor its token is the key of a signature."""
     ring = KeyRing({"a": NEW})
     for key in (ring.attempt_seal("run", 1).key, bytes.fromhex(ring.token("run", 1, 1))):
@@ -75,8 +75,8 @@ def test_what_a_container_holds_signs_no_spec() -> None:
 
 
 def record_of(ring: KeyRing, **changes: Any) -> Record:
-    """A record whose spec is signed."""
-    record = make_record(**{"key_id": ring.signs, **changes})
+    """Return a record with a signed spec."""
+    record = make_record(**{"key_id": ring.signing_key_id, **changes})
     return sign(record, ring)
 
 
@@ -90,12 +90,12 @@ def test_a_key_is_bound_to_backends() -> None:
         ring.check_backend("kubernetes")
 
 
-def test_every_signature_ends() -> None:
+def test_every_signature_expires() -> None:
     ring = KeyRing({"a": NEW})
     ring.check(record_of(ring, expires=100.0), 99.0)
-    with pytest.raises(SealBroken, match="ended 1 s ago: the run waited too long"):
+    with pytest.raises(SealBroken, match="expired 1 s ago: the run waited too long"):
         ring.check(record_of(ring, expires=100.0), 101.0)
-    with pytest.raises(SealBroken, match="never ends"):
+    with pytest.raises(SealBroken, match="has no expiry"):
         ring.check(record_of(ring, expires=None), 0.0)
 
 
@@ -133,10 +133,10 @@ def test_what_workers_store_is_sealed() -> None:
 
 
 def test_workers_may_have_a_key_of_their_own() -> None:
-    """Where they have one, no key of a submitter seals what workers believe."""
+    """If they have one, workers accept no seal made with a submitter's key."""
     submitter = KeyRing({"a": NEW})
     workers = KeyRing({"a": NEW, "w": {"secret": OLD, "use": "records"}})
-    assert workers.signs == "a"
+    assert workers.signing_key_id == "a"
     forged = submitter.engine.sealed("run", 1, Stored.REQUEST, REQUEST)
     with pytest.raises(SealBroken):
         workers.engine.check("run", 1, Stored.REQUEST, forged)
@@ -194,22 +194,22 @@ def test_weak_rings_are_refused(keys: dict[str, str]) -> None:
 
 
 def test_a_generated_ring_works() -> None:
-    one, other = KeyRing.generate(), KeyRing.generate()
-    assert one.keys().isdisjoint(other)
-    assert KeyRing(one).signs in one
+    keys, others = KeyRing.generate(), KeyRing.generate()
+    assert keys.keys().isdisjoint(others)
+    assert KeyRing(keys).signing_key_id in keys
 
 
 def test_from_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps({"z": NEW, "a": OLD}))
     ring = KeyRing.from_settings(Settings.load())
-    assert ring.signs == "z"
+    assert ring.signing_key_id == "z"
     assert ring.token("run", 1, 1, "a") == KeyRing({"a": OLD}).token("run", 1, 1)
 
 
 def test_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({"a": NEW}))
-    assert KeyRing.from_settings(Settings.load(signing_keys_file=path)).signs == "a"
+    assert KeyRing.from_settings(Settings.load(signing_keys_file=path)).signing_key_id == "a"
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"a": 1}', "{}", '{"a": "short"}', "\x00", b"\xff"])

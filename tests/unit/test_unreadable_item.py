@@ -1,4 +1,4 @@
-"""The item of a mapping that can't be opened is named, wherever in it the trouble is."""
+"""The item of a mapping that can't be opened is named, wherever in the item the problem is."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def test_the_item_is_named(value: Any, place: int) -> None:
     shared = Fine()
     items: list[Any] = [Fine(), shared, [shared, "third"]]
     items.insert(place, value)
-    given = dict(zip(("first", "second", "third", "last"), items, strict=True))
-    with pytest.raises(OpeningFailed, match=f"^parameter '{list(given)[place]}': "):
-        unpack(pack(given, what="it"), each="parameter")
+    parameters = dict(zip(("first", "second", "third", "last"), items, strict=True))
+    with pytest.raises(OpeningFailed, match=f"^parameter '{list(parameters)[place]}': "):
+        unpack(pack(parameters, subject="it"), each="parameter")
 
 
 def test_many_items_are_told_apart() -> None:
-    given: dict[str, Any] = {f"n{number}": Fine() for number in range(3000)}
+    parameters: dict[str, Any] = {f"n{number}": Fine() for number in range(3000)}
     with pytest.raises(OpeningFailed, match=r"^parameter 'n2500': "):
-        unpack(pack({**given, "n2500": bad}, what="it"), each="parameter")
+        unpack(pack({**parameters, "n2500": bad}, subject="it"), each="parameter")
 
 
 def test_one_item_alone_is_named() -> None:
     with pytest.raises(OpeningFailed, match=r"^parameter 'x': SystemExit: 3$"):
-        unpack(pack({"x": bad}, what="it"), each="parameter")
+        unpack(pack({"x": bad}, subject="it"), each="parameter")
 
 
 def test_what_is_missing_is_named_with_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_what_is_missing_is_named_with_its_item(monkeypatch: pytest.MonkeyPatch)
     Shade.__module__, Shade.__qualname__ = "colorsys", "Shade"
     with monkeypatch.context() as patch:
         patch.setattr(colorsys, "Shade", Shade, raising=False)
-        data = pack({"a": Fine(), "b": Shade()}, what="it")
+        data = pack({"a": Fine(), "b": Shade()}, subject="it")
     with pytest.raises(Permanent, match=r"^parameter 'b': needs package 'colorsys'"):
         unpack(data, each="parameter")
 

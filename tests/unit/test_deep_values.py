@@ -1,4 +1,4 @@
-"""Values that are nested deeper than a pickle can be: an error that names them, and no crash."""
+"""Values that are nested too deeply for a pickle give an error that names them, and no crash."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, InvalidParameters, flow
-from dispatcher.executors.nested_values import replaced
+from dispatcher.executors.nested_values import replace_nested
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.values import as_json
 from tests.unit.attempts import World, double
@@ -18,10 +18,10 @@ DEPTH = 100_000
 
 
 def nest(depth: int = DEPTH) -> list[Any]:
-    found: list[Any] = []
+    value: list[Any] = []
     for _ in range(depth):
-        found = [found]
-    return found
+        value = [value]
+    return value
 
 
 def depth_of(value: list[Any]) -> int:
@@ -50,8 +50,8 @@ def goes_deep() -> Any:
 
 @pytest.fixture
 def client() -> Iterator[Dispatcher]:
-    with Dispatcher("memory://") as one:
-        yield one
+    with Dispatcher("memory://") as client:
+        yield client
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def _same_limit() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_same_limit")
-@pytest.mark.parametrize(("one", "parameters"), [(gives, {"depth": DEPTH}), (goes_deep, {})])
-def test_a_result_too_deep_fails_its_run(one: Any, parameters: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("tested", "parameters"), [(gives, {"depth": DEPTH}), (goes_deep, {})])
+def test_a_result_too_deep_fails_its_run(tested: Any, parameters: dict[str, Any]) -> None:
     world = World()
-    done = world.run(world.submit(one, parameters))
+    done = world.run(world.submit(tested, parameters))
     assert done.state is State.FAILED
     assert done.outcome is not None
     assert done.outcome.cause is Cause.USER_ERROR
-    assert f"the result of flow {one.name!r} can't be sent: it is too deeply nested" in done.outcome.message
+    assert f"the result of flow {tested.name!r} can't be sent: it is too deeply nested" in done.outcome.message
 
 
 def test_an_exception_too_deep_leaves_its_text() -> None:
@@ -102,8 +102,8 @@ def test_json_is_never_deeper_than_its_reader_can_read() -> None:
 
 def test_things_are_replaced_at_any_depth() -> None:
     deep = nest()
-    assert replaced(deep, lambda _: False, str) is deep
-    changed = replaced(deep, lambda one: one == [] and type(one) is list, lambda _: "it")
+    assert replace_nested(deep, lambda _: False, str) is deep
+    changed = replace_nested(deep, lambda part: part == [] and type(part) is list, lambda _: "it")
     assert changed is not deep
     for _ in range(DEPTH):
         [changed] = changed

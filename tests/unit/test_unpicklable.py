@@ -1,4 +1,4 @@
-"""The search for what can't be pickled: exact where it can be, bounded, and never a fault of its own."""
+"""The search for the part that can't be pickled: exact if possible, bounded, and never a failure of its own."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dispatcher.errors import InvalidInput
 from dispatcher.serialization import pack
 
 
-def words(obj: Any, **more: Any) -> str:
-    """What :func:`pack` says of an object that can't be pickled."""
+def message(obj: Any, **more: Any) -> str:
+    """Return the message of :func:`pack` for an object that can't be pickled."""
     with pytest.raises(InvalidInput) as caught:
-        pack(obj, what="it", error=InvalidInput, **more)
+        pack(obj, subject="it", error=InvalidInput, **more)
     assert isinstance(caught.value.__cause__, BaseException)
     return str(caught.value)
 
 
 class Refuses:
-    """Refuses to be pickled, so that its parts are looked at."""
+    """Refuses to be pickled, so that its parts are searched."""
 
     def __reduce__(self) -> Any:
         raise TypeError("not this")
@@ -41,7 +41,7 @@ class Endless(Refuses, Mapping[int, int]):
 
 
 class Deeper(Refuses):
-    """Another one in each."""
+    """Holds another one of its class, without end."""
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
@@ -90,21 +90,21 @@ class Slotted:
 
 
 class Computes(Refuses):
-    asked = 0
+    calls = 0
 
     @property
     def slow(self) -> int:
-        Computes.asked += 1
+        Computes.calls += 1
         return 0
 
     __slots__ = ("slots",)
 
 
-def test_a_part_is_named_by_its_way() -> None:
-    held = {"a": [1, {"lock": threading.Lock()}]}
-    assert "it holds ['a'], in it item 1, in it ['lock'] (a _thread.lock)" in words(held)
-    assert "it holds parameter 'a', in it item 1, in it ['lock'] (a _thread.lock)" in words(held, each="parameter")
-    assert "it holds attribute '_Slotted__hidden' of Slotted (a _thread.lock)" in words(Slotted())
+def test_a_part_is_named_by_its_path() -> None:
+    value = {"a": [1, {"lock": threading.Lock()}]}
+    assert "it holds ['a'], in it item 1, in it ['lock'] (a _thread.lock)" in message(value)
+    assert "it holds parameter 'a', in it item 1, in it ['lock'] (a _thread.lock)" in message(value, each="parameter")
+    assert "it holds attribute '_Slotted__hidden' of Slotted (a _thread.lock)" in message(Slotted())
 
 
 def large() -> Any:
@@ -114,32 +114,32 @@ def large() -> Any:
 @pytest.mark.parametrize("make", [Endless, Deeper, large])
 def test_the_search_ends(make: Callable[[], Any]) -> None:
     began = time.monotonic()
-    said = words(make())
-    assert said.startswith("it can't be sent: ")
+    text = message(make())
+    assert text.startswith("it can't be sent: ")
     assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("make", [HostileMapping, Endless])
-def test_what_is_not_found_is_an_unknown_piece(make: Callable[[], Any]) -> None:
-    said = words(make())
-    assert said == "it can't be sent: an unknown piece of it: not this"
+def test_an_unfindable_part_is_unknown(make: Callable[[], Any]) -> None:
+    text = message(make())
+    assert text == "it can't be sent: an unknown part of it: not this"
 
 
-def test_what_raises_in_the_search_is_swallowed() -> None:
-    said = words(Hostile())
-    assert "it holds attribute 'lock' of Hostile (a _thread.lock)" in said
-    said = words(HostileClass())
-    assert said == "it can't be sent: SystemExit: class"
-    said = words({HostileKey(): threading.Lock()})
-    assert "it holds [<HostileKey>] (a _thread.lock)" in said
+def test_exceptions_in_the_search_are_ignored() -> None:
+    text = message(Hostile())
+    assert "it holds attribute 'lock' of Hostile (a _thread.lock)" in text
+    text = message(HostileClass())
+    assert text == "it can't be sent: SystemExit: class"
+    text = message({HostileKey(): threading.Lock()})
+    assert "it holds [<HostileKey>] (a _thread.lock)" in text
 
 
 def test_nothing_is_computed() -> None:
-    words(Computes())
-    assert Computes.asked == 0
+    message(Computes())
+    assert Computes.calls == 0
 
 
-def test_words_are_short_and_escaped() -> None:
-    said = words({"\x1b[2J" + "k" * 10_000: threading.Lock()})
-    assert len(said) < 500
-    assert "\x1b" not in said
+def test_messages_are_short_and_escaped() -> None:
+    text = message({"\x1b[2J" + "k" * 10_000: threading.Lock()})
+    assert len(text) < 500
+    assert "\x1b" not in text

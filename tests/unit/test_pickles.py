@@ -1,4 +1,4 @@
-"""Seal and open: what travels by value, what an error says, how values come back."""
+"""Pickles: the code that travels by value, classes and exceptions, and errors that name the culprit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Make = Callable[..., ModuleType]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Writes a module and imports it."""
+    """Write a module and import it."""
 
     def write(name: str, text: str, *, directory: Path = tmp_path) -> ModuleType:
         path = directory / f"{name}.py"
@@ -47,20 +47,20 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def install(directory: Path, name: str, version: str) -> None:
-    """What ``pip install --target`` leaves beside a module."""
+    """Write the files that ``pip install --target`` leaves beside a module."""
     info = directory / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (info / "RECORD").write_text(f"{name}.py,,\n{info.name}/METADATA,,\n")
 
 
-# ---------------------------------------------------------------------------------------- what travels by value
+# ---------------------------------------------------------------------------------------- code that travels by value
 
 
 def test_code_of_a_module_beside_travels(make: Make, tmp_path: Path) -> None:
     make("beside_helper", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
     user = make("beside_user", "import beside_helper\ndef body(x):\n    return beside_helper.times(x) + 1\n")
-    (tmp_path / "sealed").write_bytes(pack(user.body, what="flow 'body'"))
+    (tmp_path / "sealed").write_bytes(pack(user.body, subject="flow 'body'"))
     code = "import sys; from dispatcher.serialization import unpack; print(unpack(open(sys.argv[1], 'rb').read())(7))"
     done = subprocess.run(
         [INTERPRETER, "-c", code, str(tmp_path / "sealed")],
@@ -72,13 +72,13 @@ def test_code_of_a_module_beside_travels(make: Make, tmp_path: Path) -> None:
 def test_a_module_travels_as_it_is_now(make: Make) -> None:
     module = make("beside_now", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
     setattr(module, "FACTOR", 5)  # noqa: B010 - no stub knows it
-    assert unpack(pack(module.times, what="f"))(2) == 10
+    assert unpack(pack(module.times, subject="f"))(2) == 10
 
 
 def test_a_traceback_shows_the_lines_of_code_that_travelled(make: Make) -> None:
     module = make("beside_lines", "def outer():\n    def inner():\n        return 1 / 0\n    return inner\n")
     with pytest.raises(ZeroDivisionError) as caught:
-        unpack(pack(module.outer, what="f"))()()
+        unpack(pack(module.outer, subject="f"))()()
     last = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert (last.filename, last.line) == (module.__file__, "return 1 / 0")
 
@@ -86,9 +86,9 @@ def test_a_traceback_shows_the_lines_of_code_that_travelled(make: Make) -> None:
 def test_packing_leaves_the_register_of_the_process(make: Make) -> None:
     module = make("beside_register", "import threading\nlock = threading.Lock()\ndef f():\n    return lock\n")
     before = cloudpickle.list_registry_pickle_by_value()
-    pack(module.f.__name__, what="name")
+    pack(module.f.__name__, subject="name")
     with pytest.raises(InvalidFlow):
-        pack(module.f, what="flow 'f'")
+        pack(module.f, subject="flow 'f'")
     assert cloudpickle.list_registry_pickle_by_value() == before
 
 
@@ -96,25 +96,25 @@ def test_what_a_user_registered_stays_registered(make: Make) -> None:
     module = make("beside_kept", "def f():\n    return 1\n")
     cloudpickle.register_pickle_by_value(module)
     try:
-        pack(module.f, what="flow 'f'")
+        pack(module.f, subject="flow 'f'")
         assert "beside_kept" in cloudpickle.list_registry_pickle_by_value()
     finally:
         cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_installed_code_travels_by_reference() -> None:
-    assert unpack(pack(click.echo, what="f")) is click.echo
-    assert unpack(pack(json.dumps, what="f")) is json.dumps
-    assert unpack(pack(Route, what="class")) is Route, "our own packages too, also in an editable install"
+    assert unpack(pack(click.echo, subject="f")) is click.echo
+    assert unpack(pack(json.dumps, subject="f")) is json.dumps
+    assert unpack(pack(Route, subject="class")) is Route, "our own packages too, also in an editable install"
 
 
 def test_a_users_own_package_called_workers_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "workers" / "__init__.py"
     monkeypatch.setitem(sys.modules, "workers", theirs := ModuleType("workers"))
     theirs.__file__ = str(path)
-    assert by_value.by_value("workers")
+    assert by_value.travels_by_value("workers")
     theirs.__file__ = str(Path(__file__).parents[2] / "workers" / "__init__.py")
-    assert not by_value.by_value("workers")
+    assert not by_value.travels_by_value("workers")
 
 
 def test_a_target_directory_is_installed_but_not_what_stands_beside(make: Make, tmp_path: Path) -> None:
@@ -122,20 +122,20 @@ def test_a_target_directory_is_installed_but_not_what_stands_beside(make: Make, 
     install(target, "target_lib", "1.5")
     make("target_lib", "def f():\n    return 1\n", directory=target)
     make("target_own", "def f():\n    return 1\n", directory=target)
-    assert not by_value.by_value("target_lib")
-    assert by_value.by_value("target_own")
+    assert not by_value.travels_by_value("target_lib")
+    assert by_value.travels_by_value("target_own")
 
 
 @pytest.mark.parametrize(
     "name", ["json", "sys", "_thread", "os.path", "click", "click.core", "numpy.nowhere", "__main__"]
 )
 def test_modules_that_need_not_travel(name: str) -> None:
-    assert not by_value.by_value(name)
+    assert not by_value.travels_by_value(name)
 
 
 def test_functions_of_one_module_share_their_globals(make: Make) -> None:
     module = make("beside_shared", "seen = []\ndef add(x):\n    seen.append(x)\ndef all_of():\n    return list(seen)\n")
-    add, all_of = unpack(pack((module.add, module.all_of), what="both"))
+    add, all_of = unpack(pack((module.add, module.all_of), subject="both"))
     add(1)
     assert all_of() == [1]
     assert module.seen == []
@@ -160,7 +160,7 @@ class Basket:
 
 def test_opening_leaves_this_programs_own_classes_alone() -> None:
     method = Basket.count
-    basket, colour = unpack(pack((Basket(["a"]), Colour.RED), what="pair"))
+    basket, colour = unpack(pack((Basket(["a"]), Colour.RED), subject="pair"))
     assert type(basket) is Basket
     assert colour is Colour.RED
     assert Basket.count is method
@@ -175,9 +175,9 @@ print(unpack(first).kind, unpack(second).kind)
 """
     before = Basket.kind
     try:
-        (tmp_path / "1").write_bytes(pack(Basket, what="class"))
+        (tmp_path / "1").write_bytes(pack(Basket, subject="class"))
         Basket.kind = "bag"
-        (tmp_path / "2").write_bytes(pack(Basket, what="class"))
+        (tmp_path / "2").write_bytes(pack(Basket, subject="class"))
     finally:
         Basket.kind = before
     done = subprocess.run(
@@ -201,7 +201,7 @@ cloudpickle._make_skeleton_class = collecting
 gc.disable()
 print(unpack(data).kind, unpack(data).kind)
 """
-    (tmp_path / "1").write_bytes(pack(Basket, what="class"))
+    (tmp_path / "1").write_bytes(pack(Basket, subject="class"))
     done = subprocess.run(
         [INTERPRETER, "-c", code, str(tmp_path / "1")],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
@@ -267,11 +267,11 @@ class Own(Exception):
 def test_exceptions_open_whatever_their_constructor_takes(
     error: BaseException, dask: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if dask:  # which installs tblib's way for all exceptions; who opens them need have neither
+    if dask:  # Dask has tblib pickle all exceptions; the process that opens them may have neither
         support = pytest.importorskip("tblib.pickling_support")
         monkeypatch.setitem(copyreg.dispatch_table, type(error), support.pickle_exception)
     error.add_note("noted")
-    sealed = pack(error, what="it")
+    sealed = pack(error, subject="it")
     assert b"tblib" not in sealed
     again = unpack(sealed)
     assert type(again) is type(error)
@@ -289,7 +289,7 @@ def test_an_unpicklable_global_is_named_with_its_place(make: Make) -> None:
         "import threading\nlock = threading.Lock()\ndef g():\n    return lock\ndef f():\n    return g()\n",
     )
     with pytest.raises(InvalidFlow) as caught:
-        pack(module.f, what="flow 'f'")
+        pack(module.f, subject="flow 'f'")
     text = str(caught.value)
     assert "flow 'f'" in text
     assert "global 'lock' (a _thread.lock)" in text
@@ -303,9 +303,9 @@ def test_an_unpicklable_closure_is_named() -> None:
         return lock
 
     with pytest.raises(
-        InvalidFlow, match=r"variable 'lock' .*\(a _thread\.lock\) in function .*body at .*test_payload"
+        InvalidFlow, match=r"variable 'lock' .*\(a _thread\.lock\) in function .*body at .*test_pickles"
     ):
-        pack(body, what="flow 'body'")
+        pack(body, subject="flow 'body'")
 
 
 def test_an_unpicklable_default_is_named() -> None:
@@ -313,19 +313,19 @@ def test_an_unpicklable_default_is_named() -> None:
         return lock
 
     with pytest.raises(InvalidFlow, match=r"default of 'lock' \(a _thread\.lock\)"):
-        pack(body, what="flow 'body'")
+        pack(body, subject="flow 'body'")
 
 
 def test_an_unpicklable_part_of_parameters_is_named() -> None:
     with pytest.raises(InvalidParameters, match=r"parameters .*\['a'\].*item 1.*\(a _thread\.lock\)"):
-        pack({"a": [1, threading.Lock()]}, what="parameters of flow 'f'", error=InvalidParameters)
+        pack({"a": [1, threading.Lock()]}, subject="parameters of flow 'f'", error=InvalidParameters)
 
 
 def test_an_unpicklable_attribute_is_named() -> None:
     basket = Basket([])
     basket.things = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(InvalidInput, match="attribute 'things' of Basket") as caught:
-        pack(basket, what="the result")
+        pack(basket, subject="the result")
     assert not isinstance(caught.value, InvalidFlow)
 
 
@@ -334,17 +334,17 @@ def test_an_endless_structure_is_an_error_and_no_crash() -> None:
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(InvalidInput, match="too deeply nested"):
-        pack(deep, what="parameters")
+        pack(deep, subject="parameters")
 
 
 def reheaded(data: bytes, **changes: Any) -> bytes:
-    """Sealed bytes with another header."""
+    """Return packed bytes with another header."""
     header, _, rest = data.partition(b"\n")
     return json.dumps({**json.loads(header), **changes}).encode() + b"\n" + rest
 
 
 def test_another_python_is_refused_before_anything_is_opened() -> None:
-    data = reheaded(pack(Explosive(), what="bomb"), python="3.9")
+    data = reheaded(pack(Explosive(), subject="bomb"), python="3.9")
     with pytest.raises(Permanent, match=r"3\.9") as caught:
         unpack(data)
     assert PYTHON in str(caught.value)
@@ -368,7 +368,7 @@ def test_a_missing_package_is_named_with_both_versions(
     target = tmp_path / "lib"
     install(target, "missing_lib", "2.7")
     module = make("missing_lib", "def f():\n    return 1\n", directory=target)
-    data = pack(module.f, what="f")
+    data = pack(module.f, subject="f")
     assert packages(data) == {"missing_lib": "2.7"}
     monkeypatch.delitem(sys.modules, "missing_lib")
     (target / "missing_lib.py").unlink()
@@ -383,11 +383,11 @@ def test_a_package_that_differs_is_named_with_both_versions(make: Make, tmp_path
     target = tmp_path / "lib"
     install(target, "other_lib", "2.7")
     module = make("other_lib", "def f():\n    return 1\n", directory=target)
-    data = pack(module.f, what="f")
+    data = pack(module.f, subject="f")
     del module.f
     with pytest.raises(Permanent, match=r"'other_lib': 2\.7 where it was submitted, 2\.7 here"):
         unpack(data)
 
 
 def test_a_package_that_is_only_a_global_is_stamped() -> None:
-    assert packages(pack(lambda: click.echo("x"), what="f")) == {"click": by_value.version_of("click")}
+    assert packages(pack(lambda: click.echo("x"), subject="f")) == {"click": by_value.version_of("click")}
