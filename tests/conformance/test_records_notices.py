@@ -136,11 +136,12 @@ def test_a_flood_fills_no_memory_and_makes_the_watcher_read(records: Records, ra
         for _ in range(3 * MOST_WAITING):
             pipeline.publish(topic, "")
         pipeline.execute()
-    listener.watch(["behind"])  # by then all has come
+    listener.watch(["behind"])  # confirmed after the flood
     heard = list(iter(lambda: listener.get(0.0), None))
     assert heard.count(("queues", None)) == MOST_WAITING
     assert heard[-1] == ("", None)
-    assert len(heard) == MOST_WAITING + 1
+    assert 1 <= heard.count(("", None)) <= 2, "a second one if notices are taken while the last ones are dropped"
+    assert len(heard) <= MOST_WAITING + 2
     raw.publish(topic, "")
     assert listener.get(30.0) == ("queues", None)
     listener.close()
