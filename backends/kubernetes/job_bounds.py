@@ -19,7 +19,7 @@ DEEPEST = 100
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoeE_:.+-]{64,}")
 
 
-def check_text(events: Iterable[Any], *, what: str) -> None:
+def check_text(events: Iterable[Any], *, source: str) -> None:
     """Check YAML by its events (``yaml.parse``), before it is composed.
 
     Raises:
@@ -32,11 +32,11 @@ def check_text(events: Iterable[Any], *, what: str) -> None:
         kind, anchor = type(event).__name__, getattr(event, "anchor", None)
         if kind == "AliasEvent":
             if anchor not in sizes:
-                raise InvalidInput(f"{what}: the alias *{anchor} stands inside what it means, or before it")
+                raise InvalidInput(f"{source}: the alias *{anchor} stands inside what it means, or before it")
             size += sizes[anchor]
         elif kind == "ScalarEvent":
             if event.implicit[0] and _NUMBER.fullmatch(event.value):
-                raise InvalidInput(f"{what}: a number is too long (quote it, if it is text)")
+                raise InvalidInput(f"{source}: a number is too long (quote it, if it is text)")
             sizes[anchor] = weight = 1 + len(event.value)
             size += weight
         elif kind in {"MappingStartEvent", "SequenceStartEvent"}:
@@ -45,10 +45,10 @@ def check_text(events: Iterable[Any], *, what: str) -> None:
         elif kind in {"MappingEndEvent", "SequenceEndEvent"}:
             anchor, before = opened.pop()
             sizes[anchor] = size - before
-        _refuse(size, len(opened), what)
+        _refuse(size, len(opened), source)
 
 
-def check_value(value: Any, *, what: str) -> None:
+def check_value(value: Any, *, source: str) -> None:
     """Check a Job given as mappings and lists, however often it uses a part again.
 
     Raises:
@@ -63,25 +63,25 @@ def check_value(value: Any, *, what: str) -> None:
         if not rest:
             part, rest = path.pop()
             active.discard(id(part))
-            known[id(part)] = _written_out(part, known, what)
+            known[id(part)] = _written_out(part, known, source)
             continue
         part = rest.pop()
         if not _holds(part) or id(part) in known:
             continue
         if id(part) in active:
-            raise InvalidInput(f"{what}: it holds itself")
+            raise InvalidInput(f"{source}: it holds itself")
         active.add(id(part))
         path.append((part, rest))
         seen += len(part)
-        _refuse(seen, len(path), what)
+        _refuse(seen, len(path), source)
         rest = [one for one in _parts(part) if _holds(one)]
 
 
-def _written_out(part: Any, known: Mapping[int, tuple[int, int]], what: str) -> tuple[int, int]:
+def _written_out(part: Any, known: Mapping[int, tuple[int, int]], source: str) -> tuple[int, int]:
     """Size and depth of a mapping or list whose own parts are known."""
-    inner = [known[id(one)] if _holds(one) else (_weight(one, what), 0) for one in _parts(part)]
+    inner = [known[id(one)] if _holds(one) else (_weight(one, source), 0) for one in _parts(part)]
     size, depth = 2 + sum(one for one, _ in inner), 1 + max((one for _, one in inner), default=0)
-    _refuse(size, depth, what)
+    _refuse(size, depth, source)
     return size, depth
 
 
@@ -93,16 +93,16 @@ def _parts(value: Any) -> list[Any]:
     return [*value.keys(), *value.values()] if isinstance(value, Mapping) else list(value)
 
 
-def _weight(value: Any, what: str) -> int:
+def _weight(value: Any, source: str) -> int:
     if isinstance(value, int) and value.bit_length() > 64:
-        raise InvalidInput(f"{what}: a number has more than 64 bits")
+        raise InvalidInput(f"{source}: a number has more than 64 bits")
     return 1 + (len(value) if isinstance(value, str | bytes) else 0)
 
 
-def _refuse(size: int, depth: int, what: str) -> None:
+def _refuse(size: int, depth: int, source: str) -> None:
     if depth > DEEPEST:
-        raise InvalidInput(f"{what}: mappings and lists are nested more than {DEEPEST} deep")
+        raise InvalidInput(f"{source}: mappings and lists are nested more than {DEEPEST} deep")
     if size > LARGEST:
         raise InvalidInput(
-            f"{what}: it is larger than {LARGEST} characters, its aliases and repeated parts written out"
+            f"{source}: it is larger than {LARGEST} characters, its aliases and repeated parts written out"
         )

@@ -63,10 +63,10 @@ def load(path: str) -> dict[str, Any]:
         raise InvalidInput(f"job_spec_file: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > job_bounds.LARGEST:
         raise InvalidInput(f"job_spec_file {path}: it is larger than {job_bounds.LARGEST} characters")
-    return parse(text, what=f"job_spec_file {path}")
+    return parse(text, source=f"job_spec_file {path}")
 
 
-def parse(text: str, *, what: str) -> dict[str, Any]:
+def parse(text: str, *, source: str) -> dict[str, Any]:
     """The mapping in a YAML document.
 
     Raises:
@@ -77,19 +77,19 @@ def parse(text: str, *, what: str) -> dict[str, Any]:
         import yaml
     except ImportError as error:
         raise MissingExtra(
-            f"{what}: reading YAML needs {error.name}: pip install 'flow-dispatcher[kubernetes]'"
+            f"{source}: reading YAML needs {error.name}: pip install 'flow-dispatcher[kubernetes]'"
         ) from None
     try:
-        job_bounds.check_text(yaml.parse(text, Loader=yaml.SafeLoader), what=what)
+        job_bounds.check_text(yaml.parse(text, Loader=yaml.SafeLoader), source=source)
         found = _composed(yaml.SafeLoader(text))
     except InvalidInput:
         raise
     except Twice as error:
-        raise InvalidInput(f"{what}: {error}") from None
+        raise InvalidInput(f"{source}: {error}") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # values too: a date in month 13
-        raise InvalidInput(f"{what}: isn't one YAML document: {' '.join(str(error).split())}") from None
+        raise InvalidInput(f"{source}: isn't one YAML document: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
-        raise InvalidInput(f"{what}: must hold a Job (kind: Job), got {type(found).__name__}")
+        raise InvalidInput(f"{source}: must hold a Job (kind: Job), got {type(found).__name__}")
     return found
 
 
@@ -121,24 +121,24 @@ def _refuse_twice(keys: list[Any]) -> None:
         seen.add((key.tag, key.value))
 
 
-def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
+def check(spec: Any, *, source: str, allow_unknown_fields: bool = False) -> None:
     """Check a Job as its user wrote it.
 
     Raises:
         InvalidInput: names each wrong path with its reason.
     """
     if not isinstance(spec, Mapping):
-        raise InvalidInput(f"{what}: must be a mapping (a Job), got {type(spec).__name__}")
-    job_bounds.check_value(spec, what=what)
+        raise InvalidInput(f"{source}: must be a mapping (a Job), got {type(spec).__name__}")
+    job_bounds.check_value(spec, source=source)
     problems = list(_not_a_job(spec)) or [*_misfits(spec, allow_unknown_fields), *_refusals(spec), *_taken(spec)]
     if problems:
-        raise InvalidInput(f"{what}: " + escaped("; ".join(problems)))
+        raise InvalidInput(f"{source}: " + escaped("; ".join(problems)))
     try:
         same = json.loads(json.dumps(spec, allow_nan=False)) == spec
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{what}: must hold JSON values only: {error}") from None
+        raise InvalidInput(f"{source}: must hold JSON values only: {error}") from None
     if not same:
-        raise InvalidInput(f"{what}: must hold JSON values only: keys are strings, sequences lists")
+        raise InvalidInput(f"{source}: must hold JSON values only: keys are strings, sequences lists")
 
 
 def _not_a_job(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -237,13 +237,13 @@ def _unknown(name: Any, fields: Mapping[str, str]) -> str:
     return f"unknown field (as of Kubernetes 1.{sdk}; allow_unknown_fields=True for a newer server){meant}"
 
 
-def check_part(value: Any, kind: str, *, what: str) -> None:
+def check_part(value: Any, kind: str, *, source: str) -> None:
     """Check a part of a Job by its model's name in the table.
 
     Raises:
         InvalidInput: names each wrong path.
     """
-    job_bounds.check_value(value, what=what)
-    problems = list(_fit(value, kind, what, False))
+    job_bounds.check_value(value, source=source)
+    problems = list(_fit(value, kind, source, False))
     if problems:
         raise InvalidInput(escaped("; ".join(problems)))

@@ -168,7 +168,7 @@ def preload() -> None:
 @cache
 def _default() -> Mapping[str, Any]:
     text = resources.files("backends.kubernetes").joinpath("job.yaml").read_text(encoding="utf-8")
-    return specs.parse(text, what="job.yaml")
+    return specs.parse(text, source="job.yaml")
 
 
 def _refused(message: str) -> Permanent:

@@ -65,7 +65,7 @@ def test_a_file_without_end_is_an_error() -> None:
 
 def test_aliases_in_reason_are_read() -> None:
     text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\na2: &z [1]\nd: *z\n"
-    assert specs.parse(text, what="it") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, "a2": [1], "d": [1]}
+    assert specs.parse(text, source="it") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, "a2": [1], "d": [1]}
 
 
 def shared(levels: int) -> Any:
@@ -115,5 +115,5 @@ def test_parts_used_twice_are_no_bomb() -> None:
     env = [{"name": "A", "value": "1"}]
     spec = custom(spec__template__spec__containers=[{"name": "a", "image": "i", "env": env}])
     spec["spec"]["template"]["spec"]["initContainers"] = [{"name": "b", "image": "i", "env": env}]
-    specs.check(spec, what="job_spec")
-    specs.check(CUSTOM, what="job_spec")
+    specs.check(spec, source="job_spec")
+    specs.check(CUSTOM, source="job_spec")
