@@ -81,7 +81,7 @@ class Side:
 
     def watch(self, namespace: str, kind: str) -> Any:
         """How current one watch is."""
-        return self.backend._watching(namespace, self._instance).health[kind]
+        return self.backend._watches.get(namespace, self._instance).health[kind]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_row_22_nobody_answers_after_the_commit(
 def test_row_23_the_name_is_somebody_elses(side: Side, driver: place.Driver) -> None:
     side.backend.submit(side.request(flow="another"), SECRETS)
     before = there(driver, side)
-    with pytest.raises(Permanent, match="somebody else's") as raised:
+    with pytest.raises(Permanent, match="created by somebody else") as raised:
         side.backend.submit(side.request(), SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.START_FAILED, "AlreadyExists")
     assert there(driver, side) == before

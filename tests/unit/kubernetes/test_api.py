@@ -235,7 +235,7 @@ def test_a_plugin_that_fails_is_said_and_waited_for_no_longer_than_its_time(
 def test_a_process_without_a_cluster_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(InvalidSettings, match=r"in no pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
+    with pytest.raises(InvalidSettings, match=r"isn't in a pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
         Api(ClusterSettings()).get("default", "jobs", "one")
     file = tmp_path / "config"
     file.write_text("apiVersion: v1\n")

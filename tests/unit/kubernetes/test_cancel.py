@@ -27,7 +27,7 @@ def test_cancel_is_confirmed_when_job_and_pods_are_gone(
     assert asked is not None
     assert asked["preconditions"] == {"uid": handle["uid"]}
     assert asked["propagationPolicy"] == "Background"
-    cache = backend._watching("default", "inst").cache
+    cache = backend._watches.get("default", "inst").cache
     eventually(lambda: cache.job(handle["uid"])[1], "the Job's end")
     assert not backend.cancel(handle, None)  # its pod still ends
     cluster.keep_pods = False

@@ -87,7 +87,7 @@ def test_a_job_of_another_request_is_not_adopted(
 ) -> None:
     backend.submit(backend.prepare(attempt(**other)), SECRETS)
     before = cluster.get("secrets", NAME)
-    with pytest.raises(Permanent, match="somebody else's") as raised:
+    with pytest.raises(Permanent, match="created by somebody else") as raised:
         backend.submit(backend.prepare(attempt()), SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.START_FAILED, "AlreadyExists")
     assert cluster.get("secrets", NAME) == before
@@ -175,7 +175,7 @@ def test_403_of_a_server_that_starts_is_waited_for(backend: KubernetesBackend, c
     with pytest.raises(Transient, match="the API server is starting"):
         backend.submit(request, SECRETS)
     cluster.ready = cluster.allowed = True  # between its answer and our next question
-    with pytest.raises(Transient, match="asked for since, allow it"):
+    with pytest.raises(Transient, match="checked since, allow it"):
         backend.submit(request, SECRETS)
     for message in ("not yet ready to handle request", "status unknown for quota: jobs, resources: count/jobs.batch"):
         cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", message)

@@ -128,7 +128,7 @@ def test_an_event_gives_the_text(backend: KubernetesBackend, handle: Any, cluste
     event = {"metadata": {"name": "e1"}, "type": "Warning", "reason": "FailedCreate", "involvedObject": about}
     cluster.create("events", {**event, "message": "exceeded quota: pods"})
     poll(backend, handle)
-    cache = backend._watching("default", "inst").cache
+    cache = backend._watches.get("default", "inst").cache
     eventually(lambda: cache.events([job["metadata"]["uid"]]), "the event")
     assert cache.events([job["metadata"]["uid"]])[0]["message"] == "exceeded quota: pods"
 
@@ -143,7 +143,7 @@ def test_a_watch_that_breaks_off_goes_on_where_it_was(
     eventually(lambda: proxy.hit, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    health = backend._watching("default", "inst").health["pods"]
+    health = backend._watches.get("default", "inst").health["pods"]
     assert (health.lists, health.watches >= 2) == (1, True)
 
 
@@ -156,7 +156,7 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
     eventually(lambda: proxy.hit, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    assert backend._watching("default", "inst").health["pods"].lists == 1
+    assert backend._watches.get("default", "inst").health["pods"].lists == 1
     backend.close()
 
 
@@ -164,7 +164,7 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
 def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    watching = backend._watching("default", "inst")
+    watching = backend._watches.get("default", "inst")
     cluster.forget()
     with cluster.changed:
         del cluster.objects["pods", "default", pod["metadata"]["name"]]  # its DELETED event is lost
@@ -192,7 +192,7 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
     backend = KubernetesBackend(settings(tmp_path, proxy.port, relist=0.2))
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
-    health = backend._watching("default", "inst").health["jobs"]
+    health = backend._watches.get("default", "inst").health["jobs"]
     eventually(lambda: health.lists >= 3, "three lists")
     assert poll(backend, handle).phase is Phase.WAITING
     backend.close()
@@ -216,7 +216,7 @@ def test_a_server_out_of_sight_is_no_reason_to_end_anything(
 def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
+    monkeypatch.setattr("backends.kubernetes.observer.LOOKUP_AFTER", 0.0)
     cluster.delete("jobs", NAME)
     told: list[str | None] = []
     backend.watch(lambda key, run_id: told.append(key), "inst")
@@ -235,7 +235,7 @@ def test_a_slow_answer_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Asked for by name is a Job that no watch has shown; all others are seen meanwhile, and nothing is decided."""
-    monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
+    monkeypatch.setattr("backends.kubernetes.observer.LOOKUP_AFTER", 0.0)
     other = backend.submit(backend.prepare(attempt(name="flow-other", run_id="other")), SECRETS)
     cluster.delete("jobs", NAME)
     until(backend, other, Phase.WAITING)
