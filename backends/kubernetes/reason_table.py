@@ -17,8 +17,8 @@ MISSING_OBJECT_TIMEOUT = 60.0  # seconds after which a missing object counts as 
 IMAGE_NOT_FOUND_TIMEOUT = 90.0  # seconds after which an image that the registry lacks counts as a mistake
 
 
-class Source(StrEnum):
-    """The part of an object that gives a reason."""
+class Field(StrEnum):
+    """The field of an object that gives a reason."""
 
     WAITING = "a container's state.waiting"
     TERMINATED = "a container's state.terminated"
@@ -48,39 +48,39 @@ _NO_START = Rule(Cause.START_FAILED, MISSING_OBJECT_TIMEOUT, "start")  # a busy 
 _PREEMPTED = Rule(Cause.PREEMPTED)
 _NO_ROOM = Rule(Cause.UNSCHEDULABLE)
 
-TABLE: Mapping[tuple[Source, str], Rule] = {
-    (Source.WAITING, "InvalidImageName"): Rule(Cause.CONFIG_ERROR, 0.0),
-    (Source.WAITING, "ErrImageNeverPull"): Rule(Cause.CONFIG_ERROR, 0.0),
-    (Source.WAITING, "ErrImagePull"): _PULL,
-    (Source.WAITING, "ImagePullBackOff"): _PULL,
-    (Source.WAITING, "RegistryUnavailable"): _PULL,
-    (Source.WAITING, "SignatureValidationFailed"): _PULL,
-    (Source.WAITING, "ImageInspectError"): _PULL,
-    (Source.WAITING, "CreateContainerConfigError"): Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT, "config"),
-    (Source.WAITING, "CreateContainerError"): _NO_START,
-    (Source.WAITING, "RunContainerError"): _NO_START,
-    (Source.TERMINATED, "StartError"): Rule(Cause.START_FAILED),
-    (Source.TERMINATED, "ContainerCannotRun"): Rule(Cause.START_FAILED),
-    (Source.TERMINATED, "OOMKilled"): Rule(Cause.OOM_KILLED),
-    (Source.SCHEDULED, "Unschedulable"): Rule(Cause.UNSCHEDULABLE),
-    (Source.SCHEDULED, "SchedulingGated"): Rule(None, paused=True),
-    (Source.JOB, "Suspended"): Rule(None, paused=True),
-    (Source.POD, "Evicted"): Rule(Cause.EVICTED),
-    (Source.POD, "Preempting"): _PREEMPTED,
-    (Source.POD, "NodeShutdown"): _PREEMPTED,
-    (Source.POD, "Terminated"): _PREEMPTED,
-    (Source.POD, "OutOfcpu"): _NO_ROOM,
-    (Source.POD, "OutOfmemory"): _NO_ROOM,
-    (Source.POD, "OutOfpods"): _NO_ROOM,
-    (Source.POD, "OutOfephemeral-storage"): _NO_ROOM,
-    (Source.POD, "NodeAffinity"): _NO_ROOM,
-    (Source.POD, "UnexpectedAdmissionError"): Rule(Cause.START_FAILED),
-    (Source.POD, "NodeLost"): Rule(Cause.NODE_LOST),
-    (Source.POD, "DeadlineExceeded"): Rule(Cause.DEADLINE),
-    (Source.DISRUPTION, "PreemptionByScheduler"): _PREEMPTED,
-    (Source.DISRUPTION, "EvictionByEvictionAPI"): Rule(Cause.EVICTED),
-    (Source.DISRUPTION, "TerminationByKubelet"): Rule(Cause.EVICTED),
-    (Source.DISRUPTION, "DeletionByTaintManager"): Rule(Cause.NODE_LOST),
-    (Source.DISRUPTION, "DeletionByPodGC"): Rule(Cause.NODE_LOST),
-    (Source.JOB, "DeadlineExceeded"): Rule(Cause.DEADLINE),
+TABLE: Mapping[tuple[Field, str], Rule] = {
+    (Field.WAITING, "InvalidImageName"): Rule(Cause.CONFIG_ERROR, 0.0),
+    (Field.WAITING, "ErrImageNeverPull"): Rule(Cause.CONFIG_ERROR, 0.0),
+    (Field.WAITING, "ErrImagePull"): _PULL,
+    (Field.WAITING, "ImagePullBackOff"): _PULL,
+    (Field.WAITING, "RegistryUnavailable"): _PULL,
+    (Field.WAITING, "SignatureValidationFailed"): _PULL,
+    (Field.WAITING, "ImageInspectError"): _PULL,
+    (Field.WAITING, "CreateContainerConfigError"): Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT, "config"),
+    (Field.WAITING, "CreateContainerError"): _NO_START,
+    (Field.WAITING, "RunContainerError"): _NO_START,
+    (Field.TERMINATED, "StartError"): Rule(Cause.START_FAILED),
+    (Field.TERMINATED, "ContainerCannotRun"): Rule(Cause.START_FAILED),
+    (Field.TERMINATED, "OOMKilled"): Rule(Cause.OOM_KILLED),
+    (Field.SCHEDULED, "Unschedulable"): Rule(Cause.UNSCHEDULABLE),
+    (Field.SCHEDULED, "SchedulingGated"): Rule(None, paused=True),
+    (Field.JOB, "Suspended"): Rule(None, paused=True),
+    (Field.POD, "Evicted"): Rule(Cause.EVICTED),
+    (Field.POD, "Preempting"): _PREEMPTED,
+    (Field.POD, "NodeShutdown"): _PREEMPTED,
+    (Field.POD, "Terminated"): _PREEMPTED,
+    (Field.POD, "OutOfcpu"): _NO_ROOM,
+    (Field.POD, "OutOfmemory"): _NO_ROOM,
+    (Field.POD, "OutOfpods"): _NO_ROOM,
+    (Field.POD, "OutOfephemeral-storage"): _NO_ROOM,
+    (Field.POD, "NodeAffinity"): _NO_ROOM,
+    (Field.POD, "UnexpectedAdmissionError"): Rule(Cause.START_FAILED),
+    (Field.POD, "NodeLost"): Rule(Cause.NODE_LOST),
+    (Field.POD, "DeadlineExceeded"): Rule(Cause.DEADLINE),
+    (Field.DISRUPTION, "PreemptionByScheduler"): _PREEMPTED,
+    (Field.DISRUPTION, "EvictionByEvictionAPI"): Rule(Cause.EVICTED),
+    (Field.DISRUPTION, "TerminationByKubelet"): Rule(Cause.EVICTED),
+    (Field.DISRUPTION, "DeletionByTaintManager"): Rule(Cause.NODE_LOST),
+    (Field.DISRUPTION, "DeletionByPodGC"): Rule(Cause.NODE_LOST),
+    (Field.JOB, "DeadlineExceeded"): Rule(Cause.DEADLINE),
 }

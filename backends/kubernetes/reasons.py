@@ -20,8 +20,8 @@ from backends.kubernetes.reason_table import (
     QUOTA,
     START_GRACE,
     TABLE,
+    Field,
     Rule,
-    Source,
 )
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs.states import Cause
@@ -78,7 +78,7 @@ class _Evaluation:
     def observation(self) -> Observation:
         if self._job.get("spec", {}).get("suspend"):
             text = condition(self._job, "Suspended").get("message") or "the Job is suspended: a quota queue holds it"
-            return self._apply(TABLE[Source.JOB, "Suspended"], "Suspended", text)
+            return self._apply(TABLE[Field.JOB, "Suspended"], "Suspended", text)
         container = self.snapshot.container
         live = [pod.object for pod in self.snapshot.pods if not pod.gone and not _has_ended(pod.object, container)]
         if live:
@@ -115,10 +115,10 @@ class _Evaluation:
         for prefix, state in (("", flow), *_init_states(pod)):
             waiting = state.get("waiting") or {}
             reason = str(waiting.get("reason") or "")
-            if rule := TABLE.get((Source.WAITING, reason)):
+            if rule := TABLE.get((Field.WAITING, reason)):
                 return self._apply(rule, reason, _prefixed(prefix, waiting.get("message")))
         scheduled = condition(pod, "PodScheduled")
-        if scheduled.get("status") == "False" and (rule := TABLE.get((Source.SCHEDULED, str(scheduled.get("reason"))))):
+        if scheduled.get("status") == "False" and (rule := TABLE.get((Field.SCHEDULED, str(scheduled.get("reason"))))):
             return self._apply(rule, str(scheduled["reason"]), str(scheduled.get("message") or ""))
         if scheduled.get("status") == "True" and condition(pod, "PodReadyToStartContainers").get("status") != "True":
             return self._of_creation(pod)
@@ -157,7 +157,7 @@ class _Evaluation:
         terminated = flow.get("terminated") or {}
         code = terminated.get("exitCode")
         reason, message = str(terminated.get("reason") or ""), str(terminated.get("message") or "")
-        rule = TABLE.get((Source.TERMINATED, reason))
+        rule = TABLE.get((Field.TERMINATED, reason))
         if rule is None:
             rule, reason, message = self._disruption(pod.object, reason, message)
         if rule is not None:
@@ -183,9 +183,9 @@ class _Evaluation:
         deadline. Without one, None with the reason and message passed in."""
         status = pod.get("status", {})
         target = condition(pod, "DisruptionTarget")
-        for source, part in ((Source.POD, status), (Source.DISRUPTION, target), (Source.JOB, self._deadline())):
+        for kind, part in ((Field.POD, status), (Field.DISRUPTION, target), (Field.JOB, self._deadline())):
             own_reason = str(part.get("reason") or "")
-            if rule := TABLE.get((source, own_reason)):
+            if rule := TABLE.get((kind, own_reason)):
                 return rule, own_reason, str(part.get("message") or "")
         return None, reason, message
 
@@ -208,7 +208,7 @@ class _Evaluation:
         failed = condition(self._job, "Failed")
         if failed:
             reason = str(failed.get("reason") or "Failed")
-            rule = TABLE.get((Source.JOB, reason)) or Rule(Cause.UNKNOWN)
+            rule = TABLE.get((Field.JOB, reason)) or Rule(Cause.UNKNOWN)
             message = str(failed.get("message") or "")
             return Observation(phase=Phase.ENDED, cause=rule.cause, reason=reason, message=message)
         if condition(self._job, "Complete"):
@@ -280,7 +280,7 @@ def _failed_init(pod: Object) -> Observation | None:
         if not code:
             continue
         reason = str(terminated.get("reason") or "Error")
-        rule = TABLE.get((Source.TERMINATED, reason))
+        rule = TABLE.get((Field.TERMINATED, reason))
         cause = rule.cause if rule else Cause.KILLED if code == 137 else Cause.START_FAILED
         message = _readable(str(terminated.get("message") or "")) or f"ended with exit code {code}"
         return Observation(
@@ -295,7 +295,7 @@ def node_lost_reason(pod: Object) -> str | None:
     if statuses.get("Ready") == "Unknown":
         return str(condition(pod, "Ready").get("reason") or "NodeLost")
     disruption = str(condition(pod, "DisruptionTarget").get("reason") or "")
-    rule = TABLE.get((Source.DISRUPTION, disruption))
+    rule = TABLE.get((Field.DISRUPTION, disruption))
     if rule is not None and rule.cause is Cause.NODE_LOST:
         return disruption
     not_ready = statuses.get("Ready") == "False" and statuses.get("ContainersReady") == "True"

@@ -132,7 +132,7 @@ class Api:
             response.close()
 
     def log(self, namespace: str, pod: str, container: str, *, lines: int = 200, max_bytes: int = 65536) -> str:
-        """Return the last lines of a container's log."""
+        """Return the last lines of a container's log; wait at most 5 seconds for each part of it."""
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(max_bytes)}
         response = self._send("GET", f"{_path(namespace, 'pods', pod)}/log", query, None, read=_LOG_TIMEOUT)
         return _body(response).decode(errors="replace")

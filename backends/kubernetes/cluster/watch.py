@@ -34,7 +34,7 @@ _EVENTS = ",".join(
     f"reason!={reason}"
     for reason in ("SuccessfulCreate", "Scheduled", "Pulling", "Created", "Started", "Killing", "Completed")
 )
-_START_TIME = 10.0  # seconds for the first lists, before their absence counts as an outage
+_START_TIMEOUT = 10.0  # seconds for the first lists, before their absence counts as an outage
 _MAX_RETRY_DELAY = 30.0  # seconds between two attempts to reach a server that doesn't answer
 
 
@@ -92,7 +92,7 @@ class NamespaceWatch:
     @property
     def starting(self) -> bool:
         """Return True if the first complete lists may still be under way, so that nothing was observed yet."""
-        return time.monotonic() - self._started_at < _START_TIME and not self.synced
+        return time.monotonic() - self._started_at < _START_TIMEOUT and not self.synced
 
     @property
     def synced(self) -> bool:
