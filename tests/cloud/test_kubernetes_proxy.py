@@ -102,7 +102,7 @@ def opened(namespace: str, config: Path, **settings: Any) -> Iterator[Side]:
 @pytest.fixture
 def side(namespace: str, config: Path, proxy: FaultProxy) -> Iterator[Side]:
     proxy.faults.clear()
-    proxy.hit.clear()
+    proxy.triggered.clear()
     with opened(namespace, config, request_timeout=20.0, silence=30.0) as found:
         yield found
 
@@ -138,7 +138,7 @@ def test_row_22_the_reply_to_a_create_is_lost(
 ) -> None:
     proxy.inject(kind, "POST", path)
     handle = side.backend.submit(side.request(), SECRETS)
-    assert len(proxy.hit) == 1
+    assert len(proxy.triggered) == 1
     found = there(driver, side)
     assert [one for one, _ in found] == ["jobs", "secrets"]
     assert found[0][1] == handle["uid"]
@@ -220,7 +220,7 @@ def test_row_24_a_watch_breaks_off(
     side.until(handle, Phase.WAITING)
     runs(driver, pod_of(driver, side))
     side.until(handle, Phase.RUNNING)
-    wait_until(lambda: proxy.hit, "the fault", timeout=60)
+    wait_until(lambda: proxy.triggered, "the fault", timeout=60)
     assert side.watch(namespace, "pods").lists == (2 if fault == "gone" else 1)
 
 

@@ -13,7 +13,7 @@ from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.manifest import RUN
 from dispatcher import Cause
 from dispatcher.errors import Transient
-from tests.kubernetes_api import FakeCluster, Serving
+from tests.kubernetes_api import FakeApiServer, FakeCluster
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, poll, running, settings, until
 from tests.unit.kubernetes.jobs import RUN_ID, attempt
@@ -90,19 +90,19 @@ def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle:
 def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    eventually(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
-    before = len(cluster.asked)
+    eventually(lambda: sum("watch" in one.query for one in cluster.requests) == 3, "three watches")
+    before = len(cluster.requests)
     for _ in range(100):
         assert poll(backend, handle).phase is Phase.RUNNING
-    assert len(cluster.asked) == before
+    assert len(cluster.requests) == before
 
 
 def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     others = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(5)]
     poll(backend, handle)
     assert [seen.phase for seen in backend.poll([handle, *others])] == [Phase.WAITING] * 6
-    eventually(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
-    asked = {one.path.rpartition("/")[2]: one.query for one in cluster.asked if "watch" in one.query}
+    eventually(lambda: sum("watch" in one.query for one in cluster.requests) == 3, "three watches")
+    asked = {one.path.rpartition("/")[2]: one.query for one in cluster.requests if "watch" in one.query}
     assert asked["jobs"]["labelSelector"] == asked["pods"]["labelSelector"] == "instance=inst"
     assert "reason!=Scheduled" in asked["events"]["fieldSelector"]
     assert all(
@@ -140,7 +140,7 @@ def test_a_watch_that_breaks_off_goes_on_where_it_was(
 ) -> None:
     proxy.inject(fault, "GET", "/pods?watch=1")
     poll(backend, handle)
-    eventually(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.triggered, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     health = backend._watches.get("default", "inst").health["pods"]
@@ -153,7 +153,7 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
     proxy.inject("stall", "GET", "/pods?watch=1")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
-    eventually(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.triggered, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     assert backend._watches.get("default", "inst").health["pods"].lists == 1
@@ -181,7 +181,7 @@ def test_what_a_watch_never_tells_is_seen_in_the_next_list(
     proxy.inject("bookmarks", "GET", "/pods?watch=1", times=1000)
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
-    eventually(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.triggered, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     backend.close()
@@ -200,7 +200,7 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
 
 @pytest.mark.row(25)
 def test_a_server_out_of_sight_is_no_reason_to_end_anything(
-    tmp_path: Path, serving: Serving, cluster: FakeCluster
+    tmp_path: Path, serving: FakeApiServer, cluster: FakeCluster
 ) -> None:
     backend = KubernetesBackend(settings(tmp_path, serving.port, silence=0.3, request_timeout=3.0))
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
@@ -241,7 +241,7 @@ def test_a_slow_answer_holds_nobody_up(
     until(backend, other, Phase.WAITING)
     proxy.inject("silent", "GET", f"/jobs/{NAME}")
     assert poll(backend, handle).phase is Phase.WAITING
-    eventually(lambda: proxy.hit, "the question")
+    eventually(lambda: proxy.triggered, "the question")
     cluster.add_pod(cluster.get("jobs", "flow-other"), **running())
     until(backend, other, Phase.RUNNING)
     assert poll(backend, handle).phase is Phase.WAITING
@@ -253,7 +253,7 @@ def test_watches_begin_before_there_is_anything_to_see(
     """No first run waits for them, and no look waits for the first lists: until then nothing was seen."""
     proxy.inject("silent", "GET", "/jobs?")
     backend.watch(lambda key, run_id: None, "inst")
-    eventually(lambda: proxy.hit, "the list that isn't answered")
+    eventually(lambda: proxy.triggered, "the list that isn't answered")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     assert [seen.phase for seen in backend.poll([handle])] == [Phase.UNSEEN]
 
