@@ -1,4 +1,4 @@
-"""Create or adopt (kubernetes.md §2, §5), also where a fault proxy stands before the API server."""
+"""Creation and adoption of Jobs, also through a fault proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.kubernetes.jobs import attempt
 def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     handle = backend.submit(request, SECRETS)
-    assert [(one.method, one.path.rpartition("/")[2]) for one in cluster.requests] == [
+    assert [(request.method, request.path.rpartition("/")[2]) for request in cluster.requests] == [
         ("POST", "jobs"),
         ("POST", "secrets"),
     ]
@@ -36,8 +36,8 @@ def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: Fa
     }
     assert json.loads(json.dumps(handle)) == handle
     assert secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
-    told = json.loads(secret["stringData"]["variables.json"])
-    assert told == {"DISPATCHER__URL": "redis://records.svc/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
+    variables = json.loads(secret["stringData"]["variables.json"])
+    assert variables == {"DISPATCHER__URL": "redis://records.svc/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
     assert "token-of-the-attempt" not in json.dumps([job, request, handle])
 
 
@@ -168,13 +168,13 @@ def test_403_is_rbac_or_an_admission_as_the_server_says(backend: KubernetesBacke
 
 @pytest.mark.row(25)
 def test_403_of_a_server_that_starts_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
-    """It answers before it knows its rules: refuses what they allow, and says that they don't."""
+    """A starting server answers before it knows its rules: it denies what they allow."""
     request = backend.prepare(attempt())
     cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", UNAUTHORIZED)
     cluster.ready = cluster.allowed = False
     with pytest.raises(Transient, match="the API server is starting"):
         backend.submit(request, SECRETS)
-    cluster.ready = cluster.allowed = True  # between its answer and our next question
+    cluster.ready = cluster.allowed = True  # between its answer and our check
     with pytest.raises(Transient, match="checked since, allow it"):
         backend.submit(request, SECRETS)
     for message in ("not yet ready to handle request", "status unknown for quota: jobs, resources: count/jobs.batch"):
@@ -203,8 +203,8 @@ def test_401_after_its_repetition_is_waited_for(backend: KubernetesBackend, clus
 
 
 def test_no_cluster_to_be_found_is_waited_for(tmp_path: Path) -> None:
-    one = Settings.load(
+    worker = Settings.load(
         kubernetes=KubernetesSettings(clusters={"it": ClusterSettings(kubeconfig=tmp_path / "none")}, url="redis://r/0")
     )
     with pytest.raises(Transient, match="there is no kubeconfig"):
-        KubernetesBackend(one).submit(KubernetesBackend(one).prepare(attempt()), SECRETS)
+        KubernetesBackend(worker).submit(KubernetesBackend(worker).prepare(attempt()), SECRETS)

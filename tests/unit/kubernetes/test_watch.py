@@ -1,4 +1,4 @@
-"""What is seen of runs by list-and-watch (kubernetes.md §1, §4), also where a fault proxy stands before it."""
+"""Observation of runs by list and watch, also through a fault proxy."""
 
 from __future__ import annotations
 
@@ -30,55 +30,55 @@ def test_a_run_is_seen_from_its_creation_to_its_end(
     ended = {"exitCode": 137, "reason": "OOMKilled"}
     status = {"phase": "Failed", "containerStatuses": [{"name": "flow", "state": {"terminated": ended}}]}
     cluster.change("pods", pod["metadata"]["name"], status=status)
-    seen = until(backend, handle, Phase.ENDED, Cause.OOM_KILLED)
-    assert seen.exit_code == 137
+    observation = until(backend, handle, Phase.ENDED, Cause.OOM_KILLED)
+    assert observation.exit_code == 137
     cluster.delete("pods", pod["metadata"]["name"])  # the controller deletes it; its last state is known
-    assert poll(backend, handle) == seen
+    assert poll(backend, handle) == observation
 
 
 def test_a_change_is_told_with_its_key_and_run(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
-    told: list[tuple[str | None, str]] = []
-    backend.watch(lambda *change: told.append(change), "inst")
-    eventually(lambda: told.count((None, "")) >= 3, "the lists")
-    told.clear()
+    changes: list[tuple[str | None, str]] = []
+    backend.watch(lambda *change: changes.append(change), "inst")
+    eventually(lambda: changes.count((None, "")) >= 3, "the lists")
+    changes.clear()
     pod = cluster.add_pod(cluster.get("jobs", NAME))
     cluster.change("pods", pod["metadata"]["name"], status=running())
-    eventually(lambda: told, "a change")
-    assert set(told) == {(backend.key(handle), RUN_ID)}
+    eventually(lambda: changes, "a change")
+    assert set(changes) == {(backend.key(handle), RUN_ID)}
 
 
 def test_a_container_that_is_being_ended_says_why(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
-    """kubernetes.md §3: the supervisor may know better than the runner, which hears SIGTERM alone."""
+    """The supervisor may know the cause; the runner only receives SIGTERM."""
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
     cluster.change("pods", pod["metadata"]["name"], status={**running(), "conditions": [disrupted]})
-    seen = until(backend, handle, Phase.RUNNING, Cause.EVICTED)
-    assert (seen.reason, seen.message) == ("EvictionByEvictionAPI", "drained")
+    observation = until(backend, handle, Phase.RUNNING, Cause.EVICTED)
+    assert (observation.reason, observation.message) == ("EvictionByEvictionAPI", "drained")
 
 
 def test_all_that_is_ours_is_listed(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
-    """Issue 5, the orphan sweep: objects with our instance id alone, with whose they are."""
+    """Only objects of this installation are listed, each with its run and attempt."""
     backend.submit(backend.prepare(attempt(name="flow-x", run_id="runx", instance="another")), SECRETS)
-    (found,) = backend.orphans("inst")
-    assert (found.run_id, found.attempt) == (attempt().run_id, attempt().number)
-    assert found.age >= 0
-    assert {**found.handle, "container": ""} == {**handle, "container": ""}
+    (orphan,) = backend.orphans("inst")
+    assert (orphan.run_id, orphan.attempt) == (attempt().run_id, attempt().number)
+    assert orphan.age >= 0
+    assert {**orphan.handle, "container": ""} == {**handle, "container": ""}
     cluster.change("jobs", NAME, spec={"suspend": True})
     assert backend.orphans("inst") == [], "a quota queue may hold it as long as it likes"
 
 
 def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
-    """Thousands of Jobs would be listed by each worker twice a minute."""
+    """Otherwise each worker would list thousands of Jobs twice a minute."""
     backend.submit(backend.prepare(attempt(name="flow-x", run_id="runx", instance="another")), SECRETS)
     (listed,) = backend.orphans("inst")
     backend.watch(lambda key, run_id: None, "inst")
     until(backend, handle, Phase.WAITING)
     lists = cluster.lists("jobs")
-    (found,) = backend.orphans("inst")
-    assert replace(found, age=listed.age) == listed
+    (orphan,) = backend.orphans("inst")
+    assert replace(orphan, age=listed.age) == listed
     cluster.change("jobs", NAME, spec={"suspend": True, "template": cluster.get("jobs", NAME)["spec"]["template"]})
     eventually(lambda: not backend.orphans("inst"), "the suspended Job to be left alone")
     cluster.delete("jobs", NAME)
@@ -90,7 +90,7 @@ def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle:
 def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    eventually(lambda: sum("watch" in one.query for one in cluster.requests) == 3, "three watches")
+    eventually(lambda: sum("watch" in request.query for request in cluster.requests) == 3, "three watches")
     before = len(cluster.requests)
     for _ in range(100):
         assert poll(backend, handle).phase is Phase.RUNNING
@@ -100,13 +100,15 @@ def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, clust
 def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     others = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(5)]
     poll(backend, handle)
-    assert [seen.phase for seen in backend.poll([handle, *others])] == [Phase.WAITING] * 6
-    eventually(lambda: sum("watch" in one.query for one in cluster.requests) == 3, "three watches")
-    asked = {one.path.rpartition("/")[2]: one.query for one in cluster.requests if "watch" in one.query}
-    assert asked["jobs"]["labelSelector"] == asked["pods"]["labelSelector"] == "instance=inst"
-    assert "reason!=Scheduled" in asked["events"]["fieldSelector"]
+    assert [observation.phase for observation in backend.poll([handle, *others])] == [Phase.WAITING] * 6
+    eventually(lambda: sum("watch" in request.query for request in cluster.requests) == 3, "three watches")
+    queries = {
+        request.path.rpartition("/")[2]: request.query for request in cluster.requests if "watch" in request.query
+    }
+    assert queries["jobs"]["labelSelector"] == queries["pods"]["labelSelector"] == "instance=inst"
+    assert "reason!=Scheduled" in queries["events"]["fieldSelector"]
     assert all(
-        query["allowWatchBookmarks"] == "1" or query["allowWatchBookmarks"] == "true" for query in asked.values()
+        query["allowWatchBookmarks"] == "1" or query["allowWatchBookmarks"] == "true" for query in queries.values()
     )
 
 
@@ -114,7 +116,7 @@ def test_answers_come_in_the_order_asked(backend: KubernetesBackend, cluster: Fa
     handles = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(4)]
     cluster.add_pod(cluster.get("jobs", "flow-2"), **running())
     until(backend, handles[2], Phase.RUNNING)
-    assert [seen.phase for seen in backend.poll(handles)] == [
+    assert [observation.phase for observation in backend.poll(handles)] == [
         Phase.WAITING,
         Phase.WAITING,
         Phase.RUNNING,
@@ -164,13 +166,13 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
 def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    watching = backend._watches.get("default", "inst")
+    watch = backend._watches.get("default", "inst")
     cluster.forget()
     with cluster.changed:
         del cluster.objects["pods", "default", pod["metadata"]["name"]]  # its DELETED event is lost
-    eventually(lambda: watching.health["pods"].lists == 2, "a second list")
-    seen = poll(backend, handle)
-    assert (seen.phase, seen.cause, seen.reason) == (Phase.GONE, Cause.KILLED, "deleted")
+    eventually(lambda: watch.health["pods"].lists == 2, "a second list")
+    observation = poll(backend, handle)
+    assert (observation.phase, observation.cause, observation.reason) == (Phase.GONE, Cause.KILLED, "deleted")
 
 
 @pytest.mark.row(24)
@@ -218,12 +220,12 @@ def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
 ) -> None:
     monkeypatch.setattr("backends.kubernetes.observer.LOOKUP_AFTER", 0.0)
     cluster.delete("jobs", NAME)
-    told: list[str | None] = []
-    backend.watch(lambda key, run_id: told.append(key), "inst")
+    changes: list[str | None] = []
+    backend.watch(lambda key, run_id: changes.append(key), "inst")
     assert poll(backend, handle).phase is Phase.WAITING
-    eventually(lambda: backend.key(handle) in told, "word of an answer")
-    seen = poll(backend, handle)
-    assert (seen.phase, seen.cause) == (Phase.GONE, Cause.UNKNOWN)
+    eventually(lambda: backend.key(handle) in changes, "the lookup's result")
+    observation = poll(backend, handle)
+    assert (observation.phase, observation.cause) == (Phase.GONE, Cause.UNKNOWN)
     assert cluster.count("GET", f"jobs/{NAME}") == 1
 
 
@@ -234,14 +236,14 @@ def test_a_slow_answer_holds_nobody_up(
     proxy: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Asked for by name is a Job that no watch has shown; all others are seen meanwhile, and nothing is decided."""
+    """A Job that no watch has shown is looked up by name; meanwhile all others are observed, and nothing is decided."""
     monkeypatch.setattr("backends.kubernetes.observer.LOOKUP_AFTER", 0.0)
     other = backend.submit(backend.prepare(attempt(name="flow-other", run_id="other")), SECRETS)
     cluster.delete("jobs", NAME)
     until(backend, other, Phase.WAITING)
     proxy.inject("silent", "GET", f"/jobs/{NAME}")
     assert poll(backend, handle).phase is Phase.WAITING
-    eventually(lambda: proxy.triggered, "the question")
+    eventually(lambda: proxy.triggered, "the lookup")
     cluster.add_pod(cluster.get("jobs", "flow-other"), **running())
     until(backend, other, Phase.RUNNING)
     assert poll(backend, handle).phase is Phase.WAITING
@@ -250,12 +252,12 @@ def test_a_slow_answer_holds_nobody_up(
 def test_watches_begin_before_there_is_anything_to_see(
     backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy
 ) -> None:
-    """No first run waits for them, and no look waits for the first lists: until then nothing was seen."""
+    """No run waits for the watches, and no poll waits for the first lists: until then nothing was observed."""
     proxy.inject("silent", "GET", "/jobs?")
     backend.watch(lambda key, run_id: None, "inst")
-    eventually(lambda: proxy.triggered, "the list that isn't answered")
+    eventually(lambda: proxy.triggered, "the list without a response")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
-    assert [seen.phase for seen in backend.poll([handle])] == [Phase.UNSEEN]
+    assert [observation.phase for observation in backend.poll([handle])] == [Phase.UNSEEN]
 
 
 def test_a_job_that_is_deleted_under_our_eyes(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
@@ -275,12 +277,12 @@ def test_another_clusters_runs_are_not_judged(backend: KubernetesBackend, handle
 def test_an_object_of_what_is_no_run_is_nobodys(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster, run_id: str
 ) -> None:
-    told: list[tuple[str | None, str]] = []
-    backend.watch(lambda *change: told.append(change), "inst")
-    eventually(lambda: told.count((None, "")) >= 3, "the lists")
-    told.clear()
+    changes: list[tuple[str | None, str]] = []
+    backend.watch(lambda *change: changes.append(change), "inst")
+    eventually(lambda: changes.count((None, "")) >= 3, "the lists")
+    changes.clear()
     metadata = cluster.get("jobs", NAME)["metadata"]
     cluster.change("jobs", NAME, metadata={**metadata, "annotations": {**metadata["annotations"], RUN: run_id}})
-    eventually(lambda: told, "a change")
-    assert set(told) == {(backend.key(handle), "")}
+    eventually(lambda: changes, "a change")
+    assert set(changes) == {(backend.key(handle), "")}
     assert backend.orphans("inst") == []
