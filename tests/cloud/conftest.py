@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.estate import Estate, PodServer
-from tests.cloud.place import address, kubectl
+from tests.cloud.k8s import address, kubectl
+from tests.cloud.sandbox import Estate, PodServer
 from tests.integration.docker_engine import docker
 from tests.integration.workers import ROOT
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.cloud.place import Driver
+from tests.cloud.k8s import Driver
 from tests.cloud.webhook import Webhook
 from tests.kubernetes_api import Json
 

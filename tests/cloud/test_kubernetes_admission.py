@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dispatcher import Cause, Retry, Run, State
-from tests.cloud import flows, place
-from tests.cloud.estate import SMALL, Estate
+from tests.cloud import flows, k8s
 from tests.cloud.quota_queue import LABEL, QuotaQueue
+from tests.cloud.sandbox import SMALL, Estate
 from tests.cloud.webhook import Json, Webhook
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
@@ -49,7 +49,7 @@ def queue(estate: Estate, image: str, tmp_path_factory: pytest.TempPathFactory) 
     estate.namespace(mesh)
     estate.namespace(queued)
     folders = [tmp_path_factory.mktemp(name) for name in ("mesh", "queue")]
-    with Webhook(mesh, folders[0], meshed(image)), QuotaQueue(queued, folders[1], place.Driver(queued)) as found:
+    with Webhook(mesh, folders[0], meshed(image)), QuotaQueue(queued, folders[1], k8s.Driver(queued)) as found:
         estate.worker()
         yield found
 

@@ -14,8 +14,8 @@ import pytest
 
 from dispatcher import Cause, Retry, Run, State
 from dispatcher.runs.events import Event
-from tests.cloud import flows, place
-from tests.cloud.estate import Estate
+from tests.cloud import flows, k8s
+from tests.cloud.sandbox import Estate
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300), pytest.mark.row(26)]
 
@@ -119,7 +119,7 @@ ROWS = {
 def runs(estate: Estate) -> dict[str, Run[Any]]:
     """One for each row, whose pod has been told."""
     estate.worker()
-    driver = place.Driver(estate.name)
+    driver = k8s.Driver(estate.name)
     policy = Retry(1, delay=3600.0)
     found = {
         name: estate.submit(

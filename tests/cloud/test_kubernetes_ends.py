@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dispatcher import Cause, DockerStorage, Retry, Run, State
-from tests.cloud import flows, place
-from tests.cloud.estate import Estate
+from tests.cloud import flows, k8s
+from tests.cloud.sandbox import Estate
 from tests.integration.docker_engine import docker
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
@@ -67,7 +67,7 @@ def began(estate: Estate) -> None:
         "validations": [{"expression": "false", "message": "no flows on Fridays"}],
     }
     where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": refused}}}
-    place.apply(
+    k8s.apply(
         {"apiVersion": policy, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": refused}, "spec": spec},
         {
             "apiVersion": policy,
@@ -84,7 +84,7 @@ def no_policies_left(estate: Estate) -> Iterator[None]:
     """They belong to no namespace."""
     yield
     for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
-        place.kubectl("delete", kind, f"{estate.name}-refused", "--ignore-not-found", check=False)
+        k8s.kubectl("delete", kind, f"{estate.name}-refused", "--ignore-not-found", check=False)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def imports(estate: Estate, run: Run[Any]) -> str:
     name = str(estate.pods(run)[0]["metadata"]["name"])
 
     def log() -> str:
-        return place.kubectl("logs", name, "-n", estate.name, "-c", "flow", check=False)
+        return k8s.kubectl("logs", name, "-n", estate.name, "-c", "flow", check=False)
 
     estate.until(lambda: "importing" in log(), "the runner's imports")
     return name
@@ -143,7 +143,7 @@ def imports(estate: Estate, run: Run[Any]) -> str:
 def test_sigterm_during_imports(estate: Estate, runs: dict[str, Run[Any]]) -> None:
     """PID 1 hears it before anything of ours is imported: 143 is what SIGTERM makes, 137 would be the grace's end."""
     run = runs["importing"]
-    place.kubectl("delete", "pod", imports(estate, run), "-n", estate.name, "--wait=false")
+    k8s.kubectl("delete", "pod", imports(estate, run), "-n", estate.name, "--wait=false")
     error = estate.ended(run, State.CRASHED, Cause.KILLED)
     assert getattr(error, "exit_code", None) == 143
     assert estate.server.noted(run, "ran") == 0
@@ -160,7 +160,7 @@ def test_a_cancel_during_imports(estate: Estate, runs: dict[str, Run[Any]]) -> N
 def test_a_deleted_pod_is_repeated_where_the_policy_says_so(estate: Estate, runs: dict[str, Run[Any]]) -> None:
     run = runs["retried"]
     estate.begun(run, what="attempt 1")
-    place.kubectl("delete", "pod", "-n", estate.name, "-l", f"flow_run_id={run.id}", "--wait=false")
+    k8s.kubectl("delete", "pod", "-n", estate.name, "-l", f"flow_run_id={run.id}", "--wait=false")
     assert run.result(timeout=90) == 2
     assert [str(event.kind) for event in run.events()].count("exited") == 2
     assert (estate.server.noted(run, "attempt 1"), estate.server.noted(run, "attempt 2")) == (1, 1)
@@ -182,7 +182,7 @@ def test_a_private_registry_with_and_without_its_secret(estate: Estate, began: N
     without = estate.submit(flows.add, TWO, environment=given, start_within=15)
     login = [f"--docker-{name}={private[key]}" for name, key in (
         ("server", "address"), ("username", "user"), ("password", "password"))]  # fmt: skip
-    place.kubectl("create", "secret", "docker-registry", "registry", "-n", estate.name, *login)
+    k8s.kubectl("create", "secret", "docker-registry", "registry", "-n", estate.name, *login)
     allowed = estate.submit(flows.add, TWO, environment={**given, "image_pull_secrets": ["registry"]})
     stored, images = docker_stored(estate, private)
     estate.ended(allowed, State.SUCCEEDED)

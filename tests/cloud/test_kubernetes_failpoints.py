@@ -11,8 +11,8 @@ import pytest
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from tests.chaos.cases import Arms
-from tests.cloud import flows, place
-from tests.cloud.estate import Estate
+from tests.cloud import flows, k8s
+from tests.cloud.sandbox import Estate
 from tests.cloud.webhook import Json, Webhook
 from tests.integration.workers import Bench, Worker
 
@@ -82,5 +82,5 @@ def test_a_worker_that_dies_costs_no_attempt(name: str, estate: Estate, played: 
     record = played[name]
     assert (record.state, record.attempt) == (State.SUCCEEDED, 1), record.outcome
     assert estate.server.count(f"{record.id}:ran") == 1
-    left = place.items("jobs,pods,secrets", estate.name, f"flow_run_id={record.id}")
+    left = k8s.items("jobs,pods,secrets", estate.name, f"flow_run_id={record.id}")
     assert [one["metadata"]["name"] for one in left] == []

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from dispatcher import Cause, Run, RunCrashed, State
-from tests.cloud import flows, place
-from tests.cloud.estate import Estate
+from tests.cloud import flows, k8s
+from tests.cloud.sandbox import Estate
 from tests.integration.workers import Worker
 from tests.waiting import wait_until
 
@@ -83,7 +83,7 @@ def test_a_map_of_fifty(estate: Estate, worker: Worker, forbidden: dict[str, Run
 
 
 def left(estate: Estate) -> list[str]:
-    return [one["metadata"]["name"] for one in place.items("jobs,pods,secrets", estate.name, "instance")]
+    return [one["metadata"]["name"] for one in k8s.items("jobs,pods,secrets", estate.name, "instance")]
 
 
 def test_a_namespace_that_enforces_restricted(estate: Estate, forbidden: dict[str, Run[Any]]) -> None:
@@ -113,15 +113,15 @@ def test_a_second_pod_of_an_attempt_runs_nothing(estate: Estate, worker: Worker)
     (first,) = estate.pods(run)
     spec = {name: value for name, value in first["spec"].items() if name != "nodeName"}
     metadata = {"name": "second", "namespace": estate.name, "labels": {"flow_run_id": run.id}}
-    place.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    k8s.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
     def phase() -> str:
-        return place.kubectl("get", "pod", "second", "-n", estate.name, "-o", "jsonpath={.status.phase}")
+        return k8s.kubectl("get", "pod", "second", "-n", estate.name, "-o", "jsonpath={.status.phase}")
 
     estate.until(lambda: phase() == "Running", "the second pod")
     assert run.result(timeout=60) == "held"
     estate.until(lambda: phase() == "Succeeded", "the end of the second pod")
-    place.kubectl("delete", "pod", "second", "-n", estate.name)
+    k8s.kubectl("delete", "pod", "second", "-n", estate.name)
     estate.ended(run, State.SUCCEEDED)
     assert (estate.server.noted(run, "ran"), estate.server.noted(run, "held")) == (1, 1)
 
@@ -163,7 +163,7 @@ def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) 
     stays = estate.submit(flows.hold, {"seconds": AWAY + 25})
     for run in (ends, dies, stays):
         estate.begun(run)
-    place.break_cluster("kill", "kube-apiserver")
+    k8s.break_cluster("kill", "kube-apiserver")
     down = time.monotonic()
     try:
         late = [estate.submit(flows.add, {"a": number, "b": 2}) for number in range(5)]
@@ -172,8 +172,8 @@ def test_the_api_server_is_killed_and_restarted(estate: Estate, worker: Worker) 
         wait_until(lambda: time.monotonic() - down >= AWAY, "the end of the outage", timeout=AWAY + 60, every=1.0)
         assert stays.state in {State.RUNNING, State.SUCCEEDED}, "nobody is declared lost meanwhile"
     finally:
-        place.break_cluster("start", "kube-apiserver")
-    estate.until(lambda: place.kubectl("get", "nodes", check=False), "the API server")
+        k8s.break_cluster("start", "kube-apiserver")
+    estate.until(lambda: k8s.kubectl("get", "nodes", check=False), "the API server")
     back = time.monotonic()
     # Kubernetes itself may take one or two minutes then to schedule a pod, and to collect what is left.
     assert [run.wait(timeout=180 + AWAY) for run in (stays, *late)] == [True] * 6
@@ -194,12 +194,12 @@ def test_the_kubelet_is_killed_and_restarted(estate: Estate, worker: Worker) -> 
     goes = estate.submit(flows.hold, {"seconds": 300})
     for run in (ends, goes):
         estate.begun(run)
-    place.break_cluster("kill", "kubelet")
+    k8s.break_cluster("kill", "kubelet")
     try:
         assert ends.result(timeout=60) == "held"
         assert goes.cancel()
     finally:
-        place.break_cluster("start", "kubelet")
+        k8s.break_cluster("start", "kubelet")
     estate.ended(goes, State.CANCELLED, timeout=120)
     estate.ended(ends, State.SUCCEEDED)
     assert estate.server.noted(goes, "on_exit CANCELLED") == 1
@@ -212,7 +212,7 @@ def ready(thing: dict[str, Any]) -> bool:
 
 def reachable(node: str) -> bool:
     """Return True if a node takes pods: it is ready, and no taint of an outage is left on it."""
-    found = json.loads(place.kubectl("get", "node", node, "-o", "json"))
+    found = json.loads(k8s.kubectl("get", "node", node, "-o", "json"))
     return ready(found) and not any("node.kubernetes.io/" in one["key"] for one in found["spec"].get("taints", ()))
 
 
@@ -226,9 +226,9 @@ def test_the_kubelet_is_gone_for_good(estate: Estate, worker: Worker) -> None:
     (pod,) = estate.until(lambda: [one for one in estate.pods(run) if ready(one)], "its kubelet's word that it runs")
     node = pod["spec"]["nodeName"]
     began = time.monotonic()
-    place.break_cluster("kill", "kubelet")
+    k8s.break_cluster("kill", "kubelet")
     try:
-        assert place.kill_container(run.id) > 0
+        assert k8s.kill_container(run.id) > 0
         error = run.exception(timeout=180)
         print(f"node_lost after {time.monotonic() - began:.0f} s: {error}")  # noqa: T201
         assert (run.state, getattr(error, "cause", None)) == (State.CRASHED, Cause.NODE_LOST)
@@ -237,7 +237,7 @@ def test_the_kubelet_is_gone_for_good(estate: Estate, worker: Worker) -> None:
         assert estate.pods(run)
         late = estate.submit(flows.add, {"a": 1, "b": 2})
     finally:
-        place.break_cluster("start", "kubelet")
+        k8s.break_cluster("start", "kubelet")
         estate.until(lambda: reachable(node), "the node", timeout=180)
     estate.until(lambda: not estate.pods(run), "the end of the lost pod", timeout=120)
     estate.ended(run, State.CRASHED, Cause.NODE_LOST)
@@ -252,10 +252,10 @@ def test_a_node_is_drained(estate: Estate, worker: Worker) -> None:
     node = pod["spec"]["nodeName"]
     selector = f"flow_run_id={run.id}"
     try:
-        place.kubectl("drain", node, "--pod-selector", selector, "--ignore-daemonsets", "--force",
+        k8s.kubectl("drain", node, "--pod-selector", selector, "--ignore-daemonsets", "--force",
                       "--delete-emptydir-data", "--timeout=60s")  # fmt: skip
     finally:
-        place.kubectl("uncordon", node)
+        k8s.kubectl("uncordon", node)
     error = cast("RunCrashed", estate.ended(run, State.CRASHED, Cause.EVICTED))
     assert "EvictionByEvictionAPI" in (error.reason, str(error)) or "evict" in str(error).lower()
     assert estate.server.noted(run, "on_exit CRASHED") == 1

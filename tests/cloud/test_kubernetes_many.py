@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.cloud import flows, place
-from tests.cloud.estate import Estate
-from tests.cloud.stand_in import StandIns
+from tests.cloud import flows, k8s
+from tests.cloud.fake_runners import StandIns
+from tests.cloud.sandbox import Estate
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
 
@@ -37,7 +37,7 @@ GATED: dict[str, Any] = {
 ROOM = {"requests": {"cpu": "100m", "memory": "32Mi"}}
 
 
-def let_in(driver: place.Driver, runs: set[str]) -> None:
+def let_in(driver: k8s.Driver, runs: set[str]) -> None:
     """Lift the gates of these runs' pods."""
     gated = [pod for pod in driver.list("pods") if pod["spec"].get("schedulingGates")]
     ours = [pod["metadata"]["name"] for pod in gated if pod["metadata"]["labels"]["flow_run_id"] in runs]
@@ -48,7 +48,7 @@ def let_in(driver: place.Driver, runs: set[str]) -> None:
 def test_a_map_of_two_hundred(estate: Estate) -> None:
     """Each has its own result and one end, none starts twice, and nothing is left."""
     estate.worker()
-    driver = place.Driver(estate.name)
+    driver = k8s.Driver(estate.name)
     began = time.monotonic()
     environment = estate.environment(job_spec=GATED, resources=ROOM)
     runs = estate.client.map(flows.add, [{"a": n, "b": 1} for n in range(COUNT)], environment=environment)

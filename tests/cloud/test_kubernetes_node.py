@@ -9,9 +9,9 @@ import pytest
 
 from dispatcher import Cause, Retry, Run
 from dispatcher.runs.events import Event
-from tests.cloud import flows, place
-from tests.cloud.estate import Estate
-from tests.cloud.ghost_node import GhostNode
+from tests.cloud import flows, k8s
+from tests.cloud.fake_node import GhostNode
+from tests.cloud.sandbox import Estate
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
 
@@ -27,7 +27,7 @@ STAYS = 8
 def node(estate: Estate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GhostNode]:
     """One of this module's own, and a worker."""
     folder = tmp_path_factory.mktemp("node")
-    with GhostNode(f"{estate.name}-ghost", folder, place.Driver(estate.name)) as found:
+    with GhostNode(f"{estate.name}-ghost", folder, k8s.Driver(estate.name)) as found:
         estate.worker(node_lost=NODE_LOST)
         yield found
 

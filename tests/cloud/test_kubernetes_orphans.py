@@ -12,8 +12,8 @@ from dispatcher import Settings, State
 from dispatcher.inspection.orphans import Sweep
 from dispatcher.runs.attempt import Attempt, object_name, shard_of
 from dispatcher.support.ids import new_id
-from tests.cloud import flows, place
-from tests.cloud.estate import Estate
+from tests.cloud import flows, k8s
+from tests.cloud.sandbox import Estate
 from tests.integration.workers import KEYS
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
@@ -49,7 +49,7 @@ def test_gc_names_it_and_a_worker_ends_it(estate: Estate, image: str) -> None:
         assert stays.id not in {one.found.run_id for one in sweep.orphans(older=0.0)}
         selector = f"flow_run_id={run_id}"
         estate.until(
-            lambda: not place.items("jobs,pods,secrets", estate.name, selector), "the end of the orphan", timeout=120
+            lambda: not k8s.items("jobs,pods,secrets", estate.name, selector), "the end of the orphan", timeout=120
         )
         worker.says(f"attempt 1 of run {run_id} is wanted by nobody", timeout=10)
         estate.ended(stays, State.SUCCEEDED)

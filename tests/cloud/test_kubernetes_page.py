@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.estate import Estate
-from tests.cloud.place import PAGE, kubectl
+from tests.cloud.k8s import PAGE, kubectl
+from tests.cloud.sandbox import Estate
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, ROOT
 

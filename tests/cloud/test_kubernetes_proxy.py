@@ -16,8 +16,8 @@ from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent, Transient
 from dispatcher.settings import ClusterSettings, KubernetesSettings
-from tests.cloud import place
-from tests.cloud.stand_in import UNPLACED
+from tests.cloud import k8s
+from tests.cloud.fake_runners import UNPLACED
 from tests.kubernetes_proxy import Fault, FaultProxy
 from tests.unit.kubernetes.jobs import attempt
 from tests.waiting import wait_until
@@ -31,24 +31,24 @@ SECRETS = {"DISPATCHER__URL": "redis://records.svc/0", "DISPATCHER__RUN__TOKEN":
 def namespace(cluster: str, calm: None) -> Iterator[str]:
     """One for all tests, whose installations differ."""
     name = f"dsp-{secrets.token_hex(3)}-proxy"
-    place.namespace(name)
+    k8s.namespace(name)
     try:
-        place.allow(name, name)
+        k8s.allow(name, name)
         yield name
     finally:
-        place.kubectl("delete", "namespace", "--wait=false", name, check=False)
+        k8s.kubectl("delete", "namespace", "--wait=false", name, check=False)
 
 
 @pytest.fixture(scope="module")
-def driver(namespace: str) -> place.Driver:
+def driver(namespace: str) -> k8s.Driver:
     """Plays the kubelet."""
-    return place.Driver(namespace)
+    return k8s.Driver(namespace)
 
 
 @pytest.fixture(scope="module")
 def proxy(cluster: str) -> Iterator[FaultProxy]:
     """Before the real API server."""
-    with FaultProxy(place.connector()) as found:
+    with FaultProxy(k8s.connector()) as found:
         yield found
 
 
@@ -87,7 +87,7 @@ class Side:
 @pytest.fixture(scope="module")
 def config(namespace: str, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The worker's kubeconfig, by way of the proxy."""
-    return place.kubeconfig_of(namespace, tmp_path_factory.mktemp("config"), proxy=proxy.port)
+    return k8s.kubeconfig_of(namespace, tmp_path_factory.mktemp("config"), proxy=proxy.port)
 
 
 @contextmanager
@@ -107,19 +107,19 @@ def side(namespace: str, config: Path, proxy: FaultProxy) -> Iterator[Side]:
         yield found
 
 
-def there(driver: place.Driver, side: Side) -> list[tuple[str, str]]:
+def there(driver: k8s.Driver, side: Side) -> list[tuple[str, str]]:
     """Kinds and UIDs of what the run has in the cluster, by the server's own word; not its pod."""
     selector = f"flow_run_id={side.run_id}"
     return [(kind, one["metadata"]["uid"]) for kind in ("jobs", "secrets") for one in driver.list(kind, selector)]
 
 
-def pod_of(driver: place.Driver, side: Side) -> str:
+def pod_of(driver: k8s.Driver, side: Side) -> str:
     """The name of its pod, once the Job's controller has made it."""
     found = wait_until(lambda: driver.list("pods", f"flow_run_id={side.run_id}"), "the pod", timeout=60, every=0.1)
     return str(found[0]["metadata"]["name"])
 
 
-def runs(driver: place.Driver, pod: str) -> None:
+def runs(driver: k8s.Driver, pod: str) -> None:
     """Its flow runs."""
     state = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
     driver.status(pod, phase="Running", containerStatuses=[container(state)])
@@ -134,7 +134,7 @@ def container(state: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["lost_reply", "truncate", "cut"])
 @pytest.mark.parametrize("path", ["/jobs", "/secrets"])
 def test_row_22_the_reply_to_a_create_is_lost(
-    kind: str, path: str, side: Side, driver: place.Driver, proxy: FaultProxy
+    kind: str, path: str, side: Side, driver: k8s.Driver, proxy: FaultProxy
 ) -> None:
     proxy.inject(kind, "POST", path)
     handle = side.backend.submit(side.request(), SECRETS)
@@ -146,7 +146,7 @@ def test_row_22_the_reply_to_a_create_is_lost(
 
 @pytest.mark.row(22)
 def test_row_22_nobody_answers_after_the_commit(
-    namespace: str, config: Path, driver: place.Driver, proxy: FaultProxy
+    namespace: str, config: Path, driver: k8s.Driver, proxy: FaultProxy
 ) -> None:
     with opened(namespace, config, request_timeout=2.0) as side:
         proxy.inject("silent", "POST", "/jobs")
@@ -155,7 +155,7 @@ def test_row_22_nobody_answers_after_the_commit(
 
 
 @pytest.mark.row(23)
-def test_row_23_the_name_is_somebody_elses(side: Side, driver: place.Driver) -> None:
+def test_row_23_the_name_is_somebody_elses(side: Side, driver: k8s.Driver) -> None:
     side.backend.submit(side.request(flow="another"), SECRETS)
     before = there(driver, side)
     with pytest.raises(Permanent, match="created by somebody else") as raised:
@@ -165,7 +165,7 @@ def test_row_23_the_name_is_somebody_elses(side: Side, driver: place.Driver) -> 
 
 
 @pytest.mark.row(23)
-def test_row_23_ours_is_being_deleted(side: Side, driver: place.Driver) -> None:
+def test_row_23_ours_is_being_deleted(side: Side, driver: k8s.Driver) -> None:
     handle = side.backend.submit(side.request(), SECRETS)
     name = handle["name"]
     driver.ask("PATCH", f"jobs/{name}", {"metadata": {"finalizers": ["tests.example/hold"]}})
@@ -183,7 +183,7 @@ def test_row_23_ours_is_being_deleted(side: Side, driver: place.Driver) -> None:
     ("status", "headers", "wait"), [(429, {"Retry-After": "2"}, 2.0), (500, {}, 1.0), (503, {"Retry-After": "7"}, 7.0)]
 )
 def test_row_23_a_busy_server_is_asked_again(
-    status: int, headers: dict[str, str], wait: float, side: Side, driver: place.Driver, proxy: FaultProxy
+    status: int, headers: dict[str, str], wait: float, side: Side, driver: k8s.Driver, proxy: FaultProxy
 ) -> None:
     proxy.inject("status", "POST", "/jobs", status=status, reason="Busy", headers=headers)
     with pytest.raises(Transient, match="Busy: injected") as raised:
@@ -194,7 +194,7 @@ def test_row_23_a_busy_server_is_asked_again(
 
 
 @pytest.mark.row(23)
-def test_row_23_a_credential_that_is_refused_is_read_anew(side: Side, driver: place.Driver, proxy: FaultProxy) -> None:
+def test_row_23_a_credential_that_is_refused_is_read_anew(side: Side, driver: k8s.Driver, proxy: FaultProxy) -> None:
     proxy.inject("status", "POST", "/jobs", status=401, reason="Unauthorized")
     assert side.backend.submit(side.request(), SECRETS)["uid"] == there(driver, side)[0][1]
     proxy.inject("status", "POST", "/jobs", status=401, reason="Unauthorized", times=2)
@@ -203,7 +203,7 @@ def test_row_23_a_credential_that_is_refused_is_read_anew(side: Side, driver: pl
 
 
 @pytest.mark.row(23)
-def test_row_23_a_conflict_of_others_and_one_of_ours(side: Side, driver: place.Driver, proxy: FaultProxy) -> None:
+def test_row_23_a_conflict_of_others_and_one_of_ours(side: Side, driver: k8s.Driver, proxy: FaultProxy) -> None:
     proxy.inject("status", "POST", "/jobs", status=409, reason="Conflict", times=2)
     first = side.backend.submit(side.request(), SECRETS)
     assert side.backend.submit(side.request(), SECRETS) == first, "409 AlreadyExists, and it is ours"
@@ -213,7 +213,7 @@ def test_row_23_a_conflict_of_others_and_one_of_ours(side: Side, driver: place.D
 @pytest.mark.row(24)
 @pytest.mark.parametrize("fault", ["truncate", "cut", "garbage", "gone"])
 def test_row_24_a_watch_breaks_off(
-    fault: str, namespace: str, side: Side, driver: place.Driver, proxy: FaultProxy
+    fault: str, namespace: str, side: Side, driver: k8s.Driver, proxy: FaultProxy
 ) -> None:
     proxy.inject(fault, "GET", "/pods?watch=1")
     handle = side.backend.submit(side.request(), SECRETS)
@@ -225,7 +225,7 @@ def test_row_24_a_watch_breaks_off(
 
 
 @pytest.mark.row(24)
-def test_row_24_a_watch_stays_silent(namespace: str, config: Path, driver: place.Driver, proxy: FaultProxy) -> None:
+def test_row_24_a_watch_stays_silent(namespace: str, config: Path, driver: k8s.Driver, proxy: FaultProxy) -> None:
     with opened(namespace, config, silence=2.0) as side:
         proxy.inject("stall", "GET", "/pods?watch=1")
         handle = side.backend.submit(side.request(), SECRETS)
@@ -238,7 +238,7 @@ def test_row_24_a_watch_stays_silent(namespace: str, config: Path, driver: place
 @pytest.mark.row(24)
 @pytest.mark.parametrize("fault", ["gone", "bookmarks"])
 def test_row_24_an_event_is_lost(
-    fault: str, namespace: str, config: Path, driver: place.Driver, proxy: FaultProxy
+    fault: str, namespace: str, config: Path, driver: k8s.Driver, proxy: FaultProxy
 ) -> None:
     """A pod goes while its watch hears nothing: the next complete list tells, and its last state says how it ended."""
     with opened(namespace, config, silence=3.0, relist=4.0 if fault == "bookmarks" else 300.0) as side:

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 
 from dispatcher import Cause, Flow, FlowFailed, Run, RunCrashed, State
-from tests.cloud import flows, place
-from tests.cloud.estate import SMALL, Estate
+from tests.cloud import flows, k8s
+from tests.cloud.sandbox import SMALL, Estate
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
@@ -142,7 +142,7 @@ def test_an_exit_without_a_report(estate: Estate, run: Run[None]) -> None:
 @submits(flows.hold, {"seconds": 300})
 def test_pod_deleted(estate: Estate, run: Run[str]) -> None:
     estate.begun(run)
-    place.kubectl("delete", "pod", "-n", estate.name, "-l", f"flow_run_id={run.id}", "--wait=false")
+    k8s.kubectl("delete", "pod", "-n", estate.name, "-l", f"flow_run_id={run.id}", "--wait=false")
     estate.ended(run, State.CRASHED, Cause.KILLED)
     assert estate.server.noted(run, "ran") == 1
 
@@ -150,7 +150,7 @@ def test_pod_deleted(estate: Estate, run: Run[str]) -> None:
 @submits(flows.hold, {"seconds": 300})
 def test_job_deleted(estate: Estate, run: Run[str]) -> None:
     estate.begun(run)
-    place.kubectl("delete", "job", "-n", estate.name, "-l", f"flow_run_id={run.id}", "--wait=false")
+    k8s.kubectl("delete", "job", "-n", estate.name, "-l", f"flow_run_id={run.id}", "--wait=false")
     estate.ended(run, State.CRASHED, Cause.KILLED)
 
 
@@ -243,9 +243,9 @@ def test_a_cancel_during_a_c_call(estate: Estate, run: Run[int]) -> None:
 @submits(flows.hold, {"seconds": 300})
 def test_the_jobs_deadline(estate: Estate, run: Run[str]) -> None:
     estate.begun(run)
-    (found,) = place.items("jobs", estate.name, f"flow_run_id={run.id}")
+    (found,) = k8s.items("jobs", estate.name, f"flow_run_id={run.id}")
     patch = '{"spec": {"activeDeadlineSeconds": 1}}'
-    place.kubectl("patch", "job", "-n", estate.name, found["metadata"]["name"], "-p", patch)
+    k8s.kubectl("patch", "job", "-n", estate.name, found["metadata"]["name"], "-p", patch)
     estate.ended(run, State.TIMED_OUT)
 
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.cloud import place
+from tests.cloud import k8s
 
 Json = dict[str, Any]
 
@@ -34,7 +34,7 @@ class Webhook:
     def __init__(self, namespace: str, directory: Path, change: Change) -> None:
         self._namespace = namespace
         self._directory = directory
-        self._server = _Server((place.address(), 0), _Handler)
+        self._server = _Server((k8s.address(), 0), _Handler)
         self._server.change = change
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -46,11 +46,11 @@ class Webhook:
         context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread.start()
-        place.apply(self._configuration(f"https://{host!s}:{port}/"))
+        k8s.apply(self._configuration(f"https://{host!s}:{port}/"))
         return self
 
     def __exit__(self, *_: object) -> None:
-        place.kubectl("delete", "mutatingwebhookconfiguration", self._namespace, "--ignore-not-found", check=False)
+        k8s.kubectl("delete", "mutatingwebhookconfiguration", self._namespace, "--ignore-not-found", check=False)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

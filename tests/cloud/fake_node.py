@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.cloud.place import Driver, Json, apply, kubectl
-from tests.cloud.stand_in import plain_variables, secret_variables
+from tests.cloud.fake_runners import plain_variables, secret_variables
+from tests.cloud.k8s import Driver, Json, apply, kubectl
 from tests.integration.workers import ROOT
 
 _GHOST = "tests.example/ghost"
