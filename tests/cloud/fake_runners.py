@@ -1,4 +1,4 @@
-"""Runners of pods that no node takes: claims and reports as they would, each with its attempt's own token."""
+"""Fake runners for pods that are never scheduled: they claim and report, each with the token of its attempt."""
 
 from __future__ import annotations
 
@@ -13,66 +13,68 @@ from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.record import Outcome, Value
-from tests.cloud.k8s import Driver
+from tests.cloud.k8s import NamespaceAdmin
 
-#: A Job whose pod stays where it was made.
-UNPLACED: dict[str, Any] = {
+#: A Job whose pod no scheduler handles.
+UNSCHEDULED_JOB: dict[str, Any] = {
     "apiVersion": "batch/v1",
     "kind": "Job",
     "spec": {"template": {"spec": {"schedulerName": "nobody", "containers": [{"name": "flow"}]}}},
 }
 
 
-class StandIns:
+class FakeRunners:
     """Plays the runner of each Job of a namespace.
 
     Args:
-        driver: reads Jobs and Secrets.
-        url: the records' server.
-        flow: given the parameters, gives the result.
-        besides: ids of runs that have a runner of their own.
+        admin: client of the namespace.
+        url: of the records' server.
+        flow: returns the result for the parameters.
+        excluded: ids of runs that have a real runner.
     """
 
-    def __init__(self, driver: Driver, url: str, flow: Callable[..., Any], *, besides: Collection[str] = ()) -> None:
-        self._driver = driver
+    def __init__(
+        self, admin: NamespaceAdmin, url: str, flow: Callable[..., Any], *, excluded: Collection[str] = ()
+    ) -> None:
+        self._admin = admin
         self._records = open_redis(url)
         self._flow = flow
-        self.played = set(besides)  #: run ids, with those that need no playing
+        self.completed = set(excluded)  #: ids of completed and excluded runs
 
     def close(self) -> None:
         """Close the connection."""
         self._records.close()
 
-    def look(self) -> int:
-        """Play what is new; how many were played in all."""
-        jobs = {job["metadata"]["name"]: job for job in self._driver.list("jobs")}
-        for secret in self._driver.list("secrets", "flow_run_id"):
+    def run_new(self) -> int:
+        """Run the flows of new Jobs; return the number of completed and excluded runs."""
+        jobs = {job["metadata"]["name"]: job for job in self._admin.list("jobs")}
+        for secret in self._admin.list("secrets", "flow_run_id"):
             run_id, name = secret["metadata"]["labels"]["flow_run_id"], secret["metadata"]["name"]
-            if run_id not in self.played and name in jobs:
-                self.played.add(run_id)
-                self._play(jobs[name], secret)
-        return len(self.played)
+            if run_id not in self.completed and name in jobs:
+                self.completed.add(run_id)
+                self._run(jobs[name], secret)
+        return len(self.completed)
 
-    def _play(self, job: dict[str, Any], secret: dict[str, Any]) -> None:
+    def _run(self, job: dict[str, Any], secret: dict[str, Any]) -> None:
         container = job["spec"]["template"]["spec"]["containers"][0]
-        given = {**plain_variables(container), **secret_variables(secret)}
-        given.pop("DISPATCHER__RUN__SECRETS_FILE")
-        mine = Assignment.take(given, nonce="stand-in")
-        record = claim(self._records, mine)
-        assert record is not None, f"attempt {mine.attempt} of run {mine.run_id} is closed"
-        found = json.dumps(self._flow(**json.loads(record.spec.parameters.inline or "{}")))
-        digest = hashlib.sha256(found.encode()).hexdigest()
-        outcome = Outcome(result=Value(codec="json", inline=found, digest=digest, size=len(found)))
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=About.EXITED, outcome=outcome)
-        self._records.inbox.report(mine.shard, report.to_entry(mine.token))
+        variables = {**plain_variables(container), **secret_variables(secret)}
+        variables.pop("DISPATCHER__RUN__SECRETS_FILE")
+        assignment = Assignment.take(variables, nonce="fake-runner")
+        record = claim(self._records, assignment)
+        assert record is not None, f"attempt {assignment.attempt} of run {assignment.run_id} is closed"
+        result = json.dumps(self._flow(**json.loads(record.spec.parameters.inline or "{}")))
+        digest = hashlib.sha256(result.encode()).hexdigest()
+        outcome = Outcome(result=Value(codec="json", inline=result, digest=digest, size=len(result)))
+        report = Report(run_id=assignment.run_id, attempt=assignment.attempt, about=About.EXITED, outcome=outcome)
+        self._records.inbox.report(assignment.shard, report.to_entry(assignment.token))
 
 
 def plain_variables(container: dict[str, Any]) -> dict[str, str]:
-    """Variables of a container that stand in its spec."""
-    return {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    """Return the variables of a container whose values are in its spec."""
+    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
 
 
 def secret_variables(secret: dict[str, Any]) -> dict[str, str]:
-    """What its runner reads from a Job's Secret."""
-    found: dict[str, str] = json.loads(base64.b64decode(secret["data"]["variables.json"]))
-    return found
+    """Return the variables that a runner reads from its Job's Secret."""
+    variables: dict[str, str] = json.loads(base64.b64decode(secret["data"]["variables.json"]))
+    return variables
