@@ -79,7 +79,7 @@ def test_a_watch_gives_events_and_bookmarks(api: Api, cluster: FakeCluster) -> N
     ("kind", "error", "carried_out"),
     [("lost_reply", Unclear, True), ("cut", Unclear, False), ("truncate", Unclear, True)],
 )
-def test_an_answer_that_never_came_whole_is_unclear_and_never_repeated(
+def test_an_incomplete_response_is_unclear_and_never_repeated(
     kind: str, error: type[Exception], carried_out: bool, api: Api, proxy: FaultProxy, cluster: FakeCluster
 ) -> None:
     proxy.inject(kind, "POST", "/jobs")
@@ -89,7 +89,7 @@ def test_an_answer_that_never_came_whole_is_unclear_and_never_repeated(
     assert cluster.count("POST", "jobs") == int(carried_out)
 
 
-def test_a_silent_server_is_left_after_the_timeout(proxy: FaultProxy, tmp_path: Path, cluster: FakeCluster) -> None:
+def test_a_silent_server_times_out(proxy: FaultProxy, tmp_path: Path, cluster: FakeCluster) -> None:
     api = api_of(kubeconfig(tmp_path, proxy.port), timeout=0.3)
     proxy.inject("silent", "GET", "/jobs")
     with pytest.raises(Unclear, match="ReadTimeout"):
@@ -104,14 +104,14 @@ def test_a_silent_server_is_left_after_the_timeout(proxy: FaultProxy, tmp_path: 
     api.close()
 
 
-def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
+def test_a_refused_connection_is_unreachable(tmp_path: Path) -> None:
     with FakeApiServer() as stopped:
         port = stopped.port
     with pytest.raises(Unreachable, match="refused"):
         api_of(kubeconfig(tmp_path, port)).get("default", "jobs", "one")
 
 
-def test_too_many_requests_slow_all_down(api: Api, proxy: FaultProxy) -> None:
+def test_429_slows_all_requests(api: Api, proxy: FaultProxy) -> None:
     proxy.inject("status", "GET", "/jobs", status=429, reason="TooManyRequests", headers={"Retry-After": "30"})
     with pytest.raises(ApiError) as raised:
         api.get("default", "jobs", "one")
@@ -121,7 +121,7 @@ def test_too_many_requests_slow_all_down(api: Api, proxy: FaultProxy) -> None:
     assert raised.value.status == 429
 
 
-def test_the_pace() -> None:
+def test_rate_limit() -> None:
     now, slept = [0.0], []
 
     def sleep(seconds: float) -> None:
@@ -163,12 +163,12 @@ assert Pace(10.0, bucket=shared(ClusterSettings(context="b"))).take(within=0)
 """
 
 
-def test_all_processes_of_a_worker_share_one_pace() -> None:
+def test_all_processes_of_a_worker_share_one_rate_limit() -> None:
     """A 429 slows one token bucket per worker. A process killed while it holds the lock blocks nobody."""
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
 
 
-def test_a_refused_credential_is_read_again_once(tmp_path: Path, serving: FakeApiServer) -> None:
+def test_a_refused_credential_is_reloaded_once(tmp_path: Path, serving: FakeApiServer) -> None:
     config = kubeconfig(tmp_path, serving.port)
     api = api_of(config)
     serving.cluster.create("jobs", JOB)
@@ -201,9 +201,7 @@ print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "Exec
 """
 
 
-def test_an_exec_plugin_gives_the_credential_and_is_asked_again_when_it_is_refused(
-    tmp_path: Path, serving: FakeApiServer
-) -> None:
+def test_an_exec_plugin_is_called_again_when_its_credential_is_refused(tmp_path: Path, serving: FakeApiServer) -> None:
     api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, PLUGIN)))
     serving.cluster.create("jobs", JOB)
     for _ in range(3):
@@ -223,7 +221,7 @@ def test_an_exec_plugin_gives_the_credential_and_is_asked_again_when_it_is_refus
         ("import time; time.sleep(3)", "no answer within 0.5 s"),
     ],
 )
-def test_a_plugin_that_fails_is_said_and_waited_for_no_longer_than_its_time(
+def test_a_failing_plugin_is_reported_within_its_timeout(
     program: str, message: str, tmp_path: Path, serving: FakeApiServer
 ) -> None:
     seconds = 0.5 if "sleep" in program else 15.0
@@ -232,7 +230,7 @@ def test_a_plugin_that_fails_is_said_and_waited_for_no_longer_than_its_time(
         api.get("default", "jobs", "one")
 
 
-def test_a_process_without_a_cluster_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_cluster_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(InvalidSettings, match=r"isn't in a pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
@@ -272,7 +270,7 @@ def test_in_a_pod_its_service_account_is_used(tmp_path: Path, monkeypatch: pytes
     assert configure(ClusterSettings(kubeconfig=kubeconfig(tmp_path, 5))).host == "http://127.0.0.1:5"
 
 
-def test_every_configuration_is_of_its_own_without_retries(tmp_path: Path) -> None:
+def test_every_configuration_is_separate_and_without_retries(tmp_path: Path) -> None:
     configuration = configure(ClusterSettings(kubeconfig=kubeconfig(tmp_path, 5)))
     assert configuration.retries is False
     assert configuration.keep_alive is True
@@ -345,7 +343,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Path, serving: FakeApiServer) -> None:
+def test_a_private_ca_and_tls_server_name(tmp_path: Path, authority: Path, serving: FakeApiServer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "cert.pem", authority / "key.pem")
     serving.wrap(context)
@@ -361,7 +359,7 @@ def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Pa
             api_of(kubeconfig(tmp_path, 1, **fields)).get("default", "jobs", "one")
 
 
-def test_what_is_no_answer_of_an_api_server(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
+def test_a_server_error_is_an_api_error(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
     cluster.errors["GET", "jobs"] = StatusError(500, "InternalError", "etcdserver: request timed out")
     with pytest.raises(ApiError, match="500 InternalError: etcdserver: request timed out"):
         api.get("default", "jobs", "one")
@@ -375,7 +373,7 @@ def test_logs_and_rights(api: Api, cluster: FakeCluster) -> None:
     assert not api.allowed("default", "jobs", "create")
 
 
-def test_a_server_is_ready_or_doesnt_say(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
+def test_a_server_is_ready_unless_it_reports_otherwise(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
     assert api.ready()
     cluster.ready = False
     assert not api.ready()

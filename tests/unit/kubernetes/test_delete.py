@@ -55,7 +55,7 @@ def test_cancel_leaves_another_job_of_that_name_alone(
 
 
 @pytest.mark.parametrize("kind", ["lost_reply", "cut", "truncate"])
-def test_a_lost_reply_to_a_delete_is_asked_again(
+def test_a_delete_whose_reply_was_lost_is_repeated(
     kind: str, backend: KubernetesBackend, handle: Any, proxy: FaultProxy, cluster: FakeCluster
 ) -> None:
     proxy.inject(kind, "DELETE", "/jobs")
@@ -77,7 +77,7 @@ def test_cancel_by_the_request_alone(backend: KubernetesBackend, cluster: FakeCl
     assert cluster.get("jobs", NAME)
 
 
-def test_a_node_that_does_not_answer_keeps_the_teardown_open(
+def test_an_unreachable_node_keeps_the_teardown_pending(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
     cluster.keep_pods = True
@@ -96,7 +96,7 @@ def test_a_node_that_does_not_answer_keeps_the_teardown_open(
     assert eventually(pending, "the pending teardown") == "teardown pending: node node-1"
 
 
-def test_last_lines_cost_one_request_and_none_where_nothing_has_begun(
+def test_logs_cost_one_request_and_none_before_the_start(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
     """Only a failed attempt costs a request for its log."""

@@ -37,7 +37,7 @@ from tests.unit.kubernetes.jobs import attempt
         ),
     ],
 )
-def test_settings_with_which_no_pod_could_report_are_refused_at_the_workers_start(
+def test_a_worker_refuses_settings_with_which_pods_cannot_report(
     options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISPATCHER__URL", raising=False)
@@ -46,7 +46,7 @@ def test_settings_with_which_no_pod_could_report_are_refused_at_the_workers_star
     KubernetesBackend.check_settings(Settings.load(url="redis://records.svc/0"))
 
 
-def test_pods_get_the_servers_authority(tmp_path: Path, serving: FakeApiServer) -> None:
+def test_pods_get_the_certificate_authority_of_the_server(tmp_path: Path, serving: FakeApiServer) -> None:
     (tmp_path / "ca.pem").write_text("PEM")
     url = "rediss://user:pa%2Fss@records.svc/0?ssl_check_hostname=false"
     backend = KubernetesBackend(settings(tmp_path, serving.port, url=url, ca_file=tmp_path / "ca.pem"))
@@ -108,7 +108,7 @@ def test_a_storage_in_redis_needs_its_address_as_pods_reach_it(
     assert variables["DISPATCHER__URL"] == "redis://records.svc/0"
 
 
-def test_what_execute_is_refused_is_said(
+def test_errors_of_execute(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serving: FakeApiServer
 ) -> None:
     environment = KubernetesJobEnvironment()

@@ -30,7 +30,7 @@ def examine(backend: KubernetesBackend, cluster: FakeCluster) -> Callable[[], di
     return lambda: {finding.subject: finding for finding in backend.examine(within=5)}
 
 
-def test_all_well(examine: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
+def test_a_healthy_cluster(examine: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
     findings = examine()
     assert {subject: finding.level for subject, finding in findings.items()} == dict.fromkeys(
         ("api", "rights", "quota", "start"), Level.OK
@@ -66,7 +66,7 @@ def test_an_image_that_cannot_be_pulled(examine: Callable[[], dict[str, Finding]
     assert not [key for key in cluster.objects if key[0] != "resourcequotas"]
 
 
-def test_an_admission_that_refuses(examine: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
+def test_an_admission_that_denies(examine: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
     cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "denied by policy")
     assert "denied by policy" in examine()["start"].text
 

@@ -50,7 +50,7 @@ def test_it_is_registered_and_public() -> None:
     assert KubernetesJobEnvironment.backend == "kubernetes"
 
 
-def test_the_seeds_arguments_come_first_and_in_its_order(tmp_path: Path) -> None:
+def test_prefects_arguments_come_first_and_in_its_order(tmp_path: Path) -> None:
     file = tmp_path / "job_spec.yaml"
     file.write_text(YAML)
     environment = KubernetesJobEnvironment(str(file), ["gpu"], callback, callback)
@@ -60,7 +60,7 @@ def test_the_seeds_arguments_come_first_and_in_its_order(tmp_path: Path) -> None
         KubernetesJobEnvironment(str(file), ["gpu"], callback, callback, CUSTOM)  # type: ignore[call-arg]
 
 
-def test_the_spec_travels_inside(tmp_path: Path) -> None:
+def test_the_spec_is_part_of_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "job_spec.yaml"
     file.write_text(YAML)
     environment = KubernetesJobEnvironment(str(file))
@@ -108,7 +108,7 @@ def test_it_is_a_value_that_round_trips_through_json(arguments: dict[str, Any]) 
         environment.image = "x"
 
 
-def test_what_it_gives_out_is_a_copy() -> None:
+def test_properties_return_copies() -> None:
     environment = KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "1"})
     assert environment.job_spec is not None
     environment.job_spec["spec"]["parallelism"] = 3
@@ -116,7 +116,7 @@ def test_what_it_gives_out_is_a_copy() -> None:
     assert environment == KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "1"})
 
 
-def test_a_field_that_only_the_submitter_knows_is_no_error_where_it_is_read_again() -> None:
+def test_a_field_unknown_to_the_reader_is_accepted_until_checked() -> None:
     data = {**KubernetesJobEnvironment(job_spec=CUSTOM).to_json(), "job_spec": custom(spec__brandNew=1)}
     restored = base.from_json(data)
     assert restored.to_json() == data
@@ -126,7 +126,7 @@ def test_a_field_that_only_the_submitter_knows_is_no_error_where_it_is_read_agai
         base.from_json({**data, "job_spec": custom(spec__parallelism=2)})
 
 
-def test_the_runner_builds_it_again_without_loading_much() -> None:
+def test_from_json_imports_little() -> None:
     code = (
         "import sys; from dispatcher.environments import base as environment; "
         "environment.from_json({'type': 'KubernetesJobEnvironment', 'image': 'x:1'}); "
@@ -136,7 +136,7 @@ def test_the_runner_builds_it_again_without_loading_much() -> None:
     assert result.stdout == "set()\n"
 
 
-def test_its_repr_says_what_was_given() -> None:
+def test_its_repr_names_the_arguments() -> None:
     assert repr(KubernetesJobEnvironment(image="x:1")) == "KubernetesJobEnvironment(image='x:1')"
 
 
@@ -167,7 +167,7 @@ def test_a_wrong_argument_is_an_error_where_it_is_made(arguments: dict[str, Any]
         KubernetesJobEnvironment(**arguments)
 
 
-def test_a_value_given_for_a_reference_is_not_repeated() -> None:
+def test_a_value_in_the_place_of_a_reference_is_not_repeated() -> None:
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(secrets={"TOKEN": "hunter2-hunter2"})
     assert "hunter2" not in str(raised.value)

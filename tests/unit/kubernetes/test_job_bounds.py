@@ -50,7 +50,7 @@ def _within_two_seconds() -> Iterator[None]:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_bomb_is_an_error_that_names_its_file(text: str, message: str, tmp_path: Path) -> None:
+def test_an_oversized_document_is_an_error_that_names_its_file(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(text)
     with pytest.raises(InvalidInput, match=rf"job_spec_file {file}: .*{message}") as raised:
@@ -58,12 +58,12 @@ def test_a_bomb_is_an_error_that_names_its_file(text: str, message: str, tmp_pat
     assert len(str(raised.value)) < 2000
 
 
-def test_a_file_without_end_is_an_error() -> None:
+def test_an_endless_file_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="job_spec_file /dev/zero: it is larger than"):
         specs.load("/dev/zero")
 
 
-def test_aliases_in_reason_are_read() -> None:
+def test_reasonable_aliases_are_accepted() -> None:
     text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\na2: &z [1]\nd: *z\n"
     assert specs.parse(text, source="job.yaml") == {
         "a": {"x": 1},
@@ -109,7 +109,7 @@ def self_containing() -> Any:
     ],
     ids=["shared", "more shared", "deep", "itself", "text", "texts", "numbers", "number"],
 )
-def test_so_is_a_mapping(value: Any, message: str) -> None:
+def test_an_oversized_mapping_is_an_error_that_names_its_argument(value: Any, message: str) -> None:
     spec = custom(metadata__annotations={"a": value})
     with pytest.raises(InvalidInput, match=f"job_spec: .*{message}"):
         KubernetesJobEnvironment(job_spec=spec)
@@ -117,7 +117,7 @@ def test_so_is_a_mapping(value: Any, message: str) -> None:
         KubernetesJobEnvironment(resources={"limits": value})
 
 
-def test_parts_used_twice_are_no_bomb() -> None:
+def test_parts_used_twice_are_accepted() -> None:
     env = [{"name": "A", "value": "1"}]
     spec = custom(spec__template__spec__containers=[{"name": "a", "image": "i", "env": env}])
     spec["spec"]["template"]["spec"]["initContainers"] = [{"name": "b", "image": "i", "env": env}]

@@ -28,7 +28,7 @@ def test_a_custom_spec_is_accepted() -> None:
         ("Job", "must be a mapping"),
     ],
 )
-def test_what_is_no_job_with_a_container(spec: Any, message: str) -> None:
+def test_a_spec_without_a_job_or_container_is_an_error(spec: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=f"job_spec: .*{message}"):
         KubernetesJobEnvironment(job_spec=spec)
 
@@ -54,7 +54,7 @@ def test_what_is_no_job_with_a_container(spec: Any, message: str) -> None:
         ),
     ],
 )
-def test_a_field_that_would_break_the_run_is_refused_with_path_and_reason(changes: dict[str, Any], path: str) -> None:
+def test_a_field_that_would_break_the_run_is_rejected_with_path_and_reason(changes: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(job_spec=custom(**changes))
     named_path, _, reason = str(raised.value).removeprefix("job_spec: ").partition(": ")
@@ -71,7 +71,7 @@ def test_a_field_that_would_break_the_run_is_refused_with_path_and_reason(change
         {"spec__template__metadata": None},
     ],
 )
-def test_what_is_set_by_us_or_harmless_is_accepted(changes: dict[str, Any]) -> None:
+def test_fields_that_are_overwritten_or_harmless_are_accepted(changes: dict[str, Any]) -> None:
     specs.check(custom(**changes), source="job_spec")
 
 

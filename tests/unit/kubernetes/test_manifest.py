@@ -58,13 +58,13 @@ def test_the_identifier_is_one_per_job() -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 64, "with space", "-x", "x-", "ü", ""])
-def test_what_is_no_label_value_is_a_digest_there(text: str) -> None:
+def test_an_invalid_label_value_is_replaced_by_a_digest(text: str) -> None:
     value = build(run_id=text)["job"]["metadata"]["labels"]["flow_run_id"]
     assert re.fullmatch(r"[0-9a-f]{40}", value)
     assert build(run_id=text)["job"]["metadata"]["annotations"]["flow-dispatcher/run"] == text
 
 
-def test_what_is_ours_in_the_job() -> None:
+def test_fields_set_in_every_job() -> None:
     spec = build(KubernetesJobEnvironment(job_spec=CUSTOM))["job"]["spec"]
     assert "suspend" not in spec
     assert spec["backoffLimit"] == 0
@@ -114,7 +114,7 @@ def test_the_flows_container_is_the_first_and_is_ours() -> None:
     assert env["DISPATCHER__RUN__LAST_WORDS"] == flow["terminationMessagePath"]
 
 
-def test_all_containers_get_the_variables_that_are_no_secret() -> None:
+def test_all_containers_get_the_variables_that_are_not_secret() -> None:
     pod = pod_of(build(KubernetesJobEnvironment(job_spec=CUSTOM)))
     for container in (*pod["containers"], *pod["initContainers"]):
         assert variables(container)["DISPATCHER__RUN__ATTEMPT"] == "2"
@@ -153,7 +153,7 @@ def test_everything_else_is_kept() -> None:
     assert side_car == own["containers"][1]
 
 
-def test_arguments_go_before_the_spec() -> None:
+def test_arguments_override_the_spec() -> None:
     environment = KubernetesJobEnvironment(
         job_spec=custom(spec__template__spec__imagePullSecrets=[{"name": "theirs"}]),
         image="mine:1",
@@ -207,7 +207,7 @@ def test_the_namespace_is_the_arguments_then_the_specs_then_the_workers_first(
         (KubernetesJobEnvironment(), {"cluster": "asia"}, "DISPATCHER__KUBERNETES__CLUSTER=asia"),
     ],
 )
-def test_what_the_worker_does_not_serve_is_refused_by_the_name_of_the_setting(
+def test_errors_about_what_a_worker_does_not_serve_name_the_setting(
     environment: KubernetesJobEnvironment, options: dict[str, Any], setting: str
 ) -> None:
     with pytest.raises(Permanent, match=setting) as raised:
@@ -324,6 +324,6 @@ def test_the_secret_belongs_to_the_job_and_does_not_block_its_deletion() -> None
     assert secret["immutable"] is True
 
 
-def test_a_storage_that_is_unknown_here_is_said() -> None:
+def test_an_unknown_storage_is_an_error() -> None:
     with pytest.raises(Permanent, match="unknown storage 'NoSuchStorage'"):
         manifest.build(attempt(storage={"type": "NoSuchStorage"}), settings())

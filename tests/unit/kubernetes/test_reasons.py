@@ -290,7 +290,7 @@ def test_row_backoff_limit_exceeded_looks_at_the_last_pod() -> None:
     assert observation.reason == "BackoffLimitExceeded"
 
 
-def test_a_job_that_is_ending_is_not_ended() -> None:
+def test_a_job_that_is_ending_has_not_ended() -> None:
     """While a pod is Terminating, the Job stays at FailureTarget."""
     target = {"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded"}
     assert summary(observed(job={**JOB, "status": {"conditions": [target]}})) == (Phase.WAITING, None)
@@ -305,11 +305,11 @@ def test_row_deleted_while_running() -> None:
     assert (*summary(observation), observation.reason) == (Phase.GONE, Cause.KILLED, "deleted")
 
 
-def test_a_job_that_went_while_nobody_looked_is_unknown() -> None:
+def test_a_job_deleted_while_unwatched_has_an_unknown_cause() -> None:
     assert summary(observed(job=None)) == (Phase.GONE, Cause.UNKNOWN)
 
 
-def test_row_a_node_that_is_lost_is_not_enough_alone() -> None:
+def test_row_a_lost_node_alone_ends_nothing() -> None:
     unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
     observation = observed(pod({"running": {}}, unknown))
     assert summary(observation) == (Phase.UNKNOWN, Cause.NODE_LOST)
@@ -317,7 +317,7 @@ def test_row_a_node_that_is_lost_is_not_enough_alone() -> None:
     assert summary(observed(pod({"running": {}}, unknown), gone=True)) == (Phase.GONE, Cause.NODE_LOST)
 
 
-def test_a_pod_that_is_not_ready_although_its_containers_are_is_on_a_lost_node() -> None:
+def test_an_unready_pod_with_ready_containers_is_on_a_lost_node() -> None:
     """The node controller sets this also where it evicts nothing: pods tolerate it, or all nodes are silent."""
 
     def with_conditions(ready: str, containers: str, **spec: object) -> tuple[Phase, Cause | None]:
@@ -332,21 +332,21 @@ def test_a_pod_that_is_not_ready_although_its_containers_are_is_on_a_lost_node()
     assert with_conditions("False", "True", readinessGates=gates) == (Phase.RUNNING, None), "its gate may be closed"
 
 
-def test_row_exit_0_without_a_record_is_no_success_of_ours() -> None:
+def test_row_exit_0_without_a_report_is_not_a_success() -> None:
     observation = observed(pod(ended(0, "Completed"), phase="Succeeded"))
     assert (*summary(observation), observation.exit_code) == (Phase.ENDED, None, 0)  # the engine's: result_missing
     done = {**JOB, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     assert (*summary(observed(job=done)), observed(job=done).exit_code) == (Phase.ENDED, None, 0)
 
 
-def test_an_attempt_ends_with_our_container_whatever_else_runs() -> None:
+def test_an_attempt_ends_with_the_flows_container() -> None:
     assert observed(pod({"running": {}})).phase is Phase.RUNNING
     assert observed(pod(ended(0, "Completed"))).phase is Phase.ENDED  # the pod stays Running: its mesh never ends
     other = pod({"running": {}})
     assert observed(pod(ended(1)), other).phase is Phase.RUNNING  # a second pod of the attempt may be the rightful one
 
 
-def test_last_words_are_the_cause() -> None:
+def test_the_termination_message_holds_the_cause() -> None:
     def termination_message(outcome: Outcome) -> str:
         return LastWords.of(outcome, run="r", attempt=1).to_json()
 
@@ -359,7 +359,7 @@ def test_last_words_are_the_cause() -> None:
         assert observed(pod(ended(3, message=text))).message == text
 
 
-def test_a_runner_of_a_deleted_pod_knows_only_that_it_was_told_to_stop() -> None:
+def test_sigterm_of_a_deleted_pod_is_killed_rather_than_preempted() -> None:
     outcome = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
     words = LastWords.of(outcome, run="r", attempt=1).to_json()
     ended_pod = pod(ended(143, message=words))
@@ -370,10 +370,10 @@ def test_a_runner_of_a_deleted_pod_knows_only_that_it_was_told_to_stop() -> None
     assert summary(observed(ended_pod, job={**JOB, "status": late})) == (Phase.ENDED, Cause.DEADLINE)
 
 
-def test_an_exit_before_the_runner_could_say_why() -> None:
+def test_an_exit_without_a_termination_message() -> None:
     observation = observed(pod(ended(1)))
     assert (*summary(observation), observation.exit_code) == (Phase.ENDED, Cause.START_FAILED, 1)
 
 
-def test_a_pod_that_went_before_its_flow_began_tells_nothing() -> None:
+def test_a_pod_deleted_before_its_flow_started_is_ignored() -> None:
     assert summary(observed(pod(phase="Pending"), gone=True)) == (Phase.WAITING, None)

@@ -94,7 +94,7 @@ def _stored_request(environment: KubernetesJobEnvironment, **options: Any) -> di
         (["--environment", "bad.json"], "job_spec: kind: must be Job"),
     ],
 )
-def test_what_could_not_be_sent_is_said(folder: Path, arguments: list[str], message: str) -> None:
+def test_a_request_that_could_not_be_sent_is_an_error(folder: Path, arguments: list[str], message: str) -> None:
     (folder / "local.json").write_text(json.dumps({"type": "LocalStorage", "directory": "/flows"}))
     (folder / "team.json").write_text(json.dumps(KubernetesJobEnvironment(namespace="team").to_json()))
     bad = {**KubernetesJobEnvironment(job_spec=CUSTOM).to_json(), "job_spec": {**CUSTOM, "kind": "Pod"}}

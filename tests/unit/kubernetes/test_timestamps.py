@@ -16,7 +16,7 @@ def pod(state: dict[str, object]) -> Pod:
     return Pod(object={"metadata": {"uid": "p"}, "status": status})
 
 
-def test_every_moment_that_the_objects_tell() -> None:
+def test_moments_of_all_objects() -> None:
     pulled = {"reason": "Pulled", "involvedObject": {"uid": "p"}, "lastTimestamp": "2025-01-01T00:00:03Z"}
     running = pod({"running": {"startedAt": "2025-01-01T00:00:04Z"}})
     moments = times(JOB, [running], [pulled], "flow")
@@ -30,7 +30,7 @@ def test_every_moment_that_the_objects_tell() -> None:
     }  # fmt: skip
 
 
-def test_what_was_not_observed_is_unknown() -> None:
+def test_moments_that_no_object_records_are_missing() -> None:
     assert times(None, [], [], "flow") == {}
     assert times({"metadata": {}}, [pod({"running": {"startedAt": None}})], [], "flow") == {"scheduled": CREATED + 1}
     assert age({"metadata": {}}, CREATED) == 0

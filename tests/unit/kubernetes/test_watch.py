@@ -20,7 +20,7 @@ from tests.unit.kubernetes.jobs import RUN_ID, attempt
 from tests.waiting import wait_until
 
 
-def test_a_run_is_seen_from_its_creation_to_its_end(
+def test_a_run_is_observed_from_its_creation_to_its_end(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
     assert replace(poll(backend, handle), times={}) == Observation(phase=Phase.WAITING)
@@ -36,7 +36,9 @@ def test_a_run_is_seen_from_its_creation_to_its_end(
     assert poll(backend, handle) == observation
 
 
-def test_a_change_is_told_with_its_key_and_run(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+def test_a_change_is_reported_with_its_key_and_run(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
     changes: list[tuple[str | None, str]] = []
     backend.watch(lambda *change: changes.append(change), "inst")
     eventually(lambda: changes.count((None, "")) >= 3, "the lists")
@@ -47,7 +49,7 @@ def test_a_change_is_told_with_its_key_and_run(backend: KubernetesBackend, handl
     assert set(changes) == {(backend.key(handle), RUN_ID)}
 
 
-def test_a_container_that_is_being_ended_says_why(
+def test_a_container_that_is_being_ended_has_a_cause(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
     """The supervisor may know the cause; the runner only receives SIGTERM."""
@@ -59,7 +61,7 @@ def test_a_container_that_is_being_ended_says_why(
     assert (observation.reason, observation.message) == ("EvictionByEvictionAPI", "drained")
 
 
-def test_all_that_is_ours_is_listed(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+def test_all_jobs_of_the_installation_are_listed(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     """Only objects of this installation are listed, each with its run and attempt."""
     backend.submit(backend.prepare(attempt(name="flow-x", run_id="runx", instance="another")), SECRETS)
     (orphan,) = backend.orphans("inst")
@@ -70,7 +72,9 @@ def test_all_that_is_ours_is_listed(backend: KubernetesBackend, handle: Any, clu
     assert backend.orphans("inst") == [], "a quota queue may hold it as long as it likes"
 
 
-def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+def test_orphans_come_from_a_current_watch_without_a_list(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
     """Otherwise each worker would list thousands of Jobs twice a minute."""
     backend.submit(backend.prepare(attempt(name="flow-x", run_id="runx", instance="another")), SECRETS)
     (listed,) = backend.orphans("inst")
@@ -87,7 +91,7 @@ def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle:
     assert cluster.lists("jobs") == lists == 2, "one before there was a watch, and the watch's own"
 
 
-def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+def test_polling_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     eventually(lambda: sum("watch" in request.query for request in cluster.requests) == 3, "three watches")
@@ -112,7 +116,7 @@ def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, han
     )
 
 
-def test_answers_come_in_the_order_asked(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+def test_observations_come_in_the_order_of_the_handles(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     handles = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(4)]
     cluster.add_pod(cluster.get("jobs", "flow-2"), **running())
     until(backend, handles[2], Phase.RUNNING)
@@ -137,7 +141,7 @@ def test_an_event_gives_the_text(backend: KubernetesBackend, handle: Any, cluste
 
 @pytest.mark.row(24)
 @pytest.mark.parametrize("fault", ["truncate", "cut", "garbage"])
-def test_a_watch_that_breaks_off_goes_on_where_it_was(
+def test_a_watch_that_breaks_off_continues_from_its_version(
     fault: str, backend: KubernetesBackend, handle: Any, cluster: FakeCluster, proxy: FaultProxy
 ) -> None:
     proxy.inject(fault, "GET", "/pods?watch=1")
@@ -150,7 +154,7 @@ def test_a_watch_that_breaks_off_goes_on_where_it_was(
 
 
 @pytest.mark.row(24)
-def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
+def test_a_silent_watch_is_reopened(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
     backend = KubernetesBackend(settings(tmp_path, proxy.port, silence=0.5))
     proxy.inject("stall", "GET", "/pods?watch=1")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
@@ -163,7 +167,7 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
 
 
 @pytest.mark.row(24)
-def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+def test_410_leads_to_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     watch = backend._watches.get("default", "inst")
@@ -176,7 +180,7 @@ def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: Fak
 
 
 @pytest.mark.row(24)
-def test_what_a_watch_never_tells_is_seen_in_the_next_list(
+def test_an_event_that_a_watch_misses_is_found_by_the_next_list(
     tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster
 ) -> None:
     backend = KubernetesBackend(settings(tmp_path, proxy.port, relist=1.0))
@@ -189,7 +193,7 @@ def test_what_a_watch_never_tells_is_seen_in_the_next_list(
     backend.close()
 
 
-def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
+def test_complete_lists_are_repeated(tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster) -> None:
     cluster.bookmarks = 0.05
     backend = KubernetesBackend(settings(tmp_path, proxy.port, relist=0.2))
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
@@ -201,9 +205,7 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
 
 
 @pytest.mark.row(25)
-def test_a_server_out_of_sight_is_no_reason_to_end_anything(
-    tmp_path: Path, serving: FakeApiServer, cluster: FakeCluster
-) -> None:
+def test_an_unreachable_server_ends_nothing(tmp_path: Path, serving: FakeApiServer, cluster: FakeCluster) -> None:
     backend = KubernetesBackend(settings(tmp_path, serving.port, silence=0.3, request_timeout=3.0))
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     until(backend, handle, Phase.WAITING)
@@ -215,7 +217,7 @@ def test_a_server_out_of_sight_is_no_reason_to_end_anything(
     backend.close()
 
 
-def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
+def test_a_job_deleted_while_unwatched_is_looked_up_by_name(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backends.kubernetes.observer.LOOKUP_AFTER", 0.0)
@@ -229,7 +231,7 @@ def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
     assert cluster.count("GET", f"jobs/{NAME}") == 1
 
 
-def test_a_slow_answer_holds_nobody_up(
+def test_a_slow_lookup_delays_no_other_observation(
     backend: KubernetesBackend,
     handle: Any,
     cluster: FakeCluster,
@@ -249,7 +251,7 @@ def test_a_slow_answer_holds_nobody_up(
     assert poll(backend, handle).phase is Phase.WAITING
 
 
-def test_watches_begin_before_there_is_anything_to_see(
+def test_watches_start_without_waiting_for_lists(
     backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy
 ) -> None:
     """No run waits for the watches, and no poll waits for the first lists: until then nothing was observed."""
@@ -260,13 +262,13 @@ def test_watches_begin_before_there_is_anything_to_see(
     assert [observation.phase for observation in backend.poll([handle])] == [Phase.UNSEEN]
 
 
-def test_a_job_that_is_deleted_under_our_eyes(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+def test_a_job_deleted_while_watched_is_gone(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     poll(backend, handle)
     cluster.delete("jobs", NAME)
     assert until(backend, handle, Phase.GONE, Cause.KILLED).reason == "deleted"
 
 
-def test_another_clusters_runs_are_not_judged(backend: KubernetesBackend, handle: Any) -> None:
+def test_runs_of_another_cluster_are_out_of_scope(backend: KubernetesBackend, handle: Any) -> None:
     foreign = {**handle, "cluster": "elsewhere"}
     assert poll(backend, foreign).phase is Phase.UNKNOWN
     with pytest.raises(Transient, match="it is on cluster 'elsewhere', and this worker serves 'it'"):
@@ -274,7 +276,7 @@ def test_another_clusters_runs_are_not_judged(backend: KubernetesBackend, handle
 
 
 @pytest.mark.parametrize("run_id", ["r1\x1b[2J", "../r1", "r1:events", "", "é"])
-def test_an_object_of_what_is_no_run_is_nobodys(
+def test_an_object_with_an_invalid_run_id_has_no_run(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster, run_id: str
 ) -> None:
     changes: list[tuple[str | None, str]] = []
