@@ -197,7 +197,7 @@ class _Evaluation:
         return {}
 
     def _of_job(self) -> Observation:
-        """Return the observation where no pod tells anything."""
+        """Return the observation of the Job alone, where no pod has a state to report."""
         if self.snapshot.job is None:
             if self.snapshot.deleted:
                 return Observation(
