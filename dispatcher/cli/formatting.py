@@ -12,8 +12,10 @@ from dispatcher.inspection.timeline import moments
 from dispatcher.records.base import Line
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Record, Value
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 
 #: Styles by state.
 STYLES: Mapping[State, str] = {

@@ -10,7 +10,8 @@ from dispatcher.cli.terminal import echo, print_result
 from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
 from dispatcher.records.base import Line
 from dispatcher.records.query import Query
-from dispatcher.runs.record import Record, Value
+from dispatcher.runs.record import Record
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:

@@ -19,8 +19,10 @@ from dispatcher.errors import (
     RunTimedOut,
     UnknownRun,
 )
-from dispatcher.runs.record import Outcome, Record, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.support.escaping import escaped, escaped_lines
 

@@ -25,7 +25,8 @@ from dispatcher.records.users import Users
 from dispatcher.records.workers import Workers
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.

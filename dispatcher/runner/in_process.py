@@ -27,7 +27,8 @@ from dispatcher.runner.loading import Opener, not_opened
 from dispatcher.runner.process_state.aspects import disarm
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import Lacking, refuse_lacking
 from dispatcher.runs.states import State
 from dispatcher.serialization import KeyRing

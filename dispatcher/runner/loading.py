@@ -21,9 +21,11 @@ from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, counted
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure
-from dispatcher.runs.record import Outcome, Record, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause
+from dispatcher.runs.value import Value
 from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import Credentials

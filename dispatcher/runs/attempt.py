@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.runs.record import Spec
+from dispatcher.runs.spec import Spec
 
 #: Shards per backend and place: the most workers that share the supervision of one.
 SHARDS = 16

@@ -8,9 +8,11 @@ from typing import Any
 from dispatcher.runs import use
 from dispatcher.runs.change import Change, event, ring_for
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Verdict
-from dispatcher.runs.states import Cause, State, advance, state_of
+from dispatcher.runs.states import Cause, State, state_of
+from dispatcher.runs.transition_table import advance
 
 
 def _infrastructure(record: Record, now: float) -> tuple[Mapping[str, Any], ...]:

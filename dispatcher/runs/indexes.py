@@ -5,7 +5,8 @@ An index is a sorted set of run ids. A change moves a run by the difference of t
 
 from __future__ import annotations
 
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, UNSTARTED, State
 
 ALL = "all"  #: every run kept, by creation

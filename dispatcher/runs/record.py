@@ -1,19 +1,19 @@
-"""The memory of a run: its signed spec, and its record."""
+"""The record of a run: everything remembered of it, and how it is stored in flat fields."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from dispatcher.errors import Malformed
-from dispatcher.runs.spec import Spec, Unreadable, Value, unreadable
-from dispatcher.runs.states import TERMINAL, Cause, ExitCall, State, state_of
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.spec import Spec, Unreadable, unreadable
+from dispatcher.runs.states import TERMINAL, Cause, State
 from dispatcher.support.parsing import (
-    HIGHEST,
     Fields,
     decoded,
     name_of,
@@ -23,68 +23,6 @@ from dispatcher.support.parsing import (
     whole_of,
     word,
 )
-
-__all__ = ["FIXED", "ExitCall", "Outcome", "Record", "Spec", "Value"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The end of an attempt: ``cause`` None is success, with ``result``; else the facts of the end.
-
-    ``reason`` is the raw reason word of the infrastructure or the exception's type name, ``message`` a sentence.
-    """
-
-    cause: Cause | None = None
-    reason: str = ""
-    message: str = ""
-    exit_code: int | None = None
-    traceback: str = ""
-    log_tail: tuple[str, ...] = ()
-    result: Value | None = None
-    exception: Value | None = None
-    others: Mapping[str, Any] = field(default_factory=dict, hash=False)  #: what another release said, as it came
-
-    @property
-    def state(self) -> State:
-        """The terminal state that it means."""
-        return state_of(self.cause)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads."""
-        data: dict[str, Any] = {name: v for name in _OF_OUTCOME if (v := getattr(self, name)) not in (None, "", ())}
-        for name in ("result", "exception"):
-            if name in data:
-                data[name] = data[name].to_json()
-        if not self.others:
-            return data
-        theirs = {name: value for name, value in self.others.items() if name != "cause"}
-        return {**data, **(self.others if self.cause is Cause.UNKNOWN else theirs)}
-
-    @classmethod
-    def from_json(cls, data: Any) -> Outcome:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            Malformed: it is none.
-        """
-        given = Fields(data, "outcome")
-        cause = None if given.data.get("cause") is None else word(Cause, given.get("cause"), "outcome: cause")
-        theirs = cause is Cause.UNKNOWN and given.get("cause") != Cause.UNKNOWN
-        code = given.data.get("exit_code")
-        return cls(
-            cause=cause,
-            reason=given.text("reason", ""),
-            message=given.text("message", ""),
-            exit_code=None if code is None else given.whole("exit_code", least=-HIGHEST),
-            traceback=given.text("traceback", ""),
-            log_tail=given.texts("log_tail", ()),
-            result=None if given.data.get("result") is None else Value.from_json(given.get("result")),
-            exception=None if given.data.get("exception") is None else Value.from_json(given.get("exception")),
-            others=given.but(name for name in _OF_OUTCOME if name != "cause" or not theirs),
-        )
-
-
-_OF_OUTCOME = tuple(f.name for f in fields(Outcome) if f.name != "others")
 
 
 @dataclass(frozen=True, kw_only=True)

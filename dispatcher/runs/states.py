@@ -1,11 +1,8 @@
-"""The states of a run, why it may end, and the one table of legal transitions."""
+"""The states of a run, and the causes for which an attempt may end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-
-from dispatcher.errors import Refused
 
 
 class State(StrEnum):
@@ -48,20 +45,6 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"  #: none of these, or one of another release
 
 
-class ExitCall(StrEnum):
-    """The progress of the environment's ``on_exit`` for the current attempt."""
-
-    NONE = "none"  #: the environment has none
-    WAITING = "waiting"  #: to be called by the runner after the flow
-    DUE = "due"  #: the runner died first: a fresh process is to call it
-    BEGUN = "begun"  #: it was started
-    CALLED = "called"  #: it returned
-    RAISED = "raised"  #: it raised
-    INTERRUPTED = "interrupted"  #: it was started and did not end
-    NOT_CALLED = "not called"  #: nobody could call it
-    UNKNOWN = "unknown"  #: a word of another release
-
-
 #: States that never change again.
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CRASHED, State.TIMED_OUT, State.CANCELLED})
 
@@ -70,34 +53,6 @@ HELD = frozenset({State.CLAIMED, State.PROVISIONING, State.PENDING, State.RUNNIN
 
 #: States in which no runner has claimed the attempt yet.
 UNSTARTED = frozenset({State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING})
-
-#: The way an attempt walks from acceptance to the flow.
-WAY = (State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING, State.RUNNING)
-
-_ENDS = TERMINAL | {State.AWAITING_RETRY}
-
-#: The one table of legal moves.
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.CLAIMED}) | (_ENDS - {State.SUCCEEDED}),
-    State.CLAIMED: frozenset({State.PROVISIONING, State.QUEUED, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
-    State.PROVISIONING: frozenset({State.PENDING, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
-    State.PENDING: frozenset({State.RUNNING, State.CANCELLING}) | (_ENDS - {State.SUCCEEDED}),
-    State.RUNNING: frozenset({State.CANCELLING, State.QUEUED}) | _ENDS,
-    State.CANCELLING: TERMINAL,
-    State.AWAITING_RETRY: frozenset({State.QUEUED, State.CANCELLED, State.CRASHED}),
-    **dict.fromkeys((*TERMINAL, State.UNKNOWN), frozenset[State]()),
-}
-
-
-def advance(state: State, to: State) -> State:
-    """Give ``to`` back if the table allows the move from ``state``.
-
-    Raises:
-        Refused: the move isn't in :data:`TRANSITIONS`.
-    """
-    if to not in TRANSITIONS[state]:
-        raise Refused(f"a run can't go from {state} to {to}")
-    return to
 
 
 def state_of(cause: Cause | None) -> State:

@@ -16,8 +16,10 @@ from dispatcher.runs import use
 from dispatcher.runs.change import CALL_ON_EXIT, Change, event, ring_for
 from dispatcher.runs.ending import as_cancelled, end, requeue, verdict
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.states import HELD, UNSTARTED, WAY, Cause, State, advance
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import HELD, UNSTARTED, Cause, State
+from dispatcher.runs.transition_table import WAY, advance
 
 #: Seconds between two rings for an ``on_exit`` that a fresh process is to call, and how long that may take in all.
 EXIT_RING = 10.0

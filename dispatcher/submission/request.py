@@ -19,8 +19,10 @@ from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.context import context
 from dispatcher.runs.lifetime import expiry
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Record, Spec, Value
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
+from dispatcher.runs.value import Value
 from dispatcher.settings import LimitSettings, Settings
 from dispatcher.submission.spec_template import NONE_YET, Plan
 from dispatcher.support import signatures

@@ -10,7 +10,8 @@ import uuid
 from dataclasses import replace
 
 from dispatcher.errors import InvalidInput
-from dispatcher.runs.record import Spec, Value
+from dispatcher.runs.spec import Spec
+from dispatcher.runs.value import Value
 from dispatcher.support.escaping import encodable
 
 # Places in a spec that is written. Random, so that nothing else in it can hold one.

@@ -15,7 +15,8 @@ from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Change
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, DUE, EXPIRING, OPEN, by_label, by_state, owned, waiting
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.conformance.conftest import Kept
 from tests.conformance.specs import accept, cancel, ended, finish, make, start

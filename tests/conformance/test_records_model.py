@@ -26,7 +26,8 @@ from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import Kind
 from dispatcher.runs.indexes import ALL, placement
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, Cause, State
 from tests.chaos.figures import Figures
 from tests.conformance.conftest import Kept

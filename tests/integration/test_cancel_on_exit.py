@@ -16,7 +16,7 @@ from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, InvalidInput, LocalEnvironment, Run, flow
 from dispatcher.environments.base import Environment
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import State
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, Bench, Worker

@@ -20,9 +20,12 @@ from dispatcher.records.redis.keys import Keys
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import new_id
 from tests.integration.test_cli import Shell
 from tests.integration.workers import KEYS, Worker

@@ -18,7 +18,8 @@ from dispatcher import context, flow
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.workers import Bench, Worker, children_of
 from tests.unit.command import call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dispatcher import Dispatcher, flow
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 
 
 @flow(tags=["sums"])

@@ -17,7 +17,7 @@ from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing, from_value
 from dispatcher.serialization.seals import Returned

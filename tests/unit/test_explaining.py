@@ -7,7 +7,8 @@ import pytest
 from backends.base import Observation, Phase
 from dispatcher.runner.container.report import About
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervised import Scene
 from workers.supervisor import reports

@@ -10,7 +10,7 @@ from dispatcher.errors import Refused
 from dispatcher.records.base import Line, Records
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import LimitSettings
 from tests.unit.making import make_record, trusting

@@ -20,10 +20,12 @@ from dispatcher.runs import indexes, infrastructure, spec, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import ExitCall, Outcome, Record, Spec
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import Lacking, refuse_lacking
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
 from tests.unit.test_parsing import BODY, EVENT, OUTCOME, RECORD, SPEC, TOKEN
 

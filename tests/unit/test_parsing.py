@@ -21,10 +21,13 @@ from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.change import Ring
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import is_run_id
 from dispatcher.support.parsing import DEEPEST, HIGHEST, bounded, number_of, read_json, whole_of
 from workers.transport import doorbell, remark

@@ -9,8 +9,9 @@ import pytest
 from dispatcher import Dispatcher, LocalEnvironment
 from dispatcher.environments.base import Environment
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Spec, Value
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
+from dispatcher.runs.value import Value
 from dispatcher.submission.spec_template import NONE_YET, Plan
 from tests.unit.sums import add
 

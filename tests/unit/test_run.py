@@ -32,7 +32,7 @@ from dispatcher.client.watcher import Watcher
 from dispatcher.errors import DispatcherError
 from dispatcher.runs import transitions
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.ids import new_id
 from tests.unit.making import make_record

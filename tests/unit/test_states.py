@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from dispatcher.errors import Refused
-from dispatcher.runs.states import TERMINAL, TRANSITIONS, UNSTARTED, WAY, Cause, State, advance, state_of
+from dispatcher.runs.states import TERMINAL, UNSTARTED, Cause, State, state_of
+from dispatcher.runs.transition_table import TRANSITIONS, WAY, advance
 
 
 def test_every_state_has_a_row() -> None:

@@ -14,7 +14,8 @@ from dispatcher.errors import LeasePassed, Transient
 from dispatcher.runner.container.report import About
 from dispatcher.runs import transitions
 from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervised import Scene
 from tests.waiting import wait_until

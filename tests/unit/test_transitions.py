@@ -11,9 +11,12 @@ from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
 from dispatcher.runs.change import CALL_ON_EXIT, Change
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import TERMINAL, Cause, State
+from dispatcher.runs.value import Value
 from tests.unit.making import make_spec, queued
 
 FAILED = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no")

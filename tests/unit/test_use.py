@@ -9,7 +9,8 @@ import pytest
 from dispatcher.runs import transitions as t
 from dispatcher.runs import use
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import Cause, State

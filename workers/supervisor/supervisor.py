@@ -21,7 +21,8 @@ from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
 from dispatcher.runs.infrastructure import wants
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom

@@ -9,7 +9,8 @@ from backends.base import Observation, Phase
 from dispatcher.errors import PreemptInterrupt
 from dispatcher.records.base import Step
 from dispatcher.runs import infrastructure
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 
 #: Phases in which nothing of an attempt runs any more.

@@ -27,7 +27,8 @@ from dispatcher.records.redis.run_scripts.speculation import PLACES, Likes
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change, Ring, ring_for
-from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import FIXED, Record
 from dispatcher.runs.states import TERMINAL, State
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.ids import check_run_id, is_run_id
