@@ -28,7 +28,7 @@ from dispatcher import (
     UnknownRun,
     flow,
 )
-from dispatcher.client.watcher import LOOK
+from dispatcher.client.watcher import POLL_INTERVAL
 from dispatcher.connect import connect
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
@@ -312,7 +312,7 @@ class TestNobodyThere:
     @pytest.mark.filterwarnings("ignore:run .* waits")
     def test_start_within_is_kept_by_who_waits(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1}, start_within=0.5)
-        error = run.exception(timeout=3 * LOOK + 5)
+        error = run.exception(timeout=3 * POLL_INTERVAL + 5)
         assert error is not None
         assert error.state is State.TIMED_OUT
         assert "not started within 0.5 s" in str(error)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Thread
 from typing import Any
@@ -26,7 +26,8 @@ from dispatcher import (
     State,
     UnknownRun,
 )
-from dispatcher.client.run import Cancel
+from dispatcher.client import session
+from dispatcher.client.cancellation import Cancellation
 from dispatcher.client.waiting import FIRST_COMPLETED, FIRST_EXCEPTION
 from dispatcher.client.watcher import Watcher
 from dispatcher.errors import DispatcherError
@@ -59,7 +60,7 @@ class TestRun:
         client.close()
         assert "SUCCEEDED" in repr(run)
         assert "'add'" in repr(run)
-        assert "last known" in repr(Run("x", client, make_record("x")))
+        assert "last known" in repr(Run("x", client._sessions, make_record("x")))
         assert repr(Run[Any](run.id)) == f"<Run {run.id} 0 s old>"
         assert repr(Run[Any]("x")) == "<Run x>"
 
@@ -96,8 +97,8 @@ class TestRun:
             return await run, str(await _of(waiting_run))
 
         assert asyncio.run(both()) == (3, "None")
-        watcher = client.link.watcher
-        assert not watcher._waits
+        watcher = client.session.watcher
+        assert not watcher._pending.futures
 
     def test_await_raises(self, client: Dispatcher) -> None:
         with pytest.raises(FlowFailed):
@@ -130,24 +131,24 @@ class TestRun:
 
     def test_a_cancel_that_comes_a_moment_too_late(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
         """The record that it had read was RUNNING; the one that it finds as it writes isn't any more."""
-        update, step = client.records.runs.update, Cancel()
+        update, step = client.records.runs.update, Cancellation()
         running = update("waits", lambda r, now: transitions.start_here(r, now, owner="w", holder="h"))
         assert step(running, 1.0) is not None
-        assert step.effect
+        assert step.effective
         settled = update("waits", lambda r, now: transitions.settle(r, now, epoch=r.epoch, outcome=Outcome()))
         assert step(settled, 2.0) is None
-        assert not step.effect
+        assert not step.effective
         over = update("waits", lambda r, now: transitions.finish(r, now, epoch=r.epoch))
         with pytest.raises(InvalidInput, match="SUCCEEDED already"):
             step(over, 3.0)
 
     def test_a_cancel_whose_reply_was_lost(self, waiting_run: Run[Any]) -> None:
-        assert waiting_run.known is not None
-        step = Cancel()
-        change = step(waiting_run.known, 1.0)
+        assert waiting_run.last_record is not None
+        step = Cancellation()
+        change = step(waiting_run.last_record, 1.0)
         assert change is not None
         assert step(change.after, 2.0) is None
-        assert step.effect
+        assert step.effective
 
     @pytest.mark.parametrize(
         ("outcome", "kind", "said"),
@@ -225,7 +226,7 @@ class TestWaiting:
         assert waiting_run.result(timeout=10) is None
 
     def test_a_run_that_is_gone_counts_as_done(self, client: Dispatcher) -> None:
-        gone = Run[Any](new_id(), client)
+        gone = Run[Any](new_id(), client._sessions)
         assert client.wait([gone], timeout=5) == ({gone}, set())
 
     def test_progress(self, client: Dispatcher, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,36 +324,33 @@ class TestToldOfAnEnd:
         [record], watcher = client.records.runs.create([make_record()]), Watcher(client.records)
         with watcher.waiting([record.id], [record]) as waiting:
             ended = {"state": b"SUCCEEDED", "version": b"3"}
-            assert watcher._ended(record.id, ended)
+            assert watcher._complete(record.id, ended)
             assert waiting.futures[0].result(0).state is State.SUCCEEDED
-            assert watcher._ended(record.id, ended), "nobody waits for it any more"
+            assert watcher._complete(record.id, ended), "nobody waits for it any more"
         watcher.close()
 
     def test_an_unknown_run_is_read(self, client: Dispatcher) -> None:
         [record], watcher = client.records.runs.create([make_record()]), Watcher(client.records)
         with watcher.waiting([record.id]):
-            assert not watcher._ended(record.id, {"state": b"SUCCEEDED"})
+            assert not watcher._complete(record.id, {"state": b"SUCCEEDED"})
         watcher.close()
 
     def test_who_holds_the_lock_may_wait_for_the_listener(self, client: Dispatcher) -> None:
         watcher = Watcher(client.records)
-        watcher._known["x"] = make_record()
+        watcher._pending.records["x"] = make_record()
         answers: list[bool] = []
         with watcher._lock:
-            thread = Thread(target=lambda: answers.append(watcher._ended("x", {"state": b"SUCCEEDED"})))
+            thread = Thread(target=lambda: answers.append(watcher._complete("x", {"state": b"SUCCEEDED"})))
             thread.start()
             thread.join(10)
         assert answers == [False]
         watcher.close()
 
 
-def test_a_run_that_was_unpickled_asks_the_default_client(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dispatcher.client import client as module
-
-    make: Callable[[], Dispatcher] = module.default
-    monkeypatch.setattr(module, "_default", None)
+def test_a_run_that_was_unpickled_uses_the_default_session(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_default", None)
     monkeypatch.setenv("DISPATCHER__URL", "memory://")
-    assert make() is make()
+    assert session.default_session() is session.default_session()
     with pytest.raises(UnknownRun):
         pickle.loads(pickle.dumps(client.submit(add, {"a": 1}))).result()
-    make().close()
+    session.default_session().close()

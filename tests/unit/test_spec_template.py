@@ -12,7 +12,7 @@ from dispatcher.runs.options import Options
 from dispatcher.runs.routing import Route
 from dispatcher.runs.spec import Spec
 from dispatcher.runs.value import Value
-from dispatcher.submission.spec_template import NONE_YET, Plan
+from dispatcher.submission.spec_template import NO_PARAMETERS, SpecTemplate
 from tests.unit.sums import add
 
 VALUES = (
@@ -28,7 +28,7 @@ def _spec(**changes: Any) -> Spec:
         "flow": 'etl "ü" {"codec":"json"}',
         "storage": {"type": "RedisStorage"},
         "location": "c" * 64,
-        "parameters": NONE_YET,
+        "parameters": NO_PARAMETERS,
         "environment": {"type": "LocalEnvironment", "labels": ["b", "a"]},
         "route": Route("local", ("b", "a")),
         "options": Options.of(tags=["t"], timeout=5, retries=2),
@@ -41,7 +41,7 @@ def _spec(**changes: Any) -> Spec:
 
 @pytest.mark.parametrize("value", VALUES, ids=["json", "pickle", "blob"])
 def test_a_spec_is_written_as_if_alone(value: Value) -> None:
-    spec, raw = Plan(_spec()).made("r1", value)
+    spec, raw = SpecTemplate(_spec()).fill("r1", value)
 
     blobs = ("c" * 64,) if value.blob is None else ("c" * 64, value.blob)
     assert spec == _spec(run_id="r1", parameters=value, blobs=blobs)

@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from dispatcher.client.early_ends import MOST, MOST_BYTES, MOST_FIELDS, Ends
+from dispatcher.client.early_ends import MOST, MOST_BYTES, MOST_FIELDS, EarlyEnds
 from dispatcher.support import ids
 
 
-def heard() -> Ends:
-    ends = Ends()
+def heard() -> EarlyEnds:
+    ends = EarlyEnds()
     ends.begin()
     return ends
 
@@ -20,7 +20,7 @@ def test_ids_of_one_process_ascend_and_end_alike() -> None:
     made = [ids.new_id() for _ in range(2000)]
     assert made == sorted(set(made))
     assert {ids.ending(one) for one in made} == {ids.own_ending()}
-    assert Ends().is_ours(made[0])
+    assert EarlyEnds().is_ours(made[0])
 
 
 def test_a_forks_child_has_an_ending_of_its_own() -> None:
@@ -35,7 +35,7 @@ def test_a_forks_child_has_an_ending_of_its_own() -> None:
 
 def test_only_what_was_submitted_since_is_sure_to_be_heard() -> None:
     before = ids.new_id()
-    ends = Ends()
+    ends = EarlyEnds()
     assert not ends.will_be_heard(before)
     ends.begin()
     after = ids.new_id()
@@ -77,13 +77,13 @@ def test_where_two_notices_disagree_the_record_tells() -> None:
 def test_of_what_is_much_only_the_fact_is_kept(much: dict[str, bytes]) -> None:
     ends, run_id = heard(), ids.new_id()
     ends.keep(run_id, much)
-    assert ends._kept == {run_id: {}}
+    assert ends._fields == {run_id: {}}
 
 
 def test_what_has_not_the_form_of_an_id_is_not_kept() -> None:
     ends = heard()
     ends.keep("x" * 1000 + ids.own_ending(), {"state": b"FAILED"})
-    assert not ends._kept
+    assert not ends._fields
 
 
 def test_others_runs_and_those_of_a_topic_left_are_not_kept() -> None:
