@@ -1,7 +1,7 @@
-"""Requirements of a spec on whoever runs it, so that two releases run side by side. Pure.
+"""The features that a spec requires of the release that runs it, so that two releases can run side by side. Pure.
 
-A field that changes what may happen (a limit, a mask, a bundle) has a word here, and specs that carry it name that word
-in ``requires``. Who doesn't know the word would run the flow without the limit: it leaves the run to others.
+A field that changes what may happen (a limit, a mask, a bundle) is a feature, and specs that use it name it in
+``requires``. A worker that doesn't know the feature would run the flow without the limit, so it leaves it to others.
 """
 
 from __future__ import annotations

@@ -20,27 +20,27 @@ class State(StrEnum):
     CRASHED = "CRASHED"  #: the infrastructure died, with a cause
     TIMED_OUT = "TIMED_OUT"  #: a deadline passed
     CANCELLED = "CANCELLED"  #: ended by a cancel
-    UNKNOWN = "UNKNOWN"  #: one of another release: neither open nor ended for this one, which changes nothing of it
+    UNKNOWN = "UNKNOWN"  #: a state of another release: neither open nor ended here, and never changed here
 
 
 class Cause(StrEnum):
-    """Why an attempt ended otherwise than well; the same words on every backend."""
+    """Why an attempt did not succeed; the same words on every backend."""
 
     OOM_KILLED = "oom_killed"  #: out of memory
-    IMAGE_PULL = "image_pull"  #: the image can't be had
+    IMAGE_PULL = "image_pull"  #: the image can't be pulled
     CONFIG_ERROR = "config_error"  #: the request, the payload or a reference in it is wrong
-    UNSCHEDULABLE = "unschedulable"  #: no place for it
+    UNSCHEDULABLE = "unschedulable"  #: no node has room for it
     QUOTA = "quota"  #: a quota or a capacity limit
-    EVICTED = "evicted"  #: put out by the node
-    PREEMPTED = "preempted"  #: put out for somebody else, or by a worker's shutdown
+    EVICTED = "evicted"  #: evicted by the node
+    PREEMPTED = "preempted"  #: ended in favour of another workload, or by a worker's shutdown
     SPOT_INTERRUPTED = "spot_interrupted"  #: the provider took the machine back
     NODE_LOST = "node_lost"  #: the node vanished
-    KILLED = "killed"  #: a signal or deletion that is not ours
+    KILLED = "killed"  #: by a signal or a deletion from outside
     START_FAILED = "start_failed"  #: the container or process couldn't start
     DEADLINE = "deadline"  #: timeout or start_within passed
     CANCELLED = "cancelled"  #: somebody cancelled it
     USER_ERROR = "user_error"  #: the flow or its on_start raised
-    RESULT_MISSING = "result_missing"  #: it ended well, but left no result
+    RESULT_MISSING = "result_missing"  #: it exited with 0, but left no result
     WORKER_LOST = "worker_lost"  #: the worker that held it died
     UNKNOWN = "unknown"  #: none of these, or one of another release
 
@@ -56,7 +56,7 @@ UNSTARTED = frozenset({State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PE
 
 
 def state_of(cause: Cause | None) -> State:
-    """The terminal state in which an attempt with this cause ends; None is success."""
+    """Return the terminal state in which an attempt with this cause ends; None is success."""
     match cause:
         case None:
             return State.SUCCEEDED

@@ -1,4 +1,4 @@
-"""The one table of legal transitions between the states of a run."""
+"""The one table of legal transitions between the states of a run. Used by :mod:`dispatcher.runs.transitions`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dispatcher.errors import Refused
 from dispatcher.runs.states import TERMINAL, State
 
-#: The way an attempt walks from acceptance to the flow.
-WAY = (State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING, State.RUNNING)
+#: The states through which an attempt gets from acceptance to the flow.
+PATH_TO_RUNNING = (State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING, State.RUNNING)
 
 _ENDS = TERMINAL | {State.AWAITING_RETRY}
 
@@ -26,7 +26,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 
 def advance(state: State, to: State) -> State:
-    """Give ``to`` back if the table allows the move from ``state``.
+    """Return ``to`` if the table allows the move from ``state``.
 
     Raises:
         Refused: the move isn't in :data:`TRANSITIONS`.

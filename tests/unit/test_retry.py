@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import InvalidInput
-from dispatcher.runs.retry import DEFAULT_ON, FREE, FREE_LIMIT, LONGEST, MOST, Retry, Verdict
+from dispatcher.runs.retry import DEFAULT_ON, FREE, FREE_LIMIT, LONGEST, MOST, Retry, RetryDecision
 from dispatcher.runs.states import Cause
 
 
 def test_success_and_cancel_are_never_repeated() -> None:
-    assert Retry(5).after(None, used=0, free_used=0, seed="") == Verdict(repeat=False)
+    assert Retry(5).after(None, used=0, free_used=0, seed="") == RetryDecision(repeat=False)
     assert not Retry(5).after(Cause.CANCELLED, used=0, free_used=0, seed="").repeat
 
 
@@ -37,7 +37,9 @@ def test_infrastructure_causes_use_up_no_retry_ten_times(cause: Cause) -> None:
     policy = Retry(1)
     assert policy.after(cause, used=1, free_used=FREE_LIMIT - 1, seed="").free
     assert not policy.after(cause, used=1, free_used=FREE_LIMIT, seed="").repeat
-    assert policy.after(cause, used=0, free_used=FREE_LIMIT, seed="") == Verdict(repeat=True, delay=0.0, free=False)
+    assert policy.after(cause, used=0, free_used=FREE_LIMIT, seed="") == RetryDecision(
+        repeat=True, delay=0.0, free=False
+    )
 
 
 def test_delay_grows_by_backoff_and_stays_within_jitter() -> None:

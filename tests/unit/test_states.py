@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.errors import Refused
 from dispatcher.runs.states import TERMINAL, UNSTARTED, Cause, State, state_of
-from dispatcher.runs.transition_table import TRANSITIONS, WAY, advance
+from dispatcher.runs.transition_table import PATH_TO_RUNNING, TRANSITIONS, advance
 
 
 def test_every_state_has_a_row() -> None:
@@ -34,7 +34,7 @@ def test_every_open_state_can_end(state: State) -> None:
 
 
 def test_the_way_walks_the_table() -> None:
-    for state, to in itertools.pairwise(WAY):
+    for state, to in itertools.pairwise(PATH_TO_RUNNING):
         assert advance(state, to) is to
 
 
