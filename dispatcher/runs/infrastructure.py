@@ -21,11 +21,11 @@ MOMENTS = ("created", "scheduled", "pulled", "started", "finished", "torn down")
 LONGEST_MESSAGE = 1000
 
 
-def sight(
+def observe(
     record: Record,
     now: float,
     *,
-    seen: bool,
+    visible: bool,
     cause: Cause | None = None,
     message: str = "",
     paused: bool = False,
@@ -38,7 +38,7 @@ def sight(
     Args:
         record: the run.
         now: the server's clock, in seconds since the epoch.
-        seen: the infrastructure can be observed.
+        visible: the infrastructure can be observed.
         cause: why it waits or ends; the first message that came with a cause is kept.
         message: the message that came with the cause.
         paused: a quota queue holds it.
@@ -46,25 +46,25 @@ def sight(
     """
     if record.terminal or record.foreign:
         return None
-    was_seen = record.unknown_since is None
+    was_visible = record.unknown_since is None
     paused = paused and record.state in UNSTARTED
     last_cause = cause or record.last_cause
     is_new = message and cause and (cause != record.last_cause or not record.last_message)
     new_message = message[:LONGEST_MESSAGE] if is_new else None
     same_cause = last_cause == record.last_cause and new_message is None
-    same = same_cause and seen == was_seen and paused == (record.paused_since is not None)
+    same = same_cause and visible == was_visible and paused == (record.paused_since is not None)
     start_noted = "started" in (record.times or {}).get(str(record.attempt), {})
     if same and (start_noted or "started" not in (times or {})):
         return None
     after = record.but(
-        unknown_since=None if seen else record.unknown_since or now,
+        unknown_since=None if visible else record.unknown_since or now,
         last_cause=last_cause,
         last_message=record.last_message if new_message is None else new_message,
         paused=record.paused if paused else record.paused_at(now),
         paused_since=(record.paused_since or now) if paused else None,
         times=record.timed(record.attempt, times),
     )
-    events = () if seen == was_seen else (event(after, Kind.SEEN if seen else Kind.UNKNOWN, now),)
+    events = () if visible == was_visible else (event(after, Kind.SEEN if visible else Kind.UNKNOWN, now),)
     return Change(before=record, after=after, events=events)
 
 

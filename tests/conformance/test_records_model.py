@@ -67,8 +67,8 @@ OTHERS: dict[str, Callable[[Record, str], Step]] = {
     "lose": lambda record, _: partial(transitions.lose, owner=record.owner or "w1"),
     "adopt": lambda _, who: partial(transitions.adopt, owner=who),
     "ring_again": lambda *_: transitions.ring_again,
-    "lost_sight": lambda *_: partial(infrastructure.sight, seen=False, cause=Cause.UNSCHEDULABLE),
-    "sight": lambda *_: partial(infrastructure.sight, seen=True),
+    "lost_sight": lambda *_: partial(infrastructure.observe, visible=False, cause=Cause.UNSCHEDULABLE),
+    "sight": lambda *_: partial(infrastructure.observe, visible=True),
     "torn_down": lambda record, _: partial(infrastructure.torn_down, attempt=max(record.attempt - 1, 1)),
     "tick": lambda *_: transitions.tick,
 }

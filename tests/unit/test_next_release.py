@@ -122,7 +122,7 @@ STEPS: dict[str, Callable[[Record, float], Change | None]] = {
     "adopt": partial(transitions.adopt, owner="w2"),
     "ring_again": transitions.ring_again,
     "tick": transitions.tick,
-    "sight": partial(infrastructure.sight, seen=False),
+    "sight": partial(infrastructure.observe, visible=False),
     "torn_down": partial(infrastructure.torn_down, attempt=1),
     "teardown_waits": partial(infrastructure.teardown_waits, attempt=1, why="w"),
     "last_lines": partial(infrastructure.last_lines, attempt=1, lines=["l"]),

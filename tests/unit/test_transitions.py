@@ -252,7 +252,7 @@ def test_infrastructure_stays_visible_until_it_is_gone() -> None:
 def test_start_within_ends_with_the_cause_last_seen() -> None:
     assert t.tick(queued(start_within=10), 9) is None
     assert after(t.tick(queued(start_within=10), 10)).state is State.TIMED_OUT
-    waiting = after(infrastructure.sight(contained(start_within=10), 2, seen=True, cause=Cause.UNSCHEDULABLE))
+    waiting = after(infrastructure.observe(contained(start_within=10), 2, visible=True, cause=Cause.UNSCHEDULABLE))
     record = after(t.tick(waiting, 10))
     assert record.state is State.CRASHED
     assert record.outcome is not None
@@ -262,12 +262,12 @@ def test_start_within_ends_with_the_cause_last_seen() -> None:
 
 def test_unknown_is_a_flag() -> None:
     record = contained()
-    change = infrastructure.sight(record, 2, seen=False)
+    change = infrastructure.observe(record, 2, visible=False)
     assert kinds(change) == [Kind.UNKNOWN]
     lost = after(change)
     assert (lost.state, lost.unknown_since) == (State.PROVISIONING, 2)
-    assert infrastructure.sight(lost, 3, seen=False) is None
-    assert kinds(infrastructure.sight(lost, 4, seen=True)) == [Kind.SEEN]
+    assert infrastructure.observe(lost, 3, visible=False) is None
+    assert kinds(infrastructure.observe(lost, 4, visible=True)) == [Kind.SEEN]
 
 
 def test_ring_again_only_what_waits() -> None:

@@ -209,7 +209,7 @@ class Provisioner:
     def _note(self, run_id: str, cause: Cause, message: str, lease: Lease | None) -> None:
         """Note what it waits for: the cause with which ``start_within`` ends it."""
         with contextlib.suppress(Refused):
-            step = partial(infrastructure.sight, seen=True, cause=cause, message=message)
+            step = partial(infrastructure.observe, visible=True, cause=cause, message=message)
             self.records.runs.update(run_id, step, lease=lease)
 
     def _ended(self, record: Record, error: Permanent) -> Step:
