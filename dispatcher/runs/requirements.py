@@ -16,15 +16,15 @@ def wants_fresh_process(record: Record) -> bool:
     return FRESH_PROCESS in record.spec.requires
 
 
-class Lacking(Refused):
+class UnknownFeature(Refused):
     """The run requires what this release doesn't know."""
 
 
-def refuse_lacking(record: Record) -> None:
+def check_features(record: Record) -> None:
     """Leave a run to others that requires what isn't known here.
 
     Raises:
-        Lacking: it does.
+        UnknownFeature: it does.
     """
-    if lacking := record.spec.lacking:
-        raise Lacking(f"run {record.id} requires {', '.join(lacking)}, which a newer release knows")
+    if unknown := record.spec.unknown_features:
+        raise UnknownFeature(f"run {record.id} requires {', '.join(unknown)}, which a newer release knows")

@@ -57,7 +57,7 @@ class Spec:
     parent: str = ""
 
     @property
-    def lacking(self) -> tuple[str, ...]:
+    def unknown_features(self) -> tuple[str, ...]:
         """The required features that this release doesn't know."""
         return tuple(feature for feature in self.requires if feature not in FEATURES)
 

@@ -22,7 +22,7 @@ from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.options import Options
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
-from dispatcher.runs.requirements import Lacking, refuse_lacking
+from dispatcher.runs.requirements import UnknownFeature, check_features
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.spec import Spec
@@ -180,16 +180,16 @@ def waiting(*requires: str) -> Record:
 
 
 def test_what_a_spec_requires_and_nobody_knows_leaves_it_to_others() -> None:
-    refuse_lacking(waiting())
-    with pytest.raises(Lacking, match="requires mask, which a newer release knows"):
-        refuse_lacking(waiting("mask"))
+    check_features(waiting())
+    with pytest.raises(UnknownFeature, match="requires mask, which a newer release knows"):
+        check_features(waiting("mask"))
 
 
 def test_what_is_known_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec, "FEATURES", frozenset({"mask"}))
-    refuse_lacking(waiting("mask"))
-    with pytest.raises(Lacking, match="requires bundle, "):
-        refuse_lacking(waiting("mask", "bundle"))
+    check_features(waiting("mask"))
+    with pytest.raises(UnknownFeature, match="requires bundle, "):
+        check_features(waiting("mask", "bundle"))
 
 
 def test_a_requirement_is_of_the_kind_so_that_no_guess_crosses_it() -> None:

@@ -25,7 +25,7 @@ from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
-from dispatcher.runs.requirements import refuse_lacking
+from dispatcher.runs.requirements import check_features
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
@@ -95,7 +95,7 @@ class Provisioner:
             Refused: it doesn't wait, or requires what this release doesn't know.
         """
         look = look or Look(*self.records.runs.get(run_id))
-        refuse_lacking(look.record)
+        check_features(look.record)
         written = Written.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
@@ -146,7 +146,7 @@ class Provisioner:
             now, _ = self.records.runs.get(record.id)
             if not infrastructure.is_open(now, record.attempt):
                 raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
-        refuse_lacking(record)
+        check_features(record)
         request = record.request or {}
         if not unchanged:
             self._check_stored(record, request)

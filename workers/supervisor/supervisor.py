@@ -313,7 +313,7 @@ class Supervisor:
 
     def _send(self, record: Record) -> None:
         """The request is stored and its answer isn't: send it again, or give it up where it was cancelled."""
-        if record.state not in HELD or record.request is None or record.spec.lacking:
+        if record.state not in HELD or record.request is None or record.spec.unknown_features:
             return
         key = ("send", record.id, record.attempt)
         if record.state is State.CANCELLING and not self._hands.busy(key):
