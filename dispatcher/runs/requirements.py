@@ -17,14 +17,14 @@ def wants_fresh_process(record: Record) -> bool:
 
 
 class UnknownFeature(Refused):
-    """The run requires what this release doesn't know."""
+    """The run requires a feature that this release doesn't know."""
 
 
 def check_features(record: Record) -> None:
-    """Leave a run to others that requires what isn't known here.
+    """Check that this release knows all features that a run requires.
 
     Raises:
-        UnknownFeature: it does.
+        UnknownFeature: it doesn't; names the features.
     """
     if unknown := record.spec.unknown_features:
         raise UnknownFeature(f"run {record.id} requires {', '.join(unknown)}, which a newer release knows")
