@@ -1,4 +1,4 @@
-"""The client on ``memory://``: every flow runs here, through the states and scripts of any run."""
+"""The client on ``memory://``: every flow runs in this process, through the same states and scripts as elsewhere."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def client() -> Iterator[Dispatcher]:
-    with Dispatcher("memory://") as one:
-        yield one
+    with Dispatcher("memory://") as dispatcher:
+        yield dispatcher
 
 
 class TestSubmit:
@@ -73,7 +73,7 @@ class TestSubmit:
         assert "in fail" in caught.value.traceback
         assert isinstance(run.exception(), FlowFailed)
 
-    def test_submit_goes_before_flow_before_settings(self) -> None:
+    def test_submit_precedes_flow_precedes_settings(self) -> None:
         settings = Settings.load(url="memory://", defaults={"timeout": 7, "start_within": 8, "result_ttl": 9})
 
         @flow(timeout=70, start_within=80)
@@ -117,10 +117,10 @@ class TestSubmit:
         assert next(client.runs(flow="sum up")) == run
 
     def test_labels_tags_and_callbacks(self, client: Dispatcher) -> None:
-        seen: list[Any] = []
+        calls: list[Any] = []
 
         def leave() -> None:
-            seen.append((context.state, context.labels))
+            calls.append((context.state, context.labels))
 
         run = client.submit(add, {"a": 1}, environment=LocalEnvironment(labels=["gpu"]), tags=["night"])
         assert client.records.runs.get(run.id)[0].spec.tags == ("night",)
@@ -138,7 +138,7 @@ class TestBadInput:
         with pytest.raises(InvalidParameters, match="add"):
             client.submit(add, parameters)
 
-    def test_parameters_that_do_not_travel(self, client: Dispatcher) -> None:
+    def test_parameters_that_cannot_be_pickled(self, client: Dispatcher) -> None:
         with pytest.raises(InvalidParameters, match="lock"):
             client.submit(add, {"a": threading.Lock()})
 
@@ -147,7 +147,7 @@ class TestBadInput:
         with Dispatcher(settings=settings) as client, pytest.raises(InvalidParameters, match="LIMITS__PARAMETERS"):
             client.submit(add, {"a": 1, "b": 10**20})
 
-    def test_a_flow_that_does_not_travel(self, client: Dispatcher) -> None:
+    def test_a_flow_that_cannot_be_pickled(self, client: Dispatcher) -> None:
         lock = threading.Lock()
 
         @flow
@@ -170,7 +170,7 @@ class TestBadInput:
             client.submit(add, {"a": 1}, environment=[])  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("options", [{"environment": "local"}, {"environment": ""}, {"storage": 3}, {"storage": 0}])
-    def test_what_a_flow_carries_is_checked_at_submit(self, client: Dispatcher, options: dict[str, Any]) -> None:
+    def test_the_options_of_a_flow_are_checked_at_submit(self, client: Dispatcher, options: dict[str, Any]) -> None:
         (name,) = options
         with pytest.raises(InvalidInput, match=f"{name}: must be"):
             client.submit(flow(**options)(lambda a: a), {"a": 1})
@@ -324,16 +324,16 @@ class TestFinding:
         assert client.workers() == []
 
 
-def test_clocks_are_kept_where_no_worker_lives(client: Dispatcher) -> None:
+def test_start_within_is_enforced_where_no_worker_lives(client: Dispatcher) -> None:
     client.records.runs.create([make_record("late", start_within=0.001)])
     wait_until(lambda: client.explain("late")[0].startswith("It has ended"), "start_within to be applied")
     assert client.get("late").state is State.TIMED_OUT
 
 
-def test_ids_sort_and_tell_their_time() -> None:
+def test_ids_sort_and_hold_their_time() -> None:
     ids = [new_id() for _ in range(1000)]
     assert ids == sorted(set(ids))
-    assert {len(one) for one in ids} == {LENGTH}
+    assert {len(run_id) for run_id in ids} == {LENGTH}
     made = made_at(ids[0])
     assert made is not None
     assert abs(made - datetime.now(UTC).timestamp()) < 60

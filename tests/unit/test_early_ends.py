@@ -1,4 +1,4 @@
-"""Ends of a process's own runs that come before anybody waits: kept, bounded, and never taken for certain too early."""
+"""Ends of a process's own runs that come before a wait: remembered, bounded, and never relied upon too early."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def heard() -> EarlyEnds:
 def test_ids_of_one_process_ascend_and_end_alike() -> None:
     made = [ids.new_id() for _ in range(2000)]
     assert made == sorted(set(made))
-    assert {ids.ending(one) for one in made} == {ids.own_ending()}
+    assert {ids.ending(run_id) for run_id in made} == {ids.own_ending()}
     assert EarlyEnds().is_ours(made[0])
 
 
@@ -33,7 +33,7 @@ def test_a_forks_child_has_an_ending_of_its_own() -> None:
     assert own == ending != ids.own_ending()
 
 
-def test_only_what_was_submitted_since_is_sure_to_be_heard() -> None:
+def test_only_ends_of_runs_submitted_since_are_sure_to_be_heard() -> None:
     before = ids.new_id()
     ends = EarlyEnds()
     assert not ends.will_be_heard(before)
@@ -48,7 +48,7 @@ def test_only_what_was_submitted_since_is_sure_to_be_heard() -> None:
     assert not ends.will_be_heard(ids.new_id())
 
 
-def test_what_was_told_is_taken_once() -> None:
+def test_announced_fields_are_taken_once() -> None:
     ends, run_id = heard(), ids.new_id()
     ends.keep(run_id, {"state": b"SUCCEEDED"})
     assert not ends.will_be_heard(run_id)
@@ -61,7 +61,7 @@ def test_what_was_told_is_taken_once() -> None:
     assert ends.take(other) == {"state": b"FAILED"}, "a notice that says less takes nothing away"
 
 
-def test_where_two_notices_disagree_the_record_tells() -> None:
+def test_if_two_notices_differ_the_run_is_read() -> None:
     ends, run_id = heard(), ids.new_id()
     ends.keep(run_id, {"state": b"SUCCEEDED"})
     ends.keep(run_id, {"state": b"FAILED"})
@@ -72,21 +72,21 @@ def test_where_two_notices_disagree_the_record_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    "much", [{f"f{number}": b"" for number in range(MOST_FIELDS + 1)}, {"result": bytes(MOST_BYTES)}]
+    "fields", [{f"f{number}": b"" for number in range(MOST_FIELDS + 1)}, {"result": bytes(MOST_BYTES)}]
 )
-def test_of_what_is_much_only_the_fact_is_kept(much: dict[str, bytes]) -> None:
+def test_large_fields_are_not_kept(fields: dict[str, bytes]) -> None:
     ends, run_id = heard(), ids.new_id()
-    ends.keep(run_id, much)
+    ends.keep(run_id, fields)
     assert ends._fields == {run_id: {}}
 
 
-def test_what_has_not_the_form_of_an_id_is_not_kept() -> None:
+def test_an_id_of_the_wrong_form_is_not_kept() -> None:
     ends = heard()
     ends.keep("x" * 1000 + ids.own_ending(), {"state": b"FAILED"})
     assert not ends._fields
 
 
-def test_others_runs_and_those_of_a_topic_left_are_not_kept() -> None:
+def test_runs_of_others_or_after_leaving_the_topic_are_not_kept() -> None:
     ends, run_id = heard(), ids.new_id()
     ends.keep("r1", {"state": b"SUCCEEDED"})
     assert ends.take("r1") is None
@@ -95,7 +95,7 @@ def test_others_runs_and_those_of_a_topic_left_are_not_kept() -> None:
     assert ends.take(run_id) is None
 
 
-def test_what_is_dropped_for_want_of_room_is_read() -> None:
+def test_a_run_dropped_for_lack_of_room_is_read() -> None:
     ends = heard()
     made = [ids.new_id() for _ in range(MOST + 1)]
     for run_id in made:

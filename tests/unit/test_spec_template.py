@@ -1,4 +1,4 @@
-"""Specs that are written from what they share are those that are written whole."""
+"""A spec filled into a template equals one that is serialized whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES = (
 
 
 def _spec(**changes: Any) -> Spec:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "run_id": "",
         "flow": 'etl "ü" {"codec":"json"}',
         "storage": {"type": "RedisStorage"},
@@ -36,11 +36,11 @@ def _spec(**changes: Any) -> Spec:
         "key_id": "k",
         "expires": 1.5,
     }
-    return Spec(**given | changes)
+    return Spec(**fields | changes)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=["json", "pickle", "blob"])
-def test_a_spec_is_written_as_if_alone(value: Value) -> None:
+def test_a_filled_template_is_the_whole_spec(value: Value) -> None:
     spec, raw = SpecTemplate(_spec()).fill("r1", value)
 
     blobs = ("c" * 64,) if value.blob is None else ("c" * 64, value.blob)
@@ -49,13 +49,13 @@ def test_a_spec_is_written_as_if_alone(value: Value) -> None:
     assert Spec.from_bytes(raw) == spec
 
 
-def test_each_submit_is_written_as_it_was_asked_for() -> None:
+def test_each_submit_has_its_own_spec() -> None:
     here, labelled = LocalEnvironment(), LocalEnvironment(labels=["eu"])
-    asked: list[tuple[Environment, dict[str, Any]]] = [
+    requests: list[tuple[Environment, dict[str, Any]]] = [
         (here, {}), (here, {}), (labelled, {}), (here, {"name": "b"}), (here, {"tags": ["t"]}), (here, {}),
     ]  # fmt: skip
     with Dispatcher("memory://") as client:
-        for environment, options in asked:
+        for environment, options in requests:
             run = client.submit(add, {"a": 1}, environment=environment, **options)
             spec = Spec.from_bytes(client.records.runs.get(run.id)[0].spec_bytes)
             assert (spec.run_id, spec.labels) == (run.id, environment.labels)
