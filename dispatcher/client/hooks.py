@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Hook:
     """A callback for one kind of event of one run. Each event is delivered once."""
 
     run_id: str
-    kind: Kind
+    kind: EventKind
     callback: Callback
     delivered: set[str] = field(default_factory=set)
     over: bool = False

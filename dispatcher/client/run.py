@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.support.escaping import escaped
@@ -203,14 +203,14 @@ class Run(Generic[R]):
 
         All callbacks of a client are called on one thread, one after the other. Their exceptions are logged.
         """
-        self._hook(Kind.STARTED, callback)
+        self._hook(EventKind.STARTED, callback)
 
     def on_exit(self, callback: Callable[[Event], object]) -> None:
         """Call ``callback(event)`` in this process when an attempt has ended; at once if one has. See :meth:`on_start`.
 
         ``event.final`` is True if the run has ended with it; ``event.state`` and ``event.data`` tell how.
         """
-        self._hook(Kind.EXITED, callback)
+        self._hook(EventKind.EXITED, callback)
 
     @property
     def session(self) -> Session:
@@ -230,7 +230,7 @@ class Run(Generic[R]):
         """Keep the record as last read; for the modules of this package."""
         self._record = record
 
-    def _hook(self, kind: Kind, callback: Callable[[Event], object]) -> None:
+    def _hook(self, kind: EventKind, callback: Callable[[Event], object]) -> None:
         if not callable(callback):
             raise InvalidInput(f"the callback must be a function of one event, got {callback!r}")
         self.session.watcher.hook(self.id, kind, callback)

@@ -26,7 +26,7 @@ from dispatcher.errors import DispatcherError, Malformed, UnknownRun
 from dispatcher.inspection.waiting_parents import Lookout
 from dispatcher.records.base import Records
 from dispatcher.records.events import Listener, is_ends
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.record import Record
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Watcher:
             self._pending.remove(waiting)
             self._drop(waiting.run_ids)
 
-    def hook(self, run_id: str, kind: Kind, callback: Callback) -> None:
+    def hook(self, run_id: str, kind: EventKind, callback: Callback) -> None:
         """Call ``callback(event)`` on the callback thread for each event of that kind, past ones included."""
         self._renew()
         with self._lock:

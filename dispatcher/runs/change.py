@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.use import Use
@@ -52,7 +52,7 @@ class Change:
         return replace(self, after=self.after.but(change=nonce))
 
 
-def event(record: Record, kind: Kind, now: float, **data: Any) -> Event:
+def event(record: Record, kind: EventKind, now: float, **data: Any) -> Event:
     """Return an event of the record's attempt in its current state."""
     spec = record.spec
     return Event(

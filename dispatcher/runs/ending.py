@@ -7,7 +7,7 @@ from typing import Any
 
 from dispatcher.runs import use
 from dispatcher.runs.change import Change, event, ring_for
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import RetryDecision
@@ -107,7 +107,7 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
 def requeue(record: Record, now: float) -> tuple[Record, Event]:
     """Queue the next attempt: AWAITING_RETRY → QUEUED."""
     after = record.but(state=advance(record.state, State.QUEUED), queued_at=now, rung_at=now, rings=1, due_at=None)
-    return after, event(after, Kind.QUEUED, now)
+    return after, event(after, EventKind.QUEUED, now)
 
 
 def _exit_left(record: Record) -> ExitCall:
@@ -123,4 +123,4 @@ def _exited(record: Record, now: float, *, final: bool, **more: Any) -> Event:
     outcome = record.outcome or Outcome()
     data = outcome.to_json()
     facts = {name: data[name] for name in ("cause", "reason", "message", "exit_code") if name in data}
-    return event(record, Kind.EXITED, now, on_exit=str(record.exit_call), final=final, **facts, **more)
+    return event(record, EventKind.EXITED, now, on_exit=str(record.exit_call), final=final, **facts, **more)

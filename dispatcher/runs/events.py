@@ -13,7 +13,7 @@ from dispatcher.runs.states import State
 from dispatcher.support.parsing import HIGHEST, Fields, number_of, read_object, word
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """The kind of an event."""
 
     QUEUED = "queued"  #: accepted, or a retry came due
@@ -41,7 +41,7 @@ class Event:
 
     run_id: str
     attempt: int
-    kind: Kind
+    kind: EventKind
     state: State
     time: float
     flow: str = ""
@@ -57,7 +57,7 @@ class Event:
     @property
     def final(self) -> bool:
         """Return True if the run ended with this event."""
-        return self.kind is Kind.EXITED and bool(self.data.get("final"))
+        return self.kind is EventKind.EXITED and bool(self.data.get("final"))
 
     @cached_property
     def fact(self) -> str:
@@ -84,7 +84,7 @@ class Event:
         stored = Fields(fields, "event")
         fact = read_object(stored.text("fact"), "event")
         name = fact.name("kind")
-        kind = Kind(name) if name in _KINDS else Kind.OTHER
+        kind = EventKind(name) if name in _KINDS else EventKind.OTHER
         return cls(
             run_id=fact.name("run"),
             attempt=fact.whole("attempt"),
@@ -94,11 +94,11 @@ class Event:
             flow=fact.name("flow", ""),
             labels=fact.names("labels", ()),
             data=_data(Fields(fact.object("data", {}), "event: data")),
-            name=name if kind is Kind.OTHER and name != Kind.OTHER else "",
+            name=name if kind is EventKind.OTHER and name != EventKind.OTHER else "",
         )
 
 
-_KINDS = frozenset(str(kind) for kind in Kind)
+_KINDS = frozenset(str(kind) for kind in EventKind)
 
 
 def _data(data: Fields) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from dispatcher.runs.change import Change, event
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, UNSTARTED, Cause
 
@@ -64,7 +64,7 @@ def observe(
         paused_since=(record.paused_since or now) if paused else None,
         times=record.timed(record.attempt, times),
     )
-    events = () if visible == was_visible else (event(after, Kind.SEEN if visible else Kind.UNKNOWN, now),)
+    events = () if visible == was_visible else (event(after, EventKind.SEEN if visible else EventKind.UNKNOWN, now),)
     return Change(before=record, after=after, events=events)
 
 

@@ -16,7 +16,7 @@ from dispatcher.errors import Refused
 from dispatcher.runs import use
 from dispatcher.runs.change import CALL_ON_EXIT, Change, event, ring_for
 from dispatcher.runs.ending import as_cancelled, end, requeue, retry_decision
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, UNSTARTED, Cause, State
@@ -27,17 +27,17 @@ EXIT_RING = 10.0
 EXIT_WITHIN = 300.0
 
 _KIND = {
-    State.CLAIMED: Kind.CLAIMED,
-    State.PROVISIONING: Kind.PROVISIONING,
-    State.PENDING: Kind.PENDING,
-    State.RUNNING: Kind.STARTED,
+    State.CLAIMED: EventKind.CLAIMED,
+    State.PROVISIONING: EventKind.PROVISIONING,
+    State.PENDING: EventKind.PENDING,
+    State.RUNNING: EventKind.STARTED,
 }
 
 
 def create(record: Record, now: float) -> Change:
     """Accept a run: its first record, its ``queued`` event and its doorbell."""
     after = accepted(record, now)
-    return Change(before=None, after=after, events=(event(after, Kind.QUEUED, now),), ring=ring_for(after))
+    return Change(before=None, after=after, events=(event(after, EventKind.QUEUED, now),), ring=ring_for(after))
 
 
 def accepted(record: Record, now: float) -> Record:
@@ -107,7 +107,7 @@ def claim_attempt(record: Record, now: float, *, attempt: int, holder: str, at: 
     claimed = record.but(
         holder=holder, started_at=at, last_cause=None, last_message="", paused=record.paused_at(at), paused_since=None
     )
-    started = (event(claimed, Kind.STARTED, at, owner=record.owner),)
+    started = (event(claimed, EventKind.STARTED, at, owner=record.owner),)
     after, events = (claimed, started) if cancelled else _walk(claimed, at, State.RUNNING)
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
 
@@ -198,7 +198,7 @@ def request_cancel(record: Record, now: float) -> Change | None:
     if record.state in {State.QUEUED, State.AWAITING_RETRY}:
         return end(record, now, Outcome(cause=Cause.CANCELLED, message="cancelled before it started"), None)
     after = record.but(state=advance(record.state, State.CANCELLING))
-    return Change(before=record, after=after, events=(event(after, Kind.CANCELLING, now),))
+    return Change(before=record, after=after, events=(event(after, EventKind.CANCELLING, now),))
 
 
 def lose(record: Record, now: float, *, owner: str) -> Change | None:
@@ -233,7 +233,7 @@ def release(record: Record, now: float, *, epoch: int, begun: bool = False) -> C
         state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", holder="", started_at=None,
         rung_at=now, rings=record.rings + 1, exit_call=ExitCall.NONE,
     )  # fmt: skip
-    released = (event(after, Kind.RELEASED, now),)
+    released = (event(after, EventKind.RELEASED, now),)
     if begun:
         return Change(before=record, after=after, events=released, use=use.released(record))
     return Change(before=record, after=after, events=released, ring=ring_for(after))

@@ -24,7 +24,7 @@ from dispatcher.records.effects import UNUSED_BLOB
 from dispatcher.records.memory.runs import MemoryRuns
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import Change, event
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.indexes import ALL, placement
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -197,7 +197,7 @@ class Histories(RuleBasedStateMachine):
     def each_attempt_exits_once(self) -> None:
         for record in self.known.values():
             events, _ = self.records.events.of(record.id)
-            exits = [event for event in events if event.kind is Kind.EXITED]
+            exits = [event for event in events if event.kind is EventKind.EXITED]
             ended = [*range(1, record.attempt), *([record.attempt] if record.terminal else [])]
             assert [event.attempt for event in exits] == ended
             assert [event.final for event in exits].count(True) == record.terminal
@@ -338,7 +338,7 @@ def test_the_model_notices_a_second_exit() -> None:
     machine = Histories(Kept("memory", ""))
     machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
     [record] = machine.known.values()
-    exited = event(record, Kind.EXITED, 0.0, final=True)
+    exited = event(record, EventKind.EXITED, 0.0, final=True)
     machine.records.runs.commit(Change(before=record, after=record, events=(exited,)))
     with pytest.raises(AssertionError):
         machine.each_attempt_exits_once()

@@ -17,7 +17,7 @@ from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import MOST_HEARD
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.support.ids import new_id
@@ -186,7 +186,7 @@ def test_the_ends_of_runs_that_nobody_waits_for_are_left(
 def test_a_run_whose_events_are_none_delays_no_other(records: Records, raw: Any, watcher: Watcher) -> None:
     spoilt, other = accept(records), accept(records)
     heard: list[Event] = []
-    watcher.hook(spoilt.id, Kind.EXITED, heard.append)
+    watcher.hook(spoilt.id, EventKind.EXITED, heard.append)
     key = Keys(records.instance).events(spoilt.id)
     raw.delete(key)
     raw.hset(key, "x", "y")

@@ -19,7 +19,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
@@ -115,9 +115,9 @@ class Forger:
         facts: Mapping[str, Any] = {
             "owner": WORDS, "cause": WORDS, "reason": WORDS, "message": WORDS, "on_exit": WORDS, "exit_code": 3,
         }  # fmt: skip
-        for number, kind in enumerate((Kind.QUEUED, Kind.CLAIMED, Kind.STARTED, Kind.EXITED)):
+        for number, kind in enumerate((EventKind.QUEUED, EventKind.CLAIMED, EventKind.STARTED, EventKind.EXITED)):
             event = Event(run_id=run_id, attempt=1, kind=kind, state=state, time=now + number, flow=NAMES,
-                          labels=(NAMES,), data={**facts, "final": kind is Kind.EXITED})  # fmt: skip
+                          labels=(NAMES,), data={**facts, "final": kind is EventKind.EXITED})  # fmt: skip
             fields: Any = event.to_fields()
             self.server.xadd(self.keys.events(run_id), fields)
         lines = [

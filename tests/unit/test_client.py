@@ -29,7 +29,7 @@ from dispatcher import (
 from dispatcher.environments.base import Environment
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.executors.local import LocalExecutor
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.settings import Settings
 from dispatcher.support.ids import LENGTH, made_at, new_id
 from tests.unit.making import make_record
@@ -55,7 +55,14 @@ class TestSubmit:
     def test_events_logs_and_timeline(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1})
         kinds = [event.kind for event in run.events(follow=True)]
-        assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED, Kind.EXITED]
+        assert kinds == [
+            EventKind.QUEUED,
+            EventKind.CLAIMED,
+            EventKind.PROVISIONING,
+            EventKind.PENDING,
+            EventKind.STARTED,
+            EventKind.EXITED,
+        ]
         assert [line.text for line in run.logs(follow=True)] == ["adding"]
         timeline = run.timeline()
         assert timeline.end == "SUCCEEDED"
@@ -87,7 +94,7 @@ class TestSubmit:
     def test_retries_wait_their_delay_and_use_the_policy(self, client: Dispatcher) -> None:
         run = client.submit(fail, retries=Retry(2, delay=0.01))
         assert run.exception() is not None
-        assert [event.attempt for event in run.events() if event.kind is Kind.EXITED] == [1, 2, 3]
+        assert [event.attempt for event in run.events() if event.kind is EventKind.EXITED] == [1, 2, 3]
 
     def test_types_are_kept(self, client: Dispatcher) -> None:
         runs = client.map(add, [{"a": 1}])

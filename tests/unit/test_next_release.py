@@ -18,7 +18,7 @@ from dispatcher.records.workers import WorkerInfo
 from dispatcher.runner.container.report import About, Report, _mac
 from dispatcher.runs import indexes, infrastructure, spec, transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.options import Options
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -148,10 +148,10 @@ def test_a_run_in_a_new_state_is_neither_open_nor_ended_nor_due_and_keeps_its_in
 def test_a_new_kind_of_event_keeps_its_id_and_its_word() -> None:
     fact = {**json.loads(EVENT.fact), "kind": "frozen", "state": "PAUSED", **NEW}
     event = Event.from_fields({"fact": json.dumps(fact), "time": "3.5", "hue": "blue"})
-    assert (event.kind, event.state, event.id) == (Kind.OTHER, State.UNKNOWN, "r1:1:frozen")
+    assert (event.kind, event.state, event.id) == (EventKind.OTHER, State.UNKNOWN, "r1:1:frozen")
     assert json.loads(event.fact)["kind"] == "frozen"
     assert Event.from_fields(event.to_fields()) == event
-    assert len(timeline("r1", [replace(EVENT, kind=Kind.QUEUED, time=1.0), event])) == 1
+    assert len(timeline("r1", [replace(EVENT, kind=EventKind.QUEUED, time=1.0), event])) == 1
 
 
 @pytest.mark.parametrize(("about", "read"), [("exited", About.EXITED), ("checkpointed", About.UNKNOWN)])

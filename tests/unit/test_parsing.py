@@ -19,7 +19,7 @@ from dispatcher.records.redis import leases, logs, queues, workers
 from dispatcher.records.redis.run_scripts.change import kept, rest, told
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.change import Ring
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.options import Options
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -90,7 +90,7 @@ RECORD = Record(
     exit_call=ExitCall.RAISED,
 )
 EVENT = Event(
-    run_id="r1", attempt=1, kind=Kind.EXITED, state=State.CRASHED, time=3.5, flow="count", labels=("a",),
+    run_id="r1", attempt=1, kind=EventKind.EXITED, state=State.CRASHED, time=3.5, flow="count", labels=("a",),
     data={"cause": "killed", "due": 4.0, "final": True, "exit_code": 1, "owner": "w", "message": "m"},
 )  # fmt: skip
 WORKER = {

@@ -32,7 +32,7 @@ from dispatcher.client.waiting import FIRST_COMPLETED, FIRST_EXCEPTION
 from dispatcher.client.watcher import Watcher
 from dispatcher.errors import DispatcherError
 from dispatcher.runs import transitions
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.ids import new_id
@@ -295,10 +295,10 @@ class TestSubscribe:
         with client.subscribe("billing", timeout=0.05) as first:
             run = client.submit(add, {"a": 1})
             begun = [next(first).kind, next(first).kind]
-        assert begun == [Kind.QUEUED, Kind.CLAIMED]
+        assert begun == [EventKind.QUEUED, EventKind.CLAIMED]
         again = [event.kind for event in client.subscribe("billing", timeout=0.05)]
-        assert again[0] in {Kind.CLAIMED, Kind.PROVISIONING}
-        assert again[-1] is Kind.EXITED
+        assert again[0] in {EventKind.CLAIMED, EventKind.PROVISIONING}
+        assert again[-1] is EventKind.EXITED
         assert list(client.subscribe("billing", timeout=0.01)) == []
         assert run.state is State.SUCCEEDED
 
