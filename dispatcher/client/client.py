@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dispatcher.client import filters, waiting
 from dispatcher.client.run import Run
-from dispatcher.client.session import LazySession, Session
+from dispatcher.client.session import ClientSession, LazySession
 from dispatcher.errors import DispatcherWarning, InvalidInput, ServerUnavailable, UnknownRun
 from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Records
@@ -275,7 +275,7 @@ class Dispatcher:
         return self.session.records
 
     @property
-    def session(self) -> Session:
+    def session(self) -> ClientSession:
         """The session, opened on first use; for the modules of this package.
 
         Raises:
@@ -325,7 +325,7 @@ class Dispatcher:
         return [Run(record.id, self._sessions, record) for record in stored]
 
     def _build(
-        self, session: Session, request: Request, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
+        self, session: ClientSession, request: Request, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
     ) -> tuple[SpecTemplate, list[Record]]:
         limits, options = self.settings.limits, request.options
         now = time.time() + (session.clock_offset if options.timeout and options.start_within else 0.0)
@@ -350,7 +350,7 @@ class Dispatcher:
         return f"no run {run_id!r} at {server}: its retention is over, or it was submitted to another server"
 
 
-def _create(session: Session, records: Sequence[Record]) -> list[Record]:
+def _create(session: ClientSession, records: Sequence[Record]) -> list[Record]:
     stored: list[Record] = []
     for start in range(0, len(records), _BATCH_SIZE):
         try:

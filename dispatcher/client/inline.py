@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from dispatcher.client.session import Session
+from dispatcher.client.session import ClientSession
 from dispatcher.records.query import Look
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
@@ -16,7 +16,7 @@ from dispatcher.runs.transitions import tick
 from dispatcher.support.ids import new_id
 
 
-def run_inline(session: Session, record: Record) -> Record:
+def run_inline(session: ClientSession, record: Record) -> Record:
     """Run all attempts of a run, waiting between them as its retry policy says, and return its terminal record."""
     from dispatcher.runner.in_process import run_attempt
 

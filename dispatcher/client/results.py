@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dispatcher.client.session import Session
+from dispatcher.client.session import ClientSession
 from dispatcher.errors import (
     EngineError,
     FlowFailed,
@@ -26,7 +26,7 @@ from dispatcher.support.escaping import escaped, escaped_lines
 _SHOWN_LINES = 20
 
 
-def result_of(session: Session, record: Record, *, plain: bool | None = None) -> Any:
+def result_of(session: ClientSession, record: Record, *, plain: bool | None = None) -> Any:
     """Return the flow's result.
 
     Args:
@@ -61,7 +61,7 @@ def result_of(session: Session, record: Record, *, plain: bool | None = None) ->
     raise InvalidInput(f"the result of run {record.id} can't be opened here: {problem}") from raised or problem
 
 
-def error_of(session: Session, record: Record, *, plain: bool | None = None) -> RunError:
+def error_of(session: ClientSession, record: Record, *, plain: bool | None = None) -> RunError:
     """Return the error for a run that didn't succeed; ``plain`` is as of :func:`result_of`."""
     outcome = record.outcome or Outcome(cause=Cause.UNKNOWN)
     flow = f"flow {record.spec.flow!r}"
@@ -95,7 +95,9 @@ def _crashed(flow: str, record: Record, outcome: Outcome, description: str, fact
     return error
 
 
-def _failed(session: Session, record: Record, outcome: Outcome, error: FlowFailed, plain: bool | None) -> FlowFailed:
+def _failed(
+    session: ClientSession, record: Record, outcome: Outcome, error: FlowFailed, plain: bool | None
+) -> FlowFailed:
     """Add the flow's exception to the error as its cause, if that opens here, and its traceback as a note."""
     if outcome.traceback:
         error.add_note(f"Where the flow ran:\n{escaped_lines(outcome.traceback.rstrip())}")
@@ -117,7 +119,7 @@ def _failed(session: Session, record: Record, outcome: Outcome, error: FlowFaile
     return error
 
 
-def _refusal(session: Session, value: Value, plain: bool | None) -> str:
+def _refusal(session: ClientSession, value: Value, plain: bool | None) -> str:
     """Return the rule that forbids opening ``value``; empty if it may be opened."""
     if value.codec == "json" or not (session.settings.results.plain if plain is None else plain):
         return ""
@@ -131,7 +133,7 @@ def _describe(outcome: Outcome) -> str:
     return escaped_lines(outcome.reason or outcome.message or str(outcome.cause or "no reason was recorded"))
 
 
-def _opened(session: Session, record: Record, value: Value, kind: Returned) -> Any:
+def _opened(session: ClientSession, record: Record, value: Value, kind: Returned) -> Any:
     from dispatcher.records.rejections import What, counted
     from dispatcher.serialization import from_value
 

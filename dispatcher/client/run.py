@@ -17,7 +17,7 @@ from dispatcher.support.escaping import escaped
 from dispatcher.support.ids import check_run_id, made_at
 
 if TYPE_CHECKING:
-    from dispatcher.client.session import LazySession, Session
+    from dispatcher.client.session import ClientSession, LazySession
     from dispatcher.inspection.timeline import Timeline
     from dispatcher.records.base import Line
 
@@ -213,7 +213,7 @@ class Run(Generic[R]):
         self._hook(EventKind.EXITED, callback)
 
     @property
-    def session(self) -> Session:
+    def session(self) -> ClientSession:
         """The client's session; for the modules of this package."""
         if self._sessions is None:
             from dispatcher.client.session import default_session

@@ -35,7 +35,7 @@ IN_PROCESS_BACKENDS = frozenset({"local", "remote"})
 
 
 @dataclass(kw_only=True)
-class Session:
+class ClientSession:
     """An open session. ``laptop`` is this program's membership of the laptop server, if that is the server."""
 
     settings: Settings
@@ -156,7 +156,7 @@ class Session:
             return True
 
 
-def open_session(settings: Settings) -> Session:
+def open_session(settings: Settings) -> ClientSession:
     """Connect to the configured URL, or else to the laptop server.
 
     Raises:
@@ -165,7 +165,7 @@ def open_session(settings: Settings) -> Session:
         ServerUnavailable: the server can't be reached, or refuses the connection.
     """
     if settings.url is not None:
-        return Session(settings=settings, records=connect(settings), inline=settings.url.startswith(MEMORY))
+        return ClientSession(settings=settings, records=connect(settings), inline=settings.url.startswith(MEMORY))
     if not settings.embedded:
         raise InvalidSettings(
             "no server: set DISPATCHER__URL, or Dispatcher(url); "
@@ -175,7 +175,7 @@ def open_session(settings: Settings) -> Session:
 
     laptop = join(settings)
     try:
-        return Session(settings=laptop.settings, records=connect(laptop.settings), laptop=laptop)
+        return ClientSession(settings=laptop.settings, records=connect(laptop.settings), laptop=laptop)
     except BaseException:
         laptop.leave()
         raise
@@ -187,10 +187,10 @@ class LazySession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._session: Session | None = None
+        self._session: ClientSession | None = None
         self._closed = False
 
-    def get(self) -> Session:
+    def get(self) -> ClientSession:
         """Return the session, opened now if it wasn't.
 
         Raises:
