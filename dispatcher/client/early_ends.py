@@ -53,9 +53,7 @@ class EarlyEnds:
         """
         if self._since is None or not is_run_id(run_id) or not self.is_ours(run_id):
             return
-        size = sum(len(name) + len(value) for name, value in fields.items())
-        small = len(fields) <= MOST_FIELDS and size <= MOST_BYTES
-        before = self._fields.setdefault(run_id, fields if small else {})
+        before = self._fields.setdefault(run_id, fields if _is_small(fields) else {})
         if before and fields and fields != before:
             self._fields[run_id] = {}
         if len(self._fields) > MOST:
@@ -73,3 +71,7 @@ class EarlyEnds:
     def will_be_heard(self, run_id: str) -> bool:
         """Return True if the run's end is sure to be announced by the topic from now on."""
         return self._since is not None and self.is_ours(run_id) and run_id > self._since and run_id not in self._fields
+
+
+def _is_small(fields: Mapping[str, bytes]) -> bool:
+    return len(fields) <= MOST_FIELDS and sum(len(name) + len(value) for name, value in fields.items()) <= MOST_BYTES
