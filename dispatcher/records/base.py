@@ -266,7 +266,7 @@ class Runs(ABC):
                 continue
             if stored is None:
                 raise UnknownRun(f"run {run_id}: its retention is over")
-            stored.mark_like(record)
+            stored.mark_verified_like(record)
             if stored.change == nonce:
                 return stored
             record = stored

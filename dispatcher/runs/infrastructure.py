@@ -79,13 +79,13 @@ def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, f
     )
 
 
-def disowned(record: Record, now: float, *, leftover: Mapping[str, Any]) -> Change | None:
+def drop_leftover(record: Record, now: float, *, leftover: Mapping[str, Any]) -> Change | None:
     """Drop a leftover that no worker has noted."""
     left = tuple(other for other in record.leftovers if other != leftover)
     return None if len(left) == len(record.leftovers) else Change(before=record, after=record.but(leftovers=left))
 
 
-def teardown_waits(record: Record, now: float, *, attempt: int, why: str) -> Change | None:
+def note_pending_teardown(record: Record, now: float, *, attempt: int, why: str) -> Change | None:
     """Note why the infrastructure of an ended attempt isn't gone yet, for people to see."""
     leftovers = tuple(
         {**leftover, "pending": why} if leftover["attempt"] == attempt else leftover for leftover in record.leftovers
@@ -108,7 +108,7 @@ def is_open(record: Record, attempt: int) -> bool:
     return record.attempt == attempt and record.state in HELD and record.request is not None
 
 
-def wants(record: Record | None, attempt: int) -> bool:
+def needs_infrastructure(record: Record | None, attempt: int) -> bool:
     """Return True if a run still needs the infrastructure of an attempt: its current one, or one being torn down.
 
     Always true in a state of another release, which alone can tell.

@@ -94,11 +94,11 @@ class Record:
         """Note that the signature holds. Call only after verifying it."""
         self.__dict__["_verified"] = True
 
-    def unmark(self) -> None:
+    def mark_unverified(self) -> None:
         """Note that the signature isn't verified."""
         self.__dict__.pop("_verified", None)
 
-    def mark_like(self, before: Record) -> None:
+    def mark_verified_like(self, before: Record) -> None:
         """Note that the signature holds, if ``before`` is verified and has the same signed fields."""
         if before.verified and all(getattr(self, name) == getattr(before, name) for name in _SIGNED):
             self.mark_verified()
@@ -109,7 +109,7 @@ class Record:
         return self.state is State.UNKNOWN
 
     @property
-    def strange(self) -> bool:
+    def unplaceable(self) -> bool:
         """Return True if this release can't tell the indexes that hold it."""
         return self.foreign or isinstance(self.spec, Unreadable)
 
@@ -155,7 +155,7 @@ class Record:
         if "spec_bytes" in changes:
             after.__dict__.pop("_spec", None)
         if not _SIGNED.isdisjoint(changes):
-            after.unmark()
+            after.mark_unverified()
         return after
 
     def to_fields(self) -> dict[str, bytes | str]:

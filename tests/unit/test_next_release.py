@@ -124,7 +124,7 @@ STEPS: dict[str, Callable[[Record, float], Change | None]] = {
     "tick": transitions.tick,
     "observe": partial(infrastructure.observe, visible=False),
     "torn_down": partial(infrastructure.torn_down, attempt=1),
-    "teardown_waits": partial(infrastructure.teardown_waits, attempt=1, why="w"),
+    "note_pending_teardown": partial(infrastructure.note_pending_teardown, attempt=1, why="w"),
     "last_lines": partial(infrastructure.last_lines, attempt=1, lines=["l"]),
 }
 
@@ -142,7 +142,7 @@ def test_a_run_in_a_new_state_is_neither_open_nor_ended_nor_due_and_keeps_its_in
     assert record.foreign
     assert not record.terminal
     assert indexes.next_due(record) is None
-    assert infrastructure.wants(record, 7)
+    assert infrastructure.needs_infrastructure(record, 7)
 
 
 def test_a_new_kind_of_event_keeps_its_id_and_its_word() -> None:

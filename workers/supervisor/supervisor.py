@@ -20,7 +20,7 @@ from dispatcher.errors import LeasePassed, Malformed, Permanent, Refused, SealBr
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
-from dispatcher.runs.infrastructure import wants
+from dispatcher.runs.infrastructure import needs_infrastructure
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, Cause, State
@@ -183,7 +183,7 @@ class Supervisor:
         self._shards.leave()
 
     def _wanted(self, run_id: str, attempt: int) -> bool:
-        return wants(self._known.get(run_id), attempt) or self._teardown.wanted(run_id, attempt)
+        return needs_infrastructure(self._known.get(run_id), attempt) or self._teardown.wanted(run_id, attempt)
 
     def _refresh(self) -> None:
         """Read which runs are ours, and those of them that have changed."""

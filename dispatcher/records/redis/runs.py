@@ -319,7 +319,7 @@ class RedisRuns(Runs):
         commands = [self._purge_of(record) for record in over]
         removed = self._client.accepted([one for one in self._client.run_many(commands) if not is_of_an_entry(one)])
         self._client.many([*(("DEL", *self._keys.of_run(run_id)) for run_id in unreadable), *self._corrected(early)])
-        if strange := [*gone, *(record.id for record in over if record.strange)]:
+        if strange := [*gone, *(record.id for record in over if record.unplaceable)]:
             self._sweep(strange)
         failpoint("purge.trimming")
         # Entries of the stream carry the server's own time in milliseconds.
