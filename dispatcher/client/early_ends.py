@@ -1,6 +1,6 @@
 """Ends of this process's own runs that were announced before anybody waited, so that a later wait reads nothing.
 
-From its first wait on, a process hears of the ends of all its runs by one topic. Used by
+From its first wait on, a process subscribes to one topic for the ends of all its runs. Used by
 :mod:`dispatcher.client.watcher`, under its lock.
 """
 
@@ -27,15 +27,15 @@ class EarlyEnds:
         self._fields: dict[str, Mapping[str, bytes]] = {}
 
     @property
-    def are_heard(self) -> bool:
+    def subscribed(self) -> bool:
         """Return True if the topic is subscribed to."""
         return self._since is not None
 
-    def begin(self) -> None:
-        """Note that no end is missed from now on: the topic was subscribed to, or was again after a lost connection."""
+    def joined_topic(self) -> None:
+        """Note that no end is missed from now on: the topic was subscribed to, the first time or after an outage."""
         self._since = new_id()
 
-    def stop(self) -> None:
+    def left_topic(self) -> None:
         """Note that the topic is left."""
         self._since = None
         self._fields.clear()
@@ -68,7 +68,7 @@ class EarlyEnds:
             self._fields[run_id] = {}
         return fields
 
-    def will_be_heard(self, run_id: str) -> bool:
+    def will_be_announced(self, run_id: str) -> bool:
         """Return True if the run's end is sure to be announced by the topic from now on."""
         return self._since is not None and self.is_ours(run_id) and run_id > self._since and run_id not in self._fields
 

@@ -36,16 +36,16 @@ class Topics:
             self.listener.watch(topics)
 
     def watch_ends(self, run_ids: Sequence[str]) -> None:
-        """Subscribe to what tells the ends of these runs: the shared topic, and one for each other run."""
+        """Subscribe to the ends of these runs: by the shared topic, and by one for each other run."""
         self._idle_polls = 0
         topics = [
             run_id
             for run_id in dict.fromkeys(run_ids)
             if run_id not in self._pending.futures and not self._ends.is_ours(run_id)
         ]
-        if not self._ends.are_heard and any(map(self._ends.is_ours, run_ids)):
+        if not self._ends.subscribed and any(map(self._ends.is_ours, run_ids)):
             self.watch([*topics, self._ends.topic])
-            self._ends.begin()
+            self._ends.joined_topic()
         else:
             self.watch(topics)
 
@@ -60,9 +60,9 @@ class Topics:
         """Leave the shared topic if nobody has waited for a run of this process for a while. Call once per poll."""
         waited = any(map(self._ends.is_ours, self._pending.futures))
         self._idle_polls = 0 if waited else self._idle_polls + 1
-        if self._ends.are_heard and self._idle_polls >= IDLE_POLLS:
+        if self._ends.subscribed and self._idle_polls >= IDLE_POLLS:
             self._leave([self._ends.topic])
-            self._ends.stop()
+            self._ends.left_topic()
 
     def _leave(self, topics: Sequence[str]) -> None:
         if topics:

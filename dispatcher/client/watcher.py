@@ -68,7 +68,7 @@ class Watcher:
         with self._lock:
             self._listening().watch_ends(waiting.run_ids)
             self._pending.add(waiting, Lookout.here(self._records))
-            unsure = [run_id for run_id in waiting.run_ids if not self._ends.will_be_heard(run_id)]
+            unsure = [run_id for run_id in waiting.run_ids if not self._ends.will_be_announced(run_id)]
             ends = {run_id: self._ends.take(run_id) for run_id in unsure}
         self._read([run_id for run_id, fields in ends.items() if not (fields and self._complete_early(run_id, fields))])
 
@@ -174,8 +174,8 @@ class Watcher:
                     run_ids.append(event.run_id)
             elif not topic:
                 with self._lock:
-                    if self._ends.are_heard:
-                        self._ends.begin()
+                    if self._ends.subscribed:
+                        self._ends.joined_topic()
                     run_ids += [*self._pending.futures, *self._hooks.by_run]
             elif is_ends(topic):
                 self._poll_early = True

@@ -48,7 +48,7 @@ class Cause(StrEnum):
 #: States that never change again.
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CRASHED, State.TIMED_OUT, State.CANCELLED})
 
-#: States in which a worker, or a shard of one, answers for the run.
+#: States in which a worker, or a shard of one, is responsible for the run.
 HELD = frozenset({State.CLAIMED, State.PROVISIONING, State.PENDING, State.RUNNING, State.CANCELLING})
 
 #: States in which no runner has claimed the attempt yet.

@@ -173,7 +173,7 @@ def test_the_ends_of_runs_that_nobody_waits_for_are_left(
     with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
         finish(records, start(records, first))
         waiting.futures[0].result(timeout=30)
-    wait_until(lambda: not watcher._ends.are_heard, "it leaves")
+    wait_until(lambda: not watcher._ends.subscribed, "it leaves")
     topics = watcher._topics
     assert topics is not None
     topics.listener.watch(["queues"])  # what is left is said with the next command

@@ -60,7 +60,7 @@ def client() -> Client:
 def test_runs_of_this_process_share_a_topic(client: Client) -> None:
     client.wait(new_id(), new_id(), "r1")
     assert client.listener.topics == {client.ends.topic, "r1"}
-    assert client.ends.are_heard
+    assert client.ends.subscribed
 
 
 def test_a_topic_is_left_with_its_last_wait(client: Client) -> None:
@@ -81,9 +81,9 @@ def test_the_shared_topic_is_left_after_idle_polls(client: Client) -> None:
     waiting = client.wait(new_id())
     for _ in range(2 * IDLE_POLLS):
         client.topics.drop_idle()
-    assert client.ends.are_heard, "a run of this process is waited for"
+    assert client.ends.subscribed, "a run of this process is waited for"
     client.leave(waiting)
     for _ in range(IDLE_POLLS):
         client.topics.drop_idle()
     assert client.listener.topics == set()
-    assert not client.ends.are_heard
+    assert not client.ends.subscribed
