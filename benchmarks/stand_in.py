@@ -28,7 +28,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
 from dispatcher.runner.container.report import About, Report
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 
 BEAT = 10.0  #: seconds between two signs of life of a runner
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dispatcher.records.base import Records
 from dispatcher.records.users import AttemptScope
 from dispatcher.runs.attempt import shard_of
-from dispatcher.runs.infrastructure import is_open, wants
+from dispatcher.runs.infrastructure import is_open, needs_infrastructure
 from dispatcher.runs.record import Record
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
@@ -71,6 +71,6 @@ class AttemptUsers:
     def _remove(self, users: list[tuple[str, int]]) -> None:
         ids = list({run_id for run_id, _ in users})
         found = dict(zip(ids, self.records.runs.get_many(ids), strict=True)) if ids else {}
-        over = [one for one in users if not wants(found[one[0]], one[1])]
+        over = [one for one in users if not needs_infrastructure(found[one[0]], one[1])]
         if over:
             self.records.users.remove(over)

@@ -17,7 +17,7 @@ from benchmarks.cores import apart
 from benchmarks.figures import By, Figure, Measured, Pair
 from benchmarks.machine import processor_time, until
 from dispatcher import Dispatcher, KubernetesJobEnvironment, Run
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 
 AT_ONCE = 2  #: pool processes of our worker, threads of the bare client
 
@@ -196,7 +196,7 @@ class _Sides:
 
 def created(run: Run[Any]) -> float | None:
     """When the worker knew that Job and Secret of a run were created."""
-    return next((event.time for event in run.events() if event.kind is Kind.PENDING), None)
+    return next((event.time for event in run.events() if event.kind is EventKind.PENDING), None)
 
 
 PART = Part(name="kubernetes-create", figures=FIGURES, opened=opened, lacks=cluster.missing)

@@ -146,7 +146,7 @@ class Watch:
         self._cancelled = True
         self._view.note("cancelling; a second interrupt leaves the run alone")
         try:
-            if not self._run.cancel() and (known := self._run.known) is not None and known.settled is not None:
+            if not self._run.cancel() and (known := self._run.last_record) is not None and known.settled is not None:
                 self._view.note(f"it has ended as {stands(known)}")
         except DispatcherError as error:
             self._view.note(f"cancel: {error}")

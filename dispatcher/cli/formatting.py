@@ -11,9 +11,11 @@ from typing import Any
 from dispatcher.inspection.timeline import moments
 from dispatcher.records.logs import Line
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Record, Value
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 
 #: Styles by state.
 STYLES: Mapping[State, str] = {
@@ -114,7 +116,7 @@ def event_note(event: Event) -> str:
     parts = []
     if data.get("cause"):
         parts.append(_end(data))
-    if event.kind is Kind.CLAIMED and data.get("owner"):
+    if event.kind is EventKind.CLAIMED and data.get("owner"):
         parts.append(f"by {data['owner']}")
     if data.get("on_exit") not in {None, "", ExitCall.NONE}:
         parts.append(f"on_exit {data['on_exit']}")
@@ -128,7 +130,7 @@ def passing(event: Event, before: Event | None) -> bool:
     """Return True if an event only tells a step that took no time, as between the states of one script."""
     return (
         before is not None
-        and event.kind in {Kind.PROVISIONING, Kind.PENDING}
+        and event.kind in {EventKind.PROVISIONING, EventKind.PENDING}
         and (event.time, event.attempt) == (before.time, before.attempt)
     )
 
@@ -152,7 +154,7 @@ def phases(
         if one is None:
             rows.append((clock(moment.time), passed, f"{_SHOWN.get(moment.name, moment.name)}{again}", ""))
         else:
-            end = f" → {one.state}" if one.kind is Kind.EXITED else ""
+            end = f" → {one.state}" if one.kind is EventKind.EXITED else ""
             rows.append((clock(one.time), passed, f"{one.kind}{end}{again}", event_note(one)))
             before = one
         since = moment.time

@@ -27,7 +27,7 @@ def gc(known: Globals, backends: Sequence[str], older: float, yes: bool, as_json
     from dispatcher.inspection.orphans import Sweep
 
     with known.client() as client:
-        sweep = Sweep(client.link.records, known.settings(), backends)
+        sweep = Sweep(client.session.records, known.settings(), backends)
         try:
             orphans = sweep.orphans(older=older)
             ends = list(sweep.end(orphans, older=older)) if yes else ["would be ended"] * len(orphans)

@@ -9,7 +9,8 @@ from dispatcher.cli.terminal import echo, print_result
 from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
 from dispatcher.records.logs import Line
 from dispatcher.records.query import Query
-from dispatcher.runs.record import Record, Value
+from dispatcher.runs.record import Record
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def explained(client: Dispatcher, run: Run[Any]) -> list[str]:
 
 def last_lines(run: Run[Any]) -> list[Line]:
     """The last lines it printed."""
-    return run.link.records.logs.tail(run.id, _TAIL)
+    return run.session.records.logs.tail(run.id, _TAIL)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def render(
     from dispatcher.flows.flow import Flow
     from dispatcher.logs.limits import Bounds
     from dispatcher.runs.options import Options
-    from dispatcher.submission.request import Requests, attempt_of
+    from dispatcher.submission.request import RequestChecker, preview_attempt
     from dispatcher.support.ids import is_instance, is_run_id, new_id
 
     if run_id is not None and not is_run_id(run_id):
@@ -51,13 +51,13 @@ def render(
     keywords = options(given)
     keywords.pop("idempotency_key", None)
     environment, storage = keywords.pop("environment", None), keywords.pop("storage", None)
-    asked = Requests(settings).checked(flow, environment, storage, Options.of(**keywords))
+    asked = RequestChecker(settings).check(flow, environment, storage, Options.of(**keywords))
     backend = registry.backend(asked.environment.backend)
     if backend.in_process:
         kind = type(asked.environment).__name__
         raise InvalidInput(f"{kind} runs flows in the worker's own process, so nothing is sent: name an --environment")
     made = backend(settings)
-    attempt = attempt_of(
+    attempt = preview_attempt(
         asked,
         run_id or new_id(),
         number,

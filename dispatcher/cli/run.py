@@ -43,7 +43,7 @@ def run(known: Globals, /, target: str, quiet: bool, as_json: bool, **given: Any
     with caught() as signals:
         name, submit_it = _prepare(target, given)
         with known.client() as client:
-            here = client.link.inline
+            here = client.session.inline
             with redirect_stdout(sys.stderr) if here and (quiet or as_json) else nullcontext():
                 made = submit_it(client)
             view = _view(quiet=quiet, as_json=as_json, here=here)

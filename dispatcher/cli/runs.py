@@ -87,7 +87,7 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
         events = list(run.events())
         result = result_of(client, record)
         tail = last_lines(run) if record.state not in {State.SUCCEEDED, State.QUEUED} else []
-        first = first_lines(client.link.records, run.id) if record.times else {}
+        first = first_lines(client.session.records, run.id) if record.times else {}
     if as_json:
         told = {"events": [event_json(one) for one in events], "log_tail": [line_json(line) for line in tail]}
         print_json({**run_json(record), "result": result.value, **told})

@@ -13,7 +13,7 @@ from typing import Protocol
 from dispatcher.cli.formatting import STYLES, log_line, passing, phases, span
 from dispatcher.cli.terminal import Painted, Part, Screen, echo
 from dispatcher.records.logs import Line
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.states import State
 
 
@@ -144,6 +144,6 @@ def way(events: list[Event]) -> str:
 def timeline(events: list[Event]) -> list[tuple[Part, Part, Part, Part]]:
     """The phases of a run as rows of a table."""
     return [
-        (when, passed, Painted(what, STYLES[event.state] if event.kind is Kind.EXITED else ""), note)
+        (when, passed, Painted(what, STYLES[event.state] if event.kind is EventKind.EXITED else ""), note)
         for event, (when, passed, what, note) in zip(events, phases(events), strict=True)
     ]

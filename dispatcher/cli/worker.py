@@ -51,5 +51,5 @@ def _offered(given: dict[str, Any]) -> dict[str, Any]:
     if given["labels"]:
         from dispatcher.runs.routing import check_labels
 
-        found["labels"] = frozenset(check_labels(given["labels"], what="--label"))
+        found["labels"] = frozenset(check_labels(given["labels"], name="--label"))
     return found

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from dispatcher.inspection.waiting_parents import Full
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route, listed
 from dispatcher.runs.states import State
 from dispatcher.support.escaping import counted, escaped

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dispatcher import registry
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.records.base import Records
-from dispatcher.runs.infrastructure import wants
+from dispatcher.runs.infrastructure import needs_infrastructure
 from dispatcher.runs.record import Record
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Sweep:
         return [
             Orphan(backend=name, found=one, why=_why(known[one.run_id]))
             for name, one in found
-            if not wants(known[one.run_id], one.attempt)
+            if not needs_infrastructure(known[one.run_id], one.attempt)
         ]
 
     def _of(self, name: str, made: Backend) -> list[Found]:

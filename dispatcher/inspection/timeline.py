@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.infrastructure import MOMENTS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _NAMES = {
-    Kind.QUEUED: "queued",
-    Kind.RELEASED: "queued",
-    Kind.CLAIMED: "claimed",
-    Kind.PROVISIONING: "provisioning",
-    Kind.PENDING: "pending",
-    Kind.STARTED: "running",
-    Kind.CANCELLING: "cancelling",
+    EventKind.QUEUED: "queued",
+    EventKind.RELEASED: "queued",
+    EventKind.CLAIMED: "claimed",
+    EventKind.PROVISIONING: "provisioning",
+    EventKind.PENDING: "pending",
+    EventKind.STARTED: "running",
+    EventKind.CANCELLING: "cancelling",
 }
 _AWAITING = "awaiting retry"
 
@@ -30,7 +30,7 @@ FIRST_LINE = "first line"
 _BEFORE = ("created", "scheduled", "pulled", "started", FIRST_LINE)
 _AFTER = ("finished", "torn down")
 
-_ASKED = frozenset({Kind.QUEUED, Kind.CLAIMED, Kind.RELEASED, Kind.PROVISIONING})
+_ASKED = frozenset({EventKind.QUEUED, EventKind.CLAIMED, EventKind.RELEASED, EventKind.PROVISIONING})
 
 #: Moment → the events of ours that come before it whatever the clocks say.
 _CAUSES = {
@@ -38,19 +38,19 @@ _CAUSES = {
     "scheduled": _ASKED,
     "pulled": _ASKED,
     "started": _ASKED,
-    FIRST_LINE: _ASKED | {Kind.PENDING, Kind.STARTED},
+    FIRST_LINE: _ASKED | {EventKind.PENDING, EventKind.STARTED},
 }
 
 #: Moment → the events that come after it whatever the clocks say.
-_STARTS = frozenset({Kind.STARTED, Kind.EXITED})
+_STARTS = frozenset({EventKind.STARTED, EventKind.EXITED})
 _THEN = {
-    "created": _STARTS | {Kind.PENDING},
+    "created": _STARTS | {EventKind.PENDING},
     "scheduled": _STARTS,
     "pulled": _STARTS,
     "started": _STARTS,
-    FIRST_LINE: frozenset({Kind.EXITED}),
-    "finished": frozenset({Kind.EXITED}),
-    "torn down": frozenset[Kind](),
+    FIRST_LINE: frozenset({EventKind.EXITED}),
+    "finished": frozenset({EventKind.EXITED}),
+    "torn down": frozenset[EventKind](),
 }
 
 
@@ -137,10 +137,10 @@ def timeline(
     ended: float | None = None
     for moment in moments(events, times, lines):
         event, name = moment.event, moment.name
-        if event is not None and event.kind is Kind.EXITED:
+        if event is not None and event.kind is EventKind.EXITED:
             name = "" if event.final else _AWAITING
             end, ended = (str(event.state), event.time) if event.final else ("", None)
-        if event is not None and event.kind not in _NAMES and event.kind is not Kind.EXITED:
+        if event is not None and event.kind not in _NAMES and event.kind is not EventKind.EXITED:
             continue  # sight lost or regained: no phase of its own
         if open_phases:
             phases.append(_closed(open_phases.pop(), moment.time))
@@ -195,7 +195,7 @@ def _insert(found: list[Moment], moment: Moment) -> None:
 def _comes_after(moment: Moment, other: Moment) -> bool:
     if other.event is None:
         return True  # inserted before, in order
-    if other.event.kind is Kind.EXITED:
+    if other.event.kind is EventKind.EXITED:
         return moment.name in _AFTER and (moment.name != "finished" or moment.time > other.time)
     return moment.name in _AFTER or other.event.kind in _CAUSES[moment.name]
 

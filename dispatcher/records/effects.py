@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.records.events import ends_topic
 from dispatcher.runs.change import Change
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, State
@@ -130,5 +130,5 @@ def _notices(change: Change) -> tuple[tuple[str, Event], ...]:
     notices += [(ends_topic(event.run_id), event) for event in change.events if event.final]
     owner = change.after.owner
     if owner:
-        notices += [(owner_topic(owner), event) for event in change.events if event.kind is Kind.CANCELLING]
+        notices += [(owner_topic(owner), event) for event in change.events if event.kind is EventKind.CANCELLING]
     return tuple(notices)

@@ -17,7 +17,8 @@ from dispatcher.records.query import Query
 from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 
 #: A pure function of :mod:`dispatcher.runs.transitions` with its keywords bound.
 Transition = Callable[[Record, float], Change | None]
@@ -262,7 +263,7 @@ class Runs(ABC):
                 continue
             if stored is None:
                 raise UnknownRun(f"run {run_id}: its retention is over")
-            stored.mark_like(record)
+            stored.mark_verified_like(record)
             if stored.change == nonce:
                 return stored
             record = stored

@@ -28,8 +28,9 @@ from dispatcher.runner.loading import Opener, not_opened
 from dispatcher.runner.process_state.aspects import disarm
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.requirements import Lacking, refuse_lacking
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.requirements import UnknownFeature, check_features
 from dispatcher.runs.states import State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
@@ -109,7 +110,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
     with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
         try:
-            refuse_lacking(look.record)
+            check_features(look.record)
             failpoint("attempt.waiting", run_id)
             way.begin(owner=owner, holder=holder)
             failpoint("attempt.claimed", run_id)
@@ -290,7 +291,7 @@ def _is_ours(record: Record, holder: str) -> bool:
 def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
     try:
         environment = opener.environment(way.record, way.now, taken_for=way.taken_for)
-    except Lacking:  # it was taken by a guess
+    except UnknownFeature:  # it was taken by a guess
         way.give_back()
         raise
     except Exception as error:

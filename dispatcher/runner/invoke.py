@@ -26,8 +26,9 @@ from dispatcher.errors import (
 )
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runs.context import context, ended, entered, users_code, users_code_raised
-from dispatcher.runs.record import ExitCall, Outcome, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.unopened import RaisedInside
 from dispatcher.support.failpoints import failpoint

@@ -21,9 +21,11 @@ from dispatcher.records.base import Records
 from dispatcher.records.rejections import Rejected, counting_broken_seals
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure
-from dispatcher.runs.record import Outcome, Record, Value
-from dispatcher.runs.requirements import refuse_lacking
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.requirements import check_features
 from dispatcher.runs.states import Cause
+from dispatcher.runs.value import Value
 from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import RunnerCredentials
@@ -54,13 +56,13 @@ class Opener:
 
         Raises:
             SealBroken: the signature doesn't hold, or the record told another kind than its spec.
-            Lacking: it requires what this release doesn't know.
+            UnknownFeature: it requires what this release doesn't know.
             Exception: the environment's class can't be had here.
         """
         with counting_broken_seals(self.records.rejections, Rejected.RUN):
             self.credentials.check(record, now)
             record.mark_verified()
-            refuse_lacking(record)
+            check_features(record)
             if taken_for is not None and taken_for.spec.kind != record.spec.kind:
                 raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
         return environments.from_json(record.spec.environment, stored=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dispatcher.runs.events import Event
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.chaos.checker import violations_of
 from tests.chaos.flows import Mark

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from dispatcher.client.tail import Subscription
+from dispatcher.client.subscription import Subscription
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes, transitions

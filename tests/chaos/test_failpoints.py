@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.client.tail import Subscription
+from dispatcher.client.subscription import Subscription
 from dispatcher.errors import ServerUnavailable, Transient
 from dispatcher.records.query import Query
 from dispatcher.runs.record import Record

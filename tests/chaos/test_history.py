@@ -10,7 +10,8 @@ import pytest
 
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.chaos.flows import Mark
 from tests.chaos.history import End, History, violations

@@ -27,7 +27,8 @@ from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, ring_for
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.signing_keys import AttemptCredentials
 from tests.chaos.conftest import ChaosServer

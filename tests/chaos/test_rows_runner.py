@@ -13,7 +13,8 @@ from dispatcher import context, flow
 from dispatcher.records.logs import Line
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import from_value

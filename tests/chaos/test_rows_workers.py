@@ -19,7 +19,7 @@ import redis
 from dispatcher import flow
 from dispatcher.broker.doorbell import envelope
 from dispatcher.runs.change import ring_for
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from tests.chaos.conftest import ChaosServer
@@ -117,7 +117,7 @@ def test_row_2_a_worker_dies_before_it_claims(field: Field) -> None:
     record = field.bench.record(run_id)
     assert field.fired(run_id)
     assert (record.state, record.attempt) == (State.SUCCEEDED, 1)
-    assert Kind.RELEASED not in {event.kind for event in field.bench.events(run_id)}
+    assert EventKind.RELEASED not in {event.kind for event in field.bench.events(run_id)}
     field.torn_down()
 
 
@@ -130,7 +130,7 @@ def test_row_2_a_claim_without_an_intent_is_given_back(field: Field) -> None:
     record = field.bench.record(run_id)
     assert record.state is State.SUCCEEDED
     assert record.epoch >= 3  # claimed, given back, claimed
-    assert Kind.RELEASED in {event.kind for event in field.bench.events(run_id)}
+    assert EventKind.RELEASED in {event.kind for event in field.bench.events(run_id)}
     field.torn_down()
 
 
@@ -159,7 +159,7 @@ def test_rows_2_and_4_where_the_claim_is_the_creation(field: Field, backend: str
     assert field.fired(run_id)
     assert record.state is State.SUCCEEDED
     assert record.attempt >= 2
-    first = next(event for event in field.bench.events(run_id) if event.kind is Kind.EXITED)
+    first = next(event for event in field.bench.events(run_id) if event.kind is EventKind.EXITED)
     assert first.data["cause"] == Cause.WORKER_LOST
     assert {mark.attempt for mark in read_marks(field.folder) if (mark.run, mark.what) == (run_id, "flow")} == set(
         range(2, record.attempt + 1)

@@ -12,7 +12,8 @@ from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
 from dispatcher.runner.container.report import About, Report
-from dispatcher.runs.record import Outcome, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.value import Value
 from tests.cloud.k8s import NamespaceAdmin
 
 #: A Job whose pod no scheduler handles.

@@ -8,9 +8,12 @@ from typing import Any
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause
+from dispatcher.runs.value import Value
 
 _number = itertools.count(1)
 

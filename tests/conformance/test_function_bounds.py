@@ -18,9 +18,10 @@ from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import FUNCTIONS, library, script
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import Outcome, Value
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS
 from dispatcher.runs.spec import MOST_BLOBS
+from dispatcher.runs.value import Value
 from dispatcher.support.parsing import MOST
 from tests.conformance.products import SERVERS, emptied, served, state
 from tests.conformance.specs import accept, finish, make, start

@@ -13,9 +13,10 @@ from dispatcher.records.base import Records
 from dispatcher.records.query import Query
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Change
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.indexes import ALL, DUE, EXPIRING, OPEN, by_label, by_state, owned, waiting
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.conformance.conftest import Store
 from tests.conformance.specs import accept, cancel, ended, finish, make, start
@@ -53,7 +54,7 @@ def test_accepting_twice_changes_nothing(store: Store) -> None:
     running = start(records, first)
     assert records.runs.create([record]) == [running]
     events, _ = records.events.of(record.id)
-    assert [event.kind for event in events].count(Kind.QUEUED) == 1
+    assert [event.kind for event in events].count(EventKind.QUEUED) == 1
 
 
 def test_a_used_key_returns_the_earlier_run(records: Records) -> None:

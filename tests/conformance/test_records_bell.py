@@ -13,7 +13,7 @@ from dispatcher.records.bell import Bell
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Ring
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
 from tests.conformance.specs import accept, make, start
 

@@ -11,7 +11,8 @@ import pytest
 from dispatcher.errors import ClaimStands, Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.conformance.conftest import Store
 from tests.conformance.specs import accept

@@ -17,8 +17,10 @@ from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.prepared import FinishTemplates
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import ExitCall, Outcome, Record, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from tests.conformance.specs import accept, cancel
 
 WELL = Outcome(result=Value(codec="json", inline='"ü\\"\\n€"', digest="d", size=9))

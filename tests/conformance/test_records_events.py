@@ -12,12 +12,12 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.events import Listener
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.states import Cause, State
 from tests.conformance.conftest import Store
 from tests.conformance.specs import accept, cancel, ended, finish, make, start
 
-WAY = [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED]
+WAY = [EventKind.QUEUED, EventKind.CLAIMED, EventKind.PROVISIONING, EventKind.PENDING, EventKind.STARTED]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_events_of_a_run_behind_a_cursor(records: Records) -> None:
     record = accept(records, labels=("ü",), flow="zähle")
     [queued], cursor = records.events.of(record.id)
     expected = Event(
-        run_id=record.id, attempt=1, kind=Kind.QUEUED, state=State.QUEUED, time=record.created_at, flow="zähle",
+        run_id=record.id, attempt=1, kind=EventKind.QUEUED, state=State.QUEUED, time=record.created_at, flow="zähle",
         labels=("ü",),
     )  # fmt: skip
     assert queued == expected
@@ -66,7 +66,7 @@ def test_waiting_for_an_event(store: Store) -> None:
     timer.start()
     begun = time.monotonic()
     events, _ = store.records.events.of(record.id, after=cursor, block=8)
-    assert events[0].kind is Kind.CLAIMED
+    assert events[0].kind is EventKind.CLAIMED
     assert time.monotonic() - begun < 5
     timer.join()
     assert store.records.events.of(record.id, after="999999999999999", block=0.05)[0] == []
@@ -111,7 +111,7 @@ def test_a_subscriber_keeps_its_place_while_it_is_away(store: Store) -> None:
     store.records.events.take("billing", block=0)
     record = ended(store.records)
     later = store.another().events.take("billing", block=0)
-    assert [event.kind for _, event in later] == [*WAY, Kind.EXITED]
+    assert [event.kind for _, event in later] == [*WAY, EventKind.EXITED]
     assert {event.run_id for _, event in later} == {record.id}
 
 
@@ -163,7 +163,7 @@ def test_a_listener_receives_notices_of_its_topics(records: Records, listener: L
     finish(records, running)
     finish(records, start(records, other))
     [(topic, event)] = heard(listener, 1)
-    assert (topic, event and event.kind) == (other.id, Kind.EXITED)
+    assert (topic, event and event.kind) == (other.id, EventKind.EXITED)
     assert listener.get(0.05) is None
 
 
@@ -176,7 +176,7 @@ def test_an_owner_receives_cancels(records: Records, listener: Listener) -> None
     [(topic, event)] = heard(listener, 1)
     assert topic == "owner:w1"
     assert event is not None
-    assert (event.run_id, event.kind) == (running.id, Kind.CANCELLING)
+    assert (event.run_id, event.kind) == (running.id, EventKind.CANCELLING)
     assert listener.get(0.05) is None
 
 

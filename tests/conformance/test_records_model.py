@@ -26,9 +26,10 @@ from dispatcher.records.memory.runs import MemoryRuns
 from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import Change, event
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.indexes import ALL, placement
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, Cause, State
 from tests.chaos.figures import Figures
 from tests.conformance.conftest import Store
@@ -68,8 +69,8 @@ OTHERS: dict[str, Callable[[Record, str], Transition]] = {
     "lose": lambda record, _: partial(transitions.lose, owner=record.owner or "w1"),
     "adopt": lambda _, who: partial(transitions.adopt, owner=who),
     "ring_again": lambda *_: transitions.ring_again,
-    "lost_sight": lambda *_: partial(infrastructure.sight, seen=False, cause=Cause.UNSCHEDULABLE),
-    "sight": lambda *_: partial(infrastructure.sight, seen=True),
+    "lost_sight": lambda *_: partial(infrastructure.observe, visible=False, cause=Cause.UNSCHEDULABLE),
+    "sight": lambda *_: partial(infrastructure.observe, visible=True),
     "torn_down": lambda record, _: partial(infrastructure.torn_down, attempt=max(record.attempt - 1, 1)),
     "tick": lambda *_: transitions.tick,
 }
@@ -198,7 +199,7 @@ class Histories(RuleBasedStateMachine):
     def each_attempt_exits_once(self) -> None:
         for record in self.known.values():
             events, _ = self.records.events.of(record.id)
-            exits = [event for event in events if event.kind is Kind.EXITED]
+            exits = [event for event in events if event.kind is EventKind.EXITED]
             ended = [*range(1, record.attempt), *([record.attempt] if record.terminal else [])]
             assert [event.attempt for event in exits] == ended
             assert [event.final for event in exits].count(True) == record.terminal
@@ -339,7 +340,7 @@ def test_the_model_notices_a_second_exit() -> None:
     machine = Histories(Store("memory", ""))
     machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
     [record] = machine.known.values()
-    exited = event(record, Kind.EXITED, 0.0, final=True)
+    exited = event(record, EventKind.EXITED, 0.0, final=True)
     machine.records.runs.commit(Change(before=record, after=record, events=(exited,)))
     with pytest.raises(AssertionError):
         machine.each_attempt_exits_once()

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.client import watcher as listening
-from dispatcher.client.watcher import LOOK, Watcher
+from dispatcher.client import watcher as watching
+from dispatcher.client.watcher import POLL_INTERVAL, Watcher
 from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import MOST_WAITING
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.support.ids import new_id
@@ -64,7 +64,7 @@ def test_an_unreadable_notice_makes_the_watcher_read_soon(
         began = time.monotonic()
         raw.publish(Keys(records.instance).topic(ends_topic(record.id) if own else record.id), notice)
         assert waiting.futures[0].result(timeout=30).state is State.SUCCEEDED
-        assert time.monotonic() - began < LOOK / 3
+        assert time.monotonic() - began < POLL_INTERVAL / 3
 
 
 def test_waiting_for_runs_of_the_own_process_reads_no_records(records: Records, raw: Any, watcher: Watcher) -> None:
@@ -76,7 +76,7 @@ def test_waiting_for_runs_of_the_own_process_reads_no_records(records: Records, 
     topics = raw.pubsub_channels(Keys(records.instance).topic("*"))
     assert len(topics) == 1, "one for all"
     ended = finish(records, start(records, early))
-    wait_until(lambda: early.id in watcher._ends._kept, "the notice")
+    wait_until(lambda: early.id in watcher._ends._fields, "the notice")
     end_silently(records, raw, lost)  # as if it were still running, for who reads nothing
     raw.delete(Keys(records.instance).run(early.id))
     with watcher.waiting([early.id, late.id, lost.id], [early, late, lost]) as waiting:
@@ -85,7 +85,7 @@ def test_waiting_for_runs_of_the_own_process_reads_no_records(records: Records, 
         assert waiting.futures[1].result(timeout=30) == after
         assert not waiting.futures[2].done()
         assert raw.pubsub_channels(Keys(records.instance).topic("*")) == topics
-        assert waiting.futures[2].result(timeout=4 * LOOK).state is State.SUCCEEDED, "each is read once in a while"
+        assert waiting.futures[2].result(timeout=4 * POLL_INTERVAL).state is State.SUCCEEDED, "all are polled"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_forged_end_is_not_returned_by_a_later_wait(
     run = accept(records, run_id=new_id())
     tell_end(records, raw, run.id, added.replace(b"%s", run.id.encode()))
     tell_end(records, raw, (behind := new_id()), b'{"id": "%s", "state": "x"}' % behind.encode())
-    wait_until(lambda: behind in watcher._ends._kept, "the notices")
+    wait_until(lambda: behind in watcher._ends._fields, "the notices")
     with watcher.waiting([run.id], [run]) as waiting:
         assert not waiting.futures[0].done()
         ended = finish(records, start(records, run))
@@ -115,8 +115,8 @@ def tell_end(records: Records, raw: Any, run_id: str, added: bytes) -> None:
 def test_unreadable_notices_make_a_client_read_little(
     records: Records, raw: Any, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "LOOK", 1.0)
-    monkeypatch.setattr(listening, "SOON", 0.01)
+    monkeypatch.setattr(watching, "POLL_INTERVAL", 1.0)
+    monkeypatch.setattr(watching, "EARLY_POLL", 0.01)
     with watcher.waiting([(run := accept(records, run_id=new_id())).id], [run]):
         reads = raw.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"]
         until = time.monotonic() + 4
@@ -156,7 +156,7 @@ def test_waiting_again_for_an_ended_run(records: Records, watcher: Watcher, firs
     run = accept(records, run_id=new_id())
     if first == "heard":
         ended = finish(records, start(records, run))
-        wait_until(lambda: run.id in watcher._ends._kept, "the notice")
+        wait_until(lambda: run.id in watcher._ends._fields, "the notice")
     with watcher.waiting([run.id], [] if first == "read" else [run]) as waiting:
         ended = ended if first == "heard" else finish(records, start(records, run))
         assert waiting.futures[0].result(timeout=30) == ended
@@ -164,20 +164,20 @@ def test_waiting_again_for_an_ended_run(records: Records, watcher: Watcher, firs
         began = time.monotonic()
         with watcher.waiting([run.id], ended_runs) as waiting:
             assert waiting.futures[0].result(timeout=30) == ended
-        assert time.monotonic() - began < LOOK / 3
+        assert time.monotonic() - began < POLL_INTERVAL / 3
 
 
 def test_ends_of_runs_that_nobody_waits_for_are_ignored(
     records: Records, raw: Any, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "LOOK", 0.05)
+    monkeypatch.setattr(watching, "POLL_INTERVAL", 0.05)
     with watcher.waiting([(first := accept(records, run_id=new_id())).id], [first]) as waiting:
         finish(records, start(records, first))
         waiting.futures[0].result(timeout=30)
-    wait_until(lambda: not watcher._ends.are_heard, "it leaves")
-    listener = watcher._listener
-    assert listener is not None
-    listener.watch(["queues"])  # what is left is said with the next command
+    wait_until(lambda: not watcher._ends.subscribed, "it leaves")
+    topics = watcher._topics
+    assert topics is not None
+    topics.listener.watch(["queues"])  # what is left is said with the next command
     wait_until(lambda: len(raw.pubsub_channels(Keys(records.instance).topic("*"))) == 1, "the server knows")
     with watcher.waiting([(again := accept(records, run_id=new_id())).id], [again]) as waiting:
         finish(records, start(records, again))
@@ -187,13 +187,13 @@ def test_ends_of_runs_that_nobody_waits_for_are_ignored(
 def test_a_run_with_unreadable_events_delays_no_other(records: Records, raw: Any, watcher: Watcher) -> None:
     spoilt, other = accept(records), accept(records)
     heard: list[Event] = []
-    watcher.hook(spoilt.id, Kind.EXITED, heard.append)
+    watcher.hook(spoilt.id, EventKind.EXITED, heard.append)
     key = Keys(records.instance).events(spoilt.id)
     raw.delete(key)
     raw.hset(key, "x", "y")
     with watcher.waiting([other.id]) as waiting:
         end_silently(records, raw, other)
-        assert waiting.futures[0].result(timeout=4 * LOOK).state is State.SUCCEEDED
+        assert waiting.futures[0].result(timeout=4 * POLL_INTERVAL).state is State.SUCCEEDED
     assert heard == []
 
 

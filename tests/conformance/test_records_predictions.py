@@ -16,7 +16,8 @@ from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.speculation import ClaimPredictor
 from dispatcher.records.snapshot import Snapshot, WrongGuess
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from tests.conformance.specs import accept, cancel, ended, finish, make, start
 

@@ -16,7 +16,8 @@ from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause
 from tests.conformance.specs import accept, ended, make, start

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import Dispatcher, FlowFailed, LocalEnvironment, context, flow
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.settings import Settings
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
@@ -63,7 +63,7 @@ def test_once_per_attempt_in_the_flows_process_or_in_a_fresh_one(
         run.on_start(here.append)
         run.on_exit(here.append)
         last = run.result(timeout=30)
-        told = [event for event in subscription if event.kind in {Kind.STARTED, Kind.EXITED}]
+        told = [event for event in subscription if event.kind in {EventKind.STARTED, EventKind.EXITED}]
     said = [line.split() for line in path.read_text().splitlines()]
     assert [(moment, attempt, *rest) for moment, attempt, _, *rest in said] == [
         ("on_start", "1", "None", "NoneType"),
@@ -77,11 +77,11 @@ def test_once_per_attempt_in_the_flows_process_or_in_a_fresh_one(
     assert pids[0] == pids[1]
     assert pids[2] != pids[3]  # its process was killed
     assert pids[4:] == [str(last)] * 2
-    expected = [(kind, attempt) for attempt in (1, 2, 3) for kind in (Kind.STARTED, Kind.EXITED)]
+    expected = [(kind, attempt) for attempt in (1, 2, 3) for kind in (EventKind.STARTED, EventKind.EXITED)]
     assert [(event.kind, event.attempt) for event in told] == expected
     wait_until(lambda: len(here) == 6, "six calls here")
     assert sorted(event.id for event in here) == sorted(event.id for event in told)
-    assert [event.data["on_exit"] for event in told if event.kind is Kind.EXITED] == ["called"] * 3
+    assert [event.data["on_exit"] for event in told if event.kind is EventKind.EXITED] == ["called"] * 3
     assert [event.final for event in told] == [False] * 5 + [True]
 
 

@@ -15,8 +15,8 @@ import pytest
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, InvalidInput, LocalEnvironment, Run, flow
 from dispatcher.environments.base import Environment
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import State
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, Bench, Worker
@@ -106,7 +106,7 @@ def test_the_answer_is_true_and_nothing_is_changed(
     record = bench.ended(run.id)
     assert (record.state, record.exit_call) == (State.SUCCEEDED, ExitCall.CALLED)
     assert (service / "over").exists()
-    assert Kind.CANCELLING not in {event.kind for event in bench.events(run.id)}
+    assert EventKind.CANCELLING not in {event.kind for event in bench.events(run.id)}
     with pytest.raises(InvalidInput, match="SUCCEEDED already"):
         run.cancel()
 

@@ -12,7 +12,8 @@ import pytest
 
 from dispatcher import LocalEnvironment, context, flow
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.workers import Bench, Worker, is_alive
 from tests.waiting import wait_until

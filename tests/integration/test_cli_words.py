@@ -20,10 +20,13 @@ from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import new_id
 from tests.integration.test_cli import Shell
 from tests.integration.workers import KEYS, Worker
@@ -113,9 +116,9 @@ class Forger:
         facts: Mapping[str, Any] = {
             "owner": WORDS, "cause": WORDS, "reason": WORDS, "message": WORDS, "on_exit": WORDS, "exit_code": 3,
         }  # fmt: skip
-        for number, kind in enumerate((Kind.QUEUED, Kind.CLAIMED, Kind.STARTED, Kind.EXITED)):
+        for number, kind in enumerate((EventKind.QUEUED, EventKind.CLAIMED, EventKind.STARTED, EventKind.EXITED)):
             event = Event(run_id=run_id, attempt=1, kind=kind, state=state, time=now + number, flow=NAMES,
-                          labels=(NAMES,), data={**facts, "final": kind is Kind.EXITED})  # fmt: skip
+                          labels=(NAMES,), data={**facts, "final": kind is EventKind.EXITED})  # fmt: skip
             fields: Any = event.to_fields()
             self.server.xadd(self.keys.events(run_id), fields)
         lines = [

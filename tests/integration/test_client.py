@@ -28,13 +28,13 @@ from dispatcher import (
     UnknownRun,
     flow,
 )
-from dispatcher.client.watcher import LOOK
+from dispatcher.client.watcher import POLL_INTERVAL
 from dispatcher.connect import connect
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.routing import Offer
 from dispatcher.settings import Settings
 from tests.conftest import Server
@@ -312,7 +312,7 @@ class TestNobodyThere:
     @pytest.mark.filterwarnings("ignore:run .* waits")
     def test_start_within_is_kept_by_who_waits(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1}, start_within=0.5)
-        error = run.exception(timeout=3 * LOOK + 5)
+        error = run.exception(timeout=3 * POLL_INTERVAL + 5)
         assert error is not None
         assert error.state is State.TIMED_OUT
         assert "not started within 0.5 s" in str(error)
@@ -331,7 +331,7 @@ class TestFollowing:
         with Hand(settings):
             for thread in threads:
                 thread.join(timeout=30)
-        assert [event.kind for event in found[0]][-1] is Kind.EXITED
+        assert [event.kind for event in found[0]][-1] is EventKind.EXITED
         assert [line.text for line in found[1]] == [str(number) for number in range(300)]
         assert [line.number for line in found[1]] == list(range(1, 301))
 
@@ -342,16 +342,16 @@ class TestFollowing:
         run.on_exit(seen.append)
         with Hand(settings):
             wait_until(lambda: len(seen) == 2, "both events")
-        assert [event.kind for event in seen] == [Kind.STARTED, Kind.EXITED]
+        assert [event.kind for event in seen] == [EventKind.STARTED, EventKind.EXITED]
 
     def test_subscriber_resumes_in_another_process(self, client: Dispatcher, hand: Hand) -> None:
         with client.subscribe("billing") as subscription:
             run = client.submit(add, {"a": 1})
-            assert next(subscription).kind is Kind.QUEUED
+            assert next(subscription).kind is EventKind.QUEUED
         with Dispatcher() as other:
             kinds = [event.kind for event in other.subscribe("billing", timeout=1) if event.run_id == run.id]
-        assert kinds[0] is Kind.QUEUED  # it was given, and not acknowledged
-        assert kinds[-1] is Kind.EXITED
+        assert kinds[0] is EventKind.QUEUED  # it was given, and not acknowledged
+        assert kinds[-1] is EventKind.EXITED
 
     def test_cancel(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1})

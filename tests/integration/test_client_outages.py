@@ -55,7 +55,7 @@ class TestServerGone:
         result: list[int] = []
         waiter = threading.Thread(target=lambda: result.append(run.result(timeout=60)))
         waiter.start()
-        wait_until(lambda: run.id in client.link.watcher._waits, "the wait")
+        wait_until(lambda: run.id in client.session.watcher._pending.futures, "the wait")
         with caplog.at_level(logging.CRITICAL):
             server.kill()
             server.start()

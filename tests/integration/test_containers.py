@@ -240,7 +240,7 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     wait_until(begun.exists, "the flow's start")
     from dispatcher.runner.container.report import About, Report
     from dispatcher.runs.attempt import shard_of
-    from dispatcher.runs.record import Outcome
+    from dispatcher.runs.outcome import Outcome
 
     lie = Report(run_id=run_id, attempt=1, about=About.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
     bench.records.inbox.report(shard_of("fake", run_id), lie.to_entry("00" * 32))

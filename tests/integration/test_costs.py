@@ -96,8 +96,8 @@ class Scene:
 
     def run(self, run: Run[Any]) -> None:
         """As a pool process does."""
-        assert run.known is not None
-        look = self._records.runs.snapshot(run.id, run.known.spec.flow)
+        assert run.last_record is not None
+        look = self._records.runs.snapshot(run.id, run.last_record.spec.flow)
         run_attempt(self._records, self._keys, self.settings, look, owner="w", holder=f"h:1:{run.id}")
 
     def provision(self, run: Run[Any]) -> None:
@@ -136,7 +136,7 @@ def scene() -> Iterator[Scene]:
 @pytest.fixture(autouse=True)
 def _warm(scene: Scene) -> None:
     """Scripts loaded, code shared, connections open, advice given just now: the next look is due in half a minute."""
-    scene.client.link._looked.clear()
+    scene.client.session._checked.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)  # nobody serves the queue
         for one in (quiet, talks):
@@ -181,7 +181,7 @@ def test_a_result(scene: Scene) -> None:
     for run in runs:
         scene.run(run)
     left = iter(runs)
-    with scene.client.link.watcher.waiting([runs[0].id]):
+    with scene.client.session.watcher.waiting([runs[0].id]):
         pass  # its listener is there
 
     _holds("result of an ended run", scene.cost(lambda: next(left).result(timeout=10)))

@@ -18,7 +18,7 @@ from dispatcher.records.events import ends_topic
 from dispatcher.runner.container.report import About, Report, _mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import shard_of
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from tests.integration.intruder import DEEP, Intruder, one, tally, waits

@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from dispatcher import LocalEnvironment, context, flow
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
 from tests.integration.workers import Bench, Worker, is_alive

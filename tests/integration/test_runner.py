@@ -18,7 +18,7 @@ import pytest
 
 from dispatcher import context, flow
 from dispatcher.runner.container.report import About
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
 from tests.integration.runners import Place, Runner

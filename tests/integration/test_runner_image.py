@@ -17,7 +17,7 @@ import pytest
 from dispatcher import DockerStorage, context, flow
 from dispatcher.runner.container.report import About
 from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause
 from tests.conftest import Server
 from tests.integration.docker_engine import docker, runner_image

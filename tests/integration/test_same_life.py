@@ -12,7 +12,8 @@ from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, RemoteEnvironment, context, flow
 from dispatcher.environments.base import Environment
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import from_value

@@ -15,7 +15,7 @@ import pytest
 from backends.fake import FakeEnvironment
 from dispatcher import Cause, Dispatcher, FlowFailed, InvalidInput, LocalEnvironment, Run, State, context, flow
 from dispatcher.runner.container.report import About
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from tests.integration.hand import Hand
 from tests.integration.test_cli import Shell, shell, worker
 from tests.integration.test_client import add, client, fail, hand, settings

@@ -17,8 +17,9 @@ from backends.fake import FakeBackend, FakeEnvironment
 from dispatcher import context, flow
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.workers import Bench, Worker, children_of
 from tests.unit.command import call
@@ -253,7 +254,7 @@ def test_a_frozen_supervisor_writes_nothing(
     first.send(signal.SIGCONT)
     record = bench.ended(run_id, timeout=60)
     assert record.state is State.CANCELLED
-    assert [event.kind for event in bench.events(run_id)].count(Kind.EXITED) == 1
+    assert [event.kind for event in bench.events(run_id)].count(EventKind.EXITED) == 1
 
 
 def importable(function: Callable[[], None]) -> Callable[[], None]:

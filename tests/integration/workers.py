@@ -17,8 +17,9 @@ from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Records
 from dispatcher.runs.events import Event
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Record, Spec
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
 from dispatcher.serialization import PYTHON as PYTHON_VERSION
 from dispatcher.serialization import KeyRing, to_value
 from dispatcher.settings import Settings

@@ -19,8 +19,9 @@ from dispatcher.runner.in_process import call_on_exit, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.context import context
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Record, Spec
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
 from dispatcher.serialization import PYTHON, KeyRing, from_value, to_value
 from dispatcher.settings import Settings
 from dispatcher.storage.redis import RedisStorage

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dispatcher.runner.invoke import Job, invoke
-from dispatcher.runs.record import Outcome, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.value import Value
 from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import AttemptSeal, Returned
 

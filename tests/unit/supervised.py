@@ -15,7 +15,8 @@ from dispatcher.records.memory import open_memory
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings

@@ -16,8 +16,8 @@ from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing, from_value
 from dispatcher.serialization.seals import Returned
@@ -37,7 +37,14 @@ def test_a_run_from_claim_to_finish(world: World) -> None:
     assert world.result(done) == [4, 4]
     assert world.texts(done) == ["doubling", f"run {record.id}, attempt 1"]
     kinds = [event.kind for event in world.records.events.of(record.id)[0]]
-    assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED, Kind.EXITED]
+    assert kinds == [
+        EventKind.QUEUED,
+        EventKind.CLAIMED,
+        EventKind.PROVISIONING,
+        EventKind.PENDING,
+        EventKind.STARTED,
+        EventKind.EXITED,
+    ]
     assert current() is None
 
 

@@ -14,7 +14,8 @@ from dispatcher.flows.flow import flow
 from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import current, run_attempt
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from tests.unit.attempts import SETTINGS, World, double, say_how_it_ended

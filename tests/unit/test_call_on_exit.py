@@ -17,7 +17,8 @@ from dispatcher.runner import in_process as runner
 from dispatcher.runner.in_process import call_on_exit
 from dispatcher.runs import transitions
 from dispatcher.runs.context import context
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing, to_value
 from dispatcher.serialization.seals import Returned

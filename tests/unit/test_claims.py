@@ -9,7 +9,8 @@ import pytest
 
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.attempt import shard_of
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from tests.unit.supervised import Scene
 from workers.claims import claimant, token_of

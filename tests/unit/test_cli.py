@@ -17,7 +17,7 @@ from dispatcher.cli.root import root
 from dispatcher.cli.runs import Since
 from dispatcher.errors import InvalidInput, InvalidParameters
 from dispatcher.flows.flow import Flow
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from tests.unit.command import FLOWS, call
@@ -295,17 +295,19 @@ class TestWords:
         assert formatting.span(seconds) == text
 
     def test_phases_leave_out_steps_without_time(self) -> None:
-        def event(kind: Kind, state: State, time: float, **data: Any) -> Event:
+        def event(kind: EventKind, state: State, time: float, **data: Any) -> Event:
             return Event(run_id="r", attempt=1, kind=kind, state=state, time=time, data=data)
 
         rows = formatting.phases(
             [
-                event(Kind.QUEUED, State.QUEUED, 100.0),
-                event(Kind.CLAIMED, State.CLAIMED, 101.5, owner="w1"),
-                event(Kind.PROVISIONING, State.PROVISIONING, 101.5),
-                event(Kind.PENDING, State.PENDING, 101.5),
-                event(Kind.STARTED, State.RUNNING, 101.5),
-                event(Kind.EXITED, State.CRASHED, 103.5, cause="killed", exit_code=137, final=True, on_exit="none"),
+                event(EventKind.QUEUED, State.QUEUED, 100.0),
+                event(EventKind.CLAIMED, State.CLAIMED, 101.5, owner="w1"),
+                event(EventKind.PROVISIONING, State.PROVISIONING, 101.5),
+                event(EventKind.PENDING, State.PENDING, 101.5),
+                event(EventKind.STARTED, State.RUNNING, 101.5),
+                event(
+                    EventKind.EXITED, State.CRASHED, 103.5, cause="killed", exit_code=137, final=True, on_exit="none"
+                ),
             ]
         )
         assert [(passed, what, note) for _, passed, what, note in rows] == [

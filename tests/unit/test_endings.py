@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from dispatcher.settings import TimingSettings
 from tests.unit.making import queued

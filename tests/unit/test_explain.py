@@ -7,7 +7,8 @@ import pytest
 from dispatcher.inspection.explain import command_for, explain, unserved
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause, State
 from dispatcher.runs.transitions import start_here

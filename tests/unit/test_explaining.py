@@ -6,8 +6,9 @@ import pytest
 
 from backends.base import Observation, Phase
 from dispatcher.runner.container.report import About
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervised import Scene
 from workers.supervisor import reports
@@ -46,7 +47,7 @@ def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: About) ->
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.EVICTED)
     assert "disk is full" in record.outcome.message
     kinds = [event.kind for event in scene.records.events.of("r1")[0]]
-    assert kinds.count(Kind.EXITED) == 1
+    assert kinds.count(EventKind.EXITED) == 1
 
 
 def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:

@@ -14,7 +14,7 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher import Dispatcher, FlowFailed, InvalidInput, InvalidParameters, LocalStorage, context, flow
 from dispatcher.errors import INTERRUPTS, OpeningFailed, ServerUnavailable, UnknownRun
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import pack, unpack
 from dispatcher.serialization.unopened import RaisedInside

@@ -23,7 +23,7 @@ from dispatcher.errors import (
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import invoke
 from dispatcher.runs.context import context
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.unit.jobs import Odd, job, opened, play, settled
 

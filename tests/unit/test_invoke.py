@@ -19,7 +19,7 @@ from dispatcher.errors import (
 )
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runs.context import context
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import Returned
 from tests.unit.jobs import Odd, job, keep, opened, play, settled

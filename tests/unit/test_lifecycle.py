@@ -11,7 +11,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.logs import Line
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import LimitSettings
 from tests.unit.making import make_record, trusting

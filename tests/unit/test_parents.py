@@ -15,8 +15,8 @@ from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.context import entered
-from dispatcher.runs.record import Spec
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.transitions import start_here
 from tests.unit.making import make_record, make_spec
 

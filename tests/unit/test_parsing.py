@@ -19,12 +19,15 @@ from dispatcher.records.redis import leases, logs, queues, workers
 from dispatcher.records.redis.run_scripts.change import event_parsers, parse_final, parse_notice
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.change import Ring
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import is_run_id
 from dispatcher.support.parsing import DEEPEST, HIGHEST, bounded, number_of, read_json, whole_of
 from workers.transport import doorbell, remark
@@ -87,7 +90,7 @@ RECORD = Record(
     exit_call=ExitCall.RAISED,
 )
 EVENT = Event(
-    run_id="r1", attempt=1, kind=Kind.EXITED, state=State.CRASHED, time=3.5, flow="count", labels=("a",),
+    run_id="r1", attempt=1, kind=EventKind.EXITED, state=State.CRASHED, time=3.5, flow="count", labels=("a",),
     data={"cause": "killed", "due": 4.0, "final": True, "exit_code": 1, "owner": "w", "message": "m"},
 )  # fmt: skip
 WORKER = {

@@ -18,8 +18,8 @@ from dispatcher.records.memory import open_memory
 from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from tests.unit.making import make_record, trusting
@@ -72,7 +72,7 @@ def test_claim_and_intent_are_one_step(records: Records) -> None:
     assert record.request is not None
     assert record.request["epoch"] == record.epoch
     kinds = [event.kind for event in records.events.of("run1")[0]]
-    assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING]
+    assert kinds == [EventKind.QUEUED, EventKind.CLAIMED, EventKind.PROVISIONING, EventKind.PENDING]
 
 
 def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:

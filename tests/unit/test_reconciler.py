@@ -15,7 +15,8 @@ from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Ring
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause, State

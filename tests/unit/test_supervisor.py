@@ -13,8 +13,9 @@ from backends.base import Found, Handle, Observation, Phase, Request, Watched
 from dispatcher.errors import LeasePassed, Transient
 from dispatcher.runner.container.report import About
 from dispatcher.runs import transitions
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervised import Scene
 from tests.waiting import wait_until
@@ -333,5 +334,5 @@ def test_events_of_a_container_say_what_became_of_on_exit(scene: Scene) -> None:
     scene.round()
     scene.backend.seen[str((record.handle or {})["name"])] = Observation(phase=Phase.ENDED, exit_code=137)
     scene.round()
-    (exited,) = [event for event in scene.records.events.of("r1")[0] if event.kind is Kind.EXITED]
+    (exited,) = [event for event in scene.records.events.of("r1")[0] if event.kind is EventKind.EXITED]
     assert exited.data["on_exit"] == "not called"

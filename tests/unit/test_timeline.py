@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 
 from dispatcher.inspection.timeline import moments, timeline
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.states import State
 
 
-def event(kind: Kind, time: float, *, attempt: int = 1, final: bool = False) -> Event:
+def event(kind: EventKind, time: float, *, attempt: int = 1, final: bool = False) -> Event:
     state = State.SUCCEEDED if final else State.RUNNING
     return Event(run_id="r", attempt=attempt, kind=kind, state=state, time=time, data={"final": final})
 
 
 EVENTS = [
-    event(Kind.QUEUED, 100.0),
-    event(Kind.CLAIMED, 100.5),
-    event(Kind.PROVISIONING, 100.5),
-    event(Kind.PENDING, 100.6),
-    event(Kind.STARTED, 104.2),
-    event(Kind.EXITED, 110.3, final=True),
+    event(EventKind.QUEUED, 100.0),
+    event(EventKind.CLAIMED, 100.5),
+    event(EventKind.PROVISIONING, 100.5),
+    event(EventKind.PENDING, 100.6),
+    event(EventKind.STARTED, 104.2),
+    event(EventKind.EXITED, 110.3, final=True),
 ]
 TIMES = {"created": 100.0, "scheduled": 101.0, "pulled": 103.0, "started": 104.0, "finished": 111.0, "torn down": 112.5}
 
@@ -60,8 +60,8 @@ def test_what_was_not_observed_is_missing() -> None:
 
 
 def test_an_attempt_has_its_own_moments() -> None:
-    again = [event(Kind.QUEUED, 120.0, attempt=2), event(Kind.CLAIMED, 121.0, attempt=2)]
-    events = [*EVENTS[:-1], event(Kind.EXITED, 110.3), *again]
+    again = [event(EventKind.QUEUED, 120.0, attempt=2), event(EventKind.CLAIMED, 121.0, attempt=2)]
+    events = [*EVENTS[:-1], event(EventKind.EXITED, 110.3), *again]
     found = moments(events, {"1": TIMES, "2": {"created": 121.5}})
     assert [(one.name, one.attempt) for one in found][-4:] == [
         ("exited", 1), ("queued", 2), ("claimed", 2), ("created", 2),

@@ -107,6 +107,7 @@ IMPORTS = {
     ("dispatcher/executors/dask_session.py", "concurrent.futures"),
     ("dispatcher/executors/task_arguments.py", "concurrent.futures"),
     ("dispatcher/client/watcher.py", "concurrent.futures"),
+    ("dispatcher/client/pending.py", "concurrent.futures"),
     ("dispatcher/client/run.py", "concurrent.futures"),
     ("dispatcher/client/waiting.py", "concurrent.futures"),
 }

@@ -12,7 +12,8 @@ from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
 from dispatcher.runs.change import Change
 from dispatcher.runs.indexes import next_due
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import queued
 from workers.supervisor.verdicts import LATE, Verdict, explainable, explained, judge

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.runner.container.termination_message import MOST, LastWords
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause
 
 FAILED = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no", traceback="Traceback …\nValueError: no\n")

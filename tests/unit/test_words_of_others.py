@@ -20,9 +20,12 @@ from dispatcher.client.run import Run
 from dispatcher.errors import RunError
 from dispatcher.inspection.explain import command_for, explain, unserved
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from tests.steering import STEERING, steers
 from workers.log_setup import Descriptor, OneLine
 

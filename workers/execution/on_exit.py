@@ -8,7 +8,8 @@ from typing import Any
 
 from dispatcher import registry
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from workers.pool.pool_process import Here
 
 

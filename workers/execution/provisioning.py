@@ -24,8 +24,9 @@ from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import Outcome, Record
-from dispatcher.runs.requirements import refuse_lacking
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.requirements import check_features
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
@@ -95,7 +96,7 @@ class Provisioner:
             Refused: it doesn't wait, or requires what this release doesn't know.
         """
         look = look or Snapshot(*self.records.runs.get(run_id))
-        refuse_lacking(look.record)
+        check_features(look.record)
         written = Written.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
@@ -146,7 +147,7 @@ class Provisioner:
             now, _ = self.records.runs.get(record.id)
             if not infrastructure.is_open(now, record.attempt):
                 raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
-        refuse_lacking(record)
+        check_features(record)
         request = record.request or {}
         if not unchanged:
             self._check_stored(record, request)
@@ -209,7 +210,7 @@ class Provisioner:
     def _note(self, run_id: str, cause: Cause, message: str, lease: Lease | None) -> None:
         """Note what it waits for: the cause with which ``start_within`` ends it."""
         with contextlib.suppress(Refused):
-            step = partial(infrastructure.sight, seen=True, cause=cause, message=message)
+            step = partial(infrastructure.observe, visible=True, cause=cause, message=message)
             self.records.runs.update(run_id, step, lease=lease)
 
     def _ended(self, record: Record, error: Permanent) -> Transition:

@@ -14,7 +14,8 @@ from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
 from dispatcher.records.runs import Transition
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.failpoints import failpoint
 from workers.pool.termination import Ending, pid_of

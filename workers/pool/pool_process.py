@@ -24,7 +24,7 @@ from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runner.process_state import leftovers
 from dispatcher.runner.process_state.baseline import Baseline
 from dispatcher.runs.record import Record
-from dispatcher.runs.requirements import refuse_lacking, wants_fresh_process
+from dispatcher.runs.requirements import check_features, wants_fresh_process
 from dispatcher.runs.routing import Route
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
@@ -73,7 +73,7 @@ class Here:
         Raises:
             Refused: this worker doesn't serve the run, or leaves it to one of a newer release.
         """
-        refuse_lacking(record)
+        check_features(record)
         if not self.serves(record.spec.route):
             count_rejection(self.records.rejections, Rejected.DOORBELL)
             logger.warning("run %s: a doorbell of queue %s came here: refused", record.id, record.spec.route.queue)

@@ -17,7 +17,7 @@ from backends.base import Backend, Found, Listed
 from dispatcher.inspection.orphans import GRACE
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
-from dispatcher.runs.infrastructure import wants
+from dispatcher.runs.infrastructure import needs_infrastructure
 from dispatcher.support.log_throttle import Seldom
 from workers.supervisor.request_threads import Hands
 
@@ -86,7 +86,7 @@ def unwanted_of(records: Records, found: Collection[Found]) -> list[Found]:
     """Those that no record wants."""
     ids = list({one.run_id for one in found})
     known = dict(zip(ids, records.runs.get_many(ids), strict=True)) if ids else {}
-    return [one for one in found if not wants(known[one.run_id], one.attempt)]
+    return [one for one in found if not needs_infrastructure(known[one.run_id], one.attempt)]
 
 
 def _key(one: Found) -> str:

@@ -20,8 +20,9 @@ from dispatcher.records.base import Records
 from dispatcher.records.runs import Transition
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import family
-from dispatcher.runs.infrastructure import wants
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.infrastructure import needs_infrastructure
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
@@ -182,7 +183,7 @@ class Supervisor:
         self._shards.leave()
 
     def _wanted(self, run_id: str, attempt: int) -> bool:
-        return wants(self._known.get(run_id), attempt) or self._teardown.wanted(run_id, attempt)
+        return needs_infrastructure(self._known.get(run_id), attempt) or self._teardown.wanted(run_id, attempt)
 
     def _refresh(self) -> None:
         """Read which runs are ours, and those of them that have changed."""
@@ -312,7 +313,7 @@ class Supervisor:
 
     def _send(self, record: Record) -> None:
         """The request is stored and its answer isn't: send it again, or give it up where it was cancelled."""
-        if record.state not in HELD or record.request is None or record.spec.lacking:
+        if record.state not in HELD or record.request is None or record.spec.unknown_features:
             return
         key = ("send", record.id, record.attempt)
         if record.state is State.CANCELLING and not self._hands.busy(key):

@@ -87,7 +87,7 @@ class Teardown:
 
     def wanted(self, run_id: str, attempt: int) -> bool:
         """Return True if what an attempt has left is known, and will be ended here."""
-        return infrastructure.wants(self._known.get(run_id), attempt)
+        return infrastructure.needs_infrastructure(self._known.get(run_id), attempt)
 
     def work(self, shards: Shards, now: float) -> None:
         """Ask for all to go that may."""
@@ -142,7 +142,7 @@ class Teardown:
             _, now = self._records.runs.get(record.id)
             if now - one.get("ended", now) < NOTED:
                 return
-        step = partial(infrastructure.teardown_waits, attempt=one["attempt"], why=why[:500])
+        step = partial(infrastructure.note_pending_teardown, attempt=one["attempt"], why=why[:500])
         self._update(record, step, lease)
 
     def _lingers(self, one: Leftover, now: float) -> bool:

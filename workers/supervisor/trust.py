@@ -68,7 +68,7 @@ class Trust:
             attempt = leftover.get("attempt")
             why = self._unsealed(record.id, attempt, leftover.get("request"), leftover.get("handle"))
             if why:
-                self._refuse(record, why, partial(infrastructure.disowned, leftover=leftover))
+                self._refuse(record, why, partial(infrastructure.drop_leftover, leftover=leftover))
                 record = record.but(leftovers=tuple(other for other in record.leftovers if other is not leftover))
         return slim_leftovers(record)
 

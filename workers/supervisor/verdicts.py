@@ -9,7 +9,8 @@ from backends.base import Observation, Phase
 from dispatcher.errors import PreemptInterrupt
 from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 
 #: Phases in which nothing of an attempt runs any more.
@@ -47,19 +48,19 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
     if seen.cause is Cause.NODE_LOST and seen.exit_code is None and seen.phase is not Phase.RUNNING:
         if silent:  # two sources agree
             return Verdict(end=_outcome(record, seen, now))
-        return Verdict(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
+        return Verdict(step=partial(infrastructure.observe, visible=False), cancel=unwanted)
     if seen.phase is Phase.UNKNOWN:
-        return Verdict(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
+        return Verdict(step=partial(infrastructure.observe, visible=False), cancel=unwanted)
     if seen.phase in OVER:
         return Verdict(end=_outcome(record, seen, now))
     if unwanted:
         return Verdict(cancel=True)
     if seen.paused and record.state is State.RUNNING:  # a quota queue took its place back: its runner was told
-        return Verdict(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
+        return Verdict(step=partial(infrastructure.observe, visible=True, cause=Cause.PREEMPTED), cancel=True)
     stale = seen.phase is Phase.WAITING and record.state is State.RUNNING  # its runner was heard before it was seen
     cause = None if stale or seen.cause is Cause.KILLED else seen.cause  # a deletion hides why, and may be our own
     step = partial(
-        infrastructure.sight, seen=True, cause=cause, message=seen.message, paused=seen.paused, times=seen.times
+        infrastructure.observe, visible=True, cause=cause, message=seen.message, paused=seen.paused, times=seen.times
     )
     return Verdict(step=step)
 

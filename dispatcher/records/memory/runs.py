@@ -204,7 +204,7 @@ class MemoryRuns(Runs):
     def _apply(self, change: Change, version: int, now: float) -> Record:
         after = change.after.but(version=version)
         result = effects(change)
-        after.unmark()
+        after.mark_unverified()
         self._records[after.id] = after
         for index, score in result.place.items():
             self._shared.place(index, after.id, score)

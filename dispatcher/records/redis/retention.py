@@ -41,7 +41,7 @@ class Retention:
         replies = self._client.run_many([self._removal(record) for record in over])
         removed = self._client.accepted([reply for reply in replies if not is_of_an_entry(reply)])
         self._client.many([*(("DEL", *self._keys.of_run(run_id)) for run_id in unreadable), *self._corrections(early)])
-        if unindexed := [*gone, *(record.id for record in over if record.strange)]:
+        if unindexed := [*gone, *(record.id for record in over if record.unplaceable)]:
             self._indexes.remove_everywhere(unindexed)
         failpoint("purge.trimming")
         # Entries of the stream carry the server's own time in milliseconds.

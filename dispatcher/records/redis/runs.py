@@ -29,7 +29,8 @@ from dispatcher.records.runs import ClaimTransition, Runs
 from dispatcher.records.snapshot import Snapshot, WrongGuess
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring, ring_for
-from dispatcher.runs.record import FIXED, ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import FIXED, Record
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.ids import check_run_id
 from dispatcher.support.parsing import number_of, whole_of

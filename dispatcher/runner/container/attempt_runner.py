@@ -25,8 +25,10 @@ from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure, invoke
 from dispatcher.runner.loading import Opener, not_opened
-from dispatcher.runs.record import ExitCall, Outcome, Record, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
+from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.outages import PATIENCE, patiently

@@ -32,7 +32,7 @@ from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runner.interrupts import Guard
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped
 from dispatcher.support.mailbox import Mailbox

@@ -15,7 +15,8 @@ from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.outages import PATIENCE, patiently
 

@@ -22,7 +22,7 @@ from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.container.parent import STOPS, Parent, oom_kills
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.escaping import escaped
 from dispatcher.support.outages import PATIENCE, patiently

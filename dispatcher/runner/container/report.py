@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dispatcher.errors import SealBroken
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.support.parsing import MOST, Fields, read_object, word
 
 

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause
 
 #: Most bytes; a pod's containers share 12 KiB.

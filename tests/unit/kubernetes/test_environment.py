@@ -17,7 +17,7 @@ from dispatcher.environments import base
 from dispatcher.errors import InvalidSettings
 from dispatcher.runner.direct import JOB
 from dispatcher.runs.options import Options
-from dispatcher.submission.request import Requests
+from dispatcher.submission.request import RequestChecker
 from tests.unit.kubernetes.jobs import CUSTOM, custom
 
 YAML = """
@@ -181,7 +181,7 @@ def test_a_storage_that_a_container_cannot_reach_is_a_type_error(tmp_path: Path)
         with pytest.raises(TypeError, match=r"can't reach a LocalStorage: use RedisStorage .*ModuleStorage .*Docker"):
             act()
     with pytest.raises(TypeError, match="can't reach a LocalStorage"):
-        Requests(dispatcher.Settings.load()).checked(double, environment, storage, Options())
+        RequestChecker(dispatcher.Settings.load()).check(double, environment, storage, Options())
     environment.setup(RedisStorage())
     environment.setup(ModuleStorage())
 

@@ -11,7 +11,7 @@ from backends.base import Observation, Phase
 from backends.kubernetes.reasons import Clocks, Pod, Snapshot, observe
 from dispatcher import Cause
 from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 
 #: The retry decisions, and the same on a real API server: tests/cloud/test_kubernetes_catalogue.py.
 pytestmark = pytest.mark.row(26)

@@ -17,7 +17,9 @@ from dispatcher.records.events import ends_topic
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import MOST_NOTICED, StepList
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Outcome, Record, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.value import Value
 
 _MOST_TEMPLATES = 1000
 

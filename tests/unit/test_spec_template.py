@@ -1,4 +1,4 @@
-"""Specs that are written from what they share are those that are written whole."""
+"""A spec filled into a template equals one that is serialized whole."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 from dispatcher import Dispatcher, LocalEnvironment
 from dispatcher.environments.base import Environment
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Spec, Value
 from dispatcher.runs.routing import Route
-from dispatcher.submission.spec_template import NONE_YET, Plan
+from dispatcher.runs.spec import Spec
+from dispatcher.runs.value import Value
+from dispatcher.submission.spec_template import NO_PARAMETERS, SpecTemplate
 from tests.unit.sums import add
 
 VALUES = (
@@ -22,12 +23,12 @@ VALUES = (
 
 
 def _spec(**changes: Any) -> Spec:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "run_id": "",
         "flow": 'etl "ü" {"codec":"json"}',
         "storage": {"type": "RedisStorage"},
         "location": "c" * 64,
-        "parameters": NONE_YET,
+        "parameters": NO_PARAMETERS,
         "environment": {"type": "LocalEnvironment", "labels": ["b", "a"]},
         "route": Route("local", ("b", "a")),
         "options": Options.of(tags=["t"], timeout=5, retries=2),
@@ -35,12 +36,12 @@ def _spec(**changes: Any) -> Spec:
         "key_id": "k",
         "expires": 1.5,
     }
-    return Spec(**given | changes)
+    return Spec(**fields | changes)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=["json", "pickle", "blob"])
-def test_a_spec_is_written_as_if_alone(value: Value) -> None:
-    spec, raw = Plan(_spec()).made("r1", value)
+def test_a_filled_template_is_the_whole_spec(value: Value) -> None:
+    spec, raw = SpecTemplate(_spec()).fill("r1", value)
 
     blobs = ("c" * 64,) if value.blob is None else ("c" * 64, value.blob)
     assert spec == _spec(run_id="r1", parameters=value, blobs=blobs)
@@ -48,13 +49,13 @@ def test_a_spec_is_written_as_if_alone(value: Value) -> None:
     assert Spec.from_bytes(raw) == spec
 
 
-def test_each_submit_is_written_as_it_was_asked_for() -> None:
+def test_each_submit_has_its_own_spec() -> None:
     here, labelled = LocalEnvironment(), LocalEnvironment(labels=["eu"])
-    asked: list[tuple[Environment, dict[str, Any]]] = [
+    requests: list[tuple[Environment, dict[str, Any]]] = [
         (here, {}), (here, {}), (labelled, {}), (here, {"name": "b"}), (here, {"tags": ["t"]}), (here, {}),
     ]  # fmt: skip
     with Dispatcher("memory://") as client:
-        for environment, options in asked:
+        for environment, options in requests:
             run = client.submit(add, {"a": 1}, environment=environment, **options)
             spec = Spec.from_bytes(client.records.runs.get(run.id)[0].spec_bytes)
             assert (spec.run_id, spec.labels) == (run.id, environment.labels)
