@@ -28,7 +28,7 @@ from workers.backend_cache import Backends
 from workers.claims import open_records
 from workers.identity import new_identity, offer_of
 from workers.notifications import Ears
-from workers.pool.holders import Holders
+from workers.pool.holder_names import Holders
 from workers.pool.interrupts import Notes
 from workers.pool.journals import journals
 from workers.pool.monitor import Keeper, Parent

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from workers.pool.holders import Holders
+from workers.pool.holder_names import Holders
 from workers.pool.termination import pid_of
 
 

@@ -31,8 +31,8 @@ from dispatcher.serialization.seals import Stored
 from dispatcher.serialization.signing_keys import spec_digest
 from dispatcher.settings import Settings
 from dispatcher.support.failpoints import failpoint
+from workers.attempt_users import AttemptUsers
 from workers.refusal import refusal
-from workers.users import AttemptUsers
 
 #: Seconds after its request was stored within which others can't have sent it, seen its end and torn it down.
 _AT_ONCE = 0.05

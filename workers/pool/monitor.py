@@ -20,10 +20,10 @@ from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
 from dispatcher.support.failpoints import failpoint
+from workers.error_isolation import OneByOne
 from workers.identity import Identity
-from workers.one_by_one import OneByOne
 from workers.pool.death import Death, attempt_died, elsewhere
-from workers.pool.holders import Holders
+from workers.pool.holder_names import Holders
 from workers.pool.interrupts import Note, Notes
 from workers.pool.processes import Held, Holding, exit_status, sweep_group
 from workers.pool.termination import Decision, Ending, Look, Step, decide, is_held, pid_of

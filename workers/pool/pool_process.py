@@ -31,7 +31,7 @@ from dispatcher.settings import Settings
 from workers.backend_cache import Backends
 from workers.identity import Identity
 from workers.pool.celery_pool import between_jobs, leave
-from workers.pool.holders import Holders
+from workers.pool.holder_names import Holders
 from workers.pool.interrupts import SIGNAL, Notes
 from workers.pool.journals import journals
 
@@ -64,7 +64,7 @@ class Here:
     backend: Callable[[str], Backend]  #: by name
     worker: str
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
-    holder: str  #: of one attempt; see :class:`~workers.pool.holders.Holders`
+    holder: str  #: of one attempt; see :class:`~workers.pool.holder_names.Holders`
     course: Course  #: of this process
 
     def check(self, record: Record) -> None:

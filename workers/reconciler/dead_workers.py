@@ -19,7 +19,7 @@ from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
-from workers.one_by_one import Misplaced, OneByOne
+from workers.error_isolation import Misplaced, OneByOne
 
 logger = logging.getLogger(__name__)
 

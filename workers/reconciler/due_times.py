@@ -12,7 +12,7 @@ from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from workers.one_by_one import Misplaced, OneByOne
+from workers.error_isolation import Misplaced, OneByOne
 from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from dispatcher.runs.states import State
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
-from workers.one_by_one import Misplaced, OneByOne
+from workers.error_isolation import Misplaced, OneByOne
 from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from workers.claims import token_of
 from workers.supervisor.heartbeats import Pulse
 from workers.supervisor.log_tails import Tails
 from workers.supervisor.record_cache import Known
-from workers.supervisor.trust import Trust
+from workers.supervisor.record_verifier import Trust
 from workers.supervisor.verdicts import explainable, explained
 
 logger = logging.getLogger(__name__)

@@ -25,21 +25,21 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
+from workers.error_isolation import OneByOne
 from workers.execution import on_exit
 from workers.execution.provisioning import Provisioner
-from workers.one_by_one import OneByOne
-from workers.supervisor.changes import Changes
 from workers.supervisor.heartbeats import Pulse
 from workers.supervisor.log_tails import Tails
+from workers.supervisor.notices import Changes
 from workers.supervisor.orphans import LIST, Orphans
 from workers.supervisor.record_cache import Known
+from workers.supervisor.record_verifier import Trust
 from workers.supervisor.reports import Reports
 from workers.supervisor.request_threads import Hands
 from workers.supervisor.shards import Shards
 from workers.supervisor.teardown import Teardown
-from workers.supervisor.trust import Trust
 from workers.supervisor.unmatched import SOON, Strangers
-from workers.supervisor.users import UserSweeps
+from workers.supervisor.user_sweeps import UserSweeps
 from workers.supervisor.verdicts import Verdict, judge
 
 logger = logging.getLogger(__name__)

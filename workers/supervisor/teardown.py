@@ -17,11 +17,11 @@ from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
-from workers.one_by_one import OneByOne
+from workers.error_isolation import OneByOne
 from workers.supervisor.record_cache import Known
+from workers.supervisor.record_verifier import Trust
 from workers.supervisor.request_threads import Hands
 from workers.supervisor.shards import Shards
-from workers.supervisor.trust import Trust
 
 logger = logging.getLogger(__name__)
 

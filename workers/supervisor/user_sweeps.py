@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable
 
 from dispatcher.runs.record import Record
-from workers.users import AttemptUsers
+from workers.attempt_users import AttemptUsers
 
 
 class UserSweeps:

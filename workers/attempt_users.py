@@ -17,7 +17,7 @@ from dispatcher.runs.infrastructure import is_open, wants
 from dispatcher.runs.record import Record
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
-from workers.one_by_one import OneByOne
+from workers.error_isolation import OneByOne
 
 logger = logging.getLogger(__name__)
 
