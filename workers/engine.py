@@ -27,7 +27,7 @@ from dispatcher.support.hangup import heed, leave_terminal
 from workers.backend_cache import Backends
 from workers.claims import open_records
 from workers.identity import new_identity, offer_of
-from workers.notifications import Ears
+from workers.notifications import NotificationListener
 from workers.pool.holder_names import Holders
 from workers.pool.interrupts import Notes
 from workers.pool.journals import journals
@@ -138,7 +138,7 @@ class Engine:
         timing = self.settings.timing
         keeper = Ticker("keeper", self._keeper.tick, self._keeper.close)
         supervision, supervisors = self._supervisor()
-        ears = Ears(
+        ears = NotificationListener(
             self._open,
             owner=self.identity.id,
             queues=self.queues,

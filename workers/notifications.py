@@ -20,7 +20,7 @@ OWNER = "owner:"
 MOST = 1000
 
 
-class Ears:
+class NotificationListener:
     """Hears of things early; what it misses is found by the looks of others.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 from dispatcher.records.base import Records
 from tests.conformance.specs import accept, cancel, start
 from tests.waiting import wait_until
-from workers.notifications import Ears
+from workers.notifications import NotificationListener
 
 
 class Held:
@@ -34,7 +34,7 @@ def held() -> Held:
 
 def test_cancels_in_the_shards_held_are_told(records: Records, held: Held) -> None:
     woken: list[None] = []
-    ears = Ears(
+    ears = NotificationListener(
         lambda: records,
         owner="w1",
         queues=NoQueues(),  # type: ignore[arg-type]
