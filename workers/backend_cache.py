@@ -9,7 +9,7 @@ from dispatcher import registry
 from dispatcher.settings import Settings
 
 
-class Backends:
+class BackendCache:
     """Backends by name. A fork's child makes its own."""
 
     def __init__(self, settings: Settings) -> None:

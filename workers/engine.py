@@ -24,7 +24,7 @@ from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
 from dispatcher.support.hangup import heed, leave_terminal
-from workers.backend_cache import Backends
+from workers.backend_cache import BackendCache
 from workers.claims import open_records
 from workers.identity import new_identity, offer_of
 from workers.notifications import NotificationListener
@@ -67,7 +67,7 @@ class Engine:
         self._keys = keys = KeyRing.from_settings(settings)
         self._open = partial(open_records, settings, keys)
         offer = offer_of(settings.worker)
-        self._backends = Backends(settings)
+        self._backends = BackendCache(settings)
         self.identity = new_identity(
             offer,
             concurrency=worker.concurrency,

@@ -23,7 +23,7 @@ from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from tests.unit.making import make_record, trusting
-from workers.backend_cache import Backends
+from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner, Written
 
 
@@ -103,10 +103,10 @@ def test_what_it_waits_for_is_noted(records: Records) -> None:
 
 
 def test_a_process_makes_each_backend_once() -> None:
-    backends: Any = Backends(Settings.load())
+    backends: Any = BackendCache(Settings.load())
     assert backends("fake") is backends("fake")
     assert backends("kubernetes") is backends("kubernetes")
-    assert backends("kubernetes") is not Backends(Settings.load())("kubernetes")
+    assert backends("kubernetes") is not BackendCache(Settings.load())("kubernetes")
 
 
 class Counts(FakeBackend):

@@ -28,7 +28,7 @@ from dispatcher.runs.requirements import refuse_lacking, wants_fresh_process
 from dispatcher.runs.routing import Route
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
-from workers.backend_cache import Backends
+from workers.backend_cache import BackendCache
 from workers.identity import Identity
 from workers.pool.celery_pool import between_jobs, leave
 from workers.pool.holder_names import Holders
@@ -133,7 +133,7 @@ class PoolProcess:
 
     def __init__(self, inherited: Inherited) -> None:
         self._inherited = inherited
-        self._backends = Backends(inherited.settings)
+        self._backends = BackendCache(inherited.settings)
         self._records: Records | None = None
         self._course: Course | None = None
         self._pid = 0

@@ -12,7 +12,7 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
-from workers.backend_cache import Backends
+from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner
 from workers.identity import Identity
 from workers.reconciler.dead_workers import Leases
@@ -38,7 +38,7 @@ class Supervision:
         settings: Settings,
         keys: KeyRing,
         identity: Identity,
-        backends: Backends,
+        backends: BackendCache,
         open_records: Callable[[], Records],
     ) -> None:
         self._settings = settings
