@@ -20,7 +20,7 @@ THEIRS = ("celery", "kombu", "multiprocessing", "py.warnings")
 _RECONNECTS = re.compile("consumer: (Cannot connect|Connection to broker lost)|maybe_refresh_binding_expiry")
 
 
-class OneLine(logging.Formatter):
+class OneLineFormatter(logging.Formatter):
     """A record is one line, whatever its words hold; only where debugging is on does a traceback add its lines."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -38,7 +38,7 @@ class OneLine(logging.Formatter):
         return escaped_lines(super().formatStack(text))
 
 
-class Seldomly:
+class RepeatFilter:
     """A filter for what Celery says: the same comes once in a while.
 
     Args:
@@ -60,7 +60,7 @@ class Seldomly:
             return self._seldom.due(text) is not None
 
 
-class Descriptor(logging.Handler):
+class DescriptorHandler(logging.Handler):
     """Writes to a file descriptor without a buffer: a fork while another thread prints leaves no lock behind."""
 
     def __init__(self, number: int) -> None:
@@ -92,12 +92,12 @@ def set_up(level: int = logging.INFO, *, two_servers: bool = False) -> None:
         two_servers: doorbells come from another server than the one of the records.
     """
     number = os.dup(2)
-    handler = Descriptor(number)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler = DescriptorHandler(number)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(lambda record: not record.name.startswith("dispatcher.flow"))
-    theirs = Descriptor(number)
+    theirs = DescriptorHandler(number)
     theirs.setFormatter(handler.formatter)
-    theirs.addFilter(Seldomly(reconnects=two_servers or level <= logging.DEBUG))
+    theirs.addFilter(RepeatFilter(reconnects=two_servers or level <= logging.DEBUG))
     for names, one, lowest in ((OURS, handler, level), (THEIRS, theirs, max(level, logging.WARNING))):
         for name in names:
             logger = logging.getLogger(name)
