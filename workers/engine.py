@@ -39,7 +39,7 @@ from workers.reconciler.loop import Reconciler, Sweep, sweeps
 from workers.ticker import Ticker
 
 if TYPE_CHECKING:
-    from workers.supervisor.manager import Supervision
+    from workers.supervisor.manager import SupervisorManager
 
 logger = logging.getLogger(__name__)
 
@@ -154,17 +154,17 @@ class Engine:
             *supervisors,
         )
 
-    def _supervisor(self) -> tuple[Supervision | None, tuple[Ticker, ...]]:
+    def _supervisor(self) -> tuple[SupervisorManager | None, tuple[Ticker, ...]]:
         """Only where a backend is served whose runs start elsewhere."""
         if not self.identity.supervises:
             return None, ()
         sys.setswitchinterval(SWITCH)
-        from workers.supervisor.manager import Ear, Supervision
+        from workers.supervisor.manager import ReportListener, SupervisorManager
 
-        supervision = Supervision(self.settings, self._keys, self.identity, self._backends, self._open)
+        supervision = SupervisorManager(self.settings, self._keys, self.identity, self._backends, self._open)
         supervisor = Ticker("supervisor", supervision.tick, supervision.close)
         supervision.wake = supervisor.wake
-        ear = Ear(supervision, self._open)
+        ear = ReportListener(supervision, self._open)
         return supervision, (supervisor, Ticker("reports", ear.tick, ear.close))
 
     def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:

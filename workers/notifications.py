@@ -11,7 +11,7 @@ from dispatcher.records.events import Listener
 from workers.queues import Queues
 
 if TYPE_CHECKING:
-    from workers.supervisor.manager import Supervision
+    from workers.supervisor.manager import SupervisorManager
 
 NEW_QUEUE = "queues"
 OWNER = "owner:"
@@ -39,7 +39,7 @@ class NotificationListener:
         queues: Queues,
         every: float,
         wake: Callable[[], None],
-        supervision: Supervision | None = None,
+        supervision: SupervisorManager | None = None,
     ) -> None:
         self._open = open_records
         self._topics = (f"{OWNER}{owner}", NEW_QUEUE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dispatcher.records.memory import open_memory
 from dispatcher.runs.record import Record
 from tests.unit.making import make_record, queued, trusting
-from workers.supervisor.record_cache import PORTION, Known, slim, slim_leftovers
+from workers.supervisor.record_cache import PORTION, RecordCache, slim, slim_leftovers
 
 REQUEST = {"shard": "kubernetes/1", "epoch": 1, "body": {"job": "large"}}
 BODILESS = {"shard": "kubernetes/1", "epoch": 1}
@@ -38,7 +38,7 @@ def test_many_runs_are_read_in_portions() -> None:
         return read(run_ids)
 
     runs.get_many = get_many  # type: ignore[method-assign]
-    known = Known(runs, slim)
+    known = RecordCache(runs, slim)
 
     assert len(known.refresh((record.id, record.version) for record in records)) == PORTION + 1
     assert asked == [PORTION, 1]

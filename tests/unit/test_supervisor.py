@@ -19,8 +19,8 @@ from dispatcher.runs.states import Cause, State
 from tests.unit.supervised import Scene
 from tests.waiting import wait_until
 from workers.supervisor import supervisor
-from workers.supervisor.heartbeats import GAP, Pulse
-from workers.supervisor.request_threads import Hands
+from workers.supervisor.heartbeats import GAP, Heartbeats
+from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.teardown import LOOK
 
 
@@ -288,7 +288,7 @@ def test_a_sweep_for_orphans_reads_no_record_of_a_run_that_is_known() -> None:
 
 def test_hands_do_one_call_of_a_key_at_a_time() -> None:
     woken = threading.Semaphore(0)
-    hands = Hands(2, woken.release)
+    hands = RequestThreads(2, woken.release)
     hold = threading.Event()
     assert hands.give(("a", "1"), lambda: hold.wait(30))
     assert not hands.give(("a", "1"), lambda: None)
@@ -307,7 +307,7 @@ def test_hands_do_one_call_of_a_key_at_a_time() -> None:
 def test_silence_counts_only_while_we_would_have_heard() -> None:
     """DESIGN §5: unknown is not dead. An outage, or a process that stood still, starts the count again."""
     now = 1000.0
-    pulse = Pulse(lambda: now)
+    pulse = Heartbeats(lambda: now)
     now = 1005.0
     pulse.heard("r1")
     now = 1010.0

@@ -15,7 +15,7 @@ from dispatcher.runs.indexes import next_due
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import queued
-from workers.supervisor.verdicts import LATE, Verdict, explainable, explained, judge
+from workers.supervisor.verdicts import LATE, Judgement, explainable, explained, judge
 
 
 def after(change: Change | None) -> Record:
@@ -33,7 +33,7 @@ def running(**changes: Any) -> Record:
     return after(t.claim_attempt(pending(**changes), 2, attempt=1, holder="pod"))
 
 
-def look(record: Record, seen: Observation, now: float, *, silent: bool = False) -> Verdict:
+def look(record: Record, seen: Observation, now: float, *, silent: bool = False) -> Judgement:
     return judge(record, seen, now, silent=silent)
 
 
@@ -61,8 +61,8 @@ def test_losing_sight_ends_nothing() -> None:
 def test_who_has_not_looked_yet_says_nothing() -> None:
     """A worker that starts finds thousands of runs, and its first lists take a moment."""
     unseen = Observation(phase=Phase.UNSEEN)
-    assert look(running(), unseen, 1e6, silent=True) == Verdict()
-    assert look(after(t.request_cancel(running(), 3)), unseen, 9) == Verdict(cancel=True)
+    assert look(running(), unseen, 1e6, silent=True) == Judgement()
+    assert look(after(t.request_cancel(running(), 3)), unseen, 9) == Judgement(cancel=True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 GAP = 15.0
 
 
-class Pulse:
+class Heartbeats:
     """When each runner was last heard, by this process's monotonic clock.
 
     Args:

@@ -16,7 +16,7 @@ from dispatcher.errors import Malformed, Refused, UnknownRun
 from dispatcher.records.base import Line, Records
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Record
-from workers.supervisor.request_threads import Hands
+from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.shards import Shards
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ MOST = 200
 AT_ONCE = 8
 
 
-class Tails:
+class LogTails:
     """Reads last lines.
 
     Args:
@@ -41,7 +41,7 @@ class Tails:
     def __init__(self, records: Records, backend: Backend, wake: Callable[[], None]) -> None:
         self._records = records
         self._backend = backend
-        self._hands = Hands(AT_ONCE, wake)
+        self._hands = RequestThreads(AT_ONCE, wake)
         self._asked: dict[tuple[str, int], Record] = {}
 
     def sent(self, record: Record) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def supervised(backends: frozenset[str]) -> list[str]:
     return sorted(name for name in backends if not registry.backend(name).in_process)
 
 
-class Supervision:
+class SupervisorManager:
     """Ticks the supervisors; opened at the first tick."""
 
     def __init__(
@@ -130,10 +130,10 @@ class Supervision:
         return self._records
 
 
-class Ear:
+class ReportListener:
     """Waits for reports of the shards held; on a thread and a connection of its own."""
 
-    def __init__(self, supervision: Supervision, open_records: Callable[[], Records]) -> None:
+    def __init__(self, supervision: SupervisorManager, open_records: Callable[[], Records]) -> None:
         self._supervision = supervision
         self._open = open_records
         self._records: Records | None = None

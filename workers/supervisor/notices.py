@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dispatcher.support.ids import is_run_id
 
 
-class Changes:
+class Notices:
     """Collects what is heard, until it is taken. Safe across threads.
 
     Args:

@@ -19,7 +19,7 @@ from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.infrastructure import wants
 from dispatcher.support.log_throttle import Seldom
-from workers.supervisor.request_threads import Hands
+from workers.supervisor.request_threads import RequestThreads
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ LIST = "list of orphans"
 END = "orphan"
 
 
-class Orphans:
+class OrphanSweep:
     """Sweeps the shards held.
 
     Args:
@@ -42,7 +42,7 @@ class Orphans:
         self,
         records: Records,
         backend: Backend,
-        hands: Hands,
+        hands: RequestThreads,
         *,
         wanted: Callable[[str, int], bool],
         every: float,

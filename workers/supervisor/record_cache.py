@@ -12,7 +12,7 @@ from dispatcher.runs.record import Record
 PORTION = 200
 
 
-class Known:
+class RecordCache:
     """Records of indexes whose scores are versions: read again only where that differs.
 
     Args:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trust:
+class RecordVerifier:
     """Judges records; ends those that were forged.
 
     Args:

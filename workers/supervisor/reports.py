@@ -23,10 +23,10 @@ from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.parsing import Fields
 from workers.claims import token_of
-from workers.supervisor.heartbeats import Pulse
-from workers.supervisor.log_tails import Tails
-from workers.supervisor.record_cache import Known
-from workers.supervisor.record_verifier import Trust
+from workers.supervisor.heartbeats import Heartbeats
+from workers.supervisor.log_tails import LogTails
+from workers.supervisor.record_cache import RecordCache
+from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.verdicts import explainable, explained
 
 logger = logging.getLogger(__name__)
@@ -53,12 +53,12 @@ class Reports:
 
     def __init__(
         self,
-        trust: Trust,
+        trust: RecordVerifier,
         keys: KeyRing,
-        known: Known,
-        pulse: Pulse,
+        known: RecordCache,
+        pulse: Heartbeats,
         look: Callable[[Record], Observation | None],
-        tails: Tails,
+        tails: LogTails,
         here: Callable[[Record], bool],
     ) -> None:
         self._records = trust.records

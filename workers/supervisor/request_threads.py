@@ -11,7 +11,7 @@ from typing import Any
 Key = tuple[Any, ...]
 
 
-class Hands:
+class RequestThreads:
     """Runs calls on daemon threads, started as they are needed; results are taken on the supervisor's own thread.
 
     Args:

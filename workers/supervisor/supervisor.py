@@ -2,7 +2,7 @@
 
 A round, every ``poll`` seconds, reads what has changed of the records and looks at everything; between rounds it looks
 only at what the backend says has changed, and reads reports as they come. Requests to the infrastructure are made by
-:class:`~workers.supervisor.request_threads.Hands`; records are written on this one thread, on behalf of a shard's
+:class:`~workers.supervisor.request_threads.RequestThreads`; records are written on this one thread, on behalf of a shard's
 lease.
 """
 
@@ -28,19 +28,19 @@ from dispatcher.support.log_throttle import Seldom
 from workers.error_isolation import OneByOne
 from workers.execution import on_exit
 from workers.execution.provisioning import Provisioner
-from workers.supervisor.heartbeats import Pulse
-from workers.supervisor.log_tails import Tails
-from workers.supervisor.notices import Changes
-from workers.supervisor.orphans import LIST, Orphans
-from workers.supervisor.record_cache import Known
-from workers.supervisor.record_verifier import Trust
+from workers.supervisor.heartbeats import Heartbeats
+from workers.supervisor.log_tails import LogTails
+from workers.supervisor.notices import Notices
+from workers.supervisor.orphans import LIST, OrphanSweep
+from workers.supervisor.record_cache import RecordCache
+from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.reports import Reports
-from workers.supervisor.request_threads import Hands
+from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.shards import Shards
 from workers.supervisor.teardown import Teardown
-from workers.supervisor.unmatched import SOON, Strangers
+from workers.supervisor.unmatched import SOON, UnmatchedChanges
 from workers.supervisor.user_sweeps import UserSweeps
-from workers.supervisor.verdicts import Verdict, judge
+from workers.supervisor.verdicts import Judgement, judge
 
 logger = logging.getLogger(__name__)
 
@@ -70,24 +70,24 @@ class Supervisor:
         self._wake = wake
         self._shards = Shards(self._records.leases, self.family, provisioner.owner)
         engine, offset = provisioner.keys.engine, self._server_time
-        self._trust = Trust(self._records, engine, self.family, offset)
-        self._known = Known(self._records.runs, self._trust.watched)
-        self._pulse = Pulse()
-        self._hands = Hands(HANDS, wake)
+        self._trust = RecordVerifier(self._records, engine, self.family, offset)
+        self._known = RecordCache(self._records.runs, self._trust.watched)
+        self._pulse = Heartbeats()
+        self._hands = RequestThreads(HANDS, wake)
         look = self._seen_now
-        self._tails = Tails(self._records, backend, wake)
+        self._tails = LogTails(self._records, backend, wake)
         keys = provisioner.keys
         self._reports = Reports(self._trust, keys, self._known, self._pulse, look, self._tails, self._here)
         self._teardown = Teardown(self._records, backend, self._hands, self._trust, busy=self._tails.busy)
-        self._orphans = Orphans(
+        self._orphans = OrphanSweep(
             self._records, backend, self._hands, wanted=self._wanted, every=self._timing.orphan_tick
         )
         self._users = UserSweeps(provisioner.users, self.family, every=self._timing.orphan_tick)
         self._names: dict[str, str] = {}  # key of a handle → its run
         self._again: dict[Any, float] = {}  # key of a request → when it may be made again, monotonic
-        self._changes = Changes(wake)
+        self._changes = Notices(wake)
         self.cancelled = self._changes.cancelled  #: called from any thread with the id of a run that is to be cancelled
-        self._strangers = Strangers(self.family)
+        self._strangers = UnmatchedChanges(self.family)
         self._seldom = Seldom(logger)
         self._each = OneByOne(logger)
         self._offset = 0.0  # of the server's clock, from our monotonic one
@@ -259,7 +259,7 @@ class Supervisor:
         except LeasePassed as error:
             logger.warning("%s", error)
 
-    def _act(self, record: Record, verdict: Verdict, seen: Observation) -> None:
+    def _act(self, record: Record, verdict: Judgement, seen: Observation) -> None:
         if verdict.end is not None:
             self._end(record, verdict.end, seen)
             return

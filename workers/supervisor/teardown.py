@@ -18,9 +18,9 @@ from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
 from workers.error_isolation import OneByOne
-from workers.supervisor.record_cache import Known
-from workers.supervisor.record_verifier import Trust
-from workers.supervisor.request_threads import Hands
+from workers.supervisor.record_cache import RecordCache
+from workers.supervisor.record_verifier import RecordVerifier
+from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.shards import Shards
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,19 @@ class Teardown:
     """
 
     def __init__(
-        self, records: Records, backend: Backend, hands: Hands, trust: Trust, *, busy: Callable[[str, int], bool]
+        self,
+        records: Records,
+        backend: Backend,
+        hands: RequestThreads,
+        trust: RecordVerifier,
+        *,
+        busy: Callable[[str, int], bool],
     ) -> None:
         self._records = records
         self._backend = backend
         self._hands = hands
         self._busy = busy
-        self._known = Known(records.runs, trust.left)
+        self._known = RecordCache(records.runs, trust.left)
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
         self._seldom = Seldom(logger)

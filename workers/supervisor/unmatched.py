@@ -14,7 +14,7 @@ SOON = 0.25
 REMEMBER = 5.0
 
 
-class Strangers:
+class UnmatchedChanges:
     """Keys of handles that nobody here knows, each with the run that it is said to belong to.
 
     Args:

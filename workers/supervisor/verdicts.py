@@ -24,7 +24,7 @@ _VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Judgement:
     """The verdict: note something, ask for the infrastructure to go, or end the attempt with this outcome."""
 
     step: Step | None = None
@@ -32,7 +32,7 @@ class Verdict:
     end: Outcome | None = None
 
 
-def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Verdict:
+def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Judgement:
     """Decide by the record and what was seen. All that the runner had reported before was acted upon.
 
     Args:
@@ -43,25 +43,25 @@ def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Ver
     """
     unwanted = record.state is State.CANCELLING or overdue(record, now - LATE)
     if seen.phase is Phase.UNSEEN:
-        return Verdict(cancel=unwanted)
+        return Judgement(cancel=unwanted)
     if seen.cause is Cause.NODE_LOST and seen.exit_code is None and seen.phase is not Phase.RUNNING:
         if silent:  # two sources agree
-            return Verdict(end=_outcome(record, seen, now))
-        return Verdict(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
+            return Judgement(end=_outcome(record, seen, now))
+        return Judgement(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
     if seen.phase is Phase.UNKNOWN:
-        return Verdict(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
+        return Judgement(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
     if seen.phase in OVER:
-        return Verdict(end=_outcome(record, seen, now))
+        return Judgement(end=_outcome(record, seen, now))
     if unwanted:
-        return Verdict(cancel=True)
+        return Judgement(cancel=True)
     if seen.paused and record.state is State.RUNNING:  # a quota queue took its place back: its runner was told
-        return Verdict(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
+        return Judgement(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
     stale = seen.phase is Phase.WAITING and record.state is State.RUNNING  # its runner was heard before it was seen
     cause = None if stale or seen.cause is Cause.KILLED else seen.cause  # a deletion hides why, and may be our own
     step = partial(
         infrastructure.sight, seen=True, cause=cause, message=seen.message, paused=seen.paused, times=seen.times
     )
-    return Verdict(step=step)
+    return Judgement(step=step)
 
 
 def explained(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> Outcome:
