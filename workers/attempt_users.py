@@ -17,7 +17,7 @@ from dispatcher.runs.infrastructure import is_open, wants
 from dispatcher.runs.record import Record
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
-from workers.error_isolation import OneByOne
+from workers.error_isolation import ErrorIsolation
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class AttemptUsers:
 
     def _make_again(self, run_ids: list[str]) -> None:
         """The records are read whole: their requests must be what a worker stored."""
-        each = OneByOne(logger)
+        each = ErrorIsolation(logger)
         for record in self.records.runs.get_many(run_ids) if run_ids else ():
             if record is not None and is_open(record, record.attempt):
                 with each.run(record.id):

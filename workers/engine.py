@@ -35,7 +35,7 @@ from workers.pool.monitor import Keeper, Parent
 from workers.pool.pool_process import Inherited, PoolProcess
 from workers.pool.processes import Held
 from workers.queues import Queues
-from workers.reconciler.loop import Reconciler, Sweep, sweeps
+from workers.reconciler.loop import PeriodicSweep, Reconciler, sweeps
 from workers.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Engine:
         ear = ReportListener(supervision, self._open)
         return supervision, (supervisor, Ticker("reports", ear.tick, ear.close))
 
-    def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:
+    def _open_table(self) -> tuple[tuple[PeriodicSweep, ...], Callable[[], None]]:
         from dispatcher.broker.doorbell import CeleryBell
 
         records = self._open()

@@ -15,7 +15,7 @@ from dispatcher.support.log_throttle import Seldom
 _MOST = 10_000
 
 
-class OneByOne:
+class ErrorIsolation:
     """Guards what is done for one run. For one thread.
 
     Args:
@@ -40,7 +40,7 @@ class OneByOne:
             self._seldom.warn(f"run {run_id!a} is left out for now", f"{type(error).__name__}: {error}")
 
 
-class Misplaced:
+class MisplacedRuns:
     """Runs that stand in an index where their record doesn't put them. For one thread.
 
     An index is read before its records are, so that a run may have moved in between: one is taken from an index only

@@ -22,10 +22,10 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.settings import TimingSettings
 from tests.unit.making import make_record, trusting
 from tests.waiting import wait_until
-from workers.reconciler.dead_workers import Leases
+from workers.reconciler.dead_workers import DeadWorkers
 from workers.reconciler.due_times import DueTimes
-from workers.reconciler.loop import Reconciler, Sweep
-from workers.reconciler.lost_doorbells import Bells
+from workers.reconciler.loop import PeriodicSweep, Reconciler
+from workers.reconciler.lost_doorbells import LostDoorbells
 from workers.reconciler.retention import sweep_retention
 
 TIMING = TimingSettings()
@@ -77,8 +77,8 @@ def records(clock: Clock, broker: Broker) -> Records:
 
 
 @pytest.fixture
-def bells(records: Records, clock: Clock, broker: Broker) -> Bells:
-    return Bells(records, TIMING, serves=lambda route: True, depth=broker.depth, clock=clock)
+def bells(records: Records, clock: Clock, broker: Broker) -> LostDoorbells:
+    return LostDoorbells(records, TIMING, serves=lambda route: True, depth=broker.depth, clock=clock)
 
 
 def every(clock: Clock, step: float, seconds: float, sweep: Callable[[], object]) -> None:
@@ -93,7 +93,7 @@ def state_of(records: Records, run_id: str) -> State:
     return records.runs.get(run_id)[0].state
 
 
-def test_a_lost_doorbell_is_rung_again(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+def test_a_lost_doorbell_is_rung_again(records: Records, clock: Clock, broker: Broker, bells: LostDoorbells) -> None:
     records.runs.create([make_record()])
     broker.lists.clear()
     every(clock, 2, 4, bells.sweep)
@@ -103,13 +103,15 @@ def test_a_lost_doorbell_is_rung_again(records: Records, clock: Clock, broker: B
     assert records.runs.get("run1")[0].rings == 2
 
 
-def test_a_doorbell_that_lies_there_is_left_alone(records: Records, clock: Clock, bells: Bells) -> None:
+def test_a_doorbell_that_lies_there_is_left_alone(records: Records, clock: Clock, bells: LostDoorbells) -> None:
     records.runs.create([make_record()])
     every(clock, 2, 600, bells.sweep)
     assert records.runs.get("run1")[0].rings == 1
 
 
-def test_each_further_ring_waits_twice_as_long(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+def test_each_further_ring_waits_twice_as_long(
+    records: Records, clock: Clock, broker: Broker, bells: LostDoorbells
+) -> None:
     records.runs.create([make_record()])
     rung: list[float] = []
 
@@ -125,7 +127,9 @@ def test_each_further_ring_waits_twice_as_long(records: Records, clock: Clock, b
     assert max(pauses) == TIMING.bell_most
 
 
-def test_a_run_that_was_overtaken_is_rung_again(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+def test_a_run_that_was_overtaken_is_rung_again(
+    records: Records, clock: Clock, broker: Broker, bells: LostDoorbells
+) -> None:
     records.runs.create([make_record("lost")])
     broker.lists.clear()
     clock.now += 1
@@ -139,7 +143,7 @@ def test_a_run_that_was_overtaken_is_rung_again(records: Records, clock: Clock, 
 
 
 def test_time_without_ticks_or_without_the_broker_is_no_evidence(
-    records: Records, clock: Clock, broker: Broker, bells: Bells
+    records: Records, clock: Clock, broker: Broker, bells: LostDoorbells
 ) -> None:
     records.runs.create([make_record()])
     broker.lists.clear()
@@ -157,7 +161,7 @@ def test_time_without_ticks_or_without_the_broker_is_no_evidence(
 
 
 def test_only_queues_served_are_cared_for(records: Records, clock: Clock, broker: Broker) -> None:
-    bells = Bells(records, TIMING, serves=lambda route: False, depth=broker.depth, clock=clock)
+    bells = LostDoorbells(records, TIMING, serves=lambda route: False, depth=broker.depth, clock=clock)
     records.runs.create([make_record()])
     broker.lists.clear()
     every(clock, 2, 60, bells.sweep)
@@ -171,7 +175,7 @@ def test_idle_queues_cost_nothing_and_are_seen_when_used_again(records: Records,
         asked.append(queue)
         return broker.depth(queue)
 
-    bells = Bells(records, TIMING, serves=lambda route: True, depth=depth, clock=clock)
+    bells = LostDoorbells(records, TIMING, serves=lambda route: True, depth=depth, clock=clock)
     records.runs.create([make_record("first")])
     records.runs.update("first", transitions.request_cancel)
     every(clock, 2, 20, bells.sweep)
@@ -206,16 +210,16 @@ def beating(records: Records, worker: str) -> None:
 
 
 @pytest.fixture
-def leases(records: Records, clock: Clock) -> Leases:
+def leases(records: Records, clock: Clock) -> DeadWorkers:
     beating(records, "dead")
     beating(records, "alive")
     records.runs.create([make_record("taken"), make_record("kept")])
     for run_id, owner in (("taken", "dead"), ("kept", "alive")):
         records.runs.update(run_id, partial(transitions.start_here, owner=owner, holder="h:1:n"))
-    return Leases(records, TIMING, worker="observer", clock=clock)
+    return DeadWorkers(records, TIMING, worker="observer", clock=clock)
 
 
-def test_what_a_dead_worker_owned_is_taken(records: Records, clock: Clock, leases: Leases) -> None:
+def test_what_a_dead_worker_owned_is_taken(records: Records, clock: Clock, leases: DeadWorkers) -> None:
     def sweep() -> None:
         records.workers.beat("alive")
         leases.sweep()
@@ -230,7 +234,7 @@ def test_what_a_dead_worker_owned_is_taken(records: Records, clock: Clock, lease
     assert records.workers.beats().keys() == {"alive"}
 
 
-def test_an_outage_or_a_pause_starts_the_count_again(records: Records, clock: Clock, leases: Leases) -> None:
+def test_an_outage_or_a_pause_starts_the_count_again(records: Records, clock: Clock, leases: DeadWorkers) -> None:
     every(clock, 5, 25, leases.sweep)
     clock.now += 3600
     leases.sweep()
@@ -244,32 +248,32 @@ def test_an_observer_never_takes_its_own(records: Records, clock: Clock) -> None
     beating(records, "me")
     records.runs.create([make_record("mine")])
     records.runs.update("mine", partial(transitions.start_here, owner="me", holder="h:1:n"))
-    leases = Leases(records, TIMING, worker="me", clock=clock)
+    leases = DeadWorkers(records, TIMING, worker="me", clock=clock)
     every(clock, 5, 300, leases.sweep)
     records.workers.remove("me")
     every(clock, 5, 300, leases.sweep)
     assert state_of(records, "mine") is State.RUNNING
 
 
-def test_what_was_claimed_by_a_worker_that_others_removed(records: Records, clock: Clock, leases: Leases) -> None:
+def test_what_was_claimed_by_a_worker_that_others_removed(records: Records, clock: Clock, leases: DeadWorkers) -> None:
     """However long ago, and whoever knew of it: its claim brings it back to those that are watched."""
     records.runs.create([make_record("late")])
     every(clock, 5, 40, leases.sweep)
     assert "dead" not in records.workers.beats()
-    every(clock, 5, 3600, Leases(records, TIMING, worker="new", clock=clock).sweep)
+    every(clock, 5, 3600, DeadWorkers(records, TIMING, worker="new", clock=clock).sweep)
     records.runs.update("late", partial(transitions.start_here, owner="dead", holder="h:1:n"))
     every(clock, 5, 60, leases.sweep)
     assert state_of(records, "late") is State.CRASHED
     assert "dead" not in records.workers.beats()
 
 
-def test_a_worker_that_owns_runs_stays_watched(records: Records, leases: Leases) -> None:
+def test_a_worker_that_owns_runs_stays_watched(records: Records, leases: DeadWorkers) -> None:
     assert not records.workers.remove("dead")  # it owns `taken`
     assert "dead" in records.workers.beats()
 
 
 def test_a_holder_removed_before_the_observer_came_is_found_dead(
-    records: Records, clock: Clock, leases: Leases
+    records: Records, clock: Clock, leases: DeadWorkers
 ) -> None:
     def sweep() -> None:
         records.workers.beat("alive")
@@ -307,9 +311,9 @@ def test_a_sweep_that_fails_stops_no_other() -> None:
         raise ServerUnavailable("away")
 
     table = (
-        Sweep("first", 0.001, fail),
-        Sweep("second", 0.001, away),
-        Sweep("third", 0.001, lambda: swept.append("third")),
+        PeriodicSweep("first", 0.001, fail),
+        PeriodicSweep("second", 0.001, away),
+        PeriodicSweep("third", 0.001, lambda: swept.append("third")),
     )
     reconciler = Reconciler(lambda: (table, lambda: swept.append("closed")))
 
@@ -332,7 +336,7 @@ def test_a_server_is_away_until_it_has_answered() -> None:
             raise ServerUnavailable("the broker is away")
         swept.append("asked")
 
-    table = (Sweep("often", 0.0, lambda: swept.append("often")), Sweep("bells", 0.05, ask))
+    table = (PeriodicSweep("often", 0.0, lambda: swept.append("often")), PeriodicSweep("bells", 0.05, ask))
     reconciler = Reconciler(lambda: (table, lambda: None))
 
     def away() -> bool:

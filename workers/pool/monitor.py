@@ -20,7 +20,7 @@ from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
 from dispatcher.support.failpoints import failpoint
-from workers.error_isolation import OneByOne
+from workers.error_isolation import ErrorIsolation
 from workers.identity import Identity
 from workers.pool.death import Death, attempt_died, elsewhere
 from workers.pool.holder_names import Holders
@@ -88,7 +88,7 @@ class Keeper:
         self._said_goodbye = False
         self._looked_at = time.monotonic()
         self.parent: Parent | None = None
-        self._each = OneByOne(logger)
+        self._each = ErrorIsolation(logger)
 
     # From other threads.
 

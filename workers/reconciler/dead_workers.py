@@ -19,7 +19,7 @@ from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
-from workers.error_isolation import Misplaced, OneByOne
+from workers.error_isolation import ErrorIsolation, MisplacedRuns
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class _Seen:
     since: float
 
 
-class Leases:
+class DeadWorkers:
     """One observer's view of all workers.
 
     Args:
@@ -51,8 +51,8 @@ class Leases:
         self._gone: dict[str, float] = {}  # workers no longer listed → when that was first seen
         self._unlisted: dict[str, float] = {}  # holders of shards that beat no more → since when we know them
         self._last: float | None = None
-        self._each = OneByOne(logger)
-        self._misplaced = Misplaced(records.runs)
+        self._each = ErrorIsolation(logger)
+        self._misplaced = MisplacedRuns(records.runs)
 
     @property
     def dead(self) -> frozenset[str]:

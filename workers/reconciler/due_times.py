@@ -12,7 +12,7 @@ from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from workers.error_isolation import Misplaced, OneByOne
+from workers.error_isolation import ErrorIsolation, MisplacedRuns
 from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class DueTimes:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._each = OneByOne(logger)
-        self._misplaced = Misplaced(records.runs)
+        self._each = ErrorIsolation(logger)
+        self._misplaced = MisplacedRuns(records.runs)
 
     def sweep(self) -> int:
         """Apply the clock to all runs that it changes now; how many were looked at."""

@@ -12,9 +12,9 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.runs.routing import Route
 from dispatcher.settings import TimingSettings
-from workers.reconciler.dead_workers import Leases
+from workers.reconciler.dead_workers import DeadWorkers
 from workers.reconciler.due_times import DueTimes
-from workers.reconciler.lost_doorbells import Bells
+from workers.reconciler.lost_doorbells import LostDoorbells
 from workers.reconciler.retention import sweep_retention
 from workers.reconciler.signatures import sweep_signatures
 
@@ -25,7 +25,7 @@ JITTER = 0.1
 
 
 @dataclass(frozen=True)
-class Sweep:
+class PeriodicSweep:
     """One thing to look for, every so many seconds."""
 
     name: str
@@ -40,25 +40,25 @@ def sweeps(
     worker: str,
     serves: Callable[[Route], bool],
     depth: Callable[[str], int],
-) -> tuple[Sweep, ...]:
+) -> tuple[PeriodicSweep, ...]:
     """The table."""
-    bells = Bells(records, timing, serves=serves, depth=depth)
-    leases = Leases(records, timing, worker=worker)
+    bells = LostDoorbells(records, timing, serves=serves, depth=depth)
+    leases = DeadWorkers(records, timing, worker=worker)
     return (
-        Sweep("due times", timing.bell_tick, DueTimes(records).sweep),
-        Sweep("doorbells", timing.bell_tick, bells.sweep),
-        Sweep("leases", timing.lease_tick, leases.sweep),
-        Sweep("signatures", timing.orphan_tick, lambda: sweep_signatures(records)),
-        Sweep("retention", timing.orphan_tick, lambda: sweep_retention(records, timing)),
+        PeriodicSweep("due times", timing.bell_tick, DueTimes(records).sweep),
+        PeriodicSweep("doorbells", timing.bell_tick, bells.sweep),
+        PeriodicSweep("leases", timing.lease_tick, leases.sweep),
+        PeriodicSweep("signatures", timing.orphan_tick, lambda: sweep_signatures(records)),
+        PeriodicSweep("retention", timing.orphan_tick, lambda: sweep_retention(records, timing)),
     )
 
 
 class Reconciler:
     """Runs the sweeps of a table in turn, on one thread."""
 
-    def __init__(self, open_table: Callable[[], tuple[tuple[Sweep, ...], Callable[[], None]]]) -> None:
+    def __init__(self, open_table: Callable[[], tuple[tuple[PeriodicSweep, ...], Callable[[], None]]]) -> None:
         self._open = open_table
-        self._table: tuple[Sweep, ...] = ()
+        self._table: tuple[PeriodicSweep, ...] = ()
         self._close: Callable[[], None] | None = None
         self._due: dict[str, float] = {}
         self._away: dict[str, ServerUnavailable] = {}

@@ -23,7 +23,7 @@ from dispatcher.runs.states import State
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
-from workers.error_isolation import Misplaced, OneByOne
+from workers.error_isolation import ErrorIsolation, MisplacedRuns
 from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ PAGE = 500
 MOST = 10_000
 
 
-class Bells:
+class LostDoorbells:
     """One observer's evidence.
 
     Args:
@@ -63,9 +63,9 @@ class Bells:
         self._passed: dict[str, float] = {}  # run → since when a later run of its list was seen claimed
         self._last: float | None = None
         self._foreign: set[str] = set()  # runs in states of another release
-        self._each = OneByOne(logger)
+        self._each = ErrorIsolation(logger)
         self._seldom = Seldom(logger)
-        self._misplaced = Misplaced(records.runs)
+        self._misplaced = MisplacedRuns(records.runs)
 
     def sweep(self) -> int:
         """Ring again where there is evidence; how often."""

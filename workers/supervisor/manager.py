@@ -15,7 +15,7 @@ from dispatcher.settings import Settings
 from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner
 from workers.identity import Identity
-from workers.reconciler.dead_workers import Leases
+from workers.reconciler.dead_workers import DeadWorkers
 from workers.supervisor.supervisor import Supervisor
 
 #: Seconds between two ticks, at least: what comes meanwhile is done together.
@@ -48,7 +48,7 @@ class SupervisorManager:
         self._records: Records | None = None
         self._backends = backends
         self._supervisors: list[Supervisor] = []
-        self._leases: Leases | None = None
+        self._leases: DeadWorkers | None = None
         self._next = 0.0
         self._ended = 0.0
         self._ticked = threading.Event()
@@ -116,7 +116,7 @@ class SupervisorManager:
     def _opened(self) -> Records:
         if self._records is None:
             records = self._open()
-            self._leases = Leases(records, self._settings.timing, worker=self._identity.id)
+            self._leases = DeadWorkers(records, self._settings.timing, worker=self._identity.id)
             provisioner = Provisioner(
                 records=records,
                 keys=self._keys,

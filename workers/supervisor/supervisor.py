@@ -25,7 +25,7 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
-from workers.error_isolation import OneByOne
+from workers.error_isolation import ErrorIsolation
 from workers.execution import on_exit
 from workers.execution.provisioning import Provisioner
 from workers.supervisor.heartbeats import Heartbeats
@@ -89,7 +89,7 @@ class Supervisor:
         self.cancelled = self._changes.cancelled  #: called from any thread with the id of a run that is to be cancelled
         self._strangers = UnmatchedChanges(self.family)
         self._seldom = Seldom(logger)
-        self._each = OneByOne(logger)
+        self._each = ErrorIsolation(logger)
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):
             backend.watch(self._changes.heard, self._records.instance)

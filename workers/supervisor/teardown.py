@@ -17,7 +17,7 @@ from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
-from workers.error_isolation import OneByOne
+from workers.error_isolation import ErrorIsolation
 from workers.supervisor.record_cache import RecordCache
 from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.request_threads import RequestThreads
@@ -66,7 +66,7 @@ class Teardown:
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
         self._seldom = Seldom(logger)
-        self._each = OneByOne(logger)
+        self._each = ErrorIsolation(logger)
         self._lingering: dict[str, float] = {}  # run → when it is looked at again, monotonic
         self.names: dict[str, str] = {}  #: key of a handle → its run
 
