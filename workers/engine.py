@@ -28,12 +28,12 @@ from workers.backend_cache import BackendCache
 from workers.claims import open_records
 from workers.identity import new_identity, offer_of
 from workers.notifications import NotificationListener
-from workers.pool.holder_names import Holders
-from workers.pool.interrupts import Notes
+from workers.pool.holder_names import HolderNames
+from workers.pool.interrupts import InterruptChannel
 from workers.pool.journals import journals
-from workers.pool.monitor import Keeper, Parent
+from workers.pool.monitor import ParentProcess, PoolMonitor
 from workers.pool.pool_process import Inherited, PoolProcess
-from workers.pool.processes import Held
+from workers.pool.processes import BusyProcesses
 from workers.queues import Queues
 from workers.reconciler.loop import PeriodicSweep, Reconciler, sweeps
 from workers.ticker import Ticker
@@ -61,7 +61,7 @@ class Engine:
 
     def __init__(self, settings: Settings, worker: Any) -> None:
         self.settings = settings
-        self.held = Held()
+        self.held = BusyProcesses()
         self._worker = worker
         self._app = worker.app
         self._keys = keys = KeyRing.from_settings(settings)
@@ -79,7 +79,7 @@ class Engine:
             ),
         )
         keys.owner = f"worker {self.identity.id}"
-        self._notes = Notes()
+        self._notes = InterruptChannel()
         consumed = self._app.amqp.queues
         self.queues = Queues(
             offer=offer,
@@ -90,11 +90,11 @@ class Engine:
             app=self._app,
         )
         main = multiprocessing.process.current_process()
-        holders = Holders(self.identity.host)
+        holders = HolderNames(self.identity.host)
         serves = self.queues.serves
         self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, holders, serves, main))
-        self._keeper = Keeper(settings, self.identity, self.held, self._notes, self._open, holders)
-        self._keeper.parent = Parent(
+        self._keeper = PoolMonitor(settings, self.identity, self.held, self._notes, self._open, holders)
+        self._keeper.parent = ParentProcess(
             pids=self._pids,
             queues=lambda: self.queues.consumed,
             stop_consuming=self.queues.stop,

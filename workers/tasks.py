@@ -8,7 +8,7 @@ from celery import Celery
 
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
 from workers.execution import lifecycle
-from workers.pool.pool_process import Here, PoolProcess
+from workers.pool.pool_process import PoolProcess, TaskContext
 
 REQUEST = "workers.pool.celery_request:RunRequest"
 
@@ -31,6 +31,6 @@ def register(app: Celery) -> None:
         return lifecycle.call_on_exit(_here(self, run_id), run_id)
 
 
-def _here(task: Any, run_id: str) -> Here:
+def _here(task: Any, run_id: str) -> TaskContext:
     process: PoolProcess = task.app.dispatcher.process
     return process.here(run_id, also=task.request.also_served)

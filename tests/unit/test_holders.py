@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from workers.pool.holder_names import Holders
+from workers.pool.holder_names import HolderNames
 from workers.pool.termination import pid_of
 
 
 def test_only_a_process_of_this_worker_makes_a_name_and_for_one_run() -> None:
-    ours, others = Holders("host"), Holders("host")
+    ours, others = HolderNames("host"), HolderNames("host")
     name = ours.new("r1")
     assert pid_of(name) == os.getpid()
     assert ours.made(name, "r1")
@@ -25,5 +25,5 @@ def test_only_a_process_of_this_worker_makes_a_name_and_for_one_run() -> None:
     "holder", ["", "::", "host:1:", "host:²:x", f"host:{'9' * 5000}:x", "host:1:é", "host:1:\ud800", "host:-1:x", "pod"]
 )
 def test_whatever_stands_in_a_record_is_no_name(holder: str) -> None:
-    assert not Holders("host").made(holder, "r1")
+    assert not HolderNames("host").made(holder, "r1")
     pid_of(holder)

@@ -16,7 +16,7 @@ from dispatcher.settings import LimitSettings
 from tests.unit.making import make_record, trusting
 from workers.pool.celery_request import exit_status
 from workers.pool.death import Death, attempt_died
-from workers.pool.termination import Ending
+from workers.pool.termination import TerminationReason
 
 died = partial(attempt_died, limits=LimitSettings())
 
@@ -30,7 +30,7 @@ def records() -> Records:
     return one
 
 
-def death(ending: Ending | None = None, status: int | None = -9, pid: int = 7) -> Death:
+def death(ending: TerminationReason | None = None, status: int | None = -9, pid: int = 7) -> Death:
     return Death(run_id="run1", pid=pid, ending=ending, status=status)
 
 
@@ -41,13 +41,18 @@ def death(ending: Ending | None = None, status: int | None = -9, pid: int = 7) -
         (None, -64, Cause.KILLED, 192, "killed by"),
         (None, 3, Cause.KILLED, 3, "exited with status 3"),
         (None, None, Cause.WORKER_LOST, None, "lost sight"),
-        (Ending.TIMEOUT, -9, Cause.DEADLINE, None, "timeout of 5 s"),
-        (Ending.CANCEL, -9, Cause.CANCELLED, None, "cancelled"),
-        (Ending.PREEMPT, -9, Cause.PREEMPTED, None, "shut down"),
+        (TerminationReason.TIMEOUT, -9, Cause.DEADLINE, None, "timeout of 5 s"),
+        (TerminationReason.CANCEL, -9, Cause.CANCELLED, None, "cancelled"),
+        (TerminationReason.PREEMPT, -9, Cause.PREEMPTED, None, "shut down"),
     ],
 )
 def test_the_cause_says_who_ended_it(
-    records: Records, ending: Ending | None, status: int | None, cause: Cause, exit_code: int | None, words: str
+    records: Records,
+    ending: TerminationReason | None,
+    status: int | None,
+    cause: Cause,
+    exit_code: int | None,
+    words: str,
 ) -> None:
     record = died(records, "w", death(ending, status))
     assert record is not None
@@ -67,7 +72,7 @@ def test_a_death_counts_once_and_only_of_the_process_that_ran_it(records: Record
     assert died(records, "w", death(pid=8)) is None
     assert died(records, "other", death()) is None
     assert died(records, "w", death()) is not None
-    assert died(records, "w", death(Ending.TIMEOUT)) is None
+    assert died(records, "w", death(TerminationReason.TIMEOUT)) is None
     record, _ = records.runs.get("run1")
     assert record.state is State.CRASHED
     assert died(records, "w", Death(run_id="unknown", pid=7, ending=None, status=0)) is None
@@ -89,7 +94,7 @@ def test_an_on_exit_that_was_under_way_keeps_the_outcome() -> None:
     records.runs.create([make_record(on_exit=True)])
     record = records.runs.update("run1", partial(transitions.start_here, owner="w", holder="host:7:n"))
     records.runs.update("run1", partial(transitions.settle, epoch=record.epoch, outcome=Outcome()))
-    after = died(records, "w", death(Ending.ON_EXIT))
+    after = died(records, "w", death(TerminationReason.ON_EXIT))
     assert after is not None
     assert (after.state, after.exit_call) == (State.SUCCEEDED, ExitCall.INTERRUPTED)
 

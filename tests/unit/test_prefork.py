@@ -14,7 +14,7 @@ from billiard.pool import TASK
 from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, AsynPool
 from kombu.asynchronous import Hub
 
-from workers.pool.celery_pool import Processes
+from workers.pool.celery_pool import ProcessPool
 
 
 def taken_for_dead(sentinel: int) -> Any:
@@ -27,7 +27,7 @@ def test_a_living_process_that_was_taken_for_dead_is_watched_again() -> None:
     hub = Hub()
     process = taken_for_dead(reading)
     try:
-        Processes.__new__(Processes)._track_child_process(process, hub)
+        ProcessPool.__new__(ProcessPool)._track_child_process(process, hub)
         assert process._sentinel_poll in hub.readers
         os.close(process._sentinel_poll)
         with pytest.raises(ValueError, match="file descriptor is None"):  # until Celery gets over it by itself
@@ -42,7 +42,7 @@ def test_a_process_is_watched_by_one_descriptor() -> None:
     reading, writing = os.pipe()
     hub = Hub()
     process: Any = SimpleNamespace(_popen=SimpleNamespace(sentinel=reading))
-    pool = Processes.__new__(Processes)
+    pool = ProcessPool.__new__(ProcessPool)
     try:
         pool._track_child_process(process, hub)
         watched = process._sentinel_poll
@@ -78,7 +78,7 @@ class Process:
 @pytest.fixture
 def pool() -> Iterator[Any]:
     """A pool of two idle processes."""
-    made: Any = Processes.__new__(Processes)
+    made: Any = ProcessPool.__new__(ProcessPool)
     pipes = [os.pipe(), os.pipe()]
     made._fileno_to_inq, made._fileno_to_synq = {writing: Process() for _, writing in pipes}, {}
     made.outbound_buffer, made._all_inqueues = deque(), set(made._fileno_to_inq)

@@ -19,7 +19,7 @@ from dispatcher.runs.requirements import wants_fresh_process
 from dispatcher.runs.states import State
 from dispatcher.support.failpoints import failpoint
 from workers.execution import on_exit
-from workers.pool.pool_process import Here
+from workers.pool.pool_process import TaskContext
 from workers.refusal import refusal
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 NOTHING = "nothing to do"
 
 
-def execute(here: Here, run_id: str, like: str = "") -> str:
+def execute(here: TaskContext, run_id: str, like: str = "") -> str:
     """Run a waiting run, in this process or elsewhere, as its backend says; the state in which that left it.
 
     ``like`` is what the doorbell tells of the run beside its id.
@@ -45,7 +45,7 @@ def execute(here: Here, run_id: str, like: str = "") -> str:
     return _guarded(run_id, run)
 
 
-def call_on_exit(here: Here, run_id: str) -> str:
+def call_on_exit(here: TaskContext, run_id: str) -> str:
     """Call the ``on_exit`` of an attempt whose process died."""
     return _guarded(run_id, lambda: on_exit.call_on_exit(here, run_id))
 
@@ -66,7 +66,7 @@ def _guarded(run_id: str, run: Callable[[], Record]) -> str:
         os._exit(os.EX_SOFTWARE)  # the parent records what became of the run, and starts a sound process
 
 
-def _start(here: Here, look: Look) -> Record:
+def _start(here: TaskContext, look: Look) -> Record:
     """The one place that knows where runs run."""
     from dispatcher import registry
 
@@ -107,7 +107,7 @@ def _start(here: Here, look: Look) -> Record:
     )
 
 
-def _left_to_a_fresh_process(here: Here, look: Look) -> Record:
+def _left_to_a_fresh_process(here: TaskContext, look: Look) -> Record:
     """Ring again for a run that this process is no longer fit for, and end; a new process takes its place."""
     here.course.leave()
     if look.record.state is not State.QUEUED:

@@ -9,7 +9,7 @@ from typing import Any
 from dispatcher import registry
 from dispatcher.runs import transitions
 from dispatcher.runs.record import ExitCall, Record
-from workers.pool.pool_process import Here
+from workers.pool.pool_process import TaskContext
 
 
 def allowed(environment: Mapping[str, Any], callbacks: Collection[str]) -> bool:
@@ -21,7 +21,7 @@ def allowed(environment: Mapping[str, Any], callbacks: Collection[str]) -> bool:
     return isinstance(name, str) and bool({name, name.partition(":")[0]} & set(callbacks))
 
 
-def call_on_exit(here: Here, run_id: str) -> Record:
+def call_on_exit(here: TaskContext, run_id: str) -> Record:
     """Take the ``on_exit`` that is due, call it and end the attempt; the record after that.
 
     Raises:

@@ -43,7 +43,7 @@ def leave() -> None:
     _leaving = True
 
 
-class Process(asynpool.Worker):  # type: ignore[misc]
+class PoolWorker(asynpool.Worker):  # type: ignore[misc]
     """A process of the pool: it does one job after the other."""
 
     wait_for_job: Any
@@ -62,10 +62,10 @@ class Process(asynpool.Worker):  # type: ignore[misc]
         self.wait_for_job = wait_for_job
 
 
-class Processes(asynpool.AsynPool):  # type: ignore[misc]
+class ProcessPool(asynpool.AsynPool):  # type: ignore[misc]
     """The processes themselves."""
 
-    Worker = Process
+    Worker = PoolWorker
     _quick_put: Any
     on_poll_start: Any
     on_process_down: Any
@@ -127,4 +127,4 @@ class Processes(asynpool.AsynPool):  # type: ignore[misc]
 class Pool(TaskPool):  # type: ignore[misc]
     """The pool that Celery finds by the setting ``worker_pool``."""
 
-    Pool = Processes
+    Pool = ProcessPool

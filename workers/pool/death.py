@@ -17,7 +17,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.failpoints import failpoint
-from workers.pool.termination import Ending, pid_of
+from workers.pool.termination import TerminationReason, pid_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Death:
 
     run_id: str
     pid: int
-    ending: Ending | None
+    ending: TerminationReason | None
     status: int | None
     said: tuple[Said, ...] = ()
 
@@ -66,12 +66,12 @@ def elsewhere(record: Record) -> bool:
 
 def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outcome:
     """Return the outcome of an attempt whose process died."""
-    if record.state is State.CANCELLING or death.ending is Ending.CANCEL:
+    if record.state is State.CANCELLING or death.ending is TerminationReason.CANCEL:
         return Outcome(cause=Cause.CANCELLED, message="cancelled", log_tail=tail)
-    if death.ending is Ending.TIMEOUT:
+    if death.ending is TerminationReason.TIMEOUT:
         message = f"the flow ran longer than its timeout of {record.spec.options.timeout:g} s"
         return Outcome(cause=Cause.DEADLINE, reason="timeout", message=message, log_tail=tail)
-    if death.ending is Ending.PREEMPT:
+    if death.ending is TerminationReason.PREEMPT:
         message = "the worker was shut down while the flow ran"
         return Outcome(cause=Cause.PREEMPTED, reason="WorkerShutdown", message=message, log_tail=tail)
     if death.status is None:

@@ -18,7 +18,7 @@ _RANDOM = 8
 _MAC = 16
 
 
-class Holders:
+class HolderNames:
     """Made in the worker's parent; its processes inherit the secret as they are forked."""
 
     def __init__(self, host: str) -> None:

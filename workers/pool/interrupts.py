@@ -18,7 +18,7 @@ SIGNAL = signal.SIGUSR1
 
 
 @dataclass(frozen=True)
-class Note:
+class Interrupt:
     """End this run, if it is on your stack under this epoch. ``kind`` is cancel, timeout or preempt."""
 
     run_id: str
@@ -26,7 +26,7 @@ class Note:
     kind: str
 
 
-class Notes:
+class InterruptChannel:
     """A directory of our own, with a file per pool process.
 
     Raises:
@@ -37,7 +37,7 @@ class Notes:
         self._directory = private_files.temporary_directory("dispatcher-worker-")
         self._owner = os.getpid()
 
-    def send(self, pid: int, note: Note) -> bool:
+    def send(self, pid: int, note: Interrupt) -> bool:
         """Write a note and signal its reader; False if there is no such process."""
         target = self._path(pid)
         draft = target.with_suffix(".new")
@@ -49,10 +49,10 @@ class Notes:
             return False
         return True
 
-    def read(self) -> Note | None:
+    def read(self) -> Interrupt | None:
         """The note to this process, if there is one."""
         try:
-            return Note(**json.loads(self._path(os.getpid()).read_text()))
+            return Interrupt(**json.loads(self._path(os.getpid()).read_text()))
         except (OSError, ValueError, TypeError):
             return None
 

@@ -23,10 +23,10 @@ from dispatcher.support.failpoints import failpoint
 from workers.error_isolation import ErrorIsolation
 from workers.identity import Identity
 from workers.pool.death import Death, attempt_died, elsewhere
-from workers.pool.holder_names import Holders
-from workers.pool.interrupts import Note, Notes
-from workers.pool.processes import Held, Holding, exit_status, sweep_group
-from workers.pool.termination import Decision, Ending, Look, Step, decide, is_held, pid_of
+from workers.pool.holder_names import HolderNames
+from workers.pool.interrupts import Interrupt, InterruptChannel
+from workers.pool.processes import BusyProcess, BusyProcesses, exit_status, sweep_group
+from workers.pool.termination import Action, Decision, TerminationContext, TerminationReason, decide, is_held, pid_of
 from workers.transport import dropped
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ BLIND = 5.0
 
 
 @dataclass(frozen=True)
-class Parent:
+class ParentProcess:
     """The worker's parent process, as the keeper sees it."""
 
     pids: Callable[[], set[int]]  #: of the pool's processes
@@ -56,17 +56,17 @@ class Parent:
     leave: Callable[[], None]  #: all is done: end Celery
 
 
-class Keeper:
+class PoolMonitor:
     """Keeps one worker. All but :meth:`died` and :meth:`drain` is called on its own thread."""
 
     def __init__(
         self,
         settings: Settings,
         identity: Identity,
-        held: Held,
-        notes: Notes,
+        held: BusyProcesses,
+        notes: InterruptChannel,
         open_records: Callable[[], Records],
-        holders: Holders,
+        holders: HolderNames,
     ) -> None:
         self._holders = holders
         self.preempt_all = False
@@ -87,7 +87,7 @@ class Keeper:
         self._empty_since: float | None = None
         self._said_goodbye = False
         self._looked_at = time.monotonic()
-        self.parent: Parent | None = None
+        self.parent: ParentProcess | None = None
         self._each = ErrorIsolation(logger)
 
     # From other threads.
@@ -95,7 +95,7 @@ class Keeper:
     def died(self, death: Death) -> None:
         """A pool process died; recorded at the next tick, and tried again until the server answers."""
         if death.ending is None and self.preempt_all:
-            death = replace(death, ending=Ending.PREEMPT)
+            death = replace(death, ending=TerminationReason.PREEMPT)
         self._deaths.append(death)
 
     def drain(self, *, at_once: bool = False) -> None:
@@ -177,7 +177,9 @@ class Keeper:
             self._absent.clear()
             return LOOK
         found = dict(zip(wanted, records.runs.get_many(wanted), strict=True))
-        look = Look(now=records.runs.now(), at=time.monotonic(), worker=self._identity.id, preempting=self.preempt_all)
+        look = TerminationContext(
+            now=records.runs.now(), at=time.monotonic(), worker=self._identity.id, preempting=self.preempt_all
+        )
         waits = [LOOK]
         for holding in held:
             with self._each.run(holding.run_id):
@@ -185,7 +187,7 @@ class Keeper:
         self._account(records, [record for run_id in owned if (record := found[run_id]) is not None], look.now)
         return min(waits)
 
-    def _act(self, holding: Holding, record: Record | None, look: Look) -> float:
+    def _act(self, holding: BusyProcess, record: Record | None, look: TerminationContext) -> float:
         decision = decide(record, holding, look, self._timing)
         ours = record is not None and is_held(record, holding, look.worker)
         holding.missing = 0 if ours or holding.epoch is None else holding.missing + 1
@@ -198,18 +200,18 @@ class Keeper:
             self._held.drop(holding.pid, holding.run_id)
         return LOOK if decision.again is None else max(decision.again, 0.01)
 
-    def _carry_out(self, decision: Decision, holding: Holding, look: Look) -> None:
+    def _carry_out(self, decision: Decision, holding: BusyProcess, look: TerminationContext) -> None:
         ending = decision.ending
         if ending is None:
             return
-        if decision.step is Step.TELL and holding.epoch is not None:
+        if decision.step is Action.TELL and holding.epoch is not None:
             first = holding.told is None
-            self._notes.send(holding.pid, Note(holding.run_id, holding.epoch, ending))
+            self._notes.send(holding.pid, Interrupt(holding.run_id, holding.epoch, ending))
             if first:
                 holding.told, holding.told_at = ending, look.at
                 failpoint("end.told", holding.run_id)
                 logger.info("run %s: asked to end (%s)", holding.run_id, ending)
-        elif decision.step is Step.KILL and holding.ending is None and self._held.kill(holding, ending):
+        elif decision.step is Action.KILL and holding.ending is None and self._held.kill(holding, ending):
             failpoint("end.killed", holding.run_id)
             logger.warning("run %s: process %d was killed (%s)", holding.run_id, holding.pid, ending)
 
@@ -266,7 +268,7 @@ class Keeper:
         self.preempt_all = self.preempt_all or over >= 0
         if over >= self._timing.stop_grace and time.monotonic() - self._looked_at > BLIND:
             for holding in self._held.all():  # the server is away: nobody can say how far they are
-                if holding.ending is None and self._held.kill(holding, Ending.PREEMPT):
+                if holding.ending is None and self._held.kill(holding, TerminationReason.PREEMPT):
                     logger.warning("run %s: process %d was killed (preempt)", holding.run_id, holding.pid)
         self._leave_if_done()
 

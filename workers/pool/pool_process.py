@@ -31,8 +31,8 @@ from dispatcher.settings import Settings
 from workers.backend_cache import BackendCache
 from workers.identity import Identity
 from workers.pool.celery_pool import between_jobs, leave
-from workers.pool.holder_names import Holders
-from workers.pool.interrupts import SIGNAL, Notes
+from workers.pool.holder_names import HolderNames
+from workers.pool.interrupts import SIGNAL, InterruptChannel
 from workers.pool.journals import journals
 
 logger = logging.getLogger(__name__)
@@ -48,14 +48,14 @@ class Inherited:
     settings: Settings
     keys: KeyRing
     identity: Identity
-    notes: Notes
-    holders: Holders
+    notes: InterruptChannel
+    holders: HolderNames
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
     main_process: Any  #: the parent's main-process object, as multiprocessing knows it
 
 
 @dataclass(frozen=True)
-class Here:
+class TaskContext:
     """The things that a task needs in its pool process."""
 
     settings: Settings
@@ -64,8 +64,8 @@ class Here:
     backend: Callable[[str], Backend]  #: by name
     worker: str
     serves: Callable[[Route], bool]  #: whether the worker takes runs of a route
-    holder: str  #: of one attempt; see :class:`~workers.pool.holder_names.Holders`
-    course: Course  #: of this process
+    holder: str  #: of one attempt; see :class:`~workers.pool.holder_names.HolderNames`
+    course: ProcessRecycler  #: of this process
 
     def check(self, record: Record) -> None:
         """Labels are exact, wherever a doorbell was put; and what a spec requires is known here, or it isn't run here.
@@ -81,7 +81,7 @@ class Here:
 
 
 @dataclass
-class Course:
+class ProcessRecycler:
     """The runs of this process, and what follows from them: between two runs it is as before the first, or it ends.
 
     Args:
@@ -135,7 +135,7 @@ class PoolProcess:
         self._inherited = inherited
         self._backends = BackendCache(inherited.settings)
         self._records: Records | None = None
-        self._course: Course | None = None
+        self._course: ProcessRecycler | None = None
         self._pid = 0
 
     def begin(self) -> None:
@@ -152,7 +152,7 @@ class PoolProcess:
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
         gc.freeze()  # what is here stays: to look through all of it held up a run for 20 ms, and copied shared memory
 
-    def here(self, run_id: str, *, also: Collection[str] = ()) -> Here:
+    def here(self, run_id: str, *, also: Collection[str] = ()) -> TaskContext:
         """Before each task. Celery sets its own signal handlers after the start, so ours are set at the first.
 
         Args:
@@ -166,10 +166,10 @@ class PoolProcess:
             self._course = None
         if self._course is None:
             self._handle_signals()
-            self._course = Course(most=self._inherited.settings.worker.runs_per_process)
+            self._course = ProcessRecycler(most=self._inherited.settings.worker.runs_per_process)
             between_jobs(self._course.tidy)
         identity, serves = self._inherited.identity, self._inherited.serves
-        return Here(
+        return TaskContext(
             serves=lambda route: serves(route) or route.queue in also,
             settings=self._inherited.settings,
             keys=self._inherited.keys,

@@ -16,13 +16,13 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from workers.pool.termination import Ending
+from workers.pool.termination import TerminationReason
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Holding:
+class BusyProcess:
     """A pool process and the run it has taken. Times are of this process' monotonic clock."""
 
     pid: int
@@ -31,26 +31,26 @@ class Holding:
     adopted: bool = False  #: found through the records; Celery does not know of it
     epoch: int | None = None  #: as last seen while the run was this process'
     missing: int = 0  #: looks in a row at which it was no longer this process'
-    told: Ending | None = None  #: how it was asked to end
+    told: TerminationReason | None = None  #: how it was asked to end
     told_at: float = 0.0
     settled_since: float | None = None  #: on_exit was first seen under way
-    ending: Ending | None = None  #: why it was killed
+    ending: TerminationReason | None = None  #: why it was killed
 
 
-class Held:
+class BusyProcesses:
     """All of them, by pid."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_pid: dict[int, Holding] = {}
+        self._by_pid: dict[int, BusyProcess] = {}
         self._done: deque[tuple[int, str]] = deque(maxlen=1000)
 
     def take(self, pid: int, run_id: str, *, adopted: bool = False) -> None:
         """Process ``pid`` has begun with a run."""
         with self._lock:
-            self._by_pid[pid] = Holding(pid, run_id, adopted=adopted)
+            self._by_pid[pid] = BusyProcess(pid, run_id, adopted=adopted)
 
-    def drop(self, pid: int | None, run_id: str) -> Holding | None:
+    def drop(self, pid: int | None, run_id: str) -> BusyProcess | None:
         """It has ended, or died; what was known of it."""
         with self._lock:
             found = self._by_pid.get(pid or 0)
@@ -64,7 +64,7 @@ class Held:
         with self._lock:
             return pid not in self._by_pid and (pid, run_id) not in self._done
 
-    def all(self) -> list[Holding]:
+    def all(self) -> list[BusyProcess]:
         """Those held now."""
         with self._lock:
             return list(self._by_pid.values())
@@ -72,7 +72,7 @@ class Held:
     def __bool__(self) -> bool:
         return bool(self._by_pid)
 
-    def kill(self, holding: Holding, ending: Ending) -> bool:
+    def kill(self, holding: BusyProcess, ending: TerminationReason) -> bool:
         """SIGKILL the process and its group, if it still runs that run."""
         with self._lock:
             if self._by_pid.get(holding.pid) is not holding:

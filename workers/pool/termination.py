@@ -16,7 +16,7 @@ from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.settings import TimingSettings
 
 if TYPE_CHECKING:
-    from workers.pool.processes import Holding
+    from workers.pool.processes import BusyProcess
 
 #: Looks in a row after which a run that isn't ours any more is not just about to end by itself.
 PATIENCE = 2
@@ -29,7 +29,7 @@ AGAIN = 1.0
 _PID = re.compile(r"[0-9]{1,10}")
 
 
-class Ending(StrEnum):
+class TerminationReason(StrEnum):
     """Why we end a process. The first three are also what the flow is told."""
 
     CANCEL = "cancel"
@@ -39,7 +39,7 @@ class Ending(StrEnum):
     ON_EXIT = "on_exit"  #: on_exit took too long
 
 
-class Step(StrEnum):
+class Action(StrEnum):
     """The next step towards an end."""
 
     NOTHING = "nothing"
@@ -51,13 +51,13 @@ class Step(StrEnum):
 class Decision:
     """The decision: a step, its reason, and in how many seconds to look again at the latest (None: no hurry)."""
 
-    step: Step
-    ending: Ending | None = None
+    step: Action
+    ending: TerminationReason | None = None
     again: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class TerminationContext:
     """The facts that the keeper sees: the server's clock, its own monotonic one, who we are, and whether we are
     shutting down."""
 
@@ -73,14 +73,14 @@ def pid_of(holder: str) -> int | None:
     return int(parts[1]) if len(parts) == 3 and _PID.fullmatch(parts[1]) else None
 
 
-def is_held(record: Record | None, holding: Holding, worker: str) -> bool:
+def is_held(record: Record | None, holding: BusyProcess, worker: str) -> bool:
     """Return True if the record says that this process of this worker runs it."""
     return (
         record is not None and record.owner == worker and record.state in HELD and pid_of(record.holder) == holding.pid
     )
 
 
-def decide(record: Record | None, holding: Holding, look: Look, timing: TimingSettings) -> Decision:
+def decide(record: Record | None, holding: BusyProcess, look: TerminationContext, timing: TimingSettings) -> Decision:
     """Decide what to do with a process, given the record of what it runs."""
     if record is None or not is_held(record, holding, look.worker):
         return _not_ours(record, holding, look, timing)
@@ -89,26 +89,32 @@ def decide(record: Record | None, holding: Holding, look: Look, timing: TimingSe
     if holding.told is not None:
         grace = holding.told_at + timing.stop_grace - look.at
         if grace <= 0:
-            return Decision(Step.KILL, holding.told)
-        return Decision(Step.TELL, holding.told, again=min(grace, AGAIN))
+            return Decision(Action.KILL, holding.told)
+        return Decision(Action.TELL, holding.told, again=min(grace, AGAIN))
     if record.state is State.CANCELLING:
-        return Decision(Step.TELL, Ending.CANCEL, again=min(timing.stop_grace, AGAIN))
+        return Decision(Action.TELL, TerminationReason.CANCEL, again=min(timing.stop_grace, AGAIN))
     timeout = record.spec.options.timeout
     left = None if timeout is None or record.started_at is None else record.started_at + timeout - look.now
     if left is not None and left <= 0:
-        return Decision(Step.TELL, Ending.TIMEOUT, again=min(timing.stop_grace, AGAIN))
+        return Decision(Action.TELL, TerminationReason.TIMEOUT, again=min(timing.stop_grace, AGAIN))
     if look.preempting:
-        return Decision(Step.TELL, Ending.PREEMPT, again=min(timing.stop_grace, AGAIN))
-    return Decision(Step.NOTHING, again=left)
+        return Decision(Action.TELL, TerminationReason.PREEMPT, again=min(timing.stop_grace, AGAIN))
+    return Decision(Action.NOTHING, again=left)
 
 
-def _not_ours(record: Record | None, holding: Holding, look: Look, timing: TimingSettings) -> Decision:
+def _not_ours(
+    record: Record | None, holding: BusyProcess, look: TerminationContext, timing: TimingSettings
+) -> Decision:
     """Not claimed yet, just ended, or taken by others."""
     if holding.epoch is None:  # never seen as ours: most likely about to be claimed
-        return Decision(Step.KILL, Ending.TAKEN) if look.at - holding.since > timing.lease else Decision(Step.NOTHING)
+        return (
+            Decision(Action.KILL, TerminationReason.TAKEN)
+            if look.at - holding.since > timing.lease
+            else Decision(Action.NOTHING)
+        )
     if holding.missing + 1 >= PATIENCE or (record is not None and _taken(record, look.worker)):
-        return Decision(Step.KILL, Ending.TAKEN)
-    return Decision(Step.NOTHING, again=1.0)
+        return Decision(Action.KILL, TerminationReason.TAKEN)
+    return Decision(Action.NOTHING, again=1.0)
 
 
 def _taken(record: Record, worker: str) -> bool:
@@ -117,7 +123,7 @@ def _taken(record: Record, worker: str) -> bool:
     return record.outcome is not None and record.outcome.cause is Cause.WORKER_LOST
 
 
-def _on_exit(holding: Holding, look: Look, timing: TimingSettings) -> Decision:
+def _on_exit(holding: BusyProcess, look: TerminationContext, timing: TimingSettings) -> Decision:
     since = look.at if holding.settled_since is None else holding.settled_since
     left = since + timing.on_exit_timeout - look.at
-    return Decision(Step.KILL, Ending.ON_EXIT) if left <= 0 else Decision(Step.NOTHING, again=left)
+    return Decision(Action.KILL, TerminationReason.ON_EXIT) if left <= 0 else Decision(Action.NOTHING, again=left)
