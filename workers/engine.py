@@ -34,7 +34,7 @@ from workers.pool.journals import journals
 from workers.pool.monitor import ParentProcess, PoolMonitor
 from workers.pool.pool_process import Inherited, PoolProcess
 from workers.pool.processes import BusyProcesses
-from workers.queues import Queues
+from workers.queues import ConsumedQueues
 from workers.reconciler.loop import PeriodicSweep, Reconciler, sweeps
 from workers.ticker import Ticker
 
@@ -51,7 +51,7 @@ GOODBYE = 10.0
 SWITCH = 0.0005
 
 
-class Engine:
+class WorkerEngine:
     """The engine of one worker process.
 
     Args:
@@ -81,7 +81,7 @@ class Engine:
         keys.owner = f"worker {self.identity.id}"
         self._notes = InterruptChannel()
         consumed = self._app.amqp.queues
-        self.queues = Queues(
+        self.queues = ConsumedQueues(
             offer=offer,
             own=list(consumed.consume_from),
             pinned=consumed._consume_from is not None,
@@ -286,7 +286,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.components:Pool",)
 
     def create(self, w: Any) -> None:
-        engine = w.app.dispatcher = Engine(w.app.dispatcher_settings, w)
+        engine = w.app.dispatcher = WorkerEngine(w.app.dispatcher_settings, w)
         engine.hear_hangup()
         signals.worker_process_init.connect(lambda **_: engine.process.begin(), weak=False)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dispatcher.records.base import Records
 from dispatcher.records.events import Listener
-from workers.queues import Queues
+from workers.queues import ConsumedQueues
 
 if TYPE_CHECKING:
     from workers.supervisor.manager import SupervisorManager
@@ -36,7 +36,7 @@ class NotificationListener:
         open_records: Callable[[], Records],
         *,
         owner: str,
-        queues: Queues,
+        queues: ConsumedQueues,
         every: float,
         wake: Callable[[], None],
         supervision: SupervisorManager | None = None,

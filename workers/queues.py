@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 BATCH = 50
 
 
-class Queues:
+class ConsumedQueues:
     """The queues of one worker.
 
     Args:

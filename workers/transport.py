@@ -38,7 +38,7 @@ MOST = 2**20
 TASKS = frozenset({EXECUTE, CALL_ON_EXIT})
 
 
-class Dropped:
+class DroppedMessages:
     """Messages that were dropped: counted on Celery's event loop, taken by a thread that may wait for the server."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Dropped:
             return count
 
 
-dropped = Dropped()
+dropped = DroppedMessages()
 
 
 def install() -> None:
@@ -168,7 +168,7 @@ def _within_bounds(reply: Any, **_: Any) -> Any:
     return key, message
 
 
-class Doorbells:
+class CheckedChannel:
     """The channels of this module, where they differ from kombu's."""
 
     def _create_client(self, asynchronous: bool = False) -> Any:
@@ -191,7 +191,7 @@ class Doorbells:
             raise Empty from None
 
 
-class Checked:
+class CheckedTransport:
     """The transports of this module, where they differ from kombu's."""
 
     def _deliver(self, message: Any, queue: str) -> None:
@@ -207,21 +207,21 @@ def _is_celery_s_own(queue: str) -> bool:
     return queue.endswith("celery.pidbox") or queue.startswith("celeryev")
 
 
-class Channel(Doorbells, redis.Channel):  # type: ignore[misc]
+class Channel(CheckedChannel, redis.Channel):  # type: ignore[misc]
     """A channel over Redis."""
 
 
-class SentinelChannel(Doorbells, redis.SentinelChannel):  # type: ignore[misc]
+class SentinelChannel(CheckedChannel, redis.SentinelChannel):  # type: ignore[misc]
     """A channel over what Sentinels name."""
 
 
-class Transport(Checked, redis.Transport):  # type: ignore[misc]
+class Transport(CheckedTransport, redis.Transport):  # type: ignore[misc]
     """Kombu's transport over Redis."""
 
     Channel = Channel
 
 
-class SentinelTransport(Checked, redis.SentinelTransport):  # type: ignore[misc]
+class SentinelTransport(CheckedTransport, redis.SentinelTransport):  # type: ignore[misc]
     """Kombu's transport over what Sentinels name."""
 
     Channel = SentinelChannel

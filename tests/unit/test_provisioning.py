@@ -24,7 +24,7 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from tests.unit.making import make_record, trusting
 from workers.backend_cache import BackendCache
-from workers.execution.provisioning import Provisioner, Written
+from workers.execution.provisioning import Provisioner, RecentWrite
 
 
 class Refuses(FakeBackend):
@@ -146,7 +146,7 @@ def test_what_was_written_just_now_is_sent_without_another_look(
     outcome = Outcome(cause=Cause.START_FAILED, message="ended meanwhile")
     records.runs.update("run1", partial(transitions.finish, epoch=stale.epoch, outcome=outcome))
     backend = Counts()
-    provisioner(records, backend).create(stale, Written(since=time.monotonic() - ago, offset=0.0))
+    provisioner(records, backend).create(stale, RecentWrite(since=time.monotonic() - ago, offset=0.0))
     assert len(backend.asked) == sent
 
 

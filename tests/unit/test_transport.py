@@ -15,7 +15,7 @@ from dispatcher.errors import Malformed
 from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from workers import transport
-from workers.transport import MOST, Checked, Dropped, doorbell, remark
+from workers.transport import MOST, CheckedTransport, DroppedMessages, doorbell, remark
 
 RING = Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local", ("a", "b")))
 
@@ -122,7 +122,7 @@ class Below:
         self.delivered.append((message, queue))
 
 
-class Above(Checked, Below):
+class Above(CheckedTransport, Below):
     """A transport of ours."""
 
 
@@ -156,7 +156,7 @@ def test_a_message_that_is_too_much_to_parse_says_nothing() -> None:
 
 
 def test_drops_are_counted_once() -> None:
-    dropped = Dropped()
+    dropped = DroppedMessages()
     dropped.note("one")
     dropped.note("one")
     assert (dropped.take(), dropped.take()) == (2, 0)

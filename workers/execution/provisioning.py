@@ -39,7 +39,7 @@ _AT_ONCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class RecentWrite:
     """That we wrote a whole record ourselves: it needn't be read again. ``since`` is a monotonic time before that,
     ``offset`` the server's clock from our monotonic one."""
 
@@ -47,7 +47,7 @@ class Written:
     offset: float
 
     @classmethod
-    def after(cls, look: Look) -> Written:
+    def after(cls, look: Look) -> RecentWrite:
         """As of a look a moment ago."""
         since = time.monotonic()
         return cls(since=since, offset=look.now - since)
@@ -95,7 +95,7 @@ class Provisioner:
         """
         look = look or Look(*self.records.runs.get(run_id))
         refuse_lacking(look.record)
-        written = Written.after(look)
+        written = RecentWrite.after(look)
         record = self.records.runs.update(run_id, self._claimed, record=look.record, now=look.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
             return record
@@ -116,7 +116,7 @@ class Provisioner:
         failpoint("provision.prepared", record.id)
         return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request))
 
-    def create(self, record: Record, written: Written | None = None) -> Record:
+    def create(self, record: Record, written: RecentWrite | None = None) -> Record:
         """Send the stored request and store what came of it."""
         answer: Handle | Permanent | Transient
         try:
@@ -128,7 +128,7 @@ class Provisioner:
         except Refused:  # cancelled or taken over meanwhile: the request is stored, so it is found and torn down
             return self.records.runs.get(record.id)[0]
 
-    def send(self, record: Record, written: Written | None = None) -> Handle:
+    def send(self, record: Record, written: RecentWrite | None = None) -> Handle:
         """Send the stored request: create or adopt.
 
         Who was stopped since the request was stored sends nothing: meanwhile another may have sent it, seen it end
@@ -174,7 +174,7 @@ class Provisioner:
         answer: Handle | Exception,
         *,
         lease: Lease | None = None,
-        written: Written | None = None,
+        written: RecentWrite | None = None,
     ) -> Record:
         """Store the handle, or what the answer means else.
 
