@@ -11,7 +11,7 @@ from dispatcher.runner.container.report import About, Report
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import State
-from tests.unit.supervised import Scene
+from tests.unit.supervisor_scene import Scene
 from workers.claims import claimant, token_of
 
 

@@ -16,7 +16,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
-from tests.unit.supervised import Scene
+from tests.unit.supervisor_scene import Scene
 from tests.waiting import wait_until
 from workers.supervisor import supervisor
 from workers.supervisor.heartbeats import GAP, Heartbeats

@@ -12,7 +12,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
-from tests.unit.supervised import Scene
+from tests.unit.supervisor_scene import Scene
 from tests.waiting import wait_until
 from workers.supervisor import unmatched
 

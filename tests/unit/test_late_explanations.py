@@ -9,7 +9,7 @@ from dispatcher.runner.container.report import About
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
-from tests.unit.supervised import Scene
+from tests.unit.supervisor_scene import Scene
 from workers.supervisor import reports
 
 TOLD = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
