@@ -83,7 +83,7 @@ class NotificationListener:
             if self._supervision is None or topic not in self._shards:
                 topics.add(topic)
             elif event is not None:
-                self._supervision.cancelled(topic.removeprefix(OWNER), event.run_id)
+                self._supervision.cancel_requested(topic.removeprefix(OWNER), event.run_id)
         return topics
 
     def _follow(self, listener: Listener) -> None:

@@ -51,7 +51,7 @@ def test_any_other_is_nobody_s(scene: Scene) -> None:
 
 def test_a_supervisor_reads_of_a_claim(scene: Scene) -> None:
     record = scene.provisioned("r1")
-    shard = shard_of("told", record.id)
+    shard = shard_of("scripted", record.id)
     entry = _report(record).to_entry(token_of(scene.keys, record))
     forged = {**entry, "mac": entry["mac"][::-1]}
     scene.records.inbox.report(shard, forged)

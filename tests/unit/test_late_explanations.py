@@ -36,10 +36,10 @@ def told(scene: Scene, about: About = About.EXITED) -> tuple[Record, str]:
 def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: About) -> None:
     _, name = told(scene, about)
     scene.round()
-    scene.backend.seen[name] = BARE
+    scene.backend.observations[name] = BARE
     scene.round()
     assert not scene.record("r1").terminal, "its container's own words say no more"
-    scene.backend.seen[name] = EVICTED
+    scene.backend.observations[name] = EVICTED
     scene.round()
     record = scene.record("r1")
     assert record.outcome is not None
@@ -54,7 +54,7 @@ def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:
     record = scene.running("r1", timeout=1e-6)
     scene.round()
     name = str((record.handle or {})["name"])
-    scene.backend.seen[name] = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted")
+    scene.backend.observations[name] = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted")
     scene.report(record, About.SETTLED, TOLD)
     scene.round()
     scene.report(record, About.EXITED, TOLD)
@@ -63,9 +63,9 @@ def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:
 
 
 def test_it_does_not_wait_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "EXPLAINED", 0.0)
+    monkeypatch.setattr(reports, "EXPLANATION_TIMEOUT", 0.0)
     _, name = told(scene)
-    scene.backend.seen[name] = BARE
+    scene.backend.observations[name] = BARE
     scene.round()
     record = scene.record("r1")
     assert record.outcome is not None

@@ -43,6 +43,6 @@ def test_leaving_gives_all_back() -> None:
     leases = open_memory().leases
     one = Shards(leases, "fake", "one")
     one.share(["one"], ())
-    one.leave()
+    one.release_all()
     assert not one.held
     assert leases.held("fake/") == {}

@@ -19,9 +19,9 @@ from dispatcher.runs.states import Cause, State
 from tests.unit.supervisor_scene import Scene
 from tests.waiting import wait_until
 from workers.supervisor import supervisor
-from workers.supervisor.heartbeats import GAP, Heartbeats
+from workers.supervisor.heartbeats import MAX_READ_GAP, Heartbeats
 from workers.supervisor.request_threads import RequestThreads
-from workers.supervisor.teardown import LOOK
+from workers.supervisor.teardown import LINGER_POLL_INTERVAL
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_an_idle_run_costs_a_look_and_nothing_of_the_records(scene: Scene) -> No
     scene.round()
     took = time.perf_counter() - before
     assert counting.read == 1000, "adoption reads each once"
-    assert scene.backend.looks == 1000
+    assert scene.backend.polled == 1000
     counting.read = 0
     version = scene.record("r1").version
     before = time.perf_counter()
@@ -47,30 +47,30 @@ def test_an_idle_run_costs_a_look_and_nothing_of_the_records(scene: Scene) -> No
     again = time.perf_counter() - before
     print(f"1,000 runs: adopted in {took * 1000:.0f} ms, then a round takes {again * 1000:.0f} ms")  # noqa: T201
     assert counting.read == 0
-    assert scene.backend.looks == 2000
+    assert scene.backend.polled == 2000
     scene.update("r7", partial(transitions.request_cancel))
     scene.round()
     assert counting.read == 1, "only what changed is read again"
     assert scene.record("r1").version == version
-    looks = scene.backend.looks
+    looks = scene.backend.polled
     scene.supervisor.tick()
-    assert scene.backend.looks - looks <= 1, "between rounds nothing is looked at that has not changed"
+    assert scene.backend.polled - looks <= 1, "between rounds nothing is looked at that has not changed"
 
 
 def test_a_change_is_looked_at_alone(scene: Scene) -> None:
     for number in range(10):
         scene.running(f"r{number}")
     scene.round()
-    looks = scene.backend.looks
+    looks = scene.backend.polled
     name = str((scene.record("r3").handle or {})["name"])
-    scene.backend.seen[name] = Observation(phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137)
+    scene.backend.observations[name] = Observation(phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137)
     scene.woken.clear()
     scene.backend.changed(name, "")
     assert scene.woken.is_set()
     scene.supervisor.tick()
     assert scene.record("r3").state is State.CRASHED
     assert scene.record("r4").state is State.RUNNING
-    assert scene.backend.looks - looks <= 3
+    assert scene.backend.polled - looks <= 3
     assert isinstance(scene.backend, Watched)
 
 
@@ -103,15 +103,15 @@ def test_containers_that_are_about_to_end_are_looked_at_now_and_then(scene: Scen
         scene.report(record, About.EXITED, Outcome())
     scene.round()
     assert all(scene.record(record.id).state is State.SUCCEEDED for record in records)
-    looks, before = scene.backend.looks, time.monotonic()
+    looks, before = scene.backend.polled, time.monotonic()
     for _ in range(20):
         scene.supervisor.tick()
-    assert scene.backend.looks - looks <= len(records) * (1 + (time.monotonic() - before) / LOOK)
+    assert scene.backend.polled - looks <= len(records) * (1 + (time.monotonic() - before) / LINGER_POLL_INTERVAL)
     name = str((records[7].handle or {})["name"])
-    scene.backend.seen[name] = Observation(phase=Phase.ENDED, exit_code=0)
+    scene.backend.observations[name] = Observation(phase=Phase.ENDED, exit_code=0)
     scene.backend.changed(name, "")
     scene.supervisor.tick()
-    scene.until(lambda: scene.backend.gone == {name}, "the teardown of what is heard to have ended")
+    scene.until(lambda: scene.backend.cancelled == {name}, "the teardown of what is heard to have ended")
 
 
 def test_a_report_goes_before_what_is_seen(scene: Scene) -> None:
@@ -119,7 +119,7 @@ def test_a_report_goes_before_what_is_seen(scene: Scene) -> None:
     record = scene.running("r1")
     scene.round()
     name = str((record.handle or {})["name"])
-    scene.backend.seen[name] = Observation(phase=Phase.ENDED, cause=Cause.KILLED, exit_code=137)
+    scene.backend.observations[name] = Observation(phase=Phase.ENDED, cause=Cause.KILLED, exit_code=137)
     scene.report(record, About.EXITED, Outcome(cause=Cause.USER_ERROR, reason="ValueError"))
     scene.round()
     outcome = scene.record("r1").outcome
@@ -128,12 +128,12 @@ def test_a_report_goes_before_what_is_seen(scene: Scene) -> None:
 
 
 def test_a_request_is_sent_again_after_its_pause_and_never_in_the_way(scene: Scene) -> None:
-    scene.backend.trouble = [Transient("busy", retry_in=0.2, cause=Cause.QUOTA), Transient("busy", retry_in=0.0)]
-    assert scene.provisioned("r1").owner.startswith("told/")
-    scene.backend.hold = threading.Event()
+    scene.backend.errors = [Transient("busy", retry_in=0.2, cause=Cause.QUOTA), Transient("busy", retry_in=0.0)]
+    assert scene.provisioned("r1").owner.startswith("scripted/")
+    scene.backend.block = threading.Event()
     scene.round()
     scene.round()  # a request that hangs holds nobody up
-    scene.backend.hold.set()
+    scene.backend.block.set()
     scene.until(lambda: scene.record("r1").last_cause is Cause.QUOTA, "the cause that it waits for")
     before = len(scene.backend.submits)
     assert before == 2
@@ -143,14 +143,14 @@ def test_a_request_is_sent_again_after_its_pause_and_never_in_the_way(scene: Sce
 
 
 def test_a_request_that_was_cancelled_is_not_sent_again(scene: Scene) -> None:
-    scene.backend.trouble = [Transient("busy", retry_in=0.0)]
+    scene.backend.errors = [Transient("busy", retry_in=0.0)]
     name = str((scene.provisioned("r1").request or {})["body"]["name"])
     scene.update("r1", partial(transitions.request_cancel))
     scene.round()
     assert scene.record("r1").state is State.CANCELLED
     assert len(scene.backend.submits) == 1
     scene.until(lambda: not scene.record("r1").leftovers, "its teardown")
-    assert scene.backend.gone == {name}
+    assert scene.backend.cancelled == {name}
 
 
 def test_a_cancel_that_is_heard_of_is_seen_at_once(scene: Scene) -> None:
@@ -159,14 +159,14 @@ def test_a_cancel_that_is_heard_of_is_seen_at_once(scene: Scene) -> None:
     scene.round()
     scene.update("r1", partial(transitions.request_cancel))
     scene.supervisor.tick()
-    assert scene.backend.gone == set(), "nobody has told it yet, and no round is due"
+    assert scene.backend.cancelled == set(), "nobody has told it yet, and no round is due"
     scene.woken.clear()
     for run_id in ("r1", "r2", "nobody's"):
-        scene.supervisor.cancelled(run_id)
+        scene.supervisor.cancel_requested(run_id)
     assert scene.woken.is_set()
     scene.supervisor.tick()
     name = str((one.handle or {})["name"])
-    wait_until(lambda: scene.backend.gone == {name}, "the end of its container")
+    wait_until(lambda: scene.backend.cancelled == {name}, "the end of its container")
     assert scene.record("r2") == other
 
 
@@ -176,14 +176,14 @@ def test_a_cancel_that_comes_while_a_round_reads_is_not_lost(scene: Scene) -> No
     def cancel() -> None:
         scene.counting.after_reading = lambda: None
         scene.update("r1", transitions.request_cancel)
-        scene.supervisor.cancelled("r1")
+        scene.supervisor.cancel_requested("r1")
 
     scene.counting.after_reading = cancel
     scene.round()
-    assert scene.backend.gone == set(), "it was read before"
+    assert scene.backend.cancelled == set(), "it was read before"
     scene.supervisor.tick()
     name = str((record.handle or {})["name"])
-    wait_until(lambda: scene.backend.gone == {name}, "the end of its container")
+    wait_until(lambda: scene.backend.cancelled == {name}, "the end of its container")
 
 
 def test_a_claim_after_the_attempt_was_closed_is_refused(scene: Scene) -> None:
@@ -210,17 +210,17 @@ def test_a_supervisor_whose_shard_was_taken_writes_nothing(scene: Scene) -> None
     record = scene.running("r1")
     scene.round()
     shard = record.owner or scene.record("r1").owner
-    lease = scene.records.leases.held("told/")[shard]
+    lease = scene.records.leases.held("scripted/")[shard]
     name = str((record.handle or {})["name"])
     real = scene.backend.poll
 
     def poll(handles: Sequence[Handle]) -> list[Observation]:
-        if scene.records.leases.held("told/")[shard] == lease:
+        if scene.records.leases.held("scripted/")[shard] == lease:
             scene.records.leases.acquire(shard, "w2", seen=lease)
         return real(handles)
 
     scene.backend.poll = poll  # type: ignore[method-assign]
-    scene.backend.seen[name] = Observation(phase=Phase.ENDED, exit_code=1)
+    scene.backend.observations[name] = Observation(phase=Phase.ENDED, exit_code=1)
     scene.report(record, About.EXITED, Outcome())
     before = scene.record("r1")
     scene.backend.changed(name, "")
@@ -240,12 +240,12 @@ def test_a_container_that_was_reported_to_have_ended_gets_a_moment(scene: Scene)
     scene.round()
     assert scene.record("r1").state is State.SUCCEEDED
     scene.round()
-    assert not scene.backend.gone
+    assert not scene.backend.cancelled
     name = str((record.handle or {})["name"])
     times = {"created": 1.0, "started": 2.0, "finished": 3.0}
-    scene.backend.seen[name] = Observation(phase=Phase.ENDED, exit_code=0, times=times)
+    scene.backend.observations[name] = Observation(phase=Phase.ENDED, exit_code=0, times=times)
     scene.until(lambda: not scene.record("r1").leftovers, "its teardown")
-    assert scene.backend.gone == {name}
+    assert scene.backend.cancelled == {name}
     found = (scene.record("r1").times or {})["1"]
     assert {**found, "torn down": 0.0} == {**times, "torn down": 0.0}
 
@@ -266,9 +266,9 @@ def test_orphans_are_ended_when_seen_twice(scene: Scene) -> None:
     ]
     epoch = scene.record("r2").epoch
     scene.update("r2", partial(transitions.finish, epoch=epoch, outcome=Outcome()))
-    scene.backend.seen[str((ended.handle or {})["name"])] = Observation(phase=Phase.ENDED)
-    scene.until(lambda: "unknown" in scene.backend.gone, "the end of the orphan")
-    assert not {"wanted", "young"} & scene.backend.gone
+    scene.backend.observations[str((ended.handle or {})["name"])] = Observation(phase=Phase.ENDED)
+    scene.until(lambda: "unknown" in scene.backend.cancelled, "the end of the orphan")
+    assert not {"wanted", "young"} & scene.backend.cancelled
 
 
 def test_a_sweep_for_orphans_reads_no_record_of_a_run_that_is_known() -> None:
@@ -281,57 +281,57 @@ def test_a_sweep_for_orphans_reads_no_record_of_a_run_that_is_known() -> None:
         Found(run_id=one.id, attempt=1, age=1000.0, handle={"name": one.id}) for one in [*records, late]
     ]
     scene.counting.largest = 0
-    scene.until(lambda: "late" in scene.backend.gone, "the end of the orphan")
+    scene.until(lambda: "late" in scene.backend.cancelled, "the end of the orphan")
     assert scene.counting.largest == 1
-    assert scene.backend.gone == {"late"}
+    assert scene.backend.cancelled == {"late"}
 
 
 def test_hands_do_one_call_of_a_key_at_a_time() -> None:
     woken = threading.Semaphore(0)
-    hands = RequestThreads(2, woken.release)
+    threads = RequestThreads(2, woken.release)
     hold = threading.Event()
-    assert hands.give(("a", "1"), lambda: hold.wait(30))
-    assert not hands.give(("a", "1"), lambda: None)
-    assert hands.give(("b", "1"), lambda: 1 / 0)
+    assert threads.submit(("a", "1"), lambda: hold.wait(30))
+    assert not threads.submit(("a", "1"), lambda: None)
+    assert threads.submit(("b", "1"), lambda: 1 / 0)
     assert woken.acquire(timeout=30)
-    ((key, error),) = hands.done()
+    ((key, error),) = threads.results()
     assert (key, type(error)) == (("b", "1"), ZeroDivisionError)
-    assert hands.busy(("a", "1"))
+    assert threads.is_pending(("a", "1"))
     hold.set()
     assert woken.acquire(timeout=30)
-    assert hands.done() == [(("a", "1"), True)]
-    assert not hands.busy(("a", "1"))
-    hands.stop()
+    assert threads.results() == [(("a", "1"), True)]
+    assert not threads.is_pending(("a", "1"))
+    threads.shutdown()
 
 
 def test_silence_counts_only_while_we_would_have_heard() -> None:
     """DESIGN §5: unknown is not dead. An outage, or a process that stood still, starts the count again."""
     now = 1000.0
-    pulse = Heartbeats(lambda: now)
+    heartbeats = Heartbeats(lambda: now)
     now = 1005.0
-    pulse.heard("r1")
+    heartbeats.received("r1")
     now = 1010.0
-    pulse.looked()
-    assert pulse.silence("r1") == 5.0
-    assert pulse.silence("never heard") == 10.0
+    heartbeats.all_read()
+    assert heartbeats.silence("r1") == 5.0
+    assert heartbeats.silence("never heard") == 10.0
     now = 1100.0
-    pulse.looked()
-    assert pulse.silence("r1") == 0.0, "the look before came long ago"
+    heartbeats.all_read()
+    assert heartbeats.silence("r1") == 0.0, "the look before came long ago"
     for _ in range(30):
-        now += GAP - 1
-        pulse.looked()
-    assert pulse.silence("r1") == 30 * (GAP - 1)
-    pulse.deaf()
-    assert pulse.silence("r1") == 0.0
-    pulse.heard("r1")
-    pulse.keep({"r1"})
-    assert pulse.silence("r1") == 0.0
+        now += MAX_READ_GAP - 1
+        heartbeats.all_read()
+    assert heartbeats.silence("r1") == 30 * (MAX_READ_GAP - 1)
+    heartbeats.restart()
+    assert heartbeats.silence("r1") == 0.0
+    heartbeats.received("r1")
+    heartbeats.retain({"r1"})
+    assert heartbeats.silence("r1") == 0.0
 
 
 def test_events_of_a_container_say_what_became_of_on_exit(scene: Scene) -> None:
     record = scene.running("r1", on_exit=True, environment={"type": "X", "on_exit": {"ref": "some.module:function"}})
     scene.round()
-    scene.backend.seen[str((record.handle or {})["name"])] = Observation(phase=Phase.ENDED, exit_code=137)
+    scene.backend.observations[str((record.handle or {})["name"])] = Observation(phase=Phase.ENDED, exit_code=137)
     scene.round()
     (exited,) = [event for event in scene.records.events.of("r1")[0] if event.kind is Kind.EXITED]
     assert exited.data["on_exit"] == "not called"

@@ -36,7 +36,7 @@ def test_a_new_run_is_looked_at_before_the_next_round(scene: Scene) -> None:
     for number in range(50):
         scene.running(f"r{number}")
     name = name_of(scene.record("r7"))
-    scene.backend.seen[name] = OOM
+    scene.backend.observations[name] = OOM
     scene.backend.changed(name, "r7")
     scene.supervisor.tick()
     assert scene.record("r7").state is State.CRASHED
@@ -47,15 +47,15 @@ def ask(scene: Scene) -> None:
     """A pool process has asked for the container of ``r1``, which is seen to end before its handle is stored."""
     scene.submit("r1")
     scene.update("r1", partial(transitions.claim, owner="w1"))
-    request = {"shard": shard_of("told", "r1"), "epoch": 1, "body": {}}
+    request = {"shard": shard_of("scripted", "r1"), "epoch": 1, "body": {}}
     scene.update("r1", partial(transitions.intend, epoch=1, request=request))
-    scene.backend.seen["pod"] = OOM
+    scene.backend.observations["pod"] = OOM
     scene.backend.changed("pod", "r1")
 
 
 def store(scene: Scene) -> None:
     """Its handle is stored; between rounds that is enough for its end to be seen."""
-    shard = shard_of("told", "r1")
+    shard = shard_of("scripted", "r1")
     scene.update("r1", partial(transitions.created, epoch=1, handle={"name": "pod"}, owner=shard))
     scene.update("r1", partial(transitions.claim_attempt, attempt=1, holder="pod"))
 
@@ -68,12 +68,12 @@ def store(scene: Scene) -> None:
 
 
 def test_its_handle_may_be_about_to_be_stored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unmatched, "SOON", 60.0)
+    monkeypatch.setattr(unmatched, "READ_INTERVAL", 60.0)
     ask(scene)
     assert scene.supervisor.tick() is not None, "it comes again"
     scene.supervisor.tick()
     assert scene.counting.read == 1, "not before that makes sense"
-    monkeypatch.setattr(unmatched, "SOON", 0.0)
+    monkeypatch.setattr(unmatched, "READ_INTERVAL", 0.0)
     store(scene)
 
 
@@ -88,7 +88,7 @@ def test_what_others_answer_for_is_not_read() -> None:
     scene = Scene()
     scene.supervisor.round(["w1", "w2"], ())
     ids = [f"r{number}" for number in range(64)]
-    (theirs, *_) = [one for one in ids if shard_of("told", one) not in scene.supervisor.held]
+    (theirs, *_) = [one for one in ids if shard_of("scripted", one) not in scene.supervisor.held]
     scene.counting.read = 0
     scene.backend.changed("pod", theirs)
     assert scene.supervisor.tick() is None
@@ -98,7 +98,7 @@ def test_what_others_answer_for_is_not_read() -> None:
 @pytest.mark.parametrize("there", [True, False])
 def test_what_has_ended_is_read_once(there: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a container is heard of after that of its run."""
-    monkeypatch.setattr(unmatched, "SOON", 0.0)
+    monkeypatch.setattr(unmatched, "READ_INTERVAL", 0.0)
     if there:
         scene.submit("r1")
         scene.update("r1", transitions.request_cancel)
@@ -110,7 +110,7 @@ def test_what_has_ended_is_read_once(there: bool, scene: Scene, monkeypatch: pyt
 
 def test_it_is_forgotten_after_a_while(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was to store its handle is dead: the round finds what becomes of it."""
-    monkeypatch.setattr(unmatched, "SOON", 0.0)
+    monkeypatch.setattr(unmatched, "READ_INTERVAL", 0.0)
     monkeypatch.setattr(unmatched, "REMEMBER", 0.0)
     scene.submit("r1")
     scene.update("r1", partial(transitions.claim, owner="w1"))

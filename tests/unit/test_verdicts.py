@@ -15,7 +15,7 @@ from dispatcher.runs.indexes import next_due
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import queued
-from workers.supervisor.verdicts import LATE, Judgement, explainable, explained, judge
+from workers.supervisor.verdicts import TIMEOUT_MARGIN, Judgement, explainable, explained, judge
 
 
 def after(change: Change | None) -> Record:
@@ -53,7 +53,7 @@ def noted(record: Record, seen: Observation, now: float) -> Record:
 def test_losing_sight_ends_nothing() -> None:
     unknown = Observation(phase=Phase.UNKNOWN)
     verdict = look(running(), unknown, 1e6, silent=True)
-    assert (verdict.cancel, verdict.end) == (False, None)
+    assert (verdict.delete, verdict.end) == (False, None)
     record = noted(running(), unknown, 9)
     assert (record.state, record.unknown_since) == (State.RUNNING, 9)
 
@@ -62,7 +62,7 @@ def test_who_has_not_looked_yet_says_nothing() -> None:
     """A worker that starts finds thousands of runs, and its first lists take a moment."""
     unseen = Observation(phase=Phase.UNSEEN)
     assert look(running(), unseen, 1e6, silent=True) == Judgement()
-    assert look(after(t.request_cancel(running(), 3)), unseen, 9) == Judgement(cancel=True)
+    assert look(after(t.request_cancel(running(), 3)), unseen, 9) == Judgement(delete=True)
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,13 @@ def test_a_settled_end_may_be_explained_later_and_not_be_changed() -> None:
 def test_a_cancel_and_a_timeout_let_the_infrastructure_go_first() -> None:
     seen = Observation(phase=Phase.RUNNING)
     cancelling = after(t.request_cancel(running(), 3))
-    assert look(cancelling, seen, 4).cancel
-    assert look(cancelling, Observation(phase=Phase.UNKNOWN), 4).cancel
+    assert look(cancelling, seen, 4).delete
+    assert look(cancelling, Observation(phase=Phase.UNKNOWN), 4).delete
     late = running(timeout=5)
-    assert not look(late, seen, 6.9 + LATE).cancel, (
+    assert not look(late, seen, 6.9 + TIMEOUT_MARGIN).delete, (
         "its runner ends it by its own clock, which calls on_exit as it should"
     )
-    assert look(late, seen, 7 + LATE).cancel
+    assert look(late, seen, 7 + TIMEOUT_MARGIN).delete
     assert ended(late, Observation(phase=Phase.GONE), 9).state is State.TIMED_OUT
 
 
@@ -163,14 +163,14 @@ def test_a_quota_queue_that_takes_its_place_back_ends_the_attempt_as_preempted()
     seen = Observation(phase=Phase.WAITING, paused=True, reason="Suspended", message="evicted by the queue")
     waiting = noted(pending(start_within=60), seen, 3)
     assert (waiting.state, waiting.paused_since, waiting.start_by) == (State.PENDING, 3, None)
-    assert not look(waiting, seen, 4).cancel
-    assert look(running(), seen, 3).cancel
+    assert not look(waiting, seen, 4).delete
+    assert look(running(), seen, 3).delete
     record = noted(running(), seen, 3)
     assert record.state is State.RUNNING
     gone = ended(record, Observation(phase=Phase.GONE, cause=Cause.KILLED, reason="deleted"), 4)
     assert gone.outcome is not None
     assert (gone.state, gone.outcome.cause) == (State.CRASHED, Cause.PREEMPTED)
-    assert look(after(t.request_cancel(running(), 3)), seen, 4).cancel
+    assert look(after(t.request_cancel(running(), 3)), seen, 4).delete
 
 
 def test_a_quota_queue_stops_the_clock_of_start_within() -> None:

@@ -1,4 +1,4 @@
-"""Changes heard from other threads between two ticks of a supervisor: changed infrastructure, and cancels."""
+"""Notices from other threads for a supervisor's next tick: changed infrastructure, and cancel requests."""
 
 from __future__ import annotations
 
@@ -9,39 +9,44 @@ from dispatcher.support.ids import is_run_id
 
 
 class Notices:
-    """Collects what is heard, until it is taken. Safe across threads.
+    """Mailbox of notices. Safe across threads.
 
     Args:
-        wake: called where a tick would find something.
+        wake: called after each notice, so that a tick follows.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = threading.Lock()
-        self._changed: dict[str | None, str] = {}
-        self._cancelled: set[str] = set()
+        self._changes: dict[str | None, str] = {}
+        self._cancels: set[str] = set()
 
-    def heard(self, key: str | None, run_id: str) -> None:
-        """Infrastructure has changed: the key of its handle, None for any, and its run, empty if that isn't known."""
+    def infrastructure_changed(self, key: str | None, run_id: str) -> None:
+        """Note that infrastructure has changed.
+
+        Args:
+            key: the key of its handle; None stands for all infrastructure.
+            run_id: its run; empty if that isn't known.
+        """
         with self._lock:
-            self._changed[key] = run_id or self._changed.get(key, "")
+            self._changes[key] = run_id or self._changes.get(key, "")
         self._wake()
 
-    def cancelled(self, run_id: str) -> None:
-        """Somebody says that a run is to be cancelled. Whoever may publish can say so: the record alone decides."""
+    def cancel_requested(self, run_id: str) -> None:
+        """Note that a run may have been cancelled. Anybody may publish that, so only its record decides."""
         if is_run_id(run_id):
             with self._lock:
-                self._cancelled.add(run_id)
+                self._cancels.add(run_id)
             self._wake()
 
-    def take(self) -> dict[str | None, str]:
-        """Keys of handles that have changed, each with its run."""
+    def take_changes(self) -> dict[str | None, str]:
+        """Remove and return the keys of changed handles, each with its run."""
         with self._lock:
-            taken, self._changed = self._changed, {}
-        return taken
+            changes, self._changes = self._changes, {}
+        return changes
 
-    def take_cancelled(self) -> set[str]:
-        """Ids of runs that are said to be cancelled."""
+    def take_cancels(self) -> set[str]:
+        """Remove and return the ids of runs that may have been cancelled."""
         with self._lock:
-            taken, self._cancelled = self._cancelled, set()
-        return taken
+            cancels, self._cancels = self._cancels, set()
+        return cancels

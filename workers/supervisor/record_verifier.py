@@ -1,6 +1,6 @@
-"""The records that a supervisor may act upon: their spec is signed, and what a worker stored in them is sealed.
+"""Verification of records before a supervisor acts on them: a signed spec, and sealed data of workers.
 
-Whoever may write records could otherwise have infrastructure created, looked at or deleted in a worker's name.
+Otherwise, anybody who may write records could have infrastructure created, observed or deleted in a worker's name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import Refused, SealBroken, UnknownRun
+from dispatcher.errors import SealBroken
 from dispatcher.records.base import Records, Step
 from dispatcher.records.rejections import What, count
 from dispatcher.runs import infrastructure, transitions
@@ -20,17 +20,18 @@ from dispatcher.runs.record import Record
 from dispatcher.serialization.seals import EngineSeal, Stored
 from dispatcher.support.log_throttle import Seldom
 from workers.supervisor.record_cache import slim, slim_leftovers
+from workers.updates import try_update
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RecordVerifier:
-    """Judges records; ends those that were forged.
+    """Verifies records, and ends runs whose record was forged.
 
     Args:
-        records: where they are.
-        seal: workers sealed with it what they stored.
+        records: the records.
+        seal: with which workers seal what they store.
         family: of the shards supervised here; see :func:`~dispatcher.runs.attempt.family`.
         now: the server's clock.
     """
@@ -39,54 +40,51 @@ class RecordVerifier:
     seal: EngineSeal
     family: str
     now: Callable[[], float]
-    _unknown: Seldom = field(default_factory=lambda: Seldom(logger))
+    _throttle: Seldom = field(default_factory=lambda: Seldom(logger))
 
-    def watched(self, record: Record) -> Record | None:
-        """A run as it is worth watching; None where nothing may be done with it, which ends it."""
+    def verified(self, record: Record) -> Record | None:
+        """Return a record as it is cached; None if nothing may be done with the run. A forged one is ended."""
         if not self.records.runs.knows(record):
-            self._unknown.warn(
-                f"run {record.id} is left alone", SealBroken(f"its key {record.spec.key_id!r} isn't here")
+            self._throttle.warn(
+                f"Run {record.id} is left to other workers", SealBroken(f"its key {record.spec.key_id!r} isn't here")
             )
             return None
-        if why := self.why_not(record):
-            self._refuse(record, why, partial(transitions.refuse, reason="SealBroken", message=why))
+        if problem := self.problem(record):
+            self._reject(record, problem, partial(transitions.refuse, reason="SealBroken", message=problem))
             return None
         return slim(record)
 
-    def why_not(self, record: Record) -> str:
-        """Why nothing may be done with a run, or nothing. What was judged already, and slimmed, stays as it was."""
-        if why := self.records.runs.vet(record, self.now()):
-            return why
+    def problem(self, record: Record) -> str:
+        """Return why nothing may be done with a run; empty if all is well. Also for records from the cache."""
+        if problem := self.records.runs.vet(record, self.now()):
+            return problem
         if record.owner.startswith(f"{self.family}/") and record.owner != shard_of(self.family, record.id):
             return f"run {record.id} stands under shard {record.owner}, which isn't its own"
-        return self._unsealed(record.id, record.attempt, record.request, record.handle)
+        return self._seal_problem(record.id, record.attempt, record.request, record.handle)
 
-    def left(self, record: Record) -> Record:
-        """A record with those leftovers alone that a worker noted; the others are dropped, and nothing is deleted."""
+    def with_verified_leftovers(self, record: Record) -> Record:
+        """Return a record without the leftovers that no worker stored. Those are dropped; nothing is deleted."""
         for leftover in record.leftovers:
             attempt = leftover.get("attempt")
-            why = self._unsealed(record.id, attempt, leftover.get("request"), leftover.get("handle"))
-            if why:
-                self._refuse(record, why, partial(infrastructure.disowned, leftover=leftover))
+            problem = self._seal_problem(record.id, attempt, leftover.get("request"), leftover.get("handle"))
+            if problem:
+                self._reject(record, problem, partial(infrastructure.disowned, leftover=leftover))
                 record = record.but(leftovers=tuple(other for other in record.leftovers if other is not leftover))
         return slim_leftovers(record)
 
-    def _unsealed(self, run_id: str, attempt: Any, request: Any, handle: Any) -> str:
+    def _seal_problem(self, run_id: str, attempt: Any, request: Any, handle: Any) -> str:
         try:
             if isinstance(handle, Mapping):
                 self.seal.check(run_id, attempt, Stored.HANDLE, handle)
             elif isinstance(request, Mapping):
                 self.seal.check(run_id, attempt, Stored.REQUEST, request)
             elif handle is not None or request is not None:
-                return f"what attempt {attempt} of run {run_id} is said to have made is no JSON object"
+                return f"the request or handle of run {run_id}, attempt {attempt}, is no JSON object"
         except SealBroken as error:
             return str(error)
         return ""
 
-    def _refuse(self, record: Record, why: str, step: Step) -> None:
+    def _reject(self, record: Record, problem: str, step: Step) -> None:
         count(self.records.refusals, What.RUN)
-        logger.warning("run %s: refused: %s", record.id, why)
-        try:
-            self.records.runs.update(record.id, step)
-        except (Refused, UnknownRun) as error:
-            logger.info("nothing to do: %s", error)
+        logger.warning("Run %s is refused: %s", record.id, problem)
+        try_update(self.records.runs.update, record.id, step)

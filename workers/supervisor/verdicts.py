@@ -1,4 +1,4 @@
-"""The meaning of one look at an attempt's infrastructure for its run. Pure."""
+"""Decisions about a run by an observation of its infrastructure. Pure: supervisors observe, and act on them."""
 
 from __future__ import annotations
 
@@ -15,82 +15,95 @@ from dispatcher.runs.states import Cause, State
 #: Phases in which nothing of an attempt runs any more.
 OVER = frozenset({Phase.ENDED, Phase.GONE})
 
+#: Seconds that a runner gets to enforce the ``timeout`` itself, and to report, before its container is deleted.
+TIMEOUT_MARGIN = 5.0
 
-#: Seconds that a runner gets to end its flow by its own clock, and to say so, before its container is told to stop.
-LATE = 5.0
-
-#: What says less of an end than what was noted before.
+#: Causes that say less of an end than a cause that was noted before.
 _VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The verdict: note something, ask for the infrastructure to go, or end the attempt with this outcome."""
+    """What to do with a run: take a step, delete its infrastructure, or end the attempt with an outcome."""
 
     step: Step | None = None
-    cancel: bool = False
+    delete: bool = False
     end: Outcome | None = None
 
 
-def judge(record: Record, seen: Observation, now: float, *, silent: bool) -> Judgement:
-    """Decide by the record and what was seen. All that the runner had reported before was acted upon.
+def judge(record: Record, observation: Observation, now: float, *, silent: bool) -> Judgement:
+    """Decide by the record and an observation. Call after all pending reports of the runner were acted on.
 
     Args:
-        record: the run, held by our shard, with a handle.
-        seen: the observation.
+        record: the run, owned by a shard that is held, with a handle.
+        observation: of its infrastructure.
         now: the server's clock.
-        silent: whether its runner, which we would have heard, has given no sign of life for long.
+        silent: whether its runner, which could have reported, has been silent for long.
     """
-    unwanted = record.state is State.CANCELLING or overdue(record, now - LATE)
-    if seen.phase is Phase.UNSEEN:
-        return Judgement(cancel=unwanted)
-    if seen.cause is Cause.NODE_LOST and seen.exit_code is None and seen.phase is not Phase.RUNNING:
+    unwanted = record.state is State.CANCELLING or overdue(record, now - TIMEOUT_MARGIN)
+    if observation.phase is Phase.UNSEEN:
+        return Judgement(delete=unwanted)
+    node_lost = observation.cause is Cause.NODE_LOST and observation.exit_code is None
+    if node_lost and observation.phase is not Phase.RUNNING:
         if silent:  # two sources agree
-            return Judgement(end=_outcome(record, seen, now))
-        return Judgement(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
-    if seen.phase is Phase.UNKNOWN:
-        return Judgement(step=partial(infrastructure.sight, seen=False), cancel=unwanted)
-    if seen.phase in OVER:
-        return Judgement(end=_outcome(record, seen, now))
+            return Judgement(end=_outcome(record, observation, now))
+        return Judgement(step=partial(infrastructure.sight, seen=False), delete=unwanted)
+    if observation.phase is Phase.UNKNOWN:
+        return Judgement(step=partial(infrastructure.sight, seen=False), delete=unwanted)
+    if observation.phase in OVER:
+        return Judgement(end=_outcome(record, observation, now))
     if unwanted:
-        return Judgement(cancel=True)
-    if seen.paused and record.state is State.RUNNING:  # a quota queue took its place back: its runner was told
-        return Judgement(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), cancel=True)
-    stale = seen.phase is Phase.WAITING and record.state is State.RUNNING  # its runner was heard before it was seen
-    cause = None if stale or seen.cause is Cause.KILLED else seen.cause  # a deletion hides why, and may be our own
+        return Judgement(delete=True)
+    if observation.paused and record.state is State.RUNNING:  # preempted by a quota queue: the runner was told to stop
+        return Judgement(step=partial(infrastructure.sight, seen=True, cause=Cause.PREEMPTED), delete=True)
+    stale = observation.phase is Phase.WAITING and record.state is State.RUNNING  # older than the runner's report
+    hidden = observation.cause is Cause.KILLED  # a deletion hides its reason, and may be our own
     step = partial(
-        infrastructure.sight, seen=True, cause=cause, message=seen.message, paused=seen.paused, times=seen.times
+        infrastructure.sight,
+        seen=True,
+        cause=None if stale or hidden else observation.cause,
+        message=observation.message,
+        paused=observation.paused,
+        times=observation.times,
     )
     return Judgement(step=step)
 
 
-def explained(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> Outcome:
+def explained(record: Record, outcome: Outcome, observation: Observation | None, now: float) -> Outcome:
     """Return the end that a runner reports, corrected by what it can't know: who sent it SIGTERM, and why."""
-    if outcome.cause is not Cause.PREEMPTED or outcome.reason not in {PreemptInterrupt.__name__, "SIGTERM"}:
+    if not _told_to_stop(outcome):
         return outcome
     if overdue(record, now):
-        return replace(outcome, cause=Cause.DEADLINE, reason="timeout", message=_late(record))
-    if record.last_cause is not None and (seen is None or seen.cause in _VAGUE):
+        return replace(outcome, cause=Cause.DEADLINE, reason="timeout", message=_timeout_message(record))
+    if record.last_cause is not None and (observation is None or observation.cause in _VAGUE):
         return replace(outcome, cause=record.last_cause)
-    if seen is None or seen.cause in _VAGUE - {Cause.KILLED}:
+    if observation is None or observation.cause in _VAGUE - {Cause.KILLED}:
         return outcome
     return replace(
-        outcome, cause=seen.cause, reason=seen.reason or outcome.reason, message=seen.message or outcome.message
+        outcome,
+        cause=observation.cause,
+        reason=observation.reason or outcome.reason,
+        message=observation.message or outcome.message,
     )
 
 
-def explainable(record: Record, outcome: Outcome, seen: Observation | None, now: float) -> bool:
-    """Return True if a runner's end is one of which more may be seen soon: it was told to stop, and nobody knows
-    why."""
-    told = outcome.cause is Cause.PREEMPTED and outcome.reason in {PreemptInterrupt.__name__, "SIGTERM"}
+def explainable(record: Record, outcome: Outcome, observation: Observation | None, now: float) -> bool:
+    """Return True if the reason of a runner's end may be observed soon: it was told to stop, and nobody knows why."""
+    if not _told_to_stop(outcome):
+        return False
     settled = record.outcome is not None and record.outcome.cause is not Cause.PREEMPTED
-    known = settled or record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None
-    if seen is None or not told or known:
-        return told and not known
-    echo = seen.cause is Cause.PREEMPTED and outcome.message in seen.message  # only the runner's own last words
-    if seen.cause is Cause.KILLED:  # a Job's controller deletes its pods first and says why afterwards
-        return seen.phase is not Phase.GONE
-    return echo or seen.cause in _VAGUE
+    if settled or record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None:
+        return False
+    if observation is None:
+        return True
+    if observation.cause is Cause.KILLED:  # a Job's controller deletes its pods first and says why afterwards
+        return observation.phase is not Phase.GONE
+    echo = observation.cause is Cause.PREEMPTED and outcome.message in observation.message  # the runner's own message
+    return echo or observation.cause in _VAGUE
+
+
+def _told_to_stop(outcome: Outcome) -> bool:
+    return outcome.cause is Cause.PREEMPTED and outcome.reason in {PreemptInterrupt.__name__, "SIGTERM"}
 
 
 def overdue(record: Record, now: float) -> bool:
@@ -101,22 +114,22 @@ def overdue(record: Record, now: float) -> bool:
     return timeout is not None and record.started_at + timeout <= now
 
 
-def _outcome(record: Record, seen: Observation, now: float) -> Outcome:
-    missing = Cause.KILLED if seen.phase is Phase.GONE else Cause.RESULT_MISSING
-    cause = seen.cause or missing
-    message = seen.message or "its infrastructure ended without a report"
+def _outcome(record: Record, observation: Observation, now: float) -> Outcome:
+    missing = Cause.KILLED if observation.phase is Phase.GONE else Cause.RESULT_MISSING
+    cause = observation.cause or missing
+    message = observation.message or "its infrastructure ended without a report"
     if overdue(record, now):
-        cause, message = Cause.DEADLINE, _late(record)
+        cause, message = Cause.DEADLINE, _timeout_message(record)
     elif record.state is State.RUNNING and record.last_cause is not None and cause is Cause.KILLED:
-        cause = record.last_cause  # it was noted why it would be ended; what followed was our own doing
+        cause = record.last_cause  # noted before the infrastructure was deleted here
     return Outcome(
         cause=cause,
-        reason=seen.reason or seen.phase,
+        reason=observation.reason or observation.phase,
         message=message,
-        exit_code=seen.exit_code,
-        log_tail=seen.log_tail,
+        exit_code=observation.exit_code,
+        log_tail=observation.log_tail,
     )
 
 
-def _late(record: Record) -> str:
+def _timeout_message(record: Record) -> str:
     return f"the flow ran longer than its timeout of {record.spec.options.timeout:g} s"
