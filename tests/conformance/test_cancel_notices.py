@@ -19,7 +19,7 @@ class Held:
         self.held = list(held)
         self.told: list[tuple[str, str]] = []
 
-    def cancelled(self, shard: str, run_id: str) -> None:
+    def cancel_requested(self, shard: str, run_id: str) -> None:
         self.told.append((shard, run_id))
 
 
@@ -40,7 +40,7 @@ def test_cancels_in_the_shards_held_are_told(records: Records, held: Held) -> No
         queues=NoQueues(),  # type: ignore[arg-type]
         every=0.05,
         wake=lambda: woken.append(None),
-        supervision=held,  # type: ignore[arg-type]
+        supervisors=held,  # type: ignore[arg-type]
     )
 
     def told(count: int) -> bool:

@@ -14,10 +14,10 @@ def test_only_a_process_of_this_worker_makes_a_name_and_for_one_run() -> None:
     ours, others = HolderNames("host"), HolderNames("host")
     name = ours.new("r1")
     assert pid_of(name) == os.getpid()
-    assert ours.made(name, "r1")
-    assert not ours.made(name, "r2")
-    assert not others.made(name, "r1")
-    assert not ours.made(name.replace(f":{os.getpid()}:", ":1:"), "r1")
+    assert ours.is_authentic(name, "r1")
+    assert not ours.is_authentic(name, "r2")
+    assert not others.is_authentic(name, "r1")
+    assert not ours.is_authentic(name.replace(f":{os.getpid()}:", ":1:"), "r1")
     assert ours.new("r1") != name
 
 
@@ -25,5 +25,5 @@ def test_only_a_process_of_this_worker_makes_a_name_and_for_one_run() -> None:
     "holder", ["", "::", "host:1:", "host:²:x", f"host:{'9' * 5000}:x", "host:1:é", "host:1:\ud800", "host:-1:x", "pod"]
 )
 def test_whatever_stands_in_a_record_is_no_name(holder: str) -> None:
-    assert not HolderNames("host").made(holder, "r1")
+    assert not HolderNames("host").is_authentic(holder, "r1")
     pid_of(holder)

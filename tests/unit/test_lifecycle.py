@@ -31,7 +31,7 @@ def records() -> Records:
 
 
 def death(ending: TerminationReason | None = None, status: int | None = -9, pid: int = 7) -> Death:
-    return Death(run_id="run1", pid=pid, ending=ending, status=status)
+    return Death(run_id="run1", pid=pid, reason=ending, status=status)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_death_counts_once_and_only_of_the_process_that_ran_it(records: Record
     assert died(records, "w", death(TerminationReason.TIMEOUT)) is None
     record, _ = records.runs.get("run1")
     assert record.state is State.CRASHED
-    assert died(records, "w", Death(run_id="unknown", pid=7, ending=None, status=0)) is None
+    assert died(records, "w", Death(run_id="unknown", pid=7, reason=None, status=0)) is None
 
 
 def test_the_last_lines_of_the_attempt_are_kept(records: Records) -> None:

@@ -140,7 +140,7 @@ def test_who_was_stopped_until_the_attempt_had_ended_creates_nothing(records: Re
 def test_what_was_written_just_now_is_sent_without_another_look(
     ago: float, sent: int, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.execution.provisioning._AT_ONCE", 0.5)
+    monkeypatch.setattr("workers.execution.provisioning.RECENT", 0.5)
     one = provisioner(records, Full())
     stale = one.provision("run1")
     outcome = Outcome(cause=Cause.START_FAILED, message="ended meanwhile")

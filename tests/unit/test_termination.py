@@ -37,24 +37,24 @@ def test_a_run_without_a_timeout_is_left_alone() -> None:
 def test_a_timeout_is_told_when_it_passes() -> None:
     record = running(timeout=5)
     assert decide(record, holding(), look(104.0), TIMING) == Decision(Action.NOTHING, again=1.0)
-    assert decide(record, holding(), look(105.0), TIMING).ending is TerminationReason.TIMEOUT
+    assert decide(record, holding(), look(105.0), TIMING).reason is TerminationReason.TIMEOUT
 
 
 def test_a_cancel_goes_before_a_timeout() -> None:
     change = transitions.request_cancel(running(timeout=5), 101.0)
     assert change is not None
     assert decide(change.after, holding(), look(200.0), TIMING) == Decision(
-        Action.TELL, TerminationReason.CANCEL, again=1.0
+        Action.INTERRUPT, TerminationReason.CANCEL, again=1.0
     )
 
 
 def test_what_was_told_is_told_again_and_killed_after_the_grace() -> None:
-    told = holding(told=TerminationReason.TIMEOUT, told_at=50.0)
+    told = holding(interrupted_for=TerminationReason.TIMEOUT, interrupted_at=50.0)
     assert decide(running(timeout=5), told, look(at=51.0), TIMING) == Decision(
-        Action.TELL, TerminationReason.TIMEOUT, again=1.0
+        Action.INTERRUPT, TerminationReason.TIMEOUT, again=1.0
     )
     assert decide(running(timeout=5), told, look(at=59.5), TIMING) == Decision(
-        Action.TELL, TerminationReason.TIMEOUT, again=0.5
+        Action.INTERRUPT, TerminationReason.TIMEOUT, again=0.5
     )
     assert decide(running(timeout=5), told, look(at=60.0), TIMING) == Decision(Action.KILL, TerminationReason.TIMEOUT)
 
@@ -63,14 +63,14 @@ def test_from_its_outcome_on_only_the_time_of_on_exit_counts() -> None:
     change = transitions.settle(running(timeout=5), 103.0, epoch=1, outcome=Outcome())
     assert change is not None
     settled = change.after
-    told = holding(told=TerminationReason.TIMEOUT, told_at=0.0)
+    told = holding(interrupted_for=TerminationReason.TIMEOUT, interrupted_at=0.0)
     assert decide(settled, told, look(200.0, at=50.0), TIMING) == Decision(Action.NOTHING, again=60.0)
     told.settled_since = 50.0
     assert decide(settled, told, look(200.0, at=110.0), TIMING) == Decision(Action.KILL, TerminationReason.ON_EXIT)
 
 
 def test_a_shutdown_preempts() -> None:
-    assert decide(running(), holding(), look(preempting=True), TIMING).ending is TerminationReason.PREEMPT
+    assert decide(running(), holding(), look(preempting=True), TIMING).reason is TerminationReason.PREEMPT
 
 
 def test_a_run_not_yet_claimed_is_left_alone_for_a_lease() -> None:
@@ -90,9 +90,9 @@ def test_a_run_that_others_took_is_killed_at_once() -> None:
 def test_a_run_that_just_ended_is_given_a_second_look() -> None:
     change = transitions.finish(running(), 200.0, epoch=1, outcome=Outcome())
     assert change is not None
-    assert decide(change.after, holding(), look(), TIMING).step is Action.NOTHING
-    assert decide(change.after, holding(missing=1), look(), TIMING).step is Action.KILL
-    assert decide(None, holding(missing=1), look(), TIMING).step is Action.KILL
+    assert decide(change.after, holding(), look(), TIMING).action is Action.NOTHING
+    assert decide(change.after, holding(missing=1), look(), TIMING).action is Action.KILL
+    assert decide(None, holding(missing=1), look(), TIMING).action is Action.KILL
 
 
 @pytest.mark.parametrize(("holder", "pid"), [("host:7:n", 7), ("fe80::1:7:n", 7), ("", None), ("host:x:n", None)])

@@ -15,7 +15,7 @@ from dispatcher.errors import Malformed
 from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from workers import transport
-from workers.transport import MOST, CheckedTransport, DroppedMessages, doorbell, remark
+from workers.transport import MAX_BYTES, CheckedTransport, DroppedMessages, control_message, doorbell
 
 RING = Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local", ("a", "b")))
 
@@ -93,7 +93,7 @@ POISON: dict[str, Any] = {
     "encoding": {**message(), "properties": {**message()["properties"], "body_encoding": "rot13"}},
     "no base64": {**message(), "body": "%%%"},
     "bomb": rung(zlib.compress(b"\0" * 10**6)),
-    "too long": rung([[], {"run_id": "r1", "flow": "A" * MOST}, {}]),
+    "too long": rung([[], {"run_id": "r1", "flow": "A" * MAX_BYTES}, {}]),
     "deep": rung(b"[" * 100_000 + b"]" * 100_000),
     "huge number": rung(b'[[], {"run_id": ' + b"9" * 5000 + b"}, {}]"),
     "nan": rung(b'[[], {"run_id": NaN}, {}]'),
@@ -143,14 +143,14 @@ def test_the_remote_control_of_celery_passes_within_bounds() -> None:
     above._deliver(control, "w@h.celery.pidbox")
     above._deliver({**control, "headers": None}, "celeryev.1")
     assert len(above.delivered) == 2
-    for poison in (message(compression="zlib"), POISON["deep"], POISON["too long"] | {"body": "A" * 4 * MOST}, {}):
+    for poison in (message(compression="zlib"), POISON["deep"], POISON["too long"] | {"body": "A" * 4 * MAX_BYTES}, {}):
         with pytest.raises(Malformed):
-            remark(poison)
+            control_message(poison)
 
 
 def test_a_message_that_is_too_much_to_parse_says_nothing() -> None:
     assert transport._within_bounds((b"k", b"[" * 100_000)) == (b"k", b"")
-    assert transport._within_bounds((b"k", b"x" * (MOST + 1))) == (b"k", b"")
+    assert transport._within_bounds((b"k", b"x" * (MAX_BYTES + 1))) == (b"k", b"")
     assert transport._within_bounds((b"k", b"{}")) == (b"k", b"{}")
     assert transport._within_bounds(None) is None
 

@@ -70,8 +70,8 @@ class Shards:
                 self._acquire(name, leases.get(name))
         self._free = frozenset(free) - self._held.keys()
 
-    def _acquire(self, name: str, seen: Lease | None) -> None:
-        lease = self._leases.acquire(name, self._owner, seen=seen)
+    def _acquire(self, name: str, previous: Lease | None) -> None:
+        lease = self._leases.acquire(name, self._owner, seen=previous)
         if lease is not None:
             failpoint("shard.taken")
             self._held[name] = lease

@@ -24,7 +24,7 @@ _VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What to do with a run: take a step, delete its infrastructure, or end the attempt with an outcome."""
+    """A decision about a run: take a step, delete its infrastructure, or end the attempt with an outcome."""
 
     step: Step | None = None
     delete: bool = False
