@@ -24,6 +24,6 @@ def test_only_a_process_of_this_worker_makes_a_name_and_for_one_run() -> None:
 @pytest.mark.parametrize(
     "holder", ["", "::", "host:1:", "host:²:x", f"host:{'9' * 5000}:x", "host:1:é", "host:1:\ud800", "host:-1:x", "pod"]
 )
-def test_whatever_stands_in_a_record_is_no_name(holder: str) -> None:
+def test_other_text_in_a_record_is_no_authentic_name(holder: str) -> None:
     assert not HolderNames("host").is_authentic(holder, "r1")
     pid_of(holder)

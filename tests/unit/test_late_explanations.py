@@ -1,4 +1,4 @@
-"""The end of a runner that was told to stop waits, for a moment, until it is seen why."""
+"""The end of a runner that was told to stop waits for a moment, until the reason is observed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from dispatcher.runs.states import Cause, State
 from tests.unit.supervisor_scene import Scene
 from workers.supervisor import reports
 
-TOLD = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
-BARE = Observation(phase=Phase.ENDED, cause=Cause.PREEMPTED, message="PreemptInterrupt: told to stop", exit_code=143)
+PREEMPTED = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+UNEXPLAINED = Observation(
+    phase=Phase.ENDED, cause=Cause.PREEMPTED, message="PreemptInterrupt: told to stop", exit_code=143
+)
 EVICTED = Observation(phase=Phase.ENDED, cause=Cause.EVICTED, reason="Evicted", message="disk is full", exit_code=143)
 
 
@@ -22,23 +24,23 @@ def scene() -> Scene:
     return Scene()
 
 
-def told(scene: Scene, about: About = About.EXITED) -> tuple[Record, str]:
-    """A run whose runner has reported, and its container's name."""
+def reported(scene: Scene, about: About = About.EXITED) -> tuple[Record, str]:
+    """Return a run whose runner has reported, and its container's name."""
     record = scene.running("r1")
     scene.round()
     if about is About.EXITED:
-        scene.report(record, About.SETTLED, TOLD)
-    scene.report(record, about, TOLD)
+        scene.report(record, About.SETTLED, PREEMPTED)
+    scene.report(record, about, PREEMPTED)
     return record, str((record.handle or {})["name"])
 
 
 @pytest.mark.parametrize("about", [About.EXITED, About.DIED])
-def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: About) -> None:
-    _, name = told(scene, about)
+def test_the_run_ends_with_the_cause_that_is_observed_later(scene: Scene, about: About) -> None:
+    _, name = reported(scene, about)
     scene.round()
-    scene.backend.observations[name] = BARE
+    scene.backend.observations[name] = UNEXPLAINED
     scene.round()
-    assert not scene.record("r1").terminal, "its container's own words say no more"
+    assert not scene.record("r1").terminal, "the container's own message explains nothing"
     scene.backend.observations[name] = EVICTED
     scene.round()
     record = scene.record("r1")
@@ -50,22 +52,22 @@ def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: About) ->
 
 
 def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:
-    """The timeout deletes the container; its runner only knows that it was told to stop."""
+    """The timeout deletes the container; the runner only knows that it was told to stop."""
     record = scene.running("r1", timeout=1e-6)
     scene.round()
     name = str((record.handle or {})["name"])
     scene.backend.observations[name] = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted")
-    scene.report(record, About.SETTLED, TOLD)
+    scene.report(record, About.SETTLED, PREEMPTED)
     scene.round()
-    scene.report(record, About.EXITED, TOLD)
+    scene.report(record, About.EXITED, PREEMPTED)
     scene.round()
     assert scene.record("r1").state is State.TIMED_OUT
 
 
-def test_it_does_not_wait_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_does_not_wait_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "EXPLANATION_TIMEOUT", 0.0)
-    _, name = told(scene)
-    scene.backend.observations[name] = BARE
+    _, name = reported(scene)
+    scene.backend.observations[name] = UNEXPLAINED
     scene.round()
     record = scene.record("r1")
     assert record.outcome is not None

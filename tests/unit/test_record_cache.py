@@ -1,4 +1,4 @@
-"""What a supervisor keeps of thousands of runs (issue 5, Speed: 5,000 live runs within 300 MB)."""
+"""A supervisor's copies of thousands of records (5,000 live runs within 300 MB)."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ REQUEST = {"shard": "kubernetes/1", "epoch": 1, "body": {"job": "large"}}
 BODILESS = {"shard": "kubernetes/1", "epoch": 1}
 
 
-def test_a_request_is_kept_as_long_as_it_may_be_sent_again() -> None:
-    asked = queued().but(request=REQUEST)
+def test_a_request_is_cached_as_long_as_it_may_be_sent_again() -> None:
+    requested = queued().but(request=REQUEST)
 
-    assert slim(asked) == asked
-    assert slim(asked.but(handle={"uid": "a"})).request == BODILESS
+    assert slim(requested) == requested
+    assert slim(requested.but(handle={"uid": "a"})).request == BODILESS
 
 
-def test_a_leftover_keeps_its_request_where_nothing_else_names_it() -> None:
+def test_a_leftover_keeps_its_request_if_it_has_no_handle() -> None:
     left = {"attempt": 1, "handle": None, "request": REQUEST}
 
-    found = slim_leftovers(queued().but(leftovers=(left, {**left, "attempt": 2, "handle": {"uid": "a"}})))
+    record = slim_leftovers(queued().but(leftovers=(left, {**left, "attempt": 2, "handle": {"uid": "a"}})))
 
-    assert [one["request"] for one in found.leftovers] == [REQUEST, BODILESS]
+    assert [leftover["request"] for leftover in record.leftovers] == [REQUEST, BODILESS]
 
 
 def test_many_runs_are_read_in_portions() -> None:
-    runs, asked = trusting(open_memory()).runs, []
+    runs, portions = trusting(open_memory()).runs, []
     records = runs.create([make_record(f"run{number}") for number in range(PORTION + 1)])
     read = runs.get_many
 
     def get_many(run_ids: Sequence[str]) -> list[Record | None]:
-        asked.append(len(run_ids))
+        portions.append(len(run_ids))
         return read(run_ids)
 
     runs.get_many = get_many  # type: ignore[method-assign]
-    known = RecordCache(runs, slim)
+    cache = RecordCache(runs, slim)
 
-    assert len(known.refresh((record.id, record.version) for record in records)) == PORTION + 1
-    assert asked == [PORTION, 1]
-    assert len(known) == PORTION + 1
+    assert len(cache.refresh((record.id, record.version) for record in records)) == PORTION + 1
+    assert portions == [PORTION, 1]
+    assert len(cache) == PORTION + 1

@@ -1,4 +1,4 @@
-"""Changes of what a supervisor doesn't know: runs that were created a moment ago, and those of others."""
+"""Changes that match no cached run: of runs created a moment ago, and of runs of other workers."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ OOM = Observation(phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137)
 
 @pytest.fixture
 def scene() -> Scene:
-    one = Scene()
-    one.round()
-    one.counting.read = 0
-    return one
+    scene = Scene()
+    scene.round()
+    scene.counting.read = 0
+    return scene
 
 
 def name_of(record: Record) -> str:
     return str((record.handle or {})["name"])
 
 
-def test_a_new_run_is_looked_at_before_the_next_round(scene: Scene) -> None:
-    """It is read, and no other: thousands that live cost nothing where one begins."""
+def test_a_new_run_is_observed_before_the_next_round(scene: Scene) -> None:
+    """Only its record is read: thousands of live runs cost nothing when another one begins."""
     for number in range(50):
         scene.running(f"r{number}")
     name = name_of(scene.record("r7"))
@@ -43,18 +43,18 @@ def test_a_new_run_is_looked_at_before_the_next_round(scene: Scene) -> None:
     assert scene.counting.read == 1
 
 
-def ask(scene: Scene) -> None:
-    """A pool process has asked for the container of ``r1``, which is seen to end before its handle is stored."""
+def request(scene: Scene) -> None:
+    """Request the container of ``r1``, which ends before its handle is stored."""
     scene.submit("r1")
     scene.update("r1", partial(transitions.claim, owner="w1"))
-    request = {"shard": shard_of("scripted", "r1"), "epoch": 1, "body": {}}
-    scene.update("r1", partial(transitions.intend, epoch=1, request=request))
+    stored_request = {"shard": shard_of("scripted", "r1"), "epoch": 1, "body": {}}
+    scene.update("r1", partial(transitions.intend, epoch=1, request=stored_request))
     scene.backend.observations["pod"] = OOM
     scene.backend.changed("pod", "r1")
 
 
-def store(scene: Scene) -> None:
-    """Its handle is stored; between rounds that is enough for its end to be seen."""
+def store_handle(scene: Scene) -> None:
+    """Store the handle of ``r1``; its end is observed without a round."""
     shard = shard_of("scripted", "r1")
     scene.update("r1", partial(transitions.created, epoch=1, handle={"name": "pod"}, owner=shard))
     scene.update("r1", partial(transitions.claim_attempt, attempt=1, holder="pod"))
@@ -63,43 +63,43 @@ def store(scene: Scene) -> None:
         scene.supervisor.tick()
         return scene.record("r1").state is State.CRASHED
 
-    wait_until(crashed, "what is seen to be acted upon")
-    assert scene.supervisor.tick() is None, "nobody is a stranger any more"
+    wait_until(crashed, "the observation to be acted on")
+    assert scene.supervisor.tick() is None, "all changes are matched"
 
 
-def test_its_handle_may_be_about_to_be_stored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handle_may_be_about_to_be_stored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unmatched, "READ_INTERVAL", 60.0)
-    ask(scene)
-    assert scene.supervisor.tick() is not None, "it comes again"
+    request(scene)
+    assert scene.supervisor.tick() is not None, "another tick is asked for"
     scene.supervisor.tick()
-    assert scene.counting.read == 1, "not before that makes sense"
+    assert scene.counting.read == 1, "not within the interval"
     monkeypatch.setattr(unmatched, "READ_INTERVAL", 0.0)
-    store(scene)
+    store_handle(scene)
 
 
-def test_a_round_does_not_forget_it(scene: Scene) -> None:
-    """It is heard of before the round, and its handle is stored after the round has read what is ours."""
-    ask(scene)
+def test_a_round_does_not_forget_an_unmatched_change(scene: Scene) -> None:
+    """The change is reported before the round, and the handle stored after the round has read the records."""
+    request(scene)
     scene.round()
-    store(scene)
+    store_handle(scene)
 
 
-def test_what_others_answer_for_is_not_read() -> None:
+def test_runs_of_other_workers_are_not_read() -> None:
     scene = Scene()
     scene.supervisor.round(["w1", "w2"], ())
     ids = [f"r{number}" for number in range(64)]
-    (theirs, *_) = [one for one in ids if shard_of("scripted", one) not in scene.supervisor.held]
+    (foreign, *_) = [run_id for run_id in ids if shard_of("scripted", run_id) not in scene.supervisor.held]
     scene.counting.read = 0
-    scene.backend.changed("pod", theirs)
+    scene.backend.changed("pod", foreign)
     assert scene.supervisor.tick() is None
     assert scene.counting.read == 0
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_what_has_ended_is_read_once(there: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a container is heard of after that of its run."""
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_run_that_has_ended_is_read_once(exists: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a container is reported after the end of its run."""
     monkeypatch.setattr(unmatched, "READ_INTERVAL", 0.0)
-    if there:
+    if exists:
         scene.submit("r1")
         scene.update("r1", transitions.request_cancel)
     scene.backend.changed("pod", "r1")
@@ -108,8 +108,8 @@ def test_what_has_ended_is_read_once(there: bool, scene: Scene, monkeypatch: pyt
     assert scene.counting.read == 1
 
 
-def test_it_is_forgotten_after_a_while(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was to store its handle is dead: the round finds what becomes of it."""
+def test_an_unmatched_change_is_forgotten_after_a_while(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that was to store the handle is dead: the round will find the infrastructure."""
     monkeypatch.setattr(unmatched, "READ_INTERVAL", 0.0)
     monkeypatch.setattr(unmatched, "REMEMBER", 0.0)
     scene.submit("r1")
