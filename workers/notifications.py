@@ -1,6 +1,6 @@
 """The thread that listens for cancel requests of the worker's runs and shards, and for new queues.
 
-Only an optimisation: whatever a lost notification would have told is found by the polls of monitor and supervisors.
+Only an optimisation: the polls of monitor and supervisors find what a lost notification would have reported.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def doorbell(message: Any, queue: str) -> dict[str, Any]:
     properties = Fields(outer.object("properties"), "message: properties")
     task, task_id = headers.name("task"), headers.name("id")
     if task not in TASKS:
-        raise Malformed("message: its task isn't one of ours")
+        raise Malformed("message: its task isn't one of the dispatcher's")
     if headers.data.get("compression") or outer.get("content-type") != "application/json":
         raise Malformed("message: isn't plain JSON")
     arguments = _arguments(_raw(outer, properties))

@@ -8,12 +8,16 @@ from dispatcher.errors import LeasePassed, Refused, ServerUnavailable, UnknownRu
 from workers.updates import try_update
 
 
+def update(run_id: str, *, lease: int) -> str:
+    return f"{run_id}/{lease}"
+
+
 def raising(error: Exception) -> str:
     raise error
 
 
 def test_the_result_is_returned() -> None:
-    assert try_update(lambda run_id, *, lease: f"{run_id}/{lease}", "r1", lease=1) == "r1/1"
+    assert try_update(update, "r1", lease=1) == "r1/1"
 
 
 @pytest.mark.parametrize("error", [Refused("closed"), UnknownRun("r1")])

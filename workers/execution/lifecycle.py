@@ -34,7 +34,7 @@ def execute(context: TaskContext, run_id: str, like: str = "") -> str:
     Args:
         context: of the task.
         run_id: the run.
-        like: what the doorbell says of the run beside its id.
+        like: the doorbell's description of the run, the same for similar runs.
     """
 
     def run() -> Record:

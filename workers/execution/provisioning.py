@@ -50,7 +50,7 @@ class RecentWrite:
 
     @classmethod
     def after(cls, look: Look) -> RecentWrite:
-        """Return the write that follows a look of a moment ago."""
+        """Return the write that follows a reading of a moment ago."""
         since = time.monotonic()
         return cls(since=since, offset=look.now - since)
 

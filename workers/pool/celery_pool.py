@@ -26,7 +26,7 @@ from celery.concurrency.prefork import TaskPool
 from workers.pool.journals import journals
 from workers.pool.processes import sweep_group
 
-#: Seconds between two looks whether a process can be waited for: the first pause, and the longest.
+#: Seconds between two checks whether a process can be waited for: the first pause, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 1.0
 
 _leaving = False
@@ -41,7 +41,7 @@ def between_jobs(call: Callable[[], None]) -> None:
 
 def leave() -> None:
     """End this pool process once the result of its job was read; a new one takes its place."""
-    global _leaving  # noqa: PLW0603 - read by Celery's loop, which can't be given an object of ours
+    global _leaving  # noqa: PLW0603 - read by Celery's loop, which can't be given an object
     _leaving = True
 
 

@@ -25,7 +25,7 @@ from workers.updates import try_update
 class Death:
     """Death of a pool process while it ran a run.
 
-    ``reason`` says why this worker killed it, if it did. ``status`` is a signal as its negative number, or an exit
+    ``reason`` is why this worker killed it, if it did. ``status`` is a signal as its negative number, or an exit
     code; None if that is unknown. ``last_output`` has the lines that the process hadn't sent.
     """
 

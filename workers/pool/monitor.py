@@ -32,7 +32,7 @@ from workers.transport import dropped
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the runs that the worker owns, at most.
+#: Seconds between two readings of the runs that the worker owns, at most.
 POLL_INTERVAL = 1.0
 
 #: The same once a shutdown only waits for Celery.
@@ -276,7 +276,7 @@ class PoolMonitor:
         over = time.monotonic() - self._draining_since - self._settings.worker.drain
         self.preempt_all = self.preempt_all or over >= 0
         if over >= self._timing.stop_grace and time.monotonic() - self._polled_at > OUTAGE_LIMIT:
-            for process in self._busy.all():  # the server is unavailable: nobody knows how far they are
+            for process in self._busy.all():  # the server is unavailable: how far they are is unknown
                 if process.killed_for is None and self._busy.kill(process, TerminationReason.PREEMPT):
                     logger.warning("Run %s: process %d was killed (preempt)", process.run_id, process.pid)
         self._leave_if_done()

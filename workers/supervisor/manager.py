@@ -26,7 +26,7 @@ MIN_TICK_INTERVAL = 0.05
 #: Seconds for which one wait for reports lasts at most, since the shards held may change.
 REPORT_WAIT = 1.0
 
-#: Seconds until the next look whether any shard is held.
+#: Seconds until the next check for reports while no shard is held.
 NO_SHARDS_INTERVAL = 0.2
 
 

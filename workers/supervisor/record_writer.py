@@ -34,7 +34,7 @@ class RecordWriter:
         self.shards = shards
 
     def update(self, record: Record, step: Step) -> bool:
-        """Take a transition of a run of ours. Return True if that changed its record.
+        """Take a transition of a run, if its shard is held. Return True if that changed its record.
 
         Args:
             record: as read; if the step changes nothing in it, nothing is sent.

@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 #: Entries read at once.
 PAGE = 1000
 
-#: Seconds for which an end waits that the runner can't explain: a node says why it stopped a pod once that has ended.
+#: Seconds for which an end waits that the runner can't explain: a node reports why it stopped a pod only after the pod's
+#: end.
 EXPLANATION_TIMEOUT = 5.0
 
 

@@ -48,16 +48,16 @@ class Requests:
         """Make a request, unless one with the same key is pending.
 
         Args:
-            key: the request's kind, the run (or whatever it concerns), and what else tells it from others.
+            key: the request's kind, its run (or another object), and what else distinguishes it.
             call: makes the request, on another thread.
             on_answer: called with the result or the exception; without it, exceptions are logged.
-            pause: seconds until this key is due again, unless the service says when.
+            pause: seconds until this key is due again, unless the service asks for another pause.
         """
         if self._threads.submit(key, call):
             self._handlers[key] = on_answer, self._pause if pause is None else pause
 
     def handle_answers(self) -> None:
-        """Call the handlers of all requests that were answered. A handler that fails doesn't affect the others."""
+        """Call the handlers of all requests that were answered. A handler that fails affects no other."""
         at = time.monotonic()
         for key, answer in self._threads.results():
             on_answer, pause = self._handlers.pop(key)

@@ -1,4 +1,4 @@
-"""Teardown of what ended attempts have left. It is open until the backend confirms it, and says what it waits for."""
+"""Teardown of what ended attempts have left. It is open until the backend confirms it; its record notes why."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ REMEMBER = 5.0
 
 
 class UnmatchedChanges:
-    """Keys of handles that no known run has, each with the run to which it is said to belong.
+    """Keys of handles that no known run has, each with the run that the backend reports.
 
     Args:
         family: of the shards that a worker may hold; see :func:`~dispatcher.runs.attempt.family`.

@@ -18,7 +18,7 @@ OVER = frozenset({Phase.ENDED, Phase.GONE})
 #: Seconds that a runner gets to enforce the ``timeout`` itself, and to report, before its container is deleted.
 TIMEOUT_MARGIN = 5.0
 
-#: Causes that say less of an end than a cause that was noted before.
+#: Causes that explain less than a cause that was noted before.
 _VAGUE = frozenset({None, Cause.KILLED, Cause.RESULT_MISSING, Cause.UNKNOWN})
 
 
@@ -88,7 +88,7 @@ def explained(record: Record, outcome: Outcome, observation: Observation | None,
 
 
 def explainable(record: Record, outcome: Outcome, observation: Observation | None, now: float) -> bool:
-    """Return True if the reason of a runner's end may be observed soon: it was told to stop, and nobody knows why."""
+    """Return True if the reason of a runner's end may be observed soon: it was told to stop, for an unknown reason."""
     if not _told_to_stop(outcome):
         return False
     settled = record.outcome is not None and record.outcome.cause is not Cause.PREEMPTED
