@@ -35,8 +35,7 @@ logger = logging.getLogger(__name__)
 #: Entries read at once.
 PAGE = 1000
 
-#: Seconds for which an end waits that the runner can't explain: a node reports why it stopped a pod only after the pod's
-#: end.
+#: Seconds for which an end waits that the runner can't explain: a node reports why it stopped a pod only after its end.
 EXPLANATION_TIMEOUT = 5.0
 
 
