@@ -41,7 +41,7 @@ class ChangeFeed:
         wake: Callable[[], None],
     ) -> None:
         self._runs = records.runs
-        self._backend = backend
+        self._key = backend.key if isinstance(backend, Watched) else None
         self._cache = cache
         self._shards = shards
         self._run_ids: dict[str, str] = {}  # key of a handle → its run
@@ -63,9 +63,9 @@ class ChangeFeed:
             self._add(run_id, handle)
 
     def _add(self, run_id: str, handle: Handle) -> None:
-        if isinstance(self._backend, Watched):
+        if self._key is not None:
             with self._isolation.run(run_id):
-                self._run_ids[self._backend.key(handle)] = run_id
+                self._run_ids[self._key(handle)] = run_id
 
     def take(self) -> set[str | None]:
         """Take the changes since the last time whose handle is known; the others are remembered for a while."""
