@@ -13,8 +13,8 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.support.failpoints import failpoint
 from workers.execution.provisioning import Provisioner
+from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.record_writer import RecordWriter
-from workers.supervisor.requests import Requests
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ class AttemptRequests:
         writer: of the runs' records.
     """
 
-    def __init__(self, provisioner: Provisioner, backend: Backend, requests: Requests, writer: RecordWriter) -> None:
+    def __init__(
+        self, provisioner: Provisioner, backend: Backend, requests: BackendRequests, writer: RecordWriter
+    ) -> None:
         self._provisioner = provisioner
         self._backend = backend
         self._requests = requests

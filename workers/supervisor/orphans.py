@@ -18,7 +18,7 @@ from dispatcher.inspection.orphans import GRACE, unwanted_attempts
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.support.log_throttle import Seldom
-from workers.supervisor.requests import Requests
+from workers.supervisor.backend_requests import BackendRequests
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class OrphanSweep:
         self,
         records: Records,
         backend: Backend,
-        requests: Requests,
+        requests: BackendRequests,
         *,
         is_wanted: Callable[[str, int], bool],
         every: float,

@@ -24,6 +24,7 @@ from workers.error_isolation import ErrorIsolation
 from workers.execution import on_exit
 from workers.execution.provisioning import Provisioner
 from workers.supervisor.attempt_requests import AttemptRequests
+from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.change_feed import ChangeFeed
 from workers.supervisor.clock import ServerClock
 from workers.supervisor.heartbeats import Heartbeats
@@ -35,7 +36,6 @@ from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.record_writer import RecordWriter
 from workers.supervisor.reports import Reports
 from workers.supervisor.request_threads import RequestThreads
-from workers.supervisor.requests import Requests
 from workers.supervisor.shards import Shards
 from workers.supervisor.teardown import Teardown
 from workers.supervisor.unmatched import READ_INTERVAL
@@ -76,7 +76,7 @@ class Supervisor:
         self._writer = writer = RecordWriter(records.runs, cache, shards, clock)
         self._heartbeats = Heartbeats()
         self._observer = observer = Observer(backend)
-        self._requests = requests = Requests(RequestThreads(REQUEST_THREADS, wake), pause=timing.poll / 2)
+        self._requests = requests = BackendRequests(RequestThreads(REQUEST_THREADS, wake), pause=timing.poll / 2)
         self._attempt_requests = AttemptRequests(provisioner, backend, requests, writer)
         self._log_tails = log_tails = LogTails(records, backend, wake)
         self._reports = Reports(verifier, keys, writer, self._heartbeats, observer, log_tails, self._callbacks_allowed)

@@ -17,9 +17,9 @@ from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import Seldom
 from workers.error_isolation import ErrorIsolation
+from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.observer import Observer
 from workers.supervisor.record_writer import RecordWriter
-from workers.supervisor.requests import Requests
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Teardown:
         writer: RecordWriter,
         backend: Backend,
         observer: Observer,
-        requests: Requests,
+        requests: BackendRequests,
         *,
         is_needed: Callable[[str, int], bool],
     ) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from dispatcher.errors import ServerUnavailable, Transient
 from tests.waiting import wait_until
+from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.request_threads import RequestThreads
-from workers.supervisor.requests import Requests
 
 KEY = ("creation", "r1", 1)
 
@@ -39,15 +39,15 @@ def answered() -> threading.Semaphore:
 
 
 @pytest.fixture
-def requests(answered: threading.Semaphore) -> Requests:
-    return Requests(RequestThreads(2, answered.release), pause=60.0)
+def requests(answered: threading.Semaphore) -> BackendRequests:
+    return BackendRequests(RequestThreads(2, answered.release), pause=60.0)
 
 
 def busy() -> None:
     raise Transient("busy", retry_in=0.01)
 
 
-def test_a_handler_gets_the_answer(requests: Requests, answered: threading.Semaphore) -> None:
+def test_a_handler_gets_the_answer(requests: BackendRequests, answered: threading.Semaphore) -> None:
     answers: list[Any] = []
     requests.submit(KEY, lambda: "handle", answers.append)
     requests.submit(KEY, lambda: "another", answers.append)
@@ -58,7 +58,7 @@ def test_a_handler_gets_the_answer(requests: Requests, answered: threading.Semap
     assert answers == ["handle"]
 
 
-def test_a_key_is_due_again_after_its_pause(requests: Requests, answered: threading.Semaphore) -> None:
+def test_a_key_is_due_again_after_its_pause(requests: BackendRequests, answered: threading.Semaphore) -> None:
     for key, call, pause in ((KEY, bool, None), (("a", "1"), bool, 0.01), (("b", "1"), busy, None)):
         assert requests.is_due(key)
         requests.submit(key, call, pause=pause)
@@ -69,7 +69,7 @@ def test_a_key_is_due_again_after_its_pause(requests: Requests, answered: thread
     assert not requests.is_due(KEY)
 
 
-def test_a_handler_that_fails_affects_no_other(requests: Requests, answered: threading.Semaphore) -> None:
+def test_a_handler_that_fails_affects_no_other(requests: BackendRequests, answered: threading.Semaphore) -> None:
     answers: list[Any] = []
 
     def fail(answer: Any) -> None:
@@ -82,7 +82,7 @@ def test_a_handler_that_fails_affects_no_other(requests: Requests, answered: thr
     assert answers == [True]
 
 
-def test_an_outage_reaches_the_caller(requests: Requests, answered: threading.Semaphore) -> None:
+def test_an_outage_reaches_the_caller(requests: BackendRequests, answered: threading.Semaphore) -> None:
     def fail(answer: Any) -> None:
         raise ServerUnavailable("unavailable")
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 AnswerHandler = Callable[[Any], None]
 
 
-class Requests:
+class BackendRequests:
     """The requests of one supervisor. For its thread alone.
 
     Args:
