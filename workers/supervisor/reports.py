@@ -24,11 +24,11 @@ from dispatcher.support.log_throttle import Seldom
 from dispatcher.support.parsing import Fields
 from workers.claims import token_of
 from workers.supervisor.heartbeats import Heartbeats
+from workers.supervisor.judgement import explainable, explained
 from workers.supervisor.log_tails import LogTails
 from workers.supervisor.observer import Observer
 from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.record_writer import RecordWriter
-from workers.supervisor.verdicts import explainable, explained
 
 logger = logging.getLogger(__name__)
 

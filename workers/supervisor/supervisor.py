@@ -28,6 +28,7 @@ from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.change_feed import ChangeFeed
 from workers.supervisor.clock import ServerClock
 from workers.supervisor.heartbeats import Heartbeats
+from workers.supervisor.judgement import Judgement, judge
 from workers.supervisor.log_tails import LogTails
 from workers.supervisor.observer import Observer
 from workers.supervisor.orphans import OrphanSweep
@@ -40,7 +41,6 @@ from workers.supervisor.shards import Shards
 from workers.supervisor.teardown import Teardown
 from workers.supervisor.unmatched import READ_INTERVAL
 from workers.supervisor.user_sweeps import UserSweeps
-from workers.supervisor.verdicts import Judgement, judge
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dispatcher.runs.indexes import next_due
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.making import queued
-from workers.supervisor.verdicts import TIMEOUT_MARGIN, Judgement, explainable, explained, judge
+from workers.supervisor.judgement import TIMEOUT_MARGIN, Judgement, explainable, explained, judge
 
 
 def after(change: Change | None) -> Record:
