@@ -85,7 +85,7 @@ class PoolMonitor:
         self._next_heartbeat = 0.0
         self._draining_since: float | None = None
         self._drain_logged = False
-        self._left = False
+        self._has_left = False
         self._empty_since: float | None = None
         self._polled_at = time.monotonic()
         self.parent: ParentProcess | None = None
@@ -282,7 +282,7 @@ class PoolMonitor:
         self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        if self._draining_since is None or self.parent is None or self._left:
+        if self._draining_since is None or self.parent is None or self._has_left:
             return
         if self._busy:
             self._empty_since = None
@@ -290,5 +290,5 @@ class PoolMonitor:
         self._empty_since = self._empty_since or time.monotonic()
         # While Celery reconnects it can't tell that it is idle; it has no message then.
         if self.parent.is_idle() or time.monotonic() - self._empty_since > OUTAGE_LIMIT:
-            self._left = True
+            self._has_left = True
             self.parent.leave()

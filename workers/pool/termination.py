@@ -113,12 +113,12 @@ def _decide_not_held(
         if context.at - process.since > timing.lease:
             return Decision(Action.KILL, TerminationReason.TAKEN)
         return Decision(Action.NOTHING)
-    if process.missing + 1 >= MISSING_LIMIT or (record is not None and _taken(record, context.worker)):
+    if process.missing + 1 >= MISSING_LIMIT or (record is not None and _is_taken(record, context.worker)):
         return Decision(Action.KILL, TerminationReason.TAKEN)
     return Decision(Action.NOTHING, again=1.0)
 
 
-def _taken(record: Record, worker: str) -> bool:
+def _is_taken(record: Record, worker: str) -> bool:
     if record.owner not in {"", worker}:
         return True
     return record.outcome is not None and record.outcome.cause is Cause.WORKER_LOST

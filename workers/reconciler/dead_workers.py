@@ -60,7 +60,7 @@ class DeadWorkers:
         """Ids of the workers that this observer considers dead."""
         at = self._clock()
         unlisted = {worker for worker, since in self._unlisted.items() if at - since >= self._timing.lease}
-        return frozenset(self._ended(at)) | frozenset(self._removed) | unlisted
+        return frozenset(self._with_ended_lease(at)) | frozenset(self._removed) | unlisted
 
     def note_holders(self, holders: Iterable[str]) -> None:
         """Note the current holders of shards: finds those dead that were removed before this observer started."""
@@ -77,7 +77,7 @@ class DeadWorkers:
             counters = self._records.workers.beats()
             late = self._clock() - at > self._timing.lease_tick
             self._note(counters, at)
-            taken = sum(self._take_over(worker) for worker in self._ended(at))
+            taken = sum(self._take_over(worker) for worker in self._with_ended_lease(at))
         except ServerUnavailable:
             self._restart()
             raise
@@ -100,7 +100,7 @@ class DeadWorkers:
             worker: since for worker, since in self._removed.items() if since > oldest and worker != self._worker
         }
 
-    def _ended(self, at: float) -> list[str]:
+    def _with_ended_lease(self, at: float) -> list[str]:
         """Return the workers whose lease has ended."""
         return [
             worker

@@ -68,7 +68,7 @@ class SupervisorManager:
         """Run a round of every supervisor if it is due, else a tick. Return the seconds until the next call."""
         time.sleep(max(0.0, self._last_tick + MIN_TICK_INTERVAL - time.monotonic()))
         try:
-            records = self._opened()
+            records = self._connected()
             if time.monotonic() >= self._next_round:
                 self._next_round = time.monotonic() + self._settings.timing.poll
                 self._round(records)
@@ -118,7 +118,7 @@ class SupervisorManager:
             peers = (worker for worker, info in live.items() if family in info.data.get("supervises", ()))
             supervisor.round(peers, dead)
 
-    def _opened(self) -> Records:
+    def _connected(self) -> Records:
         if self._records is None:
             records = self._open()
             self._dead_workers = DeadWorkers(records, self._settings.timing, worker=self._identity.id)
