@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends.base import Observation, Phase
+from dispatcher.records.rejections import What
 from dispatcher.runner.container.report import About
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
@@ -72,3 +73,17 @@ def test_the_end_does_not_wait_for_ever(scene: Scene, monkeypatch: pytest.Monkey
     record = scene.record("r1")
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.PREEMPTED)
+
+
+def test_an_end_whose_shard_was_taken_meanwhile_is_left_to_the_new_holder(scene: Scene) -> None:
+    record, name = reported(scene)
+    scene.round()
+    before, shard = scene.record("r1"), record.owner
+    lease = scene.records.leases.held("scripted/")[shard]
+    scene.records.leases.acquire(shard, "w2", seen=lease)
+    scene.backend.observations[name] = EVICTED
+    scene.backend.changed(name, "")
+    scene.supervisor.tick()
+    assert scene.record("r1") == before
+    assert What.REPORT not in scene.records.refusals.tallies(), "no report was forged"
+    assert shard not in scene.supervisor.held
