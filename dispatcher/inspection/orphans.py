@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dispatcher import registry
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.records.base import Records
+from dispatcher.records.runs import Runs
 from dispatcher.runs.infrastructure import needs_infrastructure
 from dispatcher.runs.record import Record
 
@@ -75,12 +76,11 @@ class Sweep:
         found = [
             (name, one) for name, made in self._backends.items() for one in self._of(name, made) if one.age >= older
         ]
-        ids = list({one.run_id for _, one in found})
-        known = dict(zip(ids, self._records.runs.get_many(ids), strict=True)) if ids else {}
+        unwanted = unwanted_attempts(self._records.runs, {(one.run_id, one.attempt) for _, one in found})
         return [
-            Orphan(backend=name, found=one, why=_why(known[one.run_id]))
+            Orphan(backend=name, found=one, why=_why(unwanted[one.run_id, one.attempt]))
             for name, one in found
-            if not needs_infrastructure(known[one.run_id], one.attempt)
+            if (one.run_id, one.attempt) in unwanted
         ]
 
     def _of(self, name: str, made: Backend) -> list[Found]:
@@ -131,6 +131,17 @@ class Sweep:
                 raise
             self.skipped[name] = str(error)
         return None
+
+
+def unwanted_attempts(runs: Runs, attempts: Collection[tuple[str, int]]) -> dict[tuple[str, int], Record | None]:
+    """Return those of ``attempts`` (run id, number) that no record wants, each with the record of its run."""
+    ids = list({run_id for run_id, _ in attempts})
+    records = dict(zip(ids, runs.get_many(ids), strict=True)) if ids else {}
+    return {
+        (run_id, attempt): records[run_id]
+        for run_id, attempt in attempts
+        if not needs_infrastructure(records[run_id], attempt)
+    }
 
 
 def _names() -> list[str]:

@@ -219,8 +219,8 @@ class Soak:
             "workers that ended": crew.deaths,
             "doorbells emptied out of queues": nemesis.emptied,
             "duplicate doorbells absorbed": nemesis.doubled,
-            "doorbells rung again": crew.output.count("its doorbell was lost, it was rung again"),
-            "dead workers found": crew.output.count("is dead: no beat for"),
+            "doorbells rung again": crew.output.count("its doorbell was lost; rung again"),
+            "dead workers found": crew.output.count("is dead: no heartbeat for"),
         }
         return Report(
             seed=self._size.seed,

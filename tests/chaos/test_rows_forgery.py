@@ -166,7 +166,7 @@ def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], 
     message["headers"]["also_served"] = ["local:gpu"]
     with counted(field, Rejected.DOORBELL):
         push(json.dumps(message).encode())
-    worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
+    worker.says(f"Run {record.id}: doorbell refused: it belongs to queue local:gpu")
     assert field.bench.record(record.id).state is State.QUEUED
     assert field.starts(record.id) == 0
     field.bench.records.runs.update(record.id, transitions.request_cancel)
@@ -187,7 +187,7 @@ def test_a_doorbell_that_tells_of_another_kind(
     body = base64.b64encode(json.dumps([arguments, words | told, rest]).encode()).decode()
     with counted(field, Rejected.DOORBELL):
         push(json.dumps({**message, "body": body}).encode())
-    worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
+    worker.says(f"Run {record.id}: doorbell refused: it belongs to queue local:gpu")
     assert field.bench.record(record.id).state is State.QUEUED
     assert field.starts(record.id) == 0
     field.bench.records.runs.update(record.id, transitions.request_cancel)

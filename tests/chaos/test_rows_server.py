@@ -248,9 +248,11 @@ def test_all_pool_processes_die_while_the_way_is_cut(field: Field, server: redis
     crew = field.crew
     field.started(field.submit(4, seconds=2.0))
     pools = [worker.children for worker in crew.workers]
-    before = crew.output.count("the server is away")
+    before = crew.output.count("The server is unavailable")
     field.proxy.cut(refuse=True)
-    wait_until(lambda: crew.output.count("the server is away") >= before + 2, "the cut to be noticed", timeout=60)
+    wait_until(
+        lambda: crew.output.count("The server is unavailable") >= before + 2, "the cut to be noticed", timeout=60
+    )
     for pid in (pid for pool in pools for pid in pool):
         os.kill(pid, signal.SIGKILL)
     field.proxy.heal()

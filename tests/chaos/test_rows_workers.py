@@ -229,7 +229,7 @@ def test_row_7_a_worker_is_killed_while_it_drains(field: Field, server: redis.Re
     waiting = field.submit(4)
     worker = field.crew.workers[0]
     worker.send(signal.SIGTERM)
-    worker.says("shutting down")
+    worker.says("Shutting down")
     worker.send(signal.SIGKILL)
     records = field.settle(timeout=90)
     told(field)
@@ -243,13 +243,13 @@ def test_row_8_a_worker_is_frozen_for_longer_than_its_lease(field: Field) -> Non
     """It wakes up with a result that comes too late: its writes are refused, another's stand."""
     assert field.crew is not None
     crew = field.crew
-    noticed = crew.output.count("others took this worker for dead")
+    noticed = crew.output.count("was declared dead while disconnected")
     run_id = field.armed("attempt.ran", f"worker_freeze:{5 * LEASE}")
     field.settle(timeout=90)
     told(field)
     before = field.bench.record(run_id)
     wait_until(
-        lambda: crew.output.count("others took this worker for dead") > noticed,
+        lambda: crew.output.count("was declared dead while disconnected") > noticed,
         "the frozen worker's return",
         timeout=60,
     )

@@ -9,7 +9,7 @@ import pytest
 from dispatcher.records.base import Records
 from tests.conformance.specs import accept, cancel, start
 from tests.waiting import wait_until
-from workers.notifications import Ears
+from workers.notifications import NotificationListener
 
 
 class Held:
@@ -19,7 +19,7 @@ class Held:
         self.held = list(held)
         self.told: list[tuple[str, str]] = []
 
-    def cancelled(self, shard: str, run_id: str) -> None:
+    def cancel_requested(self, shard: str, run_id: str) -> None:
         self.told.append((shard, run_id))
 
 
@@ -34,13 +34,13 @@ def held() -> Held:
 
 def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> None:
     woken: list[None] = []
-    ears = Ears(
+    ears = NotificationListener(
         lambda: records,
         owner="w1",
         queues=NoQueues(),  # type: ignore[arg-type]
         every=0.05,
         wake=lambda: woken.append(None),
-        supervision=held,  # type: ignore[arg-type]
+        supervisors=held,  # type: ignore[arg-type]
     )
 
     def told(count: int) -> bool:

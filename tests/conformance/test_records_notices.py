@@ -23,7 +23,7 @@ from dispatcher.runs.states import State
 from dispatcher.support.ids import new_id
 from tests.conformance.specs import accept, ended, finish, start
 from tests.waiting import wait_until
-from workers.notifications import NEW_QUEUE, Ears
+from workers.notifications import NEW_QUEUE, NotificationListener
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_a_flood_of_notices_causes_few_reads(records: Records, raw: Any) -> None
         def learn(self, known: object) -> None:
             reads.append(known)
 
-    ears = Ears(lambda: records, owner="w1", queues=Counted(), every=60.0, wake=woken.set)  # type: ignore[arg-type]
+    ears = NotificationListener(lambda: records, owner="w1", queues=Counted(), every=60.0, wake=woken.set)  # type: ignore[arg-type]
 
     def listen() -> None:
         while not closing.is_set():

@@ -167,7 +167,7 @@ def test_a_run_in_a_pool_process(scene: Scene, name: str, one: Any) -> None:
 
 
 def test_a_container_asked_for(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.execution.provisioning._AT_ONCE", 60.0)  # a slow machine would look once more
+    monkeypatch.setattr("workers.execution.provisioning.RECENT", 60.0)  # a slow machine would look once more
     environment = FakeEnvironment(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)

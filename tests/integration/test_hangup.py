@@ -67,7 +67,7 @@ def test_sighup_drains_and_starts_nothing_again(
     run_id, _ = running(bench, tmp_path / "on", seconds=seconds)
     worker.send(signal.SIGHUP)
     assert worker.wait(30) == 0
-    assert "shutting down: 1 flow is running" in worker.output
+    assert "Shutting down: 1 flow is running" in worker.output
     assert "estarting" not in worker.output
     record = bench.ended(run_id)
     assert record.state is state

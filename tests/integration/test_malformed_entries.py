@@ -108,7 +108,7 @@ def test_a_beat_that_cannot_be_counted_begins_anew(
     [info] = bench.records.workers.live()
     intruder.server.hset(intruder.keys.beats, info.id, beats)
     wait_until(lambda: bench.records.workers.beats().get(info.id, 0) > 1, "two more beats")
-    assert "the server is away" not in worker.output
+    assert "The server is unavailable" not in worker.output
 
 
 NOTICES: list[bytes] = [

@@ -127,7 +127,7 @@ def test_messages(bench: Bench, client: Dispatcher, intruder: Intruder, start_wo
     wait_until(lambda: tally(bench) >= len(DROPPED), "the count of those dropped")
     assert tally(bench) == len(DROPPED)
     assert "Traceback" not in worker.output
-    assert "a message that is no doorbell was dropped" in worker.output
+    assert "A message that isn't a doorbell was dropped" in worker.output
 
 
 def test_a_time_limit_in_a_doorbell_ends_no_flow(

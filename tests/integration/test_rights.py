@@ -116,7 +116,7 @@ def test_the_broker_s_password(guarded: Guarded) -> None:
 def test_rights_that_vanish_are_said_once(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
     worker = start_guarded()
     ready = len(worker.output)
-    refused = "the server refuses this worker, trying again"
+    refused = "The server refuses this worker, trying again"
 
     guarded.admin.execute_command("ACL", "SETUSER", "worker", "-@all")
     wait_until(lambda: len(guarded.refusals()) and refused in worker.output, "the worker's words", timeout=30)
@@ -124,7 +124,7 @@ def test_rights_that_vanish_are_said_once(guarded: Guarded, start_guarded: Calla
     began = guarded.admin.time()[0]
     wait_until(lambda: guarded.admin.time()[0] > began + 6 * tries, "some more tries", timeout=30)
     guarded.admin.execute_command("ACL", "LOAD")
-    worker.says("the server is back")
+    worker.says("The server is back")
 
     lines = worker.output[ready:].strip().splitlines()
     assert len(lines) == 2, lines

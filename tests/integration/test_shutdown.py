@@ -55,7 +55,7 @@ def goes(worker: Worker, bench: Bench, run_id: str) -> None:
 def test_a_run_taken_just_before_sigterm_is_drained(taken: tuple[Worker, str], bench: Bench) -> None:
     worker, run_id = taken
     worker.send(signal.SIGTERM)
-    worker.says("shutting down: 0 flows")
+    worker.says("Shutting down: 0 flows")
     goes(worker, bench, run_id)
 
 
@@ -66,7 +66,7 @@ def test_a_run_taken_just_before_a_shutdown_by_celery_holds_it_up_no_longer(
 
     worker, run_id = taken
     make_app(bench.settings, bench.records.instance).control.broadcast("shutdown")
-    worker.says("shutting down: 0 flows")
+    worker.says("Shutting down: 0 flows")
     goes(worker, bench, run_id)
 
 

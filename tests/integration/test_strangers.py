@@ -202,10 +202,10 @@ def test_what_means_a_fresh_process(
     pid = run.result(timeout=30)
     assert run.state is State.SUCCEEDED
     assert client.submit(look, {"expression": "1"}).result(timeout=30)[0] != pid
-    wait_until(lambda: f"run {run.id} left its process changed ({aspect}: " in worker.output, "a word in the log")
+    wait_until(lambda: f"Run {run.id} left its process changed ({aspect}: " in worker.output, "a word in the log")
     (line,) = [line for line in worker.output.splitlines() if run.id in line and "left its process" in line]
     assert said in line
-    assert "a fresh one takes its place" in line
+    assert "the process is replaced" in line
     assert client.get(run.id).state is State.SUCCEEDED
 
 

@@ -30,7 +30,7 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.runs.value import Value
 from dispatcher.support.ids import is_run_id
 from dispatcher.support.parsing import DEEPEST, HIGHEST, bounded, number_of, read_json, whole_of
-from workers.transport import doorbell, remark
+from workers.transport import control_message, doorbell
 
 TOKEN = "00" * 32
 
@@ -163,7 +163,7 @@ PARSERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
         lambda value: doorbell({**MESSAGE, "body": base64.b64encode(raw(value)).decode()}, "local"),
         json.loads(base64.b64decode(MESSAGE["body"])),
     ),
-    "remark": (remark, MESSAGE),
+    "control message": (control_message, MESSAGE),
     "notice": (lambda value: parse_notice(b"3.5\n" + raw(value)), json.loads(EVENT.fact)),
     "notice of an end": (lambda value: parse_final(b"3.5\n{}\n=" + raw(value)), {"id": "r1", "state": "SUCCEEDED"}),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support import private_files
 from dispatcher.support.private_files import Reader, Seen, file_problem, way_problem
-from workers.pool.interrupts import Notes
+from workers.pool.interrupts import InterruptChannel
 
 US, STRANGER, TEAM = 1000, 12345, 2000
 KEYS = json.dumps({"a": "a secret of sixteen bytes"})
@@ -338,10 +338,10 @@ def test_a_worker_refuses_a_place_for_notes_that_others_may_change(home: Path, m
     home.chmod(0o777)
     monkeypatch.setattr(tempfile, "tempdir", str(home))
     with pytest.raises(InvalidSettings, match=rf"{home} \(mode 0777.*TMPDIR"):
-        Notes()
+        InterruptChannel()
     assert list(home.iterdir()) == []
     home.chmod(0o1777)
-    notes = Notes()
+    notes = InterruptChannel()
     (made,) = home.iterdir()
     assert made.stat().st_mode & 0o777 == 0o700
     notes.close()

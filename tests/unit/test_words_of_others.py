@@ -27,7 +27,7 @@ from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
 from dispatcher.runs.value import Value
 from tests.steering import STEERING, steers
-from workers.log_setup import Descriptor, OneLine
+from workers.log_setup import DescriptorHandler, OneLineFormatter
 
 HOSTILE = "".join(STEERING.values())
 FORGED = f"no\n2026-01-01 00:00:00 INFO run r2: all is well{HOSTILE}"
@@ -39,8 +39,8 @@ def lines() -> Iterator[Any]:
     """A logger as a worker has it, and what it wrote so far."""
     reading, writing = os.pipe()
     logger = logging.getLogger("workers.of_test")
-    handler = Descriptor(writing)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler = DescriptorHandler(writing)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)
     logger.propagate = False
     try:

@@ -16,7 +16,7 @@ from dispatcher.serialization import KeyRing
 from tests.unit.command import FLOWS, call
 from tests.unit.kubernetes.jobs import CUSTOM
 from tests.unit.making import make_record, trusting
-from workers.backend_cache import Backends
+from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner
 
 KEYS = {"k1": "0123456789abcdef"}
@@ -75,7 +75,7 @@ def _stored_request(environment: KubernetesJobEnvironment, **options: Any) -> di
         [make_record(flow="étl", environment=environment.to_json(), route=Route("kubernetes"), key_id="k1", **options)]
     )
     settings = Settings.load()
-    backends = Backends(settings)
+    backends = BackendCache(settings)
     provisioner = Provisioner(records=records, keys=KeyRing(KEYS), settings=settings, backend=backends, owner="w")
     record = provisioner.provision("run1")  # there is no cluster: the request is stored, and will be sent again
     assert record.request is not None

@@ -1,4 +1,4 @@
-"""A supervisor with records in this process, and a backend that says what it is told."""
+"""A supervisor with records in this process, and a backend whose observations a test sets."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from workers.execution.provisioning import Provisioner
 from workers.supervisor.supervisor import Supervisor
 
 
-class Told(Backend):
-    """Sees what it was told, and counts what it is asked."""
+class ScriptedBackend(Backend):
+    """Gives the observations that a test sets, and counts its calls."""
 
-    name: ClassVar[str] = "told"
+    name: ClassVar[str] = "scripted"
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.seen: dict[str, Observation] = {}
-        self.looks = 0
+        self.observations: dict[str, Observation] = {}
+        self.polled = 0
         self.submits: list[str] = []
-        self.trouble: list[Exception] = []
-        self.gone: set[str] = set()
+        self.errors: list[Exception] = []
+        self.cancelled: set[str] = set()
         self.listed: list[Found] = []
-        self.hold: threading.Event | None = None
+        self.block: threading.Event | None = None
         self.changed: Changed = lambda key, run_id: None
 
     def prepare(self, attempt: Attempt) -> Request:
         return {"name": attempt.name, "filler": "x" * 4000}
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
-        if self.hold is not None:
-            self.hold.wait(30)
+        if self.block is not None:
+            self.block.wait(30)
         self.submits.append(str(request["name"]))
-        if self.trouble:
-            raise self.trouble.pop()
+        if self.errors:
+            raise self.errors.pop()
         return {"name": request["name"]}
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
-        self.looks += len(handles)
-        return [self.seen.get(str(one["name"]), Observation(phase=Phase.RUNNING)) for one in handles]
+        self.polled += len(handles)
+        return [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
-        self.gone.add(str((handle or request or {})["name"]))
+        self.cancelled.add(str((handle or request or {})["name"]))
         return True
 
     def watch(self, changed: Changed, instance: str) -> None:
@@ -70,26 +70,26 @@ class Told(Backend):
         return self.listed
 
 
-class Counting:
-    """Which calls the records got; everything else goes through."""
+class CountingRuns:
+    """Counts the records that are read; passes everything on."""
 
     def __init__(self, runs: Any) -> None:
         self._runs = runs
         self.read = 0
-        self.largest = 0  #: of what was read at once
+        self.largest = 0  #: the most records read at once
         self.after_reading: Callable[[], object] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._runs, name)
-        if not callable(found):
-            return found
+        attribute = getattr(self._runs, name)
+        if not callable(attribute):
+            return attribute
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             if name == "get_many":
                 self.read += len(arguments[0])
                 self.largest = max(self.largest, len(arguments[0]))
             try:
-                return found(*arguments, **keywords)
+                return attribute(*arguments, **keywords)
             finally:
                 if name == "get_many":
                     self.after_reading()
@@ -104,12 +104,12 @@ class Scene:
         settings = Settings.load(
             url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
         )
-        kept = open_memory()
-        self.counting = Counting(kept.runs)
-        self.records: Records = replace(kept, runs=self.counting)  # type: ignore[arg-type]
-        self.backend = Told()
+        records = open_memory()
+        self.counting = CountingRuns(records.runs)
+        self.records: Records = replace(records, runs=self.counting)  # type: ignore[arg-type]
+        self.backend = ScriptedBackend()
         self.keys = KeyRing.from_settings(settings)
-        kept.runs.check = self.keys.check
+        records.runs.check = self.keys.check
         self.woken = threading.Event()
         self.provisioner = Provisioner(
             records=self.records, keys=self.keys, settings=settings, backend=lambda name: self.backend, owner="w1"
@@ -117,7 +117,7 @@ class Scene:
         self.supervisor = Supervisor(self.provisioner, self.backend, self.woken.set)
 
     def submit(self, run_id: str, **options: Any) -> Record:
-        record = sign(make_record(run_id, key_id="k", route=Route("told"), **options), self.keys)
+        record = sign(make_record(run_id, key_id="k", route=Route("scripted"), **options), self.keys)
         (stored,) = self.records.runs.create([record])
         return stored
 
@@ -138,17 +138,17 @@ class Scene:
     def round(self) -> None:
         self.supervisor.round(["w1"], ())
 
-    def until(self, check: Callable[[], object], what: str) -> None:
-        """Tick until it is so."""
+    def until(self, check: Callable[[], object], awaited: str) -> None:
+        """Run rounds until ``check`` returns something true."""
 
         def ticked() -> object:
             self.round()
             return check()
 
-        wait_until(ticked, what)
+        wait_until(ticked, awaited)
 
     def report(self, record: Record, about: About, outcome: Outcome) -> None:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
         report = Report(run_id=record.id, attempt=record.attempt, about=about, outcome=outcome)
-        self.records.inbox.report(shard_of("told", record.id), report.to_entry(token))
+        self.records.inbox.report(shard_of("scripted", record.id), report.to_entry(token))

@@ -1,7 +1,7 @@
-"""A user of the records for each attempt in a container, where ``worker.runner_users`` asks for it.
+"""A Redis user for each attempt in a container, where ``worker.runner_users`` asks for it.
 
-Made before the request is sent, and again where the server has forgotten it: servers keep users in memory alone unless
-told otherwise, and replicas don't get them.
+A user is created before the request is sent, and again if the server has lost it: servers keep users in memory alone
+unless configured otherwise, and replicas don't receive them.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dispatcher.inspection.orphans import unwanted_attempts
 from dispatcher.records.base import Records
 from dispatcher.records.users import AttemptScope
 from dispatcher.runs.attempt import shard_of
-from dispatcher.runs.infrastructure import is_open, needs_infrastructure
+from dispatcher.runs.infrastructure import is_open
 from dispatcher.runs.record import Record
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
-from workers.one_by_one import OneByOne
+from workers.error_isolation import ErrorIsolation
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptUsers:
-    """Makes and removes them."""
+    """Creates and removes users of attempts."""
 
     records: Records
     keys: KeyRing
 
     def make(self, record: Record) -> dict[str, str]:
-        """Make the user of a record's attempt; the variables that tell its runner.
+        """Create the user of a record's attempt. Return the variables that pass it to the runner.
 
         Raises:
-            ServerUnavailable: no answer, or the worker may not make users.
-            SealBroken: the ring hasn't the run's key.
+            ServerUnavailable: no answer, or the worker may not create users.
+            SealBroken: the key ring lacks the run's key.
         """
         request, spec = record.request or {}, record.spec
         password = self.keys.password(record.id, record.attempt, request["epoch"], spec.key_id)
@@ -45,32 +46,29 @@ class AttemptUsers:
         }
 
     def sweep(self, records: Iterable[Record], family: str, shards: Iterable[str]) -> None:
-        """Make those that the server has forgotten, and remove those of attempts that nobody wants any more.
+        """Create the users that the server has lost, and remove those of attempts that no record wants any more.
 
         Args:
             records: of the runs of these shards.
-            family: that the shards are of.
-            shards: those that this worker answers for.
+            family: of the shards.
+            shards: those that this worker holds.
 
         Raises:
             ServerUnavailable: no answer, or the worker may not.
         """
-        known, ours = set(self.records.users.known()), set(shards)
-        self._make_again([one.id for one in records if one.request and (one.id, one.attempt) not in known])
-        self._remove([one for one in known if shard_of(family, one[0]) in ours])
+        users, shards = set(self.records.users.known()), set(shards)
+        self._restore([record.id for record in records if record.request and (record.id, record.attempt) not in users])
+        self._remove([(run_id, attempt) for run_id, attempt in users if shard_of(family, run_id) in shards])
 
-    def _make_again(self, run_ids: list[str]) -> None:
-        """The records are read whole: their requests must be what a worker stored."""
-        each = OneByOne(logger)
+    def _restore(self, run_ids: list[str]) -> None:
+        """Create users again. Reads the whole records, because their requests must be what a worker stored."""
+        isolation = ErrorIsolation(logger)
         for record in self.records.runs.get_many(run_ids) if run_ids else ():
             if record is not None and is_open(record, record.attempt):
-                with each.run(record.id):
+                with isolation.run(record.id):
                     self.keys.engine.check(record.id, record.attempt, Stored.REQUEST, record.request or {})
                     self.make(record)
 
     def _remove(self, users: list[tuple[str, int]]) -> None:
-        ids = list({run_id for run_id, _ in users})
-        found = dict(zip(ids, self.records.runs.get_many(ids), strict=True)) if ids else {}
-        over = [one for one in users if not needs_infrastructure(found[one[0]], one[1])]
-        if over:
-            self.records.users.remove(over)
+        if unwanted := unwanted_attempts(self.records.runs, users):
+            self.records.users.remove(list(unwanted))

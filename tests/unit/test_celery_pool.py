@@ -1,4 +1,4 @@
-"""The pool of a worker: what Celery's would trip over, and what it does at once."""
+"""The pool of a worker: the defect of Celery's that it corrects, and the jobs that it writes at once."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from billiard.pool import TASK
 from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, AsynPool
 from kombu.asynchronous import Hub
 
-from workers.pool.celery_pool import Processes
+from workers.pool.celery_pool import ProcessPool
 
 
-def taken_for_dead(sentinel: int) -> Any:
-    """A living process that is watched no more."""
+def unwatched_process(sentinel: int) -> Any:
+    """Return a living process that isn't watched any more."""
     return SimpleNamespace(_sentinel_poll=None, _popen=SimpleNamespace(sentinel=sentinel))
 
 
-def test_a_living_process_that_was_taken_for_dead_is_watched_again() -> None:
+def test_a_living_process_that_was_considered_dead_is_watched_again() -> None:
     reading, writing = os.pipe()
     hub = Hub()
-    process = taken_for_dead(reading)
+    process = unwatched_process(reading)
     try:
-        Processes.__new__(Processes)._track_child_process(process, hub)
+        ProcessPool.__new__(ProcessPool)._track_child_process(process, hub)
         assert process._sentinel_poll in hub.readers
         os.close(process._sentinel_poll)
-        with pytest.raises(ValueError, match="file descriptor is None"):  # until Celery gets over it by itself
-            AsynPool.__new__(AsynPool)._track_child_process(taken_for_dead(reading), hub)
+        with pytest.raises(ValueError, match="file descriptor is None"):  # until Celery corrects it
+            AsynPool.__new__(AsynPool)._track_child_process(unwatched_process(reading), hub)
     finally:
         hub.close()
         os.close(reading)
@@ -42,7 +42,7 @@ def test_a_process_is_watched_by_one_descriptor() -> None:
     reading, writing = os.pipe()
     hub = Hub()
     process: Any = SimpleNamespace(_popen=SimpleNamespace(sentinel=reading))
-    pool = Processes.__new__(Processes)
+    pool = ProcessPool.__new__(ProcessPool)
     try:
         pool._track_child_process(process, hub)
         watched = process._sentinel_poll
@@ -56,48 +56,48 @@ def test_a_process_is_watched_by_one_descriptor() -> None:
 
 
 class Job:
-    """As the pool keeps one that waits for a process."""
+    """Job that waits for a process, as the pool stores it."""
 
     _accepted, _terminated = False, None
     _writer: Any = None
 
 
 class Process:
-    """A pool process, as far as it is written to."""
+    """Pool process to which jobs are written."""
 
     index = 0
 
     def __init__(self) -> None:
-        self.got = b""
+        self.received = b""
 
     def send_job_offset(self, data: memoryview, offset: int) -> int:
-        self.got += bytes(data[offset:])
+        self.received += bytes(data[offset:])
         return len(data) - offset
 
 
 @pytest.fixture
 def pool() -> Iterator[Any]:
-    """A pool of two idle processes."""
-    made: Any = Processes.__new__(Processes)
+    """Return a pool of two idle processes."""
+    pool: Any = ProcessPool.__new__(ProcessPool)
     pipes = [os.pipe(), os.pipe()]
-    made._fileno_to_inq, made._fileno_to_synq = {writing: Process() for _, writing in pipes}, {}
-    made.outbound_buffer, made._all_inqueues = deque(), set(made._fileno_to_inq)
-    made._active_writes, made._active_writers, made._busy_workers = set(), set(), set()
-    made._cache, made.write_stats = {n: Job() for n in range(1, 4)}, Counter()
-    made.sched_strategy = SCHED_STRATEGY_FAIR
-    made.hub = Hub()
-    made._create_write_handlers(made.hub)
-    yield made
-    made.hub.close()
-    for one in (end for pipe in pipes for end in pipe):
-        os.close(one)
+    pool._fileno_to_inq, pool._fileno_to_synq = {writing: Process() for _, writing in pipes}, {}
+    pool.outbound_buffer, pool._all_inqueues = deque(), set(pool._fileno_to_inq)
+    pool._active_writes, pool._active_writers, pool._busy_workers = set(), set(), set()
+    pool._cache, pool.write_stats = {n: Job() for n in range(1, 4)}, Counter()
+    pool.sched_strategy = SCHED_STRATEGY_FAIR
+    pool.hub = Hub()
+    pool._create_write_handlers(pool.hub)
+    yield pool
+    pool.hub.close()
+    for descriptor in (end for pipe in pipes for end in pipe):
+        os.close(descriptor)
 
 
 def test_a_job_is_written_to_an_idle_process_at_once(pool: Any) -> None:
     processes = pool._fileno_to_inq
     for number in (1, 2, 3):
         pool._quick_put((TASK, (number, None, "f", (), {})))
-    assert [pickle.loads(one.got[4:])[1][0] for one in processes.values()] == [1, 2]
+    assert [pickle.loads(process.received[4:])[1][0] for process in processes.values()] == [1, 2]
     assert list(pool.outbound_buffer) == [pool._cache[3]], "all are busy: it waits"
     assert pool._busy_workers == set(processes)
     assert not pool._active_writes
@@ -109,14 +109,14 @@ def test_jobs_that_wait_go_first(pool: Any) -> None:
     pool._quick_put((TASK, (1, None, "f", (), {})))
     pool._busy_workers.discard(second)
     pool._quick_put((TASK, (2, None, "f", (), {})))
-    assert pickle.loads(pool._fileno_to_inq[second].got[4:])[1][0] == 1
+    assert pickle.loads(pool._fileno_to_inq[second].received[4:])[1][0] == 1
     assert list(pool.outbound_buffer) == [pool._cache[2]]
 
 
 def test_the_loop_writes_what_waits_once_a_process_is_idle(pool: Any) -> None:
     hub, (first, second) = pool.hub, pool._fileno_to_inq
     hub.on_tick.add(pool.on_poll_start)
-    hub.call_later(0.0, lambda: None)  # so that no look takes long
+    hub.call_later(0.0, lambda: None)  # so that the poll returns at once
     hub.run_once()
     assert not hub.writers, "nothing waits"
     pool._busy_workers |= {first, second}
@@ -125,6 +125,6 @@ def test_the_loop_writes_what_waits_once_a_process_is_idle(pool: Any) -> None:
     for _ in range(3):
         hub.call_later(0.0, lambda: None)
         hub.run_once()
-    assert pickle.loads(pool._fileno_to_inq[first].got[4:])[1][0] == 1
-    assert not hub.writers, "and it looks no more for who can be written to"
+    assert pickle.loads(pool._fileno_to_inq[first].received[4:])[1][0] == 1
+    assert not hub.writers, "and it doesn't poll any more for processes that can be written to"
     assert not hub.consolidate

@@ -1,4 +1,4 @@
-"""When users of attempts are swept: now and then, and once the server was away, for it may have forgotten them."""
+"""Periodic sweeps of the attempts' Redis users: every so often, and after an outage, since the server may lose them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Collection, Iterable
 
 from dispatcher.runs.record import Record
-from workers.users import AttemptUsers
+from workers.attempt_users import AttemptUsers
 
 
 class UserSweeps:
-    """Sweeps the shards held.
+    """Sweeps of the shards held.
 
     Args:
-        users: makes and removes them; None where attempts have none.
+        users: creates and removes users; None if attempts have none.
         family: of the shards.
         every: seconds between two sweeps.
     """
@@ -25,7 +25,7 @@ class UserSweeps:
         self._next = 0.0
 
     def sweep(self, records: Iterable[Record], shards: Collection[str]) -> None:
-        """Sweep, if it is time.
+        """Sweep, if a sweep is due.
 
         Raises:
             ServerUnavailable: no answer, or the worker may not.
@@ -34,6 +34,6 @@ class UserSweeps:
             self._users.sweep(records, self._family, shards)
             self._next = time.monotonic() + self._every
 
-    def soon(self) -> None:
+    def expedite(self) -> None:
         """Sweep in the next round."""
         self._next = 0.0
