@@ -17,7 +17,7 @@ from benchmarks.figures import By, Figure, Pair
 from benchmarks.machine import server
 from dispatcher import Dispatcher
 from dispatcher.connect import connect
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
 from dispatcher.serialization import KeyRing
@@ -88,7 +88,7 @@ def _claimed(settings: Settings, records: Records, socket: Path, folder: Path) -
         "DISPATCHER__RUN__SEAL": keys.attempt_seal(run_id, 1).key.hex(),
         "DISPATCHER__RUN__TOKEN": keys.token(run_id, 1, record.epoch),
         "DISPATCHER__URL": settings.url or "",
-        **Bounds.of(settings).variables(),
+        **RunnerSettings.of(settings).variables(),
     }
     options = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
     mounts = ["-v", f"{socket.parent}:{socket.parent}", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/home/flow"]

@@ -35,7 +35,7 @@ class _Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bounds:
+class RunnerSettings:
     """Sizes and times of one attempt, and the least level of log records that are kept where the flow asks for none.
     ``stop_grace`` and ``on_exit_timeout`` are in seconds."""
 
@@ -45,7 +45,7 @@ class Bounds:
     log_level: str = "INFO"
 
     @classmethod
-    def of(cls, settings: Settings) -> Bounds:
+    def of(cls, settings: Settings) -> RunnerSettings:
         """Those of a worker's settings."""
         limits, timing = settings.limits, settings.timing
         sizes = _Sizes(inline=limits.inline, result=limits.result, log=limits.log, line=limits.line)
@@ -57,7 +57,7 @@ class Bounds:
         )
 
     @classmethod
-    def read(cls, variables: Mapping[str, str]) -> Bounds:
+    def read(cls, variables: Mapping[str, str]) -> RunnerSettings:
         """From :meth:`variables`; where one is missing, from all settings.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.fake import FakeEnvironment
 from dispatcher.flows.flow import Flow
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.limits import RunnerSettings
 from dispatcher.runner.container.report import About, Report
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs import transitions
@@ -52,7 +52,7 @@ class Place:
             "DISPATCHER__RUN__ID": self.run_id,
             "DISPATCHER__RUN__ATTEMPT": "1",
             "DISPATCHER__RUN__SHARD": SHARD,
-            **Bounds.of(bench.settings).variables(),
+            **RunnerSettings.of(bench.settings).variables(),
         }
 
     def _step(self, step: Any) -> Record:

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from dispatcher import InvalidSettings, Settings
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.limits import RunnerSettings
 from tests.conftest import PYTHON
 
 
@@ -57,10 +57,10 @@ def test_the_rest_of_a_runner_needs_none_either() -> None:
 
 def test_bounds_are_named_like_the_settings() -> None:
     settings = Settings(limits={"result": 12345}, timing={"stop_grace": 0.5})
-    variables = Bounds.of(settings).variables()
+    variables = RunnerSettings.of(settings).variables()
     assert variables["DISPATCHER__LIMITS__RESULT"] == "12345"
     assert variables["DISPATCHER__TIMING__STOP_GRACE"] == "0.5"
-    assert Bounds.read(variables) == Bounds.of(settings)
+    assert RunnerSettings.read(variables) == RunnerSettings.of(settings)
     assert set(variables) == {
         *(f"DISPATCHER__LIMITS__{name}" for name in ("INLINE", "RESULT", "LOG", "LINE")),
         *(f"DISPATCHER__TIMING__{name}" for name in ("STOP_GRACE", "ON_EXIT_TIMEOUT")),
@@ -69,7 +69,7 @@ def test_bounds_are_named_like_the_settings() -> None:
 
 
 def test_without_all_of_them_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Bounds.read({}) == Bounds.of(Settings.load())
+    assert RunnerSettings.read({}) == RunnerSettings.of(Settings.load())
     monkeypatch.setenv("DISPATCHER__TIMING__STOP_GRACE", "x")
     with pytest.raises(InvalidSettings, match="DISPATCHER__TIMING__STOP_GRACE"):
-        Bounds.read(os.environ)
+        RunnerSettings.read(os.environ)

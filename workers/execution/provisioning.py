@@ -15,7 +15,7 @@ from typing import Any
 
 from backends.base import Backend, Handle
 from dispatcher.errors import Permanent, Refused, SpecUsed, Transient
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records, Step
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
@@ -222,7 +222,7 @@ class Provisioner:
             record.attempt,
             instance=self.records.instance,
             place=backend.place,
-            variables=Bounds.of(self.settings).variables(),
+            variables=RunnerSettings.of(self.settings).variables(),
         )
         body = backend.prepare(attempt)
         request = {"shard": attempt.shard, "epoch": record.epoch, "body": body}
