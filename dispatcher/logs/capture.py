@@ -17,7 +17,7 @@ from typing import TextIO
 
 from dispatcher.logs import journal as journals
 from dispatcher.logs.descriptors import Descriptors
-from dispatcher.logs.journal import Journal, Said
+from dispatcher.logs.journal import Journal, JournalLine
 from dispatcher.logs.limits import Limits
 from dispatcher.logs.shipper import Shipment, Sink
 from dispatcher.logs.stdout import Put, Splitter, Writer
@@ -141,7 +141,7 @@ def _echoes(originals: tuple[TextIO, TextIO], pipes: Descriptors | None) -> dict
 
 
 def _note(journal: Journal, line: Line) -> None:
-    journal.add(Said(line.number, line.time, line.stream, line.level, line.text))
+    journal.add(JournalLine(line.number, line.time, line.stream, line.level, line.text))
 
 
 def _hold(journal: Journal | None, slot: str) -> Put | None:

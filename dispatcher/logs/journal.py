@@ -38,7 +38,7 @@ _HIGHEST = 10**12  # a number beyond that is none
 _MOST = 2**20  # bytes read off a pipe after a death: more than one holds
 
 
-class Said:
+class JournalLine:
     """A line: its number, seconds since the epoch, stream, level and text."""
 
     __slots__ = ("level", "number", "stream", "text", "time")
@@ -91,7 +91,7 @@ class Journal:
         self._last = after
         self._put(0, name)
 
-    def add(self, line: Said) -> None:
+    def add(self, line: JournalLine) -> None:
         """In the child: a line was put."""
         self._used = True
         level, text = line.level.encode()[:255], line.text.encode(errors="backslashreplace")[:_LONGEST]
@@ -155,7 +155,7 @@ class Journal:
             poll.register(source, 0)
         return len([mask for _, mask in poll.poll(0) if mask & select.POLLHUP]) < len(self._pipes)
 
-    def left(self, run_id: str) -> list[Said]:
+    def left(self, run_id: str) -> list[JournalLine]:
         """In the parent: what a dead child said last of a run, oldest first, as far as it can be read. Its last lines
         may have been sent already. May be asked once: what is in the pipes is taken."""
         name = self._get(0, _NAME)
@@ -174,7 +174,7 @@ class Journal:
         last = lines[-1].number if lines else min(after, _HIGHEST)
         rest = [one for one in unended if one[1]]
         return lines + [
-            Said(number, time.time(), stream, "", _text(text)) for number, (stream, text) in enumerate(rest, last + 1)
+            JournalLine(number, time.time(), stream, "", _text(text)) for number, (stream, text) in enumerate(rest, last + 1)
         ]
 
     def _chunk(self, number: int) -> tuple[int, int]:
@@ -189,7 +189,7 @@ class Journal:
         taking, last = _MARK.unpack_from(self._memory, mark)
         return (self._memory[start : start + _CHUNK].rstrip(b"\0") if taking else b""), last
 
-    def _lines(self, start: int) -> Iterator[Said]:
+    def _lines(self, start: int) -> Iterator[JournalLine]:
         end = start + _HALF
         while start + _LENGTH.size <= end:
             entry = self._get(start, end - start)
@@ -199,7 +199,7 @@ class Journal:
             if stream >= len(STREAMS):
                 return
             rest = entry[_HEAD.size :]
-            yield Said(number, at, STREAMS[stream], _text(rest[:level]), _text(rest[level:]))
+            yield JournalLine(number, at, STREAMS[stream], _text(rest[:level]), _text(rest[level:]))
             start += _LENGTH.size + len(entry)
 
     def _held(self, slot: int) -> bytes:

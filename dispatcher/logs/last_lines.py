@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dispatcher.errors import Malformed
-from dispatcher.logs.journal import Said
+from dispatcher.logs.journal import JournalLine
 from dispatcher.logs.limits import Limits
 from dispatcher.logs.shipper import clean
 from dispatcher.records.base import Line, Logs
@@ -15,7 +15,7 @@ from dispatcher.records.base import Line, Logs
 TAIL = 50
 
 
-def keep(logs: Logs, run_id: str, attempt: int, said: Sequence[Said], limits: Limits) -> tuple[str, ...]:
+def keep(logs: Logs, run_id: str, attempt: int, said: Sequence[JournalLine], limits: Limits) -> tuple[str, ...]:
     """Add those lines that the process hadn't sent; safe to repeat. The last :data:`TAIL` texts of what it said.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dispatcher.errors import Malformed, Refused, UnknownRun
-from dispatcher.logs.journal import Said
+from dispatcher.logs.journal import JournalLine
 from dispatcher.logs.last_lines import TAIL, keep
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records, Step
@@ -29,7 +29,7 @@ class Death:
     pid: int
     ending: Ending | None
     status: int | None
-    said: tuple[Said, ...] = ()
+    said: tuple[JournalLine, ...] = ()
 
 
 def attempt_died(records: Records, worker: str, death: Death, limits: Limits) -> Record | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from dispatcher.logs.journal import Journal, Said, adopt
+from dispatcher.logs.journal import Journal, JournalLine, adopt
 
 #: Dead processes whose journals are kept: their runs' ends may be recorded later, when the server is back.
 _KEPT = 32
@@ -50,7 +50,7 @@ class Journals:
                 old.close()
                 self._by_pid = {pid: one for pid, one in self._by_pid.items() if one is not old}
 
-    def left(self, pid: int, run_id: str) -> list[Said]:
+    def left(self, pid: int, run_id: str) -> list[JournalLine]:
         """Return what a dead process said last of a run."""
         with self._lock:
             journal = self._by_pid.get(pid)

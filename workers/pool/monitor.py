@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.logs.journal import Said
+from dispatcher.logs.journal import JournalLine
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, count
 from dispatcher.runs import indexes, use
@@ -52,7 +52,7 @@ class Parent:
     queues: Callable[[], tuple[str, ...]]  #: consumed now
     stop_consuming: Callable[[], None]
     idle: Callable[[], bool]  #: Celery consumes nothing more, and has no message that a process may be about to run
-    said: Callable[[int, str], Sequence[Said]]  #: last by a dead process, by its pid, of a run
+    said: Callable[[int, str], Sequence[JournalLine]]  #: last by a dead process, by its pid, of a run
     leave: Callable[[], None]  #: all is done: end Celery
 
 
