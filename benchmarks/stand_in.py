@@ -27,7 +27,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import ReportKind, Report
 from dispatcher.runs.record import Outcome
 
 BEAT = 10.0  #: seconds between two signs of life of a runner
@@ -45,7 +45,7 @@ class Runner:
     pod: str
     mine: Assignment
 
-    def report(self, records: Records, about: About) -> None:
+    def report(self, records: Records, about: ReportKind) -> None:
         """As the runner does."""
         mine = self.mine
         report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=Outcome())
@@ -125,7 +125,7 @@ class StandIn:
             while beats and beats[0][0] <= time.monotonic():
                 due, pod = heapq.heappop(beats)
                 if self._records is not None and pod in self._live:
-                    self._live[pod].report(self._records, About.ALIVE)
+                    self._live[pod].report(self._records, ReportKind.ALIVE)
                     heapq.heappush(beats, (due + BEAT, pod))
 
     def _next(self, timeout: float) -> tuple[str, Json]:
@@ -187,7 +187,7 @@ class StandIn:
         ending = list(self._live.values())
         for runner in ending:
             if self._records is not None:
-                runner.report(self._records, About.EXITED)
+                runner.report(self._records, ReportKind.EXITED)
             del self._live[runner.pod]
         for number in range(ENDERS):
             pods = [runner.pod for runner in ending[number::ENDERS]]

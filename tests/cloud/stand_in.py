@@ -11,7 +11,7 @@ from typing import Any
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import ReportKind, Report
 from dispatcher.runs.record import Outcome, Value
 from tests.cloud.place import Driver
 
@@ -63,7 +63,7 @@ class StandIns:
         found = json.dumps(self._flow(**json.loads(record.spec.parameters.inline or "{}")))
         digest = hashlib.sha256(found.encode()).hexdigest()
         outcome = Outcome(result=Value(codec="json", inline=found, digest=digest, size=len(found)))
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=About.EXITED, outcome=outcome)
+        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=ReportKind.EXITED, outcome=outcome)
         self._records.inbox.report(mine.shard, report.to_entry(mine.token))
 
 

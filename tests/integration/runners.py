@@ -15,7 +15,7 @@ from typing import Any
 from backends.fake import FakeEnvironment
 from dispatcher.flows.flow import Flow
 from dispatcher.logs.limits import RunnerSettings
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import ReportKind, Report
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
@@ -63,7 +63,7 @@ class Place:
         """As it stands once its supervisor has read of claims."""
         for _, entry in self.bench.records.inbox.read(SHARD):
             report = Report.from_entry(entry, self.token)
-            if report.about is About.CLAIMED and self.bench.record(self.run_id).state is State.PENDING:
+            if report.about is ReportKind.CLAIMED and self.bench.record(self.run_id).state is State.PENDING:
                 at = float(entry["time"])
                 self._step(partial(transitions.claim_attempt, attempt=1, holder=report.holder, at=at))
         return self.bench.record(self.run_id)
@@ -73,18 +73,18 @@ class Place:
         entries = self.bench.records.inbox.read(SHARD)
         return [Report.from_entry(entry, self.token) for _, entry in entries]
 
-    def told(self) -> list[About]:
+    def told(self) -> list[ReportKind]:
         """What the reports are about, behind the claim."""
-        return [report.about for report in self.reports() if report.about is not About.CLAIMED]
+        return [report.about for report in self.reports() if report.about is not ReportKind.CLAIMED]
 
-    def only(self, about: About) -> Report:
+    def only(self, about: ReportKind) -> Report:
         """The one report about that."""
         (found,) = [report for report in self.reports() if report.about is about]
         return found
 
     def finish(self) -> None:
         """End the run as its supervisor does once the runner has exited."""
-        outcome, record = self.only(About.EXITED).outcome, self.record
+        outcome, record = self.only(ReportKind.EXITED).outcome, self.record
         assert record.holder
         self._step(partial(transitions.finish, epoch=record.epoch, outcome=outcome))
 

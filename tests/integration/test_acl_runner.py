@@ -12,7 +12,7 @@ import redis
 
 from dispatcher import flow
 from dispatcher.records.redis.scripts import library, script
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.states import State
 from tests.integration.guarded import INSTANCE, Guarded
@@ -63,7 +63,7 @@ def test_a_runner_can_do_its_work_and_writes_no_record(
 
     assert bench.record(place.run_id) == before
     assert bench.lines(place.run_id) == ["printed"]
-    outcome = place.only(About.EXITED).outcome
+    outcome = place.only(ReportKind.EXITED).outcome
     assert outcome.cause is None
     assert outcome.result is not None
     assert outcome.result.blob
@@ -76,14 +76,14 @@ def test_a_second_runner_is_refused(guarded: Guarded, bench: Bench, begin: Begin
     place = Place(bench, tmp_path, large, parameters={"size": 1})
     assert begin(place).wait() == 0
     late = begin(place)
-    outcome = place.only(About.EXITED).outcome
+    outcome = place.only(ReportKind.EXITED).outcome
     assert place.record.state is State.RUNNING
     bench.records.runs.update(
         place.run_id, lambda record, now: transitions.finish(record, now, epoch=record.epoch, outcome=outcome)
     )
     assert late.wait() == 0
     assert "stands by" in late.output
-    assert place.told() == [About.EXITED]
+    assert place.told() == [ReportKind.EXITED]
     assert guarded.refusals() == []
 
 
@@ -98,7 +98,7 @@ def test_a_claim_of_another_container_stops_nobody(
     with guarded.as_user("runner") as attacker:
         attacker.set(f"{INSTANCE}::claim:{place.run_id}:1", forged)
     assert begin(place).wait() == 0
-    assert place.only(About.EXITED).outcome.cause is None
+    assert place.only(ReportKind.EXITED).outcome.cause is None
 
 
 def test_a_report_of_another_container_ends_no_run(guarded: Guarded, bench: Bench, tmp_path: Path) -> None:

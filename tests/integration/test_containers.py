@@ -238,11 +238,11 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     environment = FakeEnvironment(service)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 2}, environment=environment)
     wait_until(begun.exists, "the flow's start")
-    from dispatcher.runner.container.report import About, Report
+    from dispatcher.runner.container.report import ReportKind, Report
     from dispatcher.runs.attempt import shard_of
     from dispatcher.runs.record import Outcome
 
-    lie = Report(run_id=run_id, attempt=1, about=About.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
+    lie = Report(run_id=run_id, attempt=1, about=ReportKind.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
     bench.records.inbox.report(shard_of("fake", run_id), lie.to_entry("00" * 32))
     worker.says("was not made by the attempt it names")
     assert bench.ended(run_id).state is State.SUCCEEDED

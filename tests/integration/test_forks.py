@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dispatcher import LocalEnvironment, context, flow
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.states import Cause, State
 from tests.integration.runners import Place, Runner
 from tests.integration.test_worker import cause_of, pid, result_of
@@ -139,7 +139,7 @@ def contained(bench: Bench, directory: Path, how: str) -> Iterator[Runner]:
 def test_in_a_container_only_the_parent_reports(bench: Bench, tmp_path: Path, how: str, status: int) -> None:
     with contained(bench, tmp_path, how) as runner:
         assert runner.wait() == 0
-        assert runner.place.told() == [About.EXITED]
-        outcome = runner.place.only(About.EXITED).outcome
+        assert runner.place.told() == [ReportKind.EXITED]
+        outcome = runner.place.only(ReportKind.EXITED).outcome
         assert outcome.state is State.SUCCEEDED
         assert bench.lines(runner.place.run_id) == ["before the fork", f"the child ended with {status}"]

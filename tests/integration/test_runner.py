@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from dispatcher import context, flow
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
@@ -134,7 +134,7 @@ def test_a_flow_runs_and_its_end_is_reported(make: Make, start: Start) -> None:
     runner = start(place, in_file=True, variables={"DISPATCHER__RUN__UID": "pod-1"})
     assert runner.wait() == 0
     assert place.record.holder.startswith("pod-1:")
-    report = place.only(About.EXITED)
+    report = place.only(ReportKind.EXITED)
     assert report.outcome.cause is None
     assert report.outcome.result is not None
     assert report.outcome.result.inline == "42"
@@ -155,7 +155,7 @@ def test_lines_go_to_the_records_and_to_the_containers_log(make: Make, start: St
 def test_the_flow_sees_no_secret_in_its_variables(make: Make, start: Start, in_file: bool) -> None:
     place = make(sees)
     assert start(place, in_file=in_file).wait() == 0
-    value = place.only(About.EXITED).outcome.result
+    value = place.only(ReportKind.EXITED).outcome.result
     assert value is not None
     seen = value.inline or ""
     assert "DISPATCHER__RUN__ID" in seen
@@ -195,7 +195,7 @@ def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) 
     again = start(place, variables={"DISPATCHER__RUN__UID": "pod"})
     place.finish()
     assert again.wait() == 0
-    assert place.told() == [About.EXITED]
+    assert place.told() == [ReportKind.EXITED]
 
 
 def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
@@ -204,14 +204,14 @@ def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_
     running(place, tmp_path / "on")
     runner.stop()
     assert runner.wait() == 143
-    assert place.only(About.EXITED).outcome.cause is Cause.PREEMPTED
+    assert place.only(ReportKind.EXITED).outcome.cause is Cause.PREEMPTED
 
 
 def test_a_flow_that_missed_its_timeout_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
     place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
     runner = start(place, variables={"DISPATCHER__TIMING__STOP_GRACE": "30"})
     assert runner.wait() == 0
-    assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
+    assert place.only(ReportKind.EXITED).outcome.cause is Cause.DEADLINE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -223,8 +223,8 @@ def test_sigterm_ends_the_flow_and_on_exit_runs(make: Make, start: Start, tmp_pa
         os.kill(pid, number)  # sent to all of a container, it counts once
     runner.stop(number)
     assert runner.wait() == 143
-    assert place.told() == [About.SETTLED, About.EXITED]
-    report = place.only(About.EXITED)
+    assert place.told() == [ReportKind.SETTLED, ReportKind.EXITED]
+    report = place.only(ReportKind.EXITED)
     assert (report.outcome.cause, report.exit_call) == (Cause.PREEMPTED, ExitCall.CALLED)
     assert "SIGTERM" in report.outcome.message
     assert "told: CRASHED" in place.bench.lines(place.run_id)
@@ -245,7 +245,7 @@ def test_sigterm_during_a_c_call_kills_after_two_thirds_of_the_grace(make: Make,
     assert code == 137
     assert took > 3.9
     assert not is_alive(pid)
-    assert place.only(About.DIED).outcome.cause is Cause.PREEMPTED
+    assert place.only(ReportKind.DIED).outcome.cause is Cause.PREEMPTED
     assert runner.words is not None
     assert (runner.words.cause, runner.words.reported) == ("preempted", True)
 
@@ -275,14 +275,14 @@ def test_the_parent_hears_sigterm_from_its_first_moments(make: Make, start: Star
 def test_a_timeout_is_heard_by_the_flow(make: Make, start: Start, tmp_path: Path) -> None:
     place = make(wait, parameters={"path": str(tmp_path / "on")}, timeout=0.5)
     assert start(place).wait() == 0
-    assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
+    assert place.only(ReportKind.EXITED).outcome.cause is Cause.DEADLINE
 
 
 def test_a_flow_deaf_to_its_timeout_is_killed_after_stop_grace(make: Make, start: Start, tmp_path: Path) -> None:
     place = make(deaf, parameters={"path": str(tmp_path / "on")}, timeout=5)  # it must be in its loop by then
     runner = start(place)
     assert runner.wait() == 137
-    assert place.only(About.DIED).outcome.cause is Cause.DEADLINE
+    assert place.only(ReportKind.DIED).outcome.cause is Cause.DEADLINE
     assert runner.words is not None
     assert runner.words.state == "TIMED_OUT"
 
@@ -291,8 +291,8 @@ def test_an_on_exit_without_end_is_killed_and_the_outcome_stands(make: Make, sta
     place = make(double, parameters={"number": 1}, on_exit=slow_exit)
     runner = start(place)
     assert runner.wait() == 137
-    assert place.told() == [About.SETTLED, About.DIED]
-    assert place.only(About.SETTLED).outcome.cause is None
+    assert place.told() == [ReportKind.SETTLED, ReportKind.DIED]
+    assert place.only(ReportKind.SETTLED).outcome.cause is None
     assert runner.words is not None
     assert runner.words.state == "SUCCEEDED"
 
@@ -305,7 +305,7 @@ def test_a_killed_flow_is_told_of_by_the_parent(
     runner = start(place)
     os.kill(running(place, tmp_path / "on"), number)
     assert runner.wait() == 128 + number
-    outcome = place.only(About.DIED).outcome
+    outcome = place.only(ReportKind.DIED).outcome
     assert (outcome.cause, outcome.reason, outcome.exit_code) == (Cause.KILLED, name, 128 + number)
 
 
@@ -315,7 +315,7 @@ def test_a_flow_that_leaves_has_no_result(make: Make, start: Start, code: int) -
     place = make(leave, parameters={"code": code})
     runner = start(place)
     assert runner.wait() == code
-    outcome = place.only(About.DIED).outcome
+    outcome = place.only(ReportKind.DIED).outcome
     assert (outcome.cause, outcome.exit_code) == (Cause.RESULT_MISSING, code)
 
 
@@ -340,7 +340,7 @@ def test_it_says_that_it_lives(make: Make, start: Start, tmp_path: Path) -> None
     place = make(wait, parameters={"path": str(tmp_path / "on")})
     start(place)
     running(place, tmp_path / "on")
-    wait_until(lambda: About.ALIVE in place.told(), "a sign of life, every 10 s", timeout=30)
+    wait_until(lambda: ReportKind.ALIVE in place.told(), "a sign of life, every 10 s", timeout=30)
 
 
 def test_a_result_waits_for_redis(make: Make, start: Start, tmp_path: Path, server: Server) -> None:
@@ -355,7 +355,7 @@ def test_a_result_waits_for_redis(make: Make, start: Start, tmp_path: Path, serv
     finally:
         server.start()
     assert runner.wait() == 0
-    assert place.only(About.EXITED).outcome.cause is None
+    assert place.only(ReportKind.EXITED).outcome.cause is None
     assert runner.words.reported
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dispatcher import DockerStorage, context, flow
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause
@@ -140,7 +140,7 @@ def start(bench: Bench, runner_image: str, server: Server, tmp_path: Path) -> It
 def test_a_flow_runs_under_a_parent_that_is_pid_1(start: Start) -> None:
     place, container = start(look)
     assert container.wait() == 0
-    outcome = place.only(About.EXITED).outcome
+    outcome = place.only(ReportKind.EXITED).outcome
     assert outcome.result is not None, outcome
     assert outcome.result.inline == "[10001,1]"
     assert place.record.holder.startswith("pod:")
@@ -156,7 +156,7 @@ def test_a_flow_of_the_image_runs_in_it(start: Start, runner_image: str) -> None
     try:
         place, container = start(look, storage=storage, image=storage.image)
         assert container.wait() == 0
-        outcome = place.only(About.EXITED).outcome
+        outcome = place.only(ReportKind.EXITED).outcome
         assert outcome.result is not None, outcome
         assert outcome.result.inline == "[10001,1]"
     finally:
@@ -170,7 +170,7 @@ def test_docker_stop_is_heard(start: Start) -> None:
     docker("stop", "-t", "9", container.name)
     print(f"docker stop took {time.monotonic() - begun:.1f} s of 9")  # noqa: T201
     assert container.wait() == 143
-    report = place.only(About.EXITED)
+    report = place.only(ReportKind.EXITED)
     assert (report.outcome.cause, report.exit_call) == (Cause.PREEMPTED, ExitCall.CALLED)
     assert "on_exit: CRASHED" in container.output
 
@@ -181,7 +181,7 @@ def test_out_of_memory(start: Start) -> None:
     assert container.wait() == 137
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
         return
-    outcome = place.only(About.DIED).outcome
+    outcome = place.only(ReportKind.DIED).outcome
     assert (outcome.cause, outcome.exit_code) == (Cause.OOM_KILLED, 137)
     assert container.words is not None
     assert (container.words.cause, container.words.reported) == ("oom_killed", True)
@@ -190,7 +190,7 @@ def test_out_of_memory(start: Start) -> None:
 def test_orphans_are_reaped(start: Start) -> None:
     place, container = start(leaves_orphans)
     assert container.wait() == 0
-    value = place.only(About.EXITED).outcome.result
+    value = place.only(ReportKind.EXITED).outcome.result
     assert value is not None
     assert value.inline == "0"
 

@@ -14,7 +14,7 @@ import pytest
 
 from backends.fake import FakeEnvironment
 from dispatcher import Cause, Dispatcher, FlowFailed, InvalidInput, LocalEnvironment, Run, State, context, flow
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.record import ExitCall, Outcome
 from tests.integration.hand import Hand
 from tests.integration.test_cli import Shell, shell, worker
@@ -61,7 +61,7 @@ def reports_its_own_death(file: str, more: Any) -> None:
     held = {type(thing).__name__: thing for thing in gc.get_objects() if type(thing).__name__ in {"Contained", "Job"}}
     exception = held["Job"].to_value(TrapError(file), "the exception")
     outcome = Outcome(cause=Cause.USER_ERROR, reason="TrapError", message="a trap", exception=exception)
-    held["Contained"]._report(About.DIED, outcome)
+    held["Contained"]._report(ReportKind.DIED, outcome)
     os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 

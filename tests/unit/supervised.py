@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import ReportKind, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
 from dispatcher.runs.record import Outcome, Record
@@ -146,7 +146,7 @@ class Scene:
 
         wait_until(ticked, what)
 
-    def report(self, record: Record, about: About, outcome: Outcome) -> None:
+    def report(self, record: Record, about: ReportKind, outcome: Outcome) -> None:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
         report = Report(run_id=record.id, attempt=record.attempt, about=about, outcome=outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends.base import Observation, Phase
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
@@ -22,18 +22,18 @@ def scene() -> Scene:
     return Scene()
 
 
-def told(scene: Scene, about: About = About.EXITED) -> tuple[Record, str]:
+def told(scene: Scene, about: ReportKind = ReportKind.EXITED) -> tuple[Record, str]:
     """A run whose runner has reported, and its container's name."""
     record = scene.running("r1")
     scene.round()
-    if about is About.EXITED:
-        scene.report(record, About.SETTLED, TOLD)
+    if about is ReportKind.EXITED:
+        scene.report(record, ReportKind.SETTLED, TOLD)
     scene.report(record, about, TOLD)
     return record, str((record.handle or {})["name"])
 
 
-@pytest.mark.parametrize("about", [About.EXITED, About.DIED])
-def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: About) -> None:
+@pytest.mark.parametrize("about", [ReportKind.EXITED, ReportKind.DIED])
+def test_it_ends_with_the_cause_that_is_seen_then(scene: Scene, about: ReportKind) -> None:
     _, name = told(scene, about)
     scene.round()
     scene.backend.seen[name] = BARE
@@ -55,9 +55,9 @@ def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:
     scene.round()
     name = str((record.handle or {})["name"])
     scene.backend.seen[name] = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted")
-    scene.report(record, About.SETTLED, TOLD)
+    scene.report(record, ReportKind.SETTLED, TOLD)
     scene.round()
-    scene.report(record, About.EXITED, TOLD)
+    scene.report(record, ReportKind.EXITED, TOLD)
     scene.round()
     assert scene.record("r1").state is State.TIMED_OUT
 

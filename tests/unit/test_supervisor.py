@@ -11,7 +11,7 @@ import pytest
 
 from backends.base import Found, Handle, Observation, Phase, Request, Watched
 from dispatcher.errors import LeasePassed, Transient
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.events import Kind
 from dispatcher.runs.record import Outcome, Record
@@ -100,7 +100,7 @@ def test_containers_that_are_about_to_end_are_looked_at_now_and_then(scene: Scen
     records = [scene.running(f"r{number}") for number in range(100)]
     scene.round()
     for record in records:
-        scene.report(record, About.EXITED, Outcome())
+        scene.report(record, ReportKind.EXITED, Outcome())
     scene.round()
     assert all(scene.record(record.id).state is State.SUCCEEDED for record in records)
     looks, before = scene.backend.looks, time.monotonic()
@@ -120,7 +120,7 @@ def test_a_report_goes_before_what_is_seen(scene: Scene) -> None:
     scene.round()
     name = str((record.handle or {})["name"])
     scene.backend.seen[name] = Observation(phase=Phase.ENDED, cause=Cause.KILLED, exit_code=137)
-    scene.report(record, About.EXITED, Outcome(cause=Cause.USER_ERROR, reason="ValueError"))
+    scene.report(record, ReportKind.EXITED, Outcome(cause=Cause.USER_ERROR, reason="ValueError"))
     scene.round()
     outcome = scene.record("r1").outcome
     assert outcome is not None
@@ -221,7 +221,7 @@ def test_a_supervisor_whose_shard_was_taken_writes_nothing(scene: Scene) -> None
 
     scene.backend.poll = poll  # type: ignore[method-assign]
     scene.backend.seen[name] = Observation(phase=Phase.ENDED, exit_code=1)
-    scene.report(record, About.EXITED, Outcome())
+    scene.report(record, ReportKind.EXITED, Outcome())
     before = scene.record("r1")
     scene.backend.changed(name, "")
     scene.supervisor.tick()
@@ -236,7 +236,7 @@ def test_a_container_that_was_reported_to_have_ended_gets_a_moment(scene: Scene)
     """kubernetes.md §3: the Job is deleted once its exit code was seen, or after 5 s."""
     record = scene.running("r1")
     scene.round()
-    scene.report(record, About.EXITED, Outcome())
+    scene.report(record, ReportKind.EXITED, Outcome())
     scene.round()
     assert scene.record("r1").state is State.SUCCEEDED
     scene.round()

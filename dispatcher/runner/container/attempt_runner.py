@@ -20,7 +20,7 @@ from dispatcher.logs.capture import Capture, captured, keep_from
 from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import ReportKind, Report
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure, invoke
@@ -73,7 +73,7 @@ class Contained:
         with captured(sink, record.attempt, self._bounds.limits, True, echo=True, run_id=record.id) as capture:
             outcome, exit_call = self._play(record, opener, capture)
         self._over(outcome, exit_call)
-        self._report(About.EXITED, outcome, exit_call)
+        self._report(ReportKind.EXITED, outcome, exit_call)
         self._write(outcome, exit_call, reported=True)
         self._tell("exited")
         capture.close(5.0)
@@ -103,7 +103,7 @@ class Contained:
 
     def _settle(self, outcome: Outcome) -> None:
         self._over(outcome)
-        self._report(About.SETTLED, _as_told(outcome))
+        self._report(ReportKind.SETTLED, _as_told(outcome))
         self._tell("settled")
 
     def _over(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
@@ -117,7 +117,7 @@ class Contained:
         )
         words.write(mine.words)
 
-    def _report(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+    def _report(self, about: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         failpoint("container.reporting", self._mine.run_id)
 
         def send() -> None:
@@ -126,7 +126,7 @@ class Contained:
 
         patiently(send, patience=PATIENCE)
 
-    def _send(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+    def _send(self, about: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         mine = self._mine
         report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=outcome, exit_call=exit_call)
         self._records.inbox.report(mine.shard, report.to_entry(mine.token))
@@ -136,7 +136,7 @@ class Contained:
         while True:
             time.sleep(_BEAT)
             with contextlib.suppress(Exception):
-                self._send(About.ALIVE, Outcome())
+                self._send(ReportKind.ALIVE, Outcome())
 
 
 def _as_told(outcome: Outcome) -> Outcome:

@@ -13,7 +13,7 @@ from functools import partial
 from dispatcher.errors import ClaimStands, DispatcherError, Refused, ServerUnavailable, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import ReportKind, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.support.failpoints import failpoint
@@ -31,7 +31,7 @@ def claim(records: Records, mine: Assignment) -> Record | None:
     """
     step = partial(transitions.claim_attempt, attempt=mine.attempt, holder=mine.holder)
     report = Report(
-        run_id=mine.run_id, attempt=mine.attempt, about=About.CLAIMED, outcome=Outcome(), holder=mine.holder
+        run_id=mine.run_id, attempt=mine.attempt, about=ReportKind.CLAIMED, outcome=Outcome(), holder=mine.holder
     )
     entry = report.to_entry(mine.token)
 
@@ -68,7 +68,7 @@ def _is_genuine(entry: Mapping[str, str], mine: Assignment) -> bool:
         report = Report.from_entry(entry, mine.token)
     except (DispatcherError, KeyError, ValueError, TypeError, RecursionError):
         return False
-    return (report.about, report.run_id, report.attempt) == (About.CLAIMED, mine.run_id, mine.attempt)
+    return (report.about, report.run_id, report.attempt) == (ReportKind.CLAIMED, mine.run_id, mine.attempt)
 
 
 def stand_by(records: Records, mine: Assignment) -> None:

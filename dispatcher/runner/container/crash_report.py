@@ -20,7 +20,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.container.parent import STOPS, Parent, oom_kills
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import ReportKind, Report
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
@@ -97,7 +97,7 @@ def _report(parent: Parent, outcome: Outcome, said: Sequence[Said]) -> None:
         try:
             tail = keep(records.logs, mine.run_id, mine.attempt, said, limits)
             told = replace(outcome, log_tail=outcome.log_tail or tail)
-            report = Report(run_id=mine.run_id, attempt=mine.attempt, about=About.DIED, outcome=told)
+            report = Report(run_id=mine.run_id, attempt=mine.attempt, about=ReportKind.DIED, outcome=told)
             records.inbox.report(mine.shard, report.to_entry(mine.token))
         finally:
             records.close()

@@ -18,7 +18,7 @@ from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.support.parsing import MOST, Fields, read_object, word
 
 
-class About(StrEnum):
+class ReportKind(StrEnum):
     """The subject of a report."""
 
     CLAIMED = "claimed"  #: the runner takes the attempt; whose start of a process it is
@@ -35,7 +35,7 @@ class Report:
 
     run_id: str
     attempt: int
-    about: About
+    about: ReportKind
     outcome: Outcome
     exit_call: ExitCall | None = None
     holder: str = ""
@@ -71,7 +71,7 @@ class Report:
         return cls(
             run_id=data.name("run"),
             attempt=data.whole("attempt"),
-            about=word(About, data.get("about"), "report: about"),
+            about=word(ReportKind, data.get("about"), "report: about"),
             outcome=Outcome.from_json(data.get("outcome", {})),
             exit_call=None if exit_call is None else word(ExitCall, exit_call, "report: exit_call"),
             holder=data.name("holder", ""),
