@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from backends.base import Observation, Phase
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.states import Cause
 
 Object = Mapping[str, Any]
@@ -386,7 +386,7 @@ def _exited(code: int | None, reason: str, message: str, pod: Object) -> Observa
 
 def last_words(message: str) -> tuple[Cause, str] | None:
     """Cause and text that a runner left in its termination message; None if that isn't one of ours."""
-    words = LastWords.parse(message)
+    words = TerminationMessage.parse(message)
     if words is None:
         return None
     outcome = words.outcome()

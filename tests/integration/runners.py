@@ -16,7 +16,7 @@ from backends.fake import FakeEnvironment
 from dispatcher.flows.flow import Flow
 from dispatcher.logs.limits import RunnerSettings
 from dispatcher.runner.container.report import ReportKind, Report
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
@@ -127,9 +127,9 @@ class Runner:
         return self._log.read_text(errors="replace")
 
     @property
-    def words(self) -> LastWords | None:
+    def words(self) -> TerminationMessage | None:
         """Its last words, so far."""
-        return LastWords.parse(self._words.read_text()) if self._words.exists() else None
+        return TerminationMessage.parse(self._words.read_text()) if self._words.exists() else None
 
     @property
     def child(self) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from dispatcher import DockerStorage, context, flow
 from dispatcher.runner.container.report import ReportKind
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause
 from tests.conftest import Server
@@ -107,9 +107,9 @@ class Container:
         return done.stdout + done.stderr
 
     @property
-    def words(self) -> LastWords | None:
+    def words(self) -> TerminationMessage | None:
         """Its last words."""
-        return LastWords.parse(self._words.read_text())
+        return TerminationMessage.parse(self._words.read_text())
 
 
 Start = Callable[..., tuple[Place, Container]]

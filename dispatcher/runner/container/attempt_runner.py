@@ -21,7 +21,7 @@ from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.report import ReportKind, Report
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure, invoke
 from dispatcher.runner.loading import Opener, not_opened
@@ -112,7 +112,7 @@ class Contained:
 
     def _write(self, outcome: Outcome, exit_call: ExitCall | None, *, reported: bool = False) -> None:
         mine = self._mine
-        words = LastWords.of(
+        words = TerminationMessage.of(
             _as_told(outcome), run=mine.run_id, attempt=mine.attempt, reported=reported, on_exit=exit_call
         )
         words.write(mine.words)

@@ -30,7 +30,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
@@ -135,7 +135,7 @@ def _unstarted(error: DispatcherError, words: str) -> int:
     outcome = Outcome(cause=cause, reason=type(error).__name__, message=str(error))
     variables = os.environ.get
     number = variables("DISPATCHER__RUN__ATTEMPT", "")
-    last = LastWords.of(
+    last = TerminationMessage.of(
         outcome, run=variables("DISPATCHER__RUN__ID", ""), attempt=int(number) if number.isdigit() else 0
     )
     last.write(words)

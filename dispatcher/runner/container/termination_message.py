@@ -23,7 +23,7 @@ _TEXTS = {"reason": 200, "message": 1200}  # most bytes of each
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastWords:
+class TerminationMessage:
     """``reported``: whether the run's record was told; else these words are all there is."""
 
     state: str
@@ -40,7 +40,7 @@ class LastWords:
     @classmethod
     def of(
         cls, outcome: Outcome, *, run: str, attempt: int, reported: bool = False, on_exit: ExitCall | None = None
-    ) -> LastWords:
+    ) -> TerminationMessage:
         """Return the last words of an attempt that ended with ``outcome``."""
         return cls(
             state=str(outcome.state),
@@ -78,7 +78,7 @@ class LastWords:
         return _dumped({**data, "traceback": _tail(trace, room)}).decode()
 
     @classmethod
-    def parse(cls, text: str) -> LastWords | None:
+    def parse(cls, text: str) -> TerminationMessage | None:
         """The inverse of :meth:`to_json`; None for anything else, such as what a flow wrote there itself."""
         try:
             data = json.loads(text)

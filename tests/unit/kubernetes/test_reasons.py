@@ -10,7 +10,7 @@ import pytest
 from backends.base import Observation, Phase
 from backends.kubernetes.reasons import Memory, Pod, Sight, observe
 from dispatcher import Cause
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.record import Outcome
 
 #: Their decision to repeat, and the same on a real API server: tests/cloud/test_kubernetes_catalogue.py.
@@ -337,7 +337,7 @@ def test_an_attempt_ends_with_our_container_whatever_else_runs() -> None:
 
 def test_last_words_are_the_cause() -> None:
     def said(outcome: Outcome) -> str:
-        return LastWords.of(outcome, run="r", attempt=1).to_json()
+        return TerminationMessage.of(outcome, run="r", attempt=1).to_json()
 
     failed = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no such luck")
     seen = see(pod(ended(3, message=said(failed))))
@@ -350,7 +350,7 @@ def test_last_words_are_the_cause() -> None:
 
 def test_a_runner_of_a_deleted_pod_knows_only_that_it_was_told_to_stop() -> None:
     outcome = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
-    words = LastWords.of(outcome, run="r", attempt=1).to_json()
+    words = TerminationMessage.of(outcome, run="r", attempt=1).to_json()
     there = pod(ended(143, message=words))
     assert brief(see(there)) == (Phase.ENDED, Cause.PREEMPTED)
     there["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
