@@ -21,7 +21,7 @@ from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.logs.capture import Capture, captured
 from dispatcher.records.base import Records, Step
 from dispatcher.records.query import Look
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runner.loading import Opener, not_opened
 from dispatcher.runner.process_state.aspects import disarm
@@ -46,7 +46,7 @@ class Current:
 
     run_id: str
     epoch: int
-    guard: Guard = field(default_factory=Guard)
+    guard: InterruptGuard = field(default_factory=InterruptGuard)
 
     def interrupt(self, kind: type[RunInterrupt]) -> None:
         """End the flow by raising ``kind`` in it; for a signal handler, in the flow's thread.
@@ -148,7 +148,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     """
     way = _Way(records, Look(record, now), own=fds)
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
-    with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
+    with _on_stack(Current(record.id, record.epoch + 1, InterruptGuard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
             if way.record.exit_call is not ExitCall.BEGUN:  # refused
@@ -286,7 +286,7 @@ def _is_ours(record: Record, holder: str) -> bool:
     return True
 
 
-def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+def _played(way: _Way, opener: Opener, guard: InterruptGuard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
     try:
         environment = opener.environment(way.record, way.now, taken_for=way.taken_for)
     except Lacking:  # it was taken by a guess

@@ -2,7 +2,7 @@
 
 A timeout, a cancel or a shutdown reaches the flow as an exception raised in its thread, only while the flow or its
 ``on_start`` is on the stack, and only once. Called by :mod:`dispatcher.runner.invoke` (around the flow) and by whoever
-handles the signal (:meth:`Guard.interrupt`).
+handles the signal (:meth:`InterruptGuard.interrupt`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dispatcher.errors import RunInterrupt
 T = TypeVar("T")
 
 
-class Guard:
+class InterruptGuard:
     """One attempt's. ``raised`` is the interrupt that reached the flow, if one did. ``over``: no flow will come."""
 
     def __init__(self, *, over: bool = False) -> None:

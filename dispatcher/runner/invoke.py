@@ -24,7 +24,7 @@ from dispatcher.errors import (
     TimeoutInterrupt,
     Transient,
 )
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runs.context import context, ended, entered, users_code, users_code_raised
 from dispatcher.runs.record import ExitCall, Outcome, Value
 from dispatcher.runs.states import Cause, State
@@ -65,7 +65,7 @@ class Job:
     on_start: Callable[[], Any] | None = None
     on_exit: Callable[[], Any] | None = None
     log_tail: Callable[[], Sequence[str]] = _nothing
-    guard: Guard = field(default_factory=Guard)
+    guard: InterruptGuard = field(default_factory=InterruptGuard)
     failed: Outcome | None = None
 
 

@@ -19,7 +19,7 @@ from dispatcher.logs.capture import Capture
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, counted
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import Job, failure
 from dispatcher.runs.record import Outcome, Record, Value
 from dispatcher.runs.requirements import refuse_lacking
@@ -65,7 +65,7 @@ class Opener:
                 raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
         return environments.from_json(record.spec.environment, stored=True)
 
-    def job(self, record: Record, environment: Environment, guard: Guard, capture: Capture) -> Job:
+    def job(self, record: Record, environment: Environment, guard: InterruptGuard, capture: Capture) -> Job:
         """The attempt, opened; or, with ``failed`` set, what there is of it and why it could not be opened.
 
         Raises:

@@ -20,7 +20,7 @@ from dispatcher.errors import (
     RunInterrupt,
     TimeoutInterrupt,
 )
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import invoke
 from dispatcher.runs.context import context
 from dispatcher.runs.record import ExitCall
@@ -29,7 +29,7 @@ from tests.unit.jobs import Odd, job, opened, play, settled
 
 
 @contextmanager
-def on_signal(guard: Guard, kind: type[RunInterrupt]) -> Iterator[Callable[[], None]]:
+def on_signal(guard: InterruptGuard, kind: type[RunInterrupt]) -> Iterator[Callable[[], None]]:
     """SIGUSR1 interrupts; gives a function that sends it from another thread a moment later."""
     before = signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(kind))
     timers: list[threading.Timer] = []
@@ -55,7 +55,7 @@ INTERRUPTS = [
 
 @pytest.mark.parametrize(("kind", "cause"), INTERRUPTS)
 def test_a_sleeping_flow_is_ended_and_on_exit_told(kind: type[RunInterrupt], cause: Cause) -> None:
-    guard, told = Guard(), list[Any]()
+    guard, told = InterruptGuard(), list[Any]()
     with on_signal(guard, kind) as soon:
 
         def body() -> None:
@@ -70,7 +70,7 @@ def test_a_sleeping_flow_is_ended_and_on_exit_told(kind: type[RunInterrupt], cau
 
 
 def test_except_exception_does_not_swallow_it() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
     with on_signal(guard, TimeoutInterrupt) as soon:
 
         def body() -> str:
@@ -85,7 +85,7 @@ def test_except_exception_does_not_swallow_it() -> None:
 
 
 def test_a_cleanup_that_fails_does_not_hide_the_interrupt() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
 
     def body() -> None:
         try:
@@ -97,7 +97,7 @@ def test_a_cleanup_that_fails_does_not_hide_the_interrupt() -> None:
 
 
 def test_a_flow_that_ends_well_in_spite_of_it_has_succeeded() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
 
     def body() -> str:
         try:
@@ -110,14 +110,14 @@ def test_a_flow_that_ends_well_in_spite_of_it_has_succeeded() -> None:
 
 
 def test_one_that_comes_before_the_flow_is_remembered() -> None:
-    guard, seen = Guard(), list[str]()
+    guard, seen = InterruptGuard(), list[str]()
     guard.interrupt(TimeoutInterrupt)
     outcome = play(lambda: seen.append("body"), guard=guard, on_start=lambda: seen.append("start"))
     assert (outcome.cause, seen) == (Cause.DEADLINE, [])
 
 
 def test_one_that_comes_after_the_flow_is_ignored() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
 
     def late(*_: Any) -> None:
         guard.interrupt(TimeoutInterrupt)
@@ -128,7 +128,7 @@ def test_one_that_comes_after_the_flow_is_ignored() -> None:
 
 
 def test_a_second_one_does_not_disturb_the_cleanup_after_the_first() -> None:
-    guard, seen = Guard(), list[str]()
+    guard, seen = InterruptGuard(), list[str]()
 
     def body() -> None:
         try:
@@ -158,7 +158,7 @@ async def waits_for_others() -> None:
 
 @pytest.mark.parametrize("main", [idle, busy, waits_for_others])
 def test_an_async_flow_is_ended_wherever_it_stands(main: Callable[[], Any]) -> None:
-    guard, seen = Guard(), list[str]()
+    guard, seen = InterruptGuard(), list[str]()
 
     async def cleaning() -> None:
         try:
