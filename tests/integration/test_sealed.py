@@ -58,10 +58,10 @@ def reports_its_own_death(file: str, more: Any) -> None:
     """With what its process holds it seals an exception, reports that the runner died of it, and lets it die."""
     import gc
 
-    held = {type(thing).__name__: thing for thing in gc.get_objects() if type(thing).__name__ in {"Contained", "Job"}}
+    held = {type(thing).__name__: thing for thing in gc.get_objects() if type(thing).__name__ in {"AttemptRunner", "Job"}}
     exception = held["Job"].to_value(TrapError(file), "the exception")
     outcome = Outcome(cause=Cause.USER_ERROR, reason="TrapError", message="a trap", exception=exception)
-    held["Contained"]._report(ReportKind.DIED, outcome)
+    held["AttemptRunner"]._report(ReportKind.DIED, outcome)
     os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
