@@ -8,7 +8,7 @@ from functools import partial
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherError, Refused
 from dispatcher.records.base import Records
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.record import Record
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings

@@ -174,7 +174,8 @@ class Journal:
         last = lines[-1].number if lines else min(after, _HIGHEST)
         rest = [one for one in unended if one[1]]
         return lines + [
-            JournalLine(number, time.time(), stream, "", _text(text)) for number, (stream, text) in enumerate(rest, last + 1)
+            JournalLine(number, time.time(), stream, "", _text(text))
+            for number, (stream, text) in enumerate(rest, last + 1)
         ]
 
     def _chunk(self, number: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from dispatcher import Dispatcher, LocalEnvironment, flow
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import SealBroken
 from dispatcher.records.rejections import What
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, ring_for

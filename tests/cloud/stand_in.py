@@ -11,7 +11,7 @@ from typing import Any
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.record import Outcome, Value
 from tests.cloud.place import Driver
 

@@ -15,7 +15,7 @@ from typing import Any
 from backends.fake import FakeEnvironment
 from dispatcher.flows.flow import Flow
 from dispatcher.logs.limits import RunnerSettings
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record

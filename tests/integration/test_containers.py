@@ -238,7 +238,7 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     environment = FakeEnvironment(service)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 2}, environment=environment)
     wait_until(begun.exists, "the flow's start")
-    from dispatcher.runner.container.report import ReportKind, Report
+    from dispatcher.runner.container.report import Report, ReportKind
     from dispatcher.runs.attempt import shard_of
     from dispatcher.runs.record import Outcome
 

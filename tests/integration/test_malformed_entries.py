@@ -15,7 +15,7 @@ import pytest
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, LocalEnvironment
 from dispatcher.records.events import ends_topic
-from dispatcher.runner.container.report import ReportKind, Report, _mac
+from dispatcher.runner.container.report import Report, ReportKind, _mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Outcome
@@ -170,7 +170,9 @@ def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, se
         text = body if isinstance(body, str) else json.dumps(body)
         return {"run": mine, "body": text, "mac": _mac(token, text)}
 
-    plain = json.loads(Report(run_id=mine, attempt=1, about=ReportKind.ALIVE, outcome=Outcome()).to_entry(token)["body"])
+    plain = json.loads(
+        Report(run_id=mine, attempt=1, about=ReportKind.ALIVE, outcome=Outcome()).to_entry(token)["body"]
+    )
     bodies: list[Any] = [
         "{",
         "[]",

@@ -58,7 +58,9 @@ def reports_its_own_death(file: str, more: Any) -> None:
     """With what its process holds it seals an exception, reports that the runner died of it, and lets it die."""
     import gc
 
-    held = {type(thing).__name__: thing for thing in gc.get_objects() if type(thing).__name__ in {"AttemptRunner", "Job"}}
+    held = {
+        type(thing).__name__: thing for thing in gc.get_objects() if type(thing).__name__ in {"AttemptRunner", "Job"}
+    }
     exception = held["Job"].to_value(TrapError(file), "the exception")
     outcome = Outcome(cause=Cause.USER_ERROR, reason="TrapError", message="a trap", exception=exception)
     held["AttemptRunner"]._report(ReportKind.DIED, outcome)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
 from dispatcher.runs.record import Outcome, Record

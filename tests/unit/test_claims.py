@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import State

@@ -15,7 +15,7 @@ from dispatcher.errors import Refused
 from dispatcher.inspection.explain import explain
 from dispatcher.inspection.timeline import timeline
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runner.container.report import ReportKind, Report, _mac
+from dispatcher.runner.container.report import Report, ReportKind, _mac
 from dispatcher.runs import indexes, infrastructure, spec, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, Kind

@@ -17,7 +17,7 @@ from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import Malformed, SealBroken
 from dispatcher.records.redis import leases, logs, queues, workers
 from dispatcher.records.redis.run_scripts.change import kept, rest, told
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.change import Ring
 from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.options import Options

@@ -20,7 +20,7 @@ from dispatcher.logs.capture import Capture, captured, keep_from
 from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.interrupts import Guard
 from dispatcher.runner.invoke import Job, failure, invoke

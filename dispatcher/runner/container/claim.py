@@ -13,7 +13,7 @@ from functools import partial
 from dispatcher.errors import ClaimStands, DispatcherError, Refused, ServerUnavailable, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.support.failpoints import failpoint

@@ -20,7 +20,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.container.parent import STOPS, Parent, oom_kills
-from dispatcher.runner.container.report import ReportKind, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
@@ -121,7 +121,9 @@ def _bound_by_grace(parent: Parent, code: int) -> None:
 def _write(outcome: Outcome, *, reported: bool) -> None:
     get = os.environ.get
     run, attempt = get("DISPATCHER__RUN__ID", ""), int(get("DISPATCHER__RUN__ATTEMPT", "0"))
-    TerminationMessage.of(outcome, run=run, attempt=attempt, reported=reported).write(get("DISPATCHER__RUN__LAST_WORDS", ""))
+    TerminationMessage.of(outcome, run=run, attempt=attempt, reported=reported).write(
+        get("DISPATCHER__RUN__LAST_WORDS", "")
+    )
 
 
 def _name(number: int) -> str:
