@@ -48,7 +48,7 @@ class Runner:
     def report(self, records: Records, about: ReportKind) -> None:
         """As the runner does."""
         mine = self.mine
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=Outcome())
+        report = Report(run_id=mine.run_id, attempt=mine.attempt, kind=about, outcome=Outcome())
         records.inbox.report(mine.shard, report.to_entry(mine.token))
 
 

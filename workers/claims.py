@@ -33,7 +33,7 @@ def claimant(keys: KeyRing, record: Record, entry: Mapping[str, str]) -> str:
         report = Report.from_entry(entry, token_of(keys, record))
     except (DispatcherError, Refused, KeyError, ValueError, TypeError, RecursionError):
         return ""
-    own = report.about is ReportKind.CLAIMED and (report.run_id, report.attempt) == (record.id, record.attempt)
+    own = report.kind is ReportKind.CLAIMED and (report.run_id, report.attempt) == (record.id, record.attempt)
     return report.holder if own else ""
 
 

@@ -254,7 +254,7 @@ def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None
     inbox = field.bench.records.inbox
     with counted(field, What.REPORT, 2):
         for run_id, attempt in ((theirs, 1), (mine, 2)):
-            report = Report(run_id=run_id, attempt=attempt, about=ReportKind.EXITED, outcome=lie)
+            report = Report(run_id=run_id, attempt=attempt, kind=ReportKind.EXITED, outcome=lie)
             inbox.report(shard_of("fake", run_id), report.to_entry(token))
     worker.says(f"a report on run {theirs} was not made by the attempt it names")
     worker.says(f"attempt 2 of run {mine} is closed")

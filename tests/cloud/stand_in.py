@@ -63,7 +63,7 @@ class StandIns:
         found = json.dumps(self._flow(**json.loads(record.spec.parameters.inline or "{}")))
         digest = hashlib.sha256(found.encode()).hexdigest()
         outcome = Outcome(result=Value(codec="json", inline=found, digest=digest, size=len(found)))
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=ReportKind.EXITED, outcome=outcome)
+        report = Report(run_id=mine.run_id, attempt=mine.attempt, kind=ReportKind.EXITED, outcome=outcome)
         self._records.inbox.report(mine.shard, report.to_entry(mine.token))
 
 

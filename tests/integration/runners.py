@@ -63,7 +63,7 @@ class Place:
         """As it stands once its supervisor has read of claims."""
         for _, entry in self.bench.records.inbox.read(SHARD):
             report = Report.from_entry(entry, self.token)
-            if report.about is ReportKind.CLAIMED and self.bench.record(self.run_id).state is State.PENDING:
+            if report.kind is ReportKind.CLAIMED and self.bench.record(self.run_id).state is State.PENDING:
                 at = float(entry["time"])
                 self._step(partial(transitions.claim_attempt, attempt=1, holder=report.holder, at=at))
         return self.bench.record(self.run_id)
@@ -75,11 +75,11 @@ class Place:
 
     def told(self) -> list[ReportKind]:
         """What the reports are about, behind the claim."""
-        return [report.about for report in self.reports() if report.about is not ReportKind.CLAIMED]
+        return [report.kind for report in self.reports() if report.kind is not ReportKind.CLAIMED]
 
     def only(self, about: ReportKind) -> Report:
         """The one report about that."""
-        (found,) = [report for report in self.reports() if report.about is about]
+        (found,) = [report for report in self.reports() if report.kind is about]
         return found
 
     def finish(self) -> None:

@@ -242,7 +242,7 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     from dispatcher.runs.attempt import shard_of
     from dispatcher.runs.record import Outcome
 
-    lie = Report(run_id=run_id, attempt=1, about=ReportKind.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
+    lie = Report(run_id=run_id, attempt=1, kind=ReportKind.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
     bench.records.inbox.report(shard_of("fake", run_id), lie.to_entry("00" * 32))
     worker.says("was not made by the attempt it names")
     assert bench.ended(run_id).state is State.SUCCEEDED

@@ -113,7 +113,7 @@ def test_a_process_in_a_container_that_dies(url: str, tmp_path: Path, statements
     try:
         assert runner.wait() != 0
         assert bench.lines(place.run_id) == expected
-        (report,) = [one for one in place.reports() if one.run_id == place.run_id and one.about is ReportKind.DIED]
+        (report,) = [one for one in place.reports() if one.run_id == place.run_id and one.kind is ReportKind.DIED]
         assert list(report.outcome.log_tail) == expected[-50:]
         assert all(line in runner.output for line in expected if line.isascii()), "also shown by the container"
     finally:

@@ -170,9 +170,7 @@ def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, se
         text = body if isinstance(body, str) else json.dumps(body)
         return {"run": mine, "body": text, "mac": _mac(token, text)}
 
-    plain = json.loads(
-        Report(run_id=mine, attempt=1, about=ReportKind.ALIVE, outcome=Outcome()).to_entry(token)["body"]
-    )
+    plain = json.loads(Report(run_id=mine, attempt=1, kind=ReportKind.ALIVE, outcome=Outcome()).to_entry(token)["body"])
     bodies: list[Any] = [
         "{",
         "[]",

@@ -149,5 +149,5 @@ class Scene:
     def report(self, record: Record, about: ReportKind, outcome: Outcome) -> None:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
-        report = Report(run_id=record.id, attempt=record.attempt, about=about, outcome=outcome)
+        report = Report(run_id=record.id, attempt=record.attempt, kind=about, outcome=outcome)
         self.records.inbox.report(shard_of("told", record.id), report.to_entry(token))

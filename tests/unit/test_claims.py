@@ -21,7 +21,7 @@ def scene() -> Scene:
 
 
 def _report(record: Record, **changes: object) -> Report:
-    made = Report(run_id=record.id, attempt=1, about=ReportKind.CLAIMED, outcome=Outcome(), holder="pod")
+    made = Report(run_id=record.id, attempt=1, kind=ReportKind.CLAIMED, outcome=Outcome(), holder="pod")
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -43,7 +43,7 @@ def test_any_other_is_nobody_s(scene: Scene) -> None:
         _report(record).to_entry(theirs),
         _report(other).to_entry(mine),
         _report(record, attempt=2).to_entry(mine),
-        _report(record, about=ReportKind.ALIVE).to_entry(mine),
+        _report(record, kind=ReportKind.ALIVE).to_entry(mine),
     ):
         assert claimant(scene.keys, record, entry) == ""
     assert claimant(scene.keys, scene.submit("r3"), good) == "", "nothing was asked for"

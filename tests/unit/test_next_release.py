@@ -158,7 +158,7 @@ def test_a_report_of_the_next_release_is_read(about: str, read: ReportKind) -> N
     body["outcome"] = {**body["outcome"], **NEW, "cause": "struck_by_lightning"}
     text = json.dumps(body)
     report = Report.from_entry({"run": "r1", "body": text, "mac": _mac(TOKEN, text), "hue": "blue"}, TOKEN)
-    assert (report.about, report.exit_call, report.outcome.cause) == (read, ExitCall.UNKNOWN, Cause.UNKNOWN)
+    assert (report.kind, report.exit_call, report.outcome.cause) == (read, ExitCall.UNKNOWN, Cause.UNKNOWN)
     assert report.outcome.to_json()["hue"] == "blue"
 
 

@@ -95,7 +95,7 @@ WORKER = {
     "started_at": 3.0, "python": "3.11", "version": "1", "celery_name": "c", "queues": ["local"],
     "data": {"supervises": ["fake"]},
 }  # fmt: skip
-REPORT = Report(run_id="r1", attempt=1, about=ReportKind.EXITED, outcome=OUTCOME, exit_call=ExitCall.CALLED)
+REPORT = Report(run_id="r1", attempt=1, kind=ReportKind.EXITED, outcome=OUTCOME, exit_call=ExitCall.CALLED)
 MESSAGE = json.loads(envelope(Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local"))))
 
 

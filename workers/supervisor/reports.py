@@ -155,20 +155,20 @@ class Reports:
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
         self._pulse.heard(record.id)
-        if report.about in {ReportKind.ALIVE, ReportKind.UNKNOWN}:
+        if report.kind in {ReportKind.ALIVE, ReportKind.UNKNOWN}:
             return
         ours = record.owner == lease.name
-        ends = report.about in {ReportKind.EXITED, ReportKind.DIED}
+        ends = report.kind in {ReportKind.EXITED, ReportKind.DIED}
         if ours and ends and explainable(record, report.outcome, self._look(record), now):
             self._known.put(record)
             self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLAINED))
             return
-        at = _time(entry) if report.about is ReportKind.CLAIMED else None
+        at = _time(entry) if report.kind is ReportKind.CLAIMED else None
         self._write(record, report, self._step(record, report, now, at), lease, now)
 
     def _write(self, record: Record, report: Report, step: Step, lease: Lease, now: float) -> None:
         after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)
-        if report.about is ReportKind.DIED and after.version != record.version and not self._tails.sent(record):
+        if report.kind is ReportKind.DIED and after.version != record.version and not self._tails.sent(record):
             self._tails.ask(record)
         if after.owner == lease.name:
             self._known.put(after)
@@ -178,11 +178,11 @@ class Reports:
     def _step(self, record: Record, report: Report, now: float, at: float | None = None) -> Step:
         told_to_stop = report.outcome.cause is Cause.PREEMPTED
         outcome = explained(record, report.outcome, self._look(record) if told_to_stop else None, now)
-        if report.about is ReportKind.CLAIMED:
+        if report.kind is ReportKind.CLAIMED:
             return partial(transitions.claim_attempt, attempt=report.attempt, holder=report.holder, at=at)
-        if report.about is ReportKind.SETTLED:
+        if report.kind is ReportKind.SETTLED:
             return partial(transitions.settle, epoch=record.epoch, outcome=outcome)
-        if report.about is ReportKind.DIED:
+        if report.kind is ReportKind.DIED:
             outcome = replace(outcome, log_tail=outcome.log_tail or self._tails.sent(record))
             return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=self._here(record))
         return partial(

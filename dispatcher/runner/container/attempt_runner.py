@@ -128,7 +128,7 @@ class Contained:
 
     def _send(self, about: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         mine = self._mine
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=outcome, exit_call=exit_call)
+        report = Report(run_id=mine.run_id, attempt=mine.attempt, kind=about, outcome=outcome, exit_call=exit_call)
         self._records.inbox.report(mine.shard, report.to_entry(mine.token))
 
     def _beat(self) -> None:

@@ -31,7 +31,7 @@ def claim(records: Records, mine: Assignment) -> Record | None:
     """
     step = partial(transitions.claim_attempt, attempt=mine.attempt, holder=mine.holder)
     report = Report(
-        run_id=mine.run_id, attempt=mine.attempt, about=ReportKind.CLAIMED, outcome=Outcome(), holder=mine.holder
+        run_id=mine.run_id, attempt=mine.attempt, kind=ReportKind.CLAIMED, outcome=Outcome(), holder=mine.holder
     )
     entry = report.to_entry(mine.token)
 
@@ -68,7 +68,7 @@ def _is_genuine(entry: Mapping[str, str], mine: Assignment) -> bool:
         report = Report.from_entry(entry, mine.token)
     except (DispatcherError, KeyError, ValueError, TypeError, RecursionError):
         return False
-    return (report.about, report.run_id, report.attempt) == (ReportKind.CLAIMED, mine.run_id, mine.attempt)
+    return (report.kind, report.run_id, report.attempt) == (ReportKind.CLAIMED, mine.run_id, mine.attempt)
 
 
 def stand_by(records: Records, mine: Assignment) -> None:

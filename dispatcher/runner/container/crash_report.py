@@ -97,7 +97,7 @@ def _report(parent: Parent, outcome: Outcome, said: Sequence[Said]) -> None:
         try:
             tail = keep(records.logs, mine.run_id, mine.attempt, said, limits)
             told = replace(outcome, log_tail=outcome.log_tail or tail)
-            report = Report(run_id=mine.run_id, attempt=mine.attempt, about=ReportKind.DIED, outcome=told)
+            report = Report(run_id=mine.run_id, attempt=mine.attempt, kind=ReportKind.DIED, outcome=told)
             records.inbox.report(mine.shard, report.to_entry(mine.token))
         finally:
             records.close()

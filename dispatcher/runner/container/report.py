@@ -35,7 +35,7 @@ class Report:
 
     run_id: str
     attempt: int
-    about: ReportKind
+    kind: ReportKind
     outcome: Outcome
     exit_call: ExitCall | None = None
     holder: str = ""
@@ -46,7 +46,7 @@ class Report:
             {
                 "run": self.run_id,
                 "attempt": self.attempt,
-                "about": self.about,
+                "about": self.kind,
                 "outcome": self.outcome.to_json(),
                 "exit_call": self.exit_call,
                 **({"holder": self.holder} if self.holder else {}),
@@ -71,7 +71,7 @@ class Report:
         return cls(
             run_id=data.name("run"),
             attempt=data.whole("attempt"),
-            about=word(ReportKind, data.get("about"), "report: about"),
+            kind=word(ReportKind, data.get("about"), "report: about"),
             outcome=Outcome.from_json(data.get("outcome", {})),
             exit_call=None if exit_call is None else word(ExitCall, exit_call, "report: exit_call"),
             holder=data.name("holder", ""),
