@@ -41,7 +41,7 @@ _FLUSH = 5.0  # seconds, once the server is back, for lines that could not be se
 
 
 @dataclass
-class Current:
+class CurrentAttempt:
     """The attempt on this process's stack."""
 
     run_id: str
@@ -56,11 +56,11 @@ class Current:
         self.guard.interrupt(kind)
 
 
-_current: Current | None = None
+_current: CurrentAttempt | None = None
 _begun: deque[tuple[str, int]] = deque(maxlen=64)  # attempts whose flow this process has begun
 
 
-def current() -> Current | None:
+def current_attempt() -> CurrentAttempt | None:
     """The attempt that this process is in, from just before its claim to its finish."""
     return _current
 
@@ -106,7 +106,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     run_id = look.record.id
     way = _Way(records, look, own=fds)
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
-    with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
+    with _on_stack(CurrentAttempt(run_id, look.record.epoch + 1)) as mine:
         try:
             refuse_lacking(look.record)
             failpoint("attempt.waiting", run_id)
@@ -148,7 +148,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     """
     way = _Way(records, Look(record, now), own=fds)
     opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
-    with _on_stack(Current(record.id, record.epoch + 1, InterruptGuard(over=True))) as mine:
+    with _on_stack(CurrentAttempt(record.id, record.epoch + 1, InterruptGuard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
             if way.record.exit_call is not ExitCall.BEGUN:  # refused
@@ -262,7 +262,7 @@ class _Way:
 
 
 @contextlib.contextmanager
-def _on_stack(mine: Current) -> Iterator[Current]:
+def _on_stack(mine: CurrentAttempt) -> Iterator[CurrentAttempt]:
     global _current  # noqa: PLW0603 - a signal handler has no other way to it
     before, _current = _current, mine
     try:

@@ -13,7 +13,7 @@ from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt, Refused, TimeoutInterrupt, UnknownRun
 from dispatcher.flows.flow import flow
 from dispatcher.records.query import Look
-from dispatcher.runner.in_process import current, run_attempt
+from dispatcher.runner.in_process import current_attempt, run_attempt
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Kind
@@ -38,7 +38,7 @@ def test_a_run_from_claim_to_finish(world: World) -> None:
     assert world.texts(done) == ["doubling", f"run {record.id}, attempt 1"]
     kinds = [event.kind for event in world.records.events.of(record.id)[0]]
     assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED, Kind.EXITED]
-    assert current() is None
+    assert current_attempt() is None
 
 
 def test_two_scripts_without_on_exit_and_three_with(world: World) -> None:
@@ -183,7 +183,7 @@ def test_a_cancel_that_comes_while_it_runs(world: World) -> None:
 
     def interrupt(signum: int, frame: object) -> None:
         world.records.runs.update(record.id, transitions.request_cancel)
-        here = current()
+        here = current_attempt()
         assert here is not None
         assert (here.run_id, here.epoch) == (record.id, 1)
         here.interrupt(CancelInterrupt)
@@ -212,7 +212,7 @@ def test_a_run_taken_over_meanwhile_is_left_to_its_new_holder(world: World) -> N
                 one, now, epoch=one.epoch, outcome=Outcome(cause=Cause.WORKER_LOST, message="taken over")
             ),
         )
-        here = current()
+        here = current_attempt()
         assert here is not None
         here.interrupt(TimeoutInterrupt)
 

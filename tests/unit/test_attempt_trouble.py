@@ -12,7 +12,7 @@ from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import flow
 from dispatcher.records.query import Look
-from dispatcher.runner.in_process import current, run_attempt
+from dispatcher.runner.in_process import current_attempt, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.states import Cause, State
@@ -118,7 +118,7 @@ def test_a_server_that_is_away_at_the_claim_is_the_callers_to_tell(world: World)
     world.away = lambda _change: True
     with pytest.raises(ServerUnavailable):
         world.run(record)
-    assert current() is None
+    assert current_attempt() is None
 
 
 def test_a_result_outlives_an_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_it_is_never_called_from_a_changed_spec(world: World) -> None:
 
 
 def test_interrupts_do_not_reach_on_exit(world: World) -> None:
-    before = signal.signal(signal.SIGUSR1, lambda *_: runner.current().interrupt(CancelInterrupt))  # type: ignore[union-attr]
+    before = signal.signal(signal.SIGUSR1, lambda *_: runner.current_attempt().interrupt(CancelInterrupt))  # type: ignore[union-attr]
     try:
         done = world.exit(killed(world, LocalEnvironment(on_exit=signals_itself)))
     finally:

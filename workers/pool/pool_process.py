@@ -190,20 +190,20 @@ class PoolProcess:
         """Sent to a whole service at once, as systemd does: the parent decides when a running flow is to end."""
         from billiard.common import _shutdown_cleanup
 
-        from dispatcher.runner.in_process import current
+        from dispatcher.runner.in_process import current_attempt
 
         if os.getpid() != self._pid:  # a child that the flow has forked
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
-        elif current() is None:
+        elif current_attempt() is None:
             _shutdown_cleanup(signum, frame)
 
     def _on_note(self, signum: int, frame: object) -> None:
-        from dispatcher.runner.in_process import current
+        from dispatcher.runner.in_process import current_attempt
 
         if os.getpid() != self._pid:
             return
-        note, attempt = self._inherited.notes.read(), current()
+        note, attempt = self._inherited.notes.read(), current_attempt()
         if note is None or attempt is None:
             return
         if attempt.run_id == note.run_id and attempt.epoch == note.epoch:
