@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
-from dispatcher.logs import journal as journals
 from dispatcher.logs.descriptors import Descriptors
-from dispatcher.logs.journal import Journal, JournalLine
+from dispatcher.logs.journal import Journal, JournalLine, current_journal
 from dispatcher.logs.limits import Limits
 from dispatcher.logs.shipper import Shipment, Sink
 from dispatcher.logs.stdout import Put, Splitter, Writer
@@ -78,7 +77,7 @@ def captured(
         echo: also print where it would have gone.
         run_id: of the run, for the journal of this process, if it has one and ``fds`` is set.
     """
-    journal = journals.mine() if fds else None
+    journal = current_journal() if fds else None
     note = None
     if journal is not None:
         journal.begin(run_id, after)

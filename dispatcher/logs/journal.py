@@ -51,7 +51,7 @@ class Journal:
     """Of one process, for one run after the other. Made in the parent, written in the child by one thread at a time.
 
     Attributes:
-        unread: after :meth:`left`, what was in the pipe of each descriptor.
+        unread: after :meth:`recover`, what was in the pipe of each descriptor.
         piped: whether the system can open a pipe's other end again; else the child makes pipes of its own.
     """
 
@@ -65,7 +65,7 @@ class Journal:
         for source, _ in self._pipes.values():
             os.set_blocking(source, False)
 
-    def forked(self) -> None:
+    def close_write_ends(self) -> None:
         """In the parent and in the child, after the fork: nobody holds a writing end until one is asked for."""
         for _, target in self._pipes.values():
             with contextlib.suppress(OSError):
@@ -146,7 +146,7 @@ class Journal:
         _MARK.pack_into(self._memory, mark, 0, 0)
         self._memory[start : start + length] = bytes(length)
 
-    def is_held(self) -> bool:
+    def has_other_writers(self) -> bool:
         """In the child, between two runs: whether another process can still write to a pipe."""
         if not self.piped:
             return False
@@ -155,7 +155,7 @@ class Journal:
             poll.register(source, 0)
         return len([mask for _, mask in poll.poll(0) if mask & select.POLLHUP]) < len(self._pipes)
 
-    def left(self, run_id: str) -> list[JournalLine]:
+    def recover(self, run_id: str) -> list[JournalLine]:
         """In the parent: what a dead child said last of a run, oldest first, as far as it can be read. Its last lines
         may have been sent already. May be asked once: what is in the pipes is taken."""
         name = self._get(0, _NAME)
@@ -232,16 +232,16 @@ def _rest(source: int) -> bytes:
     return bytes(found)
 
 
-_mine: Journal | None = None
+_current: Journal | None = None
 
 
-def mine() -> Journal | None:
+def current_journal() -> Journal | None:
     """This process's journal, if its parent made one."""
-    return _mine
+    return _current
 
 
-def adopt(journal: Journal) -> None:
+def adopt_journal(journal: Journal) -> None:
     """In the child, after the fork: this is its journal."""
-    global _mine  # noqa: PLW0603 - as descriptors 1 and 2, it is the whole process's
-    journal.forked()
-    _mine = journal
+    global _current  # noqa: PLW0603 - as descriptors 1 and 2, it is the whole process's
+    journal.close_write_ends()
+    _current = journal

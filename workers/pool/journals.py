@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from dispatcher.logs.journal import Journal, JournalLine, adopt
+from dispatcher.logs.journal import Journal, JournalLine, adopt_journal
 
 #: Dead processes whose journals are kept: their runs' ends may be recorded later, when the server is back.
 _KEPT = 32
@@ -27,7 +27,7 @@ class Journals:
     def opened(self, pid: int) -> None:
         """It was forked."""
         assert self._next is not None
-        self._next.forked()
+        self._next.close_write_ends()
         with self._lock:
             self._by_pid[pid] = self._next
         self._next = None
@@ -37,7 +37,7 @@ class Journals:
         for other in self._by_pid.values():
             other.close()
         if self._next is not None:
-            adopt(self._next)
+            adopt_journal(self._next)
 
     def ended(self, pid: int) -> None:
         """A process has ended: its journal is kept for a while."""
@@ -54,7 +54,7 @@ class Journals:
         """Return what a dead process said last of a run."""
         with self._lock:
             journal = self._by_pid.get(pid)
-        return [] if journal is None else journal.left(run_id)
+        return [] if journal is None else journal.recover(run_id)
 
 
 #: Those of this worker: a process is a worker once.

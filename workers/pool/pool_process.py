@@ -18,7 +18,7 @@ from typing import Any
 from backends.base import Backend
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, TimeoutInterrupt
 from dispatcher.logs.capture import keep_from
-from dispatcher.logs.journal import mine
+from dispatcher.logs.journal import current_journal
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, count
 from dispatcher.runner.process_state import leftovers
@@ -113,7 +113,9 @@ class Course:
             reasons = self.baseline.restore()
         except Exception as error:
             reasons = [f"{type(error).__name__} while it was put back"]
-        if (journal := mine()) is not None and journal.is_held() and not leftovers.helpers():  # these keep stderr open
+        if (
+            (journal := current_journal()) is not None and journal.has_other_writers() and not leftovers.helpers()
+        ):  # these keep stderr open
             reasons.append("output: another process still holds it")
         if reasons:
             logger.warning(

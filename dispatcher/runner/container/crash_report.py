@@ -47,7 +47,7 @@ def tell(parent: Parent, code: int) -> int:
     if parent.over and (code == UNREPORTED or (parent.why and not parent.settled)):
         return UNREPORTED  # its last words hold the outcome
     outcome = death(parent, code)
-    said = parent.journal.left(os.environ.get("DISPATCHER__RUN__ID", ""))
+    said = parent.journal.recover(os.environ.get("DISPATCHER__RUN__ID", ""))
     _echo(parent.journal)
     _bound_by_grace(parent, code)
     if not parent.over:

@@ -15,7 +15,7 @@ import signal
 import time
 from types import FrameType
 
-from dispatcher.logs.journal import Journal, adopt
+from dispatcher.logs.journal import Journal, adopt_journal
 
 GRACE = "DISPATCHER__RUN__GRACE"
 GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own
@@ -78,10 +78,10 @@ class Parent:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             for descriptor in (self._wake, self._waker, self._ear):
                 os.close(descriptor)
-            adopt(self.journal)
+            adopt_journal(self.journal)
         else:
             os.close(self._mouth)
-            self.journal.forked()
+            self.journal.close_write_ends()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         return self._mouth if self._child == 0 else None
 
