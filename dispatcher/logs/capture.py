@@ -53,7 +53,7 @@ class Capture:
 _least = logging.INFO
 
 
-def keep_from(level: str) -> None:
+def set_log_level(level: str) -> None:
     """In a process of flows alone: keep log records from this level on, of loggers that have none of their own."""
     global _least  # noqa: PLW0603 - levels are the whole process's
     _least = logging.getLevelNamesMapping()[level]

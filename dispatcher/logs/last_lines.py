@@ -15,7 +15,9 @@ from dispatcher.records.base import Line, Logs
 TAIL = 50
 
 
-def keep(logs: Logs, run_id: str, attempt: int, said: Sequence[JournalLine], limits: Limits) -> tuple[str, ...]:
+def store_last_lines(
+    logs: Logs, run_id: str, attempt: int, said: Sequence[JournalLine], limits: Limits
+) -> tuple[str, ...]:
     """Add those lines that the process hadn't sent; safe to repeat. The last :data:`TAIL` texts of what it said.
 
     Raises:

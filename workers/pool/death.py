@@ -10,7 +10,7 @@ from functools import partial
 
 from dispatcher.errors import Malformed, Refused, UnknownRun
 from dispatcher.logs.journal import JournalLine
-from dispatcher.logs.last_lines import TAIL, keep
+from dispatcher.logs.last_lines import TAIL, store_last_lines
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records, Step
 from dispatcher.runs import transitions
@@ -46,7 +46,7 @@ def attempt_died(records: Records, worker: str, death: Death, limits: Limits) ->
         if record.owner == worker and elsewhere(record):  # it died over the claim, or over the request
             step = partial(transitions.lose, owner=worker)
         elif record.owner == worker and pid_of(record.holder) == death.pid:
-            tail = keep(records.logs, record.id, record.attempt, death.said, limits)
+            tail = store_last_lines(records.logs, record.id, record.attempt, death.said, limits)
             outcome = outcome_of(record, death, tail or _tail(records, record))
             step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
         else:

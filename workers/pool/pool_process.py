@@ -17,7 +17,7 @@ from typing import Any
 
 from backends.base import Backend
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, TimeoutInterrupt
-from dispatcher.logs.capture import keep_from
+from dispatcher.logs.capture import set_log_level
 from dispatcher.logs.journal import current_journal
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, count
@@ -150,7 +150,7 @@ class PoolProcess:
         journals.adopt()
         if os.getppid() != self._inherited.identity.pid:  # it died before we had asked to die with it
             os._exit(os.EX_SOFTWARE)
-        keep_from(self._inherited.settings.defaults.log_level)
+        set_log_level(self._inherited.settings.defaults.log_level)
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
         gc.freeze()  # what is here stays: to look through all of it held up a run for 20 ms, and copied shared memory
 

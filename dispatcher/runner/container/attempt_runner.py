@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
-from dispatcher.logs.capture import Capture, captured, keep_from
+from dispatcher.logs.capture import Capture, captured, set_log_level
 from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
@@ -69,7 +69,7 @@ class Contained:
             patience=PATIENCE,
         )
         sink = partial(self._records.logs.append, record.id)
-        keep_from(self._bounds.log_level)
+        set_log_level(self._bounds.log_level)
         with captured(sink, record.attempt, self._bounds.limits, True, echo=True, run_id=record.id) as capture:
             outcome, exit_call = self._play(record, opener, capture)
         self._over(outcome, exit_call)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from dispatcher.errors import DispatcherError
 from dispatcher.logs.journal import Journal, Said
-from dispatcher.logs.last_lines import keep
+from dispatcher.logs.last_lines import store_last_lines
 from dispatcher.logs.limits import Bounds
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
@@ -95,7 +95,7 @@ def _report(parent: Parent, outcome: Outcome, said: Sequence[Said]) -> None:
     def send() -> None:
         records = open_redis(mine.url)
         try:
-            tail = keep(records.logs, mine.run_id, mine.attempt, said, limits)
+            tail = store_last_lines(records.logs, mine.run_id, mine.attempt, said, limits)
             told = replace(outcome, log_tail=outcome.log_tail or tail)
             report = Report(run_id=mine.run_id, attempt=mine.attempt, kind=ReportKind.DIED, outcome=told)
             records.inbox.report(mine.shard, report.to_entry(mine.token))
