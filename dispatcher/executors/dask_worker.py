@@ -24,7 +24,7 @@ import distributed
 from dispatcher.errors import CancelInterrupt, InvalidInput
 from dispatcher.executors import task_arguments
 from dispatcher.executors.task_logs import Said, TaskLines, said_by
-from dispatcher.logs.stdout import Writer
+from dispatcher.logs.stdout import CapturedStream
 from dispatcher.runs.context import Frame, inside
 from dispatcher.support import signatures
 
@@ -125,7 +125,7 @@ def runs_here(thread: int | None) -> bool:
 def _end_lines() -> None:
     """A task in the flow's own process ends its partial lines, so that the next one here doesn't go on with them."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, Writer):
+        if isinstance(stream, CapturedStream):
             stream.end_mine()
 
 

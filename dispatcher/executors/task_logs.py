@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from dispatcher.executors.task_log_levels import Levels
 from dispatcher.logs.shipper import clean
-from dispatcher.logs.stdout import Splitter, Writer
+from dispatcher.logs.stdout import CapturedStream, LineSplitter
 
 #: Stream, text, level and logger of one line; level and logger are None for what was printed.
 Said = tuple[str, str, int | None, str | None]
@@ -51,7 +51,7 @@ class TaskLines:
         self._lock = threading.RLock()
         self._left: deque[Said] = deque(maxlen=_LAST)
         self._missing = 0
-        self._splitters = {name: Splitter(self._printer(name), longest) for name in _STREAMS}
+        self._splitters = {name: LineSplitter(self._printer(name), longest) for name in _STREAMS}
 
     def write(self, stream: str, text: str) -> None:
         """Add what was printed."""
@@ -101,7 +101,7 @@ def _mine() -> TaskLines | None:
     return None if lines is None or lines.over else lines
 
 
-class _Stream(Writer):
+class _Stream(CapturedStream):
     """In the place of a standard stream: what a task writes is its own, all else goes to the original."""
 
     def __init__(self, original: TextIO, fd: int) -> None:

@@ -19,7 +19,7 @@ from dispatcher.logs.descriptors import Descriptors
 from dispatcher.logs.journal import Journal, JournalLine, current_journal
 from dispatcher.logs.limits import Limits
 from dispatcher.logs.shipper import Shipment, Sink
-from dispatcher.logs.stdout import Put, Splitter, Writer
+from dispatcher.logs.stdout import CapturedStream, LineSplitter, Put
 from dispatcher.records.base import Line
 from dispatcher.runs.context import log_limits
 
@@ -88,7 +88,7 @@ def captured(
         for stream in originals:
             stream.flush()
     splitters = {
-        number: Splitter(_to(shipment, name), limits.line, hold=_hold(journal, f"pipe {number}"))
+        number: LineSplitter(_to(shipment, name), limits.line, hold=_hold(journal, f"pipe {number}"))
         for number, name in _STREAMS.items()
     }
     pipes = (
@@ -99,7 +99,7 @@ def captured(
     echoes = _echoes(originals, pipes) if echo else dict.fromkeys(_STREAMS)
     before = pipes.drain if pipes else _nothing
     writers = [
-        Writer(
+        CapturedStream(
             _to(shipment, name, before), original, number, limits.line, echo=echoes[number], hold=_hold(journal, name)
         )
         for (number, name), original in zip(_STREAMS.items(), originals, strict=True)

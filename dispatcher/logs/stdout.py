@@ -15,7 +15,7 @@ from typing import Any, TextIO
 Put = Callable[[str], object]
 
 
-class Splitter:
+class LineSplitter:
     """Cuts text into lines and keeps the rest of the last one, for each writer apart.
 
     A carriage return starts its line anew, as on a terminal, so that a progress bar is one line.
@@ -62,14 +62,14 @@ def _shown(line: str) -> str:
     return next((part for part in reversed(line.split("\r")) if part), "")
 
 
-class Writer(io.TextIOBase):
+class CapturedStream(io.TextIOBase):
     """A text stream for print(): lines go to ``put``.
 
     Args:
         put: takes a line.
         original: the stream that it stands in for.
         fd: that stream's descriptor, which a forked child writes to.
-        longest, hold: see :class:`Splitter`.
+        longest, hold: see :class:`LineSplitter`.
         echo: where to write too, if anywhere.
     """
 
@@ -80,7 +80,7 @@ class Writer(io.TextIOBase):
         self, put: Put, original: TextIO, fd: int, longest: int, *, echo: TextIO | None, hold: Put | None = None
     ) -> None:
         super().__init__()
-        self._splitter = Splitter(put, longest, hold=hold)
+        self._splitter = LineSplitter(put, longest, hold=hold)
         self._original = original
         self._fd = fd
         self._echo = echo
@@ -146,7 +146,7 @@ class Writer(io.TextIOBase):
 
 
 class _Bytes(io.BufferedIOBase):
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: CapturedStream) -> None:
         super().__init__()
         self._writer = writer
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
