@@ -79,7 +79,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     holder: str,
     fds: bool = False,
     environ: Mapping[str, str] = os.environ,
-    opening: Callable[[Record], None] = _nothing,
+    on_claimed: Callable[[Record], None] = _nothing,
 ) -> Record:
     """Run the attempt that a run waits for, here, to its end.
 
@@ -92,7 +92,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
         holder: this process.
         fds: capture file descriptors 1 and 2; only in a process of the flow's own. Else what is printed is also shown.
         environ: variables to set for the flow, if they aren't this process's own.
-        opening: told the run once it is claimed, before anything of it is opened.
+        on_claimed: told the run once it is claimed, before anything of it is opened.
 
     Returns:
         The record as it stands then; untouched if somebody else had taken the run, or has taken it since.
@@ -115,7 +115,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
             if not _is_ours(way.record, holder):
                 return way.record
             mine.epoch = way.record.epoch
-            opening(way.record)
+            on_claimed(way.record)
             with way.captured(settings, fds) as capture:
                 outcome, exit_call = copy_context().run(_played, way, opener, mine.guard, capture)
                 if silent := capture.is_silent():  # no line has to be sent first: who waits is told at once
@@ -139,7 +139,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     holder: str,
     fds: bool = False,
     contained: bool = False,
-    opening: Callable[[Record], None] = _nothing,
+    on_claimed: Callable[[Record], None] = _nothing,
 ) -> Record:
     """Call the ``on_exit`` of an attempt whose process died, here in a fresh one, and end the attempt.
 
@@ -155,7 +155,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
                 return way.record
             failpoint("exit.begun", record.id)
             mine.epoch = way.record.epoch
-            opening(way.record)
+            on_claimed(way.record)
             with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
                 exit_call = copy_context().run(_exited, way, opener, contained)
             failpoint("exit.called", record.id)

@@ -103,7 +103,7 @@ def _start(here: Here, look: Look) -> Record:
         owner=here.worker,
         holder=here.holder,
         fds=True,
-        opening=here.course.begin,
+        on_claimed=here.course.begin,
     )
 
 

@@ -44,6 +44,6 @@ def call_on_exit(here: Here, run_id: str) -> Record:
         now,
         owner=here.worker,
         holder=here.holder,
-        opening=here.course.begin,
+        on_claimed=here.course.begin,
         contained=contained,
     )
