@@ -28,7 +28,7 @@ JOB = "DISPATCHER__RUN__DIRECT"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class DirectExecution:
     """The flow of this container, its storage opened."""
 
     storage: Storage
@@ -53,7 +53,7 @@ class FileStorage(Storage):
 
 
 @contextmanager
-def opened(variables: Mapping[str, str]) -> Iterator[Job]:
+def opened(variables: Mapping[str, str]) -> Iterator[DirectExecution]:
     """The flow that this container is to run; a storage in Redis is connected until the end.
 
     Raises:
@@ -63,14 +63,14 @@ def opened(variables: Mapping[str, str]) -> Iterator[Job]:
     job = _described(secret)
     storage = FileStorage() if job["storage"] is None else base.from_json(job["storage"])
     if not storage.shared_blob:
-        yield Job(storage=storage, location=job["location"], parameters=job["parameters"])
+        yield DirectExecution(storage=storage, location=job["location"], parameters=job["parameters"])
         return
     from dispatcher.records.redis import open_redis
 
     records = open_redis(secret["DISPATCHER__URL"])
     try:
         storage.bind(records.blobs)
-        yield Job(storage=storage, location=job["location"], parameters=job["parameters"])
+        yield DirectExecution(storage=storage, location=job["location"], parameters=job["parameters"])
     finally:
         records.close()
 
@@ -78,7 +78,7 @@ def opened(variables: Mapping[str, str]) -> Iterator[Job]:
 def _secrets(variables: Mapping[str, str]) -> dict[str, str]:
     path = variables.get(SECRETS_FILE)
     if not path:
-        raise InvalidSettings(f"{SECRETS_FILE}: not set; a Job that execute() made runs this, not a person")
+        raise InvalidSettings(f"{SECRETS_FILE}: not set; a DirectExecution that execute() made runs this, not a person")
     try:
         found: dict[str, str] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

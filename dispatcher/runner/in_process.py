@@ -23,7 +23,7 @@ from dispatcher.records.base import Records, Step
 from dispatcher.records.query import Look
 from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import call_exit, invoke
-from dispatcher.runner.loading import Opener, not_opened
+from dispatcher.runner.loading import Loader, loading_failed
 from dispatcher.runner.process_state.aspects import disarm
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
@@ -105,7 +105,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     """
     run_id = look.record.id
     way = _Way(records, look, own=fds)
-    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
+    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=environ)
     with _on_stack(CurrentAttempt(run_id, look.record.epoch + 1)) as mine:
         try:
             refuse_lacking(look.record)
@@ -117,7 +117,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
             mine.epoch = way.record.epoch
             on_claimed(way.record)
             with way.captured(settings, fds) as capture:
-                outcome, exit_call = copy_context().run(_played, way, opener, mine.guard, capture)
+                outcome, exit_call = copy_context().run(_played, way, loader, mine.guard, capture)
                 if silent := capture.is_silent():  # no line has to be sent first: who waits is told at once
                     way.over(outcome, exit_call)
             if not silent:
@@ -147,7 +147,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     container, so that nothing of it but JSON is opened here. All else is as of :func:`run_attempt`.
     """
     way = _Way(records, Look(record, now), own=fds)
-    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
+    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
     with _on_stack(CurrentAttempt(record.id, record.epoch + 1, InterruptGuard(over=True))) as mine:
         try:
             way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
@@ -157,7 +157,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
             mine.epoch = way.record.epoch
             on_claimed(way.record)
             with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
-                exit_call = copy_context().run(_exited, way, opener, contained)
+                exit_call = copy_context().run(_exited, way, loader, contained)
             failpoint("exit.called", record.id)
             ended = way.finish(None, exit_call)
             capture.close(_FLUSH)
@@ -286,26 +286,26 @@ def _is_ours(record: Record, holder: str) -> bool:
     return True
 
 
-def _played(way: _Way, opener: Opener, guard: InterruptGuard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+def _played(way: _Way, loader: Loader, guard: InterruptGuard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
     try:
-        environment = opener.environment(way.record, way.now, taken_for=way.taken_for)
+        environment = loader.load_environment(way.record, way.now, taken_for=way.taken_for)
     except Lacking:  # it was taken by a guess
         way.give_back()
         raise
     except Exception as error:
-        return not_opened(error), None
-    job = opener.job(way.record, environment, guard, capture)
-    return invoke(job, settle=way.settle)
+        return loading_failed(error), None
+    invocation = loader.load(way.record, environment, guard, capture)
+    return invoke(invocation, settle=way.settle)
 
 
-def _exited(way: _Way, opener: Opener, contained: bool) -> ExitCall:
+def _exited(way: _Way, loader: Loader, contained: bool) -> ExitCall:
     try:
-        environment = opener.environment(way.record, way.now)
+        environment = loader.load_environment(way.record, way.now)
     except Exception:
         return ExitCall.NOT_CALLED
-    job, exception = opener.exit_job(way.record, environment, plain=contained)
+    invocation, exception = loader.load_for_exit(way.record, environment, plain=contained)
     outcome = way.record.outcome or Outcome()
-    return call_exit(job, outcome.state, exception)
+    return call_exit(invocation, outcome.state, exception)
 
 
 def _last_number(records: Records, record: Record) -> int:

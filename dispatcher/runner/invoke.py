@@ -46,7 +46,7 @@ def _nothing() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Invocation:
     """One attempt, opened.
 
     ``body`` runs the flow with its executor; ``to_value`` makes a result or an exception (its second argument says
@@ -69,29 +69,29 @@ class Job:
     failed: Outcome | None = None
 
 
-def invoke(job: Job, *, settle: Callable[[Outcome], None]) -> tuple[Outcome, ExitCall]:
-    """Run ``job`` once.
+def invoke(invocation: Invocation, *, settle: Callable[[Outcome], None]) -> tuple[Outcome, ExitCall]:
+    """Run ``invocation`` once.
 
     Args:
-        job: the attempt.
+        invocation: the attempt.
         settle: stores the outcome; called before ``on_exit``, if there is one. If it raises, ``on_exit`` isn't called
             (somebody else has taken the run) and its error passes through.
 
     Returns:
         How the attempt ended, and how its ``on_exit`` did. Whatever the flow raises is in the outcome.
     """
-    with _entered(job):
-        outcome, error = _play(job)
-        if job.on_exit is None:
+    with _entered(invocation):
+        outcome, error = _play(invocation)
+        if invocation.on_exit is None:
             return outcome, ExitCall.NONE
         settle(outcome)
-        return outcome, _exit(job.on_exit, outcome.state, error)
+        return outcome, _exit(invocation.on_exit, outcome.state, error)
 
 
-def call_exit(job: Job, state: State, exception: BaseException | None) -> ExitCall:
+def call_exit(invocation: Invocation, state: State, exception: BaseException | None) -> ExitCall:
     """Call the ``on_exit`` of an attempt whose runner died, in a fresh process."""
-    with _entered(job):
-        return ExitCall.NOT_CALLED if job.on_exit is None else _exit(job.on_exit, state, exception)
+    with _entered(invocation):
+        return ExitCall.NOT_CALLED if invocation.on_exit is None else _exit(invocation.on_exit, state, exception)
 
 
 def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = (), users: bool = False) -> Outcome:
@@ -120,38 +120,38 @@ def _trace(error: BaseException) -> str:
     return "" if isinstance(error, Permanent) else trace_of(error)
 
 
-def _entered(job: Job) -> Any:
+def _entered(invocation: Invocation) -> Any:
     return entered(
-        run_id=job.run_id,
-        attempt=job.attempt,
-        flow=job.flow,
-        labels=job.labels,
-        parameters=job.parameters,
-        tags=job.tags,
+        run_id=invocation.run_id,
+        attempt=invocation.attempt,
+        flow=invocation.flow,
+        labels=invocation.labels,
+        parameters=invocation.parameters,
+        tags=invocation.tags,
     )
 
 
-def _play(job: Job) -> tuple[Outcome, BaseException | None]:
-    if job.failed is not None:
-        return job.failed, None
+def _play(invocation: Invocation) -> tuple[Outcome, BaseException | None]:
+    if invocation.failed is not None:
+        return invocation.failed, None
     result, raised = None, None
     try:
-        result = job.guard.run(lambda: parent_alone(lambda: _body(job)))
+        result = invocation.guard.run(lambda: parent_alone(lambda: _body(invocation)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
         raised = error
     if raised is not None:  # here, and not above: what follows calls code of the user's, too
-        return _ended_by(raised, job), raised
+        return _ended_by(raised, invocation), raised
     try:
-        return Outcome(result=_as_value(job, result, Returned.RESULT)), None
+        return Outcome(result=_as_value(invocation, result, Returned.RESULT)), None
     except InvalidInput as error:
-        return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
+        return failure(error, Cause.USER_ERROR, log_tail=invocation.log_tail()), error
 
 
-def _body(job: Job) -> Any:
-    if job.on_start is not None:
-        _call(job.on_start, "on_start")
-        failpoint("flow.starting", job.run_id)
-    return job.body(job.parameters)
+def _body(invocation: Invocation) -> Any:
+    if invocation.on_start is not None:
+        _call(invocation.on_start, "on_start")
+        failpoint("flow.starting", invocation.run_id)
+    return invocation.body(invocation.parameters)
 
 
 def _call(callback: Callable[[], Any], moment: str) -> None:
@@ -165,16 +165,18 @@ def _call(callback: Callable[[], Any], moment: str) -> None:
         function()
 
 
-def _as_value(job: Job, obj: Any, kind: Returned) -> Value:
+def _as_value(invocation: Invocation, obj: Any, kind: Returned) -> Value:
     try:
-        return parent_alone(lambda: job.to_value(obj, kind))
+        return parent_alone(lambda: invocation.to_value(obj, kind))
     except INTERRUPTS as error:  # the flow is over, and so are interrupts of ours: it came out of a __reduce__
-        raise InvalidInput(f"the {kind} of flow {job.flow!r} can't be sent: {type(error).__qualname__}") from error
+        raise InvalidInput(
+            f"the {kind} of flow {invocation.flow!r} can't be sent: {type(error).__qualname__}"
+        ) from error
 
 
-def _ended_by(error: BaseException, job: Job) -> Outcome:
-    tail = job.log_tail()
-    kind = type(error) if isinstance(error, RunInterrupt) else job.guard.raised
+def _ended_by(error: BaseException, invocation: Invocation) -> Outcome:
+    tail = invocation.log_tail()
+    kind = type(error) if isinstance(error, RunInterrupt) else invocation.guard.raised
     if kind is not None:  # also where a cleanup, or the event loop, turned the interrupt into another exception
         cause, message = _CAUSES.get(kind, (Cause.CANCELLED, "interrupted"))
         return Outcome(
@@ -186,7 +188,7 @@ def _ended_by(error: BaseException, job: Job) -> Outcome:
     if cause is not Cause.USER_ERROR:
         return outcome
     try:
-        value = _as_value(job, error, Returned.EXCEPTION)
+        value = _as_value(invocation, error, Returned.EXCEPTION)
     except InvalidInput:  # its type, message and traceback travel as text
         return outcome
     return replace(outcome, exception=value)

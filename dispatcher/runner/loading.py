@@ -1,4 +1,4 @@
-"""From a signed record to a job: verify first, then open. Called by :mod:`dispatcher.runner.in_process`.
+"""From a signed record to a invocation: verify first, then open. Called by :mod:`dispatcher.runner.in_process`.
 
 Whatever can't be opened ends the attempt with a cause; nothing is opened whose signature doesn't hold.
 """
@@ -20,7 +20,7 @@ from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import What, counted
 from dispatcher.runner.interrupts import InterruptGuard
-from dispatcher.runner.invoke import Job, failure
+from dispatcher.runner.invoke import Invocation, failure
 from dispatcher.runs.record import Outcome, Record, Value
 from dispatcher.runs.requirements import refuse_lacking
 from dispatcher.runs.states import Cause
@@ -35,7 +35,7 @@ _PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opener:
+class Loader:
     """The means to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
 
     records: Records
@@ -44,7 +44,7 @@ class Opener:
     environ: Mapping[str, str]
     patience: float = math.inf  #: seconds that a large result waits for a server that is away
 
-    def environment(self, record: Record, now: float, *, taken_for: Record | None = None) -> Environment:
+    def load_environment(self, record: Record, now: float, *, taken_for: Record | None = None) -> Environment:
         """The environment of a run whose signature holds. Runs nobody's code.
 
         Args:
@@ -65,13 +65,13 @@ class Opener:
                 raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
         return environments.from_json(record.spec.environment, stored=True)
 
-    def job(self, record: Record, environment: Environment, guard: InterruptGuard, capture: Capture) -> Job:
+    def load(self, record: Record, environment: Environment, guard: InterruptGuard, capture: Capture) -> Invocation:
         """The attempt, opened; or, with ``failed`` set, what there is of it and why it could not be opened.
 
         Raises:
             ServerUnavailable: the server was away for long.
         """
-        make = partial(self._job, record, environment, guard=guard, log_tail=capture.tail)
+        make = partial(self._invocation, record, environment, guard=guard, log_tail=capture.tail)
         flow = f"flow {record.spec.flow!r}"
         opened: dict[str, Any] = {}
         for name, what, opening in (
@@ -83,11 +83,13 @@ class Opener:
             except ServerUnavailable:
                 raise
             except BaseException as error:  # whatever the user's code raises as it is imported or opened
-                return make(body=_no_body, failed=not_opened(error, capture, what=what))
+                return make(body=_no_body, failed=loading_failed(error, capture, what=what))
         return make(**opened)
 
-    def exit_job(self, record: Record, environment: Environment, *, plain: bool) -> tuple[Job, BaseException | None]:
-        """Return what ``on_exit`` may know of an attempt whose process died: the job, and what tells of the flow's
+    def load_for_exit(
+        self, record: Record, environment: Environment, *, plain: bool
+    ) -> tuple[Invocation, BaseException | None]:
+        """Return what ``on_exit`` may know of an attempt whose process died: the invocation, and what tells of the flow's
         exception if there is one. The exception itself isn't opened: a container may have made it.
 
         Args:
@@ -101,16 +103,16 @@ class Opener:
                 parameters = parent_alone(partial(self._parameters, record))
             except BaseException:  # whatever their code raises; nobody but on_exit asks for them
                 parameters = {}
-        job = self._job(record, environment, body=_no_body, parameters=parameters)
+        invocation = self._invocation(record, environment, body=_no_body, parameters=parameters)
         outcome = record.outcome
         if outcome is None or outcome.exception is None:
-            return job, None
+            return invocation, None
         message = f"{outcome.reason}: {outcome.message}" if outcome.message else outcome.reason
-        return job, FlowFailed(message, run_id=record.id, state=outcome.state, traceback=outcome.traceback)
+        return invocation, FlowFailed(message, run_id=record.id, state=outcome.state, traceback=outcome.traceback)
 
-    def _job(self, record: Record, environment: Environment, **more: Any) -> Job:
+    def _invocation(self, record: Record, environment: Environment, **more: Any) -> Invocation:
         spec = record.spec
-        return Job(
+        return Invocation(
             run_id=record.id,
             attempt=record.attempt,
             flow=spec.flow,
@@ -151,7 +153,7 @@ class Opener:
         )
 
 
-def not_opened(error: BaseException, capture: Capture | None = None, *, what: str = "") -> Outcome:
+def loading_failed(error: BaseException, capture: Capture | None = None, *, what: str = "") -> Outcome:
     """The outcome of an attempt of which ``what`` could not be opened."""
     cause = Cause.CONFIG_ERROR if isinstance(error, Exception) else Cause.USER_ERROR
     if isinstance(error, Permanent):
@@ -165,4 +167,4 @@ def not_opened(error: BaseException, capture: Capture | None = None, *, what: st
 
 
 def _no_body(_parameters: Mapping[str, Any]) -> None:
-    """Never called: the job has failed, or only its ``on_exit`` is due."""
+    """Never called: the invocation has failed, or only its ``on_exit`` is due."""

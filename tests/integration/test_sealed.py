@@ -59,9 +59,11 @@ def reports_its_own_death(file: str, more: Any) -> None:
     import gc
 
     held = {
-        type(thing).__name__: thing for thing in gc.get_objects() if type(thing).__name__ in {"AttemptRunner", "Job"}
+        type(thing).__name__: thing
+        for thing in gc.get_objects()
+        if type(thing).__name__ in {"AttemptRunner", "Invocation"}
     }
-    exception = held["Job"].to_value(TrapError(file), "the exception")
+    exception = held["Invocation"].to_value(TrapError(file), "the exception")
     outcome = Outcome(cause=Cause.USER_ERROR, reason="TrapError", message="a trap", exception=exception)
     held["AttemptRunner"]._report(ReportKind.DIED, outcome)
     os.kill(os.getppid(), signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dispatcher.runner.invoke import Job, invoke
+from dispatcher.runner.invoke import Invocation, invoke
 from dispatcher.runs.record import Outcome, Value
 from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import AttemptSeal, Returned
@@ -25,13 +25,13 @@ def opened(value: Value | None, kind: Returned = Returned.RESULT) -> Any:
     return from_value(value, get=lambda _: b"", seal=SEAL, kind=kind)
 
 
-def job(body: Callable[..., Any], **changes: Any) -> Job:
+def job(body: Callable[..., Any], **changes: Any) -> Invocation:
     """A job whose body takes its parameters as keywords."""
 
     def run(parameters: Mapping[str, Any]) -> Any:
         return body(**parameters)
 
-    return Job(run_id="run", attempt=2, flow="f", **{"body": run, "to_value": keep, **changes})
+    return Invocation(run_id="run", attempt=2, flow="f", **{"body": run, "to_value": keep, **changes})
 
 
 def settled(_outcome: Outcome) -> None:

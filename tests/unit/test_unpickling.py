@@ -60,7 +60,7 @@ ALLOWED = {
         "from_value",
         "unpack",
     ): "after digest and seal, or the spec's digest, were checked",
-    ("dispatcher/runner/loading.py", "Opener._parameters", "from_value"): "the verified spec holds their digest",
+    ("dispatcher/runner/loading.py", "Loader._parameters", "from_value"): "the verified spec holds their digest",
     ("dispatcher/client/results.py", "_opened", "from_value"): "who asked for the result opens it, unless plain",
     ("dispatcher/cli/lookup.py", "result_of", "from_value"): "JSON alone, and without a key",
     # Code: what the verified spec names by its digest, or holds.
@@ -179,7 +179,7 @@ def test_a_worker_opens_no_result_and_no_exception() -> None:
     of_workers = [place for one in ours() for place in one.found if place[0].startswith(("workers/", "backends/"))]
     assert of_workers == []
     of_runners = {place for one in ours() for place in one.found if place[0].startswith("dispatcher/runner/")}
-    assert {function for _, function, _ in of_runners} == {"Opener._parameters", "FileStorage.get_flow"}
+    assert {function for _, function, _ in of_runners} == {"Loader._parameters", "FileStorage.get_flow"}
 
 
 @pytest.mark.parametrize(

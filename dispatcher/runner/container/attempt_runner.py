@@ -23,8 +23,8 @@ from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.interrupts import Guard
-from dispatcher.runner.invoke import Job, failure, invoke
-from dispatcher.runner.loading import Opener, not_opened
+from dispatcher.runner.invoke import Invocation, failure, invoke
+from dispatcher.runner.loading import Loader, loading_failed
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause
 from dispatcher.serialization.seals import Returned
@@ -61,7 +61,7 @@ class Contained:
             ServerUnavailable: the server was away for ten minutes; the outcome is in the last words.
         """
         threading.Thread(target=self._beat, name="dispatcher-beat", daemon=True).start()
-        opener = Opener(
+        loader = Loader(
             records=self._records,
             credentials=self._mine.credentials,
             limits=self._bounds.limits,
@@ -71,7 +71,7 @@ class Contained:
         sink = partial(self._records.logs.append, record.id)
         set_log_level(self._bounds.log_level)
         with captured(sink, record.attempt, self._bounds.limits, True, echo=True, run_id=record.id) as capture:
-            outcome, exit_call = self._play(record, opener, capture)
+            outcome, exit_call = self._play(record, loader, capture)
         self._over(outcome, exit_call)
         self._report(ReportKind.EXITED, outcome, exit_call)
         self._write(outcome, exit_call, reported=True)
@@ -79,27 +79,29 @@ class Contained:
         capture.close(5.0)
         return outcome.reason == PreemptInterrupt.__name__
 
-    def _play(self, record: Record, opener: Opener, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+    def _play(self, record: Record, loader: Loader, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:
-            environment = opener.environment(record, patiently(self._records.runs.now, patience=PATIENCE))
-            job = opener.job(record, environment, self._guard, capture)
+            environment = loader.load_environment(record, patiently(self._records.runs.now, patience=PATIENCE))
+            invocation = loader.load(record, environment, self._guard, capture)
         except ServerUnavailable as error:
             return failure(error, Cause.START_FAILED), None
         except Exception as error:
-            return not_opened(error), None
+            return loading_failed(error), None
         try:
-            outcome, exit_call = invoke(replace(job, to_value=partial(self._to_value, job)), settle=self._settle)
+            outcome, exit_call = invoke(
+                replace(invocation, to_value=partial(self._to_value, invocation)), settle=self._settle
+            )
         except ServerUnavailable as error:  # the result couldn't be kept; nor can what follows
             message = f"the flow returned, but Redis was away: {error}"
             return Outcome(cause=Cause.RESULT_MISSING, reason="ServerUnavailable", message=message), None
         return _as_told(outcome), exit_call
 
-    def _to_value(self, job: Job, obj: Any, kind: Returned) -> Value:
+    def _to_value(self, invocation: Invocation, obj: Any, kind: Returned) -> Value:
         """The flow has ended: its timeout counts no more, and its success isn't forgotten while Redis is away."""
         self._tell("ended")
         if not isinstance(obj, BaseException):
             self._over(Outcome())
-        return job.to_value(obj, kind)
+        return invocation.to_value(obj, kind)
 
     def _settle(self, outcome: Outcome) -> None:
         self._over(outcome)
