@@ -17,12 +17,12 @@ from typing import Any
 
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
 from dispatcher.logs.capture import Capture, captured, set_log_level
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import Invocation, failure, invoke
 from dispatcher.runner.loading import Loader, loading_failed
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
@@ -34,7 +34,7 @@ from dispatcher.support.outages import PATIENCE, patiently
 _BEAT = 10.0  # seconds between two signs of life
 
 
-class Contained:
+class AttemptRunner:
     """The runner of one attempt.
 
     Args:
@@ -46,7 +46,13 @@ class Contained:
     """
 
     def __init__(
-        self, assignment: Assignment, records: Records, bounds: Bounds, *, guard: Guard, tell: Callable[[str], None]
+        self,
+        assignment: Assignment,
+        records: Records,
+        bounds: RunnerSettings,
+        *,
+        guard: InterruptGuard,
+        tell: Callable[[str], None],
     ) -> None:
         self._mine = assignment
         self._records = records

@@ -24,14 +24,14 @@ from dispatcher.errors import (
     ServerUnavailable,
     TimeoutInterrupt,
 )
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
 from dispatcher.runner.container.termination_message import TerminationMessage
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped
@@ -54,7 +54,7 @@ def main(mouth: int, nonce: str) -> int:
     words = os.environ.get("DISPATCHER__RUN__LAST_WORDS", "")
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
-        bounds = Bounds.read(os.environ)
+        bounds = RunnerSettings.read(os.environ)
         records = patiently(lambda: open_redis(assignment.url), patience=PATIENCE)
     except DispatcherError as error:
         return _unstarted(error, words)
@@ -65,7 +65,7 @@ def main(mouth: int, nonce: str) -> int:
             records.close()
 
 
-def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str], None]) -> int:
+def _run(mine: Assignment, records: Records, bounds: RunnerSettings, tell: Callable[[str], None]) -> int:
     try:
         record = claim(records, mine)
     except ServerUnavailable as error:
@@ -77,15 +77,15 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
         sys.stderr.flush()
         stand_by(records, mine)
         return 0
-    guard = Guard()
+    guard = InterruptGuard()
     _heed_sigterm(records, mine, guard)
     signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
     tell(f"claimed {record.spec.options.timeout or 0} {bounds.stop_grace} {bounds.on_exit_timeout}")
     from dispatcher.runner.container.attempt_runner import (
-        Contained,
+        AttemptRunner,
     )  # it loads what opens and runs flows: a third of our start
 
-    runner = Contained(mine, records, bounds, guard=guard, tell=tell)
+    runner = AttemptRunner(mine, records, bounds, guard=guard, tell=tell)
     try:
         stopped = runner.run(record)
     except ServerUnavailable as error:
@@ -94,7 +94,7 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
     return STOPPED if stopped else 0
 
 
-def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
+def _heed_sigterm(records: Records, mine: Assignment, guard: InterruptGuard) -> None:
     """A signal says to stop, not why. The record does, where Redis answers in time: a cancel isn't a preemption."""
     kinds: list[type[RunInterrupt]] = [PreemptInterrupt]
 

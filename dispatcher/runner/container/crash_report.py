@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dispatcher.errors import DispatcherError
-from dispatcher.logs.journal import Journal, Said
+from dispatcher.logs.journal import Journal, JournalLine
 from dispatcher.logs.last_lines import store_last_lines
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
@@ -87,9 +87,9 @@ def _echo(journal: Journal) -> None:
             os.write(number, data)
 
 
-def _report(parent: Parent, outcome: Outcome, said: Sequence[Said]) -> None:
+def _report(parent: Parent, outcome: Outcome, said: Sequence[JournalLine]) -> None:
     """Its last lines come first: who hears of the end sees them."""
-    limits = Bounds.read(os.environ).limits
+    limits = RunnerSettings.read(os.environ).limits
     mine = Assignment.take(os.environ, nonce=parent.nonce)
 
     def send() -> None:
