@@ -93,9 +93,9 @@ def _instance(settings: Settings, queues: Sequence[str], *, patient: bool) -> st
 
 def _be_a_worker(app: Any, **_: Any) -> None:
     """Take messages, which Flower and ``celery inspect`` with the same application don't."""
-    from dispatcher.broker.celery_app import AS_WORKER
+    from dispatcher.broker.celery_app import WORKER_OVERRIDES
 
-    transport, configuration = AS_WORKER
+    transport, configuration = WORKER_OVERRIDES
     app.conf.update(**configuration, broker_transport_options={**app.conf.broker_transport_options, **transport})
 
 
