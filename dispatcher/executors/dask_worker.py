@@ -126,7 +126,7 @@ def _end_lines() -> None:
     """A task in the flow's own process ends its partial lines, so that the next one here doesn't go on with them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, CapturedStream):
-            stream.end_mine()
+            stream.end_line_of_this_thread()
 
 
 def _called(call: Call, arguments: Sequence[Any], constants: Sequence[Any], running: Running | None) -> Any:

@@ -1,6 +1,6 @@
 """The few settings that a runner needs. A container gets them as variables, so that it never loads pydantic.
 
-Called by :mod:`dispatcher.runner` and, to hand them on, by the worker's provisioning.
+Read by :mod:`dispatcher.runner`, and set for containers by the worker's provisioning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Limits(Protocol):
-    """Sizes, in bytes; :class:`~dispatcher.settings.LimitSettings` says what each means."""
+    """Sizes, in bytes; described at :class:`~dispatcher.settings.LimitSettings`."""
 
     @property
     def inline(self) -> int: ...
@@ -36,8 +36,8 @@ class _Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerSettings:
-    """Sizes and times of one attempt, and the least level of log records that are kept where the flow asks for none.
-    ``stop_grace`` and ``on_exit_timeout`` are in seconds."""
+    """Sizes and times of one attempt, and the default log level. ``stop_grace`` and ``on_exit_timeout`` are in
+    seconds."""
 
     limits: Limits
     stop_grace: float
@@ -46,7 +46,7 @@ class RunnerSettings:
 
     @classmethod
     def of(cls, settings: Settings) -> RunnerSettings:
-        """Those of a worker's settings."""
+        """Take them from a worker's settings."""
         limits, timing = settings.limits, settings.timing
         sizes = _Sizes(inline=limits.inline, result=limits.result, log=limits.log, line=limits.line)
         return cls(
@@ -58,7 +58,7 @@ class RunnerSettings:
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> RunnerSettings:
-        """From :meth:`variables`; where one is missing, from all settings.
+        """Read what :meth:`variables` wrote; if one is missing, load all settings.
 
         Raises:
             InvalidSettings: a variable has a wrong value.
@@ -73,7 +73,7 @@ class RunnerSettings:
             return cls.of(Settings.load())
 
     def variables(self) -> dict[str, str]:
-        """Named like the settings."""
+        """Return them as variables, named like the settings."""
         sizes = {name: getattr(self.limits, name) for name in _NAMES}
         times = {name: getattr(self, name) for name in _TIMES}
         return {

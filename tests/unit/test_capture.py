@@ -243,7 +243,7 @@ def test_a_server_that_is_away_costs_no_line_and_no_time() -> None:
 
 
 def test_what_could_not_be_sent_goes_on_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.logs.capture._FLUSH", 0.1)
+    monkeypatch.setattr("dispatcher.logs.capture._FLUSH_TIMEOUT", 0.1)
     kept = Kept()
     kept.away.set()
     with captured(kept, 1, LIMITS, False) as capture:

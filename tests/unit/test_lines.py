@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.errors import Malformed
 from dispatcher.logs import sender_threads as senders
-from dispatcher.logs.shipper import Shipment, clean
+from dispatcher.logs.shipper import LogShipper, clean
 from dispatcher.records.base import Line
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
@@ -45,7 +45,7 @@ def test_lines_that_can_be_kept_nowhere_hold_up_nobody() -> None:
             raise Malformed("a key on the server holds something else than what belongs there")
         kept.extend(line.text for line in lines)
 
-    shipment = Shipment(sink, 1, LimitSettings())
+    shipment = LogShipper(sink, 1, LimitSettings())
     shipment.put("stdout", "lost")
     wait_until(refused.is_set, "the refusal")
     shipment.put("stdout", "kept")
@@ -56,7 +56,7 @@ def test_lines_that_can_be_kept_nowhere_hold_up_nobody() -> None:
 def test_threads_of_many_flows_that_logged_at_once_are_not_kept() -> None:
     """With ``memory://`` flows run in threads of one process."""
     go = threading.Event()
-    shipments = [Shipment(lambda _: go.wait(30), 1, LimitSettings()) for _ in range(20)]  # type: ignore[arg-type]
+    shipments = [LogShipper(lambda _: go.wait(30), 1, LimitSettings()) for _ in range(20)]  # type: ignore[arg-type]
 
     def sending() -> int:
         return [thread.name for thread in threading.enumerate()].count("dispatcher-logs")
