@@ -380,7 +380,7 @@ def test_told_to_stop_while_redis_is_away_the_last_words_hold_the_outcome(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "can't be read: No such file"), ("{", "isn't JSON"), ("[1]", "isn't a JSON object of texts")],
+    [(None, "can't be read: No such file"), ("{", "isn't JSON"), ("[1]", "isn't a JSON object of strings")],
 )
 def test_a_wrong_file_of_secrets_is_named(
     make: Make, start: Start, tmp_path: Path, content: str | None, said: str
