@@ -3,8 +3,8 @@
 
 Exit codes: 0, the attempt's end was reported, whatever it was, or another process holds the attempt; 2, it could not
 start; 3, its end could not be reported (it is in the termination message); 143, it was stopped from outside, and
-reported that (a node forgets why it stopped a pod that then ends with 0); otherwise the exit code of the flow's process,
-which died.
+reported that (a node forgets why it stopped a pod that then ends with 0); otherwise that of the flow's process, which
+died.
 """
 
 from __future__ import annotations

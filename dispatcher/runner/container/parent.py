@@ -215,7 +215,7 @@ def oom_kills() -> int:
 
 
 def _die_with(parent: int) -> None:
-    """Have the system kill this process when its parent dies, which only PID 1 of a container gets by itself."""
+    """Have the system kill this process when its parent dies. In a container the death of PID 1 does that."""
     import ctypes
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
