@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.figures import Row
 from benchmarks.parts import parts
 from benchmarks.results import HEADS, Results, cells
-from benchmarks.why import why
+from benchmarks.explanations import why
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "benchmarks" / "data"

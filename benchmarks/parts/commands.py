@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import bare, ours
 from benchmarks.bench import Bench, Measure, Part
-from benchmarks.counting import Meter
+from benchmarks.command_meter import Meter
 from benchmarks.figures import By, Figure, Measured, Pair
 from benchmarks.machine import redis, server
 from benchmarks.side import Side

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import cluster, ours
 from benchmarks.bench import Bench, Measure, Part
 from benchmarks.cluster import PODS, Access, Bare, Json
-from benchmarks.counter import counting, counts
+from benchmarks.request_counter import counting, counts
 from benchmarks.figures import By, Figure, Measured, Pair
 from benchmarks.machine import memory, pids, processor_time, until
 from benchmarks.stand_in import StoodIn, end, stood_in

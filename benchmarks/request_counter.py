@@ -27,7 +27,7 @@ _PLACE = re.compile(r"/namespaces/[^/]+/(?P<kind>[^/]+)(?:/[^/]+(?P<below>/[^/]+
 def counting(folder: Path) -> Iterator[tuple[str, Path]]:
     """The proxy's address, and a kubeconfig that leads there."""
     config, log = folder / "counted.kubeconfig", folder / "counter.log"
-    command = [sys.executable, "-P", "-m", "benchmarks.counter", str(config)]
+    command = [sys.executable, "-P", "-m", "benchmarks.request_counter", str(config)]
     with child(command, log=log):
         until(config.exists, "the counting proxy")
         yield json.loads(config.read_text())["clusters"][0]["cluster"]["server"], config
