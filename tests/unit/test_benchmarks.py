@@ -12,17 +12,17 @@ from rich.console import Console
 
 from benchmarks import page
 from benchmarks.bench import Bench, Measure, Part, turns
-from benchmarks.request_counter import described
-from benchmarks.figures import By, Figure, Measured, Pair, row
+from benchmarks.explanations import explanation
+from benchmarks.figures import Comparison, Figure, Measured, Pair, row
 from benchmarks.measuring import measured
 from benchmarks.parts import parts
-from benchmarks.results import Results, cells
+from benchmarks.request_counter import verb_and_kind
+from benchmarks.results import BenchmarkResults, cells
 from benchmarks.sampling import OTHERS, layers
-from benchmarks.explanations import why
 
 FIGURES = (
     Figure(name="more", unit="runs/s", bound=1.5, more_is_better=True),
-    Figure(name="less", unit="MB", bound=60, by=By.OURS, base=""),
+    Figure(name="less", unit="MB", bound=60, by=Comparison.OURS, base=""),
 )
 
 
@@ -52,7 +52,7 @@ def test_every_round_of_a_part_is_measured_and_kept(tmp_path: Path) -> None:
     results = measured([PART], rounds=3, quick=False, out=Console(quiet=True))
     results.save(tmp_path / "data.json")
 
-    again = Results.load(tmp_path / "data.json")
+    again = BenchmarkResults.load(tmp_path / "data.json")
     assert again == results
     assert [one["more"].ours for one in again.rounds["scripted"]] == [3.0, 4.0, 5.0]
     assert again.samples == {"depth": [0, 1, 2]}
@@ -100,7 +100,7 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_requests_of_the_api_server_are_told_apart(line: str, what: str) -> None:
-    assert described(line) == what
+    assert verb_and_kind(line) == what
 
 
 def test_parts_of_several_calls_become_one() -> None:
@@ -109,7 +109,7 @@ def test_parts_of_several_calls_become_one() -> None:
     later = measured([PART], rounds=3, quick=True, out=Console(quiet=True))
 
     first.merge(later)
-    first.in_order(["scripted", "other"])
+    first.sort_by_part(["scripted", "other"])
 
     assert [row.figure.name for row in first.rows] == ["more", "less", "third"]
     assert [len(first.rounds[name]) for name in ("scripted", "other")] == [3, 1]
@@ -130,17 +130,17 @@ def test_a_value_is_the_median_of_the_rounds_values() -> None:
 @pytest.mark.parametrize(
     ("by", "more_is_better", "pair", "passes"),
     [
-        (By.RATIO, True, Pair(15, 10), True),
-        (By.RATIO, True, Pair(14, 10), False),
-        (By.RATIO, False, Pair(15, 10), True),
-        (By.RATIO, False, Pair(16, 10), False),
-        (By.DIFFERENCE, False, Pair(11.5, 10), True),
-        (By.DIFFERENCE, False, Pair(11.6, 10), False),
-        (By.OURS, False, Pair(1.5), True),
-        (By.OURS, False, Pair(1.6, 10), False),
+        (Comparison.RATIO, True, Pair(15, 10), True),
+        (Comparison.RATIO, True, Pair(14, 10), False),
+        (Comparison.RATIO, False, Pair(15, 10), True),
+        (Comparison.RATIO, False, Pair(16, 10), False),
+        (Comparison.DIFFERENCE, False, Pair(11.5, 10), True),
+        (Comparison.DIFFERENCE, False, Pair(11.6, 10), False),
+        (Comparison.OURS, False, Pair(1.5), True),
+        (Comparison.OURS, False, Pair(1.6, 10), False),
     ],
 )
-def test_a_bound_has_a_direction_and_a_base(by: By, more_is_better: bool, pair: Pair, passes: bool) -> None:
+def test_a_bound_has_a_direction_and_a_base(by: Comparison, more_is_better: bool, pair: Pair, passes: bool) -> None:
     figure = Figure(name="x", unit="s", bound=1.5, more_is_better=more_is_better, by=by)
 
     assert figure.passes(round(figure.value(pair), 6)) is passes
@@ -199,13 +199,15 @@ def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypa
     monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
     monkeypatch.setattr(page, "IMAGES", tmp_path / "images")
     missed = Part(name="missed", figures=(Figure(name="submit", unit="", bound=0.5),), opened=_opened_submit)
-    other = Part(name="other", figures=(Figure(name="third", unit="", bound=2.0, by=By.OURS),), opened=_opened_third)
+    other = Part(
+        name="other", figures=(Figure(name="third", unit="", bound=2.0, by=Comparison.OURS),), opened=_opened_third
+    )
 
     page.write(measured([missed, other], rounds=1, quick=False, out=Console(quiet=True)))
 
-    told = (tmp_path / "speed.md").read_text(encoding="utf-8").partition("## Out of bounds")[2]
-    assert f"- **submit.** {why('submit')}" in told
-    assert "**third" not in told
+    missed_section = (tmp_path / "speed.md").read_text(encoding="utf-8").partition("## Out of bounds")[2]
+    assert f"- **submit.** {explanation('submit')}" in missed_section
+    assert "**third" not in missed_section
 
 
 def test_samples_count_for_the_innermost_layer() -> None:

@@ -55,7 +55,12 @@ def test_the_lock_of_this_checkout_fits() -> None:
 
     assert lock.main(["--check"]) == 0
     assert len(list(lock.pins(lock.LOCK.read_text()))) > 40
-    assert set(lock.locked(project)) >= {"dependencies", "extra 'dask'", "extra 'kubernetes'", "build-system.requires"}
+    assert set(lock.locked_requirements(project)) >= {
+        "dependencies",
+        "extra 'dask'",
+        "extra 'kubernetes'",
+        "build-system.requires",
+    }
 
 
 def test_an_entry() -> None:
@@ -73,7 +78,7 @@ def test_an_entry() -> None:
 
 
 def test_what_fits_is_not_complained_of() -> None:
-    assert list(lock.misfits(PROJECT, TEXT)) == []
+    assert list(lock.mismatches(PROJECT, TEXT)) == []
     assert list(lock.unbounded(PROJECT)) == []
 
 
@@ -86,7 +91,7 @@ def test_what_fits_is_not_complained_of() -> None:
     ],
 )
 def test_a_requirement_that_is_not_met_is_named(line: str, said: str) -> None:
-    found = "\n".join(lock.misfits(with_dependency(line), TEXT))
+    found = "\n".join(lock.mismatches(with_dependency(line), TEXT))
 
     assert said in found
     assert "run `make lock`" in found
@@ -96,18 +101,18 @@ def test_what_is_not_asked_for_any_more_is_named() -> None:
     project = copy.deepcopy(PROJECT)
     project["project"]["dependencies"] = []
 
-    [line] = lock.misfits(project, TEXT)
+    [line] = lock.mismatches(project, TEXT)
 
     assert "redis==8.1.0" in line
-    assert "doesn't ask for it any more: run `make lock`" in line
+    assert "doesn't require it any more: run `make lock`" in line
 
 
 def test_a_requirement_of_some_machines_needs_a_pin_there_alone() -> None:
     only = "; platform_machine == 'aarch64'"
     there = TEXT.replace("; python_full_version >= '3.11'", only)
 
-    assert list(lock.misfits(with_dependency(f"redis>=8.1,<9 {only}"), there)) == []
-    [line] = lock.misfits(PROJECT, there)
+    assert list(lock.mismatches(with_dependency(f"redis>=8.1,<9 {only}"), there)) == []
+    [line] = lock.mismatches(PROJECT, there)
     assert "has 0 versions for Python 3.11 on x86_64" in line
 
 
@@ -122,7 +127,7 @@ def test_a_requirement_of_some_machines_needs_a_pin_there_alone() -> None:
 )
 def test_what_can_not_be_installed_with_hashes_alone_is_named(old: str, new: str, said: str) -> None:
     assert old in TEXT
-    assert said in "\n".join(lock.misfits(PROJECT, TEXT.replace(old, new)))
+    assert said in "\n".join(lock.mismatches(PROJECT, TEXT.replace(old, new)))
 
 
 def test_a_requirement_without_an_upper_bound_is_named() -> None:
