@@ -22,7 +22,7 @@ from dispatcher.runs.context import context
 from dispatcher.runs.record import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import Returned
-from tests.unit.jobs import Odd, job, keep, opened, play, settled
+from tests.unit.invocations import Odd, job, keep, opened, play, settled
 
 
 def test_everything_in_its_order() -> None:

@@ -25,7 +25,7 @@ from dispatcher.runner.invoke import invoke
 from dispatcher.runs.context import context
 from dispatcher.runs.record import ExitCall
 from dispatcher.runs.states import Cause, State
-from tests.unit.jobs import Odd, job, opened, play, settled
+from tests.unit.invocations import Odd, job, opened, play, settled
 
 
 @contextmanager
