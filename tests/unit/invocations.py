@@ -1,4 +1,4 @@
-"""Jobs for the runner's tests."""
+"""Invocations for the tests of the runner."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SEAL = AttemptSeal("run", 2, b"k" * 32)
 
 
 def keep(obj: Any, kind: Returned, *, limit: int = 10**6) -> Value:
-    what = f"the {kind} of flow 'f'"
+    subject = f"the {kind} of flow 'f'"
     return to_value(
-        obj, what=what, limit_inline=10**6, limit=limit, put=lambda _: "", seal=SEAL, kind=kind, setting="LIMIT"
+        obj, what=subject, limit_inline=10**6, limit=limit, put=lambda _: "", seal=SEAL, kind=kind, setting="LIMIT"
     )
 
 
@@ -25,8 +25,8 @@ def opened(value: Value | None, kind: Returned = Returned.RESULT) -> Any:
     return from_value(value, get=lambda _: b"", seal=SEAL, kind=kind)
 
 
-def job(body: Callable[..., Any], **changes: Any) -> Invocation:
-    """A job whose body takes its parameters as keywords."""
+def invocation(body: Callable[..., Any], **changes: Any) -> Invocation:
+    """Return an invocation whose body takes its parameters as keywords."""
 
     def run(parameters: Mapping[str, Any]) -> Any:
         return body(**parameters)
@@ -39,9 +39,9 @@ def settled(_outcome: Outcome) -> None:
 
 
 def play(body: Callable[..., Any], **changes: Any) -> Outcome:
-    outcome, _ = invoke(job(body, **changes), settle=settled)
+    outcome, _ = invoke(invocation(body, **changes), settle=settled)
     return outcome
 
 
 class Odd(Exception):
-    """A user's exception."""
+    """An exception of the user."""

@@ -1,4 +1,4 @@
-"""How rounds become verdicts, and verdicts a page. What is measured is measured by ``make bench``."""
+"""Verdicts over rounds, and the page made of them. ``make bench`` does the measuring."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_every_round_of_a_part_is_measured_and_kept(tmp_path: Path) -> None:
 
     again = BenchmarkResults.load(tmp_path / "data.json")
     assert again == results
-    assert [one["more"].ours for one in again.rounds["scripted"]] == [3.0, 4.0, 5.0]
+    assert [measured["more"].ours for measured in again.rounds["scripted"]] == [3.0, 4.0, 5.0]
     assert again.samples == {"depth": [0, 1, 2]}
-    assert [one.passes for one in again.rows] == [True, True]
+    assert [result.passes for result in again.rows] == [True, True]
 
 
 def test_a_part_may_bound_its_rounds() -> None:
@@ -87,7 +87,7 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("line", "what"),
+    ("line", "request"),
     [
         ("POST /apis/batch/v1/namespaces/a/jobs?fieldValidation=Strict HTTP/1.1", "create jobs"),
         ("DELETE /apis/batch/v1/namespaces/a/jobs/b HTTP/1.1", "delete jobs"),
@@ -99,8 +99,8 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
         ("GET /version HTTP/1.1", "GET /version"),
     ],
 )
-def test_requests_of_the_api_server_are_told_apart(line: str, what: str) -> None:
-    assert verb_and_kind(line) == what
+def test_requests_of_the_api_server_are_told_apart(line: str, request: str) -> None:
+    assert verb_and_kind(line) == request
 
 
 def test_parts_of_several_calls_become_one() -> None:
@@ -121,10 +121,10 @@ def test_parts_of_several_calls_become_one() -> None:
 def test_a_value_is_the_median_of_the_rounds_values() -> None:
     rounds = [{"more": Pair(2, 1)}, {"more": Pair(9, 3)}, {"more": Pair(40, 10)}]
 
-    found = row(FIGURES[0], rounds)
+    result = row(FIGURES[0], rounds)
 
-    assert (found.ours, found.base) == (9, 3)
-    assert (found.least, found.value, found.most) == (2, 3, 4)
+    assert (result.ours, result.base) == (9, 3)
+    assert (result.least, result.value, result.most) == (2, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_a_bound_has_a_direction_and_a_base(by: Comparison, more_is_better: bool
 
 
 def test_a_figure_without_a_bound_is_only_shown() -> None:
-    found = row(Figure(name="x", unit="B"), [{"x": Pair(1, 2)}])
+    result = row(Figure(name="x", unit="B"), [{"x": Pair(1, 2)}])
 
-    assert found.passes
-    assert cells(found) == ("x, B", "1.0", "2.0", "0.50", "0.50..0.50", "", "")
+    assert result.passes
+    assert cells(result) == ("x, B", "1.0", "2.0", "0.50", "0.50..0.50", "", "")
 
 
 def test_sides_take_turns_at_going_first() -> None:
@@ -168,10 +168,10 @@ def test_sides_take_turns_at_going_first() -> None:
 
 
 def test_the_parts_have_names_and_figures_of_their_own() -> None:
-    known = parts()
-    names = [figure.name for part in known for figure in part.figures]
+    all_parts = parts()
+    names = [figure.name for part in all_parts for figure in part.figures]
 
-    assert len({part.name for part in known}) == len(known)
+    assert len({part.name for part in all_parts}) == len(all_parts)
     assert len(set(names)) == len(names)
 
 
@@ -191,7 +191,7 @@ def test_the_page_is_made_of_the_results(tmp_path: Path, monkeypatch: pytest.Mon
 
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "| more, runs/s | 3.5 | 2.0 | 1.75 | 1.50..2.00 | ≥ 1.5 times | pass |" in text
-    assert sorted(one.name for one in (tmp_path / "images").iterdir()) == ["speed-start.svg", "speed-waiting.svg"]
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["speed-start.svg", "speed-waiting.svg"]
 
 
 def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The lock of images fits ``pyproject.toml``, and the check finds where one doesn't."""
+"""The lock of images matches ``pyproject.toml``, and the check finds mismatches."""
 
 from __future__ import annotations
 
@@ -83,18 +83,18 @@ def test_what_fits_is_not_complained_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("redis>=8.2,<9", r"dependencies: redis<9,>=8.2 isn't met by redis==8.1.0"),
         ("redis[hiredis]>=8.1,<9", r"dependencies: redis[hiredis]<9,>=8.1 isn't met by redis==8.1.0"),
         ("click>=8,<9", "dependencies: click<9,>=8: has 0 versions for Python 3.11 on x86_64"),
     ],
 )
-def test_a_requirement_that_is_not_met_is_named(line: str, said: str) -> None:
-    found = "\n".join(lock.mismatches(with_dependency(line), TEXT))
+def test_a_requirement_that_is_not_met_is_named(line: str, message: str) -> None:
+    messages = "\n".join(lock.mismatches(with_dependency(line), TEXT))
 
-    assert said in found
-    assert "run `make lock`" in found
+    assert message in messages
+    assert "run `make lock`" in messages
 
 
 def test_what_is_not_asked_for_any_more_is_named() -> None:
@@ -117,7 +117,7 @@ def test_a_requirement_of_some_machines_needs_a_pin_there_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (f"toolz==1.2.0 \\\n    {HASH}", "toolz==1.2.0", "toolz==1.2.0: must have one version and its hashes"),
         ("toolz==1.2.0", "toolz>=1.2.0", "toolz>=1.2.0: must have one version and its hashes"),
@@ -125,9 +125,9 @@ def test_a_requirement_of_some_machines_needs_a_pin_there_alone() -> None:
         ("toolz==1.2.0", "toolz @ https://somewhere.example/toolz.whl", "names no index and no address"),
     ],
 )
-def test_what_can_not_be_installed_with_hashes_alone_is_named(old: str, new: str, said: str) -> None:
+def test_what_can_not_be_installed_with_hashes_alone_is_named(old: str, new: str, message: str) -> None:
     assert old in TEXT
-    assert said in "\n".join(lock.mismatches(PROJECT, TEXT.replace(old, new)))
+    assert message in "\n".join(lock.mismatches(PROJECT, TEXT.replace(old, new)))
 
 
 def test_a_requirement_without_an_upper_bound_is_named() -> None:

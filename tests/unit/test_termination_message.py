@@ -1,4 +1,4 @@
-"""Last words: what a container leaves in Kubernetes' termination log."""
+"""The termination message, which a container leaves in Kubernetes' termination log."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_they_always_fit(reason: str, message: str, trace: str, many: int) -> No
 def test_a_long_traceback_keeps_its_end() -> None:
     outcome = Outcome(cause=Cause.USER_ERROR, message="m" * 5000, traceback="\n".join(map(str, range(5000))))
     text = TerminationMessage.of(outcome, run="r", attempt=1).to_json()
-    found = TerminationMessage.parse(text)
-    assert found is not None
-    assert found.traceback.startswith("…")
-    assert found.traceback.endswith("4998\n4999")
-    assert found.message.endswith("m…")
+    parsed = TerminationMessage.parse(text)
+    assert parsed is not None
+    assert parsed.traceback.startswith("…")
+    assert parsed.traceback.endswith("4998\n4999")
+    assert parsed.message.endswith("m…")
     assert len(text.encode()) > MOST - 100
 
 
@@ -63,12 +63,12 @@ def test_later_words_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.touch()
     for outcome in (FAILED, Outcome()):
-        words = TerminationMessage.of(outcome, run="r", attempt=1)
-        words.write(str(path))
-        assert TerminationMessage.parse(path.read_text()) == words
+        message = TerminationMessage.of(outcome, run="r", attempt=1)
+        message.write(str(path))
+        assert TerminationMessage.parse(path.read_text()) == message
 
 
 def test_where_they_can_not_be_written_nothing_else_breaks(tmp_path: Path) -> None:
-    words = TerminationMessage.of(FAILED, run="r", attempt=1)
-    words.write("")
-    words.write(str(tmp_path / "missing" / "log"))
+    message = TerminationMessage.of(FAILED, run="r", attempt=1)
+    message.write("")
+    message.write(str(tmp_path / "missing" / "log"))
