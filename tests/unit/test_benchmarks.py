@@ -87,7 +87,7 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("line", "request"),
+    ("line", "verb_kind"),
     [
         ("POST /apis/batch/v1/namespaces/a/jobs?fieldValidation=Strict HTTP/1.1", "create jobs"),
         ("DELETE /apis/batch/v1/namespaces/a/jobs/b HTTP/1.1", "delete jobs"),
@@ -99,8 +99,8 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
         ("GET /version HTTP/1.1", "GET /version"),
     ],
 )
-def test_requests_of_the_api_server_are_told_apart(line: str, request: str) -> None:
-    assert verb_and_kind(line) == request
+def test_requests_of_the_api_server_are_told_apart(line: str, verb_kind: str) -> None:
+    assert verb_and_kind(line) == verb_kind
 
 
 def test_parts_of_several_calls_become_one() -> None:
