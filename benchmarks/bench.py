@@ -13,7 +13,7 @@ Measure = Callable[[int], Measured]
 
 
 @dataclass
-class Bench:
+class Benchmark:
     """One execution of the program. ``samples`` are single values for the plots, by name; ``say`` shows the
     progress."""
 
@@ -42,7 +42,7 @@ class Part:
 
     name: str
     figures: tuple[Figure, ...]
-    opened: Callable[[Bench], AbstractContextManager[Measure]]
+    opened: Callable[[Benchmark], AbstractContextManager[Measure]]
     most_rounds: int | None = None
     lacks: Callable[[], str] = lambda: ""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks.bench import Bench, Part
+from benchmarks.bench import Benchmark, Part
 from benchmarks.figures import Measured
 from benchmarks.machine import description, load
 from benchmarks.results import BenchmarkResults, rows_of
@@ -15,7 +15,7 @@ from benchmarks.results import BenchmarkResults, rows_of
 
 def measured(parts: Sequence[Part], *, rounds: int, quick: bool, out: Console) -> BenchmarkResults:
     """Measure all rounds of all parts. Print the figures of each part as soon as it is done."""
-    bench = Bench(quick=quick)
+    bench = Benchmark(quick=quick)
     results = BenchmarkResults(
         at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         machine=description(),
@@ -36,7 +36,7 @@ def measured(parts: Sequence[Part], *, rounds: int, quick: bool, out: Console) -
     return results
 
 
-def _measure_part(part: Part, bench: Bench, rounds: int, place: str, out: Console) -> list[Measured]:
+def _measure_part(part: Part, bench: Benchmark, rounds: int, place: str, out: Console) -> list[Measured]:
     count = min(rounds, part.most_rounds or rounds)
     measurements: list[Measured] = []
     with out.status(f"{place}, {part.name}") as status:

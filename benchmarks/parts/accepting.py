@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from benchmarks import bare, ours
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import server
 
@@ -25,7 +25,7 @@ _WARM_UP = 50  # submits before the measurement
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Yield the measurement, which starts a new, empty server for each value."""
 
     def measure(number: int) -> Measured:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bare, ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import child, processor_time, redis, server, until
 from benchmarks.sampling import missing, sampling
@@ -68,7 +68,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Yield the measurement, which starts its own servers and processes."""
 
     def measure(number: int) -> Measured:
@@ -107,7 +107,7 @@ def opened(bench: Bench) -> Iterator[Measure]:
 
 
 def _submits(
-    clients: int, total: int, bench: Bench, *, sampled: bool = False, program: str = _SUBMITTER
+    clients: int, total: int, bench: Benchmark, *, sampled: bool = False, program: str = _SUBMITTER
 ) -> tuple[float, float]:
     """Return submits per second, and milliseconds of processor time per submit, including the server's."""
     each = total // clients
@@ -155,7 +155,7 @@ def _read_line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def _completed(workers: int, total: int, bench: Bench, *, sampled: bool = False) -> tuple[float, float]:
+def _completed(workers: int, total: int, bench: Benchmark, *, sampled: bool = False) -> tuple[float, float]:
     """Return runs per second, and milliseconds of processor time per run of the workers and the server."""
     with ExitStack() as stack:
         socket = stack.enter_context(server())
@@ -177,7 +177,7 @@ def _completed(workers: int, total: int, bench: Bench, *, sampled: bool = False)
     return ran / seconds, sum(spent.values()) / ran * 1000
 
 
-def _bare_completed(workers: int, total: int, bench: Bench) -> tuple[float, float]:
+def _bare_completed(workers: int, total: int, bench: Benchmark) -> tuple[float, float]:
     """Return the same for bare Celery."""
     with ExitStack() as stack:
         socket = stack.enter_context(server())
@@ -220,7 +220,7 @@ def _server_pid(socket: Path) -> int:
 
 
 @contextmanager
-def _samples(bench: Bench, name: str, pids: Sequence[int]) -> Iterator[None]:
+def _samples(bench: Benchmark, name: str, pids: Sequence[int]) -> Iterator[None]:
     """Note the layers that use the processor in the first two of some processes."""
     with sampling(pids[:2]) as samples:
         yield
@@ -228,7 +228,7 @@ def _samples(bench: Bench, name: str, pids: Sequence[int]) -> Iterator[None]:
         bench.notes[f"samples of {name}"] = {layer: round(n / total, 3) for layer, n in samples.most_common()}
 
 
-def _note(bench: Bench, name: str, runs: int, seconds: float, spent: dict[str, float]) -> None:
+def _note(bench: Benchmark, name: str, runs: int, seconds: float, spent: dict[str, float]) -> None:
     cores = {who: round(used / seconds, 2) for who, used in spent.items()}
     bench.notes[name] = {"runs per second": round(runs / seconds), "cores used": cores}
 

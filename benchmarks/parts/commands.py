@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bare, ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.command_meter import Meter
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import redis, server
@@ -43,7 +43,7 @@ _AFTER_RETENTION = EVENTS_KEPT + 3 * 86400.0  # seconds by which the clock is ad
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start a server for each side, so that each is counted alone."""
     with server() as socket, server() as bare_socket, ours.side(socket) as mine, bare.side(bare_socket) as theirs:
         meters = {side.name: Meter(partial(redis, path)) for side, path in ((mine, socket), (theirs, bare_socket))}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backends.fake import FakeEnvironment
 from benchmarks import image, ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Comparison, Figure, Pair
 from benchmarks.machine import server
 from dispatcher import Dispatcher
@@ -57,7 +57,7 @@ def lacks() -> str:
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Build the image and start a server; each round runs one container."""
     bench.say("building the runner image")
     image.build()

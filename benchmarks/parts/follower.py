@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import server
 from dispatcher import Dispatcher, Run, flow
@@ -55,7 +55,7 @@ def works(steps: int, size: int, talking: bool) -> float:
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start our worker, and measure the machine's speed."""
     with server() as socket, ours.worker(socket), ours.client(socket) as client:
         lines = bench.count(40_000)  # fewer than a runner buffers

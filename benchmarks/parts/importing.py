@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import server
 
@@ -64,7 +64,7 @@ print(int(resident) / 1024, took * 1000)
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start a server without a worker; each value is measured in a fresh interpreter."""
     with server() as socket:
 

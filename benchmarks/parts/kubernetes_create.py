@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import cluster, ours
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.cluster import JOBS, SECRETS, BareClient, ClusterAccess, Json
 from benchmarks.cores import apart
 from benchmarks.figures import Comparison, Figure, Measured, Pair
@@ -64,7 +64,7 @@ UNSCHEDULED: Json = {
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Prepare a namespace, a server, our worker, and a bare client that sends the same Jobs."""
     with cluster.namespace() as name, cluster.server() as url, ours.client(url) as client:
         environ = cluster.worker_variables(name)

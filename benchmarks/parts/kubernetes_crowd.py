@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cluster, ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.cluster import PODS, BareClient, ClusterAccess, Json
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import memory, pids, processor_time, until
@@ -71,7 +71,7 @@ FAKE: Json = {
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Prepare a namespace, a server, a counting proxy and simulated runners. Each round starts its own workers."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -100,7 +100,7 @@ def opened(bench: Bench) -> Iterator[Measure]:
 class _LiveRuns:
     """The live runs of one round."""
 
-    def __init__(self, bench: Bench, client: Dispatcher, namespace: str, proxy: str, number: int) -> None:
+    def __init__(self, bench: Benchmark, client: Dispatcher, namespace: str, proxy: str, number: int) -> None:
         self._bench = bench
         self._client = client
         self._namespace = namespace

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from statistics import median
 
 from benchmarks import cluster, ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.cluster import JOBS, PODS, BareClient, ClusterAccess, Json
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import until
@@ -52,7 +52,7 @@ def first_line() -> list[float]:
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Prepare the image in the cluster, a namespace, a server and our worker."""
     bench.say("building and loading the runner image")
     image = cluster.runner_image()

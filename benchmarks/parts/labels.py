@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import server, until
 from dispatcher import Dispatcher, LocalEnvironment
@@ -39,7 +39,7 @@ _SLICE = 5
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start four servers: a worker of one queue, 20 workers of one, 20 of 50 queues each, a worker of 1,000 queues."""
     names = [f"l{number:04}" for number in range(_SETS if not bench.quick else _SETS // 10)]
     groups = [names[start : start + _EACH] for start in range(0, len(names), _EACH)]
@@ -83,7 +83,7 @@ def opened(bench: Bench) -> Iterator[Measure]:
 
 
 def _start_workers(
-    stack: ExitStack, bench: Bench, workers: Sequence[Sequence[str]], sets: Sequence[Sequence[str]]
+    stack: ExitStack, bench: Benchmark, workers: Sequence[Sequence[str]], sets: Sequence[Sequence[str]]
 ) -> Dispatcher:
     """Start a server and workers, use each label set once, and return a client."""
     socket = stack.enter_context(server())

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import redis, server
 from dispatcher import Dispatcher, LocalEnvironment, flow
@@ -39,7 +39,7 @@ def gives(size: int, salt: int) -> bytes:
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start our worker, and connect redis-py to the same server."""
     with server() as socket, ours.worker(socket), ours.client(socket) as client, redis(socket) as plain:
 

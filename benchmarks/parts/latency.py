@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median, quantiles
 
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.side import both
 
@@ -22,7 +22,7 @@ _SLICE = 10  # requests of one side before it is the other's turn
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start both workers on one server."""
     with both() as sides:
 

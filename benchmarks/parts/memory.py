@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import memory, pids
 from benchmarks.side import both
@@ -14,7 +14,7 @@ FIGURES = (Figure(name="worker memory at concurrency 2", unit="MB PSS", bound=1.
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start both workers on one server."""
     with both() as (mine, theirs):
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import processor_time
 from benchmarks.side import Side, both
@@ -26,7 +26,7 @@ FIGURES = (
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start both workers on one server."""
     with both() as (mine, theirs):
 

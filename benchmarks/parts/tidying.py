@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 
 FIGURES = (
@@ -51,7 +51,7 @@ print(median(compared), median(put_back))
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Yield the measurement, which starts a fresh interpreter; no server is needed."""
 
     def measure(number: int) -> Measured:

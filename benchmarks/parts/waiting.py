@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import redis, server
 from dispatcher import Dispatcher, LocalEnvironment
@@ -67,7 +67,7 @@ def _open_queue(stack: ExitStack) -> _WaitingQueue:
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
+def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start two servers, and fill one of them in steps, each of which is measured for the plot."""
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the client warns that no worker serves the runs

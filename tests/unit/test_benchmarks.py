@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import page
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.explanations import explanation
 from benchmarks.figures import Comparison, Figure, Measured, Pair, row
 from benchmarks.measuring import measured
@@ -27,7 +27,7 @@ FIGURES = (
 
 
 @contextmanager
-def _opened(bench: Bench) -> Iterator[Measure]:
+def _opened(bench: Benchmark) -> Iterator[Measure]:
     def measure(number: int) -> Measured:
         bench.keep("depth", [number])
         return {"more": Pair(ours=3.0 + number, base=2.0), "less": Pair(ours=59.0 + number)}
@@ -36,12 +36,12 @@ def _opened(bench: Bench) -> Iterator[Measure]:
 
 
 @contextmanager
-def _opened_third(bench: Bench) -> Iterator[Measure]:
+def _opened_third(bench: Benchmark) -> Iterator[Measure]:
     yield lambda number: {"third": Pair(1.0)}
 
 
 @contextmanager
-def _opened_submit(bench: Bench) -> Iterator[Measure]:
+def _opened_submit(bench: Benchmark) -> Iterator[Measure]:
     yield lambda number: {"submit": Pair(1.0, 1.0)}
 
 
