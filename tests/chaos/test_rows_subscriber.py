@@ -22,7 +22,7 @@ from dispatcher.settings import Settings
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.subscriber import finals, heard, opened, take
 from tests.conftest import PYTHON
-from tests.integration.hand import Hand
+from tests.integration.stand_ins import Hand
 from tests.integration.workers import KEYS, ROOT, Bench
 from tests.waiting import wait_until
 

@@ -13,7 +13,7 @@ from dispatcher.runs import indexes
 from dispatcher.runs.change import EXECUTE, Ring
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, Guarded
 
 
 class Attacker:

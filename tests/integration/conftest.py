@@ -13,7 +13,7 @@ import pytest
 from dispatcher import Dispatcher
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
-from tests.integration.guarded import Guarded, guarded_server
+from tests.integration.acl_server import Guarded, guarded_server
 from tests.integration.intruder import Intruder
 from tests.integration.laptop import User
 from tests.integration.workers import KEYS, QUICK, Bench, Worker

@@ -17,7 +17,7 @@ from dispatcher.records.redis.scripts import library, script
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, Guarded
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
 

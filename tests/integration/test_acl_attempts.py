@@ -19,8 +19,8 @@ from dispatcher.records.redis.scripts import script
 from dispatcher.records.redis.users import rules
 from dispatcher.records.users import Reach
 from dispatcher.runs.states import State
-from tests.integration.guarded import INSTANCE, Guarded
-from tests.integration.guarded import rules as page_rules
+from tests.integration.acl_server import INSTANCE, Guarded
+from tests.integration.acl_server import rules as page_rules
 from tests.integration.workers import QUICK, Worker
 from tests.waiting import wait_until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import flow
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, Guarded
 from tests.integration.test_flower import Flower
 from tests.integration.workers import ROOT, Worker
 from tests.waiting import wait_until

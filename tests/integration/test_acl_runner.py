@@ -15,7 +15,7 @@ from dispatcher.records.redis.scripts import library, script
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.states import State
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, Guarded
 from tests.integration.runners import Place, Runner
 from tests.integration.workers import QUICK, Bench
 

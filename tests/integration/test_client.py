@@ -38,7 +38,7 @@ from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.routing import Offer
 from dispatcher.settings import Settings
 from tests.conftest import Server
-from tests.integration.hand import Hand
+from tests.integration.stand_ins import Hand
 from tests.waiting import wait_until
 
 KEYS = json.dumps({"k1": "a secret that only these tests know"})

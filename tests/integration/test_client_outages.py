@@ -21,7 +21,7 @@ from dispatcher import (
 from dispatcher.settings import Settings
 from tests.conformance.proxy import Proxy
 from tests.conftest import Server
-from tests.integration.hand import BlackHole, Hand
+from tests.integration.stand_ins import BlackHole, Hand
 from tests.waiting import wait_until
 
 KEYS = json.dumps({"k1": "a secret that only these tests know"})

@@ -26,7 +26,7 @@ from dispatcher.serialization.seals import mac
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import Guarded
+from tests.integration.acl_server import Guarded
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
 from tests.kubernetes_node import URL

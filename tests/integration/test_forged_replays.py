@@ -23,7 +23,7 @@ from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from tests.conformance.products import SERVERS
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, Guarded
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 

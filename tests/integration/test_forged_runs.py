@@ -27,7 +27,7 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.ids import new_id
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, Guarded, guarded_server
+from tests.integration.acl_server import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
 from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
 from tests.kubernetes_node import URL, Node

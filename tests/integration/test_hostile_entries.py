@@ -20,7 +20,7 @@ from dispatcher.runs import indexes
 from dispatcher.runs.attempt import SHARDS
 from dispatcher.runs.states import State
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, Guarded, guarded_server
+from tests.integration.acl_server import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 

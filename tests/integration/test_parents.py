@@ -13,7 +13,7 @@ import pytest
 from dispatcher import Dispatcher, Run, flow
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
-from tests.integration.guarded import Guarded
+from tests.integration.acl_server import Guarded
 from tests.integration.workers import KEYS, Bench, Worker
 from tests.waiting import wait_until
 

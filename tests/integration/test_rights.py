@@ -10,7 +10,7 @@ import pytest
 from dispatcher.connect import check_worker
 from dispatcher.errors import ServerUnavailable
 from dispatcher.settings import Settings
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, Guarded
 from tests.integration.workers import KEYS, QUICK, Worker
 from tests.waiting import wait_until
 

@@ -16,7 +16,7 @@ from backends.fake import FakeEnvironment
 from dispatcher import Cause, Dispatcher, FlowFailed, InvalidInput, LocalEnvironment, Run, State, context, flow
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.record import ExitCall, Outcome
-from tests.integration.hand import Hand
+from tests.integration.stand_ins import Hand
 from tests.integration.test_cli import Shell, shell, worker
 from tests.integration.test_client import add, client, fail, hand, settings
 from tests.integration.test_supervisor import StartWorker, importable, start
