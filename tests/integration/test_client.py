@@ -38,7 +38,7 @@ from dispatcher.runs.events import Event, Kind
 from dispatcher.runs.routing import Offer
 from dispatcher.settings import Settings
 from tests.conftest import Server
-from tests.integration.stand_ins import Hand
+from tests.integration.stand_ins import ThreadWorker
 from tests.waiting import wait_until
 
 KEYS = json.dumps({"k1": "a secret that only these tests know"})
@@ -94,8 +94,8 @@ def records(settings: Settings) -> Iterator[Records]:
 
 
 @pytest.fixture
-def hand(settings: Settings) -> Iterator[Hand]:
-    with Hand(settings) as one:
+def thread_worker(settings: Settings) -> Iterator[ThreadWorker]:
+    with ThreadWorker(settings) as one:
         yield one
 
 
@@ -108,25 +108,25 @@ def announce(records: Records, worker_id: str = "w1") -> None:
 
 
 class TestResults:
-    def test_json_and_pickle(self, client: Dispatcher, hand: Hand) -> None:
+    def test_json_and_pickle(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         assert client.submit(add, {"a": 1}).result(timeout=20) == 3
         assert client.submit(give, {"value": {1, 2}}).result(timeout=20) == {1, 2}
         big = "x" * 200_000
         assert client.submit(give, {"value": big}).result(timeout=20) == big
 
-    def test_another_process_finds_it(self, client: Dispatcher, hand: Hand) -> None:
+    def test_another_process_finds_it(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         run = client.submit(give, {"value": 1j})
         run.wait(20)
         with Dispatcher() as other:
             assert other.get(run.id).result() == 1j
 
-    def test_failure(self, client: Dispatcher, hand: Hand) -> None:
+    def test_failure(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         with pytest.raises(FlowFailed, match="LookupError: nothing there") as caught:
             client.submit(fail).result(timeout=20)
         assert isinstance(caught.value.__cause__, LookupError)
 
     def test_without_the_key_json_opens_and_pickles_do_not(
-        self, client: Dispatcher, hand: Hand, monkeypatch: pytest.MonkeyPatch
+        self, client: Dispatcher, thread_worker: ThreadWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plain, sealed, failed = client.submit(add, {"a": 1}), client.submit(give, {"value": 1j}), client.submit(fail)
         client.wait([plain, sealed, failed], timeout=20)
@@ -143,14 +143,14 @@ class TestResults:
         with Dispatcher() as stranger, pytest.raises(SealBroken, match="k1"):
             stranger.get(sealed.id).result()
 
-    def test_await(self, client: Dispatcher, hand: Hand) -> None:
+    def test_await(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         async def gathered() -> list[int]:
             runs = client.map(add, [{"a": n} for n in range(10)])
             return list(await asyncio.gather(*(_of(run) for run in runs)))
 
         assert asyncio.run(gathered()) == [n + 2 for n in range(10)]
 
-    def test_many(self, client: Dispatcher, hand: Hand) -> None:
+    def test_many(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         runs = client.map(add, [{"a": n} for n in range(600)])
         assert [run.id for run in runs] == sorted({run.id for run in runs})
         seen = {run.id: run.result() for run in client.as_completed(runs, timeout=100)}
@@ -246,7 +246,9 @@ class TestSubmit:
 
 
 class TestRetention:
-    def test_all_of_a_run_expires_together(self, client: Dispatcher, hand: Hand, server_url: str) -> None:
+    def test_all_of_a_run_expires_together(
+        self, client: Dispatcher, thread_worker: ThreadWorker, server_url: str
+    ) -> None:
         big = "x" * 200_000
         run = client.submit(tell, {"value": big}, idempotency_key="k", result_ttl=timedelta(minutes=1))
         assert run.result(timeout=20) == big
@@ -328,7 +330,7 @@ class TestFollowing:
         ]
         for thread in threads:
             thread.start()
-        with Hand(settings):
+        with ThreadWorker(settings):
             for thread in threads:
                 thread.join(timeout=30)
         assert [event.kind for event in found[0]][-1] is Kind.EXITED
@@ -340,11 +342,11 @@ class TestFollowing:
         seen: list[Event] = []
         run.on_start(seen.append)
         run.on_exit(seen.append)
-        with Hand(settings):
+        with ThreadWorker(settings):
             wait_until(lambda: len(seen) == 2, "both events")
         assert [event.kind for event in seen] == [Kind.STARTED, Kind.EXITED]
 
-    def test_subscriber_resumes_in_another_process(self, client: Dispatcher, hand: Hand) -> None:
+    def test_subscriber_resumes_in_another_process(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         with client.subscribe("billing") as subscription:
             run = client.submit(add, {"a": 1})
             assert next(subscription).kind is Kind.QUEUED

@@ -21,7 +21,7 @@ from dispatcher import (
 from dispatcher.settings import Settings
 from tests.conformance.proxy import Proxy
 from tests.conftest import Server
-from tests.integration.stand_ins import BlackHole, Hand
+from tests.integration.stand_ins import BlackHole, ThreadWorker
 from tests.waiting import wait_until
 
 KEYS = json.dumps({"k1": "a secret that only these tests know"})
@@ -59,7 +59,7 @@ class TestServerGone:
         with caplog.at_level(logging.CRITICAL):
             server.kill()
             server.start()
-        with Hand(settings):
+        with ThreadWorker(settings):
             waiter.join(timeout=60)
         assert result == [3]
 

@@ -43,27 +43,27 @@ class Flower:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self._log.read_text()
 
-    def told(self, pattern: str) -> str:
-        """What it printed in the place of the pattern's group."""
+    def wait_for_output(self, pattern: str) -> str:
+        """Wait for a match of ``pattern`` in the output, and return its group."""
 
-        def found() -> re.Match[str] | None:
+        def match_output() -> re.Match[str] | None:
             assert self.process.poll() is None, self.output
             return re.search(pattern, self.output, re.MULTILINE)
 
-        match = wait_until(found, f"{pattern} of Flower", timeout=30)
+        match = wait_until(match_output, f"{pattern} of Flower", timeout=30)
         assert match is not None
         return match[1]
 
     @property
     def address(self) -> str:
-        """Where it listens."""
-        return self.told(r"^Flower  http://(127\.0\.0\.1:\d+)$")
+        """The address on which it listens."""
+        return self.wait_for_output(r"^Flower  http://(127\.0\.0\.1:\d+)$")
 
     def get(self, path: str, credentials: str = "") -> tuple[int, str]:
-        """Status and text of a page."""
+        """Return status and text of a page."""
         headers = {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"} if credentials else {}
         request = urllib.request.Request(f"http://{self.address}{path}", headers=headers)
         try:
@@ -76,7 +76,7 @@ class Flower:
             return 0, ""  # not listening yet
 
     def end(self) -> int:
-        """SIGTERM; its exit status."""
+        """Send SIGTERM, and return the exit status."""
         self.process.terminate()
         return self.process.wait(30)
 
@@ -91,9 +91,9 @@ def start_flower(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Flow
         return started[-1]
 
     yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.end()
+    for flower in started:
+        if flower.process.poll() is None:
+            flower.end()
 
 
 @flow
@@ -110,7 +110,7 @@ def test_a_browser_sees_a_finished_run_and_its_worker(
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed: nothing can open Flower's page")
     start_worker(labels=["eu", "gpu"])
     flower = start_flower()
-    password = flower.told(r"^password  (\S+)$")
+    password = flower.wait_for_output(r"^password  (\S+)$")
     name = listening(flower, f"dispatcher:{password}", bench)
 
     run_id = bench.submit(add, {"a": 1, "b": 2}, environment=LocalEnvironment(labels=["gpu", "eu"]))
@@ -132,7 +132,7 @@ def test_the_length_of_a_queue_behind_a_unix_socket(
 ) -> None:
     (pid,) = start_worker(concurrency=1).children
     flower = start_flower()
-    credentials = f"dispatcher:{flower.told(r'^password  (.+)$')}"
+    credentials = f"dispatcher:{flower.wait_for_output(r'^password  (.+)$')}"
     listening(flower, credentials, bench)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -153,7 +153,7 @@ def test_the_length_of_a_queue_behind_a_unix_socket(
 
 def test_strangers_stay_outside(start_flower: Callable[..., Flower]) -> None:
     flower = start_flower()
-    password = flower.told(r"^password  (\S+)$")
+    password = flower.wait_for_output(r"^password  (\S+)$")
     assert len(password) >= 20
     wait_until(lambda: flower.get("/tasks")[0], "Flower's first answer", timeout=30)
     for path in ("/tasks", "/workers", "/broker", "/api/tasks"):
@@ -218,7 +218,7 @@ def test_one_signal_ends_it_though_its_server_has_gone(start_flower: Callable[..
     wait_until(lambda: flower.get("/tasks")[0] == 200, "Flower's first answer", timeout=30)
     server.kill()
     try:
-        flower.told(r"(Failed to capture events)")
+        flower.wait_for_output(r"(Failed to capture events)")
         flower.process.terminate()
         assert flower.process.wait(20) == 0
     finally:

@@ -25,8 +25,8 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import mac
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
+from tests.integration.acl_server import AclServer
 from tests.integration.attacker import Attacker
-from tests.integration.acl_server import Guarded
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
 from tests.kubernetes_node import URL
@@ -43,9 +43,9 @@ def notes(path: str) -> int:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
+def acl_server() -> Iterator[AclServer]:
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Guarded(Path(directory), SERVERS[0])
+        server = AclServer(Path(directory), SERVERS[0])
         try:
             server.begin()
             yield server
@@ -54,27 +54,27 @@ def guarded() -> Iterator[Guarded]:
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    somebody = Attacker(guarded)
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    somebody = Attacker(acl_server)
     yield somebody
     somebody.server.close()
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
-    bench = Bench(guarded.url("worker"))
+def bench(acl_server: AclServer) -> Iterator[Bench]:
+    bench = Bench(acl_server.url("worker"))
     yield bench
     bench.close()
 
 
 @pytest.fixture
-def cluster(guarded: Guarded, tmp_path: Path) -> Iterator[FakeCluster]:
+def cluster(acl_server: AclServer, tmp_path: Path) -> Iterator[FakeCluster]:
     """An API server, and a worker that serves it and the local backend. Nobody starts its pods."""
     with Serving() as serving:
         config = kubeconfig(tmp_path, serving.port)
         environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
         worker = Worker(
-            guarded.url("worker"), guarded.directory, timing={**QUICK, "poll": 0.2}, environ=environ,
+            acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, environ=environ,
             backends=["kubernetes", "local"], concurrency=1,
         )  # fmt: skip
         try:
@@ -159,12 +159,12 @@ def test_a_handle_that_was_sealed_for_another_run_ends_nobodys_job(
     assert not [request for request in cluster.asked if request.method == "DELETE"]
 
 
-def test_a_client_whose_key_is_bound_is_told_at_submit(guarded: Guarded) -> None:
+def test_a_client_whose_key_is_bound_is_told_at_submit(acl_server: AclServer) -> None:
     keys = {"team": {"secret": "a secret of another team of these tests", "backends": ["local", "remote"]}}
-    settings = Settings.load(url=guarded.url("client"), signing_keys=json.dumps(keys))
+    settings = Settings.load(url=acl_server.url("client"), signing_keys=json.dumps(keys))
     with (
         Dispatcher(settings=settings) as client,
         pytest.raises(InvalidInput, match="key 'team' may not use backend 'kubernetes', only local, remote"),
     ):
         client.submit(notes, {"path": "/x"}, environment=KubernetesJobEnvironment(image="flows:1"))
-    assert not guarded.admin.keys("production::run:*")
+    assert not acl_server.admin.keys("production::run:*")

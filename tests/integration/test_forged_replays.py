@@ -22,8 +22,8 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from tests.conformance.products import SERVERS
+from tests.integration.acl_server import INSTANCE, AclServer
 from tests.integration.attacker import Attacker
-from tests.integration.acl_server import INSTANCE, Guarded
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 
@@ -44,9 +44,9 @@ def note(path: str, *_: object) -> None:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
+def acl_server() -> Iterator[AclServer]:
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Guarded(Path(directory), SERVERS[0])
+        server = AclServer(Path(directory), SERVERS[0])
         try:
             server.begin()
             yield server
@@ -55,25 +55,25 @@ def guarded() -> Iterator[Guarded]:
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    somebody = Attacker(guarded)
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    somebody = Attacker(acl_server)
     yield somebody
     somebody.server.close()
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
-    bench = Bench(guarded.url("worker"))
+def bench(acl_server: AclServer) -> Iterator[Bench]:
+    bench = Bench(acl_server.url("worker"))
     yield bench
     bench.close()
 
 
 @pytest.fixture
-def start(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
+def start(acl_server: AclServer) -> Iterator[Callable[[], Worker]]:
     started: list[Worker] = []
 
     def start_one() -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK, concurrency=1)
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing=QUICK, concurrency=1)
         started.append(worker)
         worker.says("is ready")
         return worker

@@ -26,8 +26,8 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.ids import new_id
+from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
 from tests.integration.attacker import Attacker
-from tests.integration.acl_server import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
 from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
 from tests.kubernetes_node import URL, Node
@@ -53,32 +53,32 @@ def fails(path: str) -> None:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
-    with guarded_server() as one:
+def acl_server() -> Iterator[AclServer]:
+    with start_acl_server() as one:
         yield one
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    found = Attacker(guarded)
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    found = Attacker(acl_server)
     yield found
     found.server.close()
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
+def bench(acl_server: AclServer) -> Iterator[Bench]:
     """Honest submits and looks; as the workers' user, who may use every queue."""
-    found = Bench(guarded.url("worker"))
+    found = Bench(acl_server.url("worker"))
     yield found
     found.close()
 
 
 @pytest.fixture
-def start(guarded: Guarded) -> Iterator[StartWorker]:
+def start(acl_server: AclServer) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
     def one(**given: Any) -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing={**QUICK, "poll": 0.2}, **given)
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **given)
         started.append(worker)
         worker.says("is ready")
         return worker
@@ -291,23 +291,25 @@ def test_each_attempt_that_its_policy_allows_runs_once(bench: Bench, start: Star
 
 
 def test_the_memory_of_used_specs_is_out_of_reach_and_small(
-    bench: Bench, guarded: Guarded, attacker: Attacker, start: StartWorker, tmp_path: Path
+    bench: Bench, acl_server: AclServer, attacker: Attacker, start: StartWorker, tmp_path: Path
 ) -> None:
     start(concurrency=1)
     bench.ended(bench.submit(notes, {"path": str(tmp_path / "runs")}))
-    [used] = guarded.admin.keys(f"{INSTANCE}::engine:used:*")
+    [used] = acl_server.admin.keys(f"{INSTANCE}::engine:used:*")
     for command in (("HGETALL", used), ("DEL", used), ("HSET", used, "x", "1"), ("EXPIRE", used, "1")):
         with pytest.raises(Exception, match="permission"):
             attacker.server.execute_command(*command)
-    assert guarded.admin.expiretime(used) > (int(used.rpartition(b":")[2]) + 1) * DAY, "longer than any that it holds"
-    before = guarded.admin.memory_usage(used, samples=0)
-    guarded.admin.hset(used, mapping={new_id(): "1" for _ in range(5000)})
-    each = (guarded.admin.memory_usage(used, samples=0) - before) / 5000
+    assert acl_server.admin.expiretime(used) > (int(used.rpartition(b":")[2]) + 1) * DAY, (
+        "longer than any that it holds"
+    )
+    before = acl_server.admin.memory_usage(used, samples=0)
+    acl_server.admin.hset(used, mapping={new_id(): "1" for _ in range(5000)})
+    each = (acl_server.admin.memory_usage(used, samples=0) - before) / 5000
     assert each <= 100, f"{each:.0f} bytes for each run"
 
 
 def test_a_run_that_waited_longer_than_its_signature_holds(
-    bench: Bench, guarded: Guarded, start: StartWorker, tmp_path: Path
+    bench: Bench, acl_server: AclServer, start: StartWorker, tmp_path: Path
 ) -> None:
     """Where a worker takes it, and, by a clock that is two hours ahead, where none serves its queue."""
     path = tmp_path / "runs"
@@ -322,7 +324,7 @@ def test_a_run_that_waited_longer_than_its_signature_holds(
     start()
     refused(bench, taken, "the run waited too long")
     assert sweep_signatures(bench.records) == 0
-    later = open_redis(guarded.url("worker"), clock_offset=7200.0)
+    later = open_redis(acl_server.url("worker"), clock_offset=7200.0)
     later.runs.check = bench.keys.check
     assert sweep_signatures(later) == 1
     later.close()
@@ -346,7 +348,7 @@ def test_a_key_that_is_bound_to_backends(
 
 def test_an_old_record_with_its_sealed_request_makes_no_second_job(
     bench: Bench,
-    guarded: Guarded,
+    acl_server: AclServer,
     attacker: Attacker,
     start_kubernetes: StartWorker,
     cluster: FakeCluster,
@@ -355,7 +357,7 @@ def test_an_old_record_with_its_sealed_request_makes_no_second_job(
     path = tmp_path / "runs"
     folder = tmp_path / "node"
     folder.mkdir()
-    node = Node(cluster, guarded.url("worker"), folder)
+    node = Node(cluster, acl_server.url("worker"), folder)
     try:
         start_kubernetes()
         run_id = bench.submit(notes, {"path": str(path)}, environment=job())

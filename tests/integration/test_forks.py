@@ -16,7 +16,7 @@ import pytest
 from dispatcher import LocalEnvironment, context, flow
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.states import Cause, State
-from tests.integration.runners import Place, Runner
+from tests.integration.runners import AssignedRun, RunnerProcess
 from tests.integration.test_worker import cause_of, pid, result_of
 from tests.integration.workers import Bench, Worker, is_alive
 from tests.waiting import wait_until
@@ -126,8 +126,8 @@ def test_a_child_that_lives_on_holds_up_nothing(bench: Bench, start_worker: Star
 
 
 @contextmanager
-def contained(bench: Bench, directory: Path, how: str) -> Iterator[Runner]:
-    one = Runner(Place(bench, directory, comes_back, parameters={"how": how}))
+def contained(bench: Bench, directory: Path, how: str) -> Iterator[RunnerProcess]:
+    one = RunnerProcess(AssignedRun(bench, directory, comes_back, parameters={"how": how}))
     try:
         yield one
     finally:
@@ -139,7 +139,7 @@ def contained(bench: Bench, directory: Path, how: str) -> Iterator[Runner]:
 def test_in_a_container_only_the_parent_reports(bench: Bench, tmp_path: Path, how: str, status: int) -> None:
     with contained(bench, tmp_path, how) as runner:
         assert runner.wait() == 0
-        assert runner.place.told() == [ReportKind.EXITED]
-        outcome = runner.place.only(ReportKind.EXITED).outcome
+        assert runner.assigned.report_kinds() == [ReportKind.EXITED]
+        outcome = runner.assigned.report_of(ReportKind.EXITED).outcome
         assert outcome.state is State.SUCCEEDED
-        assert bench.lines(runner.place.run_id) == ["before the fork", f"the child ended with {status}"]
+        assert bench.lines(runner.assigned.run_id) == ["before the fork", f"the child ended with {status}"]

@@ -152,7 +152,7 @@ def test_flower_ends_well(server_url: str, terminal: Terminal, tmp_path: Path) -
     environ = {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS), "PYTHONUNBUFFERED": "1"}
     command = terminal.command(COMMAND, "flower", "--port", "0", "--no-auth")
     with subprocess.Popen([PYTHON, *command], cwd=tmp_path, env={**os.environ, **environ}) as process:
-        wait_until(lambda: re.search(r"http://\S+", terminal.said()), "Flower's address", timeout=60)
+        wait_until(lambda: re.search(r"http://\S+", terminal.output()), "Flower's address", timeout=60)
         wait_until(lambda: listens(process.pid), "Flower to listen", timeout=60)
         terminal.close()
         assert process.wait(30) == 0

@@ -19,8 +19,8 @@ from dispatcher.records.rejections import What
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import SHARDS
 from dispatcher.runs.states import State
+from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
 from tests.integration.attacker import Attacker
-from tests.integration.acl_server import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 
@@ -50,39 +50,39 @@ def waits(path: str) -> bytes:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
-    with guarded_server() as one:
+def acl_server() -> Iterator[AclServer]:
+    with start_acl_server() as one:
         yield one
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    found = Attacker(guarded)
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    found = Attacker(acl_server)
     yield found
     found.server.close()
 
 
 @pytest.fixture
-def runner(guarded: Guarded) -> Iterator[Any]:
+def runner(acl_server: AclServer) -> Iterator[Any]:
     """Somebody with the user of runners."""
-    with guarded.as_user("runner") as found:
+    with acl_server.as_user("runner") as found:
         yield found
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
+def bench(acl_server: AclServer) -> Iterator[Bench]:
     """Honest submits and looks; as the workers' user, who may use every queue."""
-    found = Bench(guarded.url("worker"))
+    found = Bench(acl_server.url("worker"))
     yield found
     found.close()
 
 
 @pytest.fixture
-def start(guarded: Guarded) -> Iterator[StartWorker]:
+def start(acl_server: AclServer) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
     def one(**given: Any) -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing={**QUICK, "poll": 0.2}, **given)
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **given)
         started.append(worker)
         worker.says("is ready")
         return worker
@@ -122,10 +122,12 @@ def test_a_report_that_found_no_room_can_be_sent_again(bench: Bench, runner: Any
     wait_until(arrived, "the report")
 
 
-def test_events_without_room_get_some(bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker) -> None:
+def test_events_without_room_get_some(
+    bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker
+) -> None:
     """Of all runs, and of one; clients mend that as well, before a worker is there."""
     attacker.server.xadd(attacker.keys.all_events, {"x": "y"}, id=LAST)
-    with guarded.client() as client:
+    with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             run = client.submit(says, {"word": "a"})
         for key in (attacker.keys.all_events, attacker.keys.events(run.id), attacker.keys.logs(run.id)):
@@ -135,16 +137,16 @@ def test_events_without_room_get_some(bench: Bench, guarded: Guarded, start: Sta
         assert [line.text for line in run.logs()] == ["a"]
         assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
     assert bench.records.refusals.tallies()[What.ENTRY].count >= 3
-    assert guarded.refusals() == []
+    assert acl_server.refusals() == []
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_keys_of_a_run_of_another_type(
-    bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker, tmp_path: Path, later: bool
+    bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker, tmp_path: Path, later: bool
 ) -> None:
     """Its result and its lines, and those of the run that its process runs next."""
     worker = start(backends=["local"], concurrency=1)
-    with guarded.client() as client:
+    with acl_server.client() as client:
         run = client.submit(waits, {"path": str(tmp_path / "go")})
         if later:
             bench.until(run.id, lambda record: record.state is State.RUNNING, "its start")
@@ -164,10 +166,10 @@ def test_keys_of_a_run_of_another_type(
     assert bench.records.refusals.tallies()[What.ENTRY].count >= 3
 
 
-def test_counts_that_are_none(bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker) -> None:
+def test_counts_that_are_none(bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker) -> None:
     """Of the runs that refer to a flow's code, and of refusals."""
     start(backends=["local"], concurrency=1)
-    with guarded.client() as client:
+    with acl_server.client() as client:
         first = client.submit(says, {"word": "a"})
         assert first.result(timeout=30) == "a"
         [digest] = bench.record(first.id).spec.blobs

@@ -66,7 +66,7 @@ def test_nobody_else_gets_in(user: User) -> None:
 def test_programs_that_start_at_once_share_one(user: User) -> None:
     programs = [user.starts() for _ in range(6)]
 
-    urls = {program.heard()["url"] for program in programs}
+    urls = {program.answer()["url"] for program in programs}
 
     assert len(urls) == 1
     assert len(user.status().programs) == 6
@@ -78,15 +78,15 @@ def test_programs_of_another_session_find_the_same(user: User) -> None:
 
     other = user.starts(XDG_RUNTIME_DIR="")  # as from cron, or over ssh
 
-    assert other.heard()["url"] == user.status().url
+    assert other.answer()["url"] == user.status().url
 
 
 def test_it_stops_when_its_last_program_has_left(user: User) -> None:
     first, second = user.joins(), user.joins()
-    first.told("leave")
+    first.request("leave")
     assert user.keeps_running()
 
-    second.told("leave")
+    second.request("leave")
 
     wait_until(user.stopped, "the server to stop")
     wait_until(lambda: not daemon.process(user.places), "its keeper to end")
@@ -104,7 +104,7 @@ def test_a_crashed_program_is_not_waited_for(user: User) -> None:
 
 def test_the_child_of_a_program_is_not_a_program(user: User) -> None:
     program = user.joins()
-    child = Process.of(program.told("fork")["pid"])
+    child = Process.of(program.request("fork")["pid"])
     assert child is not None
     try:
         program.process.kill()
@@ -117,7 +117,7 @@ def test_the_child_of_a_program_is_not_a_program(user: User) -> None:
 
 def test_it_ends_with_no_signal_of_the_program(user: User) -> None:
     program = user.starts()
-    program.heard()
+    program.answer()
     pid = user.status().pid
     assert pid is not None
 

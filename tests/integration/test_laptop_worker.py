@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 
 def _worker(program: Program) -> Process:
-    one = Process.of(program.told("worker")["pid"])
+    one = Process.of(program.request("worker")["pid"])
     assert one is not None
     return one
 
@@ -28,9 +28,9 @@ def _worker(program: Program) -> Process:
 def test_one_worker_per_environment_however_many_ask(user: User) -> None:
     programs = [user.joins() for _ in range(4)]
     for program in programs:
-        program.tell("worker")
+        program.send("worker")
 
-    assert len({program.heard()["pid"] for program in programs}) == 1
+    assert len({program.answer()["pid"] for program in programs}) == 1
     assert len(user.status().workers) == 1
 
 
@@ -82,7 +82,7 @@ def test_two_environments_share_the_server_and_no_worker(user: User) -> None:
     (target / "ours.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in packages))
     one, other = user.joins(), user.joins(python=str(user.home / "other/bin/python"))
 
-    first, second = one.told("worker"), other.told("worker")
+    first, second = one.request("worker"), other.request("worker")
 
     assert first["scope"] != second["scope"]
     assert {worker.process.pid for worker in user.status().workers} == {first["pid"], second["pid"]}
@@ -159,13 +159,13 @@ def test_a_folder_named_workers_in_the_project(on_path: bool, user: User) -> Non
     (theirs / "__main__.py").write_text("open('started', 'w')")
     program = user.joins(**({"PYTHONPATH": "."} if on_path else {}))
 
-    program.tell("worker")
+    program.send("worker")
 
     if on_path:
         with pytest.raises(AssertionError, match=f"{theirs}.*PYTHONPATH"):
-            program.heard()
+            program.answer()
     else:
-        worker = program.heard()
+        worker = program.answer()
         assert f"dispatcher/workers/{worker['scope']}.log" in str(user.status().workers[0].log)
     assert not (user.project / "started").exists()
 

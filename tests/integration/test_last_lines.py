@@ -13,7 +13,7 @@ from dispatcher import Dispatcher, RunCrashed, flow
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.settings import Settings
 from tests.conftest import Server
-from tests.integration.runners import Place, Runner
+from tests.integration.runners import AssignedRun, RunnerProcess
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
 
 pytestmark = pytest.mark.integration
@@ -108,12 +108,12 @@ def test_lines_of_one_run_are_no_others(client: Dispatcher) -> None:
 @pytest.mark.parametrize(("statements", "expected"), DEATHS, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_process_in_a_container_that_dies(url: str, tmp_path: Path, statements: str, expected: list[str]) -> None:
     bench = Bench(url, timing=QUICK)
-    place = Place(bench, tmp_path, die, parameters={"statements": statements})
-    runner = Runner(place)
+    assigned = AssignedRun(bench, tmp_path, die, parameters={"statements": statements})
+    runner = RunnerProcess(assigned)
     try:
         assert runner.wait() != 0
-        assert bench.lines(place.run_id) == expected
-        (report,) = [one for one in place.reports() if one.run_id == place.run_id and one.kind is ReportKind.DIED]
+        assert bench.lines(assigned.run_id) == expected
+        (report,) = [one for one in assigned.reports() if one.run_id == assigned.run_id and one.kind is ReportKind.DIED]
         assert list(report.outcome.log_tail) == expected[-50:]
         assert all(line in runner.output for line in expected if line.isascii()), "also shown by the container"
     finally:

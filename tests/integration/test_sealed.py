@@ -16,13 +16,13 @@ from backends.fake import FakeEnvironment
 from dispatcher import Cause, Dispatcher, FlowFailed, InvalidInput, LocalEnvironment, Run, State, context, flow
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.record import ExitCall, Outcome
-from tests.integration.stand_ins import Hand
+from tests.integration.stand_ins import ThreadWorker
 from tests.integration.test_cli import Shell, shell, worker
-from tests.integration.test_client import add, client, fail, hand, settings
+from tests.integration.test_client import add, client, fail, settings, thread_worker
 from tests.integration.test_supervisor import StartWorker, importable, start
 from tests.integration.workers import Bench, Worker
 
-__all__ = ["client", "hand", "settings", "shell", "worker"]
+__all__ = ["client", "settings", "shell", "thread_worker", "worker"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.row(34), pytest.mark.filterwarnings("ignore:No live worker")]
 
@@ -79,7 +79,9 @@ async def result_of(run: Run[Any]) -> Any:
     return await run
 
 
-def test_plain_opens_no_pickle(client: Dispatcher, hand: Hand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_opens_no_pickle(
+    client: Dispatcher, thread_worker: ThreadWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the argument, or by the setting for all of a program; the argument goes before it."""
     file = tmp_path / "opened"
     plain, odd, failed = client.submit(add, {"a": 1}), client.submit(trap, {"file": str(file)}), client.submit(fail)

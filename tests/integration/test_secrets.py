@@ -143,7 +143,7 @@ def test_celery_and_flower_show_none(place: Place, form: str, tmp_path: Path, mo
         assert "global_keyprefix" in clean(celery(url, "report"))
 
         flower = Flower(url, tmp_path)
-        credentials = f"dispatcher:{flower.told(r'^password  (.+)$')}"
+        credentials = f"dispatcher:{flower.wait_for_output(r'^password  (.+)$')}"
         wait_until(lambda: flower.get("/workers", credentials)[0] == 200, "Flower's first answer", timeout=30)
 
         def known() -> bool:
