@@ -93,7 +93,7 @@ class Registry:
     password: str
 
     def login(self, directory: Path) -> dict[str, str]:
-        """Write the file that ``docker login`` writes to a directory; return the variables that make the SDK find it."""
+        """Write the file of ``docker login`` to a directory, and return the variables that make the SDK find it."""
         directory.mkdir(exist_ok=True)
         word = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         (directory / "config.json").write_text(json.dumps({"auths": {self.address: {"auth": word}}}))

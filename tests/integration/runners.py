@@ -1,4 +1,4 @@
-"""The runner of a container as a process, started by a test in the assigned of a backend; and what it reported."""
+"""The runner of a container as a process, which a test starts in place of a backend, and its reports."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class RunnerProcess:
         self.assigned = assigned
         name = f"runner-{time.monotonic_ns()}"
         self._log = assigned.directory / f"{name}.log"
-        self._words = assigned.directory / f"{name}.message"
+        self._message = assigned.directory / f"{name}.message"
         secrets = assigned.secrets
         if in_file:
             file = assigned.directory / f"{name}.json"
@@ -132,7 +132,7 @@ class RunnerProcess:
         return self._log.read_text(errors="replace")
 
     @property
-    def words(self) -> TerminationMessage | None:
+    def message(self) -> TerminationMessage | None:
         """Its termination message, if it has written one."""
         return TerminationMessage.parse(self._message.read_text()) if self._message.exists() else None
 

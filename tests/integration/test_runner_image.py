@@ -70,9 +70,9 @@ class Container:
 
     def __init__(self, image: str, assigned: AssignedRun, server: Server, *options: str) -> None:
         self.name = f"runner-{secrets.token_hex(4)}"
-        self._words = assigned.directory / "words"
-        self._words.touch()
-        self._words.chmod(0o666)
+        self._message = assigned.directory / "words"
+        self._message.touch()
+        self._message.chmod(0o666)
         file = assigned.directory / "secrets.json"
         file.write_text(json.dumps(assigned.secrets))
         file.chmod(0o644)
@@ -85,7 +85,7 @@ class Container:
         }
         mounts = [
             f"{file}:/secrets.json:ro",
-            f"{self._words}:/dev/termination-log",
+            f"{self._message}:/dev/termination-log",
             f"{server.directory}:{server.directory}",
         ]
         docker(
@@ -97,19 +97,19 @@ class Container:
         )  # fmt: skip
 
     def wait(self) -> int:
-        """Its exit code."""
+        """Wait for its exit, and return the code."""
         return int(docker("wait", self.name, timeout=120).stdout)
 
     @property
     def output(self) -> str:
-        """What it printed."""
+        """Its output so far."""
         done = docker("logs", self.name)
         return done.stdout + done.stderr
 
     @property
-    def words(self) -> TerminationMessage | None:
-        """Its last words."""
-        return TerminationMessage.parse(self._words.read_text())
+    def message(self) -> TerminationMessage | None:
+        """Its termination message."""
+        return TerminationMessage.parse(self._message.read_text())
 
 
 Start = Callable[..., tuple[AssignedRun, Container]]
