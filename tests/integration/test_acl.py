@@ -229,7 +229,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize(
-    ("user", "command"), [(user, one) for user, them in FORBIDDEN.items() for one in them], ids=str
+    ("user", "command"), [(user, command) for user, them in FORBIDDEN.items() for command in them], ids=str
 )
 def test_what_a_role_may_not(shared_acl_server: AclServer, user: str, command: tuple[str, ...]) -> None:
     with shared_acl_server.as_user(user) as connection, pytest.raises(redis.exceptions.NoPermissionError):

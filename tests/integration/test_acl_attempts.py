@@ -47,8 +47,8 @@ def client(acl_server: AclServer) -> Iterator[Dispatcher]:
     queues = f"~{INSTANCE}:fake ~{INSTANCE}:fake:*"
     acl_server.admin.execute_command("ACL", "SETUSER", "client", f"({queues} +lpush +rpush +llen)")
     acl_server.admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS)
-    with acl_server.client() as one:
-        yield one
+    with acl_server.client() as dispatcher:
+        yield dispatcher
 
 
 def _users(acl_server: AclServer) -> list[str]:
@@ -63,7 +63,7 @@ def test_an_attempt_has_a_user_for_as_long_as_it_is_wanted(
     wait_until(lambda: "waiting" in [line.text for line in run.logs()], "its line", timeout=60)
     (name,) = _users(acl_server)
     assert name == f"{INSTANCE}:{run.id}:1"
-    connected = {one["user"] for one in acl_server.admin.client_list()}
+    connected = {info["user"] for info in acl_server.admin.client_list()}
     assert name in connected, "its container connects as that user"
 
     acl_server.admin.acl_deluser(name)
@@ -100,8 +100,10 @@ def attempt(shared_acl_server: AclServer) -> Iterator[Any]:
     """A connection of the user of an attempt."""
     reach = Reach(run_id=RUN, attempt=1, shard="fake/0", blobs=(BLOB,))
     shared_acl_server.admin.execute_command("ACL", "SETUSER", "attempt", *rules(Keys(INSTANCE), reach, PASSWORD))
-    with redis.Redis(unix_socket_path=str(shared_acl_server.socket), username="attempt", password=PASSWORD) as one:
-        yield one
+    with redis.Redis(
+        unix_socket_path=str(shared_acl_server.socket), username="attempt", password=PASSWORD
+    ) as connection:
+        yield connection
 
 
 def _run(run_id: str, rest: str = "") -> str:
@@ -169,7 +171,7 @@ def test_what_it_may(attempt: Any, command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error"),
+    ("changes", "error"),
     [
         ({"run_id": "run ~*"}, UnknownRun),
         ({"run_id": "*"}, UnknownRun),
@@ -177,7 +179,7 @@ def test_what_it_may(attempt: Any, command: tuple[str, ...]) -> None:
         ({"blobs": ("* +@all",)}, KeyError),
     ],
 )
-def test_no_word_becomes_a_rule(given: dict[str, Any], error: type[Exception]) -> None:
-    reach = Reach(**{"run_id": RUN, "attempt": 1, "shard": "fake/0", **given})
+def test_no_word_becomes_a_rule(changes: dict[str, Any], error: type[Exception]) -> None:
+    reach = Reach(**{"run_id": RUN, "attempt": 1, "shard": "fake/0", **changes})
     with pytest.raises(error):
         rules(Keys(INSTANCE), reach, PASSWORD)

@@ -33,9 +33,9 @@ def large(size: int) -> bytes:
 @pytest.fixture
 def bench(acl_server: AclServer) -> Iterator[Bench]:
     """Records as a worker has them."""
-    one = Bench(acl_server.url("worker"), timing=QUICK)
-    yield one
-    one.close()
+    bench = Bench(acl_server.url("worker"), timing=QUICK)
+    yield bench
+    bench.close()
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def begin(acl_server: AclServer) -> Iterator[Begin]:
     """Starts runners as the user ``runner``."""
     started: list[RunnerProcess] = []
 
-    def one(assigned: AssignedRun) -> RunnerProcess:
+    def launch(assigned: AssignedRun) -> RunnerProcess:
         started.append(RunnerProcess(assigned, variables={"DISPATCHER__URL": acl_server.url("runner")}))
         return started[-1]
 
-    yield one
+    yield launch
     for runner in started:
         print(runner.output)  # noqa: T201 - pytest shows it where a test failed
         runner.end()

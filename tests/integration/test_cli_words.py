@@ -98,8 +98,8 @@ class Forger:
         offer = Offer(backends=frozenset({NAMES}), labels=frozenset({NAMES}), scope=NAMES)
         info = WorkerInfo(id=NAMES, host=NAMES, pid=1, offer=offer, concurrency=1, started_at=time.time(), python=NAMES,
                           version=NAMES, celery_name=NAMES, queues=(NAMES,), data={WORDS: WORDS})  # fmt: skip
-        for one in (info, replace(info, id="w1")):
-            self.records.workers.announce(one)
+        for worker in (info, replace(info, id="w1")):
+            self.records.workers.announce(worker)
 
     def queue(self) -> None:
         """A queue of hostile words, and one that is only odd."""
@@ -155,17 +155,17 @@ def forger(server_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("DISPATCHER__URL", server_url)
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
     monkeypatch.chdir(tmp_path)
-    one = Forger(server_url)
+    forger = Forger(server_url)
     try:
-        one.worker()
-        one.queue()
-        yield one
+        forger.worker()
+        forger.queue()
+        yield forger
     finally:
-        one.close()
+        forger.close()
 
 
 def _shown(*arguments: str) -> str:
-    """What the command prints; nothing in it acts, and with ``--json`` it is JSON of ASCII."""
+    """Return a command's output, which has no control characters, and with ``--json`` is JSON in ASCII."""
     done = call(*arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     for stream in (done.stdout, done.stderr):
@@ -175,8 +175,8 @@ def _shown(*arguments: str) -> str:
         assert done.exit_code in {0, 1}, done.stderr
         assert done.stdout.isascii()
         documents = done.stdout.splitlines() if arguments[0] in {"logs", "events"} else [done.stdout]
-        for one in documents:
-            json.dumps(json.loads(one, parse_constant=_refuse), ensure_ascii=False).encode()
+        for document in documents:
+            json.dumps(json.loads(document, parse_constant=_refuse), ensure_ascii=False).encode()
     return done.stdout + done.stderr
 
 
@@ -206,7 +206,7 @@ def test_all_of_them_together(forger: Forger, command: str) -> None:
     assert "\\x1b" in shown
     if command == "list":
         assert shown.count("\n") == len(ids) + 1, "a row is a row"
-        assert {one["id"] for one in json.loads(call("list", "--json").stdout)} == set(ids)
+        assert {run["id"] for run in json.loads(call("list", "--json").stdout)} == set(ids)
     _shown(command, "--json")
 
 
@@ -260,10 +260,10 @@ def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Ca
         done = shell("run", f"flows.py:{flow}", code=code)
         assert not steers(done.stdout + done.stderr)
         assert "\\u202e" in done.stdout + done.stderr
-        told = shell("run", f"flows.py:{flow}", "--json", code=code)
-        assert told.stdout.isascii()
-        json.dumps(json.loads(told.stdout), ensure_ascii=False).encode()
-        assert not steers(told.stderr)
+        output = shell("run", f"flows.py:{flow}", "--json", code=code)
+        assert output.stdout.isascii()
+        json.dumps(json.loads(output.stdout), ensure_ascii=False).encode()
+        assert not steers(output.stderr)
     assert len(json.loads(shell("list", "--json").stdout)) == 4
     assert not steers(shell("list").stdout)
     assert not steers(worker.output)

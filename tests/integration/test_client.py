@@ -82,21 +82,21 @@ def settings(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Dispatcher]:
-    with Dispatcher() as one:
-        yield one
+    with Dispatcher() as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture
 def records(settings: Settings) -> Iterator[Records]:
-    one = connect(settings)
-    yield one
-    one.close()
+    records = connect(settings)
+    yield records
+    records.close()
 
 
 @pytest.fixture
 def thread_worker(settings: Settings) -> Iterator[ThreadWorker]:
-    with ThreadWorker(settings) as one:
-        yield one
+    with ThreadWorker(settings) as worker:
+        yield worker
 
 
 def announce(records: Records, worker_id: str = "w1") -> None:
@@ -153,8 +153,8 @@ class TestResults:
     def test_many(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         runs = client.map(add, [{"a": n} for n in range(600)])
         assert [run.id for run in runs] == sorted({run.id for run in runs})
-        seen = {run.id: run.result() for run in client.as_completed(runs, timeout=100)}
-        assert [seen[run.id] for run in runs] == [n + 2 for n in range(600)]
+        results = {run.id: run.result() for run in client.as_completed(runs, timeout=100)}
+        assert [results[run.id] for run in runs] == [n + 2 for n in range(600)]
 
 
 async def _of(run: Run[Any]) -> Any:
@@ -279,12 +279,12 @@ def _mentioned(server: redis.Redis, run_id: str) -> set[bytes]:
         b"set": server.smembers,
         b"zset": lambda key: server.zrange(key, 0, -1),
     }
-    name, found = run_id.encode(), set()
+    name, keys = run_id.encode(), set()
     for key in server.scan_iter():
         read = reads.get(server.type(key))
         if name in key or (read and run_id in str(read(key))):
-            found.add(key)
-    return found
+            keys.add(key)
+    return keys
 
 
 class TestNobodyThere:
@@ -323,28 +323,28 @@ class TestNobodyThere:
 class TestFollowing:
     def test_events_and_logs_of_a_run_to_come(self, client: Dispatcher, settings: Settings) -> None:
         run = client.submit(talk, {"lines": 300})
-        found: list[list[Any]] = [[], []]
+        received: list[list[Any]] = [[], []]
         threads = [
-            threading.Thread(target=lambda: found[0].extend(run.events(follow=True))),
-            threading.Thread(target=lambda: found[1].extend(run.logs(follow=True))),
+            threading.Thread(target=lambda: received[0].extend(run.events(follow=True))),
+            threading.Thread(target=lambda: received[1].extend(run.logs(follow=True))),
         ]
         for thread in threads:
             thread.start()
         with ThreadWorker(settings):
             for thread in threads:
                 thread.join(timeout=30)
-        assert [event.kind for event in found[0]][-1] is Kind.EXITED
-        assert [line.text for line in found[1]] == [str(number) for number in range(300)]
-        assert [line.number for line in found[1]] == list(range(1, 301))
+        assert [event.kind for event in received[0]][-1] is Kind.EXITED
+        assert [line.text for line in received[1]] == [str(number) for number in range(300)]
+        assert [line.number for line in received[1]] == list(range(1, 301))
 
     def test_callbacks(self, client: Dispatcher, settings: Settings) -> None:
         run = client.submit(add, {"a": 1})
-        seen: list[Event] = []
-        run.on_start(seen.append)
-        run.on_exit(seen.append)
+        events: list[Event] = []
+        run.on_start(events.append)
+        run.on_exit(events.append)
         with ThreadWorker(settings):
-            wait_until(lambda: len(seen) == 2, "both events")
-        assert [event.kind for event in seen] == [Kind.STARTED, Kind.EXITED]
+            wait_until(lambda: len(events) == 2, "both events")
+        assert [event.kind for event in events] == [Kind.STARTED, Kind.EXITED]
 
     def test_subscriber_resumes_in_another_process(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         with client.subscribe("billing") as subscription:

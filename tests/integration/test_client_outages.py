@@ -1,4 +1,4 @@
-"""What the client does while the server is away, silent, or refuses it."""
+"""The client while the server is away, silent, or refuses it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def settings(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Dispatcher]:
-    with Dispatcher() as one:
-        yield one
+    with Dispatcher() as dispatcher:
+        yield dispatcher
 
 
 class TestServerGone:
@@ -104,18 +104,18 @@ class TestServerGone:
             return None
 
         assert submit("all is well") is None
-        said = []
+        answers = []
         for number in range(1, proxy.requests + 1):
             proxy.last, proxy.lose = number, number if carried_out else 0
             tag = f"until-{number}-{carried_out}"
-            said.append(submit(tag))
+            answers.append(submit(tag))
             proxy.last = proxy.lose = 0
             exist = len(list(client.runs(tag=tag)))
-            assert exist <= (said[-1] is not False), f"cut after request {number}"
-            assert said[-1] is not None or exist == 1, f"cut after request {number}"
+            assert exist <= (answers[-1] is not False), f"cut after request {number}"
+            assert answers[-1] is not None or exist == 1, f"cut after request {number}"
         proxy.close()
-        assert said[-1] is None
-        assert False in said
+        assert answers[-1] is None
+        assert False in answers
 
     def test_a_server_that_never_answered(self, settings: Settings) -> None:
         with BlackHole(str(settings.url)) as hole:

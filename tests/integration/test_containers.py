@@ -73,8 +73,8 @@ def ledger(directory: Path) -> Counter[str]:
     return Counter(json.loads(line)["what"] for line in lines)
 
 
-def start(start_worker: StartWorker, **given: Any) -> Worker:
-    return start_worker(backends=["fake"], concurrency=1, timing={**TIMING, **given.pop("timing", {})}, **given)
+def start(start_worker: StartWorker, **options: Any) -> Worker:
+    return start_worker(backends=["fake"], concurrency=1, timing={**TIMING, **options.pop("timing", {})}, **options)
 
 
 def torn_down(bench: Bench, run_id: str, service: Path) -> None:
@@ -121,11 +121,11 @@ def test_a_failure_is_repeated_as_the_policy_says(bench: Bench, start_worker: St
 
 def test_on_exit_runs_where_the_flow_ran_after_a_cancel(bench: Bench, start_worker: StartWorker, service: Path) -> None:
     start(start_worker)
-    told = service / "told"
+    path = service / "told"
     begun = service / "begun"
 
     def on_exit() -> None:
-        told.write_text(f"{context.state} {os.getpid()}")
+        path.write_text(f"{context.state} {os.getpid()}")
 
     environment = FakeEnvironment(service, on_exit=on_exit)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=environment)
@@ -133,7 +133,7 @@ def test_on_exit_runs_where_the_flow_ran_after_a_cancel(bench: Bench, start_work
     bench.records.runs.update(run_id, transitions.request_cancel)
     record = bench.ended(run_id)
     assert record.state is State.CANCELLED
-    assert told.read_text().split()[1] == begun.read_text().strip()
+    assert path.read_text().split()[1] == begun.read_text().strip()
 
 
 def test_a_cancel_is_heard_of_between_rounds(

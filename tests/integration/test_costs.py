@@ -1,6 +1,6 @@
-"""What things cost the server, counted: commands and round trips don't vary, so that a regression shows at once.
+"""Budgets of commands and round trips per operation. They don't vary, so that a regression shows at once.
 
-To raise a budget is a commit of its own, with its reason. Lower it where something got cheaper.
+Raise a budget in a commit of its own, with its reason. Lower it when an operation got cheaper.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class Scene:
         self._records = connect(self.settings)
         self._keys = KeyRing.from_settings(self.settings)
 
-    def submit(self, one: Any = quiet) -> Run[Any]:
-        run: Run[Any] = self.client.submit(one, environment=LocalEnvironment())
+    def submit(self, target: Any = quiet) -> Run[Any]:
+        run: Run[Any] = self.client.submit(target, environment=LocalEnvironment())
         return run
 
     def run(self, run: Run[Any]) -> None:
@@ -125,9 +125,9 @@ def scene() -> Iterator[Scene]:
         process = subprocess.Popen([str(get_binary_path()), *options])
         try:
             wait_until(lambda: answers(f"unix://{socket}"), "the server's first answer")
-            one = Scene(socket)
-            yield one
-            one.close()
+            scene = Scene(socket)
+            yield scene
+            scene.close()
         finally:
             process.kill()
             process.wait()
@@ -139,19 +139,19 @@ def _warm(scene: Scene) -> None:
     scene.client.link._looked.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)  # nobody serves the queue
-        for one in (quiet, talks):
-            scene.run(scene.submit(one))
+        for target in (quiet, talks):
+            scene.run(scene.submit(target))
 
 
-def _holds(name: str, found: tuple[ServerCounts, ServerCounts]) -> None:
-    trips, commands = found
+def _holds(name: str, counts: tuple[ServerCounts, ServerCounts]) -> None:
+    trips, commands = counts
     budget = BUDGETS[name]
     spent = Budget(commands.sent.total(), trips.trips, commands.inside.total(), trips.received)
-    told = f"{name}: {spent}\nsent: {dict(commands.sent)}\ninside: {dict(commands.inside)}"
-    assert spent.sent <= budget.sent, told
-    assert spent.trips <= budget.trips, told
-    assert spent.inside <= budget.inside, told
-    assert spent.received <= budget.received, told
+    message = f"{name}: {spent}\nsent: {dict(commands.sent)}\ninside: {dict(commands.inside)}"
+    assert spent.sent <= budget.sent, message
+    assert spent.trips <= budget.trips, message
+    assert spent.inside <= budget.inside, message
+    assert spent.received <= budget.received, message
     assert spent.sent > 0 or not budget.sent, "nothing was counted"
 
 
@@ -159,9 +159,9 @@ def test_a_submit(scene: Scene) -> None:
     _holds("submit", scene.cost(scene.submit))
 
 
-@pytest.mark.parametrize(("name", "one"), [("run", quiet), ("run that prints", talks)])
-def test_a_run_in_a_pool_process(scene: Scene, name: str, one: Any) -> None:
-    runs = iter([scene.submit(one), scene.submit(one)])
+@pytest.mark.parametrize(("name", "target"), [("run", quiet), ("run that prints", talks)])
+def test_a_run_in_a_pool_process(scene: Scene, name: str, target: Any) -> None:
+    runs = iter([scene.submit(target), scene.submit(target)])
 
     _holds(name, scene.cost(lambda: scene.run(next(runs))))
 

@@ -155,13 +155,13 @@ def made() -> Iterator[list[str]]:
         docker("rmi", "-f", name, check=False)
 
 
-def storage_of(runner_image: str, **given: Any) -> DockerStorage:
-    return DockerStorage(base_image=runner_image, local_image=True, **given)
+def storage_of(runner_image: str, **options: Any) -> DockerStorage:
+    return DockerStorage(base_image=runner_image, local_image=True, **options)
 
 
 def built(storage: DockerStorage, made: list[str], *flows: Flow[..., Any]) -> DockerStorage:
-    for one in flows:
-        storage.add_flow(one)
+    for target in flows:
+        storage.add_flow(target)
     storage.build()
     made += [storage.name, str(storage.image)]
     return storage
@@ -182,8 +182,8 @@ def test_built_once_the_flow_runs_in_its_container(
     built(storage, made, look)
     assert storage.image == f"look:{storage.image_tag}"
     again = from_json(json.loads(json.dumps(storage.to_json())))
-    seen = LocalEnvironment().execute(again, storage.flows["look"], env={"GIVEN": "by execute"})
-    assert seen == {
+    result = LocalEnvironment().execute(again, storage.flows["look"], env={"GIVEN": "by execute"})
+    assert result == {
         "uid": 10001,
         "variable": 'a "b" $c',
         "file": "some data",
@@ -295,8 +295,8 @@ def test_a_dockerfile_of_ones_own_keeps_its_user(
     (tmp_path / "data").write_text("from the context")
     (tmp_path / "Dockerfile").write_text(f"FROM {runner_image}\nCOPY data /data\nUSER 4321\n")
     storage = built(DockerStorage(dockerfile="Dockerfile"), made, look)
-    seen = LocalEnvironment().execute(storage, storage.flows["look"])
-    assert (seen["uid"], seen["file"]) == (4321, "from the context")
+    result = LocalEnvironment().execute(storage, storage.flows["look"])
+    assert (result["uid"], result["file"]) == (4321, "from the context")
 
 
 def test_a_missing_base_image_is_named() -> None:
@@ -355,21 +355,21 @@ def test_packages_are_installed_where_the_image_has_no_pip(runner_image: str, ma
         env_vars={"PYTHONPATH": "/mine"},
     )
     built(storage, made, packages)
-    seen = LocalEnvironment().execute(storage, storage.flows["packages"])
-    assert seen["humanize"].startswith("/opt/flow-packages/site-packages/")
-    assert seen["dispatcher"].startswith("/opt/dispatcher/")
-    assert seen["path"] == ["/opt/flow-packages/site-packages", "/mine"]
-    assert (seen["pip"], seen["build"]) == (False, False)
+    result = LocalEnvironment().execute(storage, storage.flows["packages"])
+    assert result["humanize"].startswith("/opt/flow-packages/site-packages/")
+    assert result["dispatcher"].startswith("/opt/dispatcher/")
+    assert result["path"] == ["/opt/flow-packages/site-packages", "/mine"]
+    assert (result["pip"], result["build"]) == (False, False)
 
 
 def test_on_the_default_image_our_own_wheel_is_installed(default_base: str, made: list[str]) -> None:
     """That image has nothing of ours, and no index needs to have this version."""
     storage = DockerStorage(python_dependencies=["humanize"], build_kwargs={"network_mode": "host"})
     built(storage, made, packages)
-    seen = LocalEnvironment().execute(storage, storage.flows["packages"])
-    assert seen["dispatcher"] == "/opt/flow-packages/site-packages/dispatcher"
-    assert seen["tool"] == "/opt/flow-packages/bin/dispatcher"
-    assert not seen["build"]
+    result = LocalEnvironment().execute(storage, storage.flows["packages"])
+    assert result["dispatcher"] == "/opt/flow-packages/site-packages/dispatcher"
+    assert result["tool"] == "/opt/flow-packages/bin/dispatcher"
+    assert not result["build"]
 
 
 MODULE = """

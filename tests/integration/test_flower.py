@@ -105,7 +105,7 @@ def add(a: int, b: int) -> int:
 def test_a_browser_sees_a_finished_run_and_its_worker(
     start_flower: Callable[..., Flower], start_worker: Callable[..., Worker], bench: Bench, tmp_path: Path
 ) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed: nothing can open Flower's page")
     start_worker(labels=["eu", "gpu"])
@@ -119,11 +119,11 @@ def test_a_browser_sees_a_finished_run_and_its_worker(
     def row() -> str:
         page = dom(browser, f"http://dispatcher:{password}@{flower.address}/tasks", tmp_path)
         rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.DOTALL)
-        return next((html.unescape(one) for one in rows if run_id in one and "SUCCESS" in one), "")
+        return next((html.unescape(cells) for cells in rows if run_id in cells and "SUCCESS" in cells), "")
 
-    seen = wait_until(row, f"run {run_id} on Flower's page", timeout=60)
-    assert f"{{'run_id': '{run_id}', 'flow': 'add', 'backend': 'local', 'labels': ['eu', 'gpu']}}" in seen
-    assert f'title="{name}"' in seen
+    row_text = wait_until(row, f"run {run_id} on Flower's page", timeout=60)
+    assert f"{{'run_id': '{run_id}', 'flow': 'add', 'backend': 'local', 'labels': ['eu', 'gpu']}}" in row_text
+    assert f'title="{name}"' in row_text
     assert flower.end() == 0
 
 
@@ -176,14 +176,14 @@ def test_credentials_of_ones_own_and_none(start_flower: Callable[..., Flower]) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--auth", "nopassword"], "write USER:PASSWORD"),
         (["--auth", "a:b,c:d"], "without commas"),
         (["--address", "192.0.2.1"], "choose another"),
     ],
 )
-def test_bad_input(server_url: str, tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_bad_input(server_url: str, tmp_path: Path, arguments: list[str], message: str) -> None:
     environ = {**os.environ, "DISPATCHER__URL": server_url}
     done = subprocess.run(
         [COMMAND, "flower", *arguments],
@@ -197,7 +197,7 @@ def test_bad_input(server_url: str, tmp_path: Path, arguments: list[str], said: 
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_a_port_in_use_is_said(start_flower: Callable[..., Flower], server_url: str, tmp_path: Path) -> None:

@@ -74,10 +74,10 @@ def takes(kind: Any) -> None:
 @flow
 def deep() -> Any:
     sys.setrecursionlimit(10**6)
-    found: list[Any] = []
+    nested: list[Any] = []
     for _ in range(100_000):
-        found = [found]
-    return found
+        nested = [nested]
+    return nested
 
 
 @flow
@@ -98,11 +98,13 @@ def test_runs_fail_and_their_process_goes_on(bench: Bench, start_worker: StartWo
             "",
             "the parameters of flow 'takes' can't be",
         ]
-        for one, given, said in zip((gives, raises, takes), (kind, kind, Unopenable(kind)), words, strict=True):
-            record = bench.ended(bench.submit(one, {"kind": given}))
+        for target, argument, message in zip(
+            (gives, raises, takes), (kind, kind, Unopenable(kind)), words, strict=True
+        ):
+            record = bench.ended(bench.submit(target, {"kind": argument}))
             assert (record.state, record.outcome is not None) == (State.FAILED, True), record.outcome
             assert record.outcome is not None
-            assert said in record.outcome.message
+            assert message in record.outcome.message
     record = bench.ended(bench.submit(deep))
     assert record.state is State.FAILED
     assert record.outcome is not None

@@ -106,7 +106,7 @@ def refused(bench: Bench, run_id: str) -> None:
 def test_a_run_that_its_dead_worker_is_said_to_hold(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, state: str, retries: int
 ) -> None:
-    """What a dead worker has claimed goes back to the queue, and what it ran may be repeated; not an ended run."""
+    """A dead worker's claimed runs return to the queue, and its running ones may be repeated; ended runs don't."""
     path = tmp_path / "runs"
     doomed = start()
     (owner,) = [worker.id for worker in bench.records.workers.live(within=60.0)]

@@ -54,36 +54,36 @@ def fails(path: str) -> None:
 
 @pytest.fixture
 def acl_server() -> Iterator[AclServer]:
-    with start_acl_server() as one:
-        yield one
+    with start_acl_server() as server:
+        yield server
 
 
 @pytest.fixture
 def attacker(acl_server: AclServer) -> Iterator[Attacker]:
-    found = Attacker(acl_server)
-    yield found
-    found.server.close()
+    attacker = Attacker(acl_server)
+    yield attacker
+    attacker.server.close()
 
 
 @pytest.fixture
 def bench(acl_server: AclServer) -> Iterator[Bench]:
     """Honest submits and looks; as the workers' user, who may use every queue."""
-    found = Bench(acl_server.url("worker"))
-    yield found
-    found.close()
+    bench = Bench(acl_server.url("worker"))
+    yield bench
+    bench.close()
 
 
 @pytest.fixture
 def start(acl_server: AclServer) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
-    def one(**given: Any) -> Worker:
-        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **given)
+    def launch(**options: Any) -> Worker:
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **options)
         started.append(worker)
         worker.says("is ready")
         return worker
 
-    yield one
+    yield launch
     for worker in started:
         worker.end()
         print(worker.output)  # noqa: T201 - pytest shows it where a test failed
@@ -102,11 +102,11 @@ def start_kubernetes(start: StartWorker, cluster: FakeCluster, tmp_path: Path) -
     config = kubeconfig(tmp_path, cluster.port)  # type: ignore[attr-defined]
     environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
 
-    def one(**given: Any) -> Worker:
-        environ_of_its_own = {**environ, **given.pop("environ", {})}
-        return start(backends=["kubernetes"], concurrency=1, environ=environ_of_its_own, **given)
+    def launch(**options: Any) -> Worker:
+        environ_of_its_own = {**environ, **options.pop("environ", {})}
+        return start(backends=["kubernetes"], concurrency=1, environ=environ_of_its_own, **options)
 
-    return one
+    return launch
 
 
 def job() -> KubernetesJobEnvironment:
@@ -247,7 +247,7 @@ def test_forged_leftovers_and_handles_end_nobodys_jobs(
     worker.says("wasn't stored by a worker that has our keys")
     assert cluster.get("jobs", "billing")["metadata"]["uid"] == theirs["metadata"]["uid"]
     assert ("jobs", "other-namespace", "billing") in cluster.objects
-    assert not [one for one in cluster.asked if one.method == "DELETE"]
+    assert not [request for request in cluster.asked if request.method == "DELETE"]
 
 
 @pytest.mark.parametrize("retries", [0, 2])
@@ -283,7 +283,7 @@ def test_a_record_that_is_put_back_starts_nothing(
 
 
 def test_each_attempt_that_its_policy_allows_runs_once(bench: Bench, start: StartWorker, tmp_path: Path) -> None:
-    """What remembers used specs keeps no honest run from being repeated."""
+    """The memory of used specs prevents no legitimate attempt."""
     path = tmp_path / "runs"
     start(concurrency=1)
     record = bench.ended(bench.submit(fails, {"path": str(path)}, retries=Retry(2, delay=0)))
@@ -311,7 +311,7 @@ def test_the_memory_of_used_specs_is_out_of_reach_and_small(
 def test_a_run_that_waited_longer_than_its_signature_holds(
     bench: Bench, acl_server: AclServer, start: StartWorker, tmp_path: Path
 ) -> None:
-    """Where a worker takes it, and, by a clock that is two hours ahead, where none serves its queue."""
+    """Both if a worker takes it and, by a clock that is two hours ahead, if none serves its queue."""
     path = tmp_path / "runs"
 
     def accepted(expires: float, *labels: str) -> str:

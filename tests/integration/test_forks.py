@@ -127,12 +127,12 @@ def test_a_child_that_lives_on_holds_up_nothing(bench: Bench, start_worker: Star
 
 @contextmanager
 def contained(bench: Bench, directory: Path, how: str) -> Iterator[RunnerProcess]:
-    one = RunnerProcess(AssignedRun(bench, directory, comes_back, parameters={"how": how}))
+    runner = RunnerProcess(AssignedRun(bench, directory, comes_back, parameters={"how": how}))
     try:
-        yield one
+        yield runner
     finally:
-        one.end()
-        print(one.output)
+        runner.end()
+        print(runner.output)
 
 
 @pytest.mark.parametrize(("how", "status"), [("return", 0), ("raise", 1), ("sleep", -15)])

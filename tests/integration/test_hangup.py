@@ -46,9 +46,9 @@ def _hangups_are_heard() -> Iterator[None]:
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    one = Terminal()
-    yield one
-    one.close()
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
 
 
 def running(bench: Bench, path: Path, *, seconds: float) -> tuple[str, int]:
@@ -90,8 +90,8 @@ def test_a_hangup_of_the_whole_service_leaves_flows_to_the_worker(
     """As systemd's SendSIGHUP, or `kill` with the pids of all."""
     worker = start_worker(concurrency=2, drain=10.0)
     run_id, pid = running(bench, tmp_path / "on", seconds=2.0)
-    for one in worker.children:
-        os.kill(one, signal.SIGHUP)
+    for child in worker.children:
+        os.kill(child, signal.SIGHUP)
     worker.send(signal.SIGHUP)
     assert worker.wait(30) == 0
     record = bench.ended(run_id)

@@ -51,55 +51,55 @@ def waits(path: str) -> bytes:
 
 @pytest.fixture
 def acl_server() -> Iterator[AclServer]:
-    with start_acl_server() as one:
-        yield one
+    with start_acl_server() as server:
+        yield server
 
 
 @pytest.fixture
 def attacker(acl_server: AclServer) -> Iterator[Attacker]:
-    found = Attacker(acl_server)
-    yield found
-    found.server.close()
+    attacker = Attacker(acl_server)
+    yield attacker
+    attacker.server.close()
 
 
 @pytest.fixture
 def runner(acl_server: AclServer) -> Iterator[Any]:
     """Somebody with the user of runners."""
-    with acl_server.as_user("runner") as found:
-        yield found
+    with acl_server.as_user("runner") as connection:
+        yield connection
 
 
 @pytest.fixture
 def bench(acl_server: AclServer) -> Iterator[Bench]:
     """Honest submits and looks; as the workers' user, who may use every queue."""
-    found = Bench(acl_server.url("worker"))
-    yield found
-    found.close()
+    bench = Bench(acl_server.url("worker"))
+    yield bench
+    bench.close()
 
 
 @pytest.fixture
 def start(acl_server: AclServer) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
-    def one(**given: Any) -> Worker:
-        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **given)
+    def launch(**options: Any) -> Worker:
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **options)
         started.append(worker)
         worker.says("is ready")
         return worker
 
-    yield one
+    yield launch
     for worker in started:
         worker.end()
         print(worker.output)  # noqa: T201 - pytest shows it where a test failed
 
 
-@pytest.mark.parametrize("kept", [{}, {"maxlen": 0, "approximate": False}])
+@pytest.mark.parametrize("trimming", [{}, {"maxlen": 0, "approximate": False}])
 def test_inboxes_without_room_get_some(
-    bench: Bench, start: StartWorker, runner: Any, service: Path, kept: dict[str, Any]
+    bench: Bench, start: StartWorker, runner: Any, service: Path, trimming: dict[str, Any]
 ) -> None:
     worker = start(backends=["fake"], concurrency=1)
     for number in range(SHARDS):
-        runner.xadd(f"{INSTANCE}::inbox:fake/{number}", {"x": "y"}, id=LAST, **kept)
+        runner.xadd(f"{INSTANCE}::inbox:fake/{number}", {"x": "y"}, id=LAST, **trimming)
     for word in "abc":
         run_id = bench.submit(says, {"word": word}, environment=FakeEnvironment(service))
         assert bench.ended(run_id).state is State.SUCCEEDED
@@ -181,7 +181,7 @@ def test_counts_that_are_none(bench: Bench, acl_server: AclServer, start: StartW
 
 @pytest.mark.parametrize("how", ["unsigned", "signed", "ended"])
 def test_no_idle_process_is_killed_for_a_record(bench: Bench, start: StartWorker, attacker: Attacker, how: str) -> None:
-    """Which says that the process runs a run: one that nobody signed, one that nobody took, one that has ended."""
+    """A record that names the process as its holder: an unsigned run, an unclaimed one, one that has ended."""
     worker = start(backends=["local"], concurrency=1)
     [pid] = worker.children
     [info] = bench.records.workers.live()

@@ -32,8 +32,8 @@ StartWorker = Callable[..., Worker]
 
 @pytest.fixture
 def serving() -> Iterator[Serving]:
-    with Serving() as found:
-        yield found
+    with Serving() as serving:
+        yield serving
 
 
 @pytest.fixture
@@ -45,15 +45,15 @@ def cluster(serving: Serving) -> FakeCluster:
 def node(cluster: FakeCluster, server_url: str, tmp_path: Path) -> Iterator[Node]:
     folder = tmp_path / "node"
     folder.mkdir()
-    one = Node(cluster, server_url, folder)
-    yield one
-    one.close()
+    node = Node(cluster, server_url, folder)
+    yield node
+    node.close()
 
 
 @pytest.fixture
 def proxy(serving: Serving) -> Iterator[FaultProxy]:
-    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
-        yield found
+    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def start(start_worker: StartWorker, node: Node, proxy: FaultProxy, tmp_path: Pa
     config = kubeconfig(tmp_path, proxy.port)
     environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
 
-    def begin(**given: Any) -> Worker:
-        return start_worker(backends=["kubernetes"], concurrency=1, timing={"poll": 0.1}, environ=environ, **given)
+    def begin(**options: Any) -> Worker:
+        return start_worker(backends=["kubernetes"], concurrency=1, timing={"poll": 0.1}, environ=environ, **options)
 
     return begin
 
 
-def env(**given: Any) -> KubernetesJobEnvironment:
-    return KubernetesJobEnvironment(**{"image": "flows:1", **given})
+def env(**options: Any) -> KubernetesJobEnvironment:
+    return KubernetesJobEnvironment(**{"image": "flows:1", **options})
 
 
 def gone(bench: Bench, run_id: str, cluster: FakeCluster) -> None:
@@ -92,10 +92,12 @@ def test_a_run_goes_its_way_in_three_requests(bench: Bench, start: StartWorker, 
     assert {"printed", "logged"} <= set(bench.lines(run_id))
     gone(bench, run_id, cluster)
     asked = [
-        (one.method, one.path.partition("/default/")[2].split("/")[0]) for one in cluster.asked if one.method != "GET"
+        (request.method, request.path.partition("/default/")[2].split("/")[0])
+        for request in cluster.asked
+        if request.method != "GET"
     ]
     assert asked == [("POST", "jobs"), ("POST", "secrets"), ("DELETE", "jobs")]
-    assert not [one for one in cluster.asked if one.method == "GET" and "flow-" in one.path]
+    assert not [request for request in cluster.asked if request.method == "GET" and "flow-" in request.path]
 
 
 def test_a_failure_is_repeated_in_a_job_of_its_own(
@@ -138,22 +140,22 @@ def begun(bench: Bench, start: StartWorker, path: Path, cluster: FakeCluster, **
     environment = options.pop("environment", env())
     run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 60}, environment=environment, **options)
     wait_until(lambda: path.exists() and path.read_text().strip(), "the flow's start", timeout=90)
-    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) >= 3, "the watches", timeout=90)
+    wait_until(lambda: sum("watch" in request.query for request in cluster.asked) >= 3, "the watches", timeout=90)
     return run_id, int(path.read_text())
 
 
 def test_a_cancel_lets_on_exit_run_and_leaves_nothing(
     bench: Bench, start: StartWorker, cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    told = tmp_path / "told"
+    path = tmp_path / "told"
 
     def on_exit() -> None:
-        told.write_text(str(context.state))
+        path.write_text(str(context.state))
 
     run_id, _ = begun(bench, start, tmp_path / "begun", cluster, environment=env(on_exit=on_exit))
     bench.records.runs.update(run_id, partial(transitions.request_cancel))
     assert bench.ended(run_id, timeout=90).state is State.CANCELLED
-    assert told.read_text() == "CANCELLED"
+    assert path.read_text() == "CANCELLED"
     gone(bench, run_id, cluster)
 
 

@@ -43,11 +43,11 @@ def test_the_first_program_starts_it_and_says_so(user: User) -> None:
     first = user.joins()
     second = user.joins()
 
-    found = user.status()
-    assert found.running
-    assert len(found.programs) == 2
-    assert not found.stays
-    assert found.open_runs == 0
+    status = user.status()
+    assert status.running
+    assert len(status.programs) == 2
+    assert not status.stays
+    assert status.open_runs == 0
     assert second.ended() == ""
     assert first.ended() == f"dispatcher: started the laptop server; its data are in {user.state}\n"
 
@@ -161,9 +161,9 @@ def test_a_key_that_others_can_read_is_refused(user: User) -> None:
 
 
 def test_what_joining_fills_in(user: User) -> None:
-    given = Settings.load(state_dir=user.state, signing_keys='{"theirs": "a secret of many bytes"}')
+    own_settings = Settings.load(state_dir=user.state, signing_keys='{"theirs": "a secret of many bytes"}')
 
-    with laptop.join(given) as joined:
+    with laptop.join(own_settings) as joined:
         settings = joined.settings
         assert (settings.url, settings.signing_keys) == (joined.url, None)
         assert settings.worker.scope == joined.scope
@@ -293,10 +293,10 @@ def test_starting_is_quick(user: User) -> None:
 
 def _power_cut(user: User) -> None:
     """End server and keeper at once, as when the machine goes off."""
-    for one in (daemon.process(user.places), server.process(user.places)):
-        assert one is not None
-        one.send(signal.SIGKILL)
-        assert one.ended(within=5)
+    for process in (daemon.process(user.places), server.process(user.places)):
+        assert process is not None
+        process.send(signal.SIGKILL)
+        assert process.ended(within=5)
 
 
 def test_status_while_it_comes_and_goes(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,9 +311,9 @@ def test_status_while_it_comes_and_goes(user: User, monkeypatch: pytest.MonkeyPa
 
     other = threading.Thread(target=come_and_go)
     other.start()
-    said: set[tuple[int, str]] = set()
+    answers: set[tuple[int, str]] = set()
     while not over.is_set():
         done = call("status")
-        said.add((done.exit_code, done.output.split()[0]))
+        answers.add((done.exit_code, done.output.split()[0]))
     other.join()
-    assert said == {(0, "server"), (0, "the")}
+    assert answers == {(0, "server"), (0, "the")}

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.integration
 
 
 def _worker(program: Program) -> Process:
-    one = Process.of(program.request("worker")["pid"])
-    assert one is not None
-    return one
+    process = Process.of(program.request("worker")["pid"])
+    assert process is not None
+    return process
 
 
 def test_one_worker_per_environment_however_many_ask(user: User) -> None:
@@ -80,9 +80,9 @@ def test_two_environments_share_the_server_and_no_worker(user: User) -> None:
     packages = [path for path in sys.path if path.endswith("site-packages")]
     (target,) = (user.home / "other/lib").glob("python*/site-packages")
     (target / "ours.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in packages))
-    one, other = user.joins(), user.joins(python=str(user.home / "other/bin/python"))
+    program, other = user.joins(), user.joins(python=str(user.home / "other/bin/python"))
 
-    first, second = one.request("worker"), other.request("worker")
+    first, second = program.request("worker"), other.request("worker")
 
     assert first["scope"] != second["scope"]
     assert {worker.process.pid for worker in user.status().workers} == {first["pid"], second["pid"]}

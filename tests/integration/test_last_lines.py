@@ -38,9 +38,9 @@ DEATHS: list[tuple[str, list[str]]] = [
 
 @flow
 def die(statements: str) -> None:
-    given: dict[str, object] = {}
-    exec("import ctypes, logging, os, sys, time", given)
-    exec(statements, given)
+    variables: dict[str, object] = {}
+    exec("import ctypes, logging, os, sys, time", variables)
+    exec(statements, variables)
 
 
 @flow
@@ -69,8 +69,8 @@ def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispa
     worker = Worker(url, tmp_path_factory.mktemp("last"), timing=QUICK, concurrency=2)
     try:
         worker.says("is ready")
-        with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as one:
-            yield one
+        with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as dispatcher:
+            yield dispatcher
     finally:
         worker.end()
         print(worker.output)  # noqa: T201 - pytest shows it where a test failed
@@ -113,7 +113,11 @@ def test_a_process_in_a_container_that_dies(url: str, tmp_path: Path, statements
     try:
         assert runner.wait() != 0
         assert bench.lines(assigned.run_id) == expected
-        (report,) = [one for one in assigned.reports() if one.run_id == assigned.run_id and one.kind is ReportKind.DIED]
+        (report,) = [
+            report
+            for report in assigned.reports()
+            if report.run_id == assigned.run_id and report.kind is ReportKind.DIED
+        ]
         assert list(report.outcome.log_tail) == expected[-50:]
         assert all(line in runner.output for line in expected if line.isascii()), "also shown by the container"
     finally:

@@ -33,7 +33,7 @@ def test_leaving_closes_connections_and_threads_and_ends_no_run(
 ) -> None:
     def connections() -> set[str]:
         with redis.Redis.from_url(server_url) as raw:
-            return {one["id"] for one in raw.client_list() if one["cmd"] != "client|list"}
+            return {info["id"] for info in raw.client_list() if info["cmd"] != "client|list"}
 
     before, threads = connections(), threading.active_count()
     with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as client:

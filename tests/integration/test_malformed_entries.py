@@ -88,14 +88,14 @@ def test_all_other_entries(
         write(intruder)
         run = client.submit(one, environment=LocalEnvironment(labels=["x"]))
         assert run.result(timeout=30) == 1, name
-        said = call("status", "--url", server_url)
-        assert said.exit_code == 0, (name, said)
+        status = call("status", "--url", server_url)
+        assert status.exit_code == 0, (name, status)
         assert worker.output.count("Traceback") == before, (name, worker.output)
     shards = bench.submit(one, environment=FakeEnvironment(service, labels=["x"]))
     assert bench.ended(shards).state is State.SUCCEEDED
     new = client.submit(one, environment=LocalEnvironment(labels=["x"]))
-    seen = next(event for event in events if event.run_id == new.id and event.final)
-    assert seen.state is State.SUCCEEDED
+    end = next(event for event in events if event.run_id == new.id and event.final)
+    assert end.state is State.SUCCEEDED
     assert tally(bench) >= 10
     assert [info.pid for info in bench.records.workers.live()] == [worker.process.pid]
 
@@ -120,7 +120,7 @@ NOTICES: list[bytes] = [
 def test_notices(
     bench: Bench, client: Dispatcher, intruder: Intruder, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """Who waits hears of the end all the same, and the connection isn't lost over it."""
+    """Waiting clients get the end of their run nevertheless, and keep their connection."""
     start_worker(concurrency=2)
     path = tmp_path / "go"
     run = client.submit(waits, {"path": str(path)})

@@ -118,8 +118,8 @@ def test_messages(bench: Bench, client: Dispatcher, intruder: Intruder, start_wo
     worker = start_worker(concurrency=1)
     assert client.submit(one).result(timeout=30) == 1
     before, queue = memory_of(worker.process.pid), f"{bench.records.instance}:local"
-    for name, said in [*DROPPED.items(), *IGNORED.items()]:
-        intruder.server.lpush(queue, said if isinstance(said, bytes) else json.dumps(said))
+    for name, message in [*DROPPED.items(), *IGNORED.items()]:
+        intruder.server.lpush(queue, message if isinstance(message, bytes) else json.dumps(message))
         assert client.submit(one).result(timeout=20) == 1, name
         assert worker.process.poll() is None, (name, worker.output)
         assert memory_of(worker.process.pid) < before + 100, name

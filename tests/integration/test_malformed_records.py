@@ -66,7 +66,7 @@ def records_of(template: dict[bytes, bytes]) -> dict[str, dict[bytes, bytes]]:
     }
     broken = {name: {**template, name.strip().encode(): raw} for name, raw in fields.items()}
     without = {
-        f"no {name}": {key: one for key, one in template.items() if key != name.encode()}
+        f"no {name}": {key: value for key, value in template.items() if key != name.encode()}
         for name in ("state", "signature")
     }
     specs: dict[str, dict[bytes, bytes]] = {
@@ -120,9 +120,9 @@ def test_records(
     wait_until(lambda: not intruder.server.exists(intruder.keys.run("old")), "the retention of another run")
     bench.until(late.id, lambda record: record.state is State.TIMED_OUT, "the due time of another run")
     bench.ended(again.id)
-    said = call("list", "--url", server_url, "--json", "--limit", "100")
-    assert said.exit_code == 0, said
-    listed = {run["id"] for run in json.loads(said.output)}
+    listing = call("list", "--url", server_url, "--json", "--limit", "100")
+    assert listing.exit_code == 0, listing
+    listed = {run["id"] for run in json.loads(listing.output)}
     assert {again.id, late.id} <= listed
 
     if kind == "of another release":

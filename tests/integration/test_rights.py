@@ -80,16 +80,16 @@ def test_missing_functions_that_the_user_may_not_load(acl_server: AclServer) -> 
 
 @pytest.mark.parametrize("command", [("-m", "workers"), ("-c", "from dispatcher.cli import main; main()", "worker")])
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
-        (lambda one: one.url("worker").replace("WORKER_", "X"), "refuses the user name or the password; check"),
-        (lambda one: one.url("client"), "DISPATCHER__URL"),
-        (lambda one: f"unix://{one.socket}", "refuses the user name or the password; check DISPATCHER__URL"),
+        (lambda server: server.url("worker").replace("WORKER_", "X"), "refuses the user name or the password; check"),
+        (lambda server: server.url("client"), "DISPATCHER__URL"),
+        (lambda server: f"unix://{server.socket}", "refuses the user name or the password; check DISPATCHER__URL"),
     ],
     ids=["password", "rights", "nobody"],
 )
 def test_a_worker_ends_at_its_start(
-    url: Callable[[AclServer], str], said: str, command: tuple[str, ...], acl_server: AclServer
+    url: Callable[[AclServer], str], message: str, command: tuple[str, ...], acl_server: AclServer
 ) -> None:
     worker = Worker(url(acl_server), acl_server.directory, command=command)
     try:
@@ -97,7 +97,7 @@ def test_a_worker_ends_at_its_start(
     finally:
         worker.end()
     (line,) = worker.output.strip().splitlines()
-    assert said in line
+    assert message in line
     assert "DISPATCHER__URL" in line
 
 

@@ -1,6 +1,6 @@
-"""The runner as PID 1 of a container (kubernetes.md §3): parent and child, claims, SIGTERM, deadlines, last words.
+"""The runner as PID 1 of a container: parent and child, claims, SIGTERM, timeouts, termination messages.
 
-Real processes on the real server; the test stands for backend and supervisor.
+Real processes on the real server; the test plays backend and supervisor.
 """
 
 from __future__ import annotations
@@ -100,22 +100,22 @@ def say(text: str) -> Callable[[], None]:
 
 @pytest.fixture
 def make(bench: Bench, tmp_path: Path) -> Make:
-    def one(body: Any, **given: Any) -> AssignedRun:
-        return AssignedRun(bench, tmp_path, body, **given)
+    def make_run(body: Any, **options: Any) -> AssignedRun:
+        return AssignedRun(bench, tmp_path, body, **options)
 
-    return one
+    return make_run
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     started: list[RunnerProcess] = []
 
-    def one(assigned: AssignedRun, **given: Any) -> RunnerProcess:
-        started.append(RunnerProcess(assigned, **given))
+    def launch(assigned: AssignedRun, **options: Any) -> RunnerProcess:
+        started.append(RunnerProcess(assigned, **options))
         return started[-1]
 
     try:
-        yield one
+        yield launch
     finally:
         for runner in started:
             print(runner.output)  # noqa: T201 - pytest shows it where a test failed
@@ -157,10 +157,10 @@ def test_the_flow_sees_no_secret_in_its_variables(make: Make, start: Start, in_f
     assert start(assigned, in_file=in_file).wait() == 0
     value = assigned.report_of(ReportKind.EXITED).outcome.result
     assert value is not None
-    seen = value.inline or ""
-    assert "DISPATCHER__RUN__ID" in seen
+    result = value.inline or ""
+    assert "DISPATCHER__RUN__ID" in result
     for secret in assigned.secrets:
-        assert f'"{secret}"' not in seen
+        assert f'"{secret}"' not in result
 
 
 def test_a_second_process_of_the_attempt_stands_by(make: Make, start: Start, tmp_path: Path) -> None:
@@ -379,18 +379,18 @@ def test_told_to_stop_while_redis_is_away_the_last_words_hold_the_outcome(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [(None, "can't be read: No such file"), ("{", "isn't JSON"), ("[1]", "isn't a JSON object of strings")],
 )
 def test_a_wrong_file_of_secrets_is_named(
-    make: Make, start: Start, tmp_path: Path, content: str | None, said: str
+    make: Make, start: Start, tmp_path: Path, content: str | None, message: str
 ) -> None:
     file = tmp_path / "secrets.json"
     if content is not None:
         file.write_text(content)
     runner = start(make(double), variables={"DISPATCHER__RUN__SECRETS_FILE": str(file)})
     assert runner.wait() == 2
-    assert said in runner.output
+    assert message in runner.output
     assert runner.message is not None
     assert runner.message.cause == "config_error"
-    assert said in runner.message.message
+    assert message in runner.message.message

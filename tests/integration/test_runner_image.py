@@ -122,14 +122,14 @@ def start(bench: Bench, runner_image: str, server: Server, tmp_path: Path) -> It
     server.directory.chmod(0o755)
     server.socket.chmod(0o777)  # for the user of the image
 
-    def one(body: Any, *options: str, **given: Any) -> tuple[AssignedRun, Container]:
-        image = given.pop("image", runner_image)
-        assigned = AssignedRun(bench, tmp_path, body, **given)
-        started.append(Container(image, assigned, server, *options))
+    def launch(body: Any, *docker_options: str, **options: Any) -> tuple[AssignedRun, Container]:
+        image = options.pop("image", runner_image)
+        assigned = AssignedRun(bench, tmp_path, body, **options)
+        started.append(Container(image, assigned, server, *docker_options))
         return assigned, started[-1]
 
     try:
-        yield one
+        yield launch
     finally:
         server.directory.chmod(before)
         for container in started:

@@ -122,13 +122,13 @@ def test_sealed_code_in_a_file_is_not_signed_unseen(shell: Shell, worker: Worker
     text = json.dumps(environment.to_json())
     assert '"sealed"' in text
     (shell.cwd / "theirs.json").write_text(text)
-    given = ("flows:greet", "-p", "name=x", "--environment", "theirs.json")
+    arguments = ("flows:greet", "-p", "name=x", "--environment", "theirs.json")
     for command in ("run", "submit", "render"):
-        done = shell(command, *given, code=2)
+        done = shell(command, *arguments, code=2)
         assert "theirs.json holds sealed code (on_exit), which your key would sign" in done.stderr
     assert shell.json("list") == []
     assert not mark.exists()
-    shell.json("run", *given, "--allow-sealed")
+    shell.json("run", *arguments, "--allow-sealed")
     assert mark.exists()
 
 
@@ -137,15 +137,15 @@ def test_a_worker_opens_nothing_that_a_container_sealed(
 ) -> None:
     """A container holds what seals its attempt's outcome. The worker that calls ``on_exit`` in its place opens neither
     the exception nor, of a run in a container, the parameters."""
-    told, file = tmp_path / "told", tmp_path / "opened"
+    path, file = tmp_path / "told", tmp_path / "opened"
     timing = {"poll": 0.2, "on_exit_timeout": 20.0}
-    start(start_worker, timing=timing, environ={"TOLD": str(told)}, callbacks=[__name__])
+    start(start_worker, timing=timing, environ={"TOLD": str(path)}, callbacks=[__name__])
     environment = FakeEnvironment(service, on_exit=importable(say_what_it_sees))
-    given = {"file": str(file), "more": (1, 2)}
-    run_id = bench.submit(reports_its_own_death, given, environment=environment)
+    parameters = {"file": str(file), "more": (1, 2)}
+    run_id = bench.submit(reports_its_own_death, parameters, environment=environment)
     record = bench.ended(run_id)
     assert (record.state, record.exit_call) == (State.FAILED, ExitCall.CALLED)
     assert record.outcome is not None
     assert record.outcome.exception is not None
-    assert told.read_text() == "FAILED FlowFailed('TrapError: a trap') {}"
+    assert path.read_text() == "FAILED FlowFailed('TrapError: a trap') {}"
     assert not file.exists()

@@ -109,7 +109,7 @@ def add(a: int, b: int) -> int:
 
 
 def celery(url: str, *arguments: str) -> str:
-    """What a command of Celery's prints."""
+    """Return the output of a Celery command."""
     done = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "workers.app", *arguments],
         env={"PATH": "", "PYTHONPATH": str(ROOT), "DISPATCHER__URL": url},
@@ -138,8 +138,8 @@ def test_celery_and_flower_show_none(place: Place, form: str, tmp_path: Path, mo
 
             inspect = make_app(client.settings, client.records.instance).control.inspect(timeout=2)
             for method, part in (("conf", "global_keyprefix"), ("stats", "broker"), ("report", "celery")):
-                told = clean(json.dumps(getattr(inspect, method)()))
-                assert part in told, f"{method} tells something"
+                answer = clean(json.dumps(getattr(inspect, method)()))
+                assert part in answer, f"{method} tells something"
         assert "global_keyprefix" in clean(celery(url, "report"))
 
         flower = Flower(url, tmp_path)

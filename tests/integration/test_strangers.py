@@ -32,9 +32,9 @@ def look(expression: str, imports: str = "") -> tuple[int, str]:
     """The process, and something of it."""
     import os
 
-    given: dict[str, Any] = {}
-    exec(imports, given)
-    return os.getpid(), repr(eval(expression, given))
+    variables: dict[str, Any] = {}
+    exec(imports, variables)
+    return os.getpid(), repr(eval(expression, variables))
 
 
 @flow
@@ -59,20 +59,20 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as one:
-        yield one
+    with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture(scope="module")
 def worker(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """It has one process."""
-    one = Worker(url, tmp_path_factory.mktemp("strangers"), timing=QUICK, concurrency=1)
+    worker = Worker(url, tmp_path_factory.mktemp("strangers"), timing=QUICK, concurrency=1)
     try:
-        one.says("is ready")
-        yield one
+        worker.says("is ready")
+        yield worker
     finally:
-        one.end()
-        print(one.output)  # noqa: T201 - pytest shows it where a test failed
+        worker.end()
+        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
 
 
 #: Aspect, what a flow does, what the next one looks at.
@@ -167,10 +167,10 @@ IMPORTS += "import threading, time, warnings"
 
 @pytest.mark.parametrize(("aspect", "statements", "expression"), PUT_BACK)
 def test_what_is_put_back(client: Dispatcher, worker: Worker, aspect: str, statements: str, expression: str) -> None:
-    given = {"expression": expression, "imports": IMPORTS}
-    before = client.submit(look, given).result(timeout=30)
+    parameters = {"expression": expression, "imports": IMPORTS}
+    before = client.submit(look, parameters).result(timeout=30)
     pid = client.submit(change, {"statements": statements}).result(timeout=30)
-    after = client.submit(look, given).result(timeout=30)
+    after = client.submit(look, parameters).result(timeout=30)
     assert pid == before[0], "the same process"
     assert after == before
 
@@ -194,9 +194,9 @@ MEANS_A_FRESH_PROCESS: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("aspect", "statements", "said"), MEANS_A_FRESH_PROCESS)
+@pytest.mark.parametrize(("aspect", "statements", "message"), MEANS_A_FRESH_PROCESS)
 def test_what_means_a_fresh_process(
-    client: Dispatcher, worker: Worker, aspect: str, statements: str, said: str
+    client: Dispatcher, worker: Worker, aspect: str, statements: str, message: str
 ) -> None:
     run = client.submit(change, {"statements": statements})
     pid = run.result(timeout=30)
@@ -204,7 +204,7 @@ def test_what_means_a_fresh_process(
     assert client.submit(look, {"expression": "1"}).result(timeout=30)[0] != pid
     wait_until(lambda: f"run {run.id} left its process changed ({aspect}: " in worker.output, "a word in the log")
     (line,) = [line for line in worker.output.splitlines() if run.id in line and "left its process" in line]
-    assert said in line
+    assert message in line
     assert "a fresh one takes its place" in line
     assert client.get(run.id).state is State.SUCCEEDED
 
@@ -272,11 +272,11 @@ def test_modules_of_the_same_code_stay_and_those_of_other_code_go(
 
 
 def test_random_numbers_are_no_strangers_own(client: Dispatcher, worker: Worker) -> None:
-    given = {"expression": "random.random()", "imports": "import random"}
+    parameters = {"expression": "random.random()", "imports": "import random"}
     drawn = set()
     for _ in range(3):
         client.submit(change, {"statements": "import random; random.seed(1)"}).result(timeout=30)
-        drawn.add(client.submit(look, given).result(timeout=30)[1])
+        drawn.add(client.submit(look, parameters).result(timeout=30)[1])
     assert len(drawn) == 3
 
 
@@ -329,8 +329,8 @@ def test_what_an_installed_module_adds_as_it_is_loaded_stays(client: Dispatcher,
     Without that, no later run in the process could send a result that names an installed package.
     """
     pid, _ = client.submit(look, {"expression": "1", "imports": "import importlib_metadata"}).result(timeout=30)
-    given = {"expression": "importlib.metadata.version('click')", "imports": "import importlib.metadata"}
-    again, version = client.submit(look, given).result(timeout=30)
+    parameters = {"expression": "importlib.metadata.version('click')", "imports": "import importlib.metadata"}
+    again, version = client.submit(look, parameters).result(timeout=30)
     assert again == pid
     assert version == repr(importlib.metadata.version("click"))
 

@@ -32,7 +32,7 @@ StartWorker = Callable[..., Worker]
 
 
 def result_of(bench: Bench, run_id: str, *, timeout: float = 30.0) -> Any:
-    """What a finished run gave back."""
+    """Return the result of a finished run."""
     record = bench.ended(run_id, timeout=timeout)
     assert record.state is State.SUCCEEDED, (record.outcome, bench.lines(run_id))
     assert record.outcome is not None
@@ -64,7 +64,7 @@ def pid() -> int:
 
 @flow
 def left_alone() -> int:
-    """How many objects of this process the garbage collector never looks at."""
+    """Return the number of objects of this process that the garbage collector ignores."""
     return gc.get_freeze_count()
 
 
