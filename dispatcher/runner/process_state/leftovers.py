@@ -1,6 +1,6 @@
 """Find threads and processes that a flow has left running in its process.
 
-Rows of :data:`dispatcher.runner.process_state.aspects.ASPECTS`.
+Called by :mod:`dispatcher.runner.process_state.aspects`.
 """
 
 from __future__ import annotations
