@@ -1,4 +1,4 @@
-"""The Redis users of ``docs/security.md``: they suffice for all that their roles do, and for nothing more."""
+"""The Redis users of ``docs/security.md`` have exactly the rights that their roles need."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_roles_can_do_their_work(acl_server: AclServer, start_acl_worker: Callab
 
 
 def test_a_submit_to_a_backend_that_the_acl_does_not_name_leaves_nothing(acl_server: AclServer, tmp_path: Path) -> None:
-    """Seen: the record stood before the push was refused, and the reconciler rang for it."""
+    """Regression: the record was stored before the push was refused, and the reconciler rang for it."""
     with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             client.submit(count, {"to": 1})
@@ -117,7 +117,7 @@ def test_a_worker_that_may_not_load_works_where_an_administrator_did(
 
 
 def test_a_client_submits_beside_what_another_one_spoilt(acl_server: AclServer) -> None:
-    """With the rights of the page: functions have no more than who calls them."""
+    """With the rights of the page, functions have no more rights than their caller."""
     with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             run = client.submit(count, {"to": 1}, idempotency_key="k")
@@ -249,7 +249,7 @@ def test_strangers_are_kept_out(acl_server: AclServer, credentials: str) -> None
 def test_the_client_s_user_without_a_key_has_no_code_run(
     acl_server: AclServer, start_acl_worker: Callable[[], Worker]
 ) -> None:
-    """Whoever may write records can spoil a run, not change what it does."""
+    """A writer of records can spoil a run, but can't change what it does."""
     with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             run = client.submit(count, {"to": 3})

@@ -1,5 +1,5 @@
-"""A Redis user for each attempt in a container, where the worker may make users: it reaches its own run alone, comes
-back where the server has forgotten it, and goes with its attempt."""
+"""A Redis user per attempt in a container, if the worker may create users: it reaches only its own run, is recreated if
+the server has lost it, and is removed with its attempt."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def wait_for(path: str) -> bytes:
 
 @pytest.fixture
 def client(acl_server: AclServer) -> Iterator[Dispatcher]:
-    """Its user may submit to the fake backend, too; the worker's may make users."""
+    """A client whose user may also submit to the fake backend; the worker's user may create users."""
     queues = f"~{INSTANCE}:fake ~{INSTANCE}:fake:*"
     acl_server.admin.execute_command("ACL", "SETUSER", "client", f"({queues} +lpush +rpush +llen)")
     acl_server.admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS)
@@ -97,7 +97,7 @@ def test_a_worker_that_may_make_no_users_does_not_start(acl_server: AclServer) -
 
 @pytest.fixture(scope="module")
 def attempt(shared_acl_server: AclServer) -> Iterator[Any]:
-    """A connection of the user of an attempt."""
+    """A connection of an attempt's user."""
     reach = Reach(run_id=RUN, attempt=1, shard="fake/0", blobs=(BLOB,))
     shared_acl_server.admin.execute_command("ACL", "SETUSER", "attempt", *rules(Keys(INSTANCE), reach, PASSWORD))
     with redis.Redis(
@@ -143,14 +143,14 @@ def test_what_the_user_of_an_attempt_may_not(attempt: Any, command: tuple[str, .
 
 
 def test_its_commands_are_those_of_the_users_that_all_share() -> None:
-    """``client|setinfo`` aside, which tells a server the library's name."""
+    """Except ``client|setinfo``, which sends the library's name to the server."""
     (page,) = [line for line in page_rules().splitlines() if line.startswith("user runner ")]
     mine = rules(Keys(INSTANCE), Reach(run_id=RUN, attempt=1, shard="fake/0"), PASSWORD)
     assert _commands(" ".join(mine)) == _commands(page.replace(" +client|setinfo", ""))
 
 
 def _commands(rules: str) -> list[set[str]]:
-    """The commands of the root and of each selector."""
+    """Return the commands of the root and of each selector."""
     return [set(re.findall(r"\+([a-z|]+)", part)) for part in rules.split("(")]
 
 

@@ -1,4 +1,4 @@
-"""The Redis user of Flower: it may look and control, and put nothing into a queue."""
+"""The Redis user of Flower may read and control, but not write to queues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def count(to: int) -> int:
 
 
 def test_flower_itself_can_look(acl_server: AclServer, start_acl_worker: Callable[[], Worker], tmp_path: Path) -> None:
-    """Its page names workers, tasks and lengths of queues, and nothing that it asks for is refused."""
+    """Its pages show workers, tasks and queue lengths, and the server denies none of its commands."""
     start_acl_worker()
     flower = Flower(acl_server.tcp("flower"), tmp_path, "--control", "--auth", "a:b")
 
@@ -49,7 +49,7 @@ def test_flower_itself_can_look(acl_server: AclServer, start_acl_worker: Callabl
 
 @pytest.mark.parametrize("user", ["flower", "admin"])
 def test_who_only_looks_puts_nothing_back(acl_server: AclServer, user: str) -> None:
-    """Celery's transport has whoever listens put messages back into queues that somebody took long ago."""
+    """In Celery's transport, every listener restores messages that were taken from queues long ago."""
     message = json.dumps([{"body": "x", "headers": {}, "properties": {}}, "", "local"])
     acl_server.admin.hset(f"{INSTANCE}:unacked", "tag", message)
     acl_server.admin.zadd(f"{INSTANCE}:unacked_index", {"tag": 1.0})

@@ -1,4 +1,4 @@
-"""The Redis user of runners in containers: it claims, prints, reports and keeps results, and writes no record."""
+"""The Redis user of runners in containers claims, logs, reports and stores results, but writes no record."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def large(size: int) -> bytes:
 
 @pytest.fixture
 def bench(acl_server: AclServer) -> Iterator[Bench]:
-    """Records as a worker has them."""
+    """The records with a worker's rights."""
     bench = Bench(acl_server.url("worker"), timing=QUICK)
     yield bench
     bench.close()
@@ -40,7 +40,7 @@ def bench(acl_server: AclServer) -> Iterator[Bench]:
 
 @pytest.fixture
 def begin(acl_server: AclServer) -> Iterator[Begin]:
-    """Starts runners as the user ``runner``."""
+    """Starts runners as the Redis user ``runner``."""
     started: list[RunnerProcess] = []
 
     def launch(assigned: AssignedRun) -> RunnerProcess:
@@ -93,7 +93,7 @@ def test_a_second_runner_is_refused(acl_server: AclServer, bench: Bench, begin: 
 def test_a_claim_of_another_container_stops_nobody(
     acl_server: AclServer, bench: Bench, begin: Begin, tmp_path: Path, forged: str
 ) -> None:
-    """They share the user: who writes over another's claim lacks the attempt's token."""
+    """All runners share the user, but only the holder of the attempt's token can overwrite a claim."""
     assigned = AssignedRun(bench, tmp_path, large, parameters={"size": 1})
     with acl_server.as_user("runner") as attacker:
         attacker.set(f"{INSTANCE}::claim:{assigned.run_id}:1", forged)

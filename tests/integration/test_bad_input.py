@@ -86,7 +86,7 @@ def test_runs_that_were_changed_by_one_byte(
 
 
 def _flip(redis_client: redis.Redis, data: bytes) -> int:
-    """Change the last letter or digit of ``data`` wherever the server keeps it."""
+    """Change the last letter or digit of ``data`` wherever the server stores it."""
     at = max(index for index, byte in enumerate(data) if chr(byte).isalnum())
     other = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
     changed = 0
@@ -115,7 +115,7 @@ def test_a_worker_with_another_key(
 
 
 def other_python(data: bytes) -> bytes:
-    """The same object, as sealed by another Python."""
+    """Return the same object as sealed by another Python version."""
     header, _, body = data.partition(b"\n")
     return json.dumps({**json.loads(header), "python": "3.9"}).encode() + b"\n" + body
 

@@ -1,4 +1,4 @@
-"""``on_start`` and ``on_exit`` on a real worker: each once per attempt, and heard of everywhere."""
+"""``on_start`` and ``on_exit`` on a real worker: each is called once per attempt, and reported to all subscribers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def nothing() -> None: ...
 
 
 def noting(path: Path, *, raises: str = "") -> LocalEnvironment:
-    """Callbacks that note moment, attempt, process and end; one of them may raise."""
+    """Return callbacks that write moment, attempt, process and end; one of them may raise."""
 
     def note(moment: str) -> None:
         with path.open("a") as file:

@@ -1,4 +1,4 @@
-"""A cancel that comes while ``on_exit`` runs: the flow has ended, so nothing is changed, and the answer says so."""
+"""A cancel while ``on_exit`` runs changes nothing, because the flow has ended, and the answer says so."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def quick(fails: bool = False) -> str:
 
 
 def environment(where: str, service: Path) -> Environment:
-    """One whose ``on_exit`` writes that it has begun, waits for a file, and writes that it has ended."""
+    """Return an environment whose ``on_exit`` writes that it has begun, waits for a file, and writes that it has
+    ended."""
 
     def on_exit() -> None:
         (service / "begun").write_text(str(os.getpid()))
@@ -79,7 +80,7 @@ def during(request: pytest.FixtureRequest, service: Path, start_worker: StartWor
 
 
 def exiting(bench: Bench, client: Dispatcher, service: Path, run_id: str) -> Run[str]:
-    """The run, once its outcome is stored and ``on_exit`` runs."""
+    """Return the run once its outcome is stored and ``on_exit`` runs."""
     wait_until((service / "begun").exists, "on_exit", timeout=60)
     bench.until(run_id, lambda record: record.settled_at is not None, "the outcome")
     return client.get(run_id)

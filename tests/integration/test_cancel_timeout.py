@@ -1,4 +1,4 @@
-"""A running flow is really ended: asked first, then killed, with all it started and nothing else."""
+"""A running flow can always be ended: first interrupted, then killed with all its processes and nothing else."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def environment_with_callbacks(path: Path, *, exit_seconds: float = 0.0) -> LocalEnvironment:
-    """Callbacks that write what they see into ``path``."""
+    """Return an environment with callbacks that write their context to ``path``."""
 
     def say(words: str) -> None:
         import os
@@ -81,7 +81,7 @@ def environment_with_callbacks(path: Path, *, exit_seconds: float = 0.0) -> Loca
 
 
 def begun(path: Path) -> str:
-    """Wait until a flow has written its mark."""
+    """Wait until a flow has written its mark, and return that."""
     wait_until(lambda: path.exists() and path.read_text(), "the flow's mark", timeout=30)
     return path.read_text()
 

@@ -1,4 +1,4 @@
-"""The command as a user has it: real processes, a real server, a real worker; and the laptop server behind it."""
+"""The command as users run it: real processes, a real server, a real worker; and the laptop server."""
 
 from __future__ import annotations
 
@@ -97,18 +97,18 @@ class Shell:
         )  # fmt: skip
 
     def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end, which must be ``code``."""
+        """Run the command to its end and check its exit code."""
         with self.start(*arguments) as process:
             out, errors = process.communicate(timeout=90)
         assert process.returncode == code, f"{arguments} exited with {process.returncode}:\n{out}\n{errors}"
         return subprocess.CompletedProcess([*arguments], code, out, errors)
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        """The document that the command prints."""
+        """Return the document that the command prints."""
         return json.loads(self(*arguments, "--json", code=code).stdout)
 
     def lines(self, *arguments: str) -> list[Any]:
-        """The documents that the command prints, one a line."""
+        """Return the documents that the command prints, one per line."""
         return [json.loads(line) for line in self(*arguments, "--json").stdout.splitlines()]
 
 
@@ -206,7 +206,7 @@ def test_without_a_worker_the_command_says_so(shell: Shell) -> None:
 
 
 def test_status_counts_what_was_refused(shell: Shell, server_url: str) -> None:
-    """Row 34 of the fault matrix: refused, counted."""
+    """Row 34 of the fault matrix: rejected, and counted."""
     records = open_redis(server_url)
     try:
         assert "refused" not in shell("status").stdout
@@ -321,7 +321,7 @@ def test_a_terminal_sees_the_run_live(shell: Shell, worker: Worker) -> None:
 
 
 def _read(master: int) -> str:
-    """All that is written to a terminal, to its end."""
+    """Return everything that is written to a terminal, until its end."""
     output = b""
     while select.select([master], [], [], 60)[0]:
         try:
@@ -337,7 +337,8 @@ def _read(master: int) -> str:
 
 @pytest.fixture
 def laptop() -> Iterator[Shell]:
-    """A shell without a URL, with a laptop server of its own; short paths, because a Unix socket stands there."""
+    """A shell without a URL, with its own laptop server; its paths are short because a Unix socket is in one of
+    them."""
     with tempfile.TemporaryDirectory(prefix="dsp-", ignore_cleanup_errors=True) as directory:
         home = Path(directory)
         (home / "project").mkdir()

@@ -1,4 +1,4 @@
-"""Every command, on a server where somebody who may write there has put words that steer terminals and forge lines."""
+"""Every command, on a server where an attacker has stored words that control terminals and forge lines."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ gpu = LocalEnvironment(labels=["gpu"])
 
 
 class Forger:
-    """Somebody who writes into the server what no client of ours would."""
+    """Writes entries to the server that no client of ours would write."""
 
     def __init__(self, url: str) -> None:
         self.records: Records = open_redis(url)
@@ -68,12 +68,12 @@ class Forger:
         self.server = redis.Redis.from_url(url)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connections."""
         self.server.close()
         self.records.close()
 
     def run(self, **changes: Any) -> str:
-        """A run of hostile words; its id."""
+        """Store a run of hostile words, and return its id."""
         run_id, now = new_id(), time.time()
         route = Route("local", tuple(changes.pop("labels", ())))
         spec = {
@@ -94,7 +94,7 @@ class Forger:
         return run_id
 
     def worker(self) -> None:
-        """A worker of hostile words, that lives."""
+        """Register a live worker of hostile words."""
         offer = Offer(backends=frozenset({NAMES}), labels=frozenset({NAMES}), scope=NAMES)
         info = WorkerInfo(id=NAMES, host=NAMES, pid=1, offer=offer, concurrency=1, started_at=time.time(), python=NAMES,
                           version=NAMES, celery_name=NAMES, queues=(NAMES,), data={WORDS: WORDS})  # fmt: skip
@@ -102,7 +102,7 @@ class Forger:
             self.records.workers.announce(worker)
 
     def queue(self) -> None:
-        """A queue of hostile words, and one that is only odd."""
+        """Add a queue of hostile words, and one with unusual words."""
         for name, route in ((WORDS, {"backend": WORDS, "labels": [WORDS], "scope": WORDS}),
                             ("local:$%28id%29", {"backend": "local", "labels": ["$(id)"], "scope": ""})):  # fmt: skip
             self.server.hset(self.keys.routes, _raw(name), json.dumps(route))
@@ -151,7 +151,7 @@ def _raw(value: str | bytes) -> bytes:
 
 @pytest.fixture
 def forger(server_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Forger]:
-    """One at work; the command finds the same server."""
+    """A forger on the server that the command uses."""
     monkeypatch.setenv("DISPATCHER__URL", server_url)
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
     monkeypatch.chdir(tmp_path)
@@ -252,7 +252,7 @@ def test_infrastructure_of_hostile_words(forger: Forger, monkeypatch: pytest.Mon
 
 
 def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Callable[..., Worker]) -> None:
-    """By a real worker: what the flow prints, returns and raises, in every view, and in the worker's log."""
+    """On a real worker: the flow's output, result and exception, in every view, and in the worker's log."""
     shell = Shell(tmp_path, {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)})
     (tmp_path / "flows.py").write_text(FLOWS)
     worker = start_worker(concurrency=1)
@@ -270,7 +270,7 @@ def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Ca
 
 
 def test_every_command_is_among_them() -> None:
-    """A new command joins this table, or says here why it shows no words of others."""
+    """A new command must be added to this table, or to the exceptions with its reason."""
     shown = {"run", "submit", "list", "show", "logs", "events", "cancel", "explain", "render", "build", "status",
              "worker", "gc", "flower", "keygen", "doctor", "completion", "admin"}  # fmt: skip
     starts_and_stops_a_server = {"up", "down"}

@@ -271,8 +271,8 @@ class TestRetention:
 
 
 def _mentioned(server: redis.Redis, run_id: str) -> set[bytes]:
-    """Keys that belong to a run or hold its id. Not doorbells, which a worker takes away, and not the stream of all
-    events, which has a retention of its own."""
+    """Return the keys that belong to a run or contain its id, except doorbells, which a worker takes, and the stream of
+    all events, which has its own retention."""
     reads: dict[Any, Callable[[Any], Any]] = {
         b"string": server.get,
         b"hash": server.hgetall,

@@ -90,11 +90,11 @@ class TestServerGone:
     def test_whichever_request_of_a_submit_is_the_last_what_it_says_is_so(
         self, client: Dispatcher, server: Server, tmp_path: Path, carried_out: bool
     ) -> None:
-        """With one more than needed: then it is accepted, whatever else can't be asked any more."""
+        """With more requests than needed, the run is accepted, whatever can't be read afterwards."""
         proxy = Proxy(server.socket, tmp_path / "proxy")
 
         def submit(tag: str) -> bool | None:
-            """Return True if the run may exist, by the client's word; None if it was accepted."""
+            """Return True if the run may exist according to the client; None if it was accepted."""
             proxy.requests = 0
             try:
                 with Dispatcher(proxy.url) as far:

@@ -1,4 +1,4 @@
-"""Runs that start elsewhere: the toy container service under real workers, through the same states and events."""
+"""Runs in containers: the toy container service under real workers, with the same states and events."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def ledger(directory: Path) -> Counter[str]:
-    """The service's own account: how many of what."""
+    """Return the service's own counts of its operations."""
     file = directory / "ledger.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return Counter(json.loads(line)["what"] for line in lines)
@@ -139,7 +139,7 @@ def test_on_exit_runs_where_the_flow_ran_after_a_cancel(bench: Bench, start_work
 def test_a_cancel_is_heard_of_between_rounds(
     bench: Bench, start_worker: StartWorker, service: Path, server_url: str
 ) -> None:
-    """The supervisor looks at everything every 20 s here; a cancel doesn't wait for that."""
+    """The supervisor polls only every 20 s here; a cancel doesn't wait for that."""
     begun = service / "begun"
     start(start_worker, timing={"poll": 20.0})
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=FakeEnvironment(service))

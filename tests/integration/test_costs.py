@@ -37,7 +37,7 @@ MANY = 200
 
 @dataclass(frozen=True)
 class Budget:
-    """Most commands that clients send, most round trips, most commands within scripts, and most bytes sent."""
+    """The most commands of clients, round trips, commands within scripts, and bytes sent."""
 
     sent: int
     trips: int
@@ -60,17 +60,17 @@ BUDGETS = {
 
 @flow
 def quiet() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @flow
 def talks() -> None:
-    """A line."""
+    """Print a line."""
     print("a line")  # noqa: T201
 
 
 class Nowhere(FakeBackend):
-    """Creates nothing."""
+    """A backend that creates nothing."""
 
     def prepare(self, attempt: Attempt) -> Request:
         return {"name": attempt.name}
@@ -80,7 +80,7 @@ class Nowhere(FakeBackend):
 
 
 class Scene:
-    """A server of its own, which nobody else asks for anything."""
+    """A server that no other test uses, and a client of it."""
 
     def __init__(self, socket: Path) -> None:
         self.connect = partial(redis.Redis, unix_socket_path=str(socket))
@@ -95,20 +95,20 @@ class Scene:
         return run
 
     def run(self, run: Run[Any]) -> None:
-        """As a pool process does."""
+        """Run it as a pool process does."""
         assert run.known is not None
         look = self._records.runs.look(run.id, run.known.spec.flow)
         run_attempt(self._records, self._keys, self.settings, look, owner="w", holder=f"h:1:{run.id}")
 
     def provision(self, run: Run[Any]) -> None:
-        """As a pool process does, of a service that costs nothing."""
+        """Provision it as a pool process does, on a service without costs."""
         backend = Nowhere()
         Provisioner(
             records=self._records, keys=self._keys, settings=self.settings, backend=lambda name: backend, owner="w"
         ).provision(run.id)
 
     def cost(self, action: Callable[[], object]) -> tuple[ServerCounts, ServerCounts]:
-        """Round trips and bytes of one call, and the commands of another: to watch commands costs replies."""
+        """Measure round trips and bytes of one call, and the commands of another, because MONITOR adds replies."""
         return self.meter.of(action), self.meter.commands(action)
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ def scene() -> Iterator[Scene]:
 
 @pytest.fixture(autouse=True)
 def _warm(scene: Scene) -> None:
-    """Scripts loaded, code shared, connections open, advice given just now: the next look is due in half a minute."""
+    """Load scripts, share code, open connections, and postpone the next advice by half a minute."""
     scene.client.link._looked.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)  # nobody serves the queue
@@ -192,7 +192,7 @@ def test_a_map(scene: Scene) -> None:
 
 
 def test_a_wait_for_many(scene: Scene) -> None:
-    """Their ends were told already, by the one topic of this process."""
+    """The process's one topic has delivered their ends already."""
     runs = scene.client.map(quiet, [{}] * (2 * MANY), environment=LocalEnvironment())
     for run in runs:
         scene.run(run)

@@ -1,4 +1,4 @@
-"""The end of a run ends its tasks on a Dask cluster that goes on, and on one of its own."""
+"""The end of a run ends its tasks, on a Dask cluster that goes on and on one of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our doorbells are what kombu makes: the same envelope as apply_async, taken by a real consumer and a real worker."""
+"""Our doorbells equal kombu's: the same envelope as apply_async's, taken by a real consumer and a real worker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KWARGS = {"run_id": "01hxyz", "flow": 'wörd "count"', "backend": "local", "labe
 
 
 def plain(raw: bytes) -> dict[str, Any]:
-    """An envelope with its body opened, without what differs from message to message."""
+    """Return an envelope with its body parsed, without what differs from message to message."""
     message: dict[str, Any] = json.loads(raw)
     message["body"] = json.loads(base64.b64decode(message["body"]))
     task_id = message["headers"]["id"]
@@ -84,7 +84,7 @@ def test_kombu_consumer_takes_a_pushed_message(server_url: str) -> None:
 
 @pytest.fixture
 def celery_worker(server_url: str) -> Iterator[list[dict[str, Any]]]:
-    """A real Celery worker in a thread, which notes what its task was given."""
+    """A real Celery worker in a thread, which records the arguments of its task."""
     from celery.contrib.testing.worker import start_worker
     from kombu import Queue
 

@@ -1,4 +1,5 @@
-"""The real Flower, started by the command: closed to strangers, and its page, opened by a real browser, names runs."""
+"""The real Flower, started by the command: protected by a password, and its page, opened by a real browser, shows
+runs."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Flower:
-    """A running ``dispatcher flower``, with what it printed."""
+    """A running ``dispatcher flower`` and its output."""
 
     def __init__(self, url: str, cwd: Path, *arguments: str) -> None:
         environ = {"DISPATCHER__URL": url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS), "PYTHONUNBUFFERED": "1"}
@@ -226,7 +227,7 @@ def test_one_signal_ends_it_though_its_server_has_gone(start_flower: Callable[..
 
 
 def listening(flower: Flower, credentials: str, bench: Bench) -> str:
-    """Wait until Flower hears of tasks: it has seen the worker, whose name is given, and that sends its events."""
+    """Wait until Flower receives task events: it must know the worker, whose name is returned."""
 
     def seen() -> str:
         status, text = flower.get("/workers?json=1", credentials)
@@ -242,7 +243,7 @@ def listening(flower: Flower, credentials: str, bench: Bench) -> str:
 
 
 def dom(browser: str, url: str, directory: Path) -> str:
-    """The page as the browser has it once its scripts have run."""
+    """Return the page as the browser has it once its scripts have run."""
     quiet = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
     profile = directory / f"profile{len(list(directory.glob('profile*')))}"
     done = subprocess.run(

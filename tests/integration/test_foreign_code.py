@@ -1,4 +1,4 @@
-"""Code of a user's that raises anything, in real pool processes: the run ends, and the process goes on."""
+"""User code that raises anything, in real pool processes: the run ends, and the process goes on."""
 
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOTHING = (None, None, None)
 
 
 class Own(BaseException):
-    """A user's exception that is no Exception."""
+    """A user's exception that isn't an Exception."""
 
 
 KINDS = (SystemExit, KeyboardInterrupt, GeneratorExit, Own)
@@ -113,7 +113,7 @@ def test_runs_fail_and_their_process_goes_on(bench: Bench, start_worker: StartWo
 
 
 def test_no_exception_is_being_handled_after_a_wrong_guess(bench: Bench, start_worker: StartWorker) -> None:
-    """A process that has run a flow guesses the next run of its name by it; other options make that wrong."""
+    """A process predicts the next run of a flow from the last one; other options make the prediction wrong."""
     start_worker(concurrency=1)
     environment = LocalEnvironment(on_start=look, on_exit=look)
     for options in ({}, {}, {"timeout": 30.0}, {"timeout": 40.0}, {"tags": ["x"]}):

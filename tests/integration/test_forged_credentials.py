@@ -69,7 +69,7 @@ def bench(acl_server: AclServer) -> Iterator[Bench]:
 
 @pytest.fixture
 def cluster(acl_server: AclServer, tmp_path: Path) -> Iterator[FakeCluster]:
-    """An API server, and a worker that serves it and the local backend. Nobody starts its pods."""
+    """An API server, and a worker that serves it and the local backend; no pod is started."""
     with Serving() as serving:
         config = kubeconfig(tmp_path, serving.port)
         environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
@@ -86,14 +86,14 @@ def cluster(acl_server: AclServer, tmp_path: Path) -> Iterator[FakeCluster]:
 
 
 def given(cluster: FakeCluster, name: str) -> dict[str, str]:
-    """The secret variables of a container."""
+    """Return the secret variables of a container."""
     wait_until(lambda: ("secrets", "default", name) in cluster.objects, "the Secret", timeout=60)
     variables: dict[str, str] = json.loads(cluster.get("secrets", name)["stringData"]["variables.json"])
     return variables
 
 
 def signatures(key: bytes, record: Record) -> Iterator[str]:
-    """Signatures of a spec by a key that wasn't made for that, in the ways that ours are made."""
+    """Return signatures of a spec by a key that wasn't made for that, in our own formats."""
     spec, run_id = record.spec_bytes, record.id
     for derived in (key, mac(key, "spec", run_id), mac(key, "seal", run_id, 1)):
         for data in (spec, hashlib.sha256(spec).digest(), hashlib.sha256(spec).hexdigest().encode()):
@@ -105,7 +105,7 @@ def signatures(key: bytes, record: Record) -> Iterator[str]:
 def test_what_a_container_is_given_signs_no_spec_for_its_own_run(
     bench: Bench, attacker: Attacker, cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    """Seen: the key in the container signed a spec of the same run for the local backend."""
+    """Regression: the key in the container could sign a spec of the same run for the local backend."""
     path = tmp_path / "runs"
     run_id = bench.submit(notes, {"path": str(path)}, environment=KubernetesJobEnvironment(image="flows:1"))
     variables = given(cluster, object_name(run_id, 1))
@@ -132,7 +132,7 @@ def test_what_a_container_is_given_signs_no_spec_for_its_own_run(
 def test_a_handle_that_was_sealed_for_another_run_ends_nobodys_job(
     bench: Bench, attacker: Attacker, cluster: FakeCluster
 ) -> None:
-    """As the infrastructure of a cancelled run, and as what an ended one has left; nor is it another attempt's."""
+    """As the infrastructure of a cancelled run, as the leftover of an ended one, or of another attempt."""
     environment = KubernetesJobEnvironment(image="flows:1")
     honest = bench.submit(notes, {"path": "/x"}, environment=environment)
     theirs = bench.until(honest, lambda record: record.request and record.handle, "its Job")

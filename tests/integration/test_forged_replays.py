@@ -89,13 +89,13 @@ def lines(path: Path) -> int:
 
 
 def put_back(attacker: Attacker, record: Record, **fields: str) -> None:
-    """The record of an ended run, as it never was."""
+    """Restore the record of an ended run to a state that it never had."""
     stored = {name: value for name, value in attacker.stored(record.id).items() if name not in GONE}
     attacker.write(record.id, {**stored, "epoch": "1", "attempt": "1", **fields}, open=time.time())
 
 
 def refused(bench: Bench, run_id: str) -> None:
-    """It has ended, because its spec was used."""
+    """Check that the run ended because its spec was used."""
     record = bench.ended(run_id, timeout=60)
     assert record.outcome is not None
     assert (record.state, record.outcome.reason) == (State.CRASHED, "SpecUsed"), record.outcome
@@ -126,7 +126,7 @@ def test_a_run_that_its_dead_worker_is_said_to_hold(
 def test_a_run_that_was_too_late_is_said_to_wait(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
 ) -> None:
-    """It was never started, and it isn't now that it has ended."""
+    """It was never started, and isn't started after its end."""
     path = tmp_path / "runs"
     run_id = bench.submit(notes, {"path": str(path)}, start_within=0.1)
     bench.until(run_id, lambda record: bench.records.runs.now() > (record.start_by or 0), "its time to pass")
@@ -142,7 +142,7 @@ def test_a_run_that_was_too_late_is_said_to_wait(
 def test_a_run_that_another_process_is_said_to_run(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
 ) -> None:
-    """A record names a process, which needn't begin again what it is said to have begun: each task has a new name."""
+    """A record names a process, which doesn't start an attempt again that it has started: each task has a new name."""
     path = tmp_path / "runs"
     first = start()
     ended = bench.ended(bench.submit(notes, {"path": str(path)}))
@@ -163,7 +163,7 @@ def test_a_run_that_another_process_is_said_to_run(
 def test_an_on_exit_that_is_said_to_be_due(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, rung: bool
 ) -> None:
-    """It was called when its run ended, and is called no more."""
+    """It was called when its run ended, and isn't called again."""
     path, called = tmp_path / "runs", tmp_path / "called"
     start()
     environment = LocalEnvironment(on_exit=partial(note, str(called)))

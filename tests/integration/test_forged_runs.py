@@ -67,7 +67,7 @@ def attacker(acl_server: AclServer) -> Iterator[Attacker]:
 
 @pytest.fixture
 def bench(acl_server: AclServer) -> Iterator[Bench]:
-    """Honest submits and looks; as the workers' user, who may use every queue."""
+    """Legitimate submits and reads, as the workers' user, who may use every queue."""
     bench = Bench(acl_server.url("worker"))
     yield bench
     bench.close()
@@ -98,7 +98,7 @@ def cluster() -> Iterator[FakeCluster]:
 
 @pytest.fixture
 def start_kubernetes(start: StartWorker, cluster: FakeCluster, tmp_path: Path) -> StartWorker:
-    """Starts a worker of the API server's."""
+    """Starts a worker for the API server."""
     config = kubeconfig(tmp_path, cluster.port)  # type: ignore[attr-defined]
     environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
 
@@ -114,7 +114,7 @@ def job() -> KubernetesJobEnvironment:
 
 
 def refused(bench: Bench, run_id: str, reason: str) -> Record:
-    """It ended as a mistake in the set-up, in its first attempt."""
+    """Check that the run ended with a configuration error in its first attempt."""
     record = bench.ended(run_id, timeout=60)
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR), record.outcome
@@ -128,7 +128,7 @@ def lines(path: Path) -> int:
 
 
 def settled(bench: Bench, path: Path) -> None:
-    """An honest run that comes later ended: what was rung for before had its turn."""
+    """Wait until a later, legitimate run has ended, so that all earlier doorbells were handled."""
     for _ in range(2):
         run_id = bench.submit(notes, {"path": str(path.with_suffix(".others"))})
         assert bench.ended(run_id).state is State.SUCCEEDED
@@ -137,7 +137,7 @@ def settled(bench: Bench, path: Path) -> None:
 def test_an_unsigned_run_in_a_container_is_never_created(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """No queue of that backend is open to the clients' user, so it lets the workers find the record."""
+    """The clients' user may push to no queue of that backend, so the workers have to find the record."""
     record = bench.prepare(notes, {"path": "/x"}, environment=job(), retries=Retry(1000, on={"config_error"}))
     run_id = attacker.forged(record)
     start_kubernetes()
@@ -148,7 +148,7 @@ def test_an_unsigned_run_in_a_container_is_never_created(
 def test_an_unsigned_run_is_not_repeated_whatever_its_policy(
     bench: Bench, attacker: Attacker, start: StartWorker, tmp_path: Path
 ) -> None:
-    """Seen: 3,950 claims in ten seconds."""
+    """Regression: 3,950 claims in ten seconds."""
     path = tmp_path / "runs"
     record = bench.prepare(notes, {"path": str(path)}, retries=Retry(1000, on={"config_error", "worker_lost"}))
     run_id = attacker.forged(record)
@@ -163,7 +163,7 @@ def test_an_unsigned_run_is_not_repeated_whatever_its_policy(
 def test_what_a_container_holds_signs_no_run(
     bench: Bench, attacker: Attacker, start: StartWorker, tmp_path: Path
 ) -> None:
-    """Its seal, its token and the digest, as keys and as signatures, in the place of those of a submitter."""
+    """Its seal, its token and the digest, as keys and as signatures, in place of a submitter's."""
     path = tmp_path / "runs"
     start()
     for use in range(4):
@@ -190,7 +190,7 @@ BODY: dict[str, Any] = {
 def test_a_forged_request_is_not_sent(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """Of an unsigned run, and of one that is signed; nor is one that was copied from another run."""
+    """Neither of an unsigned run nor of a signed one, nor a request that was copied from another run."""
     cluster.create("secrets", {"metadata": {"name": "pwn"}, "data": {"password": "aHVudGVyMg=="}}, "default")
     start_kubernetes()
     honest = bench.submit(notes, {"path": "/x"}, environment=job())
@@ -214,7 +214,7 @@ def test_a_forged_request_is_not_sent(
 def test_forged_leftovers_and_handles_end_nobodys_jobs(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """A Job of another namespace, and one of this that carries no label of ours, by name and by UID."""
+    """A Job of another namespace, and one of this namespace without our label, by name and by UID."""
     theirs = cluster.create("jobs", {"metadata": {"name": "billing"}, "spec": {}}, "default")
     other = cluster.create("jobs", {"metadata": {"name": "billing"}, "spec": {}}, "other-namespace")
     worker = start_kubernetes()
@@ -254,8 +254,8 @@ def test_forged_leftovers_and_handles_end_nobodys_jobs(
 def test_a_record_that_is_put_back_starts_nothing(
     bench: Bench, attacker: Attacker, start: StartWorker, tmp_path: Path, retries: int
 ) -> None:
-    """Seen: one submit ran four times. As it was accepted, in each state in which something may start, and as the next
-    attempt; the others of its kind were claimed without a look before."""
+    """Regression: one submit ran four times. The record is restored as accepted, in each state in which something may
+    start, and as the next attempt; other runs of its kind were claimed without a read before."""
     path = tmp_path / "runs"
     worker = start(concurrency=1)
     for _ in range(4):
@@ -335,7 +335,7 @@ def test_a_run_that_waited_longer_than_its_signature_holds(
 def test_a_key_that_is_bound_to_backends(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """The workers' file says so; the submitter writes the record itself."""
+    """The workers' file binds it; the submitter writes the record itself."""
     bound = {**KEYS, "team": {"secret": "a secret of another team of these tests", "backends": ["local", "remote"]}}
     team = KeyRing({"team": bound["team"]})
     record = bench.prepare(notes, {"path": "/x"}, environment=job())

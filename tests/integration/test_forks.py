@@ -1,4 +1,4 @@
-"""Flows that fork: only the process that began an attempt speaks for it."""
+"""Flows that fork: only the process that started an attempt reports for it."""
 
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
@@ -27,7 +27,7 @@ StartWorker = Callable[..., Worker]
 
 
 def ended_with(child: int) -> int:
-    """The exit status of a forked child."""
+    """Return the exit status of a forked child."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -115,7 +115,7 @@ def test_a_child_that_lives_on_hides_no_death(bench: Bench, start_worker: StartW
 
 
 def test_a_child_that_lives_on_holds_up_nothing(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
-    """It ends with its process, and a fresh process takes the next run."""
+    """The child ends with its process, and a fresh process takes the next run."""
     worker = start_worker(concurrency=1)
     path = tmp_path / "child"
     [process] = worker.children

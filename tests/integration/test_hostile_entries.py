@@ -64,14 +64,14 @@ def attacker(acl_server: AclServer) -> Iterator[Attacker]:
 
 @pytest.fixture
 def runner(acl_server: AclServer) -> Iterator[Any]:
-    """Somebody with the user of runners."""
+    """A connection of the runners' user."""
     with acl_server.as_user("runner") as connection:
         yield connection
 
 
 @pytest.fixture
 def bench(acl_server: AclServer) -> Iterator[Bench]:
-    """Honest submits and looks; as the workers' user, who may use every queue."""
+    """Legitimate submits and reads, as the workers' user, who may use every queue."""
     bench = Bench(acl_server.url("worker"))
     yield bench
     bench.close()
@@ -125,7 +125,7 @@ def test_a_report_that_found_no_room_can_be_sent_again(bench: Bench, runner: Any
 def test_events_without_room_get_some(
     bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker
 ) -> None:
-    """Of all runs, and of one; clients mend that as well, before a worker is there."""
+    """Of all runs, and of one; clients repair that as well, before a worker is there."""
     attacker.server.xadd(attacker.keys.all_events, {"x": "y"}, id=LAST)
     with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
@@ -167,7 +167,7 @@ def test_keys_of_a_run_of_another_type(
 
 
 def test_counts_that_are_none(bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker) -> None:
-    """Of the runs that refer to a flow's code, and of refusals."""
+    """Counts of the runs that refer to a flow's code, and of rejections."""
     start(backends=["local"], concurrency=1)
     with acl_server.client() as client:
         first = client.submit(says, {"word": "a"})

@@ -1,5 +1,5 @@
-"""Real workers, and real runners in processes, around an API server in this process: the engine's part of issue 5
-without a cluster. The same on a real one is the cloud tier's."""
+"""Real workers, and real runners as processes, with an API server in this process; the cloud tests do the same on a
+real cluster."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def env(**options: Any) -> KubernetesJobEnvironment:
 
 
 def gone(bench: Bench, run_id: str, cluster: FakeCluster) -> None:
-    """Nothing of the run is left in the cluster, and its record knows."""
+    """Check that nothing of the run is left in the cluster, and that its record says so."""
     bench.until(run_id, lambda record: not record.leftovers, "confirmed teardown", timeout=90)
     assert not [key for key in cluster.objects if key[2].startswith("flow-")]
 
@@ -117,7 +117,7 @@ def test_a_failure_is_repeated_in_a_job_of_its_own(
 def test_what_keeps_it_from_starting_is_seen_while_it_waits(
     bench: Bench, start: StartWorker, cluster: FakeCluster, image: str, cause: Cause
 ) -> None:
-    """With this cause ``start_within`` would end it (tests/unit/test_transitions.py)."""
+    """``start_within`` would end it with this cause (tests/unit/test_transitions.py)."""
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env(image=image))
     bench.until(run_id, lambda record: record.last_cause is cause, f"{cause}", timeout=90)
@@ -135,7 +135,7 @@ def test_what_will_never_start_ends_at_once(bench: Bench, start: StartWorker, cl
 
 
 def begun(bench: Bench, start: StartWorker, path: Path, cluster: FakeCluster, **options: Any) -> tuple[str, int]:
-    """A run whose flow has begun and that is watched, and the flow's process."""
+    """Start a run; return its id and its flow's process once it is watched."""
     start()
     environment = options.pop("environment", env())
     run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 60}, environment=environment, **options)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 
 def _open_run(user: User) -> str:
-    """Put a run into the records that no worker serves."""
+    """Add a run to the records that no worker serves."""
     url = user.status().url
     assert url is not None
     records = open_redis(url)
@@ -237,7 +237,7 @@ def test_a_server_whose_socket_was_removed_is_replaced(user: User) -> None:
 
 
 def test_what_a_crash_left_names_nobody(user: User) -> None:
-    """The number of a dead server may be another process's by now: it is left alone."""
+    """The pid of a dead server may belong to another process by now, which isn't touched."""
     with subprocess.Popen(["sleep", "60"]) as bystander:
         laptop.up(user.settings)
         _power_cut(user)
@@ -292,7 +292,7 @@ def test_starting_is_quick(user: User) -> None:
 
 
 def _power_cut(user: User) -> None:
-    """End server and keeper at once, as when the machine goes off."""
+    """Kill server and daemon at once, as a power cut does."""
     for process in (daemon.process(user.places), server.process(user.places)):
         assert process is not None
         process.send(signal.SIGKILL)

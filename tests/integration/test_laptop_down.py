@@ -1,4 +1,4 @@
-"""``dispatcher down`` says what it ends, what it waits for and what it leaves alone; and what rules the server out."""
+"""``dispatcher down`` reports what it ends, what it waits for and what it leaves alone, and when it refuses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def hold() -> None:
 
 @pytest.fixture
 def worker(user: User) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that the user started by hand."""
+    """A worker that the user started separately."""
     log = user.home / "worker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

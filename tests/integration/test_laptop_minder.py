@@ -1,4 +1,4 @@
-"""A worker of the laptop server that dies or drains while a program waits: another one brings its runs to their end."""
+"""If a worker of the laptop server dies or drains while a program waits, another one completes its runs."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ with Dispatcher() as client:
 
 
 def _script(user: User, code: str, *arguments: str) -> str:
-    """Run a script of the user's to its end; what it printed."""
+    """Run a script of the user to its end, and return its output."""
     script = user.project / "script.py"
     script.write_text(code)
     done = run(user, [PYTHON, str(script), *arguments])

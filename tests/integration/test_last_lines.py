@@ -1,4 +1,4 @@
-"""The last words of a process that dies arrive, however it dies: in the log, in order, and with the error."""
+"""The last lines of a process that dies in any way arrive: in the log, in order, and with the error."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispatcher]:
-    """With a worker."""
+    """A client of a server with a worker."""
     worker = Worker(url, tmp_path_factory.mktemp("last"), timing=QUICK, concurrency=2)
     try:
         worker.says("is ready")
@@ -97,7 +97,7 @@ def test_what_faulthandler_says(client: Dispatcher) -> None:
 
 
 def test_lines_of_one_run_are_no_others(client: Dispatcher) -> None:
-    """A process that dies over its second run tells nothing of its first."""
+    """A process that dies in its second run reports no line of its first."""
     for _ in range(4):
         client.submit(die, {"statements": "print('of the first', end='')"}).result(timeout=30)
     run = client.submit(die, {"statements": "os._exit(1)"})

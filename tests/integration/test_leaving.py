@@ -1,4 +1,5 @@
-"""Leaving a client's ``with`` closes all that it opened, and ends no run. What a laptop can't do is said at submit."""
+"""Leaving a client's ``with`` closes all its connections, and ends no run. What a laptop can't do is an error at
+submit."""
 
 from __future__ import annotations
 

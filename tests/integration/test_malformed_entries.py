@@ -79,7 +79,7 @@ def presented(it: Intruder, raw: bytes) -> None:
 def test_all_other_entries(
     bench: Bench, start_worker: StartWorker, client: Dispatcher, intruder: Intruder, server_url: str, service: Path
 ) -> None:
-    """Worker listing, new queues, leases, supervision, subscribers: all at once, and each by itself."""
+    """Worker listing, new queues, leases, supervision and subscribers: all at once, and each by itself."""
     worker = start_worker(backends=["local", "fake"], concurrency=1, timing={"poll": 0.2}, labels=["x"])
     client.submit(one, environment=LocalEnvironment(labels=["x"])).result(timeout=30)
     events = client.subscribe("watcher", timeout=20)
@@ -157,7 +157,7 @@ def test_lines_and_blobs(bench: Bench, client: Dispatcher, intruder: Intruder, s
 
 
 def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, service: Path, tmp_path: Path) -> None:
-    """A report of the next release, rightly made, is heard; whatever else lies in the inbox stops no other."""
+    """A valid report of the next release is read; no other entry of the inbox blocks it."""
     path = tmp_path / "go"
     worker = start_worker(backends=["fake"], concurrency=1, timing={"poll": 0.2})
     mine = bench.submit(waits, {"path": str(path)}, environment=FakeEnvironment(service))
@@ -211,7 +211,7 @@ def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, se
 def test_handles_that_no_backend_knows(
     bench: Bench, start_worker: StartWorker, intruder: Intruder, service: Path, tmp_path: Path
 ) -> None:
-    """A run of the shard whose handle says nothing stops neither what is seen of others nor their ends."""
+    """A run of the shard with an unreadable handle blocks neither the observation of others nor their ends."""
     path = tmp_path / "go"
     start_worker(backends=["fake"], concurrency=1, timing={"poll": 0.2})
     mine = bench.submit(waits, {"path": str(path)}, environment=FakeEnvironment(service))

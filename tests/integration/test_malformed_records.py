@@ -35,12 +35,12 @@ StartWorker = Callable[..., Worker]
 
 
 def spec_but(template: dict[bytes, bytes], **changes: Any) -> dict[bytes, bytes]:
-    """A record with another spec."""
+    """Return a record with another spec."""
     return {**template, b"spec_bytes": json.dumps({**json.loads(template[b"spec_bytes"]), **changes}).encode()}
 
 
 def records_of(template: dict[bytes, bytes]) -> dict[str, dict[bytes, bytes]]:
-    """Records that nobody can read, or whose spec nobody can."""
+    """Return unreadable records, and records with an unreadable spec."""
     fields: dict[str, bytes] = {
         "version": b"x",
         "attempt": b"9" * 5000,
@@ -89,7 +89,7 @@ def records_of(template: dict[bytes, bytes]) -> dict[str, dict[bytes, bytes]]:
 def test_records(
     bench: Bench, start_worker: StartWorker, client: Dispatcher, intruder: Intruder, server_url: str, kind: str
 ) -> None:
-    """Neither ``list``, retention, due times nor doorbells stop for others, whatever stands in their indexes."""
+    """Neither ``list``, retention, due times nor doorbells of other runs are blocked by any entry of their indexes."""
     worker = start_worker(concurrency=1)
     template = intruder.template()
     poison = records_of(template)
@@ -148,7 +148,7 @@ def test_records(
 
 
 def unread(kind: str, poison: dict[str, Any]) -> list[str]:
-    """Those whose record can't be read; where only the spec can't, the run is ended."""
+    """Return the ids of unreadable records; if only the spec is unreadable, the run is ended."""
     if kind != "malformed":
         return list(poison)
     return [
@@ -204,7 +204,7 @@ def test_a_run_that_stands_in_the_index_of_ends_too_early_is_not_removed(
 
 
 def test_what_a_run_requires_leaves_it_to_others(bench: Bench, start_worker: StartWorker, client: Dispatcher) -> None:
-    """Neither failed nor begun, by whatever way it comes; and it says what it waits for."""
+    """It is neither failed nor started, whatever way its doorbell takes, and explains what it waits for."""
     from dataclasses import replace
 
     start_worker(concurrency=1)
@@ -226,7 +226,7 @@ def test_what_a_run_requires_leaves_it_to_others(bench: Bench, start_worker: Sta
 def test_a_run_that_was_taken_by_a_wrong_guess_is_given_back(
     bench: Bench, start_worker: StartWorker, intruder: Intruder
 ) -> None:
-    """Its record was made to say that it is of a kind which requires nothing: it isn't failed either."""
+    """Its record was changed to a kind that requires nothing: it isn't failed either."""
     from dataclasses import replace
 
     start_worker(concurrency=1, timing={"bell_lost": 60.0})

@@ -1,4 +1,4 @@
-"""Commands and workers where no Kubernetes cluster can be reached: one line with a remedy, and the right exit code."""
+"""Commands and workers without a reachable Kubernetes cluster: one line with a remedy, and the right exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flows that wait for runs which they have submitted, in a pool where all others do so, too: it is said, not silent."""
+"""Flows that wait for runs that they have submitted, in a pool where all others do so, too: a warning says so."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def told(bench: Bench, run_id: str) -> list[str]:
 
 
 def _timeless(sentences: list[str]) -> list[str]:
-    """Without how long ago something was."""
+    """Remove durations."""
     return [re.sub(r"\d+ s\b", "some time", sentence) for sentence in sentences]
 
 

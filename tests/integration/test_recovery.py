@@ -1,4 +1,4 @@
-"""Whatever dies, each run comes to exactly one end."""
+"""Whatever dies, each run ends exactly once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ StartWorker = Callable[..., Worker]
 
 @flow
 def mark(path: str, seconds: float = 60.0) -> int:
-    """Writes a line per attempt; the first attempts take their time, the third is quick."""
+    """Write a line per attempt; the first attempts are slow, the third is quick."""
     with Path(path).open("a") as file:
         file.write(f"{context.attempt} {os.getpid()}\n")
     sys.stdout.write("still here\n")
@@ -53,7 +53,7 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def marks(path: Path, count: int = 1) -> list[tuple[int, int]]:
-    """Wait for so many attempts; the number and pid of each."""
+    """Wait for a number of attempts; return the number and pid of each."""
 
     def read() -> list[str]:
         return path.read_text().splitlines() if path.exists() else []
@@ -63,7 +63,7 @@ def marks(path: Path, count: int = 1) -> list[tuple[int, int]]:
 
 
 def exits(bench: Bench, run_id: str) -> list[tuple[int, str | None, bool]]:
-    """Attempt, cause and finality of each exited event."""
+    """Return attempt, cause and finality of each exited event."""
     return [
         (event.attempt, event.data.get("cause"), event.final)
         for event in bench.events(run_id)

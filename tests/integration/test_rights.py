@@ -1,4 +1,4 @@
-"""A worker whose Redis user is wrong or may too little: it ends at its start, or says so once and tries on."""
+"""A worker whose Redis user is wrong or has too few rights ends at its start, or warns once and keeps trying."""
 
 from __future__ import annotations
 

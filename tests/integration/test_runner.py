@@ -73,7 +73,7 @@ def leave(code: int) -> None:
 
 @flow
 def orphan(path: str) -> None:
-    """Starts a process that outlives whom it was started by."""
+    """Start a process that outlives its parent."""
     pid = os.fork()
     if pid == 0:
         Path(path).write_text(str(os.getpid()))
@@ -123,7 +123,7 @@ def start() -> Iterator[Start]:
 
 
 def running(assigned: AssignedRun, path: Path) -> int:
-    """Wait for the flow; its pid."""
+    """Wait for the flow's start and return its pid."""
     text = wait_until(lambda: path.exists() and path.read_text(), "the flow's start", timeout=60)
     assert assigned.record.state is State.RUNNING
     return int(str(text))
@@ -164,7 +164,7 @@ def test_the_flow_sees_no_secret_in_its_variables(make: Make, start: Start, in_f
 
 
 def test_a_second_process_of_the_attempt_stands_by(make: Make, start: Start, tmp_path: Path) -> None:
-    """It never runs the flow, doesn't end first, and ends well at SIGTERM."""
+    """It never runs the flow, doesn't end first, and exits with 0 at SIGTERM."""
     assigned = make(wait, parameters={"path": str(tmp_path / "on")})
     start(assigned)
     pid = running(assigned, tmp_path / "on")
@@ -189,7 +189,7 @@ def test_a_loser_ends_with_the_run(make: Make, start: Start, tmp_path: Path) -> 
 
 
 def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) -> None:
-    """A container that the kubelet starts again in its pod has another nonce: it never runs the flow."""
+    """A container that the kubelet starts again in its pod has another nonce, so it never runs the flow."""
     assigned = make(double, parameters={"number": 1})
     assert start(assigned, variables={"DISPATCHER__RUN__UID": "pod"}).wait() == 0
     again = start(assigned, variables={"DISPATCHER__RUN__UID": "pod"})
@@ -262,7 +262,7 @@ def test_sigterm_during_imports_ends_it_before_its_claim(make: Make, start: Star
 
 
 def test_the_parent_hears_sigterm_from_its_first_moments(make: Make, start: Start) -> None:
-    """Whenever it comes, the container ends; no claim outlives it."""
+    """Whenever the signal arrives, the container ends, and no claim outlives it."""
     assigned = make(wait, parameters={"path": os.devnull})
     for pause in (0.02, 0.05, 0.1, 0.2, 0.4):
         runner = start(assigned)
@@ -311,7 +311,7 @@ def test_a_killed_flow_is_told_of_by_the_parent(
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_flow_that_leaves_has_no_result(make: Make, start: Start, code: int) -> None:
-    """Exit 0 without a terminal record is no success."""
+    """Exit code 0 without a report isn't a success."""
     assigned = make(leave, parameters={"code": code})
     runner = start(assigned)
     assert runner.wait() == code

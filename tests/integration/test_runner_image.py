@@ -53,7 +53,7 @@ def eat() -> int:
 
 @flow
 def leaves_orphans() -> int:
-    """Zombies that PID 1 doesn't reap stay for ever."""
+    """Zombies that PID 1 doesn't reap would stay for ever."""
     for _ in range(5):
         subprocess.run(["sh", "-c", "sleep 0.1 &"], check=True)
     time.sleep(1)
@@ -66,7 +66,7 @@ def farewell() -> None:
 
 
 class Container:
-    """One of a run."""
+    """A container of a run."""
 
     def __init__(self, image: str, assigned: AssignedRun, server: Server, *options: str) -> None:
         self.name = f"runner-{secrets.token_hex(4)}"
@@ -176,7 +176,7 @@ def test_docker_stop_is_heard(start: Start) -> None:
 
 
 def test_out_of_memory(start: Start) -> None:
-    """On cgroup v1 the flow's process dies alone and its parent says why; on v2 the whole container does."""
+    """On cgroup v1 only the flow's process dies, and its parent reports the cause; on v2 the whole container dies."""
     assigned, container = start(eat, "--memory", "192m", "--memory-swap", "192m")
     assert container.wait() == 137
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
@@ -196,7 +196,7 @@ def test_orphans_are_reaped(start: Start) -> None:
 
 
 def test_its_claim_comes_soon(start: Start) -> None:
-    """Our share of the start; ``benchmarks/parts/container.py`` measures it apart from the engine's."""
+    """The runner's share of the start; ``benchmarks/parts/container.py`` measures it apart from the engine's."""
     assigned, container = start(look)
     assert container.wait() == 0
     begun = docker("inspect", "-f", "{{.State.StartedAt}}", container.name).stdout.strip()

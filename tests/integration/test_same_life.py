@@ -1,4 +1,4 @@
-"""A run lives the same life wherever it runs: in a worker's pool, with an executor, in a container."""
+"""A run has the same states and events wherever it runs: in a worker's pool, with an executor, in a container."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Pickles are opened only sealed, and only by who wants to: results as their callers ask for them, files as the command
-line reads them; on a real server."""
+"""Pickles are opened only if sealed, and only by their consumers: results as their callers ask for them, files as the
+command line reads them; on a real server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.row(34), pytest.mark.filterwa
 
 
 class Trap:
-    """Leaves a file where it is opened."""
+    """Creates a file when it is opened."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -43,7 +43,7 @@ def trap(file: str) -> Any:
 
 
 class TrapError(Exception):
-    """The same, raised."""
+    """The same as an exception."""
 
     def __init__(self, file: str) -> None:
         super().__init__("a trap")
@@ -55,7 +55,7 @@ class TrapError(Exception):
 
 @flow
 def reports_its_own_death(file: str, more: Any) -> None:
-    """With what its process holds it seals an exception, reports that the runner died of it, and lets it die."""
+    """Seal an exception with the process's own credentials, report a death by it, and die."""
     import gc
 
     held = {
@@ -71,7 +71,7 @@ def reports_its_own_death(file: str, more: Any) -> None:
 
 
 def say_what_it_sees() -> None:
-    """An ``on_exit`` that the worker calls."""
+    """Write the context, as an ``on_exit`` that the worker calls."""
     Path(os.environ["TOLD"]).write_text(f"{context.state} {context.exception!r} {dict(context.parameters)}")
 
 
@@ -82,7 +82,7 @@ async def result_of(run: Run[Any]) -> Any:
 def test_plain_opens_no_pickle(
     client: Dispatcher, thread_worker: ThreadWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the argument, or by the setting for all of a program; the argument goes before it."""
+    """By the argument, or by the setting for a whole program; the argument has precedence."""
     file = tmp_path / "opened"
     plain, odd, failed = client.submit(add, {"a": 1}), client.submit(trap, {"file": str(file)}), client.submit(fail)
     client.wait([plain, odd, failed], timeout=20)
@@ -135,8 +135,8 @@ def test_sealed_code_in_a_file_is_not_signed_unseen(shell: Shell, worker: Worker
 def test_a_worker_opens_nothing_that_a_container_sealed(
     bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path
 ) -> None:
-    """A container holds what seals its attempt's outcome. The worker that calls ``on_exit`` in its place opens neither
-    the exception nor, of a run in a container, the parameters."""
+    """A container has the key that seals its attempt's outcome. The worker that calls ``on_exit`` in its place opens
+    neither the exception nor, for a run in a container, the parameters."""
     path, file = tmp_path / "told", tmp_path / "opened"
     timing = {"poll": 0.2, "on_exit_timeout": 20.0}
     start(start_worker, timing=timing, environ={"TOLD": str(path)}, callbacks=[__name__])

@@ -1,4 +1,4 @@
-"""No password of a URL shows in what Celery, Flower, a log, a repr or an error says, whatever the URL's form."""
+"""No password of a URL appears in the output of Celery or Flower, in a log, a repr or an error, in any form of URL."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Place:
         ]
 
     def url(self, form: str) -> str:
-        """The server's URL in one of its forms."""
+        """Return the server's URL in one of its forms."""
         secret = quote(PASSWORD, safe="")
         return {
             "redis": f"redis://{INFO}127.0.0.1:{self.port}/0",
@@ -120,7 +120,7 @@ def celery(url: str, *arguments: str) -> str:
 
 
 def clean(text: str) -> str:
-    """``text``, in which nothing of the password stands."""
+    """Return ``text`` after checking that it contains no part of the password."""
     assert CORE not in text
     return text
 
@@ -171,7 +171,7 @@ def test_celery_and_flower_show_none(place: Place, form: str, tmp_path: Path, mo
 
 @pytest.mark.parametrize("form", ["redis", "option", "unix", "sentinel"])
 def test_a_worker_of_celerys_own_command_shows_none(place: Place, form: str, tmp_path: Path) -> None:
-    """Its banner, what it prints and what it logs, also where it loses its connection."""
+    """Its banner, its output and its log, also after it has lost its connection."""
     command = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel", "DEBUG", "-c", "1")
     worker = Worker(place.url(form), tmp_path, timing=QUICK, command=command)
     try:

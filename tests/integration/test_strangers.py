@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 @flow
 def look(expression: str, imports: str = "") -> tuple[int, str]:
-    """The process, and something of it."""
+    """Return the process id, and the value of an expression in that process."""
     import os
 
     variables: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def change(statements: str) -> int:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """A server for all tests here."""
+    """A server for all tests of this module."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
         server = Server(Path(directory))
         server.start()
@@ -65,7 +65,7 @@ def client(url: str) -> Iterator[Dispatcher]:
 
 @pytest.fixture(scope="module")
 def worker(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """It has one process."""
+    """A worker with one pool process."""
     worker = Worker(url, tmp_path_factory.mktemp("strangers"), timing=QUICK, concurrency=1)
     try:
         worker.says("is ready")
@@ -223,7 +223,7 @@ def test_what_a_flow_has_left_ends_with_its_process(client: Dispatcher, worker: 
 
 
 def test_a_flow_that_has_bounded_its_memory_prints(client: Dispatcher, worker: Worker) -> None:
-    """Seen: its first line waited without end for a thread that died as it started."""
+    """Regression: its first line waited for ever for a thread that died as it started."""
     statements = """
 import resource
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
@@ -236,7 +236,7 @@ print('said')
 
 
 def test_a_left_alarm_kills_nobody(client: Dispatcher, worker: Worker) -> None:
-    """Seen: the next run was killed by SIGALRM."""
+    """Regression: the next run was killed by SIGALRM."""
     statements = "import signal; signal.setitimer(signal.ITIMER_REAL, 0.2)"
     runs = [client.submit(change, {"statements": statements}, environment=LocalEnvironment(on_exit=_rest))]
     runs += [client.submit(change, {"statements": "import time; time.sleep(0.5)"}) for _ in range(2)]
@@ -250,7 +250,7 @@ def _rest() -> None:
 
 
 def test_many_that_leave_a_thread_each_come_to_their_end_at_once(client: Dispatcher, worker: Worker, url: str) -> None:
-    """A job that was given to a process which is about to leave goes to another."""
+    """A job that was sent to a process that is about to exit goes to another one."""
     statements = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     runs = [client.submit(change, {"statements": statements}) for _ in range(10)]
     pids = {run.result(timeout=60) for run in runs}

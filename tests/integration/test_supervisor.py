@@ -1,4 +1,4 @@
-"""The supervisor under real workers and the toy container service: what it sees, and what it does about it."""
+"""The supervisor under real workers and the toy container service: its observations and their consequences."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def begun(path: Path) -> int:
-    """Pid of the flow's process, once it runs."""
+    """Return the pid of the flow's process once it runs."""
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "the flow's start", timeout=60)
     return int(path.read_text())
 
@@ -65,7 +65,7 @@ def gone(bench: Bench, run_id: str) -> Record:
 
 
 def test_changes_and_reports_wake_the_supervisor(bench: Bench, start_worker: StartWorker, service: Path) -> None:
-    """Issue 5, Speed: an event follows what was seen within a second, though rounds come every 30 s."""
+    """An event follows an observation within a second, although rounds are 30 s apart."""
     start(start_worker, timing={"poll": 30.0}, environ={"DISPATCHER__FAKE__SERVICES": str(service)})
     run_id = bench.submit(greet, environment=FakeEnvironment(service))
     assert bench.ended(run_id, timeout=25).state is State.SUCCEEDED
@@ -173,7 +173,7 @@ def test_what_nobody_wants_is_ended(bench: Bench, start_worker: StartWorker, ser
 def test_gc_shows_and_ends_what_nobody_wants(
     bench: Bench, server_url: str, service: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 5: a dry run by default; only what is ours, and is still wanted by nobody."""
+    """A dry run by default; only objects of this instance that no run needs."""
     monkeypatch.setenv("DISPATCHER__FAKE__SERVICES", str(service))
     backend = FakeBackend()
     record = bench.prepare(greet, environment=FakeEnvironment(service, "image_pull"))
@@ -259,14 +259,14 @@ def test_a_frozen_supervisor_writes_nothing(
 
 
 def importable(function: Callable[[], None]) -> Callable[[], None]:
-    """As an installed function travels: by name."""
+    """Return a callback by name, as that of an installed function is."""
     from dispatcher.environments.callbacks import Callback
 
     return Callback(ref=f"{function.__module__}:{function.__qualname__}")
 
 
 def kill_runner(bench: Bench, run_id: str) -> None:
-    """SIGKILL to the runner's first process and its child, so that nobody reports."""
+    """Send SIGKILL to the runner's first process and its child, so that neither reports."""
     handle = bench.until(run_id, lambda record: record.handle is not None, "its handle").handle
     assert handle is not None
     pid = json.loads(Path(FakeBackend().key(handle)).read_text())["pid"]
