@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: what a container was given, and what workers sealed for one run, used for others.
+"""Row 34 of the fault matrix: secrets of a container, and values that workers sealed for one run, used for others.
 
 On a server with exactly the users of ``docs/security.md``, and an API server of Kubernetes in this process.
 """

@@ -1,7 +1,7 @@
-"""Row 34 of the fault matrix: records of ended runs that somebody puts back into a state in which a run is held.
+"""Row 34 of the fault matrix: records of ended runs, restored by an attacker to a state in which a run is held.
 
-Somebody has the clients' Redis user and no signing key, as in ``test_forged_runs.py``. A run in such a state goes on
-where its worker dies, or where its ``on_exit`` is due.
+The attacker has the clients' Redis user and no signing key, as in ``test_forged_runs.py``. A run in such a state goes
+on when its worker dies, or when its ``on_exit`` is due.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: what somebody with the clients' Redis user and no signing key makes of records.
+"""Row 34 of the fault matrix: records forged by an attacker with the clients' Redis user and no signing key.
 
 On a server with exactly the users of ``docs/security.md``, with real workers, and an API server of Kubernetes in this
 process. Nothing is started, created or deleted that no submitter signed, and nothing twice.

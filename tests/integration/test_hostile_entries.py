@@ -1,6 +1,6 @@
-"""Row 34 of the fault matrix: what the Redis users of clients and of runners put where others read and write.
+"""Row 34 of the fault matrix: entries that the Redis users of clients and of runners write for other readers.
 
-On a server with exactly the users of ``docs/security.md``, with real workers. It costs nobody else anything.
+On a server with exactly the users of ``docs/security.md``, with real workers. They don't affect other runs.
 """
 
 from __future__ import annotations

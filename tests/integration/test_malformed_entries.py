@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: one malformed entry costs that entry.
+"""Row 34 of the fault matrix: a malformed entry affects nothing but itself.
 
 Routes, workers, beats, leases, events, notices, lines, blobs, reports and handles, on a real server with real workers.
 """

@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: one malformed record costs that record, on a real server with real workers."""
+"""Row 34 of the fault matrix: a malformed record affects nothing but itself, on a real server with real workers."""
 
 from __future__ import annotations
 

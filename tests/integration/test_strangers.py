@@ -1,6 +1,6 @@
-"""Two runs of one process are strangers: what one changed is put back for the next, or the process is a new one.
+"""Two runs of one process don't affect each other: changes of the first are undone, or the process is replaced.
 
-A row for each :data:`~dispatcher.runner.process_state.aspects.ASPECTS` and for what stands beside that table.
+A row for each of :data:`~dispatcher.runner.process_state.aspects.ASPECTS` and for what isn't in that table.
 """
 
 from __future__ import annotations
