@@ -17,8 +17,8 @@ from benchmarks.figures import Comparison, Figure, Pair
 from benchmarks.machine import server
 from dispatcher import Dispatcher
 from dispatcher.connect import connect
-from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import transitions
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.signing_keys import spec_digest

@@ -35,7 +35,7 @@ def render(
     from dispatcher.cli.targets import load
     from dispatcher.errors import InvalidInput, Permanent
     from dispatcher.flows.flow import Flow
-    from dispatcher.logs.limits import RunnerSettings
+    from dispatcher.runner.settings import RunnerSettings
     from dispatcher.runs.options import Options
     from dispatcher.submission.request import Requests, attempt_of
     from dispatcher.support.ids import is_instance, is_run_id, new_id

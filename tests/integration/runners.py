@@ -14,9 +14,9 @@ from typing import Any
 
 from backends.fake import FakeEnvironment
 from dispatcher.flows.flow import Flow
-from dispatcher.logs.limits import RunnerSettings
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State

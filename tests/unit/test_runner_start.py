@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from dispatcher import InvalidSettings, Settings
-from dispatcher.logs.limits import RunnerSettings
+from dispatcher.runner.settings import RunnerSettings
 from tests.conftest import PYTHON
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from backends.base import Backend, Handle
 from dispatcher.errors import Permanent, Refused, SpecUsed, Transient
-from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records, Step
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.query import Look
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change

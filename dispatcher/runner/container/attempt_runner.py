@@ -17,7 +17,6 @@ from typing import Any
 
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
 from dispatcher.logs.capture import Capture, captured, set_log_level
-from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.report import Report, ReportKind
@@ -25,6 +24,7 @@ from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import Invocation, failure, invoke
 from dispatcher.runner.loading import Loader, loading_failed
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause
 from dispatcher.serialization.seals import Returned

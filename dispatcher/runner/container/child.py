@@ -23,7 +23,6 @@ from dispatcher.errors import (
     ServerUnavailable,
     TimeoutInterrupt,
 )
-from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
@@ -31,6 +30,7 @@ from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.interrupts import InterruptGuard
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped

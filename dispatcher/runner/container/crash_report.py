@@ -15,13 +15,13 @@ from dataclasses import replace
 from dispatcher.errors import DispatcherError
 from dispatcher.logs.journal import Journal, JournalLine
 from dispatcher.logs.last_lines import store_last_lines
-from dispatcher.logs.limits import RunnerSettings
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.container.parent import STOP_SIGNALS, ContainerParent, oom_kills
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.escaping import escaped
