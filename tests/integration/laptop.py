@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-class Program:
+class UserProgram:
     """A running program of the user."""
 
     def __init__(self, environ: dict[str, str], cwd: Path, python: str = PYTHON) -> None:
@@ -86,7 +86,7 @@ class User:
         self.state = home / "state" / "dispatcher"
         self.places = Places(self.state)
         self.settings = Settings.load(state_dir=self.state)
-        self._programs: list[Program] = []
+        self._programs: list[UserProgram] = []
 
     @property
     def environ(self) -> dict[str, str]:
@@ -99,13 +99,13 @@ class User:
             "XDG_STATE_HOME": str(self.state.parent),
         }
 
-    def starts(self, *, cwd: Path | None = None, python: str = PYTHON, **variables: str) -> Program:
+    def starts(self, *, cwd: Path | None = None, python: str = PYTHON, **variables: str) -> UserProgram:
         """Start a program without waiting for it."""
-        program = Program({**self.environ, **variables}, cwd or self.project, python)
+        program = UserProgram({**self.environ, **variables}, cwd or self.project, python)
         self._programs.append(program)
         return program
 
-    def joins(self, **options: Any) -> Program:
+    def joins(self, **options: Any) -> UserProgram:
         """Start a program and wait until it has joined."""
         program = self.starts(**options)
         program.answer()

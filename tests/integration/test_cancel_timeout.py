@@ -45,7 +45,7 @@ def busy(path: str) -> None:
 
 
 @flow
-def hard_of_hearing(path: str) -> None:
+def misses_first_signal(path: str) -> None:
     """Misses the first signal, as Python does on its way into a blocking call while another thread takes its lock."""
     import signal
 
@@ -92,7 +92,7 @@ def cancel(bench: Bench, run_id: str) -> None:
 
 def test_a_flow_that_missed_its_signal_is_told_again(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     start_worker(timing={"stop_grace": 30})
-    run_id = bench.submit(hard_of_hearing, {"path": str(tmp_path / "mark")})
+    run_id = bench.submit(misses_first_signal, {"path": str(tmp_path / "mark")})
     begun(tmp_path / "mark")
     cancel(bench, run_id)
     began = time.monotonic()

@@ -13,13 +13,13 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.laptop.paths import read
 from dispatcher.laptop.process import Process
 from tests.conftest import PYTHON
-from tests.integration.laptop import Program, User, run
+from tests.integration.laptop import User, UserProgram, run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 
-def _worker(program: Program) -> Process:
+def _worker(program: UserProgram) -> Process:
     process = Process.of(program.request("worker")["pid"])
     assert process is not None
     return process

@@ -40,9 +40,9 @@ def note_and_sleep(path: str) -> None:
     time.sleep(60)
 
 
-def said_goodbye() -> None:
-    """An ``on_exit`` that can be imported by the worker."""
-    Path(os.environ["GOODBYE"]).write_text(f"{context.state}")
+def write_final_state() -> None:
+    """Write the flow's final state, as an ``on_exit`` that the worker can import."""
+    Path(os.environ["FINAL_STATE_FILE"]).write_text(f"{context.state}")
 
 
 def start(start_worker: StartWorker, *, timing: dict[str, float] | None = None, **options: Any) -> Worker:
@@ -214,10 +214,10 @@ def test_on_exit_of_a_dead_runner_is_called_where_settings_allow_it(
     start(
         start_worker,
         timing={"poll": 0.2, "on_exit_timeout": 20.0},
-        environ={"GOODBYE": str(written)},
+        environ={"FINAL_STATE_FILE": str(written)},
         callbacks=[__name__] if allowed else ["some.other:function"],
     )
-    environment = FakeEnvironment(service, on_exit=importable(said_goodbye))
+    environment = FakeEnvironment(service, on_exit=importable(write_final_state))
     assert "ref" in environment.to_json()["on_exit"]
     run_id = bench.submit(note_and_sleep, {"path": str(path)}, environment=environment)
     begun(path)
