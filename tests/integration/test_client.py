@@ -227,7 +227,7 @@ class TestSubmit:
         with Dispatcher(settings=gone) as far, caplog.at_level(logging.WARNING):
             run = far.submit(add, {"a": 1})
         assert client.get(run.id).state is State.QUEUED
-        assert "rung again" in caplog.text
+        assert "the reconciler will ring again" in caplog.text
 
     def test_a_client_that_only_submits_imports_no_celery(self, server_url: str, settings: Settings) -> None:
         import subprocess
