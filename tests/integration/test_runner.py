@@ -47,7 +47,7 @@ def wait(path: str, seconds: float = 60.0) -> str:
 
 
 @flow
-def hard_of_hearing(path: str, name: str) -> None:
+def misses_first_signal(path: str, name: str) -> None:
     """Misses the first signal, as Python does where another thread takes its lock."""
     number, missed = signal.Signals[name], Path(path).with_suffix(".missed")
     handler = signal.signal(number, lambda *_: missed.touch())
@@ -58,7 +58,7 @@ def hard_of_hearing(path: str, name: str) -> None:
 
 
 @flow
-def deaf(path: str) -> None:
+def ignores_interrupts(path: str) -> None:
     """Doesn't end when it is interrupted; a long C call wouldn't either."""
     Path(path).write_text(str(os.getpid()))
     while True:
@@ -199,7 +199,7 @@ def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) 
 
 
 def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
-    assigned = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGTERM"})
+    assigned = make(misses_first_signal, parameters={"path": str(tmp_path / "on"), "name": "SIGTERM"})
     runner = start(assigned, grace=30)
     running(assigned, tmp_path / "on")
     runner.stop()
@@ -208,7 +208,7 @@ def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_
 
 
 def test_a_flow_that_missed_its_timeout_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
-    assigned = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
+    assigned = make(misses_first_signal, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
     runner = start(assigned, variables={"DISPATCHER__TIMING__STOP_GRACE": "30"})
     assert runner.wait() == 0
     assert assigned.report_of(ReportKind.EXITED).outcome.cause is Cause.DEADLINE
@@ -234,7 +234,7 @@ def test_sigterm_ends_the_flow_and_on_exit_runs(make: Make, start: Start, tmp_pa
 
 
 def test_sigterm_during_a_c_call_kills_after_two_thirds_of_the_grace(make: Make, start: Start, tmp_path: Path) -> None:
-    assigned = make(deaf, parameters={"path": str(tmp_path / "on")})
+    assigned = make(ignores_interrupts, parameters={"path": str(tmp_path / "on")})
     runner = start(assigned, grace=6)
     pid = running(assigned, tmp_path / "on")
     begun = time.monotonic()
@@ -279,7 +279,9 @@ def test_a_timeout_is_heard_by_the_flow(make: Make, start: Start, tmp_path: Path
 
 
 def test_a_flow_deaf_to_its_timeout_is_killed_after_stop_grace(make: Make, start: Start, tmp_path: Path) -> None:
-    assigned = make(deaf, parameters={"path": str(tmp_path / "on")}, timeout=5)  # it must be in its loop by then
+    assigned = make(
+        ignores_interrupts, parameters={"path": str(tmp_path / "on")}, timeout=5
+    )  # it must be in its loop by then
     runner = start(assigned)
     assert runner.wait() == 137
     assert assigned.report_of(ReportKind.DIED).outcome.cause is Cause.DEADLINE
