@@ -1,6 +1,6 @@
-"""Writes the table of settings in ``docs/settings.md`` from the classes of :mod:`dispatcher.settings`.
+"""Write the table of settings in ``docs/settings.md`` from the classes of :mod:`dispatcher.settings`.
 
-``python -m tools.settings_table`` writes it, ``--check`` says whether it is current (so do the tests).
+``python -m tools.settings_table`` writes it; ``--check``, and the tests, check that it is up to date.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ END = "<!-- settings: end -->"
 
 
 def table(model: type[BaseModel] = Settings, prefix: str = "DISPATCHER__") -> str:
-    """The whole table, in Markdown; a heading and a table per settings class."""
+    """Return the tables in Markdown, with a heading per settings class."""
     own = ["| variable | default | meaning |", "|---|---|---|"]
     parts = []
     for name, field in model.model_fields.items():
@@ -79,19 +79,19 @@ def _is_number(annotation: Any) -> bool:
 
 
 def page(text: str) -> str:
-    """``text`` with the part between the two marks replaced by the table."""
+    """Replace the part of ``text`` between the two marks by the table."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n\n{table()}\n\n{END}{tail}"
 
 
 def main(arguments: list[str]) -> int:
-    """Write the table, or with ``--check`` say whether it is current; 1 if it isn't."""
+    """Write the table, or with ``--check`` return 1 if it isn't up to date."""
     text = PAGE.read_text(encoding="utf-8")
     current = page(text)
     if arguments == ["--check"]:
         if text != current:
-            sys.stdout.write("docs/settings.md is not current; run: .venv/bin/python -m tools.settings_table\n")
+            sys.stdout.write("docs/settings.md isn't up to date; run: .venv/bin/python -m tools.settings_table\n")
         return int(text != current)
     PAGE.write_text(current, encoding="utf-8")
     return 0

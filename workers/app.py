@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dispatcher.broker.celery_app import WORKER_OVERRIDES
 from dispatcher.errors import ServerUnavailable
 from dispatcher.settings import Settings
 
@@ -95,9 +96,8 @@ def _instance(settings: Settings, queues: Sequence[str], *, patient: bool) -> st
 
 def _configure_worker(app: Any, **_: Any) -> None:
     """Configure the application to consume messages, which Flower and ``celery inspect`` must not do with it."""
-    from dispatcher.broker.celery_app import AS_WORKER
 
-    transport, configuration = AS_WORKER
+    transport, configuration = WORKER_OVERRIDES
     app.conf.update(**configuration, broker_transport_options={**app.conf.broker_transport_options, **transport})
 
 

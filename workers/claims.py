@@ -8,7 +8,7 @@ from functools import partial
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherError, Refused
 from dispatcher.records.base import Records
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.record import Record
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
@@ -32,7 +32,7 @@ def claimant(keys: KeyRing, record: Record, entry: Mapping[str, str]) -> str:
         report = Report.from_entry(entry, token_of(keys, record))
     except (DispatcherError, Refused, KeyError, ValueError, TypeError, RecursionError):
         return ""
-    authentic = report.about is About.CLAIMED and (report.run_id, report.attempt) == (record.id, record.attempt)
+    authentic = report.kind is ReportKind.CLAIMED and (report.run_id, report.attempt) == (record.id, record.attempt)
     return report.holder if authentic else ""
 
 

@@ -23,7 +23,7 @@ from backends.kubernetes.reason_table import (
     Field,
     Rule,
 )
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.states import Cause
 
 Object = Mapping[str, Any]
@@ -334,7 +334,7 @@ def _of_exit(code: int | None, reason: str, message: str, pod: Object) -> Observ
 
 def _runner_message(message: str) -> tuple[Cause, str] | None:
     """Return cause and text that a runner left in its termination message; None if it isn't a runner's."""
-    words = LastWords.parse(message)
+    words = TerminationMessage.parse(message)
     if words is None:
         return None
     outcome = words.outcome()

@@ -35,7 +35,7 @@ def render(
     from dispatcher.cli.targets import load
     from dispatcher.errors import InvalidInput, Permanent
     from dispatcher.flows.flow import Flow
-    from dispatcher.logs.limits import Bounds
+    from dispatcher.runner.settings import RunnerSettings
     from dispatcher.runs.options import Options
     from dispatcher.submission.request import RequestChecker, preview_attempt
     from dispatcher.support.ids import is_instance, is_run_id, new_id
@@ -63,7 +63,7 @@ def render(
         number,
         instance=instance,
         place=made.place,
-        variables=Bounds.of(settings).variables(),
+        variables=RunnerSettings.of(settings).variables(),
     )
     try:
         prepared = made.prepare(attempt)

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import described
+from benchmarks.machine import description
 from tests.chaos import page
 from tests.chaos.distribution import shown
 from tests.chaos.fault_rows import ROWS
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.page:
         return _keep(options.page)
     parts = options.parts or list(PARTS)
-    results = Results(at=_now(), machine=described())
+    results = Results(at=_now(), machine=description())
     statuses = [_play(name, results, console, quick=options.quick) for name in parts]
     every = set(parts) == set(PARTS)
     for table in tables(results, rows=every or not {"rows", "kubernetes", *APART}.isdisjoint(parts)):

@@ -23,7 +23,7 @@ from dispatcher import Dispatcher, LocalEnvironment, flow
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import SealBroken
 from dispatcher.records.rejections import Rejected
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, ring_for
@@ -218,7 +218,7 @@ def test_a_record_that_tells_another_kind_than_its_spec(
         ended = field.bench.ended(record.id)
     assert ended.outcome is not None
     assert (ended.state, ended.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
-    assert "another kind than its spec says" in ended.outcome.message
+    assert "another kind than its spec" in ended.outcome.message
     assert field.starts(record.id) == 0
 
 
@@ -255,7 +255,7 @@ def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None
     inbox = field.bench.records.inbox
     with counted(field, Rejected.REPORT, 2):
         for run_id, attempt in ((theirs, 1), (mine, 2)):
-            report = Report(run_id=run_id, attempt=attempt, about=About.EXITED, outcome=lie)
+            report = Report(run_id=run_id, attempt=attempt, kind=ReportKind.EXITED, outcome=lie)
             inbox.report(shard_of("fake", run_id), report.to_entry(token))
     worker.says(f"a report on run {theirs} was not made by the attempt it names")
     worker.says(f"attempt 2 of run {mine} is closed")

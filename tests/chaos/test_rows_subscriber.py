@@ -22,7 +22,7 @@ from dispatcher.settings import Settings
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.subscriber import finals, heard, opened, take
 from tests.conftest import PYTHON
-from tests.integration.hand import Hand
+from tests.integration.stand_ins import ThreadWorker
 from tests.integration.workers import KEYS, ROOT, Bench
 from tests.waiting import wait_until
 
@@ -48,7 +48,7 @@ def settings(chaos_server: ChaosServer) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=settings) as one, Hand(settings):
+    with Dispatcher(settings=settings) as one, ThreadWorker(settings):
         yield one
 
 

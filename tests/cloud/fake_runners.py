@@ -11,7 +11,7 @@ from typing import Any
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.value import Value
 from tests.cloud.k8s import NamespaceAdmin
@@ -66,7 +66,7 @@ class FakeRunners:
         result = json.dumps(self._flow(**json.loads(record.spec.parameters.inline or "{}")))
         digest = hashlib.sha256(result.encode()).hexdigest()
         outcome = Outcome(result=Value(codec="json", inline=result, digest=digest, size=len(result)))
-        report = Report(run_id=assignment.run_id, attempt=assignment.attempt, about=About.EXITED, outcome=outcome)
+        report = Report(run_id=assignment.run_id, attempt=assignment.attempt, kind=ReportKind.EXITED, outcome=outcome)
         self._records.inbox.report(assignment.shard, report.to_entry(assignment.token))
 
 

@@ -1,4 +1,4 @@
-"""A world for attempts on memory records: flows, and a way to submit and run them."""
+"""A harness for attempts on memory records: flows, and methods to submit and run them."""
 
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS = Settings.load()
 
 
 class World:
-    """Memory records whose server can be away, a key ring, and a way to submit."""
+    """Memory records whose server can be away, a key ring, and methods to submit and run."""
 
     def __init__(self) -> None:
         self.records = open_memory()
@@ -41,19 +41,19 @@ class World:
         self.away: Callable[[Change], bool] = lambda _change: False
         commit = self.records.runs.commit
 
-        def counted(change: Change, **more: Any) -> tuple[Record | None, float]:
+        def commit_and_count(change: Change, **more: Any) -> tuple[Record | None, float]:
             if self.away(change):
                 raise ServerUnavailable("the server is away")
             self.commits += 1
             return commit(change, **more)
 
-        self.records.runs.commit = counted  # type: ignore[method-assign]
+        self.records.runs.commit = commit_and_count  # type: ignore[method-assign]
 
-    def submit(self, one: Flow[..., Any], parameters: Any = None, environment: Any = None, **changes: Any) -> Record:
+    def submit(self, target: Flow[..., Any], parameters: Any = None, environment: Any = None, **changes: Any) -> Record:
         run_id = secrets.token_hex(8)
         storage = RedisStorage()
         storage.bind(self.records.blobs)
-        location = storage.add_flow(one)
+        location = storage.add_flow(target)
         environment = environment or LocalEnvironment()
         values = to_value(
             parameters or {},
@@ -66,7 +66,7 @@ class World:
         options = Options.of(**{name: changes.pop(name) for name in ("retries", "start_within") if name in changes})
         spec = Spec(
             run_id=run_id,
-            flow=one.name,
+            flow=target.name,
             storage=storage.to_json(),
             location=location,
             parameters=values,

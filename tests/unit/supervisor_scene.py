@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
 from dispatcher.runs.outcome import Outcome
@@ -147,8 +147,8 @@ class Scene:
 
         wait_until(ticked, awaited)
 
-    def report(self, record: Record, about: About, outcome: Outcome) -> None:
+    def report(self, record: Record, about: ReportKind, outcome: Outcome) -> None:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
-        report = Report(run_id=record.id, attempt=record.attempt, about=about, outcome=outcome)
-        self.records.inbox.report(shard_of("scripted", record.id), report.to_entry(token))
+        report = Report(run_id=record.id, attempt=record.attempt, kind=about, outcome=outcome)
+        self.records.inbox.report(shard_of("told", record.id), report.to_entry(token))

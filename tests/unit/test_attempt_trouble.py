@@ -1,4 +1,4 @@
-"""What can't be verified or opened, and a server that is away."""
+"""Attempts that can't be verified or opened, and a server that is away."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import flow
 from dispatcher.records.snapshot import Snapshot
-from dispatcher.runner.in_process import current, run_attempt
+from dispatcher.runner.in_process import current_attempt, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.record import Record
@@ -119,20 +119,20 @@ def test_a_server_that_is_away_at_the_claim_is_the_callers_to_tell(world: World)
     world.away = lambda _change: True
     with pytest.raises(ServerUnavailable):
         world.run(record)
-    assert current() is None
+    assert current_attempt() is None
 
 
 def test_a_result_outlives_an_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.support.outages._FIRST", 0.01)
-    asked: list[State] = []
+    attempted: list[State] = []
 
     def away(change: Change) -> bool:
         if change.before is not None and change.before.state is State.RUNNING:
-            asked.append(change.after.state)
-        return 0 < len(asked) < 8
+            attempted.append(change.after.state)
+        return 0 < len(attempted) < 8
 
     world.away = away
     done = world.run(world.submit(double, {"x": 1}, LocalEnvironment(on_exit=say_how_it_ended)))
     assert (done.state, done.exit_call) == (State.SUCCEEDED, ExitCall.CALLED)
     assert world.texts(done).count("doubling") == 1
-    assert len(asked) == 9
+    assert len(attempted) == 9

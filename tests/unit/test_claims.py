@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
@@ -22,8 +22,8 @@ def scene() -> Scene:
 
 
 def _report(record: Record, **changes: object) -> Report:
-    report = Report(run_id=record.id, attempt=1, about=About.CLAIMED, outcome=Outcome(), holder="pod")
-    return replace(report, **changes)  # type: ignore[arg-type]
+    made = Report(run_id=record.id, attempt=1, kind=ReportKind.CLAIMED, outcome=Outcome(), holder="pod")
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def test_the_attempt_s_own_claim_is_authentic(scene: Scene) -> None:
@@ -44,7 +44,7 @@ def test_any_other_claim_has_no_holder(scene: Scene) -> None:
         _report(record).to_entry(other_token),
         _report(other).to_entry(own_token),
         _report(record, attempt=2).to_entry(own_token),
-        _report(record, about=About.ALIVE).to_entry(own_token),
+        _report(record, kind=ReportKind.ALIVE).to_entry(own_token),
     ):
         assert claimant(scene.keys, record, entry) == ""
     assert claimant(scene.keys, scene.submit("r3"), good) == "", "no infrastructure was requested"

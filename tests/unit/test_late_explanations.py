@@ -6,7 +6,7 @@ import pytest
 
 from backends.base import Observation, Phase
 from dispatcher.records.rejections import Rejected
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.events import EventKind
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
@@ -26,18 +26,18 @@ def scene() -> Scene:
     return Scene()
 
 
-def reported(scene: Scene, about: About = About.EXITED) -> tuple[Record, str]:
+def reported(scene: Scene, about: ReportKind = ReportKind.EXITED) -> tuple[Record, str]:
     """Return a run whose runner has reported, and its container's name."""
     record = scene.running("r1")
     scene.round()
-    if about is About.EXITED:
-        scene.report(record, About.SETTLED, PREEMPTED)
+    if about is ReportKind.EXITED:
+        scene.report(record, ReportKind.SETTLED, PREEMPTED)
     scene.report(record, about, PREEMPTED)
     return record, str((record.handle or {})["name"])
 
 
-@pytest.mark.parametrize("about", [About.EXITED, About.DIED])
-def test_the_run_ends_with_the_cause_that_is_observed_later(scene: Scene, about: About) -> None:
+@pytest.mark.parametrize("about", [ReportKind.EXITED, ReportKind.DIED])
+def test_the_run_ends_with_the_cause_that_is_observed_later(scene: Scene, about: ReportKind) -> None:
     _, name = reported(scene, about)
     scene.round()
     scene.backend.observations[name] = UNEXPLAINED
@@ -59,9 +59,9 @@ def test_a_timeout_that_was_settled_stands(scene: Scene) -> None:
     scene.round()
     name = str((record.handle or {})["name"])
     scene.backend.observations[name] = Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted")
-    scene.report(record, About.SETTLED, PREEMPTED)
+    scene.report(record, ReportKind.SETTLED, PREEMPTED)
     scene.round()
-    scene.report(record, About.EXITED, PREEMPTED)
+    scene.report(record, ReportKind.EXITED, PREEMPTED)
     scene.round()
     assert scene.record("r1").state is State.TIMED_OUT
 

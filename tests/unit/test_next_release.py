@@ -15,7 +15,7 @@ from dispatcher.errors import Refused
 from dispatcher.inspection.explain import explain
 from dispatcher.inspection.timeline import timeline
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runner.container.report import About, Report, _mac
+from dispatcher.runner.container.report import Report, ReportKind, _mac
 from dispatcher.runs import indexes, infrastructure, spec, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, EventKind
@@ -154,13 +154,13 @@ def test_a_new_kind_of_event_keeps_its_id_and_its_word() -> None:
     assert len(timeline("r1", [replace(EVENT, kind=EventKind.QUEUED, time=1.0), event])) == 1
 
 
-@pytest.mark.parametrize(("about", "read"), [("exited", About.EXITED), ("checkpointed", About.UNKNOWN)])
-def test_a_report_of_the_next_release_is_read(about: str, read: About) -> None:
+@pytest.mark.parametrize(("about", "read"), [("exited", ReportKind.EXITED), ("checkpointed", ReportKind.UNKNOWN)])
+def test_a_report_of_the_next_release_is_read(about: str, read: ReportKind) -> None:
     body = {**BODY, **NEW, "about": about, "exit_call": "postponed"}
     body["outcome"] = {**body["outcome"], **NEW, "cause": "struck_by_lightning"}
     text = json.dumps(body)
     report = Report.from_entry({"run": "r1", "body": text, "mac": _mac(TOKEN, text), "hue": "blue"}, TOKEN)
-    assert (report.about, report.exit_call, report.outcome.cause) == (read, ExitCall.UNKNOWN, Cause.UNKNOWN)
+    assert (report.kind, report.exit_call, report.outcome.cause) == (read, ExitCall.UNKNOWN, Cause.UNKNOWN)
     assert report.outcome.to_json()["hue"] == "blue"
 
 

@@ -17,7 +17,7 @@ from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import Malformed, SealBroken
 from dispatcher.records.redis import leases, logs, queues, workers
 from dispatcher.records.redis.run_scripts.change import event_parsers, parse_final, parse_notice
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.change import Ring
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.options import Options
@@ -98,7 +98,7 @@ WORKER = {
     "started_at": 3.0, "python": "3.11", "version": "1", "celery_name": "c", "queues": ["local"],
     "data": {"supervises": ["fake"]},
 }  # fmt: skip
-REPORT = Report(run_id="r1", attempt=1, about=About.EXITED, outcome=OUTCOME, exit_call=ExitCall.CALLED)
+REPORT = Report(run_id="r1", attempt=1, kind=ReportKind.EXITED, outcome=OUTCOME, exit_call=ExitCall.CALLED)
 MESSAGE = json.loads(envelope(Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local"))))
 
 

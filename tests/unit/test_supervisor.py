@@ -11,7 +11,7 @@ import pytest
 
 from backends.base import Found, Handle, Observation, Phase, Request, Watched
 from dispatcher.errors import LeasePassed, Transient
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.events import EventKind
 from dispatcher.runs.outcome import Outcome
@@ -102,7 +102,7 @@ def test_containers_that_are_about_to_end_are_observed_now_and_then(scene: Scene
     records = [scene.running(f"r{number}") for number in range(100)]
     scene.round()
     for record in records:
-        scene.report(record, About.EXITED, Outcome())
+        scene.report(record, ReportKind.EXITED, Outcome())
     scene.round()
     assert all(scene.record(record.id).state is State.SUCCEEDED for record in records)
     polled, before = scene.backend.polled, time.monotonic()
@@ -122,7 +122,7 @@ def test_a_report_has_precedence_over_an_observation(scene: Scene) -> None:
     scene.round()
     name = str((record.handle or {})["name"])
     scene.backend.observations[name] = Observation(phase=Phase.ENDED, cause=Cause.KILLED, exit_code=137)
-    scene.report(record, About.EXITED, Outcome(cause=Cause.USER_ERROR, reason="ValueError"))
+    scene.report(record, ReportKind.EXITED, Outcome(cause=Cause.USER_ERROR, reason="ValueError"))
     scene.round()
     outcome = scene.record("r1").outcome
     assert outcome is not None
@@ -223,7 +223,7 @@ def test_a_supervisor_whose_shard_was_taken_writes_nothing(scene: Scene) -> None
 
     scene.backend.poll = poll  # type: ignore[method-assign]
     scene.backend.observations[name] = Observation(phase=Phase.ENDED, exit_code=1)
-    scene.report(record, About.EXITED, Outcome())
+    scene.report(record, ReportKind.EXITED, Outcome())
     before = scene.record("r1")
     scene.backend.changed(name, "")
     scene.supervisor.tick()
@@ -238,7 +238,7 @@ def test_a_container_whose_end_was_reported_is_not_deleted_at_once(scene: Scene)
     """It is deleted once its exit code was observed, or after 5 s."""
     record = scene.running("r1")
     scene.round()
-    scene.report(record, About.EXITED, Outcome())
+    scene.report(record, ReportKind.EXITED, Outcome())
     scene.round()
     assert scene.record("r1").state is State.SUCCEEDED
     scene.round()

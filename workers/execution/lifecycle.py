@@ -105,7 +105,7 @@ def _start(context: TaskContext, look: Snapshot) -> Record:
         owner=context.worker,
         holder=context.holder,
         fds=True,
-        opening=context.recycler.begin,
+        on_claimed=context.recycler.begin,
     )
 
 

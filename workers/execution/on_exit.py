@@ -47,6 +47,6 @@ def call_on_exit(context: TaskContext, run_id: str) -> Record:
         now,
         owner=context.worker,
         holder=context.holder,
-        opening=context.recycler.begin,
+        on_claimed=context.recycler.begin,
         contained=contained,
     )

@@ -14,12 +14,12 @@ from typing import Any
 
 from backends.base import Backend, Handle
 from dispatcher.errors import Permanent, Refused, SpecUsed, Transient
-from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
 from dispatcher.records.runs import Transition
 from dispatcher.records.snapshot import Snapshot
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change
@@ -234,7 +234,7 @@ class Provisioner:
             record.attempt,
             instance=self.records.instance,
             place=backend.place,
-            variables=Bounds.of(self.settings).variables(),
+            variables=RunnerSettings.of(self.settings).variables(),
         )
         body = backend.prepare(attempt)
         request = {"shard": attempt.shard, "epoch": record.epoch, "body": body}

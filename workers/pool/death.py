@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from dispatcher.errors import Malformed
-from dispatcher.logs.journal import Said
-from dispatcher.logs.last_lines import TAIL, keep
+from dispatcher.logs.journal import JournalLine
+from dispatcher.logs.last_lines import TAIL, store_last_lines
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
 from dispatcher.records.runs import Transition
@@ -34,7 +34,7 @@ class Death:
     pid: int
     reason: TerminationReason | None
     status: int | None
-    last_output: tuple[Said, ...] = ()
+    last_output: tuple[JournalLine, ...] = ()
 
 
 def attempt_died(records: Records, worker: str, death: Death, limits: Limits) -> Record | None:
@@ -54,7 +54,7 @@ def _end_attempt(records: Records, worker: str, death: Death, limits: Limits) ->
     if record.owner == worker and elsewhere(record):  # it died during the claim or the request
         step = partial(transitions.lose, owner=worker)
     elif record.owner == worker and pid_of(record.holder) == death.pid:
-        tail = keep(records.logs, record.id, record.attempt, death.last_output, limits)
+        tail = store_last_lines(records.logs, record.id, record.attempt, death.last_output, limits)
         outcome = outcome_of(record, death, tail or _tail(records, record))
         step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from dispatcher.logs.journal import Journal, Said, adopt
+from dispatcher.logs.journal import Journal, JournalLine, adopt_journal
 
 #: Dead processes whose journals are retained: the ends of their runs may be recorded later, when the server is back.
 _RETAINED = 32
@@ -27,7 +27,7 @@ class Journals:
     def forked(self, pid: int) -> None:
         """Assign the prepared journal to the process that was forked."""
         assert self._next is not None
-        self._next.forked()
+        self._next.close_write_ends()
         with self._lock:
             self._by_pid[pid] = self._next
         self._next = None
@@ -37,7 +37,7 @@ class Journals:
         for other in self._by_pid.values():
             other.close()
         if self._next is not None:
-            adopt(self._next)
+            adopt_journal(self._next)
 
     def ended(self, pid: int) -> None:
         """Note that a process has ended. Its journal is retained for a while."""
@@ -50,11 +50,11 @@ class Journals:
                 oldest.close()
                 self._by_pid = {pid: journal for pid, journal in self._by_pid.items() if journal is not oldest}
 
-    def last_output(self, pid: int, run_id: str) -> list[Said]:
+    def last_output(self, pid: int, run_id: str) -> list[JournalLine]:
         """Return the last lines of a dead process about a run."""
         with self._lock:
             journal = self._by_pid.get(pid)
-        return [] if journal is None else journal.left(run_id)
+        return [] if journal is None else journal.recover(run_id)
 
 
 #: Those of this process, which is a worker once.

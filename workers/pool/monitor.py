@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.logs.journal import Said
+from dispatcher.logs.journal import JournalLine
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runs import indexes, use
@@ -53,7 +53,7 @@ class ParentProcess:
     queues: Callable[[], tuple[str, ...]]  #: that are consumed now
     stop_consuming: Callable[[], None]
     is_idle: Callable[[], bool]  #: whether Celery consumes nothing any more, and no message is on its way to a process
-    last_output: Callable[[int, str], Sequence[Said]]  #: of a dead process, by its pid, about a run
+    last_output: Callable[[int, str], Sequence[JournalLine]]  #: of a dead process, by its pid, about a run
     leave: Callable[[], None]  #: ends Celery, once all is done
 
 

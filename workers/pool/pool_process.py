@@ -17,8 +17,8 @@ from typing import Any
 
 from backends.base import Backend
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, TimeoutInterrupt
-from dispatcher.logs.capture import keep_from
-from dispatcher.logs.journal import mine
+from dispatcher.logs.capture import set_log_level
+from dispatcher.logs.journal import current_journal
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runner.process_state import leftovers
@@ -117,7 +117,9 @@ class ProcessRecycler:
             reasons = self.baseline.restore()
         except Exception as error:
             reasons = [f"{type(error).__name__} while it was restored"]
-        if (journal := mine()) is not None and journal.is_held() and not leftovers.helpers():  # these keep stderr open
+        if (
+            (journal := current_journal()) is not None and journal.has_other_writers() and not leftovers.helpers()
+        ):  # these keep stderr open
             reasons.append("output: another process still holds it")
         if reasons:
             logger.warning(
@@ -151,7 +153,7 @@ class PoolProcess:
         journals.adopt()
         if os.getppid() != self._inherited.identity.pid:  # the parent died before this process asked to die with it
             os._exit(os.EX_SOFTWARE)
-        keep_from(self._inherited.settings.defaults.log_level)
+        set_log_level(self._inherited.settings.defaults.log_level)
         multiprocessing.process._current_process = self._inherited.main_process  # type: ignore[attr-defined]
         gc.freeze()  # these objects stay: a collection of them delayed a run by 20 ms, and copied shared memory
 
@@ -194,20 +196,20 @@ class PoolProcess:
         """Ignore the signal while a flow runs: systemd sends it to all processes, and the parent decides."""
         from billiard.common import _shutdown_cleanup
 
-        from dispatcher.runner.in_process import current
+        from dispatcher.runner.in_process import current_attempt
 
         if os.getpid() != self._pid:  # a child that the flow has forked
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
-        elif current() is None:
+        elif current_attempt() is None:
             _shutdown_cleanup(signum, frame)
 
     def _on_interrupt(self, signum: int, frame: object) -> None:
-        from dispatcher.runner.in_process import current
+        from dispatcher.runner.in_process import current_attempt
 
         if os.getpid() != self._pid:
             return
-        interrupt, attempt = self._inherited.interrupts.read(), current()
+        interrupt, attempt = self._inherited.interrupts.read(), current_attempt()
         if interrupt is None or attempt is None:
             return
         if attempt.run_id == interrupt.run_id and attempt.epoch == interrupt.epoch:

@@ -14,7 +14,7 @@ from dispatcher.records.leases import Lease
 from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.records.runs import Transition
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
@@ -166,9 +166,9 @@ class Reports:
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
         self._heartbeats.received(record.id)
-        if report.about in {About.ALIVE, About.UNKNOWN}:
+        if report.kind in {ReportKind.ALIVE, ReportKind.UNKNOWN}:
             return
-        ends = report.about in {About.EXITED, About.DIED}
+        ends = report.kind in {ReportKind.EXITED, ReportKind.DIED}
         if (
             ends
             and record.owner == lease.name
@@ -177,12 +177,12 @@ class Reports:
             self._cache.put(record)
             self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLANATION_TIMEOUT))
             return
-        at = _time(entry) if report.about is About.CLAIMED else None
+        at = _time(entry) if report.kind is ReportKind.CLAIMED else None
         self._write(record, report, self._step(record, report, now, at), lease, now)
 
     def _write(self, record: Record, report: Report, step: Transition, lease: Lease, now: float) -> None:
         after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)
-        if report.about is About.DIED and after.version != record.version and not self._log_tails.sent(record):
+        if report.kind is ReportKind.DIED and after.version != record.version and not self._log_tails.sent(record):
             self._log_tails.request(record)
         self._writer.keep(after, lease.name)
 
@@ -190,11 +190,11 @@ class Reports:
         preempted = report.outcome.cause is Cause.PREEMPTED
         observation = self._observer.observe(record.handle) if preempted else None
         outcome = explained(record, report.outcome, observation, now)
-        if report.about is About.CLAIMED:
+        if report.kind is ReportKind.CLAIMED:
             return partial(transitions.claim_attempt, attempt=report.attempt, holder=report.holder, at=at)
-        if report.about is About.SETTLED:
+        if report.kind is ReportKind.SETTLED:
             return partial(transitions.settle, epoch=record.epoch, outcome=outcome)
-        if report.about is About.DIED:
+        if report.kind is ReportKind.DIED:
             outcome = replace(outcome, log_tail=outcome.log_tail or self._log_tails.sent(record))
             here = self._callbacks_allowed(record)
             return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=here)

@@ -241,6 +241,6 @@ def test_the_program_of_a_direct_job(
     assert "doubling" in capsys.readouterr().out
     monkeypatch.delenv("DISPATCHER__RUN__SECRETS_FILE")
     assert direct.main() == 2
-    assert "not set; a Job that execute() made runs this" in capsys.readouterr().err
+    assert "not set; only a Job that execute() made can run this" in capsys.readouterr().err
     with pytest.raises(InvalidSettings):
         KubernetesJobEnvironment().run_flow()

@@ -10,7 +10,7 @@ import pytest
 from backends.base import Observation, Phase
 from backends.kubernetes.reasons import Clocks, Pod, Snapshot, observe
 from dispatcher import Cause
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.outcome import Outcome
 
 #: The retry decisions, and the same on a real API server: tests/cloud/test_kubernetes_catalogue.py.
@@ -348,7 +348,7 @@ def test_an_attempt_ends_with_the_flows_container() -> None:
 
 def test_the_termination_message_holds_the_cause() -> None:
     def termination_message(outcome: Outcome) -> str:
-        return LastWords.of(outcome, run="r", attempt=1).to_json()
+        return TerminationMessage.of(outcome, run="r", attempt=1).to_json()
 
     failed = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no such luck")
     observation = observed(pod(ended(3, message=termination_message(failed))))
@@ -361,7 +361,7 @@ def test_the_termination_message_holds_the_cause() -> None:
 
 def test_sigterm_of_a_deleted_pod_is_killed_rather_than_preempted() -> None:
     outcome = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
-    words = LastWords.of(outcome, run="r", attempt=1).to_json()
+    words = TerminationMessage.of(outcome, run="r", attempt=1).to_json()
     ended_pod = pod(ended(143, message=words))
     assert summary(observed(ended_pod)) == (Phase.ENDED, Cause.PREEMPTED)
     ended_pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"

@@ -1,4 +1,4 @@
-"""Interrupts reach a flow, wherever it stands, and nothing else."""
+"""Interrupts end a flow, wherever it is, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from dispatcher.errors import (
     RunInterrupt,
     TimeoutInterrupt,
 )
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import invoke
 from dispatcher.runs.context import context
 from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
-from tests.unit.jobs import Odd, job, opened, play, settled
+from tests.unit.invocations import Odd, invocation, opened, play, settled
 
 
 @contextmanager
-def on_signal(guard: Guard, kind: type[RunInterrupt]) -> Iterator[Callable[[], None]]:
-    """SIGUSR1 interrupts; gives a function that sends it from another thread a moment later."""
+def on_signal(guard: InterruptGuard, kind: type[RunInterrupt]) -> Iterator[Callable[[], None]]:
+    """Interrupt on SIGUSR1; yield a function that sends the signal from another thread a moment later."""
     before = signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(kind))
     timers: list[threading.Timer] = []
 
@@ -55,22 +55,24 @@ INTERRUPTS = [
 
 @pytest.mark.parametrize(("kind", "cause"), INTERRUPTS)
 def test_a_sleeping_flow_is_ended_and_on_exit_told(kind: type[RunInterrupt], cause: Cause) -> None:
-    guard, told = Guard(), list[Any]()
+    guard, exit_calls = InterruptGuard(), list[Any]()
     with on_signal(guard, kind) as soon:
 
         def body() -> None:
             soon()
             time.sleep(30)
 
-        one = job(body, guard=guard, on_exit=lambda: told.append((context.state, type(context.exception))))
-        outcome, exit_call = invoke(one, settle=settled)
+        call = invocation(
+            body, guard=guard, on_exit=lambda: exit_calls.append((context.state, type(context.exception)))
+        )
+        outcome, exit_call = invoke(call, settle=settled)
     assert (outcome.cause, outcome.reason, exit_call) == (cause, kind.__name__, ExitCall.CALLED)
-    assert told == [(outcome.state, kind)]
+    assert exit_calls == [(outcome.state, kind)]
     assert "in body" in outcome.traceback
 
 
 def test_except_exception_does_not_swallow_it() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
     with on_signal(guard, TimeoutInterrupt) as soon:
 
         def body() -> str:
@@ -85,7 +87,7 @@ def test_except_exception_does_not_swallow_it() -> None:
 
 
 def test_a_cleanup_that_fails_does_not_hide_the_interrupt() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
 
     def body() -> None:
         try:
@@ -97,7 +99,7 @@ def test_a_cleanup_that_fails_does_not_hide_the_interrupt() -> None:
 
 
 def test_a_flow_that_ends_well_in_spite_of_it_has_succeeded() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
 
     def body() -> str:
         try:
@@ -110,35 +112,35 @@ def test_a_flow_that_ends_well_in_spite_of_it_has_succeeded() -> None:
 
 
 def test_one_that_comes_before_the_flow_is_remembered() -> None:
-    guard, seen = Guard(), list[str]()
+    guard, calls = InterruptGuard(), list[str]()
     guard.interrupt(TimeoutInterrupt)
-    outcome = play(lambda: seen.append("body"), guard=guard, on_start=lambda: seen.append("start"))
-    assert (outcome.cause, seen) == (Cause.DEADLINE, [])
+    outcome = play(lambda: calls.append("body"), guard=guard, on_start=lambda: calls.append("start"))
+    assert (outcome.cause, calls) == (Cause.DEADLINE, [])
 
 
 def test_one_that_comes_after_the_flow_is_ignored() -> None:
-    guard = Guard()
+    guard = InterruptGuard()
 
     def late(*_: Any) -> None:
         guard.interrupt(TimeoutInterrupt)
 
-    outcome, exit_call = invoke(job(lambda: 1, guard=guard, on_exit=late), settle=late)
+    outcome, exit_call = invoke(invocation(lambda: 1, guard=guard, on_exit=late), settle=late)
     late()
     assert (outcome.state, exit_call) == (State.SUCCEEDED, ExitCall.CALLED)
 
 
 def test_a_second_one_does_not_disturb_the_cleanup_after_the_first() -> None:
-    guard, seen = Guard(), list[str]()
+    guard, calls = InterruptGuard(), list[str]()
 
     def body() -> None:
         try:
             guard.interrupt(TimeoutInterrupt)
         finally:
             guard.interrupt(CancelInterrupt)
-            seen.append("cleaned")
+            calls.append("cleaned")
 
     assert play(body, guard=guard).cause is Cause.DEADLINE
-    assert seen == ["cleaned"]
+    assert calls == ["cleaned"]
 
 
 async def idle() -> None:
@@ -158,14 +160,14 @@ async def waits_for_others() -> None:
 
 @pytest.mark.parametrize("main", [idle, busy, waits_for_others])
 def test_an_async_flow_is_ended_wherever_it_stands(main: Callable[[], Any]) -> None:
-    guard, seen = Guard(), list[str]()
+    guard, calls = InterruptGuard(), list[str]()
 
     async def cleaning() -> None:
         try:
             await main()
         finally:
             await asyncio.sleep(0)
-            seen.append("cleaned")
+            calls.append("cleaned")
 
     with on_signal(guard, CancelInterrupt) as soon:
 
@@ -177,7 +179,7 @@ def test_an_async_flow_is_ended_wherever_it_stands(main: Callable[[], Any]) -> N
         outcome = play(body, guard=guard)
     assert (outcome.cause, outcome.reason) == (Cause.CANCELLED, "CancelInterrupt")
     assert time.monotonic() - begun < 10
-    assert seen == ["cleaned"]
+    assert calls == ["cleaned"]
 
 
 def test_a_cancelled_error_of_the_flows_own_is_its_failure() -> None:
@@ -187,7 +189,7 @@ def test_a_cancelled_error_of_the_flows_own_is_its_failure() -> None:
     assert play(body).cause is Cause.USER_ERROR
 
 
-def test_a_job_is_a_value() -> None:
-    one = job(lambda: 1)
+def test_an_invocation_is_a_value() -> None:
+    call = invocation(lambda: 1)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        one.flow = "other"  # type: ignore[misc]
+        call.flow = "other"  # type: ignore[misc]

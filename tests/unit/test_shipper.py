@@ -1,4 +1,4 @@
-"""A line as it is kept: clean and bounded; and lines that can't be kept."""
+"""Lines are cleaned and bounded before they are stored, and some can't be stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.errors import Malformed
 from dispatcher.logs import sender_threads as senders
-from dispatcher.logs.shipper import Shipment, clean
+from dispatcher.logs.shipper import LogShipper, clean
 from dispatcher.records.logs import Line
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
@@ -35,35 +35,35 @@ def test_lines_are_clean_and_bounded(raw: str, shown: str) -> None:
 
 
 def test_lines_that_can_be_kept_nowhere_hold_up_nobody() -> None:
-    """Where they belong stands something else: they are dropped, and those that come later are sent."""
+    """Their key holds another type: they are dropped, and later lines are sent."""
     refused = threading.Event()
-    kept: list[str] = []
+    stored: list[str] = []
 
     def sink(lines: Sequence[Line]) -> None:
         if not refused.is_set():
             refused.set()
-            raise Malformed("a key on the server holds a value that no release stores there")
-        kept.extend(line.text for line in lines)
+            raise Malformed("a key on the server holds something else than what belongs there")
+        stored.extend(line.text for line in lines)
 
-    shipment = Shipment(sink, 1, LimitSettings())
-    shipment.put("stdout", "lost")
+    shipper = LogShipper(sink, 1, LimitSettings())
+    shipper.put("stdout", "lost")
     wait_until(refused.is_set, "the refusal")
-    shipment.put("stdout", "kept")
-    assert shipment.close(10.0)
-    assert kept == ["kept"]
+    shipper.put("stdout", "kept")
+    assert shipper.close(10.0)
+    assert stored == ["kept"]
 
 
 def test_threads_of_many_flows_that_logged_at_once_are_not_kept() -> None:
     """With ``memory://`` flows run in threads of one process."""
     go = threading.Event()
-    shipments = [Shipment(lambda _: go.wait(30), 1, LimitSettings()) for _ in range(20)]  # type: ignore[arg-type]
+    shippers = [LogShipper(lambda _: go.wait(30), 1, LimitSettings()) for _ in range(20)]  # type: ignore[arg-type]
 
     def sending() -> int:
         return [thread.name for thread in threading.enumerate()].count("dispatcher-logs")
 
-    for shipment in shipments:
-        shipment.put("stdout", "a line")
-    assert sending() >= len(shipments)
+    for shipper in shippers:
+        shipper.put("stdout", "a line")
+    assert sending() >= len(shippers)
     go.set()
-    assert all(shipment.close(30) for shipment in shipments)
+    assert all(shipper.close(30) for shipper in shippers)
     wait_until(lambda: sending() <= senders.MOST_IDLE, "the end of most")

@@ -1,6 +1,6 @@
-"""Two runs of one process are strangers: what one changed is put back for the next, or the process is a new one.
+"""Two runs of one process don't affect each other: changes of the first are undone, or the process is replaced.
 
-A row for each :data:`~dispatcher.runner.process_state.aspects.ASPECTS` and for what stands beside that table.
+A row for each of :data:`~dispatcher.runner.process_state.aspects.ASPECTS` and for what isn't in that table.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.integration
 
 @flow
 def look(expression: str, imports: str = "") -> tuple[int, str]:
-    """The process, and something of it."""
+    """Return the process id, and the value of an expression in that process."""
     import os
 
-    given: dict[str, Any] = {}
-    exec(imports, given)
-    return os.getpid(), repr(eval(expression, given))
+    variables: dict[str, Any] = {}
+    exec(imports, variables)
+    return os.getpid(), repr(eval(expression, variables))
 
 
 @flow
@@ -47,7 +47,7 @@ def change(statements: str) -> int:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """A server for all tests here."""
+    """A server for all tests of this module."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
         server = Server(Path(directory))
         server.start()
@@ -59,20 +59,20 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as one:
-        yield one
+    with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture(scope="module")
 def worker(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """It has one process."""
-    one = Worker(url, tmp_path_factory.mktemp("strangers"), timing=QUICK, concurrency=1)
+    """A worker with one pool process."""
+    worker = Worker(url, tmp_path_factory.mktemp("strangers"), timing=QUICK, concurrency=1)
     try:
-        one.says("is ready")
-        yield one
+        worker.says("is ready")
+        yield worker
     finally:
-        one.end()
-        print(one.output)  # noqa: T201 - pytest shows it where a test failed
+        worker.end()
+        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
 
 
 #: Aspect, what a flow does, what the next one looks at.
@@ -167,10 +167,10 @@ IMPORTS += "import threading, time, warnings"
 
 @pytest.mark.parametrize(("aspect", "statements", "expression"), PUT_BACK)
 def test_what_is_put_back(client: Dispatcher, worker: Worker, aspect: str, statements: str, expression: str) -> None:
-    given = {"expression": expression, "imports": IMPORTS}
-    before = client.submit(look, given).result(timeout=30)
+    parameters = {"expression": expression, "imports": IMPORTS}
+    before = client.submit(look, parameters).result(timeout=30)
     pid = client.submit(change, {"statements": statements}).result(timeout=30)
-    after = client.submit(look, given).result(timeout=30)
+    after = client.submit(look, parameters).result(timeout=30)
     assert pid == before[0], "the same process"
     assert after == before
 
@@ -194,9 +194,9 @@ MEANS_A_FRESH_PROCESS: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("aspect", "statements", "said"), MEANS_A_FRESH_PROCESS)
+@pytest.mark.parametrize(("aspect", "statements", "message"), MEANS_A_FRESH_PROCESS)
 def test_what_means_a_fresh_process(
-    client: Dispatcher, worker: Worker, aspect: str, statements: str, said: str
+    client: Dispatcher, worker: Worker, aspect: str, statements: str, message: str
 ) -> None:
     run = client.submit(change, {"statements": statements})
     pid = run.result(timeout=30)
@@ -204,8 +204,8 @@ def test_what_means_a_fresh_process(
     assert client.submit(look, {"expression": "1"}).result(timeout=30)[0] != pid
     wait_until(lambda: f"Run {run.id} left its process changed ({aspect}: " in worker.output, "a word in the log")
     (line,) = [line for line in worker.output.splitlines() if run.id in line and "left its process" in line]
-    assert said in line
-    assert "the process is replaced" in line
+    assert message in line
+    assert "a fresh one takes its place" in line
     assert client.get(run.id).state is State.SUCCEEDED
 
 
@@ -223,7 +223,7 @@ def test_what_a_flow_has_left_ends_with_its_process(client: Dispatcher, worker: 
 
 
 def test_a_flow_that_has_bounded_its_memory_prints(client: Dispatcher, worker: Worker) -> None:
-    """Seen: its first line waited without end for a thread that died as it started."""
+    """Regression: its first line waited for ever for a thread that died as it started."""
     statements = """
 import resource
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
@@ -236,7 +236,7 @@ print('said')
 
 
 def test_a_left_alarm_kills_nobody(client: Dispatcher, worker: Worker) -> None:
-    """Seen: the next run was killed by SIGALRM."""
+    """Regression: the next run was killed by SIGALRM."""
     statements = "import signal; signal.setitimer(signal.ITIMER_REAL, 0.2)"
     runs = [client.submit(change, {"statements": statements}, environment=LocalEnvironment(on_exit=_rest))]
     runs += [client.submit(change, {"statements": "import time; time.sleep(0.5)"}) for _ in range(2)]
@@ -250,7 +250,7 @@ def _rest() -> None:
 
 
 def test_many_that_leave_a_thread_each_come_to_their_end_at_once(client: Dispatcher, worker: Worker, url: str) -> None:
-    """A job that was given to a process which is about to leave goes to another."""
+    """A job that was sent to a process that is about to exit goes to another one."""
     statements = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     runs = [client.submit(change, {"statements": statements}) for _ in range(10)]
     pids = {run.result(timeout=60) for run in runs}
@@ -272,11 +272,11 @@ def test_modules_of_the_same_code_stay_and_those_of_other_code_go(
 
 
 def test_random_numbers_are_no_strangers_own(client: Dispatcher, worker: Worker) -> None:
-    given = {"expression": "random.random()", "imports": "import random"}
+    parameters = {"expression": "random.random()", "imports": "import random"}
     drawn = set()
     for _ in range(3):
         client.submit(change, {"statements": "import random; random.seed(1)"}).result(timeout=30)
-        drawn.add(client.submit(look, given).result(timeout=30)[1])
+        drawn.add(client.submit(look, parameters).result(timeout=30)[1])
     assert len(drawn) == 3
 
 
@@ -329,8 +329,8 @@ def test_what_an_installed_module_adds_as_it_is_loaded_stays(client: Dispatcher,
     Without that, no later run in the process could send a result that names an installed package.
     """
     pid, _ = client.submit(look, {"expression": "1", "imports": "import importlib_metadata"}).result(timeout=30)
-    given = {"expression": "importlib.metadata.version('click')", "imports": "import importlib.metadata"}
-    again, version = client.submit(look, given).result(timeout=30)
+    parameters = {"expression": "importlib.metadata.version('click')", "imports": "import importlib.metadata"}
+    again, version = client.submit(look, parameters).result(timeout=30)
     assert again == pid
     assert version == repr(importlib.metadata.version("click"))
 

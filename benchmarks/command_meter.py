@@ -1,4 +1,4 @@
-"""Counts what a server is asked for: commands by who sent them, round trips, bytes. Counts don't vary as seconds do."""
+"""Count a server's commands, round trips and bytes. Unlike seconds, counts don't vary."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-#: What belongs to the counting itself.
-_OURS = {"MONITOR", "INFO", "PING", "CLIENT", "ECHO", "HELLO", "AUTH", "SELECT"}
+#: Commands of the meter itself.
+_OWN_COMMANDS = {"MONITOR", "INFO", "PING", "CLIENT", "ECHO", "HELLO", "AUTH", "SELECT"}
 
 
 @dataclass
-class Counts:
-    """Of one stretch. ``sent`` came from clients, ``inside`` from scripts; ``trips`` are reads of a client's socket."""
+class ServerCounts:
+    """Counts of one action. ``sent``: commands of clients; ``inside``: commands of scripts; ``trips``: reads of a
+    client's socket."""
 
     sent: Counter[str] = field(default_factory=Counter)
     inside: Counter[str] = field(default_factory=Counter)
@@ -25,19 +26,19 @@ class Counts:
 
 
 class Meter:
-    """Counts between two moments.
+    """Counts what an action causes on a server.
 
     Args:
-        connect: gives a plain client of the server.
+        connect: returns a plain client of the server.
     """
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._client = connect()
-        self._watching = connect()
+        self._monitoring = connect()
 
-    def of(self, action: Callable[[], object]) -> Counts:
-        """What ``action`` asks for. Nothing else may use the server meanwhile."""
-        counts = Counts()
+    def of(self, action: Callable[[], object]) -> ServerCounts:
+        """Return the round trips and bytes of ``action``. Nothing else may use the server meanwhile."""
+        counts = ServerCounts()
         self._client.ping()
         before = self._client.info("stats")
         action()
@@ -47,11 +48,11 @@ class Meter:
         counts.replied = after["total_net_output_bytes"] - before["total_net_output_bytes"]
         return counts
 
-    def commands(self, action: Callable[[], object]) -> Counts:
-        """The commands that ``action`` sends, as the server's MONITOR shows them."""
-        counts = Counts()
+    def commands(self, action: Callable[[], object]) -> ServerCounts:
+        """Return the commands that ``action`` sends, as the server's MONITOR shows them."""
+        counts = ServerCounts()
         last = f"counted-{time.monotonic()}"
-        with self._watching.monitor() as monitor:
+        with self._monitoring.monitor() as monitor:
             thread = threading.Thread(target=self._read, args=(monitor, counts, last))
             thread.start()
             action()
@@ -60,19 +61,19 @@ class Meter:
         return counts
 
     @staticmethod
-    def _read(monitor: Any, counts: Counts, last: str) -> None:
+    def _read(monitor: Any, counts: ServerCounts, last: str) -> None:
         while True:
-            one = monitor.next_command()
-            words = one["command"].split(" ", 2)
+            command = monitor.next_command()
+            words = command["command"].split(" ", 2)
             name = words[0].upper()
-            if name == "ECHO" and last in one["command"]:
+            if name == "ECHO" and last in command["command"]:
                 return
-            if one["client_type"] == "lua":
+            if command["client_type"] == "lua":
                 counts.inside[name] += 1
-            elif name not in _OURS:
+            elif name not in _OWN_COMMANDS:
                 counts.sent[name] += 1
 
     def close(self) -> None:
         """Close both connections."""
         self._client.close()
-        self._watching.close()
+        self._monitoring.close()

@@ -1,4 +1,4 @@
-"""Stand-ins for tests of the client: a worker by hand, and a way to the server that swallows everything."""
+"""Stand-ins for tests of the client: a worker in a thread, and a proxy that drops everything."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 
 
-class Hand:
-    """Runs what waits in a queue, one after the other, on a thread."""
+class ThreadWorker:
+    """Runs the waiting runs of a queue in a thread, one after the other."""
 
     def __init__(self, settings: Settings, queue: str = "local") -> None:
         self._settings = settings
@@ -22,7 +22,7 @@ class Hand:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
 
-    def __enter__(self) -> Hand:
+    def __enter__(self) -> ThreadWorker:
         self._thread.start()
         return self
 
@@ -35,12 +35,14 @@ class Hand:
         while not self._stop.wait(0.002):
             for run_id, _ in records.runs.members(indexes.waiting(self._queue)):
                 record, now = records.runs.get(run_id)
-                run_attempt(records, keys, self._settings, Snapshot(record, now), owner="hand", holder=f"hand-{run_id}")
+                run_attempt(
+                    records, keys, self._settings, Snapshot(record, now), owner="thread", holder=f"thread-{run_id}"
+                )
         records.close()
 
 
 class BlackHole:
-    """A TCP way to the server's socket, which can swallow everything."""
+    """A TCP proxy for the server's socket, which can drop all data."""
 
     def __init__(self, url: str) -> None:
         self._path = url.removeprefix("unix://").partition("?")[0]
@@ -54,8 +56,8 @@ class BlackHole:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for one in (self._listening, *self._open):
-            one.close()
+        for connection in (self._listening, *self._open):
+            connection.close()
 
     def _accept(self) -> None:
         while True:

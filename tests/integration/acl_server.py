@@ -28,12 +28,12 @@ PAGE = ROOT / "docs" / "security.md"
 
 
 def rules() -> str:
-    """The file of users that the page has."""
-    (found,) = [block.code for block in blocks(PAGE.name, PAGE.read_text()) if block.title == "users.acl"]
-    return found
+    """Return the page's file of users."""
+    (code,) = [block.code for block in blocks(PAGE.name, PAGE.read_text()) if block.title == "users.acl"]
+    return code
 
 
-class Guarded:
+class AclServer:
     """A server with the users of the page."""
 
     def __init__(self, directory: Path, binary: str) -> None:
@@ -51,29 +51,29 @@ class Guarded:
         self.admin = self.as_user("admin")
 
     def begin(self) -> None:
-        """Wait until it answers."""
+        """Wait until the server answers, and install the library."""
         wait_until(lambda: answers(self.url("admin")), "the server's first answer")
         self.admin.set("dispatcher:instance", INSTANCE)
         install(self.url("admin"))
 
     def url(self, user: str) -> str:
-        """Where ``user`` connects."""
+        """Return the URL for ``user``."""
         return f"unix://{user}:{user.upper()}_PASSWORD@{self.socket}?db=0"
 
     def tcp(self, user: str) -> str:
-        """Where Flower connects: over a Unix socket it looks as nobody in particular."""
+        """Return a TCP URL, for Flower: over a Unix socket it drops the user."""
         return f"redis://{user}:{user.upper()}_PASSWORD@127.0.0.1:{self.port}/0"
 
     def as_user(self, user: str) -> Any:
-        """A bare connection of a user's."""
+        """Return a plain connection of a user."""
         return redis.Redis.from_url(self.url(user))
 
     def client(self) -> Dispatcher:
-        """A client of ours."""
+        """Return a dispatcher's client."""
         return Dispatcher(settings=Settings.load(url=self.url("client"), signing_keys=json.dumps(KEYS)))
 
     def refusals(self) -> list[tuple[str, ...]]:
-        """What the server refused to whom."""
+        """Return user, reason and object of everything that the server has denied."""
         log: Any = self.admin.acl_log()
         return [tuple(str(entry[name]) for name in ("username", "reason", "object")) for entry in log]
 
@@ -84,15 +84,15 @@ class Guarded:
 
 
 @contextmanager
-def guarded_server(binary: str = SERVERS[0]) -> Iterator[Guarded]:
-    """Such a server, in a directory of its own."""
+def start_acl_server(binary: str = SERVERS[0]) -> Iterator[AclServer]:
+    """Start such a server in a directory of its own, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = Guarded(Path(directory), binary)
+        server = AclServer(Path(directory), binary)
         try:
-            one.begin()
-            yield one
+            server.begin()
+            yield server
         finally:
-            one.end()
+            server.end()
 
 
 def _free_port() -> int:
@@ -103,8 +103,8 @@ def _free_port() -> int:
 
 
 def _knows_setinfo(binary: str) -> bool:
-    """Return True if it is 7.2 or later, as the page says."""
-    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"v=(\d+)\.(\d+)", told)
-    assert found, told
-    return tuple(map(int, found.groups())) >= (7, 2)
+    """Return True if the server is 7.2 or later, as the page says."""
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"v=(\d+)\.(\d+)", output)
+    assert version, output
+    return tuple(map(int, version.groups())) >= (7, 2)

@@ -1,11 +1,11 @@
-"""Jobs for the runner's tests."""
+"""Invocations for the tests of the runner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dispatcher.runner.invoke import Job, invoke
+from dispatcher.runner.invoke import Invocation, invoke
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.value import Value
 from dispatcher.serialization import from_value, to_value
@@ -15,9 +15,9 @@ SEAL = AttemptSeal("run", 2, b"k" * 32)
 
 
 def keep(obj: Any, kind: Returned, *, limit: int = 10**6) -> Value:
-    what = f"the {kind} of flow 'f'"
+    subject = f"the {kind} of flow 'f'"
     return to_value(
-        obj, subject=what, limit_inline=10**6, limit=limit, put=lambda _: "", seal=SEAL, kind=kind, setting="LIMIT"
+        obj, subject=subject, limit_inline=10**6, limit=limit, put=lambda _: "", seal=SEAL, kind=kind, setting="LIMIT"
     )
 
 
@@ -26,13 +26,13 @@ def opened(value: Value | None, kind: Returned = Returned.RESULT) -> Any:
     return from_value(value, get=lambda _: b"", seal=SEAL, kind=kind)
 
 
-def job(body: Callable[..., Any], **changes: Any) -> Job:
-    """A job whose body takes its parameters as keywords."""
+def invocation(body: Callable[..., Any], **changes: Any) -> Invocation:
+    """Return an invocation whose body takes its parameters as keywords."""
 
     def run(parameters: Mapping[str, Any]) -> Any:
         return body(**parameters)
 
-    return Job(run_id="run", attempt=2, flow="f", **{"body": run, "to_value": keep, **changes})
+    return Invocation(run_id="run", attempt=2, flow="f", **{"body": run, "to_value": keep, **changes})
 
 
 def settled(_outcome: Outcome) -> None:
@@ -40,9 +40,9 @@ def settled(_outcome: Outcome) -> None:
 
 
 def play(body: Callable[..., Any], **changes: Any) -> Outcome:
-    outcome, _ = invoke(job(body, **changes), settle=settled)
+    outcome, _ = invoke(invocation(body, **changes), settle=settled)
     return outcome
 
 
 class Odd(Exception):
-    """A user's exception."""
+    """An exception of the user."""
