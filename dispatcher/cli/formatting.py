@@ -1,18 +1,19 @@
-"""Records, events and lines as words for people and as JSON for programs. Pure; used by commands alone."""
+"""Records, events and log lines as text for people. Pure; used by commands only.
+
+Programs get JSON, from :mod:`dispatcher.inspection.as_json`.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from dispatcher.inspection.timeline import moments
 from dispatcher.records.base import Line
-from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Record, Value
+from dispatcher.runs.record import ExitCall, Record
 from dispatcher.runs.states import Cause, State
 
 #: Styles by state.
@@ -206,81 +207,3 @@ def log_line(line: Line) -> str:
     if line.stream == "gap":
         return f"[{line.text}]"
     return f"{line.level} {line.text}" if line.level else line.text
-
-
-def run_json(record: Record) -> dict[str, Any]:
-    """A run for programs: times in seconds since the epoch, no sealed bytes."""
-    spec, outcome = record.spec, record.outcome
-    found: dict[str, Any] = {
-        "id": record.id,
-        "flow": spec.flow,
-        "name": spec.options.name,
-        "state": record.state,
-        "attempt": record.attempt,
-        "backend": spec.route.backend,
-        "queue": spec.route.queue,
-        "labels": list(spec.labels),
-        "tags": list(spec.tags),
-        "created_at": record.created_at,
-        "started_at": record.started_at,
-        "ended_at": record.ended_at,
-        "expires_at": record.expires_at,
-        "worker": record.owner or None,
-        "options": spec.options.to_json(),
-        "environment": spec.environment,
-        "observed": "unknown" if record.unknown_since is not None else "known",
-        "on_exit": record.exit_call,
-        "times": record.times or {},
-        "leftovers": [{"attempt": one["attempt"], "pending": one.get("pending")} for one in record.leftovers],
-    }
-    if outcome is not None:
-        found["outcome"] = {
-            "cause": outcome.cause,
-            "reason": outcome.reason,
-            "message": outcome.message,
-            "exit_code": outcome.exit_code,
-            "traceback": outcome.traceback,
-            "log_tail": list(outcome.log_tail),
-            "result": None if outcome.result is None else value_json(outcome.result),
-        }
-    return found
-
-
-def value_json(value: Value) -> dict[str, Any]:
-    """Return how a value is kept; the value itself only where it's JSON and inline."""
-    return {"codec": value.codec, "size": value.size, "blob": value.blob}
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """An event for programs."""
-    return {
-        "id": event.id,
-        "run": event.run_id,
-        "attempt": event.attempt,
-        "kind": event.kind,
-        "state": event.state,
-        "time": event.time,
-        "flow": event.flow,
-        "labels": list(event.labels),
-        "data": dict(event.data),
-    }
-
-
-def line_json(line: Line) -> dict[str, Any]:
-    """A log line for programs."""
-    return asdict(line)
-
-
-def worker_json(worker: WorkerInfo) -> dict[str, Any]:
-    """A worker for programs."""
-    return {
-        "id": worker.id,
-        "host": worker.host,
-        "pid": worker.pid,
-        **worker.offer.to_json(),
-        "concurrency": worker.concurrency,
-        "started_at": worker.started_at,
-        "python": worker.python,
-        "version": worker.version,
-        "queues": list(worker.queues),
-    }

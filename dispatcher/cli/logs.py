@@ -21,8 +21,9 @@ FOLLOW = click.option("-f", "--follow", is_flag=True, help="Go on until the run 
 @pass_globals
 def logs(known: Globals, run_id: str, follow: bool, timestamps: bool, attempt: int | None, as_json: bool) -> None:
     """Print what a run printed and logged, in order."""
-    from dispatcher.cli.formatting import clock, line_json, log_line
+    from dispatcher.cli.formatting import clock, log_line
     from dispatcher.cli.lookup import find
+    from dispatcher.inspection.as_json import line_json
 
     with known.client() as client:
         for line in find(client, run_id).logs(follow=follow):
@@ -42,8 +43,9 @@ def logs(known: Globals, run_id: str, follow: bool, timestamps: bool, attempt: i
 @pass_globals
 def events(known: Globals, run_id: str, follow: bool, as_json: bool) -> None:
     """Print what happened to a run."""
-    from dispatcher.cli.formatting import event_json, event_line
+    from dispatcher.cli.formatting import event_line
     from dispatcher.cli.lookup import find
+    from dispatcher.inspection.as_json import event_json
 
     with known.client() as client:
         for event in find(client, run_id).events(follow=follow):

@@ -61,8 +61,8 @@ def submit(known: Globals, /, target: str, as_json: bool, **given: Any) -> int:
 
     TARGET and options are those of `run`.
     """
-    from dispatcher.cli.formatting import run_json
     from dispatcher.cli.lookup import record_of
+    from dispatcher.inspection.as_json import run_json
 
     _, submit_it = _prepare(target, given)
     with known.client() as client:
@@ -98,8 +98,9 @@ def _view(*, quiet: bool, as_json: bool, here: bool) -> View:
 
 def _follow(client: Dispatcher, made: Run[Any], view: View, signals: Signals, *, title: str, as_json: bool) -> int:
     from dispatcher.cli.follow import Watch
-    from dispatcher.cli.formatting import EXIT_CODES, run_json
+    from dispatcher.cli.formatting import EXIT_CODES
     from dispatcher.cli.lookup import explained, record_of, result_of
+    from dispatcher.inspection.as_json import run_json
 
     view.begin(title)
     try:

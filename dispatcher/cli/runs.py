@@ -54,8 +54,8 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in
 @pass_globals
 def list_runs(known: Globals, /, state: str | None, as_json: bool, **filters: Any) -> None:
     """List runs, newest first."""
-    from dispatcher.cli.formatting import run_json
     from dispatcher.cli.lookup import find_many
+    from dispatcher.inspection.as_json import run_json
 
     with known.client() as client:
         records = find_many(client, state=None if state is None else State(state.upper()), **filters)
@@ -77,9 +77,10 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
 
     RUN is a run's id, or the end of one that no other has.
     """
-    from dispatcher.cli.formatting import event_json, line_json, phases, run_json
+    from dispatcher.cli.formatting import phases
     from dispatcher.cli.lookup import find, last_lines, record_of, result_of
     from dispatcher.client.tail import first_lines
+    from dispatcher.inspection.as_json import event_json, line_json, run_json
 
     with known.client() as client:
         run = find(client, run_id)

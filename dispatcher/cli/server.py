@@ -140,7 +140,7 @@ def _not_running(laptop: Status, *, as_json: bool) -> None:
 
 
 def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -> dict[str, Any]:
-    from dispatcher.cli.formatting import worker_json
+    from dispatcher.inspection.as_json import queue_json, worker_json
     from dispatcher.support.urls import shown
 
     return {
@@ -150,18 +150,8 @@ def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -
         "laptop": None if laptop is None else _laptop_json(laptop),
         "open_runs": found.open_runs,
         "refused": {str(what): asdict(tally) for what, tally in found.refused.items()},
-        "queues": [_queue_json(one) for one in found.queues],
-        "workers": [worker_json(one) for one in found.workers],
-    }
-
-
-def _queue_json(queue: QueueInfo) -> dict[str, Any]:
-    return {
-        "name": queue.name,
-        **queue.route.to_json(),
-        "waiting": queue.waiting,
-        "last_used": queue.last_used,
-        "workers": [one.id for one in queue.workers],
+        "queues": [queue_json(queue) for queue in found.queues],
+        "workers": [worker_json(worker) for worker in found.workers],
     }
 
 
