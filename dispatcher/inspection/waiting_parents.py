@@ -1,7 +1,7 @@
-"""Runs that wait for runs which they have submitted, in a pool where nobody else is: neither goes on.
+"""Deadlocks of a full pool: runs that hold all processes and wait for runs which they have submitted.
 
-Who submitted a run stands in its signed spec (:attr:`~dispatcher.runs.spec.Spec.parent`); whether that one waits for it
-is known to its flow alone. So this is only ever said, by ``explain`` and to flows that wait; nothing is done about it.
+A signed spec names the submitting run (:attr:`~dispatcher.runs.spec.Spec.parent`), but only its flow knows whether it
+waits. So the deadlock is only reported, by ``explain`` and in the logs of waiting flows; nothing is ended.
 """
 
 from __future__ import annotations
@@ -20,120 +20,119 @@ from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from dispatcher.support.escaping import escaped
 
-#: Seconds of waiting before the first look, and between two later ones at most.
-FIRST, LONGEST = 5.0, 60.0
+#: Seconds of waiting before the first check, and the most between two later ones.
+FIRST_CHECK, MAX_INTERVAL = 5.0, 60.0
 
-#: Most runs that one look reads: of those waited for, of a queue, and of those that hold processes.
-MOST = 500
+#: Most runs that one check reads: of the awaited ones, of a queue, and of those that hold processes.
+MAX_READ = 500
 
-#: Runs that are named in one sentence.
-NAMED = 5
+#: Most runs that one sentence names.
+MAX_NAMED = 5
 
-#: What to do about it.
+#: The advice behind every report.
 REMEDY = (
-    "Remedy: more processes (`dispatcher worker --concurrency N`); or, for the runs that are waited for, a label with "
+    "Remedy: more processes (`dispatcher worker --concurrency N`); or, for the awaited runs, a label with "
     "workers of its own; or submit them, end, and gather their results in a later run."
 )
 
-_told: tuple[str | None, int | None] = None, None  # the attempt to whose flow it was said last, in this process
+_warned: tuple[str | None, int | None] = None, None  # the last attempt of this process whose flow was warned
 
 
 @dataclass(frozen=True)
-class Full:
-    """No process is free for a run: all that serve its queue are held by runs which have submitted runs themselves.
+class Deadlock:
+    """All processes that serve a queue are held by runs whose own runs wait in it.
 
-    ``holders`` are those runs, ``queue`` is the one in which theirs wait.
+    ``holders`` are the runs that hold the processes.
     """
 
     queue: str
     holders: tuple[Record, ...]
 
     def sentences(self, record: Record | None = None) -> list[str]:
-        """Return what there is to say of ``record`` among those that wait."""
+        """Return the report for ``record``, one of the waiting runs."""
         parent = "" if record is None else record.spec.parent
         named = [
-            f"run {one.id} (flow {one.spec.flow!r}{', which submitted it' if one.id == parent else ''})"
-            for one in sorted(self.holders, key=lambda one: one.id != parent)[:NAMED]
+            f"run {holder.id} (flow {holder.spec.flow!r}{', which submitted it' if holder.id == parent else ''})"
+            for holder in sorted(self.holders, key=lambda holder: holder.id != parent)[:MAX_NAMED]
         ]
-        more = f" and {len(self.holders) - NAMED} more" if len(self.holders) > NAMED else ""
+        more = f" and {len(self.holders) - MAX_NAMED} more" if len(self.holders) > MAX_NAMED else ""
         return [
             f"No process is free for it: all {len(self.holders)} that serve its queue are held by runs whose own runs "
-            f"wait there: {', '.join(named)}{more}. As long as they wait for these, none of them goes on.",
+            f"wait there: {', '.join(named)}{more}. None of them can go on while it waits for these.",
             REMEDY,
         ]
 
 
-def full(records: Records, route: Route, workers: Sequence[WorkerInfo]) -> Full | None:
-    """Return who holds all processes that serve ``route``, if everyone of them waits for a run there, as far as is
-    known.
+def find_deadlock(records: Records, route: Route, workers: Sequence[WorkerInfo]) -> Deadlock | None:
+    """Return the runs that hold all processes of ``route``, if each of them has submitted a run that waits there.
 
     Args:
-        records: where.
-        route: of the run that waits.
-        workers: those that live and serve it.
+        records: the records to read.
+        route: the route of the waiting run.
+        workers: the live workers that serve it.
     """
     ids: list[str] = []
     for worker in workers:
-        held = [run_id for run_id, _ in records.runs.members(indexes.owned(worker.id), limit=MOST)]
+        held = [run_id for run_id, _ in records.runs.members(indexes.owned(worker.id), limit=MAX_READ)]
         if len(held) < worker.concurrency:
             return None
         ids += held
-    if not ids or len(ids) > MOST:
+    if not ids or len(ids) > MAX_READ:
         return None
     holders = [record for record in records.runs.get_many(ids) if record is not None]
-    waiting = [run_id for run_id, _ in records.runs.members(indexes.waiting(route.queue), limit=MOST)]
-    below = [*holders, *(record for record in records.runs.get_many(waiting) if record is not None)]
-    parents = {record.spec.parent for record in below}
-    return Full(route.queue, tuple(holders)) if parents.issuperset(record.id for record in holders) else None
+    waiting = [run_id for run_id, _ in records.runs.members(indexes.waiting(route.queue), limit=MAX_READ)]
+    candidates = [*holders, *(record for record in records.runs.get_many(waiting) if record is not None)]
+    parents = {record.spec.parent for record in candidates}
+    return Deadlock(route.queue, tuple(holders)) if parents.issuperset(record.id for record in holders) else None
 
 
 class Lookout:
-    """Tells a flow once, in its log, that what it waits for can't start while it waits.
+    """Warns a flow once, in its log, that the runs it waits for can't start while it waits.
 
-    Make it where the wait begins, by :meth:`here`; look from any thread.
+    Create it where the wait begins, by :meth:`here`; :meth:`look` may be called from any thread.
     """
 
     def __init__(self, records: Records, clock: Callable[[], float] = time.monotonic) -> None:
         self._records = records
         self._clock = clock
         self._attempt = context.run_id, context.attempt
-        self._pause = FIRST
-        self._next = clock() + FIRST
+        self._pause = FIRST_CHECK
+        self._next = clock() + FIRST_CHECK
 
     @classmethod
     def here(cls, records: Records) -> Lookout | None:
-        """One for a wait that begins now; None outside of flows, and where this flow was told already."""
-        return None if context.run_id is None or _told == (context.run_id, context.attempt) else cls(records)
+        """Return a lookout for a wait that begins now; None outside of flows, and if this flow was warned already."""
+        return None if context.run_id is None or _warned == (context.run_id, context.attempt) else cls(records)
 
     def look(self, run_ids: Sequence[str]) -> None:
-        """If it is time to, look at what is waited for. A server that is away is asked again later."""
-        global _told  # noqa: PLW0603 - one flow at a time runs in a process
-        if self._clock() < self._next or _told == self._attempt:
+        """Check the awaited runs, if a check is due. Where the server is away, the next check tries again."""
+        global _warned  # noqa: PLW0603 - one flow at a time runs in a process
+        if self._clock() < self._next or _warned == self._attempt:
             return
-        self._pause = min(2 * self._pause, LONGEST)
+        self._pause = min(2 * self._pause, MAX_INTERVAL)
         self._next = self._clock() + self._pause
         try:
-            said = stuck(self._records, run_ids)
+            report = stuck(self._records, run_ids)
         except DispatcherError:
             return
-        if said:
-            _told = self._attempt
-            context.logger.warning("%s", said)
+        if report:
+            _warned = self._attempt
+            context.logger.warning("%s", report)
 
 
 def stuck(records: Records, run_ids: Sequence[str]) -> str:
-    """Say which of these runs waits behind those that wait for runs, and what to do; empty if none does."""
+    """Report the first of these runs that waits in such a deadlock, with advice; empty if none does."""
     queued = [
         record
-        for record in records.runs.get_many(run_ids[:MOST])
+        for record in records.runs.get_many(run_ids[:MAX_READ])
         if record is not None and record.state is State.QUEUED
     ]
     if not queued:
         return ""
     live = records.workers.live()
     for route in dict.fromkeys(record.spec.route for record in queued):
-        found = full(records, route, [worker for worker in live if worker.offer.serves(route)])
-        if found is not None:
+        deadlock = find_deadlock(records, route, [worker for worker in live if worker.offer.serves(route)])
+        if deadlock is not None:
             record = next(record for record in queued if record.spec.route == route)
-            return escaped(f"run {record.id} is waited for, and can't start. {' '.join(found.sentences(record))}")
+            return escaped(f"run {record.id} is awaited and can't start. {' '.join(deadlock.sentences(record))}")
     return ""

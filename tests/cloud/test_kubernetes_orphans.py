@@ -9,7 +9,7 @@ import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Settings, State
-from dispatcher.inspection.orphans import Sweep
+from dispatcher.inspection.orphans import OrphanSweep
 from dispatcher.runs.attempt import Attempt, object_name, shard_of
 from dispatcher.support.ids import new_id
 from tests.cloud import flows, place
@@ -41,12 +41,12 @@ def test_gc_names_it_and_a_worker_ends_it(estate: Estate, image: str) -> None:
     served = {"namespaces": [estate.name], "image": image}
     settings = Settings.load(url=estate.server.url, signing_keys=json.dumps(KEYS), kubernetes=served)
     run_id = orphan(estate, settings)
-    with closing(Sweep(estate.client.records, settings, ["kubernetes"])) as sweep:
-        assert [one.found.run_id for one in sweep.orphans(older=0.0)] == [run_id]
+    with closing(OrphanSweep(estate.client.records, settings, ["kubernetes"])) as sweep:
+        assert [one.infrastructure.run_id for one in sweep.orphans(older=0.0)] == [run_id]
         worker = estate.worker()
         stays = estate.submit(flows.hold, {"seconds": 25})
         estate.begun(stays)
-        assert stays.id not in {one.found.run_id for one in sweep.orphans(older=0.0)}
+        assert stays.id not in {one.infrastructure.run_id for one in sweep.orphans(older=0.0)}
         selector = f"flow_run_id={run_id}"
         estate.until(
             lambda: not place.items("jobs,pods,secrets", estate.name, selector), "the end of the orphan", timeout=120

@@ -105,22 +105,22 @@ class TestRoot:
 
 class TestTarget:
     def test_module_of_the_current_directory(self, project: Path) -> None:
-        assert targets.load("flows_of_test:greet", Flow, what="TARGET").name == "greet"
+        assert targets.load("flows_of_test:greet", Flow, argument="TARGET").name == "greet"
 
     def test_file_from_elsewhere_finds_its_neighbours(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (project / "neighbour_of_test.py").write_text("from flows_of_test import greet")
         monkeypatch.chdir("/")
-        found = targets.load(f"{project}/neighbour_of_test.py:greet", Flow, what="TARGET")
+        found = targets.load(f"{project}/neighbour_of_test.py:greet", Flow, argument="TARGET")
         assert found.name == "greet"
 
     def test_file_never_takes_a_modules_place(self, project: Path) -> None:
         (project / "click.py").write_text(FLOWS)
-        assert targets.load("click.py:greet", Flow, what="TARGET").name == "greet"
+        assert targets.load("click.py:greet", Flow, argument="TARGET").name == "greet"
         assert sys.modules["click"] is click
 
     def test_the_only_one_needs_no_name(self, project: Path) -> None:
         (project / "single_of_test.py").write_text("from dispatcher import flow\n@flow\ndef one(): ...\n")
-        assert targets.load("single_of_test.py", Flow, what="TARGET").name == "one"
+        assert targets.load("single_of_test.py", Flow, argument="TARGET").name == "one"
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -142,19 +142,19 @@ class TestTarget:
         (project / "lacking_of_test.py").write_text("import surely_not_installed\n")
         (project / "exits_of_test.py").write_text("raise SystemExit(3)\n")
         with pytest.raises(InvalidInput) as caught:
-            targets.load(text, Flow, what="TARGET")
+            targets.load(text, Flow, argument="TARGET")
         assert said in str(caught.value)
 
     def test_an_error_of_the_module_says_where(self, project: Path) -> None:
         (project / "broken_of_test.py").write_text("\n1 / 0\n")
         with pytest.raises(InvalidInput, match=r"broken_of_test.py, line 2"):
-            targets.load("broken_of_test.py:f", Flow, what="TARGET")
+            targets.load("broken_of_test.py:f", Flow, argument="TARGET")
 
     def test_a_file_meant_as_a_module(self, project: Path) -> None:
         (project / "below").mkdir()
         (project / "below" / "some.py").write_text(FLOWS)
         with pytest.raises(InvalidInput, match=r"did you mean below/some.py"):
-            targets.load("below/some:greet", Flow, what="TARGET")
+            targets.load("below/some:greet", Flow, argument="TARGET")
 
 
 def typed(  # type: ignore[no-untyped-def]  # noqa: PLR0917
@@ -286,14 +286,6 @@ class TestSealedParts:
 
 
 class TestWords:
-    @pytest.mark.parametrize(
-        ("seconds", "text"),
-        [(0.004, "0.00 s"), (0.42, "0.42 s"), (3.21, "3.2 s"), (42.4, "42 s"), (185, "3m 05s"), (7260, "2h 01m"),
-         (200000, "2d 7h"), (-1, "0.00 s"), (59.9, "1m 00s")],
-    )  # fmt: skip
-    def test_span(self, seconds: float, text: str) -> None:
-        assert formatting.span(seconds) == text
-
     def test_phases_leave_out_steps_without_time(self) -> None:
         def event(kind: Kind, state: State, time: float, **data: Any) -> Event:
             return Event(run_id="r", attempt=1, kind=kind, state=state, time=time, data=data)
@@ -311,7 +303,7 @@ class TestWords:
         assert [(passed, what, note) for _, passed, what, note in rows] == [
             ("", "queued", ""),
             ("+1.5 s", "claimed", "by w1"),
-            ("+0.00 s", "started", ""),
+            ("+0 ms", "started", ""),
             ("+2.0 s", "exited → CRASHED", "killed, exit code 137"),
         ]
 

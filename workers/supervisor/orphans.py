@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Found, Listed
-from dispatcher.inspection.orphans import GRACE
+from dispatcher.inspection.orphans import MIN_AGE
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.infrastructure import wants
@@ -52,7 +52,7 @@ class Orphans:
         self._hands = hands
         self._wanted = wanted
         self._every = every
-        self._grace = min(GRACE, 2 * every)
+        self._grace = min(MIN_AGE, 2 * every)
         self._next = time.monotonic() + every
         self._suspects: set[str] = set()
         self._seldom = Seldom(logger)
