@@ -79,7 +79,7 @@ def test_running() -> None:
 def test_cancelling() -> None:
     change = transitions.request_cancel(running(), NOW)
     assert change is not None
-    assert "cancel was requested for" in first(change.after, worker())
+    assert "cancel was requested" in first(change.after, worker())
 
 
 def test_awaiting_retry() -> None:

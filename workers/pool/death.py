@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.signal_names import signal_name
 from workers.pool.termination import Ending, pid_of
 
 
@@ -87,10 +87,7 @@ def _status(status: int) -> tuple[str, str, int]:
     """Reason, words and exit code (a signal's as a shell gives it: 128 more than its number)."""
     if status >= 0:
         return "Exited", f"exited with status {status}", status
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
+    name = signal_name(-status)
     return name, f"was killed by {name}", 128 - status
 
 

@@ -26,6 +26,7 @@ from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.escaping import escaped
 from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.signal_names import signal_name
 
 _KILLED_BY_US = {
     "term": (Cause.PREEMPTED, "SIGTERM", "the container was told to stop, and its flow did not do so in time"),
@@ -73,7 +74,7 @@ def death(parent: Parent, code: int) -> Outcome:
         message = f"the runner ended with exit code {code} before it claimed its attempt"
         return Outcome(cause=Cause.START_FAILED, reason="Exited", message=message, exit_code=code)
     if code > 128:
-        name = _name(code - 128)
+        name = signal_name(code - 128)
         message = f"the flow's process was killed by {name}"
         return Outcome(cause=Cause.KILLED, reason=name, message=message, exit_code=code)
     message = f"the flow's process ended with exit code {code}, without a result"
@@ -122,10 +123,3 @@ def _write(outcome: Outcome, *, reported: bool) -> None:
     get = os.environ.get
     run, attempt = get("DISPATCHER__RUN__ID", ""), int(get("DISPATCHER__RUN__ATTEMPT", "0"))
     LastWords.of(outcome, run=run, attempt=attempt, reported=reported).write(get("DISPATCHER__RUN__LAST_WORDS", ""))
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
