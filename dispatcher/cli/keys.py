@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from dispatcher.cli.common import common
 from dispatcher.cli.terminal import Painted, echo, print_json_line
 from dispatcher.errors import InvalidInput, InvalidSettings
 from dispatcher.support import private_files
+from dispatcher.support.atomic_files import write_atomically
 from dispatcher.support.escaping import shown
-from dispatcher.support.json_documents import Twice, read_document
 
 
 @click.command()
@@ -52,7 +51,8 @@ def keygen(path: Path | None, backends: tuple[str, ...], records: bool) -> None:
         if problem := private_files.way_to_problem(path):
             raise InvalidInput(f"--file: {problem}")
         existing = _read(path)
-        _write(path, {**new_keys, **existing})
+        text = json.dumps({**new_keys, **existing}, indent=2)
+        write_atomically(path, f"{text}\n".encode(), mode=0o600)
     except OSError as error:
         raise InvalidInput(f"--file: {path}: {error.strerror}") from error
     verb = "added first to" if existing else "written to"
@@ -80,31 +80,15 @@ def _generate(backends: tuple[str, ...], records: bool) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return the keys of an existing file; empty if there is none."""
+    from dispatcher.serialization.signing_keys import read_key_file
+
     try:
-        kept = read_document(private_files.read(path))
+        keys = read_key_file(path)
     except FileNotFoundError:
         return {}
     except InvalidSettings as error:
-        raise InvalidInput(f"--file: {error}") from None
-    except Twice as error:
-        raise InvalidInput(f"--file: {path}: {error}") from None
-    except (ValueError, RecursionError):
-        kept = None
-    if not isinstance(kept, dict) or not all(isinstance(entry, str | dict) for entry in kept.values()):
-        raise InvalidInput(f"--file: {path} exists and holds no signing keys; name another file")
-    return kept
-
-
-def _write(path: Path, keys: dict[str, Any]) -> None:
-    """Beside the file first, so that no reader sees half of it, and never readable by others."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(keys, indent=2) + "\n")
-            file.flush()
-            os.fsync(descriptor)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        raise InvalidInput(f"--file: {error}; or name another file") from None
+    if not all(isinstance(entry, str | dict) for entry in keys.values()):
+        raise InvalidInput(f"--file: {path} holds something else than signing keys; name another file")
+    return keys

@@ -17,6 +17,7 @@ from typing import Any
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import Settings
 from dispatcher.support import private_files
+from dispatcher.support.atomic_files import write_atomically
 
 #: Most bytes of a socket's path; the kernel's limit is 108 on Linux and 104 on macOS, its final NUL included.
 LONGEST_SOCKET = 100
@@ -204,9 +205,4 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON object at once: nobody reads half of it. Readable by its owner alone."""
-    new = path.with_name(f".{path.name}-{os.getpid()}")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(data, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    write_atomically(path, json.dumps(data).encode(), mode=0o600)
