@@ -9,11 +9,12 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
-from dispatcher.errors import InvalidInput, ServerUnavailable, UnknownRun
+from dispatcher.errors import InvalidInput, UnknownRun
 from dispatcher.inspection.waiting_parents import Lookout
 from dispatcher.records.base import Line, Records
 from dispatcher.runs.events import Event
 from dispatcher.support.ids import LONGEST_NAME, is_subscriber
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 T = TypeVar("T")
 
@@ -21,9 +22,6 @@ T = TypeVar("T")
 #: looks more often whether the run has ended.
 BLOCK = 5.0
 BLOCK_LINES = 0.5
-
-#: Seconds for which a follower bears an outage before it gives up.
-BEAR = 600.0
 
 
 def events_of(records: Records, run_id: str, *, follow: bool) -> Iterator[Event]:
@@ -54,12 +52,12 @@ def _entries(
     lookout = Lookout.here(records) if block else None
     cursor = ""
     while True:
-        found, cursor = bear(partial(read, run_id, after=cursor, block=0.0 if ended else block))
+        found, cursor = _retried(partial(read, run_id, after=cursor, block=0.0 if ended else block))
         yield from found
         if not found and ended:
             return
         if not found:  # what was written before the end is read after it
-            ended = bear(partial(_is_over, records, run_id))
+            ended = _retried(partial(_is_over, records, run_id))
             if lookout is not None and not ended:
                 lookout.look([run_id])
 
@@ -71,17 +69,8 @@ def _is_over(records: Records, run_id: str) -> bool:
         return True
 
 
-def bear(read: Callable[[], T], *, within: float = BEAR) -> T:
-    """Read, again and again while the server is away; the last error after ``within`` seconds."""
-    end, pause = time.monotonic() + within, 0.2
-    while True:
-        try:
-            return read()
-        except ServerUnavailable:
-            if time.monotonic() + pause > end:
-                raise
-            time.sleep(pause)
-            pause = min(5.0, pause * 2)
+def _retried(read: Callable[[], T]) -> T:
+    return retry_while_unavailable(read, within=MAX_OUTAGE)
 
 
 class Subscription:
@@ -116,14 +105,14 @@ class Subscription:
 
     def __next__(self) -> Event:
         if self._unacknowledged:
-            bear(partial(self._records.events.acknowledge, self.name, [self._unacknowledged]))
+            _retried(partial(self._records.events.acknowledge, self.name, [self._unacknowledged]))
             self._unacknowledged = ""
         end = None if self._timeout is None else time.monotonic() + self._timeout
         while not self._taken:
             left = BLOCK if end is None else end - time.monotonic()
             if self._closed or left <= 0:
                 raise StopIteration
-            self._taken.extend(bear(partial(self._records.events.take, self.name, block=min(BLOCK, left))))
+            self._taken.extend(_retried(partial(self._records.events.take, self.name, block=min(BLOCK, left))))
         if self._closed:
             raise StopIteration
         self._unacknowledged, event = self._taken.popleft()

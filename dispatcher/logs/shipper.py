@@ -17,6 +17,7 @@ from dispatcher.errors import Malformed
 from dispatcher.logs import sender_threads
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Line
+from dispatcher.support.outages import pauses
 
 Sink = Callable[[Sequence[Line]], None]
 
@@ -24,7 +25,6 @@ _TAIL = 50
 _BATCH = 500
 _EVERY = 0.1  # seconds
 _PENDING = 50_000, 16 * 2**20  # lines, and bytes, kept while the server is away
-_RETRY = (0.2, 5.0)  # seconds between two tries, first and longest
 _LINGER = 600.0  # seconds that a closed shipment goes on trying
 
 _ESCAPES = re.compile(  # sequences of ESC, and those of the one character (C1) that stands for ESC and a bracket
@@ -195,15 +195,15 @@ class Shipment:
         while count:
             batch = [self._lines.popleft() for _ in range(min(_BATCH, count))]
             count -= len(batch)
-            pause, longest = _RETRY
+            retries = pauses()
             while not self._sent([line for line, _ in batch]):
                 if closed.is_set() and time.monotonic() > self._closed_at + _LINGER:
                     return
+                pause = next(retries)
                 if closed.is_set():
                     time.sleep(pause)
                 else:
                     closed.wait(pause)  # closing cuts it short: perhaps the server is back, and somebody waits
-                pause = min(2 * pause, longest)
             with self._lock:
                 self._pending -= sum(size for _, size in batch)
 

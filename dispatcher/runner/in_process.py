@@ -32,7 +32,7 @@ from dispatcher.runs.requirements import Lacking, refuse_lacking
 from dispatcher.runs.states import State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import patiently
+from dispatcher.support.outages import retry_while_unavailable
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
@@ -211,7 +211,7 @@ class _Way:
         Raises:
             Refused: it is somebody else's by now.
         """
-        patiently(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
+        retry_while_unavailable(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
 
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome; ``on_exit`` comes next."""
@@ -222,7 +222,7 @@ class _Way:
             self.step(partial(transitions.settle, epoch=self.record.epoch, outcome=outcome))
             failpoint("attempt.settled", self.record.id)
 
-        patiently(store)
+        retry_while_unavailable(store)
 
     def over(self, outcome: Outcome, exit_call: ExitCall | None) -> None:
         """The flow has ended: so does the attempt."""
@@ -244,13 +244,13 @@ class _Way:
             failpoint("attempt.finished", self.record.id)
 
         with contextlib.suppress(UnknownRun):
-            patiently(store)
+            retry_while_unavailable(store)
         return self.record
 
     def as_it_stands(self) -> Record:
         """The record after a refusal: somebody else's."""
         with contextlib.suppress(UnknownRun):
-            self.record, _ = patiently(lambda: self.records.runs.get(self.record.id))
+            self.record, _ = retry_while_unavailable(lambda: self.records.runs.get(self.record.id))
         return self.record
 
     def captured(self, settings: Settings, fds: bool, *, after: int = 0) -> contextlib.AbstractContextManager[Capture]:

@@ -29,9 +29,7 @@ from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import Credentials
 from dispatcher.storage import base as storages
 from dispatcher.support.forks import parent_alone
-from dispatcher.support.outages import patiently
-
-_PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ class Opener:
             ("parameters", f"the parameters of {flow}", partial(self._parameters, record)),
         ):
             try:
-                opened[name] = patiently(partial(parent_alone, opening), patience=_PATIENCE)
+                opened[name] = retry_while_unavailable(partial(parent_alone, opening), within=MAX_OUTAGE)
             except ServerUnavailable:
                 raise
             except BaseException as error:  # whatever the user's code raises as it is imported or opened
@@ -144,7 +142,9 @@ class Opener:
             what=f"the {kind} of flow {record.spec.flow!r}",
             limit_inline=limits.inline,
             limit=limits.result,
-            put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),
+            put=lambda data: retry_while_unavailable(
+                lambda: self.records.blobs.own(record.id, name, data), within=self.patience
+            ),
             seal=self.credentials.seal(record),
             kind=kind,
             setting="DISPATCHER__LIMITS__RESULT",

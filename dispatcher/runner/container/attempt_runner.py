@@ -29,7 +29,7 @@ from dispatcher.runs.record import ExitCall, Outcome, Record, Value
 from dispatcher.runs.states import Cause
 from dispatcher.serialization.seals import Returned
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 _BEAT = 10.0  # seconds between two signs of life
 
@@ -66,7 +66,7 @@ class Contained:
             credentials=self._mine.credentials,
             limits=self._bounds.limits,
             environ=os.environ,
-            patience=PATIENCE,
+            patience=MAX_OUTAGE,
         )
         sink = partial(self._records.logs.append, record.id)
         keep_from(self._bounds.log_level)
@@ -81,7 +81,7 @@ class Contained:
 
     def _play(self, record: Record, opener: Opener, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:
-            environment = opener.environment(record, patiently(self._records.runs.now, patience=PATIENCE))
+            environment = opener.environment(record, retry_while_unavailable(self._records.runs.now, within=MAX_OUTAGE))
             job = opener.job(record, environment, self._guard, capture)
         except ServerUnavailable as error:
             return failure(error, Cause.START_FAILED), None
@@ -124,7 +124,7 @@ class Contained:
             self._send(about, outcome, exit_call)
             failpoint("container.reported", self._mine.run_id)
 
-        patiently(send, patience=PATIENCE)
+        retry_while_unavailable(send, within=MAX_OUTAGE)
 
     def _send(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         mine = self._mine

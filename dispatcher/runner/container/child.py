@@ -36,7 +36,7 @@ from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped
 from dispatcher.support.mailbox import Mailbox
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
 _STOPS = (signal.SIGTERM, signal.SIGHUP)  # a flow may want SIGINT for itself
@@ -55,7 +55,7 @@ def main(mouth: int, nonce: str) -> int:
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
         bounds = Bounds.read(os.environ)
-        records = patiently(lambda: open_redis(assignment.url), patience=PATIENCE)
+        records = retry_while_unavailable(lambda: open_redis(assignment.url), within=MAX_OUTAGE)
     except DispatcherError as error:
         return _unstarted(error, words)
     try:

@@ -17,7 +17,7 @@ from dispatcher.runner.container.report import About, Report
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 _LOOK = 2.0  # seconds between two looks of a loser
 _FORGED = 10  # claims of others that are passed over
@@ -42,7 +42,7 @@ def claim(records: Records, mine: Assignment) -> Record | None:
         return record if change is None else change.after
 
     try:
-        return patiently(claimed, patience=PATIENCE)
+        return retry_while_unavailable(claimed, within=MAX_OUTAGE)
     except (Refused, UnknownRun):
         return None
 

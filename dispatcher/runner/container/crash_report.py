@@ -25,7 +25,7 @@ from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs.record import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.escaping import escaped
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 from dispatcher.support.signal_names import signal_name
 
 _KILLED_BY_US = {
@@ -104,7 +104,7 @@ def _report(parent: Parent, outcome: Outcome, said: Sequence[Said]) -> None:
             records.close()
 
     left = parent.left()
-    patiently(send, patience=PATIENCE if left is None else left)
+    retry_while_unavailable(send, within=MAX_OUTAGE if left is None else left)
 
 
 def _bound_by_grace(parent: Parent, code: int) -> None:
