@@ -5,7 +5,6 @@ Celery carries doorbells, and nothing else: no message lives as long as a run, n
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,6 @@ from celery.app.amqp import AMQP
 from kombu import Connection
 from kombu.utils.collections import HashedSeq
 
-from dispatcher.errors import InvalidSettings
 from dispatcher.records.redis.connection.credentials import Credentials
 from dispatcher.settings import Settings
 from dispatcher.support.urls import Address, parse
@@ -150,7 +148,7 @@ def broker_of(url: str) -> Broker:
         InvalidSettings: the URL can't be read.
     """
     address = parse(url)
-    tls = _tls(address.options) if address.tls else None
+    tls = address.tls_options() or None
     credentials = _credentials(address.username, address.password)
     if address.scheme == "unix":
         path = quote(address.path, safe="/")
@@ -172,22 +170,9 @@ def _credentials(username: str | None, password: str | None) -> Credentials | No
 def _sentinel(address: Address, tls: Mapping[str, Any] | None) -> dict[str, Any]:
     """Transport options that name the service, and how to speak to the Sentinels themselves."""
     own: dict[str, Any] = {name: TRANSPORT[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    credentials = _credentials(*(address.options.get(f"sentinel_{name}") for name in ("username", "password")))
+    credentials = _credentials(*address.sentinel_credentials)
     if credentials is not None:
         own["credential_provider"] = credentials
     if tls is not None:
         own |= {"ssl": True, **tls}
     return {"master_name": address.service, "sentinel_kwargs": own}
-
-
-def _tls(options: Mapping[str, str]) -> dict[str, Any]:
-    """TLS arguments of redis-py; certificates are checked unless the URL says otherwise."""
-    found: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    asked = str(found.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
-    levels = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
-    if asked not in levels:
-        raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {asked!r}")
-    found["ssl_cert_reqs"] = levels[asked]
-    checked = str(found.get("ssl_check_hostname", asked != "none")).lower()
-    found["ssl_check_hostname"] = checked not in {"false", "0", "no"}
-    return found

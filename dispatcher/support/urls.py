@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, unquote
 
 from dispatcher.errors import InvalidSettings
@@ -56,6 +57,33 @@ class Address:
     def tls(self) -> bool:
         """Return True if the connection is encrypted."""
         return self.scheme == "rediss" or self.options.get("ssl", "").lower() in {"true", "1", "yes"}
+
+    @property
+    def sentinel_credentials(self) -> tuple[str | None, str | None]:
+        """User name and password for the Sentinels themselves."""
+        return self.options.get("sentinel_username"), self.options.get("sentinel_password")
+
+    def tls_options(self) -> dict[str, Any]:
+        """Return redis-py's arguments for TLS; empty if the connection isn't encrypted.
+
+        The server's certificate is checked unless the URL says otherwise.
+
+        Raises:
+            InvalidSettings: ``ssl_cert_reqs`` has a wrong value.
+        """
+        import ssl
+
+        if not self.tls:
+            return {}
+        arguments: dict[str, Any] = {name: value for name, value in self.options.items() if name.startswith("ssl_")}
+        requirement = str(arguments.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
+        levels = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+        if requirement not in levels:
+            raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {requirement!r}")
+        check_hostname = str(arguments.get("ssl_check_hostname", requirement != "none")).lower()
+        arguments["ssl_cert_reqs"] = levels[requirement]
+        arguments["ssl_check_hostname"] = check_hostname not in {"false", "0", "no"}
+        return arguments
 
     @property
     def shown(self) -> str:
