@@ -17,7 +17,7 @@ from typing import Any
 from backends.kubernetes import job_bounds
 from dispatcher.errors import InvalidInput, MissingExtra
 from dispatcher.support.escaping import LONGEST, escaped, shown
-from dispatcher.support.json_documents import Twice
+from dispatcher.support.json_documents import DuplicateKey
 
 #: Names that are ours in a pod: the volume with the runner's credentials, and where it is mounted.
 VOLUME = "dispatcher-run"
@@ -84,7 +84,7 @@ def parse(text: str, *, what: str) -> dict[str, Any]:
         found = _composed(yaml.SafeLoader(text))
     except InvalidInput:
         raise
-    except Twice as error:
+    except DuplicateKey as error:
         raise InvalidInput(f"{what}: {error}") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # values too: a date in month 13
         raise InvalidInput(f"{what}: isn't one YAML document: {' '.join(str(error).split())}") from None
@@ -117,7 +117,7 @@ def _refuse_twice(keys: list[Any]) -> None:
     seen = set()
     for key in keys:
         if (key.tag, key.value) in seen:
-            raise Twice(key.value, key.start_mark.line + 1)
+            raise DuplicateKey(key.value, key.start_mark.line + 1)
         seen.add((key.tag, key.value))
 
 

@@ -11,7 +11,7 @@ import click
 from dispatcher.errors import InvalidInput
 from dispatcher.support.durations import parse_duration
 from dispatcher.support.escaping import shown
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 if TYPE_CHECKING:
     from dispatcher.environments.base import Environment
@@ -85,7 +85,7 @@ def retries(text: str) -> int | Retry:
 
     try:
         data = read_document(text)
-    except Twice as error:
+    except DuplicateKey as error:
         raise InvalidInput(f"--retries: {error}") from None
     except (ValueError, RecursionError):
         data = None
@@ -139,7 +139,7 @@ def _load(text: str, kind: type[T], from_json: Callable[[Any], T], option: str, 
         data = read_document(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"{option}: {text} can't be read: {error.strerror}") from None
-    except Twice as error:
+    except DuplicateKey as error:
         raise InvalidInput(f"{option}: {text}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{option}: {text} is not JSON: {error}") from None

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from dispatcher.errors import InvalidInput, InvalidParameters
 from dispatcher.support.escaping import LONGEST, article, shown
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ def parameters(function: Callable[..., Any], pairs: Iterable[str]) -> dict[str, 
 def _json(key: str, text: str, expected: Mapping[str, Any]) -> Any:
     try:
         return read_document(text)
-    except Twice as error:
+    except DuplicateKey as error:
         raise InvalidParameters(f"-p {key}: {error}") from None
     except (ValueError, RecursionError):
         kind = _name(expected[key]) if key in expected else ""

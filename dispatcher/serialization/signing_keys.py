@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.serialization.seals import AttemptSeal, EngineSeal, mac
 from dispatcher.support import private_files
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 if TYPE_CHECKING:
     from dispatcher.runs.record import Record
@@ -268,7 +268,7 @@ def read_key_file(path: Path) -> dict[str, Any]:
     content = private_files.read(path)
     try:
         data = read_document(content)
-    except Twice as error:
+    except DuplicateKey as error:
         raise InvalidSettings(f"{path}: {error}") from None
     except (ValueError, RecursionError):
         data = None

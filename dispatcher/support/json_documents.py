@@ -14,7 +14,7 @@ from dispatcher.support.escaping import shown
 _TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[\[\]{}]', re.DOTALL)
 
 
-class Twice(ValueError):
+class DuplicateKey(ValueError):
     """A key stands twice in one object; the text names the key, and the line where there are several."""
 
     def __init__(self, key: object, line: int = 0) -> None:
@@ -25,14 +25,14 @@ def read_document(given: str | bytes) -> Any:
     """The value of a JSON document.
 
     Raises:
-        Twice: a key stands twice in an object.
+        DuplicateKey: a key stands twice in an object.
         ValueError: it isn't JSON, or isn't UTF-8.
         RecursionError: it is too deep.
     """
     text = given if isinstance(given, str) else given.decode()
     try:
         return json.loads(text, object_pairs_hook=_once)
-    except Twice as error:
+    except DuplicateKey as error:
         raise _found(text) or error from None
 
 
@@ -40,11 +40,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         firsts = iter(made)
-        raise Twice(next(name for name, _ in pairs if name != next(firsts, None)))
+        raise DuplicateKey(next(name for name, _ in pairs if name != next(firsts, None)))
     return made
 
 
-def _found(text: str) -> Twice | None:
+def _found(text: str) -> DuplicateKey | None:
     """The first key of a JSON document that stands twice, with its line if the document has several."""
     open_: list[set[str]] = []
     for token in _TOKEN.finditer(text):
@@ -57,6 +57,6 @@ def _found(text: str) -> Twice | None:
         elif is_key:
             key = json.loads(word, strict=False)
             if key in open_[-1]:
-                return Twice(key, text.count("\n", 0, token.start()) + 1 if "\n" in text.strip() else 0)
+                return DuplicateKey(key, text.count("\n", 0, token.start()) + 1 if "\n" in text.strip() else 0)
             open_[-1].add(key)
     return None

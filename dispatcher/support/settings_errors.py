@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from dispatcher.support.escaping import shown
-from dispatcher.support.json_documents import Twice
+from dispatcher.support.json_documents import DuplicateKey
 
 _PREFIX = "DISPATCHER__"
 
@@ -151,14 +151,14 @@ def once(text: object) -> object:
     """``text`` itself, if it is no JSON that has a key twice.
 
     Raises:
-        Twice: it is.
+        DuplicateKey: it is.
     """
     from dispatcher.support.json_documents import read_document
 
     if isinstance(text, str | bytes):
         try:
             read_document(text)
-        except Twice:
+        except DuplicateKey:
             raise
         except (ValueError, RecursionError):
             pass  # pydantic says so better

@@ -17,7 +17,7 @@ from dispatcher.cli.root import root
 from dispatcher.errors import InvalidInput, InvalidParameters, InvalidSettings
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(),
@@ -36,13 +36,13 @@ def test_a_key_that_stands_twice(value: Any, key: str, deep: int) -> None:
     text = f"{{{name}: {inner},\n {json.dumps(key, ensure_ascii=False)}: 1}}"  # the same key, perhaps written otherwise
     for _ in range(deep):
         text = f'[{{"a[{{": {text}, "b": 1}}]'
-    with pytest.raises(Twice, match=r"stands twice \(line 2\)"):
+    with pytest.raises(DuplicateKey, match=r"stands twice \(line 2\)"):
         read_document(text)
 
 
 def test_the_key_is_escaped_and_short() -> None:
     key = json.dumps("\x1b[31m" + "x" * 1000)
-    with pytest.raises(Twice, match=r"^the key '\\x1b\[31mx{60,80}… stands twice; write it once$"):
+    with pytest.raises(DuplicateKey, match=r"^the key '\\x1b\[31mx{60,80}… stands twice; write it once$"):
         read_document(f"{{{key}: 1, {key}: 2}}")
 
 
