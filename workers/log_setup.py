@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from dispatcher.support.escaping import escaped, escaped_lines
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 #: Whose words a worker prints. Flows log to the root logger, which the runner captures.
 OURS = ("workers", "dispatcher", "backends")
@@ -48,7 +48,7 @@ class Seldomly:
     def __init__(self, *, reconnects: bool) -> None:
         self._reconnects = reconnects
         self._lock = threading.Lock()
-        self._seldom = Seldom(logging.getLogger(__name__))
+        self._seldom = LogThrottle(logging.getLogger(__name__))
 
     def __call__(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()

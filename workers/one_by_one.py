@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dispatcher.errors import LeasePassed, ServerUnavailable
 from dispatcher.records.base import Runs
 from dispatcher.runs.record import Record
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 #: Entries remembered as misplaced.
 _MOST = 10_000
@@ -23,7 +23,7 @@ class OneByOne:
     """
 
     def __init__(self, logger: logging.Logger) -> None:
-        self._seldom = Seldom(logger)
+        self._seldom = LogThrottle(logger)
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:

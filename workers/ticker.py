@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from dispatcher.support.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class _Outage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._missing: set[str] = set()
-        self._seldom = Seldom(logger)
+        self._seldom = LogThrottle(logger)
 
     def missed(self, name: str, error: ServerUnavailable) -> None:
         """The thread ``name`` didn't reach the server, or was refused."""

@@ -27,7 +27,7 @@ from dispatcher.errors import Malformed
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
 from dispatcher.runs.routing import Route
 from dispatcher.support.ids import is_run_id
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from dispatcher.support.parsing import Fields, bounded, read_json
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Dropped:
     def __init__(self) -> None:
         self._lock = Lock()
         self._count = 0
-        self._seldom = Seldom(logger)
+        self._seldom = LogThrottle(logger)
 
     def note(self, error: object) -> None:
         """One was dropped."""

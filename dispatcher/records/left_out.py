@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from dispatcher.errors import Malformed
 from dispatcher.records.rejections import Refusals, What, count
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class LeftOut:
         self._refusals = refusals
         self._clock = clock
         self._known: set[str] = set()
-        self._seldom = Seldom(logger, clock)
+        self._seldom = LogThrottle(logger, clock)
         self._lock = threading.Lock()
         self._second, self._counted = clock(), 0
 

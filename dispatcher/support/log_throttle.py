@@ -14,7 +14,7 @@ EVERY = 60.0
 _SINGLE = re.compile(r"flow-[\w-]+|0x[0-9a-f]+|\d+")
 
 
-class Seldom:
+class LogThrottle:
     """Warns by a logger. For one thread.
 
     Args:

@@ -6,12 +6,12 @@ import logging
 
 import pytest
 
-from dispatcher.support.log_throttle import EVERY, Seldom
+from dispatcher.support.log_throttle import EVERY, LogThrottle
 
 
 def test_the_same_reason_is_given_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     now = [1000.0]
-    seldom = Seldom(logging.getLogger("seldom"), clock=lambda: now[0])
+    seldom = LogThrottle(logging.getLogger("seldom"), clock=lambda: now[0])
     for number in range(5000):
         seldom.warn(
             f"teardown of run r{number} stays open", TimeoutError(f"DELETE /jobs/flow-{number}-x: <0x{number:x}>")
@@ -33,7 +33,7 @@ def test_the_same_reason_is_given_once_in_a_while(caplog: pytest.LogCaptureFixtu
 
 def test_what_was_said_long_ago_is_forgotten() -> None:
     now = [0.0]
-    seldom = Seldom(logging.getLogger("seldom"), clock=lambda: now[0])
+    seldom = LogThrottle(logging.getLogger("seldom"), clock=lambda: now[0])
     for number in range(100):
         seldom.warn("x", "reason " + "y" * number)
         now[0] += EVERY

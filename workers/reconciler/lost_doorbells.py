@@ -22,7 +22,7 @@ from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.one_by_one import Misplaced, OneByOne
 from workers.refusal import refusal
 
@@ -64,7 +64,7 @@ class Bells:
         self._last: float | None = None
         self._foreign: set[str] = set()  # runs in states of another release
         self._each = OneByOne(logger)
-        self._seldom = Seldom(logger)
+        self._seldom = LogThrottle(logger)
         self._misplaced = Misplaced(records.runs)
 
     def sweep(self) -> int:

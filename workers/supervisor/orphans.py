@@ -18,7 +18,7 @@ from dispatcher.inspection.orphans import MIN_AGE
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
 from dispatcher.runs.infrastructure import wants
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.supervisor.request_threads import Hands
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Orphans:
         self._grace = min(MIN_AGE, 2 * every)
         self._next = time.monotonic() + every
         self._suspects: set[str] = set()
-        self._seldom = Seldom(logger)
+        self._seldom = LogThrottle(logger)
 
     def sweep(self, shards: Collection[str]) -> None:
         """Begin a sweep, if one is due."""

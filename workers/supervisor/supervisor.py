@@ -24,7 +24,7 @@ from dispatcher.runs.infrastructure import wants
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.execution import on_exit
 from workers.execution.provisioning import Provisioner
 from workers.one_by_one import OneByOne
@@ -88,7 +88,7 @@ class Supervisor:
         self._changes = Changes(wake)
         self.cancelled = self._changes.cancelled  #: called from any thread with the id of a run that is to be cancelled
         self._strangers = Strangers(self.family)
-        self._seldom = Seldom(logger)
+        self._seldom = LogThrottle(logger)
         self._each = OneByOne(logger)
         self._offset = 0.0  # of the server's clock, from our monotonic one
         if isinstance(backend, Watched):

@@ -16,7 +16,7 @@ from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.one_by_one import OneByOne
 from workers.supervisor.record_cache import Known
 from workers.supervisor.request_threads import Hands
@@ -59,7 +59,7 @@ class Teardown:
         self._known = Known(records.runs, trust.left)
         self._index = indexes.teardown(backend.name)
         self._again: dict[tuple[Any, ...], float] = {}
-        self._seldom = Seldom(logger)
+        self._seldom = LogThrottle(logger)
         self._each = OneByOne(logger)
         self._lingering: dict[str, float] = {}  # run → when it is looked at again, monotonic
         self.names: dict[str, str] = {}  #: key of a handle → its run

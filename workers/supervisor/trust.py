@@ -18,7 +18,7 @@ from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.serialization.seals import EngineSeal, Stored
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.supervisor.record_cache import slim, slim_leftovers
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Trust:
     seal: EngineSeal
     family: str
     now: Callable[[], float]
-    _unknown: Seldom = field(default_factory=lambda: Seldom(logger))
+    _unknown: LogThrottle = field(default_factory=lambda: LogThrottle(logger))
 
     def watched(self, record: Record) -> Record | None:
         """A run as it is worth watching; None where nothing may be done with it, which ends it."""

@@ -20,7 +20,7 @@ from backends.kubernetes.manifest import RUN
 from dispatcher.errors import DispatcherError
 from dispatcher.settings import KubernetesSettings
 from dispatcher.support.ids import is_run_id
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Watching:
         self._namespace = namespace
         self._settings = settings
         self._changed = changed
-        self._seldom = {kind: Seldom(logger) for kind in self.health}
+        self._seldom = {kind: LogThrottle(logger) for kind in self.health}
         self._stopped = threading.Event()
         self._began = 0.0
         ours = {"labelSelector": f"instance={instance}"}
