@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatcher.errors import INTERRUPTS
 from dispatcher.support.escaping import article
-from dispatcher.support.foreign_objects import repr_of, said, text_of
+from dispatcher.support.foreign_objects import describe_exception, repr_of, text_of
 
 _DEEPEST = 25
 _MOST = 10_000  # parts that are tried
@@ -46,7 +46,7 @@ def explain(obj: Any, what: str, problem: BaseException, *, dumps: Dumps, each: 
             f"{what} can't be sent: {search.too_deep(obj)} is too deeply nested; flatten it, or pass a file's address"
         )
     trail = search.trail(obj)
-    reason = text_of(problem) if type(problem) is TypeError else said(problem)
+    reason = text_of(problem) if type(problem) is TypeError else describe_exception(problem)
     if not trail:
         return f"{what} can't be sent: {'an unknown piece of it: ' * search.over}{reason}"
     place = next((place for _, place, _ in reversed(trail) if place), "")

@@ -37,7 +37,7 @@ def repr_of(obj: object) -> str:
         return f"<{type(obj).__qualname__}>"
 
 
-def said(error: BaseException) -> str:
+def describe_exception(error: BaseException) -> str:
     """An exception as the last line of a traceback shows it: ``ValueError: no luck``."""
     name, text = type(error).__qualname__, text_of(error)
     return f"{name}: {text}" if text else name

@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from dispatcher.errors import INTERRUPTS, InvalidInput, InvalidParameters
-from dispatcher.support.foreign_objects import said
+from dispatcher.support.foreign_objects import describe_exception
 
 #: Bits of a code object's flags.
 _STAR, _DOUBLE_STAR = inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
@@ -203,7 +203,7 @@ def resolve(name: str, *, what: str) -> Any:
     except INTERRUPTS:
         raise
     except BaseException as error:  # whatever the module's own code raises
-        raise InvalidInput(f"{what}: can't import {module!r} of {name!r}: {said(error)}") from error
+        raise InvalidInput(f"{what}: can't import {module!r} of {name!r}: {describe_exception(error)}") from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
