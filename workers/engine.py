@@ -23,7 +23,7 @@ from dispatcher.runs.routing import listed
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
-from dispatcher.support.hangup import heed, leave_terminal
+from dispatcher.support.hangup import leave_terminal, on_hangup
 from workers.backend_cache import Backends
 from workers.claims import open_records
 from workers.identity import new_identity, offer_of
@@ -109,7 +109,7 @@ class Engine:
     def hear_hangup(self) -> None:
         """Before Celery takes the signals: drain at SIGHUP. Celery would start again where there is no terminal."""
         self._worker._isatty = True  # all that Celery reads of it: whether SIGHUP is to be left alone
-        heed(self._on_sigterm)
+        on_hangup(self._on_sigterm)
 
     def start(self) -> None:
         """After the pool has forked: take over the signals and start the threads."""

@@ -17,7 +17,7 @@ import click
 from dispatcher.cli.common import GlobalOptions, common, pass_global_options
 from dispatcher.cli.terminal import echo
 from dispatcher.errors import InvalidInput, MissingExtra
-from dispatcher.support.hangup import heed, leave_terminal
+from dispatcher.support.hangup import leave_terminal, on_hangup
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
@@ -142,7 +142,7 @@ def _serve(settings: Settings, instance: str, *, address: str, port: int, creden
         arguments.append(f"--basic_auth={credentials}")
     app = make_app(settings, instance)
     app.control.enable_events()  # Flower's own first request comes only after 5 s
-    heed(lambda *_: sys.exit(0))  # as Flower does at SIGTERM
+    on_hangup(lambda *_: sys.exit(0))  # as Flower does at SIGTERM
     try:
         app.start(["flower", *arguments])
     finally:

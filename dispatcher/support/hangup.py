@@ -14,7 +14,7 @@ from types import FrameType
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
-def heed(handler: Callable[[int, FrameType | None], object]) -> None:
+def on_hangup(handler: Callable[[int, FrameType | None], object]) -> None:
     """Have ``handler`` called at SIGHUP, unless this process was started to ignore it. For the main thread."""
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, handler)
