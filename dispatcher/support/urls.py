@@ -99,7 +99,7 @@ def shown(url: str) -> str:
     return url if url.startswith(MEMORY) else parse(url).shown
 
 
-def hidden(url: str | None) -> str | None:
+def redacted(url: str | None) -> str | None:
     """``url`` for a repr: as :func:`shown`, whatever it is."""
     if url is None:
         return None

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import KubernetesSettings, Settings, WorkerSettings
-from dispatcher.support.urls import Address, as_user, hidden, parse, shown
+from dispatcher.support.urls import Address, as_user, parse, redacted, shown
 
 CORE = "sEcReTw0rD"
 
@@ -75,7 +75,7 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
 def test_what_is_none_names_the_remedy(url: str, said: str) -> None:
     with pytest.raises(InvalidSettings, match=f"URL: .*{said}"):
         parse(url)
-    assert hidden(url) == "…"
+    assert redacted(url) == "…"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_another_user_takes_the_place_of_the_one_in_a_url(url: str) -> None:
 
 def never_told(url: str) -> None:
     """Read it, or refuse it; nothing that is said or shown holds the password's core."""
-    told = [hidden(url)]
+    told = [redacted(url)]
     try:
         told += [repr(parse(url)), shown(url)]
     except InvalidSettings as error:
