@@ -31,7 +31,7 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.unopened import RaisedInside
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.forks import parent_alone
+from dispatcher.support.forks import in_parent_only
 from dispatcher.support.tracebacks import message_of, trace_of
 
 _CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
@@ -136,7 +136,7 @@ def _play(job: Job) -> tuple[Outcome, BaseException | None]:
         return job.failed, None
     result, raised = None, None
     try:
-        result = job.guard.run(lambda: parent_alone(lambda: _body(job)))
+        result = job.guard.run(lambda: in_parent_only(lambda: _body(job)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
         raised = error
     if raised is not None:  # here, and not above: what follows calls code of the user's, too
@@ -167,7 +167,7 @@ def _call(callback: Callable[[], Any], moment: str) -> None:
 
 def _as_value(job: Job, obj: Any, kind: Returned) -> Value:
     try:
-        return parent_alone(lambda: job.to_value(obj, kind))
+        return in_parent_only(lambda: job.to_value(obj, kind))
     except INTERRUPTS as error:  # the flow is over, and so are interrupts of ours: it came out of a __reduce__
         raise InvalidInput(f"the {kind} of flow {job.flow!r} can't be sent: {type(error).__qualname__}") from error
 
@@ -206,7 +206,7 @@ def _engines(error: BaseException) -> Cause:
 def _exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
     ended(state, exception)
     try:
-        parent_alone(lambda: _call(on_exit, "on_exit"))
+        in_parent_only(lambda: _call(on_exit, "on_exit"))
     except BaseException as error:  # recorded; it changes nothing else
         context.logger.error("on_exit raised; the run's outcome stands\n%s", trace_of(error))
         return ExitCall.RAISED

@@ -28,7 +28,7 @@ from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import Credentials
 from dispatcher.storage import base as storages
-from dispatcher.support.forks import parent_alone
+from dispatcher.support.forks import in_parent_only
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 
@@ -77,7 +77,7 @@ class Opener:
             ("parameters", f"the parameters of {flow}", partial(self._parameters, record)),
         ):
             try:
-                opened[name] = retry_while_unavailable(partial(parent_alone, opening), within=MAX_OUTAGE)
+                opened[name] = retry_while_unavailable(partial(in_parent_only, opening), within=MAX_OUTAGE)
             except ServerUnavailable:
                 raise
             except BaseException as error:  # whatever the user's code raises as it is imported or opened
@@ -96,7 +96,7 @@ class Opener:
         parameters: Any = {}
         if not plain or record.spec.parameters.codec == "json":
             try:
-                parameters = parent_alone(partial(self._parameters, record))
+                parameters = in_parent_only(partial(self._parameters, record))
             except BaseException:  # whatever their code raises; nobody but on_exit asks for them
                 parameters = {}
         job = self._job(record, environment, body=_no_body, parameters=parameters)

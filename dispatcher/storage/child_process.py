@@ -57,14 +57,14 @@ def answered(storage: Mapping[str, Any], location: str) -> bytes:
     """Run the flow at ``location`` with the parameters of ``DISPATCHER__PARAMETERS``; its answer."""
     from dispatcher.executors.local import LocalExecutor
     from dispatcher.storage import base
-    from dispatcher.support.forks import parent_alone
+    from dispatcher.support.forks import in_parent_only
 
     try:
-        flow = parent_alone(lambda: base.from_json(storage).get_flow(location))
+        flow = in_parent_only(lambda: base.from_json(storage).get_flow(location))
     except BaseException as error:  # whatever its modules raise
         return answer.raised(error, loaded=False)
     try:
-        return parent_alone(lambda: answer.returned(flow.run(_parameters(), LocalExecutor())))
+        return in_parent_only(lambda: answer.returned(flow.run(_parameters(), LocalExecutor())))
     except BaseException as error:  # SystemExit, too, ends the flow, and not without an answer
         return answer.raised(error, loaded=True)
 

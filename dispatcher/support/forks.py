@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def parent_alone(call: Callable[[], T]) -> T:
+def in_parent_only(call: Callable[[], T]) -> T:
     """Return or raise what ``call()`` does, in the process that called it.
 
     A child that was forked inside ends here, at once, as :func:`os._exit` does it: nothing is flushed, closed or told.
