@@ -18,7 +18,7 @@ from dispatcher.settings import Settings
 from dispatcher.support.urls import MEMORY, shown
 
 if TYPE_CHECKING:
-    from dispatcher.laptop import Embedded
+    from dispatcher.laptop import LaptopSession
     from dispatcher.laptop.worker_minder import Minder
     from dispatcher.serialization import KeyRing
 
@@ -35,7 +35,7 @@ class Link:
 
     settings: Settings
     records: Records
-    laptop: Embedded | None = None
+    laptop: LaptopSession | None = None
     inline: bool = False
     _looked: dict[str, float] = field(default_factory=dict)
     _minder: Minder | None = None

@@ -25,7 +25,7 @@ _JOIN_WITHIN = 60.0
 _BACKENDS = frozenset({"local", "remote"})
 
 
-class Embedded:
+class LaptopSession:
     """This program's place at the laptop server, from :func:`join` to :meth:`leave`.
 
     Attributes:
@@ -58,7 +58,7 @@ class Embedded:
         """Leave; ends no run. The server stops once nobody is left and no run is open. Safe to call twice."""
         self._membership.end()
 
-    def __enter__(self) -> Embedded:
+    def __enter__(self) -> LaptopSession:
         return self
 
     def __exit__(
@@ -67,7 +67,7 @@ class Embedded:
         self.leave()
 
     def __repr__(self) -> str:
-        return f"Embedded({self.url!r}, scope={self.scope!r})"
+        return f"LaptopSession({self.url!r}, scope={self.scope!r})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Status:
     open_runs: int | None = None
 
 
-def join(settings: Settings) -> Embedded:
+def join(settings: Settings) -> LaptopSession:
     """Join this user's laptop server, started if it doesn't run (then one line on stderr says so).
 
     Raises:
@@ -99,7 +99,7 @@ def join(settings: Settings) -> Embedded:
     places = Places.of(settings)
     places.prepare()
     path, membership = _joined(places)
-    return Embedded(places, path, membership, settings)
+    return LaptopSession(places, path, membership, settings)
 
 
 def up(settings: Settings) -> Status:

@@ -15,7 +15,7 @@ from dispatcher.records.base import Records
 from dispatcher.runs import indexes
 
 if TYPE_CHECKING:
-    from dispatcher.laptop.server_commands import Embedded
+    from dispatcher.laptop.server_commands import LaptopSession
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Minder:
         records: of that server.
     """
 
-    def __init__(self, laptop: Embedded, records: Records) -> None:
+    def __init__(self, laptop: LaptopSession, records: Records) -> None:
         self._laptop = laptop
         self._records = records
         self._closed = threading.Event()
