@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from dispatcher.laptop.daemon import keep
-from dispatcher.laptop.paths import Places
+from dispatcher.laptop.paths import LaptopPaths
 
 if __name__ == "__main__":
-    keep(Places(Path(sys.argv[1])), int(sys.argv[2]))
+    keep(LaptopPaths(Path(sys.argv[1])), int(sys.argv[2]))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dispatcher.errors import DispatcherError, ServerUnavailable
 from dispatcher.laptop import members, server, spawn, worker
 from dispatcher.laptop.file_locks import held, locked, take
-from dispatcher.laptop.paths import Places, read, write
+from dispatcher.laptop.paths import LaptopPaths, read, write
 from dispatcher.laptop.process import Process
 from dispatcher.records.base import Records
 from dispatcher.runs.indexes import OPEN
@@ -31,8 +31,8 @@ LINGER = 3.0
 WORKERS_WITHIN = 10.0
 
 
-def ensure(places: Places) -> None:
-    """Start the keeper, if none lives. The caller holds :attr:`Places.lock`."""
+def ensure(places: LaptopPaths) -> None:
+    """Start the keeper, if none lives. The caller holds :attr:`LaptopPaths.lock`."""
     if held(places.keeper_lock):
         return
     descriptor = take(places.keeper_lock, within=2.0)
@@ -51,14 +51,14 @@ def ensure(places: Places) -> None:
     write(places.keeper, one.to_json())
 
 
-def process(places: Places) -> Process | None:
+def process(places: LaptopPaths) -> Process | None:
     """The keeper, if it lives on this machine."""
     one = Process.from_json(read(places.keeper))
     return one if one is not None and held(places.keeper_lock) and one.lives() else None
 
 
-def stop(places: Places) -> None:
-    """End the keeper, so that it starts nothing again. The caller holds :attr:`Places.lock`."""
+def stop(places: LaptopPaths) -> None:
+    """End the keeper, so that it starts nothing again. The caller holds :attr:`LaptopPaths.lock`."""
     if (one := process(places)) is not None:
         one.send(signal.SIGTERM)
         if not one.ended(within=5.0):
@@ -66,7 +66,7 @@ def stop(places: Places) -> None:
     places.keeper.unlink(missing_ok=True)
 
 
-def open_runs(places: Places) -> int | None:
+def open_runs(places: LaptopPaths) -> int | None:
     """Count the open runs; None if the server doesn't tell."""
     try:
         with _records(places) as records:
@@ -75,7 +75,7 @@ def open_runs(places: Places) -> int | None:
         return None
 
 
-def busy(places: Places) -> bool:
+def busy(places: LaptopPaths) -> bool:
     """Return True if runs are open that a worker may bring on. Open runs without any worker wait as well in a stopped
     server.
 
@@ -91,7 +91,7 @@ def busy(places: Places) -> bool:
 
 
 @contextmanager
-def _records(places: Places) -> Iterator[Records]:
+def _records(places: LaptopPaths) -> Iterator[Records]:
     from dispatcher.records.redis import open_redis
 
     path = server.found(places)
@@ -104,10 +104,10 @@ def _records(places: Places) -> Iterator[Records]:
         records.close()
 
 
-def keep(places: Places, descriptor: int) -> None:
+def keep(places: LaptopPaths, descriptor: int) -> None:
     """Look on until the server is stopped; then unlock the keeper's lock, which ``descriptor`` holds.
 
-    The lock goes while :attr:`Places.lock` is held: whoever joins next sees that it needs another keeper.
+    The lock goes while :attr:`LaptopPaths.lock` is held: whoever joins next sees that it needs another keeper.
     """
     idle_since: float | None = None
     while True:
@@ -126,7 +126,7 @@ def keep(places: Places, descriptor: int) -> None:
             idle_since = time.monotonic() - LINGER + OPEN_TICK
 
 
-def _stop(places: Places, descriptor: int) -> bool:
+def _stop(places: LaptopPaths, descriptor: int) -> bool:
     """Stop everything, unless a program came meanwhile; whether it was stopped."""
     try:
         with locked(places.lock, within=0.1):
@@ -141,7 +141,7 @@ def _stop(places: Places, descriptor: int) -> bool:
         return False
 
 
-def _start_again(places: Places, descriptor: int) -> bool:
+def _start_again(places: LaptopPaths, descriptor: int) -> bool:
     """Start a server that died while somebody needs it; false if it isn't needed or doesn't start."""
     with locked(places.lock, within=60.0):
         try:

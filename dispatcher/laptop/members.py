@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.laptop.file_locks import held, take
-from dispatcher.laptop.paths import Places, read
+from dispatcher.laptop.paths import LaptopPaths, read
 from dispatcher.laptop.process import Process
 
 
@@ -31,7 +31,7 @@ class Program:
 class Membership:
     """This program's file. It ends with :meth:`end`, or with the program; a forked child isn't a member."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: LaptopPaths) -> None:
         name = secrets.token_hex(8)
         hidden = places.programs / f".{name}"  # not counted, so not removed either, until it is locked
         descriptor = take(hidden)
@@ -69,7 +69,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def living(places: Places) -> list[Program]:
+def living(places: LaptopPaths) -> list[Program]:
     """The programs that have joined and not left. Removes the files of those that crashed."""
     found = []
     for path in _files(places.programs):

@@ -24,13 +24,13 @@ LONGEST_SOCKET = 100
 
 
 @dataclass(frozen=True)
-class Places:
+class LaptopPaths:
     """The files of one laptop server, in its state directory."""
 
     state: Path
 
     @classmethod
-    def of(cls, settings: Settings) -> Places:
+    def of(cls, settings: Settings) -> LaptopPaths:
         """Those that the settings and XDG variables name. Creates nothing.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The Valkey server of this user: starts it, asks whether it answers, stops it. Callers hold :attr:`Places.lock`.
+"""The Valkey server of this user: starts it, asks whether it answers, stops it. Callers hold :attr:`LaptopPaths.lock`.
 
 The server inherits its lock's descriptor, so the lock is held exactly as long as the server lives.
 """
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from dispatcher.errors import MissingExtra, ServerUnavailable
 from dispatcher.laptop.file_locks import held, take
-from dispatcher.laptop.paths import Places, read, write
+from dispatcher.laptop.paths import LaptopPaths, read, write
 from dispatcher.laptop.process import Process
 
 _START_WITHIN = 10.0
@@ -30,13 +30,13 @@ def url(path: Path) -> str:
     return f"unix://{quote(str(path))}?db=0"
 
 
-def found(places: Places) -> Path | None:
+def found(places: LaptopPaths) -> Path | None:
     """The socket of the server that lives, whether it answers or not; None if none lives."""
     path = read(places.server).get("socket")
     return Path(path) if path and held(places.server_lock) else None
 
 
-def process(places: Places) -> Process | None:
+def process(places: LaptopPaths) -> Process | None:
     """The server's process, if it lives on this machine."""
     if not held(places.server_lock):
         return None
@@ -44,7 +44,7 @@ def process(places: Places) -> Process | None:
     return named if named is not None and named.lives() else None
 
 
-def ensure(places: Places) -> tuple[Path, bool]:
+def ensure(places: LaptopPaths) -> tuple[Path, bool]:
     """The socket of a server that answers, and whether it was started for this.
 
     Raises:
@@ -73,7 +73,7 @@ def answers(path: Path) -> str:
         return ""
 
 
-def stop(places: Places) -> None:
+def stop(places: LaptopPaths) -> None:
     """Stop the server, its data saved; by force if it doesn't end. Nothing happens if none lives.
 
     Raises:
@@ -90,7 +90,7 @@ def stop(places: Places) -> None:
     _forget(places)
 
 
-def _start(places: Places) -> Path:
+def _start(places: LaptopPaths) -> Path:
     program = _binary()
     descriptor = take(places.server_lock, within=5.0)
     if descriptor is None:
@@ -111,7 +111,7 @@ def _start(places: Places) -> Path:
     return path
 
 
-def _pid_file(places: Places) -> Path:
+def _pid_file(places: LaptopPaths) -> Path:
     return places.data / "server.pid"
 
 
@@ -122,7 +122,7 @@ def _written(pid_file: Path) -> Process | None:
         return None
 
 
-def _options(places: Places, path: Path) -> list[str]:
+def _options(places: LaptopPaths, path: Path) -> list[str]:
     options = {
         "port": "0",
         "unixsocket": str(path),
@@ -139,7 +139,7 @@ def _options(places: Places, path: Path) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
-def _run(command: list[str], places: Places, *, keep: int) -> None:
+def _run(command: list[str], places: LaptopPaths, *, keep: int) -> None:
     """Run the server's command, which ends once the server is on its own."""
     try:
         done = subprocess.run(
@@ -160,7 +160,7 @@ def _run(command: list[str], places: Places, *, keep: int) -> None:
         raise ServerUnavailable(f"the laptop server can't be started ({shlex.join(command[:1])}): {said}")
 
 
-def _wait(places: Places, path: Path, *, since: int) -> None:
+def _wait(places: LaptopPaths, path: Path, *, since: int) -> None:
     """Wait for the first answer; a server that reads its data gets more time than one that is silent."""
     begin = time.monotonic()
     while (answer := answers(path)) != "+PONG":
@@ -175,7 +175,7 @@ def _wait(places: Places, path: Path, *, since: int) -> None:
         time.sleep(0.005)
 
 
-def _last_words(places: Places, since: int) -> str:
+def _last_words(places: LaptopPaths, since: int) -> str:
     """Return the last lines that the server wrote to its log in this start."""
     log = places.log("server")
     try:
@@ -188,7 +188,7 @@ def _last_words(places: Places, since: int) -> str:
     return "; ".join(told[-3:] or lines[-2:]) + f" (see {log})"
 
 
-def _elsewhere(places: Places) -> str:
+def _elsewhere(places: LaptopPaths) -> str:
     host = read(places.server).get("host", "another machine")
     return (
         f"{places.state} is in use by a laptop server on {host}; to have another one here, set DISPATCHER__STATE_DIR "
@@ -196,7 +196,7 @@ def _elsewhere(places: Places) -> str:
     )
 
 
-def _lives_on(places: Places, *, within: float) -> bool:
+def _lives_on(places: LaptopPaths, *, within: float) -> bool:
     end = time.monotonic() + within
     while held(places.server_lock):
         if time.monotonic() > end:
@@ -205,7 +205,7 @@ def _lives_on(places: Places, *, within: float) -> bool:
     return False
 
 
-def _forget(places: Places) -> None:
+def _forget(places: LaptopPaths) -> None:
     path = read(places.server).get("socket")
     if path:
         Path(path).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from dispatcher.laptop import daemon, members, server, signing_key
 from dispatcher.laptop import worker as crew
 from dispatcher.laptop.file_locks import locked
 from dispatcher.laptop.members import Membership, Program
-from dispatcher.laptop.paths import Places
+from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.laptop.worker import Worker
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import escaped
@@ -35,7 +35,7 @@ class LaptopSession:
         settings: those given, with URL, signing keys' file and the worker's scope filled in.
     """
 
-    def __init__(self, places: Places, path: Path, membership: Membership, settings: Settings) -> None:
+    def __init__(self, places: LaptopPaths, path: Path, membership: Membership, settings: Settings) -> None:
         self.places = places
         self._membership = membership
         self.url = server.url(path)
@@ -96,7 +96,7 @@ def join(settings: Settings) -> LaptopSession:
         ServerUnavailable: it can't be started, or doesn't answer.
     """
     _check(settings)
-    places = Places.of(settings)
+    places = LaptopPaths.of(settings)
     places.prepare()
     path, membership = _joined(places)
     return LaptopSession(places, path, membership, settings)
@@ -105,7 +105,7 @@ def join(settings: Settings) -> LaptopSession:
 def up(settings: Settings) -> Status:
     """Start the laptop server, if it doesn't run, and let it stay until :func:`down`. Raises what :func:`join` does."""
     _check(settings)
-    places = Places.of(settings)
+    places = LaptopPaths.of(settings)
     places.prepare()
     _, membership = _joined(places)
     places.up.touch(0o600)
@@ -126,7 +126,7 @@ def down(settings: Settings, *, force: bool = False) -> bool:
         ServerUnavailable: it runs on another machine.
     """
     _check(settings)
-    places = Places.of(settings)
+    places = LaptopPaths.of(settings)
     places.check()
     if not places.lock.exists():
         return False
@@ -148,7 +148,7 @@ def status(settings: Settings) -> Status:
         InvalidSettings: others could have written its state directory, or the settings rule the laptop server out.
     """
     _check(settings)
-    places = Places.of(settings)
+    places = LaptopPaths.of(settings)
     places.check()
     path = server.found(places)
     if path is None:
@@ -179,7 +179,7 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _joined(places: Places) -> tuple[Path, Membership]:
+def _joined(places: LaptopPaths) -> tuple[Path, Membership]:
     with locked(places.lock, within=_JOIN_WITHIN):
         signing_key.ensure(places)
         path, started = server.ensure(places)
@@ -192,7 +192,7 @@ def _joined(places: Places) -> tuple[Path, Membership]:
     return path, membership
 
 
-def _filled(settings: Settings, places: Places, url: str, scope: str) -> Settings:
+def _filled(settings: Settings, places: LaptopPaths, url: str, scope: str) -> Settings:
     worker = settings.worker.model_copy(
         update={"backends": _BACKENDS, "labels": frozenset(), "every_label": True, "scope": scope}
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dispatcher.errors import InvalidSettings
-from dispatcher.laptop.paths import Places, write
+from dispatcher.laptop.paths import LaptopPaths, write
 from dispatcher.serialization import KeyRing
 from dispatcher.support import private_files
 
 
-def ensure(places: Places) -> None:
-    """Make the key file where it is missing. The caller holds :attr:`Places.lock`.
+def ensure(places: LaptopPaths) -> None:
+    """Make the key file where it is missing. The caller holds :attr:`LaptopPaths.lock`.
 
     Raises:
         InvalidSettings: others may read it, so that they may sign in its owner's name.

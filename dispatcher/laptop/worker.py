@@ -17,7 +17,7 @@ from pathlib import Path
 from dispatcher.errors import ServerUnavailable
 from dispatcher.laptop import server
 from dispatcher.laptop.file_locks import locked
-from dispatcher.laptop.paths import Places, read, write
+from dispatcher.laptop.paths import LaptopPaths, read, write
 from dispatcher.laptop.process import Process
 from dispatcher.settings import Settings
 
@@ -40,7 +40,7 @@ def scope() -> str:
     return hashlib.sha256(os.fsencode(sys.prefix)).hexdigest()[:8]
 
 
-def ensure(places: Places, settings: Settings, *, leaving: Collection[int] = ()) -> Worker:
+def ensure(places: LaptopPaths, settings: Settings, *, leaving: Collection[int] = ()) -> Worker:
     """The worker of ``settings.worker.scope``; started if none lives, or only one of the processes ``leaving``, which
     take nothing more. Two that ask at once get the same.
 
@@ -68,16 +68,16 @@ def ensure(places: Places, settings: Settings, *, leaving: Collection[int] = ())
         return one
 
 
-def living(places: Places) -> list[Worker]:
+def living(places: LaptopPaths) -> list[Worker]:
     """The workers that live."""
     every = [_read(places, path.stem) for path in sorted(places.workers.glob("*.json"))]
     return [one for one in every if one is not None]
 
 
-def stop(places: Places, *, within: float) -> None:
+def stop(places: LaptopPaths, *, within: float) -> None:
     """End all workers: SIGTERM, and after ``within`` seconds SIGKILL, their pool processes with them.
 
-    The caller holds :attr:`Places.lock`.
+    The caller holds :attr:`LaptopPaths.lock`.
     """
     workers = living(places)
     for one in workers:
@@ -91,11 +91,11 @@ def stop(places: Places, *, within: float) -> None:
         path.unlink(missing_ok=True)
 
 
-def _file(places: Places, name: str) -> Path:
+def _file(places: LaptopPaths, name: str) -> Path:
     return places.workers / f"{name}.json"
 
 
-def _read(places: Places, name: str) -> Worker | None:
+def _read(places: LaptopPaths, name: str) -> Worker | None:
     data = read(_file(places, name))
     process = Process.from_json(data)
     if process is None or not process.lives():

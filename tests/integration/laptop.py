@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatcher import laptop
 from dispatcher.laptop import daemon
-from dispatcher.laptop.paths import Places
+from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
 from tests.waiting import wait_until
@@ -84,7 +84,7 @@ class User:
         self.project = home / "project"
         self.project.mkdir()
         self.state = home / "state" / "dispatcher"
-        self.places = Places(self.state)
+        self.places = LaptopPaths(self.state)
         self.settings = Settings.load(state_dir=self.state)
         self._programs: list[Program] = []
 

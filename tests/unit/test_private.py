@@ -16,7 +16,7 @@ import pytest
 from dispatcher import laptop
 from dispatcher.admin.doctor import Level, examine
 from dispatcher.errors import InvalidSettings
-from dispatcher.laptop.paths import Places
+from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support import private_files
@@ -255,7 +255,7 @@ def test_a_file_without_end_is_not_read_into_memory(home: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o777, 0o707, 0o1777])
 def test_a_state_directory_that_others_may_write_is_not_used(home: Path, mode: int) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     places.state.chmod(mode)
     settings = Settings.load(state_dir=places.state)
@@ -266,7 +266,7 @@ def test_a_state_directory_that_others_may_write_is_not_used(home: Path, mode: i
 
 @pytest.mark.parametrize("name", ["data", "programs", "workers"])
 def test_its_parts_are_looked_at_too(home: Path, name: str) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     (places.state / name).chmod(0o777)
     with pytest.raises(InvalidSettings, match=f"state/{name} "):
@@ -295,7 +295,7 @@ def test_a_state_directory_that_another_user_planted_is_neither_used_nor_touched
 @as_root
 def test_a_victim_s_process_is_not_ended_at_a_stranger_s_word(home: Path) -> None:
     """``down`` ends the processes that the state directory names."""
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     os.chown(places.state, STRANGER, STRANGER)
     with pytest.raises(InvalidSettings, match="another user"):
@@ -305,14 +305,14 @@ def test_a_victim_s_process_is_not_ended_at_a_stranger_s_word(home: Path) -> Non
 def test_directories_are_made_closed_whatever_the_umask_is(home: Path) -> None:
     before = os.umask(0)
     try:
-        Places(home / "a" / "b").prepare()
+        LaptopPaths(home / "a" / "b").prepare()
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (home / "a", *home.glob("a/**/"))} == {0o700}
 
 
 def test_one_that_others_may_only_read_is_closed(home: Path) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.state.mkdir(mode=0o755)
     places.prepare()
     assert places.state.stat().st_mode & 0o777 == 0o700
@@ -326,7 +326,7 @@ def test_a_runtime_directory_of_another_user_is_passed_over(home: Path, monkeypa
     os.chown(session, STRANGER, STRANGER)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(session))
     monkeypatch.setattr(tempfile, "tempdir", str(home))
-    socket = Places(home / "state").new_socket()
+    socket = LaptopPaths(home / "state").new_socket()
     assert socket.parent.parent == home
     assert list(session.iterdir()) == []
 
@@ -377,7 +377,7 @@ def test_the_doctor_looks_at_the_key_file(home: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_doctor_looks_at_the_state_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     places.keys.write_text(KEYS)
     places.keys.chmod(0o666)
