@@ -13,7 +13,7 @@ from dispatcher.cli.server import laptop_settings
 from dispatcher.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from dispatcher.laptop import Status
+    from dispatcher.laptop import LaptopStatus
     from dispatcher.runs.record import Record
     from dispatcher.settings import Settings
 
@@ -43,7 +43,7 @@ def down(global_options: GlobalOptions, force: bool) -> None:
     echo("the laptop server is down" if stopped else "the laptop server was not running")
 
 
-def _consequences(settings: Settings, status: Status) -> Iterator[str]:
+def _consequences(settings: Settings, status: LaptopStatus) -> Iterator[str]:
     """Say what a forced stop ends, and how long it waits."""
     from dispatcher.laptop.server_commands import longest_stop
 
@@ -58,7 +58,7 @@ def _consequences(settings: Settings, status: Status) -> Iterator[str]:
         yield f"{grace}; waiting for at most {longest_stop(settings):g} s; other runs stay in the data"
 
 
-def _open_runs(settings: Settings, status: Status) -> list[Record]:
+def _open_runs(settings: Settings, status: LaptopStatus) -> list[Record]:
     from dispatcher.connect import connect
     from dispatcher.errors import ServerUnavailable
     from dispatcher.runs import indexes
@@ -75,7 +75,7 @@ def _open_runs(settings: Settings, status: Status) -> list[Record]:
     return []
 
 
-def _left_alone(status: Status) -> Iterator[str]:
+def _left_alone(status: LaptopStatus) -> Iterator[str]:
     """List the programs that use the server and don't end with it."""
     for program in status.programs:
         yield f"left alone, without a server now: process {program.process.pid} ({program.command})"

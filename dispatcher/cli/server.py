@@ -14,7 +14,7 @@ from dispatcher.cli.terminal import Painted, Part, echo, print_json, print_table
 
 if TYPE_CHECKING:
     from dispatcher.inspection.queues import QueueInfo
-    from dispatcher.laptop import Status
+    from dispatcher.laptop import LaptopStatus
     from dispatcher.records.base import Records
     from dispatcher.records.rejections import Tally, What
     from dispatcher.records.workers import WorkerInfo
@@ -56,7 +56,7 @@ def status(global_options: GlobalOptions, as_json: bool) -> None:
         _print(view, snapshot, laptop)
 
 
-def _inspect_laptop(settings: Settings) -> tuple[str, Status | None, Snapshot | None]:
+def _inspect_laptop(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | None]:
     """Inspect the laptop server. Try again if it stops in the middle, which may happen several times."""
     from dispatcher.errors import ServerUnavailable
 
@@ -66,7 +66,7 @@ def _inspect_laptop(settings: Settings) -> tuple[str, Status | None, Snapshot | 
     return _inspect(settings)
 
 
-def _inspect(settings: Settings) -> tuple[str, Status | None, Snapshot | None]:
+def _inspect(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | None]:
     """Return the server's URL, the laptop server's status if it is that one, and a snapshot if it runs.
 
     Raises:
@@ -122,7 +122,7 @@ def laptop_settings(global_options: GlobalOptions) -> Settings:
     return settings
 
 
-def _not_running(laptop: Status, *, as_json: bool) -> None:
+def _not_running(laptop: LaptopStatus, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -139,7 +139,7 @@ def _not_running(laptop: Status, *, as_json: bool) -> None:
     echo(f"data: {laptop.state_dir}")
 
 
-def _json(settings: Settings, url: str, snapshot: Snapshot, laptop: Status | None) -> dict[str, Any]:
+def _json(settings: Settings, url: str, snapshot: Snapshot, laptop: LaptopStatus | None) -> dict[str, Any]:
     from dispatcher.inspection.as_json import queue_json, worker_json
     from dispatcher.support.urls import shown
 
@@ -155,7 +155,7 @@ def _json(settings: Settings, url: str, snapshot: Snapshot, laptop: Status | Non
     }
 
 
-def _laptop_json(laptop: Status) -> dict[str, Any]:
+def _laptop_json(laptop: LaptopStatus) -> dict[str, Any]:
     return {
         "running": laptop.running,
         "state_dir": str(laptop.state_dir),
@@ -170,7 +170,7 @@ def _laptop_json(laptop: Status) -> dict[str, Any]:
     }
 
 
-def _print(view: dict[str, Any], snapshot: Snapshot, laptop: Status | None) -> None:
+def _print(view: dict[str, Any], snapshot: Snapshot, laptop: LaptopStatus | None) -> None:
     echo(f"server     {view['server']}{' (laptop)' if laptop is not None else ''}")
     if view["broker"]:
         echo(f"broker     {view['broker']}")

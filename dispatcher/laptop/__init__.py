@@ -4,7 +4,7 @@ It is what a client joins when no URL is given. Data stay in the state directory
 """
 
 from dispatcher.laptop.members import Program
-from dispatcher.laptop.server_commands import LaptopSession, Status, down, join, status, up
+from dispatcher.laptop.server_commands import LaptopSession, LaptopStatus, down, join, status, up
 from dispatcher.laptop.worker import Worker
 
-__all__ = ["LaptopSession", "Program", "Status", "Worker", "down", "join", "status", "up"]
+__all__ = ["LaptopSession", "LaptopStatus", "Program", "Worker", "down", "join", "status", "up"]

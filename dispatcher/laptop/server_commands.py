@@ -71,7 +71,7 @@ class LaptopSession:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class LaptopStatus:
     """The laptop server as it is now. ``open_runs`` is None if the server doesn't answer.
 
     ``stays`` says that it was started by ``up`` and stays when its last program has left.
@@ -102,7 +102,7 @@ def join(settings: Settings) -> LaptopSession:
     return LaptopSession(places, path, membership, settings)
 
 
-def up(settings: Settings) -> Status:
+def up(settings: Settings) -> LaptopStatus:
     """Start the laptop server, if it doesn't run, and let it stay until :func:`down`. Raises what :func:`join` does."""
     _check(settings)
     places = LaptopPaths.of(settings)
@@ -141,7 +141,7 @@ def down(settings: Settings, *, force: bool = False) -> bool:
     return ran
 
 
-def status(settings: Settings) -> Status:
+def status(settings: Settings) -> LaptopStatus:
     """Return how the laptop server stands. Starts and creates nothing.
 
     Raises:
@@ -152,9 +152,9 @@ def status(settings: Settings) -> Status:
     places.check()
     path = server.found(places)
     if path is None:
-        return Status(running=False, state_dir=places.state, workers=tuple(crew.living(places)))
+        return LaptopStatus(running=False, state_dir=places.state, workers=tuple(crew.living(places)))
     process = server.process(places)
-    return Status(
+    return LaptopStatus(
         running=True,
         state_dir=places.state,
         pid=process.pid if process else None,
