@@ -106,7 +106,7 @@ class DaskExecutor(Executor):
     def _cluster(self, distributed: Any, stack: contextlib.ExitStack) -> Any:
         maker = self.cluster_class
         if isinstance(maker, str):
-            maker = signatures.resolve(maker, what="DaskExecutor.cluster_class")
+            maker = signatures.resolve(maker, subject="DaskExecutor.cluster_class")
         if maker is None or maker is distributed.LocalCluster:
             maker = _private_cluster()
         if not callable(maker):

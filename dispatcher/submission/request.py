@@ -358,10 +358,10 @@ def bound(flow: Flow[..., Any], many: Iterable[Mapping[str, Any]]) -> list[dict[
         raise InvalidParameters(f"map: needs an iterable of parameter mappings, got {type(many).__name__}")
     found = []
     function, what = cast(FunctionType, flow.fn), f"flow {flow.name!r}"
-    shape = signatures.shape(function)
+    shape = signatures.shape_of(function)
     for index, parameters in enumerate(many):
         try:
-            found.append(signatures.bind(function, parameters, what=what, known=shape))
+            found.append(signatures.bind(function, parameters, subject=what, shape=shape))
         except InvalidParameters as error:
             raise InvalidParameters(f"map: item {index}: {error}") from None
     return found

@@ -34,7 +34,7 @@ class Shape(NamedTuple):
     defaults: Mapping[str, Any]
 
 
-def shape(fn: FunctionType) -> Shape:
+def shape_of(fn: FunctionType) -> Shape:
     """Read off the code: :func:`inspect.signature` takes longer than a small flow, whose function is made anew for
     each run. A function that says another signature is asked for that."""
     if fn.__dict__:
@@ -68,7 +68,7 @@ def _said(signature: Signature) -> Shape:
 
 
 def bind(
-    fn: FunctionType, parameters: Mapping[str, Any] | None, *, what: str, known: Shape | None = None
+    fn: FunctionType, parameters: Mapping[str, Any] | None, *, subject: str, shape: Shape | None = None
 ) -> dict[str, Any]:
     """Check one mapping against a function's signature; defaults are not filled.
 
@@ -78,36 +78,36 @@ def bind(
     Args:
         fn: the function.
         parameters: names and values.
-        what: for messages.
-        known: its shape, where the caller has it.
+        subject: name of the function in messages.
+        shape: its shape, if the caller has it.
 
     Raises:
         InvalidParameters: names each unknown and each missing parameter, and shows the signature.
     """
-    given = bind_names(parameters, what=what)
-    known = known or shape(fn)
-    named = (*known.places, *known.either, *known.keywords)
-    missing = [name for name in named if name not in given and name not in known.defaults]
-    unknown = [name for name in given if name not in named and name != known.star] if not known.double_star else []
+    given = bind_names(parameters, subject=subject)
+    shape = shape or shape_of(fn)
+    named = (*shape.places, *shape.either, *shape.keywords)
+    missing = [name for name in named if name not in given and name not in shape.defaults]
+    unknown = [name for name in given if name not in named and name != shape.star] if not shape.double_star else []
     problems = [
-        f"{what_of} {_listed(names)}" for what_of, names in (("missing", missing), ("unknown", unknown)) if names
+        f"{problem} {_listed(names)}" for problem, names in (("missing", missing), ("unknown", unknown)) if names
     ]
-    if known.star and known.star in given and not isinstance(given[known.star], list | tuple):
-        problems.append(f"{known.star!r} must be a list, got {type(given[known.star]).__name__}")
+    if shape.star and shape.star in given and not isinstance(given[shape.star], list | tuple):
+        problems.append(f"{shape.star!r} must be a list, got {type(given[shape.star]).__name__}")
     if problems:
-        raise InvalidParameters(f"{what}: {'; '.join(problems)}. Its signature: {shown(inspect.signature(fn))}")
+        raise InvalidParameters(f"{subject}: {'; '.join(problems)}. Its signature: {shown(inspect.signature(fn))}")
     return given
 
 
-def spread(known: Shape, bound: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def spread(shape: Shape, bound: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """The positional and the keyword arguments for parameters that :func:`bind` has checked."""
     left = dict(bound)
-    more = left.pop(known.star, ()) if known.star else ()
-    by_place = known.places + known.either if more else known.places
+    more = left.pop(shape.star, ()) if shape.star else ()
+    by_place = shape.places + shape.either if more else shape.places
     last = max((n for n, name in enumerate(by_place) if name in left), default=-1)
     # Whatever stands before the last one given by place must be given too: its default fills the gap.
     end = len(by_place) if more else last + 1
-    arguments = [left.pop(name) if name in left else known.defaults[name] for name in by_place[:end]]
+    arguments = [left.pop(name) if name in left else shape.defaults[name] for name in by_place[:end]]
     arguments.extend(more)
     return arguments, left
 
@@ -136,16 +136,18 @@ def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn)
 
 
-def check_callback(callback: Any, *, what: str) -> None:
+def check_callback(callback: Any, *, subject: str) -> None:
     """Callbacks are plain functions that can be called without an argument.
 
     Raises:
         InvalidInput: it isn't one.
     """
     if not callable(callback):
-        raise InvalidInput(f"{what}: must be a function without arguments, got {callback!r}")
+        raise InvalidInput(f"{subject}: must be a function without arguments, got {callback!r}")
     if inspect.iscoroutinefunction(callback):
-        raise InvalidInput(f"{what}: {shown_name(callback)} is async; give a plain function, which may asyncio.run it")
+        raise InvalidInput(
+            f"{subject}: {shown_name(callback)} is async; give a plain function, which may asyncio.run it"
+        )
     try:
         signature = inspect.signature(callback)
     except ValueError:  # some builtins have none
@@ -154,7 +156,7 @@ def check_callback(callback: Any, *, what: str) -> None:
         signature.bind()
     except TypeError as error:
         raise InvalidInput(
-            f"{what}: is called without arguments, but {shown_name(callback)}{shown(signature)} can't be: {error}"
+            f"{subject}: is called without arguments, but {shown_name(callback)}{shown(signature)} can't be: {error}"
         ) from None
 
 
@@ -187,7 +189,7 @@ def by_reference(obj: Any) -> str | None:
     return None if any(".".join(parts[:n]) in registered for n in range(1, len(parts) + 1)) else attribute
 
 
-def resolve(name: str, *, what: str) -> Any:
+def resolve(name: str, *, subject: str) -> Any:
     """Import ``package.module:attribute`` or ``package.module.Attribute``.
 
     Raises:
@@ -197,22 +199,22 @@ def resolve(name: str, *, what: str) -> Any:
     if not colon:
         module, _, attribute = name.rpartition(".")
     if not attribute or not all(part.isidentifier() for part in module.split(".")):
-        raise InvalidInput(f"{what}: must be 'package.module:name', got {name!r}")
+        raise InvalidInput(f"{subject}: must be 'package.module:name', got {name!r}")
     try:
         found: Any = importlib.import_module(module)
     except INTERRUPTS:
         raise
     except BaseException as error:  # whatever the module's own code raises
-        raise InvalidInput(f"{what}: can't import {module!r} of {name!r}: {describe_exception(error)}") from error
+        raise InvalidInput(f"{subject}: can't import {module!r} of {name!r}: {describe_exception(error)}") from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise InvalidInput(f"{what}: {module!r} has no {attribute!r} (from {name!r})") from None
+            raise InvalidInput(f"{subject}: {module!r} has no {attribute!r} (from {name!r})") from None
     return found
 
 
-def bind_names(parameters: Any, *, what: str) -> dict[str, Any]:
+def bind_names(parameters: Any, *, subject: str) -> dict[str, Any]:
     """Parameters as a dict with string keys; None is none.
 
     Raises:
@@ -222,11 +224,11 @@ def bind_names(parameters: Any, *, what: str) -> dict[str, Any]:
         return {}
     if not isinstance(parameters, Mapping):
         raise InvalidParameters(
-            f"{what}: parameters must be one mapping of names to values, got {type(parameters).__name__}"
+            f"{subject}: parameters must be one mapping of names to values, got {type(parameters).__name__}"
         )
     for name in parameters:
         if not isinstance(name, str):
-            raise InvalidParameters(f"{what}: parameter names must be strings, got {name!r}")
+            raise InvalidParameters(f"{subject}: parameter names must be strings, got {name!r}")
     return dict(parameters)
 
 
