@@ -307,8 +307,8 @@ def _word(kind: type[StrEnum], what: str) -> Callable[[bytes], Any]:
     return lambda raw: word(kind, name_of(raw, what), what)
 
 
-def _object(raw: bytes, what: str) -> Mapping[str, Any]:
-    return Fields(read_json(raw, what), what).data
+def _object(raw: bytes, subject: str) -> Mapping[str, Any]:
+    return Fields(read_json(raw, subject), subject).data
 
 
 def _request(raw: bytes) -> Mapping[str, Any]:
@@ -359,7 +359,7 @@ _REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", 
 
 
 def _each(load: Callable[..., Any], *names: str) -> dict[str, Callable[[bytes], Any]]:
-    return {name: partial(load, what=f"record: {name}") for name in names}
+    return {name: partial(load, subject=f"record: {name}") for name in names}
 
 
 def _some(load: Callable[..., Any], *names: str) -> dict[str, Callable[[bytes], Any]]:
