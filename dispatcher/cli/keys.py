@@ -48,7 +48,7 @@ def keygen(path: Path | None, backends: tuple[str, ...], records: bool) -> None:
         print_json_line(new_keys)
         return
     try:
-        if problem := private_files.way_to_problem(path):
+        if problem := private_files.location_problem(path):
             raise InvalidInput(f"--file: {problem}")
         existing = _read(path)
         text = json.dumps({**new_keys, **existing}, indent=2)

@@ -111,7 +111,7 @@ class User:
         program.heard()
         return program
 
-    def status(self) -> laptop.Status:
+    def status(self) -> laptop.LaptopStatus:
         """How the server stands."""
         return laptop.status(self.settings)
 

@@ -20,7 +20,7 @@ from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support import private_files
-from dispatcher.support.private_files import Reader, Seen, file_problem, way_problem
+from dispatcher.support.private_files import FileStatus, Reader, file_problem, path_problem
 from workers.pool.interrupts import Notes
 
 US, STRANGER, TEAM = 1000, 12345, 2000
@@ -72,8 +72,8 @@ def ring(path: Path) -> KeyRing:
     return KeyRing.from_settings(Settings.load(signing_keys_file=path))
 
 
-def seen(kind: int, mode: int, uid: int, gid: int, *, fixed: bool = False) -> Seen:
-    return Seen(path=Path("/some/file"), mode=kind | mode, uid=uid, gid=gid, fixed=fixed)
+def seen(kind: int, mode: int, uid: int, gid: int, *, fixed: bool = False) -> FileStatus:
+    return FileStatus(path=Path("/some/file"), mode=kind | mode, uid=uid, gid=gid, fixed=fixed)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_a_file_that_compose_mounts_belongs_to_its_user_outside() -> None:
     writable = seen(stat.S_IFREG, 0o666, STRANGER, STRANGER, fixed=True)
     assert "another user" in file_problem(writable, Reader(uid=US, contained=True))
     directory = seen(stat.S_IFDIR, 0o755, STRANGER, STRANGER, fixed=True)
-    assert not way_problem(directory, Reader(uid=US, contained=True))
-    assert "another user" in way_problem(directory, Reader(uid=US))
+    assert not path_problem(directory, Reader(uid=US, contained=True))
+    assert "another user" in path_problem(directory, Reader(uid=US))
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR])
@@ -150,7 +150,7 @@ def test_only_regular_files_are_read(kind: int) -> None:
     ],
 )
 def test_which_ways_may_lead_to_a_secret(kind: int, mode: int, uid: int, gid: int, expected: str) -> None:
-    problem = way_problem(seen(kind, mode, uid, gid), Reader(uid=US, group=lambda: US))
+    problem = path_problem(seen(kind, mode, uid, gid), Reader(uid=US, group=lambda: US))
     assert expected in problem
     assert bool(problem) == bool(expected)
 

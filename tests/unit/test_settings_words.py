@@ -13,7 +13,7 @@ WRONG = {
     "WORKER__CONCURRENCY=0": "must be greater than or equal to 1, got '0'; for example",
     "WORKER__BACKENDS=local": r"must be JSON, got 'local'; .*__BACKENDS='\[\"local\", \"remote\"\]' ",
     'WORKER__BACKENDS="local"': r"must be a JSON list, got 'local'; for example DISPATCHER__WORKER__BACKENDS='\[",
-    "WORKER__DRIAN=5": r"is no setting; did you mean DISPATCHER__WORKER__DRAIN\?",
+    "WORKER__DRIAN=5": r"isn't a setting; did you mean DISPATCHER__WORKER__DRAIN\?",
     "DEFAULTS__TIMEOUT=nan": "must be a finite number, got 'nan'; for example DISPATCHER__DEFAULTS__TIMEOUT=3600",
     "EMBEDDED=nope": "must be a valid boolean, .*, got 'nope'; for example DISPATCHER__EMBEDDED=false",
     "KUBERNETES__NAMESPACES=[]": r".*, got \[\]; for example DISPATCHER__KUBERNETES__NAMESPACES='\[\"default\"\]'",
