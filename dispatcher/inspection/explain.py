@@ -40,7 +40,7 @@ def explain(
     if record.terminal:
         return list(map(escaped, _ended(record)))
     if record.foreign:
-        return ["Its state is unknown to this release: ask with the newest release that you run."]
+        return ["It is in a state that this release doesn't know: ask with the newest release in use."]
     lines = deadlock.sentences(record) if deadlock is not None else []
     lines += _open(record, now, workers)
     if record.state is State.QUEUED:

@@ -1,6 +1,7 @@
 """The laptop server: one Valkey server per user, shared by ``dispatcher up``, programs and notebooks.
 
-It is what a client joins when no URL is given. Data stay in the state directory when it stops.
+A client joins it if no URL is set. Its data stay in the state directory when it stops. Read
+:mod:`dispatcher.laptop.server_commands` first.
 """
 
 from dispatcher.laptop.members import Program

@@ -1,6 +1,6 @@
-"""The thread of a program that brings a worker of the laptop server back while runs wait for one.
+"""A thread that restarts the laptop server's worker while runs wait for it. Started by the client.
 
-A worker that was killed, or that takes nothing more because it is shutting down, is replaced. Started by the client.
+It replaces a worker that was killed or is shutting down.
 """
 
 from __future__ import annotations
@@ -19,60 +19,59 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks; and at most, where workers end as fast as they are started.
-LOOK, LONGEST = 2.0, 60.0
+#: Seconds between two checks, and the most where workers end as fast as they are started.
+POLL_INTERVAL, MAX_INTERVAL = 2.0, 60.0
 
 
 class Minder:
-    """Looks after the worker of one program's virtual environment, until it is closed.
+    """Keeps the worker of this program's virtual environment alive until it is closed.
 
     Args:
-        laptop: the program's place at the laptop server.
-        records: of that server.
+        laptop: this program's use of the laptop server.
+        records: the records of that server.
     """
 
     def __init__(self, laptop: LaptopSession, records: Records) -> None:
         self._laptop = laptop
         self._records = records
         self._closed = threading.Event()
-        self._pause = LOOK
+        self._pause = POLL_INTERVAL
         self._last: int | None = None
-        self._thread = threading.Thread(target=self._mind, name="dispatcher-minder", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dispatcher-minder", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End; waits for a look under way."""
+        """Stop the thread. Wait for a check in progress."""
         self._closed.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(LOOK)
+            self._thread.join(POLL_INTERVAL)
 
-    def _mind(self) -> None:
+    def _run(self) -> None:
         while not self._closed.wait(self._pause):
             try:
-                self._look()
+                self._check()
             except DispatcherError as error:
-                logger.debug("the laptop server's worker can't be looked after: %s", error)
+                logger.debug("Can't check the laptop server's worker: %s", error)
             except Exception:
                 if not self._closed.is_set():
-                    logger.exception("looking after the laptop server's worker failed; it goes on")
+                    logger.exception("Checking the laptop server's worker failed; trying again")
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if not self._records.runs.count(indexes.OPEN) or not self._needed():
-            self._pause = LOOK
+            self._pause = POLL_INTERVAL
             return
         pid = self._laptop.ensure_worker(leaving=leaving(self._records)).process.pid
-        fresh, self._last = self._last not in {None, pid}, pid
-        self._pause = min(2 * self._pause, LONGEST) if fresh else LOOK
+        replaced, self._last = self._last not in {None, pid}, pid
+        self._pause = min(2 * self._pause, MAX_INTERVAL) if replaced else POLL_INTERVAL
 
     def _needed(self) -> bool:
-        """Return True if runs wait for this environment's worker, or those that a dead one ran for any worker at
-        all."""
+        """Return True if runs wait for this environment's worker, or if no worker lives to recover others' runs."""
         ours = [name for name, (route, _) in self._records.queues.known().items() if route.scope == self._laptop.scope]
         if any(self._records.runs.count(indexes.waiting(name)) for name in ours):
             return True
-        return not worker.living(self._laptop.places)
+        return not worker.living(self._laptop.paths)
 
 
 def leaving(records: Records) -> frozenset[int]:
-    """Process ids of the workers that take nothing more."""
-    return frozenset(one.pid for one in records.workers.live() if not one.queues)
+    """Return the process ids of workers that are shutting down and take no more runs."""
+    return frozenset(worker.pid for worker in records.workers.live() if not worker.queues)

@@ -122,7 +122,7 @@ class User:
 
     def keeps_running(self) -> bool:
         """Return True if the server runs on for as long as a needless one would take to stop."""
-        end = time.monotonic() + daemon.LINGER + 3 * daemon.TICK
+        end = time.monotonic() + daemon.IDLE_TIMEOUT + 3 * daemon.POLL_INTERVAL
         wait_until(lambda: not self.status().running or time.monotonic() > end, "this time to pass")
         return self.status().running
 

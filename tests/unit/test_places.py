@@ -121,7 +121,7 @@ def test_a_place_that_is_not_ours_alone_is_refused(
     assert callable(squat)
     squat(run / f"dispatcher-{os.geteuid()}")
 
-    with pytest.raises(InvalidSettings, match=r"no place.*XDG_RUNTIME_DIR"):
+    with pytest.raises(InvalidSettings, match=r"no directory.*XDG_RUNTIME_DIR"):
         LaptopPaths(tmp_path).new_socket()
 
 
