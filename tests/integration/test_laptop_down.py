@@ -58,7 +58,7 @@ def test_by_force_it_says_what_it_ends(user: User, worker: subprocess.Popen[byte
     said = done.stderr.splitlines()
     assert said[0] == f"open: run {run_id} of flow hold, RUNNING"
     assert said[1] == f"ending the worker of {ours.prefix}, process {ours.process.pid}"
-    assert "waiting for 110 s at most" in said[2]
+    assert "waiting for at most 110 s" in said[2]
     assert said[3].startswith(f"left alone, without a server now: process {worker.pid} (")
     assert "worker --label" in said[3]
     assert len(said) == 4
@@ -81,5 +81,5 @@ def test_the_laptop_server_ruled_out(command: list[str], user: User) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "set DISPATCHER__URL" in line
-    assert "DISPATCHER__EMBEDDED=false rules out the laptop server" in line
+    assert "DISPATCHER__EMBEDDED=false disables the laptop server" in line
     assert not user.state.exists()

@@ -56,7 +56,7 @@ class TestRoot:
         assert shown.stdout.startswith("dispatcher, version ")
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "remedy"),
         [
             (["lisst"], "no such command"),
             (["list", "--state", "DONE"], "is not one of"),
@@ -68,13 +68,13 @@ class TestRoot:
             (["run", "m:f", "--timeout", "soon"], "90, 1.5m, 2h, 7d"),
         ],
     )
-    def test_usage_errors_are_one_line_with_a_remedy(self, arguments: list[str], said: str) -> None:
+    def test_usage_errors_are_one_line_with_a_remedy(self, arguments: list[str], remedy: str) -> None:
         shown = call(*arguments)
         assert shown.exit_code == 2
         assert shown.stdout == ""
         assert shown.stderr.startswith("error: ")
         assert shown.stderr.count("\n") == 1
-        assert said.lower() in shown.stderr.lower()
+        assert remedy.lower() in shown.stderr.lower()
         assert "(" in shown.stderr
 
     def test_url_stands_before_or_behind_the_command(self) -> None:
@@ -110,8 +110,8 @@ class TestTarget:
     def test_file_from_elsewhere_finds_its_neighbours(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (project / "neighbour_of_test.py").write_text("from flows_of_test import greet")
         monkeypatch.chdir("/")
-        found = targets.load(f"{project}/neighbour_of_test.py:greet", Flow, argument="TARGET")
-        assert found.name == "greet"
+        flow = targets.load(f"{project}/neighbour_of_test.py:greet", Flow, argument="TARGET")
+        assert flow.name == "greet"
 
     def test_file_never_takes_a_modules_place(self, project: Path) -> None:
         (project / "click.py").write_text(FLOWS)
@@ -123,7 +123,7 @@ class TestTarget:
         assert targets.load("single_of_test.py", Flow, argument="TARGET").name == "one"
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "problem"),
         [
             ("nothing_of_this_name:f", "no module 'nothing_of_this_name'"),
             ("nothing.py:f", "no file 'nothing.py'"),
@@ -137,13 +137,13 @@ class TestTarget:
             ("exits_of_test.py:f", "SystemExit"),
         ],
     )
-    def test_what_is_wrong_is_named(self, project: Path, text: str, said: str) -> None:
+    def test_what_is_wrong_is_named(self, project: Path, text: str, problem: str) -> None:
         (project / "broken_of_test.py").write_text("\n1 / 0\n")
         (project / "lacking_of_test.py").write_text("import surely_not_installed\n")
         (project / "exits_of_test.py").write_text("raise SystemExit(3)\n")
         with pytest.raises(InvalidInput) as caught:
             targets.load(text, Flow, argument="TARGET")
-        assert said in str(caught.value)
+        assert problem in str(caught.value)
 
     def test_an_error_of_the_module_says_where(self, project: Path) -> None:
         (project / "broken_of_test.py").write_text("\n1 / 0\n")
@@ -188,12 +188,12 @@ class TestParameters:
         ],
     )
     def test_text_where_annotated_so_else_json(self, pair: str, value: Any) -> None:
-        (found,) = targets.parameters(typed, [pair]).values()
-        assert found == value
-        assert type(found) is type(value)
+        (parsed,) = targets.parameters(typed, [pair]).values()
+        assert parsed == value
+        assert type(parsed) is type(value)
 
     @pytest.mark.parametrize(
-        ("pairs", "said"),
+        ("pairs", "problem"),
         [
             (["e=abc"], "-p e: 'abc' is not JSON; expected JSON for int"),
             (["e=True"], "write -p e=true"),
@@ -205,10 +205,10 @@ class TestParameters:
             (["e=1", "e=2"], "given twice"),
         ],
     )
-    def test_errors_name_key_value_and_what_is_expected(self, pairs: list[str], said: str) -> None:
+    def test_errors_name_key_value_and_what_is_expected(self, pairs: list[str], problem: str) -> None:
         with pytest.raises(InvalidParameters) as caught:
             targets.parameters(typed, pairs)
-        assert said in str(caught.value)
+        assert problem in str(caught.value)
 
     def test_an_unknown_name_is_said_before_its_value_is_read(self) -> None:
         with pytest.raises(InvalidParameters, match="-p nmae: the flow has no such parameter; it takes name, times"):
@@ -246,7 +246,7 @@ class TestOptions:
 
 
 class TestSealedParts:
-    """What a file holds sealed would be signed with the submitter's key, and run by a worker."""
+    """Sealed code in a file would be signed with the submitter's key, and run by a worker."""
 
     @pytest.mark.parametrize(
         ("data", "where"),
@@ -268,9 +268,9 @@ class TestSealedParts:
     def test_the_flag_allows_them(self, tmp_path: Path) -> None:
         path = tmp_path / "given.json"
         path.write_text(json.dumps({"type": "LocalEnvironment", "on_exit": {"sealed": "eA=="}}))
-        found = options.environment(str(path), (), allow_sealed=True)
-        assert found is not None
-        assert found.to_json()["on_exit"] == {"sealed": "eA=="}
+        environment = options.environment(str(path), (), allow_sealed=True)
+        assert environment is not None
+        assert environment.to_json()["on_exit"] == {"sealed": "eA=="}
 
     def test_names_and_plain_values_need_none(self, tmp_path: Path) -> None:
         path = tmp_path / "given.json"
@@ -300,7 +300,7 @@ class TestWords:
                 event(Kind.EXITED, State.CRASHED, 103.5, cause="killed", exit_code=137, final=True, on_exit="none"),
             ]
         )
-        assert [(passed, what, note) for _, passed, what, note in rows] == [
+        assert [(passed, name, note) for _, passed, name, note in rows] == [
             ("", "queued", ""),
             ("+1.5 s", "claimed", "by w1"),
             ("+0 ms", "started", ""),

@@ -46,16 +46,16 @@ def test_the_key_is_escaped_and_short() -> None:
         read_document(f"{{{key}: 1, {key}: 2}}")
 
 
-@pytest.mark.parametrize("what", ["environment", "storage"])
-def test_files_of_options(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["environment", "storage"])
+def test_files_of_options(option: str, tmp_path: Path) -> None:
     file = tmp_path / "it.json"
     file.write_text('{"type": "LocalEnvironment",\n "labels": ["a"],\n "labels": ["b"]}')
     read: dict[str, Callable[[], object]] = {
         "environment": lambda: options.environment(str(file), ()),
         "storage": lambda: options.storage(str(file)),
     }
-    with pytest.raises(InvalidInput, match=rf"--{what}: {file}: the key 'labels' appears twice \(line 3\)"):
-        read[what]()
+    with pytest.raises(InvalidInput, match=rf"--{option}: {file}: the key 'labels' appears twice \(line 3\)"):
+        read[option]()
 
 
 def test_options_and_parameters() -> None:
@@ -107,8 +107,8 @@ metadata:
 
 
 def test_yaml() -> None:
-    found = job_spec.parse(JOB, what="job.yaml")
-    assert found["metadata"] == {"labels": {"a": "b"}, "annotations": {"a": "c"}}
+    job = job_spec.parse(JOB, what="job.yaml")
+    assert job["metadata"] == {"labels": {"a": "b"}, "annotations": {"a": "c"}}
     with pytest.raises(InvalidInput, match=r"^job.yaml: the key 'kind' appears twice \(line 8\); write it once$"):
         job_spec.parse(f"{JOB}'kind': Job\n", what="job.yaml")
     with pytest.raises(InvalidInput, match=r"the key 'a' appears twice \(line 9\)"):

@@ -1,4 +1,4 @@
-"""What is said of a run in each state."""
+"""The explanations of a run in each state."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ def world() -> World:
 
 @pytest.fixture
 def client() -> Iterator[Dispatcher]:
-    with Dispatcher("memory://") as one:
-        yield one
+    with Dispatcher("memory://") as dispatcher:
+        yield dispatcher
 
 
 @pytest.mark.parametrize("kind", RAISED)
@@ -120,11 +120,11 @@ def test_a_result_whose_pickling_raises_fails_its_run(world: World, kind: type[B
 
 
 @pytest.mark.parametrize("kind", RAISED)
-@pytest.mark.parametrize("one", [raises_unpicklable, raises_unspeakable])
+@pytest.mark.parametrize("flow", [raises_unpicklable, raises_unspeakable])
 def test_an_exception_that_raises_as_it_is_told_fails_its_run(
-    world: World, one: Any, kind: type[BaseException]
+    world: World, flow: Any, kind: type[BaseException]
 ) -> None:
-    done = world.run(world.submit(one, {"kind": kind}))
+    done = world.run(world.submit(flow, {"kind": kind}))
     assert done.state is State.FAILED
     assert done.outcome is not None
     assert done.outcome.reason in {"RuntimeError", "Unspeakable"}
@@ -132,9 +132,9 @@ def test_an_exception_that_raises_as_it_is_told_fails_its_run(
 
 @pytest.mark.parametrize("kind", RAISED)
 def test_parameters_whose_opening_raises_fail_their_run(world: World, kind: type[BaseException]) -> None:
-    given = {"x": Unopenable(kind)}
+    parameters = {"x": Unopenable(kind)}
     which = "" if issubclass(kind, INTERRUPTS) else "parameter 'x': "
-    done = world.run(world.submit(double, given, LocalEnvironment(on_exit=say_how_it_ended)))
+    done = world.run(world.submit(double, parameters, LocalEnvironment(on_exit=say_how_it_ended)))
     assert (done.state, done.exit_call) == (State.FAILED, ExitCall.CALLED)
     assert done.outcome is not None
     assert (done.outcome.cause, done.outcome.reason) == (Cause.USER_ERROR, kind.__qualname__)

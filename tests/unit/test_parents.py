@@ -1,4 +1,4 @@
-"""Who holds all processes while the runs that it has submitted wait: what is known of that, and when it is said."""
+"""Deadlocks of a full pool: when runs that hold all processes wait for runs they have submitted, and who is told."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Pool:
         self.records.runs.create([make_record(run_id, parent=parent, flow=f"flow of {run_id}", route=route)])
 
     def deadlocked(self) -> set[str]:
-        found = find_deadlock(self.records, LOCAL, [self.worker])
-        return set() if found is None else {record.id for record in found.holders}
+        deadlock = find_deadlock(self.records, LOCAL, [self.worker])
+        return set() if deadlock is None else {record.id for record in deadlock.holders}
 
 
 def test_each_process_is_held_by_a_parent() -> None:

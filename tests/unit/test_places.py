@@ -1,4 +1,4 @@
-"""Where the laptop server's files lie, and which directories it refuses."""
+"""The paths of the laptop server's files, and the directories that it rejects."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a fil
 
 
 def as_user(uid: int, group: int, call: Callable[[], object]) -> str:
-    """What ``call`` gives, or its error says, in a process of another user."""
+    """Return the result of ``call``, or the text of its error, in a process of another user."""
     assert grp is not None, "imported before: another user may not reach the library"
     assert pwd is not None
     reader, writer = os.pipe()
@@ -224,8 +224,8 @@ def test_a_secret_as_kubernetes_mounts_it_is_read(home: Path) -> None:
 def test_links_without_end_and_pipes_are_errors(home: Path) -> None:
     (home / "round").symlink_to("round")
     os.mkfifo(home / "pipe", 0o600)
-    for name, said in (("round", "can't be read"), ("pipe", "isn't a regular file"), ("none", "can't be read")):
-        with pytest.raises(InvalidSettings, match=rf"DISPATCHER__SIGNING_KEYS_FILE.*{said}"):
+    for name, problem in (("round", "can't be read"), ("pipe", "isn't a regular file"), ("none", "can't be read")):
+        with pytest.raises(InvalidSettings, match=rf"DISPATCHER__SIGNING_KEYS_FILE.*{problem}"):
             ring(home / name)
 
 
@@ -360,7 +360,7 @@ def findings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, tup
         monkeypatch.delenv(name, raising=False)
         if value:
             monkeypatch.setenv(name, value)
-    return {one.subject: (one.level, f"{one.text} {one.remedy}") for one in examine()}
+    return {finding.subject: (finding.level, f"{finding.text} {finding.remedy}") for finding in examine()}
 
 
 def test_the_doctor_looks_at_the_key_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

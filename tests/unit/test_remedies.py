@@ -62,11 +62,11 @@ def test_unknown_fields_of_a_job_steer_no_terminal(place: str) -> None:
 
 
 def test_keygen_warns_of_a_backend_that_is_not_known() -> None:
-    found = call("keygen", "--backend", "lokal", "--backend", "local")
-    assert found.exit_code == 0
-    assert found.stderr.startswith("warning: --backend 'lokal': no such backend in this environment; known: ")
-    assert len(found.stderr.splitlines()) == 1
-    assert '"lokal"' in found.stdout
+    shown = call("keygen", "--backend", "lokal", "--backend", "local")
+    assert shown.exit_code == 0
+    assert shown.stderr.startswith("warning: --backend 'lokal': no such backend in this environment; known: ")
+    assert len(shown.stderr.splitlines()) == 1
+    assert '"lokal"' in shown.stdout
 
 
 def test_a_key_of_another_backend_has_a_remedy() -> None:

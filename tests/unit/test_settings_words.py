@@ -22,11 +22,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("given", WRONG, ids=lambda given: str(given[:25]))
-def test_a_wrong_setting(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, _, value = given.partition("=")
+@pytest.mark.parametrize("assignment", WRONG, ids=lambda assignment: str(assignment[:25]))
+def test_a_wrong_setting(assignment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _, value = assignment.partition("=")
     monkeypatch.setenv(f"DISPATCHER__{name}", value)
-    with pytest.raises(InvalidSettings, match=f"^DISPATCHER__{name}: {WRONG[given]}"):
+    with pytest.raises(InvalidSettings, match=f"^DISPATCHER__{name}: {WRONG[assignment]}"):
         Settings.load()
 
 

@@ -44,7 +44,7 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "problem"),
     [
         ("amqp://h", "unknown scheme 'amqp'; use redis://"),
         ("h:6379", "use redis://"),
@@ -72,8 +72,8 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
         ("sentinel://h", "needs the service's name"),
     ],
 )
-def test_what_is_none_names_the_remedy(url: str, said: str) -> None:
-    with pytest.raises(InvalidSettings, match=f"URL: .*{said}"):
+def test_what_is_none_names_the_remedy(url: str, problem: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"URL: .*{problem}"):
         parse(url)
     assert redacted(url) == "…"
 
@@ -121,12 +121,12 @@ def test_another_user_takes_the_place_of_the_one_in_a_url(url: str) -> None:
 
 def never_told(url: str) -> None:
     """Read it, or refuse it; nothing that is said or shown holds the password's core."""
-    told = [redacted(url)]
+    texts = [redacted(url)]
     try:
-        told += [repr(parse(url)), shown(url)]
+        texts += [repr(parse(url)), shown(url)]
     except InvalidSettings as error:
-        told += [str(error), repr(error.__cause__)]
-    assert CORE not in " ".join(map(str, told)), url
+        texts += [str(error), repr(error.__cause__)]
+    assert CORE not in " ".join(map(str, texts)), url
 
 
 @pytest.mark.parametrize(
