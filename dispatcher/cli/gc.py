@@ -34,7 +34,7 @@ def gc(global_options: GlobalOptions, backends: Sequence[str], older: float, yes
         sweep = OrphanSweep(client.link.records, global_options.settings(), backends)
         try:
             orphans = sweep.orphans(older=older)
-            ends = list(sweep.end(orphans, older=older)) if yes else ["would be deleted"] * len(orphans)
+            ends = list(sweep.end(orphans, older=older)) if yes else ["would be ended"] * len(orphans)
         finally:
             sweep.close()
     rows = [

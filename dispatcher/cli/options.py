@@ -112,7 +112,7 @@ def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool
 
         return LocalEnvironment(labels=list(labels))
     if labels:
-        raise InvalidInput("--label: write labels into the environment; --label and --environment exclude each other")
+        raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
     from dispatcher.environments.base import Environment, from_json
 
     return _load(text, Environment, from_json, "--environment", allow_sealed)  # type: ignore[type-abstract]

@@ -58,10 +58,7 @@ def read_json(raw: bytes | str, subject: str, *, most: int = MOST) -> Any:
     bounded(data, subject, most)
     try:
         return _decode(raw if isinstance(raw, str) else raw.decode())  # json.loads would accept UTF-16, too
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also for invalid UTF-8, and for numbers of thousands of digits
+    except (ValueError, RecursionError) as error:  # also for invalid UTF-8 and for huge numbers
         raise Malformed(f"{subject}: {_reason(error)}") from None
 
 
