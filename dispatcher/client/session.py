@@ -19,7 +19,7 @@ from dispatcher.support.urls import MEMORY, shown
 
 if TYPE_CHECKING:
     from dispatcher.laptop import LaptopSession
-    from dispatcher.laptop.worker_minder import Minder
+    from dispatcher.laptop.worker_watchdog import Minder
     from dispatcher.serialization import KeyRing
 
 #: Seconds between two looks at whether a live worker serves a queue.
@@ -91,7 +91,7 @@ class Link:
     def provide(self) -> None:
         """On the laptop server, start this virtual environment's worker if none lives; quick if one does."""
         if self.laptop is not None:
-            from dispatcher.laptop.worker_minder import leaving
+            from dispatcher.laptop.worker_watchdog import leaving
 
             self.laptop.ensure_worker(leaving=leaving(self.records) if self._due("leaving") else ())
             self.mind()
@@ -100,7 +100,7 @@ class Link:
         """On the laptop server, bring the worker back from here on, while runs wait for one."""
         if self.laptop is None:
             return
-        from dispatcher.laptop.worker_minder import Minder
+        from dispatcher.laptop.worker_watchdog import Minder
 
         with self._lock:
             if self._minder is None:

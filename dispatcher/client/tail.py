@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from dispatcher.errors import InvalidInput, UnknownRun
-from dispatcher.inspection.waiting_parents import Lookout
+from dispatcher.inspection.deadlocks import Lookout
 from dispatcher.records.base import Line, Records
 from dispatcher.runs.events import Event
 from dispatcher.support.ids import LONGEST_NAME, is_subscriber

@@ -22,7 +22,7 @@ from dispatcher.client.due_runs import advance
 from dispatcher.client.early_ends import Ends
 from dispatcher.client.hooks import Callback, Hook
 from dispatcher.errors import DispatcherError, Malformed, UnknownRun
-from dispatcher.inspection.waiting_parents import Lookout
+from dispatcher.inspection.deadlocks import Lookout
 from dispatcher.records.base import Records
 from dispatcher.records.events import Listener, is_ends
 from dispatcher.runs.events import Event, Kind

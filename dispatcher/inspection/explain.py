@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from dispatcher.inspection.waiting_parents import Deadlock
+from dispatcher.inspection.deadlocks import Deadlock
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.record import ExitCall, Outcome, Record
 from dispatcher.runs.routing import Route, listed

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.errors import Refused
+from dispatcher.inspection.deadlocks import find_deadlock
 from dispatcher.inspection.explain import explain, serving
-from dispatcher.inspection.waiting_parents import find_deadlock
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from dispatcher.errors import Malformed
-from dispatcher.inspection import waiting_parents
+from dispatcher.inspection import deadlocks
+from dispatcher.inspection.deadlocks import Lookout, find_deadlock, stuck
 from dispatcher.inspection.explain import explain
-from dispatcher.inspection.waiting_parents import Lookout, find_deadlock, stuck
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
@@ -111,10 +111,10 @@ def test_a_flow_is_told_once_and_not_at_once(caplog: pytest.LogCaptureFixture) -
     assert Lookout.here(pool.records) is None, "outside of flows"
     with caplog.at_level(logging.WARNING), entered(run_id="p", attempt=1, flow="f"):
         lookouts = [Lookout(pool.records, clock) for _ in range(2)]
-        for clock.now in (1.0, waiting_parents.FIRST_CHECK - 0.1):
+        for clock.now in (1.0, deadlocks.FIRST_CHECK - 0.1):
             lookouts[0].look(["c"])
         assert not caplog.messages
-        for clock.now in (waiting_parents.FIRST_CHECK, 100.0, 1000.0):
+        for clock.now in (deadlocks.FIRST_CHECK, 100.0, 1000.0):
             for lookout in lookouts:
                 lookout.look(["c"])
         assert len(caplog.messages) == 1
