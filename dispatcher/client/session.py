@@ -19,7 +19,7 @@ from dispatcher.support.urls import MEMORY, shown
 
 if TYPE_CHECKING:
     from dispatcher.laptop import LaptopSession
-    from dispatcher.laptop.worker_watchdog import Minder
+    from dispatcher.laptop.worker_watchdog import WorkerWatchdog
     from dispatcher.serialization import KeyRing
 
 #: Seconds between two looks at whether a live worker serves a queue.
@@ -38,7 +38,7 @@ class Link:
     laptop: LaptopSession | None = None
     inline: bool = False
     _looked: dict[str, float] = field(default_factory=dict)
-    _minder: Minder | None = None
+    _minder: WorkerWatchdog | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -100,11 +100,11 @@ class Link:
         """On the laptop server, bring the worker back from here on, while runs wait for one."""
         if self.laptop is None:
             return
-        from dispatcher.laptop.worker_watchdog import Minder
+        from dispatcher.laptop.worker_watchdog import WorkerWatchdog
 
         with self._lock:
             if self._minder is None:
-                self._minder = Minder(self.laptop, self.records)
+                self._minder = WorkerWatchdog(self.laptop, self.records)
 
     def advice(self, route: Route) -> str:
         """Return what to do if no live worker serves ``route``; empty if one does, or if we looked a moment ago.

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL, MAX_INTERVAL = 2.0, 60.0
 
 
-class Minder:
+class WorkerWatchdog:
     """Keeps the worker of this program's virtual environment alive until it is closed.
 
     Args:
