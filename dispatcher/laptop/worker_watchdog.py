@@ -37,7 +37,7 @@ class WorkerWatchdog:
         self._closed = threading.Event()
         self._pause = POLL_INTERVAL
         self._last: int | None = None
-        self._thread = threading.Thread(target=self._run, name="dispatcher-minder", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dispatcher-worker-watchdog", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
