@@ -174,7 +174,7 @@ def _check(settings: Settings) -> None:
     """
     if not settings.embedded:
         raise InvalidSettings(
-            "DISPATCHER__EMBEDDED=false disables the laptop server: set DISPATCHER__URL to use another one, or "
+            "DISPATCHER__EMBEDDED=false rules out the laptop server: set DISPATCHER__URL to use another one, or "
             "DISPATCHER__EMBEDDED=true"
         )
 

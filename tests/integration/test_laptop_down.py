@@ -81,5 +81,5 @@ def test_the_laptop_server_ruled_out(command: list[str], user: User) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "set DISPATCHER__URL" in line
-    assert "DISPATCHER__EMBEDDED=false disables the laptop server" in line
+    assert "DISPATCHER__EMBEDDED=false rules out the laptop server" in line
     assert not user.state.exists()
