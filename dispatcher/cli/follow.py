@@ -52,7 +52,7 @@ class Signals:
 
 
 @contextmanager
-def caught() -> Iterator[Signals]:
+def count_signals() -> Iterator[Signals]:
     """Count SIGINT and SIGTERM instead of ending at them."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():

@@ -39,9 +39,9 @@ def run(global_options: GlobalOptions, /, target: str, quiet: bool, as_json: boo
     Ctrl-C or SIGTERM cancels the run and waits for its end. A second one leaves the run alone, and so does closing the
     terminal (SIGHUP).
     """
-    from dispatcher.cli.follow import caught
+    from dispatcher.cli.follow import count_signals
 
-    with caught() as signals:
+    with count_signals() as signals:
         name, submit_run = _prepare(target, values)
         with global_options.client() as client:
             inline = client.link.inline

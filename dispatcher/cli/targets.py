@@ -67,7 +67,7 @@ def _module(place: str, argument: str) -> types.ModuleType:
         ) from error
     except (Exception, SystemExit) as error:
         raise InvalidInput(
-            f"{argument}: {place} can't be imported: {type(error).__name__}: {error}{_where(error)}"
+            f"{argument}: {place} can't be imported: {type(error).__name__}: {error}{_location(error)}"
         ) from error
 
 
@@ -122,7 +122,7 @@ def _file_hint(place: str) -> str:
     return f"; did you mean {place}.py?" if Path(f"{place}.py").is_file() else ""
 
 
-def _where(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     """Name the line of user code that raised; the message alone seldom does."""
     step = error.__traceback__
     last = None

@@ -38,20 +38,20 @@ def explain(
         deadlock: the runs that hold all processes of its queue, if their own runs wait there.
     """
     if record.terminal:
-        return list(map(escaped, _ended(record)))
+        return list(map(escaped, _describe_end(record)))
     if record.foreign:
         return ["It is in a state that this release doesn't know: ask with the newest release in use."]
     lines = deadlock.sentences(record) if deadlock is not None else []
-    lines += _open(record, now, workers)
+    lines += _describe_open(record, now, workers)
     if record.state is State.QUEUED:
-        lines += _behind(record, now, queues or {}, depth)
+        lines += _queue_status(record, now, queues or {}, depth)
     if record.unknown_since is not None:
         lost = format_duration(now - record.unknown_since)
         lines.append(f"Its infrastructure has not been seen for {lost}; the run is not considered dead.")
     if record.last_cause is not None:
         message = f": {record.last_message}" if record.last_message else "."
         lines.append(f"Last observed reason for the wait: {record.last_cause}{message}")
-    lines += _clocks(record, now)
+    lines += _time_limits(record, now)
     lines += _leftovers(record)
     return list(map(escaped, lines))
 
@@ -70,7 +70,7 @@ def command_for(route: Route) -> str:
 def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
     """Say that no live worker serves ``route``, which workers live, and what to do."""
     labels = f" with labels {listed(route.labels)}" if route.labels else " without labels"
-    live = "; ".join(_offer(worker) for worker in workers[:5]) or "none at all"
+    live = "; ".join(_describe_offer(worker) for worker in workers[:5]) or "none at all"
     more = f" and {len(workers) - 5} more" if len(workers) > 5 else ""
     remedy = "submit a run with Dispatcher() here, which starts one" if route.scope else f"`{command_for(route)}`"
     return escaped(
@@ -79,7 +79,7 @@ def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
     )
 
 
-def _open(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[str]:
+def _describe_open(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[str]:
     if record.settled is not None:
         is_due = record.exit_call is ExitCall.DUE
         called = "will be called by another process" if is_due else f"is running on {_owner(record, workers)}"
@@ -128,7 +128,9 @@ def _queued(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[s
     ]
 
 
-def _behind(record: Record, now: float, queues: Mapping[str, tuple[Route, float]], depth: int | None) -> list[str]:
+def _queue_status(
+    record: Record, now: float, queues: Mapping[str, tuple[Route, float]], depth: int | None
+) -> list[str]:
     lines = []
     if depth is not None and depth > 1:
         lines.append(f"{counted(depth - 1, 'other run')} {'waits' if depth == 2 else 'wait'} in its queue.")
@@ -140,7 +142,7 @@ def _behind(record: Record, now: float, queues: Mapping[str, tuple[Route, float]
     return lines
 
 
-def _clocks(record: Record, now: float) -> list[str]:
+def _time_limits(record: Record, now: float) -> list[str]:
     if record.state not in {State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING}:
         return []
     if record.paused_since is not None:
@@ -154,7 +156,7 @@ def _clocks(record: Record, now: float) -> list[str]:
     return [f"It must start within {format_duration(left)}."]
 
 
-def _ended(record: Record) -> list[str]:
+def _describe_end(record: Record) -> list[str]:
     outcome = record.outcome or Outcome()
     attempts = "" if record.attempt == 1 else f" after {record.attempt} attempts"
     lines = [f"It has ended as {record.state}{attempts}{_since_submit(record)}."]
@@ -197,7 +199,7 @@ def _retries(record: Record) -> str:
     return f"{record.retries_used} of {count} retries used" if count else "no retry is left"
 
 
-def _offer(worker: WorkerInfo) -> str:
+def _describe_offer(worker: WorkerInfo) -> str:
     offer = worker.offer
     own = f"labels {listed(offer.labels)}" if offer.labels else "no labels"
     labels = "any labels" if offer.every_label else own

@@ -39,7 +39,7 @@ def ensure(paths: LaptopPaths) -> None:
     if descriptor is None:
         return
     try:
-        started = spawn.detached(
+        started = spawn.start_detached(
             "dispatcher.laptop",
             [str(paths.state), str(descriptor)],
             log=paths.log("keeper"),

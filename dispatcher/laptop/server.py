@@ -61,7 +61,7 @@ def ensure(paths: LaptopPaths) -> tuple[Path, bool]:
     return _start(paths), True
 
 
-def answers(path: Path) -> str:
+def ping(path: Path) -> str:
     """Return the first word of the server's answer to PING: ``+PONG``, ``-LOADING``; empty if it can't be reached."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -86,15 +86,15 @@ def stop(paths: LaptopPaths) -> None:
             running.send(signal.SIGKILL)
             running.ended(within=5.0)
     if _stays_locked(paths, within=5.0):
-        raise ServerUnavailable(_elsewhere(paths))
-    _forget(paths)
+        raise ServerUnavailable(_in_use_message(paths))
+    _remove_files(paths)
 
 
 def _start(paths: LaptopPaths) -> Path:
     program = _binary()
     descriptor = take(paths.server_lock, within=5.0)
     if descriptor is None:
-        raise ServerUnavailable(_elsewhere(paths))
+        raise ServerUnavailable(_in_use_message(paths))
     try:
         path = paths.new_socket()
         log = paths.log("server")
@@ -163,7 +163,7 @@ def _run(command: list[str], paths: LaptopPaths, *, keep: int) -> None:
 def _wait(paths: LaptopPaths, path: Path, *, since: int) -> None:
     """Wait for the first answer. A server that loads its data gets more time than a silent one."""
     started_at = time.monotonic()
-    while (answer := answers(path)) != "+PONG":
+    while (answer := ping(path)) != "+PONG":
         passed = time.monotonic() - started_at
         if not held(paths.server_lock):
             raise ServerUnavailable(f"the laptop server ended at its start: {_last_log_lines(paths, since)}")
@@ -188,7 +188,7 @@ def _last_log_lines(paths: LaptopPaths, since: int) -> str:
     return "; ".join(warnings[-3:] or lines[-2:]) + f" (see {log})"
 
 
-def _elsewhere(paths: LaptopPaths) -> str:
+def _in_use_message(paths: LaptopPaths) -> str:
     host = read(paths.server).get("host", "another machine")
     return (
         f"{paths.state} is in use by a laptop server on {host}; to use another one here, set DISPATCHER__STATE_DIR "
@@ -205,7 +205,7 @@ def _stays_locked(paths: LaptopPaths, *, within: float) -> bool:
     return False
 
 
-def _forget(paths: LaptopPaths) -> None:
+def _remove_files(paths: LaptopPaths) -> None:
     path = read(paths.server).get("socket")
     if path:
         Path(path).unlink(missing_ok=True)

@@ -98,7 +98,7 @@ def join(settings: Settings) -> LaptopSession:
     _check(settings)
     paths = LaptopPaths.of(settings)
     paths.prepare()
-    path, membership = _joined(paths)
+    path, membership = _start_and_join(paths)
     return LaptopSession(paths, path, membership, settings)
 
 
@@ -107,7 +107,7 @@ def up(settings: Settings) -> LaptopStatus:
     _check(settings)
     paths = LaptopPaths.of(settings)
     paths.prepare()
-    _, membership = _joined(paths)
+    _, membership = _start_and_join(paths)
     paths.up.touch(0o600)
     membership.end()
     return status(settings)
@@ -179,7 +179,7 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _joined(paths: LaptopPaths) -> tuple[Path, Membership]:
+def _start_and_join(paths: LaptopPaths) -> tuple[Path, Membership]:
     with locked(paths.lock, within=_LOCK_TIMEOUT):
         signing_key.ensure(paths)
         path, started = server.ensure(paths)

@@ -51,7 +51,7 @@ def worker(settings: Settings, *, log: Path, cwd: Path | None = None) -> Process
     Raises:
         InvalidSettings: Python would import another package named ``workers``, or can't be started.
     """
-    return detached("workers", (), log=log, cwd=cwd or here(), environ=environment(settings))
+    return start_detached("workers", (), log=log, cwd=cwd or current_directory(), environ=environment(settings))
 
 
 def run_worker(settings: Settings) -> int:
@@ -82,7 +82,7 @@ def environment(settings: Settings, environ: Mapping[str, str] | None = None) ->
     return others | {f"DISPATCHER__{name.upper()}": _text(value) for name, value in values.items()}
 
 
-def detached(
+def start_detached(
     module: str,
     arguments: Sequence[str],
     *,
@@ -142,7 +142,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def here() -> Path:
+def current_directory() -> Path:
     """Return this program's directory, or the root if it was removed."""
     try:
         return Path.cwd()

@@ -64,7 +64,7 @@ def ensure(paths: LaptopPaths, settings: Settings, *, leaving: Collection[int] =
             _file(paths, name).replace(_file(paths, f"{name}-{worker.process.pid}"))
         log = paths.workers / f"{name}.log"
         process = spawn.worker(settings, log=log)
-        worker = Worker(scope=name, process=process, prefix=sys.prefix, cwd=str(spawn.here()), log=log)
+        worker = Worker(scope=name, process=process, prefix=sys.prefix, cwd=str(spawn.current_directory()), log=log)
         write(_file(paths, name), {**process.to_json(), "scope": name, "prefix": worker.prefix, "cwd": worker.cwd})
         return worker
 

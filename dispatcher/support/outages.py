@@ -38,11 +38,12 @@ def retry_while_unavailable(call: Callable[[], T], *, within: float = math.inf) 
         ServerUnavailable: it was away for longer.
     """
     end = time.monotonic() + within
-    for pause in pauses():
+    retries: Iterator[float] | None = None  # made once it is needed: each finished run passes here
+    while True:
         try:
             return call()
         except ServerUnavailable:
             if time.monotonic() >= end:
                 raise
-        time.sleep(pause)
-    raise AssertionError("pauses never end")
+        retries = retries or pauses()
+        time.sleep(next(retries))

@@ -131,10 +131,10 @@ def _example(path: list[str], field: FieldInfo | None, rest: list[str]) -> str:
     value = _EXAMPLES.get(name, field.get_default(call_default_factory=True))
     if value in (None, "", {}, frozenset()):
         return ""
-    return f"; for example {_PREFIX}{'__'.join(path).upper()}={_written(value)}"
+    return f"; for example {_PREFIX}{'__'.join(path).upper()}={_shell_value(value)}"
 
 
-def _written(value: Any) -> str:
+def _shell_value(value: Any) -> str:
     """Return a value as it is written in a shell."""
     if isinstance(value, str):
         return value

@@ -134,11 +134,11 @@ def parse(url: str) -> Address:
         "password": password or from_query["password"],
     }
     if scheme == "unix":
-        path = _plain(place + path)
+        path = _decode(place + path)
         if not path.startswith("/"):
             raise InvalidSettings("URL: unix:// needs the absolute path of a socket, as in unix:///run/redis.sock?db=0")
-        return Address(**common, path=path, db=_db(options.pop("db", ""), url), options=options)  # type: ignore[arg-type]
-    segments = [_plain(part) for part in path.split("/") if part]
+        return Address(**common, path=path, db=_database(options.pop("db", ""), url), options=options)  # type: ignore[arg-type]
+    segments = [_decode(part) for part in path.split("/") if part]
     service = ""
     if scheme == "sentinel":
         if not segments:
@@ -146,7 +146,7 @@ def parse(url: str) -> Address:
         service = segments.pop(0)
     if len(segments) > 1:
         raise InvalidSettings(f"URL: nothing may follow the database{_ENCODE}")
-    db = _db(options.pop("db", "") or "".join(segments), url)
+    db = _database(options.pop("db", "") or "".join(segments), url)
     hosts = tuple(_host(part, _PORTS[scheme]) for part in place.split(","))
     if scheme != "sentinel" and len(hosts) > 1:
         raise InvalidSettings(f"URL: {scheme}:// takes one host; several are for sentinel://")
@@ -180,17 +180,17 @@ def _options(query: str) -> dict[str, str]:
             raise InvalidSettings(
                 f"URL: after ? only {', '.join(sorted(_OPTIONS))} are allowed, as name=value{_ENCODE}"
             )
-        options[name] = _plain(value.replace("+", " "))
+        options[name] = _decode(value.replace("+", " "))
     return {name: value for name, value in options.items() if value}
 
 
 def _userinfo(netloc: str) -> tuple[str | None, str | None, str]:
     info, _, place = netloc.rpartition("@")
     username, _, password = info.partition(":")
-    return _plain(username) or None, _plain(password) or None, place
+    return _decode(username) or None, _decode(password) or None, place
 
 
-def _plain(text: str) -> str:
+def _decode(text: str) -> str:
     """Decode percent-encoded characters."""
     if _BAD_PERCENT.search(text):
         raise InvalidSettings("URL: % must be followed by two hexadecimal digits; % itself is written %25")
@@ -208,10 +208,10 @@ def _host(place: str, port: int) -> tuple[str, int]:
     number = int(match["port"] or port) if match else 0
     if match is None or (match["port"] and not 0 < number < 2**16):
         raise InvalidSettings(f"URL: invalid host or port; write host, host:port or [IPv6]:port{_ENCODE}")
-    return (_plain(match["six"] or match["name"] or "") or "localhost"), number
+    return (_decode(match["six"] or match["name"] or "") or "localhost"), number
 
 
-def _db(text: str, url: str) -> int:
+def _database(text: str, url: str) -> int:
     if not text:
         return 0
     if not re.fullmatch(r"[0-9]{1,6}", text):
