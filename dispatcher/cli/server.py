@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +12,8 @@ from dispatcher.cli.common import GlobalOptions, common, option_json, pass_globa
 from dispatcher.cli.terminal import Painted, Part, echo, print_json, print_table
 
 if TYPE_CHECKING:
-    from dispatcher.inspection.queues import QueueInfo
+    from dispatcher.inspection.snapshot import Snapshot
     from dispatcher.laptop import LaptopStatus
-    from dispatcher.records.base import Records
-    from dispatcher.records.rejections import Tally, What
-    from dispatcher.records.workers import WorkerInfo
     from dispatcher.settings import Settings
 
 
@@ -74,6 +70,7 @@ def _inspect(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | N
     """
     from dispatcher import laptop as laptop_server
     from dispatcher.connect import connect
+    from dispatcher.inspection.snapshot import take_snapshot
 
     laptop = laptop_server.status(settings) if settings.url is None else None
     url = settings.url if laptop is None else laptop.url
@@ -84,33 +81,6 @@ def _inspect(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | N
         return url, laptop, take_snapshot(records)
     finally:
         records.close()
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The queues, workers and counters of a server, at its time ``now``."""
-
-    instance: str
-    now: float
-    open_runs: int
-    queues: tuple[QueueInfo, ...]
-    workers: tuple[WorkerInfo, ...]
-    refused: Mapping[What, Tally]
-
-
-def take_snapshot(records: Records) -> Snapshot:
-    """Read queues, workers and counters."""
-    from dispatcher.inspection.queues import queues
-    from dispatcher.runs import indexes
-
-    return Snapshot(
-        instance=records.instance,
-        now=records.runs.now(),
-        open_runs=records.runs.count(indexes.OPEN),
-        queues=tuple(queues(records)),
-        workers=tuple(sorted(records.workers.live(), key=lambda worker: worker.started_at)),
-        refused=records.refusals.tallies(),
-    )
 
 
 def laptop_settings(global_options: GlobalOptions) -> Settings:
