@@ -114,7 +114,7 @@ def _named(executor: Any) -> Any:
 
 def _class(executor: Any) -> type[Executor]:
     if isinstance(executor, str):
-        return _subclass(signatures.resolve(executor, what=_EXECUTOR), named=repr(executor))
+        return _subclass(signatures.resolve(executor, subject=_EXECUTOR), named=repr(executor))
     return _subclass(executor.function() if isinstance(executor, Callback) else executor)
 
 

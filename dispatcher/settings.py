@@ -31,8 +31,8 @@ from pydantic_settings import (
 
 from dispatcher.errors import InvalidSettings
 from dispatcher.support import settings_errors
-from dispatcher.support.json_documents import Twice, read_document
-from dispatcher.support.urls import hidden
+from dispatcher.support.json_documents import DuplicateKey, read_document
+from dispatcher.support.urls import redacted
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ class _Variables(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
         try:
             return read_document(value)
-        except Twice as error:
+        except DuplicateKey as error:
             raise settings_errors.NotJson(value, str(error)) from None
         except (ValueError, RecursionError):
             raise settings_errors.NotJson(value) from None
@@ -52,7 +52,7 @@ class _Variables(EnvSettingsSource):
 def _shown(facts: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
     """Fields for a repr, URLs without their credentials."""
     for name, value in facts:
-        yield name, hidden(value) if name in {"url", "broker_url"} else value
+        yield name, redacted(value) if name in {"url", "broker_url"} else value
 
 
 class KeySettings(BaseModel):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dispatcher.errors import LeasePassed, ServerUnavailable
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 
 class ErrorIsolation:
@@ -18,7 +18,7 @@ class ErrorIsolation:
     """
 
     def __init__(self, logger: logging.Logger) -> None:
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from dispatcher.support.escaping import escaped, escaped_lines
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 #: Loggers that a worker prints. Flows log to the root logger, which the runner captures.
 OURS = ("workers", "dispatcher", "backends")
@@ -47,7 +47,7 @@ class RepeatFilter:
     def __init__(self, *, reconnects: bool) -> None:
         self._reconnects = reconnects
         self._lock = threading.Lock()
-        self._throttle = Seldom(logging.getLogger(__name__))
+        self._throttle = LogThrottle(logging.getLogger(__name__))
 
     def __call__(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ class Outage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._affected: set[str] = set()
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
 
     def begin(self, name: str, error: ServerUnavailable) -> None:
         """Note that a thread can't reach the server, or is refused; repeated calls are fine."""

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from dispatcher.support.hangup import heed
+from dispatcher.support.hangup import on_hangup
 
 
 class ShutdownSignals:
@@ -26,7 +26,7 @@ class ShutdownSignals:
     def handle_hangup(self) -> None:
         """Drain at SIGHUP. Call before Celery sets its handler, which restarts the worker where it has no terminal."""
         self._worker._isatty = True  # Celery reads it only to decide whether to leave SIGHUP alone
-        heed(self._on_sigterm)
+        on_hangup(self._on_sigterm)
 
     def install(self) -> None:
         """Set the other handlers. Call after Celery has set its own."""

@@ -28,7 +28,7 @@ from dispatcher.errors import Malformed
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
 from dispatcher.runs.routing import Route
 from dispatcher.support.ids import is_run_id
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from dispatcher.support.parsing import Fields, bounded, read_json
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class DroppedMessages:
     def __init__(self) -> None:
         self._lock = Lock()
         self._count = 0
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
 
     def note(self, error: object) -> None:
         """Count and log a dropped message."""

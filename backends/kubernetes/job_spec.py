@@ -17,7 +17,7 @@ from typing import Any
 from backends.kubernetes import job_bounds
 from dispatcher.errors import InvalidInput, MissingExtra
 from dispatcher.support.escaping import LONGEST, escaped, shown
-from dispatcher.support.json_documents import Twice
+from dispatcher.support.json_documents import DuplicateKey
 
 #: Reserved in a pod: the name of the volume with the runner's credentials, and its mount path.
 VOLUME = "dispatcher-run"
@@ -91,7 +91,7 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
         document = _load_document(yaml.SafeLoader(text))
     except InvalidInput:
         raise
-    except Twice as error:
+    except DuplicateKey as error:
         raise InvalidInput(f"{source}: {error}") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # also in values: a date in month 13
         raise InvalidInput(f"{source}: isn't one YAML document: {' '.join(str(error).split())}") from None
@@ -125,7 +125,7 @@ def _check_unique(keys: list[Any]) -> None:
     unique = set()
     for key in keys:
         if (key.tag, key.value) in unique:
-            raise Twice(key.value, key.start_mark.line + 1)
+            raise DuplicateKey(key.value, key.start_mark.line + 1)
         unique.add((key.tag, key.value))
 
 

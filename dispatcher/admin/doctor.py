@@ -198,10 +198,10 @@ def _laptop(settings: Settings) -> Iterator[Finding]:
 
 def _laptop_keys(state: Path) -> Iterator[Finding]:
     """The laptop server's key file, if it has one yet; nobody but its owner can use its directory, that was seen."""
-    from dispatcher.laptop.paths import Places
+    from dispatcher.laptop.paths import LaptopPaths
     from dispatcher.support import private_files
 
-    path = Places(state).keys
+    path = LaptopPaths(state).keys
     try:
         private_files.read(path, mounted=False)
     except FileNotFoundError:

@@ -6,7 +6,6 @@ Celery carries only doorbells: no message lives as long as a run, none is retrie
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,6 @@ from celery.app.amqp import AMQP
 from kombu import Connection
 from kombu.utils.collections import HashedSeq
 
-from dispatcher.errors import InvalidSettings
 from dispatcher.records.redis.connection.credentials import RedisCredentials
 from dispatcher.settings import Settings
 from dispatcher.support.urls import Address, parse
@@ -154,7 +152,7 @@ def broker_address(url: str) -> BrokerAddress:
         InvalidSettings: the URL can't be read.
     """
     address = parse(url)
-    tls = _tls(address.options) if address.tls else None
+    tls = address.tls_options() or None
     credentials = _credentials(address.username, address.password)
     if address.scheme == "unix":
         path = quote(address.path, safe="/")
@@ -176,22 +174,9 @@ def _credentials(username: str | None, password: str | None) -> RedisCredentials
 def _sentinel(address: Address, tls: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the transport options that name the service and configure the connections to the Sentinels themselves."""
     sentinel_kwargs: dict[str, Any] = {name: TRANSPORT[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    credentials = _credentials(*(address.options.get(f"sentinel_{name}") for name in ("username", "password")))
+    credentials = _credentials(*address.sentinel_credentials)
     if credentials is not None:
         sentinel_kwargs["credential_provider"] = credentials
     if tls is not None:
         sentinel_kwargs |= {"ssl": True, **tls}
     return {"master_name": address.service, "sentinel_kwargs": sentinel_kwargs}
-
-
-def _tls(options: Mapping[str, str]) -> dict[str, Any]:
-    """Return the TLS arguments of redis-py. Certificates are verified unless the URL turns that off."""
-    tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    level = str(tls.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
-    levels = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
-    if level not in levels:
-        raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {level!r}")
-    tls["ssl_cert_reqs"] = levels[level]
-    check_hostname = str(tls.get("ssl_check_hostname", level != "none")).lower()
-    tls["ssl_check_hostname"] = check_hostname not in {"false", "0", "no"}
-    return tls

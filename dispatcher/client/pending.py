@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
-from dispatcher.inspection.waiting_parents import Lookout
+from dispatcher.inspection.deadlocks import Lookout
 from dispatcher.runs.record import Record
 
 

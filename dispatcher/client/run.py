@@ -277,7 +277,7 @@ class Run(Generic[R]):
             warnings.warn(f"run {self.id} waits: {missing}", DispatcherWarning, stacklevel=5)
 
     def _not_finished(self, timeout: float) -> NotFinished:
-        from dispatcher.inspection.waiting_parents import stuck
+        from dispatcher.inspection.deadlocks import stuck
 
         record, why = self._read(), ""
         if record.state is State.QUEUED:

@@ -16,6 +16,8 @@ from dispatcher.client.watcher import Watcher
 from dispatcher.connect import connect
 from dispatcher.errors import InvalidInput, InvalidSettings, ServerUnavailable
 from dispatcher.inspection.explain import serving, unserved
+from dispatcher.laptop import LaptopSession
+from dispatcher.laptop.worker_watchdog import WorkerWatchdog
 from dispatcher.records.base import Records
 from dispatcher.runs.routing import Route
 from dispatcher.settings import Settings
@@ -23,8 +25,6 @@ from dispatcher.submission.blob_cache import BlobCache
 from dispatcher.support.urls import MEMORY, shown
 
 if TYPE_CHECKING:
-    from dispatcher.laptop import Embedded
-    from dispatcher.laptop.worker_minder import Minder
     from dispatcher.serialization import KeyRing
 
 #: Seconds between two checks whether a live worker serves a queue.
@@ -40,10 +40,10 @@ class ClientSession:
 
     settings: Settings
     records: Records
-    laptop: Embedded | None = None
+    laptop: LaptopSession | None = None
     inline: bool = False  #: ``memory://``: flows run in this process
     _checked: dict[str, float] = field(default_factory=dict)
-    _minder: Minder | None = None
+    _minder: WorkerWatchdog | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -101,7 +101,7 @@ class ClientSession:
     def ensure_worker(self) -> None:
         """On the laptop server, start this virtual environment's worker unless one lives, which is a quick check."""
         if self.laptop is not None:
-            from dispatcher.laptop.worker_minder import leaving
+            from dispatcher.laptop.worker_watchdog import leaving
 
             self.laptop.ensure_worker(leaving=leaving(self.records) if self._is_due("leaving") else ())
             self.start_minder()
@@ -110,11 +110,11 @@ class ClientSession:
         """On the laptop server, restart the worker from now on whenever runs wait for one."""
         if self.laptop is None:
             return
-        from dispatcher.laptop.worker_minder import Minder
+        from dispatcher.laptop.worker_watchdog import WorkerWatchdog
 
         with self._lock:
             if self._minder is None:
-                self._minder = Minder(self.laptop, self.records)
+                self._minder = WorkerWatchdog(self.laptop, self.records)
 
     def missing_worker_warning(self, route: Route) -> str:
         """Return :meth:`missing_worker` for a submitted run; empty if that was checked a short while ago.

@@ -12,7 +12,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.records.base import Records
 from dispatcher.runs.events import Event
 from dispatcher.support.ids import LONGEST_NAME, is_subscriber
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 #: Seconds that one read waits for the next event.
 BLOCK = 5.0
@@ -50,7 +50,9 @@ class Subscription:
 
     def __next__(self) -> Event:
         if self._unacknowledged:
-            patiently(partial(self._records.events.acknowledge, self.name, [self._unacknowledged]), patience=PATIENCE)
+            retry_while_unavailable(
+                partial(self._records.events.acknowledge, self.name, [self._unacknowledged]), within=MAX_OUTAGE
+            )
             self._unacknowledged = ""
         end = None if self._timeout is None else time.monotonic() + self._timeout
         while not self._taken:
@@ -58,7 +60,7 @@ class Subscription:
             if self._closed or left <= 0:
                 raise StopIteration
             take = partial(self._records.events.take, self.name, block=min(BLOCK, left))
-            self._taken.extend(patiently(take, patience=PATIENCE))
+            self._taken.extend(retry_while_unavailable(take, within=MAX_OUTAGE))
         if self._closed:
             raise StopIteration
         self._unacknowledged, event = self._taken.popleft()

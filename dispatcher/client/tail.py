@@ -11,11 +11,11 @@ from functools import partial
 from typing import TypeVar
 
 from dispatcher.errors import UnknownRun
-from dispatcher.inspection.waiting_parents import Lookout
+from dispatcher.inspection.deadlocks import Lookout
 from dispatcher.records.base import Records
 from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 T = TypeVar("T")
 
@@ -62,12 +62,12 @@ def _entries(
     cursor = ""
     while True:
         read_next = partial(read, run_id, after=cursor, block=0.0 if ended else block)
-        entries, cursor = patiently(read_next, patience=PATIENCE)
+        entries, cursor = retry_while_unavailable(read_next, within=MAX_OUTAGE)
         yield from entries
         if not entries and ended:
             return
         if not entries:  # entries from before the end are read after it is noticed
-            ended = patiently(partial(_has_ended, records, run_id), patience=PATIENCE)
+            ended = retry_while_unavailable(partial(_has_ended, records, run_id), within=MAX_OUTAGE)
             if lookout is not None and not ended:
                 lookout.look([run_id])
 

@@ -23,7 +23,7 @@ from dispatcher.client.hooks import Callback, Hook, Hooks
 from dispatcher.client.pending import PendingRuns, Waiting
 from dispatcher.client.topics import Topics
 from dispatcher.errors import DispatcherError, Malformed, UnknownRun
-from dispatcher.inspection.waiting_parents import Lookout
+from dispatcher.inspection.deadlocks import Lookout
 from dispatcher.records.base import Records
 from dispatcher.records.events import Listener, is_ends
 from dispatcher.runs.events import EventKind

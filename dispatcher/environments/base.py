@@ -63,7 +63,7 @@ class Environment(ABC):
         given = {"on_start": on_start, "on_exit": on_exit}
         for moment, callback in given.items():
             if callback is not None:
-                signatures.check_callback(callback, what=f"{type(self).__name__}.{moment}")
+                signatures.check_callback(callback, subject=f"{type(self).__name__}.{moment}")
         self._set(labels=check_labels(labels), **given)
 
     def setup(self, storage: Storage) -> None:  # noqa: B027 - most have nothing to make
@@ -276,7 +276,7 @@ def parameters_and_env(what: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, 
     unknown = sorted(set(kwargs) - {"parameters", "env"})
     if unknown:
         raise TypeError(f"{what}.execute() got unknown {', '.join(unknown)}; known: parameters, env")
-    parameters = signatures.bind_names(kwargs.get("parameters"), what=f"{what}.execute")
+    parameters = signatures.bind_names(kwargs.get("parameters"), subject=f"{what}.execute")
     env = kwargs.get("env") or {}
     if not isinstance(env, Mapping) or not all(isinstance(part, str) for item in env.items() for part in item):
         raise InvalidInput(f"{what}.execute: env must map names to strings")

@@ -48,7 +48,7 @@ class Callback:
         from dispatcher.serialization import unpack
 
         found: Any = (
-            signatures.resolve(self.ref, what="callback") if self.ref is not None else unpack(self.sealed or b"")
+            signatures.resolve(self.ref, subject="callback") if self.ref is not None else unpack(self.sealed or b"")
         )
         if not callable(found):
             raise InvalidInput(f"callback {self!r} is no function but {type(found).__name__}")

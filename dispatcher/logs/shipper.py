@@ -17,6 +17,7 @@ from dispatcher.errors import Malformed
 from dispatcher.logs import sender_threads
 from dispatcher.logs.limits import Limits
 from dispatcher.records.logs import Line
+from dispatcher.support.outages import pauses
 
 Sink = Callable[[Sequence[Line]], None]
 
@@ -24,7 +25,6 @@ _TAIL = 50
 _BATCH = 500
 _BATCH_INTERVAL = 0.1  # seconds that a line waits for others
 _PENDING = 50_000, 16 * 2**20  # lines, and bytes, kept while the server is away
-_RETRY_PAUSE = (0.2, 5.0)  # seconds between two tries, first and longest
 _LINGER = 600.0  # seconds for which a closed shipper goes on trying
 
 _ESCAPES = re.compile(  # escape sequences, also those that begin with a C1 character instead of ESC and a bracket
@@ -196,15 +196,15 @@ class LogShipper:
         while count:
             batch = [self._lines.popleft() for _ in range(min(_BATCH, count))]
             count -= len(batch)
-            pause, longest = _RETRY_PAUSE
+            retries = pauses()
             while not self._try_to_send([line for line, _ in batch]):
                 if closed.is_set() and time.monotonic() > self._closed_at + _LINGER:
                     return
+                pause = next(retries)
                 if closed.is_set():
                     time.sleep(pause)
                 else:
                     closed.wait(pause)  # close() ends the pause: its caller waits, and the server may be back
-                pause = min(2 * pause, longest)
             with self._lock:
                 self._pending -= sum(size for _, size in batch)
 

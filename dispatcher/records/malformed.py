@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from dispatcher.errors import Malformed
 from dispatcher.records.rejections import Rejected, Rejections, count_rejection
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class MalformedEntries:
         self._rejections = rejections
         self._clock = clock
         self._noted: set[str] = set()
-        self._seldom = Seldom(logger, clock)
+        self._seldom = LogThrottle(logger, clock)
         self._lock = threading.Lock()
         self._second, self._counted = clock(), 0
 

@@ -35,7 +35,7 @@ from dispatcher.runs.requirements import UnknownFeature, check_features
 from dispatcher.runs.states import State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import patiently
+from dispatcher.support.outages import retry_while_unavailable
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
@@ -214,7 +214,7 @@ class _Attempt:
         Raises:
             Refused: another process has it by now.
         """
-        patiently(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
+        retry_while_unavailable(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
 
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome before ``on_exit`` is called."""
@@ -225,7 +225,7 @@ class _Attempt:
             self.step(partial(transitions.settle, epoch=self.record.epoch, outcome=outcome))
             failpoint("attempt.settled", self.record.id)
 
-        patiently(store)
+        retry_while_unavailable(store)
 
     def end(self, outcome: Outcome, exit_call: ExitCall | None) -> None:
         """End the attempt after its flow has ended."""
@@ -247,13 +247,13 @@ class _Attempt:
             failpoint("attempt.finished", self.record.id)
 
         with contextlib.suppress(UnknownRun):
-            patiently(store)
+            retry_while_unavailable(store)
         return self.record
 
     def reread(self) -> Record:
         """Read the record after a refusal: another process has changed it."""
         with contextlib.suppress(UnknownRun):
-            self.record, _ = patiently(lambda: self.records.runs.get(self.record.id))
+            self.record, _ = retry_while_unavailable(lambda: self.records.runs.get(self.record.id))
         return self.record
 
     def captured(self, settings: Settings, fds: bool, *, after: int = 0) -> contextlib.AbstractContextManager[Capture]:

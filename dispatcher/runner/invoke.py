@@ -32,7 +32,7 @@ from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.unopened import RaisedInside
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.forks import parent_alone
+from dispatcher.support.forks import in_parent_only
 from dispatcher.support.tracebacks import message_of, trace_of
 
 _CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
@@ -140,7 +140,7 @@ def _run(invocation: Invocation) -> tuple[Outcome, BaseException | None]:
         return invocation.failed, None
     result, raised = None, None
     try:
-        result = invocation.guard.run(lambda: parent_alone(lambda: _body(invocation)))
+        result = invocation.guard.run(lambda: in_parent_only(lambda: _body(invocation)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end only the flow and not its runner
         raised = error
     if raised is not None:  # not in the except clause, because serializing the exception calls the user's code
@@ -171,7 +171,7 @@ def _call(callback: Callable[[], Any], moment: str) -> None:
 
 def _as_value(invocation: Invocation, obj: Any, kind: Returned) -> Value:
     try:
-        return parent_alone(lambda: invocation.to_value(obj, kind))
+        return in_parent_only(lambda: invocation.to_value(obj, kind))
     except INTERRUPTS as error:  # the guard raises none after the flow, so a __reduce__ raised it
         raise InvalidInput(
             f"the {kind} of flow {invocation.flow!r} can't be sent: {type(error).__qualname__}"
@@ -212,7 +212,7 @@ def _engine_cause(error: BaseException) -> Cause:
 def _call_on_exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
     ended(state, exception)
     try:
-        parent_alone(lambda: _call(on_exit, "on_exit"))
+        in_parent_only(lambda: _call(on_exit, "on_exit"))
     except BaseException as error:  # it is recorded, and has no other consequence
         context.logger.error("on_exit raised; the run's outcome stands\n%s", trace_of(error))
         return ExitCall.RAISED

@@ -31,10 +31,8 @@ from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import RunnerCredentials
 from dispatcher.storage import base as storages
-from dispatcher.support.forks import parent_alone
-from dispatcher.support.outages import patiently
-
-_LOAD_PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away
+from dispatcher.support.forks import in_parent_only
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ class Loader:
             ("parameters", f"the parameters of {flow}", partial(self._parameters, record)),
         ):
             try:
-                opened[name] = patiently(partial(parent_alone, load), patience=_LOAD_PATIENCE)
+                opened[name] = retry_while_unavailable(partial(in_parent_only, load), within=MAX_OUTAGE)
             except ServerUnavailable:
                 raise
             except BaseException as error:  # importing and unpickling runs the user's code, which may raise anything
@@ -103,7 +101,7 @@ class Loader:
         parameters: Any = {}
         if not plain or record.spec.parameters.codec == "json":
             try:
-                parameters = parent_alone(partial(self._parameters, record))
+                parameters = in_parent_only(partial(self._parameters, record))
             except BaseException:  # unpickling may raise anything; on_exit is called without parameters then
                 parameters = {}
         invocation = self._invocation(record, environment, body=_no_body, parameters=parameters)
@@ -149,7 +147,9 @@ class Loader:
             subject=f"the {kind} of flow {record.spec.flow!r}",
             limit_inline=limits.inline,
             limit=limits.result,
-            put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),
+            put=lambda data: retry_while_unavailable(
+                lambda: self.records.blobs.own(record.id, name, data), within=self.patience
+            ),
             seal=self.credentials.seal(record),
             kind=kind,
             setting="DISPATCHER__LIMITS__RESULT",

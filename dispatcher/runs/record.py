@@ -302,7 +302,7 @@ _REQUIRED = frozenset({"id", "spec_bytes", "signature", "spec_digest", "state", 
 
 
 def _each(load: Callable[..., Any], *names: str) -> dict[str, Callable[[bytes], Any]]:
-    return {name: partial(load, what=f"record: {name}") for name in names}
+    return {name: partial(load, subject=f"record: {name}") for name in names}
 
 
 def _each_optional(load: Callable[..., Any], *names: str) -> dict[str, Callable[[bytes], Any]]:

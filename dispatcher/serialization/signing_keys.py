@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.serialization.seals import AttemptSeal, EngineSeal, mac
 from dispatcher.support import private_files
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 if TYPE_CHECKING:
     from dispatcher.runs.record import Record
@@ -100,7 +100,7 @@ class KeyRing:
             return cls({key_id: entry.plain() for key_id, entry in settings.signing_keys.items()})
         if settings.signing_keys_file is not None:
             source = f"{_VARIABLE}_FILE"
-            return cls(_read_file(settings.signing_keys_file, source), source=source)
+            return cls(_keys_of(settings.signing_keys_file, source), source=source)
         raise InvalidSettings(f"no signing key: set {_VARIABLE} or {_VARIABLE}_FILE; {_KEYGEN}")
 
     @staticmethod
@@ -261,17 +261,29 @@ def _key(key_id: str, entry: Any, source: str) -> Key:
     return Key(secret, None if backends is None else frozenset(backends), use)
 
 
-def _read_file(path: Path, source: str) -> dict[str, Any]:
+def read_key_file(path: Path) -> dict[str, Any]:
+    """Read a file of signing keys: entries by key id, not checked yet.
+
+    Raises:
+        OSError: it can't be read.
+        InvalidSettings: other users could read or change it, or it holds no JSON object.
+    """
+    content = private_files.read(path)
     try:
-        data = read_document(private_files.read(path))
+        data = read_document(content)
+    except DuplicateKey as error:
+        raise InvalidSettings(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise InvalidSettings(f"{path} isn't JSON of the form {_FORM}")
+    return data
+
+
+def _keys_of(path: Path, source: str) -> dict[str, Any]:
+    try:
+        return read_key_file(path)
     except InvalidSettings as error:
         raise InvalidSettings(f"{source}: {error}") from None
     except OSError as error:
         raise InvalidSettings(f"{source}: {path} can't be read: {error.strerror}") from None
-    except Twice as error:
-        raise InvalidSettings(f"{source}: {path}: {error}") from None
-    except (ValueError, RecursionError):
-        raise InvalidSettings(f"{source}: {path} isn't JSON of the form {_FORM}") from None
-    if not isinstance(data, dict):
-        raise InvalidSettings(f"{source}: {path} isn't JSON of the form {_FORM}")
-    return data

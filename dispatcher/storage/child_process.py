@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dispatcher.errors import InvalidParameters
 from dispatcher.storage import answer
 from dispatcher.storage.answer import ChildDied, Runner
+from dispatcher.support.forks import in_parent_only
 
 if TYPE_CHECKING:
     from dispatcher.storage.base import Storage
@@ -58,14 +59,13 @@ def run_flow(storage: Mapping[str, Any], location: str) -> bytes:
     """Run the flow at ``location`` with the parameters in ``DISPATCHER__PARAMETERS``, and return its answer."""
     from dispatcher.executors.local import LocalExecutor
     from dispatcher.storage import base
-    from dispatcher.support.forks import parent_alone
 
     try:
-        flow = parent_alone(lambda: base.from_json(storage).get_flow(location))
+        flow = in_parent_only(lambda: base.from_json(storage).get_flow(location))
     except BaseException as error:  # anything that its modules may raise
         return answer.encode_exception(error, loaded=False)
     try:
-        return parent_alone(lambda: answer.encode_result(flow.run(_parameters(), LocalExecutor())))
+        return in_parent_only(lambda: answer.encode_result(flow.run(_parameters(), LocalExecutor())))
     except BaseException as error:  # a SystemExit ends the flow, too, but the answer must be written
         return answer.encode_exception(error, loaded=True)
 

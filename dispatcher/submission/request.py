@@ -135,10 +135,10 @@ def bind_all(flow: Flow[..., Any], mappings: Iterable[Mapping[str, Any]]) -> lis
         raise InvalidParameters(f"map: needs an iterable of parameter mappings, got {type(mappings).__name__}")
     bound = []
     function, subject = cast(FunctionType, flow.fn), f"flow {flow.name!r}"
-    shape = signatures.shape(function)
+    shape = signatures.shape_of(function)
     for index, parameters in enumerate(mappings):
         try:
-            bound.append(signatures.bind(function, parameters, what=subject, known=shape))
+            bound.append(signatures.bind(function, parameters, subject=subject, shape=shape))
         except InvalidParameters as error:
             raise InvalidParameters(f"map: item {index}: {error}") from None
     return bound

@@ -9,7 +9,7 @@ import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Settings, State
-from dispatcher.inspection.orphans import Sweep
+from dispatcher.inspection.orphans import OrphanSweep
 from dispatcher.runs.attempt import Attempt, object_name, shard_of
 from dispatcher.support.ids import new_id
 from tests.cloud import flows, k8s
@@ -41,12 +41,12 @@ def test_gc_names_it_and_a_worker_ends_it(sandbox: Sandbox, image: str) -> None:
     kubernetes = {"namespaces": [sandbox.name], "image": image}
     settings = Settings.load(url=sandbox.server.url, signing_keys=json.dumps(KEYS), kubernetes=kubernetes)
     run_id = create_orphan(sandbox, settings)
-    with closing(Sweep(sandbox.client.records, settings, ["kubernetes"])) as sweep:
-        assert [orphan.found.run_id for orphan in sweep.orphans(older=0.0)] == [run_id]
+    with closing(OrphanSweep(sandbox.client.records, settings, ["kubernetes"])) as sweep:
+        assert [orphan.infrastructure.run_id for orphan in sweep.orphans(older=0.0)] == [run_id]
         worker = sandbox.start_worker()
         live = sandbox.submit(flows.sleep, {"seconds": 25})
         sandbox.wait_until_started(live)
-        assert live.id not in {orphan.found.run_id for orphan in sweep.orphans(older=0.0)}
+        assert live.id not in {orphan.infrastructure.run_id for orphan in sweep.orphans(older=0.0)}
         selector = f"flow_run_id={run_id}"
         sandbox.wait_until(
             lambda: not k8s.items("jobs,pods,secrets", sandbox.name, selector), "the end of the orphan", timeout=120

@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatcher import laptop
 from dispatcher.laptop import daemon
-from dispatcher.laptop.paths import Places
+from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
 from tests.waiting import wait_until
@@ -84,7 +84,7 @@ class User:
         self.project = home / "project"
         self.project.mkdir()
         self.state = home / "state" / "dispatcher"
-        self.places = Places(self.state)
+        self.places = LaptopPaths(self.state)
         self.settings = Settings.load(state_dir=self.state)
         self._programs: list[UserProgram] = []
 
@@ -111,7 +111,7 @@ class User:
         program.answer()
         return program
 
-    def status(self) -> laptop.Status:
+    def status(self) -> laptop.LaptopStatus:
         """Return the status of the laptop server."""
         return laptop.status(self.settings)
 
@@ -122,7 +122,7 @@ class User:
 
     def keeps_running(self) -> bool:
         """Return True if the server keeps running for longer than an unused one does."""
-        end = time.monotonic() + daemon.LINGER + 3 * daemon.TICK
+        end = time.monotonic() + daemon.IDLE_TIMEOUT + 3 * daemon.POLL_INTERVAL
         wait_until(lambda: not self.status().running or time.monotonic() > end, "this time to pass")
         return self.status().running
 

@@ -266,7 +266,7 @@ def test_a_second_signal_leaves_the_run(shell: Shell, start_worker: Callable[...
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT
-    run_id = re.search(r"left run (\w+)", errors)
+    run_id = re.search(r"left run (\w+) alone", errors)
     assert run_id, errors
     assert shell.json("show", run_id[1])["state"] == "CANCELLING"
     mark.touch()

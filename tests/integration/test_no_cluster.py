@@ -67,7 +67,7 @@ def test_gc_of_a_cluster_that_can_not_be_asked(
 
     rest = _gc(server_url, file)
     assert rest.returncode == 0
-    assert rest.stderr.splitlines()[0].startswith("backend kubernetes wasn't asked: ")
+    assert rest.stderr.splitlines()[0].startswith("backend kubernetes was skipped: ")
 
 
 def test_a_worker_says_so_as_it_is_ready(

@@ -108,9 +108,10 @@ def raw(value: Any) -> bytes:
 
 def text_fields(value: Any) -> dict[str, bytes]:
     """A record's fields, of any JSON: what is text stays so, all else is JSON."""
-    found = value if isinstance(value, dict) else {"state": value}
+    members = value if isinstance(value, dict) else {"state": value}
     return {
-        str(name): raw(one) if not isinstance(one, str) else one.encode(errors="replace") for name, one in found.items()
+        str(name): raw(member) if not isinstance(member, str) else member.encode(errors="replace")
+        for name, member in members.items()
     }
 
 
@@ -133,7 +134,7 @@ def accepted(value: Any) -> Record:
     return RECORD.accepted(3.0, {name: text_fields(value).get(name) for name in names})
 
 
-STORED = {name: one.decode() if isinstance(one, bytes) else str(one) for name, one in RECORD.to_fields().items()}
+STORED = {name: text.decode() if isinstance(text, bytes) else str(text) for name, text in RECORD.to_fields().items()}
 BODY = json.loads(REPORT.to_entry(TOKEN)["body"])
 
 #: Each parser of parsed JSON, with what it takes.
@@ -190,13 +191,13 @@ BYTES: dict[str, Callable[[bytes], Any]] = {
 
 def only_malformed(parse: Callable[[Any], Any], value: Any) -> None:
     """It may be refused, in words of ours; nothing else may come of it."""
-    said = ""
+    message = ""
     try:
         parse(value)
     except Malformed as error:
-        said = str(error)
-    assert said.isascii()
-    assert len(said) < 300
+        message = str(error)
+    assert message.isascii()
+    assert len(message) < 300
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -238,7 +239,7 @@ def changed(value: Any, data: st.DataObject) -> Any:
             return {**value, data.draw(st.text()): data.draw(JSON)}
         name = data.draw(st.sampled_from(sorted(value)))
         if how == "without":
-            return {other: one for other, one in value.items() if other != name}
+            return {other: member for other, member in value.items() if other != name}
         return {**value, name: changed(value[name], data)}
     if isinstance(value, list) and value and data.draw(st.booleans()):
         return [changed(value[0], data), *value[1:]]

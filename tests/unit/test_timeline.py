@@ -26,8 +26,8 @@ TIMES = {"created": 100.0, "scheduled": 101.0, "pulled": 103.0, "started": 104.0
 
 
 def test_phases_of_a_container_by_its_own_timestamps() -> None:
-    found = timeline("r", EVENTS, {"1": TIMES}, {1: 104.4})
-    assert [(phase.name, round(phase.start, 3)) for phase in found] == [
+    phases = timeline("r", EVENTS, {"1": TIMES}, {1: 104.4})
+    assert [(phase.name, round(phase.start, 3)) for phase in phases] == [
         ("queued", 100.0),
         ("created", 100.5),  # whole seconds of another clock: never before what caused it
         ("pending", 100.6),
@@ -39,23 +39,23 @@ def test_phases_of_a_container_by_its_own_timestamps() -> None:
         ("finished", 111.0),
         ("torn down", 112.5),
     ]
-    assert (found.end, found.ended) == ("SUCCEEDED", 110.3)
-    assert found.total == pytest.approx(10.3)
+    assert (phases.end, phases.ended) == ("SUCCEEDED", 110.3)
+    assert phases.total == pytest.approx(10.3)
 
 
 @pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
 def test_a_wrong_clock_makes_nothing_negative(ahead: float) -> None:
     skewed = {name: time + ahead for name, time in TIMES.items()}
-    found = timeline("r", EVENTS, {"1": skewed}, {1: 104.4 + ahead})
-    assert all((phase.duration or 0.0) >= 0.0 for phase in found)
-    assert found.total == pytest.approx(10.3)
-    starts = [phase.start for phase in found]
+    phases = timeline("r", EVENTS, {"1": skewed}, {1: 104.4 + ahead})
+    assert all((phase.duration or 0.0) >= 0.0 for phase in phases)
+    assert phases.total == pytest.approx(10.3)
+    starts = [phase.start for phase in phases]
     assert starts == sorted(starts)
 
 
 def test_what_was_not_observed_is_missing() -> None:
-    found = timeline("r", EVENTS, {"1": {"created": 100.0}}, {})
-    assert [phase.name for phase in found] == ["queued", "created", "pending", "running"]
+    phases = timeline("r", EVENTS, {"1": {"created": 100.0}}, {})
+    assert [phase.name for phase in phases] == ["queued", "created", "pending", "running"]
     assert timeline("r", EVENTS) == timeline("r", EVENTS, {}, {1: 104.4}), "a run in a pool has no such phases"
 
 

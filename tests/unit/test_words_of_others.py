@@ -114,9 +114,9 @@ class TestSentences:
         assert not [line for line in lines if steers(line) or "\n" in line]
 
     def test_a_warning_can_be_printed(self) -> None:
-        said = unserved(Route(FORGED, (FORGED,)), [_worker()])
-        assert not steers(said)
-        assert "\n" not in said
+        warning = unserved(Route(FORGED, (FORGED,)), [_worker()])
+        assert not steers(warning)
+        assert "\n" not in warning
 
     def test_a_notebook_shows_text(self) -> None:
         page = Run("r1", None, _record())._repr_html_()
@@ -127,8 +127,8 @@ class TestSentences:
     def test_a_recommended_command_is_one_command(self) -> None:
         words = shlex.split(command_for(Route("local; rm -rf ~", ("a b", "$(id)"))))
         assert words == ["dispatcher", "worker", "--backend", "local; rm -rf ~", "--label", "a b", "--label", "$(id)"]
-        [_, found] = examined([], {"local;id #:eu": (Route("local;id #", ("eu",)), 1)}, python=(3, 11))
-        assert "--backend 'local;id #'" in found.remedy
+        [_, finding] = examined([], {"local;id #:eu": (Route("local;id #", ("eu",)), 1)}, python=(3, 11))
+        assert "--backend 'local;id #'" in finding.remedy
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CRASHED, State.TIMED_OUT, State.CANCELLED])
@@ -138,9 +138,9 @@ def test_an_error_that_python_prints_steers_nothing(state: State) -> None:
     )
     error = error_of(cast(Any, None), _record(state=state, outcome=outcome))
     assert isinstance(error, RunError)
-    told = io.StringIO()
-    traceback.print_exception(error, file=told)
-    assert not steers(told.getvalue())
-    assert "all is well" in told.getvalue()
+    printed = io.StringIO()
+    traceback.print_exception(error, file=printed)
+    assert not steers(printed.getvalue())
+    assert "all is well" in printed.getvalue()
     assert error.traceback == outcome.traceback, "attributes are as recorded"
-    told.getvalue().encode(sys.stdout.encoding or "utf-8")
+    printed.getvalue().encode(sys.stdout.encoding or "utf-8")

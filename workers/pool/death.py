@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.signal_names import signal_name
 from workers.pool.termination import TerminationReason, pid_of
 from workers.updates import try_update
 
@@ -92,10 +92,7 @@ def _describe(status: int) -> tuple[str, str, int]:
     """Return reason, description and exit code. A signal's exit code is its number plus 128, as in a shell."""
     if status >= 0:
         return "Exited", f"exited with status {status}", status
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
+    name = signal_name(-status)
     return name, f"was killed by {name}", 128 - status
 
 

@@ -21,7 +21,7 @@ from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.error_isolation import ErrorIsolation
 from workers.misplaced import MisplacedRuns
 from workers.refusal import refusal
@@ -67,7 +67,7 @@ class LostDoorbells:
         self._last_sweep: float | None = None
         self._foreign: set[str] = set()  # runs in states of another release
         self._isolation = ErrorIsolation(logger)
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
         self._misplaced = MisplacedRuns(records.runs)
 
     def sweep(self) -> int:

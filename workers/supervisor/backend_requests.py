@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher.errors import Transient
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.error_isolation import ErrorIsolation
 from workers.supervisor.request_threads import Key, RequestThreads
 
@@ -32,7 +32,7 @@ class BackendRequests:
         self._handlers: dict[Key, tuple[AnswerHandler | None, float]] = {}
         self._not_before: dict[Key, float] = {}  # by the monotonic clock
         self._isolation = ErrorIsolation(logger)
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
 
     def is_pending(self, key: Key) -> bool:
         """Return True if a request with this key runs, or its answer wasn't handled yet."""

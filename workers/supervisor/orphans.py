@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Found, Listed
-from dispatcher.inspection.orphans import GRACE, unwanted_attempts
+from dispatcher.inspection.orphans import MIN_AGE, unwanted_attempts
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.supervisor.backend_requests import BackendRequests
 
 logger = logging.getLogger(__name__)
@@ -48,10 +48,10 @@ class OrphanSweep:
         self._requests = requests
         self._is_wanted = is_wanted
         self._every = every
-        self._grace = min(GRACE, 2 * every)
+        self._grace = min(MIN_AGE, 2 * every)
         self._next = time.monotonic() + every
         self._suspects: set[str] = set()
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
 
     def sweep(self, held: Callable[[], Collection[str]]) -> None:
         """Begin a sweep if one is due. ``held`` gives the names of the shards held, now and when the list is there."""

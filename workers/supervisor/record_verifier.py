@@ -19,7 +19,7 @@ from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.serialization.seals import EngineSeal, Stored
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.supervisor.record_cache import slim, slim_leftovers
 from workers.updates import try_update
 
@@ -41,7 +41,7 @@ class RecordVerifier:
     seal: EngineSeal
     family: str
     now: Callable[[], float]
-    _throttle: Seldom = field(default_factory=lambda: Seldom(logger))
+    _throttle: LogThrottle = field(default_factory=lambda: LogThrottle(logger))
 
     def verified(self, record: Record) -> Record | None:
         """Return a record as it is cached; None if nothing may be done with the run. A forged one is ended."""

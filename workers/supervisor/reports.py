@@ -20,7 +20,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from dispatcher.support.parsing import Fields
 from workers.claims import token_of
 from workers.supervisor.heartbeats import Heartbeats
@@ -72,7 +72,7 @@ class Reports:
         self._log_tails = log_tails
         self._callbacks_allowed = callbacks_allowed
         self._left_out = MalformedEntries(verifier.records.rejections)
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
     @property

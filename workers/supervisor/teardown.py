@@ -16,7 +16,7 @@ from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from workers.error_isolation import ErrorIsolation
 from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.observer import Observer
@@ -69,7 +69,7 @@ class Teardown:
         self._requests = requests
         self._is_needed = is_needed
         self._index = indexes.teardown(backend.name)
-        self._throttle = Seldom(logger)
+        self._throttle = LogThrottle(logger)
         self._isolation = ErrorIsolation(logger)
         self._lingering: dict[str, float] = {}  # run → when it is observed again, monotonic
 

@@ -21,7 +21,7 @@ from backends.kubernetes.manifest import RUN
 from dispatcher.errors import DispatcherError
 from dispatcher.settings import KubernetesSettings
 from dispatcher.support.ids import is_run_id
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class NamespaceWatch:
         self._namespace = namespace
         self._settings = settings
         self._on_change = on_change
-        self._warnings = {kind: Seldom(logger) for kind in self.health}
+        self._warnings = {kind: LogThrottle(logger) for kind in self.health}
         self._stopped = threading.Event()
         self._started_at = 0.0
         by_label = {"labelSelector": f"instance={instance}"}

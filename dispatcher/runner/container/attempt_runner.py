@@ -31,7 +31,7 @@ from dispatcher.runs.states import Cause
 from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 _HEARTBEAT_INTERVAL = 10.0  # seconds
 
@@ -75,7 +75,7 @@ class AttemptRunner:
             credentials=self._assignment.credentials,
             limits=self._settings.limits,
             environ=os.environ,
-            patience=PATIENCE,
+            patience=MAX_OUTAGE,
         )
         sink = partial(self._records.logs.append, record.id)
         set_log_level(self._settings.log_level)
@@ -90,7 +90,9 @@ class AttemptRunner:
 
     def _load_and_invoke(self, record: Record, loader: Loader, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:
-            environment = loader.load_environment(record, patiently(self._records.runs.now, patience=PATIENCE))
+            environment = loader.load_environment(
+                record, retry_while_unavailable(self._records.runs.now, within=MAX_OUTAGE)
+            )
             invocation = loader.load(record, environment, self._guard, capture)
         except ServerUnavailable as error:
             return failure(error, Cause.START_FAILED), None
@@ -139,7 +141,7 @@ class AttemptRunner:
             self._send(kind, outcome, exit_call)
             failpoint("container.reported", self._assignment.run_id)
 
-        patiently(send, patience=PATIENCE)
+        retry_while_unavailable(send, within=MAX_OUTAGE)
 
     def _send(self, kind: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         assignment = self._assignment

@@ -35,7 +35,7 @@ from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped
 from dispatcher.support.mailbox import Mailbox
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # not SIGINT, which a flow may handle itself
@@ -54,7 +54,7 @@ def main(progress_fd: int, nonce: str) -> int:
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
         settings = RunnerSettings.read(os.environ)
-        records = patiently(lambda: open_redis(assignment.url), patience=PATIENCE)
+        records = retry_while_unavailable(lambda: open_redis(assignment.url), within=MAX_OUTAGE)
     except DispatcherError as error:
         return _fail_to_start(error, message_path)
     try:

@@ -19,7 +19,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 _POLL_INTERVAL = 2.0  # seconds between two reads of the record while standing by
 _MOST_FORGERIES = 10  # forged claims that are replaced before the runner gives up
@@ -48,7 +48,7 @@ def claim(records: Records, assignment: Assignment) -> Record | None:
         return record if change is None else change.after
 
     try:
-        return patiently(try_claim, patience=PATIENCE)
+        return retry_while_unavailable(try_claim, within=MAX_OUTAGE)
     except (Refused, UnknownRun):
         return None
 

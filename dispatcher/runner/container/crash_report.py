@@ -25,7 +25,8 @@ from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.escaping import escaped
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
+from dispatcher.support.signal_names import signal_name
 
 _KILLED_BY_US = {
     "term": (Cause.PREEMPTED, "SIGTERM", "the container was told to stop, and its flow did not do so in time"),
@@ -73,7 +74,7 @@ def _outcome_of_death(parent: ContainerParent, code: int) -> Outcome:
         message = f"the runner ended with exit code {code} before it claimed its attempt"
         return Outcome(cause=Cause.START_FAILED, reason="Exited", message=message, exit_code=code)
     if code > 128:
-        name = _signal_name(code - 128)
+        name = signal_name(code - 128)
         message = f"the flow's process was killed by {name}"
         return Outcome(cause=Cause.KILLED, reason=name, message=message, exit_code=code)
     message = f"the flow's process ended with exit code {code}, without a result"
@@ -107,7 +108,7 @@ def _report(parent: ContainerParent, outcome: Outcome, lines: Sequence[JournalLi
             records.close()
 
     grace = parent.remaining_grace()
-    patiently(send, patience=PATIENCE if grace is None else grace)
+    retry_while_unavailable(send, within=MAX_OUTAGE if grace is None else grace)
 
 
 def _exit_within_grace(parent: ContainerParent, code: int) -> None:
@@ -128,10 +129,3 @@ def _write_message(outcome: Outcome, *, reported: bool) -> None:
     TerminationMessage.of(outcome, run=run, attempt=attempt, reported=reported).write(
         get("DISPATCHER__RUN__LAST_WORDS", "")
     )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -85,7 +85,7 @@ def _stored_request(environment: KubernetesJobEnvironment, **options: Any) -> di
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "LocalEnvironment runs flows in the worker's own process, so nothing is sent: name an --environment"),
+        ([], "LocalEnvironment runs flows in the worker's own process, so nothing is sent: name another --environment"),
         (["--environment", "env.json", "--storage", "local.json"], "can't reach a LocalStorage"),
         (
             ["--environment", "team.json"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -281,7 +281,7 @@ def _pool(address: Address, timeout: float) -> redis.ConnectionPool:
     if address.scheme == "unix":
         return redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=address.path, **common)
     common["socket_keepalive"] = True
-    tls = _tls(address.options) if address.tls else {}
+    tls = address.tls_options()
     if address.scheme == "sentinel":
         return _sentinel_pool(address, common, tls)
     host, port = address.hosts[0]
@@ -292,28 +292,8 @@ def _pool(address: Address, timeout: float) -> redis.ConnectionPool:
 def _sentinel_pool(address: Address, common: dict[str, Any], tls: dict[str, Any]) -> redis.ConnectionPool:
     """Return a pool of connections to the primary, for which the Sentinels are asked at each connect."""
     own = {name: common[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")}
-    for name in ("username", "password"):
-        own[name] = address.options.get(f"sentinel_{name}")
+    own["username"], own["password"] = address.sentinel_credentials
     if tls:
         own |= {"ssl": True, **tls}
     sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
     return SentinelConnectionPool(address.service, sentinel, ssl=bool(tls), **common, **tls)
-
-
-def _tls(options: Mapping[str, str]) -> dict[str, Any]:
-    """Return redis-py's arguments for TLS. The certificate is verified unless the URL's options say otherwise."""
-    arguments: dict[str, Any] = {"ssl_cert_reqs": "required"}
-    for name, value in options.items():
-        if name == "ssl_cert_reqs":
-            arguments[name] = value.lower().removeprefix("cert_")
-        elif name == "ssl_check_hostname":
-            arguments[name] = value.lower() not in {"false", "0", "no"}
-        elif name in {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"}:
-            arguments[name] = value
-        elif name.startswith("ssl_"):
-            raise InvalidSettings(f"URL: unknown option {name}")
-    if arguments["ssl_cert_reqs"] not in {"required", "optional", "none"}:
-        raise InvalidSettings(
-            f"URL: ssl_cert_reqs must be required, optional or none, got {arguments['ssl_cert_reqs']!r}"
-        )
-    return arguments
