@@ -86,8 +86,8 @@ class Teardown:
         """Iterate over the handles of all leftovers, each with its run's id."""
         for record in self._cache:
             for leftover in record.leftovers:
-                if leftover["handle"] is not None:
-                    yield record.id, leftover["handle"]
+                if (handle := leftover.get("handle")) is not None:
+                    yield record.id, handle
 
     def expedite(self, run_ids: Iterable[str]) -> None:
         """Observe the leftovers of these runs at the next tick: they have changed."""
