@@ -11,6 +11,7 @@ from backends.base import InProcess
 from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, InvalidParameters
 from dispatcher.executors.local import LocalExecutor
+from dispatcher.runs.routing import LOCAL
 from dispatcher.runs.spec import FRESH_PROCESS
 from dispatcher.storage.base import PARAMETERS
 
@@ -32,7 +33,7 @@ class LocalEnvironment(Environment):
             are used again, one run after the other; see the page on environments. Without a worker it has no meaning.
     """
 
-    backend: ClassVar[str] = "local"
+    backend: ClassVar[str] = LOCAL
     added: ClassVar[tuple[str, ...]] = ("fresh_process",)
 
     fresh_process: bool
@@ -75,7 +76,7 @@ class LocalEnvironment(Environment):
 class LocalBackend(InProcess):
     """The backend of :class:`LocalEnvironment`."""
 
-    name: ClassVar[str] = "local"
+    name: ClassVar[str] = LOCAL
 
 
 def _as_json(parameters: Mapping[str, Any]) -> str:

@@ -14,11 +14,9 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
-
-from dispatcher.settings import ClusterSettings
 
 _LEAST = 0.02  # of the full rate
 _STATE = struct.Struct("3d")  # the rate now, tokens left, when they were counted
@@ -56,8 +54,8 @@ class Bucket:
 
 
 @functools.lru_cache(maxsize=16)
-def shared(cluster: ClusterSettings) -> Bucket:
-    """The bucket of a cluster in this process and in all that it forks from now on: they inherit it."""
+def shared(server: Hashable) -> Bucket:
+    """The bucket of a server in this process and in all that it forks from now on: they inherit it."""
     return Bucket()
 
 

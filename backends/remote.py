@@ -13,6 +13,7 @@ from dispatcher.environments.base import Environment
 from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import InvalidInput
 from dispatcher.executors.base import Executor
+from dispatcher.runs.routing import REMOTE
 from dispatcher.support import signatures
 
 _EXECUTOR = "RemoteEnvironment.executor"
@@ -33,7 +34,7 @@ class RemoteEnvironment(Environment):
         InvalidInput: an argument is wrong; names it.
     """
 
-    backend: ClassVar[str] = "remote"
+    backend: ClassVar[str] = REMOTE
     added: ClassVar[tuple[str, ...]] = ("executor", "executor_kwargs")
 
     executor: type[Executor] | Callback | str | None
@@ -96,7 +97,7 @@ class RemoteEnvironment(Environment):
 class RemoteBackend(InProcess):
     """The backend of :class:`RemoteEnvironment`."""
 
-    name: ClassVar[str] = "remote"
+    name: ClassVar[str] = REMOTE
 
 
 def _named(executor: Any) -> Any:

@@ -19,11 +19,12 @@ from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.cluster.lookup import Asking
 from backends.kubernetes.cluster.watch import Watching
 from backends.kubernetes.create import create
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from backends.kubernetes.timestamps import age, times
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
-from dispatcher.settings import ClusterSettings, Settings
+from dispatcher.settings import Settings
 from dispatcher.support import urls
 from dispatcher.support.ids import is_run_id
 
@@ -47,7 +48,7 @@ class KubernetesBackend(Backend):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
-        self._ours = self._settings.kubernetes
+        self._ours = self._settings.group(KubernetesSettings)
         self._cluster = manifest.cluster_name(self._settings)
         cluster = self._ours.clusters.get(self._cluster, ClusterSettings())
         pace = Pace(self._ours.requests_per_second, bucket=shared(cluster))
@@ -371,8 +372,8 @@ def _pod_url(settings: Settings) -> str:
     Raises:
         InvalidSettings: none is set, or pods can't reach it.
     """
-    variable = "DISPATCHER__KUBERNETES__URL" if settings.kubernetes.url else "DISPATCHER__URL"
-    url = settings.kubernetes.url or settings.url or ""
+    variable = "DISPATCHER__KUBERNETES__URL" if settings.group(KubernetesSettings).url else "DISPATCHER__URL"
+    url = settings.group(KubernetesSettings).url or settings.url or ""
     remedy = "set DISPATCHER__KUBERNETES__URL to its address as pods reach it"
     if not url:
         raise InvalidSettings(f"{variable}: no server is set; {remedy}")
@@ -380,16 +381,17 @@ def _pod_url(settings: Settings) -> str:
     hosts = [host for host, _ in address.hosts] if address else []
     if not hosts or any(host.startswith(_LOOPBACK) for host in hosts):
         raise InvalidSettings(f"{variable}: pods can't reach {urls.shown(url)}; {remedy}")
-    if settings.kubernetes.ca_file is not None and address is not None and address.tls:
+    if settings.group(KubernetesSettings).ca_file is not None and address is not None and address.tls:
         given = urlencode({"ssl_ca_certs": manifest.CA})
         url = f"{url}{'&' if address.options else '?'}{given}"
     return url
 
 
 def _ca(settings: Settings) -> str | None:
-    if settings.kubernetes.ca_file is None:
+    file = settings.group(KubernetesSettings).ca_file
+    if file is None:
         return None
     try:
-        return settings.kubernetes.ca_file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"DISPATCHER__KUBERNETES__CA_FILE: {settings.kubernetes.ca_file}: {error}") from None
+        raise InvalidSettings(f"DISPATCHER__KUBERNETES__CA_FILE: {file}: {error}") from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backends.base import Observation, Phase
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.admin.doctor import Finding, ok, problem, warning
 from dispatcher.errors import DispatcherError, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
@@ -58,7 +59,7 @@ def examine(
         yield problem("api", str(error), "see `kubectl version` with the same kubeconfig")
         return
     yield _version(version)
-    for namespace in settings.kubernetes.namespaces:
+    for namespace in settings.group(KubernetesSettings).namespaces:
         missing = yield from _rights(api, namespace)
         if "resourcequotas" not in missing:
             yield from _quotas(api, namespace)

@@ -21,6 +21,7 @@ from typing import Any
 
 from backends.base import Request
 from backends.kubernetes import job_spec as specs
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import DispatcherError, Permanent
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
@@ -132,7 +133,8 @@ def check_ours(request: Request, settings: Settings) -> None:
     metadata = request["job"]["metadata"]
     if request["cluster"] != cluster_name(settings):
         raise _refused(f"cluster {request['cluster']!r}: this worker serves {cluster_name(settings)!r}")
-    if request["namespace"] not in settings.kubernetes.namespaces or metadata.get("namespace") != request["namespace"]:
+    served = settings.group(KubernetesSettings).namespaces
+    if request["namespace"] not in served or metadata.get("namespace") != request["namespace"]:
         raise _unserved(str(request["namespace"]), settings)
     labels = metadata.get("labels") or {}
     if not labels.get(INSTANCE) or not labels.get("attempt") or request["digest"] != digest(request["job"]):
@@ -145,7 +147,7 @@ def cluster_name(settings: Settings) -> str:
     Raises:
         Permanent: several are named, and none of them chosen; or the chosen one isn't among them.
     """
-    ours = settings.kubernetes
+    ours = settings.group(KubernetesSettings)
     if not ours.cluster and len(ours.clusters) <= 1:
         return next(iter(ours.clusters), "")
     if ours.cluster in ours.clusters:
@@ -176,7 +178,7 @@ def _refused(message: str) -> Permanent:
 
 
 def _namespace(given: Mapping[str, Any], job: Mapping[str, Any], settings: Settings) -> str:
-    served = settings.kubernetes.namespaces
+    served = settings.group(KubernetesSettings).namespaces
     asked = given.get("namespace") or specs.at(job, "metadata.namespace") or served[0]
     if asked not in served:
         raise _unserved(str(asked), settings)
@@ -184,12 +186,12 @@ def _namespace(given: Mapping[str, Any], job: Mapping[str, Any], settings: Setti
 
 
 def _unserved(namespace: str, settings: Settings) -> Permanent:
-    served = ", ".join(settings.kubernetes.namespaces)
+    served = ", ".join(settings.group(KubernetesSettings).namespaces)
     return _refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
 
 
 def _check_service_account(pod: Mapping[str, Any], settings: Settings) -> None:
-    allowed = settings.kubernetes.service_accounts
+    allowed = settings.group(KubernetesSettings).service_accounts
     for name in ("serviceAccountName", "serviceAccount"):
         asked = pod.get(name)
         if asked and allowed and asked not in allowed:
@@ -214,7 +216,7 @@ def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
     grace = max(pod.get("terminationGracePeriodSeconds") or 0, grace_seconds(settings))
     pod.update({"restartPolicy": "Never", "terminationGracePeriodSeconds": grace})
     ttl = spec.get("ttlSecondsAfterFinished")
-    least = 3600 if ttl is not None else int(settings.kubernetes.ttl)
+    least = 3600 if ttl is not None else int(settings.group(KubernetesSettings).ttl)
     spec.update({"backoffLimit": 0, "podReplacementPolicy": "Failed", "ttlSecondsAfterFinished": max(ttl or 0, least)})
     spec.pop("activeDeadlineSeconds", None)
     if attempt.start_within is not None and attempt.timeout is not None:
@@ -274,7 +276,7 @@ def image_of(attempt: Attempt, flow: Mapping[str, Any], settings: Settings) -> s
     stored = _stored_image(attempt.storage)
     if stored and given:
         raise _refused(f"image {given}: the flow's storage brings its own image ({stored}); give one of them")
-    settled = settings.kubernetes.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
+    settled = settings.group(KubernetesSettings).image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
     return str(stored or given or flow.get("image") or settled)
 
 

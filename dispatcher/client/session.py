@@ -13,7 +13,7 @@ from dispatcher.connect import connect
 from dispatcher.errors import InvalidInput, InvalidSettings, ServerUnavailable
 from dispatcher.inspection.explain import serving, unserved
 from dispatcher.records.base import Records
-from dispatcher.runs.routing import Route
+from dispatcher.runs.routing import IN_PROCESS, Route
 from dispatcher.settings import Settings
 from dispatcher.support.urls import MEMORY, shown
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at whether a live worker serves a queue.
 LOOK = 30.0
-
-#: Backends whose runs can be served by the laptop server's worker, or in this process.
-HERE = frozenset({"local", "remote"})
 
 
 @dataclass(kw_only=True)
@@ -81,7 +78,7 @@ class Link:
         Raises:
             InvalidInput: the laptop server, or this process, can't start runs elsewhere.
         """
-        if (self.inline or self.laptop is not None) and route.backend not in HERE:
+        if (self.inline or self.laptop is not None) and route.backend not in IN_PROCESS:
             raise InvalidInput(
                 f"environment: runs of backend {route.backend!r} start elsewhere and can't report to {self.shown}; "
                 "give a server that they can reach, Dispatcher(url) or DISPATCHER__URL, and a worker: "

@@ -18,6 +18,10 @@ from urllib.parse import quote
 from dispatcher.errors import InvalidInput, Malformed
 from dispatcher.support.parsing import Fields
 
+#: The backends whose runs start in the worker's own process, and leave nothing outside of it.
+LOCAL, REMOTE = "local", "remote"
+IN_PROCESS = frozenset({LOCAL, REMOTE})
+
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
 

@@ -10,7 +10,7 @@ from typing import Any
 from dispatcher.errors import Malformed
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
-from dispatcher.runs.routing import Route
+from dispatcher.runs.routing import LOCAL, Route
 from dispatcher.support.parsing import Fields, read_object, run_id_of
 
 #: The flow runs in a process that has run nothing before, and runs nothing after it.
@@ -192,5 +192,5 @@ def unreadable(run_id: str) -> Unreadable:
         location="",
         parameters=Value(codec="json", inline="{}"),
         environment={},
-        route=Route(backend="local"),
+        route=Route(backend=LOCAL),
     )

@@ -11,13 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dispatcher.runs.record import Record
+from dispatcher.runs.routing import IN_PROCESS
 from dispatcher.runs.states import State
 
 #: The word for a spec that may be used no more.
 OVER = "x"
-
-#: Backends that leave nothing outside of the worker's process, so that a started attempt can't be taken up again.
-_INSIDE = frozenset({"local", "remote"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +65,7 @@ def over(record: Record) -> Use | None:
     """Nothing may follow. Not noted where nothing could, as the signed spec says: what is started again is refused."""
     spec = record.spec
     started = record.state not in {State.QUEUED, State.AWAITING_RETRY}
-    nothing_follows = started and spec.retry.count == 0 and not spec.on_exit and spec.route.backend in _INSIDE
+    nothing_follows = started and spec.retry.count == 0 and not spec.on_exit and spec.route.backend in IN_PROCESS
     if nothing_follows or not record.verified:
         return None
     return Use(day=record.spec.day, accepts=None, word=OVER)

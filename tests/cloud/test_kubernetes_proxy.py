@@ -13,9 +13,9 @@ import pytest
 
 from backends.base import Observation, Phase, Request
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent, Transient
-from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.cloud import place
 from tests.cloud.stand_in import UNPLACED
 from tests.kubernetes_proxy import Fault, FaultProxy

@@ -13,11 +13,11 @@ import pytest
 from backends.base import Backend, Handle, Observation, Phase, Request
 from backends.fake import FakeBackend, FakeEnvironment
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, KubernetesJobEnvironment, LocalEnvironment, RemoteEnvironment, Settings, registry
 from dispatcher.environments.base import Environment
 from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
-from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.waiting import wait_until
 
 SECRET = "a canary that nobody may see"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import InvalidInput, KubernetesJobEnvironment, ModuleStorage, RedisStorage, Settings
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.settings import KubernetesSettings
 from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
 from tests.unit.kubernetes.backends import NAME, SECRETS, settings
 from tests.unit.kubernetes.jobs import attempt
