@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from dispatcher.inspection.finding import Finding, ok, problem
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 
@@ -115,6 +116,14 @@ class Backend(ABC):
         """Why where its runs go can't be reached now, with the remedy; empty if it can. One short request at most."""
         return ""
 
+    def examine(self) -> Iterator[Finding]:
+        """Check the place where its runs go, for ``dispatcher doctor``. What it starts for that it deletes again."""
+        reason = self.unreachable()
+        if reason:
+            yield problem(self.name, reason, "correct what it names")
+        else:
+            yield ok(self.name, "the place where its runs go can be reached")
+
     @abstractmethod
     def prepare(self, attempt: Attempt) -> Request:
         """The exact request, without I/O. Holds no secret."""
@@ -177,6 +186,9 @@ class InProcess(Backend):
     """A backend whose runs start in the worker's pool process: the engine runs them, nothing is asked of it."""
 
     in_process: ClassVar[bool] = True
+
+    def examine(self) -> Iterator[Finding]:
+        yield ok(self.name, "its runs are in the worker's own process: there is nothing to look at")
 
     def prepare(self, attempt: Attempt) -> Request:
         raise NotImplementedError(f"backend {self.name} has no infrastructure")

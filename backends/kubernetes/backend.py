@@ -29,7 +29,7 @@ from dispatcher.support import urls
 from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:
-    from dispatcher.admin.doctor import Finding
+    from dispatcher.inspection.finding import Finding
 
 logger = logging.getLogger(__name__)
 

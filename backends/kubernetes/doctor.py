@@ -13,8 +13,8 @@ from backends.base import Observation, Phase
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.settings import KubernetesSettings
-from dispatcher.admin.doctor import Finding, ok, problem, warning
 from dispatcher.errors import DispatcherError, Permanent, Transient
+from dispatcher.inspection.finding import Finding, ok, problem, warning
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
@@ -49,10 +49,6 @@ def examine(
         within: seconds that a pod gets to start.
         wait: sleeps between two looks.
     """
-    try:
-        type(backend).check_settings(settings)
-    except DispatcherError as error:
-        yield problem("settings", str(error), "correct the variable")
     try:
         version = api.version()
     except _TROUBLE as error:

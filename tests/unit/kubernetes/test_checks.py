@@ -11,7 +11,7 @@ import yaml
 
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.doctor import RIGHTS
-from dispatcher.admin.doctor import Finding, Level
+from dispatcher.inspection.finding import Finding, Level
 from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
 from tests.unit.command import call
 from tests.unit.kubernetes.backends import running, settings
