@@ -40,14 +40,18 @@ def examine_backend(name: str, url: str | None = None) -> Iterator[Finding]:
     try:
         settings = Settings.load(url=url)
         backend = registry.backend(name)(settings)
-        try:
-            backend.check_settings(settings)
-        except DispatcherError as error:
-            yield problem("settings", str(error), "correct the variable")
+    except DispatcherError as error:
+        yield problem(name, str(error), "correct what it names")
+        return
+    try:
+        backend.check_settings(settings)
+    except DispatcherError as error:
+        yield problem("settings", str(error), "correct the variable")
+    try:
         yield from backend.examine()
     except DispatcherError as error:
         yield problem(name, str(error), "correct what it names")
-    else:
+    finally:
         backend.close()
 
 
