@@ -32,7 +32,7 @@ KINDS = {
 }
 
 
-class Refusal(Exception):
+class StatusError(Exception):
     """An answer that isn't 2xx."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -41,7 +41,7 @@ class Refusal(Exception):
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """A request as it came."""
 
     method: str
@@ -61,37 +61,37 @@ class FakeCluster:
     forgotten: int = 0  #: watches from before this version get 410
     bookmarks: float = 0.2  #: seconds between two
     tokens: set[str] = field(default_factory=lambda: {"token-1"})
-    refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)  #: (method, kind) → answer
+    errors: dict[tuple[str, str], StatusError] = field(default_factory=dict)  #: (method, kind) → answer
     allowed: bool = True  #: what a SelfSubjectAccessReview says
     ready: bool = True  #: what /readyz says
     denied: set[tuple[str, str]] = field(default_factory=set)  #: (resource, verb) that it denies all the same
     keep_pods: bool = False  #: deleted pods stay, terminating
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     ended: bool = False
     on_job: Callable[[Json], Any] | None = None  #: plays the controllers: called with each new Job
 
     def count(self, method: str, kind: str) -> int:
         """How many requests of a kind came."""
-        return sum(1 for one in self.asked if one.method == method and f"/{kind}" in one.path)
+        return sum(1 for one in self.requests if one.method == method and f"/{kind}" in one.path)
 
     def lists(self, kind: str) -> int:
         """How many complete lists of a kind were asked for."""
-        asked = (one for one in self.asked if one.method == "GET" and one.path.endswith(f"/{kind}"))
+        asked = (one for one in self.requests if one.method == "GET" and one.path.endswith(f"/{kind}"))
         return sum("watch" not in one.query for one in asked)
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Json:
         with self.changed:
             found = self.objects.get((kind, namespace, name))
             if found is None:
-                raise Refusal(404, "NotFound", f'{kind} "{name}" not found')
+                raise StatusError(404, "NotFound", f'{kind} "{name}" not found')
             return copy.deepcopy(found)
 
     def create(self, kind: str, body: Json, namespace: str = "default") -> Json:
         with self.changed:
             key = (kind, namespace, body["metadata"]["name"])
             if key in self.objects:
-                raise Refusal(409, "AlreadyExists", f'{kind} "{key[2]}" already exists')
+                raise StatusError(409, "AlreadyExists", f'{kind} "{key[2]}" already exists')
             version, name = KINDS[kind]
             made = copy.deepcopy(body) | {"apiVersion": version, "kind": name}
             made["metadata"] |= {"uid": str(uuid.uuid4()), "namespace": namespace}
@@ -126,7 +126,7 @@ class FakeCluster:
         with self.changed:
             found = self.get(kind, name, namespace)
             if uid is not None and found["metadata"]["uid"] != uid:
-                raise Refusal(409, "Conflict", "the UID in the precondition does not match")
+                raise StatusError(409, "Conflict", "the UID in the precondition does not match")
             for other, one in list(self.objects.items()):
                 owners = [owner["uid"] for owner in one["metadata"].get("ownerReferences") or ()]
                 if found["metadata"]["uid"] in owners:
@@ -228,19 +228,19 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        asked = Asked(self.command, parts.path, query, dict(self.headers), body)
-        cluster.asked.append(asked)
+        asked = ReceivedRequest(self.command, parts.path, query, dict(self.headers), body)
+        cluster.requests.append(asked)
         try:
             self._dispatch(cluster, asked)
-        except Refusal as refusal:
+        except StatusError as refusal:
             said = {"kind": "Status", "code": refusal.status, "reason": refusal.reason, "message": str(refusal)}
             self._send(refusal.status, json.dumps(said).encode())
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
-    def _dispatch(self, cluster: FakeCluster, asked: Asked) -> None:
+    def _dispatch(self, cluster: FakeCluster, asked: ReceivedRequest) -> None:
         if self.headers.get("Authorization", "").removeprefix("Bearer ") not in cluster.tokens:
-            raise Refusal(401, "Unauthorized", "Unauthorized")
+            raise StatusError(401, "Unauthorized", "Unauthorized")
         if asked.path.endswith("/selfsubjectaccessreviews"):
             wanted = (asked.body or {})["spec"]["resourceAttributes"]
             resource = "/".join(filter(None, (wanted["resource"], wanted.get("subresource"))))
@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200 if cluster.ready else 500, b"ok" if cluster.ready else b"informer-sync failed")
             return
         namespace, kind, name, rest = _place(asked.path)
-        if (refusal := cluster.refusals.get((asked.method, kind))) is not None:
+        if (refusal := cluster.errors.get((asked.method, kind))) is not None:
             raise refusal
         if rest == "log":
             self._send(200, b"line 1\nline 2\n", kind="text/plain")
@@ -290,7 +290,7 @@ def _place(path: str) -> tuple[str, str, str, str]:
     return parts[0], parts[1], parts[2], parts[3]
 
 
-def _done(cluster: FakeCluster, asked: Asked, namespace: str, kind: str, name: str) -> Json:
+def _done(cluster: FakeCluster, asked: ReceivedRequest, namespace: str, kind: str, name: str) -> Json:
     match asked.method:
         case "POST":
             made = cluster.create(kind, asked.body or {}, namespace)
@@ -313,7 +313,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None: ...
 
 
-class Serving:
+class FakeApiServer:
     """A :class:`FakeCluster` behind HTTP on loopback."""
 
     def __init__(self) -> None:
@@ -326,7 +326,7 @@ class Serving:
         """Speak TLS from now on."""
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> FakeApiServer:
         self._thread.start()
         return self
 

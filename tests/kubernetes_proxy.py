@@ -53,7 +53,7 @@ class FaultProxy:
         self.connect = connect
         self.headers = dict(headers or {})
         self.faults: list[Fault] = []
-        self.hit: list[Fault] = []  #: those that happened, in order
+        self.triggered: list[Fault] = []  #: those that happened, in order
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self._server = _Server(self)
@@ -81,7 +81,7 @@ class FaultProxy:
             for fault in self.faults:
                 if fault.times > 0 and fault.method == method and fault.path in path:
                     fault.times -= 1
-                    self.hit.append(fault)
+                    self.triggered.append(fault)
                     return fault
         return None
 

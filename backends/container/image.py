@@ -26,7 +26,9 @@ def image_of(attempt: Attempt, group: ContainerSettings, *, template: str | None
     of_environment = attempt.environment.get("image")
     of_storage = _image_of_storage(attempt.storage)
     if of_storage and of_environment:
-        raise refused(f"image {of_environment}: the flow's storage brings its own image ({of_storage}); give one of them")
+        raise refused(
+            f"image {of_environment}: the flow's storage brings its own image ({of_storage}); give one of them"
+        )
     default = group.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
     return str(of_storage or of_environment or template or default)
 

@@ -93,7 +93,7 @@ class KubernetesJobEnvironment(Environment):
         if namespace is not None and (not _is_name(namespace) or "." in namespace or len(namespace) > 63):
             raise _wrong("namespace", "must be the name of a namespace", namespace)
         if resources is not None:
-            specs.check_part(resources, "V1ResourceRequirements", what=f"{type(self).__name__}.resources")
+            specs.check_part(resources, "V1ResourceRequirements", source=f"{type(self).__name__}.resources")
         variables, references = _variables(env), _references(secrets)
         if both := sorted(set(variables) & set(references)):
             raise _wrong("secrets", "names variables that env sets too", both)
@@ -133,7 +133,7 @@ class KubernetesJobEnvironment(Environment):
     def check(self) -> None:
         super().check()
         if (spec := self.job_spec) is not None:
-            specs.check(spec, what="job_spec", allow_unknown_fields=self.allow_unknown_fields)
+            specs.check(spec, source="job_spec", allow_unknown_fields=self.allow_unknown_fields)
 
     def check_storage(self, storage: Storage) -> None:
         """A container can't reach every storage.
@@ -238,13 +238,13 @@ def _read(
         raise _wrong("job_spec", "can't be given beside job_spec_file; got", spec)
     if file is None:
         if spec is not None:
-            specs.check(spec, what="job_spec", allow_unknown_fields=allow_unknown)
+            specs.check(spec, source="job_spec", allow_unknown_fields=allow_unknown)
         return None, spec
     if not isinstance(file, str | os.PathLike) or not os.fspath(file):
         raise _wrong("job_spec_file", "must be the path of a YAML file", file)
     path = str(Path(file).expanduser().absolute())
     found = specs.load(path)
-    specs.check(found, what=f"job_spec_file {path}", allow_unknown_fields=allow_unknown)
+    specs.check(found, source=f"job_spec_file {path}", allow_unknown_fields=allow_unknown)
     return path, found
 
 

@@ -25,7 +25,7 @@ from tests.chaos.conftest import ChaosServer
 from tests.chaos.crew import TIMING, Crew
 from tests.chaos.flows import callbacks, marked, read_marks
 from tests.integration.workers import Bench
-from tests.kubernetes_api import Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, kubeconfig
 from tests.kubernetes_node import URL, Node
 from tests.waiting import wait_until
 
@@ -59,7 +59,7 @@ TRIES = 6
 class Stage:
     """A crew before a cluster in this process, and the cases played on it."""
 
-    def __init__(self, server: ChaosServer, serving: Serving, folder: Path) -> None:
+    def __init__(self, server: ChaosServer, serving: FakeApiServer, folder: Path) -> None:
         (folder / "node").mkdir()
         self.folder = folder
         self.cluster = serving.cluster
@@ -149,7 +149,7 @@ def played(
     chaos_server: ChaosServer, long: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Stage, list[Case]]]:
     """All cases, played."""
-    with Serving() as serving:
+    with FakeApiServer() as serving:
         stage = Stage(chaos_server, serving, tmp_path_factory.mktemp("stage"))
         try:
             stage.crew.__enter__()

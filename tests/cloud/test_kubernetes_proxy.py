@@ -81,7 +81,7 @@ class Side:
 
     def watch(self, namespace: str, kind: str) -> Any:
         """How current one watch is."""
-        return self.backend._watching(namespace, self._instance).health[kind]
+        return self.backend._watches.get(namespace, self._instance).health[kind]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def opened(namespace: str, config: Path, **settings: Any) -> Iterator[Side]:
 @pytest.fixture
 def side(namespace: str, config: Path, proxy: FaultProxy) -> Iterator[Side]:
     proxy.faults.clear()
-    proxy.hit.clear()
+    proxy.triggered.clear()
     with opened(namespace, config, request_timeout=20.0, silence=30.0) as found:
         yield found
 
@@ -138,7 +138,7 @@ def test_row_22_the_reply_to_a_create_is_lost(
 ) -> None:
     proxy.inject(kind, "POST", path)
     handle = side.backend.submit(side.request(), SECRETS)
-    assert len(proxy.hit) == 1
+    assert len(proxy.triggered) == 1
     found = there(driver, side)
     assert [one for one, _ in found] == ["jobs", "secrets"]
     assert found[0][1] == handle["uid"]
@@ -158,7 +158,7 @@ def test_row_22_nobody_answers_after_the_commit(
 def test_row_23_the_name_is_somebody_elses(side: Side, driver: place.Driver) -> None:
     side.backend.submit(side.request(flow="another"), SECRETS)
     before = there(driver, side)
-    with pytest.raises(Permanent, match="somebody else's") as raised:
+    with pytest.raises(Permanent, match="created by somebody else") as raised:
         side.backend.submit(side.request(), SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.START_FAILED, "AlreadyExists")
     assert there(driver, side) == before
@@ -220,7 +220,7 @@ def test_row_24_a_watch_breaks_off(
     side.until(handle, Phase.WAITING)
     runs(driver, pod_of(driver, side))
     side.until(handle, Phase.RUNNING)
-    wait_until(lambda: proxy.hit, "the fault", timeout=60)
+    wait_until(lambda: proxy.triggered, "the fault", timeout=60)
     assert side.watch(namespace, "pods").lists == (2 if fault == "gone" else 1)
 
 

@@ -62,9 +62,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 def _kubernetes(tmp_path: Path) -> Iterator[Place]:
     """An API server in this process, and a node on which no image can be pulled."""
     pytest.importorskip("kubernetes")
-    from tests.kubernetes_api import Serving, kubeconfig
+    from tests.kubernetes_api import FakeApiServer, kubeconfig
 
-    with Serving() as serving:
+    with FakeApiServer() as serving:
         kubernetes = KubernetesSettings(
             clusters={"it": ClusterSettings(kubeconfig=kubeconfig(tmp_path, serving.port))}, url="redis://r.svc/0"
         )

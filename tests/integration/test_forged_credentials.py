@@ -28,7 +28,7 @@ from tests.conformance.products import SERVERS
 from tests.integration.attacker import Attacker
 from tests.integration.guarded import Guarded
 from tests.integration.workers import QUICK, Bench, Worker
-from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
 from tests.kubernetes_node import URL
 from tests.waiting import wait_until
 
@@ -70,7 +70,7 @@ def bench(guarded: Guarded) -> Iterator[Bench]:
 @pytest.fixture
 def cluster(guarded: Guarded, tmp_path: Path) -> Iterator[FakeCluster]:
     """An API server, and a worker that serves it and the local backend. Nobody starts its pods."""
-    with Serving() as serving:
+    with FakeApiServer() as serving:
         config = kubeconfig(tmp_path, serving.port)
         environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
         worker = Worker(
@@ -156,7 +156,7 @@ def test_a_handle_that_was_sealed_for_another_run_ends_nobodys_job(
     for run_id in ids:
         assert bench.ended(run_id).terminal
     assert ("jobs", "default", object_name(honest, 1)) in cluster.objects
-    assert not [request for request in cluster.asked if request.method == "DELETE"]
+    assert not [request for request in cluster.requests if request.method == "DELETE"]
 
 
 def test_a_client_whose_key_is_bound_is_told_at_submit(guarded: Guarded) -> None:

@@ -29,7 +29,7 @@ from dispatcher.support.ids import new_id
 from tests.integration.attacker import Attacker
 from tests.integration.guarded import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
-from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
 from tests.kubernetes_node import URL, Node
 from workers.reconciler.signatures import sweep_signatures
 
@@ -91,7 +91,7 @@ def start(guarded: Guarded) -> Iterator[StartWorker]:
 
 @pytest.fixture
 def cluster() -> Iterator[FakeCluster]:
-    with Serving() as serving:
+    with FakeApiServer() as serving:
         serving.cluster.port = serving.port  # type: ignore[attr-defined]
         yield serving.cluster
 
@@ -247,7 +247,7 @@ def test_forged_leftovers_and_handles_end_nobodys_jobs(
     worker.says("wasn't stored by a worker that has our keys")
     assert cluster.get("jobs", "billing")["metadata"]["uid"] == theirs["metadata"]["uid"]
     assert ("jobs", "other-namespace", "billing") in cluster.objects
-    assert not [one for one in cluster.asked if one.method == "DELETE"]
+    assert not [one for one in cluster.requests if one.method == "DELETE"]
 
 
 @pytest.mark.parametrize("retries", [0, 2])

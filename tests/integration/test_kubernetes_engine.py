@@ -20,7 +20,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.test_containers import cause_of, fail, greet, kinds, note_and_sleep, result_of
 from tests.integration.workers import Bench, Worker
-from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.kubernetes_node import URL, Node
 from tests.kubernetes_proxy import FaultProxy
 from tests.waiting import wait_until
@@ -31,13 +31,13 @@ StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def serving() -> Iterator[Serving]:
-    with Serving() as found:
+def serving() -> Iterator[FakeApiServer]:
+    with FakeApiServer() as found:
         yield found
 
 
 @pytest.fixture
-def cluster(serving: Serving) -> FakeCluster:
+def cluster(serving: FakeApiServer) -> FakeCluster:
     return serving.cluster
 
 
@@ -51,7 +51,7 @@ def node(cluster: FakeCluster, server_url: str, tmp_path: Path) -> Iterator[Node
 
 
 @pytest.fixture
-def proxy(serving: Serving) -> Iterator[FaultProxy]:
+def proxy(serving: FakeApiServer) -> Iterator[FaultProxy]:
     with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
         yield found
 
@@ -92,10 +92,12 @@ def test_a_run_goes_its_way_in_three_requests(bench: Bench, start: StartWorker, 
     assert {"printed", "logged"} <= set(bench.lines(run_id))
     gone(bench, run_id, cluster)
     asked = [
-        (one.method, one.path.partition("/default/")[2].split("/")[0]) for one in cluster.asked if one.method != "GET"
+        (one.method, one.path.partition("/default/")[2].split("/")[0])
+        for one in cluster.requests
+        if one.method != "GET"
     ]
     assert asked == [("POST", "jobs"), ("POST", "secrets"), ("DELETE", "jobs")]
-    assert not [one for one in cluster.asked if one.method == "GET" and "flow-" in one.path]
+    assert not [one for one in cluster.requests if one.method == "GET" and "flow-" in one.path]
 
 
 def test_a_failure_is_repeated_in_a_job_of_its_own(
@@ -138,7 +140,7 @@ def begun(bench: Bench, start: StartWorker, path: Path, cluster: FakeCluster, **
     environment = options.pop("environment", env())
     run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 60}, environment=environment, **options)
     wait_until(lambda: path.exists() and path.read_text().strip(), "the flow's start", timeout=90)
-    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) >= 3, "the watches", timeout=90)
+    wait_until(lambda: sum("watch" in one.query for one in cluster.requests) >= 3, "the watches", timeout=90)
     return run_id, int(path.read_text())
 
 
@@ -235,21 +237,21 @@ def test_a_busy_server_is_asked_later(
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env())
     assert bench.ended(run_id, timeout=90).state is State.SUCCEEDED
-    assert len(proxy.hit) == 3
+    assert len(proxy.triggered) == 3
     gone(bench, run_id, cluster)
 
 
 def test_an_exhausted_quota_is_waited_for(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "exceeded quota: jobs")
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "exceeded quota: jobs")
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env())
     bench.until(run_id, lambda record: record.last_cause is Cause.QUOTA, "the quota", timeout=90)
-    del cluster.refusals["POST", "jobs"]
+    del cluster.errors["POST", "jobs"]
     assert bench.ended(run_id, timeout=90).state is State.SUCCEEDED
 
 
 def test_what_the_worker_may_not_do_ends_the_attempt(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", 'jobs.batch is forbidden: User "x" cannot create')
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", 'jobs.batch is forbidden: User "x" cannot create')
     cluster.allowed = False
     start()
     record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env()), timeout=90)

@@ -56,7 +56,7 @@ def test_unknown_fields_of_a_job_steer_no_terminal(place: str) -> None:
     }
     (job if not place else job[place])[f"{STEERING}{'x' * 1000}"] = STEERING  # type: ignore[index]
     with pytest.raises(InvalidInput, match="unknown field") as caught:
-        job_spec.check(job, what="job_spec")
+        job_spec.check(job, source="job_spec")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 

@@ -10,25 +10,25 @@ from typing import Any
 import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
-from tests.kubernetes_api import FakeCluster, Serving
+from tests.kubernetes_api import FakeApiServer, FakeCluster
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import SECRETS, settings
 from tests.unit.kubernetes.jobs import attempt
 
 
 @pytest.fixture
-def serving() -> Iterator[Serving]:
-    with Serving() as found:
+def serving() -> Iterator[FakeApiServer]:
+    with FakeApiServer() as found:
         yield found
 
 
 @pytest.fixture
-def cluster(serving: Serving) -> FakeCluster:
+def cluster(serving: FakeApiServer) -> FakeCluster:
     return serving.cluster
 
 
 @pytest.fixture
-def proxy(serving: Serving) -> Iterator[FaultProxy]:
+def proxy(serving: FakeApiServer) -> Iterator[FaultProxy]:
     with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
         yield found
 

@@ -20,7 +20,7 @@ from backends.kubernetes.cluster.connection import Unreachable, configure
 from backends.kubernetes.settings import ClusterSettings
 from backends.rate_limit import Pace
 from dispatcher.errors import InvalidSettings
-from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.kubernetes_proxy import FaultProxy
 
 JOB = {"metadata": {"name": "one", "labels": {"instance": "i"}}, "spec": {}}
@@ -41,7 +41,7 @@ def test_objects_are_plain_dicts_and_fields_are_checked_by_the_server(api: Api, 
     odd = {**JOB, "spec": {"newer": {"nvidia.com/gpu": 1, "nothing": None}}}
     made = api.create("default", "jobs", odd)
     assert made["spec"] == odd["spec"]
-    assert cluster.asked[-1].query == {"fieldValidation": "Strict"}
+    assert cluster.requests[-1].query == {"fieldValidation": "Strict"}
     assert api.get("default", "jobs", "one") == made
     with pytest.raises(ApiError) as raised:
         api.create("default", "jobs", odd)
@@ -50,8 +50,8 @@ def test_objects_are_plain_dicts_and_fields_are_checked_by_the_server(api: Api, 
         api.delete("default", "jobs", "one", uid="another")
     assert (raised.value.status, raised.value.reason) == (409, "Conflict")
     api.delete("default", "jobs", "one", uid=made["metadata"]["uid"])
-    assert cluster.asked[-1].body is not None
-    assert cluster.asked[-1].body["propagationPolicy"] == "Background"
+    assert cluster.requests[-1].body is not None
+    assert cluster.requests[-1].body["propagationPolicy"] == "Background"
     assert not cluster.objects
 
 
@@ -105,7 +105,7 @@ def test_a_silent_server_is_left_after_the_timeout(proxy: FaultProxy, tmp_path: 
 
 
 def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
-    with Serving() as gone:
+    with FakeApiServer() as gone:
         port = gone.port
     with pytest.raises(Unreachable, match="refused"):
         api_of(kubeconfig(tmp_path, port)).get("default", "jobs", "one")
@@ -168,7 +168,7 @@ def test_all_processes_of_a_worker_share_one_pace() -> None:
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
 
 
-def test_a_refused_credential_is_read_again_once(tmp_path: Path, serving: Serving) -> None:
+def test_a_refused_credential_is_read_again_once(tmp_path: Path, serving: FakeApiServer) -> None:
     config = kubeconfig(tmp_path, serving.port)
     api = api_of(config)
     serving.cluster.create("jobs", JOB)
@@ -202,7 +202,7 @@ print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "Exec
 
 
 def test_an_exec_plugin_gives_the_credential_and_is_asked_again_when_it_is_refused(
-    tmp_path: Path, serving: Serving
+    tmp_path: Path, serving: FakeApiServer
 ) -> None:
     api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, GIVES)))
     serving.cluster.create("jobs", JOB)
@@ -224,7 +224,7 @@ def test_an_exec_plugin_gives_the_credential_and_is_asked_again_when_it_is_refus
     ],
 )
 def test_a_plugin_that_fails_is_said_and_waited_for_no_longer_than_its_time(
-    program: str, said: str, tmp_path: Path, serving: Serving
+    program: str, said: str, tmp_path: Path, serving: FakeApiServer
 ) -> None:
     seconds = 0.5 if "sleep" in program else 15.0
     api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, program)), plugin=seconds)
@@ -235,7 +235,7 @@ def test_a_plugin_that_fails_is_said_and_waited_for_no_longer_than_its_time(
 def test_a_process_without_a_cluster_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(InvalidSettings, match=r"in no pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
+    with pytest.raises(InvalidSettings, match=r"isn't in a pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
         Api(ClusterSettings()).get("default", "jobs", "one")
     file = tmp_path / "config"
     file.write_text("apiVersion: v1\n")
@@ -246,7 +246,9 @@ def test_a_process_without_a_cluster_is_told_so(tmp_path: Path, monkeypatch: pyt
         configure(ClusterSettings(kubeconfig=config, context="another"))
 
 
-def test_kubeconfig_comes_from_the_variable(tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubeconfig_comes_from_the_variable(
+    tmp_path: Path, serving: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'absent'}:{kubeconfig(tmp_path, serving.port)}")
     serving.cluster.create("jobs", JOB)
@@ -297,7 +299,7 @@ class _Forward(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def forward(serving: Serving) -> Iterator[Any]:
+def forward(serving: FakeApiServer) -> Iterator[Any]:
     server = HTTPServer(("127.0.0.1", 0), _Forward)
     server.seen, server.upstream = [], f"127.0.0.1:{serving.port}"  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -309,7 +311,9 @@ def forward(serving: Serving) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("by", ["proxy-url", "HTTP_PROXY"])
-def test_proxies(by: str, forward: Any, serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies(
+    by: str, forward: Any, serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     way = f"http://127.0.0.1:{forward.server_address[1]}"
     for name in ("http_proxy", "no_proxy", "HTTP_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -341,7 +345,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Path, serving: Serving) -> None:
+def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Path, serving: FakeApiServer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "cert.pem", authority / "key.pem")
     serving.wrap(context)
@@ -358,14 +362,14 @@ def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Pa
 
 
 def test_what_is_no_answer_of_an_api_server(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
-    cluster.refusals["GET", "jobs"] = Refusal(500, "InternalError", "etcdserver: request timed out")
+    cluster.errors["GET", "jobs"] = StatusError(500, "InternalError", "etcdserver: request timed out")
     with pytest.raises(ApiError, match="500 InternalError: etcdserver: request timed out"):
         api.get("default", "jobs", "one")
 
 
 def test_logs_and_rights(api: Api, cluster: FakeCluster) -> None:
     assert api.log("default", "pod", "flow") == "line 1\nline 2\n"
-    assert cluster.asked[-1].query == {"container": "flow", "tailLines": "200", "limitBytes": "65536"}
+    assert cluster.requests[-1].query == {"container": "flow", "tailLines": "200", "limitBytes": "65536"}
     assert api.allowed("default", "jobs", "create")
     cluster.allowed = False
     assert not api.allowed("default", "jobs", "create")

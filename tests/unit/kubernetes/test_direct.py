@@ -12,7 +12,7 @@ from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import InvalidInput, KubernetesJobEnvironment, ModuleStorage, RedisStorage, Settings
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.unit.kubernetes.backends import NAME, SECRETS, settings
 from tests.unit.kubernetes.jobs import attempt
 
@@ -46,7 +46,7 @@ def test_settings_with_which_no_pod_could_report_are_refused_at_the_workers_star
     KubernetesBackend.check_settings(Settings.load(url="redis://records.svc/0"))
 
 
-def test_pods_get_the_servers_authority(tmp_path: Path, serving: Serving) -> None:
+def test_pods_get_the_servers_authority(tmp_path: Path, serving: FakeApiServer) -> None:
     (tmp_path / "ca.pem").write_text("PEM")
     url = "rediss://user:pa%2Fss@records.svc/0?ssl_check_hostname=false"
     backend = KubernetesBackend(settings(tmp_path, serving.port, url=url, ca_file=tmp_path / "ca.pem"))
@@ -59,7 +59,7 @@ def test_pods_get_the_servers_authority(tmp_path: Path, serving: Serving) -> Non
 
 
 @pytest.fixture
-def here(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+def here(serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """A process that uses a kubeconfig as a user does."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, serving.port)))
@@ -103,17 +103,17 @@ def test_a_storage_in_redis_needs_its_address_as_pods_reach_it(
 
 
 def test_what_execute_is_refused_is_said(
-    here: FakeCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serving: Serving
+    here: FakeCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serving: FakeApiServer
 ) -> None:
     one = KubernetesJobEnvironment()
     with pytest.raises(InvalidInput, match="parameters must be JSON values"):
         one.execute(ModuleStorage(), "m:f", parameters={"n": {1}})
     with pytest.raises(InvalidInput, match="fit into a Secret"):
         one.execute(ModuleStorage(), "m:f", parameters={"n": "x" * 10**6})
-    here.refusals["POST", "jobs"] = Refusal(422, "Invalid", "spec: Invalid value")
+    here.errors["POST", "jobs"] = StatusError(422, "Invalid", "spec: Invalid value")
     with pytest.raises(InvalidInput, match="spec: Invalid value"):
         one.execute(ModuleStorage(), "m:f")
-    here.refusals["POST", "jobs"] = Refusal(503, "Unavailable", "starting")
+    here.errors["POST", "jobs"] = StatusError(503, "Unavailable", "starting")
     with pytest.raises(ServerUnavailable, match="starting"):
         one.execute(ModuleStorage(), "m:f")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backends.base import Observation, Phase
-from backends.kubernetes.reasons import Memory, Pod, Sight, observe
+from backends.kubernetes.reasons import Clocks, Pod, Snapshot, observe
 from dispatcher import Cause
 from dispatcher.runner.container.termination_message import LastWords
 from dispatcher.runs.record import Outcome
@@ -60,9 +60,11 @@ def see(
     deleted: bool = False,
 ) -> Observation:
     """The observation of a second look, ``after`` seconds from the first."""
-    sight = Sight(job=job, deleted=deleted, pods=[Pod(object=one, gone=gone) for one in pods], events=list(events))
-    _, memory = observe(sight, {}, 1000.0)
-    return observe(sight, memory, 1000.0 + after)[0]
+    snapshot = Snapshot(
+        job=job, deleted=deleted, pods=[Pod(object=one, gone=gone) for one in pods], events=list(events)
+    )
+    _, clocks = observe(snapshot, {}, 1000.0)
+    return observe(snapshot, clocks, 1000.0 + after)[0]
 
 
 def brief(seen: Observation) -> tuple[Phase, Cause | None]:
@@ -95,10 +97,10 @@ def test_row_image_pull(reason: str, text: str, after: float, phase: Phase) -> N
 
 
 def test_row_image_pull_alternates_on_one_clock_and_keeps_the_text() -> None:
-    memory: Memory = {}
+    clocks: Clocks = {}
     turns = [("ErrImagePull", "x:1: not found"), ("ImagePullBackOff", 'Back-off pulling image "x:1"')] * 5
     for turn, (reason, text) in enumerate(turns):
-        seen, memory = observe(Sight(job=JOB, pods=[Pod(object=pod(waiting(reason, text)))]), memory, 10.0 * turn)
+        seen, clocks = observe(Snapshot(job=JOB, pods=[Pod(object=pod(waiting(reason, text)))]), clocks, 10.0 * turn)
         assert seen.message == "x:1: not found"
         assert seen.phase is (Phase.ENDED if turn == 9 else Phase.WAITING)
 

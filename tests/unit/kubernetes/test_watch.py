@@ -13,7 +13,7 @@ from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.manifest import RUN
 from dispatcher import Cause
 from dispatcher.errors import Transient
-from tests.kubernetes_api import FakeCluster, Serving
+from tests.kubernetes_api import FakeApiServer, FakeCluster
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, poll, running, settings, until
 from tests.unit.kubernetes.jobs import RUN_ID, attempt
@@ -90,19 +90,19 @@ def test_what_a_watch_has_seen_needs_no_list(backend: KubernetesBackend, handle:
 def test_looking_costs_no_request(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    eventually(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
-    before = len(cluster.asked)
+    eventually(lambda: sum("watch" in one.query for one in cluster.requests) == 3, "three watches")
+    before = len(cluster.requests)
     for _ in range(100):
         assert poll(backend, handle).phase is Phase.RUNNING
-    assert len(cluster.asked) == before
+    assert len(cluster.requests) == before
 
 
 def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     others = [backend.submit(backend.prepare(attempt(name=f"flow-{n}", run_id=f"run{n}")), SECRETS) for n in range(5)]
     poll(backend, handle)
     assert [seen.phase for seen in backend.poll([handle, *others])] == [Phase.WAITING] * 6
-    eventually(lambda: sum("watch" in one.query for one in cluster.asked) == 3, "three watches")
-    asked = {one.path.rpartition("/")[2]: one.query for one in cluster.asked if "watch" in one.query}
+    eventually(lambda: sum("watch" in one.query for one in cluster.requests) == 3, "three watches")
+    asked = {one.path.rpartition("/")[2]: one.query for one in cluster.requests if "watch" in one.query}
     assert asked["jobs"]["labelSelector"] == asked["pods"]["labelSelector"] == "instance=inst"
     assert "reason!=Scheduled" in asked["events"]["fieldSelector"]
     assert all(
@@ -128,7 +128,7 @@ def test_an_event_gives_the_text(backend: KubernetesBackend, handle: Any, cluste
     event = {"metadata": {"name": "e1"}, "type": "Warning", "reason": "FailedCreate", "involvedObject": about}
     cluster.create("events", {**event, "message": "exceeded quota: pods"})
     poll(backend, handle)
-    cache = backend._watching("default", "inst").cache
+    cache = backend._watches.get("default", "inst").cache
     eventually(lambda: cache.events([job["metadata"]["uid"]]), "the event")
     assert cache.events([job["metadata"]["uid"]])[0]["message"] == "exceeded quota: pods"
 
@@ -140,10 +140,10 @@ def test_a_watch_that_breaks_off_goes_on_where_it_was(
 ) -> None:
     proxy.inject(fault, "GET", "/pods?watch=1")
     poll(backend, handle)
-    eventually(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.triggered, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    health = backend._watching("default", "inst").health["pods"]
+    health = backend._watches.get("default", "inst").health["pods"]
     assert (health.lists, health.watches >= 2) == (1, True)
 
 
@@ -153,10 +153,10 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
     proxy.inject("stall", "GET", "/pods?watch=1")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
-    eventually(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.triggered, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    assert backend._watching("default", "inst").health["pods"].lists == 1
+    assert backend._watches.get("default", "inst").health["pods"].lists == 1
     backend.close()
 
 
@@ -164,7 +164,7 @@ def test_a_watch_that_stays_silent_is_opened_anew(tmp_path: Path, proxy: FaultPr
 def test_410_is_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    watching = backend._watching("default", "inst")
+    watching = backend._watches.get("default", "inst")
     cluster.forget()
     with cluster.changed:
         del cluster.objects["pods", "default", pod["metadata"]["name"]]  # its DELETED event is lost
@@ -181,7 +181,7 @@ def test_what_a_watch_never_tells_is_seen_in_the_next_list(
     proxy.inject("bookmarks", "GET", "/pods?watch=1", times=1000)
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
-    eventually(lambda: proxy.hit, "the fault")
+    eventually(lambda: proxy.triggered, "the fault")
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     backend.close()
@@ -192,7 +192,7 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
     backend = KubernetesBackend(settings(tmp_path, proxy.port, relist=0.2))
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     poll(backend, handle)
-    health = backend._watching("default", "inst").health["jobs"]
+    health = backend._watches.get("default", "inst").health["jobs"]
     eventually(lambda: health.lists >= 3, "three lists")
     assert poll(backend, handle).phase is Phase.WAITING
     backend.close()
@@ -200,7 +200,7 @@ def test_complete_lists_come_now_and_then(tmp_path: Path, proxy: FaultProxy, clu
 
 @pytest.mark.row(25)
 def test_a_server_out_of_sight_is_no_reason_to_end_anything(
-    tmp_path: Path, serving: Serving, cluster: FakeCluster
+    tmp_path: Path, serving: FakeApiServer, cluster: FakeCluster
 ) -> None:
     backend = KubernetesBackend(settings(tmp_path, serving.port, silence=0.3, request_timeout=3.0))
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
@@ -216,7 +216,7 @@ def test_a_server_out_of_sight_is_no_reason_to_end_anything(
 def test_a_job_that_went_while_nobody_looked_is_asked_for_by_name(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
+    monkeypatch.setattr("backends.kubernetes.observer.LOOKUP_AFTER", 0.0)
     cluster.delete("jobs", NAME)
     told: list[str | None] = []
     backend.watch(lambda key, run_id: told.append(key), "inst")
@@ -235,13 +235,13 @@ def test_a_slow_answer_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Asked for by name is a Job that no watch has shown; all others are seen meanwhile, and nothing is decided."""
-    monkeypatch.setattr("backends.kubernetes.backend._LATE", 0.0)
+    monkeypatch.setattr("backends.kubernetes.observer.LOOKUP_AFTER", 0.0)
     other = backend.submit(backend.prepare(attempt(name="flow-other", run_id="other")), SECRETS)
     cluster.delete("jobs", NAME)
     until(backend, other, Phase.WAITING)
     proxy.inject("silent", "GET", f"/jobs/{NAME}")
     assert poll(backend, handle).phase is Phase.WAITING
-    eventually(lambda: proxy.hit, "the question")
+    eventually(lambda: proxy.triggered, "the question")
     cluster.add_pod(cluster.get("jobs", "flow-other"), **running())
     until(backend, other, Phase.RUNNING)
     assert poll(backend, handle).phase is Phase.WAITING
@@ -253,7 +253,7 @@ def test_watches_begin_before_there_is_anything_to_see(
     """No first run waits for them, and no look waits for the first lists: until then nothing was seen."""
     proxy.inject("silent", "GET", "/jobs?")
     backend.watch(lambda key, run_id: None, "inst")
-    eventually(lambda: proxy.hit, "the list that isn't answered")
+    eventually(lambda: proxy.triggered, "the list that isn't answered")
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
     assert [seen.phase for seen in backend.poll([handle])] == [Phase.UNSEEN]
 

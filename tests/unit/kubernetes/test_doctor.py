@@ -12,7 +12,7 @@ import yaml
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.doctor import RIGHTS
 from dispatcher.inspection.finding import Finding, Level
-from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.unit.command import call
 from tests.unit.kubernetes.backends import running, settings
 
@@ -67,18 +67,18 @@ def test_an_image_that_cannot_be_pulled(look: Callable[[], dict[str, Finding]], 
 
 
 def test_an_admission_that_refuses(look: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "denied by policy")
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "denied by policy")
     assert "denied by policy" in look()["start"].text
 
 
 def test_no_cluster(tmp_path: Path) -> None:
-    with Serving() as gone:
+    with FakeApiServer() as gone:
         port = gone.port
     (found,) = list(KubernetesBackend(settings(tmp_path, port)).examine())
     assert (found.subject, found.level) == ("api", Level.PROBLEM)
 
 
-def test_the_command(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serving.cluster.on_job = pod(serving.cluster, STARTED)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, serving.port)))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

@@ -45,7 +45,7 @@ def _in_a_second() -> Iterator[None]:
         ("a: 2026-13-45", "isn't one YAML document"),
         ("? [a]\n: b", "isn't one YAML document"),
         ("a: !!python/object/apply:os.system [id]", "isn't one YAML document"),
-        ("x" * (job_bounds.LARGEST + 1), "larger than"),
+        ("x" * (job_bounds.MAX_SIZE + 1), "larger than"),
         ("a: {a: b}}", "isn't one YAML document"),
     ],
     ids=lambda value: str(value)[:20],
@@ -65,7 +65,7 @@ def test_a_file_without_end_is_an_error() -> None:
 
 def test_aliases_in_reason_are_read() -> None:
     text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\na2: &z [1]\nd: *z\n"
-    assert specs.parse(text, what="it") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, "a2": [1], "d": [1]}
+    assert specs.parse(text, source="it") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, "a2": [1], "d": [1]}
 
 
 def shared(levels: int) -> Any:
@@ -95,7 +95,7 @@ def round_and_round() -> Any:
         (shared(30), "larger than"),
         (shared(90), "larger than"),
         (deep(100_000), "nested"),
-        (round_and_round(), "holds itself"),
+        (round_and_round(), "contains itself"),
         ("x" * 2**20, "larger than"),
         (["x" * 1000] * 1000, "larger than"),
         ([0] * 2**20, "larger than"),
@@ -115,5 +115,5 @@ def test_parts_used_twice_are_no_bomb() -> None:
     env = [{"name": "A", "value": "1"}]
     spec = custom(spec__template__spec__containers=[{"name": "a", "image": "i", "env": env}])
     spec["spec"]["template"]["spec"]["initContainers"] = [{"name": "b", "image": "i", "env": env}]
-    specs.check(spec, what="job_spec")
-    specs.check(CUSTOM, what="job_spec")
+    specs.check(spec, source="job_spec")
+    specs.check(CUSTOM, source="job_spec")

@@ -15,7 +15,7 @@ CONTAINERS = "spec__template__spec__containers"
 
 
 def test_a_custom_spec_is_accepted() -> None:
-    specs.check(CUSTOM, what="job_spec")
+    specs.check(CUSTOM, source="job_spec")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_field_that_would_break_the_run_is_refused_with_path_and_reason(change
     ],
 )
 def test_what_is_set_by_us_or_harmless_is_accepted(changes: dict[str, Any]) -> None:
-    specs.check(custom(**changes), what="job_spec")
+    specs.check(custom(**changes), source="job_spec")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, Settings
 from dispatcher.errors import Permanent, Transient
-from tests.kubernetes_api import FakeCluster, Refusal
+from tests.kubernetes_api import FakeCluster, StatusError
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, settings
 from tests.unit.kubernetes.jobs import attempt
@@ -21,7 +21,7 @@ from tests.unit.kubernetes.jobs import attempt
 def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     handle = backend.submit(request, SECRETS)
-    assert [(one.method, one.path.rpartition("/")[2]) for one in cluster.asked] == [
+    assert [(one.method, one.path.rpartition("/")[2]) for one in cluster.requests] == [
         ("POST", "jobs"),
         ("POST", "secrets"),
     ]
@@ -44,8 +44,8 @@ def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: Fa
 def test_what_is_sent_is_what_was_prepared(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     backend.submit(request, SECRETS)
-    assert cluster.asked[0].body == request["job"]
-    assert cluster.asked[0].query["fieldValidation"] == "Strict"
+    assert cluster.requests[0].body == request["job"]
+    assert cluster.requests[0].query["fieldValidation"] == "Strict"
 
 
 @pytest.mark.row(22)
@@ -56,7 +56,7 @@ def test_a_reply_that_was_lost_is_looked_up(
 ) -> None:
     proxy.inject(kind, "POST", path)
     handle = backend.submit(backend.prepare(attempt()), SECRETS)
-    assert len(proxy.hit) == 1
+    assert len(proxy.triggered) == 1
     assert handle["uid"] == cluster.get("jobs", NAME)["metadata"]["uid"]
     assert sorted(key[0] for key in cluster.objects) == ["jobs", "secrets"]
 
@@ -87,7 +87,7 @@ def test_a_job_of_another_request_is_not_adopted(
 ) -> None:
     backend.submit(backend.prepare(attempt(**other)), SECRETS)
     before = cluster.get("secrets", NAME)
-    with pytest.raises(Permanent, match="somebody else's") as raised:
+    with pytest.raises(Permanent, match="created by somebody else") as raised:
         backend.submit(backend.prepare(attempt()), SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.START_FAILED, "AlreadyExists")
     assert cluster.get("secrets", NAME) == before
@@ -151,17 +151,17 @@ UNAUTHORIZED = 'jobs.batch is forbidden: User "worker" cannot create resource "j
 
 def test_403_is_rbac_or_an_admission_as_the_server_says(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "denied by policy/require-team-label")
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "denied by policy/require-team-label")
     with pytest.raises(Permanent, match="denied by policy") as raised:
         backend.submit(request, SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "AdmissionRefused")
     cluster.allowed = False
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", UNAUTHORIZED)
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", UNAUTHORIZED)
     with pytest.raises(Permanent, match=r"may not create jobs in namespace default .*RBAC") as raised:
         backend.submit(request, SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "Forbidden")
-    del cluster.refusals["POST", "jobs"]
-    cluster.refusals["POST", "secrets"] = Refusal(403, "Forbidden", UNAUTHORIZED.replace("jobs", "secrets"))
+    del cluster.errors["POST", "jobs"]
+    cluster.errors["POST", "secrets"] = StatusError(403, "Forbidden", UNAUTHORIZED.replace("jobs", "secrets"))
     with pytest.raises(Permanent, match="may not create secrets in namespace default"):
         backend.submit(request, SECRETS)
 
@@ -170,23 +170,25 @@ def test_403_is_rbac_or_an_admission_as_the_server_says(backend: KubernetesBacke
 def test_403_of_a_server_that_starts_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     """It answers before it knows its rules: refuses what they allow, and says that they don't."""
     request = backend.prepare(attempt())
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", UNAUTHORIZED)
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", UNAUTHORIZED)
     cluster.ready = cluster.allowed = False
     with pytest.raises(Transient, match="the API server is starting"):
         backend.submit(request, SECRETS)
     cluster.ready = cluster.allowed = True  # between its answer and our next question
-    with pytest.raises(Transient, match="asked for since, allow it"):
+    with pytest.raises(Transient, match="checked since, allow it"):
         backend.submit(request, SECRETS)
     for message in ("not yet ready to handle request", "status unknown for quota: jobs, resources: count/jobs.batch"):
-        cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", message)
+        cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", message)
         with pytest.raises(Transient, match=message):
             backend.submit(request, SECRETS)
-    cluster.refusals.clear()
+    cluster.errors.clear()
     assert backend.submit(request, SECRETS)["name"] == request["job"]["metadata"]["name"]
 
 
 def test_403_of_a_quota_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "exceeded quota: jobs, requested: count/jobs.batch=1")
+    cluster.errors["POST", "jobs"] = StatusError(
+        403, "Forbidden", "exceeded quota: jobs, requested: count/jobs.batch=1"
+    )
     with pytest.raises(Transient, match="exceeded quota") as raised:
         backend.submit(backend.prepare(attempt()), SECRETS)
     assert raised.value.cause is Cause.QUOTA

@@ -10,7 +10,7 @@ from backends.base import Phase
 from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Cause
 from dispatcher.errors import Transient
-from tests.kubernetes_api import FakeCluster, Refusal
+from tests.kubernetes_api import FakeCluster, StatusError
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, running, until
 from tests.unit.kubernetes.jobs import attempt
@@ -23,11 +23,11 @@ def test_cancel_is_confirmed_when_job_and_pods_are_gone(
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     assert not backend.cancel(handle, None)
-    (asked,) = [one.body for one in cluster.asked if one.method == "DELETE"]
+    (asked,) = [one.body for one in cluster.requests if one.method == "DELETE"]
     assert asked is not None
     assert asked["preconditions"] == {"uid": handle["uid"]}
     assert asked["propagationPolicy"] == "Background"
-    cache = backend._watching("default", "inst").cache
+    cache = backend._watches.get("default", "inst").cache
     eventually(lambda: cache.job(handle["uid"])[1], "the Job's end")
     assert not backend.cancel(handle, None)  # its pod still ends
     cluster.keep_pods = False
@@ -105,7 +105,7 @@ def test_last_lines_cost_one_request_and_none_where_nothing_has_begun(
     until(backend, handle, Phase.WAITING, Cause.IMAGE_PULL)
 
     def asked() -> list[str]:
-        return [one.path for one in cluster.asked if "/log" in one.path or "job-name" in str(one.query)]
+        return [one.path for one in cluster.requests if "/log" in one.path or "job-name" in str(one.query)]
 
     assert backend.logs(handle) == ()
     assert not asked()
@@ -119,5 +119,5 @@ def test_the_last_lines_of_a_pod(backend: KubernetesBackend, handle: Any, cluste
     assert backend.logs(handle) == ()
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     assert backend.logs(handle) == ("line 1", "line 2")
-    cluster.refusals["GET", "pods"] = Refusal(404, "NotFound", "gone")
+    cluster.errors["GET", "pods"] = StatusError(404, "NotFound", "gone")
     assert backend.logs(handle) == ()
