@@ -1,7 +1,7 @@
 """Containers without a run: what ``execute`` of their environments creates. Nothing watches them.
 
-The container runs :mod:`dispatcher.runner.direct`, which gets everything as a secret variable: parameters may be large or
-confidential, and a storage in Redis needs the server's address.
+The container runs :mod:`dispatcher.runner.direct`, which gets everything as a secret variable: parameters may be large
+or confidential, and a storage in Redis needs the server's address.
 """
 
 from __future__ import annotations

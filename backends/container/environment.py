@@ -112,7 +112,7 @@ class ContainerEnvironment(Environment):
             InvalidInput: what was asked for can't be done, or the service refuses it.
         """
         parameters, env = parameters_and_env(type(self).__name__, kwargs)
-        ContainerEnvironment.setup(self, storage)
+        self.setup(storage)
         from backends.container.direct_execution import DirectExecution, create
 
         execution = DirectExecution(storage=storage.to_json(), location=flow_location, parameters=parameters, env=env)

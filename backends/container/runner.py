@@ -16,7 +16,7 @@ def command(module: str = RUNNER) -> list[str]:
     return ["python3", "-P", "-m", module]
 
 
-def variables(*, grace: float, secrets_file: str, last_words: str = "") -> dict[str, str]:
+def variables(*, grace: int, secrets_file: str, last_words: str = "") -> dict[str, str]:
     """Return the variables that tell a runner of its container. None of them is secret.
 
     Args:
@@ -29,7 +29,7 @@ def variables(*, grace: float, secrets_file: str, last_words: str = "") -> dict[
         "DISPATCHER__EMBEDDED": "false",
         "DISPATCHER__RUN__SECRETS_FILE": secrets_file,
         **optional,
-        "DISPATCHER__RUN__GRACE": f"{grace:g}",
+        "DISPATCHER__RUN__GRACE": str(grace),
     }
 
 

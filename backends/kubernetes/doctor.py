@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Observation, Phase
+from backends.container.runner import DIRECT_RUNNER
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.settings import KubernetesSettings
@@ -123,7 +124,7 @@ def _start(backend: KubernetesBackend, namespace: str, *, within: float, wait: C
     )
     remedy = "correct what the message names; the image is DISPATCHER__KUBERNETES__IMAGE"
     try:
-        request = backend.request(attempt, module="dispatcher.runner.direct")
+        request = backend.request(attempt, module=DIRECT_RUNNER)
         image = request["job"]["spec"]["template"]["spec"]["containers"][0]["image"]
         handle = backend.submit(request, {})
     except (Permanent, Transient) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from backends.container.settings import ContainerSettings
 from dispatcher.settings import SettingsGroup
 
 
@@ -19,7 +20,7 @@ class ClusterSettings(SettingsGroup):
     context: str | None = Field(None, description="The context in it; else its current one.")
 
 
-class KubernetesSettings(SettingsGroup, title="Kubernetes"):
+class KubernetesSettings(ContainerSettings, title="Kubernetes"):
     """Settings of the Kubernetes cluster that a worker serves, and of the pods of its runs."""
 
     clusters: dict[str, ClusterSettings] = Field(
@@ -37,11 +38,6 @@ class KubernetesSettings(SettingsGroup, title="Kubernetes"):
         description="Service accounts that runs may name (a JSON list); none: all of the namespace.",
         examples=[["flows"]],
     )
-    image: str | None = Field(None, description="Image of runs that name none; else flow-dispatcher-runner:VERSION.")
-    url: str | None = Field(
-        None, description="Redis or Valkey for pods, best as its user `runner`; else DISPATCHER__URL."
-    )
-    ca_file: Path | None = Field(None, description="PEM file of the authority that pods check that server against.")
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")
     requests_per_second: float = Field(

@@ -22,11 +22,11 @@ from tests.unit.kubernetes.jobs import attempt
     [
         (
             {"url": "redis://localhost/0"},
-            "DISPATCHER__URL: pods can't reach redis://localhost:6379/0; set DISPATCHER__KUB",
+            "DISPATCHER__URL: containers can't reach redis://localhost:6379/0; set DISPATCHER__KUB",
         ),
-        ({"url": "unix:///run/redis.sock"}, "DISPATCHER__URL: pods can't reach"),
+        ({"url": "unix:///run/redis.sock"}, "DISPATCHER__URL: containers can't reach"),
         ({"url": None}, "DISPATCHER__URL: no server is set"),
-        ({"kubernetes": KubernetesSettings(url="redis://127.0.0.1:1/0")}, "DISPATCHER__KUBERNETES__URL: pods can't"),
+        ({"kubernetes": KubernetesSettings(url="redis://127.0.0.1:1/0")}, "DISPATCHER__KUBERNETES__URL: containers can't"),
         (
             {"kubernetes": KubernetesSettings(url="rediss://r/0", ca_file=Path("no-such.pem"))},
             "DISPATCHER__KUBERNETES__CA_FILE: no-such.pem",
@@ -108,7 +108,7 @@ def test_what_execute_is_refused_is_said(
     one = KubernetesJobEnvironment()
     with pytest.raises(InvalidInput, match="parameters must be JSON values"):
         one.execute(ModuleStorage(), "m:f", parameters={"n": {1}})
-    with pytest.raises(InvalidInput, match="fit into a Secret"):
+    with pytest.raises(InvalidInput, match="fit into a container"):
         one.execute(ModuleStorage(), "m:f", parameters={"n": "x" * 10**6})
     here.errors["POST", "jobs"] = StatusError(422, "Invalid", "spec: Invalid value")
     with pytest.raises(InvalidInput, match="spec: Invalid value"):

@@ -90,7 +90,7 @@ def test_the_command(serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DISPATCHER__KUBERNETES__URL", "redis://127.0.0.1/0")
     done = call("doctor", "--backend", "kubernetes", "--url", "memory://")
     assert done.exit_code == 1
-    assert "pods can't reach redis://127.0.0.1:6379/0" in done.output
+    assert "containers can't reach redis://127.0.0.1:6379/0" in done.output
 
 
 def test_the_role_of_the_docs_is_what_the_doctor_asks_for() -> None:
