@@ -26,7 +26,10 @@ from tests.unit.kubernetes.jobs import attempt
         ),
         ({"url": "unix:///run/redis.sock"}, "DISPATCHER__URL: containers can't reach"),
         ({"url": None}, "DISPATCHER__URL: no server is set"),
-        ({"kubernetes": KubernetesSettings(url="redis://127.0.0.1:1/0")}, "DISPATCHER__KUBERNETES__URL: containers can't"),
+        (
+            {"kubernetes": KubernetesSettings(url="redis://127.0.0.1:1/0")},
+            "DISPATCHER__KUBERNETES__URL: containers can't",
+        ),
         (
             {"kubernetes": KubernetesSettings(url="rediss://r/0", ca_file=Path("no-such.pem"))},
             "DISPATCHER__KUBERNETES__CA_FILE: no-such.pem",
