@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import PYTHON
@@ -25,8 +29,11 @@ class Plugin:
         return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def install(target: Path) -> Plugin:
-    """Build and install it into a folder, without the package index."""
+@cache
+def installed() -> Plugin:
+    """Build it and install it into a folder, once per process and without the package index."""
+    target = Path(tempfile.mkdtemp(prefix="dsp-plugin-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
     uv = str(Path(PYTHON).with_name("uv"))
     options = ["--offline", "--no-deps", "--no-cache", "--target", str(target), "--python", PYTHON]
     done = subprocess.run(

@@ -25,8 +25,8 @@ LOCK = ROOT / "compose" / "requirements.lock"
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 
-#: The extra of those who change the code; no image has it.
-DEVELOPERS = "dev"
+#: The extras of those who change the code, or write backends of their own; no image has them.
+AUTHORS = frozenset({"dev", "testing"})
 
 _BOUNDED = frozenset({"<", "<=", "==", "~="})
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}(?= |$)")
@@ -74,7 +74,8 @@ def asked(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
 
 def locked(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
     """The part of :func:`asked` that images install."""
-    return {where: wanted for where, wanted in asked(project).items() if where != f"extra {DEVELOPERS!r}"}
+    left_out = {f"extra {name!r}" for name in AUTHORS}
+    return {where: wanted for where, wanted in asked(project).items() if where not in left_out}
 
 
 def pins(text: str) -> Iterator[Pin]:
@@ -158,7 +159,7 @@ def _environments() -> Iterator[dict[str, str]]:
 
 def command(project: Mapping[str, Any]) -> list[str]:
     """What renews the lock; what builds the distribution is read from standard input."""
-    extras = [name for name in project["project"]["optional-dependencies"] if name != DEVELOPERS]
+    extras = [name for name in project["project"]["optional-dependencies"] if name not in AUTHORS]
     return [
         "uv", "pip", "compile", "pyproject.toml", "-", *(f"--extra={name}" for name in extras),
         "--universal", f"--python-version={PYTHONS[0]}", "--only-binary=:all:", "--generate-hashes", "--upgrade",

@@ -27,7 +27,7 @@ from dispatcher.errors import RunCancelled
 from dispatcher.runs.events import Kind
 from dispatcher.runs.states import Cause
 from tests.conftest import PYTHON
-from tests.installed_plugin import Plugin, install
+from tests.installed_plugin import Plugin, installed
 from tests.integration.workers import Worker
 from tests.waiting import wait_until
 
@@ -63,16 +63,12 @@ def die() -> None:
     os._exit(9)
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
-    return install(tmp_path_factory.mktemp("plugin"))
-
-
 @pytest.fixture
-def plugin(installed: Plugin, monkeypatch: pytest.MonkeyPatch) -> Plugin:
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Plugin:
     """The plug-in, found by this process too."""
-    monkeypatch.syspath_prepend(str(installed.target))
-    return installed
+    plugin = installed()
+    monkeypatch.syspath_prepend(str(plugin.target))
+    return plugin
 
 
 @pytest.fixture
