@@ -1,1 +1,1 @@
-"""What backends of containers share, whatever service runs them. Read :mod:`backends.container.backend` next."""
+"""Shared parts of backends of containers, whatever service runs them. Read :mod:`backends.container.backend` next."""
