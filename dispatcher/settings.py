@@ -48,7 +48,7 @@ G = TypeVar("G", bound="SettingsGroup")
 
 
 class _Variables(EnvSettingsSource):
-    """The variables; JSON in them is read as a person's."""
+    """The variables. JSON in them is read strictly: a key may not occur twice."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
         try:
@@ -59,9 +59,9 @@ class _Variables(EnvSettingsSource):
             raise settings_errors.NotJson(value) from None
 
 
-def _shown(facts: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
-    """Fields for a repr, URLs without their credentials."""
-    for name, value in facts:
+def _shown(fields: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
+    """Yield the fields of a repr, URLs without their credentials."""
+    for name, value in fields:
         yield name, hidden(value) if name in {"url", "broker_url"} else value
 
 
@@ -75,7 +75,7 @@ class SettingsGroup(BaseModel):
 
 
 class KeySettings(SettingsGroup):
-    """A signing key with what it may be used for."""
+    """A signing key, with the backends and the use that it is for."""
 
     secret: SecretStr = Field(description="At least 16 bytes.")
     backends: tuple[str, ...] | None = Field(None, description="Backends that runs signed with it may use; else all.")
@@ -83,11 +83,11 @@ class KeySettings(SettingsGroup):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: Any) -> Any:
-        return {"secret": given} if isinstance(given, str | SecretStr) else given
+    def _short(cls, entry: Any) -> Any:
+        return {"secret": entry} if isinstance(entry, str | SecretStr) else entry
 
     def plain(self) -> dict[str, Any]:
-        """The entry as a file of keys holds it."""
+        """Return the entry as a file of keys has it."""
         return {"secret": self.secret.get_secret_value(), "backends": self.backends, "use": self.use}
 
 
@@ -120,7 +120,7 @@ class WorkerSettings(SettingsGroup):
 
 
 class TimingSettings(SettingsGroup):
-    """Leases, ticks and graces. Tests divide them; production rarely changes them."""
+    """Leases, ticks and graces. Production rarely changes them; tests divide them."""
 
     renew: float = Field(10.0, gt=0, description="Seconds between two renewals of a worker's lease.")
     lease: float = Field(30.0, gt=0, description="Seconds a lease must be seen unchanged before it has ended.")
@@ -140,7 +140,7 @@ class TimingSettings(SettingsGroup):
 
 
 class LimitSettings(SettingsGroup):
-    """Sizes and spans. All in bytes unless they say otherwise."""
+    """Sizes and spans, in bytes unless a field says otherwise."""
 
     inline: int = Field(
         65536, ge=0, le=4 * 2**20, description="Parameters and results above this travel as a blob of their own."
@@ -161,7 +161,7 @@ class LimitSettings(SettingsGroup):
 
 
 class ResultSettings(SettingsGroup):
-    """Settings of what a client opens of what flows gave."""
+    """Settings of the results that a client opens."""
 
     plain: bool = Field(
         False,
@@ -170,7 +170,7 @@ class ResultSettings(SettingsGroup):
 
 
 class DefaultSettings(SettingsGroup):
-    """Settings of run options and environments for when nobody says."""
+    """Defaults of run options and environments."""
 
     executor: str = Field("dispatcher.executors.LocalExecutor", description="Executor class of RemoteEnvironment.")
     executor_kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments (JSON).")
@@ -185,7 +185,7 @@ class DefaultSettings(SettingsGroup):
 
 
 class Settings(BaseSettings):
-    """Everything, from ``DISPATCHER__…`` variables.
+    """All settings, from ``DISPATCHER__…`` variables.
 
     Raises:
         InvalidSettings: from :meth:`load`; names the variable, its value and what is allowed.
@@ -275,31 +275,33 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given before the variables, and read nothing else."""
+        """Read the variables and nothing else; values that were passed come first."""
         return init_settings, _Variables(settings_cls)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
 
     def without_url(self) -> InvalidSettings:
-        """The error where a URL is needed and none is set."""
+        """Return the error of a command that needs a URL."""
         reason = "" if self.embedded else "; DISPATCHER__EMBEDDED=false rules out the laptop server"
         return InvalidSettings(f"no server: set DISPATCHER__URL{reason}")
 
     def but(self, **changes: Any) -> Settings:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self.model_copy(update=changes)
 
 
 def _groups_in_use(values: Iterable[str]) -> list[str]:
     """Return the groups of backends of which a variable or one of ``values`` sets something.
 
-    The others aren't imported, and installed distributions are searched only where a name isn't one of ours.
+    The others aren't imported. Other distributions are searched only for names that aren't ours.
     """
     prefix = str(Settings.model_config["env_prefix"]).lower()
     words = {name.lower().removeprefix(prefix).partition("__")[0] for name in os.environ if _is_ours(name, prefix)}
-    unknown = {*words, *values} - Settings.model_fields.keys() - INTERNAL
-    return sorted(unknown & _group_names(tuple(sys.path))) if unknown else []
+    names = {*words, *values} - Settings.model_fields.keys() - INTERNAL
+    ours = names.intersection(registry.SETTINGS.our_names()) if names else set()
+    others = (names - ours) & _group_names(tuple(sys.path)) if names - ours else set()
+    return sorted(ours | others)
 
 
 def _is_ours(variable: str, prefix: str) -> bool:

@@ -119,7 +119,7 @@ def test_a_cancel_and_a_death(client: Dispatcher, directory: Path, tmp_path: Pat
         run.result(timeout=60)
     with pytest.raises(RunCrashed) as crashed:
         client.submit(die, environment=ProcessEnvironment()).result(timeout=60)
-    assert crashed.value.cause is Cause.KILLED
+    assert crashed.value.cause is Cause.RESULT_MISSING
     wait_until(lambda: not list(directory.iterdir()), "the end of both processes")
 
 
