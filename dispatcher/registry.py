@@ -74,6 +74,8 @@ class Group:
         for entries in (ours, others):
             for entry in entries:
                 return entry
+        if not self.our_names():
+            raise InvalidInput(f"{DISTRIBUTION} has no entry points of {self.group}: install it again")
         raise InvalidInput(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}")
 
 
