@@ -5,8 +5,8 @@ What the contract says stands in ``dispatcher/storage/base.py``.
 
 from __future__ import annotations
 
+import copy
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +101,7 @@ class StorageContract:
         storage = service.storage
         location = storage.add_flow(flows.add)
         described = json.loads(json.dumps(storage.to_json()))
-        for another in (from_json(described), pickle.loads(pickle.dumps(storage))):
+        for another in (from_json(described), copy.deepcopy(storage)):
             assert another == storage
             assert hash(another) == hash(storage)
             assert repr(another) == repr(storage)
