@@ -110,7 +110,7 @@ class _Evaluation:
         if (reason := node_lost_reason(pod)) is not None:
             return Observation(phase=Phase.UNKNOWN, cause=Cause.NODE_LOST, reason=reason, message=_node_lost(pod))
         flow = _container(pod, self.snapshot.container)
-        if "running" in flow:
+        if flow.get("running") is not None:
             return self._of_running_pod(pod)
         for prefix, state in (("", flow), *_init_states(pod)):
             waiting = state.get("waiting") or {}
@@ -168,7 +168,7 @@ class _Evaluation:
             return _of_exit(code, reason, message, pod.object)
         if (failed := _failed_init(pod.object)) is not None:
             return failed
-        if "running" in flow:
+        if flow.get("running") is not None:
             cause, reason, message = Cause.KILLED, "deleted", _DELETED_WHILE_RUNNING
             if (lost := node_lost_reason(pod.object)) is not None:
                 cause, reason, message = Cause.NODE_LOST, lost, _node_lost(pod.object)
@@ -197,7 +197,7 @@ class _Evaluation:
         return {}
 
     def _of_job(self) -> Observation:
-        """Return the observation where no pod tells anything."""
+        """Return the observation of the Job alone, where no pod has a state to report."""
         if self.snapshot.job is None:
             if self.snapshot.deleted:
                 return Observation(
@@ -251,19 +251,23 @@ def condition(about: Object, kind: str) -> Object:
 
 def _has_ended(pod: Object, container: str) -> bool:
     """Return True if the pod or the flow's container has ended, whatever else still runs in the pod."""
-    return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"} or "terminated" in _container(pod, container)
+    if pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}:
+        return True
+    return _container(pod, container).get("terminated") is not None
 
 
 def has_started(pod: Object, container: str) -> bool:
     """Return True if a container of the pod runs or has run, so that it may have a log."""
-    return not _container(pod, container).keys().isdisjoint({"running", "terminated"})
+    state = _container(pod, container)
+    return state.get("running") is not None or state.get("terminated") is not None
 
 
 def _container(pod: Object, name: str) -> Object:
     """Return the state of a container of the pod by its name: injectors may put theirs first."""
     for status in pod.get("status", {}).get("containerStatuses") or ():
         if status.get("name") == name:
-            return {kind: state for kind, state in (status.get("state") or {}).items() if state is not None}
+            state: Object = status.get("state") or {}
+            return state
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Cache of the Jobs, pods and events of one namespace, trimmed to what tells how an attempt is.
+"""Cache of the Jobs, pods and events of one namespace, trimmed to the fields that an observation reads.
 
 Filled by :mod:`backends.kubernetes.cluster.watch`, read by the backend's ``poll``. An object whose deletion was seen,
 or that a later complete list lacks, is kept for a while as gone: its last state says how it ended.

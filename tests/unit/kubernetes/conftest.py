@@ -1,4 +1,4 @@
-"""A cluster in this process, a proxy that fails before it, and the backend behind both."""
+"""A fake API server, a fault proxy before it, and a backend that connects through the proxy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.unit.kubernetes.jobs import attempt
 
 @pytest.fixture
 def serving() -> Iterator[FakeApiServer]:
-    with FakeApiServer() as found:
-        yield found
+    with FakeApiServer() as serving:
+        yield serving
 
 
 @pytest.fixture
@@ -29,18 +29,18 @@ def cluster(serving: FakeApiServer) -> FakeCluster:
 
 @pytest.fixture
 def proxy(serving: FakeApiServer) -> Iterator[FaultProxy]:
-    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
-        yield found
+    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as proxy:
+        yield proxy
 
 
 @pytest.fixture
 def backend(proxy: FaultProxy, tmp_path: Path) -> Iterator[KubernetesBackend]:
-    found = KubernetesBackend(settings(tmp_path, proxy.port))
-    yield found
-    found.close()
+    backend = KubernetesBackend(settings(tmp_path, proxy.port))
+    yield backend
+    backend.close()
 
 
 @pytest.fixture
 def handle(backend: KubernetesBackend) -> Any:
-    """Of a run that was submitted."""
+    """Handle of a submitted run."""
     return backend.submit(backend.prepare(attempt()), SECRETS)

@@ -1,4 +1,4 @@
-"""Create or adopt (kubernetes.md §2, §5), also where a fault proxy stands before the API server."""
+"""Creation and adoption of Jobs, also through a fault proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.kubernetes.jobs import attempt
 def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     handle = backend.submit(request, SECRETS)
-    assert [(one.method, one.path.rpartition("/")[2]) for one in cluster.requests] == [
+    assert [(request.method, request.path.rpartition("/")[2]) for request in cluster.requests] == [
         ("POST", "jobs"),
         ("POST", "secrets"),
     ]
@@ -36,12 +36,12 @@ def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: Fa
     }
     assert json.loads(json.dumps(handle)) == handle
     assert secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
-    told = json.loads(secret["stringData"]["variables.json"])
-    assert told == {"DISPATCHER__URL": "redis://records.svc/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
+    variables = json.loads(secret["stringData"]["variables.json"])
+    assert variables == {"DISPATCHER__URL": "redis://records.svc/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
     assert "token-of-the-attempt" not in json.dumps([job, request, handle])
 
 
-def test_what_is_sent_is_what_was_prepared(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+def test_the_prepared_job_is_sent(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     backend.submit(request, SECRETS)
     assert cluster.requests[0].body == request["job"]
@@ -104,16 +104,14 @@ def test_a_job_that_is_being_deleted_is_not_adopted(backend: KubernetesBackend, 
     assert raised.value.cause is Cause.KILLED
 
 
-def test_a_secret_that_is_there_makes_room(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+def test_an_existing_secret_is_replaced(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     cluster.create("secrets", {"metadata": {"name": NAME}, "stringData": {"variables.json": "old"}})
     backend.submit(backend.prepare(attempt()), SECRETS)
     assert "token-of-the-attempt" in cluster.get("secrets", NAME)["stringData"]["variables.json"]
 
 
 @pytest.mark.row(23)
-def test_a_conflict_of_others_is_tried_again(
-    backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy
-) -> None:
+def test_a_conflict_is_retried(backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy) -> None:
     proxy.inject("status", "POST", "/jobs", status=409, reason="Conflict", times=2)
     assert backend.submit(backend.prepare(attempt()), SECRETS)["name"] == NAME
     cluster.objects.clear()
@@ -127,7 +125,7 @@ def test_a_conflict_of_others_is_tried_again(
     ("status", "headers", "wait"),
     [(429, {"Retry-After": "2"}, 2.0), (500, {}, 1.0), (503, {"Retry-After": "7"}, 7.0), (504, {}, 1.0)],
 )
-def test_a_busy_server_is_asked_later(
+def test_a_busy_server_is_transient(
     status: int, headers: dict[str, str], wait: float, backend: KubernetesBackend, proxy: FaultProxy
 ) -> None:
     proxy.inject("status", "POST", "/jobs", status=status, reason="Busy", headers=headers)
@@ -137,7 +135,7 @@ def test_a_busy_server_is_asked_later(
 
 
 @pytest.mark.parametrize(("status", "reason"), [(400, "BadRequest"), (404, "NotFound"), (422, "Invalid")])
-def test_a_request_that_is_wrong_is_a_config_error(
+def test_an_invalid_request_is_a_config_error(
     status: int, reason: str, backend: KubernetesBackend, proxy: FaultProxy
 ) -> None:
     proxy.inject("status", "POST", "/jobs", status=status, reason=reason, message='unknown field "spec.nope"')
@@ -149,7 +147,7 @@ def test_a_request_that_is_wrong_is_a_config_error(
 UNAUTHORIZED = 'jobs.batch is forbidden: User "worker" cannot create resource "jobs" in API group "batch"'
 
 
-def test_403_is_rbac_or_an_admission_as_the_server_says(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+def test_403_is_told_apart_as_rbac_or_admission(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     request = backend.prepare(attempt())
     cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "denied by policy/require-team-label")
     with pytest.raises(Permanent, match="denied by policy") as raised:
@@ -167,14 +165,14 @@ def test_403_is_rbac_or_an_admission_as_the_server_says(backend: KubernetesBacke
 
 
 @pytest.mark.row(25)
-def test_403_of_a_server_that_starts_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
-    """It answers before it knows its rules: refuses what they allow, and says that they don't."""
+def test_403_of_a_starting_server_is_transient(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    """A starting server answers before it knows its rules: it denies what they allow."""
     request = backend.prepare(attempt())
     cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", UNAUTHORIZED)
     cluster.ready = cluster.allowed = False
     with pytest.raises(Transient, match="the API server is starting"):
         backend.submit(request, SECRETS)
-    cluster.ready = cluster.allowed = True  # between its answer and our next question
+    cluster.ready = cluster.allowed = True  # between its answer and our check
     with pytest.raises(Transient, match="checked since, allow it"):
         backend.submit(request, SECRETS)
     for message in ("not yet ready to handle request", "status unknown for quota: jobs, resources: count/jobs.batch"):
@@ -185,7 +183,7 @@ def test_403_of_a_server_that_starts_is_waited_for(backend: KubernetesBackend, c
     assert backend.submit(request, SECRETS)["name"] == request["job"]["metadata"]["name"]
 
 
-def test_403_of_a_quota_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+def test_403_of_a_quota_is_transient(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     cluster.errors["POST", "jobs"] = StatusError(
         403, "Forbidden", "exceeded quota: jobs, requested: count/jobs.batch=1"
     )
@@ -195,16 +193,16 @@ def test_403_of_a_quota_is_waited_for(backend: KubernetesBackend, cluster: FakeC
 
 
 @pytest.mark.row(23)
-def test_401_after_its_repetition_is_waited_for(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+def test_401_after_the_reload_is_transient(backend: KubernetesBackend, cluster: FakeCluster) -> None:
     cluster.tokens = set()
     with pytest.raises(Transient, match="401"):
         backend.submit(backend.prepare(attempt()), SECRETS)
     assert cluster.count("POST", "jobs") == 2
 
 
-def test_no_cluster_to_be_found_is_waited_for(tmp_path: Path) -> None:
-    one = Settings.load(
+def test_a_missing_kubeconfig_is_transient(tmp_path: Path) -> None:
+    worker = Settings.load(
         kubernetes=KubernetesSettings(clusters={"it": ClusterSettings(kubeconfig=tmp_path / "none")}, url="redis://r/0")
     )
     with pytest.raises(Transient, match="there is no kubeconfig"):
-        KubernetesBackend(one).submit(KubernetesBackend(one).prepare(attempt()), SECRETS)
+        KubernetesBackend(worker).submit(KubernetesBackend(worker).prepare(attempt()), SECRETS)

@@ -1,4 +1,4 @@
-"""Deletion is confirmed, or says what stays open (kubernetes.md §3, §5)."""
+"""Deletion of Jobs: confirmed, or pending with the reason. Also the logs read before it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_cancel_is_confirmed_when_job_and_pods_are_gone(
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     assert not backend.cancel(handle, None)
-    (asked,) = [one.body for one in cluster.requests if one.method == "DELETE"]
-    assert asked is not None
-    assert asked["preconditions"] == {"uid": handle["uid"]}
-    assert asked["propagationPolicy"] == "Background"
+    (body,) = [request.body for request in cluster.requests if request.method == "DELETE"]
+    assert body is not None
+    assert body["preconditions"] == {"uid": handle["uid"]}
+    assert body["propagationPolicy"] == "Background"
     cache = backend._watches.get("default", "inst").cache
     eventually(lambda: cache.job(handle["uid"])[1], "the Job's end")
-    assert not backend.cancel(handle, None)  # its pod still ends
+    assert not backend.cancel(handle, None)  # its pod is still terminating
     cluster.keep_pods = False
     cluster.delete("pods", pod["metadata"]["name"])
     eventually(lambda: backend.cancel(handle, None), "the confirmation")
@@ -55,7 +55,7 @@ def test_cancel_leaves_another_job_of_that_name_alone(
 
 
 @pytest.mark.parametrize("kind", ["lost_reply", "cut", "truncate"])
-def test_a_lost_reply_to_a_delete_is_asked_again(
+def test_a_delete_whose_reply_was_lost_is_repeated(
     kind: str, backend: KubernetesBackend, handle: Any, proxy: FaultProxy, cluster: FakeCluster
 ) -> None:
     proxy.inject(kind, "DELETE", "/jobs")
@@ -77,7 +77,7 @@ def test_cancel_by_the_request_alone(backend: KubernetesBackend, cluster: FakeCl
     assert cluster.get("jobs", NAME)
 
 
-def test_a_node_that_does_not_answer_keeps_the_teardown_open(
+def test_an_unreachable_node_keeps_the_teardown_pending(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
     cluster.keep_pods = True
@@ -96,23 +96,25 @@ def test_a_node_that_does_not_answer_keeps_the_teardown_open(
     assert eventually(pending, "the pending teardown") == "teardown pending: node node-1"
 
 
-def test_last_lines_cost_one_request_and_none_where_nothing_has_begun(
+def test_logs_cost_one_request_and_none_before_the_start(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
-    """Issue 5, Speed: one log read more if it failed."""
+    """Only a failed attempt costs a request for its log."""
     waiting = {"state": {"waiting": {"reason": "ErrImagePull"}}, "name": "flow"}
     pod = cluster.add_pod(cluster.get("jobs", NAME), phase="Pending", containerStatuses=[waiting])
     until(backend, handle, Phase.WAITING, Cause.IMAGE_PULL)
 
-    def asked() -> list[str]:
-        return [one.path for one in cluster.requests if "/log" in one.path or "job-name" in str(one.query)]
+    def log_requests() -> list[str]:
+        return [
+            request.path for request in cluster.requests if "/log" in request.path or "job-name" in str(request.query)
+        ]
 
     assert backend.logs(handle) == ()
-    assert not asked()
+    assert not log_requests()
     cluster.change("pods", pod["metadata"]["name"], status=running())
     until(backend, handle, Phase.RUNNING)
     assert backend.logs(handle) == ("line 1", "line 2")
-    assert len(asked()) == 1
+    assert len(log_requests()) == 1
 
 
 def test_the_last_lines_of_a_pod(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:

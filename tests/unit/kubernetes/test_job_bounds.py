@@ -1,4 +1,4 @@
-"""A Job that a few bytes make enormous is an error in a second, that names the file."""
+"""Bounds on Jobs: a document that expands enormously is rejected within a second, with its file named."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LAUGHS = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
 
 
 @pytest.fixture(autouse=True)
-def _in_a_second() -> Iterator[None]:
-    begun = time.monotonic()
+def _within_two_seconds() -> Iterator[None]:
+    started = time.monotonic()
     yield
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (LAUGHS, "larger than"),
         ("a: &a " + "x" * 100_000 + "\nb: [" + "*a, " * 20 + "]\n", "larger than"),
@@ -50,52 +50,58 @@ def _in_a_second() -> Iterator[None]:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_bomb_is_an_error_that_names_its_file(text: str, said: str, tmp_path: Path) -> None:
+def test_an_oversized_document_is_an_error_that_names_its_file(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(text)
-    with pytest.raises(InvalidInput, match=rf"job_spec_file {file}: .*{said}") as raised:
+    with pytest.raises(InvalidInput, match=rf"job_spec_file {file}: .*{message}") as raised:
         KubernetesJobEnvironment(job_spec_file=str(file))
     assert len(str(raised.value)) < 2000
 
 
-def test_a_file_without_end_is_an_error() -> None:
+def test_an_endless_file_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="job_spec_file /dev/zero: it is larger than"):
         specs.load("/dev/zero")
 
 
-def test_aliases_in_reason_are_read() -> None:
+def test_reasonable_aliases_are_accepted() -> None:
     text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\na2: &z [1]\nd: *z\n"
-    assert specs.parse(text, source="it") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, "a2": [1], "d": [1]}
+    assert specs.parse(text, source="job.yaml") == {
+        "a": {"x": 1},
+        "b": {"x": 1},
+        "c": {"x": 1, "y": 2},
+        "a2": [1],
+        "d": [1],
+    }
 
 
 def shared(levels: int) -> Any:
-    """2**levels texts, in few bytes."""
-    made: Any = ["x"]
+    """Return 2**levels texts that share their memory."""
+    value: Any = ["x"]
     for _ in range(levels):
-        made = [made, made]
-    return made
+        value = [value, value]
+    return value
 
 
 def deep(levels: int) -> Any:
-    made: Any = {}
+    value: Any = {}
     for _ in range(levels):
-        made = {"a": made}
-    return made
+        value = {"a": value}
+    return value
 
 
-def round_and_round() -> Any:
-    made: dict[str, Any] = {}
-    made["a"] = [made]
-    return made
+def self_containing() -> Any:
+    value: dict[str, Any] = {}
+    value["a"] = [value]
+    return value
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (shared(30), "larger than"),
         (shared(90), "larger than"),
         (deep(100_000), "nested"),
-        (round_and_round(), "contains itself"),
+        (self_containing(), "contains itself"),
         ("x" * 2**20, "larger than"),
         (["x" * 1000] * 1000, "larger than"),
         ([0] * 2**20, "larger than"),
@@ -103,15 +109,15 @@ def round_and_round() -> Any:
     ],
     ids=["shared", "more shared", "deep", "itself", "text", "texts", "numbers", "number"],
 )
-def test_so_is_one_that_is_given(value: Any, said: str) -> None:
+def test_an_oversized_mapping_is_an_error_that_names_its_argument(value: Any, message: str) -> None:
     spec = custom(metadata__annotations={"a": value})
-    with pytest.raises(InvalidInput, match=f"job_spec: .*{said}"):
+    with pytest.raises(InvalidInput, match=f"job_spec: .*{message}"):
         KubernetesJobEnvironment(job_spec=spec)
-    with pytest.raises(InvalidInput, match=f"resources: .*{said}"):
+    with pytest.raises(InvalidInput, match=f"resources: .*{message}"):
         KubernetesJobEnvironment(resources={"limits": value})
 
 
-def test_parts_used_twice_are_no_bomb() -> None:
+def test_parts_used_twice_are_accepted() -> None:
     env = [{"name": "A", "value": "1"}]
     spec = custom(spec__template__spec__containers=[{"name": "a", "image": "i", "env": env}])
     spec["spec"]["template"]["spec"]["initContainers"] = [{"name": "b", "image": "i", "env": env}]

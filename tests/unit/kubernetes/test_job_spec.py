@@ -1,4 +1,4 @@
-"""A wrong spec is an error at construction that names the path in the YAML (issue 5; kubernetes.md §2)."""
+"""Validation of Jobs: an error at construction that names the path in the YAML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_custom_spec_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         (custom(kind="Pod"), "kind: must be Job, got 'Pod'"),
         (custom(apiVersion="v1"), "apiVersion: must be batch/v1, got 'v1'"),
@@ -28,8 +28,8 @@ def test_a_custom_spec_is_accepted() -> None:
         ("Job", "must be a mapping"),
     ],
 )
-def test_what_is_no_job_with_a_container(spec: Any, said: str) -> None:
-    with pytest.raises(InvalidInput, match=f"job_spec: .*{said}"):
+def test_a_spec_without_a_job_or_container_is_an_error(spec: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=f"job_spec: .*{message}"):
         KubernetesJobEnvironment(job_spec=spec)
 
 
@@ -54,11 +54,11 @@ def test_what_is_no_job_with_a_container(spec: Any, said: str) -> None:
         ),
     ],
 )
-def test_a_field_that_would_break_the_run_is_refused_with_path_and_reason(changes: dict[str, Any], path: str) -> None:
+def test_a_field_that_would_break_the_run_is_rejected_with_path_and_reason(changes: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(job_spec=custom(**changes))
-    found, _, reason = str(raised.value).removeprefix("job_spec: ").partition(": ")
-    assert found == path
+    named_path, _, reason = str(raised.value).removeprefix("job_spec: ").partition(": ")
+    assert named_path == path
     assert len(reason) > 15
 
 
@@ -71,12 +71,12 @@ def test_a_field_that_would_break_the_run_is_refused_with_path_and_reason(change
         {"spec__template__metadata": None},
     ],
 )
-def test_what_is_set_by_us_or_harmless_is_accepted(changes: dict[str, Any]) -> None:
+def test_fields_that_are_overwritten_or_harmless_are_accepted(changes: dict[str, Any]) -> None:
     specs.check(custom(**changes), source="job_spec")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({f"{CONTAINERS}__1__imge": "x"}, "spec.template.spec.containers[1].imge: unknown field"),
         ({f"{CONTAINERS}__1__imge": "x"}, "did you mean image?"),
@@ -96,13 +96,13 @@ def test_what_is_set_by_us_or_harmless_is_accepted(changes: dict[str, Any]) -> N
         ({"spec__template__spec__nodeSelector": {1: "x"}}, "spec.template.spec.nodeSelector: keys must be strings"),
     ],
 )
-def test_an_unknown_or_wrong_field_is_named_by_its_path(changes: dict[str, Any], said: str) -> None:
+def test_an_unknown_or_wrong_field_is_named_by_its_path(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(job_spec=custom(**changes))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_all_problems_are_said_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(job_spec=custom(spec__parallelism=2, spec__nope=1, metadata__generateName="x"))
     assert all(path in str(raised.value) for path in ("spec.parallelism", "spec.nope", "metadata.generateName"))
@@ -118,7 +118,7 @@ def test_unknown_fields_can_be_allowed_for_newer_servers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("kind: [", "isn't one YAML document"),
         ("kind: Job\n---\nkind: Job\n", "isn't one YAML document"),
@@ -131,12 +131,12 @@ def test_unknown_fields_can_be_allowed_for_newer_servers() -> None:
         ),
     ],
 )
-def test_a_file_that_holds_no_job_is_an_error_that_names_it(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_holds_no_job_is_an_error_that_names_it(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(text)
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(job_spec_file=file)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert str(file) in str(raised.value)
 
 

@@ -1,4 +1,4 @@
-"""The phase timeline comes from the objects' own timestamps."""
+"""Timeline of an attempt, from its objects' own timestamps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from backends.kubernetes.reasons import Pod
 from backends.kubernetes.timestamps import age, times
 
 JOB = {"metadata": {"uid": "j", "creationTimestamp": "2025-01-01T00:00:00Z"}}
-BEGAN = 1735689600.0
+CREATED = 1735689600.0
 
 
 def pod(state: dict[str, object]) -> Pod:
@@ -16,22 +16,22 @@ def pod(state: dict[str, object]) -> Pod:
     return Pod(object={"metadata": {"uid": "p"}, "status": status})
 
 
-def test_every_moment_that_the_objects_tell() -> None:
+def test_moments_of_all_objects() -> None:
     pulled = {"reason": "Pulled", "involvedObject": {"uid": "p"}, "lastTimestamp": "2025-01-01T00:00:03Z"}
     running = pod({"running": {"startedAt": "2025-01-01T00:00:04Z"}})
-    found = times(JOB, [running], [pulled], "flow")
-    assert {name: at - BEGAN for name, at in found.items()} == {
+    moments = times(JOB, [running], [pulled], "flow")
+    assert {name: at - CREATED for name, at in moments.items()} == {
         "created": 0, "scheduled": 1, "pulled": 3, "started": 4,
     }  # fmt: skip
     ended = {"startedAt": "2025-01-01T00:00:04Z", "finishedAt": "2025-01-01T00:00:07Z"}
-    found = times(JOB, [pod({"terminated": ended})], [], "flow")
-    assert {name: at - BEGAN for name, at in found.items()} == {
+    moments = times(JOB, [pod({"terminated": ended})], [], "flow")
+    assert {name: at - CREATED for name, at in moments.items()} == {
         "created": 0, "scheduled": 1, "started": 4, "finished": 7,
     }  # fmt: skip
 
 
-def test_what_was_not_observed_is_unknown() -> None:
+def test_moments_that_no_object_records_are_missing() -> None:
     assert times(None, [], [], "flow") == {}
-    assert times({"metadata": {}}, [pod({"running": {"startedAt": None}})], [], "flow") == {"scheduled": BEGAN + 1}
-    assert age({"metadata": {}}, BEGAN) == 0
-    assert age(JOB, BEGAN + 5) == 5
+    assert times({"metadata": {}}, [pod({"running": {"startedAt": None}})], [], "flow") == {"scheduled": CREATED + 1}
+    assert age({"metadata": {}}, CREATED) == 0
+    assert age(JOB, CREATED + 5) == 5

