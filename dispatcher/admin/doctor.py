@@ -75,14 +75,14 @@ def examine(url: str | None = None) -> Iterator[Finding]:
     yield from _server(settings)
 
 
-def misspelt(variables: Iterable[str], known: Iterable[str]) -> Iterator[Finding]:
+def misspelt(variables: Iterable[str], first_words: Iterable[str]) -> Iterator[Finding]:
     """Warn of variables that nobody reads.
 
     Args:
         variables: names of those that are set.
-        known: first words of settings, groups of settings, and backends.
+        first_words: names of settings, groups of settings, and backends.
     """
-    words = sorted(name.upper() for name in known)
+    words = sorted(name.upper() for name in first_words)
     for variable in variables:
         word = variable.upper().split("__")[1]
         if word not in words:

@@ -168,7 +168,7 @@ class BackendContract:
         handle = service.submit(request)
         named = (handle, None) if by == "handle" else (None, request)
         service.delete(*named)
-        wait_until(lambda: [str(seen.phase) for seen in service.poll(handle)] == [_GONE], "its end", timeout=60)
+        wait_until(lambda: [str(state.phase) for state in service.poll(handle)] == [_GONE], "its end", timeout=60)
         assert service.backend.cancel(*named)
         assert service.backend.cancel(handle, request)
 
@@ -192,9 +192,9 @@ class BackendContract:
             pytest.skip(f"backend {service.backend.name} lists nothing")
         handle = service.submit(service.request("flow-i-1"))
         service.submit(service.request("flow-i-2", run_id="r2", instance="i2"))
-        found = wait_until(lambda: orphans("i1"), "the list")
-        assert [(orphan.attempt, orphan.handle) for orphan in found] == [(1, handle)]
-        assert found[0].age >= 0
+        listed = wait_until(lambda: orphans("i1"), "the list")
+        assert [(orphan.attempt, orphan.handle) for orphan in listed] == [(1, handle)]
+        assert listed[0].age >= 0
 
     def test_a_lost_reply_creates_nothing_twice(self, service: BackendService) -> None:
         if service.lose_reply is None:
