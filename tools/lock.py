@@ -25,8 +25,8 @@ LOCK = ROOT / "compose" / "requirements.lock"
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 
-#: The extra for development; no image installs it.
-DEVELOPERS = "dev"
+#: The extras of those who change the code, or write backends of their own; no image has them.
+AUTHORS = frozenset({"dev", "testing"})
 
 _BOUNDED = frozenset({"<", "<=", "==", "~="})
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}(?= |$)")
@@ -74,11 +74,8 @@ def requirements_of(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
 
 def locked_requirements(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
     """Return the part of :func:`requirements_of` that images install."""
-    return {
-        place: requirements
-        for place, requirements in requirements_of(project).items()
-        if place != f"extra {DEVELOPERS!r}"
-    }
+    left_out = {f"extra {name!r}" for name in AUTHORS}
+    return {place: requirements for place, requirements in requirements_of(project).items() if place not in left_out}
 
 
 def pins(text: str) -> Iterator[Pin]:
@@ -162,8 +159,8 @@ def _environments() -> Iterator[dict[str, str]]:
 
 
 def command(project: Mapping[str, Any]) -> list[str]:
-    """Return the command that renews the lock. It reads the build requirements from its standard input."""
-    extras = [name for name in project["project"]["optional-dependencies"] if name != DEVELOPERS]
+    """What renews the lock; what builds the distribution is read from standard input."""
+    extras = [name for name in project["project"]["optional-dependencies"] if name not in AUTHORS]
     return [
         "uv", "pip", "compile", "pyproject.toml", "-", *(f"--extra={name}" for name in extras),
         "--universal", f"--python-version={PYTHONS[0]}", "--only-binary=:all:", "--generate-hashes", "--upgrade",

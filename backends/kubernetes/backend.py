@@ -11,9 +11,11 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import urlencode
 
-from backends.base import Backend, Changed, Found, Handle, Observation, Request
+from backends.base import Changed, Found, Handle, Observation, Request
+from backends.container import server_address
+from backends.container.backend import ContainerBackend
+from backends.container.runner import RUNNER
 from backends.kubernetes import manifest, reasons
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable, load_sdk
@@ -24,31 +26,30 @@ from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.handle import JobKey, Scope, make_handle
 from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.observer import Observer
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from backends.kubernetes.timestamps import age
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
-from dispatcher.settings import ClusterSettings, Settings
-from dispatcher.support import urls
+from dispatcher.settings import Settings
 from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:
-    from dispatcher.admin.doctor import Finding
+    from dispatcher.inspection.finding import Finding
 
 logger = logging.getLogger(__name__)
 
-_URL = "DISPATCHER__URL"
-_LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0")
+_VARIABLES = "DISPATCHER__KUBERNETES__"
 
 
-class KubernetesBackend(Backend):
+class KubernetesBackend(ContainerBackend):
     """Runs flows on the cluster that the settings choose."""
 
     name: ClassVar[str] = "kubernetes"
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
-        kubernetes = self._settings.kubernetes
+        kubernetes = self._settings.group(KubernetesSettings)
         self._scope = Scope(manifest.cluster_name(self._settings), kubernetes.namespaces)
         cluster = kubernetes.clusters.get(self._scope.cluster, ClusterSettings())
         pace = Pace(kubernetes.requests_per_second, bucket=shared(cluster))
@@ -67,8 +68,8 @@ class KubernetesBackend(Backend):
             manifest.cluster_name(settings)
         except Permanent as error:
             raise InvalidSettings(str(error)) from None
-        _pod_url(settings)
-        _ca(settings)
+        _url(settings)
+        _authority(settings)
 
     @classmethod
     def preload(cls) -> None:
@@ -82,11 +83,7 @@ class KubernetesBackend(Backend):
         except (Permanent, Transient) as error:
             return str(error)
 
-    def prepare(self, attempt: Attempt) -> Request:
-        return self.request(attempt)
-
-    def request(self, attempt: Attempt, *, module: str = "dispatcher.runner") -> Request:
-        """Return the request of :meth:`prepare`, for another Python module in the flow's container."""
+    def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
         return manifest.build(attempt, self._settings, module=module)
 
     def rendered(self, request: Request) -> str:
@@ -100,10 +97,10 @@ class KubernetesBackend(Backend):
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         manifest.check_request(request, self._settings)
         with translated(self._api, request["namespace"]):
-            ca = _ca(self._settings)
+            ca = _authority(self._settings)
             variables = dict(secrets)
-            if _URL in secrets:
-                variables[_URL] = _pod_url(self._settings)
+            if server_address.URL in secrets:
+                variables[server_address.URL] = _url(self._settings)
             job = create(self._api, request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
         metadata = job["metadata"]
         return make_handle(
@@ -180,31 +177,10 @@ class KubernetesBackend(Backend):
         self._api.close()
 
 
-def _pod_url(settings: Settings) -> str:
-    """Return the URL of the records' server as pods reach it.
-
-    Raises:
-        InvalidSettings: none is set, or pods can't reach it.
-    """
-    variable = "DISPATCHER__KUBERNETES__URL" if settings.kubernetes.url else "DISPATCHER__URL"
-    url = settings.kubernetes.url or settings.url or ""
-    remedy = "set DISPATCHER__KUBERNETES__URL to its address as pods reach it"
-    if not url:
-        raise InvalidSettings(f"{variable}: no server is set; {remedy}")
-    address = urls.parse(url) if not url.startswith(urls.MEMORY) else None
-    hosts = [host for host, _ in address.hosts] if address else []
-    if not hosts or any(host.startswith(_LOOPBACK) for host in hosts):
-        raise InvalidSettings(f"{variable}: pods can't reach {urls.shown(url)}; {remedy}")
-    if settings.kubernetes.ca_file is not None and address is not None and address.tls:
-        option = urlencode({"ssl_ca_certs": manifest.CA})
-        url = f"{url}{'&' if address.options else '?'}{option}"
-    return url
+def _url(settings: Settings) -> str:
+    group = settings.group(KubernetesSettings)
+    return server_address.server_url(settings, group, variables=_VARIABLES, ca_path=manifest.CA)
 
 
-def _ca(settings: Settings) -> str | None:
-    if settings.kubernetes.ca_file is None:
-        return None
-    try:
-        return settings.kubernetes.ca_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"DISPATCHER__KUBERNETES__CA_FILE: {settings.kubernetes.ca_file}: {error}") from None
+def _authority(settings: Settings) -> str | None:
+    return server_address.authority(settings.group(KubernetesSettings), variables=_VARIABLES)

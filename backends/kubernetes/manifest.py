@@ -16,14 +16,16 @@ import uuid
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
-from importlib.metadata import version
 from typing import Any
 
 from backends.base import Request
+from backends.container import runner
+from backends.container.errors import refused
+from backends.container.image import image_of
 from backends.kubernetes import job_spec as specs
-from dispatcher.errors import DispatcherError, Permanent
+from backends.kubernetes.settings import KubernetesSettings
+from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 
 DIGEST = "flow-dispatcher/digest"
@@ -41,7 +43,7 @@ _IDENTIFIER_NAMESPACE = uuid.UUID("5f2c3c0e-7f0b-4d55-9a57-0d3f7a1c9b11")  # any
 _DEADLINE_MARGIN = 60  # seconds, so that the worker's own timeouts come before the Job's
 
 
-def build(attempt: Attempt, settings: Settings, *, module: str = "dispatcher.runner") -> Request:
+def build(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) -> Request:
     """Return the request of an attempt: its Job with its digest, cluster and namespace. Contains no secret.
 
     Args:
@@ -130,12 +132,13 @@ def check_request(request: Request, settings: Settings) -> None:
     """
     metadata = request["job"]["metadata"]
     if request["cluster"] != cluster_name(settings):
-        raise _refused(f"cluster {request['cluster']!r}: this worker serves {cluster_name(settings)!r}")
-    if request["namespace"] not in settings.kubernetes.namespaces or metadata.get("namespace") != request["namespace"]:
+        raise refused(f"cluster {request['cluster']!r}: this worker serves {cluster_name(settings)!r}")
+    served = settings.group(KubernetesSettings).namespaces
+    if request["namespace"] not in served or metadata.get("namespace") != request["namespace"]:
         raise _unserved(str(request["namespace"]), settings)
     labels = metadata.get("labels") or {}
     if not labels.get(INSTANCE) or not labels.get("attempt") or request["digest"] != digest(request["job"]):
-        raise _refused(f"Job {metadata['name']!r}: its labels or digest don't match the request")
+        raise refused(f"Job {metadata['name']!r}: its labels or digest don't match the request")
 
 
 def cluster_name(settings: Settings) -> str:
@@ -144,19 +147,14 @@ def cluster_name(settings: Settings) -> str:
     Raises:
         Permanent: several clusters are configured and none is chosen, or the chosen one isn't configured.
     """
-    kubernetes = settings.kubernetes
+    kubernetes = settings.group(KubernetesSettings)
     if not kubernetes.cluster and len(kubernetes.clusters) <= 1:
         return next(iter(kubernetes.clusters), "")
     if kubernetes.cluster in kubernetes.clusters:
         return kubernetes.cluster
     names = ", ".join(sorted(kubernetes.clusters)) or "none"
     variable = "DISPATCHER__KUBERNETES__CLUSTER" + (f"={kubernetes.cluster}" if kubernetes.cluster else "")
-    raise _refused(f"{variable}: must be one of those in DISPATCHER__KUBERNETES__CLUSTERS ({names})")
-
-
-def grace_seconds(settings: Settings) -> int:
-    """Return the least time between SIGTERM and SIGKILL: 1.5 times what a flow and its ``on_exit`` may take."""
-    return math.ceil(1.5 * (settings.timing.stop_grace + settings.timing.on_exit_timeout))
+    raise refused(f"{variable}: must be one of those in DISPATCHER__KUBERNETES__CLUSTERS ({names})")
 
 
 def preload() -> None:
@@ -170,12 +168,8 @@ def _default_job() -> Mapping[str, Any]:
     return specs.parse(text, source="job.yaml")
 
 
-def _refused(message: str) -> Permanent:
-    return Permanent(message, cause=Cause.CONFIG_ERROR, reason="Refused")
-
-
 def _namespace(environment: Mapping[str, Any], job: Mapping[str, Any], settings: Settings) -> str:
-    served = settings.kubernetes.namespaces
+    served = settings.group(KubernetesSettings).namespaces
     namespace = environment.get("namespace") or specs.at(job, "metadata.namespace") or served[0]
     if namespace not in served:
         raise _unserved(str(namespace), settings)
@@ -183,16 +177,16 @@ def _namespace(environment: Mapping[str, Any], job: Mapping[str, Any], settings:
 
 
 def _unserved(namespace: str, settings: Settings) -> Permanent:
-    served = ", ".join(settings.kubernetes.namespaces)
-    return _refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
+    served = ", ".join(settings.group(KubernetesSettings).namespaces)
+    return refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
 
 
 def _check_service_account(pod: Mapping[str, Any], settings: Settings) -> None:
-    allowed = settings.kubernetes.service_accounts
+    allowed = settings.group(KubernetesSettings).service_accounts
     for name in ("serviceAccountName", "serviceAccount"):
         account = pod.get(name)
         if account and allowed and account not in allowed:
-            raise _refused(
+            raise refused(
                 f"service account {account}: this worker allows {', '.join(sorted(allowed))} "
                 "(DISPATCHER__KUBERNETES__SERVICE_ACCOUNTS)"
             )
@@ -210,10 +204,10 @@ def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
         metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
         metadata["annotations"] = {**(metadata.get("annotations") or {}), RUN: attempt.run_id, FLOW: attempt.flow}
     pod = template["spec"]
-    grace = max(pod.get("terminationGracePeriodSeconds") or 0, grace_seconds(settings))
+    grace = max(pod.get("terminationGracePeriodSeconds") or 0, runner.grace_seconds(settings))
     pod.update({"restartPolicy": "Never", "terminationGracePeriodSeconds": grace})
     ttl = spec.get("ttlSecondsAfterFinished")
-    min_ttl = 3600 if ttl is not None else int(settings.kubernetes.ttl)
+    min_ttl = 3600 if ttl is not None else int(settings.group(KubernetesSettings).ttl)
     spec.update({
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
@@ -251,8 +245,8 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
         container["env"] = _merge_env(container.get("env"), _plain_env(attempt.variables))
     flow = pod["containers"][0]
     flow.setdefault("name", "flow")
-    flow["image"] = image_of(attempt, flow, settings)
-    flow["command"] = ["python3", "-P", "-m", module]
+    flow["image"] = image_of(attempt, settings.group(KubernetesSettings), template=flow.get("image"))
+    flow["command"] = runner.command(module)
     flow.pop("args", None)
     flow["terminationMessagePath"] = _TERMINATION_LOG
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("resources", "resources")):
@@ -267,38 +261,8 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     return str(flow["name"])
 
 
-def image_of(attempt: Attempt, flow: Mapping[str, Any], settings: Settings) -> str:
-    """Return the image that runs the flow: the storage's or the environment's, else the spec's, else the settings'.
-
-    Raises:
-        Permanent: the storage's image isn't known, or both storage and environment name one.
-    """
-    requested = attempt.environment.get("image")
-    stored = _stored_image(attempt.storage)
-    if stored and requested:
-        raise _refused(f"image {requested}: the flow's storage brings its own image ({stored}); give one of them")
-    default = settings.kubernetes.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
-    return str(stored or requested or flow.get("image") or default)
-
-
-def _stored_image(storage: Mapping[str, Any]) -> str | None:
-    if not storage:
-        return None
-    from dispatcher.storage.base import from_json
-
-    try:
-        return from_json(storage, stored=True).image
-    except DispatcherError as error:
-        raise _refused(f"storage: {error}") from None
-
-
 def _runner_env(grace: int) -> list[dict[str, Any]]:
-    variables = {
-        "DISPATCHER__EMBEDDED": "false",
-        "DISPATCHER__RUN__SECRETS_FILE": CREDENTIALS,
-        "DISPATCHER__RUN__LAST_WORDS": _TERMINATION_LOG,
-        "DISPATCHER__RUN__GRACE": str(grace),
-    }
+    variables = runner.variables(grace=grace, secrets_file=CREDENTIALS, last_words=_TERMINATION_LOG)
     fields = {"POD": "metadata.name", "UID": "metadata.uid", "NODE": "spec.nodeName"}
     references = [
         {"name": f"DISPATCHER__RUN__{name}", "valueFrom": {"fieldRef": {"fieldPath": path}}}

@@ -21,7 +21,8 @@ def doctor(global_options: GlobalOptions, backend: str | None, as_json: bool) ->
     from dataclasses import asdict
     from itertools import chain
 
-    from dispatcher.admin.doctor import Level, examine, examine_backend
+    from dispatcher.admin.doctor import examine, examine_backend
+    from dispatcher.inspection.finding import Level
 
     marks = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
     findings = []

@@ -19,7 +19,7 @@ from dispatcher.inspection.explain import serving, unserved
 from dispatcher.laptop import LaptopSession
 from dispatcher.laptop.worker_watchdog import WorkerWatchdog
 from dispatcher.records.base import Records
-from dispatcher.runs.routing import Route
+from dispatcher.runs.routing import IN_PROCESS, Route
 from dispatcher.settings import Settings
 from dispatcher.submission.blob_cache import BlobCache
 from dispatcher.support.urls import MEMORY, shown
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two checks whether a live worker serves a queue.
 CHECK_INTERVAL = 30.0
-
-#: Backends whose runs the laptop server's worker, or this process, can run.
-IN_PROCESS_BACKENDS = frozenset({"local", "remote"})
 
 
 @dataclass(kw_only=True)
@@ -91,7 +88,7 @@ class ClientSession:
         Raises:
             InvalidInput: the laptop server, or this process, can't start runs elsewhere.
         """
-        if (self.inline or self.laptop is not None) and route.backend not in IN_PROCESS_BACKENDS:
+        if (self.inline or self.laptop is not None) and route.backend not in IN_PROCESS:
             raise InvalidInput(
                 f"environment: runs of backend {route.backend!r} start elsewhere and can't report to "
                 f"{self.server_name}; give a server that they can reach, Dispatcher(url) or DISPATCHER__URL, and a "

@@ -18,11 +18,11 @@ from dispatcher.laptop.file_locks import locked
 from dispatcher.laptop.members import Membership, Program
 from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.laptop.worker import Worker
+from dispatcher.runs.routing import IN_PROCESS
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import escaped
 
 _LOCK_TIMEOUT = 60.0
-_BACKENDS = frozenset({"local", "remote"})
 
 
 class LaptopSession:
@@ -194,7 +194,7 @@ def _start_and_join(paths: LaptopPaths) -> tuple[Path, Membership]:
 
 def _settings_for(settings: Settings, paths: LaptopPaths, url: str, scope: str) -> Settings:
     worker = settings.worker.model_copy(
-        update={"backends": _BACKENDS, "labels": frozenset(), "every_label": True, "scope": scope}
+        update={"backends": IN_PROCESS, "labels": frozenset(), "every_label": True, "scope": scope}
     )
     return settings.but(url=url, signing_keys=None, signing_keys_file=paths.keys, state_dir=paths.state, worker=worker)
 

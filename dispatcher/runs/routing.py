@@ -18,7 +18,11 @@ from urllib.parse import quote
 from dispatcher.errors import InvalidInput, Malformed
 from dispatcher.support.parsing import Fields
 
-#: Longest name, in bytes; a longer one has a digest in place of its labels.
+#: The backends whose runs start in the worker's own process, and leave nothing outside of it.
+LOCAL, REMOTE = "local", "remote"
+IN_PROCESS = frozenset({LOCAL, REMOTE})
+
+#: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
 
 #: Most labels of a run, most bytes of a label, and most queues of one installation. The server enforces them too:

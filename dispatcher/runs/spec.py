@@ -10,7 +10,7 @@ from typing import Any
 from dispatcher.errors import Malformed
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
-from dispatcher.runs.routing import Route
+from dispatcher.runs.routing import LOCAL, Route
 from dispatcher.runs.value import Value
 from dispatcher.support.parsing import read_object, run_id_of
 
@@ -147,5 +147,5 @@ def unreadable(run_id: str) -> Unreadable:
         location="",
         parameters=Value(codec="json", inline="{}"),
         environment={},
-        route=Route(backend="local"),
+        route=Route(backend=LOCAL),
     )

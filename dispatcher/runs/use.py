@@ -16,13 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dispatcher.runs.record import Record
+from dispatcher.runs.routing import IN_PROCESS
 from dispatcher.runs.states import State
 
 #: The word for a spec that may not be used any more.
 OVER = "x"
-
-#: Backends that create nothing outside the worker's process, so that a started attempt can't be resumed.
-_INSIDE = frozenset({"local", "remote"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ def over(record: Record) -> Use | None:
     """Return the step after which nothing may follow; None if the signed spec alone rules that out already."""
     spec = record.spec
     started = record.state not in {State.QUEUED, State.AWAITING_RETRY}
-    nothing_follows = started and spec.retry.count == 0 and not spec.on_exit and spec.route.backend in _INSIDE
+    nothing_follows = started and spec.retry.count == 0 and not spec.on_exit and spec.route.backend in IN_PROCESS
     if nothing_follows or not record.verified:
         return None
     return Use(day=record.spec.day, accepts=None, word=OVER)

@@ -20,8 +20,8 @@ from dispatcher.support.json_documents import DuplicateKey
 
 _PREFIX = "DISPATCHER__"
 
-#: Settings whose values may hold credentials.
-_SECRET = frozenset({"url", "broker_url", "signing_keys", "executor_kwargs", "clusters"})
+#: Settings whose values hold credentials, or may.
+_SECRET = frozenset({"url", "broker_url", "signing_keys", "executor_kwargs"})
 
 #: Parts of a URL, which may have been given to the wrong variable.
 _URL_MARKS = ("://", "@")
@@ -31,8 +31,6 @@ _EXAMPLES: Mapping[str, Any] = {
     "signing_keys": {"k1": "a secret of 16 bytes or more"},
     "labels": ["gpu", "eu"],
     "callbacks": ["flows:tidy_up"],
-    "clusters": {"eu": {"kubeconfig": "/etc/kubeconfig", "context": "eu"}},
-    "service_accounts": ["flows"],
     "executor_kwargs": {"n_workers": 4},
     "timeout": 3600,
     "start_within": 600,
@@ -121,14 +119,20 @@ def _model_of(field: FieldInfo) -> type[BaseModel] | None:
 
 def _may_be_shown(path: list[str], field: FieldInfo | None, rest: list[str], value: object) -> bool:
     of_url = any(mark in str(value) for mark in _URL_MARKS)
-    return field is not None and not rest and not of_url and not _SECRET & set(path)
+    return field is not None and not rest and not of_url and not _SECRET & set(path) and not _is_secret(field)
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    """Return True if a backend's settings mark this one by ``json_schema_extra={"secret": True}``."""
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("secret"))
 
 
 def _example(path: list[str], field: FieldInfo | None, rest: list[str]) -> str:
     if field is None or rest:
         return ""
     name = path[-1]
-    value = _EXAMPLES.get(name, field.get_default(call_default_factory=True))
+    examples = field.examples or [_EXAMPLES.get(name, field.get_default(call_default_factory=True))]
+    value = examples[0]
     if value in (None, "", {}, frozenset()):
         return ""
     return f"; for example {_PREFIX}{'__'.join(path).upper()}={_shell_value(value)}"

@@ -13,9 +13,9 @@ import pytest
 
 from backends.base import Observation, Phase, Request
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent, Transient
-from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.cloud import k8s
 from tests.cloud.fake_runners import UNSCHEDULED_JOB
 from tests.kubernetes_proxy import Fault, FaultProxy

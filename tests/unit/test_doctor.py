@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.doctor import Finding, Level, judge, misspelt, serving
+from dispatcher.admin.doctor import misspelt, serving
+from dispatcher.admin.server_health import judge
+from dispatcher.inspection.finding import Finding, Level
 from dispatcher.records.redis.connection.health import ServerHealth
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.routing import Offer, Route

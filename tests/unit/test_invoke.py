@@ -189,7 +189,7 @@ def test_a_callback_that_raises_an_error_of_ours_has_raised() -> None:
     def start() -> None:
         raise Permanent("needs package 'x'", cause=Cause.CONFIG_ERROR, reason="MissingPackage")
 
-    for callback in (start, Callback.of(start, what="on_start")):
+    for callback in (start, Callback.of(start, subject="on_start")):
         outcome = play(lambda: 1, on_start=callback)
         assert (outcome.cause, outcome.reason) == (Cause.USER_ERROR, "Permanent")
         assert "in start" in outcome.traceback

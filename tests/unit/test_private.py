@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from dispatcher import laptop
-from dispatcher.admin.doctor import Level, examine
+from dispatcher.admin.doctor import examine
 from dispatcher.errors import InvalidSettings
+from dispatcher.inspection.finding import Level
 from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import InvalidSettings
-from dispatcher.settings import KubernetesSettings, Settings, WorkerSettings
+from dispatcher.settings import Settings, WorkerSettings
 from dispatcher.support.urls import Address, as_user, parse, redacted, shown
 
 CORE = "sEcReTw0rD"

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from backends.kubernetes.cluster.connection import PLUGIN_TIMEOUT, Connection, Unreachable
+from backends.kubernetes.settings import ClusterSettings
 from backends.rate_limit import Pace
-from dispatcher.settings import ClusterSettings
 
 Json = dict[str, Any]
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from backends.kubernetes.settings import ClusterSettings
 from dispatcher.errors import InvalidSettings, MissingExtra
-from dispatcher.settings import ClusterSettings
 from dispatcher.support.mailbox import Mailbox
 
 T = TypeVar("T")

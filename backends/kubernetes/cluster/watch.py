@@ -18,8 +18,8 @@ from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.cache import Cache, Json, job_uid, trim
 from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.manifest import RUN
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import DispatcherError
-from dispatcher.settings import KubernetesSettings
 from dispatcher.support.ids import is_run_id
 from dispatcher.support.log_throttle import LogThrottle
 

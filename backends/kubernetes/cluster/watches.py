@@ -6,7 +6,7 @@ from backends.base import Changed
 from backends.kubernetes.cluster.api import Api
 from backends.kubernetes.cluster.cache import Cache
 from backends.kubernetes.cluster.watch import NamespaceWatch
-from dispatcher.settings import KubernetesSettings
+from backends.kubernetes.settings import KubernetesSettings
 
 
 class Watches:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from backends.base import Observation, Phase
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, Settings
-from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.kubernetes_api import kubeconfig
 from tests.unit.kubernetes.jobs import RUN_ID
 from tests.waiting import wait_until

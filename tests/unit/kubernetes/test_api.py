@@ -17,9 +17,9 @@ import pytest
 
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable, configure
+from backends.kubernetes.settings import ClusterSettings
 from backends.rate_limit import Pace
 from dispatcher.errors import InvalidSettings
-from dispatcher.settings import ClusterSettings
 from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.kubernetes_proxy import FaultProxy
 
@@ -148,7 +148,7 @@ def test_rate_limit() -> None:
 FORKED = """
 import os, signal
 from backends.rate_limit import Pace, shared
-from dispatcher.settings import ClusterSettings
+from backends.kubernetes.settings import ClusterSettings
 bucket = shared(ClusterSettings(context="a"))
 pace = Pace(10.0, bucket=bucket)
 assert pace.take(within=0)

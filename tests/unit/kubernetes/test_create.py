@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, Settings
 from dispatcher.errors import Permanent, Transient
-from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.kubernetes_api import FakeCluster, StatusError
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, settings

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import InvalidInput, KubernetesJobEnvironment, ModuleStorage, RedisStorage, Settings
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.settings import KubernetesSettings
 from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.unit.kubernetes.backends import NAME, SECRETS, settings
 from tests.unit.kubernetes.jobs import attempt
@@ -22,11 +22,14 @@ from tests.unit.kubernetes.jobs import attempt
     [
         (
             {"url": "redis://localhost/0"},
-            "DISPATCHER__URL: pods can't reach redis://localhost:6379/0; set DISPATCHER__KUB",
+            "DISPATCHER__URL: containers can't reach redis://localhost:6379/0; set DISPATCHER__KUB",
         ),
-        ({"url": "unix:///run/redis.sock"}, "DISPATCHER__URL: pods can't reach"),
+        ({"url": "unix:///run/redis.sock"}, "DISPATCHER__URL: containers can't reach"),
         ({"url": None}, "DISPATCHER__URL: no server is set"),
-        ({"kubernetes": KubernetesSettings(url="redis://127.0.0.1:1/0")}, "DISPATCHER__KUBERNETES__URL: pods can't"),
+        (
+            {"kubernetes": KubernetesSettings(url="redis://127.0.0.1:1/0")},
+            "DISPATCHER__KUBERNETES__URL: containers can't",
+        ),
         (
             {"kubernetes": KubernetesSettings(url="rediss://r/0", ca_file=Path("no-such.pem"))},
             "DISPATCHER__KUBERNETES__CA_FILE: no-such.pem",
@@ -114,7 +117,7 @@ def test_errors_of_execute(
     environment = KubernetesJobEnvironment()
     with pytest.raises(InvalidInput, match="parameters must be JSON values"):
         environment.execute(ModuleStorage(), "m:f", parameters={"n": {1}})
-    with pytest.raises(InvalidInput, match="fit into a Secret"):
+    with pytest.raises(InvalidInput, match="fit into a container"):
         environment.execute(ModuleStorage(), "m:f", parameters={"n": "x" * 10**6})
     cluster.errors["POST", "jobs"] = StatusError(422, "Invalid", "spec: Invalid value")
     with pytest.raises(InvalidInput, match="spec: Invalid value"):

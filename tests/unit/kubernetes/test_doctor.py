@@ -11,7 +11,7 @@ import yaml
 
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.doctor import RIGHTS
-from dispatcher.admin.doctor import Finding, Level
+from dispatcher.inspection.finding import Finding, Level
 from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.unit.command import call
 from tests.unit.kubernetes.backends import running, settings
@@ -90,7 +90,7 @@ def test_the_command(serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DISPATCHER__KUBERNETES__URL", "redis://127.0.0.1/0")
     result = call("doctor", "--backend", "kubernetes", "--url", "memory://")
     assert result.exit_code == 1
-    assert "pods can't reach redis://127.0.0.1:6379/0" in result.output
+    assert "containers can't reach redis://127.0.0.1:6379/0" in result.output
 
 
 def test_the_role_of_the_docs_is_what_the_doctor_asks_for() -> None:

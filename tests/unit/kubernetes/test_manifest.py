@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from backends.kubernetes import manifest
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent
-from dispatcher.settings import ClusterSettings, KubernetesSettings, TimingSettings
+from dispatcher.settings import TimingSettings
 from tests.unit.kubernetes.jobs import CUSTOM, RUN_ID, attempt, custom
 
 
