@@ -106,7 +106,7 @@ class OrphanSweep:
         still = {orphan.name for orphan in self.orphans(older=older)}
         until = time.monotonic() + within
         for orphan in orphans:
-            yield self._delete(orphan, until) if orphan.name in still else "left alone: it is gone, or a run needs it"
+            yield self._delete(orphan, until) if orphan.name in still else "left alone: it is gone, or a run wants it"
 
     def close(self) -> None:
         """Close the backends."""
@@ -114,7 +114,7 @@ class OrphanSweep:
             backend.close()
 
     def _delete(self, orphan: Orphan, until: float) -> str:
-        status = "deletion requested, not confirmed yet"
+        status = "asked to go, not confirmed yet"
         while True:
             try:
                 if self._backends[orphan.backend].cancel(orphan.infrastructure.handle, None):
