@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.broker.celery_app import WORKER_OVERRIDES
 from dispatcher.errors import ServerUnavailable
 from dispatcher.settings import Settings
 
@@ -96,6 +95,7 @@ def _instance(settings: Settings, queues: Sequence[str], *, patient: bool) -> st
 
 def _configure_worker(app: Any, **_: Any) -> None:
     """Configure the application to consume messages, which Flower and ``celery inspect`` must not do with it."""
+    from dispatcher.broker.celery_app import WORKER_OVERRIDES
 
     transport, configuration = WORKER_OVERRIDES
     app.conf.update(**configuration, broker_transport_options={**app.conf.broker_transport_options, **transport})

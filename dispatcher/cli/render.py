@@ -9,8 +9,6 @@ import click
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import options, run_options
 from dispatcher.cli.terminal import echo_lines, print_json
-from dispatcher.runner.settings import RunnerSettings
-from dispatcher.submission.request import RequestChecker, preview_attempt
 
 
 @click.command()
@@ -45,7 +43,9 @@ def render(
     from dispatcher.cli.targets import load
     from dispatcher.errors import InvalidInput, Permanent
     from dispatcher.flows.flow import Flow
+    from dispatcher.runner.settings import RunnerSettings
     from dispatcher.runs.options import Options
+    from dispatcher.submission.request import RequestChecker, preview_attempt
     from dispatcher.support.ids import is_instance, is_run_id, new_id
 
     if run_id is not None and not is_run_id(run_id):

@@ -16,8 +16,6 @@ from dispatcher.client.watcher import Watcher
 from dispatcher.connect import connect
 from dispatcher.errors import InvalidInput, InvalidSettings, ServerUnavailable
 from dispatcher.inspection.explain import serving, unserved
-from dispatcher.laptop import LaptopSession
-from dispatcher.laptop.worker_watchdog import WorkerWatchdog
 from dispatcher.records.base import Records
 from dispatcher.runs.routing import IN_PROCESS, Route
 from dispatcher.settings import Settings
@@ -25,6 +23,8 @@ from dispatcher.submission.blob_cache import BlobCache
 from dispatcher.support.urls import MEMORY, shown
 
 if TYPE_CHECKING:
+    from dispatcher.laptop import LaptopSession
+    from dispatcher.laptop.worker_watchdog import WorkerWatchdog
     from dispatcher.serialization import KeyRing
 
 #: Seconds between two checks whether a live worker serves a queue.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from dispatcher.errors import InvalidParameters
 from dispatcher.storage import answer
 from dispatcher.storage.answer import ChildDied, Runner
-from dispatcher.support.forks import in_parent_only
 
 if TYPE_CHECKING:
     from dispatcher.storage.base import Storage
@@ -59,6 +58,7 @@ def run_flow(storage: Mapping[str, Any], location: str) -> bytes:
     """Run the flow at ``location`` with the parameters in ``DISPATCHER__PARAMETERS``, and return its answer."""
     from dispatcher.executors.local import LocalExecutor
     from dispatcher.storage import base
+    from dispatcher.support.forks import in_parent_only
 
     try:
         flow = in_parent_only(lambda: base.from_json(storage).get_flow(location))

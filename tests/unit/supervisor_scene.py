@@ -151,4 +151,4 @@ class Scene:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
         report = Report(run_id=record.id, attempt=record.attempt, kind=about, outcome=outcome)
-        self.records.inbox.report(shard_of("told", record.id), report.to_entry(token))
+        self.records.inbox.report(shard_of("scripted", record.id), report.to_entry(token))

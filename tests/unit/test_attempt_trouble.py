@@ -123,7 +123,7 @@ def test_a_server_that_is_away_at_the_claim_is_the_callers_to_tell(world: World)
 
 
 def test_a_result_outlives_an_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.support.outages._FIRST", 0.01)
+    monkeypatch.setattr("dispatcher.support.outages._FIRST_PAUSE", 0.01)
     attempted: list[State] = []
 
     def away(change: Change) -> bool:
