@@ -3,24 +3,24 @@
 What users catch::
 
     DispatcherError
-    ├── RunError                 a run ended otherwise than well (run_id, state, traceback)
-    │   ├── FlowFailed           the flow raised; __cause__ is its own exception where it opens here
+    ├── RunError                 a run didn't succeed (run_id, state, traceback)
+    │   ├── FlowFailed           the flow raised; __cause__ is its own exception if that opens here
     │   ├── RunCrashed           the infrastructure died (cause, reason, exit_code, log_tail)
     │   ├── RunTimedOut          a deadline passed
     │   └── RunCancelled         somebody cancelled it
-    ├── NotFinished              only the wait ended (also a TimeoutError)
-    ├── InvalidInput             what was asked for can't be done (also a ValueError)
-    │   ├── InvalidFlow          not a flow, or can't travel
+    ├── NotFinished              the wait ended before the run (also a TimeoutError)
+    ├── InvalidInput             the request is wrong, or can't be met (also a ValueError)
+    │   ├── InvalidFlow          not a flow, or one that can't be pickled
     │   ├── InvalidParameters    unknown, missing or unserialisable parameters
     │   ├── InvalidSettings      a setting is missing or wrong
-    │   └── IdempotencyConflict  the key was used for another spec
+    │   └── IdempotencyConflict  the key was used for another request
     ├── UnknownRun               no such run, or its retention is over (also a LookupError)
-    │   └── UnreadableRun        what is stored of it can't be read
-    ├── Malformed                an entry on the server, or a message, is none that a release writes (also a ValueError)
+    │   └── UnreadableRun        its record can't be read
+    ├── Malformed                an entry on the server, or a message, can't be parsed (also a ValueError)
     ├── MissingExtra             an optional dependency isn't installed (also an ImportError)
-    ├── ExecutorUnavailable      what computes the tasks can't be started or reached (also a ConnectionError)
+    ├── ExecutorUnavailable      the tasks' executor can't be started or reached (also a ConnectionError)
     ├── SealBroken               signed bytes don't match their signature
-    └── ServerUnavailable        Redis can't be reached or refuses us (also a ConnectionError; may_exist, denied)
+    └── ServerUnavailable        Redis can't be reached or refuses access (also a ConnectionError; may_exist, denied)
 
 What users may filter: :class:`DispatcherWarning`, a ``UserWarning``.
 
