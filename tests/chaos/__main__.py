@@ -87,7 +87,16 @@ def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
         told = Path(folder, "told.jsonl")
         told.touch()
         environ = {**os.environ, VARIABLE: str(told), "CHAOS": "" if quick else "long"}
-        command = [sys.executable, "-m", "pytest", "-v", "-s", "-p", "tests.chaos.telling", *{**PARTS, **APART}[name]]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-v",
+            "-s",
+            "-p",
+            "tests.chaos.outcome_plugin",
+            *{**PARTS, **APART}[name],
+        ]
         status = subprocess.run(command, env=environ, cwd=page.ROOT, check=False).returncode
         results.take(told.read_text().splitlines())
     if status < 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.crew import TIMING
+from tests.chaos.worker_group import TIMING
 
 BACKENDS = ("local", "remote", "fake")
 

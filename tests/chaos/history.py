@@ -14,11 +14,11 @@ from typing import Any
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
+from tests.chaos.call_log import Call
 from tests.chaos.checker import violations_of
 from tests.chaos.flows import Mark
-from tests.chaos.ledger import Call
-from tests.chaos.orders import WAYS
 from tests.chaos.subscriber import Heard
+from tests.chaos.workload import WAYS
 
 
 @dataclass(frozen=True)

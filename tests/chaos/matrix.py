@@ -1,4 +1,4 @@
-"""Every failpoint x kind of end x backend, many cases at once on one server and one crew of workers.
+"""Every failpoint x kind of end x backend, many cases at once on one server and one group of workers.
 
 First a rehearsal: each scenario on each backend, unarmed; it shows which failpoints stand on whose path, and in which
 process. Then one run per case, with an arm of its own. Cases disturb each other, which is meant: whatever one case
@@ -24,9 +24,9 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
 from tests.chaos import cases, checker
 from tests.chaos.cases import BACKENDS, LEFT_OUT, SCENARIOS, Arms, Case
-from tests.chaos.crew import TIMING, Crew
+from tests.chaos.environments import environment_of
 from tests.chaos.flows import large, marked, read_marks
-from tests.chaos.places import environment_of
+from tests.chaos.worker_group import TIMING, WorkerGroup
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -54,7 +54,7 @@ OF_CONTAINERS = {"lost": ("provision.intended", "worker137"), "orphaned": ("prov
 
 
 class Matrix:
-    """A server, a crew and a folder of arms."""
+    """A server, a group and a folder of arms."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Matrix:
         self.unrung = open_redis(url)  # its submits ring no doorbell
         environ = {} if broker_url is None else {"DISPATCHER__BROKER_URL": broker_url}
         armed = {"DISPATCHER__FAILPOINT": str(self.arms.folder), **environ}
-        self.crew = Crew(url, folder, count=workers, backends=list(BACKENDS), environ=armed)
+        self.group = WorkerGroup(url, folder, count=workers, backends=list(BACKENDS), environ=armed)
         self.runs: list[str] = []
         self.brief: list[str] = []  #: runs past their retention as soon as they end
         self.wrong: list[str] = []  #: of the service, and of runs that belong to no case
@@ -86,13 +86,13 @@ class Matrix:
         Subscription(self.records, "ledger").close()  # from here on
 
     def __enter__(self) -> Matrix:
-        self.crew.__enter__()
+        self.group.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.crew.__exit__(kind, error, trace)
+        self.group.__exit__(kind, error, trace)
         for file in self.service.glob("*.json"):  # what a failed play has left ends by itself
             file.with_suffix(".deleted").touch()
 
@@ -172,7 +172,7 @@ class Matrix:
 
     def cases(self, *, long: bool = False, wanted: Callable[[str], bool] = lambda name: True) -> list[Case]:
         """The cases of what was rehearsed."""
-        found = cases.passings(self.arms.passed(), self._rehearsed, self.crew.pids)
+        found = cases.passings(self.arms.passed(), self._rehearsed, self.group.pids)
         return cases.cases_of(found, long=long, wanted=wanted)
 
     def play(self, played: Sequence[Case], *, timeout: float) -> None:
@@ -231,7 +231,7 @@ class Matrix:
         if "lease.removed" in names:
             self.submit("local", "lost")
         if any(name.startswith(("worker.", "shard.")) for name in names):
-            self.crew.workers[0].send(signal.SIGTERM)
+            self.group.workers[0].send(signal.SIGTERM)
 
     def _judge(self, played: Sequence[Case], left: Collection[str]) -> None:
         """Note what is wrong with each case, and what is wrong beside them."""
@@ -257,7 +257,7 @@ class Matrix:
             "cases": len(played),
             "runs": len(self.runs),
             "again": sum(max(len(case.runs) - 1, 0) for case in played),
-            "deaths": self.crew.deaths,
+            "deaths": self.group.deaths,
             "wrong": sum(bool(case.wrong) for case in played) + len(self.wrong),
         }
 

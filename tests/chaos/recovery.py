@@ -22,7 +22,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.flows import marked
-from tests.chaos.orders import AGAIN
+from tests.chaos.workload import AGAIN
 from tests.integration.workers import Bench, Worker
 from tests.waiting import wait_until
 

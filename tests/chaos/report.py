@@ -10,7 +10,7 @@ from dispatcher.runs.events import Event
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from tests.chaos.distribution import shown
-from tests.chaos.nemesis import Fault
+from tests.chaos.fault_injector import Fault
 
 #: Beside the recoveries by kind of fault.
 TAKEN_OVER = "worker killed: its runs taken over"

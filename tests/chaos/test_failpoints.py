@@ -21,7 +21,7 @@ from dispatcher.errors import ServerUnavailable, Transient
 from dispatcher.records.query import Query
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import VARIABLE, FailpointError, arm, failpoint
-from tests.chaos import checker, points
+from tests.chaos import checker, failpoint_scan
 from tests.chaos.cases import KINDS, Case
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.figures import Figures
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 OF_CLIENTS = {"submit.shared", "submit.stored", "blob.part"}
 OF_ANOTHER_BROKER = {"bell.due", "bell.published"}
 
-NAMES = sorted(points.found())
+NAMES = sorted(failpoint_scan.found())
 OF_WORKERS = sorted(set(NAMES) - OF_CLIENTS - OF_ANOTHER_BROKER)
 
 #: What a client may die over: a failpoint and its passing.
@@ -227,7 +227,7 @@ class TestArming:
 
     def test_names_are_unique_literals(self) -> None:
         assert len(NAMES) > 30
-        assert {name: n for name, n in points.found().items() if n > 1} == {}
+        assert {name: n for name, n in failpoint_scan.found().items() if n > 1} == {}
 
     def test_unarmed(self) -> None:
         failpoint("anything.done")

@@ -12,13 +12,13 @@ from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
+from tests.chaos.call_log import Call
+from tests.chaos.fault_injector import Fault
 from tests.chaos.flows import Mark
 from tests.chaos.history import End, History, violations
-from tests.chaos.ledger import Call
-from tests.chaos.nemesis import Fault
-from tests.chaos.orders import WAYS
 from tests.chaos.report import Report, recoveries, takeovers
 from tests.chaos.subscriber import Heard
+from tests.chaos.workload import WAYS
 from tests.conformance.specs import accept, finish, start
 from tests.unit.making import trusting
 

@@ -12,9 +12,9 @@ import pytest
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.crew import TIMING
-from tests.chaos.field import Field, passes
 from tests.chaos.flows import read_marks
+from tests.chaos.testbed import Testbed, passes
+from tests.chaos.worker_group import TIMING
 from tests.integration.workers import Worker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -24,13 +24,13 @@ LEASE = 6.0
 
 
 @pytest.fixture
-def field(chaos_server: ChaosServer, tmp_path: Path) -> Iterator[Field]:
-    with Field(chaos_server.url, chaos_server.port, tmp_path, workers=0) as one:
+def field(chaos_server: ChaosServer, tmp_path: Path) -> Iterator[Testbed]:
+    with Testbed(chaos_server.url, chaos_server.port, tmp_path, workers=0) as one:
         yield one
 
 
 @pytest.fixture
-def start(field: Field) -> Iterator[Callable[[Path], Worker]]:
+def start(field: Testbed) -> Iterator[Callable[[Path], Worker]]:
     """Starts a worker whose wall clock is off as a file says."""
     started: list[Worker] = []
 
@@ -38,7 +38,7 @@ def start(field: Field) -> Iterator[Callable[[Path], Worker]]:
         worker = Worker(
             field.proxy.url(),
             field.folder,
-            command=("-m", "tests.chaos.skewed", str(clock)),
+            command=("-m", "tests.chaos.skewed_worker", str(clock)),
             timing={**TIMING, "lease": LEASE},
             backends=["local"],
             drain=0.5,
@@ -55,7 +55,7 @@ def start(field: Field) -> Iterator[Callable[[Path], Worker]]:
 
 
 @pytest.mark.row(21)
-def test_row_21_clocks_are_wrong_and_jump(field: Field, start: Callable[[Path], Worker]) -> None:
+def test_row_21_clocks_are_wrong_and_jump(field: Testbed, start: Callable[[Path], Worker]) -> None:
     """One worker is 5 min early, one 5 min late, one's clock jumps: no lease ends by it, and nothing is claimed twice.
 
     A worker that does die is still found by the others, and a retry comes when it is due.

@@ -19,9 +19,9 @@ from dispatcher.runs.attempt import object_name
 from dispatcher.runs.states import State
 from tests.chaos.checker import lines_of
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.crew import TIMING
-from tests.chaos.field import Field
 from tests.chaos.flows import marked
+from tests.chaos.testbed import Testbed
+from tests.chaos.worker_group import TIMING
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -52,13 +52,13 @@ def follow(server: redis.Redis, replica: redis.Redis) -> None:
     wait_until(has_all, "the replica to follow", timeout=30)
 
 
-def holding(field: Field, client: Dispatcher, key: str) -> Run[int]:
+def holding(field: Testbed, client: Dispatcher, key: str) -> Run[int]:
     """A run whose flow holds on, in a container."""
     parameters = {"folder": str(field.folder), "way": "holds"}
     return client.submit(marked, parameters, environment=field.environment("fake"), idempotency_key=key)
 
 
-def removed(field: Field, run_id: str) -> None:
+def removed(field: Testbed, run_id: str) -> None:
     """Wait until the container of a run that no record knows any more is deleted, by the service's own account."""
     name, begun = object_name(run_id, 1), time.monotonic()
 
@@ -74,7 +74,7 @@ def removed(field: Field, run_id: str) -> None:
 @pytest.mark.row(13)
 def test_row_13_infrastructure_whose_record_is_lost_is_removed(chaos_server: ChaosServer, tmp_path: Path) -> None:
     """A container was created within the second that is lost; who asks again with the key gets a run of its own."""
-    with Field(
+    with Testbed(
         chaos_server.url, chaos_server.port, tmp_path, backends=["fake"], drain=0.5, timing={"lease": 6.0}
     ) as field:
         with Dispatcher(settings=field.bench.settings) as client:
@@ -105,7 +105,7 @@ def test_row_20_a_replica_without_the_last_writes_takes_over(
     """
     url, port = chaos_server.url, chaos_server.port
     with (
-        Field(url, port, tmp_path, backends=["local", "fake"], drain=0.5, timing={"lease": 6.0}) as field,
+        Testbed(url, port, tmp_path, backends=["local", "fake"], drain=0.5, timing={"lease": 6.0}) as field,
         redis.Redis.from_url(url) as old,
         redis.Redis.from_url(replica.url) as new,
     ):

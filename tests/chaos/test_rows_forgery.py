@@ -31,8 +31,8 @@ from dispatcher.runs.record import Outcome, Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.signing_keys import AttemptCredentials
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.field import Field
 from tests.chaos.flows import callbacks, marked
+from tests.chaos.testbed import Testbed
 from tests.integration.workers import Worker
 from tests.waiting import wait_until
 
@@ -40,10 +40,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.row
 
 
 @pytest.fixture(scope="module")
-def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     folder = tmp_path_factory.mktemp("field")
     timing = {"lease": 6.0}
-    with Field(
+    with Testbed(
         chaos_server.url, chaos_server.port, folder, workers=1, backends=["local", "fake"], drain=0.5, timing=timing
     ) as one:
         yield one
@@ -51,14 +51,14 @@ def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def worker(field: Field) -> Worker:
+def worker(field: Testbed) -> Worker:
     """The one worker, without labels."""
-    assert field.crew is not None
-    return field.crew.workers[0]
+    assert field.group is not None
+    return field.group.workers[0]
 
 
 @pytest.fixture
-def push(field: Field, chaos_server: ChaosServer) -> Iterator[Callable[..., None]]:
+def push(field: Testbed, chaos_server: ChaosServer) -> Iterator[Callable[..., None]]:
     """Put messages into a queue, and wait until they were taken and what came after them ran."""
     with redis.Redis.from_url(chaos_server.url) as client:
 
@@ -73,7 +73,7 @@ def push(field: Field, chaos_server: ChaosServer) -> Iterator[Callable[..., None
 
 
 @contextmanager
-def counted(field: Field, what: What, times: int = 1) -> Iterator[None]:
+def counted(field: Testbed, what: What, times: int = 1) -> Iterator[None]:
     """Within, so many are refused, and the installation's count says so, as ``dispatcher status`` shows it."""
 
     def tally() -> int:
@@ -87,7 +87,7 @@ def counted(field: Field, what: What, times: int = 1) -> Iterator[None]:
         assert tally() == before + times
 
 
-def forged(field: Field, **changes: Any) -> Record:
+def forged(field: Testbed, **changes: Any) -> Record:
     """A run of ours, not accepted yet, whose spec was changed before it was signed."""
     environment = field.environment("local")
     record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
@@ -95,7 +95,7 @@ def forged(field: Field, **changes: Any) -> Record:
     return replace(record, spec_bytes=raw, signature=field.bench.keys.sign(record.id, raw))
 
 
-def refused(field: Field, record: Record, reason: str) -> None:
+def refused(field: Testbed, record: Record, reason: str) -> None:
     """It ended as a mistake in the set-up that names a reason, and nothing of it ran; it was counted."""
     with counted(field, What.RUN):
         accept(field, record)
@@ -107,12 +107,12 @@ def refused(field: Field, record: Record, reason: str) -> None:
     assert field.starts(record.id) == 0
 
 
-def accept(field: Field, record: Record) -> Record:
+def accept(field: Testbed, record: Record) -> Record:
     """Store a record as it is, as whoever may write records can."""
     return field.bench.records.runs.create([record])[0]
 
 
-def test_a_pickled_message(field: Field, push: Callable[..., None], tmp_path: Path) -> None:
+def test_a_pickled_message(field: Testbed, push: Callable[..., None], tmp_path: Path) -> None:
     """It is dropped unopened, in its body and as a type of content."""
     opened = tmp_path / "opened"
 
@@ -129,7 +129,7 @@ def test_a_pickled_message(field: Field, push: Callable[..., None], tmp_path: Pa
     assert not opened.exists()
 
 
-def test_a_message_of_another_task(field: Field, push: Callable[..., None], worker: Worker) -> None:
+def test_a_message_of_another_task(field: Testbed, push: Callable[..., None], worker: Worker) -> None:
     """Celery's own tasks and unknown ones do nothing to any run."""
     pid = worker.process.pid
     record = field.unrung()
@@ -142,7 +142,7 @@ def test_a_message_of_another_task(field: Field, push: Callable[..., None], work
     assert field.starts(record.id) == 1
 
 
-def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Field, push: Callable[..., None]) -> None:
+def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Testbed, push: Callable[..., None]) -> None:
     """Forged and replayed: nothing to claim."""
     [run_id] = field.submit()
     before = field.bench.ended(run_id)
@@ -155,7 +155,7 @@ def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Field, push: Ca
 
 
 @pytest.mark.parametrize("task", [EXECUTE, CALL_ON_EXIT])
-def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], worker: Worker, task: str) -> None:
+def test_a_doorbell_in_the_wrong_queue(field: Testbed, push: Callable[..., None], worker: Worker, task: str) -> None:
     """A worker runs what its labels serve, wherever the message was put, and whatever it says of itself."""
     given: dict[str, Any] = callbacks(field.folder)
     environment = LocalEnvironment(labels=["gpu"], **given)
@@ -173,7 +173,7 @@ def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], 
 
 @pytest.mark.parametrize("told", [{"labels": []}, {"labels": [], "flow": "another"}], ids=["like ours", "like nothing"])
 def test_a_doorbell_that_tells_of_another_kind(
-    field: Field, push: Callable[..., None], worker: Worker, told: dict[str, Any]
+    field: Testbed, push: Callable[..., None], worker: Worker, told: dict[str, Any]
 ) -> None:
     """A worker takes runs for what was like them before; not those that aren't."""
     field.settle()
@@ -196,7 +196,7 @@ def test_a_doorbell_that_tells_of_another_kind(
 
 
 def test_a_record_that_tells_another_kind_than_its_spec(
-    field: Field, push: Callable[..., None], chaos_server: ChaosServer
+    field: Testbed, push: Callable[..., None], chaos_server: ChaosServer
 ) -> None:
     """Who may write records can have a run claimed for another; it is never opened."""
     for _ in range(4):  # both pool processes know the kind
@@ -221,16 +221,16 @@ def test_a_record_that_tells_another_kind_than_its_spec(
     assert field.starts(record.id) == 0
 
 
-def test_a_signature_that_has_expired(field: Field) -> None:
+def test_a_signature_that_has_expired(field: Testbed) -> None:
     refused(field, forged(field, expires=field.bench.records.runs.now() - 60.0), "ended 6")
 
 
-def test_an_unknown_key(field: Field) -> None:
+def test_an_unknown_key(field: Testbed) -> None:
     """Its id is in no ring of keys here."""
     refused(field, forged(field, key_id="k9"), "'k9'")
 
 
-def test_a_spec_of_another_run(field: Field) -> None:
+def test_a_spec_of_another_run(field: Testbed) -> None:
     """What was signed for one run is worth nothing under the name of another, by whatever key it is signed."""
     [run_id] = field.submit()
     theirs = field.bench.ended(run_id)
@@ -243,7 +243,7 @@ def test_a_spec_of_another_run(field: Field) -> None:
     assert field.starts(run_id) == 1
 
 
-def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None:
+def test_a_run_s_credential_on_another_run(field: Testbed, worker: Worker) -> None:
     """A container that reports about another's run, or about an attempt of its own that is over, isn't heard."""
     mine, theirs = field.submit(2, backend="fake", seconds=8.0)
     field.started([mine, theirs])
@@ -272,7 +272,7 @@ def gives(what: str) -> set[str]:
     return {what}
 
 
-def test_a_result_that_its_runner_did_not_seal(field: Field, chaos_server: ChaosServer, tmp_path: Path) -> None:
+def test_a_result_that_its_runner_did_not_seal(field: Testbed, chaos_server: ChaosServer, tmp_path: Path) -> None:
     """Whoever can write records can't have a client open their pickle: neither bare nor sealed for another run."""
     environment = LocalEnvironment()
     opened = tmp_path / "opened"

@@ -18,8 +18,8 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import from_value
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.field import Field
 from tests.chaos.flows import write_mark
+from tests.chaos.testbed import Testbed
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -32,9 +32,9 @@ LEASE = 6.0
 
 
 @pytest.fixture(scope="module")
-def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     folder = tmp_path_factory.mktemp("field")
-    with Field(
+    with Testbed(
         chaos_server.url,
         chaos_server.port,
         folder,
@@ -79,7 +79,7 @@ DEATHS = [
 
 @pytest.mark.row(31)
 @pytest.mark.parametrize(("backend", "where", "cause"), DEATHS)
-def test_row_31_a_runner_dies(field: Field, backend: str, where: str, cause: Cause | None) -> None:
+def test_row_31_a_runner_dies(field: Testbed, backend: str, where: str, cause: Cause | None) -> None:
     """At its start, under way, with a result that nobody has yet, and after that: the right class, once."""
     if where == "dies":
         [run_id] = field.submit(backend=backend, way="dies", retries=0)
@@ -99,7 +99,7 @@ def test_row_31_a_runner_dies(field: Field, backend: str, where: str, cause: Cau
 
 @pytest.mark.row(31)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_row_31_a_burst_of_lines(field: Field, backend: str) -> None:
+def test_row_31_a_burst_of_lines(field: Testbed, backend: str) -> None:
     """200 MB: the first 10 MB are kept, then a gap that says how much is missing, and the last lines."""
     environment = field.environment(backend)
     field.runs.append(run_id := field.bench.submit(prints, {"megabytes": 200}, environment=environment))
@@ -117,7 +117,7 @@ def test_row_31_a_burst_of_lines(field: Field, backend: str) -> None:
     assert len(kept) + missing == 20_001
 
 
-def _lines(field: Field, run_id: str) -> list[Line]:
+def _lines(field: Testbed, run_id: str) -> list[Line]:
     found, cursor = field.bench.records.logs.read(run_id)
     while True:
         more, cursor = field.bench.records.logs.read(run_id, after=cursor)
@@ -128,7 +128,7 @@ def _lines(field: Field, run_id: str) -> list[Line]:
 
 @pytest.mark.row(31)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_row_31_a_result_of_100_megabytes(field: Field, backend: str) -> None:
+def test_row_31_a_result_of_100_megabytes(field: Testbed, backend: str) -> None:
     """Above the limit it is refused, and the run says why; below, it arrives."""
     environment = field.environment(backend)
     runs = [
@@ -149,7 +149,7 @@ def test_row_31_a_result_of_100_megabytes(field: Field, backend: str) -> None:
     field.settle()
 
 
-Cancelled = Callable[[Field, str], str]
+Cancelled = Callable[[Testbed, str], str]
 
 
 def _frozen_at(name: str) -> Cancelled:
@@ -157,7 +157,7 @@ def _frozen_at(name: str) -> Cancelled:
     return lambda field, backend: field.armed(name, "freeze:5", backend=backend)
 
 
-def _repeated_later(field: Field, backend: str) -> str:
+def _repeated_later(field: Testbed, backend: str) -> str:
     later = Retry(3, delay=60.0, on={Cause.USER_ERROR})
     return field.submit(backend=backend, way="raises", retries=later)[0]
 
@@ -175,7 +175,7 @@ STATES: list[tuple[State, str, Cancelled]] = [
 ]
 
 
-def _never_started(field: Field) -> str:
+def _never_started(field: Testbed) -> str:
     """A run whose container waits for its image."""
     from backends.fake import FakeEnvironment
     from tests.chaos.flows import marked
@@ -187,7 +187,7 @@ def _never_started(field: Field) -> str:
 
 @pytest.mark.row(32)
 @pytest.mark.parametrize(("state", "backend", "make"), STATES, ids=lambda one: str(one) if not callable(one) else "")
-def test_row_32_cancelled_in_a_state(field: Field, state: State, backend: str, make: Cancelled) -> None:
+def test_row_32_cancelled_in_a_state(field: Testbed, state: State, backend: str, make: Cancelled) -> None:
     """Asked twice, and once more after its end: one terminal state, infrastructure gone."""
     run_id = make(field, backend)
     field.bench.until(run_id, lambda record: record.state is state, f"the state {state}")
@@ -213,7 +213,7 @@ def test_row_32_cancelled_in_a_state(field: Field, state: State, backend: str, m
 
 @pytest.mark.row(32)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_row_32_a_cancel_races_the_end(field: Field, backend: str) -> None:
+def test_row_32_a_cancel_races_the_end(field: Testbed, backend: str) -> None:
     """Whichever comes first, there is one end, and it stays."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # noqa: T201

@@ -1,6 +1,6 @@
 """Rows 9, 10 and 12 to 19 of the fault matrix: the server goes, stalls, refuses or forgets; nothing accepted is lost.
 
-The workers reach their server by a proxy; one crew serves all tests of this file.
+The workers reach their server by a proxy; one group serves all tests of this file.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dispatcher.broker.doorbell import envelope
 from dispatcher.runs.change import ring_for
 from dispatcher.runs.states import State
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.field import Field, passes
 from tests.chaos.flows import marked
 from tests.chaos.proxy import Proxy
+from tests.chaos.testbed import Testbed, passes
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -31,17 +31,17 @@ LEASE = 6.0
 
 
 @pytest.fixture(scope="module")
-def everything(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+def everything(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     folder = tmp_path_factory.mktemp("field")
-    with Field(
+    with Testbed(
         chaos_server.url, chaos_server.port, folder, backends=["local"], drain=0.5, timing={"lease": LEASE}
     ) as field:
         yield field
 
 
 @pytest.fixture
-def field(everything: Field, chaos_server: ChaosServer) -> Field:
-    """The crew, healthy before each test: a run gets through at once."""
+def field(everything: Testbed, chaos_server: ChaosServer) -> Testbed:
+    """The group, healthy before each test: a run gets through at once."""
     everything.proxy.heal()
     if not chaos_server.answers():
         chaos_server.start()
@@ -59,7 +59,7 @@ def server(chaos_server: ChaosServer) -> Iterator[redis.Redis]:
 
 
 @pytest.mark.row(9)
-def test_row_9_a_doorbell_delivered_twice_at_once(field: Field, server: redis.Redis) -> None:
+def test_row_9_a_doorbell_delivered_twice_at_once(field: Testbed, server: redis.Redis) -> None:
     """One claim wins, and user code starts once."""
     records = [field.unrung() for _ in range(20)]
     key = f"{field.bench.records.instance}:local"
@@ -70,7 +70,7 @@ def test_row_9_a_doorbell_delivered_twice_at_once(field: Field, server: redis.Re
 
 
 @pytest.mark.row(10)
-def test_row_10_a_doorbell_after_the_end_and_after_retention(field: Field, server: redis.Redis) -> None:
+def test_row_10_a_doorbell_after_the_end_and_after_retention(field: Testbed, server: redis.Redis) -> None:
     """Both find nothing to claim."""
     [run_id] = field.submit()
     [*_, record] = field.settle()
@@ -87,7 +87,7 @@ def test_row_10_a_doorbell_after_the_end_and_after_retention(field: Field, serve
 
 @pytest.mark.row(12)
 @pytest.mark.parametrize("what", ["idle", "busy", "publishing"])
-def test_row_12_the_server_is_killed_and_restarted(field: Field, chaos_server: ChaosServer, what: str) -> None:
+def test_row_12_the_server_is_killed_and_restarted(field: Testbed, chaos_server: ChaosServer, what: str) -> None:
     """No accepted run is lost, and no healthy flow ended."""
     if what == "busy":
         field.started(field.submit(3, seconds=1.5)[:2])
@@ -121,7 +121,7 @@ def test_row_12_the_server_is_killed_and_restarted(field: Field, chaos_server: C
 
 
 @pytest.mark.row(13)
-def test_row_13_the_last_second_of_the_server_s_log_is_lost(field: Field, chaos_server: ChaosServer) -> None:
+def test_row_13_the_last_second_of_the_server_s_log_is_lost(field: Testbed, chaos_server: ChaosServer) -> None:
     """A submitter that asks again with its key has one run."""
     settings = field.bench.settings
     environment = field.environment("local")
@@ -152,7 +152,7 @@ def test_row_13_the_last_second_of_the_server_s_log_is_lost(field: Field, chaos_
 
 
 @pytest.mark.row(14)
-def test_row_14_the_server_is_away_while_flows_run(field: Field, chaos_server: ChaosServer, long: bool) -> None:
+def test_row_14_the_server_is_away_while_flows_run(field: Testbed, chaos_server: ChaosServer, long: bool) -> None:
     """Ten minutes at these timings (a 15th of production's), or a fifth of it: no flow ends, each result is kept."""
     away = 40.0 if long else 8.0
     runs = field.submit(4, seconds=away / 2)
@@ -166,7 +166,7 @@ def test_row_14_the_server_is_away_while_flows_run(field: Field, chaos_server: C
 
 
 @pytest.mark.row(15)
-def test_row_15_half_open_connections_of_workers(field: Field) -> None:
+def test_row_15_half_open_connections_of_workers(field: Testbed) -> None:
     """Bytes vanish and no connection ends: workers find out by themselves, and nothing hangs."""
     runs = field.submit(2, seconds=3.0)
     field.started(runs)
@@ -181,7 +181,7 @@ def test_row_15_half_open_connections_of_workers(field: Field) -> None:
 
 
 @pytest.mark.row(15)
-def test_row_15_a_half_open_connection_of_a_client(field: Field) -> None:
+def test_row_15_a_half_open_connection_of_a_client(field: Testbed) -> None:
     """A submit gives up within 15 s and says that the run may exist; asking again with its key gives one run."""
     settings = field.bench.settings.but(url=field.proxy.url(), submit_within=4.0)
     parameters = {"folder": str(field.folder)}
@@ -203,7 +203,7 @@ def test_row_15_a_half_open_connection_of_a_client(field: Field) -> None:
 
 
 @pytest.mark.row(16)
-def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(field: Field) -> None:
+def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(field: Testbed) -> None:
     """Counters, events and states as with no fault, whichever reply it was."""
     for nth in range(1, 9):
         field.proxy.lose_reply(b"FCALL", nth)
@@ -215,7 +215,7 @@ def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(field: Field) -> None
 
 
 @pytest.mark.row(16)
-def test_row_16_the_reply_of_a_client_s_nth_command_is_lost(field: Field, chaos_server: ChaosServer) -> None:
+def test_row_16_the_reply_of_a_client_s_nth_command_is_lost(field: Testbed, chaos_server: ChaosServer) -> None:
     """Each of them in turn, until a submit sends no more: it is repeated by itself, and makes one run."""
     parameters = {"folder": str(field.folder)}
     environment = field.environment("local")
@@ -232,7 +232,7 @@ def test_row_16_the_reply_of_a_client_s_nth_command_is_lost(field: Field, chaos_
 
 
 @pytest.mark.row(17)
-def test_row_17_all_clients_are_killed_every_other_second(field: Field, server: redis.Redis) -> None:
+def test_row_17_all_clients_are_killed_every_other_second(field: Testbed, server: redis.Redis) -> None:
     """Duplicates of doorbells are harmless, and work goes on."""
     for _ in range(4):
         field.submit(10, seconds=0.1)
@@ -242,21 +242,21 @@ def test_row_17_all_clients_are_killed_every_other_second(field: Field, server: 
     assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
 
 
-def test_all_pool_processes_die_while_the_way_is_cut(field: Field, server: redis.Redis) -> None:
+def test_all_pool_processes_die_while_the_way_is_cut(field: Testbed, server: redis.Redis) -> None:
     """Their worker sees all deaths in one look, replaces them, and gets over a lost connection after that."""
-    assert field.crew is not None
-    crew = field.crew
+    assert field.group is not None
+    group = field.group
     field.started(field.submit(4, seconds=2.0))
-    pools = [worker.children for worker in crew.workers]
-    before = crew.output.count("the server is away")
+    pools = [worker.children for worker in group.workers]
+    before = group.output.count("the server is away")
     field.proxy.cut(refuse=True)
-    wait_until(lambda: crew.output.count("the server is away") >= before + 2, "the cut to be noticed", timeout=60)
+    wait_until(lambda: group.output.count("the server is away") >= before + 2, "the cut to be noticed", timeout=60)
     for pid in (pid for pool in pools for pid in pool):
         os.kill(pid, signal.SIGKILL)
     field.proxy.heal()
 
     def replaced() -> bool:
-        return all(len(set(one.children) - set(old)) == 2 for one, old in zip(crew.workers, pools, strict=True))
+        return all(len(set(one.children) - set(old)) == 2 for one, old in zip(group.workers, pools, strict=True))
 
     wait_until(replaced, "full pools", timeout=90)
     field.settle(timeout=90)
@@ -267,7 +267,7 @@ def test_all_pool_processes_die_while_the_way_is_cut(field: Field, server: redis
     assert {record.attempt for record in records if record.id in waiting} == {1}
 
 
-def test_a_paused_server(field: Field, server: redis.Redis) -> None:
+def test_a_paused_server(field: Testbed, server: redis.Redis) -> None:
     """CLIENT PAUSE, for longer than a command may take: the same commands again, to the same end."""
     runs = field.submit(2, seconds=0.5)
     field.started(runs)
@@ -276,7 +276,7 @@ def test_a_paused_server(field: Field, server: redis.Redis) -> None:
     assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
 
 
-def test_a_slow_way(field: Field) -> None:
+def test_a_slow_way(field: Testbed) -> None:
     """Each portion of bytes takes 0.03 s more, both ways (half a second of production)."""
     field.proxy.slow_down(0.03)
     field.submit(4)
@@ -285,12 +285,12 @@ def test_a_slow_way(field: Field) -> None:
 
 
 @pytest.mark.row(18)
-def test_row_18_the_memory_limit_is_reached_and_lifted(field: Field, server: redis.Redis) -> None:
+def test_row_18_the_memory_limit_is_reached_and_lifted(field: Testbed, server: redis.Redis) -> None:
     """Submits fail cleanly, results wait in their process, workers live, and nothing is lost."""
-    assert field.crew is not None
+    assert field.group is not None
     running = field.submit(2, seconds=2.0)
     field.started(running)
-    pids = [worker.process.pid for worker in field.crew.workers]
+    pids = [worker.process.pid for worker in field.group.workers]
     server.config_set("maxmemory", 1)
     try:
         with pytest.raises(ServerUnavailable, match="maxmemory"):
@@ -301,13 +301,13 @@ def test_row_18_the_memory_limit_is_reached_and_lifted(field: Field, server: red
     waiting = field.submit(2)
     records = field.settle(timeout=90)
     print(f"progress {field.took:.1f} s after the limit was lifted")  # noqa: T201
-    assert [worker.process.pid for worker in field.crew.workers] == pids
+    assert [worker.process.pid for worker in field.group.workers] == pids
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert set(waiting) <= {record.id for record in records}
 
 
 @pytest.mark.row(19)
-def test_row_19_scripts_flushed_group_deleted_stream_trimmed(field: Field, server: redis.Redis) -> None:
+def test_row_19_scripts_flushed_group_deleted_stream_trimmed(field: Testbed, server: redis.Redis) -> None:
     """Scripts are loaded again, groups made again; a subscriber still hears how each run ended."""
     events, name = field.bench.records.events, "row 19"
     events.take(name, block=0.0)
@@ -325,7 +325,7 @@ def test_row_19_scripts_flushed_group_deleted_stream_trimmed(field: Field, serve
     assert {record.state for record in records} == {State.SUCCEEDED}
 
 
-def test_an_emptied_queue(field: Field, server: redis.Redis) -> None:
+def test_an_emptied_queue(field: Testbed, server: redis.Redis) -> None:
     """Doorbells are lost, all at once: they are rung again, 5 s (here a third) and a tick later."""
     field.started(field.submit(4, way="holds"))
     lost = field.submit(5)

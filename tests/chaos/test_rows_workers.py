@@ -1,6 +1,6 @@
 """Rows 1 to 8 and 11 of the fault matrix: workers and their processes die, freeze and are poisoned.
 
-Whoever dies is replaced, as by a service manager. One crew serves all tests but that of row 6.
+Whoever dies is replaced, as by a service manager. One group serves all tests but that of row 6.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dispatcher.runs.events import Kind
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.field import Field, passes
 from tests.chaos.flows import read_marks, write_mark
+from tests.chaos.testbed import Testbed, passes
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -36,21 +36,21 @@ LEASE = 2.5
 
 
 @pytest.fixture(scope="module")
-def everything(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+def everything(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     folder = tmp_path_factory.mktemp("field")
     timing = {"lease": LEASE}
-    with Field(
+    with Testbed(
         chaos_server.url, chaos_server.port, folder, backends=BACKENDS, drain=20.0, timing=timing, concurrency=2
     ) as field:
         yield field
 
 
 @pytest.fixture
-def field(everything: Field) -> Field:
-    """The crew, healthy before each test: all live, and a run gets through."""
-    assert everything.crew is not None
-    crew = everything.crew
-    wait_until(lambda: all("is ready" in one.output for one in crew.workers), "ready workers", timeout=60)
+def field(everything: Testbed) -> Testbed:
+    """The group, healthy before each test: all live, and a run gets through."""
+    assert everything.group is not None
+    group = everything.group
+    wait_until(lambda: all("is ready" in one.output for one in group.workers), "ready workers", timeout=60)
     everything.submit()
     everything.settle()
     return everything
@@ -63,13 +63,13 @@ def server(chaos_server: ChaosServer) -> Iterator[redis.Redis]:
         yield client
 
 
-def told(field: Field) -> None:
+def told(field: Testbed) -> None:
     """Recovery time, for whoever reads the output: of these timings, a second is 15 s of production's."""
     print(f"recovered after {field.took:.1f} s at a lease of {LEASE:g} s")  # noqa: T201
 
 
 @pytest.mark.row(1)
-def test_row_1_a_worker_dies_between_message_and_claim(field: Field) -> None:
+def test_row_1_a_worker_dies_between_message_and_claim(field: Testbed) -> None:
     """Its doorbell is lost; it is rung again."""
     run_id = field.armed("attempt.waiting", "worker137")
     field.settle(timeout=90)
@@ -81,10 +81,10 @@ def test_row_1_a_worker_dies_between_message_and_claim(field: Field) -> None:
 
 
 @pytest.mark.row(1)
-def test_row_1_workers_die_with_a_message_that_they_have_not_read(field: Field, server: redis.Redis) -> None:
+def test_row_1_workers_die_with_a_message_that_they_have_not_read(field: Testbed, server: redis.Redis) -> None:
     """Stopped, they are given doorbells by the server, which takes them out of the list."""
-    assert field.crew is not None
-    workers = list(field.crew.workers)
+    assert field.group is not None
+    workers = list(field.group.workers)
     key = f"{field.bench.records.instance}:local"
 
     def popped() -> list[str]:
@@ -109,7 +109,7 @@ def test_row_1_workers_die_with_a_message_that_they_have_not_read(field: Field, 
 
 
 @pytest.mark.row(2)
-def test_row_2_a_worker_dies_before_it_claims(field: Field) -> None:
+def test_row_2_a_worker_dies_before_it_claims(field: Testbed) -> None:
     """Claim and intent are one step, so nothing lies between them: before it the run waits, and is rung for again."""
     run_id = field.armed("provision.prepared", "worker137", backend="fake")
     field.settle(timeout=90)
@@ -122,7 +122,7 @@ def test_row_2_a_worker_dies_before_it_claims(field: Field) -> None:
 
 
 @pytest.mark.row(2)
-def test_row_2_a_claim_without_an_intent_is_given_back(field: Field) -> None:
+def test_row_2_a_claim_without_an_intent_is_given_back(field: Testbed) -> None:
     """Under a higher epoch, once its owner's lease has ended."""
     run_id = field.claimed("fake")
     field.settle(timeout=90)
@@ -137,7 +137,7 @@ def test_row_2_a_claim_without_an_intent_is_given_back(field: Field) -> None:
 @pytest.mark.row(3)
 @pytest.mark.row(4)
 @pytest.mark.parametrize("where", ["provision.intended", "provision.submitted"])
-def test_rows_3_and_4_a_worker_dies_around_the_creation(field: Field, where: str) -> None:
+def test_rows_3_and_4_a_worker_dies_around_the_creation(field: Testbed, where: str) -> None:
     """The next owner sends the stored request again: created, or adopted, once."""
     run_id = field.armed(where, "worker137", backend="fake")
     field.settle(timeout=90)
@@ -150,7 +150,7 @@ def test_rows_3_and_4_a_worker_dies_around_the_creation(field: Field, where: str
 @pytest.mark.row(2)
 @pytest.mark.row(4)
 @pytest.mark.parametrize("backend", ["local", "remote"])
-def test_rows_2_and_4_where_the_claim_is_the_creation(field: Field, backend: str) -> None:
+def test_rows_2_and_4_where_the_claim_is_the_creation(field: Testbed, backend: str) -> None:
     """In a pool process nothing is created, and nothing can be adopted: the attempt ends, and its policy repeats it."""
     run_id = field.armed("attempt.claimed", "worker137", backend=backend)
     field.settle(timeout=90)
@@ -167,14 +167,14 @@ def test_rows_2_and_4_where_the_claim_is_the_creation(field: Field, backend: str
 
 
 @pytest.mark.row(5)
-def test_row_5_a_worker_dies_after_the_end_of_its_run(field: Field, server: redis.Redis) -> None:
+def test_row_5_a_worker_dies_after_the_end_of_its_run(field: Testbed, server: redis.Redis) -> None:
     """The terminal state stands; the doorbell delivered again finds nothing to do."""
-    assert field.crew is not None
-    deaths = field.crew.deaths
+    assert field.group is not None
+    deaths = field.group.deaths
     run_id = field.armed("task.done", "worker137")
     field.settle()
     before = field.bench.record(run_id)
-    wait_until(lambda: field.crew and field.crew.deaths > deaths, "the worker's death", timeout=60)
+    wait_until(lambda: field.group and field.group.deaths > deaths, "the worker's death", timeout=60)
     key = f"{field.bench.records.instance}:local"
     server.lpush(key, envelope(ring_for(before)))
     field.submit()
@@ -188,24 +188,24 @@ def test_row_5_a_worker_dies_after_the_end_of_its_run(field: Field, server: redi
 @pytest.mark.row(6)
 @pytest.mark.timeout(1500)  # ten minutes of kills in the long form, and what they leave
 def test_row_6_workers_are_killed_all_the_time(
-    chaos_server: ChaosServer, tmp_path: Path, long: bool, everything: Field
+    chaos_server: ChaosServer, tmp_path: Path, long: bool, everything: Testbed
 ) -> None:
     """A random one every 1 to 3 s: work goes on, nothing is created or started twice."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # noqa: T201
     chance = random.Random(seed)
     everything.settle()
-    with Field(
+    with Testbed(
         chaos_server.url, chaos_server.port, tmp_path, workers=3, backends=["fake", "local"], concurrency=1
     ) as field:
-        assert field.crew is not None
-        crew = field.crew
+        assert field.group is not None
+        group = field.group
         begun, kills, done = time.monotonic(), 0, 0
         while time.monotonic() - begun < (600.0 if long else 10.0) or not done:
             field.submit(3, seconds=0.2)
             field.submit(backend="fake")
             passes(chance.uniform(1.0, 3.0))
-            ready = [worker for worker in crew.workers if "is ready" in worker.output]
+            ready = [worker for worker in group.workers if "is ready" in worker.output]
             if ready:
                 chance.choice(ready).send(signal.SIGKILL)
                 kills += 1
@@ -217,17 +217,17 @@ def test_row_6_workers_are_killed_all_the_time(
     assert {record.state for record in records} == {State.SUCCEEDED}
 
 
-def _ended(field: Field) -> int:
+def _ended(field: Testbed) -> int:
     return sum(record is not None and record.terminal for record in field.bench.records.runs.get_many(field.runs))
 
 
 @pytest.mark.row(7)
-def test_row_7_a_worker_is_killed_while_it_drains(field: Field, server: redis.Redis) -> None:
+def test_row_7_a_worker_is_killed_while_it_drains(field: Testbed, server: redis.Redis) -> None:
     """Its grace was too short: what it ran is repeated, what waits is taken by others, and no message is kept aside."""
-    assert field.crew is not None
+    assert field.group is not None
     field.started(field.submit(4, seconds=3.0))
     waiting = field.submit(4)
-    worker = field.crew.workers[0]
+    worker = field.group.workers[0]
     worker.send(signal.SIGTERM)
     worker.says("shutting down")
     worker.send(signal.SIGKILL)
@@ -239,17 +239,17 @@ def test_row_7_a_worker_is_killed_while_it_drains(field: Field, server: redis.Re
 
 
 @pytest.mark.row(8)
-def test_row_8_a_worker_is_frozen_for_longer_than_its_lease(field: Field) -> None:
+def test_row_8_a_worker_is_frozen_for_longer_than_its_lease(field: Testbed) -> None:
     """It wakes up with a result that comes too late: its writes are refused, another's stand."""
-    assert field.crew is not None
-    crew = field.crew
-    noticed = crew.output.count("others took this worker for dead")
+    assert field.group is not None
+    group = field.group
+    noticed = group.output.count("others took this worker for dead")
     run_id = field.armed("attempt.ran", f"worker_freeze:{5 * LEASE}")
     field.settle(timeout=90)
     told(field)
     before = field.bench.record(run_id)
     wait_until(
-        lambda: crew.output.count("others took this worker for dead") > noticed,
+        lambda: group.output.count("others took this worker for dead") > noticed,
         "the frozen worker's return",
         timeout=60,
     )
@@ -271,7 +271,7 @@ def poison(folder: str, whole_worker: bool = False) -> None:
 
 @pytest.mark.row(11)
 @pytest.mark.parametrize(("whole_worker", "cause"), [(False, Cause.KILLED), (True, Cause.WORKER_LOST)])
-def test_row_11_poison(field: Field, whole_worker: bool, cause: Cause) -> None:
+def test_row_11_poison(field: Testbed, whole_worker: bool, cause: Cause) -> None:
     """It ends as its policy says, each attempt with its ``on_exit``, and does not go round for ever."""
     parameters = {"folder": str(field.folder), "whole_worker": whole_worker}
     attempts = 2

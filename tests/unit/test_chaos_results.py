@@ -192,7 +192,7 @@ def test_pytest_tells_how_each_test_ended(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = row: shows a row\n")
     told = tmp_path / "told.jsonl"
     environ = {**os.environ, VARIABLE: str(told), "PYTHONPATH": str(page.ROOT)}
-    command = [PYTHON, "-m", "pytest", "-q", "-p", "tests.chaos.telling", str(tmp_path)]
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "tests.chaos.outcome_plugin", str(tmp_path)]
     subprocess.run(command, env=environ, cwd=tmp_path, check=False, stdout=subprocess.DEVNULL)
     found = _results(*told.read_text().splitlines())
     assert [(one.test.partition("::")[2], one.outcome, one.rows) for one in found.tests] == [

@@ -49,7 +49,7 @@ BACKENDS = {"local": 74, "remote": 20, "fake": 6}
 
 
 @dataclass(frozen=True)
-class Order:
+class RunRequest:
     """One run to ask for."""
 
     key: str
@@ -62,8 +62,8 @@ class Order:
         return {"folder": folder, "way": self.way.goes, "seconds": self.seconds}
 
 
-def draw(rng: random.Random, key: str) -> Order:
+def draw(rng: random.Random, key: str) -> RunRequest:
     """One order, by the weights."""
     [way] = rng.choices(list(WAYS.values()), [way.weight for way in WAYS.values()])
     [backend] = rng.choices(list(BACKENDS), list(BACKENDS.values()))
-    return Order(key, way, backend, round(rng.uniform(way.least, way.most), 3))
+    return RunRequest(key, way, backend, round(rng.uniform(way.least, way.most), 3))

@@ -32,7 +32,7 @@ class Call:
     at: float = field(default_factory=time.time)
 
 
-class Ledger:
+class CallLog:
     """A file of calls; each is written whole."""
 
     def __init__(self, file: Path) -> None:

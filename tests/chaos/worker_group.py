@@ -14,7 +14,7 @@ from tests.integration.workers import QUICK, Worker
 TIMING = {**QUICK, "poll": 2 / 15, "queue_tick": 0.2}
 
 
-class Crew:
+class WorkerGroup:
     """So many workers, at any time.
 
     Args:
@@ -40,13 +40,13 @@ class Crew:
         self._given: dict[str, Any] = {"timing": {**TIMING, **(timing or {})}, "environ": environ, **worker}
         self._count = count
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._guard, name="crew")
+        self._thread = threading.Thread(target=self._guard, name="worker-group")
         self.workers: list[Worker] = []
         self.pids: set[int] = set()
         self.deaths = 0
         self._ended: list[Worker] = []
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerGroup:
         for _ in range(self._count):
             self._add()
         for worker in self.workers:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.integration.workers import ROOT
 
 
-class Standing:
+class RestartingProcess:
     """A process that is started again whenever it ends, until it is told to stop."""
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:

@@ -1,4 +1,4 @@
-"""A server behind a proxy, a crew of workers, the invariants at the end: what most rows of the fault matrix need."""
+"""A server behind a proxy, a group of workers, the invariants at the end: what most rows of the fault matrix need."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
 from tests.chaos import checker
-from tests.chaos.crew import TIMING, Crew
+from tests.chaos.environments import environment_of
 from tests.chaos.flows import marked, read_marks
-from tests.chaos.places import environment_of
 from tests.chaos.proxy import Proxy
+from tests.chaos.worker_group import TIMING, WorkerGroup
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -28,7 +28,7 @@ from tests.waiting import wait_until
 AGAIN = Retry(20, delay=0.1, backoff=1, on={Cause.WORKER_LOST, Cause.KILLED, Cause.PREEMPTED, Cause.RESULT_MISSING})
 
 
-class Field:
+class Testbed:
     """Submits runs to a server that it reaches directly, for workers that reach it by a proxy.
 
     Args:
@@ -36,10 +36,10 @@ class Field:
         port: its loopback port.
         folder: for all that is written.
         workers: how many; 0 for none.
-        crew: their settings.
+        group: their settings.
     """
 
-    def __init__(self, url: str, port: int, folder: Path, *, workers: int = 2, **crew: Any) -> None:
+    def __init__(self, url: str, port: int, folder: Path, *, workers: int = 2, **group: Any) -> None:
         self.folder = folder
         self.service = folder / "service"
         self.service.mkdir()
@@ -50,25 +50,25 @@ class Field:
         self.bench = Bench(url, timing=TIMING)
         self.runs: list[str] = []
         self.others: list[str] = []  #: of flows that give something else back than their attempt's number
-        self.crew: Crew | None = None
+        self.group: WorkerGroup | None = None
         self._workers = workers
-        environ = {"DISPATCHER__FAILPOINT": str(self.arms), SERVICES: str(self.service), **crew.pop("environ", {})}
-        self._given = {"environ": environ, **crew}
+        environ = {"DISPATCHER__FAILPOINT": str(self.arms), SERVICES: str(self.service), **group.pop("environ", {})}
+        self._given = {"environ": environ, **group}
 
-    def __enter__(self) -> Field:
+    def __enter__(self) -> Testbed:
         self.proxy.__enter__()
         if self._workers:
-            self.crew = Crew(self.proxy.url(), self.folder, count=self._workers, **self._given)
-            self.crew.__enter__()
+            self.group = WorkerGroup(self.proxy.url(), self.folder, count=self._workers, **self._given)
+            self.group.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.crew is not None:
+        if self.group is not None:
             self.proxy.heal()
-            self.crew.__exit__(None, None, None)
-            print(self.crew.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
+            self.group.__exit__(None, None, None)
+            print(self.group.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
         for file in self.service.glob("*.json"):
             file.with_suffix(".deleted").touch()
         self.bench.close()
