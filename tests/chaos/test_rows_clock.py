@@ -24,20 +24,20 @@ LEASE = 6.0
 
 
 @pytest.fixture
-def field(chaos_server: ChaosServer, tmp_path: Path) -> Iterator[Testbed]:
+def testbed(chaos_server: ChaosServer, tmp_path: Path) -> Iterator[Testbed]:
     with Testbed(chaos_server.url, chaos_server.port, tmp_path, workers=0) as one:
         yield one
 
 
 @pytest.fixture
-def start(field: Testbed) -> Iterator[Callable[[Path], Worker]]:
+def start(testbed: Testbed) -> Iterator[Callable[[Path], Worker]]:
     """Starts a worker whose wall clock is off as a file says."""
     started: list[Worker] = []
 
     def one(clock: Path) -> Worker:
         worker = Worker(
-            field.proxy.url(),
-            field.folder,
+            testbed.proxy.url(),
+            testbed.folder,
             command=("-m", "tests.chaos.skewed_worker", str(clock)),
             timing={**TIMING, "lease": LEASE},
             backends=["local"],
@@ -55,33 +55,35 @@ def start(field: Testbed) -> Iterator[Callable[[Path], Worker]]:
 
 
 @pytest.mark.row(21)
-def test_row_21_clocks_are_wrong_and_jump(field: Testbed, start: Callable[[Path], Worker]) -> None:
+def test_row_21_clocks_are_wrong_and_jump(testbed: Testbed, start: Callable[[Path], Worker]) -> None:
     """One worker is 5 min early, one 5 min late, one's clock jumps: no lease ends by it, and nothing is claimed twice.
 
     A worker that does die is still found by the others, and a retry comes when it is due.
     """
-    clocks = [tmp / name for tmp, name in [(field.folder, "early"), (field.folder, "late"), (field.folder, "jumps")]]
+    clocks = [
+        tmp / name for tmp, name in [(testbed.folder, "early"), (testbed.folder, "late"), (testbed.folder, "jumps")]
+    ]
     for clock, seconds in zip(clocks, (-300, 300, 0), strict=True):
         clock.write_text(str(seconds))
     workers = [start(clock) for clock in clocks]
     for worker in workers:
         worker.says("is ready", timeout=60)
-    runs = field.submit(6, seconds=6.0)
-    field.started(runs)
+    runs = testbed.submit(6, seconds=6.0)
+    testbed.started(runs)
     for seconds in (3600, -3600, 0):
         clocks[2].write_text(str(seconds))
-        runs += field.submit(3, seconds=0.1)
+        runs += testbed.submit(3, seconds=0.1)
         passes(1.5)
-    again = field.submit(way="raises", retries=Retry(1, delay=1.0))[0]
-    records = field.settle(timeout=90)
+    again = testbed.submit(way="raises", retries=Retry(1, delay=1.0))[0]
+    records = testbed.settle(timeout=90)
     assert {(record.state, record.attempt) for record in records if record.id != again} == {(State.SUCCEEDED, 1)}
-    assert {field.starts(run_id) for run_id in runs} == {1}
-    assert field.bench.record(again).attempt == 2
+    assert {testbed.starts(run_id) for run_id in runs} == {1}
+    assert testbed.bench.record(again).attempt == 2
     assert not [worker for worker in workers if "is dead" in worker.output]
-    seen = {round((mark.at - time.time()) / 300) for mark in read_marks(field.folder)}
+    seen = {round((mark.at - time.time()) / 300) for mark in read_marks(testbed.folder)}
     assert seen >= {-1, 0, 1}  # as the flows saw it: the clocks were off indeed
-    taken = field.submit(4, seconds=1.0)
-    field.started(taken)
+    taken = testbed.submit(4, seconds=1.0)
+    testbed.started(taken)
     workers[0].send(signal.SIGKILL)
-    field.settle(timeout=90)
-    print(f"taken over after {field.took:.1f} s at a lease of {LEASE:g} s")  # noqa: T201
+    testbed.settle(timeout=90)
+    print(f"taken over after {testbed.took:.1f} s at a lease of {LEASE:g} s")  # noqa: T201

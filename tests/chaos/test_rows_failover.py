@@ -52,23 +52,23 @@ def follow(server: redis.Redis, replica: redis.Redis) -> None:
     wait_until(has_all, "the replica to follow", timeout=30)
 
 
-def holding(field: Testbed, client: Dispatcher, key: str) -> Run[int]:
+def holding(testbed: Testbed, client: Dispatcher, key: str) -> Run[int]:
     """A run whose flow holds on, in a container."""
-    parameters = {"folder": str(field.folder), "way": "holds"}
-    return client.submit(marked, parameters, environment=field.environment("fake"), idempotency_key=key)
+    parameters = {"folder": str(testbed.folder), "way": "holds"}
+    return client.submit(marked, parameters, environment=testbed.environment("fake"), idempotency_key=key)
 
 
-def removed(field: Testbed, run_id: str) -> None:
+def removed(testbed: Testbed, run_id: str) -> None:
     """Wait until the container of a run that no record knows any more is deleted, by the service's own account."""
     name, begun = object_name(run_id, 1), time.monotonic()
 
     def deleted() -> bool:
-        lines = map(json.loads, (field.service / "ledger.jsonl").read_text().splitlines())
+        lines = map(json.loads, (testbed.service / "ledger.jsonl").read_text().splitlines())
         return any((line["name"], line["what"]) == (name, "deleted") for line in lines)
 
     wait_until(deleted, "the end of the container that nobody wants", timeout=90, every=0.1)
     print(f"removed {time.monotonic() - begun:.1f} s after the server was back")  # noqa: T201
-    field.others.append(run_id)
+    testbed.others.append(run_id)
 
 
 @pytest.mark.row(13)
@@ -76,24 +76,24 @@ def test_row_13_infrastructure_whose_record_is_lost_is_removed(chaos_server: Cha
     """A container was created within the second that is lost; who asks again with the key gets a run of its own."""
     with Testbed(
         chaos_server.url, chaos_server.port, tmp_path, backends=["fake"], drain=0.5, timing={"lease": 6.0}
-    ) as field:
-        with Dispatcher(settings=field.bench.settings) as client:
-            field.submit(backend="fake")
-            field.settle(timeout=90)
-            lost = holding(field, client, "a lost container")
-            field.started([lost.id])
+    ) as testbed:
+        with Dispatcher(settings=testbed.bench.settings) as client:
+            testbed.submit(backend="fake")
+            testbed.settle(timeout=90)
+            lost = holding(testbed, client, "a lost container")
+            testbed.started([lost.id])
             chaos_server.kill()
             chaos_server.forget(b"a lost container")
             chaos_server.start()
-            [again] = {holding(field, client, "a lost container") for _ in range(2)}
+            [again] = {holding(testbed, client, "a lost container") for _ in range(2)}
             assert client.get_many([lost.id]) == [None]
-        removed(field, lost.id)
-        field.runs.append(again.id)
-        (field.folder / "released").touch()
-        records = field.settle(timeout=90)
+        removed(testbed, lost.id)
+        testbed.runs.append(again.id)
+        (testbed.folder / "released").touch()
+        records = testbed.settle(timeout=90)
         assert {record.state for record in records} == {State.SUCCEEDED}
-        assert [field.starts(lost.id), field.starts(again.id)] == [1, 1]
-        field.torn_down()
+        assert [testbed.starts(lost.id), testbed.starts(again.id)] == [1, 1]
+        testbed.torn_down()
 
 
 @pytest.mark.row(20)
@@ -105,40 +105,40 @@ def test_row_20_a_replica_without_the_last_writes_takes_over(
     """
     url, port = chaos_server.url, chaos_server.port
     with (
-        Testbed(url, port, tmp_path, backends=["local", "fake"], drain=0.5, timing={"lease": 6.0}) as field,
+        Testbed(url, port, tmp_path, backends=["local", "fake"], drain=0.5, timing={"lease": 6.0}) as testbed,
         redis.Redis.from_url(url) as old,
         redis.Redis.from_url(replica.url) as new,
     ):
-        ended = field.submit(4)
-        field.settle()
-        running = field.submit(2, way="holds")
-        field.started(running)
-        kept = field.bench.records
+        ended = testbed.submit(4)
+        testbed.settle()
+        running = testbed.submit(2, way="holds")
+        testbed.started(running)
+        kept = testbed.bench.records
         wait_until(lambda: all(lines_of(kept, run_id) for run_id in running), "the first line of each", timeout=60)
         follow(old, new)
         new.replicaof("NO", "ONE")
-        environment = field.environment("local")
-        parameters = {"folder": str(field.folder)}
-        with Dispatcher(settings=field.bench.settings) as client:
+        environment = testbed.environment("local")
+        parameters = {"folder": str(testbed.folder)}
+        with Dispatcher(settings=testbed.bench.settings) as client:
             lost = client.submit(marked, parameters, environment=environment, idempotency_key="the same")
-            contained = holding(field, client, "another lost container")
-        field.started([contained.id])
+            contained = holding(testbed, client, "another lost container")
+        testbed.started([contained.id])
         chaos_server.kill()
-        field.bench.close()
-        field.proxy.redirect("127.0.0.1", replica.port)
-        field.bench = Bench(replica.url, timing=TIMING)
-        assert field.bench.records.runs.get_many([lost.id, contained.id]) == [None, None]
-        with Dispatcher(settings=field.bench.settings) as client:
+        testbed.bench.close()
+        testbed.proxy.redirect("127.0.0.1", replica.port)
+        testbed.bench = Bench(replica.url, timing=TIMING)
+        assert testbed.bench.records.runs.get_many([lost.id, contained.id]) == [None, None]
+        with Dispatcher(settings=testbed.bench.settings) as client:
             runs = {
                 client.submit(marked, parameters, environment=environment, idempotency_key="the same") for _ in range(2)
             }
         [again] = runs
-        field.runs.append(again.id)
-        (field.folder / "released").touch()
-        records = {record.id: record for record in field.settle(timeout=90)}
-        print(f"all runs ended {field.took:.1f} s after the fail-over")  # noqa: T201
+        testbed.runs.append(again.id)
+        (testbed.folder / "released").touch()
+        records = {record.id: record for record in testbed.settle(timeout=90)}
+        print(f"all runs ended {testbed.took:.1f} s after the fail-over")  # noqa: T201
         assert {record.state for record in records.values()} == {State.SUCCEEDED}
         assert {records[run_id].attempt for run_id in [*ended, *running]} == {1}
-        assert field.starts(again.id) == records[again.id].attempt
-        removed(field, contained.id)
-        field.torn_down()
+        assert testbed.starts(again.id) == records[again.id].attempt
+        removed(testbed, contained.id)
+        testbed.torn_down()

@@ -40,8 +40,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.row
 
 
 @pytest.fixture(scope="module")
-def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    folder = tmp_path_factory.mktemp("field")
+def testbed(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    folder = tmp_path_factory.mktemp("testbed")
     timing = {"lease": 6.0}
     with Testbed(
         chaos_server.url, chaos_server.port, folder, workers=1, backends=["local", "fake"], drain=0.5, timing=timing
@@ -51,33 +51,33 @@ def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def worker(field: Testbed) -> Worker:
+def worker(testbed: Testbed) -> Worker:
     """The one worker, without labels."""
-    assert field.group is not None
-    return field.group.workers[0]
+    assert testbed.group is not None
+    return testbed.group.workers[0]
 
 
 @pytest.fixture
-def push(field: Testbed, chaos_server: ChaosServer) -> Iterator[Callable[..., None]]:
+def push(testbed: Testbed, chaos_server: ChaosServer) -> Iterator[Callable[..., None]]:
     """Put messages into a queue, and wait until they were taken and what came after them ran."""
     with redis.Redis.from_url(chaos_server.url) as client:
 
         def do(*messages: bytes, queue: str = "local") -> None:
-            key = f"{field.bench.records.instance}:{queue}"
+            key = f"{testbed.bench.records.instance}:{queue}"
             client.lpush(key, *messages)
             wait_until(lambda: not client.llen(key), "the messages to be taken", timeout=60)
-            [after] = field.submit()
-            assert field.bench.ended(after).state is State.SUCCEEDED
+            [after] = testbed.submit()
+            assert testbed.bench.ended(after).state is State.SUCCEEDED
 
         yield do
 
 
 @contextmanager
-def counted(field: Testbed, what: What, times: int = 1) -> Iterator[None]:
+def counted(testbed: Testbed, what: What, times: int = 1) -> Iterator[None]:
     """Within, so many are refused, and the installation's count says so, as ``dispatcher status`` shows it."""
 
     def tally() -> int:
-        found = field.bench.records.refusals.tallies().get(what)
+        found = testbed.bench.records.refusals.tallies().get(what)
         return found.count if found else 0
 
     before = tally()
@@ -87,32 +87,32 @@ def counted(field: Testbed, what: What, times: int = 1) -> Iterator[None]:
         assert tally() == before + times
 
 
-def forged(field: Testbed, **changes: Any) -> Record:
+def forged(testbed: Testbed, **changes: Any) -> Record:
     """A run of ours, not accepted yet, whose spec was changed before it was signed."""
-    environment = field.environment("local")
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
+    environment = testbed.environment("local")
+    record = testbed.bench.prepare(marked, {"folder": str(testbed.folder)}, environment=environment)
     raw = replace(record.spec, **changes).to_bytes()
-    return replace(record, spec_bytes=raw, signature=field.bench.keys.sign(record.id, raw))
+    return replace(record, spec_bytes=raw, signature=testbed.bench.keys.sign(record.id, raw))
 
 
-def refused(field: Testbed, record: Record, reason: str) -> None:
+def refused(testbed: Testbed, record: Record, reason: str) -> None:
     """It ended as a mistake in the set-up that names a reason, and nothing of it ran; it was counted."""
-    with counted(field, What.RUN):
-        accept(field, record)
-        ended = field.bench.ended(record.id)
+    with counted(testbed, What.RUN):
+        accept(testbed, record)
+        ended = testbed.bench.ended(record.id)
     assert ended.state is State.CRASHED
     assert ended.outcome is not None
     assert ended.outcome.cause is Cause.CONFIG_ERROR
     assert reason in ended.outcome.message
-    assert field.starts(record.id) == 0
+    assert testbed.starts(record.id) == 0
 
 
-def accept(field: Testbed, record: Record) -> Record:
+def accept(testbed: Testbed, record: Record) -> Record:
     """Store a record as it is, as whoever may write records can."""
-    return field.bench.records.runs.create([record])[0]
+    return testbed.bench.records.runs.create([record])[0]
 
 
-def test_a_pickled_message(field: Testbed, push: Callable[..., None], tmp_path: Path) -> None:
+def test_a_pickled_message(testbed: Testbed, push: Callable[..., None], tmp_path: Path) -> None:
     """It is dropped unopened, in its body and as a type of content."""
     opened = tmp_path / "opened"
 
@@ -120,8 +120,8 @@ def test_a_pickled_message(field: Testbed, push: Callable[..., None], tmp_path: 
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (opened,)
 
-    [run_id] = field.submit()
-    message = json.loads(envelope(ring_for(field.bench.ended(run_id))))
+    [run_id] = testbed.submit()
+    message = json.loads(envelope(ring_for(testbed.bench.ended(run_id))))
     body = base64.b64encode(pickle.dumps(Bomb())).decode()
     types = ["application/x-python-serialize", "application/data", "application/json", "text/plain"]
     push(*(json.dumps({**message, "body": body, "content-type": kind}).encode() for kind in types))
@@ -129,142 +129,142 @@ def test_a_pickled_message(field: Testbed, push: Callable[..., None], tmp_path: 
     assert not opened.exists()
 
 
-def test_a_message_of_another_task(field: Testbed, push: Callable[..., None], worker: Worker) -> None:
+def test_a_message_of_another_task(testbed: Testbed, push: Callable[..., None], worker: Worker) -> None:
     """Celery's own tasks and unknown ones do nothing to any run."""
     pid = worker.process.pid
-    record = field.unrung()
+    record = testbed.unrung()
     message = envelope(ring_for(record))
     names = [b"celery.backend_cleanup", b"celery.accumulate", b"os.system", b"dispatcher.call_on_exit"]
     push(*(message.replace(b"dispatcher.execute", name) for name in names))
-    field.settle()
+    testbed.settle()
     assert worker.process.poll() is None
     assert worker.process.pid == pid
-    assert field.starts(record.id) == 1
+    assert testbed.starts(record.id) == 1
 
 
-def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Testbed, push: Callable[..., None]) -> None:
+def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(testbed: Testbed, push: Callable[..., None]) -> None:
     """Forged and replayed: nothing to claim."""
-    [run_id] = field.submit()
-    before = field.bench.ended(run_id)
+    [run_id] = testbed.submit()
+    before = testbed.bench.ended(run_id)
     rung = envelope(ring_for(before))
     body = json.loads(rung)["body"]
     other = base64.b64encode(base64.b64decode(body).replace(run_id.encode(), b"r" + b"0" * 16)).decode()
     push(rung, rung.replace(body.encode(), other.encode()), rung)
-    assert field.bench.record(run_id).version == before.version
-    assert field.starts(run_id) == 1
+    assert testbed.bench.record(run_id).version == before.version
+    assert testbed.starts(run_id) == 1
 
 
 @pytest.mark.parametrize("task", [EXECUTE, CALL_ON_EXIT])
-def test_a_doorbell_in_the_wrong_queue(field: Testbed, push: Callable[..., None], worker: Worker, task: str) -> None:
+def test_a_doorbell_in_the_wrong_queue(testbed: Testbed, push: Callable[..., None], worker: Worker, task: str) -> None:
     """A worker runs what its labels serve, wherever the message was put, and whatever it says of itself."""
-    given: dict[str, Any] = callbacks(field.folder)
+    given: dict[str, Any] = callbacks(testbed.folder)
     environment = LocalEnvironment(labels=["gpu"], **given)
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
-    accept(field, record)
+    record = testbed.bench.prepare(marked, {"folder": str(testbed.folder)}, environment=environment)
+    accept(testbed, record)
     message = json.loads(envelope(ring_for(record, task)))
     message["headers"]["also_served"] = ["local:gpu"]
-    with counted(field, What.DOORBELL):
+    with counted(testbed, What.DOORBELL):
         push(json.dumps(message).encode())
     worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
-    assert field.bench.record(record.id).state is State.QUEUED
-    assert field.starts(record.id) == 0
-    field.bench.records.runs.update(record.id, transitions.request_cancel)
+    assert testbed.bench.record(record.id).state is State.QUEUED
+    assert testbed.starts(record.id) == 0
+    testbed.bench.records.runs.update(record.id, transitions.request_cancel)
 
 
 @pytest.mark.parametrize("told", [{"labels": []}, {"labels": [], "flow": "another"}], ids=["like ours", "like nothing"])
 def test_a_doorbell_that_tells_of_another_kind(
-    field: Testbed, push: Callable[..., None], worker: Worker, told: dict[str, Any]
+    testbed: Testbed, push: Callable[..., None], worker: Worker, told: dict[str, Any]
 ) -> None:
     """A worker takes runs for what was like them before; not those that aren't."""
-    field.settle()
-    given: dict[str, Any] = callbacks(field.folder)
+    testbed.settle()
+    given: dict[str, Any] = callbacks(testbed.folder)
     environment = LocalEnvironment(labels=["gpu"], **given)
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
-    accept(field, record)
+    record = testbed.bench.prepare(marked, {"folder": str(testbed.folder)}, environment=environment)
+    accept(testbed, record)
     message = json.loads(envelope(ring_for(record)))
     arguments, words, rest = json.loads(base64.b64decode(message["body"]))
     body = base64.b64encode(json.dumps([arguments, words | told, rest]).encode()).decode()
-    with counted(field, What.DOORBELL):
+    with counted(testbed, What.DOORBELL):
         push(json.dumps({**message, "body": body}).encode())
     worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
-    assert field.bench.record(record.id).state is State.QUEUED
-    assert field.starts(record.id) == 0
-    field.bench.records.runs.update(record.id, transitions.request_cancel)
+    assert testbed.bench.record(record.id).state is State.QUEUED
+    assert testbed.starts(record.id) == 0
+    testbed.bench.records.runs.update(record.id, transitions.request_cancel)
     for _ in range(4):  # nor has it learned anything from it
-        [after] = field.submit()
-        assert field.bench.ended(after).state is State.SUCCEEDED
+        [after] = testbed.submit()
+        assert testbed.bench.ended(after).state is State.SUCCEEDED
 
 
 def test_a_record_that_tells_another_kind_than_its_spec(
-    field: Testbed, push: Callable[..., None], chaos_server: ChaosServer
+    testbed: Testbed, push: Callable[..., None], chaos_server: ChaosServer
 ) -> None:
     """Who may write records can have a run claimed for another; it is never opened."""
     for _ in range(4):  # both pool processes know the kind
-        [ours] = field.submit()
-        field.bench.ended(ours)
-    environment = LocalEnvironment(labels=["gpu"], **callbacks(field.folder))
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
-    accept(field, record)
+        [ours] = testbed.submit()
+        testbed.bench.ended(ours)
+    environment = LocalEnvironment(labels=["gpu"], **callbacks(testbed.folder))
+    record = testbed.bench.prepare(marked, {"folder": str(testbed.folder)}, environment=environment)
+    accept(testbed, record)
     with redis.Redis.from_url(chaos_server.url) as client:
-        key = f"{field.bench.records.instance}::run:"
+        key = f"{testbed.bench.records.instance}::run:"
         client.hset(f"{key}{record.id}", "kind", client.hget(f"{key}{ours}", "kind"))
     message = envelope(ring_for(record)).replace(b"local:gpu", b"local")
     body = json.loads(message)["body"]
     arguments, words, rest = json.loads(base64.b64decode(body))
     told = base64.b64encode(json.dumps([arguments, words | {"labels": []}, rest]).encode()).decode()
-    with counted(field, What.RUN):
+    with counted(testbed, What.RUN):
         push(message.replace(body.encode(), told.encode()))
-        ended = field.bench.ended(record.id)
+        ended = testbed.bench.ended(record.id)
     assert ended.outcome is not None
     assert (ended.state, ended.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
     assert "another kind than its spec says" in ended.outcome.message
-    assert field.starts(record.id) == 0
+    assert testbed.starts(record.id) == 0
 
 
-def test_a_signature_that_has_expired(field: Testbed) -> None:
-    refused(field, forged(field, expires=field.bench.records.runs.now() - 60.0), "ended 6")
+def test_a_signature_that_has_expired(testbed: Testbed) -> None:
+    refused(testbed, forged(testbed, expires=testbed.bench.records.runs.now() - 60.0), "ended 6")
 
 
-def test_an_unknown_key(field: Testbed) -> None:
+def test_an_unknown_key(testbed: Testbed) -> None:
     """Its id is in no ring of keys here."""
-    refused(field, forged(field, key_id="k9"), "'k9'")
+    refused(testbed, forged(testbed, key_id="k9"), "'k9'")
 
 
-def test_a_spec_of_another_run(field: Testbed) -> None:
+def test_a_spec_of_another_run(testbed: Testbed) -> None:
     """What was signed for one run is worth nothing under the name of another, by whatever key it is signed."""
-    [run_id] = field.submit()
-    theirs = field.bench.ended(run_id)
-    copied = replace(forged(field), spec_bytes=theirs.spec_bytes, signature=theirs.signature)
-    refused(field, copied, "changed on its way")
-    signed = forged(field)
+    [run_id] = testbed.submit()
+    theirs = testbed.bench.ended(run_id)
+    copied = replace(forged(testbed), spec_bytes=theirs.spec_bytes, signature=theirs.signature)
+    refused(testbed, copied, "changed on its way")
+    signed = forged(testbed)
     raw = theirs.spec_bytes
-    resigned = replace(signed, spec_bytes=raw, signature=field.bench.keys.sign(signed.id, raw))
-    refused(field, resigned, f"carries the spec of run {run_id}")
-    assert field.starts(run_id) == 1
+    resigned = replace(signed, spec_bytes=raw, signature=testbed.bench.keys.sign(signed.id, raw))
+    refused(testbed, resigned, f"carries the spec of run {run_id}")
+    assert testbed.starts(run_id) == 1
 
 
-def test_a_run_s_credential_on_another_run(field: Testbed, worker: Worker) -> None:
+def test_a_run_s_credential_on_another_run(testbed: Testbed, worker: Worker) -> None:
     """A container that reports about another's run, or about an attempt of its own that is over, isn't heard."""
-    mine, theirs = field.submit(2, backend="fake", seconds=8.0)
-    field.started([mine, theirs])
-    record = field.bench.record(mine)
+    mine, theirs = testbed.submit(2, backend="fake", seconds=8.0)
+    testbed.started([mine, theirs])
+    record = testbed.bench.record(mine)
     assert record.request is not None
-    token = field.bench.keys.token(mine, 1, record.request["epoch"])
+    token = testbed.bench.keys.token(mine, 1, record.request["epoch"])
     lie = Outcome(cause=Cause.USER_ERROR, message="a lie")
-    inbox = field.bench.records.inbox
-    with counted(field, What.REPORT, 2):
+    inbox = testbed.bench.records.inbox
+    with counted(testbed, What.REPORT, 2):
         for run_id, attempt in ((theirs, 1), (mine, 2)):
             report = Report(run_id=run_id, attempt=attempt, about=About.EXITED, outcome=lie)
             inbox.report(shard_of("fake", run_id), report.to_entry(token))
     worker.says(f"a report on run {theirs} was not made by the attempt it names")
     worker.says(f"attempt 2 of run {mine} is closed")
-    credentials = AttemptCredentials.of(record, field.bench.keys.seal(record))
+    credentials = AttemptCredentials.of(record, testbed.bench.keys.seal(record))
     with pytest.raises(SealBroken, match=f"seals for attempt 1 of run {mine} alone"):
-        credentials.seal(field.bench.record(theirs))
+        credentials.seal(testbed.bench.record(theirs))
     assert not hasattr(credentials, "sign")
-    field.settle()
-    assert {field.bench.record(run_id).state for run_id in (mine, theirs)} == {State.SUCCEEDED}
-    field.torn_down()
+    testbed.settle()
+    assert {testbed.bench.record(run_id).state for run_id in (mine, theirs)} == {State.SUCCEEDED}
+    testbed.torn_down()
 
 
 @flow
@@ -272,7 +272,7 @@ def gives(what: str) -> set[str]:
     return {what}
 
 
-def test_a_result_that_its_runner_did_not_seal(field: Testbed, chaos_server: ChaosServer, tmp_path: Path) -> None:
+def test_a_result_that_its_runner_did_not_seal(testbed: Testbed, chaos_server: ChaosServer, tmp_path: Path) -> None:
     """Whoever can write records can't have a client open their pickle: neither bare nor sealed for another run."""
     environment = LocalEnvironment()
     opened = tmp_path / "opened"
@@ -281,18 +281,18 @@ def test_a_result_that_its_runner_did_not_seal(field: Testbed, chaos_server: Cha
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (opened,)
 
-    with Dispatcher(settings=field.bench.settings) as client, redis.Redis.from_url(chaos_server.url) as server:
+    with Dispatcher(settings=testbed.bench.settings) as client, redis.Redis.from_url(chaos_server.url) as server:
         runs = [client.submit(gives, {"what": what}, environment=environment) for what in ("mine", "theirs")]
         mine, theirs = ([*run.result(timeout=60)] for run in runs)
         assert [mine, theirs] == [["mine"], ["theirs"]]
-        key = f"{field.bench.records.instance}::run:"
+        key = f"{testbed.bench.records.instance}::run:"
         kept = json.loads(server.hget(f"{key}{runs[1].id}", "outcome") or b"")
         bomb = pickle.dumps(Bomb())
         bare = {"inline": base64.b64encode(bomb).decode(), "digest": hashlib.sha256(bomb).hexdigest()}
         for lie in (kept["result"], {**kept["result"], **bare}):
             server.hset(f"{key}{runs[0].id}", "outcome", json.dumps({**kept, "result": lie}))
             with (
-                counted(field, What.RESULT),
+                counted(testbed, What.RESULT),
                 pytest.raises(SealBroken, match=f"sealed by attempt 1 of run {runs[0].id}"),
             ):
                 client.get(runs[0].id).result(timeout=10)

@@ -32,15 +32,15 @@ LEASE = 6.0
 
 @pytest.fixture(scope="module")
 def everything(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    folder = tmp_path_factory.mktemp("field")
+    folder = tmp_path_factory.mktemp("testbed")
     with Testbed(
         chaos_server.url, chaos_server.port, folder, backends=["local"], drain=0.5, timing={"lease": LEASE}
-    ) as field:
-        yield field
+    ) as testbed:
+        yield testbed
 
 
 @pytest.fixture
-def field(everything: Testbed, chaos_server: ChaosServer) -> Testbed:
+def testbed(everything: Testbed, chaos_server: ChaosServer) -> Testbed:
     """The group, healthy before each test: a run gets through at once."""
     everything.proxy.heal()
     if not chaos_server.answers():
@@ -59,45 +59,45 @@ def server(chaos_server: ChaosServer) -> Iterator[redis.Redis]:
 
 
 @pytest.mark.row(9)
-def test_row_9_a_doorbell_delivered_twice_at_once(field: Testbed, server: redis.Redis) -> None:
+def test_row_9_a_doorbell_delivered_twice_at_once(testbed: Testbed, server: redis.Redis) -> None:
     """One claim wins, and user code starts once."""
-    records = [field.unrung() for _ in range(20)]
-    key = f"{field.bench.records.instance}:local"
+    records = [testbed.unrung() for _ in range(20)]
+    key = f"{testbed.bench.records.instance}:local"
     for record in records:
         server.lpush(key, *[envelope(ring_for(record))] * 3)
-    field.settle()
-    assert {field.starts(record.id) for record in records} == {1}
+    testbed.settle()
+    assert {testbed.starts(record.id) for record in records} == {1}
 
 
 @pytest.mark.row(10)
-def test_row_10_a_doorbell_after_the_end_and_after_retention(field: Testbed, server: redis.Redis) -> None:
+def test_row_10_a_doorbell_after_the_end_and_after_retention(testbed: Testbed, server: redis.Redis) -> None:
     """Both find nothing to claim."""
-    [run_id] = field.submit()
-    [*_, record] = field.settle()
-    key = f"{field.bench.records.instance}:local"
+    [run_id] = testbed.submit()
+    [*_, record] = testbed.settle()
+    key = f"{testbed.bench.records.instance}:local"
     unknown = envelope(ring_for(record)).replace(run_id.encode(), b"r" + b"0" * (len(run_id) - 1))
     server.lpush(key, envelope(ring_for(record)), unknown)
     wait_until(lambda: not server.llen(key), "the doorbells to be taken", timeout=60)
-    after = field.submit()
-    field.settle()
-    assert field.starts(run_id) == 1
-    assert field.bench.record(run_id).version == record.version
-    assert field.bench.record(after[0]).state is State.SUCCEEDED
+    after = testbed.submit()
+    testbed.settle()
+    assert testbed.starts(run_id) == 1
+    assert testbed.bench.record(run_id).version == record.version
+    assert testbed.bench.record(after[0]).state is State.SUCCEEDED
 
 
 @pytest.mark.row(12)
 @pytest.mark.parametrize("what", ["idle", "busy", "publishing"])
-def test_row_12_the_server_is_killed_and_restarted(field: Testbed, chaos_server: ChaosServer, what: str) -> None:
+def test_row_12_the_server_is_killed_and_restarted(testbed: Testbed, chaos_server: ChaosServer, what: str) -> None:
     """No accepted run is lost, and no healthy flow ended."""
     if what == "busy":
-        field.started(field.submit(3, seconds=1.5)[:2])
+        testbed.started(testbed.submit(3, seconds=1.5)[:2])
     accepted: list[str] = []
     stop = threading.Event()
 
     def publish() -> None:
         while not stop.is_set():
             try:
-                accepted.append(field.submit()[0])
+                accepted.append(testbed.submit()[0])
             except ServerUnavailable:
                 continue
 
@@ -112,227 +112,229 @@ def test_row_12_the_server_is_killed_and_restarted(field: Testbed, chaos_server:
         wait_until(lambda: len(accepted) > 40, "runs after the restart", timeout=60)
         stop.set()
         publisher.join()
-    [late] = field.submit()
-    records = field.settle(timeout=90)
+    [late] = testbed.submit()
+    records = testbed.settle(timeout=90)
     print(f"back after {time.monotonic() - back:.1f} s")  # noqa: T201
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert {record.attempt for record in records} == {1}
-    assert late in field.runs
+    assert late in testbed.runs
 
 
 @pytest.mark.row(13)
-def test_row_13_the_last_second_of_the_server_s_log_is_lost(field: Testbed, chaos_server: ChaosServer) -> None:
+def test_row_13_the_last_second_of_the_server_s_log_is_lost(testbed: Testbed, chaos_server: ChaosServer) -> None:
     """A submitter that asks again with its key has one run."""
-    settings = field.bench.settings
-    environment = field.environment("local")
+    settings = testbed.bench.settings
+    environment = testbed.environment("local")
     with Dispatcher(settings=settings) as client:
-        before = [client.submit(marked, {"folder": str(field.folder)}, environment=environment) for _ in range(5)]
-        field.runs += [run.id for run in before]
-        field.settle()
-        field.proxy.cut(refuse=True)  # nobody works on what is about to be forgotten
+        before = [client.submit(marked, {"folder": str(testbed.folder)}, environment=environment) for _ in range(5)]
+        testbed.runs += [run.id for run in before]
+        testbed.settle()
+        testbed.proxy.cut(refuse=True)  # nobody works on what is about to be forgotten
         lost = client.submit(
-            marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="asked for again"
+            marked, {"folder": str(testbed.folder)}, environment=environment, idempotency_key="asked for again"
         )
         chaos_server.kill()
         chaos_server.forget(b"asked for again")
         chaos_server.start()
-        field.proxy.heal()
+        testbed.proxy.heal()
         runs = [
             client.submit(
-                marked, {"folder": str(field.folder)}, environment=environment, idempotency_key="asked for again"
+                marked, {"folder": str(testbed.folder)}, environment=environment, idempotency_key="asked for again"
             )
             for _ in range(2)
         ]
         assert client.get_many([lost.id]) in ([None], [runs[0]])
     assert runs[0] == runs[1]
-    field.runs.append(runs[0].id)
-    records = field.settle(timeout=90)
+    testbed.runs.append(runs[0].id)
+    records = testbed.settle(timeout=90)
     assert {record.state for record in records} == {State.SUCCEEDED}
-    assert field.starts(runs[0].id) == 1
+    assert testbed.starts(runs[0].id) == 1
 
 
 @pytest.mark.row(14)
-def test_row_14_the_server_is_away_while_flows_run(field: Testbed, chaos_server: ChaosServer, long: bool) -> None:
+def test_row_14_the_server_is_away_while_flows_run(testbed: Testbed, chaos_server: ChaosServer, long: bool) -> None:
     """Ten minutes at these timings (a 15th of production's), or a fifth of it: no flow ends, each result is kept."""
     away = 40.0 if long else 8.0
-    runs = field.submit(4, seconds=away / 2)
-    field.started(runs)
+    runs = testbed.submit(4, seconds=away / 2)
+    testbed.started(runs)
     chaos_server.kill()
     passes(away)
     chaos_server.start()
-    records = field.settle(timeout=90)
-    print(f"all results {field.took:.1f} s after an outage of {away:g} s")  # noqa: T201
+    records = testbed.settle(timeout=90)
+    print(f"all results {testbed.took:.1f} s after an outage of {away:g} s")  # noqa: T201
     assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
 
 
 @pytest.mark.row(15)
-def test_row_15_half_open_connections_of_workers(field: Testbed) -> None:
+def test_row_15_half_open_connections_of_workers(testbed: Testbed) -> None:
     """Bytes vanish and no connection ends: workers find out by themselves, and nothing hangs."""
-    runs = field.submit(2, seconds=3.0)
-    field.started(runs)
-    field.proxy.swallow()
-    waiting = field.submit(2)
+    runs = testbed.submit(2, seconds=3.0)
+    testbed.started(runs)
+    testbed.proxy.swallow()
+    waiting = testbed.submit(2)
     passes(4.0)
-    field.proxy.heal()
-    records = field.settle(timeout=90)
-    print(f"progress {field.took:.1f} s after the hole was closed")  # noqa: T201
+    testbed.proxy.heal()
+    records = testbed.settle(timeout=90)
+    print(f"progress {testbed.took:.1f} s after the hole was closed")  # noqa: T201
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert set(waiting) <= {record.id for record in records}
 
 
 @pytest.mark.row(15)
-def test_row_15_a_half_open_connection_of_a_client(field: Testbed) -> None:
+def test_row_15_a_half_open_connection_of_a_client(testbed: Testbed) -> None:
     """A submit gives up within 15 s and says that the run may exist; asking again with its key gives one run."""
-    settings = field.bench.settings.but(url=field.proxy.url(), submit_within=4.0)
-    parameters = {"folder": str(field.folder)}
-    environment = field.environment("local")
+    settings = testbed.bench.settings.but(url=testbed.proxy.url(), submit_within=4.0)
+    parameters = {"folder": str(testbed.folder)}
+    environment = testbed.environment("local")
     with Dispatcher(settings=settings) as client:
-        field.runs.append(client.submit(marked, parameters, environment=environment).id)
-        field.proxy.swallow()
+        testbed.runs.append(client.submit(marked, parameters, environment=environment).id)
+        testbed.proxy.swallow()
         begun = time.monotonic()
         with pytest.raises(ServerUnavailable) as caught:
             client.submit(marked, parameters, environment=environment, idempotency_key="once")
         assert time.monotonic() - begun < 15
         assert caught.value.may_exist
-        field.proxy.heal()
+        testbed.proxy.heal()
         runs = {client.submit(marked, parameters, environment=environment, idempotency_key="once") for _ in range(2)}
     [run] = runs
-    field.runs.append(run.id)
-    field.settle(timeout=90)
-    assert field.starts(run.id) == 1
+    testbed.runs.append(run.id)
+    testbed.settle(timeout=90)
+    assert testbed.starts(run.id) == 1
 
 
 @pytest.mark.row(16)
-def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(field: Testbed) -> None:
+def test_row_16_the_reply_of_a_worker_s_nth_script_is_lost(testbed: Testbed) -> None:
     """Counters, events and states as with no fault, whichever reply it was."""
     for nth in range(1, 9):
-        field.proxy.lose_reply(b"FCALL", nth)
-        runs = field.submit(3)
-        records = field.settle()
-        wait_until(field.proxy.has_lost, "a lost reply", timeout=60)
+        testbed.proxy.lose_reply(b"FCALL", nth)
+        runs = testbed.submit(3)
+        records = testbed.settle()
+        wait_until(testbed.proxy.has_lost, "a lost reply", timeout=60)
         assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
-        assert {field.starts(run_id) for run_id in runs} == {1}
+        assert {testbed.starts(run_id) for run_id in runs} == {1}
 
 
 @pytest.mark.row(16)
-def test_row_16_the_reply_of_a_client_s_nth_command_is_lost(field: Testbed, chaos_server: ChaosServer) -> None:
+def test_row_16_the_reply_of_a_client_s_nth_command_is_lost(testbed: Testbed, chaos_server: ChaosServer) -> None:
     """Each of them in turn, until a submit sends no more: it is repeated by itself, and makes one run."""
-    parameters = {"folder": str(field.folder)}
-    environment = field.environment("local")
-    before, nth = field.bench.records.runs.count("all"), 0
+    parameters = {"folder": str(testbed.folder)}
+    environment = testbed.environment("local")
+    before, nth = testbed.bench.records.runs.count("all"), 0
     with Proxy("127.0.0.1", chaos_server.port) as way:
         while way.has_lost():
             nth += 1
             way.lose_reply(b"*", nth)
-            with Dispatcher(settings=field.bench.settings.but(url=way.url())) as client:
-                field.runs.append(client.submit(marked, parameters, environment=environment).id)
-    field.settle()
+            with Dispatcher(settings=testbed.bench.settings.but(url=way.url())) as client:
+                testbed.runs.append(client.submit(marked, parameters, environment=environment).id)
+    testbed.settle()
     assert nth > 5
-    assert field.bench.records.runs.count("all") == before + nth
+    assert testbed.bench.records.runs.count("all") == before + nth
 
 
 @pytest.mark.row(17)
-def test_row_17_all_clients_are_killed_every_other_second(field: Testbed, server: redis.Redis) -> None:
+def test_row_17_all_clients_are_killed_every_other_second(testbed: Testbed, server: redis.Redis) -> None:
     """Duplicates of doorbells are harmless, and work goes on."""
     for _ in range(4):
-        field.submit(10, seconds=0.1)
+        testbed.submit(10, seconds=0.1)
         server.client_kill_filter(_type="normal", skipme=True)
         passes(1.5)
-    records = field.settle(timeout=90)
+    records = testbed.settle(timeout=90)
     assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
 
 
-def test_all_pool_processes_die_while_the_way_is_cut(field: Testbed, server: redis.Redis) -> None:
+def test_all_pool_processes_die_while_the_way_is_cut(testbed: Testbed, server: redis.Redis) -> None:
     """Their worker sees all deaths in one look, replaces them, and gets over a lost connection after that."""
-    assert field.group is not None
-    group = field.group
-    field.started(field.submit(4, seconds=2.0))
+    assert testbed.group is not None
+    group = testbed.group
+    testbed.started(testbed.submit(4, seconds=2.0))
     pools = [worker.children for worker in group.workers]
     before = group.output.count("the server is away")
-    field.proxy.cut(refuse=True)
+    testbed.proxy.cut(refuse=True)
     wait_until(lambda: group.output.count("the server is away") >= before + 2, "the cut to be noticed", timeout=60)
     for pid in (pid for pool in pools for pid in pool):
         os.kill(pid, signal.SIGKILL)
-    field.proxy.heal()
+    testbed.proxy.heal()
 
     def replaced() -> bool:
         return all(len(set(one.children) - set(old)) == 2 for one, old in zip(group.workers, pools, strict=True))
 
     wait_until(replaced, "full pools", timeout=90)
-    field.settle(timeout=90)
+    testbed.settle(timeout=90)
     server.client_kill_filter(_type="normal", skipme=True)
-    waiting = field.submit(4)
-    records = field.settle(timeout=90)
+    waiting = testbed.submit(4)
+    records = testbed.settle(timeout=90)
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert {record.attempt for record in records if record.id in waiting} == {1}
 
 
-def test_a_paused_server(field: Testbed, server: redis.Redis) -> None:
+def test_a_paused_server(testbed: Testbed, server: redis.Redis) -> None:
     """CLIENT PAUSE, for longer than a command may take: the same commands again, to the same end."""
-    runs = field.submit(2, seconds=0.5)
-    field.started(runs)
+    runs = testbed.submit(2, seconds=0.5)
+    testbed.started(runs)
     server.client_pause(6000, all=True)
-    records = field.settle(timeout=90)
+    records = testbed.settle(timeout=90)
     assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
 
 
-def test_a_slow_way(field: Testbed) -> None:
+def test_a_slow_way(testbed: Testbed) -> None:
     """Each portion of bytes takes 0.03 s more, both ways (half a second of production)."""
-    field.proxy.slow_down(0.03)
-    field.submit(4)
-    records = field.settle(timeout=90)
+    testbed.proxy.slow_down(0.03)
+    testbed.submit(4)
+    records = testbed.settle(timeout=90)
     assert {(record.state, record.attempt) for record in records} == {(State.SUCCEEDED, 1)}
 
 
 @pytest.mark.row(18)
-def test_row_18_the_memory_limit_is_reached_and_lifted(field: Testbed, server: redis.Redis) -> None:
+def test_row_18_the_memory_limit_is_reached_and_lifted(testbed: Testbed, server: redis.Redis) -> None:
     """Submits fail cleanly, results wait in their process, workers live, and nothing is lost."""
-    assert field.group is not None
-    running = field.submit(2, seconds=2.0)
-    field.started(running)
-    pids = [worker.process.pid for worker in field.group.workers]
+    assert testbed.group is not None
+    running = testbed.submit(2, seconds=2.0)
+    testbed.started(running)
+    pids = [worker.process.pid for worker in testbed.group.workers]
     server.config_set("maxmemory", 1)
     try:
         with pytest.raises(ServerUnavailable, match="maxmemory"):
-            field.bench.submit(marked, {"folder": str(field.folder)})
+            testbed.bench.submit(marked, {"folder": str(testbed.folder)})
         passes(4.0)
     finally:
         server.config_set("maxmemory", 0)
-    waiting = field.submit(2)
-    records = field.settle(timeout=90)
-    print(f"progress {field.took:.1f} s after the limit was lifted")  # noqa: T201
-    assert [worker.process.pid for worker in field.group.workers] == pids
+    waiting = testbed.submit(2)
+    records = testbed.settle(timeout=90)
+    print(f"progress {testbed.took:.1f} s after the limit was lifted")  # noqa: T201
+    assert [worker.process.pid for worker in testbed.group.workers] == pids
     assert {record.state for record in records} == {State.SUCCEEDED}
     assert set(waiting) <= {record.id for record in records}
 
 
 @pytest.mark.row(19)
-def test_row_19_scripts_flushed_group_deleted_stream_trimmed(field: Testbed, server: redis.Redis) -> None:
+def test_row_19_scripts_flushed_group_deleted_stream_trimmed(testbed: Testbed, server: redis.Redis) -> None:
     """Scripts are loaded again, groups made again; a subscriber still hears how each run ended."""
-    events, name = field.bench.records.events, "row 19"
+    events, name = testbed.bench.records.events, "row 19"
     events.take(name, block=0.0)
-    stream = f"{field.bench.records.instance}::events"
+    stream = f"{testbed.bench.records.instance}::events"
     for _ in range(3):
         server.function_flush("SYNC")
-        field.submit(3)
+        testbed.submit(3)
         server.xgroup_destroy(stream, name)
-        field.settle()
+        testbed.settle()
     heard = {event.run_id: event.state for _, event in events.take(name, block=0.5, limit=10000) if event.final}
-    assert {run_id: heard.get(run_id) for run_id in field.runs[1:]} == dict.fromkeys(field.runs[1:], State.SUCCEEDED)
+    assert {run_id: heard.get(run_id) for run_id in testbed.runs[1:]} == dict.fromkeys(
+        testbed.runs[1:], State.SUCCEEDED
+    )
     server.xtrim(stream, maxlen=0, approximate=False)
-    field.submit(2)
-    records = field.settle()
+    testbed.submit(2)
+    records = testbed.settle()
     assert {record.state for record in records} == {State.SUCCEEDED}
 
 
-def test_an_emptied_queue(field: Testbed, server: redis.Redis) -> None:
+def test_an_emptied_queue(testbed: Testbed, server: redis.Redis) -> None:
     """Doorbells are lost, all at once: they are rung again, 5 s (here a third) and a tick later."""
-    field.started(field.submit(4, way="holds"))
-    lost = field.submit(5)
-    key = f"{field.bench.records.instance}:local"
+    testbed.started(testbed.submit(4, way="holds"))
+    lost = testbed.submit(5)
+    key = f"{testbed.bench.records.instance}:local"
     wait_until(lambda: server.llen(key) == 5, "the doorbells", timeout=60)
     server.delete(key)
-    (field.folder / "released").touch()
-    field.settle()
-    assert all(field.bench.record(run_id).rings >= 2 for run_id in lost)
-    assert {field.starts(run_id) for run_id in lost} == {1}
+    (testbed.folder / "released").touch()
+    testbed.settle()
+    assert all(testbed.bench.record(run_id).rings >= 2 for run_id in lost)
+    assert {testbed.starts(run_id) for run_id in lost} == {1}
