@@ -1,4 +1,4 @@
-"""The enemy of a soak: every few seconds something is killed, frozen, cut off, slowed down or taken away.
+"""Fault injection of a soak: every few seconds something is killed, frozen, cut off, slowed down or removed.
 
 Faults are drawn by a seed, each kind before any comes again, and noted with the time at which they were over.
 """
@@ -36,10 +36,10 @@ OFTEN = ("worker killed", "server killed")
 
 
 class Killed(Protocol):
-    """What is killed and comes back by itself."""
+    """A process that can be killed and restarts by itself."""
 
     def kill(self) -> None:
-        """End it without a goodbye."""
+        """Kill it with SIGKILL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What the injector may touch."""
+    """The targets of a fault injector."""
 
     server: ChaosServer
     url: str
@@ -172,9 +172,9 @@ class FaultInjector:
     def _kill_container(self) -> str:
         for file in self._rng.sample(files := sorted(self._targets.service.glob("*.json")), len(files)):
             with suppress(OSError, ValueError):
-                found = json.loads(file.read_text())
-                if found["pid"] and found["exit_code"] is None:
-                    os.killpg(found["pid"], signal.SIGKILL)
+                container = json.loads(file.read_text())
+                if container["pid"] and container["exit_code"] is None:
+                    os.killpg(container["pid"], signal.SIGKILL)
                     return file.stem
         raise IndexError("no container")
 
@@ -301,5 +301,5 @@ def _signal(pid: int, signum: int) -> None:
 
 
 def faults_in(log: Path) -> list[Fault]:
-    """What a fault injector noted."""
+    """Return the faults that a fault injector logged."""
     return [Fault(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []

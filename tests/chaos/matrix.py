@@ -98,7 +98,7 @@ class Matrix:
 
     @property
     def records(self) -> Records:
-        """Where the runs are kept."""
+        """The records of the runs."""
         return self.bench.records
 
     def submit(self, backend: str, scenario: str, *, arm: tuple[str, str] | None = None) -> str:
@@ -124,14 +124,16 @@ class Matrix:
     def look(self) -> set[str]:
         """One look at all runs, cancelling what is to be cancelled; those that are open, or not yet torn down."""
         if self._cancel:
-            started = {mark.run for mark in read_marks(self.folder) if mark.what == "flow"} & self._cancel
+            started = {mark.run for mark in read_marks(self.folder) if mark.step == "flow"} & self._cancel
             for run_id in started:
                 self.records.runs.update(run_id, transitions.request_cancel)
                 self._cancel.discard(run_id)
         asked = [run_id for run_id in self.runs if run_id not in self._over]
-        found = self.records.runs.get_many(asked)
+        records = self.records.runs.get_many(asked)
         left = {
-            run_id for run_id, one in zip(asked, found, strict=True) if one is None or not one.terminal or one.leftovers
+            run_id
+            for run_id, record in zip(asked, records, strict=True)
+            if record is None or not record.terminal or record.leftovers
         }
         self._over |= dict.fromkeys(set(asked) - left, time.time())
         return left
@@ -172,8 +174,8 @@ class Matrix:
 
     def cases(self, *, long: bool = False, wanted: Callable[[str], bool] = lambda name: True) -> list[Case]:
         """The cases of what was rehearsed."""
-        found = cases.passings(self.arms.passed(), self._rehearsed, self.group.pids)
-        return cases.cases_of(found, long=long, wanted=wanted)
+        passings = cases.passings(self.arms.passed(), self._rehearsed, self.group.pids)
+        return cases.cases_of(passings, long=long, wanted=wanted)
 
     def play(self, played: Sequence[Case], *, timeout: float) -> None:
         """Play all cases, those again whose failpoint was not reached, and judge each."""
@@ -242,16 +244,16 @@ class Matrix:
             for run_id in case.runs:
                 case.wrong += wrong.pop(run_id, [])
                 case.wrong += ["its run was still open at the end"] if run_id in left else []
-        self.wrong = [f"run {run_id}: {one}" for run_id, found in wrong.items() for one in found]
+        self.wrong = [f"run {run_id}: {violation}" for run_id, violations in wrong.items() for violation in violations]
         self.wrong += checker.wrong_in_service(self.service, self.records, self.runs, ignored=self.brief)
         self.recoveries = sorted(self._recoveries(played))
 
     def violations(self, runs: Sequence[str]) -> dict[str, list[str]]:
-        """What is wrong with some runs, by run."""
+        """Return the violations of some runs, by run."""
         return checker.check(self.records, self.bench.keys, runs, read_marks(self.folder))
 
     def counts(self, played: Sequence[Case]) -> dict[str, int]:
-        """How much was played, and in how many cases something was wrong afterwards, or beside them."""
+        """Return how many cases were run, and how many had violations."""
         return {
             "failpoints": len({case.name for case in played}),
             "cases": len(played),
@@ -272,9 +274,10 @@ class Matrix:
 
     def _recoveries(self, played: Sequence[Case]) -> list[float]:
         """Seconds from each fault to the end of its run (a file's change time is when its arm was fired)."""
-        found = {file.name.rpartition(".")[0]: file.stat().st_ctime for file in (self.arms.folder / "fired").iterdir()}
+        fired = (self.arms.folder / "fired").iterdir()
+        fired_at = {file.name.rpartition(".")[0]: file.stat().st_ctime for file in fired}
         names = {f"{case.name}+{run_id}": run_id for case in played for run_id in case.runs}
-        return [self._over[run_id] - found[name] for name, run_id in names.items() if name in found]
+        return [self._over[run_id] - fired_at[name] for name, run_id in names.items() if name in fired_at]
 
     def close(self) -> None:
         """Close the connections."""
@@ -283,6 +286,6 @@ class Matrix:
 
 
 def _bounds(case: Case) -> list[str]:
-    """What bounds how many such cases are under way at once: their kind, and by name where any process may fire one."""
+    """Return the key that limits concurrent cases: their kind, and their name if any process may fire one."""
     harming = ["harming"] if case.harming else []
     return [*harming, "fake"] if case.backend == "fake" else harming if case.backend else [*harming, case.name]

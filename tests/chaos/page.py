@@ -185,7 +185,7 @@ def _figures(results: Results) -> Iterator[str]:
         cells = [min(values), *(percentile(values, share) for share in (50, 95, 99)), max(values)]
         row = " | ".join(f"{cell:.1f}" for cell in cells)
         verdict = "pass" if measured.passes else "fail"
-        yield f"| {measured.figure.name} | {len(values)} | {row} | {measured.figure.said} | {verdict} |"
+        yield f"| {measured.figure.name} | {len(values)} | {row} | {measured.figure.bound_text} | {verdict} |"
 
 
 def _soak(soak: dict[str, Any]) -> str:

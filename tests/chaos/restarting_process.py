@@ -1,4 +1,4 @@
-"""A process of a soak that comes back whenever it is killed."""
+"""A process of a soak that restarts whenever it is killed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class RestartingProcess:
         self._thread.start()
 
     def kill(self) -> None:
-        """End it without a goodbye."""
+        """Kill it with SIGKILL."""
         self._process.send_signal(signal.SIGKILL)
 
     def stop(self) -> None:
-        """For good."""
+        """Stop it, and don't restart it."""
         self._stopped.set()
         self._thread.join()
         self._process.kill()

@@ -50,7 +50,7 @@ CANARY = f"canary-{secrets.token_hex(12)}"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is played. ``pause`` is the mean, in seconds, between two submits of one client."""
+    """Size of a soak. ``pause`` is the mean, in seconds, between two submits of one client."""
 
     runs: int
     seed: int
@@ -70,8 +70,8 @@ class Soak:
         self._service = folder / "service"
         self._db = folder / "subscriber.db"
         self._ends: dict[str, End] = {}
-        for one in (self._service, folder / "server"):
-            one.mkdir()
+        for directory in (self._service, folder / "server"):
+            directory.mkdir()
 
     def play(self) -> Report:
         """From the first worker to the verdict."""
@@ -84,8 +84,8 @@ class Soak:
             stack.callback(self._bench.close)
             ways = [stack.enter_context(Proxy("127.0.0.1", server.port)) for _ in range(2)]
             urls = [way.url().replace("//", f"//:{CANARY}@") for way in ways]
-            given: dict[str, Any] = {"backends": ["local", "remote", "fake"]}
-            group = WorkerGroup(urls[0], self._folder, count=self._size.workers, **given)
+            options: dict[str, Any] = {"backends": ["local", "remote", "fake"]}
+            group = WorkerGroup(urls[0], self._folder, count=self._size.workers, **options)
             stack.enter_context(group)
             stack.callback(self._empty_service)
             environ = self._environ(urls[1])
@@ -100,11 +100,11 @@ class Soak:
             clients = self._start_clients(environ, stack)
             before = self._storm(injector, clients)
             left = self._settle(clients)
-            found = self._history(before)
+            result = self._history(before)
             stack.pop_all().close()  # what is still running ends before its output is judged
         server.start()
         try:
-            return self._report(found, injector, group, left=left, url=server.url, begun=begun)
+            return self._report(result, injector, group, left=left, url=server.url, begun=begun)
         finally:
             server.kill()
 
@@ -131,21 +131,21 @@ class Soak:
             )
             command = [PYTHON, "-m", "tests.chaos.soak_client", json.dumps(asdict(plan))]
             with (self._folder / f"client-{plan.name}.log").open("wb") as log:
-                one = subprocess.Popen(command, stdout=log, stderr=log, env=dict(environ), cwd=ROOT)
-            stack.callback(lambda one=one: (one.kill(), one.wait()))  # type: ignore[misc]
-            started.append(one)
+                client = subprocess.Popen(command, stdout=log, stderr=log, env=dict(environ), cwd=ROOT)
+            stack.callback(lambda client=client: (client.kill(), client.wait()))  # type: ignore[misc]
+            started.append(client)
         return started
 
     def _storm(self, injector: FaultInjector, clients: Sequence[subprocess.Popen[bytes]]) -> frozenset[str]:
         """Faults until all clients have submitted; the runs that are there then."""
         injector.start()
-        told = time.monotonic()
+        reported_at = time.monotonic()
         try:
             while len(list(self._folder.glob("submitted-*"))) < len(clients):
-                assert all(one.poll() is None for one in clients), f"a client ended early: see {self._folder}"
+                assert all(client.poll() is None for client in clients), f"a client ended early: see {self._folder}"
                 self._look()
-                if time.monotonic() - told > 10:
-                    told = time.monotonic()
+                if time.monotonic() - reported_at > 10:
+                    reported_at = time.monotonic()
                     done = len(self._ends)
                     self._say(f"{done} of {self._size.runs} runs have ended; {len(injector.faults)} faults")
                 time.sleep(0.5)
@@ -167,53 +167,54 @@ class Soak:
         """Wait until clients, service and subscriber are done; what wasn't in time."""
         end = time.monotonic() + self._size.settle
         left = []
-        for one in clients:
-            while one.poll() is None and time.monotonic() < end:
+        for client in clients:
+            while client.poll() is None and time.monotonic() < end:
                 self._look()
                 time.sleep(0.3)
-            if one.poll() != 0:
+            if client.poll() != 0:
                 left.append(f"a client had not seen all its runs end within {self._size.settle:g} s")
         records = self._bench.records
         runs = records.runs.count(indexes.ALL)
-        for done, what in (
+        for done, condition in (
             (lambda: not records.runs.count(indexes.teardown("fake")), "the teardown of all containers"),
             (lambda: not list(self._service.glob("*.json")), "an empty service"),
             (lambda: subscriber.finals(self._db) >= runs, "the subscriber hearing of all ends"),
         ):
             try:
-                wait_until(done, what, timeout=60, every=0.2)
+                wait_until(done, condition, timeout=60, every=0.2)
             except AssertionError as late:
                 left.append(str(late))
         return left
 
     def _history(self, before: frozenset[str]) -> History:
-        records = {one.id: one for one in self._bench.records.runs.find(Query(), limit=None)}
+        records = {record.id: record for record in self._bench.records.runs.find(Query(), limit=None)}
         return History(
             calls=list(calls_in(self._folder)),
             records=records,
             events={run_id: self._bench.records.events.of(run_id)[0] for run_id in records},
             results={
-                run_id: checker.result_of(self._bench.records, self._bench.keys, one) for run_id, one in records.items()
+                run_id: checker.result_of(self._bench.records, self._bench.keys, record)
+                for run_id, record in records.items()
             },
             marks=read_marks(self._folder),
             before=before,
             ends=self._ends,
-            heard=subscriber.heard(self._db),
+            received=subscriber.received_by(self._db),
         )
 
     def _report(
-        self, found: History, injector: FaultInjector, group: WorkerGroup, *, left: list[str], url: str, begun: float
+        self, result: History, injector: FaultInjector, group: WorkerGroup, *, left: list[str], url: str, begun: float
     ) -> Report:
-        wrong = [*left, *history.violations(found)]
+        wrong = [*left, *history.violations(result)]
         records = open_redis(url)
         try:
-            wrong += checker.wrong_in_service(self._service, records, list(found.records))
+            wrong += checker.wrong_in_service(self._service, records, list(result.records))
         finally:
             records.close()
         (self._folder / "workers.log").write_text(group.output)
-        wrong += checker.leaks(url, self._secrets(found), self._written())
+        wrong += checker.leaks(url, self._secrets(result), self._written())
         wrong += [f"after retention: {key}" for key in checker.left_after_retention(url)]
-        counts = history.counted(found) | {
+        counts = history.counted(result) | {
             "faults": len(injector.faults),
             **{f"faults, {kind}": len(values) for kind, values in sorted(_by_kind(injector.faults).items())},
             "workers that ended": group.deaths,
@@ -228,13 +229,13 @@ class Soak:
             folder=str(self._folder),
             violations=wrong,
             counts=counts,
-            recoveries=recoveries(injector.faults, found.records, found.events)
-            | {TAKEN_OVER: takeovers(injector.faults, found.events)},
+            recoveries=recoveries(injector.faults, result.records, result.events)
+            | {TAKEN_OVER: takeovers(injector.faults, result.events)},
         )
 
-    def _secrets(self, found: History) -> list[str]:
-        """What must be nowhere to be read; of the keys that containers got, a few are enough."""
-        contained = [one.id for one in found.records.values() if one.spec.route.backend == "fake"]
+    def _secrets(self, result: History) -> list[str]:
+        """Return secrets that must not be readable anywhere; of the keys of containers, a few are enough."""
+        contained = [record.id for record in result.records.values() if record.spec.route.backend == "fake"]
         return [
             CANARY,
             *KEYS.values(),
@@ -251,10 +252,10 @@ class Soak:
 
 
 def _by_kind(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
-    found: dict[str, list[Fault]] = defaultdict(list)
+    faults_by_kind: dict[str, list[Fault]] = defaultdict(list)
     for fault in faults:
-        found[fault.kind].append(fault)
-    return found
+        faults_by_kind[fault.kind].append(fault)
+    return faults_by_kind
 
 
 def play(size: Size, say: Callable[[str], None] = lambda line: None) -> Report:

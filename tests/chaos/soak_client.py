@@ -44,7 +44,7 @@ ABREAST = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one client does. ``pause`` is the mean, in seconds, between two submits; ``within`` bounds its waiting."""
+    """Plan of one client. ``pause`` is the mean, in seconds, between two submits; ``within`` bounds its waiting."""
 
     name: str
     folder: str
@@ -55,7 +55,7 @@ class Plan:
 
 
 class SoakClient:
-    """Carries a plan out."""
+    """Client that executes a plan."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -105,7 +105,7 @@ class SoakClient:
         while len(self._open) >= ABREAST and time.monotonic() < end:
             time.sleep(0.1)
 
-    def _submit(self, order: RunRequest, what: str) -> str:
+    def _submit(self, order: RunRequest, action: str) -> str:
         begun = time.monotonic()
         run: Run[int] | None = None
         error = ""
@@ -121,7 +121,7 @@ class SoakClient:
             answer = "ok"
         except ServerUnavailable as lost:
             answer, error = "unknown" if lost.may_exist else "failed", str(lost)
-        self._note(what, order, answer, run, error=error, took=time.monotonic() - begun)
+        self._note(action, order, answer, run, error=error, took=time.monotonic() - begun)
         if run is not None:
             with self._lock:
                 self._open[run.id] = order, run
@@ -130,13 +130,13 @@ class SoakClient:
         return answer
 
     def _environment(self, backend: str) -> Environment:
-        given: dict[str, Any] = callbacks(self._folder)
+        account: dict[str, Any] = callbacks(self._folder)
         match backend:
             case "local":
-                return LocalEnvironment(**given)
+                return LocalEnvironment(**account)
             case "remote":
-                return RemoteEnvironment(**given)
-        return FakeEnvironment(self._folder / "service", **given)
+                return RemoteEnvironment(**account)
+        return FakeEnvironment(self._folder / "service", **account)
 
     def _watch(self) -> None:
         """Cancel what is to be cancelled, and note each end as it is seen."""
@@ -154,15 +154,15 @@ class SoakClient:
     def _note_ended(self, runs: list[Run[int]]) -> None:
         for run in self._client.wait(runs, return_when="FIRST_COMPLETED", timeout=PAUSE).done:
             order, _ = self._open[run.id]
-            what, state, result, error = "ended", "", None, ""
+            action, state, result, error = "ended", "", None, ""
             try:
                 state = str(run.state)
                 result = run.result(timeout=10)
             except RunError as failed:
                 error = type(failed).__name__
             except UnknownRun as gone:
-                what, error = "gone", str(gone)
-            self._note(what, order, state, run, result=result, error=error)
+                action, error = "gone", str(gone)
+            self._note(action, order, state, run, result=result, error=error)
             with self._lock:
                 del self._open[run.id]
 
@@ -189,10 +189,10 @@ class SoakClient:
         except ServerUnavailable:
             time.sleep(PAUSE)
 
-    def _note(self, what: str, order: RunRequest, answer: str, run: Run[int] | None, **more: Any) -> None:
+    def _note(self, action: str, order: RunRequest, answer: str, run: Run[int] | None, **more: Any) -> None:
         self._ledger.note(
             Call(
-                what=what,
+                action=action,
                 client=self._plan.name,
                 key=order.key,
                 answer=answer,

@@ -12,8 +12,8 @@ import pytest
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from tests.chaos.conftest import ChaosServer
+from tests.chaos.deployment import Deployment, passes
 from tests.chaos.flows import read_marks
-from tests.chaos.testbed import Testbed, passes
 from tests.chaos.worker_group import TIMING
 from tests.integration.workers import Worker
 
@@ -24,20 +24,20 @@ LEASE = 6.0
 
 
 @pytest.fixture
-def testbed(chaos_server: ChaosServer, tmp_path: Path) -> Iterator[Testbed]:
-    with Testbed(chaos_server.url, chaos_server.port, tmp_path, workers=0) as one:
-        yield one
+def deployment(chaos_server: ChaosServer, tmp_path: Path) -> Iterator[Deployment]:
+    with Deployment(chaos_server.url, chaos_server.port, tmp_path, workers=0) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-def start(testbed: Testbed) -> Iterator[Callable[[Path], Worker]]:
+def start(deployment: Deployment) -> Iterator[Callable[[Path], Worker]]:
     """Starts a worker whose wall clock is off as a file says."""
     started: list[Worker] = []
 
     def one(clock: Path) -> Worker:
         worker = Worker(
-            testbed.proxy.url(),
-            testbed.folder,
+            deployment.proxy.url(),
+            deployment.folder,
             command=("-m", "tests.chaos.skewed_worker", str(clock)),
             timing={**TIMING, "lease": LEASE},
             backends=["local"],
@@ -55,35 +55,36 @@ def start(testbed: Testbed) -> Iterator[Callable[[Path], Worker]]:
 
 
 @pytest.mark.row(21)
-def test_row_21_clocks_are_wrong_and_jump(testbed: Testbed, start: Callable[[Path], Worker]) -> None:
+def test_row_21_clocks_are_wrong_and_jump(deployment: Deployment, start: Callable[[Path], Worker]) -> None:
     """One worker is 5 min early, one 5 min late, one's clock jumps: no lease ends by it, and nothing is claimed twice.
 
     A worker that does die is still found by the others, and a retry comes when it is due.
     """
     clocks = [
-        tmp / name for tmp, name in [(testbed.folder, "early"), (testbed.folder, "late"), (testbed.folder, "jumps")]
+        tmp / name
+        for tmp, name in [(deployment.folder, "early"), (deployment.folder, "late"), (deployment.folder, "jumps")]
     ]
     for clock, seconds in zip(clocks, (-300, 300, 0), strict=True):
         clock.write_text(str(seconds))
     workers = [start(clock) for clock in clocks]
     for worker in workers:
         worker.says("is ready", timeout=60)
-    runs = testbed.submit(6, seconds=6.0)
-    testbed.started(runs)
+    runs = deployment.submit(6, seconds=6.0)
+    deployment.started(runs)
     for seconds in (3600, -3600, 0):
         clocks[2].write_text(str(seconds))
-        runs += testbed.submit(3, seconds=0.1)
+        runs += deployment.submit(3, seconds=0.1)
         passes(1.5)
-    again = testbed.submit(way="raises", retries=Retry(1, delay=1.0))[0]
-    records = testbed.settle(timeout=90)
+    again = deployment.submit(way="raises", retries=Retry(1, delay=1.0))[0]
+    records = deployment.settle(timeout=90)
     assert {(record.state, record.attempt) for record in records if record.id != again} == {(State.SUCCEEDED, 1)}
-    assert {testbed.starts(run_id) for run_id in runs} == {1}
-    assert testbed.bench.record(again).attempt == 2
+    assert {deployment.starts(run_id) for run_id in runs} == {1}
+    assert deployment.bench.record(again).attempt == 2
     assert not [worker for worker in workers if "is dead" in worker.output]
-    seen = {round((mark.at - time.time()) / 300) for mark in read_marks(testbed.folder)}
-    assert seen >= {-1, 0, 1}  # as the flows saw it: the clocks were off indeed
-    taken = testbed.submit(4, seconds=1.0)
-    testbed.started(taken)
+    offsets = {round((mark.at - time.time()) / 300) for mark in read_marks(deployment.folder)}
+    assert offsets >= {-1, 0, 1}  # as the flows saw it: the clocks were off indeed
+    taken = deployment.submit(4, seconds=1.0)
+    deployment.started(taken)
     workers[0].send(signal.SIGKILL)
-    testbed.settle(timeout=90)
-    print(f"taken over after {testbed.took:.1f} s at a lease of {LEASE:g} s")  # noqa: T201
+    deployment.settle(timeout=90)
+    print(f"taken over after {deployment.took:.1f} s at a lease of {LEASE:g} s")  # noqa: T201

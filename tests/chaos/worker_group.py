@@ -15,7 +15,7 @@ TIMING = {**QUICK, "poll": 2 / 15, "queue_tick": 0.2}
 
 
 class WorkerGroup:
-    """So many workers, at any time.
+    """A fixed number of workers.
 
     Args:
         url: their server.
@@ -65,7 +65,7 @@ class WorkerGroup:
 
     @property
     def output(self) -> str:
-        """What all of them have printed."""
+        """The output of all workers."""
         return "".join(f"--- {worker.process.pid}\n{worker.output}" for worker in [*self._ended, *self.workers])
 
     def _add(self) -> None:
@@ -75,7 +75,7 @@ class WorkerGroup:
 
     def _guard(self) -> None:
         while not self._stopped.wait(0.1):
-            for worker in [one for one in self.workers if one.process.poll() is not None]:
+            for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
                 self.deaths += 1
                 self.workers.remove(worker)
                 self._ended.append(worker)

@@ -1,4 +1,4 @@
-"""What the soak's clients ask for: ways a run may go, where, and in which states it may end."""
+"""Workload of a soak: the ways a run may go, its backend, and the states in which it may end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ BACKENDS = {"local": 74, "remote": 20, "fake": 6}
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run to ask for."""
+    """A run to submit."""
 
     key: str
     way: Way
@@ -63,7 +63,7 @@ class RunRequest:
 
 
 def draw(rng: random.Random, key: str) -> RunRequest:
-    """One order, by the weights."""
+    """Draw a run by the weights."""
     [way] = rng.choices(list(WAYS.values()), [way.weight for way in WAYS.values()])
     [backend] = rng.choices(list(BACKENDS), list(BACKENDS.values()))
     return RunRequest(key, way, backend, round(rng.uniform(way.least, way.most), 3))
