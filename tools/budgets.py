@@ -23,7 +23,7 @@ RAISED = {
 RAISED_CLASSES = {
     "dispatcher/client/client.py:Dispatcher": 24,  # public: one method per request of a user
     "dispatcher/client/run.py:Run": 32,  # public: all that a user asks of a run
-    "tests/chaos/nemesis.py:Nemesis": 28,  # one method for each fault
+    "tests/chaos/fault_injector.py:FaultInjector": 28,  # one method for each fault
     "tests/conformance/test_records_model.py:Histories": 23,  # one rule for each request
 }
 

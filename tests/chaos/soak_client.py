@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.customer PLAN``: a client process of the soak, which uses the public API alone.
+"""``python -m tests.chaos.soak_client PLAN``: a client process of the soak, which uses the public API alone.
 
 It submits its share of runs, each under a key of its own, cancels some, waits for all of them, and keeps a ledger of
 what it was told. Once the faults are over (the file ``healed``) it asks again for what it doesn't know.
@@ -28,9 +28,9 @@ from dispatcher import (
     UnknownRun,
 )
 from dispatcher.environments.base import Environment
+from tests.chaos.call_log import Call, CallLog
 from tests.chaos.flows import callbacks, marked
-from tests.chaos.ledger import Call, Ledger
-from tests.chaos.orders import Order, draw
+from tests.chaos.workload import RunRequest, draw
 
 #: The file that says that no more faults come.
 HEALED = "healed"
@@ -44,7 +44,7 @@ ABREAST = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one customer does. ``pause`` is the mean, in seconds, between two submits; ``within`` bounds its waiting."""
+    """Plan of one client. ``pause`` is the mean, in seconds, between two submits; ``within`` bounds its waiting."""
 
     name: str
     folder: str
@@ -54,16 +54,16 @@ class Plan:
     within: float = 300.0
 
 
-class Customer:
-    """Carries a plan out."""
+class SoakClient:
+    """Client that executes a plan."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._folder = Path(plan.folder)
         self._rng = random.Random(f"{plan.seed}:{plan.name}")
         self._client = Dispatcher()
-        self._ledger = Ledger(self._folder / f"calls-{plan.name}.jsonl")
-        self._open: dict[str, tuple[Order, Run[int]]] = {}
+        self._ledger = CallLog(self._folder / f"calls-{plan.name}.jsonl")
+        self._open: dict[str, tuple[RunRequest, Run[int]]] = {}
         self._to_cancel: dict[str, float] = {}
         self._lock = threading.Lock()
         self._all_asked = threading.Event()
@@ -84,9 +84,9 @@ class Customer:
         watch.join(self._plan.within)
         return not self._open and not watch.is_alive()
 
-    def _submit_all(self) -> list[Order]:
+    def _submit_all(self) -> list[RunRequest]:
         """Submit until so many were accepted; those whose fate isn't known."""
-        unknown: list[Order] = []
+        unknown: list[RunRequest] = []
         accepted = asked = 0
         while accepted + len(unknown) < self._plan.count:
             order = draw(self._rng, f"{self._plan.seed}-{self._plan.name}-{asked}")
@@ -105,7 +105,7 @@ class Customer:
         while len(self._open) >= ABREAST and time.monotonic() < end:
             time.sleep(0.1)
 
-    def _submit(self, order: Order, what: str) -> str:
+    def _submit(self, order: RunRequest, action: str) -> str:
         begun = time.monotonic()
         run: Run[int] | None = None
         error = ""
@@ -121,7 +121,7 @@ class Customer:
             answer = "ok"
         except ServerUnavailable as lost:
             answer, error = "unknown" if lost.may_exist else "failed", str(lost)
-        self._note(what, order, answer, run, error=error, took=time.monotonic() - begun)
+        self._note(action, order, answer, run, error=error, took=time.monotonic() - begun)
         if run is not None:
             with self._lock:
                 self._open[run.id] = order, run
@@ -130,13 +130,13 @@ class Customer:
         return answer
 
     def _environment(self, backend: str) -> Environment:
-        given: dict[str, Any] = callbacks(self._folder)
+        account: dict[str, Any] = callbacks(self._folder)
         match backend:
             case "local":
-                return LocalEnvironment(**given)
+                return LocalEnvironment(**account)
             case "remote":
-                return RemoteEnvironment(**given)
-        return FakeEnvironment(self._folder / "service", **given)
+                return RemoteEnvironment(**account)
+        return FakeEnvironment(self._folder / "service", **account)
 
     def _watch(self) -> None:
         """Cancel what is to be cancelled, and note each end as it is seen."""
@@ -154,15 +154,15 @@ class Customer:
     def _note_ended(self, runs: list[Run[int]]) -> None:
         for run in self._client.wait(runs, return_when="FIRST_COMPLETED", timeout=PAUSE).done:
             order, _ = self._open[run.id]
-            what, state, result, error = "ended", "", None, ""
+            action, state, result, error = "ended", "", None, ""
             try:
                 state = str(run.state)
                 result = run.result(timeout=10)
             except RunError as failed:
                 error = type(failed).__name__
             except UnknownRun as gone:
-                what, error = "gone", str(gone)
-            self._note(what, order, state, run, result=result, error=error)
+                action, error = "gone", str(gone)
+            self._note(action, order, state, run, result=result, error=error)
             with self._lock:
                 del self._open[run.id]
 
@@ -189,10 +189,10 @@ class Customer:
         except ServerUnavailable:
             time.sleep(PAUSE)
 
-    def _note(self, what: str, order: Order, answer: str, run: Run[int] | None, **more: Any) -> None:
+    def _note(self, action: str, order: RunRequest, answer: str, run: Run[int] | None, **more: Any) -> None:
         self._ledger.note(
             Call(
-                what=what,
+                action=action,
                 client=self._plan.name,
                 key=order.key,
                 answer=answer,
@@ -205,4 +205,4 @@ class Customer:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if Customer(Plan(**json.loads(sys.argv[1]))).play() else 1)
+    sys.exit(0 if SoakClient(Plan(**json.loads(sys.argv[1]))).play() else 1)

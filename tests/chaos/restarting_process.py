@@ -1,4 +1,4 @@
-"""A process of a soak that comes back whenever it is killed."""
+"""A process of a soak that restarts whenever it is killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.integration.workers import ROOT
 
 
-class Standing:
+class RestartingProcess:
     """A process that is started again whenever it ends, until it is told to stop."""
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
@@ -24,11 +24,11 @@ class Standing:
         self._thread.start()
 
     def kill(self) -> None:
-        """End it without a goodbye."""
+        """Kill it with SIGKILL."""
         self._process.send_signal(signal.SIGKILL)
 
     def stop(self) -> None:
-        """For good."""
+        """Stop it, and don't restart it."""
         self._stopped.set()
         self._thread.join()
         self._process.kill()

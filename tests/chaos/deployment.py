@@ -1,4 +1,4 @@
-"""A server behind a proxy, a crew of workers, the invariants at the end: what most rows of the fault matrix need."""
+"""Deployment for the fault matrix: a server behind a proxy, a group of workers, and a check of the invariants."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
 from tests.chaos import checker
-from tests.chaos.crew import TIMING, Crew
+from tests.chaos.environments import environment_of
 from tests.chaos.flows import marked, read_marks
-from tests.chaos.places import environment_of
 from tests.chaos.proxy import Proxy
+from tests.chaos.worker_group import TIMING, WorkerGroup
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -28,7 +28,7 @@ from tests.waiting import wait_until
 AGAIN = Retry(20, delay=0.1, backoff=1, on={Cause.WORKER_LOST, Cause.KILLED, Cause.PREEMPTED, Cause.RESULT_MISSING})
 
 
-class Field:
+class Deployment:
     """Submits runs to a server that it reaches directly, for workers that reach it by a proxy.
 
     Args:
@@ -36,10 +36,10 @@ class Field:
         port: its loopback port.
         folder: for all that is written.
         workers: how many; 0 for none.
-        crew: their settings.
+        group: their settings.
     """
 
-    def __init__(self, url: str, port: int, folder: Path, *, workers: int = 2, **crew: Any) -> None:
+    def __init__(self, url: str, port: int, folder: Path, *, workers: int = 2, **group: Any) -> None:
         self.folder = folder
         self.service = folder / "service"
         self.service.mkdir()
@@ -50,25 +50,25 @@ class Field:
         self.bench = Bench(url, timing=TIMING)
         self.runs: list[str] = []
         self.others: list[str] = []  #: of flows that give something else back than their attempt's number
-        self.crew: Crew | None = None
+        self.group: WorkerGroup | None = None
         self._workers = workers
-        environ = {"DISPATCHER__FAILPOINT": str(self.arms), SERVICES: str(self.service), **crew.pop("environ", {})}
-        self._given = {"environ": environ, **crew}
+        environ = {"DISPATCHER__FAILPOINT": str(self.arms), SERVICES: str(self.service), **group.pop("environ", {})}
+        self._given = {"environ": environ, **group}
 
-    def __enter__(self) -> Field:
+    def __enter__(self) -> Deployment:
         self.proxy.__enter__()
         if self._workers:
-            self.crew = Crew(self.proxy.url(), self.folder, count=self._workers, **self._given)
-            self.crew.__enter__()
+            self.group = WorkerGroup(self.proxy.url(), self.folder, count=self._workers, **self._given)
+            self.group.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.crew is not None:
+        if self.group is not None:
             self.proxy.heal()
-            self.crew.__exit__(None, None, None)
-            print(self.crew.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
+            self.group.__exit__(None, None, None)
+            print(self.group.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
         for file in self.service.glob("*.json"):
             file.with_suffix(".deleted").touch()
         self.bench.close()
@@ -77,13 +77,13 @@ class Field:
     def submit(self, count: int = 1, *, seconds: float = 0.0, backend: str = "local", **more: Any) -> list[str]:
         """Accept so many runs; their ids."""
         way = more.pop("way", "plain")
-        found = []
+        runs = []
         for _ in range(count):
             parameters = {"folder": str(self.folder), "way": way, "seconds": seconds}
             options = {"retries": AGAIN, **more}
-            found.append(self.bench.submit(marked, parameters, environment=self.environment(backend), **options))
-        self.runs += found
-        return found
+            runs.append(self.bench.submit(marked, parameters, environment=self.environment(backend), **options))
+        self.runs += runs
+        return runs
 
     def armed(self, name: str, kind: str, *, backend: str = "local", way: str = "plain", **more: Any) -> str:
         """Accept a run for which a failpoint is armed (:mod:`dispatcher.support.failpoints`); its id."""
@@ -118,14 +118,14 @@ class Field:
         return run_id
 
     def environment(self, backend: str) -> Environment:
-        """With callbacks that keep an account."""
+        """Return an environment whose callbacks write marks."""
         return environment_of(backend, self.folder, self.service)
 
     def started(self, runs: Sequence[str], *, timeout: float = 60.0) -> None:
         """Wait until user code of all of them was started."""
 
         def begun() -> bool:
-            return {mark.run for mark in read_marks(self.folder) if mark.what == "flow"} >= set(runs)
+            return {mark.run for mark in read_marks(self.folder) if mark.step == "flow"} >= set(runs)
 
         wait_until(begun, "the flows' start", timeout=timeout)
 
@@ -135,18 +135,18 @@ class Field:
         records = self.bench.records.runs
 
         def ended() -> bool:
-            return all(one is not None and one.terminal for one in records.get_many(self.runs))
+            return all(record is not None and record.terminal for record in records.get_many(self.runs))
 
         wait_until(ended, "the end of all runs", timeout=timeout, every=0.05)
         self.took = time.monotonic() - begun
         marks = read_marks(self.folder)
         wrong = checker.check(self.bench.records, self.bench.keys, self.runs, marks)
         assert not wrong, wrong
-        return [one for one in records.get_many(self.runs) if one is not None]
+        return [record for record in records.get_many(self.runs) if record is not None]
 
     def starts(self, run_id: str) -> int:
-        """How often user code of a run was started."""
-        return sum(mark.what == "flow" and mark.run == run_id for mark in read_marks(self.folder))
+        """Return how often user code of a run was started."""
+        return sum(mark.step == "flow" and mark.run == run_id for mark in read_marks(self.folder))
 
     def torn_down(self, *, timeout: float = 60.0) -> None:
         """Wait until nothing is left in the service, and compare its own account with the records."""

@@ -1,4 +1,4 @@
-"""What the soak's clients ask for: ways a run may go, where, and in which states it may end."""
+"""Workload of a soak: the ways a run may go, its backend, and the states in which it may end."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ BACKENDS = {"local": 74, "remote": 20, "fake": 6}
 
 
 @dataclass(frozen=True)
-class Order:
-    """One run to ask for."""
+class RunRequest:
+    """A run to submit."""
 
     key: str
     way: Way
@@ -62,8 +62,8 @@ class Order:
         return {"folder": folder, "way": self.way.goes, "seconds": self.seconds}
 
 
-def draw(rng: random.Random, key: str) -> Order:
-    """One order, by the weights."""
+def draw(rng: random.Random, key: str) -> RunRequest:
+    """Draw a run by the weights."""
     [way] = rng.choices(list(WAYS.values()), [way.weight for way in WAYS.values()])
     [backend] = rng.choices(list(BACKENDS), list(BACKENDS.values()))
-    return Order(key, way, backend, round(rng.uniform(way.least, way.most), 3))
+    return RunRequest(key, way, backend, round(rng.uniform(way.least, way.most), 3))

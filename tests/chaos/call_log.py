@@ -1,4 +1,4 @@
-"""What somebody did and saw, appended line by line to a file that outlives its writer."""
+"""Log of a client's calls and their answers: one JSON line each, in a file that outlives its writer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 class Call:
     """One call of a client.
 
-    ``what`` is submit, again (an unknown submit, asked again), cancel, ended (the client saw the run's end) or gone
+    ``action`` is submit, again (an unknown submit, asked again), cancel, ended (the client saw the run's end) or gone
     (it could not); ``answer`` is ok, failed (nothing was accepted), unknown, refused (it had ended), or the state
     seen. ``at`` is in seconds since the epoch, ``took`` in seconds.
     """
 
-    what: str
+    action: str
     client: str
     key: str
     answer: str
@@ -32,7 +32,7 @@ class Call:
     at: float = field(default_factory=time.time)
 
 
-class Ledger:
+class CallLog:
     """A file of calls; each is written whole."""
 
     def __init__(self, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where runs of fault tests go: an environment of each backend, with callbacks that keep an account."""
+"""Environments of fault tests: one of each backend, with callbacks that write marks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.chaos.flows import callbacks
 
 
 def environment_of(backend: str, folder: Path, service: Path) -> Environment:
-    """An environment of ``backend``; ``folder`` holds the account, ``service`` plays the container service."""
-    given: dict[str, Any] = callbacks(folder)
+    """An environment of ``backend``; ``folder`` is for the marks, ``service`` for the container service."""
+    account: dict[str, Any] = callbacks(folder)
     match backend:
         case "local":
-            return LocalEnvironment(**given)
+            return LocalEnvironment(**account)
         case "remote":
-            return RemoteEnvironment(**given)
-    return FakeEnvironment(service, **given)
+            return RemoteEnvironment(**account)
+    return FakeEnvironment(service, **account)

@@ -1,4 +1,4 @@
-"""The enemy of a soak: every few seconds something is killed, frozen, cut off, slowed down or taken away.
+"""Fault injection of a soak: every few seconds something is killed, frozen, cut off, slowed down or removed.
 
 Faults are drawn by a seed, each kind before any comes again, and noted with the time at which they were over.
 """
@@ -25,8 +25,8 @@ from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import INSTANCE
 from dispatcher.runs.change import ring_for
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.crew import TIMING, Crew
 from tests.chaos.proxy import Proxy
+from tests.chaos.worker_group import TIMING, WorkerGroup
 
 #: Seconds between the beginnings of two faults.
 EVERY = (1.0, 5.0)
@@ -36,10 +36,10 @@ OFTEN = ("worker killed", "server killed")
 
 
 class Killed(Protocol):
-    """What is killed and comes back by itself."""
+    """A process that can be killed and restarts by itself."""
 
     def kill(self) -> None:
-        """End it without a goodbye."""
+        """Kill it with SIGKILL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,36 +53,36 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arena:
-    """What the nemesis may touch."""
+class Targets:
+    """The targets of a fault injector."""
 
     server: ChaosServer
     url: str
-    crew: Crew
+    group: WorkerGroup
     proxies: Sequence[Proxy]
     subscriber: Killed
     service: Path
 
 
-class Nemesis:
+class FaultInjector:
     """Acts on its own thread, between :meth:`start` and :meth:`stop`.
 
     Args:
-        arena: what it may touch.
+        targets: what it may touch.
         log: file for its faults, one a line.
         seed: of what it draws.
     """
 
-    def __init__(self, arena: Arena, log: Path, *, seed: int) -> None:
+    def __init__(self, targets: Targets, log: Path, *, seed: int) -> None:
         self.faults: list[Fault] = []
         self.doubled = 0  #: doorbells rung beside those of the engine
         self.emptied = 0  #: doorbells that were taken out of their queue
         self.error: BaseException | None = None
-        self._arena = arena
+        self._targets = targets
         self._log = log
-        self._rng = random.Random(f"{seed}:nemesis")
+        self._rng = random.Random(f"{seed}:faults")
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nemesis")
+        self._thread = threading.Thread(target=self._run, name="fault-injector")
         self._acts: dict[str, Callable[[], str]] = {
             "worker killed": self._kill_worker,
             "worker frozen": self._freeze_worker,
@@ -112,7 +112,7 @@ class Nemesis:
         """No further fault; all is healed."""
         self._stopped.set()
         self._thread.join()
-        for proxy in self._arena.proxies:
+        for proxy in self._targets.proxies:
             proxy.heal()
         if self.error is not None:
             raise self.error
@@ -139,7 +139,7 @@ class Nemesis:
                 file.write(json.dumps(asdict(fault)) + "\n")
 
     def _worker(self) -> Any:
-        return self._rng.choice(list(self._arena.crew.workers))
+        return self._rng.choice(list(self._targets.group.workers))
 
     def _kill_worker(self) -> str:
         worker = self._worker()
@@ -170,23 +170,23 @@ class Nemesis:
         return str(pid)
 
     def _kill_container(self) -> str:
-        for file in self._rng.sample(files := sorted(self._arena.service.glob("*.json")), len(files)):
+        for file in self._rng.sample(files := sorted(self._targets.service.glob("*.json")), len(files)):
             with suppress(OSError, ValueError):
-                found = json.loads(file.read_text())
-                if found["pid"] and found["exit_code"] is None:
-                    os.killpg(found["pid"], signal.SIGKILL)
+                container = json.loads(file.read_text())
+                if container["pid"] and container["exit_code"] is None:
+                    os.killpg(container["pid"], signal.SIGKILL)
                     return file.stem
         raise IndexError("no container")
 
     def _kill_subscriber(self) -> str:
-        self._arena.subscriber.kill()
+        self._targets.subscriber.kill()
         return ""
 
     def _kill_server(self) -> str:
         away = self._rng.uniform(0.2, 3.0)
-        self._arena.server.kill()
+        self._targets.server.kill()
         time.sleep(away)
-        self._arena.server.start()
+        self._targets.server.start()
         return f"{away:.1f} s"
 
     def _kill_clients(self) -> str:
@@ -245,7 +245,7 @@ class Nemesis:
 
     def _ways(self) -> list[Proxy]:
         """The workers' way to the server, the clients', or both."""
-        ways = list(self._arena.proxies)
+        ways = list(self._targets.proxies)
         return self._rng.choice([ways, *([way] for way in ways)])
 
     def _flush_scripts(self) -> str:
@@ -263,7 +263,7 @@ class Nemesis:
 
     def _double_doorbells(self) -> str:
         """The newest runs, waiting, running or over, are rung for twice at once."""
-        records = open_redis(self._arena.url)
+        records = open_redis(self._targets.url)
         try:
             newest = list(records.runs.find(Query(), limit=20))
         finally:
@@ -291,7 +291,7 @@ class Nemesis:
 
     @contextmanager
     def _server(self) -> Iterator[Any]:
-        with redis.Redis.from_url(self._arena.url, socket_timeout=10) as server:
+        with redis.Redis.from_url(self._targets.url, socket_timeout=10) as server:
             yield server
 
 
@@ -301,5 +301,5 @@ def _signal(pid: int, signum: int) -> None:
 
 
 def faults_in(log: Path) -> list[Fault]:
-    """What a nemesis noted."""
+    """Return the faults that a fault injector logged."""
     return [Fault(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.skewed FILE``: a worker whose wall clock is off by as many seconds as a file says.
+"""``python -m tests.chaos.skewed_worker FILE``: a worker whose wall clock is off by as many seconds as a file says.
 
 The file may change. Its monotonic clock is right, as a machine's is whose time is set.
 """

@@ -14,8 +14,8 @@ from tests.integration.workers import QUICK, Worker
 TIMING = {**QUICK, "poll": 2 / 15, "queue_tick": 0.2}
 
 
-class Crew:
-    """So many workers, at any time.
+class WorkerGroup:
+    """A fixed number of workers.
 
     Args:
         url: their server.
@@ -40,13 +40,13 @@ class Crew:
         self._given: dict[str, Any] = {"timing": {**TIMING, **(timing or {})}, "environ": environ, **worker}
         self._count = count
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._guard, name="crew")
+        self._thread = threading.Thread(target=self._guard, name="worker-group")
         self.workers: list[Worker] = []
         self.pids: set[int] = set()
         self.deaths = 0
         self._ended: list[Worker] = []
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerGroup:
         for _ in range(self._count):
             self._add()
         for worker in self.workers:
@@ -65,7 +65,7 @@ class Crew:
 
     @property
     def output(self) -> str:
-        """What all of them have printed."""
+        """The output of all workers."""
         return "".join(f"--- {worker.process.pid}\n{worker.output}" for worker in [*self._ended, *self.workers])
 
     def _add(self) -> None:
@@ -75,7 +75,7 @@ class Crew:
 
     def _guard(self) -> None:
         while not self._stopped.wait(0.1):
-            for worker in [one for one in self.workers if one.process.poll() is not None]:
+            for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
                 self.deaths += 1
                 self.workers.remove(worker)
                 self._ended.append(worker)

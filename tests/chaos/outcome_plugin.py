@@ -1,4 +1,4 @@
-"""A pytest plugin (``-p tests.chaos.telling``): appends how each test ended, and its rows, to ``CHAOS_FIGURES``."""
+"""Pytest plugin (``-p tests.chaos.outcome_plugin``) that appends each test's outcome and rows to ``CHAOS_FIGURES``."""
 
 from __future__ import annotations
 
