@@ -39,9 +39,9 @@ class AttemptUsers:
         """
         request, spec = record.request or {}, record.spec
         password = self.keys.password(record.id, record.attempt, request["epoch"], spec.key_id)
-        reach = AttemptScope(run_id=record.id, attempt=record.attempt, shard=request["shard"], blobs=spec.blobs)
+        scope = AttemptScope(run_id=record.id, attempt=record.attempt, shard=request["shard"], blobs=spec.blobs)
         return {
-            "DISPATCHER__RUN__USER": self.records.users.make(reach, password),
+            "DISPATCHER__RUN__USER": self.records.users.make(scope, password),
             "DISPATCHER__RUN__PASSWORD": password,
         }
 

@@ -13,7 +13,7 @@ from workers.pool.pool_process import PoolProcess, TaskContext
 REQUEST = "workers.pool.celery_request:RunRequest"
 
 #: Characters of a doorbell's content by which similar runs are recognised.
-MAX_LIKE = 1000
+MAX_HINT = 1000
 
 
 def register(app: Celery) -> None:
@@ -23,8 +23,8 @@ def register(app: Celery) -> None:
 
     @app.task(name=EXECUTE, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def execute(self: Any, run_id: str, **content: object) -> str:
-        like = repr([content.get(name) for name in ("flow", "backend", "labels")])
-        return lifecycle.execute(_context(self, run_id), run_id, like[:MAX_LIKE])
+        hint = repr([content.get(name) for name in ("flow", "backend", "labels")])
+        return lifecycle.execute(_context(self, run_id), run_id, hint[:MAX_HINT])
 
     @app.task(name=CALL_ON_EXIT, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def call_on_exit(self: Any, run_id: str, **_: object) -> str:

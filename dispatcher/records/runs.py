@@ -97,12 +97,12 @@ class Runs(ABC):
             day: on which the signature of its spec expires, counted since the epoch.
         """
 
-    def snapshot(self, run_id: str, like: str) -> Snapshot:
+    def snapshot(self, run_id: str, hint: str) -> Snapshot:
         """Return a run that is about to be claimed, as read or as predicted.
 
         Args:
             run_id: the run.
-            like: the contents of its doorbell, equal for runs that are probably alike. It isn't trusted.
+            hint: the contents of its doorbell, equal for runs that are probably alike. It isn't trusted.
 
         Raises:
             UnknownRun: as :meth:`get`; for a prediction, :meth:`claim` raises it.
@@ -116,7 +116,7 @@ class Runs(ABC):
         ``transition`` on runs of a kind may be prepared once for each ``owner``.
 
         Raises:
-            WrongGuess: the prediction was wrong and nothing was done; the caller decides again.
+            WrongPrediction: the prediction was wrong and nothing was done; the caller decides again.
             UnknownRun, Refused: as :meth:`update`.
         """
         bound = partial(transition, owner=owner, holder=holder)

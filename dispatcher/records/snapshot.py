@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dispatcher.runs.record import Record
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,29 @@ class Snapshot:
     now: float
     kind: str = ""
 
+    @property
+    def predicted(self) -> bool:
+        """Return True for a prediction."""
+        return bool(self.kind)
 
-class WrongGuess(Exception):
+
+class WrongPrediction(Exception):
     """The prediction of a run was wrong, and nothing was done. ``snapshot`` is the run as read."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__(snapshot.record.id)
         self.snapshot = snapshot
+
+
+def start_with(snapshot: Snapshot, start: Callable[[Snapshot], T]) -> T:
+    """Call ``start`` with a run, and again with the run as read if it was predicted wrongly; return the result.
+
+    Args:
+        snapshot: the run, as of :meth:`Runs.snapshot`.
+        start: claims the run, and does nothing before that; what it raises passes through.
+    """
+    try:
+        return start(snapshot)
+    except WrongPrediction as wrong:
+        snapshot = wrong.snapshot
+    return start(snapshot)  # not in the handler above: a flow must find no exception being handled

@@ -76,7 +76,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     records: Records,
     keys: KeyRing,
     settings: Settings,
-    look: Snapshot,
+    snapshot: Snapshot,
     *,
     owner: str,
     holder: str,
@@ -90,7 +90,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
         records: the records.
         keys: verify the spec and seal the result.
         settings: limits.
-        look: the run as it was just read, or as predicted.
+        snapshot: the run as it was just read, or as predicted.
         owner: the worker that is responsible for it.
         holder: this process.
         fds: capture file descriptors 1 and 2; only in a process of the flow's own. Otherwise output is echoed.
@@ -102,16 +102,16 @@ def run_attempt(  # noqa: PLR0913 - the public signature
 
     Raises:
         UnknownRun: there is no such run.
-        WrongGuess: the prediction was wrong; nothing was done.
+        WrongPrediction: the prediction was wrong; nothing was done.
         ServerUnavailable: raised at once before the claim, and after ten minutes before the flow. After the flow this
             process waits for the server without a limit.
     """
-    run_id = look.record.id
-    attempt = _Attempt(records, look, own_process=fds)
+    run_id = snapshot.record.id
+    attempt = _Attempt(records, snapshot, own_process=fds)
     loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=environ)
-    with _as_current(CurrentAttempt(run_id, look.record.epoch + 1)) as running:
+    with _as_current(CurrentAttempt(run_id, snapshot.record.epoch + 1)) as running:
         try:
-            check_features(look.record)
+            check_features(snapshot.record)
             failpoint("attempt.waiting", run_id)
             attempt.claim(owner=owner, holder=holder)
             failpoint("attempt.claimed", run_id)
@@ -173,17 +173,17 @@ class _Attempt:
     """An attempt in this process and its transitions. ``record`` is the run as last written or read. ``own_process``:
     the process is the flow's own."""
 
-    def __init__(self, records: Records, look: Snapshot, *, own_process: bool) -> None:
+    def __init__(self, records: Records, snapshot: Snapshot, *, own_process: bool) -> None:
         self._own_process = own_process
         self.records = records
-        self.record = look.record
-        self._look = look
-        self._offset = look.now - time.monotonic()
+        self.record = snapshot.record
+        self._snapshot = snapshot
+        self._offset = snapshot.now - time.monotonic()
 
     @property
     def predicted(self) -> Record | None:
         """The predicted record, if the run was claimed without a read."""
-        return self._look.record if self._look.kind else None
+        return self._snapshot.record if self._snapshot.predicted else None
 
     @property
     def now(self) -> float:
@@ -196,8 +196,8 @@ class _Attempt:
         Raises:
             Refused: it can't be claimed.
         """
-        self.record = self.records.runs.claim(self._look, _start, owner=owner, holder=holder)
-        if self._look.kind and self.record.started_at is not None:
+        self.record = self.records.runs.claim(self._snapshot, _start, owner=owner, holder=holder)
+        if self._snapshot.predicted and self.record.started_at is not None:
             self._offset = self.record.started_at - time.monotonic()
 
     def step(self, step: Transition) -> None:

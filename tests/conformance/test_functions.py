@@ -18,7 +18,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import library, script
-from dispatcher.records.snapshot import WrongGuess
+from dispatcher.records.snapshot import WrongPrediction
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL
 from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS, MOST_QUEUES
@@ -232,7 +232,7 @@ def test_a_record_s_time_cannot_add_steps(records: Records, raw: Any, time: str)
     assert snapshot.kind
     raw.hset(f"{records.instance}::run:{run.id}", "created_at", time)
     before = state(raw)
-    with pytest.raises((WrongGuess, UnreadableRun)):
+    with pytest.raises((WrongPrediction, UnreadableRun)):
         records.runs.claim(snapshot, begin, owner="w", holder="p")
     counted = {key for key in state(raw) if key.endswith(b"::refusals") or b"::report:" in key}
     assert {key: value for key, value in state(raw).items() if key not in counted} == before
@@ -254,7 +254,7 @@ def test_a_holder_s_name_cannot_add_steps(records: Records, raw: Any) -> None:
     records.runs.claim(records.runs.snapshot(first.id, "like"), transitions.start_here, owner="w", holder="p")
     snapshot = records.runs.snapshot(run.id, "like")
     assert snapshot.kind
-    with pytest.raises(WrongGuess) as caught:
+    with pytest.raises(WrongPrediction) as caught:
         records.runs.claim(snapshot, transitions.start_here, owner="w", holder=holder)
     claimed = records.runs.claim(caught.value.snapshot, transitions.start_here, owner="w", holder=holder)
     assert claimed.holder == holder

@@ -15,7 +15,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.prepared import FinishTemplates
+from dispatcher.records.redis.speculation.finish import FinishTemplates
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record

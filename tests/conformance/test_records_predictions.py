@@ -13,8 +13,8 @@ from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.speculation import ClaimPredictor
-from dispatcher.records.snapshot import Snapshot, WrongGuess
+from dispatcher.records.redis.speculation.claim import ClaimPredictor
+from dispatcher.records.snapshot import Snapshot, WrongPrediction
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -29,7 +29,7 @@ def claim(records: Records, snapshot: Snapshot, **options: Any) -> Record:
     words = {"owner": "w1", "holder": "p1", **options}
     try:
         return records.runs.claim(snapshot, transitions.start_here, **words)
-    except WrongGuess as wrong:
+    except WrongPrediction as wrong:
         actual = wrong.snapshot
     assert snapshot.kind
     assert actual == Snapshot(records.runs.get(snapshot.record.id)[0], actual.now), "nothing was done"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
-from dispatcher.records.snapshot import Snapshot, WrongGuess
+from dispatcher.records.snapshot import Snapshot, start_with
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import wants_fresh_process
@@ -28,22 +28,17 @@ logger = logging.getLogger(__name__)
 NOTHING = "nothing to do"
 
 
-def execute(context: TaskContext, run_id: str, like: str = "") -> str:
+def execute(context: TaskContext, run_id: str, hint: str = "") -> str:
     """Run a waiting run, in this process or elsewhere, as its backend says. Return its state after that.
 
     Args:
         context: of the task.
         run_id: the run.
-        like: the doorbell's description of the run, the same for similar runs.
+        hint: the doorbell's description of the run, the same for similar runs.
     """
 
     def run() -> Record:
-        look = context.records.runs.snapshot(run_id, like)
-        try:
-            return _start(context, look)
-        except WrongGuess as wrong:
-            look = wrong.snapshot
-        return _start(context, look)  # not in the handler above: a flow must find no exception being handled
+        return start_with(context.records.runs.snapshot(run_id, hint), partial(_start, context))
 
     return _guarded(run_id, run)
 
@@ -69,20 +64,20 @@ def _guarded(run_id: str, run: Callable[[], Record]) -> str:
         os._exit(os.EX_SOFTWARE)  # the parent records the death, and starts a sound process
 
 
-def _start(context: TaskContext, look: Snapshot) -> Record:
+def _start(context: TaskContext, snapshot: Snapshot) -> Record:
     """Start a run where its backend says: the only place that decides between this process and elsewhere."""
     from dispatcher import registry
 
-    route = look.record.spec.route
+    route = snapshot.record.spec.route
     in_process = registry.backend(route.backend).in_process
-    used = in_process and wants_fresh_process(look.record) and not context.recycler.fresh
-    if look.kind and (used or not (in_process and context.serves(route))):
-        # A guess is good enough to run the run here, and for nothing else.
-        return _start(context, Snapshot(*context.records.runs.get(look.record.id)))
-    context.check(look.record)
-    if not look.kind and context.records.runs.vet(look.record, look.now):
+    used = in_process and wants_fresh_process(snapshot.record) and not context.recycler.fresh
+    if snapshot.predicted and (used or not (in_process and context.serves(route))):
+        # A prediction is good enough to run the run here, and for nothing else.
+        return _start(context, Snapshot(*context.records.runs.get(snapshot.record.id)))
+    context.check(snapshot.record)
+    if not snapshot.predicted and context.records.runs.vet(snapshot.record, snapshot.now):
         step = partial(refusal, context.records)
-        return context.records.runs.update(look.record.id, step, record=look.record, now=look.now)
+        return context.records.runs.update(snapshot.record.id, step, record=snapshot.record, now=snapshot.now)
     if not in_process:
         from workers.execution.provisioning import Provisioner
 
@@ -92,16 +87,16 @@ def _start(context: TaskContext, look: Snapshot) -> Record:
             settings=context.settings,
             backend=context.backend,
             owner=context.worker,
-        ).provision(look.record.id, look)
+        ).provision(snapshot.record.id, snapshot)
     if used:
-        return _leave_to_fresh_process(context, look)
+        return _leave_to_fresh_process(context, snapshot)
     from dispatcher.runner.in_process import run_attempt
 
     return run_attempt(
         context.records,
         context.keys,
         context.settings,
-        look,
+        snapshot,
         owner=context.worker,
         holder=context.holder,
         fds=True,
@@ -109,9 +104,11 @@ def _start(context: TaskContext, look: Snapshot) -> Record:
     )
 
 
-def _leave_to_fresh_process(context: TaskContext, look: Snapshot) -> Record:
+def _leave_to_fresh_process(context: TaskContext, snapshot: Snapshot) -> Record:
     """Ring again for a run that needs a fresh process, and end this one; a new process takes its place."""
     context.recycler.leave()
-    if look.record.state is not State.QUEUED:
-        raise Refused(f"run {look.record.id} doesn't wait any more")
-    return context.records.runs.update(look.record.id, transitions.ring_again, record=look.record, now=look.now)
+    if snapshot.record.state is not State.QUEUED:
+        raise Refused(f"run {snapshot.record.id} doesn't wait any more")
+    return context.records.runs.update(
+        snapshot.record.id, transitions.ring_again, record=snapshot.record, now=snapshot.now
+    )

@@ -51,10 +51,10 @@ class RecentWrite:
     offset: float
 
     @classmethod
-    def after(cls, look: Snapshot) -> RecentWrite:
+    def after(cls, snapshot: Snapshot) -> RecentWrite:
         """Return the write that follows a reading of a moment ago."""
         since = time.monotonic()
-        return cls(since=since, offset=look.now - since)
+        return cls(since=since, offset=snapshot.now - since)
 
     @property
     def now(self) -> float:
@@ -92,21 +92,21 @@ class Provisioner:
             return None
         return AttemptUsers(records=self.records, keys=self.keys)
 
-    def provision(self, run_id: str, look: Snapshot | None = None) -> Record:
+    def provision(self, run_id: str, snapshot: Snapshot | None = None) -> Record:
         """Claim a waiting run and create its infrastructure. Return the record after that.
 
         Args:
             run_id: the run.
-            look: the run as read a moment ago, to save a round trip. No guess: the request is made of the run's spec.
+            snapshot: the run as read a moment ago, to save a round trip; never a prediction.
 
         Raises:
             UnknownRun: there is no such run.
             Refused: it doesn't wait, or requires what this release doesn't know.
         """
-        look = look or Snapshot(*self.records.runs.get(run_id))
-        check_features(look.record)
-        write = RecentWrite.after(look)
-        record = self.records.runs.update(run_id, self._claim, record=look.record, now=look.now)
+        snapshot = snapshot or Snapshot(*self.records.runs.get(run_id))
+        check_features(snapshot.record)
+        write = RecentWrite.after(snapshot)
+        record = self.records.runs.update(run_id, self._claim, record=snapshot.record, now=snapshot.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
             return record
         failpoint("provision.intended", run_id)

@@ -21,12 +21,13 @@ from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.retention import Retention
 from dispatcher.records.redis.run_scripts.accept import Batch, Batcher
 from dispatcher.records.redis.run_scripts.change import Push, StepList, fields_of
-from dispatcher.records.redis.run_scripts.prepared import FinishTemplates, is_plain
-from dispatcher.records.redis.run_scripts.speculation import TIMES, ClaimPredictor
 from dispatcher.records.redis.scripts import script
+from dispatcher.records.redis.speculation.claim import TIMES, ClaimPredictor
+from dispatcher.records.redis.speculation.finish import FinishTemplates
+from dispatcher.records.redis.speculation.templates import is_plain
 from dispatcher.records.redis.stored_records import UNREADABLE_RECORD, StoredRecords, unknown
 from dispatcher.records.runs import ClaimTransition, Runs
-from dispatcher.records.snapshot import Snapshot, WrongGuess
+from dispatcher.records.snapshot import Snapshot, WrongPrediction
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change, Ring, ring_for
 from dispatcher.runs.outcome import ExitCall, Outcome
@@ -105,22 +106,22 @@ class RedisRuns(Runs):
         word = self._client.one("HGET", self._keys.used(day), run_id)
         return "" if word is None else word.decode()
 
-    def snapshot(self, run_id: str, like: str) -> Snapshot:
+    def snapshot(self, run_id: str, hint: str) -> Snapshot:
         check_run_id(run_id)  # a prediction puts it into steps before any key is made of it
-        if (prediction := self._predictor.predict(run_id, like)) is not None:
+        if (prediction := self._predictor.predict(run_id, hint)) is not None:
             return prediction
         fields, now = self._records.fields(run_id)
-        self._predictor.note_read(run_id, like, fields.get("kind", b"").decode(errors="replace"))
+        self._predictor.note_read(run_id, hint, fields.get("kind", b"").decode(errors="replace"))
         return Snapshot(self._records.parse(run_id, fields), now)
 
     def claim(self, snapshot: Snapshot, transition: ClaimTransition, *, owner: str, holder: str) -> Record:
         run_id = snapshot.record.id
-        if not snapshot.kind:
+        if not snapshot.predicted:
             claimed = super().claim(snapshot, transition, owner=owner, holder=holder)
             self._predictor.learn(snapshot.record)
             return claimed
         if not is_plain(holder):
-            raise WrongGuess(Snapshot(*self.get(run_id)))
+            raise WrongPrediction(Snapshot(*self.get(run_id)))
         steps, after = self._predictor.claim(snapshot, transition, owner=owner, holder=holder)
         arguments = self._offset, snapshot.kind, steps, *TIMES, *FIXED
         time, accepted_at, values = self._client.run(script("guessed"), [self._keys.run(run_id)], *arguments)
@@ -137,7 +138,7 @@ class RedisRuns(Runs):
             return stored
         if (stored.version, fields.get("kind")) != (1, snapshot.kind.encode()):  # else its spec was used before
             self._predictor.forget(snapshot.kind)
-        raise WrongGuess(Snapshot(stored, float(time)))
+        raise WrongPrediction(Snapshot(stored, float(time)))
 
     def finish(self, record: Record, now: float, *, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
         rendered = self._finishes.render(record, now, outcome, exit_call) if record is self._predicted else None

@@ -1,7 +1,7 @@
 """Speculative claims: predict a run's record from runs with a similar doorbell, and claim it without reading it.
 
 A wrong prediction is safe: the script compares kind and version, and fills in the times. The transition is rendered
-once per kind of run (``prepared.py``).
+once per kind of run (``templates.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import StepList
-from dispatcher.records.redis.run_scripts.prepared import StepTemplate, is_plain, placeholder_time, placeholder_word
+from dispatcher.records.redis.speculation.templates import StepTemplate, is_plain, placeholder_time, placeholder_word
 from dispatcher.records.runs import ClaimTransition
 from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs.record import Record
@@ -42,7 +42,7 @@ class _Prediction(NamedTuple):
 
 
 class ClaimPredictor:
-    """Learns which records runs with the same doorbell contents (``like``) have."""
+    """Learns which records runs with the same doorbell contents (``hint``) have."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -50,34 +50,34 @@ class ClaimPredictor:
         self._last_read = "", "", ""
         self._templates: dict[tuple[str, str], _ClaimTemplate] = {}
 
-    def predict(self, run_id: str, like: str) -> Snapshot | None:
+    def predict(self, run_id: str, hint: str) -> Snapshot | None:
         """Return the predicted run; None if no run like it was claimed, or its id can't stand in a template."""
-        if (prediction := self._predictions.get(like)) is None or not is_plain(run_id):
+        if (prediction := self._predictions.get(hint)) is None or not is_plain(run_id):
             return None
         return Snapshot(prediction.record.but(id=run_id), _NOW, prediction.kind)
 
-    def note_read(self, run_id: str, like: str, kind: str) -> None:
+    def note_read(self, run_id: str, hint: str, kind: str) -> None:
         """Note the doorbell contents and the kind of a run that was just read."""
-        self._last_read = run_id, like, kind
+        self._last_read = run_id, hint, kind
 
     def learn(self, record: Record) -> None:
         """Learn from the run that was read last and is claimed now, so that a doorbell alone teaches nothing.
 
         Runs with ``start_within`` are never predicted: the time of their acceptance isn't known.
         """
-        run_id, like, kind = self._last_read
+        run_id, hint, kind = self._last_read
         fresh = record.version == 1 and record.state is State.QUEUED and record.start_by is None
         if fresh and kind and run_id == record.id:
             if len(self._predictions) >= _MOST_PREDICTIONS:
                 self._predictions.clear()
                 self._templates.clear()
             accepted = record.but(created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED)
-            self._predictions[like] = _Prediction(kind, accepted)
+            self._predictions[hint] = _Prediction(kind, accepted)
 
     def forget(self, kind: str) -> None:
         """Drop the predictions of a kind, after a wrong one."""
         self._predictions = {
-            like: prediction for like, prediction in self._predictions.items() if prediction.kind != kind
+            hint: prediction for hint, prediction in self._predictions.items() if prediction.kind != kind
         }
 
     def claim(

@@ -1,21 +1,19 @@
-"""Prepared steps: a transition is rendered once per kind of run, and each run's own words take their places.
+"""Ends of runs that were claimed by a prediction and succeeded: their last change comes from a template.
 
-Rendering it anew for each run takes longer than running a small flow. Here is the end of runs that were claimed by a
-prediction and succeeded. Their claim is in ``speculation.py``, their acceptance in ``accept.py``.
+Every other end is rendered by the table of transitions. The claim of such runs is in ``claim.py``.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import secrets
-import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import MOST_NOTICED, StepList
+from dispatcher.records.redis.speculation.templates import StepTemplate, is_plain, placeholder_time, placeholder_word
 from dispatcher.runs import transitions
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -24,50 +22,6 @@ from dispatcher.runs.value import Value
 _MOST_TEMPLATES = 1000
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-# Ids, hosts, nonces, numbers: nothing that ends or escapes a JSON string.
-_PLAIN = re.compile(r"[0-9A-Za-z_.:@/+-]*")
-
-
-def is_plain(word: str) -> bool:
-    """Return True if a word reads the same in JSON, and in JSON that is text in other JSON."""
-    return _PLAIN.fullmatch(word) is not None
-
-
-def placeholder_word() -> str:
-    """Return a random word, which no flow's name can contain."""
-    return uuid.uuid4().hex
-
-
-def placeholder_time() -> float:
-    """Return a random time, whose digits appear nowhere else in a change."""
-    return 1e9 + secrets.randbelow(10**9) + secrets.randbelow(10**6) / 1e6
-
-
-class StepTemplate:
-    """Steps with placeholders.
-
-    Args:
-        steps: of a sample run, as JSON.
-        placeholders: by name, the words of the sample to replace.
-    """
-
-    def __init__(self, steps: str, placeholders: Mapping[str, str]) -> None:
-        names = {word: name for name, word in placeholders.items()}
-        pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-        self._parts = re.split(f"({pattern})", steps)
-        self._places = [(n, names[self._parts[n]]) for n in range(1, len(self._parts), 2)]
-
-    def render(self, words: Mapping[str, str]) -> bytes:
-        """Return the steps of one run.
-
-        Args:
-            words: by name, what replaces each placeholder: plain words (:func:`is_plain`), or escaped text.
-        """
-        parts = self._parts.copy()
-        for n, name in self._places:
-            parts[n] = words[name]
-        return "".join(parts).encode()
 
 
 class _FinishTemplate(NamedTuple):
