@@ -21,12 +21,13 @@ test: .venv/.dev  ## run the tests, three files at a time: most of them wait
 test-kubernetes: .venv/.dev  ## the tests of runs on the cluster that KUBECONFIG names; see CONTRIBUTING.md
 	@$(BIN)/pytest -m kubernetes $(ARGS)
 
-check: .venv/.dev  ## format, lint, types, import contracts, the lock, budgets of size and of commands per run
+check: .venv/.dev  ## format, lint, types, import contracts, the lock, budgets of size and of commands per run, prose
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.budgets
+	$(BIN)/python -m tools.prose
 	$(BIN)/python -m tools.lock --check
 	$(BIN)/pytest -q tests/integration/test_costs.py
 

@@ -1,11 +1,11 @@
-"""A container service of toys, and the backend on top of it: for tests of engines, and for trying things out.
+"""A fake container service and the backend on top of it, for tests of workers and for trying things out.
 
-The service is a folder. A container is a JSON file in it, created in one step, as a service creates what it is asked
-for; a process of its own (:mod:`backends.fake_container`) then plays the node: it starts the real runner, waits for it
-and notes how it ended. So containers outlive the worker that asked for them, and two workers see the same ones.
-``ledger.jsonl`` is the service's own account of what was created, ended and deleted; the engine doesn't write to it.
-Two files in the folder change what is seen: while ``suspend`` is there, containers of the script ``queued`` wait for a
-quota; while ``lost`` is there, the node of the script ``node`` doesn't answer.
+The service is a folder. A container is a JSON file in it, created in one step. A process of its own
+(:mod:`backends.fake_container`) plays the node: it starts the real runner, waits for it and notes its exit code. So
+containers outlive the worker that created them, and all workers see the same ones. ``ledger.jsonl`` is the service's
+own account of what was created, ended and deleted. Two files in the folder change what is observed: while ``suspend``
+exists, containers of the script ``queued`` wait for a quota; while ``lost`` exists, the node of the script ``node``
+doesn't answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dispatcher.runs.states import Cause
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
 
-#: What a container may be told to play: the phase it stays in or ends with, and what is said of it.
+#: The scripts that a container can play, with the observation that it stays in or ends with; None: it isn't fixed.
 SCRIPTS: Mapping[str, Observation | None] = {
     "run": None,
     "image_pull": Observation(phase=Phase.WAITING, cause=Cause.IMAGE_PULL, reason="ImagePullBackOff"),
@@ -47,27 +47,30 @@ SCRIPTS: Mapping[str, Observation | None] = {
     "refused": None,
 }
 
-#: Scripts that start the runner, and those that end with this exit code after they have printed a line.
+#: Scripts that start the runner.
 RUNS = frozenset({"run", "lost_reply", "queued", "node"})
+#: Exit code of the script ``talks``, which prints a line and starts no runner.
 TALKS = 3
 
-#: Folders that play services, besides those that a backend was asked about; as in ``PATH``.
+#: Variable with folders that play services, separated as in ``PATH``. A backend adds those of its requests and handles.
 SERVICES = "DISPATCHER__FAKE__SERVICES"
 
-#: Seconds for which a mistake in the request is borne, and between two looks of a watch.
-PATIENCE = 1.0
-WATCH = 0.05
+#: Seconds after which a mistake in the request ends a container.
+CONFIG_ERROR_PATIENCE = 1.0
+
+#: Seconds between two polls of a watch.
+POLL_INTERVAL = 0.05
 
 #: Seconds that a deleted container gets between SIGTERM and SIGKILL.
 GRACE = 5.0
 
 
 class FakeEnvironment(Environment):
-    """Runs a flow in a toy container.
+    """Runs a flow in a fake container.
 
     Args:
         directory: folder that plays the service; it must exist.
-        script: what the container plays, one of :data:`SCRIPTS`.
+        script: the script that the container plays, one of :data:`SCRIPTS`.
         labels, on_start, on_exit: as everywhere.
     """
 
@@ -105,7 +108,7 @@ class FakeBackend(Backend):
     name: ClassVar[str] = "fake"
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._services = {one for one in os.environ.get(SERVICES, "").split(os.pathsep) if one}
+        self._services = set(filter(None, os.environ.get(SERVICES, "").split(os.pathsep)))
         self._closed = threading.Event()
 
     def prepare(self, attempt: Attempt) -> Request:
@@ -123,14 +126,16 @@ class FakeBackend(Backend):
         self._services.add(str(request["directory"]))
         file = _file(request)
         new = _create(file, request)
-        found = _read(file)
-        if found["pid"] is None:  # new, or whoever created it died before it was given to a node
+        container = _read(file)
+        if container["pid"] is None:  # new, or its creator died before a node took it
             _play(file, {**request["variables"], **secrets})
         if new and request["script"] == "lost_reply":
             raise Transient("the reply was lost", retry_in=0.1)
-        if found["request"] != dict(request):
-            raise Permanent(f"{file.stem} is somebody else's", cause=Cause.START_FAILED, reason="AlreadyExists")
-        return {"directory": request["directory"], "name": request["name"], "uid": found["uid"]}
+        if container["request"] != dict(request):
+            raise Permanent(
+                f"{file.stem} was made of another request", cause=Cause.START_FAILED, reason="AlreadyExists"
+            )
+        return {"directory": request["directory"], "name": request["name"], "uid": container["uid"]}
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         self._services.update(str(handle["directory"]) for handle in handles)
@@ -143,13 +148,13 @@ class FakeBackend(Backend):
         file = _file(named)
         if not file.exists():
             return True
-        found = _read(file)
-        if handle is not None and found["uid"] != handle["uid"]:
+        container = _read(file)
+        if handle is not None and container["uid"] != handle["uid"]:
             return True
         deleted = file.with_suffix(".deleted")
         if not deleted.exists():
             deleted.touch()
-            if found["pid"] is None:  # perhaps no node has it
+            if container["pid"] is None:  # perhaps no node has it
                 _play(file, {})
         if _is_lost(file):
             raise Transient("teardown pending: node toy", retry_in=0.2)
@@ -166,13 +171,13 @@ class FakeBackend(Backend):
         return tuple(log.read_text(errors="replace").splitlines()[-200:]) if log.exists() else ()
 
     def orphans(self, instance: str) -> list[Found]:
-        found = []
+        orphans = []
         for file in self._files():
             with contextlib.suppress(FileNotFoundError):
-                there = _read(file)
-                if there["request"]["instance"] == instance:
-                    found.append(_listed(file, there))
-        return found
+                container = _read(file)
+                if container["request"]["instance"] == instance:
+                    orphans.append(_found(file, container))
+        return orphans
 
     def close(self) -> None:
         self._closed.set()
@@ -181,33 +186,33 @@ class FakeBackend(Backend):
         return [file for service in sorted(self._services) for file in Path(service).glob("*.json")]
 
     def _watch(self, changed: Changed) -> None:
-        known: dict[str, int] = {}
+        before: dict[str, int] = {}
         runs: dict[str, str] = {}
-        while not self._closed.wait(WATCH):
-            seen = {}
+        while not self._closed.wait(POLL_INTERVAL):
+            now = {}
             for file in self._files():
                 with contextlib.suppress(FileNotFoundError):
-                    seen[str(file)] = file.stat().st_mtime_ns
-            for name in known.keys() | seen.keys():
-                if known.get(name) != seen.get(name):
+                    now[str(file)] = file.stat().st_mtime_ns
+            for name in before.keys() | now.keys():
+                if before.get(name) != now.get(name):
                     if name not in runs:
                         with contextlib.suppress(FileNotFoundError):
                             runs[name] = _run_of(_read(Path(name)))
                     changed(name, runs.get(name, ""))
-            known, runs = seen, {name: run_id for name, run_id in runs.items() if name in seen}
+            before, runs = now, {name: run_id for name, run_id in runs.items() if name in now}
 
 
-def _run_of(there: Mapping[str, Any]) -> str:
-    return str(there["request"]["variables"]["DISPATCHER__RUN__ID"])
+def _run_of(container: Mapping[str, Any]) -> str:
+    return str(container["request"]["variables"]["DISPATCHER__RUN__ID"])
 
 
-def _listed(file: Path, there: Mapping[str, Any]) -> Found:
-    variables = there["request"]["variables"]
+def _found(file: Path, container: Mapping[str, Any]) -> Found:
+    variables = container["request"]["variables"]
     return Found(
-        run_id=_run_of(there),
+        run_id=_run_of(container),
         attempt=int(variables["DISPATCHER__RUN__ATTEMPT"]),
-        age=time.time() - there["created"],
-        handle={"directory": str(file.parent), "name": file.stem, "uid": there["uid"]},
+        age=time.time() - container["created"],
+        handle={"directory": str(file.parent), "name": file.stem, "uid": container["uid"]},
     )
 
 
@@ -220,41 +225,41 @@ def _file(named: Mapping[str, Any]) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
+    container: dict[str, Any] = json.loads(file.read_text())
+    return container
 
 
-#: Pids of nodes that this process started; reaped as they end.
+#: Pids of the nodes that this process has started and not reaped yet.
 _nodes: list[int] = []
 
 
 def _create(file: Path, request: Request) -> bool:
-    """Return True if there was none of that name."""
-    found = {"uid": uuid4().hex, "request": dict(request), "pid": None, "exit_code": None, "created": time.time()}
-    draft = file.with_suffix(f".{found['uid']}")
-    draft.write_text(json.dumps(found))
+    """Create a container. Return False if there is one of that name."""
+    container = {"uid": uuid4().hex, "request": dict(request), "pid": None, "exit_code": None, "created": time.time()}
+    draft = file.with_suffix(f".{container['uid']}")
+    draft.write_text(json.dumps(container))
     try:
         os.link(draft, file)
     except FileExistsError:
         return False
     finally:
         draft.unlink()
-    note(file, "created", found["uid"])
+    note(file, "created", container["uid"])
     return True
 
 
-def note(file: Path, what: str, uid: Any) -> None:
-    """A line of the service's own account."""
-    line = json.dumps({"time": time.time(), "what": what, "name": file.stem, "uid": uid})
+def note(file: Path, event: str, uid: Any) -> None:
+    """Append a line to the service's own account."""
+    line = json.dumps({"time": time.time(), "what": event, "name": file.stem, "uid": uid})
     with (file.parent / "ledger.jsonl").open("a") as ledger:
         ledger.write(line + "\n")
 
 
 def _play(file: Path, variables: Mapping[str, str]) -> None:
-    """Give a container to a node: a process of its own, in no way a child that dies with us.
+    """Start a node for a container: a process that outlives this one.
 
-    Not by ``subprocess``: that waits for a pipe to close, which a pool process forked at the same moment by another
-    thread holds open for as long as it lives.
+    ``subprocess`` would wait for a pipe to close, which a pool process that another thread forks at that moment holds
+    open for as long as it lives.
     """
     _nodes[:] = [pid for pid in _nodes if not _reaped(pid)]
     arguments = [sys.executable, "-P", "-m", "backends.fake_container", str(file)]
@@ -272,19 +277,19 @@ def _reaped(pid: int) -> bool:
 
 def _observe(file: Path, uid: str) -> Observation:
     try:
-        found = _read(file)
+        container = _read(file)
     except FileNotFoundError:
         return Observation(phase=Phase.GONE)
-    if found["uid"] != uid:
+    if container["uid"] != uid:
         return Observation(phase=Phase.GONE)
-    script = found["request"]["script"]
+    script = container["request"]["script"]
     scripted = SCRIPTS[script]
-    times = {name: float(found[name]) for name in ("created", "started", "finished") if found.get(name)}
+    times = {name: float(container[name]) for name in ("created", "started", "finished") if container.get(name)}
     if scripted is not None:
-        over = script == "config" and time.time() - found["created"] > PATIENCE
+        over = script == "config" and time.time() - container["created"] > CONFIG_ERROR_PATIENCE
         return replace(scripted, times=times, phase=Phase.ENDED if over else scripted.phase)
-    if found["exit_code"] is not None:
-        code = int(found["exit_code"])
+    if container["exit_code"] is not None:
+        code = int(container["exit_code"])
         killed = Cause.KILLED if code > 128 else None
         return Observation(phase=Phase.ENDED, cause=killed, reason="Exited", exit_code=code, times=times)
     if _is_lost(file):
@@ -292,4 +297,4 @@ def _observe(file: Path, uid: str) -> Observation:
         return Observation(phase=Phase.UNKNOWN, cause=Cause.NODE_LOST, reason="NodeLost", message=message)
     if script == "queued" and (file.parent / "suspend").exists():
         return Observation(phase=Phase.WAITING, reason="Suspended", paused=True, times=times)
-    return Observation(phase=Phase.RUNNING if found.get("started") else Phase.WAITING, times=times)
+    return Observation(phase=Phase.RUNNING if container.get("started") else Phase.WAITING, times=times)

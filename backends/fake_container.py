@@ -1,7 +1,7 @@
-"""The node of the toy container service: one process per container, started by :mod:`backends.fake`.
+"""The node of the fake container service: one process per container, started by :mod:`backends.fake`.
 
-It takes a container that was created, starts the runner where the script says so, waits for it, and notes its end. It
-removes the file once it was deleted and its process has ended.
+It starts the runner if the container's script says so, waits for it, and notes its exit code. It removes the file once
+the container was deleted and its process has ended.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ def main(file: Path) -> None:
     taken = os.open(file.with_suffix(".node"), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found: dict[str, Any] = json.loads(file.read_text())
-    except (BlockingIOError, FileNotFoundError):  # played, or over
+        container: dict[str, Any] = json.loads(file.read_text())
+    except (BlockingIOError, FileNotFoundError):  # another node plays it, or it is gone
         return
-    request = found["request"]
+    request = container["request"]
     if request["script"] == "queued":
         _until_admitted(file)
-    if request["script"] in RUNS and found["pid"] is None and not file.with_suffix(".deleted").exists():
+    if request["script"] in RUNS and container["pid"] is None and not file.with_suffix(".deleted").exists():
         with file.with_suffix(".log").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dispatcher.runner"], stdout=log, stderr=log, process_group=0
             )
-        found["pid"], found["started"] = child.pid, time.time()
-        _write(file, found)
+        container["pid"], container["started"] = child.pid, time.time()
+        _write(file, container)
         code = _wait(child, file)
-        _end(file, found, code if code >= 0 else 128 - code)
+        _end(file, container, code if code >= 0 else 128 - code)
     elif request["script"] == "talks":
         file.with_suffix(".log").write_text("the runner can't start\n")
-        found["started"] = time.time()
-        _end(file, found, TALKS)
+        container["started"] = time.time()
+        _end(file, container, TALKS)
     _until_deleted(file)
-    note(file, "deleted", found["uid"])  # first: who sees no file finds it in the account
+    note(file, "deleted", container["uid"])  # before the file goes, so that whoever misses it finds it in the ledger
     file.unlink(missing_ok=True)
 
 
 def _wait(child: subprocess.Popen[bytes], file: Path, *, grace: float = GRACE) -> int:
-    """The runner's exit code; a deleted container gets SIGTERM, and SIGKILL after ``grace`` seconds."""
-    asked: float | None = None
+    """Return the runner's exit code. A deleted container gets SIGTERM, and SIGKILL after ``grace`` seconds."""
+    terminated_at: float | None = None
     while (code := child.poll()) is None:
-        if asked is None and file.with_suffix(".deleted").exists():
-            asked = time.monotonic()
+        if terminated_at is None and file.with_suffix(".deleted").exists():
+            terminated_at = time.monotonic()
             os.killpg(child.pid, signal.SIGTERM)
-        elif asked is not None and time.monotonic() > asked + grace:
+        elif terminated_at is not None and time.monotonic() > terminated_at + grace:
             os.killpg(child.pid, signal.SIGKILL)
         time.sleep(0.05)
     return code
 
 
-def _end(file: Path, found: dict[str, Any], code: int) -> None:
-    while (file.parent / "lost").exists() and found["request"]["script"] == "node":
-        time.sleep(0.05)  # the node can't say how it ended
-    found["exit_code"], found["finished"] = code, time.time()
-    _write(file, found)
-    note(file, "ended", found["uid"])
+def _end(file: Path, container: dict[str, Any], code: int) -> None:
+    while (file.parent / "lost").exists() and container["request"]["script"] == "node":
+        time.sleep(0.05)  # a lost node reports nothing
+    container["exit_code"], container["finished"] = code, time.time()
+    _write(file, container)
+    note(file, "ended", container["uid"])
 
 
 def _until_admitted(file: Path) -> None:
@@ -74,14 +74,14 @@ def _until_admitted(file: Path) -> None:
         time.sleep(0.05)
 
 
-def _write(file: Path, found: dict[str, Any]) -> None:
+def _write(file: Path, container: dict[str, Any]) -> None:
     draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps(found))
+    draft.write_text(json.dumps(container))
     draft.replace(file)
 
 
 def _until_deleted(file: Path) -> None:
-    """Wait for the deletion; a container nobody asks for again is dropped with its folder, or after an hour."""
+    """Wait for the deletion, an hour at most, or until the folder is gone."""
     end = time.monotonic() + 3600
     while time.monotonic() < end and file.exists() and not file.with_suffix(".deleted").exists():
         time.sleep(0.1)

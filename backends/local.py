@@ -1,4 +1,4 @@
-"""Flows in the process of the worker that took them, task after task."""
+"""The backend of flows that run in a pool process of the worker, task after task."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from backends.base import InProcess
 from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, InvalidParameters
 from dispatcher.executors.local import LocalExecutor
+from dispatcher.runs.routing import LOCAL
 from dispatcher.runs.spec import FRESH_PROCESS
 from dispatcher.storage.base import PARAMETERS
 
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
 class LocalEnvironment(Environment):
     """Runs the flow in this process: a worker's pool process, or yours on ``execute``.
 
-    A storage that can't give the flow itself is asked for something that runs it, which is called with this process's
+    If the storage can't return the flow itself, its runner (``get_env_runner``) is called with this process's
     environment variables, those of ``env``, and the parameters as JSON in ``DISPATCHER__PARAMETERS``.
 
     Args:
         labels: only a worker that serves all of them takes the run.
         on_start: called without argument before the flow.
         on_exit: called without argument after the flow, however it ended.
-        fresh_process: run the flow in a process that has run nothing before and runs nothing after it. Else processes
-            are used again, one run after the other; see the page on environments. Without a worker it has no meaning.
+        fresh_process: run the flow in a process that runs nothing else, before or after. Else processes are reused, one
+            run after the other; see the page on environments. Without a worker it has no meaning.
     """
 
-    backend: ClassVar[str] = "local"
+    backend: ClassVar[str] = LOCAL
     added: ClassVar[tuple[str, ...]] = ("fresh_process",)
 
     fresh_process: bool
@@ -62,10 +63,10 @@ class LocalEnvironment(Environment):
     ) -> Callable[[Mapping[str, Any]], Any]:
         try:
             return self._runner(storage.get_flow(flow_location), env)
-        except NotImplementedError:  # NoFlowHere, and what storages of others raise
+        except NotImplementedError:  # NoFlowHere, or of a storage of others
             pass
         runner = storage.get_env_runner(flow_location)
-        run = getattr(runner, "unopened", runner)  # what a container gave isn't opened in a worker
+        run = getattr(runner, "unopened", runner)  # a worker doesn't open a container's result
         return lambda parameters: run({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
 
     def _executor(self) -> LocalExecutor:
@@ -75,7 +76,7 @@ class LocalEnvironment(Environment):
 class LocalBackend(InProcess):
     """The backend of :class:`LocalEnvironment`."""
 
-    name: ClassVar[str] = "local"
+    name: ClassVar[str] = LOCAL
 
 
 def _as_json(parameters: Mapping[str, Any]) -> str:

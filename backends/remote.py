@@ -1,4 +1,4 @@
-"""Flows in the process of the worker that took them, their tasks wherever an executor computes them: a Dask cluster."""
+"""The backend of flows that run in a pool process of the worker, their tasks where an executor computes them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from dispatcher.environments.base import Environment
 from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import InvalidInput
 from dispatcher.executors.base import Executor
+from dispatcher.runs.routing import REMOTE
 from dispatcher.support import signatures
 
 _EXECUTOR = "RemoteEnvironment.executor"
 
 
 class RemoteEnvironment(Environment):
-    """Runs the flow in place with the executor that it names.
+    """Runs the flow in this process, its tasks by the executor that it names.
 
     Args:
         executor: an executor class or its import string, such as ``"dispatcher.executors.DaskExecutor"``; by default
-            what the settings of the process that runs the flow say.
+            that of the settings, where the flow runs.
         executor_kwargs: its arguments, as JSON values.
         labels: only a worker that serves all of them takes the run.
         on_start: called without argument before the flow.
@@ -33,7 +34,7 @@ class RemoteEnvironment(Environment):
         InvalidInput: an argument is wrong; names it.
     """
 
-    backend: ClassVar[str] = "remote"
+    backend: ClassVar[str] = REMOTE
     added: ClassVar[tuple[str, ...]] = ("executor", "executor_kwargs")
 
     executor: type[Executor] | Callback | str | None
@@ -72,35 +73,39 @@ class RemoteEnvironment(Environment):
 
             settings = Settings.load().defaults
             name, defaults = settings.executor, settings.executor_kwargs
-        made = _class(name)
+        executor = _class(name)
         try:
-            return made(**{**defaults, **self.executor_kwargs})
+            return executor(**{**defaults, **self.executor_kwargs})
         except TypeError as error:
-            raise InvalidInput(f"RemoteEnvironment.executor_kwargs: {signatures.shown_name(made)}: {error}") from error
+            raise InvalidInput(
+                f"RemoteEnvironment.executor_kwargs: {signatures.shown_name(executor)}: {error}"
+            ) from error
 
     def _added_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"executor_kwargs": self.executor_kwargs}
         if self.executor is not None:
-            travels = self.executor if isinstance(self.executor, str) else Callback.of(self.executor, what=_EXECUTOR)
-            data["executor"] = travels if isinstance(travels, str) else travels.to_json()
+            if isinstance(self.executor, str):
+                data["executor"] = self.executor
+            else:
+                data["executor"] = Callback.of(self.executor, subject=_EXECUTOR).to_json()
         return data
 
     @classmethod
     def _from_added(cls, data: Mapping[str, Any]) -> RemoteEnvironment:
         executor = data.get("executor")
         if isinstance(executor, Mapping):
-            data = {**data, "executor": Callback.from_json(executor, what=_EXECUTOR)}
+            data = {**data, "executor": Callback.from_json(executor, subject=_EXECUTOR)}
         return cls(**data)
 
 
 class RemoteBackend(InProcess):
     """The backend of :class:`RemoteEnvironment`."""
 
-    name: ClassVar[str] = "remote"
+    name: ClassVar[str] = REMOTE
 
 
 def _named(executor: Any) -> Any:
-    """An import string where others can import it too; a class of the user's own stays what it is."""
+    """Return an executor's import string if others can import it too; else the class."""
     if executor is None or isinstance(executor, Callback):
         return executor
     if isinstance(executor, str):
@@ -108,34 +113,35 @@ def _named(executor: Any) -> Any:
         if not module or module == "__main__" or not all(part.isidentifier() for part in module.split(".")):
             raise InvalidInput(f"{_EXECUTOR}: must be a class or 'package.module.Class', got {executor!r}")
         return executor
-    travels = Callback.of(_subclass(executor), what=_EXECUTOR) if signatures.importable_name(executor) else None
-    return travels.ref.replace(":", ".") if travels is not None and travels.ref else _subclass(executor)
+    kind = _subclass(executor)
+    ref = Callback.of(kind, subject=_EXECUTOR).ref if signatures.importable_name(kind) else None
+    return ref.replace(":", ".") if ref else kind
 
 
 def _class(executor: Any) -> type[Executor]:
     if isinstance(executor, str):
-        return _subclass(signatures.resolve(executor, what=_EXECUTOR), named=repr(executor))
+        return _subclass(signatures.resolve(executor, subject=_EXECUTOR), shown=repr(executor))
     return _subclass(executor.function() if isinstance(executor, Callback) else executor)
 
 
-def _subclass(found: Any, *, named: str = "") -> type[Executor]:
-    if not inspect.isclass(found) or not issubclass(found, Executor):
-        raise InvalidInput(f"{_EXECUTOR}: {named or repr(found)} is no subclass of dispatcher.executors.Executor")
-    return found
+def _subclass(executor: Any, *, shown: str = "") -> type[Executor]:
+    if not inspect.isclass(executor) or not issubclass(executor, Executor):
+        raise InvalidInput(f"{_EXECUTOR}: {shown or repr(executor)} is no subclass of dispatcher.executors.Executor")
+    return executor
 
 
 def _as_json(kwargs: Any) -> str:
     if kwargs is None:
         return "{}"
-    what = "RemoteEnvironment.executor_kwargs"
+    argument = "RemoteEnvironment.executor_kwargs"
     if not isinstance(kwargs, Mapping):
-        raise InvalidInput(f"{what}: must map names to JSON values, got {kwargs!r}")
+        raise InvalidInput(f"{argument}: must map names to JSON values, got {kwargs!r}")
     try:
         text = json.dumps(dict(kwargs), allow_nan=False, sort_keys=True)
     except RecursionError:
-        raise InvalidInput(f"{what}: must be JSON values, not nested so deep") from None
+        raise InvalidInput(f"{argument}: must be JSON values, not nested so deep") from None
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{what}: must be JSON values: {error}; got {kwargs!r}") from None
+        raise InvalidInput(f"{argument}: must be JSON values: {error}; got {kwargs!r}") from None
     if json.loads(text) != kwargs:
-        raise InvalidInput(f"{what}: JSON gives them back changed ({text}): use lists, and strings as keys")
+        raise InvalidInput(f"{argument}: JSON gives them back changed ({text}): use lists, and strings as keys")
     return text

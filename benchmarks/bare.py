@@ -1,4 +1,4 @@
-"""Bare Celery: prefork with two processes, JSON, its Redis result backend. Also its worker's application."""
+"""Bare Celery: prefork with two processes, JSON, its Redis result backend. Also the application of its worker."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from celery import Celery
 from celery.result import ResultSet
 
 from benchmarks.machine import child, until
-from benchmarks.side import Idle
+from benchmarks.side import Latency
 
 _SOCKET = "BENCHMARK_SOCKET"
-_WITHIN = 300.0
+_TIMEOUT = 300.0
 
 
 def application(socket: str) -> Celery:
-    """The application, on the server behind ``socket``."""
+    """Return the application on the server behind ``socket``."""
     url = f"redis+socket://{socket}?virtual_host=0"
-    made = Celery("bare", broker=url, backend=url)
-    made.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
-    made.task(name="bare.noop")(noop)
-    made.task(name="bare.started")(started)
-    return made
+    application = Celery("bare", broker=url, backend=url)
+    application.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
+    application.task(name="bare.noop")(noop)
+    application.task(name="bare.started")(started)
+    return application
 
 
 def noop() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 def started() -> float:
-    """When the user's code began."""
+    """Return the time at which the user's code began."""
     return time.time()
 
 
-class Bare:
-    """Bare Celery's side."""
+class BareCelery:
+    """Bare Celery's side of the comparison."""
 
     name = "bare Celery"
 
@@ -53,7 +53,7 @@ class Bare:
         begin = time.perf_counter()
         results = [self._noop.apply_async() for _ in range(count)]
         together = ResultSet(results)
-        together.join_native(timeout=_WITHIN, propagate=True)
+        together.join_native(timeout=_TIMEOUT, propagate=True)
         seconds = time.perf_counter() - begin
         together.forget()
         return count / seconds
@@ -63,41 +63,41 @@ class Bare:
         results = [self._noop.apply_async() for _ in range(count)]
         seconds = time.perf_counter() - begin
         together = ResultSet(results)
-        together.join_native(timeout=_WITHIN, propagate=True)
+        together.join_native(timeout=_TIMEOUT, propagate=True)
         together.forget()
         return count / seconds
 
     def mapped(self, count: int) -> float:
         return self.submitted(count)  # Celery's group sends one message after the other, as a loop does
 
-    def idle(self, count: int) -> list[Idle]:
-        found = []
+    def idle(self, count: int) -> list[Latency]:
+        latencies = []
         for _ in range(count):
             begin = time.time()
             result = self._started.apply_async()
-            at = result.get(timeout=_WITHIN)
-            found.append(Idle(start=at - begin, result=time.time() - begin))
+            started_at = result.get(timeout=_TIMEOUT)
+            latencies.append(Latency(start=started_at - begin, result=time.time() - begin))
             result.forget()
-        return found
+        return latencies
 
 
 @contextlib.contextmanager
-def side(socket: Path) -> Iterator[Bare]:
-    """Its worker started, and stopped at the end."""
+def side(socket: Path) -> Iterator[BareCelery]:
+    """Yield bare Celery with a running worker, which is stopped at the end."""
     app = application(str(socket))
     with worker(socket, concurrency=2) as process:
         until(lambda: app.control.ping(timeout=0.5), "Celery's worker")
-        yield Bare(app, process.pid)
+        yield BareCelery(app, process.pid)
 
 
 @contextlib.contextmanager
 def worker(socket: Path, *, concurrency: int, name: str = "celery") -> Iterator[subprocess.Popen[bytes]]:
-    """A worker, which may still be on its way."""
+    """Start a worker; don't wait until it is ready. Stop it at the end."""
     command = [sys.executable, "-m", "celery", "-A", "benchmarks.bare:app", "worker", "--loglevel", "WARNING"]
     options = ["--concurrency", str(concurrency), "--hostname", f"{name}@%h"]
     with child([*command, *options], log=socket.parent / "bare.log", environ={_SOCKET: str(socket)}) as process:
         yield process
 
 
-#: What the worker's process finds; elsewhere there is no such variable.
+#: The application that the worker's process loads; None in other processes, which don't have the variable.
 app = application(os.environ[_SOCKET]) if _SOCKET in os.environ else None

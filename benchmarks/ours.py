@@ -1,4 +1,4 @@
-"""Our side: a worker with two pool processes on the same server, which is broker and records at once."""
+"""This project's side: a worker with two pool processes on the same server, which is both broker and records."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import child, until
-from benchmarks.side import Idle
+from benchmarks.side import Latency
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
 from dispatcher.settings import Settings
 
-WITHIN = 300.0
+TIMEOUT = 300.0
 HERE = LocalEnvironment()
 KEYS = json.dumps({"bench": "a key that signs nothing of value"})
 
 
 @flow
 def noop() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @flow
 def started() -> float:
-    """When the user's code began."""
+    """Return the time at which the user's code began."""
     return time.time()
 
 
-class Ours:
-    """This project's side."""
+class FlowDispatcher:
+    """This project's side of the comparison."""
 
     name = "flow-dispatcher"
 
@@ -61,70 +61,71 @@ class Ours:
         self._join(runs)
         return count / seconds
 
-    def idle(self, count: int) -> list[Idle]:
+    def idle(self, count: int) -> list[Latency]:
         return idle(self._client, count)
 
     def _join(self, runs: Sequence[Run[Any]]) -> None:
-        self._client.wait(runs, timeout=WITHIN)
+        self._client.wait(runs, timeout=TIMEOUT)
         for run in runs:
-            run.result(timeout=WITHIN)
+            run.result(timeout=TIMEOUT)
 
 
-def idle(client: Dispatcher, count: int, environment: LocalEnvironment = HERE) -> list[Idle]:
-    """So many runs in an environment, each after the one before has ended."""
-    found = []
+def idle(client: Dispatcher, count: int, environment: LocalEnvironment = HERE) -> list[Latency]:
+    """Measure ``count`` runs in an environment, each after the previous one has ended."""
+    latencies = []
     for _ in range(count):
         begin = time.time()
-        at = client.submit(started, environment=environment).result(timeout=WITHIN)
-        found.append(Idle(start=at - begin, result=time.time() - begin))
-    return found
+        started_at = client.submit(started, environment=environment).result(timeout=TIMEOUT)
+        latencies.append(Latency(start=started_at - begin, result=time.time() - begin))
+    return latencies
 
 
 def settings(server: Path | str) -> Settings:
-    """Of a client of a server, named by its socket or URL."""
+    """Return the settings for a client of a server, which is named by its socket or URL."""
     return Settings.load(url=url(server), signing_keys=KEYS)
 
 
 def url(server: Path | str) -> str:
-    """The server's URL."""
+    """Return the server's URL."""
     return server if isinstance(server, str) else f"unix://{server}?db=0"
 
 
 def variables(server: Path | str, **worker: Any) -> Mapping[str, str]:
-    """A process's on our side; ``worker`` are worker settings."""
-    offered = {"backends": ["local"], "concurrency": 2, "drain": 1.0} | worker
+    """Return the variables of a client's or worker's process; ``worker`` are worker settings."""
+    worker_settings = {"backends": ["local"], "concurrency": 2, "drain": 1.0} | worker
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER__")},
         "DISPATCHER__URL": url(server),
         "DISPATCHER__SIGNING_KEYS": KEYS,
-        **{f"DISPATCHER__WORKER__{name.upper()}": json.dumps(value) for name, value in offered.items()},
+        **{f"DISPATCHER__WORKER__{name.upper()}": json.dumps(value) for name, value in worker_settings.items()},
     }
 
 
 @contextlib.contextmanager
 def client(server: Path | str) -> Iterator[Dispatcher]:
-    """A client of a server."""
-    with Dispatcher(settings=settings(server)) as one:
-        yield one
+    """Yield a client of a server."""
+    with Dispatcher(settings=settings(server)) as dispatcher:
+        yield dispatcher
 
 
 @contextlib.contextmanager
 def worker(
     server: Path | str, *, log: Path | None = None, environ: Mapping[str, str] | None = None, **settings: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that has presented itself; ``settings`` are worker settings, ``environ`` further variables."""
+    """Start a worker and wait until it is registered. ``settings`` are worker settings, ``environ`` further
+    variables."""
     command = [sys.executable, "-P", "-m", "workers"]
     log = log or Path(server).parent / "ours.log"
     with (
-        client(server) as one,
+        client(server) as dispatcher,
         child(command, log=log, environ={**variables(server, **settings), **(environ or {})}) as process,
     ):
-        until(lambda: any(live.pid == process.pid for live in one.workers()), "our worker")
+        until(lambda: any(live.pid == process.pid for live in dispatcher.workers()), "our worker")
         yield process
 
 
 @contextlib.contextmanager
-def side(socket: Path) -> Iterator[Ours]:
-    """Its worker started, and stopped at the end."""
-    with worker(socket) as process, client(socket) as one:
-        yield Ours(one, process.pid)
+def side(socket: Path) -> Iterator[FlowDispatcher]:
+    """Yield this project's side with a running worker, which is stopped at the end."""
+    with worker(socket) as process, client(socket) as dispatcher:
+        yield FlowDispatcher(dispatcher, process.pid)

@@ -1,4 +1,4 @@
-"""Which layer uses a processor: stacks of processes at work, sampled by py-spy."""
+"""Find the layers that use the processor, by sampling the stacks of busy processes with py-spy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Layers by what the path of a frame's file holds; a sample belongs to the layer of its innermost frame that has one.
+#: Layers by parts of their files' paths; a sample belongs to the layer of its innermost frame that has one.
 LAYERS = {
     "records: changes, scripts, replies": ("dispatcher/records/",),
     "states and events": ("dispatcher/runs/",),
@@ -33,18 +33,19 @@ _RATE = 200  # per second
 
 
 def missing() -> str:
-    """What isn't there that sampling needs."""
+    """Return the requirement of sampling that is missing; empty if none is."""
     return "" if _program() else "py-spy isn't installed"
 
 
 @contextmanager
 def sampling(pids: Sequence[int]) -> Iterator[Counter[str]]:
-    """Sample processes and their children while inside; filled as it is left: samples by layer."""
-    found: Counter[str] = Counter()
+    """Sample processes and their children inside the context. The yielded counter is filled at its end: samples by
+    layer."""
+    samples: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="sampled-") as folder:
         files = [Path(folder, str(pid)) for pid in pids]
         options = ["--subprocesses", "--rate", str(_RATE), "--duration", "600", "--format", "raw"]
-        running = [
+        samplers = [
             subprocess.Popen(
                 [_program(), "record", *options, "--pid", str(pid), "--output", str(file)],
                 stdout=subprocess.DEVNULL,
@@ -53,29 +54,29 @@ def sampling(pids: Sequence[int]) -> Iterator[Counter[str]]:
             for pid, file in zip(pids, files, strict=True)
         ]
         try:
-            yield found
+            yield samples
         finally:
-            for one in running:
-                one.send_signal(signal.SIGINT)  # it writes what it has
-            for one in running:
-                one.wait(timeout=60)
+            for sampler in samplers:
+                sampler.send_signal(signal.SIGINT)  # makes it write its samples
+            for sampler in samplers:
+                sampler.wait(timeout=60)
         for file in files:
             if file.exists():
-                found.update(layers(file.read_text()))
+                samples.update(layers(file.read_text()))
 
 
 def layers(stacks: str) -> Counter[str]:
-    """Samples by layer, of py-spy's raw format: a line for each stack, outermost frame first, and its count."""
-    found: Counter[str] = Counter()
+    """Count samples by layer, from py-spy's raw format: a line for each stack, outermost frame first, and its count."""
+    samples: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         if count.isdigit():
-            found[layer_of(stack.split(";"))] += int(count)
-    return found
+            samples[layer_of(stack.split(";"))] += int(count)
+    return samples
 
 
 def layer_of(frames: Sequence[str]) -> str:
-    """The layer to which a stack belongs."""
+    """Return the layer to which a stack belongs."""
     for frame in reversed(frames):
         _, _, path = frame.rpartition("(")
         for name, parts in LAYERS.items():

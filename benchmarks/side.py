@@ -1,4 +1,4 @@
-"""What is measured of both systems alike; implemented by :mod:`benchmarks.bare` and :mod:`benchmarks.ours`."""
+"""The interface of the two compared systems, which :mod:`benchmarks.bare` and :mod:`benchmarks.ours` implement."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
-class Idle:
-    """One request while nothing else runs: seconds from its submit to the user's code, and to the result here."""
+class Latency:
+    """One request while nothing else runs: seconds from its submit to the user's code, and to its result in the
+    client."""
 
     start: float
     result: float
 
 
 class Side(Protocol):
-    """One of the two systems, its worker running. Every call leaves nothing waiting. ``pid`` is its worker's."""
+    """One of the two systems, with a running worker, whose process is ``pid``. No call leaves anything waiting."""
 
     name: str
     pid: int
 
     def completed(self, count: int) -> float:
-        """No-ops per second: ``count`` submitted at once, until every result is here."""
+        """Submit ``count`` no-ops at once, and return how many per second were done when all results had arrived."""
 
     def submitted(self, count: int) -> float:
-        """Submits per second: one after the other, by one client."""
+        """Return the submits per second of one client, one after the other."""
 
     def mapped(self, count: int) -> float:
-        """Submits per second in the quickest way that it has for many."""
+        """Return the submits per second of one client, by the system's fastest way to submit many."""
 
-    def idle(self, count: int) -> list[Idle]:
-        """``count`` requests, each after the one before has ended."""
+    def idle(self, count: int) -> list[Latency]:
+        """Measure ``count`` requests, each after the previous one has ended."""
 
 
 @contextmanager
 def both() -> Iterator[tuple[Side, Side]]:
-    """Ours and bare Celery on one server, both warm."""
+    """Yield ours and bare Celery on one server, both warmed up."""
     from benchmarks import bare, ours
     from benchmarks.machine import server
 

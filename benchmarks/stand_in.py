@@ -1,9 +1,9 @@
-"""Stands in for the runners in pods that kwok plays: ``python -m benchmarks.stand_in NAMESPACE``.
+"""Simulate the runners in pods that kwok simulates: ``python -m benchmarks.stand_in NAMESPACE``.
 
-For each pod that runs it reads what its runner would read (the container's variables, the Secret that it mounts),
-claims the attempt by the runner's own function, and reports by its own token: a sign of life every ten seconds, and
-the end once told so. Then the pod ends too, as the container of a runner does. A pod that ends by itself is silent from
-then on. :func:`stood_in` starts it, and speaks with it over its standard input and output.
+For each running pod this reads what its runner would read (the container's variables, the Secret that it mounts),
+claims the attempt by the runner's own function, and reports by its own token: a heartbeat every ten seconds, and the
+end on demand. Then the pod ends too, as a runner's container does. A pod that ends by itself sends nothing any more.
+:func:`stand_in_runners` starts this process, and controls it over its standard input and output.
 """
 
 from __future__ import annotations
@@ -22,148 +22,148 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.cluster import PODS, SECRETS, Access, Bare, Json, log
+from benchmarks.cluster import PODS, SECRETS, BareClient, ClusterAccess, Json, log
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim
-from dispatcher.runner.container.report import About, Report
-from dispatcher.runs.record import Outcome
+from dispatcher.runner.container.report import Report, ReportKind
+from dispatcher.runs.outcome import Outcome
 
-BEAT = 10.0  #: seconds between two signs of life of a runner
+HEARTBEAT_INTERVAL = 10.0  #: seconds between two heartbeats of a runner
 
-PATIENCE = 900.0  #: seconds for all of them to begin
+START_TIMEOUT = 900.0  #: seconds for all runs to start
 
-#: Threads that end pods.
-ENDERS = 4
+#: Number of threads that end pods.
+ENDER_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Runner:
-    """One that was claimed."""
+class StandInRunner:
+    """The simulated runner of a pod, whose attempt is claimed."""
 
     pod: str
-    mine: Assignment
+    assignment: Assignment
 
-    def report(self, records: Records, about: About) -> None:
-        """As the runner does."""
-        mine = self.mine
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=Outcome())
-        records.inbox.report(mine.shard, report.to_entry(mine.token))
+    def report(self, records: Records, kind: ReportKind) -> None:
+        """Send a report, as the runner does."""
+        assignment = self.assignment
+        report = Report(run_id=assignment.run_id, attempt=assignment.attempt, kind=kind, outcome=Outcome())
+        records.inbox.report(assignment.shard, report.to_entry(assignment.token))
 
 
-class StoodIn:
-    """The process of a stand-in, from outside."""
+class StandInProcess:
+    """The handle of the process that simulates runners."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def all_of(self, count: int) -> None:
-        """Wait until so many runners have claimed their attempts."""
-        self._tell(f"expect {count}")
+    def wait_for(self, count: int) -> None:
+        """Wait until ``count`` runners have claimed their attempts."""
+        self._send(f"expect {count}")
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], PATIENCE)[0] or not self._process.stdout.readline():
-            raise TimeoutError(f"{count} runs didn't come to life within {PATIENCE:g} s")
+        if not select.select([self._process.stdout], [], [], START_TIMEOUT)[0] or not self._process.stdout.readline():
+            raise TimeoutError(f"{count} runs didn't start within {START_TIMEOUT:g} s")
 
     def finish(self) -> None:
-        """Let all of them come to their end."""
-        self._tell("finish")
+        """End all runners."""
+        self._send("finish")
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         print(line, file=self._process.stdin, flush=True)
 
 
 @contextlib.contextmanager
-def stood_in(namespace: str) -> Iterator[StoodIn]:
-    """Runners for all pods of a namespace that start from now on."""
+def stand_in_runners(namespace: str) -> Iterator[StandInProcess]:
+    """Simulate the runners of all pods of a namespace that start from now on."""
     command = [sys.executable, "-P", "-m", "benchmarks.stand_in", namespace]
     with log().open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True, bufsize=1
         )
     try:
-        yield StoodIn(process)
+        yield StandInProcess(process)
     finally:
         process.kill()
         process.wait()
 
 
-class StandIn:
-    """All runners of one namespace."""
+class StandInRunners:
+    """All simulated runners of one namespace."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._access = Access.read()
+        self._access = ClusterAccess.read()
         self._secrets: dict[str, Json] = {}
         self._events: queue.SimpleQueue[tuple[str, Json]] = queue.SimpleQueue()
-        self._waiting: dict[str, Json] = {}  # pods whose Secret hasn't been heard of
-        self._live: dict[str, Runner] = {}
+        self._waiting: dict[str, Json] = {}  # pods whose Secret hasn't been seen yet
+        self._live: dict[str, StandInRunner] = {}
         self._records: Records | None = None
         self._claimed = 0
         self._expected = sys.maxsize
 
     def run(self) -> None:
-        """Until the standard input ends."""
+        """Simulate runners until the standard input ends."""
         for kind, path in (("secret", SECRETS), ("pod", PODS)):
-            threading.Thread(target=self._listen, args=(kind, path), daemon=True).start()
-        threading.Thread(target=self._hear, daemon=True).start()
+            threading.Thread(target=self._watch, args=(kind, path), daemon=True).start()
+        threading.Thread(target=self._read_commands, daemon=True).start()
         beats: list[tuple[float, str]] = []
         while True:
             pause = max(0.0, beats[0][0] - time.monotonic()) if beats else 1.0
-            kind, thing = self._next(min(pause, 1.0))
+            kind, payload = self._next_event(min(pause, 1.0))
             if kind == "end":
                 return
             if kind == "finish":
                 self._finish()
             if kind == "expect":
-                self._expected = thing["count"]
-            for pod in self._act(kind, thing):
-                heapq.heappush(beats, (time.monotonic() + random.uniform(0, BEAT), pod))
+                self._expected = payload["count"]
+            for pod in self._handle_event(kind, payload):
+                heapq.heappush(beats, (time.monotonic() + random.uniform(0, HEARTBEAT_INTERVAL), pod))
             if self._claimed >= self._expected:
                 self._expected = sys.maxsize
                 print("all", flush=True)  # noqa: T201
             while beats and beats[0][0] <= time.monotonic():
                 due, pod = heapq.heappop(beats)
                 if self._records is not None and pod in self._live:
-                    self._live[pod].report(self._records, About.ALIVE)
-                    heapq.heappush(beats, (due + BEAT, pod))
+                    self._live[pod].report(self._records, ReportKind.ALIVE)
+                    heapq.heappush(beats, (due + HEARTBEAT_INTERVAL, pod))
 
-    def _next(self, timeout: float) -> tuple[str, Json]:
+    def _next_event(self, timeout: float) -> tuple[str, Json]:
         try:
             return self._events.get(timeout=timeout)
         except queue.Empty:
             return "", {}
 
-    def _listen(self, kind: str, path: str) -> None:
-        place = path.format(self._namespace)
-        version = Bare(self._access).version(place)
-        while True:  # the namespace is new: nothing came before
-            for _, line in Bare(self._access).watch(place, version):
+    def _watch(self, kind: str, path: str) -> None:
+        path = path.format(self._namespace)
+        version = BareClient(self._access).version(path)
+        while True:  # without a list first, because the namespace is new
+            for _, line in BareClient(self._access).watch(path, version):
                 event = json.loads(line)
                 version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] in {"ADDED", "MODIFIED"}:
                     self._events.put((kind, event["object"]))
 
-    def _hear(self) -> None:
+    def _read_commands(self) -> None:
         for line in sys.stdin:
             word, _, count = line.strip().partition(" ")
             self._events.put((word, {"count": int(count or 0)}))
         self._events.put(("end", {}))
 
-    def _act(self, kind: str, thing: Json) -> list[str]:
-        """Keep what was heard; the pods whose attempts were claimed."""
-        if kind == "secret" and "variables.json" in thing.get("data", {}):
-            name = thing["metadata"]["name"]
-            self._secrets[name] = json.loads(base64.b64decode(thing["data"]["variables.json"]))
+    def _handle_event(self, kind: str, payload: Json) -> list[str]:
+        """Handle a changed object. Return the pods whose attempts were claimed."""
+        if kind == "secret" and "variables.json" in payload.get("data", {}):
+            name = payload["metadata"]["name"]
+            self._secrets[name] = json.loads(base64.b64decode(payload["data"]["variables.json"]))
             pod = self._waiting.pop(name, None)
-            return [] if pod is None else self._begin(pod)
-        if kind == "pod" and thing["status"].get("phase") == "Running":
-            return self._begin(thing)
+            return [] if pod is None else self._start_runner(pod)
+        if kind == "pod" and payload["status"].get("phase") == "Running":
+            return self._start_runner(payload)
         if kind == "pod":
-            self._live.pop(thing["metadata"]["name"], None)
+            self._live.pop(payload["metadata"]["name"], None)
         return []
 
-    def _begin(self, pod: Json) -> list[str]:
+    def _start_runner(self, pod: Json) -> list[str]:
         name = pod["metadata"]["name"]
         if name in self._live or pod["metadata"].get("deletionTimestamp"):
             return []
@@ -171,32 +171,32 @@ class StandIn:
         if job not in self._secrets:
             self._waiting[job] = pod
             return []
-        given = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"] if "value" in one}
-        given.pop("DISPATCHER__RUN__SECRETS_FILE")
-        variables = {**given, **self._secrets.pop(job), "DISPATCHER__RUN__UID": pod["metadata"]["uid"]}
-        mine = Assignment.take(variables, nonce=pod["metadata"]["uid"][:16])
-        self._records = self._records or open_redis(mine.url)
-        if claim(self._records, mine) is None:
+        env = {item["name"]: item["value"] for item in pod["spec"]["containers"][0]["env"] if "value" in item}
+        env.pop("DISPATCHER__RUN__SECRETS_FILE")
+        variables = {**env, **self._secrets.pop(job), "DISPATCHER__RUN__UID": pod["metadata"]["uid"]}
+        assignment = Assignment.take(variables, nonce=pod["metadata"]["uid"][:16])
+        self._records = self._records or open_redis(assignment.url)
+        if claim(self._records, assignment) is None:
             return []
-        self._live[name] = Runner(name, mine)
+        self._live[name] = StandInRunner(name, assignment)
         self._claimed += 1
         return [name]
 
     def _finish(self) -> None:
-        """The runners report their end; then their pods end."""
+        """Report the end of all runners, then end their pods."""
         ending = list(self._live.values())
         for runner in ending:
             if self._records is not None:
-                runner.report(self._records, About.EXITED)
+                runner.report(self._records, ReportKind.EXITED)
             del self._live[runner.pod]
-        for number in range(ENDERS):
-            pods = [runner.pod for runner in ending[number::ENDERS]]
-            threading.Thread(target=end, args=(self._access, self._namespace, pods, 0), daemon=True).start()
+        for number in range(ENDER_THREADS):
+            pods = [runner.pod for runner in ending[number::ENDER_THREADS]]
+            threading.Thread(target=end_pods, args=(self._access, self._namespace, pods, 0), daemon=True).start()
 
 
-def end(access: Access, namespace: str, pods: Sequence[str], code: int, *, every: float = 0.0) -> None:
-    """Let pods of kwok end with an exit code, ``every`` so many seconds one."""
-    client = Bare(access)
+def end_pods(access: ClusterAccess, namespace: str, pods: Sequence[str], code: int, *, pause: float = 0.0) -> None:
+    """End simulated pods with an exit code, with a pause of so many seconds after each."""
+    client = BareClient(access)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     ended = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": now, "finishedAt": now}
     container = {"name": "flow", "image": "", "imageID": "", "ready": False, "restartCount": 0}
@@ -205,15 +205,15 @@ def end(access: Access, namespace: str, pods: Sequence[str], code: int, *, every
         "containerStatuses": [{**container, "state": {"terminated": ended}}],
     }
     for pod in pods:
-        place = f"{PODS.format(namespace)}/{pod}/status"
+        path = f"{PODS.format(namespace)}/{pod}/status"
         try:
-            client.ask("PATCH", place, {"status": status}, "application/merge-patch+json")
-        except RuntimeError as error:  # torn down meanwhile
+            client.request("PATCH", path, {"status": status}, "application/merge-patch+json")
+        except RuntimeError as error:  # deleted meanwhile
             if " 404 " not in str(error):
                 raise
-        time.sleep(every)
+        time.sleep(pause)
     client.close()
 
 
 if __name__ == "__main__":
-    StandIn(sys.argv[1]).run()
+    StandInRunners(sys.argv[1]).run()

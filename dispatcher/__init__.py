@@ -1,7 +1,7 @@
-"""Dispatch a Python flow to an execution environment and hear exactly once how it ended.
+"""Dispatch Python flows to execution environments, with exactly one outcome per run.
 
-These are the public names; all else may change. They are imported when they are first used, so that
-``import dispatcher`` is quick.
+These are the public names; all others may change. They are imported on first use, so that ``import dispatcher`` is
+quick.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def _imported(module: str) -> Any:
     except ModuleNotFoundError as error:
         from dispatcher.registry import shadowed
 
-        if said := shadowed(error):
-            raise ImportError(said, name=module) from None
+        if message := shadowed(error):
+            raise ImportError(message, name=module) from None
         raise
 
 

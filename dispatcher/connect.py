@@ -1,4 +1,4 @@
-"""From a URL to records with their doorbell. For the client, the worker's bootstrap and the command line."""
+"""Connects settings to records with their doorbell. Used by the client, the worker's bootstrap and the command line."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
-    """The records at ``settings.url``, with the doorbell of ``settings.broker_url`` or of the same server.
+    """Return the records at ``settings.url``, with a doorbell at ``settings.broker_url`` or at the same server.
 
     With ``keys``, runs whose signature holds may be acted upon through these records (:meth:`Runs.vet`).
-    ``memory://`` gives new records of this process, each time; nobody rings there.
+    ``memory://`` gives new records of this process each time, without a doorbell.
 
     Raises:
-        InvalidSettings: no URL is set, or it can't be read.
-        ServerUnavailable: the server can't be reached, or refuses us.
+        InvalidSettings: no URL is set, or it can't be parsed.
+        ServerUnavailable: the server can't be reached, or refuses the connection.
     """
     if settings.url is None:
         raise settings.without_url()
     if settings.url.startswith(MEMORY):
         from dispatcher.records.memory import open_memory
 
-        return _checked(open_memory(), keys)
+        return _with_keys(open_memory(), keys)
     for url in filter(None, (settings.url, settings.broker_url)):
         parse(url)
     from dispatcher.broker.doorbell import CeleryBell
@@ -37,30 +37,31 @@ def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
 
     bells: list[CeleryBell] = []
 
-    def bell(instance: str) -> CeleryBell:
+    def make_bell(instance: str) -> CeleryBell:
         bells.append(CeleryBell(settings, instance))
         return bells[-1]
 
-    records = open_redis(settings.url, bell=bell)
+    records = open_redis(settings.url, bell=make_bell)
 
     def close() -> None:
         records.close()
-        for one in bells:
-            one.close()
+        for bell in bells:
+            bell.close()
 
-    return _checked(replace(records, close=close), keys)
+    return _with_keys(replace(records, close=close), keys)
 
 
 def check_worker(settings: Settings, instance: str, queues: Iterable[str]) -> None:
-    """Check that the users of the settings' URLs may do what a worker does; changes nothing.
+    """Check that the Redis users of the settings' URLs may do what a worker does. Changes nothing.
 
     Args:
         settings: name the server of the records, and that of the doorbells if it is another.
         instance: the installation's id.
-        queues: taken from.
+        queues: the names of the queues that the worker serves.
 
     Raises:
-        ServerUnavailable: one may not (then ``denied``; names the setting and the remedy), or can't be reached.
+        ServerUnavailable: a user may not (``denied`` is True; names the setting and the remedy), or a server can't be
+            reached.
     """
     from dispatcher.records.redis.rights import check_broker, check_records
 
@@ -72,7 +73,7 @@ def check_worker(settings: Settings, instance: str, queues: Iterable[str]) -> No
     check_broker(broker, instance, queues, setting=setting)
 
 
-def _checked(records: Records, keys: KeyRing | None) -> Records:
+def _with_keys(records: Records, keys: KeyRing | None) -> Records:
     if keys is not None:
         records.runs.check, records.runs.knows = keys.check, keys.knows
     return records

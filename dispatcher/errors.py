@@ -1,42 +1,42 @@
-"""Every error of ours, in two small trees.
+"""All errors of the project, in two small trees.
 
-What users catch::
+Errors that users catch::
 
     DispatcherError
-    ├── RunError                 a run ended otherwise than well (run_id, state, traceback)
-    │   ├── FlowFailed           the flow raised; __cause__ is its own exception where it opens here
+    ├── RunError                 a run didn't succeed (run_id, state, traceback)
+    │   ├── FlowFailed           the flow raised; __cause__ is its own exception if that opens here
     │   ├── RunCrashed           the infrastructure died (cause, reason, exit_code, log_tail)
     │   ├── RunTimedOut          a deadline passed
     │   └── RunCancelled         somebody cancelled it
-    ├── NotFinished              only the wait ended (also a TimeoutError)
-    ├── InvalidInput             what was asked for can't be done (also a ValueError)
-    │   ├── InvalidFlow          not a flow, or can't travel
+    ├── NotFinished              the wait ended before the run (also a TimeoutError)
+    ├── InvalidInput             the request is wrong, or can't be met (also a ValueError)
+    │   ├── InvalidFlow          not a flow, or one that can't be pickled
     │   ├── InvalidParameters    unknown, missing or unserialisable parameters
     │   ├── InvalidSettings      a setting is missing or wrong
-    │   └── IdempotencyConflict  the key was used for another spec
+    │   └── IdempotencyConflict  the key was used for another request
     ├── UnknownRun               no such run, or its retention is over (also a LookupError)
-    │   └── UnreadableRun        what is stored of it can't be read
-    ├── Malformed                an entry on the server, or a message, is none that a release writes (also a ValueError)
+    │   └── UnreadableRun        its record can't be read
+    ├── Malformed                an entry on the server, or a message, can't be parsed (also a ValueError)
     ├── MissingExtra             an optional dependency isn't installed (also an ImportError)
-    ├── ExecutorUnavailable      what computes the tasks can't be started or reached (also a ConnectionError)
+    ├── ExecutorUnavailable      the tasks' executor can't be started or reached (also a ConnectionError)
     ├── SealBroken               signed bytes don't match their signature
-    └── ServerUnavailable        Redis can't be reached or refuses us (also a ConnectionError; may_exist, denied)
+    └── ServerUnavailable        Redis can't be reached or refuses access (also a ConnectionError; may_exist, denied)
 
-What users may filter: :class:`DispatcherWarning`, a ``UserWarning``.
+Warnings that users may filter: :class:`DispatcherWarning`, a ``UserWarning``.
 
-What the engine tells apart::
+Errors by which the engine decides::
 
     EngineError                  never reaches a user's program
-    ├── Permanent                asking again won't help (cause)
-    │   └── OpeningFailed        what was opened runs code of its own, which raised (also what no Exception is)
-    ├── Transient                a later try may (retry_in)
+    ├── Permanent                another try won't help (cause)
+    │   └── OpeningFailed        code of a user's raised while it was opened; any BaseException
+    ├── Transient                a later try may help (retry_in)
     └── Refused                  a transition lost its race: stale epoch, closed attempt, illegal move
-        ├── LeasePassed          the shard that answers for the run has another holder now
-        ├── ClaimStands          a runner has claimed the attempt that was to end as never started
-        └── SpecUsed             the signed spec was used for this attempt before
+        ├── LeasePassed          another worker holds the shard that is responsible for the run
+        ├── ClaimStands          a runner has claimed an attempt that should end as never started
+        └── SpecUsed             the signed spec was already used for this attempt
 
-Inside a running flow a timeout or a cancel arrives as a :class:`RunInterrupt`, a ``BaseException``, so that
-``except Exception`` in a flow does not swallow it.
+In a running flow, a timeout or a cancel raises a :class:`RunInterrupt`. It is a ``BaseException``, so that
+``except Exception`` in a flow doesn't swallow it.
 """
 
 from __future__ import annotations
@@ -49,18 +49,19 @@ if TYPE_CHECKING:
 
 
 class DispatcherError(Exception):
-    """Base of everything a user's program may want to catch."""
+    """Base of the errors that a user's program may want to catch."""
 
 
 class DispatcherWarning(UserWarning):
-    """Something asked for works, but likely not as hoped: no live worker serves a run's queue."""
+    """A request was accepted but needs attention: no live worker serves the run's queue."""
 
 
 class RunError(DispatcherError):
-    """A run ended otherwise than well. ``traceback`` is the text of the flow's traceback, or empty.
+    """A run that didn't succeed.
 
-    Message and notes can be printed: what could steer a terminal stands there as an escape. The attributes are as the
-    run recorded them.
+    ``run_id`` and ``state`` (a terminal :class:`~dispatcher.runs.states.State`) are the run's; ``traceback`` is the
+    text of the flow's traceback, or empty. Message and notes are safe to print: control characters are escaped. The
+    attributes are as the run recorded them.
     """
 
     def __init__(self, message: str, *, run_id: str, state: State, traceback: str = "") -> None:
@@ -71,11 +72,15 @@ class RunError(DispatcherError):
 
 
 class FlowFailed(RunError):
-    """The flow, or its ``on_start``, raised. ``__cause__`` is its exception where that opens in this process."""
+    """The flow, or its ``on_start``, raised. ``__cause__`` is its exception if that opens in this process."""
 
 
 class RunCrashed(RunError):
-    """The infrastructure under the flow died before the flow ended."""
+    """The infrastructure died before the flow ended.
+
+    ``cause`` is a :class:`~dispatcher.runs.states.Cause`, ``reason`` the infrastructure's own word for it,
+    ``exit_code`` the process's exit code or None, and ``log_tail`` the last lines of the log, as a tuple of strings.
+    """
 
     def __init__(  # noqa: PLR0913 - one keyword per fact of a crash
         self,
@@ -105,19 +110,19 @@ class RunCancelled(RunError):
 
 
 class NotFinished(DispatcherError, TimeoutError):
-    """The time to wait ended before the run did; the run goes on."""
+    """The wait timed out before the run ended; the run goes on."""
 
 
 class InvalidInput(DispatcherError, ValueError):
-    """The request can't be met as it stands; the message names field, value and remedy."""
+    """The request is wrong, or can't be met; the message names field, value and remedy."""
 
 
 class InvalidFlow(InvalidInput):
-    """Not a flow, or a flow that can't travel."""
+    """Not a flow, or a flow that can't be pickled."""
 
 
 class InvalidParameters(InvalidInput):
-    """Parameters that don't fit the flow's signature, or can't travel."""
+    """Parameters that don't fit the flow's signature, can't be pickled, or are too large."""
 
 
 class InvalidSettings(InvalidInput):
@@ -125,7 +130,7 @@ class InvalidSettings(InvalidInput):
 
 
 class IdempotencyConflict(InvalidInput):
-    """The idempotency key belongs to a run with another spec."""
+    """The idempotency key belongs to a run with another flow, environment, options or parameters."""
 
 
 class UnknownRun(DispatcherError, LookupError):
@@ -133,11 +138,11 @@ class UnknownRun(DispatcherError, LookupError):
 
 
 class UnreadableRun(UnknownRun):
-    """The stored bytes of the run are no record: damaged, or never written by a release."""
+    """The run's record can't be read: it is damaged, or no release wrote it."""
 
 
 class Malformed(DispatcherError, ValueError):
-    """An entry on the server, or a message, isn't what a release writes; the message says in what, never with what."""
+    """An entry on the server, or a message, isn't one that a release writes. Names the field, never its value."""
 
 
 class MissingExtra(DispatcherError, ImportError):
@@ -145,7 +150,7 @@ class MissingExtra(DispatcherError, ImportError):
 
 
 class ExecutorUnavailable(DispatcherError, ConnectionError):
-    """The executor of a flow's tasks, such as a Dask cluster, can't be started or reached; names it."""
+    """The executor of a flow's tasks, such as a Dask cluster, can't be started or reached; the message names it."""
 
 
 class SealBroken(DispatcherError):
@@ -153,11 +158,11 @@ class SealBroken(DispatcherError):
 
 
 class ServerUnavailable(DispatcherError, ConnectionError):
-    """Redis can't be reached, or refuses us.
+    """Redis can't be reached, or refuses access.
 
-    ``may_exist`` is true when a submit had been sent and its answer got lost: the run may exist. Submitting again
-    with the same ``idempotency_key`` is safe then. ``denied`` is true when the server doesn't know the user, or doesn't
-    allow it what was asked: another try with the same settings doesn't help.
+    ``may_exist`` is True if a submit was sent and its reply was lost, so that the run may exist. Submitting again with
+    the same ``idempotency_key`` is safe then. ``denied`` is True if the server doesn't know the user, or doesn't allow
+    it the command, so that another try with the same settings doesn't help.
     """
 
     def __init__(self, message: str, *, may_exist: bool = False, denied: bool = False) -> None:
@@ -167,11 +172,11 @@ class ServerUnavailable(DispatcherError, ConnectionError):
 
 
 class EngineError(Exception):
-    """Base of what the engine tells apart."""
+    """Base of the errors by which the engine decides. They never reach a user's program."""
 
 
 class Permanent(EngineError):
-    """Asking again won't help; the attempt ends with ``cause``."""
+    """Another try won't help; the attempt ends with ``cause``."""
 
     def __init__(self, message: str, *, cause: Cause, reason: str = "") -> None:
         super().__init__(message)
@@ -180,11 +185,11 @@ class Permanent(EngineError):
 
 
 class OpeningFailed(Permanent):
-    """Code of a user's raised while a flow, a callback or a value was opened; ``__cause__`` is what it raised."""
+    """A user's code raised while a flow, a callback or a value was opened. ``__cause__`` is the exception."""
 
 
 class Transient(EngineError):
-    """A later try may succeed; ``retry_in`` is in seconds, ``cause`` what the run waits for, if that is known."""
+    """A later try may succeed. ``retry_in`` is in seconds; ``cause`` is why the run waits, or None if not known."""
 
     def __init__(self, message: str, *, retry_in: float = 1.0, cause: Cause | None = None) -> None:
         super().__init__(message)
@@ -197,18 +202,18 @@ class Refused(EngineError):
 
 
 class LeasePassed(Refused):
-    """The shard that answers for the run has another holder now: who believed to hold it writes nothing more."""
+    """Another worker holds the shard that is responsible for the run. The former holder writes nothing more."""
 
 
 class ClaimStands(Refused):
-    """A runner has claimed the attempt that a change would end as one that never started.
+    """A runner has claimed the attempt that a change would end as never started.
 
-    ``entry`` is its report of that, ``at`` when it claimed, ``now`` the time by the same clock, both in seconds since
-    the epoch; ``raw`` is the claim as it is kept.
+    ``entry`` is the runner's report of the claim and ``raw`` the claim as stored. ``at`` is the time of the claim and
+    ``now`` the time by the same clock, both in seconds since the epoch.
     """
 
     def __init__(self, run_id: str, *, entry: Mapping[str, str], at: float, now: float, raw: str) -> None:
-        super().__init__(f"run {run_id} was claimed by its runner; its supervisor has yet to read of it")
+        super().__init__(f"run {run_id} was claimed by its runner; its supervisor hasn't read the claim yet")
         self.entry = entry
         self.at = at
         self.now = now
@@ -216,11 +221,11 @@ class ClaimStands(Refused):
 
 
 class SpecUsed(Refused):
-    """The signed spec of the run was used for this attempt before, or for all that it allows: nothing may start."""
+    """The signed spec was used for this attempt already, or for all attempts that it allows: nothing may start."""
 
 
 class RunInterrupt(BaseException):
-    """Raised in the flow's main thread to end it; ``on_exit`` still runs."""
+    """Raised in the flow's main thread to end it; ``on_exit`` is still called."""
 
 
 class TimeoutInterrupt(RunInterrupt):
@@ -232,8 +237,8 @@ class CancelInterrupt(RunInterrupt):
 
 
 class PreemptInterrupt(RunInterrupt):
-    """The worker is shutting down and its ``drain`` time is over."""
+    """The worker is shutting down, and its ``drain`` time is over."""
 
 
-#: What passes through us wherever we call code of a user's: who presses Ctrl-C, or ends a flow, means all of it.
+#: Exceptions that are never caught around a user's code: Ctrl-C, or the end of a flow, ends all of it.
 INTERRUPTS = (KeyboardInterrupt, RunInterrupt)

@@ -1,14 +1,18 @@
-"""Every setting, one frozen class per concern, read once from ``DISPATCHER__…`` variables.
+"""All settings, one frozen class per concern, read from ``DISPATCHER__…`` variables when they are loaded.
 
-``DISPATCHER__URL`` is :attr:`Settings.url`, ``DISPATCHER__WORKER__DRAIN`` is :attr:`WorkerSettings.drain`. The table in
-the documentation is generated from the ``description`` of each field. Nothing is read at import.
+``DISPATCHER__URL`` is :attr:`Settings.url`, ``DISPATCHER__WORKER__DRAIN`` is :attr:`WorkerSettings.drain`. A backend's
+group lies in the backend's folder and is found by its entry point. The table in the documentation is generated from the
+``description`` of each field.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -18,6 +22,7 @@ from pydantic import (
     Json,
     SecretStr,
     ValidationError,
+    create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -29,36 +34,48 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from dispatcher.errors import InvalidSettings
+from dispatcher import registry
+from dispatcher.errors import InvalidInput, InvalidSettings
+from dispatcher.runs.routing import IN_PROCESS
 from dispatcher.support import settings_errors
-from dispatcher.support.json_documents import Twice, read_document
-from dispatcher.support.urls import hidden
+from dispatcher.support.json_documents import DuplicateKey, read_document
+from dispatcher.support.urls import redacted
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+#: First words of variables that aren't settings: the project sets them itself, in containers and in tests.
+INTERNAL = frozenset({"run", "parameters", "failpoint"})
+
+G = TypeVar("G", bound="SettingsGroup")
 
 
 class _Variables(EnvSettingsSource):
-    """The variables; JSON in them is read as a person's."""
+    """The variables. JSON in them is read strictly: a key may not occur twice."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
         try:
             return read_document(value)
-        except Twice as error:
+        except DuplicateKey as error:
             raise settings_errors.NotJson(value, str(error)) from None
         except (ValueError, RecursionError):
             raise settings_errors.NotJson(value) from None
 
 
-def _shown(facts: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
-    """Fields for a repr, URLs without their credentials."""
-    for name, value in facts:
-        yield name, hidden(value) if name in {"url", "broker_url"} else value
+def _shown(fields: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
+    """Yield the fields of a repr, URLs without their credentials."""
+    for name, value in fields:
+        yield name, redacted(value) if name in {"url", "broker_url"} else value
 
 
-class KeySettings(BaseModel):
-    """A signing key with what it may be used for."""
+class SettingsGroup(BaseModel):
+    """Base of all groups of settings. A group of a backend names its heading in the settings table by ``title=…``."""
 
-    model_config = _FROZEN
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return _shown(super().__repr_args__())
+
+
+class KeySettings(SettingsGroup):
+    """A signing key, with the backends and the use that it is for."""
 
     secret: SecretStr = Field(description="At least 16 bytes.")
     backends: tuple[str, ...] | None = Field(None, description="Backends that runs signed with it may use; else all.")
@@ -66,20 +83,18 @@ class KeySettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: Any) -> Any:
-        return {"secret": given} if isinstance(given, str | SecretStr) else given
+    def _short(cls, entry: Any) -> Any:
+        return {"secret": entry} if isinstance(entry, str | SecretStr) else entry
 
     def plain(self) -> dict[str, Any]:
-        """The entry as a file of keys holds it."""
+        """Return the entry as a file of keys has it."""
         return {"secret": self.secret.get_secret_value(), "backends": self.backends, "use": self.use}
 
 
-class WorkerSettings(BaseModel):
+class WorkerSettings(SettingsGroup):
     """Settings of a worker: what it serves and how it ends."""
 
-    model_config = _FROZEN
-
-    backends: frozenset[str] = Field(frozenset({"local", "remote"}), description="Backends served (a JSON list).")
+    backends: frozenset[str] = Field(IN_PROCESS, description="Backends served (a JSON list).")
     labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).")
     every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
     scope: str = Field(
@@ -104,10 +119,8 @@ class WorkerSettings(BaseModel):
     drain: float = Field(30.0, ge=0, description="Seconds that running flows get after SIGTERM.")
 
 
-class TimingSettings(BaseModel):
-    """Leases, ticks and graces. Tests divide them; production rarely changes them."""
-
-    model_config = _FROZEN
+class TimingSettings(SettingsGroup):
+    """Leases, ticks and graces. Production rarely changes them; tests divide them."""
 
     renew: float = Field(10.0, gt=0, description="Seconds between two renewals of a worker's lease.")
     lease: float = Field(30.0, gt=0, description="Seconds a lease must be seen unchanged before it has ended.")
@@ -126,53 +139,8 @@ class TimingSettings(BaseModel):
     )
 
 
-class ClusterSettings(BaseModel):
-    """Settings of one Kubernetes cluster: reached as the pod's own service account where neither is given and the
-    worker runs in a pod, else by a kubeconfig."""
-
-    model_config = _FROZEN
-
-    kubeconfig: Path | None = Field(None, description="The kubeconfig file; else KUBECONFIG, else ~/.kube/config.")
-    context: str | None = Field(None, description="The context in it; else its current one.")
-
-
-class KubernetesSettings(BaseModel):
-    """Settings of the Kubernetes cluster that a worker serves, and of the pods of its runs."""
-
-    model_config = _FROZEN
-
-    clusters: dict[str, ClusterSettings] = Field(
-        default_factory=dict,
-        description='Clusters by name (JSON: {"eu": {"kubeconfig": …, "context": …}}); none: the one that is found.',
-    )
-    cluster: str = Field("", description="The cluster that this worker serves, where several are named.")
-    namespaces: tuple[str, ...] = Field(
-        ("default",), min_length=1, description="Namespaces served (a JSON list); runs that name none go to the first."
-    )
-    service_accounts: frozenset[str] = Field(
-        frozenset(), description="Service accounts that runs may name (a JSON list); none: all of the namespace."
-    )
-    image: str | None = Field(None, description="Image of runs that name none; else flow-dispatcher-runner:VERSION.")
-    url: str | None = Field(
-        None, description="Redis or Valkey for pods, best as its user `runner`; else DISPATCHER__URL."
-    )
-    ca_file: Path | None = Field(None, description="PEM file of the authority that pods check that server against.")
-    ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
-    request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")
-    requests_per_second: float = Field(
-        500.0, ge=1, description="Requests of a worker to the API server, at most; one that it refuses (429) slows all."
-    )
-    silence: float = Field(90.0, gt=0, description="Seconds of silence after which a watch is opened anew.")
-    relist: float = Field(300.0, gt=0, description="Seconds between two complete lists beside the watches.")
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        return _shown(super().__repr_args__())
-
-
-class LimitSettings(BaseModel):
-    """Sizes and spans. All in bytes unless they say otherwise."""
-
-    model_config = _FROZEN
+class LimitSettings(SettingsGroup):
+    """Sizes and spans, in bytes unless a field says otherwise."""
 
     inline: int = Field(
         65536, ge=0, le=4 * 2**20, description="Parameters and results above this travel as a blob of their own."
@@ -192,10 +160,8 @@ class LimitSettings(BaseModel):
     line: int = Field(16384, ge=64, le=4 * 2**20, description="Most bytes of one log line; the rest of it is cut.")
 
 
-class ResultSettings(BaseModel):
-    """Settings of what a client opens of what flows gave."""
-
-    model_config = _FROZEN
+class ResultSettings(SettingsGroup):
+    """Settings of the results that a client opens."""
 
     plain: bool = Field(
         False,
@@ -203,10 +169,8 @@ class ResultSettings(BaseModel):
     )
 
 
-class DefaultSettings(BaseModel):
-    """Settings of run options and environments for when nobody says."""
-
-    model_config = _FROZEN
+class DefaultSettings(SettingsGroup):
+    """Defaults of run options and environments."""
 
     executor: str = Field("dispatcher.executors.LocalExecutor", description="Executor class of RemoteEnvironment.")
     executor_kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments (JSON).")
@@ -221,7 +185,7 @@ class DefaultSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything, from ``DISPATCHER__…`` variables.
+    """All settings, from ``DISPATCHER__…`` variables.
 
     Raises:
         InvalidSettings: from :meth:`load`; names the variable, its value and what is allowed.
@@ -256,22 +220,51 @@ class Settings(BaseSettings):
     timing: TimingSettings = Field(default_factory=TimingSettings, description="Leases, ticks and graces.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes.")
     results: ResultSettings = Field(default_factory=ResultSettings, description="Results.")
-    kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings, description="Kubernetes.")
     defaults: DefaultSettings = Field(default_factory=DefaultSettings, description="Defaults of run options.")
 
     @classmethod
-    def load(cls, **given: Any) -> Settings:
-        """Read the variables; what is given goes before them, None is not given.
+    def load(cls, **values: Any) -> Settings:
+        """Read the variables.
+
+        Args:
+            values: come before the variables; None counts as not given.
 
         Raises:
             InvalidSettings: a variable has a wrong value.
         """
+        values = {name: value for name, value in values.items() if value is not None}
+        model = cls.with_groups(_groups_in_use(values))
         try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
+            return model(**values)
         except ValidationError as error:
-            raise InvalidSettings(settings_errors.explain(error, cls)) from None
+            raise InvalidSettings(settings_errors.explain(error, model)) from None
         except SettingsError as error:
-            raise InvalidSettings(settings_errors.explain_json(error, cls)) from None
+            raise InvalidSettings(settings_errors.explain_json(error, model)) from None
+
+    @classmethod
+    def with_groups(cls, names: Iterable[str]) -> type[Settings]:
+        """Return this class with these groups of backends as further fields.
+
+        Raises:
+            InvalidSettings: a group can't be imported.
+        """
+        return _with_groups(cls, tuple(sorted(names)))
+
+    def group(self, kind: type[G]) -> G:
+        """Return the settings of one backend by their class: as they are set, else their defaults."""
+        for value in vars(self).values():
+            if isinstance(value, kind):
+                return value
+        defaults: G = _defaults(kind)
+        return defaults
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the defaults of a backend's group that isn't set."""
+            if not name.startswith("_") and name in _group_names(tuple(sys.path)):
+                return _defaults(registry.settings_group(name))
+            return super().__getattr__(name)
 
     @classmethod
     def settings_customise_sources(
@@ -282,17 +275,59 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given before the variables, and read nothing else."""
+        """Read the variables and nothing else; values that were passed come first."""
         return init_settings, _Variables(settings_cls)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
 
     def without_url(self) -> InvalidSettings:
-        """The error where a URL is needed and none is set."""
-        found = "" if self.embedded else "; DISPATCHER__EMBEDDED=false rules out the laptop server"
-        return InvalidSettings(f"no server: set DISPATCHER__URL{found}")
+        """Return the error of a command that needs a URL."""
+        reason = "" if self.embedded else "; DISPATCHER__EMBEDDED=false rules out the laptop server"
+        return InvalidSettings(f"no server: set DISPATCHER__URL{reason}")
 
     def but(self, **changes: Any) -> Settings:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self.model_copy(update=changes)
+
+
+def _groups_in_use(values: Iterable[str]) -> list[str]:
+    """Return the groups of backends of which a variable or one of ``values`` sets something.
+
+    The others aren't imported. Other distributions are searched only for names that aren't ours.
+    """
+    prefix = str(Settings.model_config["env_prefix"]).lower()
+    words = {name.lower().removeprefix(prefix).partition("__")[0] for name in os.environ if _is_ours(name, prefix)}
+    names = {*words, *values} - Settings.model_fields.keys() - INTERNAL
+    ours = names.intersection(registry.SETTINGS.our_names()) if names else set()
+    others = (names - ours) & _group_names(tuple(sys.path)) if names - ours else set()
+    return sorted(ours | others)
+
+
+def _is_ours(variable: str, prefix: str) -> bool:
+    return variable[: len(prefix)].lower() == prefix
+
+
+@lru_cache(maxsize=4)
+def _group_names(path: tuple[str, ...]) -> frozenset[str]:
+    """Return the names of all groups of backends that are installed on ``path``."""
+    return frozenset(registry.SETTINGS.names())
+
+
+@lru_cache(maxsize=64)
+def _with_groups(model: type[Settings], names: tuple[str, ...]) -> type[Settings]:
+    if not names:
+        return model
+    fields: dict[str, Any] = {}
+    for name in names:
+        try:
+            kind = registry.settings_group(name)
+        except InvalidInput as error:
+            raise InvalidSettings(str(error)) from error
+        fields[name] = (kind, Field(default_factory=kind, description=kind.model_config.get("title") or name))
+    return create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
+
+
+@cache
+def _defaults(kind: type[G]) -> G:
+    return kind()

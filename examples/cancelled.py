@@ -1,4 +1,4 @@
-"""A flow that never ends by itself: somebody cancels it, and its ``finally`` and ``on_exit`` still run."""
+"""A flow that never ends by itself: when it is cancelled, its ``finally`` and ``on_exit`` still run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import count
 from dispatcher import context, flow
 
 
-def said_goodbye() -> None:
-    """The environment's ``on_exit``: knows how the flow ended."""
+def log_final_state() -> None:
+    """Log the flow's final state, as the environment's ``on_exit``."""
     context.logger.info("on_exit: the flow ended as %s", context.state)
 
 
@@ -18,7 +18,7 @@ def keep_counting() -> None:
     """Count for ever."""
     try:
         for number in count(1):
-            context.logger.info("still here: %d", number)
+            context.logger.info("still counting: %d", number)
             time.sleep(0.5)
     finally:
-        context.logger.info("finally: putting things away")
+        context.logger.info("finally: cleaning up")

@@ -14,13 +14,13 @@ from examples.word_count import words
 
 @task
 def measure(path: str) -> tuple[str, int, int]:
-    """File, number of its words, and the process that counted them."""
+    """Return the file, the number of its words, and the id of the process that counted them."""
     return path, len(words(path)), os.getpid()
 
 
 @flow(tags=["demo"])
 def vocabulary(paths: list[str]) -> dict[str, Any]:
-    """How many words the files have together, by tasks; and how many different ones, by a graph of Dask's."""
+    """Count the words of all files by tasks, and the distinct ones by a Dask graph."""
     measured = gather(measure.map(paths))
     context.logger.info("%d processes of the cluster took part", len({pid for _, _, pid in measured}))
     counted = [dask.delayed(Counter)(dask.delayed(words)(path)) for path in paths]

@@ -1,4 +1,4 @@
-"""A flow that fails: its exception and its traceback come back.
+"""A flow that fails: the client gets its exception and its traceback.
 
 dispatcher run examples/failing.py:read_missing -p path=no-such-file.md
 """
@@ -12,6 +12,6 @@ from dispatcher import context, flow
 
 @flow(tags=["demo"])
 def read_missing(path: str) -> int:
-    """The length of a file that isn't there."""
+    """Return the length of a file that doesn't exist."""
     context.logger.info("reading %s", path)
     return len(Path(path).read_text(encoding="utf-8"))

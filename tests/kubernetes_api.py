@@ -1,6 +1,6 @@
 """A Kubernetes API server in this process: Jobs, pods, Secrets and events, with lists, watches, bookmarks and 410.
 
-It speaks enough of the API for the backend and has no controllers: tests play the node (:meth:`FakeCluster.add`,
+It implements what the backend uses of the API, without controllers: tests play the node (:meth:`FakeCluster.add_pod`,
 :meth:`FakeCluster.change`). Deleting a Job deletes what it owns, as the garbage collector does.
 """
 
@@ -32,8 +32,8 @@ KINDS = {
 }
 
 
-class Refusal(Exception):
-    """An answer that isn't 2xx."""
+class StatusError(Exception):
+    """A response whose status isn't 2xx."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -41,8 +41,8 @@ class Refusal(Exception):
 
 
 @dataclass
-class Asked:
-    """A request as it came."""
+class ReceivedRequest:
+    """A request as it was received."""
 
     method: str
     path: str
@@ -53,59 +53,59 @@ class Asked:
 
 @dataclass
 class FakeCluster:
-    """What is stored, and who may do what."""
+    """Stored objects, their history, and the faults and rights that tests set."""
 
     objects: dict[Key, Json] = field(default_factory=dict)
     history: list[tuple[int, str, str, Json]] = field(default_factory=list)  # version, event, kind, object
     version: int = 100
     forgotten: int = 0  #: watches from before this version get 410
-    bookmarks: float = 0.2  #: seconds between two
+    bookmarks: float = 0.2  #: seconds between two bookmarks
     tokens: set[str] = field(default_factory=lambda: {"token-1"})
-    refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)  #: (method, kind) → answer
-    allowed: bool = True  #: what a SelfSubjectAccessReview says
-    ready: bool = True  #: what /readyz says
-    denied: set[tuple[str, str]] = field(default_factory=set)  #: (resource, verb) that it denies all the same
-    keep_pods: bool = False  #: deleted pods stay, terminating
-    asked: list[Asked] = field(default_factory=list)
+    errors: dict[tuple[str, str], StatusError] = field(default_factory=dict)  #: responses by method and kind
+    allowed: bool = True  #: result of a SelfSubjectAccessReview
+    ready: bool = True  #: result of /readyz
+    denied: set[tuple[str, str]] = field(default_factory=set)  #: resources and verbs that it denies nevertheless
+    keep_pods: bool = False  #: deleted pods stay Terminating
+    requests: list[ReceivedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
-    ended: bool = False
-    on_job: Callable[[Json], Any] | None = None  #: plays the controllers: called with each new Job
+    stopped: bool = False
+    on_job: Callable[[Json], Any] | None = None  #: called with each new Job, in the place of controllers
 
     def count(self, method: str, kind: str) -> int:
-        """How many requests of a kind came."""
-        return sum(1 for one in self.asked if one.method == method and f"/{kind}" in one.path)
+        """Return the number of requests for a kind."""
+        return sum(1 for request in self.requests if request.method == method and f"/{kind}" in request.path)
 
     def lists(self, kind: str) -> int:
-        """How many complete lists of a kind were asked for."""
-        asked = (one for one in self.asked if one.method == "GET" and one.path.endswith(f"/{kind}"))
-        return sum("watch" not in one.query for one in asked)
+        """Return the number of complete lists of a kind that were requested."""
+        requests = (request for request in self.requests if request.method == "GET")
+        return sum(request.path.endswith(f"/{kind}") and "watch" not in request.query for request in requests)
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Json:
         with self.changed:
-            found = self.objects.get((kind, namespace, name))
-            if found is None:
-                raise Refusal(404, "NotFound", f'{kind} "{name}" not found')
-            return copy.deepcopy(found)
+            item = self.objects.get((kind, namespace, name))
+            if item is None:
+                raise StatusError(404, "NotFound", f'{kind} "{name}" not found')
+            return copy.deepcopy(item)
 
     def create(self, kind: str, body: Json, namespace: str = "default") -> Json:
         with self.changed:
             key = (kind, namespace, body["metadata"]["name"])
             if key in self.objects:
-                raise Refusal(409, "AlreadyExists", f'{kind} "{key[2]}" already exists')
+                raise StatusError(409, "AlreadyExists", f'{kind} "{key[2]}" already exists')
             version, name = KINDS[kind]
-            made = copy.deepcopy(body) | {"apiVersion": version, "kind": name}
-            made["metadata"] |= {"uid": str(uuid.uuid4()), "namespace": namespace}
-            made["metadata"].setdefault("creationTimestamp", f"2026-01-01T00:00:{len(self.objects) % 60:02d}Z")
-            return self._store("ADDED", key, made)
+            created = copy.deepcopy(body) | {"apiVersion": version, "kind": name}
+            created["metadata"] |= {"uid": str(uuid.uuid4()), "namespace": namespace}
+            created["metadata"].setdefault("creationTimestamp", f"2026-01-01T00:00:{len(self.objects) % 60:02d}Z")
+            return self._store("ADDED", key, created)
 
     def change(self, kind: str, name: str, namespace: str = "default", **fields: Any) -> Json:
-        """Set top-level fields, such as ``status``."""
+        """Set top-level fields of an object, such as ``status``."""
         with self.changed:
             key = (kind, namespace, name)
             return self._store("MODIFIED", key, {**copy.deepcopy(self.objects[key]), **fields})
 
     def add_pod(self, job: Json, name: str = "", **status: Any) -> Json:
-        """A pod of a Job."""
+        """Create a pod of a Job."""
         owner = {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -124,86 +124,88 @@ class FakeCluster:
 
     def delete(self, kind: str, name: str, namespace: str = "default", *, uid: str | None = None) -> Json:
         with self.changed:
-            found = self.get(kind, name, namespace)
-            if uid is not None and found["metadata"]["uid"] != uid:
-                raise Refusal(409, "Conflict", "the UID in the precondition does not match")
-            for other, one in list(self.objects.items()):
-                owners = [owner["uid"] for owner in one["metadata"].get("ownerReferences") or ()]
-                if found["metadata"]["uid"] in owners:
-                    self._end(other)
-            return self._end((kind, namespace, name))
+            deleted_uid = self.get(kind, name, namespace)["metadata"]["uid"]
+            if uid is not None and deleted_uid != uid:
+                raise StatusError(409, "Conflict", "the UID in the precondition does not match")
+            for key, item in list(self.objects.items()):
+                owners = [owner["uid"] for owner in item["metadata"].get("ownerReferences") or ()]
+                if deleted_uid in owners:
+                    self._remove(key)
+            return self._remove((kind, namespace, name))
 
     def drop(self, kind: str, name: str, namespace: str = "default") -> None:
-        """It is gone at last, if it wasn't yet."""
+        """Remove an object without its grace period, if it still exists."""
         with self.changed:
             key = (kind, namespace, name)
             if key in self.objects:
                 self._store("DELETED", key, copy.deepcopy(self.objects[key]))
 
     def forget(self) -> None:
-        """Compact: watches from earlier versions, and running ones, are told 410."""
+        """Compact the history: running watches, and new ones from earlier versions, get 410."""
         with self.changed:
             self.version += 1
             self.forgotten = self.version
             self.history.clear()
             self.changed.notify_all()
 
-    def _end(self, key: Key) -> Json:
+    def _remove(self, key: Key) -> Json:
         if key[0] == "pods" and self.keep_pods:
-            found = self.objects[key]
-            found["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
-            return self._store("MODIFIED", key, copy.deepcopy(found))
+            pod = self.objects[key]
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
+            return self._store("MODIFIED", key, copy.deepcopy(pod))
         return self._store("DELETED", key, copy.deepcopy(self.objects[key]))
 
-    def _store(self, event: str, key: Key, thing: Json) -> Json:
+    def _store(self, event: str, key: Key, item: Json) -> Json:
         self.version += 1
-        thing["metadata"]["resourceVersion"] = str(self.version)
+        item["metadata"]["resourceVersion"] = str(self.version)
         if event == "DELETED":
             del self.objects[key]
         else:
-            self.objects[key] = thing
-        self.history.append((self.version, event, key[0], copy.deepcopy(thing)))
+            self.objects[key] = item
+        self.history.append((self.version, event, key[0], copy.deepcopy(item)))
         self.changed.notify_all()
-        return copy.deepcopy(thing)
+        return copy.deepcopy(item)
 
     def list(self, kind: str, namespace: str, query: Mapping[str, str]) -> Json:
         with self.changed:
-            found = [
-                copy.deepcopy(one)
-                for key, one in sorted(self.objects.items())
-                if key[:2] == (kind, namespace) and _selected(one, query)
+            items = [
+                copy.deepcopy(item)
+                for key, item in sorted(self.objects.items())
+                if key[:2] == (kind, namespace) and _is_selected(item, query)
             ]
             first = int(query.get("continue") or 0)
-            last = first + int(query.get("limit") or len(found) + 1)
+            last = first + int(query.get("limit") or len(items) + 1)
             metadata: Json = {"resourceVersion": str(self.version)}
-            if last < len(found):
+            if last < len(items):
                 metadata["continue"] = str(last)
-            return {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": found[first:last]}
+            return {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items[first:last]}
 
     def watch(self, kind: str, namespace: str, query: Mapping[str, str]) -> Iterator[Json]:
         at = int(query["resourceVersion"])
-        while not self.ended:
+        while not self.stopped:
             with self.changed:
                 if at < self.forgotten:
                     gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
                     yield {"type": "ERROR", "object": gone}
                     return
-                news = [one for one in self.history if one[0] > at and one[2] == kind]
+                events = [change for change in self.history if change[0] > at and change[2] == kind]
                 at = max(at, self.version)
-                if not news and not self.changed.wait(self.bookmarks):
-                    mark = {"kind": KINDS[kind][1], "metadata": {"resourceVersion": str(at)}}
-                    news = [(at, "BOOKMARK", kind, mark)]
-            for _, event, _, thing in news:
-                if event == "BOOKMARK" or (thing["metadata"].get("namespace") == namespace and _selected(thing, query)):
-                    yield {"type": event, "object": thing}
+                if not events and not self.changed.wait(self.bookmarks):
+                    bookmark = {"kind": KINDS[kind][1], "metadata": {"resourceVersion": str(at)}}
+                    events = [(at, "BOOKMARK", kind, bookmark)]
+            for _, event, _, item in events:
+                if event == "BOOKMARK" or (
+                    item["metadata"].get("namespace") == namespace and _is_selected(item, query)
+                ):
+                    yield {"type": event, "object": item}
 
 
-def _selected(thing: Json, query: Mapping[str, str]) -> bool:
-    labels = thing["metadata"].get("labels") or {}
-    wanted = [one.partition("=") for one in (query.get("labelSelector") or "").split(",") if one]
-    fields = [one.rpartition("=") for one in (query.get("fieldSelector") or "").split(",") if one]
+def _is_selected(item: Json, query: Mapping[str, str]) -> bool:
+    labels = item["metadata"].get("labels") or {}
+    wanted = [term.partition("=") for term in (query.get("labelSelector") or "").split(",") if term]
+    fields = [term.rpartition("=") for term in (query.get("fieldSelector") or "").split(",") if term]
     return all(labels.get(name) == value for name, _, value in wanted) and all(
-        (thing.get(name.rstrip("!")) == value) is not name.endswith("!") for name, _, value in fields
+        (item.get(name.rstrip("!")) == value) is not name.endswith("!") for name, _, value in fields
     )
 
 
@@ -212,58 +214,58 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_POST(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_DELETE(self) -> None:
-        self._answer()
+        self._respond()
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         cluster = self.server.cluster
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        asked = Asked(self.command, parts.path, query, dict(self.headers), body)
-        cluster.asked.append(asked)
+        request = ReceivedRequest(self.command, parts.path, query, dict(self.headers), body)
+        cluster.requests.append(request)
         try:
-            self._dispatch(cluster, asked)
-        except Refusal as refusal:
-            said = {"kind": "Status", "code": refusal.status, "reason": refusal.reason, "message": str(refusal)}
-            self._send(refusal.status, json.dumps(said).encode())
+            self._dispatch(cluster, request)
+        except StatusError as error:
+            status = {"kind": "Status", "code": error.status, "reason": error.reason, "message": str(error)}
+            self._send(error.status, json.dumps(status).encode())
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
-    def _dispatch(self, cluster: FakeCluster, asked: Asked) -> None:
+    def _dispatch(self, cluster: FakeCluster, request: ReceivedRequest) -> None:
         if self.headers.get("Authorization", "").removeprefix("Bearer ") not in cluster.tokens:
-            raise Refusal(401, "Unauthorized", "Unauthorized")
-        if asked.path.endswith("/selfsubjectaccessreviews"):
-            wanted = (asked.body or {})["spec"]["resourceAttributes"]
-            resource = "/".join(filter(None, (wanted["resource"], wanted.get("subresource"))))
-            allowed = cluster.allowed and (resource, wanted["verb"]) not in cluster.denied
-            self._send(201, json.dumps({**(asked.body or {}), "status": {"allowed": allowed}}).encode())
+            raise StatusError(401, "Unauthorized", "Unauthorized")
+        if request.path.endswith("/selfsubjectaccessreviews"):
+            attributes = (request.body or {})["spec"]["resourceAttributes"]
+            resource = "/".join(filter(None, (attributes["resource"], attributes.get("subresource"))))
+            allowed = cluster.allowed and (resource, attributes["verb"]) not in cluster.denied
+            self._send(201, json.dumps({**(request.body or {}), "status": {"allowed": allowed}}).encode())
             return
-        if asked.path == "/version":
+        if request.path == "/version":
             self._send(200, json.dumps({"major": "1", "minor": "34", "gitVersion": "v1.34.1"}).encode())
             return
-        if asked.path == "/readyz":
+        if request.path == "/readyz":
             self._send(200 if cluster.ready else 500, b"ok" if cluster.ready else b"informer-sync failed")
             return
-        namespace, kind, name, rest = _place(asked.path)
-        if (refusal := cluster.refusals.get((asked.method, kind))) is not None:
-            raise refusal
+        namespace, kind, name, rest = _parts(request.path)
+        if (error := cluster.errors.get((request.method, kind))) is not None:
+            raise error
         if rest == "log":
             self._send(200, b"line 1\nline 2\n", kind="text/plain")
-        elif asked.query.get("watch"):
-            self._stream(cluster.watch(kind, namespace, asked.query))
+        elif request.query.get("watch"):
+            self._stream(cluster.watch(kind, namespace, request.query))
         else:
             self._send(
-                201 if asked.method == "POST" else 200,
-                json.dumps(_done(cluster, asked, namespace, kind, name)).encode(),
+                201 if request.method == "POST" else 200,
+                json.dumps(_handle(cluster, request, namespace, kind, name)).encode(),
             )
 
     def _send(self, status: int, data: bytes, kind: str = "application/json") -> None:
@@ -285,22 +287,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
 
-def _place(path: str) -> tuple[str, str, str, str]:
+def _parts(path: str) -> tuple[str, str, str, str]:
     parts = [*path.split("/namespaces/", 1)[1].split("/"), "", ""]
     return parts[0], parts[1], parts[2], parts[3]
 
 
-def _done(cluster: FakeCluster, asked: Asked, namespace: str, kind: str, name: str) -> Json:
-    match asked.method:
+def _handle(cluster: FakeCluster, request: ReceivedRequest, namespace: str, kind: str, name: str) -> Json:
+    match request.method:
         case "POST":
-            made = cluster.create(kind, asked.body or {}, namespace)
+            created = cluster.create(kind, request.body or {}, namespace)
             if kind == "jobs" and cluster.on_job is not None:
-                cluster.on_job(made)
-            return made
+                cluster.on_job(created)
+            return created
         case "DELETE":
-            uid = ((asked.body or {}).get("preconditions") or {}).get("uid")
+            uid = ((request.body or {}).get("preconditions") or {}).get("uid")
             return cluster.delete(kind, name, namespace, uid=uid)
-    return cluster.get(kind, name, namespace) if name else cluster.list(kind, namespace, asked.query)
+    return cluster.get(kind, name, namespace) if name else cluster.list(kind, namespace, request.query)
 
 
 class _Server(ThreadingHTTPServer):
@@ -313,7 +315,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None: ...
 
 
-class Serving:
+class FakeApiServer:
     """A :class:`FakeCluster` behind HTTP on loopback."""
 
     def __init__(self) -> None:
@@ -323,15 +325,15 @@ class Serving:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def wrap(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from now on."""
+        """Use TLS from now on."""
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> FakeApiServer:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.cluster.ended = True
+        self.cluster.stopped = True
         with self.cluster.changed:
             self.cluster.changed.notify_all()
         self._server.shutdown()
@@ -340,7 +342,7 @@ class Serving:
 
 
 def kubeconfig(folder: Path, port: int, *, user: Json | None = None, **cluster: Any) -> Path:
-    """A kubeconfig for a server on loopback; by default with the token that :class:`FakeCluster` knows."""
+    """Write a kubeconfig for a server on loopback, by default with the token that :class:`FakeCluster` accepts."""
     path = folder / "kubeconfig"
     content = {
         "apiVersion": "v1",

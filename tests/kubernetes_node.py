@@ -1,7 +1,7 @@
 """A node for :class:`~tests.kubernetes_api.FakeCluster`: plays Job controller and kubelet with real processes.
 
-A Job gets a pod; its flow's container is the real runner as a process of this machine, started once its Secret is
-there. Other containers don't run. Image names in :data:`SCRIPTS` play what goes wrong before a start.
+A Job gets a pod, whose flow container is the real runner as a process of this machine, started once its Secret exists.
+Other containers don't run. Image names in :data:`SCRIPTS` stand for failures before a start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _waiting(reason: str, message: str) -> Json:
     return {"phase": "Pending", "conditions": [_SCHEDULED], "containerStatuses": [{"name": "flow", "state": state}]}
 
 
-#: What an image of this name plays.
+#: Status of a pod with an image of this name.
 SCRIPTS: dict[str, Json] = {
     "image-pull:1": _waiting("ErrImagePull", "dial tcp: i/o timeout"),
     "invalid-name:1": _waiting("InvalidImageName", "couldn't parse image reference"),
@@ -43,9 +43,9 @@ class Node:
     """Runs the pods of a cluster.
 
     Args:
-        cluster: whose Jobs.
-        url: what :data:`URL` stands for on this machine.
-        folder: for the files of its pods.
+        cluster: the cluster whose Jobs it runs.
+        url: the URL that replaces :data:`URL` in containers.
+        folder: for files of its pods.
     """
 
     def __init__(self, cluster: FakeCluster, url: str, folder: Path) -> None:
@@ -53,20 +53,20 @@ class Node:
         self._url = url
         self._folder = folder
         self._threads: list[threading.Thread] = []
-        self.out_of_memory: set[str] = set()  #: Jobs whose containers end as if killed for want of memory
-        self.started: list[str] = []  #: Jobs whose flow's container was started, once for each start
+        self.out_of_memory: set[str] = set()  #: Jobs whose containers end as if they were OOM-killed
+        self.started: list[str] = []  #: Jobs, once for each start of their flow's container
         cluster.keep_pods = True
-        cluster.on_job = self._begin
+        cluster.on_job = self._start
 
     def close(self) -> None:
         """End all pods."""
         with self._cluster.changed:
-            self._cluster.ended = True
+            self._cluster.stopped = True
             self._cluster.changed.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _begin(self, job: Json) -> None:
+    def _start(self, job: Json) -> None:
         thread = threading.Thread(target=self._run, args=(job,), daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -78,22 +78,22 @@ class Node:
         if (script := SCRIPTS.get(container["image"])) is not None:
             self._status(pod, script)
         elif (secret := self._secret(pod, name)) is not None:
-            code, words = self._container(job, pod, container, secret)
+            code, message = self._run_container(job, pod, container, secret)
             reason = "OOMKilled" if name in self.out_of_memory else "Error" if code else "Completed"
-            state = {"terminated": {"exitCode": code, "reason": reason, "message": words}}
+            state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
             phase = "Failed" if code else "Succeeded"
             self._status(pod, {"phase": phase, "containerStatuses": [{"name": container["name"], "state": state}]})
             ended = {"type": "Failed" if code else "Complete", "status": "True", "reason": "BackoffLimitExceeded"}
             self._change("jobs", name, {"conditions": [ended]})
-        self._until(lambda: self._deleted(pod))
+        self._wait_until(lambda: self._deleted(pod))
         self._cluster.drop("pods", pod["metadata"]["name"])
 
-    def _container(self, job: Json, pod: Json, container: Json, secret: Json) -> tuple[int, str]:
-        """Run the flow's container to its end; exit code and termination message."""
+    def _run_container(self, job: Json, pod: Json, container: Json, secret: Json) -> tuple[int, str]:
+        """Run the flow's container to its end; return exit code and termination message."""
         name = job["metadata"]["name"]
         folder = self._folder / name
         folder.mkdir()
-        variables, words = self._variables(pod, container, secret, folder), folder / "words"
+        variables, message_file = self._variables(pod, container, secret, folder), folder / "message"
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, *container["command"][1:]], env=variables, cwd=folder, stdout=log, stderr=log,
@@ -102,37 +102,36 @@ class Node:
         self.started.append(name)
         running = {"phase": "Running", "containerStatuses": [{"name": container["name"], "state": {"running": {}}}]}
         self._status(pod, {**running, "pid": process.pid})
-        self._until(lambda: process.poll() is not None or self._deleted(pod))
+        self._wait_until(lambda: process.poll() is not None or self._deleted(pod))
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            self._until(lambda: process.poll() is not None, most=10.0)
+            self._wait_until(lambda: process.poll() is not None, timeout=10.0)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-        return (code if code >= 0 else 128 - code), words.read_text() if words.exists() else ""
+        return (code if code >= 0 else 128 - code), message_file.read_text() if message_file.exists() else ""
 
     def _variables(self, pod: Json, container: Json, secret: Json, folder: Path) -> dict[str, str]:
         fields = {"metadata.name": pod["metadata"]["name"], "metadata.uid": pod["metadata"]["uid"]}
-        given = {
-            one["name"]: one.get("value", fields.get(one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath"), ""))
-            for one in container["env"]
-        }
-        told = json.loads(secret["stringData"]["variables.json"])
-        told = {name: self._url if value == URL else value for name, value in told.items()}
+        env = {}
+        for entry in container["env"]:
+            path = entry.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            env[entry["name"]] = entry.get("value", fields.get(path, ""))
+        secrets = json.loads(secret["stringData"]["variables.json"])
         file = folder / "variables.json"
-        file.write_text(json.dumps(told))
-        mounted = {"DISPATCHER__RUN__SECRETS_FILE": str(file), "DISPATCHER__RUN__LAST_WORDS": str(folder / "words")}
-        ours = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
-        return {**given, **ours, **mounted}
+        file.write_text(json.dumps({name: self._url if value == URL else value for name, value in secrets.items()}))
+        mounted = {"DISPATCHER__RUN__SECRETS_FILE": str(file), "DISPATCHER__RUN__LAST_WORDS": str(folder / "message")}
+        local = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+        return {**env, **local, **mounted}
 
     def _secret(self, pod: Json, name: str) -> Json | None:
         key = ("secrets", pod["metadata"]["namespace"], name)
-        self._until(lambda: key in self._cluster.objects or self._deleted(pod))
+        self._wait_until(lambda: key in self._cluster.objects or self._deleted(pod))
         return self._cluster.objects.get(key)
 
     def _deleted(self, pod: Json) -> bool:
-        found = self._cluster.objects.get(("pods", pod["metadata"]["namespace"], pod["metadata"]["name"]))
-        return self._cluster.ended or found is None or "deletionTimestamp" in found["metadata"]
+        current = self._cluster.objects.get(("pods", pod["metadata"]["namespace"], pod["metadata"]["name"]))
+        return self._cluster.stopped or current is None or "deletionTimestamp" in current["metadata"]
 
     def _status(self, pod: Json, status: Json) -> None:
         self._change("pods", pod["metadata"]["name"], {"conditions": [_SCHEDULED], **status})
@@ -142,9 +141,9 @@ class Node:
             if (kind, "default", name) in self._cluster.objects:
                 self._cluster.change(kind, name, status=status)
 
-    def _until(self, predicate: Any, *, most: float = 600.0) -> None:
+    def _wait_until(self, predicate: Any, *, timeout: float = 600.0) -> None:
         with self._cluster.changed:
             waited = 0.0
-            while not predicate() and waited < most:
+            while not predicate() and waited < timeout:
                 self._cluster.changed.wait(0.05)
                 waited += 0.05

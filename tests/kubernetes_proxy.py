@@ -1,4 +1,4 @@
-"""An HTTP proxy that fails as networks and busy API servers do. It stands before any API server, also a real one."""
+"""An HTTP proxy that injects the faults of networks and busy API servers, before a fake or a real API server."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of a method whose path holds ``path``.
+    """A fault of the next ``times`` requests with a method and with ``path`` in their path.
 
-    ``kind``: ``lost_reply`` (carried out, then cut), ``cut`` (never passed on), ``status`` (answered with ``status``),
-    ``silent`` (passed on, and never answered), ``truncate`` (cut in the middle of a chunk), ``stall`` (nothing comes
-    any more, after the headers). Of watches: ``gone`` (begins with the event that says 410), ``garbage`` (with a line
-    that is no JSON), ``bookmarks`` (whatever else happens isn't told).
+    ``kind``: ``lost_reply`` (carried out, then cut), ``cut`` (never forwarded), ``status`` (answered with ``status``),
+    ``silent`` (forwarded, and never answered), ``truncate`` (cut in the middle of a chunk), ``stall`` (nothing follows
+    the headers). Of watches: ``gone`` (starts with a 410 event), ``garbage`` (starts with a line that isn't JSON),
+    ``bookmarks`` (only bookmarks are forwarded).
     """
 
     kind: str
@@ -34,18 +34,18 @@ class Fault:
 
 _EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
 
-#: What a watch begins with.
-_FIRST = {
+#: First line of a watch, by the kind of fault.
+_FIRST_LINE = {
     "gone": json.dumps({"type": "ERROR", "object": _EXPIRED}).encode() + b"\n",
     "garbage": b"\x00no json\n",
 }
 
 
 class FaultProxy:
-    """Passes requests on to ``connect()``, an open connection to an API server.
+    """Forwards requests to an API server.
 
     Args:
-        connect: makes a connection.
+        connect: opens a connection to the API server.
         headers: added to each request, such as a credential.
     """
 
@@ -53,7 +53,7 @@ class FaultProxy:
         self.connect = connect
         self.headers = dict(headers or {})
         self.faults: list[Fault] = []
-        self.hit: list[Fault] = []  #: those that happened, in order
+        self.triggered: list[Fault] = []  #: faults that occurred, in order
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self._server = _Server(self)
@@ -71,17 +71,17 @@ class FaultProxy:
         self._thread.join()
 
     def inject(self, kind: str, method: str, path: str, **more: Any) -> None:
-        """Let the next such request fail."""
+        """Make the next such request fail."""
         with self.lock:
             self.faults.append(Fault(kind, method, path, **more))
 
     def take(self, method: str, path: str) -> Fault | None:
-        """The fault for this request, if there is one."""
+        """Return the fault for this request, if there is one."""
         with self.lock:
             for fault in self.faults:
                 if fault.times > 0 and fault.method == method and fault.path in path:
                     fault.times -= 1
-                    self.hit.append(fault)
+                    self.triggered.append(fault)
                     return fault
         return None
 
@@ -101,17 +101,17 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._pass()
+        self._respond()
 
     def do_POST(self) -> None:
-        self._pass()
+        self._respond()
 
     def do_DELETE(self) -> None:
-        self._pass()
+        self._respond()
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
-    def _pass(self) -> None:
+    def _respond(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else None
         fault = self.server.proxy.take(self.command, self.path)
@@ -119,16 +119,16 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "cut":
             self._cut()
         elif fault is not None and kind == "status":
-            self._refuse(fault)
+            self._send_status(fault)
         else:
             self._forward(body, kind)
 
     def _forward(self, body: bytes | None, kind: str) -> None:
         proxy = self.server.proxy
         upstream = proxy.connect()
-        passed = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
         try:
-            upstream.request(self.command, self.path, body, {**passed, **proxy.headers})
+            upstream.request(self.command, self.path, body, {**headers, **proxy.headers})
             response = upstream.getresponse()
             if kind == "lost_reply":
                 response.read()
@@ -140,48 +140,48 @@ class _Handler(BaseHTTPRequestHandler):
             elif response.headers.get("Transfer-Encoding") == "chunked":
                 self._stream(response, kind)
             else:
-                self._whole(response, kind)
+                self._send_whole(response, kind)
         except OSError:
             self._cut()
         finally:
             upstream.close()
 
-    def _whole(self, response: HTTPResponse, kind: str) -> None:
+    def _send_whole(self, response: HTTPResponse, kind: str) -> None:
         data = response.read()
-        self._head(response, {"Content-Length": str(len(data))})
+        self._send_head(response, {"Content-Length": str(len(data))})
         self.wfile.write(data[: len(data) // 2] if kind == "truncate" else data)
         if kind == "truncate":
             self._cut()
 
     def _stream(self, response: HTTPResponse, kind: str) -> None:
-        self._head(response, {"Transfer-Encoding": "chunked"})
+        self._send_head(response, {"Transfer-Encoding": "chunked"})
         if kind == "stall":
             self.server.proxy.closing.wait()
-        if kind in _FIRST:
-            self._chunk(_FIRST[kind])
+        if kind in _FIRST_LINE:
+            self._send_chunk(_FIRST_LINE[kind])
         while data := response.readline() if kind == "bookmarks" else response.read1(65536):
             if kind == "truncate":
                 self.wfile.write(b"%x\r\n%b" % (len(data), data[: len(data) // 2]))
                 self._cut()
                 return
             if kind != "bookmarks" or b'"BOOKMARK"' in data[:40]:
-                self._chunk(data)
+                self._send_chunk(data)
         self.wfile.write(b"0\r\n\r\n")
 
-    def _chunk(self, data: bytes) -> None:
+    def _send_chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.flush()
 
-    def _head(self, response: HTTPResponse, framing: Mapping[str, str]) -> None:
+    def _send_head(self, response: HTTPResponse, framing: Mapping[str, str]) -> None:
         self.send_response(response.status)
         self.send_header("Content-Type", response.headers.get("Content-Type", "application/json"))
         for name, value in framing.items():
             self.send_header(name, value)
         self.end_headers()
 
-    def _refuse(self, fault: Fault) -> None:
-        said = {"kind": "Status", "code": fault.status, "reason": fault.reason, "message": fault.message}
-        data = json.dumps(said).encode()
+    def _send_status(self, fault: Fault) -> None:
+        status = {"kind": "Status", "code": fault.status, "reason": fault.reason, "message": fault.message}
+        data = json.dumps(status).encode()
         self.send_response(fault.status)
         for name, value in {**fault.headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)

@@ -1,7 +1,7 @@
-"""Writes ``backends/kubernetes/fields.json``: every field of a Job, from the models of the ``kubernetes`` package.
+"""Write ``backends/kubernetes/fields.json``: every field of a Job, from the models of the ``kubernetes`` package.
 
-``python -m tools.kubernetes_fields`` writes it; do so when the SDK's minor version moves on. The package's models are
-generated from the Kubernetes OpenAPI, so the table knows what the newest server of that version knows.
+Run ``python -m tools.kubernetes_fields`` when the SDK's minor version changes. The package's models are generated from
+the Kubernetes OpenAPI, so the table has all fields of the newest server of that version.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 PAGE = Path(__file__).resolve().parent.parent / "backends" / "kubernetes" / "fields.json"
 ROOT = "V1Job"
 
-#: Amounts, which the API accepts as text and as numbers; the models say text.
+#: Amounts, which the API accepts as text and as numbers; the models declare text.
 QUANTITIES = frozenset({"limits", "requests", "overhead", "sizeLimit", "divisor", "capacity"})
 
 _SCALARS = {"str": "str", "int": "int", "bool": "bool", "float": "float", "object": "any", "datetime": "str"}
 
 
 def table() -> dict[str, Any]:
-    """``types``: model → field → type, for all models that a Job reaches. A type is a scalar, ``[T]``, ``{T}`` or a
-    model's name."""
+    """Return the content of the file. ``types`` maps model to field to type, for all models that a Job reaches. A type
+    is a scalar, ``[T]``, ``{T}`` or a model's name."""
     import kubernetes
     from kubernetes import client
 
@@ -40,7 +40,7 @@ def table() -> dict[str, Any]:
 
 
 def fields(types: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    """One model's fields by the name that YAML uses."""
+    """Return the types of a model's fields, by their names in YAML."""
     return {names[own]: _type(text, names[own]) for own, text in sorted(types.items(), key=lambda item: names[item[0]])}
 
 
@@ -53,11 +53,11 @@ def _type(text: str, name: str) -> str:
 
 
 def text() -> str:
-    """The file's content: one line per model, so that a change can be read."""
-    found = table()
-    lines = [f"  {json.dumps(name)}: {json.dumps(found['types'][name])}" for name in sorted(found["types"])]
+    """Return the file's text: one line per model, so that diffs are readable."""
+    content = table()
+    lines = [f"  {json.dumps(name)}: {json.dumps(content['types'][name])}" for name in sorted(content["types"])]
     body = ",\n".join(lines)
-    return f'{{"sdk": "{found["sdk"]}", "root": "{found["root"]}", "types": {{\n{body}\n}}}}\n'
+    return f'{{"sdk": "{content["sdk"]}", "root": "{content["root"]}", "types": {{\n{body}\n}}}}\n'
 
 
 def main() -> int:

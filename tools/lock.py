@@ -1,7 +1,7 @@
-"""Renews ``compose/requirements.lock``, which images install, and says whether it fits ``pyproject.toml``.
+"""Renew ``compose/requirements.lock``, which images install, or check that it matches ``pyproject.toml``.
 
-``python -m tools.lock`` renews it with uv from the package index; ``--check`` reads the two files and nothing else, so
-that it works offline and says the same everywhere. ``make lock`` and ``make check`` call them.
+``python -m tools.lock`` (``make lock``) renews it with uv from the package index. ``--check`` (``make check``) reads
+only the two files, so that it works offline and gives the same result everywhere.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "compose" / "requirements.lock"
 
-#: The Pythons and machines that an image may have.
+#: The Python versions and machines that the lock must support.
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 
-#: The extra of those who change the code; no image has it.
-DEVELOPERS = "dev"
+#: The extras of those who change the code, or write backends of their own; no image has them.
+AUTHORS = frozenset({"dev", "testing"})
 
 _BOUNDED = frozenset({"<", "<=", "==", "~="})
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}(?= |$)")
@@ -39,11 +39,11 @@ class Pin:
 
     requirement: Requirement
     hashes: int
-    direct: bool  #: whether pyproject.toml itself asks for it, and not only another package
+    direct: bool  #: True if pyproject.toml itself requires it, and not only another package
 
     @property
     def name(self) -> str:
-        """The package's name, as indexes spell it."""
+        """The package's name in the spelling of indexes."""
         return canonicalize_name(self.requirement.name)
 
     @property
@@ -53,35 +53,36 @@ class Pin:
         return exact[0] if len(exact) == 1 and not exact[0].endswith(".*") else ""
 
     def applies(self, environment: Mapping[str, str]) -> bool:
-        """Return True if it is installed there."""
+        """Return True if the package is installed in an environment."""
         return _applies(self.requirement, environment)
 
 
-def asked(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
-    """What ``pyproject.toml`` asks for: where it says so → the requirements."""
+def requirements_of(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
+    """Return the requirements in ``pyproject.toml``, by their place in it."""
     table = project["project"]
-    given = {
+    places = {
         "build-system.requires": project["build-system"]["requires"],
         "dependencies": table["dependencies"],
         **{f"extra {name!r}": lines for name, lines in table.get("optional-dependencies", {}).items()},
     }
     ours = canonicalize_name(table["name"])
     return {
-        where: [wanted for wanted in map(Requirement, lines) if canonicalize_name(wanted.name) != ours]
-        for where, lines in given.items()
+        place: [requirement for requirement in map(Requirement, lines) if canonicalize_name(requirement.name) != ours]
+        for place, lines in places.items()
     }
 
 
-def locked(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
-    """The part of :func:`asked` that images install."""
-    return {where: wanted for where, wanted in asked(project).items() if where != f"extra {DEVELOPERS!r}"}
+def locked_requirements(project: Mapping[str, Any]) -> dict[str, list[Requirement]]:
+    """Return the part of :func:`requirements_of` that images install."""
+    left_out = {f"extra {name!r}" for name in AUTHORS}
+    return {place: requirements for place, requirements in requirements_of(project).items() if place not in left_out}
 
 
 def pins(text: str) -> Iterator[Pin]:
-    """The entries of a lock.
+    """Yield the entries of a lock.
 
     Raises:
-        packaging.requirements.InvalidRequirement: a line is none.
+        packaging.requirements.InvalidRequirement: a line isn't a requirement.
     """
     for entry in re.split(r"^(?=[^\s#])", text, flags=re.MULTILINE)[1:]:
         line, _, comment = entry.replace("\\\n", " ").partition("#")
@@ -89,51 +90,52 @@ def pins(text: str) -> Iterator[Pin]:
         yield Pin(
             requirement=Requirement(words.partition(" --hash=")[0]),
             hashes=len(_HASH.findall(words)),
-            direct="pyproject.toml" in comment or "via" not in comment,  # what builds us stands there without a word
+            direct="pyproject.toml" in comment or "via" not in comment,  # build requirements have no comment
         )
 
 
 def unbounded(project: Mapping[str, Any]) -> Iterator[str]:
-    """Say which requirements have no upper bound."""
-    for where, requirements in asked(project).items():
-        for wanted in requirements:
-            if not _BOUNDED & {clause.operator for clause in wanted.specifier}:
-                yield f"pyproject.toml: {where}: {wanted} has no upper bound: end it at its next major version"
+    """Yield a message for each requirement without an upper bound."""
+    for place, requirements in requirements_of(project).items():
+        for requirement in requirements:
+            if not _BOUNDED & {clause.operator for clause in requirement.specifier}:
+                yield f"pyproject.toml: {place}: {requirement} has no upper bound: end it at its next major version"
 
 
-def misfits(project: Mapping[str, Any], text: str) -> Iterator[str]:
-    """Say where a lock doesn't fit ``pyproject.toml``, or can't be installed with ``--require-hashes``."""
-    hosts = [line for line in text.splitlines() if "://" in line or line.startswith("-")]
-    if hosts:
-        yield f"{LOCK.name}: {hosts[0]!r}: a lock names no index and no address"
+def mismatches(project: Mapping[str, Any], text: str) -> Iterator[str]:
+    """Yield a message for each mismatch of a lock and ``pyproject.toml``, and each obstacle to ``--require-hashes``."""
+    addresses = [line for line in text.splitlines() if "://" in line or line.startswith("-")]
+    if addresses:
+        yield f"{LOCK.name}: {addresses[0]!r}: a lock names no index and no address"
         return
-    found = list(pins(text))
-    for pin in found:
+    locked = list(pins(text))
+    for pin in locked:
         if not pin.version or not pin.hashes:
             yield f"{LOCK.name}: {pin.requirement}: must have one version and its hashes: {_RENEW}"
-    wanted = locked(project)
-    names = {canonicalize_name(requirement.name) for requirements in wanted.values() for requirement in requirements}
-    for pin in found:
+    places = locked_requirements(project)
+    names = {canonicalize_name(requirement.name) for requirements in places.values() for requirement in requirements}
+    for pin in locked:
         if pin.direct and pin.name not in names:
-            yield f"{LOCK.name}: {pin.requirement}: pyproject.toml doesn't ask for it any more: {_RENEW}"
-    for where, requirements in wanted.items():
+            yield f"{LOCK.name}: {pin.requirement}: pyproject.toml doesn't require it any more: {_RENEW}"
+    for place, requirements in places.items():
         for requirement in requirements:
-            yield from _unmet(where, requirement, found)
+            yield from _unmet(place, requirement, locked)
 
 
-def _unmet(where: str, wanted: Requirement, found: Sequence[Pin]) -> Iterator[str]:
-    of_it = [pin for pin in found if pin.name == canonicalize_name(wanted.name)]
+def _unmet(place: str, requirement: Requirement, locked: Sequence[Pin]) -> Iterator[str]:
+    candidates = [pin for pin in locked if pin.name == canonicalize_name(requirement.name)]
     for environment in _environments():
-        if not _applies(wanted, environment):
+        if not _applies(requirement, environment):
             continue
-        here = [pin for pin in of_it if pin.applies(environment)]
-        place = f"Python {environment['python_version']} on {environment['platform_machine']}"
-        if len(here) != 1:
-            yield f"{LOCK.name}: {where}: {wanted}: has {len(here)} versions for {place}: {_RENEW}"
+        applicable = [pin for pin in candidates if pin.applies(environment)]
+        platform = f"Python {environment['python_version']} on {environment['platform_machine']}"
+        if len(applicable) != 1:
+            yield f"{LOCK.name}: {place}: {requirement}: has {len(applicable)} versions for {platform}: {_RENEW}"
             return
-        pin = here[0]
-        if not wanted.specifier.contains(pin.version, prereleases=True) or wanted.extras - pin.requirement.extras:
-            yield f"{LOCK.name}: {where}: {wanted} isn't met by {pin.requirement}: {_RENEW}"
+        [pin] = applicable
+        accepted = requirement.specifier.contains(pin.version, prereleases=True)
+        if not accepted or requirement.extras - pin.requirement.extras:
+            yield f"{LOCK.name}: {place}: {requirement} isn't met by {pin.requirement}: {_RENEW}"
             return
 
 
@@ -158,7 +160,7 @@ def _environments() -> Iterator[dict[str, str]]:
 
 def command(project: Mapping[str, Any]) -> list[str]:
     """What renews the lock; what builds the distribution is read from standard input."""
-    extras = [name for name in project["project"]["optional-dependencies"] if name != DEVELOPERS]
+    extras = [name for name in project["project"]["optional-dependencies"] if name not in AUTHORS]
     return [
         "uv", "pip", "compile", "pyproject.toml", "-", *(f"--extra={name}" for name in extras),
         "--universal", f"--python-version={PYTHONS[0]}", "--only-binary=:all:", "--generate-hashes", "--upgrade",
@@ -168,7 +170,7 @@ def command(project: Mapping[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Renew the lock, or with ``--check`` say where it doesn't fit; 1 if it doesn't."""
+    """Renew the lock, or with ``--check`` print where it doesn't match and return 1."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     if list(arguments) != ["--check"]:
         program, *rest = command(project)
@@ -177,9 +179,9 @@ def main(arguments: Sequence[str]) -> int:
             [str(Path(sys.executable).with_name(program)), *rest], cwd=ROOT, input=build, text=True, check=False
         ).returncode
     text = LOCK.read_text(encoding="utf-8") if LOCK.exists() else ""
-    found = [*unbounded(project), *misfits(project, text)]
-    sys.stdout.write("".join(f"{line}\n" for line in found))
-    return 1 if found else 0
+    messages = [*unbounded(project), *mismatches(project, text)]
+    sys.stdout.write("".join(f"{message}\n" for message in messages))
+    return 1 if messages else 0
 
 
 if __name__ == "__main__":

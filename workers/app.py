@@ -1,8 +1,7 @@
-"""The Celery application that ``celery -A workers.app``, Flower and ``python -m workers`` find; built on first use."""
+"""The Celery application of ``celery -A workers.app``, Flower and ``python -m workers``; built on first use."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
 
     app: Celery
 
-#: Seconds between two tries to reach the server at a worker's start.
-AGAIN = 2.0
+#: Seconds between two tries to reach the server when a worker starts.
+RETRY_INTERVAL = 2.0
 
 _built: dict[str, Any] = {}
 
@@ -31,15 +30,16 @@ def __getattr__(name: str) -> Any:
 
 
 def build(settings: Settings, *, patient: bool = False) -> Celery:
-    """The application, with our tasks, queues and boot step.
+    """Build the application, with the tasks, queues and boot step of a worker.
 
     Args:
-        settings: name the server.
-        patient: wait for the server; else a server that is away is an error.
+        settings: with the server's URL.
+        patient: wait for the server; otherwise, a server that is unavailable is an error.
 
     Raises:
         InvalidSettings: no URL is set, or it can't be read.
-        ServerUnavailable: the server can't be reached; or, however patient, it refuses the user or what a worker does.
+        ServerUnavailable: the server can't be reached; or, even if ``patient``, it refuses the user or a command that a
+            worker needs.
     """
     from celery import signals
 
@@ -62,17 +62,18 @@ def build(settings: Settings, *, patient: bool = False) -> Celery:
     app.steps["worker"].add(EngineStep)
     tasks.register(app)
     log_setup.connect(two_servers=settings.broker_url not in {None, settings.url})
-    signals.celeryd_init.connect(partial(_be_a_worker, app), weak=False)
-    signals.celeryd_init.connect(partial(_know_queues, app), weak=False)
+    signals.celeryd_init.connect(partial(_configure_worker, app), weak=False)
+    signals.celeryd_init.connect(partial(_declare_queues, app), weak=False)
     _built["app"] = app
     return app
 
 
 def _instance(settings: Settings, queues: Sequence[str], *, patient: bool) -> str:
-    """The installation's id, from the server; of a worker, once the server allows what it will do with its queues."""
+    """Read the installation's id from the server; for a worker, also check that the server allows what it will do."""
     from dispatcher.connect import check_worker, connect
+    from workers.outage import outage
 
-    said = False
+    waited = False
     while True:
         try:
             records = connect(settings)
@@ -83,24 +84,25 @@ def _instance(settings: Settings, queues: Sequence[str], *, patient: bool) -> st
         except ServerUnavailable as error:
             if not patient or error.denied:
                 raise
-            if not said:
-                logging.getLogger(__name__).warning("waiting for the server: %s", error)
-            said = True
-            time.sleep(AGAIN)
+            outage.begin("start", error)
+            waited = True
+            time.sleep(RETRY_INTERVAL)
         else:
+            if waited:
+                outage.end("start")
             return instance
 
 
-def _be_a_worker(app: Any, **_: Any) -> None:
-    """Take messages, which Flower and ``celery inspect`` with the same application don't."""
-    from dispatcher.broker.celery_app import AS_WORKER
+def _configure_worker(app: Any, **_: Any) -> None:
+    """Configure the application to consume messages, which Flower and ``celery inspect`` must not do with it."""
+    from dispatcher.broker.celery_app import WORKER_OVERRIDES
 
-    transport, configuration = AS_WORKER
+    transport, configuration = WORKER_OVERRIDES
     app.conf.update(**configuration, broker_transport_options={**app.conf.broker_transport_options, **transport})
 
 
-def _know_queues(app: Any, *, options: dict[str, Any] | None = None, **_: Any) -> None:
-    """Make the queues of ``celery worker -Q`` known before Celery looks them up."""
+def _declare_queues(app: Any, *, options: dict[str, Any] | None = None, **_: Any) -> None:
+    """Declare the queues of ``celery worker -Q`` before Celery looks them up."""
     from workers.queues import declare
 
     for name in (options or {}).get("queues") or ():

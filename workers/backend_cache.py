@@ -1,4 +1,4 @@
-"""The backends of one process, each made on first use and then kept: they hold connections."""
+"""The backends of one process, each created at its first use and reused, because they hold connections."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dispatcher import registry
 from dispatcher.settings import Settings
 
 
-class Backends:
-    """Backends by name. A fork's child makes its own."""
+class BackendCache:
+    """Backends by name. A forked process creates its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._made: dict[tuple[int, str], Backend] = {}
+        self._backends: dict[tuple[int, str], Backend] = {}
 
     def __call__(self, name: str) -> Backend:
-        """The backend of that name."""
+        """Return the backend of that name."""
         key = (os.getpid(), name)
-        if key not in self._made:
-            self._made[key] = registry.backend(name)(self._settings)
-        return self._made[key]
+        if key not in self._backends:
+            self._backends[key] = registry.backend(name)(self._settings)
+        return self._backends[key]
 
     def close(self) -> None:
-        """Close those of this process."""
-        for (pid, _), backend in self._made.items():
+        """Close the backends of this process."""
+        for (pid, _), backend in self._backends.items():
             if pid == os.getpid():
                 backend.close()

@@ -1,4 +1,4 @@
-"""Start a worker. Called by ``python -m workers`` and by ``dispatcher worker``."""
+"""The start of a worker. Called by ``python -m workers`` and by ``dispatcher worker``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dispatcher.settings import Settings
 
 
 def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
-    """Run a worker in this process, from its main thread, until it is told to stop; its exit status.
+    """Run a worker in this process until it is stopped. Return its exit status. Call in the main thread.
 
     Args:
         settings: with a URL and signing keys; ``settings.worker`` says what is served.
-        level: what it prints.
+        level: of the log.
 
     Raises:
         InvalidSettings: no URL or no signing key is set, or they can't be read.
@@ -27,7 +27,7 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
 
     if settings.url is None:
         raise settings.without_url()
-    KeyRing.from_settings(settings)  # a missing key is an error before anything is started
+    KeyRing.from_settings(settings)  # so that a missing key is an error before anything is started
     for name in sorted(settings.worker.backends):
         registry.backend(name).check_settings(settings)
         registry.backend(name).preload()
@@ -51,10 +51,10 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
 
 
 def _check_users(settings: Settings) -> None:
-    """Refuse to start where each attempt is to have a user and none can be made; a server that is away is waited for.
+    """Check that a user can be created for each attempt. An unavailable server is left to the start itself.
 
     Raises:
-        InvalidSettings: the worker's own user may not make users.
+        InvalidSettings: the worker's own user may not create users.
     """
     from dispatcher.connect import connect
     from dispatcher.errors import InvalidSettings, ServerUnavailable
@@ -73,7 +73,7 @@ def _check_users(settings: Settings) -> None:
 
 
 def _name(backends: list[str]) -> str:
-    """A name for Flower: the backends, something unique, and the host (Celery fills in %h)."""
+    """Return a name for Flower: the backends, a unique part, and the host (which Celery adds)."""
     import secrets
 
     from celery.utils.nodenames import default_nodename
@@ -82,7 +82,7 @@ def _name(backends: list[str]) -> str:
 
 
 def _import_early() -> None:
-    """Import what every pool process needs before it is forked: faster there, and no import under way in a fork."""
+    """Import what every pool process needs before the fork: saves time there, and forks during no import."""
     import importlib
 
     for name in ("dispatcher.records.redis", "dispatcher.runner.in_process", "dispatcher.executors", "backends.local"):

@@ -1,4 +1,4 @@
-"""The test of whether reports of runners are their attempts' own, by the token that only those have. For the engine."""
+"""Authentication of runners' claims by the token that only their attempt has. For all parts of a worker."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from functools import partial
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherError, Refused
 from dispatcher.records.base import Records
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.record import Record
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 
 
 def token_of(keys: KeyRing, record: Record) -> str:
-    """The token of the attempt that stands in a record.
+    """Return the token of a record's current attempt.
 
     Raises:
-        Refused: it has no infrastructure of its own, or no longer.
-        SealBroken: nobody here has the run's key.
+        Refused: the attempt has no infrastructure, or no longer.
+        SealBroken: the run's key isn't here.
     """
     if record.request is None:
         raise Refused(f"attempt {record.attempt} of run {record.id} is closed")
@@ -27,18 +27,17 @@ def token_of(keys: KeyRing, record: Record) -> str:
 
 
 def claimant(keys: KeyRing, record: Record, entry: Mapping[str, str]) -> str:
-    """Return who claimed the attempt that stands in a record, as a claim beside it says; empty if that isn't
-    genuine."""
+    """Return the holder of a record's current attempt as a claim names it; empty if the claim isn't authentic."""
     try:
         report = Report.from_entry(entry, token_of(keys, record))
     except (DispatcherError, Refused, KeyError, ValueError, TypeError, RecursionError):
         return ""
-    own = report.about is About.CLAIMED and (report.run_id, report.attempt) == (record.id, record.attempt)
-    return report.holder if own else ""
+    authentic = report.kind is ReportKind.CLAIMED and (report.run_id, report.attempt) == (record.id, record.attempt)
+    return report.holder if authentic else ""
 
 
 def open_records(settings: Settings, keys: KeyRing) -> Records:
-    """The records, as the engine opens them: it knows whose a claim is.
+    """Open the records as workers do, able to authenticate claims.
 
     Raises:
         ServerUnavailable, InvalidSettings: as :func:`~dispatcher.connect.connect`.

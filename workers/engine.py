@@ -1,7 +1,7 @@
-"""All that a worker's parent process keeps, and how it hangs on Celery: one boot step and four signals.
+"""The parts of a worker's parent process, and their place in Celery: one boot step and four signals.
 
-The step gives Celery's worker its engine before the pool forks, starts the threads after it, and takes over SIGTERM,
-SIGHUP, SIGINT and SIGQUIT, so that a shutdown drains with the event loop still running.
+The step gives Celery's worker its engine before the pool forks, and starts the threads after that. A shutdown drains
+with the event loop still running (:mod:`workers.shutdown_signals`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing.process
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,51 +21,54 @@ from dispatcher.runs.routing import listed
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
-from dispatcher.support.hangup import heed, leave_terminal
-from workers.backend_cache import Backends
+from dispatcher.support.hangup import leave_terminal
+from workers.backend_cache import BackendCache
 from workers.claims import open_records
 from workers.identity import new_identity, offer_of
-from workers.notifications import Ears
-from workers.pool.holders import Holders
-from workers.pool.interrupts import Notes
+from workers.notifications import NotificationListener
+from workers.pool.death import Death
+from workers.pool.holder_names import HolderNames
+from workers.pool.interrupts import InterruptChannel
 from workers.pool.journals import journals
-from workers.pool.monitor import Keeper, Parent
+from workers.pool.monitor import ParentProcess, PoolMonitor
 from workers.pool.pool_process import Inherited, PoolProcess
-from workers.pool.processes import Held
-from workers.queues import Queues
-from workers.reconciler.loop import Reconciler, Sweep, sweeps
+from workers.pool.processes import BusyProcesses
+from workers.queues import ConsumedQueues
+from workers.readiness import log_ready
+from workers.reconciler.loop import PeriodicSweep, Reconciler, sweeps
+from workers.shutdown_signals import ShutdownSignals
 from workers.ticker import Ticker
 
 if TYPE_CHECKING:
-    from workers.supervisor.manager import Supervision
+    from workers.supervisor.manager import SupervisorManager
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that each thread gets to end.
-GOODBYE = 10.0
+THREAD_TIMEOUT = 10.0
 
-#: Seconds that a thread keeps the interpreter while others wait for it, where supervisors share it with Celery's loop:
-#: at Python's own 5 ms the loop hands out a message now and then only.
-SWITCH = 0.0005
+#: Python's switch interval, in seconds, where supervisors share the interpreter with Celery's event loop. At the
+#: default of 5 ms, the loop would hand out messages only now and then.
+SWITCH_INTERVAL = 0.0005
 
 
-class Engine:
+class WorkerEngine:
     """The engine of one worker process.
 
     Args:
-        settings: as the worker was started with.
+        settings: with which the worker was started.
         worker: Celery's worker.
     """
 
     def __init__(self, settings: Settings, worker: Any) -> None:
         self.settings = settings
-        self.held = Held()
+        self.busy = BusyProcesses()
         self._worker = worker
         self._app = worker.app
         self._keys = keys = KeyRing.from_settings(settings)
         self._open = partial(open_records, settings, keys)
         offer = offer_of(settings.worker)
-        self._backends = Backends(settings)
+        self._backends = BackendCache(settings)
         self.identity = new_identity(
             offer,
             concurrency=worker.concurrency,
@@ -79,95 +80,88 @@ class Engine:
             ),
         )
         keys.owner = f"worker {self.identity.id}"
-        self._notes = Notes()
+        self._interrupts = InterruptChannel()
         consumed = self._app.amqp.queues
-        self.queues = Queues(
+        self.queues = ConsumedQueues(
             offer=offer,
             own=list(consumed.consume_from),
             pinned=consumed._consume_from is not None,
-            soon=self._soon,
+            call_soon=self._call_soon,
             consumer=lambda: worker.consumer,
             app=self._app,
         )
-        main = multiprocessing.process.current_process()
-        holders = Holders(self.identity.host)
-        serves = self.queues.serves
-        self.process = PoolProcess(Inherited(settings, keys, self.identity, self._notes, holders, serves, main))
-        self._keeper = Keeper(settings, self.identity, self.held, self._notes, self._open, holders)
-        self._keeper.parent = Parent(
+        main_process = multiprocessing.process.current_process()
+        holder_names = HolderNames(self.identity.host)
+        self.process = PoolProcess(
+            Inherited(settings, keys, self.identity, self._interrupts, holder_names, self.queues.serves, main_process)
+        )
+        self._monitor = PoolMonitor(settings, self.identity, self.busy, self._interrupts, self._open, holder_names)
+        self._monitor.parent = ParentProcess(
             pids=self._pids,
             queues=lambda: self.queues.consumed,
             stop_consuming=self.queues.stop,
-            idle=self._idle,
-            said=journals.left,
+            is_idle=self._is_idle,
+            last_output=journals.last_output,
             leave=self._leave,
         )
-        self._exit_status = 0
-        self._interrupts = 0
+        self.signals = ShutdownSignals(worker, lambda at_once: self.drain(at_once=at_once))
         self._threads = self._make_threads()
 
-    def hear_hangup(self) -> None:
-        """Before Celery takes the signals: drain at SIGHUP. Celery would start again where there is no terminal."""
-        self._worker._isatty = True  # all that Celery reads of it: whether SIGHUP is to be left alone
-        heed(self._on_sigterm)
-
     def start(self) -> None:
-        """After the pool has forked: take over the signals and start the threads."""
+        """Take over the signals and start the threads. Call after the pool has forked."""
         gc.freeze()  # as in each pool process
         self._log_start()
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.signal(signal.SIGINT, self._on_sigint)
-        signal.signal(signal.SIGQUIT, self._on_sigquit)
+        self.signals.install()
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
         signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
         for thread in self._threads:
             thread.start()
 
-    def died(self, death: Any) -> None:
-        """A pool process died while it ran a run."""
-        self._keeper.died(death)
+    def process_died(self, death: Death) -> None:
+        """Record the death of a pool process that ran a run."""
+        self._monitor.process_died(death)
         self._threads[0].wake()
 
     def drain(self, *, at_once: bool = False) -> None:
         """Shut down: claim nothing more, let flows run for ``drain`` seconds, then end them. Safe in a handler."""
-        self._keeper.drain(at_once=at_once)
+        self._monitor.drain(at_once=at_once)
         self._threads[0].wake()
 
     def _make_threads(self) -> tuple[Ticker, ...]:
-        timing = self.settings.timing
-        keeper = Ticker("keeper", self._keeper.tick, self._keeper.close)
-        supervision, supervisors = self._supervisor()
-        ears = Ears(
+        """Return the threads; the monitor's is the first."""
+        monitor = Ticker("monitor", self._monitor.tick, self._monitor.close)
+        manager, supervisor_threads = self._make_supervisor()
+        listener = NotificationListener(
             self._open,
             owner=self.identity.id,
             queues=self.queues,
-            every=timing.queue_tick,
-            wake=keeper.wake,
-            supervision=supervision,
+            every=self.settings.timing.queue_tick,
+            wake=monitor.wake,
+            supervisors=manager,
         )
-        reconciler = Reconciler(self._open_table)
+        reconciler = Reconciler(self._open_sweeps)
         return (
-            keeper,
-            Ticker("ears", ears.tick, ears.close),
+            monitor,
+            Ticker("notifications", listener.tick, listener.close),
             Ticker("reconciler", reconciler.tick, reconciler.close),
-            *supervisors,
+            *supervisor_threads,
         )
 
-    def _supervisor(self) -> tuple[Supervision | None, tuple[Ticker, ...]]:
-        """Only where a backend is served whose runs start elsewhere."""
+    def _make_supervisor(self) -> tuple[SupervisorManager | None, tuple[Ticker, ...]]:
+        """Return the supervisors and their threads, if a backend is served whose runs start elsewhere."""
         if not self.identity.supervises:
             return None, ()
-        sys.setswitchinterval(SWITCH)
-        from workers.supervisor.manager import Ear, Supervision
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        from workers.supervisor.manager import ReportListener, SupervisorManager
 
-        supervision = Supervision(self.settings, self._keys, self.identity, self._backends, self._open)
-        supervisor = Ticker("supervisor", supervision.tick, supervision.close)
-        supervision.wake = supervisor.wake
-        ear = Ear(supervision, self._open)
-        return supervision, (supervisor, Ticker("reports", ear.tick, ear.close))
+        manager = SupervisorManager(self.settings, self._keys, self.identity, self._backends, self._open)
+        supervisor = Ticker("supervisor", manager.tick, manager.close)
+        manager.wake = supervisor.wake
+        listener = ReportListener(manager, self._open)
+        return manager, (supervisor, Ticker("reports", listener.tick, listener.close))
 
-    def _open_table(self) -> tuple[tuple[Sweep, ...], Callable[[], None]]:
+    def _open_sweeps(self) -> tuple[tuple[PeriodicSweep, ...], Callable[[], None]]:
         from dispatcher.broker.doorbell import CeleryBell
 
         records = self._open()
@@ -182,96 +176,59 @@ class Engine:
 
         return table, close
 
-    def _soon(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call on Celery's event loop, from any thread; never from a signal handler."""
+    def _call_soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call on Celery's event loop. Safe from any thread, but not in a signal handler."""
         self._worker.hub.call_soon(function, *arguments)
 
     def _pids(self) -> set[int]:
         pool = getattr(self._worker.pool, "_pool", None)
         return {process.pid for process in list(pool._pool)} if pool is not None else set()
 
-    def _idle(self) -> bool:
-        """Return True if nothing is on its way to a pool process: read off the queue, but not yet taken by a
-        process."""
+    def _is_idle(self) -> bool:
+        """Return True if no message is on its way to a pool process: taken off the queue, but not yet accepted."""
         from celery.worker import state
 
         return self.queues.stopped and not state.reserved_requests
 
     def release_pool(self) -> None:
-        """Let idle pool processes go at once.
+        """Let idle pool processes end at once.
 
-        Each waits up to 30 s for the parent to have read all of its results; a parent that stops reads none of a run
-        that Celery had forgotten, over a lost connection or because it had not heard yet that a process took it.
+        Each of them waits up to 30 s until the parent has read all of its results. A parent that stops reads no result
+        of a run that Celery has forgotten, or of which it hadn't read yet that a process accepted it.
         """
-        known = {holding.pid for holding in self.held.all() if not holding.adopted}
+        pids = {process.pid for process in self.busy.all() if not process.adopted}
         pool = getattr(self._worker.pool, "_pool", None)
         for pid, counter in list(getattr(pool, "_on_ready_counters", {}).items()):
-            if pid not in known:
+            if pid not in pids:
                 counter.value = 2**31 - 1
 
     def _leave(self) -> None:
-        """Nothing runs any more: let Celery stop."""
+        """Let Celery stop: nothing runs any more."""
         from celery.worker import state
 
-        state.should_stop = self._exit_status
-        self._soon(lambda: None)
-
-    def _on_sigterm(self, signum: int, frame: object) -> None:
-        self.drain()
-
-    def _on_sigint(self, signum: int, frame: object) -> None:
-        """As in Celery: the first one drains, the second one ends running flows, the third one is a cold shutdown."""
-        self._interrupts += 1
-        if self._interrupts > 1:
-            from celery.apps.worker import install_worker_term_hard_handler
-
-            install_worker_term_hard_handler(self._worker, sig="SIGINT", verbose=False)
-            self._exit_status = 1
-        self.drain(at_once=self._interrupts > 1)
-
-    def _on_sigquit(self, signum: int, frame: object) -> None:
-        """Celery would wait for the pool without an end."""
-        self._exit_status = 1
-        self.drain(at_once=True)
+        state.should_stop = self.signals.exit_status
+        self._call_soon(lambda: None)
 
     def _on_ready(self, **_: Any) -> None:
-        if not self.identity.supervises:
-            self._say_ready()
-            return
-        threading.Thread(target=self._say_ready, name="dispatcher-ready", daemon=True).start()  # it asks clusters first
-
-    def _say_ready(self) -> None:
-        """Say that it is ready, and where its runs can't go yet."""
-        served = sorted(self.identity.offer.backends) if self.identity.supervises else ()
-        troubles = {name: self._trouble(name) for name in served}
-        told = "; ".join(f"{name} can't be reached: {why}" for name, why in troubles.items() if why)
-        if told:
-            logger.warning("worker %s is ready, but %s (its runs wait)", self.identity.id, told)
-        else:
-            logger.info("worker %s is ready", self.identity.id)
-
-    def _trouble(self, backend: str) -> str:
-        try:
-            return self._backends(backend).unreachable()
-        except Exception as error:  # a plugin's; that the worker is ready is said all the same
-            return f"{type(error).__name__}: {error}"
+        unsure = self.identity.offer.backends if self.identity.supervises else ()
+        log_ready(self.identity.id, unsure, self._backends)
 
     def _on_shutting_down(self, how: str = "", **_: Any) -> None:
         self.drain(at_once=how == "Cold")
 
     def _on_shutdown(self, **_: Any) -> None:
-        """Celery has stopped, the pool is empty."""
+        """End the threads: Celery has stopped, and the pool is empty."""
         leave_terminal()
         for thread in reversed(self._threads):
-            thread.stop(GOODBYE)
-        self._notes.close()
-        logger.info("worker %s has left", self.identity.id)
+            thread.stop(THREAD_TIMEOUT)
+        self._interrupts.close()
+        logger.info("Worker %s has left", self.identity.id)
 
     def _log_start(self) -> None:
         offer = self.identity.offer
         labels = "any labels" if offer.every_label else listed(offer.labels) or "no labels"
         logger.info(
-            "worker %s serves %s with %s; %s; queues: %s",
+            "Worker %s serves %s with %s; %s; queues: %s",
             self.identity.id,
             ", ".join(sorted(offer.backends)),
             labels,
@@ -286,21 +243,21 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.components:Pool",)
 
     def create(self, w: Any) -> None:
-        engine = w.app.dispatcher = Engine(w.app.dispatcher_settings, w)
-        engine.hear_hangup()
+        engine = w.app.dispatcher = WorkerEngine(w.app.dispatcher_settings, w)
+        engine.signals.handle_hangup()
         signals.worker_process_init.connect(lambda **_: engine.process.begin(), weak=False)
 
     def start(self, w: Any) -> None:
-        # A message that can't be read is gone from the broker already: go on with a new connection, don't end.
+        # A message that can't be read is gone from the broker already: reconnect instead of ending the worker.
         w.consumer.channel_errors = (*w.consumer.channel_errors, ValueError, TypeError, LookupError, AttributeError)
         w.app.dispatcher.start()
 
     def close(self, w: Any) -> None:
-        """However Celery came to stop: flows that still run get their time, and no more."""
+        """Drain, for whatever reason Celery stops: running flows get their time, and no more."""
         w.app.dispatcher.drain()
 
     def stop(self, w: Any) -> None:
-        """The threads live until the pool is empty."""
+        """Release the pool. The threads live until it is empty."""
         w.app.dispatcher.release_pool()
 
     def terminate(self, w: Any) -> None:

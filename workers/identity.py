@@ -1,4 +1,4 @@
-"""The identity of a worker: its id, what it offers, how it presents itself."""
+"""The identity of a worker: its id, its offer, and the information that it registers with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dispatcher.settings import WorkerSettings
 
 @dataclass(frozen=True)
 class Identity:
-    """A worker process. ``id`` is new at each start."""
+    """Identity of a worker process. ``id`` is new at each start."""
 
     id: str
     host: str
@@ -26,10 +26,10 @@ class Identity:
     offer: Offer
     concurrency: int
     celery_name: str
-    supervises: tuple[str, ...] = ()  #: families of the shards that it shares
+    supervises: tuple[str, ...] = ()  #: families of the shards that it supervises with others
 
     def info(self, *, queues: tuple[str, ...], started_at: float) -> WorkerInfo:
-        """Return how it presents itself; ``started_at`` is by the server's clock."""
+        """Return the information to register; ``started_at`` is by the server's clock."""
         return WorkerInfo(
             id=self.id,
             host=self.host,
@@ -38,7 +38,7 @@ class Identity:
             concurrency=self.concurrency,
             started_at=started_at,
             python=".".join(platform.python_version_tuple()[:2]),
-            version=our_version(),
+            version=installed_version(),
             celery_name=self.celery_name,
             queues=queues,
             data={
@@ -49,7 +49,7 @@ class Identity:
 
 
 def new_identity(offer: Offer, *, concurrency: int, celery_name: str, supervises: tuple[str, ...] = ()) -> Identity:
-    """The identity of this process."""
+    """Return an identity for this process."""
     host, pid = socket.gethostname(), os.getpid()
     return Identity(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, offer, concurrency, celery_name, supervises)
 
@@ -62,14 +62,14 @@ def offer_of(settings: WorkerSettings) -> Offer:
 
 
 def own_queues(offer: Offer) -> list[str]:
-    """Queues that a worker consumes whether or not anybody used them: its full label set on each backend."""
+    """Return the queues that a worker consumes even if nobody has used them: its full label set on each backend."""
     labels = () if offer.every_label else tuple(sorted(offer.labels))
     return [Route(backend, labels, offer.scope).queue for backend in sorted(offer.backends)]
 
 
 @cache
-def our_version() -> str:
-    """The installed version of this package, or nothing where it isn't installed."""
+def installed_version() -> str:
+    """Return the installed version of this package; empty if it isn't installed."""
     try:
         return version("flow-dispatcher")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The log of a worker: readable one-liners on stderr, and nothing of its own in the logs of flows."""
+"""The log of a worker: one line per record on stderr, kept out of the logs of flows."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import threading
 from typing import Any
 
 from dispatcher.support.escaping import escaped, escaped_lines
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 
-#: Whose words a worker prints. Flows log to the root logger, which the runner captures.
+#: Loggers that a worker prints. Flows log to the root logger, which the runner captures.
 OURS = ("workers", "dispatcher", "backends")
 THEIRS = ("celery", "kombu", "multiprocessing", "py.warnings")
 
-
-# What Celery and kombu say over a lost connection.
+# Messages of Celery and kombu about a lost connection.
 _RECONNECTS = re.compile("consumer: (Cannot connect|Connection to broker lost)|maybe_refresh_binding_expiry")
 
 
-class OneLine(logging.Formatter):
-    """A record is one line, whatever its words hold; only where debugging is on does a traceback add its lines."""
+class OneLineFormatter(logging.Formatter):
+    """Formats a record as one line, whatever its text contains. Tracebacks are added only at level DEBUG."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info and not logging.getLogger("workers").isEnabledFor(logging.DEBUG):
@@ -38,17 +37,17 @@ class OneLine(logging.Formatter):
         return escaped_lines(super().formatStack(text))
 
 
-class Seldomly:
-    """A filter for what Celery says: the same comes once in a while.
+class RepeatFilter:
+    """Filter of Celery's messages: the same message passes once in a while.
 
     Args:
-        reconnects: whether to show at all that it reconnects. Our threads say so where they use the same server.
+        reconnects: whether messages about reconnects pass at all. Our threads log outages of a server that both use.
     """
 
     def __init__(self, *, reconnects: bool) -> None:
         self._reconnects = reconnects
         self._lock = threading.Lock()
-        self._seldom = Seldom(logging.getLogger(__name__))
+        self._throttle = LogThrottle(logging.getLogger(__name__))
 
     def __call__(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -57,11 +56,11 @@ class Seldomly:
                 return False
             text = "reconnects"
         with self._lock:
-            return self._seldom.due(text) is not None
+            return self._throttle.due(text) is not None
 
 
-class Descriptor(logging.Handler):
-    """Writes to a file descriptor without a buffer: a fork while another thread prints leaves no lock behind."""
+class DescriptorHandler(logging.Handler):
+    """Writes to a file descriptor without a buffer, so that a fork while another thread prints inherits no lock."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -75,7 +74,7 @@ class Descriptor(logging.Handler):
 
 
 def connect(*, two_servers: bool) -> None:
-    """Take Celery's place in setting up the logging of a worker; see :func:`set_up`."""
+    """Set up the logging of a worker instead of Celery; see :func:`set_up`."""
     from celery import signals
 
     def on_setup(loglevel: int | None = None, **_: Any) -> None:
@@ -85,24 +84,24 @@ def connect(*, two_servers: bool) -> None:
 
 
 def set_up(level: int = logging.INFO, *, two_servers: bool = False) -> None:
-    """Print to a copy of stderr, so that what a pool process says isn't taken for its flow's output.
+    """Log to a copy of stderr, so that log lines of a pool process aren't captured as output of its flow.
 
     Args:
-        level: what to print.
-        two_servers: doorbells come from another server than the one of the records.
+        level: the lowest level that is printed.
+        two_servers: whether doorbells come from another server than the one with the records.
     """
     number = os.dup(2)
-    handler = Descriptor(number)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler = DescriptorHandler(number)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(lambda record: not record.name.startswith("dispatcher.flow"))
-    theirs = Descriptor(number)
-    theirs.setFormatter(handler.formatter)
-    theirs.addFilter(Seldomly(reconnects=two_servers or level <= logging.DEBUG))
-    for names, one, lowest in ((OURS, handler, level), (THEIRS, theirs, max(level, logging.WARNING))):
+    celery_handler = DescriptorHandler(number)
+    celery_handler.setFormatter(handler.formatter)
+    celery_handler.addFilter(RepeatFilter(reconnects=two_servers or level <= logging.DEBUG))
+    for names, output, lowest in ((OURS, handler, level), (THEIRS, celery_handler, max(level, logging.WARNING))):
         for name in names:
             logger = logging.getLogger(name)
-            logger.handlers = [one]
+            logger.handlers = [output]
             logger.setLevel(lowest)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # Celery announces its next release on each reconnect
-    logging.getLogger("celery.worker.request").setLevel(logging.CRITICAL)  # we say ourselves who died
+    logging.getLogger("celery.worker.request").setLevel(logging.CRITICAL)  # the monitor logs deaths
     logging.getLogger("multiprocessing").setLevel(logging.CRITICAL)

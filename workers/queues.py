@@ -1,6 +1,6 @@
-"""The queues that a worker consumes: its own, and those it learns of because somebody used them.
+"""The queues that a worker consumes: its own, and those that it learns of because somebody has used them.
 
-The registry is read on a thread; joining and leaving happens on Celery's event loop, a few queues at a time.
+A thread reads the registry of queues; Celery's event loop joins and leaves queues, a few at a time.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ from dispatcher.runs.routing import Offer, Route
 
 logger = logging.getLogger(__name__)
 
-#: Queues joined in one go: each costs the event loop about a millisecond.
+#: Queues joined at once: each takes about a millisecond of the event loop.
 BATCH = 50
 
+#: Queues named in a log line; more are counted.
+LOGGED_QUEUES = 5
 
-class Queues:
-    """The queues of one worker.
+
+class ConsumedQueues:
+    """The queues that one worker consumes.
 
     Args:
         offer: what the worker serves.
-        own: queues consumed in any case.
-        pinned: consume these alone, as ``celery worker -Q`` asks.
-        soon: calls a function on the event loop.
-        consumer: Celery's consumer, None while there is none.
+        own: queues that are consumed in any case.
+        pinned: consume only these, as ``celery worker -Q`` asks.
+        call_soon: calls a function on the event loop.
+        consumer: returns Celery's consumer, None while there is none.
         app: the Celery application.
     """
 
@@ -35,17 +38,17 @@ class Queues:
         offer: Offer,
         own: Iterable[str],
         pinned: bool,
-        soon: Callable[..., None],
+        call_soon: Callable[..., None],
         consumer: Callable[[], Any],
         app: Any,
     ) -> None:
         self._offer = offer
         self._own = frozenset(own)
         self._pinned = pinned
-        self._soon = soon
+        self._call_soon = call_soon
         self._consumer = consumer
         self._app = app
-        self._asked: frozenset[str] = self._own
+        self._wanted: frozenset[str] = self._own
         self.consumed: tuple[str, ...] = tuple(sorted(self._own))
         self._stopped = self.stopped = False
 
@@ -54,26 +57,30 @@ class Queues:
         return route.queue in self._own if self._pinned else self._offer.serves(route)
 
     def beyond(self) -> tuple[str, ...]:
-        """Queues consumed that were neither ours nor learned: Celery's remote control added them."""
-        return tuple(self._app.amqp.queues.consume_from.keys() - self._asked)
+        """Return the queues consumed only because Celery's remote control has added them."""
+        return tuple(self._app.amqp.queues.consume_from.keys() - self._wanted)
 
-    def learn(self, known: Mapping[str, Any]) -> None:
-        """Join what is known and served, leave what isn't known any more. ``known`` is queue → (route, last use)."""
+    def learn(self, queues: Mapping[str, Any]) -> None:
+        """Join the registered queues that this worker serves, and leave those that aren't registered any more.
+
+        Args:
+            queues: the registry: queue → (route, last use).
+        """
         if self._pinned or self._stopped:
             return
-        wanted = self._own | {name for name, (route, _) in known.items() if self._offer.serves(route)}
-        fresh, stale = sorted(wanted - self._asked), sorted(self._asked - wanted)
-        self._asked = frozenset(wanted)
+        wanted = self._own | {name for name, (route, _) in queues.items() if self._offer.serves(route)}
+        fresh, stale = sorted(wanted - self._wanted), sorted(self._wanted - wanted)
+        self._wanted = frozenset(wanted)
         for start in range(0, len(fresh), BATCH):
-            self._soon(self._join, fresh[start : start + BATCH])
+            self._call_soon(self._join, fresh[start : start + BATCH])
         if stale:
-            self._soon(self._leave, stale)
+            self._call_soon(self._leave, stale)
 
     def stop(self) -> None:
-        """Take nothing more. Called on any thread."""
-        self._soon(self._stop)
+        """Consume nothing more. Safe from any thread."""
+        self._call_soon(self._stop)
 
-    # On the event loop; an error there would end the worker, and one of the connection comes up by itself.
+    # On the event loop. An error would end the worker here; one of the connection shows up by itself.
 
     def _join(self, names: list[str]) -> None:
         consumer = self._consumer()
@@ -85,9 +92,9 @@ class Queues:
                 else:  # consumed once the consumer is there
                     self._app.amqp.queues.select_add(self._app.amqp.queues[name])
             except Exception as error:
-                logger.warning("queue %s: can't be joined now: %s", name, type(error).__name__)
-                self._asked -= {name}
-        self._note("joined", [name for name in names if name in self._asked])
+                logger.warning("Queue %s can't be joined now (%s); trying again later", name, type(error).__name__)
+                self._wanted -= {name}
+        self._note("Joined", [name for name in names if name in self._wanted])
 
     def _leave(self, names: list[str]) -> None:
         consumer = self._consumer()
@@ -98,35 +105,36 @@ class Queues:
                 else:
                     self._app.amqp.queues.deselect(name)
             except Exception as error:
-                logger.warning("queue %s: can't be left now: %s", name, type(error).__name__)
-        self._note("left", names)
+                logger.warning("Queue %s can't be left now: %s", name, type(error).__name__)
+        self._note("Left", names)
 
     def _stop(self) -> None:
         if self._stopped:
             return
         self._stopped = True
-        self._app.amqp.queues._consume_from = {}  # nothing is taken after a reconnect either
+        self._app.amqp.queues._consume_from = {}  # so that nothing is consumed after a reconnect either
         consumer = self._consumer()
         try:
             if consumer is not None and consumer.task_consumer is not None:
                 consumer.task_consumer.cancel()
         except Exception as error:
-            logger.warning("can't stop consuming now: %s", type(error).__name__)
+            logger.warning("Consuming can't be stopped now: %s", type(error).__name__)
         self.consumed = ()
         self.stopped = True
 
-    def _note(self, done: str, names: list[str]) -> None:
+    def _note(self, action: str, names: list[str]) -> None:
         self.consumed = tuple(sorted(self._app.amqp.queues.consume_from))
         if names:
-            shown = ", ".join(names) if len(names) <= 5 else f"{len(names)} queues"
-            logger.info("%s %s", done, shown)
+            shown = ", ".join(names) if len(names) <= LOGGED_QUEUES else f"{len(names)} queues"
+            logger.info("%s %s", action, shown)
 
 
 def queue(app: Any, name: str) -> Any:
-    """A queue as Celery wants it; a doorbell goes straight to the list of that name.
+    """Return a queue as Celery needs it; a doorbell goes directly to the list of that name.
 
-    A message is gone once it is taken: to keep it aside until the pool has it costs eight commands, and a run whose
-    worker dies in between is found by its record within seconds, long before Celery would look for its message.
+    A message is gone from the server once it is taken. Keeping it aside until the pool has it would cost eight
+    commands. A run whose worker dies in between is found by its record within seconds, long before Celery would look
+    for its message.
     """
     from kombu import Exchange, Queue
 

@@ -1,11 +1,11 @@
-"""The end of a run that nobody may act upon. For whoever in the engine finds one: tasks, sweeps, provisioning."""
+"""The end of a run whose signature isn't valid. For tasks, sweeps and provisioning, whichever finds one."""
 
 from __future__ import annotations
 
 import logging
 
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import What, count
+from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
@@ -14,16 +14,16 @@ logger = logging.getLogger(__name__)
 
 
 def refusal(records: Records, record: Record, now: float) -> Change | None:
-    """The step that ends a run whose signature doesn't hold, counted; None where it holds, or the run has ended.
+    """Return the change that ends a run whose signature isn't valid, and count it; None if it is, or the run has ended.
 
     Args:
         records: check the signature, and count.
         record: the run.
         now: the server's clock, in seconds since the epoch.
     """
-    why = records.runs.vet(record, now)
-    change = transitions.refuse(record, now, reason="SealBroken", message=why) if why else None
+    problem = records.runs.vet(record, now)
+    change = transitions.refuse(record, now, reason="SealBroken", message=problem) if problem else None
     if change is not None:
-        count(records.refusals, What.RUN)
-        logger.warning("run %s: refused: %s", record.id, why)
+        count_rejection(records.rejections, Rejected.RUN)
+        logger.warning("Run %s is refused: %s", record.id, problem)
     return change

@@ -1,4 +1,4 @@
-"""A thread of the worker's parent that does one thing again and again and survives every error of it."""
+"""A thread of the worker's parent that does one thing again and again, and survives every error of it."""
 
 from __future__ import annotations
 
@@ -8,46 +8,20 @@ import threading
 from collections.abc import Callable
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.support.log_throttle import Seldom
 from dispatcher.support.mailbox import Mailbox
+from workers.outage import outage
 
 logger = logging.getLogger(__name__)
 
 #: Seconds until the next try after an error.
-AFTER_ERROR = 1.0
-
-
-class _Outage:
-    """The threads that miss the server now: said once for all of them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._missing: set[str] = set()
-        self._seldom = Seldom(logger)
-
-    def missed(self, name: str, error: ServerUnavailable) -> None:
-        """The thread ``name`` didn't reach the server, or was refused."""
-        what = "the server refuses this worker" if error.denied else "the server is away"
-        with self._lock:
-            self._missing.add(name)
-            self._seldom.warn(f"{what}, trying again", error)
-
-    def found(self, name: str) -> None:
-        """It does again."""
-        with self._lock:
-            self._missing.discard(name)
-            if not self._missing:
-                logger.info("the server is back")
-
-
-_outage = _Outage()
+RETRY_INTERVAL = 1.0
 
 
 class Ticker(threading.Thread):
-    """Calls ``tick``, then waits for so many seconds as it returned, or until :meth:`wake`.
+    """Calls ``tick``, then waits for as many seconds as it returned, or until :meth:`wake`.
 
     Args:
-        name: what people see.
+        name: shown in logs and by debuggers.
         tick: does the work and returns the seconds until it wants to be called again.
         close: called on this thread when it ends.
     """
@@ -59,14 +33,14 @@ class Ticker(threading.Thread):
         self._close = close
         self._woken: Mailbox[None] = Mailbox()
         self._stopping = False
-        self._away = False
+        self._failed = False  # the server was unavailable at the last tick
 
     def wake(self) -> None:
         """Tick at once. Safe from any thread and from a signal handler."""
         self._woken.put(None)
 
     def stop(self, timeout: float) -> None:
-        """End after the tick under way; waits up to ``timeout`` seconds."""
+        """End after the current tick; waits up to ``timeout`` seconds."""
         self._stopping = True
         self.wake()
         if self.is_alive():
@@ -75,26 +49,26 @@ class Ticker(threading.Thread):
     def run(self) -> None:
         try:
             while not self._stopping:
-                self._wait(self._once())
+                self._wait(self._tick_once())
         finally:
             try:
                 self._close()
             except Exception:
-                logger.debug("closing %s failed", self._label, exc_info=True)
+                logger.debug("Closing the %s thread failed", self._label, exc_info=True)
 
-    def _once(self) -> float:
+    def _tick_once(self) -> float:
         try:
             delay = self._tick()
         except ServerUnavailable as error:
-            self._away = True
-            _outage.missed(self._label, error)
-            return AFTER_ERROR
+            self._failed = True
+            outage.begin(self._label, error)
+            return RETRY_INTERVAL
         except Exception as error:
-            logger.exception("%s: %s: %s", self._label, type(error).__name__, error)
-            return AFTER_ERROR
-        if self._away:
-            _outage.found(self._label)
-        self._away = False
+            logger.exception("Error in the %s thread: %s: %s", self._label, type(error).__name__, error)
+            return RETRY_INTERVAL
+        if self._failed:
+            outage.end(self._label)
+        self._failed = False
         return delay
 
     def _wait(self, seconds: float) -> None:

@@ -1,10 +1,11 @@
-"""The worker's transport of doorbells: nothing of a message reaches Celery but what a doorbell may say.
+"""The worker's transports of doorbells, which pass on to Celery only what a doorbell may contain.
 
-Whoever may push to a queue may push anything. A message is bounded before it is parsed, and made anew of its task and
-of what it tells of the run, each checked: a compression, a time limit, an ETA, callbacks, chains, another serializer or
-another task isn't passed on. What is no doorbell is dropped and counted; a run whose doorbell it was is rung for again.
+Anybody who may push to a queue may push anything. A message is bounded before it is parsed, and built anew from its
+task and its description of the run, both checked. Compression, time limits, ETAs, callbacks, chains, other serializers
+and other tasks aren't passed on. A message that isn't a doorbell is dropped and counted; if it was one, the run's
+doorbell will be rung again.
 
-Kombu finds the transports here by the schemes of its URLs; see :func:`install`.
+Kombu finds the transports by the schemes of its URLs; see :func:`install`.
 """
 
 from __future__ import annotations
@@ -27,43 +28,43 @@ from dispatcher.errors import Malformed
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE
 from dispatcher.runs.routing import Route
 from dispatcher.support.ids import is_run_id
-from dispatcher.support.log_throttle import Seldom
+from dispatcher.support.log_throttle import LogThrottle
 from dispatcher.support.parsing import Fields, bounded, read_json
 
 logger = logging.getLogger(__name__)
 
-#: Most bytes of a message. A doorbell has about 1,000.
-MOST = 2**20
+#: The most bytes of a message. A doorbell has about 1,000.
+MAX_BYTES = 2**20
 
 TASKS = frozenset({EXECUTE, CALL_ON_EXIT})
 
 
-class Dropped:
-    """Messages that were dropped: counted on Celery's event loop, taken by a thread that may wait for the server."""
+class DroppedMessages:
+    """Counter of dropped messages, incremented on Celery's event loop and read by a thread that may wait."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._count = 0
-        self._seldom = Seldom(logger)
+        self._throttle = LogThrottle(logger)
 
     def note(self, error: object) -> None:
-        """One was dropped."""
+        """Count and log a dropped message."""
         with self._lock:
             self._count += 1
-            self._seldom.warn("a message that is no doorbell was dropped", error)
+            self._throttle.warn("A message that isn't a doorbell was dropped", error)
 
     def take(self) -> int:
-        """Return how many there were since the last time."""
+        """Return the number of messages dropped since the last call."""
         with self._lock:
             count, self._count = self._count, 0
             return count
 
 
-dropped = Dropped()
+dropped = DroppedMessages()
 
 
 def install() -> None:
-    """Have this process' connections use the transports here, and decompress nothing. Safe to call twice."""
+    """Have this process's connections use these transports, and decompress nothing. Safe to call twice."""
     for scheme in ("redis", "rediss"):
         transports.TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
     transports.TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"
@@ -73,51 +74,51 @@ def install() -> None:
 
 
 def doorbell(message: Any, queue: str) -> dict[str, Any]:
-    """The message of a doorbell, made anew.
+    """Build the message of a doorbell anew.
 
     Args:
-        message: as it was parsed.
+        message: as parsed.
         queue: from which it was taken.
 
     Raises:
-        Malformed: it is no doorbell.
+        Malformed: it isn't a doorbell.
     """
     outer = Fields(message, "message")
     headers = Fields(outer.object("headers"), "message: headers")
     properties = Fields(outer.object("properties"), "message: properties")
     task, task_id = headers.name("task"), headers.name("id")
     if task not in TASKS:
-        raise Malformed("message: its task isn't one of ours")
+        raise Malformed("message: its task isn't one of the dispatcher's")
     if headers.data.get("compression") or outer.get("content-type") != "application/json":
         raise Malformed("message: isn't plain JSON")
-    told = _told(_raw(outer, properties))
-    inner = json.dumps(body_of(told)).encode()
-    made = headers_of(task, task_id if task_id.isprintable() else told["run_id"], told)
+    arguments = _arguments(_raw(outer, properties))
+    inner = json.dumps(body_of(arguments)).encode()
+    new_headers = headers_of(task, task_id if task_id.isprintable() else arguments["run_id"], arguments)
     origin = headers.data.get("origin")
     if isinstance(origin, str) and origin.isprintable() and len(origin) <= 200:
-        made["origin"] = origin
+        new_headers["origin"] = origin
     return {
         "body": base64.b64encode(inner).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": made,
+        "headers": new_headers,
         "properties": {
-            "correlation_id": made["id"],
+            "correlation_id": new_headers["id"],
             "reply_to": "",
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue},
             "priority": 0,
             "body_encoding": "base64",
-            "delivery_tag": made["id"],
+            "delivery_tag": new_headers["id"],
         },
     }
 
 
-def remark(message: Any) -> Any:
-    """A message of Celery's remote control, within bounds.
+def control_message(message: Any) -> Any:
+    """Return a message of Celery's remote control unchanged, if it is within bounds.
 
     Raises:
-        Malformed: Celery couldn't take it.
+        Malformed: Celery couldn't handle it.
     """
     outer = Fields(message, "message")
     properties = Fields(outer.object("properties"), "message: properties")
@@ -126,13 +127,13 @@ def remark(message: Any) -> Any:
     headers = outer.optional_object("headers") or {}
     if headers.get("compression"):
         raise Malformed("message: is compressed")
-    bounded(_raw(outer, properties), "message", MOST)
+    bounded(_raw(outer, properties), "message", MAX_BYTES)
     return message
 
 
 def _raw(outer: Fields, properties: Fields) -> bytes:
-    """The body's bytes."""
-    body = outer.text("body", most=2 * MOST)
+    """Return the body's bytes."""
+    body = outer.text("body", most=2 * MAX_BYTES)
     if properties.get("body_encoding", None) is None:
         return body.encode(errors="surrogatepass")
     if properties.get("body_encoding") != "base64":
@@ -143,33 +144,33 @@ def _raw(outer: Fields, properties: Fields) -> bytes:
         raise Malformed("message: its body isn't base64") from None
 
 
-def _told(raw: bytes) -> dict[str, Any]:
-    """Return what a body tells of a run."""
-    body = read_json(raw, "message", most=MOST)
+def _arguments(raw: bytes) -> dict[str, Any]:
+    """Return the task's arguments from a body."""
+    body = read_json(raw, "message", most=MAX_BYTES)
     if not isinstance(body, list) or len(body) < 2 or body[0]:
         raise Malformed("message: its body must be a task's arguments, by name")
-    told = Fields(body[1], "message: arguments")
-    run_id = told.name("run_id")
+    arguments = Fields(body[1], "message: arguments")
+    run_id = arguments.name("run_id")
     if not is_run_id(run_id):
         raise Malformed("message: run_id can't be one")
-    route = Route(told.name("backend", ""), told.names("labels", ()))
-    return kwargs_of(told.name("flow", ""), route, run_id)
+    route = Route(arguments.name("backend", ""), arguments.names("labels", ()))
+    return kwargs_of(arguments.name("flow", ""), route, run_id)
 
 
 def _within_bounds(reply: Any, **_: Any) -> Any:
-    """A reply to BRPOP; in the place of a message that is too much to parse, one that says nothing."""
+    """Return a reply to BRPOP, with an empty message instead of one that is too large or too deep to parse."""
     if not reply:
         return None
     key, message = reply
     try:
-        bounded(message, "message", MOST)
+        bounded(message, "message", MAX_BYTES)
     except Malformed:
         return key, b""
     return key, message
 
 
-class Doorbells:
-    """The channels of this module, where they differ from kombu's."""
+class CheckedChannel:
+    """Mixin of channels that drop what they can't parse."""
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous=asynchronous)  # type: ignore[misc]
@@ -179,7 +180,7 @@ class Doorbells:
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
-        except ValueError:  # also what isn't UTF-8
+        except ValueError:  # including what isn't UTF-8
             dropped.note("message: isn't JSON, or is too long or too deep")
             return True
 
@@ -191,37 +192,39 @@ class Doorbells:
             raise Empty from None
 
 
-class Checked:
-    """The transports of this module, where they differ from kombu's."""
+class CheckedTransport:
+    """Mixin of transports that check each message before Celery gets it."""
 
     def _deliver(self, message: Any, queue: str) -> None:
         try:
-            made: Mapping[str, Any] = remark(message) if _is_celery_s_own(queue) else doorbell(message, queue)
+            checked: Mapping[str, Any] = (
+                control_message(message) if _is_celery_queue(queue) else doorbell(message, queue)
+            )
         except Malformed as error:
             dropped.note(error)
             return
-        super()._deliver(made, queue)  # type: ignore[misc]
+        super()._deliver(checked, queue)  # type: ignore[misc]
 
 
-def _is_celery_s_own(queue: str) -> bool:
+def _is_celery_queue(queue: str) -> bool:
     return queue.endswith("celery.pidbox") or queue.startswith("celeryev")
 
 
-class Channel(Doorbells, redis.Channel):  # type: ignore[misc]
-    """A channel over Redis."""
+class Channel(CheckedChannel, redis.Channel):  # type: ignore[misc]
+    """Channel over Redis."""
 
 
-class SentinelChannel(Doorbells, redis.SentinelChannel):  # type: ignore[misc]
-    """A channel over what Sentinels name."""
+class SentinelChannel(CheckedChannel, redis.SentinelChannel):  # type: ignore[misc]
+    """Channel over the server that Sentinels name."""
 
 
-class Transport(Checked, redis.Transport):  # type: ignore[misc]
-    """Kombu's transport over Redis."""
+class Transport(CheckedTransport, redis.Transport):  # type: ignore[misc]
+    """Transport over Redis."""
 
     Channel = Channel
 
 
-class SentinelTransport(Checked, redis.SentinelTransport):  # type: ignore[misc]
-    """Kombu's transport over what Sentinels name."""
+class SentinelTransport(CheckedTransport, redis.SentinelTransport):  # type: ignore[misc]
+    """Transport over the server that Sentinels name."""
 
     Channel = SentinelChannel

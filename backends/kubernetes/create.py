@@ -1,4 +1,7 @@
-"""Job, then its Secret: created, or found as an earlier call with the same request left them."""
+"""Creation of an attempt's Job and then its Secret, or adoption of what an earlier call with the same request created.
+
+Counterpart of :mod:`backends.kubernetes.delete`.
+"""
 
 from __future__ import annotations
 
@@ -14,77 +17,81 @@ from dispatcher.runs.states import Cause
 
 Json = dict[str, Any]
 
-_TRIES = 3
-_PAUSE = 0.1  # seconds before a try that follows a conflict of others
+_MAX_TRIES = 3
+_CONFLICT_DELAY = 0.1  # seconds, times the number of tries
 
 
 def create(api: Api, request: Request, secret: Callable[[str], Mapping[str, Any]]) -> Json:
-    """The Job of a request with its Secret beside it; no container starts before that is there.
+    """Create a request's Job and Secret; return the Job. No container starts before the Secret exists.
+
+    Args:
+        api: the cluster.
+        request: what is created.
+        secret: returns the Secret's manifest for the Job's UID.
 
     Raises:
-        Permanent: the name belongs to something else, or the Job is being deleted.
-        Transient: it isn't clear yet whether it exists.
+        Permanent: the name belongs to another Job, or the Job is being deleted.
+        Transient: it isn't clear yet whether the Job or its Secret exists.
         ApiError, Unclear, Unreachable: of the API.
     """
-    job = _job(api, request)
-    _secret(api, request["namespace"], secret(job["metadata"]["uid"]))
+    job = _create_job(api, request)
+    _create_secret(api, request["namespace"], secret(job["metadata"]["uid"]))
     return job
 
 
-def _job(api: Api, request: Request) -> Json:
+def _create_job(api: Api, request: Request) -> Json:
     namespace, name = request["namespace"], request["job"]["metadata"]["name"]
-    for attempt in range(_TRIES):
+    for tries in range(_MAX_TRIES):
         try:
             return api.create(namespace, "jobs", request["job"])
         except ApiError as error:
             if error.status != 409:
                 raise
             if error.reason == "AlreadyExists":
-                return _adopted(api, request)
-            time.sleep(_PAUSE * (attempt + 1))  # Conflict: a quota was being updated by others too
+                return _adopt(api, request)
+            time.sleep(_CONFLICT_DELAY * (tries + 1))  # Conflict: others were updating the same quota
         except Unclear:
             try:
-                return _adopted(api, request)
+                return _adopt(api, request)
             except ApiError as error:
                 if error.status != 404:
                     raise
-    raise Transient(f"Job {namespace}/{name}: not created yet, after {_TRIES} tries")
+    raise Transient(f"Job {namespace}/{name}: not created yet, after {_MAX_TRIES} tries")
 
 
-def _adopted(api: Api, request: Request) -> Json:
-    """The Job of that name, if it is what this request asks for."""
-    sent = request["job"]["metadata"]
-    found = api.get(request["namespace"], "jobs", sent["name"])
-    there = found["metadata"]
-    if not manifest.is_made_of(there, request):
+def _adopt(api: Api, request: Request) -> Json:
+    """Return the existing Job of that name, if this request created it."""
+    name = request["job"]["metadata"]["name"]
+    job = api.get(request["namespace"], "jobs", name)
+    if not manifest.was_created_by(job["metadata"], request):
         raise Permanent(
-            f"Job {request['namespace']}/{sent['name']} is somebody else's, or was made of another request",
+            f"Job {request['namespace']}/{name} was created by somebody else, or by another request",
             cause=Cause.START_FAILED,
             reason="AlreadyExists",
         )
-    if there.get("deletionTimestamp"):
-        message = f"Job {request['namespace']}/{sent['name']} is being deleted"
+    if job["metadata"].get("deletionTimestamp"):
+        message = f"Job {request['namespace']}/{name} is being deleted"
         raise Permanent(message, cause=Cause.KILLED, reason="deleted")
-    return found
+    return job
 
 
-def _secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
-    """Create the Secret; one that is there may be older, or another's: it makes room."""
+def _create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
+    """Create the Secret. An existing one of that name may be outdated or somebody else's: it is replaced."""
     name = secret["metadata"]["name"]
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         try:
             api.create(namespace, "secrets", secret)
             return
         except ApiError as error:
             if error.status != 409:
                 raise
-            _make_room(api, namespace, name)
+            _delete_secret(api, namespace, name)
         except Unclear:
             continue
-    raise Transient(f"Secret {namespace}/{name}: not created yet, after {_TRIES} tries")
+    raise Transient(f"Secret {namespace}/{name}: not created yet, after {_MAX_TRIES} tries")
 
 
-def _make_room(api: Api, namespace: str, name: str) -> None:
+def _delete_secret(api: Api, namespace: str, name: str) -> None:
     try:
         api.delete(namespace, "secrets", name)
     except ApiError as error:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Observation, Phase
+from backends.container.runner import DIRECT_RUNNER
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
-from dispatcher.admin.doctor import Finding, ok, problem, warning
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import DispatcherError, Permanent, Transient
+from dispatcher.inspection.finding import Finding, ok, problem, warning
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
@@ -22,7 +24,7 @@ from dispatcher.support.ids import new_id
 if TYPE_CHECKING:
     from backends.kubernetes.backend import KubernetesBackend
 
-#: What a worker does in each of its namespaces: the Role of the documentation.
+#: The rights that a worker needs in each of its namespaces: the Role of the documentation.
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "jobs": ("create", "get", "list", "watch", "delete"),
     "pods": ("get", "list", "watch"),
@@ -32,33 +34,36 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "resourcequotas": ("list",),
 }
 
+_SETTLED = frozenset({Phase.RUNNING, Phase.ENDED, Phase.GONE})
 _OLDEST = (1, 27)
-_START = 60.0  # seconds that the pod of the last check gets
-_TROUBLE = (ApiError, Unclear, Unreachable, DispatcherError)
+_START_TIMEOUT = 60.0  # seconds that the pod of the last check gets
+_POLL_INTERVAL = 0.2
+_ERRORS = (ApiError, Unclear, Unreachable, DispatcherError)
 
 
 def examine(
-    backend: KubernetesBackend, api: Api, settings: Settings, *, within: float = _START, wait: Callable[[float], None]
+    backend: KubernetesBackend,
+    api: Api,
+    settings: Settings,
+    *,
+    within: float = _START_TIMEOUT,
+    wait: Callable[[float], None],
 ) -> Iterator[Finding]:
-    """Look at everything, in an order in which the first problem explains later ones.
+    """Check everything, in an order in which the first problem explains later ones.
 
     Args:
         backend, api: of the cluster that the settings choose.
         settings: of the worker.
         within: seconds that a pod gets to start.
-        wait: sleeps between two looks.
+        wait: sleeps between two polls.
     """
     try:
-        type(backend).check_settings(settings)
-    except DispatcherError as error:
-        yield problem("settings", str(error), "correct the variable")
-    try:
         version = api.version()
-    except _TROUBLE as error:
+    except _ERRORS as error:
         yield problem("api", str(error), "see `kubectl version` with the same kubeconfig")
         return
     yield _version(version)
-    for namespace in settings.kubernetes.namespaces:
+    for namespace in settings.group(KubernetesSettings).namespaces:
         missing = yield from _rights(api, namespace)
         if "resourcequotas" not in missing:
             yield from _quotas(api, namespace)
@@ -66,23 +71,23 @@ def examine(
             yield _start(backend, namespace, within=within, wait=wait)
 
 
-def _version(found: Mapping[str, Any]) -> Finding:
-    numbers = tuple(int("".join(filter(str.isdigit, str(found.get(part))))[:4] or 0) for part in ("major", "minor"))
-    text = f"Kubernetes {found.get('gitVersion')}"
+def _version(version: Mapping[str, Any]) -> Finding:
+    numbers = tuple(int("".join(filter(str.isdigit, str(version.get(part))))[:4] or 0) for part in ("major", "minor"))
+    text = f"Kubernetes {version.get('gitVersion')}"
     if numbers < _OLDEST:
         return warning("api", f"{text} is older than what is tested", f"use {_OLDEST[0]}.{_OLDEST[1]} or later")
     return ok("api", f"{text} answers")
 
 
 def _rights(api: Api, namespace: str) -> Generator[Finding, None, set[str]]:
-    """Findings; gives back the resources of which a right is missing."""
+    """Yield findings; return the resources of which a right is missing."""
     missing: dict[str, list[str]] = {}
     try:
         for kind, verbs in RIGHTS.items():
             denied = [verb for verb in verbs if not api.allowed(namespace, kind, verb)]
             if denied:
                 missing[kind] = denied
-    except _TROUBLE as error:
+    except _ERRORS as error:
         yield problem("rights", f"namespace {namespace}: {error}", "see the API server's log")
         return set(RIGHTS)
     if missing:
@@ -95,20 +100,20 @@ def _rights(api: Api, namespace: str) -> Generator[Finding, None, set[str]]:
 
 def _quotas(api: Api, namespace: str) -> Iterator[Finding]:
     try:
-        found = [quota for page in api.pages(namespace, "resourcequotas", {}) for quota in page.get("items") or ()]
-    except _TROUBLE as error:
+        quotas = [quota for page in api.pages(namespace, "resourcequotas", {}) for quota in page.get("items") or ()]
+    except _ERRORS as error:
         yield warning("quota", f"namespace {namespace}: {error}", "see the API server's log")
         return
     full = []
-    for quota in found:
+    for quota in quotas:
         status, name = quota.get("status") or {}, quota["metadata"]["name"]
         hard, used = status.get("hard") or {}, status.get("used") or {}
-        full += [f"{name}: {what} {used[what]} of {most}" for what, most in hard.items() if used.get(what) == most]
+        full += [f"{name}: {kind} {used[kind]} of {limit}" for kind, limit in hard.items() if used.get(kind) == limit]
     if full:
         text = f"namespace {namespace}: used up: {'; '.join(full)}"
         yield warning("quota", text, "runs wait until others have ended")
     else:
-        yield ok("quota", f"namespace {namespace}: {len(found)} quotas, none used up")
+        yield ok("quota", f"namespace {namespace}: {len(quotas)} quotas, none used up")
 
 
 def _start(backend: KubernetesBackend, namespace: str, *, within: float, wait: Callable[[float], None]) -> Finding:
@@ -126,35 +131,35 @@ def _start(backend: KubernetesBackend, namespace: str, *, within: float, wait: C
     )
     remedy = "correct what the message names; the image is DISPATCHER__KUBERNETES__IMAGE"
     try:
-        request = backend.request(attempt, module="dispatcher.runner.direct")
+        request = backend.request(attempt, module=DIRECT_RUNNER)
         image = request["job"]["spec"]["template"]["spec"]["containers"][0]["image"]
         handle = backend.submit(request, {})
     except (Permanent, Transient) as error:
         return problem("start", f"namespace {namespace}: {error}", remedy)
     try:
-        seen = _watch(backend, handle, within, wait)
+        observation = _observe(backend, handle, within, wait)
     finally:
-        _leave(backend, handle)
-    if seen.exit_code is not None or seen.phase is Phase.RUNNING:
+        _delete(backend, handle)
+    if observation.exit_code is not None or observation.phase is Phase.RUNNING:
         return ok("start", f"namespace {namespace}: {image} was pulled and started")
-    text = f"{seen.cause or 'nothing started'} {seen.reason} {seen.message}".strip()
+    text = f"{observation.cause or 'nothing started'} {observation.reason} {observation.message}".strip()
     return problem("start", f"namespace {namespace}: {image} within {within:g} s: {text}", remedy)
 
 
-def _watch(
+def _observe(
     backend: KubernetesBackend, handle: Mapping[str, Any], within: float, wait: Callable[[float], None]
 ) -> Observation:
     end = time.monotonic() + within
     while True:
-        (seen,) = backend.poll([handle])
-        settled = seen.phase in {Phase.RUNNING, Phase.ENDED, Phase.GONE} or seen.cause is Cause.IMAGE_PULL
+        (observation,) = backend.poll([handle])
+        settled = observation.phase in _SETTLED or observation.cause is Cause.IMAGE_PULL
         if settled or time.monotonic() >= end:
-            return seen
-        wait(0.2)
+            return observation
+        wait(_POLL_INTERVAL)
 
 
-def _leave(backend: KubernetesBackend, handle: Mapping[str, Any]) -> None:
+def _delete(backend: KubernetesBackend, handle: Mapping[str, Any]) -> None:
     try:
         backend.cancel(handle, None)
     except (Permanent, Transient):
-        return  # it ends by itself, and its Job with its time to live
+        return  # the pod ends by itself, and the Job's time to live removes it

@@ -1,7 +1,7 @@
-"""A user's own Job: read, and checked where it is given, so that a mistake is an error with its path in the YAML.
+"""Parsing and validation of a user's own Job. It runs where the Job is given, so that an error names the path in YAML.
 
 The table of fields (``fields.json``) is generated from the Kubernetes OpenAPI by ``tools/kubernetes_fields.py``.
-Nothing is changed here; what is ours in a Job is set by :mod:`backends.kubernetes.manifest`.
+Nothing is changed here; :mod:`backends.kubernetes.manifest` sets the fields that every Job gets.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from backends.kubernetes import job_bounds
 from dispatcher.errors import InvalidInput, MissingExtra
 from dispatcher.support.escaping import LONGEST, escaped, shown
-from dispatcher.support.json_documents import Twice
+from dispatcher.support.json_documents import DuplicateKey
 
-#: Names that are ours in a pod: the volume with the runner's credentials, and where it is mounted.
+#: Reserved in a pod: the name of the volume with the runner's credentials, and its mount path.
 VOLUME = "dispatcher-run"
 MOUNT = "/run/dispatcher"
 
@@ -28,136 +28,153 @@ _SCALARS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "int": ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "bool": ("true or false", lambda value: isinstance(value, bool)),
     "float": ("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
-    "quantity": ("an amount like 500m or 2Gi", lambda v: isinstance(v, str | int | float) and not isinstance(v, bool)),
+    "quantity": (
+        "an amount like 500m or 2Gi",
+        lambda value: isinstance(value, str | int | float) and not isinstance(value, bool),
+    ),
     "any": ("a JSON value", lambda value: True),
 }
 
-_ONE_RUN = "a run is one pod, whose end is the run's"
-_OURS = "retries are the run's own (retries=), each in a Job of its own"
+_ONE_POD = "an attempt is one pod, and ends with it"
+_OWN_RETRIES = "use the run's retries=, which gives each attempt a Job of its own"
 
-#: Fields that would break a run: path, whether a value is refused, and why.
+#: Fields that would break a run: path, predicate of refused values, and reason.
 REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("metadata.generateName", bool, "the name is made from run and attempt, so that a repeated create finds its Job"),
-    ("spec.selector", bool, "the Job controller makes it; one of your own may select the pods of other Jobs"),
-    ("spec.manualSelector", bool, "the Job controller makes the selector"),
-    ("spec.parallelism", lambda value: value != 1, f"must be 1: {_ONE_RUN}"),
-    ("spec.completions", lambda value: value != 1, f"must be 1: {_ONE_RUN}"),
-    ("spec.completionMode", lambda value: value == "Indexed", f"can't be Indexed: {_ONE_RUN}"),
-    ("spec.podFailurePolicy", bool, f"can't be used: {_OURS}"),
-    ("spec.successPolicy", bool, f"can't be used: {_ONE_RUN}"),
-    ("spec.backoffLimitPerIndex", lambda value: True, f"can't be used: {_OURS}"),
-    ("spec.managedBy", bool, "the Job must be run by the cluster's own Job controller, whose conditions are read"),
+    ("metadata.generateName", bool, "the name derives from run and attempt, so that a repeated create finds its Job"),
+    ("spec.selector", bool, "the Job controller sets it; your own may select the pods of other Jobs"),
+    ("spec.manualSelector", bool, "the Job controller sets the selector"),
+    ("spec.parallelism", lambda value: value != 1, f"must be 1: {_ONE_POD}"),
+    ("spec.completions", lambda value: value != 1, f"must be 1: {_ONE_POD}"),
+    ("spec.completionMode", lambda value: value == "Indexed", f"can't be Indexed: {_ONE_POD}"),
+    ("spec.podFailurePolicy", bool, f"can't be used: {_OWN_RETRIES}"),
+    ("spec.successPolicy", bool, f"can't be used: {_ONE_POD}"),
+    ("spec.backoffLimitPerIndex", lambda value: True, f"can't be used: {_OWN_RETRIES}"),
+    ("spec.managedBy", bool, "the cluster's own Job controller must run the Job, because its conditions are read"),
 )
 
 
 def load(path: str) -> dict[str, Any]:
-    """The Job in a YAML (or JSON) file.
+    """Return the Job in a YAML (or JSON) file.
 
     Raises:
-        InvalidInput: it can't be read, or isn't one YAML document that holds a mapping.
+        InvalidInput: the file can't be read, or isn't one YAML document with a mapping.
     """
     try:
         with Path(path).open(encoding="utf-8") as file:
-            text = file.read(job_bounds.LARGEST + 1)
+            text = file.read(job_bounds.MAX_SIZE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"job_spec_file: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(text) > job_bounds.LARGEST:
-        raise InvalidInput(f"job_spec_file {path}: it is larger than {job_bounds.LARGEST} characters")
-    return parse(text, what=f"job_spec_file {path}")
+    if len(text) > job_bounds.MAX_SIZE:
+        raise InvalidInput(f"job_spec_file {path}: it is larger than {job_bounds.MAX_SIZE} characters")
+    return parse(text, source=f"job_spec_file {path}")
 
 
-def parse(text: str, *, what: str) -> dict[str, Any]:
-    """The mapping in a YAML document.
+def parse(text: str, *, source: str) -> dict[str, Any]:
+    """Return the mapping in a YAML document.
+
+    Args:
+        text: the document.
+        source: its file, for messages.
 
     Raises:
-        InvalidInput: it isn't one.
+        InvalidInput: the text isn't a YAML document with a mapping.
         MissingExtra: PyYAML isn't installed.
     """
     try:
         import yaml
     except ImportError as error:
         raise MissingExtra(
-            f"{what}: reading YAML needs {error.name}: pip install 'flow-dispatcher[kubernetes]'"
+            f"{source}: reading YAML needs {error.name}: pip install 'flow-dispatcher[kubernetes]'"
         ) from None
     try:
-        job_bounds.check_text(yaml.parse(text, Loader=yaml.SafeLoader), what=what)
-        found = _composed(yaml.SafeLoader(text))
+        job_bounds.check_text(yaml.parse(text, Loader=yaml.SafeLoader), source=source)
+        document = _load_document(yaml.SafeLoader(text))
     except InvalidInput:
         raise
-    except Twice as error:
-        raise InvalidInput(f"{what}: {error}") from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # values too: a date in month 13
-        raise InvalidInput(f"{what}: isn't one YAML document: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{what}: must hold a Job (kind: Job), got {type(found).__name__}")
-    return found
+    except DuplicateKey as error:
+        raise InvalidInput(f"{source}: {error}") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # also in values: a date in month 13
+        raise InvalidInput(f"{source}: isn't one YAML document: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{source}: must hold a Job (kind: Job), got {type(document).__name__}")
+    return document
 
 
-def _composed(loader: Any) -> Any:
-    """The value of a document, none of whose mappings has a key twice; merged keys (``<<``) stand beside its own."""
+def _load_document(loader: Any) -> Any:
+    """Return the value of a document. A key that stands twice in one mapping is an error; merged keys (``<<``) don't
+    count."""
     try:
         root = loader.get_single_node()
-        rest, seen = [root] if root is not None else [], set()
-        while rest:
-            node = rest.pop()
-            if id(node) in seen:
+        pending, visited = [root] if root is not None else [], set()
+        while pending:
+            node = pending.pop()
+            if id(node) in visited:
                 continue
-            seen.add(id(node))
+            visited.add(id(node))
             if node.id == "mapping":
-                rest.extend(part for pair in node.value for part in pair)
-                _refuse_twice([key for key, _ in node.value if key.id == "scalar"])
+                pending.extend(part for pair in node.value for part in pair)
+                _check_unique([key for key, _ in node.value if key.id == "scalar"])
             elif node.id == "sequence":
-                rest.extend(node.value)
+                pending.extend(node.value)
         return None if root is None else loader.construct_document(root)
     finally:
         loader.dispose()
 
 
-def _refuse_twice(keys: list[Any]) -> None:
-    seen = set()
+def _check_unique(keys: list[Any]) -> None:
+    unique = set()
     for key in keys:
-        if (key.tag, key.value) in seen:
-            raise Twice(key.value, key.start_mark.line + 1)
-        seen.add((key.tag, key.value))
+        if (key.tag, key.value) in unique:
+            raise DuplicateKey(key.value, key.start_mark.line + 1)
+        unique.add((key.tag, key.value))
 
 
-def check(spec: Any, *, what: str, allow_unknown_fields: bool = False) -> None:
-    """Check a Job as its user wrote it.
+def check(spec: Any, *, source: str, allow_unknown_fields: bool = False) -> None:
+    """Validate a Job as its user wrote it.
+
+    Args:
+        spec: the Job.
+        source: its argument or file, for messages.
+        allow_unknown_fields: accept fields that the table lacks.
 
     Raises:
-        InvalidInput: names each wrong path with its reason.
+        InvalidInput: the Job can't run a flow; names each wrong path with the reason.
     """
     if not isinstance(spec, Mapping):
-        raise InvalidInput(f"{what}: must be a mapping (a Job), got {type(spec).__name__}")
-    job_bounds.check_value(spec, what=what)
-    problems = list(_not_a_job(spec)) or [*_misfits(spec, allow_unknown_fields), *_refusals(spec), *_taken(spec)]
+        raise InvalidInput(f"{source}: must be a mapping (a Job), got {type(spec).__name__}")
+    job_bounds.check_value(spec, source=source)
+    problems = list(_check_kind(spec)) or [
+        *_check_type(spec, _table()["root"], "", allow_unknown_fields),
+        *_check_refused(spec),
+        *_check_reserved(spec),
+    ]
     if problems:
-        raise InvalidInput(f"{what}: " + escaped("; ".join(problems)))
+        raise InvalidInput(f"{source}: " + escaped("; ".join(problems)))
     try:
         same = json.loads(json.dumps(spec, allow_nan=False)) == spec
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{what}: must hold JSON values only: {error}") from None
+        raise InvalidInput(f"{source}: must hold JSON values only: {error}") from None
     if not same:
-        raise InvalidInput(f"{what}: must hold JSON values only: keys are strings, sequences lists")
+        raise InvalidInput(f"{source}: must hold JSON values only: keys are strings, sequences lists")
 
 
-def _not_a_job(spec: Mapping[str, Any]) -> Iterator[str]:
+def _check_kind(spec: Mapping[str, Any]) -> Iterator[str]:
     for name, expected in (("apiVersion", "batch/v1"), ("kind", "Job")):
         if spec.get(name) != expected:
             yield f"{name}: must be {expected}, got {shown(spec.get(name))}"
     containers = at(spec, "spec.template.spec.containers")
     if not isinstance(containers, list) or not containers:
-        yield "spec.template.spec.containers: needs a container; the first one runs the flow"
+        yield "spec.template.spec.containers: needs a container; the first runs the flow"
 
 
-def _refusals(spec: Mapping[str, Any]) -> Iterator[str]:
-    for path, refused, reason in REFUSED:
+def _check_refused(spec: Mapping[str, Any]) -> Iterator[str]:
+    for path, is_refused, reason in REFUSED:
         value = at(spec, path)
-        if value is not None and refused(value):
+        if value is not None and is_refused(value):
             yield f"{path}: {reason}"
 
 
-def _taken(spec: Mapping[str, Any]) -> Iterator[str]:
+def _check_reserved(spec: Mapping[str, Any]) -> Iterator[str]:
     pod = at(spec, "spec.template.spec") or {}
     for index, volume in enumerate(pod.get("volumes") or ()):
         if isinstance(volume, Mapping) and volume.get("name") == VOLUME:
@@ -180,46 +197,41 @@ def at(spec: Any, path: str) -> Any:
 @cache
 def _table() -> Mapping[str, Any]:
     text = resources.files("backends.kubernetes").joinpath("fields.json").read_text(encoding="utf-8")
-    found: Mapping[str, Any] = json.loads(text)
-    return found
+    table: Mapping[str, Any] = json.loads(text)
+    return table
 
 
-def _misfits(spec: Mapping[str, Any], allow_unknown: bool) -> Iterator[str]:
-    table = _table()
-    yield from _fit(spec, table["root"], "", allow_unknown)
-
-
-def _fit(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
-    """Yield the places where ``value`` doesn't fit the type of that name; null stands for a field left out."""
+def _check_type(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
+    """Yield the paths where ``value`` doesn't match the type ``kind`` of the table. Null counts as a missing field."""
     if value is None:
         return
     if kind[0] in "[{":
-        yield from _fit_many(value, kind, path, allow_unknown)
+        yield from _check_items(value, kind, path, allow_unknown)
     elif kind in _SCALARS:
-        words, fits = _SCALARS[kind]
-        if not fits(value):
-            yield f"{path}: must be {words}, got {shown(value)}"
+        description, is_valid = _SCALARS[kind]
+        if not is_valid(value):
+            yield f"{path}: must be {description}, got {shown(value)}"
     elif not isinstance(value, Mapping):
         yield f"{path}: must be a mapping, got {shown(value)}"
     else:
         fields = _table()["types"][kind]
         for name, inner in value.items():
-            word = str(name) if len(str(name)) <= LONGEST else f"{str(name)[: LONGEST - 1]}…"
-            below = f"{path}.{word}" if path else word
+            text = str(name) if len(str(name)) <= LONGEST else f"{str(name)[: LONGEST - 1]}…"
+            below = f"{path}.{text}" if path else text
             if name in fields:
-                yield from _fit(inner, fields[name], below, allow_unknown)
+                yield from _check_type(inner, fields[name], below, allow_unknown)
             elif not allow_unknown:
-                yield f"{below}: {_unknown(name, fields)}"
+                yield f"{below}: {_unknown_field(name, fields)}"
 
 
-def _fit_many(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
+def _check_items(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
     inner = kind[1:-1]
     if kind[0] == "[":
         if not isinstance(value, list):
             yield f"{path}: must be a list, got {shown(value)}"
             return
         for index, item in enumerate(value):
-            yield from _fit(item, inner, f"{path}[{index}]", allow_unknown)
+            yield from _check_type(item, inner, f"{path}[{index}]", allow_unknown)
         return
     if not isinstance(value, Mapping):
         yield f"{path}: must be a mapping, got {shown(value)}"
@@ -227,23 +239,28 @@ def _fit_many(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator
     for name, item in value.items():
         if not isinstance(name, str):
             yield f"{path}: keys must be strings (quote them), got {shown(name)}"
-        yield from _fit(item, inner, f"{path}.{name}", allow_unknown)
+        yield from _check_type(item, inner, f"{path}.{name}", allow_unknown)
 
 
-def _unknown(name: Any, fields: Mapping[str, str]) -> str:
-    near = difflib.get_close_matches(str(name), fields, n=1)
-    meant = f"; did you mean {near[0]}?" if near else ""
+def _unknown_field(name: Any, fields: Mapping[str, str]) -> str:
+    similar = difflib.get_close_matches(str(name), fields, n=1)
+    hint = f"; did you mean {similar[0]}?" if similar else ""
     sdk = _table()["sdk"].split(".")[0]
-    return f"unknown field (as of Kubernetes 1.{sdk}; allow_unknown_fields=True for a newer server){meant}"
+    return f"unknown field (as of Kubernetes 1.{sdk}; allow_unknown_fields=True for a newer server){hint}"
 
 
-def check_part(value: Any, kind: str, *, what: str) -> None:
-    """Check a part of a Job by its model's name in the table.
+def check_part(value: Any, kind: str, *, source: str) -> None:
+    """Validate a part of a Job.
+
+    Args:
+        value: the part.
+        kind: its model's name in the table.
+        source: its argument, for messages.
 
     Raises:
         InvalidInput: names each wrong path.
     """
-    job_bounds.check_value(value, what=what)
-    problems = list(_fit(value, kind, what, False))
+    job_bounds.check_value(value, source=source)
+    problems = list(_check_type(value, kind, source, False))
     if problems:
         raise InvalidInput(escaped("; ".join(problems)))

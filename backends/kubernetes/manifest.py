@@ -1,8 +1,8 @@
-"""The exact Job of an attempt, and its Secret: pure functions of what was asked for and of the settings.
+"""Manifests of an attempt's Job and Secret: pure functions of the attempt and the settings.
 
-The Job is the user's own, or ``job.yaml``; a few fields are ours and set here (:func:`build`), everything else is kept.
-The digest is of the dict that is sent, kept in an annotation of it and compared there: a server's defaults and webhooks
-change the object, never the annotation.
+The Job is the user's own, or ``job.yaml``. A few fields are set here (:func:`build`), everything else is kept. The
+digest of the dict that is sent is stored in an annotation, and compared there: a server's defaults and webhooks change
+the object, never the annotation.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import uuid
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
-from importlib.metadata import version
 from typing import Any
 
 from backends.base import Request
+from backends.container import runner
+from backends.container.errors import refused
+from backends.container.image import image_of
 from backends.kubernetes import job_spec as specs
-from dispatcher.errors import DispatcherError, Permanent
+from backends.kubernetes.settings import KubernetesSettings
+from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 
 DIGEST = "flow-dispatcher/digest"
@@ -37,46 +39,46 @@ INSTANCE = "instance"
 CREDENTIALS = f"{specs.MOUNT}/variables.json"
 CA = f"{specs.MOUNT}/ca.pem"
 _TERMINATION_LOG = "/dev/termination-log"
-_IDENTIFIERS = uuid.UUID("5f2c3c0e-7f0b-4d55-9a57-0d3f7a1c9b11")  # makes ids of attempts; any other would do
-_SPARE = 60  # seconds that the backstop waits longer than the engine's own clocks
+_IDENTIFIER_NAMESPACE = uuid.UUID("5f2c3c0e-7f0b-4d55-9a57-0d3f7a1c9b11")  # any constant
+_DEADLINE_MARGIN = 60  # seconds, so that the worker's own timeouts come before the Job's
 
 
-def build(attempt: Attempt, settings: Settings, *, module: str = "dispatcher.runner") -> Request:
-    """The request of one attempt: its Job with its digest, and where it goes. Holds no secret.
+def build(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) -> Request:
+    """Return the request of an attempt: its Job with its digest, cluster and namespace. Contains no secret.
 
     Args:
         attempt: the attempt.
         settings: of the worker that claimed it.
-        module: what the flow's container runs.
+        module: the Python module that the flow's container runs.
 
     Raises:
-        Permanent: these settings don't allow what the run asks for, or its image isn't known.
+        Permanent: the settings don't allow what the run asks for, or its image isn't known.
     """
-    given = attempt.environment
-    own = given.get("job_spec")
-    job: dict[str, Any] = copy.deepcopy(dict(own if own is not None else _default()))
-    namespace = _namespace(given, job, settings)
+    environment = attempt.environment
+    spec = environment.get("job_spec")
+    job: dict[str, Any] = copy.deepcopy(dict(spec if spec is not None else _default_job()))
+    namespace = _namespace(environment, job, settings)
     grace = _set_job(job, attempt, settings)
     pod = job["spec"]["template"]["spec"]
     _check_service_account(pod, settings)
     container = _set_pod(pod, attempt, settings, module=module, grace=grace)
     job["metadata"].update({"name": attempt.name, "namespace": namespace})
-    found = digest(job)
-    job["metadata"]["annotations"][DIGEST] = found
+    job_digest = digest(job)
+    job["metadata"]["annotations"][DIGEST] = job_digest
     return {
         "cluster": cluster_name(settings),
         "namespace": namespace,
         "container": container,
-        "digest": found,
+        "digest": job_digest,
         "job": job,
     }
 
 
 def secret(request: Request, uid: str, variables: Mapping[str, str], *, ca: str | None = None) -> dict[str, Any]:
-    """The Secret of a Job that was created: the runner's secret variables, and the PEM text of an authority.
+    """Return the Secret of a created Job: the runner's secret variables, and the PEM text of a certificate authority.
 
-    It belongs to the Job, and goes with it; it doesn't block the Job's deletion, as that takes rights that some
-    clusters withhold.
+    The Job owns it, so both are deleted together. It doesn't block the Job's deletion, which would take rights that
+    some clusters withhold.
     """
     metadata = request["job"]["metadata"]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": uid}
@@ -99,7 +101,7 @@ def secret(request: Request, uid: str, variables: Mapping[str, str], *, ca: str 
 
 
 def digest(job: Mapping[str, Any]) -> str:
-    """SHA-256 of a Job as it is sent, without the annotation that holds it."""
+    """Return the SHA-256 of a Job as it is sent, without the annotation that stores it."""
     metadata = dict(job.get("metadata", {}))
     if "annotations" in metadata:
         metadata["annotations"] = {name: text for name, text in metadata["annotations"].items() if name != DIGEST}
@@ -107,100 +109,91 @@ def digest(job: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def is_made_of(metadata: Mapping[str, Any], request: Request) -> bool:
-    """True if a Job with this metadata was made of a request: the same digest, run, attempt and installation.
+def was_created_by(metadata: Mapping[str, Any], request: Request) -> bool:
+    """Return True if a request created the Job with this metadata: same digest, run, attempt and installation.
 
-    What is missing matches nothing.
+    A missing value matches nothing.
     """
-    sent = request["job"]["metadata"]
-    asked = [
-        request.get("digest"),
-        (sent.get("annotations") or {}).get(RUN),
-        *((sent.get("labels") or {}).get(name) for name in ("attempt", INSTANCE)),
-    ]
+    expected = [request.get("digest"), *_identity(request["job"]["metadata"])]
+    return all(expected) and expected == [(metadata.get("annotations") or {}).get(DIGEST), *_identity(metadata)]
+
+
+def _identity(metadata: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Return run, attempt and installation of a Job."""
     annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-    found = [annotations.get(DIGEST), annotations.get(RUN), labels.get("attempt"), labels.get(INSTANCE)]
-    return all(asked) and asked == found
+    return annotations.get(RUN), labels.get("attempt"), labels.get(INSTANCE)
 
 
-def check_ours(request: Request, settings: Settings) -> None:
-    """Refuse a request that these settings wouldn't have made, whoever stored it.
+def check_request(request: Request, settings: Settings) -> None:
+    """Reject a stored request that these settings wouldn't have built.
 
     Raises:
-        Permanent: its cluster or namespace isn't served, it names no installation, or its digest isn't that of its Job.
+        Permanent: its cluster or namespace isn't served, it names no installation, or its digest isn't its Job's.
     """
     metadata = request["job"]["metadata"]
     if request["cluster"] != cluster_name(settings):
-        raise _refused(f"cluster {request['cluster']!r}: this worker serves {cluster_name(settings)!r}")
-    if request["namespace"] not in settings.kubernetes.namespaces or metadata.get("namespace") != request["namespace"]:
+        raise refused(f"cluster {request['cluster']!r}: this worker serves {cluster_name(settings)!r}")
+    served = settings.group(KubernetesSettings).namespaces
+    if request["namespace"] not in served or metadata.get("namespace") != request["namespace"]:
         raise _unserved(str(request["namespace"]), settings)
     labels = metadata.get("labels") or {}
     if not labels.get(INSTANCE) or not labels.get("attempt") or request["digest"] != digest(request["job"]):
-        raise _refused(f"Job {metadata['name']!r}: its labels or its digest aren't those of what is to be sent")
+        raise refused(f"Job {metadata['name']!r}: its labels or digest don't match the request")
 
 
 def cluster_name(settings: Settings) -> str:
-    """The cluster that a worker with these settings serves; empty for the one that is found.
+    """Return the name of the cluster that a worker with these settings serves; empty for the default cluster.
 
     Raises:
-        Permanent: several are named, and none of them chosen; or the chosen one isn't among them.
+        Permanent: several clusters are configured and none is chosen, or the chosen one isn't configured.
     """
-    ours = settings.kubernetes
-    if not ours.cluster and len(ours.clusters) <= 1:
-        return next(iter(ours.clusters), "")
-    if ours.cluster in ours.clusters:
-        return ours.cluster
-    names = ", ".join(sorted(ours.clusters)) or "none"
-    said = f"DISPATCHER__KUBERNETES__CLUSTER={ours.cluster}" if ours.cluster else "DISPATCHER__KUBERNETES__CLUSTER"
-    raise _refused(f"{said}: must be one of those in DISPATCHER__KUBERNETES__CLUSTERS ({names})")
-
-
-def grace_seconds(settings: Settings) -> int:
-    """The least time between SIGTERM and SIGKILL: half as much again as a flow and its ``on_exit`` may take."""
-    return math.ceil(1.5 * (settings.timing.stop_grace + settings.timing.on_exit_timeout))
+    kubernetes = settings.group(KubernetesSettings)
+    if not kubernetes.cluster and len(kubernetes.clusters) <= 1:
+        return next(iter(kubernetes.clusters), "")
+    if kubernetes.cluster in kubernetes.clusters:
+        return kubernetes.cluster
+    names = ", ".join(sorted(kubernetes.clusters)) or "none"
+    variable = "DISPATCHER__KUBERNETES__CLUSTER" + (f"={kubernetes.cluster}" if kubernetes.cluster else "")
+    raise refused(f"{variable}: must be one of those in DISPATCHER__KUBERNETES__CLUSTERS ({names})")
 
 
 def preload() -> None:
-    """Read the default Job, by a parser of YAML that takes a while to import."""
-    _default()
+    """Load the default Job, with the YAML parser, whose import takes a while."""
+    _default_job()
 
 
 @cache
-def _default() -> Mapping[str, Any]:
+def _default_job() -> Mapping[str, Any]:
     text = resources.files("backends.kubernetes").joinpath("job.yaml").read_text(encoding="utf-8")
-    return specs.parse(text, what="job.yaml")
+    return specs.parse(text, source="job.yaml")
 
 
-def _refused(message: str) -> Permanent:
-    return Permanent(message, cause=Cause.CONFIG_ERROR, reason="Refused")
-
-
-def _namespace(given: Mapping[str, Any], job: Mapping[str, Any], settings: Settings) -> str:
-    served = settings.kubernetes.namespaces
-    asked = given.get("namespace") or specs.at(job, "metadata.namespace") or served[0]
-    if asked not in served:
-        raise _unserved(str(asked), settings)
-    return str(asked)
+def _namespace(environment: Mapping[str, Any], job: Mapping[str, Any], settings: Settings) -> str:
+    served = settings.group(KubernetesSettings).namespaces
+    namespace = environment.get("namespace") or specs.at(job, "metadata.namespace") or served[0]
+    if namespace not in served:
+        raise _unserved(str(namespace), settings)
+    return str(namespace)
 
 
 def _unserved(namespace: str, settings: Settings) -> Permanent:
-    served = ", ".join(settings.kubernetes.namespaces)
-    return _refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
+    served = ", ".join(settings.group(KubernetesSettings).namespaces)
+    return refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
 
 
 def _check_service_account(pod: Mapping[str, Any], settings: Settings) -> None:
-    allowed = settings.kubernetes.service_accounts
+    allowed = settings.group(KubernetesSettings).service_accounts
     for name in ("serviceAccountName", "serviceAccount"):
-        asked = pod.get(name)
-        if asked and allowed and asked not in allowed:
-            raise _refused(
-                f"service account {asked}: this worker allows {', '.join(sorted(allowed))} "
+        account = pod.get(name)
+        if account and allowed and account not in allowed:
+            raise refused(
+                f"service account {account}: this worker allows {', '.join(sorted(allowed))} "
                 "(DISPATCHER__KUBERNETES__SERVICE_ACCOUNTS)"
             )
 
 
 def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
-    """Set what is ours outside of the containers; the grace of the pod, in seconds."""
+    """Set the fields outside of the containers; return the pod's grace period in seconds."""
     job["metadata"] = dict(job.get("metadata") or {})
     spec = job["spec"]
     spec.pop("suspend", None)
@@ -211,19 +204,23 @@ def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
         metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
         metadata["annotations"] = {**(metadata.get("annotations") or {}), RUN: attempt.run_id, FLOW: attempt.flow}
     pod = template["spec"]
-    grace = max(pod.get("terminationGracePeriodSeconds") or 0, grace_seconds(settings))
+    grace = max(pod.get("terminationGracePeriodSeconds") or 0, runner.grace_seconds(settings))
     pod.update({"restartPolicy": "Never", "terminationGracePeriodSeconds": grace})
     ttl = spec.get("ttlSecondsAfterFinished")
-    least = 3600 if ttl is not None else int(settings.kubernetes.ttl)
-    spec.update({"backoffLimit": 0, "podReplacementPolicy": "Failed", "ttlSecondsAfterFinished": max(ttl or 0, least)})
+    min_ttl = 3600 if ttl is not None else int(settings.group(KubernetesSettings).ttl)
+    spec.update({
+        "backoffLimit": 0,
+        "podReplacementPolicy": "Failed",
+        "ttlSecondsAfterFinished": max(ttl or 0, min_ttl),
+    })  # fmt: skip
     spec.pop("activeDeadlineSeconds", None)
     if attempt.start_within is not None and attempt.timeout is not None:
-        spec["activeDeadlineSeconds"] = math.ceil(attempt.start_within + attempt.timeout + grace + _SPARE)
+        spec["activeDeadlineSeconds"] = math.ceil(attempt.start_within + attempt.timeout + grace + _DEADLINE_MARGIN)
     return int(grace)
 
 
 def _labels(attempt: Attempt) -> dict[str, str]:
-    identifier = uuid.uuid5(_IDENTIFIERS, f"{attempt.run_id}/{attempt.number}")
+    identifier = uuid.uuid5(_IDENTIFIER_NAMESPACE, f"{attempt.run_id}/{attempt.number}")
     return {
         "identifier": str(identifier),
         "flow_run_id": label_value(attempt.run_id),
@@ -233,30 +230,30 @@ def _labels(attempt: Attempt) -> dict[str, str]:
 
 
 def label_value(text: str) -> str:
-    """``text`` where it may be a label's value, else a digest of it."""
+    """Return ``text`` if it is valid as a label's value, else a digest of it."""
     if len(text) <= 63 and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", text):
         return text
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, module: str, grace: int) -> str:
-    """Set what is ours in the pod and its containers; the name of the flow's container."""
-    given = attempt.environment
-    if given.get("image_pull_secrets"):
-        pod["imagePullSecrets"] = [{"name": name} for name in given["image_pull_secrets"]]
-    for one in (*pod["containers"], *(pod.get("initContainers") or ())):
-        one["env"] = _merged(one.get("env"), _plain(attempt.variables))
+    """Set the fields of the pod and its containers; return the name of the flow's container."""
+    environment = attempt.environment
+    if environment.get("image_pull_secrets"):
+        pod["imagePullSecrets"] = [{"name": name} for name in environment["image_pull_secrets"]]
+    for container in (*pod["containers"], *(pod.get("initContainers") or ())):
+        container["env"] = _merge_env(container.get("env"), _plain_env(attempt.variables))
     flow = pod["containers"][0]
     flow.setdefault("name", "flow")
-    flow["image"] = image_of(attempt, flow, settings)
-    flow["command"] = ["python3", "-P", "-m", module]
+    flow["image"] = image_of(attempt, settings.group(KubernetesSettings), template=flow.get("image"))
+    flow["command"] = runner.command(module)
     flow.pop("args", None)
     flow["terminationMessagePath"] = _TERMINATION_LOG
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("resources", "resources")):
-        if given.get(argument):
-            flow[field] = given[argument]
-    wanted = [*_plain(given.get("env") or {}), *_references(given.get("secrets") or {})]
-    flow["env"] = _merged(flow["env"], [*wanted, *_plain(attempt.variables), *_of_the_runner(grace)])
+        if environment.get(argument):
+            flow[field] = environment[argument]
+    user_env = [*_plain_env(environment.get("env") or {}), *_secret_env(environment.get("secrets") or {})]
+    flow["env"] = _merge_env(flow["env"], [*user_env, *_plain_env(attempt.variables), *_runner_env(grace)])
     mount = {"name": specs.VOLUME, "mountPath": specs.MOUNT, "readOnly": True}
     flow["volumeMounts"] = [*(flow.get("volumeMounts") or ()), mount]
     volume = {"name": specs.VOLUME, "secret": {"secretName": attempt.name, "optional": False, "defaultMode": 0o444}}
@@ -264,59 +261,29 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     return str(flow["name"])
 
 
-def image_of(attempt: Attempt, flow: Mapping[str, Any], settings: Settings) -> str:
-    """The image that runs the flow: the storage's or the environment's, else the spec's, else the settings'.
-
-    Raises:
-        Permanent: the storage's image isn't known, or both storage and environment name one.
-    """
-    given = attempt.environment.get("image")
-    stored = _stored_image(attempt.storage)
-    if stored and given:
-        raise _refused(f"image {given}: the flow's storage brings its own image ({stored}); give one of them")
-    settled = settings.kubernetes.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
-    return str(stored or given or flow.get("image") or settled)
-
-
-def _stored_image(storage: Mapping[str, Any]) -> str | None:
-    if not storage:
-        return None
-    from dispatcher.storage.base import from_json
-
-    try:
-        return from_json(storage, stored=True).image
-    except DispatcherError as error:
-        raise _refused(f"storage: {error}") from None
-
-
-def _of_the_runner(grace: int) -> list[dict[str, Any]]:
-    plain = {
-        "DISPATCHER__EMBEDDED": "false",
-        "DISPATCHER__RUN__SECRETS_FILE": CREDENTIALS,
-        "DISPATCHER__RUN__LAST_WORDS": _TERMINATION_LOG,
-        "DISPATCHER__RUN__GRACE": str(grace),
-    }
+def _runner_env(grace: int) -> list[dict[str, Any]]:
+    variables = runner.variables(grace=grace, secrets_file=CREDENTIALS, last_words=_TERMINATION_LOG)
     fields = {"POD": "metadata.name", "UID": "metadata.uid", "NODE": "spec.nodeName"}
-    own = [
+    references = [
         {"name": f"DISPATCHER__RUN__{name}", "valueFrom": {"fieldRef": {"fieldPath": path}}}
         for name, path in fields.items()
     ]
-    return [*_plain(plain), *own]
+    return [*_plain_env(variables), *references]
 
 
-def _plain(variables: Mapping[str, str]) -> list[dict[str, Any]]:
+def _plain_env(variables: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
-def _references(secrets: Mapping[str, str]) -> list[dict[str, Any]]:
-    found = []
+def _secret_env(secrets: Mapping[str, str]) -> list[dict[str, Any]]:
+    env = []
     for variable, reference in secrets.items():
         name, _, key = reference.partition("/")
-        found.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
-    return found
+        env.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
+    return env
 
 
-def _merged(there: Iterable[Mapping[str, Any]] | None, ours: Iterable[dict[str, Any]]) -> list[Any]:
-    """A container's variables with ours in the place of those of the same name."""
-    mine = {one["name"]: one for one in ours}
-    return [*(one for one in there or () if one.get("name") not in mine), *mine.values()]
+def _merge_env(env: Iterable[Mapping[str, Any]] | None, overrides: Iterable[dict[str, Any]]) -> list[Any]:
+    """Return a container's variables, replaced and extended by ``overrides``."""
+    by_name = {entry["name"]: entry for entry in overrides}
+    return [*(entry for entry in env or () if entry.get("name") not in by_name), *by_name.values()]

@@ -1,6 +1,6 @@
-"""When an attempt's objects came to each moment, by their own timestamps. Pure.
+"""Timestamps of an attempt, as its Kubernetes objects record them. Pure.
 
-Kubernetes' times have whole seconds. What no object tells is left out: it wasn't observed.
+Kubernetes' times have whole seconds. Moments that no object records are left out.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ Object = Mapping[str, Any]
 
 
 def times(job: Object | None, pods: Sequence[Pod], events: Iterable[Object], container: str) -> dict[str, float]:
-    """Moments of :data:`~dispatcher.runs.infrastructure.MOMENTS` in seconds since the epoch, of the last pod."""
-    found: dict[str, Any] = {}
+    """Return the :data:`~dispatcher.runs.infrastructure.MOMENTS` of the last pod, in seconds since the epoch."""
+    texts: dict[str, Any] = {}
     if job is not None:
-        found["created"] = job.get("metadata", {}).get("creationTimestamp")
+        texts["created"] = job.get("metadata", {}).get("creationTimestamp")
     if pods:
         pod = pods[-1].object
         status = pod.get("status", {})
-        for one in status.get("conditions") or ():
-            if one.get("type") == "PodScheduled" and one.get("status") == "True":
-                found["scheduled"] = one.get("lastTransitionTime")
-        for one in status.get("containerStatuses") or ():
-            if one.get("name") == container:
-                state = one.get("state") or {}
-                ended = state.get("terminated") or {}
-                found["started"] = (state.get("running") or ended).get("startedAt")
-                found["finished"] = ended.get("finishedAt")
+        for condition in status.get("conditions") or ():
+            if condition.get("type") == "PodScheduled" and condition.get("status") == "True":
+                texts["scheduled"] = condition.get("lastTransitionTime")
+        for entry in status.get("containerStatuses") or ():
+            if entry.get("name") == container:
+                state = entry.get("state") or {}
+                terminated = state.get("terminated") or {}
+                texts["started"] = (state.get("running") or terminated).get("startedAt")
+                texts["finished"] = terminated.get("finishedAt")
         uid = pod.get("metadata", {}).get("uid")
         for event in events:
             if event.get("reason") == "Pulled" and event.get("involvedObject", {}).get("uid") == uid:
-                found["pulled"] = event.get("lastTimestamp") or event.get("eventTime")
-    return {name: at for name, text in found.items() if (at := _seconds(text)) is not None}
+                texts["pulled"] = event.get("lastTimestamp") or event.get("eventTime")
+    return {name: at for name, text in texts.items() if (at := _seconds(text)) is not None}
 
 
-def age(thing: Object, now: float) -> float:
-    """Seconds since an object was created; 0 where it doesn't say."""
-    created = _seconds(thing.get("metadata", {}).get("creationTimestamp"))
+def age(item: Object, now: float) -> float:
+    """Return the seconds since an object was created; 0 if it has no timestamp."""
+    created = _seconds(item.get("metadata", {}).get("creationTimestamp"))
     return 0.0 if created is None else max(0.0, now - created)
 
 

@@ -1,4 +1,4 @@
-"""The parts of the benchmark, each a small module with a ``PART``; in the order in which they are measured."""
+"""The parts of the benchmark, each a small module with a ``PART``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks.bench import Part
 
 
 def parts() -> list[Part]:
-    """All of them."""
+    """Return all parts, in the order in which they are measured."""
     from benchmarks.parts import (
         accepting,
         clients,

@@ -1,4 +1,4 @@
-"""How many runs one client has accepted per second: what a submit costs client and server. Nobody takes the runs.
+"""Submits of one client per second, which show the cost for client and server. No worker takes the runs.
 
 :mod:`benchmarks.parts.throughput` measures the same beside a worker that runs them.
 """
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from benchmarks import bare, ours
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import server
 
@@ -21,42 +21,45 @@ FIGURES = (
     Figure(name="map, one client", unit="runs/s", bound=5.0, more_is_better=True, digits=0),
 )
 
-_WARM = 50
+_WARM_UP = 50  # submits before the measurement
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """A new server for each measurement, so that each begins with an empty one."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Yield the measurement, which starts a new, empty server for each value."""
 
     def measure(number: int) -> Measured:
         bench.say("submits")
-        submits = {"ours": partial(_ours, bench.count(2000)), "base": partial(_bare, bench.count(2000))}
-        one = turns(number, submits)
+        submits = turns(
+            number, {"ours": partial(_submit_rate, bench.count(2000)), "base": partial(_bare_rate, bench.count(2000))}
+        )
         bench.say("maps")
-        many = turns(number, {"ours": partial(_mapped, bench.count(5000)), "base": partial(_bare, bench.count(5000))})
-        return {FIGURES[0].name: Pair(**one), FIGURES[1].name: Pair(**many)}
+        maps = turns(
+            number, {"ours": partial(_map_rate, bench.count(5000)), "base": partial(_bare_rate, bench.count(5000))}
+        )
+        return {FIGURES[0].name: Pair(**submits), FIGURES[1].name: Pair(**maps)}
 
     yield measure
 
 
-def _ours(count: int) -> float:
+def _submit_rate(count: int) -> float:
     with server() as socket, ours.client(socket) as client:
         return _rate(lambda: client.submit(ours.noop, environment=ours.HERE), count)
 
 
-def _bare(count: int) -> float:
+def _bare_rate(count: int) -> float:
     with server() as socket:
         noop = bare.application(str(socket)).tasks["bare.noop"]
-        kept: list[object] = []  # as a program does that wants the results
-        rate = _rate(lambda: kept.append(noop.apply_async()), count)
-        kept.clear()  # while there is a server to tell
+        results: list[object] = []  # kept, as by a program that reads the results later
+        rate = _rate(lambda: results.append(noop.apply_async()), count)
+        results.clear()  # before the server stops, because each result unsubscribes
         return rate
 
 
-def _mapped(count: int) -> float:
+def _map_rate(count: int) -> float:
     with server() as socket, ours.client(socket) as client, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nobody serves the runs, and the client says so
-        client.map(ours.noop, [{}] * _WARM, environment=ours.HERE)
+        warnings.simplefilter("ignore")  # the client warns that no worker serves the runs
+        client.map(ours.noop, [{}] * _WARM_UP, environment=ours.HERE)
         begin = time.perf_counter()
         client.map(ours.noop, [{}] * count, environment=ours.HERE)
         return count / (time.perf_counter() - begin)
@@ -65,7 +68,7 @@ def _mapped(count: int) -> float:
 def _rate(submit: Callable[[], object], count: int) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(_WARM):
+        for _ in range(_WARM_UP):
             submit()
         begin = time.perf_counter()
         for _ in range(count):

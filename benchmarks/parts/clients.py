@@ -1,9 +1,9 @@
-"""Up to 8 submitting clients and 4 workers: whether a run costs more where there are more of them.
+"""Up to 8 submitting clients and 4 workers: the cost of a run as their number grows.
 
-More of them do more until a core is full. From there on the rate must not fall, and the processor time that each run
-takes tells what taking turns costs; as this is the system's doing too, bare Celery's are measured beside ours.
-Where the processor goes then, samples of two of the clients and two of the workers tell, which are taken apart from
-what is measured.
+The rate grows with their number until the cores are busy. From there on it must not fall, and the processor time per
+run shows the cost of context switches. The operating system contributes to that, so bare Celery is measured beside
+ours. Stack samples of two clients and two workers, taken apart from the measurement, show which layers use the
+processor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bare, ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import child, processor_time, redis, server, until
 from benchmarks.sampling import missing, sampling
@@ -34,7 +34,7 @@ FIGURES = (
     Figure(name="4 workers: growth of that time, beside bare Celery's", unit="times", bound=1.1, digits=2),
 )
 
-#: Connects, says so, waits for a word, submits so many, says how much processor time that took.
+#: Connects, prints "ready", waits for a line, submits a number of runs, and prints the processor time used.
 _SUBMITTER = """
 import os, sys
 from benchmarks.ours import HERE, noop
@@ -49,30 +49,30 @@ with Dispatcher() as client:
     print(sum(os.times()[:2]) - before, flush=True)
 """
 
-#: The same of bare Celery.
+#: The same for bare Celery.
 _BARE = """
 import os, sys
 from benchmarks import bare
 noop = bare.application(sys.argv[2]).tasks["bare.noop"]
-kept = [noop.apply_async()]
+results = [noop.apply_async()]
 print("ready", flush=True)
 sys.stdin.readline()
 before = sum(os.times()[:2])
 for _ in range(int(sys.argv[1])):
-    kept.append(noop.apply_async())
+    results.append(noop.apply_async())
 print(sum(os.times()[:2]) - before, flush=True)
-os._exit(0)  # thousands of results, each of which would be given up one by one
+os._exit(0)  # skips the finalisers of thousands of results
 """
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Servers and processes come and go with each number of them."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Yield the measurement, which starts its own servers and processes."""
 
     def measure(number: int) -> Measured:
-        submits, completed, theirs, done = {}, {}, {}, {}
+        submits, completed, bare_submits, bare_completed = {}, {}, {}, {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for count in (1, 2, 4, 8):
@@ -80,13 +80,13 @@ def opened(bench: Bench) -> Iterator[Measure]:
                 submits[count] = _submits(count, bench.count(2400), bench)
             for count in (1, 8):
                 bench.say(f"{count} clients of bare Celery")
-                theirs[count] = _submits(count, bench.count(2400), bench, program=_BARE)
+                bare_submits[count] = _submits(count, bench.count(2400), bench, program=_BARE)
             for count in (1, 2, 4):
                 bench.say(f"{count} workers")
                 completed[count] = _completed(count, bench.count(4000), bench)
             for count in (1, 4):
                 bench.say(f"{count} workers of bare Celery")
-                done[count] = _done(count, bench.count(2000 * (1 + count)), bench)
+                bare_completed[count] = _bare_completed(count, bench.count(2000 * (1 + count)), bench)
             if number == 0 and not missing():
                 bench.say("samples")
                 _submits(8, bench.count(4800), bench, sampled=True)
@@ -95,11 +95,11 @@ def opened(bench: Bench) -> Iterator[Measure]:
             Pair(submits[8][0], submits[1][0]),
             Pair(completed[4][0], completed[1][0]),
             Pair(submits[8][1], submits[1][1]),
-            Pair(theirs[8][1], theirs[1][1]),
-            Pair(submits[8][1] / submits[1][1], theirs[8][1] / theirs[1][1]),
+            Pair(bare_submits[8][1], bare_submits[1][1]),
+            Pair(submits[8][1] / submits[1][1], bare_submits[8][1] / bare_submits[1][1]),
             Pair(completed[4][1], completed[1][1]),
-            Pair(done[4][1], done[1][1]),
-            Pair(completed[4][1] / completed[1][1], done[4][1] / done[1][1]),
+            Pair(bare_completed[4][1], bare_completed[1][1]),
+            Pair(completed[4][1] / completed[1][1], bare_completed[4][1] / bare_completed[1][1]),
         ]
         return {figure.name: value for figure, value in zip(FIGURES, values, strict=True)}
 
@@ -107,9 +107,9 @@ def opened(bench: Bench) -> Iterator[Measure]:
 
 
 def _submits(
-    clients: int, total: int, bench: Bench, *, sampled: bool = False, program: str = _SUBMITTER
+    clients: int, total: int, bench: Benchmark, *, sampled: bool = False, program: str = _SUBMITTER
 ) -> tuple[float, float]:
-    """Submits per second, and milliseconds of processor time per submit, the server's included."""
+    """Return submits per second, and milliseconds of processor time per submit, including the server's."""
     each = total // clients
     with ExitStack() as stack:
         socket = stack.enter_context(server())
@@ -130,24 +130,24 @@ def _submits(
             for _ in range(clients)
         ]
         for process in processes:
-            _heard(process)
+            _read_line(process)
         before, begin = processor_time(pid), time.perf_counter()
-        with _samples(bench, f"{clients} clients", [one.pid for one in processes] if sampled else []):
+        with _samples(bench, f"{clients} clients", [process.pid for process in processes] if sampled else []):
             for process in processes:
                 assert process.stdin is not None
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            used = [float(_heard(process)) for process in processes]
+            used = [float(_read_line(process)) for process in processes]
         seconds = time.perf_counter() - begin
         spent = {"clients": sum(used), "server": processor_time(pid) - before}
     if sampled:
         return 0.0, 0.0
-    whose = "clients" if program is _SUBMITTER else "bare clients"
-    _note(bench, f"{clients} {whose}", clients * each, seconds, spent)
+    label = "clients" if program is _SUBMITTER else "bare clients"
+    _note(bench, f"{clients} {label}", clients * each, seconds, spent)
     return clients * each / seconds, sum(spent.values()) / (clients * each) * 1000
 
 
-def _heard(process: subprocess.Popen[str]) -> str:
+def _read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -155,12 +155,12 @@ def _heard(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def _completed(workers: int, total: int, bench: Bench, *, sampled: bool = False) -> tuple[float, float]:
-    """Runs per second, and milliseconds of processor time per run, the server's included; nothing else is counted."""
+def _completed(workers: int, total: int, bench: Benchmark, *, sampled: bool = False) -> tuple[float, float]:
+    """Return runs per second, and milliseconds of processor time per run of the workers and the server."""
     with ExitStack() as stack:
         socket = stack.enter_context(server())
         client = stack.enter_context(ours.client(socket))
-        look = stack.enter_context(redis(socket))
+        plain = stack.enter_context(redis(socket))
         client.map(ours.noop, [{}] * total, environment=ours.HERE)
         command = [sys.executable, "-P", "-m", "workers"]
         environ = ours.variables(socket, concurrency=1)
@@ -168,62 +168,67 @@ def _completed(workers: int, total: int, bench: Bench, *, sampled: bool = False)
         processes = [stack.enter_context(child(command, log=log, environ=environ)) for _ in range(workers)]
         until(lambda: len(client.workers()) == workers, "the workers", timeout=120)
         key = f"{client.records.instance}:local"
-        with _samples(bench, f"{workers} workers", [one.pid for one in processes] if sampled else []):
-            ran, seconds, spent = _emptied(look, key, total, [one.pid for one in processes], _server_pid(socket))
+        pids = [process.pid for process in processes]
+        with _samples(bench, f"{workers} workers", pids if sampled else []):
+            ran, seconds, spent = _drain(plain, key, total, pids, _server_pid(socket))
     if sampled:
         return 0.0, 0.0
     _note(bench, f"{workers} workers", ran, seconds, spent)
     return ran / seconds, sum(spent.values()) / ran * 1000
 
 
-def _done(workers: int, total: int, bench: Bench) -> tuple[float, float]:
-    """The same of bare Celery."""
+def _bare_completed(workers: int, total: int, bench: Benchmark) -> tuple[float, float]:
+    """Return the same for bare Celery."""
     with ExitStack() as stack:
         socket = stack.enter_context(server())
-        look = stack.enter_context(redis(socket))
+        plain = stack.enter_context(redis(socket))
         app = bare.application(str(socket))
-        kept = [app.tasks["bare.noop"].apply_async() for _ in range(total)]
+        results = [app.tasks["bare.noop"].apply_async() for _ in range(total)]
         processes = [
             stack.enter_context(bare.worker(socket, concurrency=1, name=f"w{number}")) for number in range(workers)
         ]
         until(lambda: len(app.control.ping(timeout=1.0)) == workers, "Celery's workers", timeout=120)
-        ran, seconds, spent = _emptied(look, "celery", total, [one.pid for one in processes], _server_pid(socket))
-        kept.clear()  # while there is a server to tell
+        pids = [process.pid for process in processes]
+        ran, seconds, spent = _drain(plain, "celery", total, pids, _server_pid(socket))
+        results.clear()  # before the server stops, because each result unsubscribes
     _note(bench, f"{workers} bare workers", ran, seconds, spent)
     return ran / seconds, sum(spent.values()) / ran * 1000
 
 
-def _emptied(
-    look: Any, key: str, total: int, workers: Sequence[int], server: int
+def _drain(
+    plain: Any, key: str, total: int, workers: Sequence[int], server: int
 ) -> tuple[int, float, dict[str, float]]:
-    """From now, when all workers are there and some is done, until little is left in their queue: how many were done,
-    in how many seconds, and the processor time that workers and server used."""
+    """Measure from now, when all workers are ready, until the queue is nearly empty.
 
-    def seen() -> tuple[int, float, float, float]:
+    Returns:
+        Number of runs, seconds, and the processor time of workers and server.
+    """
+
+    def measure() -> tuple[int, float, float, float]:
         used = sum(processor_time(pid) for pid in workers)
-        return int(look.llen(key)), time.perf_counter(), used, processor_time(server)
+        return int(plain.llen(key)), time.perf_counter(), used, processor_time(server)
 
-    early = seen()
-    until(lambda: look.llen(key) <= total // 20, "an empty queue", timeout=300)
-    late = seen()
+    early = measure()
+    until(lambda: plain.llen(key) <= total // 20, "an empty queue", timeout=300)
+    late = measure()
     return early[0] - late[0], late[1] - early[1], {"workers": late[2] - early[2], "server": late[3] - early[3]}
 
 
 def _server_pid(socket: Path) -> int:
-    with redis(socket) as look:
-        return int(look.info("server")["process_id"])
+    with redis(socket) as plain:
+        return int(plain.info("server")["process_id"])
 
 
 @contextmanager
-def _samples(bench: Bench, name: str, pids: Sequence[int]) -> Iterator[None]:
-    """Note which layers use the processor in the first two of some processes."""
-    with sampling(pids[:2]) as found:
+def _samples(bench: Benchmark, name: str, pids: Sequence[int]) -> Iterator[None]:
+    """Note the layers that use the processor in the first two of some processes."""
+    with sampling(pids[:2]) as samples:
         yield
-    if total := found.total():
-        bench.notes[f"samples of {name}"] = {layer: round(n / total, 3) for layer, n in found.most_common()}
+    if total := samples.total():
+        bench.notes[f"samples of {name}"] = {layer: round(n / total, 3) for layer, n in samples.most_common()}
 
 
-def _note(bench: Bench, name: str, runs: int, seconds: float, spent: dict[str, float]) -> None:
+def _note(bench: Benchmark, name: str, runs: int, seconds: float, spent: dict[str, float]) -> None:
     cores = {who: round(used / seconds, 2) for who, used in spent.items()}
     bench.notes[name] = {"runs per second": round(runs / seconds), "cores used": cores}
 

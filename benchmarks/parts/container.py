@@ -1,4 +1,4 @@
-"""The runner image: how much later than a bare Python a container's runner has claimed its attempt."""
+"""The runner image: the time from process start to claim, compared with a bare Python."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from backends.fake import FakeEnvironment
 from benchmarks import image, ours
-from benchmarks.bench import Bench, Measure, Part
-from benchmarks.figures import By, Figure, Pair
+from benchmarks.bench import Benchmark, Measure, Part
+from benchmarks.figures import Comparison, Figure, Pair
 from benchmarks.machine import server
 from dispatcher import Dispatcher
 from dispatcher.connect import connect
-from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import transitions
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.signing_keys import spec_digest
@@ -29,13 +29,13 @@ FIGURES = (
         name="runner image: process start to claim",
         unit="ms",
         bound=300,
-        by=By.DIFFERENCE,
+        by=Comparison.DIFFERENCE,
         base="python -c pass",
         digits=0,
     ),
 )
 
-#: In the container, so that the engine's own time doesn't count: a bare Python, then the runner; both from their start.
+#: Runs in the container, so that the engine's own time doesn't count: a bare Python, then the runner.
 _BOTH = """
 import subprocess, sys, time
 def spent(*arguments):
@@ -48,7 +48,7 @@ print(bare, spent("-m", "dispatcher.runner")[0])
 
 
 def lacks() -> str:
-    """Check whether a Docker engine answers here."""
+    """Return the reason why no Docker engine can be used; empty if one can."""
     try:
         done = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -57,24 +57,24 @@ def lacks() -> str:
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """The image, a server, and one container per round."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Build the image and start a server; each round runs one container."""
     bench.say("building the runner image")
     image.build()
     with server() as socket, tempfile.TemporaryDirectory() as folder:
         socket.parent.chmod(0o755)
-        socket.chmod(0o777)  # for the user of the image
+        socket.chmod(0o777)  # for the image's user
         settings = ours.settings(socket)
         records = connect(settings)
         try:
-            yield lambda _number: {FIGURES[0].name: _claimed(settings, records, socket, Path(folder))}
+            yield lambda _number: {FIGURES[0].name: _time_to_claim(settings, records, socket, Path(folder))}
         finally:
             records.close()
 
 
-def _claimed(settings: Settings, records: Records, socket: Path, folder: Path) -> Pair:
+def _time_to_claim(settings: Settings, records: Records, socket: Path, folder: Path) -> Pair:
     with Dispatcher(settings=settings) as client, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no worker serves it: that is the part played here
+        warnings.simplefilter("ignore")  # the client warns that no worker serves it, which this function stands for
         run_id = client.submit(ours.noop, environment=FakeEnvironment(folder)).id
     record = records.runs.update(run_id, partial(transitions.claim, owner="bench"))
     request = {"shard": "fake/0", "epoch": record.epoch, "body": {}}
@@ -88,7 +88,7 @@ def _claimed(settings: Settings, records: Records, socket: Path, folder: Path) -
         "DISPATCHER__RUN__SEAL": keys.attempt_seal(run_id, 1).key.hex(),
         "DISPATCHER__RUN__TOKEN": keys.token(run_id, 1, record.epoch),
         "DISPATCHER__URL": settings.url or "",
-        **Bounds.of(settings).variables(),
+        **RunnerSettings.of(settings).variables(),
     }
     options = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
     mounts = ["-v", f"{socket.parent}:{socket.parent}", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/home/flow"]

@@ -1,4 +1,4 @@
-"""Log lines: how many reach a follower per second, and how much a flow that logs is slowed."""
+"""Log lines: their rate to a follower, and the slowdown of a flow that logs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from functools import partial
 from typing import Any
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part, turns
-from benchmarks.figures import By, Figure, Measured, Pair
+from benchmarks.bench import Benchmark, Measure, Part, turns
+from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import server
 from dispatcher import Dispatcher, Run, flow
 
 FIGURES = (
-    Figure(name="log lines to a follower", unit="lines/s", bound=20_000, more_is_better=True, by=By.OURS, base=""),
+    Figure(
+        name="log lines to a follower", unit="lines/s", bound=20_000, more_is_better=True, by=Comparison.OURS, base=""
+    ),
     Figure(name="a flow that logs 1,000 lines/s", unit="ms", bound=1.05, base="the same flow, silent", digits=0),
 )
 
@@ -25,14 +27,14 @@ _PER_SECOND = 1000
 
 @flow
 def talks(lines: int) -> None:
-    """Prints, at once."""
+    """Print many lines at once."""
     for number in range(lines):
         print(f"line {number} of a flow that has much to say")  # noqa: T201
 
 
 @flow
 def step(seconds: float) -> int:
-    """How far ``sum(range(n))`` gets in so many seconds on this machine, at its best of several tries."""
+    """Return the ``n`` for which ``sum(range(n))`` takes so many seconds on this machine, by the best of many tries."""
     best, size = float("inf"), 10_000
     for _ in range(200):
         begin = time.perf_counter()
@@ -43,7 +45,7 @@ def step(seconds: float) -> int:
 
 @flow
 def works(steps: int, size: int, talking: bool) -> float:
-    """Does a fixed amount of work in steps, and may print a line after each; how long it took."""
+    """Do a fixed amount of work in steps, and print a line after each if ``talking``; return the seconds."""
     begin = time.perf_counter()
     for number in range(steps):
         sum(range(size))
@@ -53,50 +55,51 @@ def works(steps: int, size: int, talking: bool) -> float:
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Our worker."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Start our worker, and measure the machine's speed."""
     with server() as socket, ours.worker(socket), ours.client(socket) as client:
-        lines = bench.count(40_000)  # within what a flow may be ahead of the server
-        size = client.submit(step, {"seconds": 1 / _PER_SECOND}, environment=ours.HERE).result(timeout=ours.WITHIN)
+        lines = bench.count(40_000)  # fewer than a runner buffers
+        size = client.submit(step, {"seconds": 1 / _PER_SECOND}, environment=ours.HERE).result(timeout=ours.TIMEOUT)
 
         def measure(number: int) -> Measured:
             bench.say("lines to a follower")
-            rate = _followed(client, lines)
+            rate = _lines_per_second(client, lines)
             bench.say("a flow that logs")
             pairs = [
                 turns(
-                    turn, {"ours": partial(_worked, client, size, True), "base": partial(_worked, client, size, False)}
+                    turn,
+                    {"ours": partial(_seconds, client, size, True), "base": partial(_seconds, client, size, False)},
                 )
                 for turn in range(4)
             ]
-            # The best of each: whatever else goes on, on this machine, makes a flow slower and never quicker.
+            # The best of each, because other load on this machine only makes a flow slower.
             both = {side: min(pair[side] for pair in pairs) * 1000 for side in ("ours", "base")}
             return {FIGURES[0].name: Pair(rate), FIGURES[1].name: Pair(**both)}
 
         yield measure
 
 
-def _followed(client: Dispatcher, lines: int) -> float:
-    """Lines per second, from when the flow printed the first to when the last is here."""
+def _lines_per_second(client: Dispatcher, lines: int) -> float:
+    """Return the rate from the time at which the flow printed the first line until the last one has arrived."""
     run = client.submit(talks, {"lines": lines}, environment=ours.HERE)
-    begin, seen = 0.0, 0
+    begin, received = 0.0, 0
     for line in run.logs(follow=True):
         begin = begin or line.time
-        seen += 1
+        received += 1
         if line.stream == "gap":
-            raise RuntimeError(f"after {seen} lines: {line.text}")
-        if seen == lines:
+            raise RuntimeError(f"after {received} lines: {line.text}")
+        if received == lines:
             break
-    return seen / (time.time() - begin)
+    return received / (time.time() - begin)
 
 
-def _worked(client: Dispatcher, size: int, talking: bool) -> float:
-    """Seconds of a flow that works for two seconds, followed while it does."""
+def _seconds(client: Dispatcher, size: int, talking: bool) -> float:
+    """Return the seconds of a flow that works for about two seconds while its log is followed."""
     parameters = {"steps": 2 * _PER_SECOND, "size": size, "talking": talking}
     run: Run[Any] = client.submit(works, parameters, environment=ours.HERE)
     follower = threading.Thread(target=lambda: [None for _ in run.logs(follow=True)])
     follower.start()
-    seconds: float = run.result(timeout=ours.WITHIN)
+    seconds: float = run.result(timeout=ours.TIMEOUT)
     follower.join()
     return seconds
 

@@ -1,4 +1,4 @@
-"""What a program pays before its first submit: the import, and the memory of a process that only submits."""
+"""The cost of a program's first submit: the import, and the memory of a process that only submits."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part, turns
-from benchmarks.figures import By, Figure, Measured, Pair
+from benchmarks.bench import Benchmark, Measure, Part, turns
+from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import server
 
 FIGURES = (
     Figure(
-        name="import dispatcher", unit="ms", bound=150, by=By.DIFFERENCE, base="an interpreter that imports nothing"
+        name="import dispatcher",
+        unit="ms",
+        bound=150,
+        by=Comparison.DIFFERENCE,
+        base="an interpreter that imports nothing",
     ),
-    Figure(name="memory of a process that submits", unit="MB RSS", bound=60, by=By.OURS),
-    Figure(name="first submit of a fresh process", unit="ms", by=By.OURS, base=""),
+    Figure(name="memory of a process that submits", unit="MB RSS", bound=60, by=Comparison.OURS),
+    Figure(name="first submit of a fresh process", unit="ms", by=Comparison.OURS, base=""),
 )
 
-#: Prints its resident memory in megabytes and how long import and first submit took, in milliseconds.
+#: Prints its resident memory in megabytes and the milliseconds of import and first submit.
 _SUBMITTER = """
 import time
 begin = time.perf_counter()
@@ -43,7 +47,7 @@ with Dispatcher() as client:
 print(int(resident) / 1024, took * 1000)
 """
 
-#: The same with bare Celery; for comparison alone.
+#: The same with bare Celery, only for comparison.
 _BARE = """
 import sys, time
 begin = time.perf_counter()
@@ -60,14 +64,16 @@ print(int(resident) / 1024, took * 1000)
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Fresh interpreters, and a server without a worker."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Start a server without a worker; each value is measured in a fresh interpreter."""
     with server() as socket:
 
         def measure(number: int) -> Measured:
-            times = turns(number, {"ours": partial(_import, "import dispatcher"), "base": partial(_import, "pass")})
-            mine = _said(_SUBMITTER, socket)
-            theirs = _said(_BARE, socket)
+            times = turns(
+                number, {"ours": partial(_milliseconds, "import dispatcher"), "base": partial(_milliseconds, "pass")}
+            )
+            mine = _output(_SUBMITTER, socket)
+            theirs = _output(_BARE, socket)
             return {
                 "import dispatcher": Pair(**times),
                 "memory of a process that submits": Pair(mine[0], theirs[0]),
@@ -77,8 +83,8 @@ def opened(bench: Bench) -> Iterator[Measure]:
         yield measure
 
 
-def _import(statement: str) -> float:
-    """Milliseconds by the clock, until the interpreter has ended; median of several."""
+def _milliseconds(statement: str) -> float:
+    """Return the median duration of an interpreter that executes ``statement`` and exits."""
     return median(_once(statement) for _ in range(7)) * 1000
 
 
@@ -88,7 +94,7 @@ def _once(statement: str) -> float:
     return time.perf_counter() - begin
 
 
-def _said(program: str, socket: Path) -> list[float]:
+def _output(program: str, socket: Path) -> list[float]:
     command = [sys.executable, "-W", "ignore", "-c", program, str(socket)]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""From a submit to a Job with its Secret, beside the same two calls of a bare client. No pod is ever scheduled."""
+"""The time from a submit to a Job with its Secret, beside the same two calls of a bare client. No pod is scheduled."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from statistics import median
 from typing import Any
 
 from benchmarks import cluster, ours
-from benchmarks.bench import Bench, Measure, Part, turns
-from benchmarks.cluster import JOBS, SECRETS, Access, Bare, Json
+from benchmarks.bench import Benchmark, Measure, Part, turns
+from benchmarks.cluster import JOBS, SECRETS, BareClient, ClusterAccess, Json
 from benchmarks.cores import apart
-from benchmarks.figures import By, Figure, Measured, Pair
+from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import processor_time, until
 from dispatcher import Dispatcher, KubernetesJobEnvironment, Run
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 
-AT_ONCE = 2  #: pool processes of our worker, threads of the bare client
+CONCURRENCY = 2  #: pool processes of our worker, threads of the bare client
 
 FIGURES = (
     Figure(
         name="Kubernetes: submit to Job and Secret, p50",
         unit="ms",
         bound=15,
-        by=By.DIFFERENCE,
+        by=Comparison.DIFFERENCE,
         base="the same two calls, bare",
     ),
     Figure(
@@ -44,10 +44,10 @@ FIGURES = (
         base="the same two calls, bare, by two threads",
         digits=0,
     ),
-    Figure(name="Kubernetes: worker's processor time per run", unit="ms", by=By.OURS, base="", digits=1),
+    Figure(name="Kubernetes: worker's processor time per run", unit="ms", by=Comparison.OURS, base="", digits=1),
 )
 
-#: Nobody schedules its pod: what is measured ends with the two calls.
+#: A Job whose pod no scheduler takes, because the measurement ends with the two calls.
 UNSCHEDULED: Json = {
     "apiVersion": "batch/v1",
     "kind": "Job",
@@ -64,15 +64,15 @@ UNSCHEDULED: Json = {
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """A namespace, a server, our worker, and a bare client that sends what ours sent."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Prepare a namespace, a server, our worker, and a bare client that sends the same Jobs."""
     with cluster.namespace() as name, cluster.server() as url, ours.client(url) as client:
-        environ = cluster.offered(name)
+        environ = cluster.worker_variables(name)
         with ours.worker(
-            url, log=cluster.log(), environ=environ, backends=["kubernetes"], concurrency=AT_ONCE
+            url, log=cluster.log(), environ=environ, backends=["kubernetes"], concurrency=CONCURRENCY
         ) as worker:
-            sides = _Sides(client, name)
-            sides.ours(5)  # warm
+            sides = _CreateCalls(client, name)
+            sides.ours(5)  # warm up
             sides.bare(5)
             sides.clear()
 
@@ -83,9 +83,9 @@ def opened(bench: Bench) -> Iterator[Measure]:
                 sides.clear()
                 both = {"ours": lambda: sides.many(many), "base": lambda: sides.many_bare(many)}
                 bench.say("as quickly as it goes")
-                with apart() as kept:
+                with apart() as separated:
                     crowd = turns(number, both)
-                bench.notes["the cluster was kept to cores of its own"] = kept
+                bench.notes["the cluster was kept to cores of its own"] = separated
                 sides.clear()
                 bench.say("as quickly as it goes, on shared cores")
                 before = processor_time(worker.pid)
@@ -98,54 +98,57 @@ def opened(bench: Bench) -> Iterator[Measure]:
             yield measure
 
 
-class _Sides:
-    """Both sides, in one namespace."""
+class _CreateCalls:
+    """The calls of both sides, in one namespace."""
 
     def __init__(self, client: Dispatcher, namespace: str) -> None:
         self._client = client
         self._namespace = namespace
-        self._access = Access.read()
+        self._access = ClusterAccess.read()
         self._environment = KubernetesJobEnvironment(job_spec=UNSCHEDULED)
         self._made = 0
         self._runs: list[Run[Any]] = []
         self._sent: Json = {}
 
     def ours(self, count: int) -> float:
-        """Milliseconds, p50, from a submit until the worker knows that both were created."""
-        found = []
+        """Return the median milliseconds from a submit until the worker knows that both were created."""
+        durations = []
         for _ in range(count):
             begin = time.time()
             run = self._client.submit(ours.noop, environment=self._environment)
             until(lambda run=run: created(run), "a Job and its Secret")  # type: ignore[misc]
-            found.append((created(run) or 0.0) - begin)
+            durations.append((created(run) or 0.0) - begin)
             self._runs.append(run)
         if not self._sent:
             self._sent = dict((self._client.records.runs.get(self._runs[0].id)[0].request or {})["body"]["job"])
-        return median(found) * 1000
+        return median(durations) * 1000
 
     def bare(self, count: int) -> float:
-        """Milliseconds, p50, of the two calls; as much time between two of them as on our side."""
-        client, found = Bare(self._access), []
+        """Return the median milliseconds of the two calls, with the same pauses as on our side."""
+        client, durations = BareClient(self._access), []
         for job in self._jobs(count):
             begin = time.perf_counter()
             self._create(client, job)
-            found.append(time.perf_counter() - begin)
+            durations.append(time.perf_counter() - begin)
             time.sleep(0.02)
         client.close()
-        return median(found) * 1000
+        return median(durations) * 1000
 
     def many(self, count: int) -> float:
-        """Runs per second, from the submit of all until the last one's Job and Secret are created."""
+        """Return the runs per second from the submit of all until the last Job and its Secret are created."""
         begin = time.time()
         runs = self._client.map(ours.noop, [{}] * count, environment=self._environment)
         self._runs += runs
-        until(lambda: created(runs[-1]) and all(map(created, runs)), "all Jobs", timeout=300, every=0.2)
+        until(lambda: created(runs[-1]) and all(map(created, runs)), "all Jobs", timeout=300, interval=0.2)
         return count / (max(created(run) or 0.0 for run in runs) - begin)
 
     def many_bare(self, count: int) -> float:
-        """The same by threads, each with a connection of its own."""
+        """Return the same for the bare client's threads, each with its own connection."""
         jobs = list(self._jobs(count))
-        threads = [threading.Thread(target=self._create_all, args=(jobs[one::AT_ONCE],)) for one in range(AT_ONCE)]
+        threads = [
+            threading.Thread(target=self._create_all, args=(jobs[number::CONCURRENCY],))
+            for number in range(CONCURRENCY)
+        ]
         begin = time.perf_counter()
         for thread in threads:
             thread.start()
@@ -154,20 +157,20 @@ class _Sides:
         return count / (time.perf_counter() - begin)
 
     def clear(self) -> None:
-        """Nothing is left of what was created."""
+        """Remove all objects that were created."""
         for run in self._runs:
             run.cancel()
-        self._client.wait(self._runs, timeout=ours.WITHIN)
+        self._client.wait(self._runs, timeout=ours.TIMEOUT)
         self._runs.clear()
-        client = Bare(self._access)
-        client.ask("DELETE", f"{JOBS.format(self._namespace)}?labelSelector=bare&propagationPolicy=Background")
+        client = BareClient(self._access)
+        client.request("DELETE", f"{JOBS.format(self._namespace)}?labelSelector=bare&propagationPolicy=Background")
         for path in (JOBS, SECRETS):
-            place = f"{path.format(self._namespace)}?limit=1"
-            until(lambda place=place: not client.ask("GET", place)["items"], "an end", timeout=300)  # type: ignore[misc]
+            query = f"{path.format(self._namespace)}?limit=1"
+            until(lambda query=query: not client.request("GET", query)["items"], "the deletion", timeout=300)  # type: ignore[misc]
         client.close()
 
     def _jobs(self, count: int) -> Iterator[Json]:
-        """What our side sends, under names that nobody of ours listens to."""
+        """Yield the Jobs that our side sends, under names and labels that our worker ignores."""
         for _ in range(count):
             self._made += 1
             job = copy.deepcopy(self._sent)
@@ -177,26 +180,26 @@ class _Sides:
             yield job
 
     def _create_all(self, jobs: Sequence[Json]) -> None:
-        client = Bare(self._access)
+        client = BareClient(self._access)
         for job in jobs:
             self._create(client, job)
         client.close()
 
-    def _create(self, client: Bare, job: Json) -> None:
-        """The Job, then a Secret as long as ours that belongs to it."""
-        metadata = client.ask("POST", JOBS.format(self._namespace), job)["metadata"]
+    def _create(self, client: BareClient, job: Json) -> None:
+        """Create the Job, then a Secret of the same size as ours that the Job owns."""
+        metadata = client.request("POST", JOBS.format(self._namespace), job)["metadata"]
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
         secret = {
             "metadata": {"name": metadata["name"], "labels": {"bare": ""}, "ownerReferences": [owner]},
             "immutable": True,
             "stringData": {"variables.json": "x" * 250},
         }
-        client.ask("POST", SECRETS.format(self._namespace), secret)
+        client.request("POST", SECRETS.format(self._namespace), secret)
 
 
 def created(run: Run[Any]) -> float | None:
-    """When the worker knew that Job and Secret of a run were created."""
-    return next((event.time for event in run.events() if event.kind is Kind.PENDING), None)
+    """Return the time at which the worker knew that a run's Job and Secret were created; None if it doesn't yet."""
+    return next((event.time for event in run.events() if event.kind is EventKind.PENDING), None)
 
 
 PART = Part(name="kubernetes-create", figures=FIGURES, opened=opened, lacks=cluster.missing)

@@ -1,5 +1,5 @@
-"""Five thousand live runs on one worker: what they cost it, what it asks of the API server, how soon it tells, and how
-soon another worker has taken them over. Kwok plays the pods, :mod:`benchmarks.stand_in` their runners.
+"""Five thousand live runs on one worker: its memory, its API requests, the delay of its events, and the time until
+another worker has adopted the runs. Kwok simulates the pods, :mod:`benchmarks.stand_in` their runners.
 """
 
 from __future__ import annotations
@@ -17,39 +17,43 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cluster, ours
-from benchmarks.bench import Bench, Measure, Part
-from benchmarks.cluster import PODS, Access, Bare, Json
-from benchmarks.counter import counting, counts
-from benchmarks.figures import By, Figure, Measured, Pair
+from benchmarks.bench import Benchmark, Measure, Part
+from benchmarks.cluster import PODS, BareClient, ClusterAccess, Json
+from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import memory, pids, processor_time, until
-from benchmarks.stand_in import StoodIn, end, stood_in
+from benchmarks.request_counter import counting, counts
+from benchmarks.stand_in import StandInProcess, end_pods, stand_in_runners
 from dispatcher import Dispatcher, KubernetesJobEnvironment, Run
 from dispatcher.runs import indexes
 
 COUNT = 5000
-FAILED = 250  #: pods that end with an exit code while their runners say nothing
-ALONE = 50  #: of those, while no worker lives
+FAILED = 250  #: pods that end with an exit code, without a report of their runners
+UNATTENDED = 50  #: those of them that end while no worker lives
 PAUSE = 0.05  #: seconds between two such ends
-QUIET = 15.0  #: seconds of nothing but signs of life
+QUIET = 15.0  #: seconds with heartbeats only
 
 FIGURES = (
-    Figure(name="5,000 live runs: memory of the worker", unit="MB PSS", bound=300, by=By.OURS, base=""),
-    Figure(name="5,000 live runs: requests per run", unit="", bound=3, by=By.OURS, base="", digits=3),
-    Figure(name="5,000 live runs: log reads per failed run", unit="", bound=1, by=By.OURS, base="", digits=3),
+    Figure(name="5,000 live runs: memory of the worker", unit="MB PSS", bound=300, by=Comparison.OURS, base=""),
+    Figure(name="5,000 live runs: requests per run", unit="", bound=3, by=Comparison.OURS, base="", digits=3),
+    Figure(name="5,000 live runs: log reads per failed run", unit="", bound=1, by=Comparison.OURS, base="", digits=3),
     Figure(
         name="5,000 live runs: event after a bare watch saw the change, p99",
         unit="s",
         bound=1,
-        by=By.OURS,
+        by=Comparison.OURS,
         base="",
         digits=2,
     ),
-    Figure(name="5,000 live runs: adopted, from process start", unit="s", bound=10, by=By.OURS, base="", digits=1),
-    Figure(name="5,000 live runs: provisioned", unit="runs/s", by=By.OURS, base="", digits=0),
-    Figure(name="5,000 live runs: cores of the worker, nothing happens", unit="", by=By.OURS, base="", digits=2),
+    Figure(
+        name="5,000 live runs: adopted, from process start", unit="s", bound=10, by=Comparison.OURS, base="", digits=1
+    ),
+    Figure(name="5,000 live runs: provisioned", unit="runs/s", by=Comparison.OURS, base="", digits=0),
+    Figure(
+        name="5,000 live runs: cores of the worker, nothing happens", unit="", by=Comparison.OURS, base="", digits=2
+    ),
 )
 
-#: Fake nodes alone.
+#: A Job for fake nodes only.
 FAKE: Json = {
     "apiVersion": "batch/v1",
     "kind": "Job",
@@ -67,8 +71,8 @@ FAKE: Json = {
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """A namespace, a server, a proxy that counts, runners that stand in; workers come and go in a round."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Prepare a namespace, a server, a counting proxy and simulated runners. Each round starts its own workers."""
     with (
         tempfile.TemporaryDirectory() as folder,
         cluster.namespace() as name,
@@ -76,149 +80,146 @@ def opened(bench: Bench) -> Iterator[Measure]:
         counting(Path(folder)) as (proxy, config),
         ours.client(url) as client,
     ):
-        environ = cluster.offered(name, KUBECONFIG=str(config))
+        environ = cluster.worker_variables(name, KUBECONFIG=str(config))
 
         @contextmanager
         def worker() -> Iterator[subprocess.Popen[bytes]]:
-            with ours.worker(url, log=cluster.log(), environ=environ, backends=["kubernetes"], concurrency=2) as one:
-                yield one
+            with ours.worker(
+                url, log=cluster.log(), environ=environ, backends=["kubernetes"], concurrency=2
+            ) as process:
+                yield process
 
         def measure(number: int) -> Measured:
-            crowd = _Crowd(bench, client, name, proxy, number)
-            with stood_in(name) as runners:
+            crowd = _LiveRuns(bench, client, name, proxy, number)
+            with stand_in_runners(name) as runners:
                 return crowd.measure(worker, runners)
 
         yield measure
 
 
-class _Crowd:
-    """One round."""
+class _LiveRuns:
+    """The live runs of one round."""
 
-    def __init__(self, bench: Bench, client: Dispatcher, namespace: str, proxy: str, number: int) -> None:
+    def __init__(self, bench: Benchmark, client: Dispatcher, namespace: str, proxy: str, number: int) -> None:
         self._bench = bench
         self._client = client
         self._namespace = namespace
         self._proxy = proxy
         self._number = number
-        self._access = Access.read()
+        self._access = ClusterAccess.read()
         self._count = bench.count(COUNT)
         self._runs: list[Run[Any]] = []
-        self._pods: dict[str, str] = {}  # run → its pod
+        self._pods: dict[str, str] = {}  # run id → name of its pod
         self._failed: list[str] = []  # runs whose pods were ended
 
     def measure(
-        self, worker: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]], runners: StoodIn
+        self, worker: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]], runners: StandInProcess
     ) -> Measured:
-        """All of it."""
+        """Measure the round."""
         before = counts(self._proxy)
-        with worker() as one:
-            rate = self._begin(runners)
+        with worker() as process:
+            rate = self._start(runners)
             self._bench.say("all live")
-            used = processor_time(one.pid)
+            used = processor_time(process.pid)
             time.sleep(QUIET)
-            cores = (processor_time(one.pid) - used) / QUIET
-            size = sum(memory(pid) for pid in pids(one.pid))
+            cores = (processor_time(process.pid) - used) / QUIET
+            size = sum(memory(pid) for pid in pids(process.pid))
             self._bench.say("pods end")
-            told, seen = self._end_some(self._bench.count(FAILED) - self._bench.count(ALONE))
+            delays = self._end_some(self._bench.count(FAILED) - self._bench.count(UNATTENDED))
             self._wait_for_teardowns()
         self._bench.say("no worker lives")
-        alone = self._choose(self._bench.count(ALONE))
-        end(self._access, self._namespace, [self._pods[run] for run in alone], 1)
-        born = time.time()
+        unattended = self._choose(self._bench.count(UNATTENDED))
+        end_pods(self._access, self._namespace, [self._pods[run] for run in unattended], 1)
+        worker_start = time.time()
         with worker():
-            adopted = max(self._ended(alone).values()) - born
+            adopted = max(self._end_times(unattended).values()) - worker_start
             self._bench.say("all end")
             runners.finish()
-            self._wait_for_nothing()
-            asked = counts(self._proxy) - before
-        return self._figures(asked, told=told, seen=seen, rest=(size, adopted, rate, cores))
+            self._wait_for_removal()
+            requests = counts(self._proxy) - before
+        return self._figures(requests, delays, rest=(size, adopted, rate, cores))
 
-    def _begin(self, runners: StoodIn) -> float:
-        """Submit all, and wait until all run; how many were provisioned per second."""
+    def _start(self, runners: StandInProcess) -> float:
+        """Submit all runs and wait until all have started. Return the runs provisioned per second."""
         self._bench.say("they begin")
         environment = KubernetesJobEnvironment(job_spec=FAKE)
         begin = time.time()
         self._runs = self._client.map(ours.noop, [{}] * self._count, environment=environment)
-        runners.all_of(self._count)
+        runners.wait_for(self._count)
         rate = self._count / (time.time() - begin)
         page = json.loads(cluster.kubectl("get", "pods", "-n", self._namespace, "-o", "json"))["items"]
         self._pods = {pod["metadata"]["labels"]["flow_run_id"]: pod["metadata"]["name"] for pod in page}
         return rate
 
     def _choose(self, count: int) -> list[str]:
-        """Runs of all shards whose pods are to end."""
-        left = [run.id for run in self._runs if run.id not in set(self._failed)]
-        chosen = left[:: max(1, len(left) // count)][:count]
+        """Choose runs of all shards whose pods are to end; return their ids."""
+        remaining = [run.id for run in self._runs if run.id not in set(self._failed)]
+        chosen = remaining[:: max(1, len(remaining) // count)][:count]
         self._failed += chosen
         return chosen
 
-    def _end_some(self, count: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Let pods end one by one: when each run's last event came, and when a bare watch had seen its pod's end."""
+    def _end_some(self, count: int) -> list[float]:
+        """End pods one by one. Return the sorted delays from a bare watch's event of a pod's end to the run's end."""
         chosen = self._choose(count)
-        names = {self._pods[run]: run for run in chosen}
-        seen: dict[str, float] = {}
-        client = Bare(self._access)
-        place = PODS.format(self._namespace)
-        events = client.watch(place, client.version(place))
+        run_ids = {self._pods[run_id]: run_id for run_id in chosen}
+        observed: dict[str, float] = {}
+        client = BareClient(self._access)
+        path = PODS.format(self._namespace)
+        events = client.watch(path, client.version(path))
 
-        def listen() -> None:
+        def watch() -> None:
             for at, line in events:
-                thing = json.loads(line)["object"]
-                run = names.get(thing["metadata"]["name"])
-                if run is not None and thing["status"].get("phase") == "Failed":
-                    seen.setdefault(run, at)
-                if len(seen) == len(chosen):
+                pod = json.loads(line)["object"]
+                run_id = run_ids.get(pod["metadata"]["name"])
+                if run_id is not None and pod["status"].get("phase") == "Failed":
+                    observed.setdefault(run_id, at)
+                if len(observed) == len(chosen):
                     return
 
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        end(self._access, self._namespace, list(names), 1, every=PAUSE)
-        listener.join(60)
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        end_pods(self._access, self._namespace, list(run_ids), 1, pause=PAUSE)
+        watcher.join(60)
         client.close()
-        return self._ended(chosen), seen
+        ended = self._end_times(chosen)
+        return sorted(ended[run_id] - at for run_id, at in observed.items())
 
-    def _ended(self, runs: Sequence[str]) -> dict[str, float]:
-        """When runs ended, all of them, by the server's clock, which is this machine's."""
+    def _end_times(self, run_ids: Sequence[str]) -> dict[str, float]:
+        """Wait for the ends of runs. Return their times by the server's clock, which is this machine's."""
 
         def times() -> dict[str, float]:
-            found = self._client.records.runs.get_many(runs)
-            return {one.id: one.ended_at for one in found if one is not None and one.ended_at is not None}
+            records = self._client.records.runs.get_many(run_ids)
+            return {record.id: record.ended_at for record in records if record is not None and record.ended_at}
 
-        until(lambda: len(times()) == len(runs), "the ends of runs", timeout=120)
+        until(lambda: len(times()) == len(run_ids), "the ends of runs", timeout=120)
         return times()
 
-    def _wait_for_nothing(self) -> None:
-        """Until nothing is left of them."""
+    def _wait_for_removal(self) -> None:
+        """Wait until nothing is left of the runs."""
         self._client.wait(self._runs, timeout=600)
         self._wait_for_teardowns()
 
     def _wait_for_teardowns(self) -> None:
-        left = indexes.teardown("kubernetes")
-        until(lambda: not self._client.records.runs.count(left), "all teardowns", timeout=900)
+        index = indexes.teardown("kubernetes")
+        until(lambda: not self._client.records.runs.count(index), "all teardowns", timeout=900)
 
     def _figures(
-        self,
-        asked: Counter[str],
-        *,
-        told: dict[str, float],
-        seen: dict[str, float],
-        rest: tuple[float, float, float, float],
+        self, requests: Counter[str], delays: list[float], *, rest: tuple[float, float, float, float]
     ) -> Measured:
         shared = {"watch jobs", "watch pods", "watch events", "list jobs", "list pods", "list events"}
-        logs = asked["get pods/log"]
-        single = sum(number for what, number in asked.items() if what not in shared) - logs
+        logs = requests["get pods/log"]
+        single = sum(number for request, number in requests.items() if request not in shared) - logs
         names = [figure.name for figure in FIGURES]
         size, adopted, rate, cores = rest
-        late = sorted(told[run] - seen[run] for run in seen)
-        self._bench.keep("event after a bare watch (s)", late)
+        self._bench.keep("event after a bare watch (s)", delays)
         self._bench.notes[f"requests of {self._count} runs, {len(self._failed)} failed, round {self._number + 1}"] = (
-            dict(sorted(asked.items()))
+            dict(sorted(requests.items()))
         )
         values = [
             Pair(size),
             Pair(single / self._count),
             Pair(logs / len(self._failed)),
-            Pair(late[math.ceil(0.99 * len(late)) - 1]),
+            Pair(delays[math.ceil(0.99 * len(delays)) - 1]),
             Pair(adopted),
             Pair(rate),
             Pair(cores),

@@ -1,4 +1,4 @@
-"""From a submit to the flow's first line in a real pod, beside a bare Job of the same image; and where it goes."""
+"""The time from a submit to the flow's first line in a real pod, step by step, beside a bare Job of the same image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from statistics import median
 
 from benchmarks import cluster, ours
-from benchmarks.bench import Bench, Measure, Part
-from benchmarks.cluster import JOBS, PODS, Access, Bare, Json
-from benchmarks.figures import By, Figure, Measured, Pair
+from benchmarks.bench import Benchmark, Measure, Part
+from benchmarks.cluster import JOBS, PODS, BareClient, ClusterAccess, Json
+from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import until
 from dispatcher import Dispatcher, KubernetesJobEnvironment, flow
 
@@ -21,7 +21,7 @@ FIGURES = (
         name="Kubernetes: submit to the flow's first line, p50",
         unit="s",
         bound=0.5,
-        by=By.DIFFERENCE,
+        by=Comparison.DIFFERENCE,
         base="the same image, by a bare Job",
         digits=2,
     ),
@@ -29,7 +29,7 @@ FIGURES = (
 
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}}
 
-#: When this container's first process began, by the clock of its node: hundredths of a second since the node's boot.
+#: Computes the start of this container's first process, from the hundredths of a second since the node's boot.
 _BEGAN = """
 import json, time
 ticks = int(open("/proc/1/stat").read().rpartition(")")[2].split()[19])
@@ -43,57 +43,57 @@ _BARE = (
 
 @flow
 def first_line() -> list[float]:
-    """When the flow's first line was printed, and when its container's process began."""
+    """Return the times of the flow's first line and of the start of its container's process."""
     line = time.time()
     print("first line")  # noqa: T201
-    found: Json = {}
-    exec(_BEGAN, found)
-    return [line, found["began"]]
+    variables: Json = {}
+    exec(_BEGAN, variables)
+    return [line, variables["began"]]
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """The image in the cluster, a namespace, a server, our worker."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Prepare the image in the cluster, a namespace, a server and our worker."""
     bench.say("building and loading the runner image")
     image = cluster.runner_image()
     with cluster.namespace() as name, cluster.server() as url:
-        environ = cluster.offered(name, DISPATCHER__KUBERNETES__IMAGE=image)
+        environ = cluster.worker_variables(name, DISPATCHER__KUBERNETES__IMAGE=image)
         with (
             ours.worker(url, log=cluster.log(), environ=environ, backends=["kubernetes"], concurrency=2),
             ours.client(url) as client,
         ):
-            job = _ours(client)[1]  # warm, and what the bare Job is made of
-            _bare(name, job)
-            found: dict[str, list[Mapping[str, float]]] = {"ours": [], "base": []}
+            job = _run_flow(client)[1]  # warms up, and is the template of the bare Job
+            _run_bare_job(name, job)
+            all_steps: dict[str, list[Mapping[str, float]]] = {"ours": [], "base": []}
 
             def measure(number: int) -> Measured:
-                both = {"ours": lambda: _ours(client)[0], "base": lambda: _bare(name, job)}
+                both = {"ours": lambda: _run_flow(client)[0], "base": lambda: _run_bare_job(name, job)}
                 names = list(both)[:: 1 if number % 2 == 0 else -1]
-                mine: dict[str, list[float]] = {"ours": [], "base": []}
+                totals: dict[str, list[float]] = {"ours": [], "base": []}
                 for turn in range(bench.count(6)):
                     bench.say(f"turn {turn + 1}")
                     for side in names:
-                        marks = both[side]()
-                        found[side].append(marks)
-                        mine[side].append(sum(marks.values()))
-                return {FIGURES[0].name: Pair(median(mine["ours"]), median(mine["base"]))}
+                        steps = both[side]()
+                        all_steps[side].append(steps)
+                        totals[side].append(sum(steps.values()))
+                return {FIGURES[0].name: Pair(median(totals["ours"]), median(totals["base"]))}
 
             yield measure
-            for side, marks in (("ours", found["ours"]), ("a bare Job", found["base"])):
-                if marks:
+            for side, measurements in (("ours", all_steps["ours"]), ("a bare Job", all_steps["base"])):
+                if measurements:
                     bench.notes[f"first line in a pod, {side}"] = {
-                        step: round(median(one[step] for one in marks) * 1000) for step in marks[0]
+                        step: round(median(steps[step] for steps in measurements) * 1000) for step in measurements[0]
                     }
 
 
-def _ours(client: Dispatcher) -> tuple[Mapping[str, float], Json]:
-    """Seconds of each step, and the Job that was sent."""
+def _run_flow(client: Dispatcher) -> tuple[Mapping[str, float], Json]:
+    """Run our flow; return the seconds of each step, and the Job that was sent."""
     begin = time.time()
     run = client.submit(first_line, environment=KubernetesJobEnvironment(resources=SMALL))
     submitted = time.time()
     line, began = run.result(timeout=120)
     events = {str(event.kind): event.time for event in run.events()}
-    marks = {
+    steps = {
         "submit": submitted - begin,
         "until the worker has it": events["claimed"] - submitted,
         "request made and stored": events["provisioning"] - events["claimed"],
@@ -104,11 +104,12 @@ def _ours(client: Dispatcher) -> tuple[Mapping[str, float], Json]:
     }
     job = (client.records.runs.get(run.id)[0].request or {})["body"]["job"]
     until(lambda: not client.records.runs.get(run.id)[0].leftovers, "the teardown")
-    return marks, job
+    return steps, job
 
 
-def _bare(namespace: str, ours: Json) -> Mapping[str, float]:
-    """The same pod but for our variables and volume, running a Python that says when it began."""
+def _run_bare_job(namespace: str, ours: Json) -> Mapping[str, float]:
+    """Run the same pod without our variables and volume, with a Python that reports when it began; return the seconds
+    of each step."""
     name = f"bare-{secrets.token_hex(4)}"
     pod = json.loads(json.dumps(ours["spec"]["template"]["spec"]))
     (container,) = pod["containers"]
@@ -116,21 +117,21 @@ def _bare(namespace: str, ours: Json) -> Mapping[str, float]:
     container["volumeMounts"], pod["volumes"] = container["volumeMounts"][:-1], pod["volumes"][:-1]
     container["env"] = container["env"][:1]
     job = {"metadata": {"name": name}, "spec": {"backoffLimit": 0, "template": {"spec": pod}}}
-    client = Bare(Access.read())
+    client = BareClient(ClusterAccess.read())
     begin = time.time()
-    client.ask("POST", JOBS.format(namespace), job)
+    client.request("POST", JOBS.format(namespace), job)
     sent = time.time()
-    place = f"{PODS.format(namespace)}?labelSelector=job-name%3D{name}"
+    path = f"{PODS.format(namespace)}?labelSelector=job-name%3D{name}"
 
-    def said() -> str:
-        pods = client.ask("GET", place)["items"]
-        states = [one["state"] for pod in pods for one in pod["status"].get("containerStatuses", ())]
-        return next((one["terminated"]["message"] for one in states if "terminated" in one), "")
+    def message() -> str:
+        pods = client.request("GET", path)["items"]
+        states = [status["state"] for pod in pods for status in pod["status"].get("containerStatuses", ())]
+        return next((state["terminated"]["message"] for state in states if "terminated" in state), "")
 
-    until(said, "the bare Job", timeout=120)
-    line, began = json.loads(said())
-    client.ask("DELETE", f"{JOBS.format(namespace)}/{name}?propagationPolicy=Background")
-    until(lambda: not client.ask("GET", place)["items"], "its end")
+    until(message, "the bare Job", timeout=120)
+    line, began = json.loads(message())
+    client.request("DELETE", f"{JOBS.format(namespace)}/{name}?propagationPolicy=Background")
+    until(lambda: not client.request("GET", path)["items"], "the bare Job's deletion")
     client.close()
     return {
         "Job created": sent - begin,

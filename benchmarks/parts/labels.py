@@ -1,7 +1,8 @@
-"""Many label sets, each a queue: workers of 50 of 1,000 each, a worker of all 1,000, and a set never seen.
+"""Many label sets, each a queue: workers with 50 of 1,000 each, a worker with all 1,000, and a new label set.
 
-Twenty workers differ from one also in that each of them sleeps longer between two runs, and wakes to caches that others
-have filled. So those of many queues are compared with as many workers of one queue; what that costs is a row too.
+Each of twenty workers sleeps longer between two runs than a single one, and finds the processor's caches filled by
+others. So workers of many queues are compared with as many workers of one queue, and that difference is a row of its
+own.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part
-from benchmarks.figures import By, Figure, Measured, Pair
+from benchmarks.bench import Benchmark, Measure, Part
+from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import server, until
 from dispatcher import Dispatcher, LocalEnvironment
 
@@ -29,7 +30,7 @@ FIGURES = (
     ),
     Figure(name="one queue, 20 workers: start, p50", unit="ms", base=BASE, digits=2),
     Figure(name="1,000 label sets, one worker: start, p50", unit="ms", bound=4.0, base=BASE, digits=2),
-    Figure(name="a label set never seen: start", unit="ms", bound=2000, by=By.OURS, base=""),
+    Figure(name="a label set never seen: start", unit="ms", bound=2000, by=Comparison.OURS, base=""),
 )
 
 _SETS = 1000
@@ -38,8 +39,8 @@ _SLICE = 5
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Four servers: with a worker of one queue, with 20 of one, with 20 of 50 queues each, with a worker of 1,000."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Start four servers: a worker of one queue, 20 workers of one, 20 of 50 queues each, a worker of 1,000 queues."""
     names = [f"l{number:04}" for number in range(_SETS if not bench.quick else _SETS // 10)]
     groups = [names[start : start + _EACH] for start in range(0, len(names), _EACH)]
     with ExitStack() as stack:
@@ -56,7 +57,7 @@ def opened(bench: Bench) -> Iterator[Measure]:
             "some": [*groups],
             "all": [names],
         }
-        clients = {kind: _started(stack, bench, of, sets[kind]) for kind, of in workers.items()}
+        clients = {kind: _start_workers(stack, bench, of, sets[kind]) for kind, of in workers.items()}
         fresh = itertools.combinations(names, 2)
 
         def measure(number: int) -> Measured:
@@ -65,33 +66,33 @@ def opened(bench: Bench) -> Iterator[Measure]:
                 for kind in list(clients)[:: 1 if (turn + number) % 2 == 0 else -1]:
                     for place in range(_SLICE):
                         labels = sets[kind][(turn * _SLICE + place) * 7 % len(sets[kind])]
-                        times[kind].append(_start(clients[kind], labels))
-            for kind, found in times.items():
-                bench.keep(f"label sets: {kind} (ms)", found)
-            unseen = [_first(clients["all"], next(fresh)) for _ in range(3)]
-            one = median(times["one"])
+                        times[kind].append(_time_to_start(clients[kind], labels))
+            for kind, durations in times.items():
+                bench.keep(f"label sets: {kind} (ms)", durations)
+            new_sets = [_time_to_first_start(clients["all"], next(fresh)) for _ in range(3)]
+            single = median(times["one"])
             values = (
                 Pair(median(times["some"]), median(times["twenty"])),
-                Pair(median(times["twenty"]), one),
-                Pair(median(times["all"]), one),
-                Pair(max(unseen)),
+                Pair(median(times["twenty"]), single),
+                Pair(median(times["all"]), single),
+                Pair(max(new_sets)),
             )
             return {figure.name: value for figure, value in zip(FIGURES, values, strict=True)}
 
         yield measure
 
 
-def _started(
-    stack: ExitStack, bench: Bench, workers: Sequence[Sequence[str]], sets: Sequence[Sequence[str]]
+def _start_workers(
+    stack: ExitStack, bench: Benchmark, workers: Sequence[Sequence[str]], sets: Sequence[Sequence[str]]
 ) -> Dispatcher:
-    """A client of a server with such workers, each label set used once."""
+    """Start a server and workers, use each label set once, and return a client."""
     socket = stack.enter_context(server())
     client = stack.enter_context(ours.client(socket))
     for labels in workers:
         stack.enter_context(ours.worker(socket, labels=list(labels), concurrency=1))
         bench.say(f"{len(client.workers())} of {len(workers)} workers, {len(sets)} label sets")
     runs = [client.submit(ours.noop, environment=LocalEnvironment(labels=labels)) for labels in sets]
-    client.wait(runs, timeout=ours.WITHIN)
+    client.wait(runs, timeout=ours.TIMEOUT)
     each = len(sets) // len(workers)
     until(
         lambda: all(len(worker.queues) >= each for worker in client.workers()),
@@ -101,14 +102,14 @@ def _started(
     return client
 
 
-def _start(client: Dispatcher, labels: Sequence[str]) -> float:
-    """Milliseconds from submit to start."""
+def _time_to_start(client: Dispatcher, labels: Sequence[str]) -> float:
+    """Return the milliseconds from submit to start."""
     return ours.idle(client, 1, LocalEnvironment(labels=list(labels)))[0].start * 1000
 
 
-def _first(client: Dispatcher, labels: Sequence[str]) -> float:
+def _time_to_first_start(client: Dispatcher, labels: Sequence[str]) -> float:
     time.sleep(0.1)
-    return _start(client, labels)
+    return _time_to_start(client, labels)
 
 
 PART = Part(name="labels", figures=FIGURES, opened=opened)

@@ -1,4 +1,5 @@
-"""One run at a time while nothing else runs: until the user's code begins, and until its result is in the client."""
+"""The latency of one run at a time while nothing else runs: until the user's code begins, and until its result is in
+the client."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median, quantiles
 
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.side import both
 
@@ -21,23 +22,23 @@ _SLICE = 10  # requests of one side before it is the other's turn
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Both workers on one server."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Start both workers on one server."""
     with both() as sides:
 
         def measure(number: int) -> Measured:
             times: dict[str, list[float]] = {}
             for turn in range(bench.count(200) // _SLICE or 1):
                 for side in sides if (turn + number) % 2 == 0 else reversed(sides):
-                    for one in side.idle(_SLICE):
-                        times.setdefault(f"start, {side.name}", []).append(one.start * 1000)
-                        times.setdefault(f"result, {side.name}", []).append(one.result * 1000)
-            for name, found in times.items():
-                bench.keep(f"{name} (ms)", found)
+                    for latency in side.idle(_SLICE):
+                        times.setdefault(f"start, {side.name}", []).append(latency.start * 1000)
+                        times.setdefault(f"result, {side.name}", []).append(latency.result * 1000)
+            for name, durations in times.items():
+                bench.keep(f"{name} (ms)", durations)
             mine, theirs = (side.name for side in sides)
             return {
-                f"idle: {what}, {point}": Pair(of(times[f"{what}, {mine}"]), of(times[f"{what}, {theirs}"]))
-                for what in ("start", "result")
+                f"idle: {event}, {point}": Pair(of(times[f"{event}, {mine}"]), of(times[f"{event}, {theirs}"]))
+                for event in ("start", "result")
                 for point, of in (("p50", median), ("p95", _p95))
             }
 

@@ -1,11 +1,11 @@
-"""What a worker with two pool processes occupies after it has run something, as its proportional share (PSS)."""
+"""The memory of a worker with two pool processes after some runs, as its proportional share (PSS)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import memory, pids
 from benchmarks.side import both
@@ -14,16 +14,16 @@ FIGURES = (Figure(name="worker memory at concurrency 2", unit="MB PSS", bound=1.
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Both workers on one server."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Start both workers on one server."""
     with both() as (mine, theirs):
 
         def measure(number: int) -> Measured:
             for side in (mine, theirs):
                 side.completed(bench.count(200))
-            # What only one of them has loaded is its own; what both map from the same file is shared by halves.
-            found = [sum(memory(pid) for pid in pids(side.pid)) for side in (mine, theirs)]
-            return {FIGURES[0].name: Pair(*found)}
+            # Pages of files that both workers map count half for each.
+            sizes = [sum(memory(pid) for pid in pids(side.pid)) for side in (mine, theirs)]
+            return {FIGURES[0].name: Pair(*sizes)}
 
         yield measure
 

@@ -1,7 +1,7 @@
-"""Many runs at once: how many are done per second, and what a run costs each process.
+"""Many runs at once: the rate at which they complete, and the processor time per run.
 
-Also how many are accepted per second beside the worker that runs them: what client, server and worker reach together on
-the cores there are. What a client can do by itself is measured by :mod:`benchmarks.parts.accepting`.
+Also the rate of submits beside the worker that runs them, which client, server and worker reach together on the cores
+there are. :mod:`benchmarks.parts.accepting` measures a client alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from benchmarks.bench import Bench, Measure, Part, turns
+from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import processor_time
 from benchmarks.side import Side, both
@@ -26,8 +26,8 @@ FIGURES = (
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Both workers on one server."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Start both workers on one server."""
     with both() as (mine, theirs):
 
         def measure(number: int) -> Measured:
@@ -36,26 +36,26 @@ def opened(bench: Bench) -> Iterator[Measure]:
             def completed(side: Side) -> float:
                 count = bench.count(2000)
                 before = processor_time(side.pid), sum(os.times()[:2])
-                found = side.completed(count)
+                rate = side.completed(count)
                 after = processor_time(side.pid), sum(os.times()[:2])
                 worker, client = ((late - early) / count * 1000 for early, late in zip(before, after, strict=True))
                 costs[side.name] = worker, client
-                return found
+                return rate
 
             steps = (
                 ("completed", completed),
                 ("submit, beside a busy worker", lambda side: side.submitted(bench.count(2000))),
                 ("map, beside a busy worker", lambda side: side.mapped(bench.count(5000))),
             )
-            found = {}
+            pairs = {}
             for name, step in steps:
                 bench.say(name)
                 both_sides = turns(number, {"ours": partial(step, mine), "base": partial(step, theirs)})
-                found[name] = Pair(**both_sides)
-            for place, name in enumerate(("worker", "client")):
-                pair = Pair(costs[mine.name][place], costs[theirs.name][place])
-                found[f"processor time of the {name} per run"] = pair
-            return found
+                pairs[name] = Pair(**both_sides)
+            for index, name in enumerate(("worker", "client")):
+                pair = Pair(costs[mine.name][index], costs[theirs.name][index])
+                pairs[f"processor time of the {name} per run"] = pair
+            return pairs
 
         yield measure
 

@@ -1,4 +1,5 @@
-"""What it costs a worker's process, after each run, to see that it is as before the first one, and to put it back."""
+"""The time in which a pool process, after each run, compares its state with that before the first one, and restores
+it."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.bench import Bench, Measure, Part
-from benchmarks.figures import By, Figure, Measured, Pair
+from benchmarks.bench import Benchmark, Measure, Part
+from benchmarks.figures import Comparison, Figure, Measured, Pair
 
 FIGURES = (
-    Figure(name="process compared after a run", unit="µs", by=By.OURS, base="", digits=0),
-    Figure(name="process put back after a run that changed much", unit="µs", by=By.OURS, base="", digits=0),
+    Figure(name="process compared after a run", unit="µs", by=Comparison.OURS, base="", digits=0),
+    Figure(name="process put back after a run that changed much", unit="µs", by=Comparison.OURS, base="", digits=0),
 )
 
-#: Prints both in microseconds, medians, in an interpreter that has loaded what a pool process has.
+#: Prints the medians of both in microseconds, in an interpreter with the modules of a pool process.
 _PROGRAM = """
 import decimal, logging, os, signal, socket, sys, time, warnings
 from statistics import median
@@ -50,8 +51,8 @@ print(median(compared), median(put_back))
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """A fresh interpreter each time; no server."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Yield the measurement, which starts a fresh interpreter; no server is needed."""
 
     def measure(number: int) -> Measured:
         root = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""100,000 runs waiting: whether a submit and a claim take longer than on an empty queue."""
+"""The time of a submit and of a claim while 100,000 runs wait, compared with an empty queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import ours
-from benchmarks.bench import Bench, Measure, Part
+from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import redis, server
 from dispatcher import Dispatcher, LocalEnvironment
@@ -32,7 +32,7 @@ _PORTION = 5000
 
 
 @dataclass
-class _Place:
+class _WaitingQueue:
     """A server with runs waiting in one queue."""
 
     client: Dispatcher
@@ -45,7 +45,7 @@ class _Place:
         return (time.perf_counter() - begin) * 1000
 
     def claim(self) -> float:
-        """Take a message as kombu does, read the run, and write that it has begun; the run is then ended, untimed."""
+        """Take a message as kombu does, read the run, and claim it; then end the run, which isn't timed."""
         runs = self.client.records.runs
         begin = time.perf_counter()
         _, message = self.server.brpop(self.list_key, 10)
@@ -58,20 +58,20 @@ class _Place:
         return seconds * 1000
 
 
-def _place(stack: ExitStack) -> _Place:
-    """With a worker that takes none of the runs: its reconciler watches over them, as it does everywhere."""
+def _open_queue(stack: ExitStack) -> _WaitingQueue:
+    """Start a server, and a worker that takes none of the runs but whose reconciler sweeps them, as in production."""
     socket: Path = stack.enter_context(server())
     client = stack.enter_context(ours.client(socket))
     stack.enter_context(ours.worker(socket, labels=["elsewhere"]))
-    return _Place(client, stack.enter_context(redis(socket)), f"{client.records.instance}:local:crowd")
+    return _WaitingQueue(client, stack.enter_context(redis(socket)), f"{client.records.instance}:local:crowd")
 
 
 @contextmanager
-def opened(bench: Bench) -> Iterator[Measure]:
-    """Two servers, one of them filled in steps; what each step costs goes into the plot."""
+def opened(bench: Benchmark) -> Iterator[Measure]:
+    """Start two servers, and fill one of them in steps, each of which is measured for the plot."""
     with ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nobody serves the runs, and the client says so
-        empty, full = (_place(stack) for _ in range(2))
+        warnings.simplefilter("ignore")  # the client warns that no worker serves the runs
+        empty, full = (_open_queue(stack) for _ in range(2))
         depth = 0
         for level in (0, 100, 1000, 10_000, 30_000, bench.count(100_000)):
             while depth < level:
@@ -87,25 +87,25 @@ def opened(bench: Bench) -> Iterator[Measure]:
         def measure(number: int) -> Measured:
             times: dict[str, list[float]] = {"full s": [], "full c": [], "empty s": [], "empty c": []}
             for turn in range(bench.count(10)):
-                places = [("full", full), ("empty", empty)]
-                for name, place in places if (turn + number) % 2 == 0 else reversed(places):
-                    submits, claims = _round(place, 1)
+                queues = [("full", full), ("empty", empty)]
+                for name, queue in queues if (turn + number) % 2 == 0 else reversed(queues):
+                    submits, claims = _round(queue, 1)
                     times[f"{name} s"] += submits
                     times[f"{name} c"] += claims
             return {
-                figure.name: Pair(median(times[f"full {what}"]), median(times[f"empty {what}"]))
-                for figure, what in zip(FIGURES, "sc", strict=True)
+                figure.name: Pair(median(times[f"full {step}"]), median(times[f"empty {step}"]))
+                for figure, step in zip(FIGURES, "sc", strict=True)
             }
 
         yield measure
 
 
-def _round(place: _Place, turns: int) -> tuple[list[float], list[float]]:
+def _round(queue: _WaitingQueue, turns: int) -> tuple[list[float], list[float]]:
     submits: list[float] = []
     claims: list[float] = []
     for _ in range(turns):
-        submits += [place.submit() for _ in range(_EACH)]
-        claims += [place.claim() for _ in range(_EACH)]
+        submits += [queue.submit() for _ in range(_EACH)]
+        claims += [queue.claim() for _ in range(_EACH)]
     return submits, claims
 
 

@@ -1,1 +1,1 @@
-"""The broker: the Celery application, and the doorbells that its queues carry."""
+"""The broker: the Celery application, and the doorbells in its queues."""

@@ -1,11 +1,11 @@
-"""The Celery application: JSON only, no result backend, bounded sockets. For doorbells, workers and Flower.
+"""The Celery application: JSON only, no result backend, bounded sockets. Used for doorbells, workers and Flower.
 
-Celery carries doorbells, and nothing else: no message lives as long as a run, none is retried, none has an ETA.
+Celery carries only doorbells: no message lives as long as a run, none is retried, none has an ETA.
+:mod:`dispatcher.broker.doorbell` publishes them.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +16,13 @@ from celery.app.amqp import AMQP
 from kombu import Connection
 from kombu.utils.collections import HashedSeq
 
-from dispatcher.errors import InvalidSettings
-from dispatcher.records.redis.connection.credentials import Credentials
+from dispatcher.records.redis.connection.credentials import RedisCredentials
 from dispatcher.settings import Settings
 from dispatcher.support.urls import Address, parse
 
-#: How kombu treats its sockets and unacknowledged messages; times are in seconds. Early acknowledgement and one
-#: priority step: a message leaves the list once, and one BRPOP asks for each queue once. Only workers keep messages
-#: until they are acknowledged, and put back what others left (:data:`AS_WORKER`).
+#: Transport options of kombu: sockets and unacknowledged messages; times in seconds. With early acknowledgement and one
+#: priority step, a message leaves the list once, and one BRPOP names each queue once. Only workers keep messages until
+#: they are acknowledged, and restore those of dead workers (:data:`WORKER_OVERRIDES`).
 TRANSPORT: Mapping[str, Any] = {
     "ack_emulation": False,
     "visibility_timeout": 300,
@@ -36,7 +35,7 @@ TRANSPORT: Mapping[str, Any] = {
     "health_check_interval": 10,
 }
 
-#: Worker settings that hold for every worker and every client.
+#: Celery settings of every worker and every client.
 CONFIGURATION: Mapping[str, Any] = {
     "task_serializer": "json",
     "accept_content": ["json"],
@@ -58,33 +57,33 @@ CONFIGURATION: Mapping[str, Any] = {
     "worker_send_task_events": False,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
-    # Who only looks (Flower, `celery inspect`) needs no right to run scripts, as kombu does for queues that expire.
+    # kombu runs a script for queues that expire. Flower and `celery inspect` must work without the right to do so.
     "control_queue_expires": None,
     "event_queue_expires": None,
 }
 
-#: What a worker's process has otherwise, of the transport and of the rest: Celery's own defaults.
-AS_WORKER: tuple[Mapping[str, Any], Mapping[str, Any]] = (
+#: Overrides in a worker's process, of :data:`TRANSPORT` and of :data:`CONFIGURATION`: Celery's own defaults.
+WORKER_OVERRIDES: tuple[Mapping[str, Any], Mapping[str, Any]] = (
     {"ack_emulation": True},
     {"control_queue_expires": 10.0, "event_queue_expires": 60.0},
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broker:
-    """A server's address as kombu wants it; ``credentials`` are apart from its URL, which Celery shows."""
+class BrokerAddress:
+    """A server's address in kombu's form. ``credentials`` aren't part of the URL, because Celery shows that."""
 
     url: str
-    credentials: Credentials | None = None
+    credentials: RedisCredentials | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tls: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 class BrokerConnection(Connection):  # type: ignore[misc]
-    """kombu's connection, which tells nobody its credentials but who asks for a URL to connect with, as Flower does."""
+    """A kombu connection that shows its credentials only in a URL requested with the password, as Flower does."""
 
     def as_uri(self, include_password: bool = False, mask: str = "**", **options: Any) -> str:
-        """The broker's URL; credentials are in it only if asked for."""
+        """Return the broker's URL, with credentials only if ``include_password`` is set."""
         scheme, mark, rest = super().as_uri(include_password, "", **options).partition("://")
         rest = rest.removeprefix(":@")
         if not include_password or self.credential_provider is None:
@@ -93,15 +92,18 @@ class BrokerConnection(Connection):  # type: ignore[misc]
         return f"{scheme}{mark}{quote(''.join(name), safe='')}:{quote(password, safe='')}@{rest}"
 
     def __eqhash__(self) -> HashedSeq:
-        """Hash equal arguments alike: what is equal shares a pool of connections, and two users of one server don't."""
+        """Include the credentials: kombu pools connections with equal hashes, and two users of a server must not share
+        any."""
         return HashedSeq(*super().__eqhash__(), self.credential_provider)
 
     def info(self) -> dict[str, Any]:
-        """Return what Celery's remote control tells of it."""
+        """Return the facts that Celery's remote control shows, without passwords."""
         return _without_passwords(super().info())
 
 
 class _Amqp(AMQP):  # type: ignore[misc]
+    """Opens connections with the application's credentials."""
+
     def Connection(self, *arguments: Any, **options: Any) -> BrokerConnection:  # noqa: N802 - Celery's name for it
         return BrokerConnection(*arguments, **options, credential_provider=self.app.broker_credentials)
 
@@ -117,11 +119,11 @@ def _without_passwords(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_app(settings: Settings, instance: str) -> Celery:
-    """The Celery application of an installation.
+    """Return the Celery application of an installation.
 
     Args:
         settings: ``broker_url``, else ``url``, names the server.
-        instance: the installation's id, the prefix of all its keys in the broker.
+        instance: the installation's id, which prefixes all its keys in the broker.
 
     Raises:
         InvalidSettings: no URL is set, or it can't be read.
@@ -129,13 +131,13 @@ def make_app(settings: Settings, instance: str) -> Celery:
     url = settings.broker_url or settings.url
     if url is None:
         raise settings.without_url()
-    broker = broker_of(url)
+    broker = broker_address(url)
     app = Celery("dispatcher", set_as_current=False, amqp=_Amqp)
     app.broker_credentials = broker.credentials
     app.conf.update(
         **CONFIGURATION,
         broker_url=broker.url,
-        broker_read_url=broker.url,  # named, so that no CELERY_BROKER_URL of another application gets in
+        broker_read_url=broker.url,  # explicit, so that another application's CELERY_BROKER_URL can't replace them
         broker_write_url=broker.url,
         broker_use_ssl=None if broker.tls is None else dict(broker.tls),
         broker_transport_options={**TRANSPORT, **broker.options, "global_keyprefix": f"{instance}:"},
@@ -143,51 +145,38 @@ def make_app(settings: Settings, instance: str) -> Celery:
     return app
 
 
-def broker_of(url: str) -> Broker:
-    """The same server in kombu's words.
+def broker_address(url: str) -> BrokerAddress:
+    """Convert a URL of the settings to kombu's form.
 
     Raises:
         InvalidSettings: the URL can't be read.
     """
     address = parse(url)
-    tls = _tls(address.options) if address.tls else None
+    tls = address.tls_options() or None
     credentials = _credentials(address.username, address.password)
     if address.scheme == "unix":
         path = quote(address.path, safe="/")
-        return Broker(url=f"redis+socket://{path}?virtual_host={address.db}", credentials=credentials)
+        return BrokerAddress(url=f"redis+socket://{path}?virtual_host={address.db}", credentials=credentials)
     urls = [_tcp(address, host, port) for host, port in address.hosts]
     options = _sentinel(address, tls) if address.scheme == "sentinel" else {}
-    return Broker(url=";".join(urls), credentials=credentials, options=options, tls=tls)
+    return BrokerAddress(url=";".join(urls), credentials=credentials, options=options, tls=tls)
 
 
 def _tcp(address: Address, host: str, port: int) -> str:
-    place = f"[{host}]" if ":" in host else host
-    return f"{address.scheme}://{place}:{port}/{address.db}"
+    netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{address.scheme}://{netloc}/{address.db}"
 
 
-def _credentials(username: str | None, password: str | None) -> Credentials | None:
-    return None if username is None and password is None else Credentials(username, password)
+def _credentials(username: str | None, password: str | None) -> RedisCredentials | None:
+    return None if username is None and password is None else RedisCredentials(username, password)
 
 
 def _sentinel(address: Address, tls: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Transport options that name the service, and how to speak to the Sentinels themselves."""
-    own: dict[str, Any] = {name: TRANSPORT[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    credentials = _credentials(*(address.options.get(f"sentinel_{name}") for name in ("username", "password")))
+    """Return the transport options that name the service and configure the connections to the Sentinels themselves."""
+    sentinel_kwargs: dict[str, Any] = {name: TRANSPORT[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    credentials = _credentials(*address.sentinel_credentials)
     if credentials is not None:
-        own["credential_provider"] = credentials
+        sentinel_kwargs["credential_provider"] = credentials
     if tls is not None:
-        own |= {"ssl": True, **tls}
-    return {"master_name": address.service, "sentinel_kwargs": own}
-
-
-def _tls(options: Mapping[str, str]) -> dict[str, Any]:
-    """TLS arguments of redis-py; certificates are checked unless the URL says otherwise."""
-    found: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    asked = str(found.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
-    levels = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
-    if asked not in levels:
-        raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {asked!r}")
-    found["ssl_cert_reqs"] = levels[asked]
-    checked = str(found.get("ssl_check_hostname", asked != "none")).lower()
-    found["ssl_check_hostname"] = checked not in {"false", "0", "no"}
-    return found
+        sentinel_kwargs |= {"ssl": True, **tls}
+    return {"master_name": address.service, "sentinel_kwargs": sentinel_kwargs}

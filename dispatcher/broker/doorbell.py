@@ -1,7 +1,7 @@
-"""The one place that rings: kombu's envelope for a script to push, or a held producer where the broker is elsewhere.
+"""Doorbells: kombu's envelope for a script to push, or a held producer where the broker is another server.
 
-Called by the records alone. A ring is worth nothing by itself: who takes it reads the run's record. Celery is imported
-only when something is published or counted; a client that only submits never pays for it.
+Only the records call this. A doorbell carries no authority: the worker that takes it reads the run's record. Celery is
+imported only when something is published or counted, so a client that only submits never loads it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: One command to the broker may take 3 s here, and connecting is tried twice at most: a submit has 15 s in all.
+#: One command to the broker may take 3 s here, and a connection is tried at most twice: a submit has 15 s in all.
 SOCKET = {
     "socket_timeout": 3,
     "socket_connect_timeout": 3,
@@ -41,22 +41,23 @@ SOCKET = {
     "interval_max": 0,
 }
 
-# After a publish that failed so slowly, nothing is published for so many seconds: the reconciler rings again.
-_SLOW = 1.0
-_REST = 5.0
+# After a failed publish that took longer than _SLOW_FAILURE, nothing is published for _BACKOFF seconds: the reconciler
+# rings again.
+_SLOW_FAILURE = 1.0
+_BACKOFF = 5.0
 
-#: Celery shows at most so many characters of a task's arguments.
-SHOWN = 1024
+#: The most characters of a task's arguments that Celery shows.
+KWARGSREPR_LIMIT = 1024
 
-# Places in a prepared envelope. Random, so that no flow's name can hold one.
+# Placeholders in a prepared envelope. Random, so that no flow's name can contain one.
 _RUN, _ID, _TAG, _BODY = (uuid.uuid4().hex for _ in range(4))
 
 
 class CeleryBell:
-    """Rings by Celery messages; a :class:`~dispatcher.records.base.Bell`. Safe across threads and forks.
+    """Rings by Celery messages; a :class:`~dispatcher.records.bell.Bell`. Safe across threads and forks.
 
     Args:
-        settings: say where the broker is.
+        settings: ``broker_url``, else ``url``, names the broker.
         instance: the installation's id.
     """
 
@@ -68,27 +69,28 @@ class CeleryBell:
         self._pid = os.getpid()
         self._held: tuple[Connection, Producer] | None = None
         self._warned = False
-        self._resting_until = 0.0
+        self._backoff_until = 0.0
 
     def message(self, ring: Ring) -> tuple[str, bytes] | None:
-        """Key of the queue's list and the message to push there; None where the broker is another server."""
+        """Return the key of the queue's list and the message to push there; None if the broker is another server."""
         if not self.same_server:
             return None
         return f"{self._instance}:{ring.route.queue}", envelope(ring)
 
     def publish(self, rings: Sequence[Ring]) -> None:
-        """Publish through the held producer, all in few round trips. Never raises: a lost ring is rung again."""
-        begun = time.monotonic()
-        if self.same_server or not rings or begun < self._resting_until:
+        """Publish through the held producer, in few round trips. Never raises: the reconciler rings again for a lost
+        doorbell."""
+        started = time.monotonic()
+        if self.same_server or not rings or started < self._backoff_until:
             return
         try:
             self._with_broker(lambda connection, producer: _publish(producer, rings))
         except Exception as error:  # the run is accepted, and the reconciler rings again
             if not self._warned:
-                log.warning("a doorbell could not be published, it will be rung again: %s", type(error).__name__)
+                log.warning("Could not publish a doorbell (%s); the reconciler will ring again", type(error).__name__)
             self._warned = True
-            if time.monotonic() - begun > _SLOW:  # a broker that swallows everything holds up no further portion
-                self._resting_until = time.monotonic() + _REST
+            if time.monotonic() - started > _SLOW_FAILURE:  # an unresponsive broker must not delay the next batch
+                self._backoff_until = time.monotonic() + _BACKOFF
         else:
             self._warned = False
 
@@ -97,17 +99,17 @@ class CeleryBell:
 
         Raises:
             ServerUnavailable: the broker can't be reached.
-            Malformed: there is something else in the place of the list.
+            Malformed: the key holds something other than a list.
         """
         try:
             return int(self._with_broker(lambda connection, producer: connection.default_channel.client.llen(queue)))
         except Exception as error:
             if str(error).startswith("WRONGTYPE"):
-                raise Malformed("a queue's list is something else") from None
-            raise ServerUnavailable(f"the broker can't be asked for its queues: {type(error).__name__}") from error
+                raise Malformed(f"queue {queue!r}: its key in the broker isn't a list") from None
+            raise ServerUnavailable(f"the broker's queues can't be read: {type(error).__name__}") from error
 
     def close(self) -> None:
-        """Close the held connection. Safe to call twice; a later ring opens it again."""
+        """Close the held connection. Safe to call twice; a later doorbell opens a new one."""
         with self._lock:
             held, self._held = self._held, None
             if held is not None and self._pid == os.getpid():
@@ -115,7 +117,7 @@ class CeleryBell:
                     held[0].release()
 
     def _with_broker(self, use: Callable[[Connection, Producer], Any]) -> Any:
-        """Use the held connection, and once more a fresh one where the held one had died meanwhile."""
+        """Call ``use`` with the held connection; if that had died meanwhile, once more with a fresh one."""
         if self._pid != os.getpid():  # a fork's child shares no socket and no lock with its parent
             self._lock, self._held, self._pid = threading.RLock(), None, os.getpid()
         with self._lock:
@@ -142,7 +144,7 @@ class CeleryBell:
 
 
 def envelope(ring: Ring) -> bytes:
-    """The message that kombu's Redis transport takes from a list, as ``apply_async`` makes it."""
+    """Return the message as kombu's Redis transport reads it from a list, and as ``apply_async`` would write it."""
     run_id, tag = ring.run_id, secrets.token_hex(16)
     outer, inner = _prepared(ring.task, ring.flow, ring.route)
     body = base64.b64encode(inner.replace(_RUN, run_id).encode()).decode()
@@ -152,7 +154,7 @@ def envelope(ring: Ring) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _prepared(task: str, flow: str, route: Route) -> tuple[str, str]:
-    """Envelope and body of all rings of one flow and route, with places for what varies."""
+    """Return envelope and body of all doorbells of one flow and route, with placeholders for what varies."""
     kwargs = kwargs_of(flow, route, _RUN)
     message = {
         "body": _BODY,
@@ -173,12 +175,12 @@ def _prepared(task: str, flow: str, route: Route) -> tuple[str, str]:
 
 
 def kwargs_of(flow: str, route: Route, run_id: str) -> dict[str, Any]:
-    """The task's arguments: the run, and for people's eyes its flow, backend and labels."""
+    """Return the task's arguments: the run's id; flow, backend and labels only inform people."""
     return {"run_id": run_id, "flow": flow, "backend": route.backend, "labels": list(route.labels)}
 
 
 def headers_of(task: str, task_id: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Celery's task headers (protocol 2); Flower shows ``argsrepr`` and ``kwargsrepr``."""
+    """Return Celery's task headers (protocol 2). Flower shows ``argsrepr`` and ``kwargsrepr``."""
     return {
         "lang": "py",
         "task": task,
@@ -193,7 +195,7 @@ def headers_of(task: str, task_id: str, kwargs: dict[str, Any]) -> dict[str, Any
         "root_id": task_id,
         "parent_id": None,
         "argsrepr": "()",
-        "kwargsrepr": repr(kwargs)[:SHOWN],
+        "kwargsrepr": repr(kwargs)[:KWARGSREPR_LIMIT],
         "origin": _origin(os.getpid()),
         "ignore_result": True,
         "replaced_task_nesting": 0,
@@ -203,7 +205,7 @@ def headers_of(task: str, task_id: str, kwargs: dict[str, Any]) -> dict[str, Any
 
 
 def body_of(kwargs: dict[str, Any]) -> list[Any]:
-    """Celery's task body (protocol 2)."""
+    """Return Celery's task body (protocol 2)."""
     return [[], kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
 
 

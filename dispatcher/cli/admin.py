@@ -1,10 +1,10 @@
-"""``admin``: what an administrator does for an installation, once or at each upgrade."""
+"""``admin``: commands for an administrator, run once per installation or at each upgrade."""
 
 from __future__ import annotations
 
 import click
 
-from dispatcher.cli.common import Globals, common, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, pass_global_options
 from dispatcher.cli.terminal import echo
 from dispatcher.errors import InvalidSettings
 
@@ -18,17 +18,17 @@ def admin() -> None:
 @admin.command()
 @click.option("--prune", is_flag=True, help="Also remove the functions of other releases.")
 @common
-@pass_globals
-def install(known: Globals, prune: bool) -> None:
+@pass_global_options
+def install(global_options: GlobalOptions, prune: bool) -> None:
     """Load this release's functions into the server.
 
-    Workers do so by themselves where their user may. This is for a server on which none may, and for the time before
-    the first worker runs. It takes the URL of a user who may load functions: an administrator's. Releases live side by
-    side, each with functions of its own; --prune removes those of all others, of every installation on the server.
+    Workers load them by themselves if their user may. Use this command on a server where they may not, or before the
+    first worker runs. It needs the URL of a user who may load functions, such as an administrator. Releases live side
+    by side, each with its own functions; --prune removes those of all others, of every installation on the server.
     """
     from dispatcher.records.redis.installing import install as load
 
-    url = known.settings().url
+    url = global_options.settings().url
     if url is None:
         raise InvalidSettings("no server: give --url, or set DISPATCHER__URL; the laptop server needs no install")
     installed = load(url, prune=prune)

@@ -1,4 +1,4 @@
-"""The parts that all commands share: the global options and the client they ask. Used by commands alone."""
+"""The global options, and the client that all commands use. Used by commands only."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 @dataclass
-class Globals:
-    """The global options; each may stand before or behind the command's name."""
+class GlobalOptions:
+    """The global options; each may stand before or after the command's name."""
 
     url: str | None = None
     debug: bool = False
 
-    def settings(self, **given: Any) -> Settings:
-        """The settings, with what was given on the command line before the variables."""
+    def settings(self, **overrides: Any) -> Settings:
+        """Load the settings. Options of the command line take precedence over variables."""
         from dispatcher.settings import Settings
 
-        return Settings.load(**{"url": self.url, **given})
+        return Settings.load(**{"url": self.url, **overrides})
 
     @contextmanager
     def client(self) -> Iterator[Dispatcher]:
-        """A connected client, closed at the end."""
+        """Connect a client, and close it at the end."""
         from dispatcher import Dispatcher
 
         with Dispatcher(settings=self.settings()) as client:
             yield client
 
 
-pass_globals = click.make_pass_decorator(Globals, ensure=True)
+pass_global_options = click.make_pass_decorator(GlobalOptions, ensure=True)
 
 
-def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+def _store(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value:
-        setattr(ctx.ensure_object(Globals), str(param.name), value)
+        setattr(ctx.ensure_object(GlobalOptions), str(param.name), value)
 
 
 option_url = click.option(
     "--url",
     metavar="URL",
     expose_value=False,
-    callback=_keep,
+    callback=_store,
     is_eager=True,
-    help="Redis or Valkey that keeps the runs; else DISPATCHER__URL, else the laptop server.",
+    help="Redis or Valkey server that stores the runs; default: DISPATCHER__URL, else the laptop server.",
 )
 option_debug = click.option(
     "--debug",
     is_flag=True,
     expose_value=False,
-    callback=_keep,
+    callback=_store,
     is_eager=True,
     help="Show the traceback of an error.",
 )
-option_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+option_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def common(command: C) -> C:
-    """The global options, also behind the command's name."""
+    """Accept the global options after the command's name, too."""
     return option_url(option_debug(command))

@@ -1,4 +1,4 @@
-"""``completion``: the shell's own completion of this command."""
+"""``completion``: completion of this command by the shell."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dispatcher.cli.terminal import echo_lines
 @common
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete this command.
+    """Print the script that makes SHELL complete this command.
 
     \b
     bash:  eval "$(dispatcher completion bash)"            in ~/.bashrc
     zsh:   eval "$(dispatcher completion zsh)"             in ~/.zshrc
     fish:  dispatcher completion fish | source             in ~/.config/fish/config.fish
     """
-    found = get_completion_class(shell)
-    assert found is not None  # the choices are click's own
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # the choices are click's own
     root = ctx.find_root()
-    echo_lines(found(root.command, {}, "dispatcher", "_DISPATCHER_COMPLETE").source())
+    echo_lines(completion_class(root.command, {}, "dispatcher", "_DISPATCHER_COMPLETE").source())

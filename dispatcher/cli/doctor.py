@@ -1,32 +1,33 @@
-"""``doctor``: what could keep runs from running here, each with its remedy."""
+"""``doctor``: checks of this installation, each problem with its remedy."""
 
 from __future__ import annotations
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.terminal import Painted, echo, print_json
 
 
 @click.command()
-@click.option("--backend", metavar="NAME", help="Look at where that backend's runs go, too: kubernetes starts a pod.")
+@click.option("--backend", metavar="NAME", help="Check that backend, too; for kubernetes this starts a pod.")
 @option_json
 @common
-@pass_globals
-def doctor(known: Globals, backend: str | None, as_json: bool) -> int:
+@pass_global_options
+def doctor(global_options: GlobalOptions, backend: str | None, as_json: bool) -> int:
     """Check this installation and its server.
 
-    Says what to do about each problem. Exits 1 if something is wrong. Warnings don't count as such.
+    Prints a remedy for each problem. Exits 1 if there is a problem; warnings don't count.
     """
     from dataclasses import asdict
     from itertools import chain
 
-    from dispatcher.admin.doctor import Level, examine, examine_backend
+    from dispatcher.admin.doctor import examine, examine_backend
+    from dispatcher.inspection.finding import Level
 
     marks = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
     findings = []
-    more = examine_backend(backend, known.url) if backend else iter(())
-    for finding in chain(examine(known.url), more):
+    more = examine_backend(backend, global_options.url) if backend else iter(())
+    for finding in chain(examine(global_options.url), more):
         findings.append(finding)
         if as_json:
             continue

@@ -1,4 +1,4 @@
-"""An exception as one line with a remedy, and as an exit code. Used by the root and by ``run``."""
+"""Errors as one line with a remedy, and as an exit code. Used by :mod:`dispatcher.cli.root`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dispatcher.errors import (
     UnknownRun,
 )
 
-#: Bad input, as click has it.
+#: Exit code for bad input, as in click.
 USAGE = 2
-#: The server can't be reached, or the command itself went wrong: nothing is said about any run.
+#: Exit code where the server can't be reached or the command itself failed: it says nothing about any run.
 NO_ANSWER = 6
 
-_OURS = (InvalidInput, UnknownRun, MissingExtra, SealBroken, Permanent)
+_BAD_INPUT = (InvalidInput, UnknownRun, MissingExtra, SealBroken, Permanent)
 
 
 class Failure(click.ClickException):
@@ -33,14 +33,14 @@ class Failure(click.ClickException):
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """The failure that ``error`` means. A backend says of settings, too, that a later try may help."""
+        """Return the failure for ``error``. Backends wrap errors of settings, too; then the cause counts."""
         if isinstance(error, Transient | Permanent) and isinstance(error.__cause__, DispatcherError):
             error = error.__cause__
-        return cls(_one_line(error), USAGE if isinstance(error, _OURS) else NO_ANSWER)
+        return cls(_one_line(error), USAGE if isinstance(error, _BAD_INPUT) else NO_ANSWER)
 
 
 def describe(problem: click.ClickException) -> tuple[Part, ...]:
-    """The line to print; a usage error says where the usage stands."""
+    """Return the line to print. A usage error points to ``--help``."""
     text = " ".join(problem.format_message().split()).rstrip(".")
     context = getattr(problem, "ctx", None)
     if isinstance(problem, click.UsageError) and context is not None and not text.endswith(")"):

@@ -1,4 +1,4 @@
-"""``flower``: the real Flower, bound to loopback and behind a password."""
+"""``flower``: run Flower, bound to loopback and protected by a password."""
 
 from __future__ import annotations
 
@@ -14,58 +14,66 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dispatcher.cli.common import Globals, common, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, pass_global_options
 from dispatcher.cli.terminal import echo
 from dispatcher.errors import InvalidInput, MissingExtra
-from dispatcher.support.hangup import heed, leave_terminal
+from dispatcher.support.hangup import leave_terminal, on_hangup
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
 
 _USER = "dispatcher"
-#: What the list of tasks shows: the kwargs name run, flow, backend and labels.
+#: Columns of the list of tasks; the kwargs hold run, flow, backend and labels.
 _COLUMNS = "name,uuid,state,kwargs,received,runtime,worker"
 
 #: Seconds that Flower's own threads get to finish.
-_LEAVING = 2.0
+_EXIT_TIMEOUT = 2.0
 
 
 @click.command()
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True, help="0: a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=5555, show_default=True, help="Port; 0 picks a free one."
+)
 @click.option(
     "--auth",
     metavar="USER:PASSWORD",
     envvar="FLOWER_BASIC_AUTH",
     show_envvar=True,
-    help="In place of a generated password.",
+    help="Credentials, in place of a generated password.",
 )
-@click.option("--no-auth", is_flag=True, help="Let everybody in who reaches the address.")
-@click.option("--control", is_flag=True, help="Let its users act on workers; else it only shows.")
-@click.option("--broker-url", metavar="URL", help="Redis or Valkey for doorbells, where that is another one.")
+@click.option("--no-auth", is_flag=True, help="Require no password.")
+@click.option("--control", is_flag=True, help="Let users control workers; default: read-only.")
+@click.option("--broker-url", metavar="URL", help="Redis or Valkey server for doorbells, if it is another one.")
 @common
-@pass_globals
+@pass_global_options
 def flower(
-    known: Globals, address: str, port: int, auth: str | None, no_auth: bool, control: bool, broker_url: str | None
+    global_options: GlobalOptions,
+    address: str,
+    port: int,
+    auth: str | None,
+    no_auth: bool,
+    control: bool,
+    broker_url: str | None,
 ) -> None:
-    """Start Flower, Celery's web page.
+    """Start Flower, Celery's monitoring page.
 
-    It shows workers, queues, and each execute task with its run, flow, backend and labels. The password is generated
-    and printed once, unless --auth gives one or --no-auth drops it. Other options of Flower are FLOWER_… variables.
+    It shows workers, queues, and each execute task with its run, flow, backend and labels. A password is generated and
+    printed once, unless --auth gives one or --no-auth drops it. Set other options of Flower by FLOWER_… variables.
     """
     credentials = _credentials(auth, no_auth=no_auth)
     if find_spec("flower") is None:
         raise MissingExtra("Flower isn't installed: pip install 'flow-dispatcher[laptop]'")
-    with _settings(known, broker_url) as settings:
+    with _settings(global_options, broker_url) as settings:
         instance = _instance(settings)
-        port = _free(address, port)
+        port = _check_port(address, port)
         echo(f"Flower  http://{f'[{address}]' if ':' in address else address}:{port}")
-        _announce(address, credentials, given=auth is not None)
+        _announce(address, credentials, generated=auth is None)
         _serve(settings, instance, address=address, port=port, credentials=credentials, control=control)
 
 
 def _credentials(auth: str | None, *, no_auth: bool) -> str:
-    """``user:password``, or nothing."""
+    """Return ``user:password``; empty without a password."""
     if no_auth:
         return ""
     if auth is None:
@@ -76,19 +84,19 @@ def _credentials(auth: str | None, *, no_auth: bool) -> str:
     return auth
 
 
-def _announce(address: str, credentials: str, *, given: bool) -> None:
+def _announce(address: str, credentials: str, *, generated: bool) -> None:
     if credentials:
         user, _, password = credentials.partition(":")
         echo(f"user    {user}")
-        echo(f"password  {'as given' if given else password}")
+        echo(f"password  {password if generated else 'as given'}")
     elif address not in {"127.0.0.1", "::1", "localhost"}:
-        echo(f"warning: everybody who reaches {address} may look, without a password", err=True)
+        echo(f"warning: everybody who can reach {address} has access, without a password", err=True)
 
 
 @contextmanager
-def _settings(known: Globals, broker_url: str | None) -> Iterator[Settings]:
-    """The settings with a URL; at the laptop server as one of its programs, so that it stays."""
-    settings = known.settings(broker_url=broker_url)
+def _settings(global_options: GlobalOptions, broker_url: str | None) -> Iterator[Settings]:
+    """Return settings with a URL. Without one, join the laptop server, so that it stays up."""
+    settings = global_options.settings(broker_url=broker_url)
     if settings.url is not None or not settings.embedded:
         yield settings
         return
@@ -108,21 +116,21 @@ def _instance(settings: Settings) -> str:
         records.close()
 
 
-def _free(address: str, port: int) -> int:
-    """``port`` if nobody has it; Flower itself would say so only in a traceback."""
+def _check_port(address: str, port: int) -> int:
+    """Return ``port`` if it is free, or a free one for 0. Flower itself would only print a traceback."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, port))
-            found: int = probe.getsockname()[1]
-            return found
+            free_port: int = probe.getsockname()[1]
+            return free_port
     except OSError as error:
         raise InvalidInput(f"--address {address} --port {port}: {error.strerror} (choose another port)") from None
 
 
 def _serve(settings: Settings, instance: str, *, address: str, port: int, credentials: str, control: bool) -> None:
-    """Be Flower until a signal. Its options go by a list of this process's own, which no other user can read."""
+    """Run Flower until a signal. Its options are passed in memory: other users can read a command line."""
     from dispatcher.broker.celery_app import make_app
 
     os.environ.pop("FLOWER_BASIC_AUTH", None)
@@ -133,17 +141,17 @@ def _serve(settings: Settings, instance: str, *, address: str, port: int, creden
     if credentials:
         arguments.append(f"--basic_auth={credentials}")
     app = make_app(settings, instance)
-    app.control.enable_events()  # now: Flower's own first request comes only after 5 s
-    heed(lambda *_: sys.exit(0))  # as Flower does at SIGTERM
+    app.control.enable_events()  # Flower's own first request comes only after 5 s
+    on_hangup(lambda *_: sys.exit(0))  # as Flower does at SIGTERM
     try:
         app.start(["flower", *arguments])
     finally:
         leave_terminal()
-        _leave_within(_LEAVING)
+        _exit_within(_EXIT_TIMEOUT)
 
 
-def _leave_within(seconds: float) -> None:
-    """End this process by then, whatever holds it up: Flower's threads ask a server that has gone for ever."""
-    last = threading.Timer(seconds, os._exit, (0,))
-    last.daemon = True
-    last.start()
+def _exit_within(seconds: float) -> None:
+    """Exit at the latest then: Flower's threads retry for ever if the server is gone."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()

@@ -1,4 +1,4 @@
-"""Following one run to its end while signals may ask to cancel it. Used by ``run`` alone."""
+"""Follow one run to its end, while signals may cancel it. Used by ``run`` only."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.cli.formatting import stands
+from dispatcher.cli.formatting import cancel_status
 from dispatcher.cli.views import View
 from dispatcher.errors import DispatcherError, UnknownRun
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event
 from dispatcher.support.mailbox import Mailbox
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from dispatcher.client.run import Run
 
 #: Seconds between two frames of the view, and the longest that a signal waits.
-_FRAME = 0.1
-#: Seconds within which signals count as one.
-_AT_ONCE = 0.5
+_FRAME_INTERVAL = 0.1
+#: Seconds without a start after which the reasons are shown.
+_HINTS_AFTER = 5.0
+#: Seconds within which several signals count as one: `timeout` and others send two.
+_SIGNAL_WINDOW = 0.5
 
 
 class Signals:
-    """The number of times that SIGINT or SIGTERM arrived; those at once count as one, since `timeout` and others send
-    two."""
+    """Counter of SIGINT and SIGTERM."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -37,58 +38,58 @@ class Signals:
         self._at = 0.0
 
     def arrived(self, number: int, frame: FrameType | None) -> None:
-        """The handler: it counts, nothing else."""
+        """Count a signal. This is the signal handler, so it does nothing else."""
         now = time.monotonic()
-        if self.count == 0 or now > self._at + _AT_ONCE:
+        if self.count == 0 or now > self._at + _SIGNAL_WINDOW:
             self.count += 1
         self._at = now
         self.last = signal.Signals(number)
 
     @property
     def exit_code(self) -> int:
-        """As shells report a process that a signal ended."""
+        """Exit code with which shells report a process that a signal ended."""
         return 128 + self.last
 
 
 @contextmanager
-def caught() -> Iterator[Signals]:
-    """Count SIGINT and SIGTERM in place of dying from them."""
+def count_signals() -> Iterator[Signals]:
+    """Count SIGINT and SIGTERM instead of ending at them."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield signals  # embedded in another program: its main thread keeps its own handlers
+        yield signals  # only the main thread may set handlers
         return
-    before = {number: signal.signal(number, signals.arrived) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, signals.arrived) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 class _Failed:
-    """A stream can't be followed any longer."""
+    """Tells the main thread that a stream can't be followed any longer."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 class Watch:
-    """Shows a run's events and lines until it has ended; cancels it at the first signal, leaves it at the second."""
+    """Shows a run's events and lines until its end. The first signal cancels the run, the second one leaves it."""
 
     def __init__(self, run: Run[Any], view: View, signals: Signals, hints: Callable[[], list[str]]) -> None:
         self._run = run
         self._view = view
         self._signals = signals
         self._hints = hints
-        self._news: Mailbox[Event | Line | _Failed] = Mailbox()
-        self._seen = (0, 0)  # attempt and number of the last line shown
+        self._updates: Mailbox[Event | Line | _Failed] = Mailbox()
+        self._last_line = (0, 0)  # attempt and number
         self._ended = False
         self._cancelled = False
         self._started = False
-        self._hint_at = time.monotonic() + 5.0
+        self._hints_at = time.monotonic() + _HINTS_AFTER
 
     def to_end(self) -> bool:
-        """Watch; True when the run has ended, False when a second signal left it.
+        """Follow the run. Return True at its end, False if a second signal left it.
 
         Raises:
             DispatcherError: the run can't be followed any longer.
@@ -100,61 +101,61 @@ class Watch:
                 return False
             if self._signals.count and not self._cancelled:
                 self._cancel()
-            self._hint()
-            self._take()
-        for line in self._run.logs():  # the stream above may lag behind the last event
-            self._line(line)
+            self._show_hints()
+            self._show_next()
+        for line in self._run.logs():  # the log stream may lag behind the last event
+            self._show_line(line)
         return True
 
     def _pump_events(self) -> None:
         self._pump(self._run.events)
         gone = UnknownRun(f"run {self._run.id} was removed before its end was seen")
-        self._news.put(_Failed(gone))  # not read after the final event
+        self._updates.put(_Failed(gone))  # ignored after the final event
 
     def _pump_logs(self) -> None:
         self._pump(self._run.logs)
 
     def _pump(self, stream: Callable[..., Iterable[Event | Line]]) -> None:
         try:
-            for one in stream(follow=True):
-                self._news.put(one)
+            for entry in stream(follow=True):
+                self._updates.put(entry)
         except BaseException as error:  # raised by the main thread
-            self._news.put(_Failed(error))
+            self._updates.put(_Failed(error))
 
-    def _take(self) -> None:
+    def _show_next(self) -> None:
         try:
-            news = self._news.get(timeout=_FRAME)
+            update = self._updates.get(timeout=_FRAME_INTERVAL)
         except queue.Empty:
             self._view.tick()
             return
-        match news:
+        match update:
             case Event():
-                self._started = self._started or news.kind not in {"queued"}
-                self._ended = news.final
-                self._view.event(news)
+                self._started = self._started or update.kind not in {"queued"}
+                self._ended = update.final
+                self._view.event(update)
             case Line():
-                self._line(news)
+                self._show_line(update)
             case _Failed(error=error):
                 raise error
 
-    def _line(self, line: Line) -> None:
-        if (line.attempt, line.number) > self._seen:
-            self._seen = (line.attempt, line.number)
+    def _show_line(self, line: Line) -> None:
+        if (line.attempt, line.number) > self._last_line:
+            self._last_line = (line.attempt, line.number)
             self._view.line(line)
 
     def _cancel(self) -> None:
         self._cancelled = True
         self._view.note("cancelling; a second interrupt leaves the run alone")
         try:
-            if not self._run.cancel() and (known := self._run.known) is not None and known.settled is not None:
-                self._view.note(f"it has ended as {stands(known)}")
+            if not self._run.cancel() and (record := self._run.last_record) is not None and record.settled is not None:
+                self._view.note(f"it has ended as {cancel_status(record)}")
         except DispatcherError as error:
             self._view.note(f"cancel: {error}")
 
-    def _hint(self) -> None:
-        """Once, while nothing has happened for 5 s: why it doesn't run."""
-        if self._started or self._cancelled or time.monotonic() < self._hint_at:
+    def _show_hints(self) -> None:
+        """Show once why the run hasn't started, if it hasn't after 5 s."""
+        if self._started or self._cancelled or time.monotonic() < self._hints_at:
             return
-        self._hint_at = float("inf")
+        self._hints_at = float("inf")
         for hint in self._hints():
             self._view.note(hint)

@@ -1,19 +1,21 @@
-"""Records, events and lines as words for people and as JSON for programs. Pure; used by commands alone."""
+"""Records, events and log lines as text for people. Pure; used by commands only.
+
+Programs get JSON, from :mod:`dispatcher.inspection.as_json`.
+"""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from dispatcher.inspection.timeline import moments
-from dispatcher.records.base import Line
-from dispatcher.records.workers import WorkerInfo
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Record, Value
+from dispatcher.records.logs import Line
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.support.durations import format_clock, format_duration, format_time
 
 #: Styles by state.
 STYLES: Mapping[State, str] = {
@@ -32,7 +34,7 @@ STYLES: Mapping[State, str] = {
     State.UNKNOWN: "bright_black",
 }
 
-#: What ``run`` exits with.
+#: Exit codes of ``run`` by state.
 EXIT_CODES: Mapping[State, int] = {
     State.SUCCEEDED: 0,
     State.FAILED: 1,
@@ -41,64 +43,38 @@ EXIT_CODES: Mapping[State, int] = {
     State.CANCELLED: 5,
 }
 
-#: How moments of the infrastructure are called beside our events.
-_SHOWN = {"started": "container started", "finished": "container finished"}
+#: Names of infrastructure's moments where they differ in a list of events.
+_MOMENT_NAMES = {"started": "container started", "finished": "container finished"}
 
 
-def span(seconds: float) -> str:
-    """A length of time: 0.4 s, 12 s, 3m 05s, 2h 10m, 5d 3h."""
-    seconds = max(0.0, seconds)
-    if seconds < 10:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600}h"
-
-
-def stands(record: Record) -> str:
-    """Say how a run stands once it was asked to end."""
+def cancel_status(record: Record) -> str:
+    """Describe the state of a run after a cancel request."""
     if record.settled is None or record.state is State.CANCELLING:
         return str(record.state)
     due = record.exit_call is ExitCall.DUE
-    return f"{record.settled} already; its on_exit is {'to be called' if due else 'running'}"
-
-
-def moment(seconds: float) -> str:
-    """A point in time, in this machine's zone: 2025-03-01 14:02:07."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def clock(seconds: float) -> str:
-    """The time of day with milliseconds, in this machine's zone."""
-    whole, part = divmod(seconds, 1)
-    return f"{time.strftime('%H:%M:%S', time.localtime(whole))}.{int(part * 1000):03}"
+    return f"{record.settled} already; its on_exit is {'still to be called' if due else 'running'}"
 
 
 def length(record: Record, now: float) -> str:
-    """Return the time that the current attempt has run, or ran, in words."""
+    """Return how long the current attempt has run."""
     if record.started_at is None:
         return "-"
     end = record.ended_at if record.ended_at is not None else now
-    return span(end - record.started_at)
+    return format_duration(end - record.started_at)
 
 
 def why(record: Record) -> str:
-    """Say how it ended, in a few words; empty while it's open or if it ended well."""
+    """Say in a few words why a run ended; empty while it is open or if it succeeded."""
     outcome = record.outcome
     if outcome is None or outcome.cause is None or not record.terminal:
         return ""
     if outcome.cause is Cause.CANCELLED and outcome.message in {"", "cancelled"}:
         return ""  # the state says it
-    return _end(outcome.to_json())
+    return _describe_end(outcome.to_json())
 
 
-def _end(data: Mapping[str, Any]) -> str:
-    """Why an attempt ended, from the fields of an outcome; a flow's own error goes without our word for it."""
+def _describe_end(data: Mapping[str, Any]) -> str:
+    """Describe why an attempt ended, from the fields of an outcome. A flow's own error needs no cause beside it."""
     head = str(data["cause"])
     if head == Cause.USER_ERROR:
         head = str(data.get("reason") or head)
@@ -109,27 +85,27 @@ def _end(data: Mapping[str, Any]) -> str:
 
 
 def event_note(event: Event) -> str:
-    """Return what an event says beyond its kind."""
+    """Return the details of an event: cause, owner, on_exit, next attempt."""
     data = event.data
     parts = []
     if data.get("cause"):
-        parts.append(_end(data))
-    if event.kind is Kind.CLAIMED and data.get("owner"):
+        parts.append(_describe_end(data))
+    if event.kind is EventKind.CLAIMED and data.get("owner"):
         parts.append(f"by {data['owner']}")
     if data.get("on_exit") not in {None, "", ExitCall.NONE}:
         parts.append(f"on_exit {data['on_exit']}")
     if data.get("due") is not None:
         pause = float(data["due"]) - event.time
-        parts.append(f"next attempt {f'in {span(pause)}' if pause > 0.01 else 'at once'}")
+        parts.append(f"next attempt {f'in {format_duration(pause)}' if pause > 0.01 else 'at once'}")
     return "; ".join(parts)
 
 
-def passing(event: Event, before: Event | None) -> bool:
-    """Return True if an event only tells a step that took no time, as between the states of one script."""
+def is_instant(event: Event, previous: Event | None) -> bool:
+    """Return True if an event belongs to a step that took no time, as between the states of one script."""
     return (
-        before is not None
-        and event.kind in {Kind.PROVISIONING, Kind.PENDING}
-        and (event.time, event.attempt) == (before.time, before.attempt)
+        previous is not None
+        and event.kind in {EventKind.PROVISIONING, EventKind.PENDING}
+        and (event.time, event.attempt) == (previous.time, previous.attempt)
     )
 
 
@@ -138,39 +114,44 @@ def phases(
     times: Mapping[str, Mapping[str, float]] | None = None,
     lines: Mapping[int, float] | None = None,
 ) -> list[tuple[str, str, str, str]]:
-    """The timeline: when, since the row before, what, and a note; a row per event that took time, and per moment that
-    the infrastructure tells of (see :func:`dispatcher.inspection.timeline.timeline`)."""
+    """Return the rows of a timeline: time, duration since the previous row, name, and note.
+
+    Events that took no time are left out. ``times`` and ``lines`` are those of
+    :func:`dispatcher.inspection.timeline.timeline`.
+    """
     rows = []
-    before: Event | None = None
+    previous: Event | None = None
     since: float | None = None
     for moment in moments(events, times, lines):
-        one = moment.event
-        if one is not None and passing(one, before):
+        event = moment.event
+        if event is not None and is_instant(event, previous):
             continue
         again = f" (attempt {moment.attempt})" if moment.attempt > 1 else ""
-        passed = "" if since is None else f"+{span(moment.time - since)}"
-        if one is None:
-            rows.append((clock(moment.time), passed, f"{_SHOWN.get(moment.name, moment.name)}{again}", ""))
+        passed = "" if since is None else f"+{format_duration(moment.time - since)}"
+        if event is None:
+            rows.append(
+                (format_clock(moment.time), passed, f"{_MOMENT_NAMES.get(moment.name, moment.name)}{again}", "")
+            )
         else:
-            end = f" → {one.state}" if one.kind is Kind.EXITED else ""
-            rows.append((clock(one.time), passed, f"{one.kind}{end}{again}", event_note(one)))
-            before = one
+            end = f" → {event.state}" if event.kind is EventKind.EXITED else ""
+            rows.append((format_clock(event.time), passed, f"{event.kind}{end}{again}", event_note(event)))
+            previous = event
         since = moment.time
     return rows
 
 
 def event_line(event: Event) -> str:
-    """When, what and why, on one line."""
+    """Return an event as one line: time, kind, state and details."""
     note = event_note(event)
     again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-    return f"{clock(event.time)}  {event.kind} → {event.state}{again}{f'  ({note})' if note else ''}"
+    return f"{format_clock(event.time)}  {event.kind} → {event.state}{again}{f'  ({note})' if note else ''}"
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
-    """Return what ``show`` says of a run, name by name; what isn't said is left out."""
+    """Return the facts that ``show`` prints of a run, as names and texts. Empty ones are left out."""
     spec = record.spec
     retries = spec.retry.count
-    told = [
+    rows = [
         ("run", record.id),
         ("state", f"{record.state}{' (out of sight)' if record.unknown_since is not None else ''}"),
         ("why", why(record)),
@@ -181,106 +162,28 @@ def facts(record: Record) -> list[tuple[str, str]]:
         ("tags", ", ".join(spec.tags)),
         ("attempt", f"{record.attempt}{f' of at most {retries + 1}' if retries else ''}"),
         ("worker", record.owner),
-        ("submitted", moment(record.created_at)),
-        ("ended", "" if record.ended_at is None else moment(record.ended_at)),
-        ("teardown", "; ".join(str(one.get("pending") or "not confirmed yet") for one in record.leftovers)),
-        ("kept until", "" if record.expires_at is None else moment(record.expires_at)),
+        ("submitted", format_time(record.created_at)),
+        ("ended", "" if record.ended_at is None else format_time(record.ended_at)),
+        ("teardown", "; ".join(str(left.get("pending") or "not confirmed yet") for left in record.leftovers)),
+        ("kept until", "" if record.expires_at is None else format_time(record.expires_at)),
     ]
-    return [(name, text) for name, text in told if text]
+    return [(name, text) for name, text in rows if text]
 
 
 def environment(data: Mapping[str, Any]) -> str:
-    """An environment's JSON in a few words; nothing in it is opened."""
-    said = {name: value for name, value in data.items() if name != "type" and value not in (None, [], {}, "")}
+    """Return an environment's JSON as one line. Sealed parts aren't opened."""
+    shown = {name: value for name, value in data.items() if name != "type" and value not in (None, [], {}, "")}
     for name in ("on_start", "on_exit"):
-        if isinstance(said.get(name), Mapping):
-            said[name] = said[name].get("ref", "sealed")
+        if isinstance(shown.get(name), Mapping):
+            shown[name] = shown[name].get("ref", "sealed")
     inside = ", ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in said.items()
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shown.items()
     )
     return f"{data.get('type', '?')}({inside})"
 
 
 def log_line(line: Line) -> str:
-    """A line of a flow, as a person reads it."""
+    """Return a log line as people read it."""
     if line.stream == "gap":
         return f"[{line.text}]"
     return f"{line.level} {line.text}" if line.level else line.text
-
-
-def run_json(record: Record) -> dict[str, Any]:
-    """A run for programs: times in seconds since the epoch, no sealed bytes."""
-    spec, outcome = record.spec, record.outcome
-    found: dict[str, Any] = {
-        "id": record.id,
-        "flow": spec.flow,
-        "name": spec.options.name,
-        "state": record.state,
-        "attempt": record.attempt,
-        "backend": spec.route.backend,
-        "queue": spec.route.queue,
-        "labels": list(spec.labels),
-        "tags": list(spec.tags),
-        "created_at": record.created_at,
-        "started_at": record.started_at,
-        "ended_at": record.ended_at,
-        "expires_at": record.expires_at,
-        "worker": record.owner or None,
-        "options": spec.options.to_json(),
-        "environment": spec.environment,
-        "observed": "unknown" if record.unknown_since is not None else "known",
-        "on_exit": record.exit_call,
-        "times": record.times or {},
-        "leftovers": [{"attempt": one["attempt"], "pending": one.get("pending")} for one in record.leftovers],
-    }
-    if outcome is not None:
-        found["outcome"] = {
-            "cause": outcome.cause,
-            "reason": outcome.reason,
-            "message": outcome.message,
-            "exit_code": outcome.exit_code,
-            "traceback": outcome.traceback,
-            "log_tail": list(outcome.log_tail),
-            "result": None if outcome.result is None else value_json(outcome.result),
-        }
-    return found
-
-
-def value_json(value: Value) -> dict[str, Any]:
-    """Return how a value is kept; the value itself only where it's JSON and inline."""
-    return {"codec": value.codec, "size": value.size, "blob": value.blob}
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """An event for programs."""
-    return {
-        "id": event.id,
-        "run": event.run_id,
-        "attempt": event.attempt,
-        "kind": event.kind,
-        "state": event.state,
-        "time": event.time,
-        "flow": event.flow,
-        "labels": list(event.labels),
-        "data": dict(event.data),
-    }
-
-
-def line_json(line: Line) -> dict[str, Any]:
-    """A log line for programs."""
-    return asdict(line)
-
-
-def worker_json(worker: WorkerInfo) -> dict[str, Any]:
-    """A worker for programs."""
-    return {
-        "id": worker.id,
-        "host": worker.host,
-        "pid": worker.pid,
-        **worker.offer.to_json(),
-        "concurrency": worker.concurrency,
-        "started_at": worker.started_at,
-        "python": worker.python,
-        "version": worker.version,
-        "queues": list(worker.queues),
-    }

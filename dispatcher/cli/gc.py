@@ -1,43 +1,54 @@
-"""``gc``: infrastructure that no run wants any more."""
+"""``gc``: find and delete orphaned infrastructure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import DURATION
 from dispatcher.cli.terminal import echo, print_json, print_table
+from dispatcher.support.durations import format_duration
+
+_COLUMNS = ("backend", "name", "run", "attempt")
 
 
 @click.command()
-@click.option("--backend", "backends", multiple=True, help="Of this backend; repeat it. Default: all usable here.")
-@click.option("--older", type=DURATION, default=60.0, show_default="60 s", help="Only what is older.")
-@click.option("--yes", is_flag=True, help="End it; else it is only shown.")
+@click.option("--backend", "backends", multiple=True, help="Backend to search; repeatable. Default: all usable here.")
+@click.option("--older", type=DURATION, default=60.0, show_default="60 s", help="Minimum age.")
+@click.option("--yes", is_flag=True, help="Delete it; default: only show it.")
 @option_json
 @common
-@pass_globals
-def gc(known: Globals, backends: Sequence[str], older: float, yes: bool, as_json: bool) -> int:
-    """Show infrastructure of this installation that no run wants any more, and end it with --yes.
+@pass_global_options
+def gc(global_options: GlobalOptions, backends: Sequence[str], older: float, yes: bool, as_json: bool) -> int:
+    """Show orphaned infrastructure of this installation; delete it with --yes.
 
-    Workers do so by themselves; this is for where none runs. It takes the backend's extra and its settings. Exits 1
-    if something that was to be ended isn't confirmed gone.
+    Orphaned means that no run needs it. Workers delete it by themselves; use this command where none runs. It needs the
+    backend's extra and settings. Exits 1 if something isn't confirmed gone.
     """
-    from dispatcher.inspection.orphans import Sweep
+    from dispatcher.inspection.orphans import OrphanSweep
 
-    with known.client() as client:
-        sweep = Sweep(client.link.records, known.settings(), backends)
+    with global_options.client() as client:
+        sweep = OrphanSweep(client.session.records, global_options.settings(), backends)
         try:
             orphans = sweep.orphans(older=older)
             ends = list(sweep.end(orphans, older=older)) if yes else ["would be ended"] * len(orphans)
         finally:
             sweep.close()
     rows = [
-        {"backend": one.backend, "name": one.name, "run": one.found.run_id, "attempt": one.found.attempt,
-         "age": round(one.found.age, 1), "why": one.why, "end": end}
-        for one, end in zip(orphans, ends, strict=True)
-    ]  # fmt: skip
+        {
+            "backend": orphan.backend,
+            "name": orphan.name,
+            "run": orphan.infrastructure.run_id,
+            "attempt": orphan.infrastructure.attempt,
+            "age": round(orphan.infrastructure.age, 1),
+            "why": orphan.why,
+            "end": end,
+        }
+        for orphan, end in zip(orphans, ends, strict=True)
+    ]
     if as_json:
         print_json(rows)
     else:
@@ -45,16 +56,15 @@ def gc(known: Globals, backends: Sequence[str], older: float, yes: bool, as_json
     return 1 if yes and any(row["end"] != "gone" for row in rows) else 0
 
 
-def _show(rows: Sequence[dict[str, object]], skipped: dict[str, str], yes: bool) -> None:
+def _show(rows: Sequence[dict[str, Any]], skipped: dict[str, str], yes: bool) -> None:
     for name, why in skipped.items():
-        echo(f"backend {name} wasn't asked: {why}", err=True)
+        echo(f"backend {name} was skipped: {why}", err=True)
     if not rows:
-        echo("nothing to end", err=True)
+        echo("no orphaned infrastructure", err=True)
         return
-    heads = ["BACKEND", "NAME", "RUN", "ATTEMPT", "AGE", "WHY", "END"]
-    from dispatcher.cli.formatting import span
-
-    print_table(heads, [[str(row["backend"]), str(row["name"]), str(row["run"]), str(row["attempt"]),
-                         span(float(str(row["age"]))), str(row["why"]), str(row["end"])] for row in rows])  # fmt: skip
+    print_table(
+        ["BACKEND", "NAME", "RUN", "ATTEMPT", "AGE", "WHY", "END"],
+        [[*(str(row[name]) for name in _COLUMNS), format_duration(row["age"]), row["why"], row["end"]] for row in rows],
+    )
     if not yes:
-        echo("nothing was ended: say --yes to do so", err=True)
+        echo("nothing was deleted; --yes deletes it", err=True)

@@ -1,37 +1,41 @@
-"""``logs`` and ``events``: what a run printed, and what happened to it."""
+"""``logs`` and ``events``: the log lines and the lifecycle events of a run."""
 
 from __future__ import annotations
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.runs import RUN
 from dispatcher.cli.terminal import echo, print_json_line
 
-FOLLOW = click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+FOLLOW = click.option("-f", "--follow", is_flag=True, help="Follow until the run has ended.")
 
 
 @click.command()
 @RUN
 @FOLLOW
-@click.option("-t", "--timestamps", is_flag=True, help="The time before each line.")
-@click.option("--attempt", type=click.IntRange(min=1), help="The lines of this attempt alone.")
+@click.option("-t", "--timestamps", is_flag=True, help="Print the time before each line.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Print only the lines of this attempt.")
 @option_json
 @common
-@pass_globals
-def logs(known: Globals, run_id: str, follow: bool, timestamps: bool, attempt: int | None, as_json: bool) -> None:
-    """Print what a run printed and logged, in order."""
-    from dispatcher.cli.formatting import clock, line_json, log_line
+@pass_global_options
+def logs(
+    global_options: GlobalOptions, run_id: str, follow: bool, timestamps: bool, attempt: int | None, as_json: bool
+) -> None:
+    """Print the lines that a run printed and logged."""
+    from dispatcher.cli.formatting import log_line
     from dispatcher.cli.lookup import find
+    from dispatcher.inspection.as_json import line_json
+    from dispatcher.support.durations import format_clock
 
-    with known.client() as client:
+    with global_options.client() as client:
         for line in find(client, run_id).logs(follow=follow):
             if attempt is not None and line.attempt != attempt:
                 continue
             if as_json:
                 print_json_line(line_json(line))
             else:
-                echo(f"{clock(line.time)}  {log_line(line)}" if timestamps else log_line(line))
+                echo(f"{format_clock(line.time)}  {log_line(line)}" if timestamps else log_line(line))
 
 
 @click.command()
@@ -39,13 +43,14 @@ def logs(known: Globals, run_id: str, follow: bool, timestamps: bool, attempt: i
 @FOLLOW
 @option_json
 @common
-@pass_globals
-def events(known: Globals, run_id: str, follow: bool, as_json: bool) -> None:
-    """Print what happened to a run."""
-    from dispatcher.cli.formatting import event_json, event_line
+@pass_global_options
+def events(global_options: GlobalOptions, run_id: str, follow: bool, as_json: bool) -> None:
+    """Print the lifecycle events of a run."""
+    from dispatcher.cli.formatting import event_line
     from dispatcher.cli.lookup import find
+    from dispatcher.inspection.as_json import event_json
 
-    with known.client() as client:
+    with global_options.client() as client:
         for event in find(client, run_id).events(follow=follow):
             if as_json:
                 print_json_line(event_json(event))

@@ -1,8 +1,7 @@
-"""Run options on the command line, under their Python names. Used by ``run`` and ``submit``."""
+"""Run options on the command line, under their Python names. Used by ``run``, ``submit`` and ``render``."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dispatcher.errors import InvalidInput
+from dispatcher.support.durations import parse_duration
 from dispatcher.support.escaping import shown
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 if TYPE_CHECKING:
     from dispatcher.environments.base import Environment
@@ -20,74 +20,72 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # click's is generic in its newest releases alone
-    """Seconds as a number, or with a unit: 90, 1.5m, 2h, 7d."""
+    """A duration in seconds, or with a unit: 90, 1.5m, 2h, 7d."""
 
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
+        """Return seconds."""
         if isinstance(value, int | float):
             return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", str(value).strip())
-        if match is None:
-            self.fail(f"{shown(value)} is no duration; write seconds or a unit: 90, 1.5m, 2h, 7d", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(f"{shown(value)} is not a duration; {error}", param, ctx)
 
 
 DURATION = Duration()
 
 _OPTIONS = (
     click.option("-p", "--parameter", "pairs", multiple=True, metavar="KEY=VALUE", help=(
-        "A parameter of the flow; repeat it. Text where the annotation is str, else JSON.")),
-    click.option("--environment", metavar="FILE.json|MODULE:NAME", help="Where to run; else LocalEnvironment()."),
-    click.option("--storage", metavar="FILE.json|MODULE:NAME", help="Where the code travels; else in Redis."),
-    click.option("--allow-sealed", is_flag=True, help="Sign sealed code that such a FILE.json holds."),
-    click.option("--label", "labels", multiple=True, help="Label of the default LocalEnvironment; repeat it."),
-    click.option("--name", help="A name for people."),
-    click.option("--tags", multiple=True, metavar="A,B", help="Tags for searching, separated by commas."),
-    click.option("--tag", "tag", multiple=True, metavar="TAG", help="One tag; repeat it."),
-    click.option("--timeout", type=DURATION, help="How long the flow may run (90, 1.5m, 2h)."),
-    click.option("--start-within", type=DURATION, help="How long until it must have started."),
-    click.option("--result-ttl", type=DURATION, help="How long to keep it after its end."),
-    click.option("--retries", metavar="N|JSON", help='Further attempts, or {"count": 3, "delay": 10, ...}.'),
-    click.option("--idempotency-key", metavar="KEY", help="The same key with the same flow gives the same run."),
+        "Parameter of the flow; repeatable. The value is text where the annotation is str, else JSON.")),
+    click.option("--environment", metavar="FILE.json|MODULE:NAME", help="Environment; default: LocalEnvironment()."),
+    click.option("--storage", metavar="FILE.json|MODULE:NAME", help="Storage of the flow's code; default: Redis."),
+    click.option("--allow-sealed", is_flag=True, help="Sign sealed code in a FILE.json."),
+    click.option("--label", "labels", multiple=True, help="Label of the default LocalEnvironment; repeatable."),
+    click.option("--name", help="Name of the run, for people."),
+    click.option("--tags", multiple=True, metavar="A,B", help="Tags to search by, separated by commas."),
+    click.option("--tag", "tag", multiple=True, metavar="TAG", help="Tag to search by; repeatable."),
+    click.option("--timeout", type=DURATION, help="Limit of an attempt's run time (90, 1.5m, 2h)."),
+    click.option("--start-within", type=DURATION, help="Limit of the time until an attempt starts."),
+    click.option("--result-ttl", type=DURATION, help="How long to keep the run after its end."),
+    click.option("--retries", metavar="N|JSON", help='Number of retries, or {"count": 3, "delay": 10, ...}.'),
+    click.option("--idempotency-key", metavar="KEY", help="Submits with the same key return the same run."),
 )  # fmt: skip
 
 
 def run_options(command: C) -> C:
-    """All options of a run."""
+    """Add all options of a run."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for ``submit`` from the options as given; what wasn't given is left out.
+def options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords for ``submit`` from the options' values. Options that weren't given are left out.
 
     Raises:
         InvalidInput: an option has a wrong value.
     """
-    found = {name: given[name] for name in ("name", "timeout", "start_within", "result_ttl", "idempotency_key")}
-    tags = [tag for text in given["tags"] for tag in text.split(",") if tag] + list(given["tag"])
-    found["tags"] = tags or None
-    found["retries"] = None if given["retries"] is None else retries(given["retries"])
-    sealed = given["allow_sealed"]
-    found["environment"] = environment(given["environment"], given["labels"], allow_sealed=sealed)
-    found["storage"] = None if given["storage"] is None else storage(given["storage"], allow_sealed=sealed)
-    return {name: value for name, value in found.items() if value is not None}
+    keywords = {name: values[name] for name in ("name", "timeout", "start_within", "result_ttl", "idempotency_key")}
+    tags = [tag for text in values["tags"] for tag in text.split(",") if tag] + list(values["tag"])
+    keywords["tags"] = tags or None
+    keywords["retries"] = None if values["retries"] is None else retries(values["retries"])
+    allow_sealed = values["allow_sealed"]
+    keywords["environment"] = environment(values["environment"], values["labels"], allow_sealed=allow_sealed)
+    keywords["storage"] = None if values["storage"] is None else storage(values["storage"], allow_sealed=allow_sealed)
+    return {name: value for name, value in keywords.items() if value is not None}
 
 
 def retries(text: str) -> int | Retry:
-    """An integer, or the fields of a Retry as a JSON object."""
+    """Parse an integer, or the fields of a Retry as a JSON object."""
     from dispatcher.runs.retry import Retry
 
     try:
         data = read_document(text)
-    except Twice as error:
+    except DuplicateKey as error:
         raise InvalidInput(f"--retries: {error}") from None
     except (ValueError, RecursionError):
         data = None
@@ -102,10 +100,10 @@ def retries(text: str) -> int | Retry:
 
 
 def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool = False) -> Environment | None:
-    """The environment named, or a LocalEnvironment with ``labels``; None for neither.
+    """Load the named environment, or make a LocalEnvironment with ``labels``; None for neither.
 
     Raises:
-        InvalidInput: there is none, or a file holds sealed code and ``allow_sealed`` isn't set.
+        InvalidInput: it doesn't exist, or a file holds sealed code and ``allow_sealed`` isn't set.
     """
     if text is None:
         if not labels:
@@ -117,43 +115,43 @@ def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool
         raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
     from dispatcher.environments.base import Environment, from_json
 
-    return _value(text, Environment, from_json, "--environment", allow_sealed)  # type: ignore[type-abstract]
+    return _load(text, Environment, from_json, "--environment", allow_sealed)  # type: ignore[type-abstract]
 
 
 def storage(text: str, *, allow_sealed: bool = False) -> Storage:
-    """The storage named; ``allow_sealed`` as of :func:`environment`."""
+    """Load the named storage; ``allow_sealed`` as for :func:`environment`."""
     from dispatcher.storage.base import Storage, from_json
 
-    return _value(text, Storage, from_json, "--storage", allow_sealed)  # type: ignore[type-abstract]
+    return _load(text, Storage, from_json, "--storage", allow_sealed)  # type: ignore[type-abstract]
 
 
 T = TypeVar("T")
 
 
-def _value(text: str, kind: type[T], from_json: Callable[[Any], T], what: str, allow_sealed: bool) -> T:
+def _load(text: str, kind: type[T], from_json: Callable[[Any], T], option: str, allow_sealed: bool) -> T:
     from dispatcher.cli.targets import load
     from dispatcher.environments.callbacks import sealed_in
 
     if not text.endswith(".json"):
-        return load(text, kind, what=what)
+        return load(text, kind, argument=option)
     path = Path(text)
     try:
         data = read_document(path.read_bytes())
     except OSError as error:
-        raise InvalidInput(f"{what}: {text} can't be read: {error.strerror}") from None
-    except Twice as error:
-        raise InvalidInput(f"{what}: {text}: {error}") from None
+        raise InvalidInput(f"{option}: {text} can't be read: {error.strerror}") from None
+    except DuplicateKey as error:
+        raise InvalidInput(f"{option}: {text}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{what}: {text} is not JSON: {error}") from None
+        raise InvalidInput(f"{option}: {text} is not JSON: {error}") from None
     if not isinstance(data, dict):
-        raise InvalidInput(f'{what}: {text} must hold a JSON object like {{"type": "Local{kind.__name__}"}}')
+        raise InvalidInput(f'{option}: {text} must hold a JSON object like {{"type": "Local{kind.__name__}"}}')
     if not allow_sealed and (sealed := sealed_in(data)):
         raise InvalidInput(
-            f"{what}: {text} holds sealed code ({', '.join(sealed)}), which your key would sign and a worker would "
-            'run: name functions that can be imported, {"ref": "module:function"}; or, if you trust who made the file, '
+            f"{option}: {text} holds sealed code ({', '.join(sealed)}), which your key would sign and a worker would "
+            'run: name importable functions, {"ref": "module:function"}; or, if you trust the author of the file, '
             "give --allow-sealed"
         )
     try:
         return from_json(data)
     except InvalidInput as error:
-        raise InvalidInput(f"{what}: {text}: {error}") from error
+        raise InvalidInput(f"{option}: {text}: {error}") from error

@@ -1,43 +1,51 @@
-"""``render``: what a worker would send for a run, without a server and without a cluster."""
+"""``render``: print the request that a worker would send for a run, without server and cluster."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import options, run_options
 from dispatcher.cli.terminal import echo_lines, print_json
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
 @click.argument("target", metavar="TARGET")
 @run_options
-@click.option("--run-id", metavar="ID", help="Of which run; else of a new one.")
-@click.option("--attempt", "number", type=click.IntRange(min=1), default=1, show_default=True, help="Which attempt.")
-@click.option("--instance", default="instance", show_default=True, help="The installation's id (`dispatcher status`).")
+@click.option("--run-id", metavar="ID", help="Run to render; default: a new one.")
+@click.option(
+    "--attempt", "number", type=click.IntRange(min=1), default=1, show_default=True, help="Attempt to render."
+)
+@click.option(
+    "--instance", default="instance", show_default=True, help="The installation's id (see `dispatcher status`)."
+)
 @option_json
 @common
-@pass_globals
+@pass_global_options
 def render(
-    known: Globals, /, target: str, run_id: str | None, number: int, instance: str, as_json: bool, **given: Any
+    global_options: GlobalOptions,
+    /,
+    target: str,
+    run_id: str | None,
+    number: int,
+    instance: str,
+    as_json: bool,
+    **values: Any,
 ) -> int:
-    """Print exactly what would be sent for a run, with its digest, offline.
+    """Print the exact request that a worker would send for a run, with its digest, offline.
 
-    TARGET and options are those of `run`, the settings those of the worker that would take it. Names, labels and so the
-    digest are of one run: give the id of a real one, and its instance, to see what was sent for that.
+    TARGET and options are those of `run`; the settings are those of the worker that would take the run. Names, labels
+    and therefore the digest belong to one run: give the id of an existing run, and its instance, to see its request.
     """
     from dispatcher import registry
     from dispatcher.cli.targets import load
     from dispatcher.errors import InvalidInput, Permanent
     from dispatcher.flows.flow import Flow
-    from dispatcher.logs.limits import Bounds
+    from dispatcher.runner.settings import RunnerSettings
     from dispatcher.runs.options import Options
-    from dispatcher.submission.request import Requests, attempt_of
+    from dispatcher.submission.request import RequestChecker, preview_attempt
     from dispatcher.support.ids import is_instance, is_run_id, new_id
 
     if run_id is not None and not is_run_id(run_id):
@@ -46,31 +54,33 @@ def render(
         raise InvalidInput(
             f"--instance: must be an installation's id, as `dispatcher status` shows it, got {instance!r}"
         )
-    flow = load(target, Flow, what="TARGET")
-    settings = known.settings()
-    keywords = options(given)
+    flow = load(target, Flow, argument="TARGET")
+    settings = global_options.settings()
+    keywords = options(values)
     keywords.pop("idempotency_key", None)
     environment, storage = keywords.pop("environment", None), keywords.pop("storage", None)
-    asked = Requests(settings).checked(flow, environment, storage, Options.of(**keywords))
-    backend = registry.backend(asked.environment.backend)
-    if backend.in_process:
-        kind = type(asked.environment).__name__
-        raise InvalidInput(f"{kind} runs flows in the worker's own process, so nothing is sent: name an --environment")
-    made = backend(settings)
-    attempt = attempt_of(
-        asked,
+    request = RequestChecker(settings).check(flow, environment, storage, Options.of(**keywords))
+    backend_class = registry.backend(request.environment.backend)
+    if backend_class.in_process:
+        kind = type(request.environment).__name__
+        raise InvalidInput(
+            f"{kind} runs flows in the worker's own process, so nothing is sent: name another --environment"
+        )
+    backend = backend_class(settings)
+    attempt = preview_attempt(
+        request,
         run_id or new_id(),
         number,
         instance=instance,
-        place=made.place,
-        variables=Bounds.of(settings).variables(),
+        place=backend.place,
+        variables=RunnerSettings.of(settings).variables(),
     )
     try:
-        prepared = made.prepare(attempt)
+        prepared = backend.prepare(attempt)
     except Permanent as error:
         raise InvalidInput(str(error)) from error
     if as_json:
         print_json(prepared)
     else:
-        echo_lines(made.rendered(prepared).rstrip())
+        echo_lines(backend.rendered(prepared).rstrip())
     return 0

@@ -1,4 +1,4 @@
-"""The root of the commands: global options, and every error as one line with a remedy. Used by ``main`` and tests."""
+"""The root command: global options, subcommands, and errors as one line with a remedy. Used by ``main`` and tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dispatcher.cli import (
     server,
     worker,
 )
-from dispatcher.cli.common import Globals, option_debug, option_url
+from dispatcher.cli.common import GlobalOptions, option_debug, option_url
 from dispatcher.cli.error_messages import Failure, describe
 from dispatcher.cli.terminal import Painted, echo, echo_lines
 
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 
 
 class Root(click.Group):
-    """A group whose commands return their exit code, and whose errors are one line."""
+    """A group whose commands return their exit code, and which prints an error as one line."""
 
     def main(
         self,
@@ -46,7 +46,7 @@ class Root(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """As click's, with our errors and exit codes."""
+        """Run as click does, with our errors and exit codes."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
@@ -62,29 +62,29 @@ class Root(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which a person needs them."""
+        """List the commands in the order in which people need them."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn what it raises into one line, with the traceback under ``--debug``."""
+        """Run the command. Report an exception as one line, preceded by its traceback with ``--debug``."""
         try:
             with _short_warnings():
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
-            raise  # click ends quietly when the reader of a pipe has left
+            raise  # click exits quietly if the reader of a pipe has gone
         except Exception as error:
-            known: Globals = ctx.obj
-            if known.debug:
+            global_options: GlobalOptions = ctx.obj
+            if global_options.debug:
                 echo_lines(traceback.format_exc().rstrip(), err=True)
             raise Failure.of(error) from error
 
 
 @contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Warnings for users as one line, without the place in our code that gave them."""
-    before = warnings.showwarning
+    """Print warnings for users as one line, without the code location."""
+    previous = warnings.showwarning
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int,
@@ -99,7 +99,7 @@ def _short_warnings() -> Iterator[None]:
     try:
         yield
     finally:
-        warnings.showwarning = before
+        warnings.showwarning = previous
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -108,11 +108,11 @@ def _short_warnings() -> Iterator[None]:
 @click.version_option(package_name="flow-dispatcher", prog_name="dispatcher")
 @click.pass_context
 def root(ctx: click.Context, /, **_: Any) -> None:
-    """Dispatch flows to execution environments, and hear how they ended.
+    """Dispatch flows to execution environments, and follow them to their end.
 
-    Without a URL (--url, or DISPATCHER__URL) commands use the laptop server of this user.
+    Without a URL (--url or DISPATCHER__URL), commands use this user's laptop server.
     """
-    ctx.ensure_object(Globals)
+    ctx.ensure_object(GlobalOptions)
 
 
 for _command in (

@@ -1,4 +1,4 @@
-"""``list``, ``show``, ``cancel`` and ``explain``: what there is of runs, and why one isn't running."""
+"""``list``, ``show``, ``cancel`` and ``explain``: find, inspect and cancel runs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import DURATION
 from dispatcher.cli.terminal import Painted, Part, echo, echo_lines, print_json, print_table
 from dispatcher.errors import InvalidInput
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
-    from dispatcher.records.base import Line
+    from dispatcher.records.logs import Line
     from dispatcher.runs.record import Record
 
 RUN = click.argument("run_id", metavar="RUN")
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in its newest releases alone
-    """A point in time: a duration ago (2h), or an ISO date or time of this machine's zone."""
+    """A point in time: a duration ago (2h), or an ISO date or time in this machine's time zone."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
         if isinstance(value, int | float):
             return float(value)
         try:
@@ -39,25 +39,27 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in
         try:
             return time.time() - DURATION.convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(f"{value!r} is no time; write how long ago (30m, 2h, 7d) or a date (2025-03-01)", param, ctx)
+            self.fail(f"{value!r} is not a time; write how long ago (30m, 2h, 7d) or a date (2025-03-01)", param, ctx)
 
 
 @click.command("list")
-@click.option("--state", type=click.Choice([str(s) for s in State], case_sensitive=False), help="Runs in this state.")
-@click.option("--label", help="Runs whose environment has this label.")
-@click.option("--flow", help="Runs of this flow.")
-@click.option("--tag", help="Runs with this tag.")
-@click.option("--since", type=Since(), help="Runs submitted since: 30m, 2h, 7d, or 2025-03-01.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@click.option(
+    "--state", type=click.Choice([str(s) for s in State], case_sensitive=False), help="Only runs in this state."
+)
+@click.option("--label", help="Only runs whose environment has this label.")
+@click.option("--flow", help="Only runs of this flow.")
+@click.option("--tag", help="Only runs with this tag.")
+@click.option("--since", type=Since(), help="Only runs submitted since: 30m, 2h, 7d, or 2025-03-01.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most runs to list.")
 @option_json
 @common
-@pass_globals
-def list_runs(known: Globals, /, state: str | None, as_json: bool, **filters: Any) -> None:
+@pass_global_options
+def list_runs(global_options: GlobalOptions, /, state: str | None, as_json: bool, **filters: Any) -> None:
     """List runs, newest first."""
-    from dispatcher.cli.formatting import run_json
     from dispatcher.cli.lookup import find_many
+    from dispatcher.inspection.as_json import run_json
 
-    with known.client() as client:
+    with global_options.client() as client:
         records = find_many(client, state=None if state is None else State(state.upper()), **filters)
     if as_json:
         print_json([run_json(record) for record in records])
@@ -71,26 +73,27 @@ def list_runs(known: Globals, /, state: str | None, as_json: bool, **filters: An
 @RUN
 @option_json
 @common
-@pass_globals
-def show(known: Globals, run_id: str, as_json: bool) -> None:
-    """Show one run: its state, its timeline, and how it ended.
+@pass_global_options
+def show(global_options: GlobalOptions, run_id: str, as_json: bool) -> None:
+    """Show a run: its state, its timeline, and how it ended.
 
-    RUN is a run's id, or the end of one that no other has.
+    RUN is a run's id, or enough of its last characters to be unique.
     """
-    from dispatcher.cli.formatting import event_json, line_json, phases, run_json
+    from dispatcher.cli.formatting import phases
     from dispatcher.cli.lookup import find, last_lines, record_of, result_of
     from dispatcher.client.tail import first_lines
+    from dispatcher.inspection.as_json import event_json, line_json, run_json
 
-    with known.client() as client:
+    with global_options.client() as client:
         run = find(client, run_id)
         record = record_of(client, run)
         events = list(run.events())
         result = result_of(client, record)
         tail = last_lines(run) if record.state not in {State.SUCCEEDED, State.QUEUED} else []
-        first = first_lines(client.link.records, run.id) if record.times else {}
+        first = first_lines(client.session.records, run.id) if record.times else {}
     if as_json:
-        told = {"events": [event_json(one) for one in events], "log_tail": [line_json(line) for line in tail]}
-        print_json({**run_json(record), "result": result.value, **told})
+        details = {"events": [event_json(event) for event in events], "log_tail": [line_json(line) for line in tail]}
+        print_json({**run_json(record), "result": result.value, **details})
         return
     _show(record, phases(events, record.times, first), tail)
     if record.state is State.SUCCEEDED:
@@ -101,22 +104,22 @@ def show(known: Globals, run_id: str, as_json: bool) -> None:
 @click.command()
 @click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
 @common
-@pass_globals
-def cancel(known: Globals, run_ids: Sequence[str]) -> int:
-    """Cancel runs; a run that has ended is left as it is, and so is one whose on_exit is running."""
-    from dispatcher.cli.formatting import stands
+@pass_global_options
+def cancel(global_options: GlobalOptions, run_ids: Sequence[str]) -> int:
+    """Cancel runs. A run that has ended, or whose on_exit is running, stays as it is."""
+    from dispatcher.cli.formatting import cancel_status
     from dispatcher.cli.lookup import find, record_of
 
-    with known.client() as client:
-        runs = [find(client, text) for text in run_ids]  # all must be known before one is cancelled
+    with global_options.client() as client:
+        runs = [find(client, text) for text in run_ids]  # all must exist before one is cancelled
         for run in runs:
             before = record_of(client, run)
             if before.terminal:
                 echo(f"{run.id}  {before.state} already")
                 continue
-            with suppress(InvalidInput):  # it has ended since
+            with suppress(InvalidInput):  # it has ended meanwhile
                 run.cancel()
-            echo(f"{run.id}  {stands(record_of(client, run))}")
+            echo(f"{run.id}  {cancel_status(record_of(client, run))}")
     return 0
 
 
@@ -124,12 +127,12 @@ def cancel(known: Globals, run_ids: Sequence[str]) -> int:
 @RUN
 @option_json
 @common
-@pass_globals
-def explain(known: Globals, run_id: str, as_json: bool) -> None:
-    """Say why a run is not running, or how it stands."""
+@pass_global_options
+def explain(global_options: GlobalOptions, run_id: str, as_json: bool) -> None:
+    """Explain why a run is not running, or what its state is."""
     from dispatcher.cli.lookup import explained, find, record_of
 
-    with known.client() as client:
+    with global_options.client() as client:
         run = find(client, run_id)
         lines = explained(client, run)
         state = record_of(client, run).state
@@ -141,8 +144,9 @@ def explain(known: Globals, run_id: str, as_json: bool) -> None:
 
 
 def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
-    from dispatcher.cli.formatting import STYLES, length, span, why
+    from dispatcher.cli.formatting import STYLES, length, why
     from dispatcher.runs.routing import listed
+    from dispatcher.support.durations import format_duration
 
     now = time.time()
     labelled = any(record.spec.labels for record in records)
@@ -151,7 +155,7 @@ def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
         row: list[Part] = [record.id, Painted(record.state, STYLES[record.state])]
         row += [record.spec.options.name or record.spec.flow]
         row += [listed(record.spec.labels) or "-"] if labelled else []
-        row += [span(now - record.created_at), length(record, now), why(record)]
+        row += [format_duration(now - record.created_at), length(record, now), why(record)]
         rows.append(row)
     return ["RUN", "STATE", "FLOW", *(["LABELS"] if labelled else []), "AGE", "RAN", "WHY"], rows
 
@@ -163,14 +167,14 @@ def _show(record: Record, rows: Sequence[tuple[str, str, str, str]], tail: Seque
     for name, text in facts(record):
         echo(f"{name:<{width}}  ", Painted(text, STYLES[record.state]) if name == "state" else text)
     echo()
-    for when, passed, what, note in rows:
-        echo(f"{when}  {passed:>9}  {what}{f'  ({note})' if note else ''}")
+    for clock, passed, name, note in rows:
+        echo(f"{clock}  {passed:>9}  {name}{f'  ({note})' if note else ''}")
     outcome = record.outcome
     if outcome is not None and outcome.traceback:
         echo()
         echo_lines(outcome.traceback.rstrip())
     elif tail:
         echo()
-        echo("last lines (all: `dispatcher logs`):")
+        echo("last lines (`dispatcher logs` prints all):")
         for line in tail:
             echo(f"  {log_line(line)}")

@@ -1,128 +1,98 @@
-"""``up`` and ``status``: the laptop server, and what lives around any server."""
+"""``up`` and ``status``: start the laptop server; show a server with its queues and workers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, option_json, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.terminal import Painted, Part, echo, print_json, print_table
 
 if TYPE_CHECKING:
-    from dispatcher.inspection.queues import QueueInfo
-    from dispatcher.laptop import Status
-    from dispatcher.records.base import Records
-    from dispatcher.records.rejections import Tally, What
-    from dispatcher.records.workers import WorkerInfo
+    from dispatcher.inspection.snapshot import Snapshot
+    from dispatcher.laptop import LaptopStatus
     from dispatcher.settings import Settings
 
 
 @click.command()
 @option_json
 @common
-@pass_globals
-def up(known: Globals, as_json: bool) -> None:
-    """Start the laptop server, and let it stay until `down`."""
-    from dispatcher import laptop as embedded
+@pass_global_options
+def up(global_options: GlobalOptions, as_json: bool) -> None:
+    """Start the laptop server, and keep it running until `down`."""
+    from dispatcher import laptop
 
-    stood = embedded.up(about_laptop(known))
+    laptop_status = laptop.up(laptop_settings(global_options))
     if as_json:
-        print_json(_laptop_json(stood))
+        print_json(_laptop_json(laptop_status))
         return
-    echo(f"the laptop server is up: {stood.url}")
-    echo(f"data: {stood.state_dir}")
+    echo(f"the laptop server is up: {laptop_status.url}")
+    echo(f"data: {laptop_status.state_dir}")
 
 
 @click.command()
 @option_json
 @common
-@pass_globals
-def status(known: Globals, as_json: bool) -> None:
-    """Show server, queues and workers. Starts nothing."""
-    settings = known.settings()
-    url, laptop, found = _look(settings) if settings.url is not None else _look_at_laptop(settings)
-    if found is None:
+@pass_global_options
+def status(global_options: GlobalOptions, as_json: bool) -> None:
+    """Show the server, its queues and workers. Starts nothing."""
+    settings = global_options.settings()
+    url, laptop, snapshot = _inspect(settings) if settings.url is not None else _inspect_laptop(settings)
+    if snapshot is None:
         assert laptop is not None
         _not_running(laptop, as_json=as_json)
         return
-    told = _json(settings, url, found, laptop)
+    view = _json(settings, url, snapshot, laptop)
     if as_json:
-        print_json(told)
+        print_json(view)
     else:
-        _print(told, found, laptop)
+        _print(view, snapshot, laptop)
 
 
-def _look_at_laptop(settings: Settings) -> tuple[str, Status | None, Picture | None]:
-    """The same, also where the laptop server stops between finding and asking it, again and again."""
+def _inspect_laptop(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | None]:
+    """Inspect the laptop server. Try again if it stops in the middle, which may happen several times."""
     from dispatcher.errors import ServerUnavailable
 
     for _ in range(4):
         with suppress(ServerUnavailable):
-            return _look(settings)
-    return _look(settings)
+            return _inspect(settings)
+    return _inspect(settings)
 
 
-def _look(settings: Settings) -> tuple[str, Status | None, Picture | None]:
-    """The server's URL, the laptop server if it is that one, and what lives around it, if it runs.
+def _inspect(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | None]:
+    """Return the server's URL, the laptop server's status if it is that one, and a snapshot if it runs.
 
     Raises:
         ServerUnavailable: it can't be reached.
     """
-    from dispatcher import laptop as embedded
+    from dispatcher import laptop as laptop_server
     from dispatcher.connect import connect
+    from dispatcher.inspection.snapshot import take_snapshot
 
-    laptop = embedded.status(settings) if settings.url is None else None
+    laptop = laptop_server.status(settings) if settings.url is None else None
     url = settings.url if laptop is None else laptop.url
     if url is None or (laptop is not None and not laptop.running):
         return "", laptop, None
     records = connect(settings.but(url=url))
     try:
-        return url, laptop, picture(records)
+        return url, laptop, take_snapshot(records)
     finally:
         records.close()
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture of what lives around a server, at its time ``now``."""
-
-    instance: str
-    now: float
-    open_runs: int
-    queues: tuple[QueueInfo, ...]
-    workers: tuple[WorkerInfo, ...]
-    refused: Mapping[What, Tally]
-
-
-def picture(records: Records) -> Picture:
-    """Look at queues and workers."""
-    from dispatcher.inspection.queues import queues
-    from dispatcher.runs import indexes
-
-    return Picture(
-        instance=records.instance,
-        now=records.runs.now(),
-        open_runs=records.runs.count(indexes.OPEN),
-        queues=tuple(queues(records)),
-        workers=tuple(sorted(records.workers.live(), key=lambda one: one.started_at)),
-        refused=records.refusals.tallies(),
-    )
-
-
-def about_laptop(known: Globals) -> Settings:
-    """The settings, for a command that is about the laptop server alone."""
-    settings = known.settings()
+def laptop_settings(global_options: GlobalOptions) -> Settings:
+    """Load the settings for a command of the laptop server. Note on stderr if they name another server."""
+    settings = global_options.settings()
     if settings.url is not None:
-        source = "--url" if known.url else "DISPATCHER__URL"
-        echo(f"note: {source} names another server, which this command leaves alone", err=True)
+        source = "--url" if global_options.url else "DISPATCHER__URL"
+        echo(f"note: {source} names another server, which this command doesn't touch", err=True)
     return settings
 
 
-def _not_running(laptop: Status, *, as_json: bool) -> None:
+def _not_running(laptop: LaptopStatus, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -135,103 +105,95 @@ def _not_running(laptop: Status, *, as_json: bool) -> None:
             }
         )
         return
-    echo("the laptop server is not running (`dispatcher up` starts it, so does the next submit)")
+    echo("the laptop server is not running (`dispatcher up` starts it, and so does the next submit)")
     echo(f"data: {laptop.state_dir}")
 
 
-def _json(settings: Settings, url: str, found: Picture, laptop: Status | None) -> dict[str, Any]:
-    from dispatcher.cli.formatting import worker_json
+def _json(settings: Settings, url: str, snapshot: Snapshot, laptop: LaptopStatus | None) -> dict[str, Any]:
+    from dispatcher.inspection.as_json import queue_json, worker_json
     from dispatcher.support.urls import shown
 
     return {
         "server": shown(url),
         "broker": None if settings.broker_url is None else shown(settings.broker_url),
-        "instance": found.instance,
+        "instance": snapshot.instance,
         "laptop": None if laptop is None else _laptop_json(laptop),
-        "open_runs": found.open_runs,
-        "refused": {str(what): asdict(tally) for what, tally in found.refused.items()},
-        "queues": [_queue_json(one) for one in found.queues],
-        "workers": [worker_json(one) for one in found.workers],
+        "open_runs": snapshot.open_runs,
+        "refused": {str(reason): asdict(tally) for reason, tally in snapshot.refused.items()},
+        "queues": [queue_json(queue) for queue in snapshot.queues],
+        "workers": [worker_json(worker) for worker in snapshot.workers],
     }
 
 
-def _queue_json(queue: QueueInfo) -> dict[str, Any]:
-    return {
-        "name": queue.name,
-        **queue.route.to_json(),
-        "waiting": queue.waiting,
-        "last_used": queue.last_used,
-        "workers": [one.id for one in queue.workers],
-    }
-
-
-def _laptop_json(laptop: Status) -> dict[str, Any]:
+def _laptop_json(laptop: LaptopStatus) -> dict[str, Any]:
     return {
         "running": laptop.running,
         "state_dir": str(laptop.state_dir),
         "pid": laptop.pid,
         "url": laptop.url,
         "stays": laptop.stays,
-        "programs": [{"pid": one.process.pid, "command": one.command} for one in laptop.programs],
+        "programs": [{"pid": program.process.pid, "command": program.command} for program in laptop.programs],
         "workers": [
-            {"pid": one.process.pid, "environment": one.prefix, "directory": one.cwd, "log": str(one.log)}
-            for one in laptop.workers
+            {"pid": worker.process.pid, "environment": worker.prefix, "directory": worker.cwd, "log": str(worker.log)}
+            for worker in laptop.workers
         ],
     }
 
 
-def _print(told: dict[str, Any], found: Picture, laptop: Status | None) -> None:
-    echo(f"server     {told['server']}{' (laptop)' if laptop is not None else ''}")
-    if told["broker"]:
-        echo(f"broker     {told['broker']}")
-    echo(f"instance   {found.instance}")
+def _print(view: dict[str, Any], snapshot: Snapshot, laptop: LaptopStatus | None) -> None:
+    echo(f"server     {view['server']}{' (laptop)' if laptop is not None else ''}")
+    if view["broker"]:
+        echo(f"broker     {view['broker']}")
+    echo(f"instance   {snapshot.instance}")
     if laptop is not None:
-        stays = "until `dispatcher down`" if laptop.stays else "until its last program has left"
+        stays = "until `dispatcher down`" if laptop.stays else "until its last program has ended"
         echo(f"stays      {stays}; programs: {len(laptop.programs)}; data: {laptop.state_dir}")
-    echo(f"open runs  {found.open_runs}")
-    if found.refused:
-        echo(f"refused    {_refused(found)}")
+    echo(f"open runs  {snapshot.open_runs}")
+    if snapshot.refused:
+        echo(f"refused    {_refused(snapshot)}")
     echo()
-    if found.queues:
-        print_table(["QUEUE", "WAITING", "WORKERS", "LAST USED"], _queue_rows(found))
+    if snapshot.queues:
+        print_table(["QUEUE", "WAITING", "WORKERS", "LAST USED"], _queue_rows(snapshot))
     else:
-        echo("no queues: nothing was submitted yet")
+        echo("no queues: no run was submitted yet")
     echo()
-    if found.workers:
-        print_table(["WORKER", "SERVES", "LABELS", "AT ONCE", "PYTHON", "UP FOR"], _worker_rows(found))
+    if snapshot.workers:
+        print_table(["WORKER", "SERVES", "LABELS", "AT ONCE", "PYTHON", "UP FOR"], _worker_rows(snapshot))
     else:
         remedy = "the next submit starts one" if laptop is not None else "`dispatcher worker` starts one"
         echo(f"no workers ({remedy})")
 
 
-def _refused(found: Picture) -> str:
-    from dispatcher.cli.formatting import span
+def _refused(snapshot: Snapshot) -> str:
+    from dispatcher.support.durations import format_duration
 
-    counts = ", ".join(what.times(one.count) for what, one in found.refused.items())
-    return f"{counts}; the last {span(found.now - max(one.last for one in found.refused.values()))} ago"
+    counts = ", ".join(reason.times(tally.count) for reason, tally in snapshot.refused.items())
+    last = max(tally.last for tally in snapshot.refused.values())
+    return f"{counts}; the last {format_duration(snapshot.now - last)} ago"
 
 
-def _queue_rows(found: Picture) -> list[list[Part]]:
-    from dispatcher.cli.formatting import span
+def _queue_rows(snapshot: Snapshot) -> list[list[Part]]:
+    from dispatcher.support.durations import format_duration
 
     return [
         [
-            one.name,
-            Painted(str(one.waiting), "yellow" if one.waiting else ""),
-            Painted(str(len(one.workers)), "red" if one.waiting and not one.workers else ""),
-            f"{span(found.now - one.last_used)} ago",
+            queue.name,
+            Painted(str(queue.waiting), "yellow" if queue.waiting else ""),
+            Painted(str(len(queue.workers)), "red" if queue.waiting and not queue.workers else ""),
+            f"{format_duration(snapshot.now - queue.last_used)} ago",
         ]
-        for one in found.queues
+        for queue in snapshot.queues
     ]
 
 
-def _worker_rows(found: Picture) -> list[list[Part]]:
-    from dispatcher.cli.formatting import span
+def _worker_rows(snapshot: Snapshot) -> list[list[Part]]:
     from dispatcher.runs.routing import listed
+    from dispatcher.support.durations import format_duration
 
     rows: list[list[Part]] = []
-    for one in found.workers:
-        labels = "every" if one.offer.every_label else listed(one.offer.labels) or "-"
-        backends = ",".join(sorted(one.offer.backends)) + (f" @{one.offer.scope}" if one.offer.scope else "")
-        rows.append([one.id, backends, labels, str(one.concurrency), one.python, span(found.now - one.started_at)])
+    for worker in snapshot.workers:
+        labels = "every" if worker.offer.every_label else listed(worker.offer.labels) or "-"
+        backends = ",".join(sorted(worker.offer.backends)) + (f" @{worker.offer.scope}" if worker.offer.scope else "")
+        age = format_duration(snapshot.now - worker.started_at)
+        rows.append([worker.id, backends, labels, str(worker.concurrency), worker.python, age])
     return rows

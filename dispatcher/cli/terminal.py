@@ -1,7 +1,7 @@
-"""Everything that the command prints goes by here, and nothing unescaped. Used by commands alone.
+"""Output of the command line: every printed text goes through here, escaped. Used by commands only.
 
-Words come from records, clusters and containers. None of them steers the terminal, begins a line or is taken for
-markup: see :mod:`dispatcher.support.escaping`. What a program reads is JSON of ASCII alone.
+Text from records, clusters and containers can't send control sequences, forge a line or act as markup: see
+:mod:`dispatcher.support.escaping`. JSON for programs is pure ASCII.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOT_ASCII = re.compile("[^\x00-\x7e]")
 
 
 class Painted(NamedTuple):
-    """Words in a style: one of rich's, such as ``green`` or ``bold cyan``."""
+    """Text in a style of rich, such as ``green`` or ``bold cyan``."""
 
     text: str
     style: str
@@ -32,7 +32,7 @@ Part = str | Painted
 
 
 def echo(*parts: Part, err: bool = False) -> None:
-    """Print one line: its parts, one behind the other. A line end within a part is shown as an escape."""
+    """Print the parts as one line. A line end within a part is shown as an escape."""
     _write("".join(_painted(part) for part in parts), err=err)
 
 
@@ -42,32 +42,32 @@ def echo_lines(text: str, *, err: bool = False) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document, indented."""
+    """Print a JSON document, indented."""
     _write(to_json(value, indent=2))
 
 
 def print_json_line(value: Any) -> None:
-    """One JSON document on one line, for streams."""
+    """Print a JSON document on one line, for streams."""
     _write(to_json(value))
 
 
 def print_result(value: Any) -> None:
-    """A flow's result as JSON that people can read: letters of all alphabets stay, what steers a terminal doesn't."""
-    _write(IN_LINES.sub(_in_json, _json(value, indent=2)))
+    """Print a flow's result as JSON for people: letters of all alphabets stay, control characters are escaped."""
+    _write(IN_LINES.sub(_escape_json, _json(value, indent=2)))
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    r"""JSON that every parser takes, in ASCII without control characters.
+    r"""Return JSON that every parser accepts, in ASCII without control characters.
 
-    What JSON can't say is replaced: a lone surrogate by its escape as six characters (``\ud800``), a number that is
-    none (NaN) or infinite by null, any other object by its text.
+    Values that JSON can't express are replaced: a lone surrogate by its escape as six characters (``\ud800``), NaN and
+    infinity by null, any other object by its text.
     """
     text = _json(value, indent=indent)
-    return text if text.isascii() and "\x7f" not in text else _NOT_ASCII.sub(_in_json, text)
+    return text if text.isascii() and "\x7f" not in text else _NOT_ASCII.sub(_escape_json, text)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
-    """Columns in full width; on a terminal, lines end with the screen."""
+    """Print aligned columns. On a terminal, lines are truncated to its width."""
     from rich.console import Console
     from rich.text import Text
 
@@ -86,7 +86,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
 
 
 class Screen:
-    """A terminal whose last line changes in place, while others scroll by above it."""
+    """A terminal whose last line is updated in place, while log lines scroll above it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -100,21 +100,21 @@ class Screen:
         )
 
     def begin(self) -> None:
-        """Show the last line."""
+        """Start to show the last line."""
         self._live.start()
 
     def end(self) -> None:
-        """Take it away. Safe to call twice."""
+        """Remove the last line. Safe to call twice."""
         self._live.stop()
 
     def line(self, *parts: Part) -> None:
-        """Print a line above."""
+        """Print a line above it."""
         from rich.text import Text
 
         self._console.print(Text.assemble(*(_text(part) for part in parts)))
 
     def foot(self, *parts: Part) -> None:
-        """Set what the last line is to show from now on."""
+        """Update the last line."""
         from rich.console import Group
         from rich.text import Text
 
@@ -122,7 +122,7 @@ class Screen:
         self._live.update(Group(Text(""), self._spinner))
 
     def rows(self, rows: Sequence[tuple[Part, Part, Part, Part]]) -> None:
-        """Print a timeline: when, since the row before, what, and a note, which is folded where it is long."""
+        """Print a timeline: time, duration since the previous row, name, and a note, which is folded if it is long."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -137,11 +137,11 @@ class Screen:
 
 def _write(text: str, *, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
-    click.echo(_carried(text, stream), err=err)
+    click.echo(_encodable(text, stream), err=err)
 
 
-def _carried(text: str, stream: Any) -> str:
-    """The text, with escapes for what the stream's encoding hasn't."""
+def _encodable(text: str, stream: Any) -> str:
+    """Escape the characters that the stream's encoding lacks."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -154,11 +154,11 @@ def _painted(part: Part) -> str:
 
 
 def _text(part: Part) -> Any:
-    """A cell or a stretch of a line, for rich: tabs, whose width nobody knows, are spaces."""
+    """Return a cell or a part of a line for rich. Tabs, which have no fixed width, become spaces."""
     from rich.text import Text
 
     text, style = (part, "") if isinstance(part, str) else part
-    return Text(_carried(escaped(str(text)).replace("\t", " "), sys.stdout), style=style)
+    return Text(_encodable(escaped(str(text)).replace("\t", " "), sys.stdout), style=style)
 
 
 def _json(value: Any, *, indent: int | None) -> str:
@@ -170,14 +170,14 @@ def _json(value: Any, *, indent: int | None) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The value with null for numbers that JSON hasn't."""
+    """Replace NaN and infinity, which JSON lacks, by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _finite(one) for name, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _in_json(match: re.Match[str]) -> str:
-    """A character as JSON writes it in ASCII."""
+def _escape_json(match: re.Match[str]) -> str:
+    """Return a character as JSON writes it in ASCII."""
     return json.dumps(match[0])[1:-1] if match[0] != "\x7f" else "\\u007f"

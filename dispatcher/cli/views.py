@@ -1,8 +1,7 @@
-"""The views in which ``run`` shows a run while it goes on: live on a terminal, plain lines elsewhere. Used by ``run``
-alone.
+"""Views of a run in progress: live on a terminal, plain lines elsewhere. Used by ``run`` only.
 
-Plain: what the flow prints goes to standard output, all else to standard error, so that ``run … > file`` keeps what
-the flow said and gave back.
+The plain view prints the flow's output to standard output and everything else to standard error, so that
+``run … > file`` saves the flow's output and result.
 """
 
 from __future__ import annotations
@@ -10,57 +9,58 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from dispatcher.cli.formatting import STYLES, log_line, passing, phases, span
+from dispatcher.cli.formatting import STYLES, is_instant, log_line, phases
 from dispatcher.cli.terminal import Painted, Part, Screen, echo
-from dispatcher.records.base import Line
-from dispatcher.runs.events import Event, Kind
+from dispatcher.records.logs import Line
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.states import State
+from dispatcher.support.durations import format_duration
 
 
 class View(Protocol):
-    """A view of a run."""
+    """The interface of a view."""
 
     def begin(self, title: str) -> None:
-        """The run was accepted, or found."""
+        """Show the title of the run."""
 
     def event(self, event: Event) -> None:
-        """Something happened to it."""
+        """Show a lifecycle event."""
 
     def line(self, line: Line) -> None:
-        """The flow printed or logged a line."""
+        """Show a line that the flow printed or logged."""
 
     def note(self, text: str) -> None:
-        """Something that a person should know."""
+        """Show a note to the user."""
 
     def tick(self) -> None:
-        """Time passed."""
+        """Refresh the elapsed time."""
 
     def close(self) -> None:
-        """Nothing more comes. Safe to call twice."""
+        """End the view. Safe to call twice."""
 
 
 class PlainView:
-    """One line per fact.
+    """One line per event, log line or note.
 
     Args:
         logs: show the flow's lines.
-        logs_aside: they go to standard error too, since standard output is for one JSON document.
+        logs_aside: print them to standard error, since standard output is for one JSON document.
     """
 
     def __init__(self, *, logs: bool = True, logs_aside: bool = False) -> None:
         self._logs = logs
         self._logs_aside = logs_aside
-        self._before: Event | None = None
+        self._previous: Event | None = None
 
     def begin(self, title: str) -> None:
         echo(title, err=True)
 
     def event(self, event: Event) -> None:
-        before, self._before = self._before, event
-        if passing(event, before):
+        previous, self._previous = self._previous, event
+        if is_instant(event, previous):
             return
-        ((when, passed, what, note),) = phases([event] if before is None else [before, event])[-1:]
-        echo(f"{when}  {passed:>9}  {what}{f'  ({note})' if note else ''}", err=True)
+        ((clock, passed, name, note),) = phases([event] if previous is None else [previous, event])[-1:]
+        echo(f"{clock}  {passed:>9}  {name}{f'  ({note})' if note else ''}", err=True)
 
     def line(self, line: Line) -> None:
         if self._logs:
@@ -70,14 +70,14 @@ class PlainView:
         echo(text, err=True)
 
     def tick(self) -> None:
-        """Nothing moves."""
+        """Do nothing: no line shows the time."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""
 
 
 class QuietView(PlainView):
-    """Notes alone."""
+    """Only notes."""
 
     def begin(self, title: str) -> None:
         """Not shown."""
@@ -90,7 +90,7 @@ class QuietView(PlainView):
 
 
 class LiveView:
-    """Log lines scroll by above; state, elapsed time and the phases so far stand below them."""
+    """Log lines scroll above a last line with state, elapsed time and the phases so far."""
 
     def __init__(self) -> None:
         self._screen = Screen()
@@ -104,7 +104,7 @@ class LiveView:
         self.tick()
 
     def event(self, event: Event) -> None:
-        if not passing(event, self._events[-1] if self._events else None):
+        if not is_instant(event, self._events[-1] if self._events else None):
             self._events.append(event)
             self.tick()
 
@@ -116,8 +116,8 @@ class LiveView:
 
     def tick(self) -> None:
         state = self._events[-1].state if self._events else State.QUEUED
-        passed = Painted(span(time.monotonic() - self._begun), "dim")
-        self._screen.foot(Painted(str(state), STYLES[state]), "  ", passed, "  ", way(self._events))
+        passed = Painted(format_duration(time.monotonic() - self._begun), "dim")
+        self._screen.foot(Painted(str(state), STYLES[state]), "  ", passed, "  ", progress(self._events))
 
     def close(self) -> None:
         self._screen.end()
@@ -126,24 +126,24 @@ class LiveView:
             self._screen.rows(timeline(events))
 
 
-def way(events: list[Event]) -> str:
-    """The phases of the current attempt and how long each took: queued 0.01 s → claimed 0.20 s → started."""
+def progress(events: list[Event]) -> str:
+    """Return the phases of the current attempt with their durations: queued 10 ms → claimed 0.20 s → started."""
     if not events:
         return ""
-    current = [one for one in events if one.attempt == events[-1].attempt]
+    current = [event for event in events if event.attempt == events[-1].attempt]
     parts = []
-    for one, after in zip(current, [*current[1:], None], strict=True):
+    for event, after in zip(current, [*current[1:], None], strict=True):
         if after is None:
-            parts.append(str(one.kind))
-        elif after.time > one.time:
-            parts.append(f"{one.kind} {span(after.time - one.time)}")
+            parts.append(str(event.kind))
+        elif after.time > event.time:
+            parts.append(f"{event.kind} {format_duration(after.time - event.time)}")
     again = f"attempt {events[-1].attempt}: " if events[-1].attempt > 1 else ""
     return again + " → ".join(parts)
 
 
 def timeline(events: list[Event]) -> list[tuple[Part, Part, Part, Part]]:
-    """The phases of a run as rows of a table."""
+    """Return the phases of a run as rows of a table."""
     return [
-        (when, passed, Painted(what, STYLES[event.state] if event.kind is Kind.EXITED else ""), note)
-        for event, (when, passed, what, note) in zip(events, phases(events), strict=True)
+        (clock, passed, Painted(name, STYLES[event.state] if event.kind is EventKind.EXITED else ""), note)
+        for event, (clock, passed, name, note) in zip(events, phases(events), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""``worker``: be a worker, in the foreground."""
+"""``worker``: run a worker in the foreground."""
 
 from __future__ import annotations
 
@@ -6,50 +6,51 @@ from typing import Any
 
 import click
 
-from dispatcher.cli.common import Globals, common, pass_globals
+from dispatcher.cli.common import GlobalOptions, common, pass_global_options
 from dispatcher.cli.options import DURATION
 
 
 @click.command()
-@click.option("--backend", "backends", multiple=True, help="Serve this backend; repeat it. Default: local, remote.")
-@click.option("--label", "labels", multiple=True, help="Serve runs whose labels are among these; repeat it.")
-@click.option("--concurrency", type=click.IntRange(min=1), help="How many in-process flows run at once.")
+@click.option("--backend", "backends", multiple=True, help="Backend to serve; repeatable. Default: local, remote.")
+@click.option("--label", "labels", multiple=True, help="Label to serve; repeatable.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Most in-process flows that run at the same time.")
 @click.option(
-    "--runs-per-process", type=click.IntRange(min=1), help="Flows after which a process is replaced by a fresh one."
+    "--runs-per-process", type=click.IntRange(min=1), help="Flows after which a process is replaced by a new one."
 )
-@click.option("--drain", type=DURATION, help="How long running flows get after SIGTERM (30).")
-@click.option("--broker-url", metavar="URL", help="Redis or Valkey for doorbells, where that is another one.")
+@click.option("--drain", type=DURATION, help="Time for running flows to end after SIGTERM (30).")
+@click.option("--broker-url", metavar="URL", help="Redis or Valkey server for doorbells, if it is another one.")
 @common
-@pass_globals
-def worker(known: Globals, /, broker_url: str | None, **given: Any) -> int:
+@pass_global_options
+def worker(global_options: GlobalOptions, /, broker_url: str | None, **values: Any) -> int:
     """Run a worker in the foreground, until SIGTERM, SIGHUP or Ctrl-C.
 
-    It takes runs whose labels are a non-empty subset of its own; without labels, runs without labels. Without a URL it
-    serves the laptop server for this virtual environment. What isn't given comes from DISPATCHER__WORKER__… variables.
+    It takes runs whose labels are a non-empty subset of its own; without labels, it takes runs without labels. Without
+    a URL, it serves the laptop server for this virtual environment. Options default to the DISPATCHER__WORKER__…
+    variables.
     """
     from dispatcher import laptop
     from dispatcher.laptop import spawn
 
-    settings = known.settings(broker_url=broker_url)
-    offered = _offered(given)
+    settings = global_options.settings(broker_url=broker_url)
+    offer = _offer(values)
     if settings.url is not None or not settings.embedded:
-        return spawn.run_worker(settings.but(worker=settings.worker.model_copy(update=offered)))
+        return spawn.run_worker(settings.but(worker=settings.worker.model_copy(update=offer)))
     with laptop.join(settings) as joined:
-        offered.setdefault("every_label", not given["labels"])
-        return spawn.run_worker(joined.settings.but(worker=joined.settings.worker.model_copy(update=offered)))
+        offer.setdefault("every_label", not values["labels"])
+        return spawn.run_worker(joined.settings.but(worker=joined.settings.worker.model_copy(update=offer)))
 
 
-def _offered(given: dict[str, Any]) -> dict[str, Any]:
-    """Fields of the worker's settings, as far as they were given."""
-    found = {name: given[name] for name in ("concurrency", "runs_per_process", "drain") if given[name] is not None}
-    if given["backends"]:
+def _offer(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the worker settings that the options set."""
+    offer = {name: values[name] for name in ("concurrency", "runs_per_process", "drain") if values[name] is not None}
+    if values["backends"]:
         from dispatcher import registry
 
-        for name in given["backends"]:
-            registry.backend(name)  # names what is known, or the extra that is missing
-        found["backends"] = frozenset(given["backends"])
-    if given["labels"]:
+        for name in values["backends"]:
+            registry.backend(name)  # raises for an unknown name or a missing extra
+        offer["backends"] = frozenset(values["backends"])
+    if values["labels"]:
         from dispatcher.runs.routing import check_labels
 
-        found["labels"] = frozenset(check_labels(given["labels"], what="--label"))
-    return found
+        offer["labels"] = frozenset(check_labels(values["labels"], name="--label"))
+    return offer

@@ -1,4 +1,4 @@
-"""The criteria for listing runs, checked. For :meth:`dispatcher.client.client.Dispatcher.runs` alone."""
+"""Checked filters for listing runs. For :meth:`dispatcher.client.client.Dispatcher.runs` alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dispatcher.runs.options import Seconds
 from dispatcher.runs.states import State
 
 
-def query(
+def make_query(
     *,
     state: State | str | None,
     label: str | None,
@@ -22,18 +22,18 @@ def query(
     since: datetime | Seconds | None,
     now: Callable[[], float],
 ) -> Query:
-    """The filters as the records take them.
+    """Return the query for these filters.
 
     Args:
         state: a state, or its name in any case.
         label: one label.
         flow: a flow, or a flow's name.
         tag: one tag.
-        since: a time, or so many seconds ago.
-        now: gives the server's clock, in seconds since the epoch.
+        since: a time, or seconds ago.
+        now: returns the server's clock, in seconds since the epoch.
 
     Raises:
-        InvalidInput: a filter has a wrong value; names it.
+        InvalidInput: a filter has a wrong value; names the filter.
     """
     return Query(
         state=None if state is None else _state(state),
@@ -48,7 +48,7 @@ def check_limit(limit: int | None) -> None:
     """Check the limit of a list of runs.
 
     Raises:
-        InvalidInput: it is no count.
+        InvalidInput: it is neither None nor an integer of at least 0.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise InvalidInput(f"limit: must be an integer of at least 0, or None for all, got {limit!r}")
@@ -61,9 +61,9 @@ def _state(state: State | str) -> State:
         raise InvalidInput(f"state: must be one of {', '.join(State)}, got {state!r}") from None
 
 
-def _text(what: str, value: str | None) -> str | None:
+def _text(name: str, value: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InvalidInput(f"{what}: must be one {what}'s name, got {value!r}")
+        raise InvalidInput(f"{name}: must be one {name}'s name, got {value!r}")
     return value
 
 

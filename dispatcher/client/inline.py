@@ -8,28 +8,28 @@ from __future__ import annotations
 import os
 import time
 
-from dispatcher.client.session import Link
-from dispatcher.records.query import Look
+from dispatcher.client.session import ClientSession
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.runs.transitions import tick
 from dispatcher.support.ids import new_id
 
 
-def run_here(link: Link, record: Record) -> Record:
-    """Run all attempts of ``record``, waiting between them as its policy says; the terminal record."""
+def run_inline(session: ClientSession, record: Record) -> Record:
+    """Run all attempts of a run, waiting between them as its retry policy says, and return its terminal record."""
     from dispatcher.runner.in_process import run_attempt
 
-    owner = f"inline-{os.getpid()}"
-    link.records.runs.check = link.keys.check
+    owner, records = f"inline-{os.getpid()}", session.records
+    records.runs.check = session.keys.check
     while not record.terminal:
-        record, now = link.records.runs.get(record.id)
+        record, now = records.runs.get(record.id)
         if record.state is State.QUEUED:
             holder = f"{owner}-{new_id()}"
-            run_attempt(link.records, link.keys, link.settings, Look(record, now), owner=owner, holder=holder)
+            run_attempt(records, session.keys, session.settings, Snapshot(record, now), owner=owner, holder=holder)
         elif record.state is State.AWAITING_RETRY:
             time.sleep(max(0.0, (record.due_at or now) - now))
-            link.records.runs.update(record.id, tick)
+            records.runs.update(record.id, tick)
         else:
             return record
     return record

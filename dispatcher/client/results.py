@@ -1,13 +1,10 @@
-"""From a terminal record to the flow's result, or to the error that tells how it ended.
-
-For :mod:`dispatcher.client.run`.
-"""
+"""The result of an ended run, or the error that describes how it ended. Used by :mod:`dispatcher.client.run`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from dispatcher.client.session import Link
+from dispatcher.client.session import ClientSession
 from dispatcher.errors import (
     EngineError,
     FlowFailed,
@@ -19,24 +16,26 @@ from dispatcher.errors import (
     RunTimedOut,
     UnknownRun,
 )
-from dispatcher.runs.record import Outcome, Record, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.support.escaping import escaped, escaped_lines
 
 _SHOWN_LINES = 20
 
 
-def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
+def result_of(session: ClientSession, record: Record, *, plain: bool | None = None) -> Any:
     """Return the flow's result.
 
     Args:
-        link: the way to its bytes.
+        session: the session that gives its bytes.
         record: the ended run.
-        plain: whether to refuse whatever isn't JSON; None: as ``DISPATCHER__RESULTS__PLAIN`` says.
+        plain: True refuses whatever isn't JSON; None: as ``DISPATCHER__RESULTS__PLAIN`` says.
 
     Raises:
-        RunError: the run ended otherwise than well.
+        RunError: the run didn't succeed.
         SealBroken: the result isn't what the runner sealed.
         InvalidInput: it can't be opened in this process: a package is missing, Python is another minor version, or its
             own code raised (``__cause__``); or it isn't JSON, and that is refused.
@@ -44,47 +43,47 @@ def result_of(link: Link, record: Record, *, plain: bool | None = None) -> Any:
         UnknownRun: its bytes are gone.
     """
     if record.state is not State.SUCCEEDED:
-        raise error_of(link, record, plain=plain)
+        raise error_of(session, record, plain=plain)
     value = (record.outcome or Outcome()).result
     if value is None:
         return None
-    if refusal := _refusal(link, value, plain):
+    if refusal := _refusal(session, value, plain):
         raise InvalidInput(
             f"the result of run {record.id} isn't JSON but a Python object ({value.size:,} bytes), and opening it runs "
             f"what its flow put into it: {refusal} refuses that. If you trust the flow and where it ran: "
             "result(plain=False)"
         )
     try:
-        return _opened(link, record, value, Returned.RESULT)
+        return _opened(session, record, value, Returned.RESULT)
     except EngineError as error:
         problem = error
     raised = problem.__cause__ if isinstance(problem, OpeningFailed) else None
     raise InvalidInput(f"the result of run {record.id} can't be opened here: {problem}") from raised or problem
 
 
-def error_of(link: Link, record: Record, *, plain: bool | None = None) -> RunError:
-    """The error that tells how a run ended otherwise than well; ``plain`` as of :func:`result_of`."""
+def error_of(session: ClientSession, record: Record, *, plain: bool | None = None) -> RunError:
+    """Return the error for a run that didn't succeed; ``plain`` is as of :func:`result_of`."""
     outcome = record.outcome or Outcome(cause=Cause.UNKNOWN)
     flow = f"flow {record.spec.flow!r}"
     facts: dict[str, Any] = {"run_id": record.id, "state": record.state, "traceback": outcome.traceback}
-    told = _told(outcome)
+    description = _describe(outcome)
     match record.state:
         case State.FAILED:
-            error = FlowFailed(f"{flow} failed: {told} (run {record.id})", **facts)
-            return _failed(link, record, outcome, error, plain)
+            error = FlowFailed(f"{flow} failed: {description} (run {record.id})", **facts)
+            return _failed(session, record, outcome, error, plain)
         case State.TIMED_OUT:
-            return RunTimedOut(f"{flow} timed out: {told} (run {record.id})", **facts)
+            return RunTimedOut(f"{flow} timed out: {description} (run {record.id})", **facts)
         case State.CANCELLED:
-            why = "" if told == Cause.CANCELLED else f": {told}"
+            why = "" if description == Cause.CANCELLED else f": {description}"
             return RunCancelled(f"{flow} was cancelled{why} (run {record.id})", **facts)
         case _:
-            return _crashed(flow, record, outcome, told, facts)
+            return _crashed(flow, record, outcome, description, facts)
 
 
-def _crashed(flow: str, record: Record, outcome: Outcome, told: str, facts: dict[str, Any]) -> RunCrashed:
+def _crashed(flow: str, record: Record, outcome: Outcome, description: str, facts: dict[str, Any]) -> RunCrashed:
     code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
     error = RunCrashed(
-        f"{flow} crashed, {outcome.cause}: {told}{code} (run {record.id})",
+        f"{flow} crashed, {outcome.cause}: {description}{code} (run {record.id})",
         cause=outcome.cause or Cause.UNKNOWN,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
@@ -96,21 +95,23 @@ def _crashed(flow: str, record: Record, outcome: Outcome, told: str, facts: dict
     return error
 
 
-def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed, plain: bool | None) -> FlowFailed:
-    """Give the error the flow's own exception as its cause, where that opens here; its traceback as a note."""
+def _failed(
+    session: ClientSession, record: Record, outcome: Outcome, error: FlowFailed, plain: bool | None
+) -> FlowFailed:
+    """Add the flow's exception to the error as its cause, if that opens here, and its traceback as a note."""
     if outcome.traceback:
         error.add_note(f"Where the flow ran:\n{escaped_lines(outcome.traceback.rstrip())}")
     if outcome.exception is None:
         return error
-    if refusal := _refusal(link, outcome.exception, plain):
+    if refusal := _refusal(session, outcome.exception, plain):
         error.add_note(
             f"Its exception isn't opened here, which {refusal} refuses. If you trust the flow and where it ran: "
             "result(plain=False)"
         )
         return error
     try:
-        cause = _opened(link, record, outcome.exception, Returned.EXCEPTION)
-    except Exception as problem:  # whatever a foreign exception's own code raises while it is opened
+        cause = _opened(session, record, outcome.exception, Returned.EXCEPTION)
+    except Exception as problem:  # a foreign exception's own code may raise anything while it is opened
         error.add_note(f"Its exception can't be opened here: {escaped_lines(str(problem))}")
         return error
     if isinstance(cause, BaseException):
@@ -118,28 +119,28 @@ def _failed(link: Link, record: Record, outcome: Outcome, error: FlowFailed, pla
     return error
 
 
-def _refusal(link: Link, value: Value, plain: bool | None) -> str:
-    """The rule by which ``value`` isn't opened here; empty if it is."""
-    if value.codec == "json" or not (link.settings.results.plain if plain is None else plain):
+def _refusal(session: ClientSession, value: Value, plain: bool | None) -> str:
+    """Return the rule that forbids opening ``value``; empty if it may be opened."""
+    if value.codec == "json" or not (session.settings.results.plain if plain is None else plain):
         return ""
     return "DISPATCHER__RESULTS__PLAIN" if plain is None else "plain=True"
 
 
-def _told(outcome: Outcome) -> str:
-    """For Python to print: what could steer a terminal stands there as an escape."""
+def _describe(outcome: Outcome) -> str:
+    """Return reason and message for people, with control characters escaped: Python prints them to a terminal."""
     if outcome.reason and outcome.message:
         return escaped_lines(f"{outcome.reason}: {outcome.message}")
     return escaped_lines(outcome.reason or outcome.message or str(outcome.cause or "no reason was recorded"))
 
 
-def _opened(link: Link, record: Record, value: Value, kind: Returned) -> Any:
-    from dispatcher.records.rejections import What, counted
+def _opened(session: ClientSession, record: Record, value: Value, kind: Returned) -> Any:
+    from dispatcher.records.rejections import Rejected, counting_broken_seals
     from dispatcher.serialization import from_value
 
-    records = link.records
-    seal = link.keys.seal(record) if value.codec == "pickle" else None
+    records = session.records
+    seal = session.keys.seal(record) if value.codec == "pickle" else None
     try:
-        with counted(records.refusals, What.RESULT):
+        with counting_broken_seals(records.rejections, Rejected.RESULT):
             return from_value(value, get=records.blobs.get, seal=seal, kind=kind)
     except KeyError:
         raise UnknownRun(f"run {record.id}: the bytes of its result are gone") from None

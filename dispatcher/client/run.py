@@ -1,4 +1,4 @@
-"""A run, as its submitter or anybody else sees it. Made by :class:`~dispatcher.client.client.Dispatcher` alone."""
+"""A run, as its submitter or anybody else holds it. Made by :class:`~dispatcher.client.client.Dispatcher` alone."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
-from dispatcher.runs.change import Change
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from dispatcher.support.escaping import escaped
 from dispatcher.support.ids import check_run_id, made_at
 
 if TYPE_CHECKING:
-    from dispatcher.client.client import Dispatcher
-    from dispatcher.client.session import Link
+    from dispatcher.client.session import ClientSession, LazySession
     from dispatcher.inspection.timeline import Timeline
-    from dispatcher.records.base import Line
+    from dispatcher.records.logs import Line
 
 R = TypeVar("R")
 
-#: Seconds of waiting after which a client says that no live worker serves the run; a starting worker gets longer.
-PATIENCE = 5.0
-PATIENCE_AT_START = 15.0
+#: Seconds of waiting after which a client warns that no live worker serves the run; a starting worker gets longer.
+WARN_AFTER = 5.0
+WARN_AFTER_START = 15.0
 
 
 class Run(Generic[R]):
-    """One execute request. Equal by id; pickles as its id, so that URL and keys are its reader's.
+    """One execute request. Runs with the same id are equal.
+
+    A run pickles as its id. Where it is unpickled, it uses the URL and the signing keys of that process's settings.
 
     Attributes:
         id: 26 characters that sort by the time of submit.
 
     Raises:
-        UnknownRun: it is made, or unpickled, with what no run is called.
+        UnknownRun: the id has not the form of a run's id.
     """
 
     id: str
 
-    def __init__(self, run_id: str, client: Dispatcher | None = None, record: Record | None = None) -> None:
+    def __init__(self, run_id: str, sessions: LazySession | None = None, record: Record | None = None) -> None:
         self.id = check_run_id(run_id)
-        self._client = client
+        self._sessions = sessions
         self._record = record
         self._warned = False
 
     @property
     def state(self) -> State:
-        """The state, read now.
+        """The current state, read from the server.
 
         Raises:
             UnknownRun: its retention is over.
@@ -60,57 +60,68 @@ class Run(Generic[R]):
 
     @property
     def known_state(self) -> State | None:
-        """The state as last read here, without asking; None if it never was."""
+        """The state as last read by this object, without asking the server; None if it never was."""
         return None if self._record is None else self._record.state
 
     @property
     def ended_at(self) -> float | None:
-        """When it ended, in seconds since the epoch by the server's clock, as last read here; None if not known."""
+        """When it ended, in seconds since the epoch by the server's clock, as last read by this object; else None."""
         return None if self._record is None else self._record.ended_at
 
     def result(self, timeout: float | None = None, *, plain: bool | None = None) -> R:
-        """Wait for the end, and give what the flow returned.
+        """Wait for the end, and return what the flow returned.
 
-        What JSON doesn't give back unchanged, and the flow's exception, is a pickle. Its seal, which is checked first,
-        shows that a runner of this run made it; opening it runs whatever the flow put into it. So this trusts the flow,
-        and the container and image that it ran in, with this process.
+        What JSON doesn't give back unchanged is a pickle, and so is the flow's exception. Its seal, which is checked
+        first, proves that a runner of this run made it. Opening it runs whatever the flow put into it. So this trusts
+        the flow, and the container and image that it ran in, with this process.
 
         Args:
             timeout: seconds to wait; None waits for ever.
-            plain: True opens no pickle: another result than JSON is an InvalidInput, and a FlowFailed has no
+            plain: True opens no pickle: a result that isn't JSON is an InvalidInput, and a FlowFailed has no
                 ``__cause__``. False opens it. None: as ``DISPATCHER__RESULTS__PLAIN`` says, which is False unless set;
-                so do ``await run`` and all else that gives results.
+                ``await run`` and all else that gives results follow it too.
 
         Raises:
-            FlowFailed: the flow, or ``on_start``, raised; ``__cause__`` is its own exception where that opens here.
+            FlowFailed: the flow, or ``on_start``, raised; ``__cause__`` is its own exception if that opens here.
             RunCrashed: the infrastructure died; ``cause``, ``reason``, ``exit_code``, ``log_tail``.
             RunTimedOut: a deadline passed.
             RunCancelled: somebody cancelled it.
-            NotFinished: only the wait ended (also a TimeoutError); the run goes on.
+            NotFinished: it has not ended within ``timeout`` seconds (also a TimeoutError); the run goes on.
             SealBroken: the result isn't what the runner sealed.
             InvalidInput: the result can't be opened in this process (``__cause__`` is what its own code raised, if it
                 did), or isn't JSON, and ``plain`` refuses that.
             UnknownRun: its retention is over.
+            ServerUnavailable: the server can't be reached when the wait begins; later outages raise nothing.
         """
         from dispatcher.client.results import result_of
 
-        return result_of(self.link, self._ended(timeout), plain=plain)  # type: ignore[no-any-return]
+        return result_of(self.session, self._ended(timeout), plain=plain)  # type: ignore[no-any-return]
 
     def exception(self, timeout: float | None = None, *, plain: bool | None = None) -> RunError | None:
-        """Wait for the end, and give the error that :meth:`result` would raise; None after a success. The arguments are
-        those of :meth:`result`.
+        """Wait for the end, and return the error that :meth:`result` would raise; None after a success.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+            plain: as of :meth:`result`.
 
         Raises:
-            NotFinished: only the wait ended.
+            NotFinished: it has not ended within ``timeout`` seconds.
             UnknownRun: its retention is over.
         """
         from dispatcher.client.results import error_of
 
         record = self._ended(timeout)
-        return None if record.state is State.SUCCEEDED else error_of(self.link, record, plain=plain)
+        return None if record.state is State.SUCCEEDED else error_of(self.session, record, plain=plain)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, however it comes; whether it came within so many seconds."""
+        """Wait for the end, however it comes.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Returns:
+            True if the run has ended, False after ``timeout`` seconds.
+        """
         try:
             self._ended(timeout)
         except NotFinished:
@@ -118,25 +129,27 @@ class Run(Generic[R]):
         return True
 
     def done(self) -> bool:
-        """Return True if it has ended, read now."""
+        """Return True if it has ended, read from the server."""
         return self._read().terminal
 
     def cancel(self) -> bool:
-        """Cancel: at once where nothing runs, else the flow is ended within ``stop_grace``, its ``on_exit`` called.
+        """Cancel: at once where nothing runs, else the flow is ended within ``stop_grace`` and its ``on_exit`` called.
 
-        While ``on_exit`` is called, the flow has ended and its outcome is stored: nothing is changed, ``on_exit`` goes
-        on, and :meth:`explain` says how the flow ended. Only where a retry would follow, the cancel takes that.
+        While ``on_exit`` is called, the flow has ended and its outcome is stored. A cancel then changes nothing:
+        ``on_exit`` goes on, and :meth:`explain` says how the flow ended. It only prevents a retry that would follow.
 
         Returns:
-            Whether this call had an effect; False if it is being cancelled already, or if its flow has ended.
+            True if this call had an effect; False if the run is being cancelled already, or if its flow has ended.
 
         Raises:
-            InvalidInput: it has ended already; names the state.
+            InvalidInput: the run has ended already; names the state.
             UnknownRun: there is no such run.
         """
-        step = Cancel()
-        self.note(self.link.records.runs.update(self.id, step))
-        return step.effect
+        from dispatcher.client.cancellation import Cancellation
+
+        cancellation = Cancellation()
+        self.remember(self.session.records.runs.update(self.id, cancellation))
+        return cancellation.effective
 
     def events(self, follow: bool = False) -> Iterator[Event]:
         """Yield the events, in order; with ``follow`` until the run has ended.
@@ -147,8 +160,8 @@ class Run(Generic[R]):
         from dispatcher.client.tail import events_of
 
         if follow:
-            self.link.mind()
-        return events_of(self.link.records, self.id, follow=follow)
+            self.session.start_minder()
+        return events_of(self.session.records, self.id, follow=follow)
 
     def logs(self, follow: bool = False) -> Iterator[Line]:
         """Yield the lines that the flow printed and logged, in order; with ``follow`` until the run has ended.
@@ -159,81 +172,86 @@ class Run(Generic[R]):
         from dispatcher.client.tail import lines_of
 
         if follow:
-            self.link.mind()
-        return lines_of(self.link.records, self.id, follow=follow)
+            self.session.start_minder()
+        return lines_of(self.session.records, self.id, follow=follow)
 
     def explain(self) -> list[str]:
-        """Why it isn't running, or how it ended: plain sentences, the most important first.
+        """Explain why it isn't running, or how it ended, in plain sentences, the most important first.
 
         Raises:
             UnknownRun: there is no such run.
         """
         from dispatcher.inspection.queues import explained
 
-        return explained(self.link.records, self.id)
+        return explained(self.session.records, self.id)
 
     def timeline(self) -> Timeline:
-        """The phases so far, with their start and duration; those of its infrastructure too, as far as it tells."""
+        """Return the phases so far with start and duration, and those of its infrastructure as far as known.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
         from dispatcher.client.tail import first_lines
         from dispatcher.inspection.timeline import timeline
 
-        events, times = list(self.events()), self.link.records.runs.get(self.id)[0].times
-        return timeline(self.id, events, times, first_lines(self.link.records, self.id) if times else None)
+        records = self.session.records
+        events, times = list(self.events()), records.runs.get(self.id)[0].times
+        return timeline(self.id, events, times, first_lines(records, self.id) if times else None)
 
     def on_start(self, callback: Callable[[Event], object]) -> None:
-        """Call ``callback(event)`` here when an attempt starts, at once if it has.
+        """Call ``callback(event)`` in this process when an attempt starts; at once if one has.
 
-        All callbacks of a client are called on one thread, one after the other; what they raise is logged.
+        All callbacks of a client are called on one thread, one after the other. Their exceptions are logged.
         """
-        self._hook(Kind.STARTED, callback)
+        self._hook(EventKind.STARTED, callback)
 
     def on_exit(self, callback: Callable[[Event], object]) -> None:
-        """Call ``callback(event)`` here when an attempt has ended, at once if it has; as :meth:`on_start`.
+        """Call ``callback(event)`` in this process when an attempt has ended; at once if one has. See :meth:`on_start`.
 
-        ``event.final`` says whether the run ended with it; ``event.state`` and ``event.data`` how.
+        ``event.final`` is True if the run has ended with it; ``event.state`` and ``event.data`` tell how.
         """
-        self._hook(Kind.EXITED, callback)
+        self._hook(EventKind.EXITED, callback)
 
     @property
-    def link(self) -> Link:
-        """The client's connections; for the modules of this package."""
-        if self._client is None:
-            from dispatcher.client.client import default
+    def session(self) -> ClientSession:
+        """The client's session; for the modules of this package."""
+        if self._sessions is None:
+            from dispatcher.client.session import default_session
 
-            self._client = default()
-        return self._client.link
+            self._sessions = default_session()
+        return self._sessions.get()
 
     @property
-    def known(self) -> Record | None:
+    def last_record(self) -> Record | None:
         """The record as last read; for the modules of this package."""
         return self._record
 
-    def note(self, record: Record) -> None:
-        """Remember the record as last read; for the modules of this package."""
+    def remember(self, record: Record) -> None:
+        """Keep the record as last read; for the modules of this package."""
         self._record = record
 
-    def _hook(self, kind: Kind, callback: Callable[[Event], object]) -> None:
+    def _hook(self, kind: EventKind, callback: Callable[[Event], object]) -> None:
         if not callable(callback):
             raise InvalidInput(f"the callback must be a function of one event, got {callback!r}")
-        self.link.watcher.hook(self.id, kind, callback)
+        self.session.watcher.hook(self.id, kind, callback)
 
     def _read(self) -> Record:
         if self._record is None or not self._record.terminal:
-            self._record = self.link.records.runs.get(self.id)[0]
+            self._record = self.session.records.runs.get(self.id)[0]
         return self._record
 
     def _ended(self, timeout: float | None) -> Record:
-        """The terminal record, waited for."""
+        """Return the terminal record, once there is one."""
         if self._record is not None and self._record.terminal:
             return self._record
-        with self.link.watcher.waiting([self.id], [self._record]) as waiting:
+        with self.session.watcher.waiting([self.id], [self._record]) as waiting:
             future = waiting.futures[0]
-            patience = PATIENCE if self.link.laptop is None else PATIENCE_AT_START
+            warn_after = WARN_AFTER if self.session.laptop is None else WARN_AFTER_START
             try:
-                if self._warned or (timeout is not None and timeout <= patience):
-                    self.note(future.result(timeout))
+                if self._warned or (timeout is not None and timeout <= warn_after):
+                    self.remember(future.result(timeout))
                 else:
-                    self.note(self._patiently(future, timeout, patience))
+                    self.remember(self._result_or_warning(future, timeout, warn_after))
             except TimeoutError:
                 if future.done():
                     raise
@@ -241,11 +259,11 @@ class Run(Generic[R]):
         assert self._record is not None
         return self._record
 
-    def _patiently(self, future: Future[Record], timeout: float | None, patience: float) -> Record:
-        """Wait, and say once if nobody is there to run it."""
+    def _result_or_warning(self, future: Future[Record], timeout: float | None, warn_after: float) -> Record:
+        """Wait; after ``warn_after`` seconds warn if no worker serves the run, and wait on."""
         begun = time.monotonic()
         try:
-            return future.result(patience)
+            return future.result(warn_after)
         except TimeoutError:
             if future.done():
                 raise
@@ -255,15 +273,15 @@ class Run(Generic[R]):
     def _warn(self) -> None:
         self._warned = True
         record = self._read()
-        if record.state is State.QUEUED and (missing := self.link.missing(record.spec.route)):
+        if record.state is State.QUEUED and (missing := self.session.missing_worker(record.spec.route)):
             warnings.warn(f"run {self.id} waits: {missing}", DispatcherWarning, stacklevel=5)
 
     def _not_finished(self, timeout: float) -> NotFinished:
-        from dispatcher.inspection.waiting_parents import stuck
+        from dispatcher.inspection.deadlocks import stuck
 
         record, why = self._read(), ""
         if record.state is State.QUEUED:
-            why = self.link.missing(record.spec.route) or stuck(self.link.records, [self.id])
+            why = self.session.missing_worker(record.spec.route) or stuck(self.session.records, [self.id])
         return NotFinished(
             f"run {self.id} of flow {record.spec.flow!r} has not ended within {timeout:g} s: it is {record.state}"
             f"{'. ' + why if why else ''}"
@@ -273,15 +291,15 @@ class Run(Generic[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> R:
-        """The result, waited for without holding a thread; a cancelled await leaves the run as it is."""
+        """Return the result, waited for without holding a thread. A cancelled await leaves the run as it is."""
         import asyncio
 
         if self._record is None or not self._record.terminal:
-            link = await asyncio.to_thread(lambda: self.link)
-            waiting = link.watcher.waiting([self.id], [self._record])
+            session = await asyncio.to_thread(lambda: self.session)
+            waiting = session.watcher.waiting([self.id], [self._record])
             try:
                 await asyncio.to_thread(waiting.__enter__)
-                self.note(await asyncio.wrap_future(waiting.futures[0]))
+                self.remember(await asyncio.wrap_future(waiting.futures[0]))
             finally:
                 await asyncio.shield(asyncio.to_thread(waiting.leave))
         return await asyncio.to_thread(self.result)
@@ -296,47 +314,26 @@ class Run(Generic[R]):
         return Run, (self.id,)
 
     def __repr__(self) -> str:
-        told = self._told()
-        if "flow" in told:
-            told["flow"] = f"of flow {told['flow']!r}"
-        return f"<Run {self.id}{' ' * bool(told)}{', '.join(told.values())}>"
+        facts = self._facts()
+        if "flow" in facts:
+            facts["flow"] = f"of flow {facts['flow']!r}"
+        return f"<Run {self.id}{' ' * bool(facts)}{', '.join(facts.values())}>"
 
     def _repr_html_(self) -> str:
-        told = {"run": self.id, **self._told()}
-        heads = "".join(f"<th>{name}</th>" for name in told)
-        cells = "".join(f"<td>{html.escape(escaped(part))}</td>" for part in told.values())
+        facts = {"run": self.id, **self._facts()}
+        heads = "".join(f"<th>{name}</th>" for name in facts)
+        cells = "".join(f"<td>{html.escape(escaped(text))}</td>" for text in facts.values())
         return f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
 
-    def _told(self) -> dict[str, str]:
-        """Flow, state and age as last known: nothing is asked for."""
-        told = {}
+    def _facts(self) -> dict[str, str]:
+        """Return flow, state and age as last read. Asks nothing of the server."""
+        facts = {}
         if self._record is not None:
-            known = self._record.state
-            told["flow"] = self._record.spec.flow[:80]
-            told["state"] = str(known) if self._record.terminal else f"{known} (last known)"
+            state = self._record.state
+            facts["flow"] = self._record.spec.flow[:80]
+            facts["state"] = str(state) if self._record.terminal else f"{state} (last known)"
         at = made_at(self.id)
-        return told if at is None else {**told, "age": f"{_age(time.time() - at)} old"}
-
-
-class Cancel:
-    """The step of a cancel, which is taken again where the record has changed since it was read, or no reply came.
-
-    Attributes:
-        effect: whether the run is cancelled by it, once it was taken for the last time.
-    """
-
-    def __init__(self) -> None:
-        self.effect = self._asked = False
-
-    def __call__(self, record: Record, now: float) -> Change | None:
-        from dispatcher.runs.transitions import request_cancel
-
-        change = request_cancel(record, now)
-        self.effect = change is not None or (self._asked and record.state in {State.CANCELLING, State.CANCELLED})
-        self._asked = self._asked or change is not None
-        if record.terminal and not self.effect:
-            raise InvalidInput(f"run {record.id} can't be cancelled: it is {record.state} already")
-        return change
+        return facts if at is None else {**facts, "age": f"{_age(time.time() - at)} old"}
 
 
 def _age(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Waiting for many runs at once, in the manner of :mod:`concurrent.futures`."""
+"""Waits for many runs at once, after :mod:`concurrent.futures`: ``wait`` and ``as_completed``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _RETURN_WHEN = (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION)
 
 
 class DoneAndNotDone(NamedTuple):
-    """The answer of :func:`wait`: runs that have ended, and those that have not."""
+    """The result of :func:`wait`: runs that have ended, and those that have not."""
 
     done: set[Run[Any]]
     not_done: set[Run[Any]]
 
 
-class _Wait:
-    """Runs of any clients, each with the future of its terminal record."""
+class _MultiWait:
+    """A wait for runs of any clients, each with the future of its terminal record."""
 
     def __init__(self, runs: Sequence[Run[Any]]) -> None:
         self._stack = ExitStack()
@@ -41,16 +41,16 @@ class _Wait:
         self.left: dict[futures.Future[Record], Run[Any]] = {}
         self._runs = runs
 
-    def __enter__(self) -> _Wait:
+    def __enter__(self) -> _MultiWait:
         groups: dict[int, list[Run[Any]]] = {}
         for run in self._runs:
-            groups.setdefault(id(run.link.watcher), []).append(run)
+            groups.setdefault(id(run.session.watcher), []).append(run)
         try:
             for group in groups.values():
-                watcher, known = group[0].link.watcher, [run.known for run in group]
-                waiting = self._stack.enter_context(watcher.waiting([run.id for run in group], known))
+                watcher, records = group[0].session.watcher, [run.last_record for run in group]
+                waiting = self._stack.enter_context(watcher.waiting([run.id for run in group], records))
                 self.left.update(zip(waiting.futures, group, strict=True))
-                for future in waiting.futures:  # futures.wait() would look at all of them each time that one ends
+                for future in waiting.futures:  # futures.wait() would check all of them each time that one is done
                     future.add_done_callback(self._done.put)
         except BaseException:
             self._stack.close()
@@ -61,7 +61,10 @@ class _Wait:
         self._stack.close()
 
     def take(self, timeout: float | None) -> list[Run[Any]]:
-        """The runs that ended within so many seconds, as soon as one has; they know their last record."""
+        """Return the runs that have ended, as soon as there is one, or none after ``timeout`` seconds.
+
+        They hold their last record then.
+        """
         done: list[futures.Future[Record]] = []
         with suppress(queue.Empty):
             done.append(self._done.get(timeout=timeout))
@@ -71,7 +74,7 @@ class _Wait:
         for future in done:
             run = self.left.pop(future)
             if future.exception() is None:
-                run.note(future.result())
+                run.remember(future.result())
             ended.append(run)
         return sorted(ended, key=lambda run: (run.ended_at or 0.0, run.id))
 
@@ -86,71 +89,75 @@ def wait(
     """Wait for runs to end.
 
     Args:
-        runs: of any clients; one that isn't there any more counts as ended.
-        return_when: ``ALL_COMPLETED``, ``FIRST_COMPLETED``, or ``FIRST_EXCEPTION`` (one ended otherwise than well).
+        runs: of any clients. A run that doesn't exist any more counts as ended.
+        return_when: ``ALL_COMPLETED``, ``FIRST_COMPLETED``, or ``FIRST_EXCEPTION`` (a run didn't succeed).
         timeout: seconds; None waits for ever.
-        progress: show a bar on stderr.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        Two sets of runs, ``done`` and ``not_done``. A timeout raises nothing: see ``not_done``.
 
     Raises:
         InvalidInput: ``return_when`` isn't one of these, or something isn't a run.
-        ServerUnavailable: the server can't be reached as the wait begins; later outages are borne.
+        ServerUnavailable: the server can't be reached when the wait begins. Later outages raise nothing.
     """
     if return_when not in _RETURN_WHEN:
         raise InvalidInput(f"return_when: must be one of {', '.join(_RETURN_WHEN)}, got {return_when!r}")
-    wanted = _runs(runs)
+    distinct = _distinct(runs)
     end = None if timeout is None else time.monotonic() + timeout
     done: set[Run[Any]] = set()
-    with _Wait(wanted) as waited, _bar(len(wanted)) if progress else nullcontext() as bar:
-        while waited.left:
-            ended = waited.take(None if end is None else max(0.0, end - time.monotonic()))
+    with _MultiWait(distinct) as pending, _ProgressBar(len(distinct)) if progress else nullcontext() as bar:
+        while pending.left:
+            ended = pending.take(None if end is None else max(0.0, end - time.monotonic()))
             done.update(ended)
             if bar is not None:
-                bar.ended(ended)
+                bar.count(ended)
             late = end is not None and time.monotonic() >= end and not ended
-            if late or (ended and _enough(return_when, ended)):
+            if late or (ended and _is_enough(return_when, ended)):
                 break
-        return DoneAndNotDone(done, set(waited.left.values()))
+        return DoneAndNotDone(done, set(pending.left.values()))
 
 
 def as_completed(runs: Iterable[Run[R]], timeout: float | None = None) -> Iterator[Run[R]]:
-    """The runs, each as it ends.
+    """Yield the runs, each when it ends.
 
     Args:
-        runs: of any clients.
-        timeout: seconds for all of them; None waits for ever.
+        runs: of any clients. A run that doesn't exist any more counts as ended.
+        timeout: seconds for all of them together; None waits for ever.
 
     Raises:
-        NotFinished: ``timeout`` seconds are over.
+        NotFinished: some have not ended within ``timeout`` seconds (also a TimeoutError).
         InvalidInput: something isn't a run.
+        ServerUnavailable: the server can't be reached when the wait begins. Later outages raise nothing.
     """
-    wanted = _runs(runs)
+    distinct = _distinct(runs)
     end = None if timeout is None else time.monotonic() + timeout
-    with _Wait(wanted) as waited:
-        while waited.left:
-            ended = waited.take(None if end is None else max(0.0, end - time.monotonic()))
+    with _MultiWait(distinct) as pending:
+        while pending.left:
+            ended = pending.take(None if end is None else max(0.0, end - time.monotonic()))
             yield from ended
             if not ended:
-                raise NotFinished(f"{len(waited.left)} of {len(wanted)} runs have not ended within {timeout:g} s")
+                raise NotFinished(f"{len(pending.left)} of {len(distinct)} runs have not ended within {timeout:g} s")
 
 
-def _runs(runs: Iterable[Run[Any]]) -> list[Run[Any]]:
+def _distinct(runs: Iterable[Run[Any]]) -> list[Run[Any]]:
     from dispatcher.client.run import Run
 
-    found = list(dict.fromkeys(runs))
-    for run in found:
+    distinct = list(dict.fromkeys(runs))
+    for run in distinct:
         if not isinstance(run, Run):
             raise InvalidInput(f"not a run: {run!r}; give what submit, map or get returned")
-    return found
+    return distinct
 
 
-def _enough(return_when: str, ended: Sequence[Run[Any]]) -> bool:
+def _is_enough(return_when: str, ended: Sequence[Run[Any]]) -> bool:
     if return_when == FIRST_EXCEPTION:
         return any(run.known_state is not State.SUCCEEDED for run in ended)
     return return_when == FIRST_COMPLETED
 
 
-class _bar:  # noqa: N801 - a context manager
-    """A progress bar on stderr: how many have ended, and how."""
+class _ProgressBar:
+    """A progress bar on stderr: how many runs have ended, by state."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
@@ -161,17 +168,17 @@ class _bar:  # noqa: N801 - a context manager
         self._task = self._progress.add_task("", total=total)
         self._counts: dict[str, int] = {}
 
-    def __enter__(self) -> _bar:
+    def __enter__(self) -> _ProgressBar:
         self._progress.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._progress.stop()
 
-    def ended(self, runs: Sequence[Run[Any]]) -> None:
-        """Count these."""
+    def count(self, runs: Sequence[Run[Any]]) -> None:
+        """Count these as ended."""
         for run in runs:
             state = str(run.known_state or "gone")
             self._counts[state] = self._counts.get(state, 0) + 1
-        told = ", ".join(f"{count} {state}" for state, count in sorted(self._counts.items()))
-        self._progress.update(self._task, advance=len(runs), description=told)
+        description = ", ".join(f"{count} {state}" for state, count in sorted(self._counts.items()))
+        self._progress.update(self._task, advance=len(runs), description=description)

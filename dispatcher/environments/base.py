@@ -1,7 +1,7 @@
-"""Environments: values that say where and how a flow runs, and who is told. The base of them all.
+"""The base class of environments: values that say where and how a flow runs, with its callbacks.
 
-An environment is immutable, compares by value and round-trips through JSON. The engine reads that JSON without running
-anybody's code: a callback is imported or opened only when it is called.
+An environment is immutable, compares by value and round-trips through JSON. Workers read that JSON without running
+users' code: a callback is imported or opened only when it is called.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Environment(ABC):
     Args:
         labels: only a worker that serves all of them takes the run.
         on_start: called without argument before the flow, where the flow runs.
-        on_exit: called without argument after the flow, there too, however it ended: ``context.state`` and
-            ``context.exception`` tell.
+        on_exit: called without argument after the flow, there too, however it ended: see ``context.state``
+            and ``context.exception``.
 
     Raises:
         InvalidInput: a label isn't a non-empty string, or a callback can't be called without arguments.
     """
 
-    #: Where runs of this class go: the first part of their queue's name.
+    #: The backend of its runs: the first part of their queue's name.
     backend: ClassVar[str]
 
-    #: Names of what a subclass adds; each is an argument of its constructor, an attribute, and a JSON value.
+    #: Fields that a subclass adds; each is an argument of its constructor, an attribute, and a JSON value.
     added: ClassVar[tuple[str, ...]] = ()
 
     labels: tuple[str, ...]
@@ -60,14 +60,14 @@ class Environment(ABC):
         on_start: Callable[[], Any] | None = None,
         on_exit: Callable[[], Any] | None = None,
     ) -> None:
-        given = {"on_start": on_start, "on_exit": on_exit}
-        for moment, callback in given.items():
+        by_moment = {"on_start": on_start, "on_exit": on_exit}
+        for moment, callback in by_moment.items():
             if callback is not None:
-                signatures.check_callback(callback, what=f"{type(self).__name__}.{moment}")
-        self._set(labels=check_labels(labels), **given)
+                signatures.check_callback(callback, subject=f"{type(self).__name__}.{moment}")
+        self._set(labels=check_labels(labels), **by_moment)
 
-    def setup(self, storage: Storage) -> None:  # noqa: B027 - most have nothing to make
-        """Make static infrastructure, where there is any; safe to repeat."""
+    def setup(self, storage: Storage) -> None:  # noqa: B027 - most need none
+        """Create static infrastructure, if the class needs any; safe to repeat."""
 
     def execute(self, storage: Storage, flow_location: str, **kwargs: Any) -> Any:
         """Run a flow here and now, without queue, Redis or record: ``on_start``, the flow, and always ``on_exit``.
@@ -78,8 +78,8 @@ class Environment(ABC):
             kwargs: ``parameters`` (a mapping) and ``env`` (variables, set while it runs).
 
         Returns:
-            The flow's result. Where it comes out of a container and isn't JSON, it is opened here: that can run code of
-            the flow's, as ``Run.result`` can.
+            The flow's result. One of a container that isn't JSON is opened here, which can run code of the flow's, as
+            ``Run.result`` can.
 
         Raises:
             TypeError: any other keyword.
@@ -97,7 +97,7 @@ class Environment(ABC):
                 result = open_result(lambda: self.load(storage, flow_location, env=env)(parameters))
             except BaseException as error:
                 failed = error
-            if failed is not None:  # here, and not above: on_exit finds no exception being handled
+            if failed is not None:  # not above: on_exit must find no exception being handled
                 ended(_state_after(failed), failed)
                 self._exit_after_failure()
                 raise failed
@@ -109,20 +109,21 @@ class Environment(ABC):
     def load(
         self, storage: Storage, flow_location: str, *, env: Mapping[str, str] | None = None
     ) -> Callable[[Mapping[str, Any]], Any]:
-        """Get the flow ready where it stands: what is given back runs it with this environment's executor and gives
-        its result. Callbacks are left to the caller.
+        """Return a function that runs the flow with this environment's executor and returns its result.
+
+        Callbacks are left to the caller.
 
         Raises:
-            InvalidInput: flow or executor can't be had here; names it.
+            InvalidInput: flow or executor isn't available here; names it.
             Permanent: the flow's code can't be opened here.
         """
         return self._runner(storage.get_flow(flow_location), env)
 
     def check(self) -> None:
-        """Check what can be checked where a run is asked for.
+        """Check what can be checked before a run is submitted.
 
         Raises:
-            InvalidInput: it can't work; names what.
+            InvalidInput: runs of it can't work; says why.
         """
         from dispatcher import registry
 
@@ -132,16 +133,16 @@ class Environment(ABC):
                 f"point of the group {registry.ENVIRONMENTS.group!r}"
             )
 
-    def check_storage(self, storage: Storage) -> None:  # noqa: B027 - in this process every storage can be reached
-        """Check whether what runs the flow can get it from ``storage``; asked where a run is asked for.
+    def check_storage(self, storage: Storage) -> None:  # noqa: B027 - this process can reach every storage
+        """Check before a run is submitted that the flow can be loaded from ``storage`` where it runs.
 
         Raises:
-            TypeError: it can't; names those that it can.
-            InvalidInput: it could, but not as things stand.
+            TypeError: it can't be loaded from there; names the storages that work.
+            InvalidInput: it could be, but not as storage and environment are configured.
         """
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :func:`from_json` reads.
+        """Return a JSON object that :func:`from_json` reads.
 
         Raises:
             InvalidInput: a callback can't travel.
@@ -149,8 +150,8 @@ class Environment(ABC):
         data = {"type": type(self).__name__, "labels": list(self.labels), **self._added_json()}
         for moment in _MOMENTS:
             if (callback := getattr(self, moment)) is not None:
-                what = f"{type(self).__name__}.{moment}"
-                data[moment] = callbacks.Callback.of(callback, what=what).to_json()
+                subject = f"{type(self).__name__}.{moment}"
+                data[moment] = callbacks.Callback.of(callback, subject=subject).to_json()
         return data
 
     @staticmethod
@@ -160,20 +161,20 @@ class Environment(ABC):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """Words for what a worker must know to run this as it is meant; one that doesn't leaves the run to others."""
+        """Names of the features that a worker must know to run this as it is meant; other workers leave the run."""
         return ()
 
     @abstractmethod
     def _executor(self) -> Executor:
-        """A new executor for one run."""
+        """Return a new executor for one run."""
 
     def _added_json(self) -> dict[str, Any]:
-        """Return what a subclass adds to the JSON; what isn't set is left out."""
+        """Return the JSON of the fields that a subclass adds; fields that aren't set are left out."""
         return {name: value for name in self.added if (value := getattr(self, name)) is not None}
 
     @classmethod
     def _from_added(cls, data: Mapping[str, Any]) -> Environment:
-        """The environment with the arguments that its JSON names."""
+        """Return the environment with the arguments that its JSON names."""
         return cls(**data)
 
     def _runner(self, flow: Flow[..., Any], env: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
@@ -186,7 +187,7 @@ class Environment(ABC):
         return run
 
     def _exit_after_failure(self) -> None:
-        """Call ``on_exit`` without letting it hide why the flow ended."""
+        """Call ``on_exit`` and log what it raises: the caller raises the flow's own exception."""
         try:
             if self.on_exit is not None:
                 self.on_exit()
@@ -215,8 +216,8 @@ class Environment(ABC):
         return hash((type(self), self.labels))
 
     def __repr__(self) -> str:
-        said = {name: value for name in self.added if (value := getattr(self, name)) not in (None, {}, (), False)}
-        shown = [f"{name}={value!r}" for name, value in said.items()]
+        fields = {name: value for name in self.added if (value := getattr(self, name)) not in (None, {}, (), False)}
+        shown = [f"{name}={value!r}" for name, value in fields.items()]
         if self.labels:
             shown.append(f"labels={list(self.labels)!r}")
         for moment in _MOMENTS:
@@ -226,40 +227,40 @@ class Environment(ABC):
 
 
 def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Environment:
-    """The environment that :meth:`Environment.to_json` described. Imports the environment's class, nobody's callback.
+    """Return the environment that :meth:`Environment.to_json` described. Imports its class, but no callback.
 
-    Sealed code in it isn't opened here, but by a worker once a run of it was submitted, and so signed: of JSON that
-    others wrote, ask :func:`dispatcher.environments.callbacks.sealed_in` first.
+    Sealed code in it isn't opened here, but by a worker once a run of it was submitted, and so signed. Call
+    :func:`dispatcher.environments.callbacks.sealed_in` first on JSON that others wrote.
 
     Args:
         data: the JSON object.
-        stored: it stands in a spec, which another release may have written: its fields that aren't known here are left
-            aside. A person's file may hold none.
+        stored: True if it is part of a spec, which another release may have written: unknown fields are ignored then.
+            Else they are an error.
 
     Raises:
-        InvalidInput: it is no such object; names what is wrong with it.
+        InvalidInput: it describes no environment; says what is wrong.
     """
     from dispatcher import registry
 
     if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
         raise InvalidInput(f"an environment is a JSON object with a 'type' such as 'LocalEnvironment', got {data!r}")
     kind = registry.environment(data["type"])
-    given = {name: value for name, value in data.items() if name != "type" and value is not None}
+    fields = {name: value for name, value in data.items() if name != "type" and value is not None}
     allowed = ("labels", *_MOMENTS, *kind.added)
-    unknown = [name for name in given if name not in allowed]
+    unknown = [name for name in fields if name not in allowed]
     if stored:
-        given = {name: value for name, value in given.items() if name in allowed}
+        fields = {name: value for name, value in fields.items() if name in allowed}
     elif unknown:
         raise InvalidInput(f"{data['type']}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(allowed)}")
     for moment in _MOMENTS:
-        if moment in given:
-            given[moment] = callbacks.Callback.from_json(given[moment], what=f"{data['type']}.{moment}")
-    return kind._from_added(given)
+        if moment in fields:
+            fields[moment] = callbacks.Callback.from_json(fields[moment], subject=f"{data['type']}.{moment}")
+    return kind._from_added(fields)
 
 
 @contextlib.contextmanager
 def variables(env: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables of this process, and put back what was there before."""
+    """Set environment variables of this process, and restore their former values."""
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     try:
@@ -272,14 +273,15 @@ def variables(env: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def parameters_and_env(what: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def parameters_and_env(subject: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the keywords of ``execute``, checked. ``subject`` is the environment's name in errors."""
     unknown = sorted(set(kwargs) - {"parameters", "env"})
     if unknown:
-        raise TypeError(f"{what}.execute() got unknown {', '.join(unknown)}; known: parameters, env")
-    parameters = signatures.bind_names(kwargs.get("parameters"), what=f"{what}.execute")
+        raise TypeError(f"{subject}.execute() got unknown {', '.join(unknown)}; known: parameters, env")
+    parameters = signatures.bind_names(kwargs.get("parameters"), subject=f"{subject}.execute")
     env = kwargs.get("env") or {}
     if not isinstance(env, Mapping) or not all(isinstance(part, str) for item in env.items() for part in item):
-        raise InvalidInput(f"{what}.execute: env must map names to strings")
+        raise InvalidInput(f"{subject}.execute: env must map names to strings")
     return parameters, dict(env)
 
 

@@ -1,6 +1,6 @@
-"""``on_start`` and ``on_exit`` on their way: by import name where that is installed, else sealed; opened when called.
+"""``on_start`` and ``on_exit`` as environments carry them: by import name if that is installed, else sealed.
 
-Made and read by environments; the runner and the workers call them like any function.
+Environments make and read them. The runner and the workers call them like any function, which opens them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from dispatcher.support import signatures
 
 @dataclass(frozen=True)
 class Callback:
-    """A function of no argument: its ``module:function``, or sealed bytes. One of both is set. Compares by value."""
+    """A function without arguments: its ``module:function`` or its sealed bytes. Compares by value."""
 
     ref: str | None = None
     sealed: bytes | None = None
 
     @classmethod
-    def of(cls, function: Callable[[], Any], *, what: str) -> Callback:
-        """The way in which ``function`` travels.
+    def of(cls, function: Callable[[], Any], *, subject: str) -> Callback:
+        """Return ``function`` as it travels.
 
         Raises:
-            InvalidInput: it can't; names the object and where it is used.
+            InvalidInput: it can't travel; names the object and where it is used.
         """
         from dispatcher.serialization import by_value, pack
 
@@ -36,10 +36,10 @@ class Callback:
         name = signatures.importable_name(function)
         if name is not None and not by_value.travels_by_value(name.partition(":")[0]):
             return cls(ref=name)
-        return cls(sealed=pack(function, subject=f"{what} {signatures.shown_name(function)}", error=InvalidInput))
+        return cls(sealed=pack(function, subject=f"{subject} {signatures.shown_name(function)}", error=InvalidInput))
 
     def function(self) -> Callable[[], Any]:
-        """Import or open it. Sealed bytes run code here: their caller has verified the signature over them.
+        """Import or open the function. Sealed bytes run code: the caller has verified their signature.
 
         Raises:
             InvalidInput: the name isn't found here.
@@ -47,29 +47,29 @@ class Callback:
         """
         from dispatcher.serialization import unpack
 
-        found: Any = (
-            signatures.resolve(self.ref, what="callback") if self.ref is not None else unpack(self.sealed or b"")
+        function: Any = (
+            signatures.resolve(self.ref, subject="callback") if self.ref is not None else unpack(self.sealed or b"")
         )
-        if not callable(found):
-            raise InvalidInput(f"callback {self!r} is no function but {type(found).__name__}")
-        return found  # type: ignore[no-any-return]
+        if not callable(function):
+            raise InvalidInput(f"callback {self!r} is no function but {type(function).__name__}")
+        return function  # type: ignore[no-any-return]
 
     def __call__(self) -> Any:
-        """Call it."""
+        """Open the function and call it."""
         return self.function()()
 
     def __repr__(self) -> str:
         return self.ref or f"<sealed callback, {len(self.sealed or b'')} bytes>"
 
     def to_json(self) -> dict[str, str]:
-        """A JSON object that :meth:`from_json` reads."""
+        """Return a JSON object that :meth:`from_json` reads."""
         if self.ref is not None:
             return {"ref": self.ref}
         return {"sealed": base64.b64encode(self.sealed or b"").decode()}
 
     @classmethod
-    def from_json(cls, data: Any, *, what: str) -> Callback:
-        """The inverse of :meth:`to_json`; imports and opens nothing.
+    def from_json(cls, data: Any, *, subject: str) -> Callback:
+        """Return the callback that :meth:`to_json` described. Imports and opens nothing.
 
         Raises:
             InvalidInput: it is no such object.
@@ -81,37 +81,36 @@ class Callback:
                 try:
                     return cls(sealed=base64.b64decode(text, validate=True))
                 except binascii.Error as error:
-                    raise InvalidInput(f"{what}: 'sealed' isn't base64: {error}") from None
+                    raise InvalidInput(f"{subject}: 'sealed' isn't base64: {error}") from None
         shown = dict(data) if isinstance(data, Mapping) else data
-        raise InvalidInput(f"{what}: must be {{'ref': 'module:function'}} or {{'sealed': base64}}, got {shown!r}")
+        raise InvalidInput(f"{subject}: must be {{'ref': 'module:function'}} or {{'sealed': base64}}, got {shown!r}")
 
 
-def same(one: Any, other: Any) -> bool:
-    """Return True if two values are equal, or two functions travel alike, one of them being what was made of the
-    other."""
-    if one is other or one == other:
+def same(value: Any, other: Any) -> bool:
+    """Return True if two values are equal, or one is a :class:`Callback` as which the other, a function, travels."""
+    if value is other or value == other:
         return True
-    if not (callable(one) and callable(other)) or isinstance(one, Callback) == isinstance(other, Callback):
+    if not (callable(value) and callable(other)) or isinstance(value, Callback) == isinstance(other, Callback):
         return False
     try:
-        return Callback.of(one, what="callback") == Callback.of(other, what="callback")
-    except InvalidInput:  # what can't travel is like nothing else
+        return Callback.of(value, subject="callback") == Callback.of(other, subject="callback")
+    except InvalidInput:  # a function that can't travel equals no other
         return False
 
 
 def sealed_in(data: Any) -> list[str]:
     """Return the paths of sealed code in the JSON of an environment or a storage, such as ``on_exit``.
 
-    Whoever submits such an environment signs that code, and a worker runs it: of others' JSON, ask this first.
+    Whoever submits such an environment signs that code, and a worker runs it. So call this first on JSON of others.
     """
-    found: list[str] = []
+    paths: list[str] = []
     todo: list[tuple[str, Any]] = [("", data)]
     while todo:
         place, value = todo.pop()
         if isinstance(value, Mapping):
             if set(value) == {"sealed"}:
-                found.append(place or "the whole")
+                paths.append(place or "the whole")
             todo += [(f"{place}.{name}" if place else str(name), part) for name, part in value.items()]
         elif isinstance(value, list | tuple):
             todo += [(f"{place}[{index}]", part) for index, part in enumerate(value)]
-    return sorted(found)
+    return sorted(paths)

@@ -107,7 +107,7 @@ class DaskExecutor(Executor):
     def _cluster(self, distributed: Any, stack: contextlib.ExitStack) -> Any:
         cluster_class = self.cluster_class
         if isinstance(cluster_class, str):
-            cluster_class = signatures.resolve(cluster_class, what="DaskExecutor.cluster_class")
+            cluster_class = signatures.resolve(cluster_class, subject="DaskExecutor.cluster_class")
         if cluster_class is None or cluster_class is distributed.LocalCluster:
             cluster_class = _private_cluster()
         if not callable(cluster_class):

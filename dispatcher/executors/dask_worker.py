@@ -24,7 +24,7 @@ import distributed
 from dispatcher.errors import CancelInterrupt, InvalidInput
 from dispatcher.executors import task_arguments
 from dispatcher.executors.task_logs import TaskLine, TaskLog, capture
-from dispatcher.logs.stdout import Writer
+from dispatcher.logs.stdout import CapturedStream
 from dispatcher.runs.context import Frame, inside
 from dispatcher.support import signatures
 
@@ -141,8 +141,8 @@ def runs_here(thread: int | None) -> bool:
 def _end_partial_lines() -> None:
     """End the partial lines of a task in the flow's own process, so that the next task here doesn't continue them."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, Writer):
-            stream.end_mine()
+        if isinstance(stream, CapturedStream):
+            stream.end_line_of_this_thread()
 
 
 def _call(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], task: RunningTask | None) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from dispatcher.executors.task_log_levels import TaskLogLevels
 from dispatcher.logs.shipper import clean
-from dispatcher.logs.stdout import Splitter, Writer
+from dispatcher.logs.stdout import CapturedStream, LineSplitter
 
 #: Stream, text, level and logger of a line. Level and logger are None for printed lines.
 TaskLine = tuple[str, str, int | None, str | None]
@@ -53,7 +53,7 @@ class TaskLog:
         self._lock = threading.RLock()
         self._unsent: deque[TaskLine] = deque(maxlen=_LAST_LINES)
         self._missing = 0
-        self._splitters = {name: Splitter(self._printer(name), max_line) for name in _STREAMS}
+        self._splitters = {name: LineSplitter(self._printer(name), max_line) for name in _STREAMS}
 
     def write(self, stream: str, text: str) -> None:
         """Add printed text."""
@@ -104,7 +104,7 @@ def _open_log() -> TaskLog | None:
     return None if log is None or log.ended else log
 
 
-class _Stream(Writer):
+class _Stream(CapturedStream):
     """Replaces a standard stream. Text that a task writes goes to its log, all other text to the original stream."""
 
     def __init__(self, original: TextIO, fd: int) -> None:

@@ -79,7 +79,7 @@ class Flow(Generic[P, R]):
         Raises:
             InvalidParameters: names each unknown and each missing parameter, and shows the signature.
         """
-        return signatures.bind(cast(FunctionType, self.fn), parameters, what=f"flow {self.name!r}")
+        return signatures.bind(cast(FunctionType, self.fn), parameters, subject=f"flow {self.name!r}")
 
     def run(self, parameters: Mapping[str, Any], executor: Executor) -> Any:
         """Run the flow here. Its tasks go to ``executor``, which is started before and closed after it.
@@ -91,8 +91,8 @@ class Flow(Generic[P, R]):
         from dispatcher.runs.context import users_code
 
         function = cast(FunctionType, self.fn)
-        shape = signatures.shape(function)
-        bound = signatures.bind(function, parameters, what=f"flow {self.name!r}", known=shape)
+        shape = signatures.shape_of(function)
+        bound = signatures.bind(function, parameters, subject=f"flow {self.name!r}", shape=shape)
         args, kwargs = signatures.spread(shape, bound)
         with executor.start(), current.using(executor), users_code():
             return executor.wait(signatures.call(self.fn, *args, **kwargs))

@@ -1,12 +1,12 @@
-"""The client's answers on queues and on one run's wait, gathered from the records."""
+"""Queues and the state of one run, gathered from the records. Used by the client."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from dispatcher.errors import Refused
+from dispatcher.inspection.deadlocks import find_deadlock
 from dispatcher.inspection.explain import explain, serving
-from dispatcher.inspection.waiting_parents import full
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
@@ -17,8 +17,11 @@ from dispatcher.runs.transitions import tick
 
 @dataclass(frozen=True, kw_only=True)
 class QueueInfo:
-    """A queue: its name and route, how many runs wait in it, when it was last used (seconds since the epoch), and the
-    live workers that serve it."""
+    """A queue.
+
+    ``waiting`` is the number of runs that wait in it, ``last_used`` is in seconds since the epoch, and ``workers`` are
+    the live workers that serve it.
+    """
 
     name: str
     route: Route
@@ -28,22 +31,22 @@ class QueueInfo:
 
 
 def queues(records: Records) -> list[QueueInfo]:
-    """The queues known, by name."""
+    """Return the known queues, sorted by name."""
     live = records.workers.live()
     return [
         QueueInfo(
             name=name,
             route=route,
             waiting=records.runs.count(indexes.waiting(name)),
-            last_used=used,
+            last_used=last_used,
             workers=tuple(serving(route, live)),
         )
-        for name, (route, used) in sorted(records.queues.known().items())
+        for name, (route, last_used) in sorted(records.queues.known().items())
     ]
 
 
 def explained(records: Records, run_id: str) -> list[str]:
-    """Sentences about a run; where no worker lives, what the clock alone does is done first (``start_within``).
+    """Return sentences about a run. Where no worker lives, apply a ``start_within`` that is over first.
 
     Raises:
         UnknownRun: there is no such run.
@@ -56,8 +59,8 @@ def explained(records: Records, run_id: str) -> list[str]:
             record = records.runs.update(run_id, tick, record=record, now=now)
         except Refused:
             record, now = records.runs.get(run_id)
-    behind = records.runs.count(indexes.waiting(record.spec.route.queue)) if not record.terminal else None
-    known, stands = records.queues.known(), None
+    depth = records.runs.count(indexes.waiting(record.spec.route.queue)) if not record.terminal else None
+    known_queues, deadlock = records.queues.known(), None
     if record.state is State.QUEUED:
-        stands = full(records, record.spec.route, serving(record.spec.route, workers))
-    return explain(record, now=now, workers=workers, queues=known, depth=behind, full=stands)
+        deadlock = find_deadlock(records, record.spec.route, serving(record.spec.route, workers))
+    return explain(record, now=now, workers=workers, queues=known_queues, depth=depth, deadlock=deadlock)

@@ -1,7 +1,7 @@
-"""Locks on files that the kernel gives back when their holder ends, however it ends.
+"""File locks, which the kernel releases when their holder ends, however it ends.
 
-A lock belongs to the open file: a child that inherits the descriptor holds it on. The server and its keeper are given
-theirs that way, so "is it held" is "does it live", without process numbers.
+A lock belongs to the open file: a child that inherits the descriptor keeps it. The server and its daemon get their
+locks that way, so a held lock means a live process, without process ids.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dispatcher.errors import InvalidSettings, ServerUnavailable
 
 
 def take(path: Path, *, within: float = 0.0) -> int | None:
-    """Lock a file, made where missing, and give its descriptor; None if another holds it ``within`` seconds on.
+    """Lock a file, created if it is missing, and return its descriptor; None if it stays locked for ``within`` seconds.
 
     Raises:
         InvalidSettings: files can't be locked there.
@@ -43,9 +43,9 @@ def take(path: Path, *, within: float = 0.0) -> int | None:
 
 
 def held(path: Path) -> bool:
-    """Return True if somebody holds the file's lock.
+    """Return True if the file is locked.
 
-    Looking holds it for a moment: who takes it should wait a little.
+    The check itself locks it for a moment, so others should wait a little when they take it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -65,11 +65,11 @@ def locked(path: Path, *, within: float) -> Iterator[None]:
     """Hold the lock of a file.
 
     Raises:
-        ServerUnavailable: another holds it ``within`` seconds on.
+        ServerUnavailable: it stays locked for ``within`` seconds.
     """
     descriptor = take(path, within=within)
     if descriptor is None:
-        raise ServerUnavailable(f"another program starts or stops the laptop server since {within:g} s ({path})")
+        raise ServerUnavailable(f"the laptop server has been locked by another program for {within:g} s ({path})")
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""The places of the laptop server's files. One state directory is one server; only its socket lies elsewhere.
+"""Paths of the laptop server's files. A state directory belongs to one server; only its socket lies elsewhere.
 
-The socket needs a short path on a local disk, and a directory that nobody else can enter: it has no password.
+The socket needs a short path on a local disk, and a directory that no other user can enter, since it has no password.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from typing import Any
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import Settings
 from dispatcher.support import private_files
+from dispatcher.support.atomic_files import write_atomically
 
 #: Most bytes of a socket's path; the kernel's limit is 108 on Linux and 104 on macOS, its final NUL included.
 LONGEST_SOCKET = 100
 
 
 @dataclass(frozen=True)
-class Places:
-    """The files of one laptop server, in its state directory."""
+class LaptopPaths:
+    """The files of a laptop server in its state directory."""
 
     state: Path
 
     @classmethod
-    def of(cls, settings: Settings) -> Places:
-        """Those that the settings and XDG variables name. Creates nothing.
+    def of(cls, settings: Settings) -> LaptopPaths:
+        """Return the paths that the settings and XDG variables name. Creates nothing.
 
         Raises:
-            InvalidSettings: there is no home directory, and nothing else is named.
+            InvalidSettings: there is no home directory, and no setting names another one.
         """
         if settings.state_dir is not None:
             return cls(settings.state_dir.expanduser().absolute())
         base = os.environ.get("XDG_STATE_HOME", "")
-        if base.startswith("/"):  # the specification: others are ignored
+        if base.startswith("/"):  # by the XDG specification, relative paths are ignored
             return cls(Path(base, "dispatcher"))
         try:
             return cls(Path.home().absolute() / ".local/state/dispatcher")
@@ -47,12 +48,12 @@ class Places:
 
     @property
     def lock(self) -> Path:
-        """Held by who starts or stops anything, for that long."""
+        """Lock held while a program starts or stops anything."""
         return self.state / "lock"
 
     @property
     def server_lock(self) -> Path:
-        """Held by the server."""
+        """Lock held by the server."""
         return self.state / "server.lock"
 
     @property
@@ -61,49 +62,49 @@ class Places:
         return self.state / "server.json"
 
     @property
-    def keeper_lock(self) -> Path:
-        """Held by the keeper."""
+    def daemon_lock(self) -> Path:
+        """Lock held by the daemon."""
         return self.state / "keeper.lock"
 
     @property
-    def keeper(self) -> Path:
-        """Process of the keeper."""
+    def daemon(self) -> Path:
+        """Process of the daemon."""
         return self.state / "keeper.json"
 
     @property
     def up(self) -> Path:
-        """There while the server stays without programs."""
+        """Exists while the server stays up without programs."""
         return self.state / "up"
 
     @property
     def data(self) -> Path:
-        """The server's data."""
+        """Directory of the server's data."""
         return self.state / "data"
 
     @property
     def programs(self) -> Path:
-        """A file per program, held by it."""
+        """Directory with a file per program, locked by it."""
         return self.state / "programs"
 
     @property
     def workers(self) -> Path:
-        """A file per worker's scope, and its log."""
+        """Directory with a file per worker's scope, and its log."""
         return self.state / "workers"
 
     @property
     def keys(self) -> Path:
-        """The signing keys."""
+        """File of the signing keys."""
         return self.state / "signing-keys.json"
 
     def log(self, name: str) -> Path:
-        """The log of ``server`` or ``keeper``."""
+        """Return the path of the log of ``server`` or ``keeper``, the daemon."""
         return self.state / f"{name}.log"
 
     def prepare(self) -> None:
-        """Make the directories, closed to others.
+        """Create the directories, closed to other users.
 
         Raises:
-            InvalidSettings: they can't be made or belong to somebody else.
+            InvalidSettings: they can't be created, or belong to another user.
         """
         try:
             for directory in (self.state, self.data, self.programs, self.workers):
@@ -117,44 +118,44 @@ class Places:
             raise InvalidSettings(f"{error}; or {_REMEDY}") from None
 
     def problem(self) -> str:
-        """Why these files can't be believed, with a remedy; empty if they can, or aren't there."""
+        """Say why these files can't be trusted, with a remedy; empty if they can, or if they don't exist."""
         try:
             for directory in (self.state, self.data, self.programs, self.workers):
                 if problem := private_files.directory_problem(directory):
                     return f"{problem}; or {_REMEDY}"
         except OSError as error:
-            return f"can't look at {self.state}: {error.strerror}; {_REMEDY}"
+            return f"can't check {self.state}: {error.strerror}; {_REMEDY}"
         return ""
 
     def check(self) -> None:
-        """Look before anything there is believed. Creates nothing.
+        """Check that the files can be trusted. Creates nothing.
 
         Raises:
-            InvalidSettings: somebody else could have written it; names the remedy.
+            InvalidSettings: other users could have written them; names the remedy.
         """
         if problem := self.problem():
             raise InvalidSettings(problem)
 
     def new_socket(self) -> Path:
-        """A path for the socket, in a directory made for it that is ours alone.
+        """Return a path for the socket, in a directory created for it that only this user can enter.
 
         Raises:
-            InvalidSettings: there is no place for it.
+            InvalidSettings: no directory is suitable.
         """
         name = hashlib.sha256(os.fsencode(self.state.resolve())).hexdigest()[:8] + ".sock"
-        refused = []
+        rejected = []
         for directory in _runtime_directories():
             if len(os.fsencode(directory / name)) > LONGEST_SOCKET:
                 continue
-            problem = _made_private(directory).removeprefix(f"{directory} ")
+            problem = _create_private(directory).removeprefix(f"{directory} ")
             if not problem:
                 return directory / name
-            refused.append(f"{directory} {problem}")
+            rejected.append(f"{directory} {problem}")
             if directory.parent != _session():
-                break  # somebody took our name: don't look for the next place where somebody might
+                break  # another user has taken our name: don't try a place where the same may happen
         raise InvalidSettings(
-            f"no place for the laptop server's socket: {'; '.join(refused)}; "
-            "set XDG_RUNTIME_DIR to a directory with a short name that is yours alone (mode 0700)"
+            f"no directory for the laptop server's socket: {'; '.join(rejected)}; "
+            "set XDG_RUNTIME_DIR to a directory of yours with a short name (mode 0700)"
         )
 
 
@@ -162,7 +163,7 @@ _REMEDY = "set DISPATCHER__STATE_DIR or XDG_STATE_HOME to a directory of yours, 
 
 
 def _runtime_directories() -> list[Path]:
-    """Candidates for the socket's directory, best first; the last is there where the others' names are too long."""
+    """Return candidates for the socket's directory, best first. The last has the shortest name."""
     ours = f"dispatcher-{os.geteuid()}"
     common = [Path(tempfile.gettempdir(), ours), Path("/tmp", ours)]
     session = _session()
@@ -170,43 +171,38 @@ def _runtime_directories() -> list[Path]:
 
 
 def _session() -> Path | None:
-    """The directory of the user's session, if there is one to write to."""
+    """Return the runtime directory of the user's session, if it is writable."""
     directory = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(directory) if directory.startswith("/") and os.access(directory, os.W_OK | os.X_OK) else None
 
 
-def _made_private(directory: Path) -> str:
-    """Make a directory; what is wrong with it, empty if it is ours alone."""
+def _create_private(directory: Path) -> str:
+    """Create a directory. Return what is wrong with it, empty if only this user can enter it."""
     try:
         if problem := private_files.directory_problem(directory):
             return problem
         directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
+        status = directory.lstat()
     except OSError as error:
-        return f"can't be made: {error.strerror}"
-    if not stat.S_ISDIR(found.st_mode):
+        return f"can't be created: {error.strerror}"
+    if not stat.S_ISDIR(status.st_mode):
         return "is not a directory"
-    if found.st_uid != os.geteuid():
+    if status.st_uid != os.geteuid():
         return "belongs to another user"
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        return f"is open to others (mode {stat.S_IMODE(found.st_mode):04o}, must be 0700)"
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        return f"is open to others (mode {stat.S_IMODE(status.st_mode):04o}, must be 0700)"
     return ""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON object that :func:`write` wrote; empty if there is none, or it isn't one."""
+    """Read a JSON object that :func:`write` wrote; empty if it is missing or damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def write(path: Path, data: dict[str, Any]) -> None:
-    """Write a JSON object at once: nobody reads half of it. Readable by its owner alone."""
-    new = path.with_name(f".{path.name}-{os.getpid()}")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(data, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    """Write a JSON object atomically, readable by its owner only."""
+    write_atomically(path, json.dumps(data).encode(), mode=0o600)

@@ -1,6 +1,6 @@
-"""A process of this machine that is known by more than its number, so that a reused number is never signalled.
+"""Processes of this machine, identified by pid and start time, so that a reused pid is never signalled.
 
-Who may call it: :mod:`dispatcher.laptop` and :mod:`dispatcher.laptop.spawn`.
+Used by :mod:`dispatcher.laptop` only.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """A process by number and start: the pair names one process, also across reboots."""
+    """A process, identified by pid and start time, which are unique across reboots."""
 
     pid: int
     started: str
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """The process that has this number now; None if none has, or it is a zombie."""
+        """Return the process that has this pid now; None if there is none, or if it is a zombie."""
         started = _started(pid)
         return cls(pid, started) if started else None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Process | None:
-        """The inverse of :meth:`to_json`; None if ``data`` isn't one."""
+        """Return the process that :meth:`to_json` described; None if ``data`` has another form."""
         pid, started = data.get("pid"), data.get("started")
         return cls(pid, started) if isinstance(pid, int) and isinstance(started, str) else None
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads."""
+        """Return a JSON object for :meth:`from_json`."""
         return {"pid": self.pid, "started": self.started}
 
     def lives(self) -> bool:
-        """Return True if it still runs."""
+        """Return True if the process is running."""
         return _started(self.pid) == self.started
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal if the process is running."""
         if self.lives():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def ended(self, *, within: float) -> bool:
-        """Wait until it has ended, at most ``within`` seconds; whether it has."""
+        """Wait at most ``within`` seconds for the end. Return True if the process has ended."""
         end = time.monotonic() + within
         while self.lives():
             if time.monotonic() > end:
@@ -63,7 +63,7 @@ class Process:
         return True
 
     def kill_session(self) -> None:
-        """SIGKILL this process and, where ``/proc`` tells, all others of the session that it leads."""
+        """Kill this process and, where there is a ``/proc``, all others of the session that it leads."""
         others = _session(self.pid) if self.lives() else []
         self.send(signal.SIGKILL)
         for other in others:
@@ -71,7 +71,7 @@ class Process:
 
 
 def _started(pid: int) -> str:
-    """When a process started, as a text to compare; empty if there is none or it is a zombie."""
+    """Return a comparable start time of a process; empty if there is none, or if it is a zombie."""
     if not sys.platform.startswith("linux"):
         return _started_by_ps(pid)
     fields = _stat(pid)
@@ -81,7 +81,7 @@ def _started(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of ``/proc/PID/stat`` behind the command's name, so that the state is the first."""
+    """Return the fields of ``/proc/PID/stat`` after the command's name: the state is the first."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
@@ -99,19 +99,19 @@ def _boot() -> str:
 
 def _started_by_ps(pid: int) -> str:
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    state, _, started = done.stdout.strip().partition(" ")
+    state, _, started = result.stdout.strip().partition(" ")
     return "" if state.startswith("Z") else started.strip()
 
 
 def _session(leader: int) -> list[Process]:
-    found = []
+    members = []
     for entry in _PROC.glob("[0-9]*"):
         fields = _stat(int(entry.name))
         if fields and fields[3] == str(leader) and int(entry.name) != leader:
-            found.append(Process.of(int(entry.name)))
-    return [one for one in found if one is not None]
+            members.append(Process.of(int(entry.name)))
+    return [process for process in members if process is not None]

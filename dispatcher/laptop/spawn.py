@@ -1,8 +1,8 @@
-"""Starts our own programs as processes of their own: the laptop server's keeper, and a worker (``python -m workers``).
+"""Start detached processes: the laptop server's daemon, and workers (``python -m workers``).
 
-They are detached: own session, no terminal, adopted by init, so that they outlive the program and leave it no zombie.
-The current directory is never on their import path. This is where the package ``workers``, above ours, is reached, by
-name. Who may call it: :mod:`dispatcher.laptop` and the command line.
+They have a session of their own, no terminal, and init as their parent: they outlive the program and leave it no
+zombie. The current directory is never on their import path. The package ``workers``, a layer above, is started by name.
+Used by :mod:`dispatcher.laptop` and the command line.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dispatcher.errors import InvalidSettings
 from dispatcher.laptop.process import Process
 from dispatcher.settings import Settings
 
-#: Runs in an interpreter with the new process's own import path, so that it finds what that one would find. It answers
-#: on its standard output with the new process's number, or with ``not`` and what it found instead.
+#: Runs in an interpreter with the import path of the new process, so that both find the same package. It prints the pid
+#: of the new process, or ``not`` and the path of another package that it found.
 _LAUNCH = """
 import importlib.util, os, signal, sys
 package, home, *command = sys.argv[1:]
@@ -40,25 +40,25 @@ os.dup2(2, 1)
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
 os.execv(command[0], command)
 """
-_LAUNCH_WITHIN = 30.0
-_LONGEST_LOG = 10 * 2**20
+_LAUNCH_TIMEOUT = 30.0
+_MAX_LOG_SIZE = 10 * 2**20
 _GROUPS = ("worker", "timing", "limits", "defaults")
 
 
 def worker(settings: Settings, *, log: Path, cwd: Path | None = None) -> Process:
-    """Start a worker that has these settings; it writes to ``log``, in directory ``cwd`` (default: this program's).
+    """Start a worker with these settings. It logs to ``log`` and runs in directory ``cwd`` (default: this program's).
 
     Raises:
-        InvalidSettings: Python would find another package named ``workers`` than ours, or can't be started.
+        InvalidSettings: Python would import another package named ``workers``, or can't be started.
     """
-    return detached("workers", (), log=log, cwd=cwd or here(), environ=environment(settings))
+    return start_detached("workers", (), log=log, cwd=cwd or current_directory(), environ=environment(settings))
 
 
 def run_worker(settings: Settings) -> int:
-    """Be a worker, in this process, until it is told to stop; its exit status.
+    """Run a worker in this process until it is stopped. Return its exit status.
 
     Raises:
-        InvalidSettings: Python finds another package named ``workers`` than ours.
+        InvalidSettings: Python imports another package named ``workers``.
     """
     spec, home = find_spec("workers"), _home()
     origin = spec.origin if spec and spec.origin else ""
@@ -68,21 +68,21 @@ def run_worker(settings: Settings) -> int:
 
 
 def environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables of ``environ`` (default: this process's) with ``settings`` in place of what they say of us.
+    """Return ``environ`` (default: this process's) with its dispatcher variables replaced by ``settings``.
 
-    Signing keys go by file alone: whoever may look at a process may read its variables.
+    Signing keys are passed by file only: whoever may inspect a process can read its variables.
     """
-    ours = {f"DISPATCHER__{name.upper()}" for name in Settings.model_fields}
+    replaced = {f"DISPATCHER__{name.upper()}" for name in Settings.model_fields}
     base = os.environ if environ is None else environ
-    kept = {name: value for name, value in base.items() if "__".join(name.upper().split("__")[:2]) not in ours}
-    given: dict[str, Any] = settings.model_dump(mode="json", exclude_defaults=True, exclude={"signing_keys", *_GROUPS})
+    others = {name: value for name, value in base.items() if "__".join(name.upper().split("__")[:2]) not in replaced}
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude_defaults=True, exclude={"signing_keys", *_GROUPS})
     for group in _GROUPS:
-        values = getattr(settings, group).model_dump(mode="json", exclude_defaults=True)
-        given |= {f"{group}__{name}": value for name, value in values.items()}
-    return kept | {f"DISPATCHER__{name.upper()}": _text(value) for name, value in given.items()}
+        group_values = getattr(settings, group).model_dump(mode="json", exclude_defaults=True)
+        values |= {f"{group}__{name}": value for name, value in group_values.items()}
+    return others | {f"DISPATCHER__{name.upper()}": _text(value) for name, value in values.items()}
 
 
-def detached(
+def start_detached(
     module: str,
     arguments: Sequence[str],
     *,
@@ -91,15 +91,15 @@ def detached(
     environ: Mapping[str, str] | None = None,
     keep: Sequence[int] = (),
 ) -> Process:
-    """Start ``python -P -m module arguments`` detached; file descriptors ``keep`` stay open in it.
+    """Start ``python -P -m module arguments`` detached. It inherits the file descriptors ``keep``.
 
     Raises:
-        InvalidSettings: Python would find another package of that name than ours, or can't be started.
+        InvalidSettings: Python would import another package of that name, or can't be started.
     """
     package, home = module.partition(".")[0], _home()
     python = sys.executable
     command = [python, "-P", "-c", _LAUNCH, package, home, python, "-P", "-m", module, *arguments]
-    _shorten(log)
+    _rotate(log)
     try:
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as errors:
             answer = subprocess.run(
@@ -111,14 +111,14 @@ def detached(
                 env=None if environ is None else dict(environ),
                 pass_fds=tuple(keep),
                 start_new_session=True,
-                timeout=_LAUNCH_WITHIN,
+                timeout=_LAUNCH_TIMEOUT,
                 check=False,
             ).stdout.decode(errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InvalidSettings(f"can't start {python} -m {module}: {error}") from error
     word, _, rest = answer.strip().partition(" ")
     if word.isdigit():
-        # Process.of is None if it ended already: then it left nothing to watch, and its log tells why.
+        # Process.of returns None if the process has ended already; its log tells why.
         return Process.of(int(word)) or Process(int(word), "ended")
     if word == "not":
         raise InvalidSettings(_shadowed(package, home, rest))
@@ -126,15 +126,15 @@ def detached(
 
 
 def _home() -> str:
-    """The directory that holds our packages."""
+    """Return the directory that contains our packages."""
     return os.path.realpath(Path(__file__).parents[2])
 
 
 def _shadowed(package: str, home: str, origin: str) -> str:
-    where = Path(origin).parent if origin else "nothing"
+    other = Path(origin).parent if origin else "nothing"
     return (
-        f"the worker needs the package {package!r} of flow-dispatcher in {home}, but {sys.executable} finds {where}; "
-        "take that folder off PYTHONPATH, or rename it"
+        f"the worker needs the package {package!r} of flow-dispatcher in {home}, but {sys.executable} finds {other}; "
+        "remove that folder from PYTHONPATH, or rename it"
     )
 
 
@@ -142,18 +142,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def here() -> Path:
-    """This program's directory, or the root if it was removed."""
+def current_directory() -> Path:
+    """Return this program's directory, or the root if it was removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:
         return Path("/")
 
 
-def _shorten(log: Path) -> None:
-    """Put a long log aside, so that logs stay bounded."""
+def _rotate(log: Path) -> None:
+    """Rotate a long log, so that logs stay bounded."""
     try:
-        if log.stat().st_size > _LONGEST_LOG:
+        if log.stat().st_size > _MAX_LOG_SIZE:
             log.replace(log.with_suffix(log.suffix + ".1"))
     except OSError:
         pass

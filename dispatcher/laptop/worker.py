@@ -1,6 +1,6 @@
-"""The workers of the laptop server: one per virtual environment, started when a run needs it, stopped with the server.
+"""Workers of the laptop server: one per virtual environment, started when a run needs it, stopped with the server.
 
-A virtual environment is its ``sys.prefix``; its digest is the scope, which stands in the names of its queues.
+A virtual environment is identified by its ``sys.prefix``. The digest of that is the scope, a part of its queues' names.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 from dispatcher.errors import ServerUnavailable
 from dispatcher.laptop import server
 from dispatcher.laptop.file_locks import locked
-from dispatcher.laptop.paths import Places, read, write
+from dispatcher.laptop.paths import LaptopPaths, read, write
 from dispatcher.laptop.process import Process
 from dispatcher.settings import Settings
 
-_START_WITHIN = 60.0
+_LOCK_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process of this machine. ``prefix`` is its virtual environment, ``cwd`` where its flows run."""
+    """A worker process of this machine. ``prefix`` is its virtual environment, ``cwd`` the directory of its flows."""
 
     scope: str
     process: Process
@@ -36,13 +36,14 @@ class Worker:
 
 
 def scope() -> str:
-    """The scope of this program's virtual environment: eight hex digits."""
+    """Return the scope of this program's virtual environment: eight hex digits."""
     return hashlib.sha256(os.fsencode(sys.prefix)).hexdigest()[:8]
 
 
-def ensure(places: Places, settings: Settings, *, leaving: Collection[int] = ()) -> Worker:
-    """The worker of ``settings.worker.scope``; started if none lives, or only one of the processes ``leaving``, which
-    take nothing more. Two that ask at once get the same.
+def ensure(paths: LaptopPaths, settings: Settings, *, leaving: Collection[int] = ()) -> Worker:
+    """Return the worker of ``settings.worker.scope``. Start one if none lives, except those that are ``leaving``.
+
+    Concurrent callers get the same worker. ``leaving`` are the process ids of workers that are shutting down.
 
     Raises:
         InvalidSettings: it can't be started.
@@ -51,52 +52,52 @@ def ensure(places: Places, settings: Settings, *, leaving: Collection[int] = ())
     from dispatcher.laptop import spawn
 
     name = settings.worker.scope
-    if (one := _read(places, name)) is not None and one.process.pid not in leaving:
-        return one
-    with locked(places.lock, within=_START_WITHIN):  # not while the server stops, or nothing would stop this worker
-        one = _read(places, name)
-        if one is not None and one.process.pid not in leaving:
-            return one
-        if server.found(places) is None:
-            raise ServerUnavailable("the laptop server was stopped; `dispatcher up` starts it again")
-        if one is not None:  # it is still known, so that it ends with the server
-            _file(places, name).replace(_file(places, f"{name}-{one.process.pid}"))
-        log = places.workers / f"{name}.log"
+    if (worker := _read(paths, name)) is not None and worker.process.pid not in leaving:
+        return worker
+    with locked(paths.lock, within=_LOCK_TIMEOUT):  # not while the server stops, or nothing would stop this worker
+        worker = _read(paths, name)
+        if worker is not None and worker.process.pid not in leaving:
+            return worker
+        if server.live_socket(paths) is None:
+            raise ServerUnavailable("the laptop server was stopped; `dispatcher up` starts it")
+        if worker is not None:  # keep its file under another name, so that it ends with the server
+            _file(paths, name).replace(_file(paths, f"{name}-{worker.process.pid}"))
+        log = paths.workers / f"{name}.log"
         process = spawn.worker(settings, log=log)
-        one = Worker(scope=name, process=process, prefix=sys.prefix, cwd=str(spawn.here()), log=log)
-        write(_file(places, name), {**process.to_json(), "scope": name, "prefix": one.prefix, "cwd": one.cwd})
-        return one
+        worker = Worker(scope=name, process=process, prefix=sys.prefix, cwd=str(spawn.current_directory()), log=log)
+        write(_file(paths, name), {**process.to_json(), "scope": name, "prefix": worker.prefix, "cwd": worker.cwd})
+        return worker
 
 
-def living(places: Places) -> list[Worker]:
-    """The workers that live."""
-    every = [_read(places, path.stem) for path in sorted(places.workers.glob("*.json"))]
-    return [one for one in every if one is not None]
+def living(paths: LaptopPaths) -> list[Worker]:
+    """Return the live workers."""
+    workers = [_read(paths, path.stem) for path in sorted(paths.workers.glob("*.json"))]
+    return [worker for worker in workers if worker is not None]
 
 
-def stop(places: Places, *, within: float) -> None:
-    """End all workers: SIGTERM, and after ``within`` seconds SIGKILL, their pool processes with them.
+def stop(paths: LaptopPaths, *, within: float) -> None:
+    """Stop all workers with their pool processes: SIGTERM, and SIGKILL after ``within`` seconds.
 
-    The caller holds :attr:`Places.lock`.
+    The caller holds :attr:`LaptopPaths.lock`.
     """
-    workers = living(places)
-    for one in workers:
-        one.process.send(signal.SIGTERM)
+    workers = living(paths)
+    for worker in workers:
+        worker.process.send(signal.SIGTERM)
     end = time.monotonic() + within
-    for one in workers:
-        if not one.process.ended(within=max(0.0, end - time.monotonic())):
-            one.process.kill_session()
-            one.process.ended(within=5.0)
-    for path in places.workers.glob("*.json"):
+    for worker in workers:
+        if not worker.process.ended(within=max(0.0, end - time.monotonic())):
+            worker.process.kill_session()
+            worker.process.ended(within=5.0)
+    for path in paths.workers.glob("*.json"):
         path.unlink(missing_ok=True)
 
 
-def _file(places: Places, name: str) -> Path:
-    return places.workers / f"{name}.json"
+def _file(paths: LaptopPaths, name: str) -> Path:
+    return paths.workers / f"{name}.json"
 
 
-def _read(places: Places, name: str) -> Worker | None:
-    data = read(_file(places, name))
+def _read(paths: LaptopPaths, name: str) -> Worker | None:
+    data = read(_file(paths, name))
     process = Process.from_json(data)
     if process is None or not process.lives():
         return None
@@ -106,5 +107,5 @@ def _read(places: Places, name: str) -> Worker | None:
         process=process,
         prefix=str(data.get("prefix", "")),
         cwd=str(data.get("cwd", "")),
-        log=places.workers / f"{scope}.log",
+        log=paths.workers / f"{scope}.log",
     )

@@ -1,6 +1,6 @@
-"""Catches what child processes and C code write to file descriptors 1 and 2.
+"""Capture what child processes and C code write to file descriptors 1 and 2.
 
-Called by :mod:`dispatcher.logs.capture` in a process of the flow's own: descriptors belong to the whole process.
+Used by :mod:`dispatcher.logs.capture` in a process of the flow's own, because descriptors belong to the whole process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from dispatcher.logs.journal import Journal
 _CHUNK = 65536
 
 
-class Descriptors:
-    """Puts pipes in the place of descriptors 1 and 2, which this process's reader empties.
+class DescriptorCapture:
+    """Replaces descriptors 1 and 2 with pipes, which a thread of this process reads.
 
     Args:
-        puts: for each descriptor, what takes its decoded text.
-        echo: also write what arrives to where it would have gone.
-        journal: its pipes are used, which the parent reads once this process is dead; else new ones.
+        puts: for each descriptor, the function that takes its decoded text.
+        echo: also write the data to the original descriptor.
+        journal: its pipes are used, so that the parent can read them once this process is dead. Without a journal new
+            pipes are made.
     """
 
     def __init__(
@@ -42,32 +43,32 @@ class Descriptors:
         self._poll = select.poll()
         self._draining = False
         self._watched: set[int] = set()
-        self._reader = _reader()
+        self._reader = _process_reader()
         for number, put in puts.items():
             self._divert(number, put)
 
     def drain(self) -> None:
-        """Take what is in the pipes now, so that what comes next stands behind it."""
-        with self._lock:  # also to wait for what the thread has read and not yet passed on
-            if self._draining:  # a signal handler that prints, in the thread that is here already
+        """Read what is in the pipes now, so that later output is ordered after it."""
+        with self._lock:  # also waits for data that the thread has read and not yet passed on
+            if self._draining:  # a signal handler prints in the thread that is draining already
                 return
             self._draining = True
             try:
                 for source, _ in self._poll.poll(0):
-                    self._take(source)
+                    self._read_chunk(source)
             finally:
                 self._draining = False
 
     def original(self, number: int) -> TextIO:
-        """A stream to where the descriptor led before; for who wants to write past the pipes. It holds nothing back,
-        since the process may die at once."""
+        """Return a stream to the original descriptor, which bypasses the pipes. It is unbuffered, because the process
+        may die at any time."""
         raw = os.fdopen(os.dup(self._saved[number]), "wb", buffering=0)
         return io.TextIOWrapper(raw, encoding="utf-8", errors="replace", write_through=True)
 
     def close(self) -> None:
-        """Give the descriptors back. What a child that outlives the flow writes from now on is lost to it."""
+        """Restore the descriptors. Output of child processes that outlive the flow isn't captured from now on."""
         with self._lock:
-            for source in list(self._watched):  # before the write ends close, which would wake the reader for nothing
+            for source in list(self._watched):  # before the write ends close, because that would wake the reader
                 self._unwatch(source)
         for number, saved in self._saved.items():
             os.dup2(saved, number)
@@ -75,7 +76,7 @@ class Descriptors:
         for saved in self._saved.values():
             os.close(saved)
         with self._lock:
-            self._poll = select.poll()  # of nothing
+            self._poll = select.poll()  # later calls of drain() find no pipe
             for source in self._readers if self._journal is None else ():
                 os.close(source)
 
@@ -86,17 +87,17 @@ class Descriptors:
         os.close(target)
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
-        def arrived(data: bytes) -> None:
+        def receive(data: bytes) -> None:
             if self._echo:
-                with contextlib.suppress(OSError):  # nobody reads there; the lines themselves are kept
+                with contextlib.suppress(OSError):  # its reader is gone; the lines are captured nevertheless
                     os.write(self._saved[number], data)
             put(decode(data))
 
-        self._readers[source] = arrived
+        self._readers[source] = receive
         self._numbers[source] = number
         self._poll.register(source, select.POLLIN)
         self._watched.add(source)
-        self._reader.watch(source, partial(self._arrived, source))
+        self._reader.watch(source, partial(self._on_readable, source))
 
     def _pipe(self, number: int) -> tuple[int, int]:
         if self._journal is not None:
@@ -105,10 +106,10 @@ class Descriptors:
         os.set_blocking(source, False)
         return source, target
 
-    def _take(self, source: int) -> bool:
-        """One pipe's worth at most: a child that never stops writing must not hold its parent here.
+    def _read_chunk(self, source: int) -> bool:
+        """Read at most one pipe's worth: a child that never stops writing must not block the caller for ever.
 
-        False where nobody can write to it any more.
+        Return False at the end of the file: no process can write to the pipe any more.
         """
         with contextlib.suppress(BlockingIOError):
             journal, number = self._journal, self._numbers[source]
@@ -116,17 +117,17 @@ class Descriptors:
             if data:
                 self._readers[source](data)
             if journal is not None:
-                journal.taken(number, len(data))
+                journal.clear_chunk(number, len(data))
             return bool(data)
         return True
 
-    def _arrived(self, source: int) -> None:
-        """In the reader's thread. Whoever comes too late finds nothing watched."""
+    def _on_readable(self, source: int) -> None:
+        """Read a pipe, in the reader's thread. Does nothing after :meth:`close`."""
         with self._lock:
             if source not in self._watched:
                 return
             self.drain()
-            if not self._take(source):  # the flow closed the descriptor itself
+            if not self._read_chunk(source):  # the flow closed the descriptor itself
                 self._unwatch(source)
 
     def _unwatch(self, source: int) -> None:
@@ -134,20 +135,21 @@ class Descriptors:
         self._reader.unwatch(source)
 
 
-class _Reader:
-    """This process's thread that waits for diverted descriptors: starting one per run costs more than a small run."""
+class _PipeReader:
+    """This process's thread that waits for pipes. It is shared, because starting a thread costs more than a small
+    run."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._read, name="dispatcher-output", daemon=True)
         self._thread.start()
 
-    def watch(self, source: int, arrived: Callable[[], None]) -> None:
-        """Call ``arrived`` whenever there is something; the system lets a thread wait while another one adds."""
-        self._selector.register(source, selectors.EVENT_READ, arrived)
+    def watch(self, source: int, on_readable: Callable[[], None]) -> None:
+        """Call ``on_readable`` whenever the pipe has data. May be called while the thread waits."""
+        self._selector.register(source, selectors.EVENT_READ, on_readable)
 
     def unwatch(self, source: int) -> None:
-        """No more of it; before it is closed."""
+        """Stop watching a pipe. Call it before the pipe is closed."""
         self._selector.unregister(source)
 
     def _read(self) -> None:
@@ -156,22 +158,22 @@ class _Reader:
                 key.data()
 
 
-_readers: dict[int, _Reader] = {}
+_readers: dict[int, _PipeReader] = {}
 _readers_lock = threading.Lock()
 
 
-def _reader() -> _Reader:
-    """This process's; a fork's child has none of its parent's threads."""
+def _process_reader() -> _PipeReader:
+    """Return this process's reader. A forked child starts its own, because it inherits no threads."""
     with _readers_lock:
-        if (found := _readers.get(os.getpid())) is None:
+        if (reader := _readers.get(os.getpid())) is None:
             _readers.clear()
-            found = _readers[os.getpid()] = _Reader()
-        return found
+            reader = _readers[os.getpid()] = _PipeReader()
+        return reader
 
 
-def _renew() -> None:
-    global _readers_lock  # noqa: PLW0603 - it may be held in the parent
+def _renew_lock() -> None:
+    global _readers_lock  # noqa: PLW0603 - a thread of the parent may have held it
     _readers_lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_renew)
+os.register_at_fork(after_in_child=_renew_lock)

@@ -1,10 +1,10 @@
-"""The last words of a flow's process, in memory that its parent shares: they are still there when the process has died.
+"""The last lines of a flow's process, in memory that its parent shares, so that they survive the process's death.
 
-A process that dies at once (a signal, ``os._exit``, a crash in C) takes with it the lines that were printed and not yet
-sent. So the parent makes a journal before it forks, and the process writes each line there, too. The parent also holds
-the pipes that stand in the place of descriptors 1 and 2. What it reads may have been written by anybody who runs there.
+A process that dies abruptly (a signal, ``os._exit``, a crash in C) loses the lines that were printed and not yet sent.
+So the parent makes a journal before it forks, and the process also writes each line there. The parent also owns the
+pipes that replace descriptors 1 and 2. Don't trust what is recovered: any code in that process may have written it.
 
-Imports the standard library alone: the parent in a container does without the rest.
+Imports only the standard library, because the parent process in a container imports nothing else.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import struct
 import time
 from collections.abc import Iterator
 
-#: Streams of lines, and of what is held back until its line ends: by a writer in Python, or off a pipe.
+#: Streams of lines.
 STREAMS = ("stdout", "stderr", "log", "gap")
+
+#: Sources of partial lines: Python's streams, and the pipes.
 SLOTS = ("stdout", "stderr", "pipe 1", "pipe 2")
 
 _NAME = 256  # bytes for the id of the run
@@ -28,17 +30,17 @@ _SLOTS_AT = _NAME
 _HALVES_AT = _NAME + len(SLOTS) * _SLOT
 _CHUNKS_AT = _HALVES_AT + 2 * _HALF
 _CHUNK = 65536
-_MARK = struct.Struct("<BQ")  # whether a chunk is being taken, and the number of the last line before it
+_MARK = struct.Struct("<BQ")  # 1 while a chunk is being turned into lines; the number of the last line before it
 _SIZE = _CHUNKS_AT + 2 * (_MARK.size + _CHUNK)
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<QdBB")  # number, time, stream, bytes of the level
 _LONGEST = _HALF // 2
 _AFTER = struct.Struct("<Q")
-_HIGHEST = 10**12  # a number beyond that is none
-_MOST = 2**20  # bytes read off a pipe after a death: more than one holds
+_HIGHEST = 10**12  # entries with a larger number are invalid
+_MOST = 2**20  # bytes read from a pipe after a death: more than a pipe holds
 
 
-class Said:
+class JournalLine:
     """A line: its number, seconds since the epoch, stream, level and text."""
 
     __slots__ = ("level", "number", "stream", "text", "time")
@@ -48,11 +50,12 @@ class Said:
 
 
 class Journal:
-    """Of one process, for one run after the other. Made in the parent, written in the child by one thread at a time.
+    """The journal of one process and of its current run. Made in the parent, written in the child by one thread at a
+    time.
 
     Attributes:
-        unread: after :meth:`left`, what was in the pipe of each descriptor.
-        piped: whether the system can open a pipe's other end again; else the child makes pipes of its own.
+        unread: after :meth:`recover`, the bytes that were left in the pipe of each descriptor.
+        piped: True if the system can reopen a pipe's write end; otherwise the child makes pipes of its own.
     """
 
     def __init__(self) -> None:
@@ -65,20 +68,20 @@ class Journal:
         for source, _ in self._pipes.values():
             os.set_blocking(source, False)
 
-    def forked(self) -> None:
-        """In the parent and in the child, after the fork: nobody holds a writing end until one is asked for."""
+    def close_write_ends(self) -> None:
+        """In parent and child, after the fork: close the write ends, so that only :meth:`target` opens one."""
         for _, target in self._pipes.values():
             with contextlib.suppress(OSError):
                 os.close(target)
 
     def close(self) -> None:
-        """In the parent, once the child is gone; in a sibling."""
+        """Close the pipes: in the parent once the child is gone, and in the child's siblings."""
         for source, _ in self._pipes.values():
             with contextlib.suppress(OSError):
                 os.close(source)
 
     def begin(self, run_id: str, after: int = 0) -> None:
-        """In the child: what comes is of this run, whose last line so far has number ``after``."""
+        """In the child: start the journal of a run whose last line so far has number ``after``."""
         name = _AFTER.pack(after) + run_id.encode()[: _NAME - _LENGTH.size - _AFTER.size]
         if self._used:
             self._put(0, b"")
@@ -91,8 +94,8 @@ class Journal:
         self._last = after
         self._put(0, name)
 
-    def add(self, line: Said) -> None:
-        """In the child: a line was put."""
+    def add(self, line: JournalLine) -> None:
+        """In the child: add a line."""
         self._used = True
         level, text = line.level.encode()[:255], line.text.encode(errors="backslashreplace")[:_LONGEST]
         head = _HEAD.pack(line.number, line.time, STREAMS.index(line.stream), len(level))
@@ -106,17 +109,17 @@ class Journal:
         self._last = line.number
         self._at += _LENGTH.size + len(entry)
 
-    def hold(self, slot: str, text: str) -> None:
-        """In the child: what a line that hasn't ended has so far."""
+    def set_partial(self, slot: str, text: str) -> None:
+        """In the child: store the text so far of a line that hasn't ended."""
         self._used = True
         self._put(_SLOTS_AT + SLOTS.index(slot) * _SLOT, text.encode(errors="backslashreplace")[: _SLOT - _LENGTH.size])
 
     def source(self, number: int) -> int:
-        """In the child: where descriptor ``number`` is read."""
+        """In the child: return the read end of the pipe of descriptor ``number``."""
         return self._pipes[number][0]
 
     def target(self, number: int) -> int:
-        """In the child: a descriptor that writes there; the caller closes it.
+        """In the child: open the write end of the pipe of descriptor ``number``; the caller closes it.
 
         Raises:
             OSError: this system can't open it.
@@ -124,8 +127,8 @@ class Journal:
         return os.open(f"/proc/self/fd/{self._pipes[number][0]}", os.O_WRONLY | os.O_CLOEXEC)
 
     def read(self, number: int) -> bytes:
-        """In the child: what is in the pipe of a descriptor, a chunk at most. The system writes it into the journal, so
-        that it isn't lost either between the pipe and the lines that are made of it; :meth:`taken` says that they are.
+        """In the child: read at most a chunk from the pipe of a descriptor. The system writes it straight into the
+        journal, so that it isn't lost between the pipe and the lines made of it; :meth:`clear_chunk` removes it then.
 
         Raises:
             BlockingIOError: nothing is there.
@@ -140,14 +143,14 @@ class Journal:
                 raise
             return bytes(view[:length])
 
-    def taken(self, number: int, length: int) -> None:
-        """In the child: so many bytes that were read are lines now, or held."""
+    def clear_chunk(self, number: int, length: int) -> None:
+        """In the child: remove a chunk of ``length`` bytes, which are lines or a partial line by now."""
         mark, start = self._chunk(number)
         _MARK.pack_into(self._memory, mark, 0, 0)
         self._memory[start : start + length] = bytes(length)
 
-    def is_held(self) -> bool:
-        """In the child, between two runs: whether another process can still write to a pipe."""
+    def has_other_writers(self) -> bool:
+        """In the child, between two runs: return True if another process can still write to a pipe."""
         if not self.piped:
             return False
         poll = select.poll()
@@ -155,41 +158,44 @@ class Journal:
             poll.register(source, 0)
         return len([mask for _, mask in poll.poll(0) if mask & select.POLLHUP]) < len(self._pipes)
 
-    def left(self, run_id: str) -> list[Said]:
-        """In the parent: what a dead child said last of a run, oldest first, as far as it can be read. Its last lines
-        may have been sent already. May be asked once: what is in the pipes is taken."""
+    def recover(self, run_id: str) -> list[JournalLine]:
+        """In the parent: return the last lines of a dead child's run, oldest first, as far as they can be read.
+
+        Some of them may have been sent already. Call it only once, because it empties the pipes.
+        """
         name = self._get(0, _NAME)
         if name[_AFTER.size :] != run_id.encode():
             return []
         lines = [line for half in range(2) for line in self._lines(_HALVES_AT + half * _HALF)]
         lines = sorted((line for line in lines if 0 < line.number < _HIGHEST), key=lambda line: line.number)
-        unended = [(name, self._held(slot)) for slot, name in enumerate(STREAMS[:2])]
+        unended = [(stream, self._partial(slot)) for slot, stream in enumerate(STREAMS[:2])]
         for number, (source, _) in self._pipes.items():
-            self.unread[number], stream = _rest(source), STREAMS[number - 1]
-            chunk, last = self._being_taken(number)
-            pieces = (self._held(number + 1) + chunk + self.unread[number]).splitlines()
+            self.unread[number], stream = _read_all(source), STREAMS[number - 1]
+            chunk, last = self._unfinished_chunk(number)
+            pieces = (self._partial(number + 1) + chunk + self.unread[number]).splitlines()
             done = sum(line.stream == stream and line.number > last for line in lines) if chunk else 0
             unended += ((stream, piece) for piece in pieces[done:])
         (after,) = _AFTER.unpack_from(name)
         last = lines[-1].number if lines else min(after, _HIGHEST)
-        rest = [one for one in unended if one[1]]
+        rest = [(stream, text) for stream, text in unended if text]
         return lines + [
-            Said(number, time.time(), stream, "", _text(text)) for number, (stream, text) in enumerate(rest, last + 1)
+            JournalLine(number, time.time(), stream, "", _text(text))
+            for number, (stream, text) in enumerate(rest, last + 1)
         ]
 
     def _chunk(self, number: int) -> tuple[int, int]:
-        """Return where the mark and the chunk of a descriptor begin."""
+        """Return the offsets of the mark and of the chunk of a descriptor."""
         mark = _CHUNKS_AT + (number - 1) * (_MARK.size + _CHUNK)
         return mark, mark + _MARK.size
 
-    def _being_taken(self, number: int) -> tuple[bytes, int]:
-        """Return the bytes that the child read and hadn't made lines of, and the number of the last line before
-        them."""
+    def _unfinished_chunk(self, number: int) -> tuple[bytes, int]:
+        """Return the bytes that the child had read and not yet turned into lines, and the number of the last line
+        before them."""
         mark, start = self._chunk(number)
-        taking, last = _MARK.unpack_from(self._memory, mark)
-        return (self._memory[start : start + _CHUNK].rstrip(b"\0") if taking else b""), last
+        unfinished, last = _MARK.unpack_from(self._memory, mark)
+        return (self._memory[start : start + _CHUNK].rstrip(b"\0") if unfinished else b""), last
 
-    def _lines(self, start: int) -> Iterator[Said]:
+    def _lines(self, start: int) -> Iterator[JournalLine]:
         end = start + _HALF
         while start + _LENGTH.size <= end:
             entry = self._get(start, end - start)
@@ -199,14 +205,14 @@ class Journal:
             if stream >= len(STREAMS):
                 return
             rest = entry[_HEAD.size :]
-            yield Said(number, at, STREAMS[stream], _text(rest[:level]), _text(rest[level:]))
+            yield JournalLine(number, at, STREAMS[stream], _text(rest[:level]), _text(rest[level:]))
             start += _LENGTH.size + len(entry)
 
-    def _held(self, slot: int) -> bytes:
+    def _partial(self, slot: int) -> bytes:
         return self._get(_SLOTS_AT + slot * _SLOT, _SLOT)
 
     def _put(self, start: int, data: bytes) -> None:
-        """Its length comes last: what is half written isn't there."""
+        """Write an entry, its length last, so that a reader never sees a half-written one."""
         begin = start + _LENGTH.size
         self._memory[start:begin] = _LENGTH.pack(0)
         self._memory[begin : begin + len(data)] = data
@@ -222,25 +228,25 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _rest(source: int) -> bytes:
+def _read_all(source: int) -> bytes:
     """Return the bytes that are in a pipe now."""
-    found = bytearray()
-    with contextlib.suppress(OSError):  # nothing more, or closed
-        while len(found) < _MOST and (data := os.read(source, _MOST)):
-            found += data
-    return bytes(found)
+    content = bytearray()
+    with contextlib.suppress(OSError):  # empty, or closed
+        while len(content) < _MOST and (data := os.read(source, _MOST)):
+            content += data
+    return bytes(content)
 
 
-_mine: Journal | None = None
+_current: Journal | None = None
 
 
-def mine() -> Journal | None:
-    """This process's journal, if its parent made one."""
-    return _mine
+def current_journal() -> Journal | None:
+    """Return this process's journal, or None if its parent made none."""
+    return _current
 
 
-def adopt(journal: Journal) -> None:
-    """In the child, after the fork: this is its journal."""
-    global _mine  # noqa: PLW0603 - as descriptors 1 and 2, it is the whole process's
-    journal.forked()
-    _mine = journal
+def adopt_journal(journal: Journal) -> None:
+    """In the child, after the fork: make ``journal`` this process's own."""
+    global _current  # noqa: PLW0603 - as descriptors 1 and 2, it is the whole process's
+    journal.close_write_ends()
+    _current = journal

@@ -1,4 +1,7 @@
-"""The last words of a dead process, as lines of its attempt. Called by whoever records its end."""
+"""Store the last lines of a dead process, recovered from its journal, as lines of its attempt.
+
+Called by the worker's parent process and by the parent process of a container, before they record the attempt's end.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,33 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dispatcher.errors import Malformed
-from dispatcher.logs.journal import Said
+from dispatcher.logs.journal import JournalLine
 from dispatcher.logs.limits import Limits
 from dispatcher.logs.shipper import clean
-from dispatcher.records.base import Line, Logs
+from dispatcher.records.logs import Line, Logs
 
-#: Lines kept with the outcome of an attempt that died.
+#: Lines stored with the outcome of an attempt that died.
 TAIL = 50
 
 
-def keep(logs: Logs, run_id: str, attempt: int, said: Sequence[Said], limits: Limits) -> tuple[str, ...]:
-    """Add those lines that the process hadn't sent; safe to repeat. The last :data:`TAIL` texts of what it said.
+def store_last_lines(
+    logs: Logs, run_id: str, attempt: int, journal_lines: Sequence[JournalLine], limits: Limits
+) -> tuple[str, ...]:
+    """Store the lines that the process hadn't sent, and return the texts of the last :data:`TAIL`. Safe to repeat.
 
     Raises:
-        ServerUnavailable: to be tried again.
+        ServerUnavailable: the server is away; try again later.
     """
     lines = [
         Line(
             attempt=attempt,
-            number=one.number,
-            time=one.time,
-            stream=one.stream,
-            text=clean(one.text, limits.line),
-            level=clean(one.level, limits.line),
+            number=line.number,
+            time=line.time,
+            stream=line.stream,
+            text=clean(line.text, limits.line),
+            level=clean(line.level, limits.line),
         )
-        for one in said
+        for line in journal_lines
     ]
     if lines:
         with suppress(Malformed):

@@ -1,20 +1,15 @@
-"""The few settings that a runner needs. A container gets them as variables, so that it never loads pydantic.
+"""The size limits of results and logs, as an interface: a runner in a container has them without pydantic.
 
-Called by :mod:`dispatcher.runner` and, to hand them on, by the worker's provisioning.
+Implemented by :class:`dispatcher.settings.LimitSettings` and in :mod:`dispatcher.runner.settings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from dispatcher.settings import Settings
+from typing import Protocol
 
 
 class Limits(Protocol):
-    """Sizes, in bytes; :class:`~dispatcher.settings.LimitSettings` says what each means."""
+    """Sizes, in bytes; described at :class:`~dispatcher.settings.LimitSettings`."""
 
     @property
     def inline(self) -> int: ...
@@ -24,65 +19,3 @@ class Limits(Protocol):
     def log(self) -> int: ...
     @property
     def line(self) -> int: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sizes:
-    inline: int
-    result: int
-    log: int
-    line: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """Sizes and times of one attempt, and the least level of log records that are kept where the flow asks for none.
-    ``stop_grace`` and ``on_exit_timeout`` are in seconds."""
-
-    limits: Limits
-    stop_grace: float
-    on_exit_timeout: float
-    log_level: str = "INFO"
-
-    @classmethod
-    def of(cls, settings: Settings) -> Bounds:
-        """Those of a worker's settings."""
-        limits, timing = settings.limits, settings.timing
-        sizes = _Sizes(inline=limits.inline, result=limits.result, log=limits.log, line=limits.line)
-        return cls(
-            limits=sizes,
-            stop_grace=timing.stop_grace,
-            on_exit_timeout=timing.on_exit_timeout,
-            log_level=settings.defaults.log_level,
-        )
-
-    @classmethod
-    def read(cls, variables: Mapping[str, str]) -> Bounds:
-        """From :meth:`variables`; where one is missing, from all settings.
-
-        Raises:
-            InvalidSettings: a variable has a wrong value.
-        """
-        try:
-            sizes = _Sizes(**{name: int(variables[f"DISPATCHER__LIMITS__{name.upper()}"]) for name in _NAMES})
-            times = {name: float(variables[f"DISPATCHER__TIMING__{name.upper()}"]) for name in _TIMES}
-            return cls(limits=sizes, **times, log_level=variables[_LEVEL])
-        except (KeyError, ValueError):
-            from dispatcher.settings import Settings
-
-            return cls.of(Settings.load())
-
-    def variables(self) -> dict[str, str]:
-        """Named like the settings."""
-        sizes = {name: getattr(self.limits, name) for name in _NAMES}
-        times = {name: getattr(self, name) for name in _TIMES}
-        return {
-            **{f"DISPATCHER__LIMITS__{name.upper()}": str(size) for name, size in sizes.items()},
-            **{f"DISPATCHER__TIMING__{name.upper()}": f"{seconds:g}" for name, seconds in times.items()},
-            _LEVEL: self.log_level,
-        }
-
-
-_NAMES = ("inline", "result", "log", "line")
-_LEVEL = "DISPATCHER__DEFAULTS__LOG_LEVEL"
-_TIMES = ("stop_grace", "on_exit_timeout")

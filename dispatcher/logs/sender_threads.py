@@ -1,7 +1,7 @@
-"""Threads that send lines, kept for the next run of their process.
+"""A pool of threads that send lines, reused by the next run of their process.
 
-Starting one costs more than a small run. And a flow that has taken the process's memory, or bounded it, must not be
-asked for a thread: Python waits without end for one that dies as it starts.
+Starting a thread costs more than a small run. Besides, no thread may be started once a flow has used up or limited the
+process's memory: Python waits for ever for a thread that dies as it starts. Used by :mod:`dispatcher.logs.shipper`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dispatcher.support.mailbox import Mailbox
 
 
 class _Sender:
-    """A thread that makes one call after the other."""
+    """A thread that makes the calls of its mailbox, one after the other."""
 
     def __init__(self) -> None:
         self.calls: Mailbox[Callable[[], None]] = Mailbox()
@@ -28,20 +28,21 @@ class _Sender:
             _idle.append(self)
 
 
-#: Idle threads that are kept. More than one is needed only where flows log at once in one process, with ``memory://``.
+#: The most idle threads that are kept. More than one is needed only if flows of one process log at the same time, which
+#: happens with ``memory://``.
 MOST_IDLE = 4
 
 _idle: list[_Sender] = []
 
 
 def prepare() -> None:
-    """Have a thread ready, while one can still be started."""
+    """Start a thread in advance, while one can still be started."""
     if not _idle:
         _idle.append(_Sender())
 
 
 def start(call: Callable[[], None]) -> None:
-    """Make a call on an idle thread, or on a new one."""
+    """Make a call on an idle thread, or on a new one if none is idle."""
     try:
         sender = _idle.pop()
     except IndexError:
@@ -49,4 +50,4 @@ def start(call: Callable[[], None]) -> None:
     sender.calls.put(call)
 
 
-os.register_at_fork(after_in_child=_idle.clear)  # a fork's child has none of its parent's threads
+os.register_at_fork(after_in_child=_idle.clear)  # a forked child inherits no threads

@@ -1,6 +1,6 @@
-"""Text streams that cut what is written to them into lines; they stand in for ``sys.stdout`` and ``sys.stderr``.
+"""Text streams that replace ``sys.stdout`` and ``sys.stderr``, and split what is written to them into lines.
 
-Called by :mod:`dispatcher.logs.capture`.
+Used by :mod:`dispatcher.logs.capture`, and for the tasks of Dask workers.
 """
 
 from __future__ import annotations
@@ -12,79 +12,87 @@ import threading
 from collections.abc import Callable
 from typing import Any, TextIO
 
-Put = Callable[[str], object]
+PutLine = Callable[[str], object]
 
 
-class Splitter:
-    """Cuts text into lines and keeps the rest of the last one, for each writer apart.
+class LineSplitter:
+    """Splits text into lines, and keeps the last, partial line of each thread until its end is written.
 
     A carriage return starts its line anew, as on a terminal, so that a progress bar is one line.
 
     Args:
         put: takes a line.
-        longest: characters of a line that are kept, at least.
-        hold: told what the line written last has so far, while it hasn't ended.
+        longest: the least number of characters of a line that are kept.
+        on_partial: called with the latest partial line whenever it changes; with an empty text once it has ended.
     """
 
-    def __init__(self, put: Put, longest: int, *, hold: Put | None = None) -> None:
-        self._hold = hold
+    def __init__(self, put: PutLine, longest: int, *, on_partial: PutLine | None = None) -> None:
+        self._on_partial = on_partial
         self._put = put
         self._longest = longest
-        self._rests: dict[int, str] = {}
+        self._partials: dict[int, str] = {}
 
-    def feed(self, text: str, who: int = 0) -> None:
-        """Add what ``who`` (a thread) wrote."""
-        if who in self._rests:
-            text = self._rests.pop(who) + text
+    def feed(self, text: str, thread: int = 0) -> None:
+        """Add what a thread wrote."""
+        if thread in self._partials:
+            text = self._partials.pop(thread) + text
         *lines, rest = text.split("\n")
         if rest:
             if "\r" in rest:
-                rest = _shown(rest) + "\r" * rest.endswith("\r")
-            rest = self._rests[who] = rest[: self._longest + 1]
+                rest = _visible(rest) + "\r" * rest.endswith("\r")
+            rest = self._partials[thread] = rest[: self._longest + 1]
         for line in lines:
-            self._put(_shown(line) if "\r" in line else line)
-        if self._hold is not None and (rest or lines):
-            self._hold(rest)
+            self._put(_visible(line) if "\r" in line else line)
+        if self._on_partial is not None and (rest or lines):
+            self._on_partial(rest)
 
-    def end_of(self, who: int) -> None:
-        """End the partial line of ``who``, if there is one."""
-        if who in self._rests:
-            self._put(_shown(self._rests.pop(who)))
+    def end_of(self, thread: int) -> None:
+        """End the partial line of a thread, if there is one."""
+        if thread in self._partials:
+            self._put(_visible(self._partials.pop(thread)))
 
     def end(self) -> None:
         """End all partial lines."""
-        while self._rests:
-            _, rest = self._rests.popitem()
-            self._put(_shown(rest))
+        while self._partials:
+            _, rest = self._partials.popitem()
+            self._put(_visible(rest))
 
 
-def _shown(line: str) -> str:
+def _visible(line: str) -> str:
+    """Return the part of a line that a terminal would show after its carriage returns."""
     return next((part for part in reversed(line.split("\r")) if part), "")
 
 
-class Writer(io.TextIOBase):
+class CapturedStream(io.TextIOBase):
     """A text stream for print(): lines go to ``put``.
 
     Args:
         put: takes a line.
-        original: the stream that it stands in for.
-        fd: that stream's descriptor, which a forked child writes to.
-        longest, hold: see :class:`Splitter`.
-        echo: where to write too, if anywhere.
+        original: the stream that this one replaces.
+        fd: that stream's descriptor, to which a forked child writes.
+        longest, on_partial: see :class:`LineSplitter`.
+        echo: another stream to write to, if any.
     """
 
     encoding = "utf-8"
     errors = "replace"
 
     def __init__(
-        self, put: Put, original: TextIO, fd: int, longest: int, *, echo: TextIO | None, hold: Put | None = None
+        self,
+        put: PutLine,
+        original: TextIO,
+        fd: int,
+        longest: int,
+        *,
+        echo: TextIO | None,
+        on_partial: PutLine | None = None,
     ) -> None:
         super().__init__()
-        self._splitter = Splitter(put, longest, hold=hold)
+        self._splitter = LineSplitter(put, longest, on_partial=on_partial)
         self._original = original
         self._fd = fd
         self._echo = echo
-        self._over = False
+        self._retired = False
         self._pid = os.getpid()
         self._bytes: _Bytes | None = None
         self.name = f"<{'stdout' if fd == 1 else 'stderr'}>"
@@ -92,10 +100,10 @@ class Writer(io.TextIOBase):
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if os.getpid() != self._pid:  # in a forked child nothing ships lines
+        if os.getpid() != self._pid:  # a forked child has no shipper thread
             os.write(self._fd, text.encode(errors="backslashreplace"))
             return len(text)
-        if self._over:
+        if self._retired:
             self._original.write(text)
         else:
             if self._echo is not None:
@@ -107,25 +115,25 @@ class Writer(io.TextIOBase):
         """End all partial lines."""
         self._splitter.end()
 
-    def end_mine(self) -> None:
-        """End the partial line of this thread, which goes on with something else."""
+    def end_line_of_this_thread(self) -> None:
+        """End the partial line of this thread, so that its next output starts a new one."""
         self._splitter.end_of(threading.get_ident())
 
     def retire(self) -> None:
-        """From now on only pass on to the original: somebody may hold this stream for longer than the attempt."""
-        self._over = True
+        """Only pass text on to the original from now on: references to this stream may outlive the attempt."""
+        self._retired = True
 
     @property
     def buffer(self) -> _Bytes:
-        """A binary stream beneath, for ``sys.stdout.buffer.write``."""
+        """The binary stream beneath, for ``sys.stdout.buffer.write``."""
         if self._bytes is None:
             self._bytes = _Bytes(self)
         return self._bytes
 
     def flush(self) -> None:
-        if os.getpid() != self._pid:  # what is buffered is the parent's to write
+        if os.getpid() != self._pid:  # the buffered text is the parent's to write
             return
-        stream = self._original if self._over else self._echo
+        stream = self._original if self._retired else self._echo
         if stream is not None:
             stream.flush()
 
@@ -139,31 +147,33 @@ class Writer(io.TextIOBase):
         return True
 
     def reconfigure(self, **_options: Any) -> None:
-        """As of a real stream; there is nothing to configure."""
+        """Accept any options, as a real stream does; there is nothing to configure."""
 
     def close(self) -> None:
-        """Standard streams stay open, whoever closes them."""
+        """Do nothing: a standard stream stays open."""
 
 
 class _Bytes(io.BufferedIOBase):
-    def __init__(self, writer: Writer) -> None:
+    """The binary side of a :class:`CapturedStream`."""
+
+    def __init__(self, stream: CapturedStream) -> None:
         super().__init__()
-        self._writer = writer
+        self._stream = stream
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
-        self._writer.write(self._decode(view))
+        self._stream.write(self._decode(view))
         return len(view)
 
     def flush(self) -> None:
-        self._writer.flush()
+        self._stream.flush()
 
     def fileno(self) -> int:
-        return self._writer.fileno()
+        return self._stream.fileno()
 
     def writable(self) -> bool:
         return True
 
     def close(self) -> None:
-        """Stays open, as its writer does."""
+        """Do nothing, as the stream does."""

@@ -1,1 +1,1 @@
-"""The records of runs: small interfaces in ``base``, and two kinds that keep them, ``memory`` and ``redis``."""
+"""Everything that is kept of an installation: one interface per noun, implemented in ``memory`` and ``redis``."""

@@ -1,6 +1,6 @@
-"""The consequences of a change beside the record itself: moves in indexes, notices, freed blobs. Pure.
+"""The effects of a change beside the record itself: moves in indexes, notices, freed blobs. Pure.
 
-For the implementations in ``memory`` and ``redis`` alone: both apply what is computed here, so they can't differ.
+Used only by the implementations in ``memory`` and ``redis``, so that both apply the same effects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.records.events import ends_topic
 from dispatcher.runs.change import Change
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.indexes import EXPIRING, placement
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, State
@@ -18,19 +18,19 @@ from dispatcher.runs.states import HELD, State
 #: Seconds that a shared blob is kept without a run that refers to it.
 UNUSED_BLOB = 3600.0
 
-#: Seconds that blobs and lines are kept for a run whose record isn't there.
+#: Seconds that blobs and lines are kept for a run without a record.
 STRAY = 86400.0
 
-#: Seconds after the end of retention when the server itself drops what :meth:`Runs.purge` did not.
+#: Seconds after the end of retention until the server drops the keys itself, in case :meth:`Runs.purge` did not.
 SAFETY = 86400.0
 
-#: Seconds that a record which can't be read is kept, from when that was first noticed, for people to look at.
+#: Seconds that an unreadable record is kept after it was first noticed, for people to inspect.
 UNREADABLE = 7 * 86400.0
 
 #: Seconds that events are kept for durable subscribers.
 EVENTS_KEPT = 8 * 86400.0
 
-#: Seconds that a runner's claim on its attempt is kept: long after its supervisor has read of it.
+#: Seconds that a runner's claim on its attempt is kept: long after its supervisor has read the report.
 CLAIM_KEPT = 8 * 86400
 
 #: The topic of new queues.
@@ -38,7 +38,7 @@ QUEUES_TOPIC = "queues"
 
 
 def conflict(record: Record, earlier: str) -> IdempotencyConflict:
-    """The error for a key used with another spec."""
+    """Return the error for an idempotency key that was used with another spec."""
     return IdempotencyConflict(
         f"idempotency key {record.key!r} belongs to run {earlier}, which has another flow, environment, options or "
         "parameters; use another key, or the same spec"
@@ -46,25 +46,33 @@ def conflict(record: Record, earlier: str) -> IdempotencyConflict:
 
 
 def spec_used(run_id: str, word: str) -> str:
-    """The words for a spec that was used so far, where a step wants to use it again."""
+    """Return the message for a transition that would use a spec again.
+
+    Args:
+        run_id: the run.
+        word: how far the spec was used; empty if no attempt used it.
+    """
     so_far = "by no attempt" if not word else f"up to {word!r}"
     return f"run {run_id}: its signed spec was used {so_far}, so this attempt is never started"
 
 
 def owner_topic(owner: str) -> str:
-    """The topic of cancels of what ``owner`` holds."""
+    """Return the topic of cancel requests for runs of ``owner``."""
     return f"owner:{owner}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effects:
-    """Everything else that is written with a change.
+    """Everything that is written with a change beside the record.
 
-    ``place`` and ``leave`` move the run in its indexes; ``passed`` is the queue it was claimed from, with the time
-    its doorbell was rung; ``freed`` are shared blobs with one reference less; ``until`` is the end of retention, from
-    which on the server may drop the run; ``notices`` go to listeners. ``claimed_by`` is the worker that took the run,
-    whose beats are watched from now on, also if others removed it a moment ago. ``claimed``: the record takes up what
-    the runner of an attempt elsewhere had claimed.
+    - ``place`` and ``leave`` move the run in its indexes.
+    - ``passed`` is the queue that the run was claimed from, with the time of its doorbell.
+    - ``freed`` are shared blobs that lose a reference.
+    - ``until`` is the end of retention: the server may drop the run from then on.
+    - ``notices`` are published to listeners, each with its topic.
+    - ``claimed_by`` is the worker that claimed the run. Its heartbeats are observed from now on, even if others
+      removed it a moment ago.
+    - ``claimed`` is true if the record takes over the claim of a runner in a container.
     """
 
     place: dict[str, float]
@@ -78,7 +86,7 @@ class Effects:
 
 
 def effects(change: Change) -> Effects:
-    """Return the consequences of ``change`` beside the record itself."""
+    """Return the effects of ``change`` beside the record itself."""
     before, after = change.before, change.after
     if before is not None:  # as it will be stored: some scores are versions
         after = after.but(version=before.version + 1)
@@ -96,17 +104,19 @@ def effects(change: Change) -> Effects:
 
 
 def _claimed_by(before: Record | None, after: Record) -> str:
-    """A shard that answers for a run has a slash in its name; no worker has."""
+    """Return the worker that claimed the run, if any. Shards own runs, too; only their names contain a slash."""
     is_new = before is None or before.owner != after.owner
     return after.owner if is_new and "/" not in after.owner else ""
 
 
 def ends_unstarted(change: Change) -> bool:
-    """Return True if a change ends an attempt that no runner had begun when its record was read; what comes to be
-    cancelled doesn't: its runner, if there is one, hears of it."""
+    """Return True if a change ends an attempt that, by its record, no runner has begun.
+
+    A move to CANCELLING ends nothing: a runner that has begun is told of it.
+    """
     before = change.before
-    waits = {State.PROVISIONING, State.PENDING}
-    return before is not None and before.state in waits and change.after.state not in {*waits, *HELD}
+    waiting = {State.PROVISIONING, State.PENDING}
+    return before is not None and before.state in waiting and change.after.state not in {*waiting, *HELD}
 
 
 def _passed(before: Record | None, after: Record) -> tuple[str, float] | None:
@@ -116,9 +126,9 @@ def _passed(before: Record | None, after: Record) -> tuple[str, float] | None:
 
 
 def _notices(change: Change) -> tuple[tuple[str, Event], ...]:
-    heard = [(event.run_id, event) for event in change.events]
-    heard += [(ends_topic(event.run_id), event) for event in change.events if event.final]
+    notices = [(event.run_id, event) for event in change.events]
+    notices += [(ends_topic(event.run_id), event) for event in change.events if event.final]
     owner = change.after.owner
     if owner:
-        heard += [(owner_topic(owner), event) for event in change.events if event.kind is Kind.CANCELLING]
-    return tuple(heard)
+        notices += [(owner_topic(owner), event) for event in change.events if event.kind is EventKind.CANCELLING]
+    return tuple(notices)

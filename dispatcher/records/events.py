@@ -1,6 +1,6 @@
-"""The interfaces of what is told as it happens: events, kept and taken by subscribers, and who listens meanwhile.
+"""Lifecycle events of runs: stored for subscribers, and published to listeners as they happen.
 
-As in :mod:`dispatcher.records.base`, the contract of each method is written here once.
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
 """
 
 from __future__ import annotations
@@ -15,45 +15,50 @@ _ENDED = "ended:"
 
 
 class Events(ABC):
-    """Lifecycle facts, per run, and all of them for durable subscribers."""
+    """Lifecycle events, by run, and all of them for durable subscribers."""
 
     @abstractmethod
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
-        """Events of a run behind cursor ``after``, and the new cursor; waits up to ``block`` seconds for the first."""
+        """Return events of a run behind cursor ``after``, and the new cursor; wait up to ``block`` seconds for one."""
 
     @abstractmethod
     def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
-        """Events that ``subscriber`` has not acknowledged, each with its position; first those taken before by a
-        consumer that went away. A new subscriber starts with the next event. At least once."""
+        """Return events that ``subscriber`` hasn't acknowledged, each with its position, at least once.
+
+        Events taken earlier, by a consumer that went away, come first. A new subscriber starts with the next event.
+        """
 
     @abstractmethod
     def acknowledge(self, subscriber: str, positions: Sequence[str]) -> None:
-        """Never give these positions to ``subscriber`` again."""
+        """Never deliver the events at these positions to ``subscriber`` again."""
 
     @abstractmethod
     def forget(self, subscriber: str) -> None:
-        """Drop a subscriber and its position."""
+        """Remove a subscriber and its position."""
 
     @abstractmethod
     def repair(self) -> None:
-        """Make what durable subscribers read usable again, if somebody added what no release adds; they may be given
-        events twice."""
+        """Make the stream of durable subscribers usable again after somebody added entries that no release adds.
+
+        Subscribers may receive events twice then.
+        """
 
     @abstractmethod
     def listen(self, ended: Ended | None = None) -> Listener:
-        """Hear of events as they happen, not durably: for waiting, where the record is read again anyway.
+        """Return a listener for events as they happen. Not durable: for waits that read the record again anyway.
 
-        ``ended`` may save that reading.
+        Args:
+            ended: receives the record of an ended run where its notice has one, which saves that reading.
         """
 
 
-#: Called with a run's id and what its record holds now beside what never changes, where a notice of its end tells that;
-#: on a thread of the listener's, so it mustn't wait. If true, nobody gets the notice itself.
+#: Called with a run's id and the changed fields of its record, where the notice of its end has them. Runs on the
+#: listener's thread, so it must not block. If it returns True, the notice isn't delivered.
 Ended = Callable[[str, Mapping[str, bytes]], bool]
 
 
 def ends_topic(run_id: str) -> str:
-    """The topic of the last events of all runs that the process has submitted which submitted this one."""
+    """Return the topic of the final events of all runs that were submitted by the same process as this one."""
     return f"{_ENDED}{ending(run_id)}"
 
 
@@ -63,27 +68,37 @@ def is_ends(topic: str) -> bool:
 
 
 class Listener(ABC):
-    """Topics heard: a run's id (its events), those of :func:`ends_topic` (who only waits isn't woken for other events,
-    and listens to one topic for all runs of a process), ``owner:<id>`` (cancels of what it holds), ``queues`` (a new
-    queue).
+    """Receives notices of topics.
+
+    ======================  =================================================================================
+    a run's id              its events
+    :func:`ends_topic`      final events: one topic for all runs of a process, without the other events
+    ``owner:<id>``          cancel requests for runs of that owner
+    ``queues``              new queues
+    ======================  =================================================================================
     """
 
     @abstractmethod
     def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:
-        """Hear of these too; returns once it is certain that nothing published from now on is missed.
+        """Add topics; return once no notice published from now on can be missed.
 
-        If that needn't be ``certain`` yet, it returns at once, and never raises: a later call makes it so.
+        Args:
+            topics: the new ones.
+            certain: if false, return at once and never raise; a later call makes it certain.
         """
 
     @abstractmethod
     def unwatch(self, topics: Iterable[str]) -> None:
-        """Hear of these no more."""
+        """Remove topics."""
 
     @abstractmethod
     def get(self, timeout: float) -> tuple[str, Event | None] | None:
-        """The next notice (topic, event if it is one), None after ``timeout`` seconds. After a lost connection it
-        resumes by itself and gives ``("", None)`` once: look at the records, something may have been missed."""
+        """Return the next notice (topic, and its event if it has one); None after ``timeout`` seconds.
+
+        After a lost connection the listener resumes by itself, and returns ``("", None)`` once: something may have
+        been missed, so the caller reads the records.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Leave. Safe to call twice, and from another thread."""
+        """Stop listening. Safe to call twice, and from another thread."""

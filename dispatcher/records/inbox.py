@@ -1,5 +1,7 @@
-"""The reports of runners in containers; the interface stands beside those of :mod:`dispatcher.records.base`, under the
-same contract."""
+"""The inbox: reports of runners in containers, read by supervisors.
+
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +10,30 @@ from collections.abc import Collection, Mapping
 
 
 class Inbox(ABC):
-    """Reports of runners in containers, a stream per shard. Entries are flat text, authenticated by their reader."""
+    """Reports of runners in containers, a stream per shard. Entries are flat text; their reader authenticates them."""
 
     @abstractmethod
     def report(self, shard: str, entry: Mapping[str, str]) -> None:
         """Add an entry.
 
         Raises:
-            ServerUnavailable: also where the inbox takes none until its supervisor has repaired it.
+            ServerUnavailable: also if the inbox takes no entries until a supervisor has repaired it.
         """
 
     @abstractmethod
     def read(
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
     ) -> list[tuple[str, dict[str, str]]]:
-        """Entries behind position ``after``, each with its position; waits up to ``block`` seconds for the first."""
+        """Return entries behind position ``after``, each with its position; wait up to ``block`` seconds for one."""
 
     @abstractmethod
     def wait(self, shards: Collection[str], *, block: float) -> bool:
-        """Return True if there is an entry for one of them; waits up to ``block`` seconds for the first."""
+        """Return True if one of the shards has an entry; wait up to ``block`` seconds for the first."""
 
     @abstractmethod
     def drop(self, shard: str, *, until: str) -> None:
-        """Remove entries up to position ``until``: they were acted upon."""
+        """Remove entries up to position ``until``, once they were processed."""
 
     @abstractmethod
     def repair(self, shards: Collection[str]) -> list[str]:
-        """Make inboxes anew to which nothing can be added any more, keeping their entries; which of ``shards`` were."""
+        """Recreate inboxes that take no more entries, keeping those they have; return which of ``shards`` were."""

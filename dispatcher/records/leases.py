@@ -1,4 +1,7 @@
-"""Leases of shards. The interface stands beside those of :mod:`dispatcher.records.base`, under the same contract."""
+"""Leases of shards, by which supervisors share the runs of a backend.
+
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The holder of a shard, and its epoch."""
+    """The lease of a shard: its holder, and its epoch, which grows with each new holder."""
 
     name: str
     owner: str
@@ -16,16 +19,22 @@ class Lease:
 
 
 class Leases(ABC):
-    """Leases of shards; each ends with its owner's beat."""
+    """Leases of shards. A lease lasts as long as its owner's heartbeats."""
 
     @abstractmethod
-    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
-        """Take ``name`` if its lease is still the one ``seen`` (None: nobody's); epoch + 1. None if it changed."""
+    def acquire(self, name: str, owner: str, *, expected: Lease | None) -> Lease | None:
+        """Take the lease of a shard if it is unchanged, with the next epoch; return None if it changed.
+
+        Args:
+            name: of the shard.
+            owner: the new holder.
+            expected: the lease as the caller read it; None if nobody held it.
+        """
 
     @abstractmethod
     def release(self, lease: Lease) -> None:
-        """Give it back, if it is still ours."""
+        """Give a lease back, if it is unchanged."""
 
     @abstractmethod
     def held(self, prefix: str) -> dict[str, Lease]:
-        """All leases whose name starts with ``prefix``."""
+        """Return the leases that have a holder, by name, for names that start with ``prefix``."""

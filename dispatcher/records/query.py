@@ -1,4 +1,4 @@
-"""Queries of runs: by what they have in common, and one as seen at a moment."""
+"""Queries of runs, by properties of their records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dispatcher.runs.states import State
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """The criteria of :meth:`Runs.find`; None asks nothing. ``since`` is in seconds since the epoch (creation)."""
+    """The criteria of :meth:`Runs.find`; None matches every run.
+
+    ``since`` is the earliest time of creation, in seconds since the epoch.
+    """
 
     state: State | None = None
     label: str | None = None
@@ -19,7 +22,7 @@ class Query:
     since: float | None = None
 
     def matches(self, record: Record) -> bool:
-        """Return True if ``record`` is one of them."""
+        """Return True if ``record`` meets all criteria."""
         spec = record.spec
         return (
             (self.state is None or record.state is self.state)
@@ -28,23 +31,3 @@ class Query:
             and (self.tag is None or self.tag in spec.tags)
             and (self.since is None or record.created_at >= self.since)
         )
-
-
-class WrongGuess(Exception):
-    """A run isn't what it was taken for; nothing was done. ``look`` is how it stands."""
-
-    def __init__(self, look: Look) -> None:
-        super().__init__(look.record.id)
-        self.look = look
-
-
-@dataclass(frozen=True)
-class Look:
-    """A run at the server's clock ``now``, as read; or, with a ``kind``, as runs of that kind look when accepted.
-
-    Such a guess saves a round trip: only its id is the run's own, and ``now`` says nothing.
-    """
-
-    record: Record
-    now: float
-    kind: str = ""

@@ -1,6 +1,6 @@
-"""Rejected entries, counted: what isn't what it says it is shows people that somebody tries.
+"""Counters of rejected forgeries and malformed entries, shown by ``dispatcher status``.
 
-The interface stands beside those of :mod:`dispatcher.records.base`, under the same contract.
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
 """
 
 from __future__ import annotations
@@ -14,57 +14,57 @@ from enum import StrEnum
 from dispatcher.errors import Malformed, SealBroken, ServerUnavailable
 
 
-class What(StrEnum):
-    """The kind of what was refused."""
+class Rejected(StrEnum):
+    """The kinds of things that are rejected."""
 
-    RUN = "run"  #: its spec, flow or parameters aren't what its submitter signed, or no longer
-    REPORT = "report"  #: a container's, not made by the attempt that it names, or by one that is over
+    RUN = "run"  #: its spec, flow or parameters don't match its submitter's signature
+    REPORT = "report"  #: of a container, but not made by the attempt that it names, or by one that has ended
     RESULT = "result"  #: a result or exception that its runner didn't seal
-    DOORBELL = "doorbell"  #: one that would have a worker take a run that it doesn't serve
-    ENTRY = "entry"  #: a record, route, event, message or other entry that no release writes so: it was left out
+    DOORBELL = "doorbell"  #: for a run that the worker doesn't serve
+    ENTRY = "entry"  #: a record, route, event, message or other entry that no release writes; it was left out
 
     def times(self, count: int) -> str:
-        """So many of them, in words."""
-        if self is What.ENTRY:
+        """Return the count in words, as ``3 reports``."""
+        if self is Rejected.ENTRY:
             return f"{count} malformed {'entry' if count == 1 else 'entries'}"
         return f"{count} {self}{'s' * (count > 1)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """The number of refusals, and the time of the last one in seconds since the epoch."""
+    """The number of rejections, and the time of the last one in seconds since the epoch."""
 
     count: int
     last: float
 
 
-class Refusals(ABC):
-    """Counts since the installation began."""
+class Rejections(ABC):
+    """Counters since the installation began."""
 
     @abstractmethod
-    def note(self, what: What) -> None:
-        """Count one."""
+    def note(self, kind: Rejected) -> None:
+        """Count one rejection."""
 
     @abstractmethod
-    def tallies(self) -> dict[What, Tally]:
-        """The counts of all that was ever refused."""
+    def tallies(self) -> dict[Rejected, Tally]:
+        """Return the tally of each kind that was ever rejected."""
 
 
-def count(refusals: Refusals, what: What) -> None:
-    """Count one if the server answers: no refusal depends on its being counted."""
+def count_rejection(rejections: Rejections, kind: Rejected) -> None:
+    """Count one rejection if the server answers. The rejection itself never depends on that."""
     with suppress(ServerUnavailable, Malformed):
-        refusals.note(what)
+        rejections.note(kind)
 
 
 @contextmanager
-def counted(refusals: Refusals, what: What) -> Iterator[None]:
-    """Count what isn't opened within since its seal is broken.
+def counting_broken_seals(rejections: Rejections, kind: Rejected) -> Iterator[None]:
+    """Count a broken seal that is found in the ``with`` block, and raise it on.
 
     Raises:
-        SealBroken: as it came.
+        SealBroken: as raised in the block.
     """
     try:
         yield
     except SealBroken:
-        count(refusals, what)
+        count_rejection(rejections, kind)
         raise

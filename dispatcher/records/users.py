@@ -1,5 +1,7 @@
-"""Users of the server, one for each attempt in a container; the interface stands beside those of
-:mod:`dispatcher.records.base`, under the same contract."""
+"""Users of the server, one for each attempt in a container.
+
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reach:
-    """The reach of the user of an attempt: its run and the run's own keys, the claim of the attempt, the shared
-    ``blobs`` (digests) that the run refers to, and the inbox of ``shard``, to which it only adds."""
+class AttemptScope:
+    """The keys that the user of an attempt may reach.
+
+    These are the run's own keys, the claim of the attempt, the shared ``blobs`` (digests) that the run refers to, and
+    the inbox of ``shard``, to which it may only add.
+    """
 
     run_id: str
     attempt: int
@@ -20,31 +25,31 @@ class Reach:
 
 
 class Users(ABC):
-    """Users that a worker makes. A server that was restarted, or another one in its place, knows none of them."""
+    """Users that a worker creates. They are gone when the server restarts or another one takes its place."""
 
     @abstractmethod
-    def make(self, reach: Reach, password: str) -> str:
-        """Make the user of an attempt, or make it again as it was; its name.
+    def make(self, scope: AttemptScope, password: str) -> str:
+        """Create the user of an attempt, or recreate it with the same rights; return its name.
 
         Args:
-            reach: what it may reach.
+            scope: the keys it may reach.
             password: long and random.
 
         Raises:
-            ServerUnavailable: no answer, or our own user may not make users.
+            ServerUnavailable: no answer, or our own user may not create users.
         """
 
     @abstractmethod
     def known(self) -> list[tuple[str, int]]:
-        """Run and attempt of each user of this installation that the server knows.
+        """Return run id and attempt of each user of this installation on the server.
 
         Raises:
-            ServerUnavailable: no answer, or our own user may not ask.
+            ServerUnavailable: no answer, or our own user may not list users.
         """
 
     @abstractmethod
     def remove(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """Remove the users of these attempts (run id, number), and end their connections. One that isn't there is fine.
+        """Remove the users of these attempts (run id, number), and close their connections. Missing ones are ignored.
 
         Raises:
             ServerUnavailable: no answer, or our own user may not remove users.
@@ -52,7 +57,7 @@ class Users(ABC):
 
     @abstractmethod
     def allowed(self) -> bool:
-        """Return True if our own user may make users: one that can do nothing is made and removed.
+        """Return True if our own user may create users. Tries it with a user that has no rights, and removes that.
 
         Raises:
             ServerUnavailable: no answer.

@@ -1,4 +1,7 @@
-"""Workers that live. The interface stands beside those of :mod:`dispatcher.records.base`, under the same contract."""
+"""The register of live workers, and their heartbeats.
+
+The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from dispatcher.runs.routing import Offer
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerInfo:
-    """A worker process as it presents itself. ``id`` is new at each process start."""
+    """A worker process as it registers itself. ``id`` is new at each process start."""
 
     id: str
     host: str
@@ -28,28 +31,34 @@ class WorkerInfo:
 
 
 class Workers(ABC):
-    """The register of workers that live. A worker's beat stands for the leases of all runs that it owns."""
+    """The register of live workers. A worker's heartbeats renew the leases of all runs that it owns."""
 
     @abstractmethod
     def announce(self, info: WorkerInfo) -> None:
-        """Present oneself, or change what was said."""
+        """Register a worker, or update its entry."""
 
     @abstractmethod
     def beat(self, worker_id: str) -> bool:
-        """Renew: the worker's counter grows by one. False if others have taken it for dead (:meth:`remove`)."""
+        """Count one heartbeat; return False if the worker isn't registered any more (:meth:`remove`)."""
 
     @abstractmethod
     def beats(self) -> dict[str, int]:
-        """The counter of every worker not removed. An observer that saw one unchanged for the lease's length, by its
-        own monotonic clock while its own commands succeeded, may take what that worker owned."""
+        """Return the heartbeat counters of all registered workers.
+
+        An observer that saw a counter unchanged for the length of a lease, by its own monotonic clock while its own
+        commands succeeded, may take over the runs of that worker.
+        """
 
     @abstractmethod
     def live(self, *, within: float = 30.0) -> list[WorkerInfo]:
-        """Workers that beat within so many seconds by the server's clock: for people and warnings, not for takeover."""
+        """Return workers with a heartbeat in the last ``within`` seconds by the server's clock.
+
+        For display and warnings only: takeover is decided by :meth:`beats`.
+        """
 
     @abstractmethod
     def remove(self, worker_id: str) -> bool:
-        """Forget a worker that left, or was found dead; False, and nothing is done, while it owns runs.
+        """Deregister a worker that left or was declared dead; return False, and do nothing, while it owns runs.
 
-        A claim brings it back to :meth:`beats`, so that no run ever has an owner whom nobody watches.
+        A claim lists the worker in :meth:`beats` again, so that every owner of a run is observed.
         """

@@ -1,6 +1,7 @@
-"""``python -m dispatcher.runner.direct``: runs one flow in a container that an environment's ``execute`` started.
+"""``python -m dispatcher.runner.direct``: run one flow in a container that an environment's ``execute`` started.
 
-There is no run, no record and no report: the exit code tells whether the flow raised.
+There is no run, no record and no report: only the exit code tells if the flow raised. The environment's ``run_flow``
+calls :func:`opened`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dispatcher.environments import base as environment
+from dispatcher.environments import base as environments
 from dispatcher.errors import DispatcherError, InvalidSettings
 from dispatcher.flows.flow import Flow
 from dispatcher.storage import base
@@ -23,13 +24,13 @@ from dispatcher.support.escaping import escaped
 
 SECRETS_FILE = "DISPATCHER__RUN__SECRETS_FILE"
 
-#: The name of the job's description among the secret variables.
+#: The secret variable with the execution's description.
 JOB = "DISPATCHER__RUN__DIRECT"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """The flow of this container, its storage opened."""
+class DirectExecution:
+    """The flow of this container, with its storage opened."""
 
     storage: Storage
     location: str
@@ -37,10 +38,10 @@ class Job:
 
 
 class FileStorage(Storage):
-    """Flows in files of this container, by their paths, as ``LocalStorage`` writes them."""
+    """Flows in files of this container, by path, in the format of ``LocalStorage``."""
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        raise InvalidSettings("the files of an image are made when it is built")
+        raise InvalidSettings("an image's files can only be added when it is built")
 
     def get_flow(self, location: str) -> Flow[..., Any]:
         from dispatcher.flows.flow import unpack_flow
@@ -53,24 +54,25 @@ class FileStorage(Storage):
 
 
 @contextmanager
-def opened(variables: Mapping[str, str]) -> Iterator[Job]:
-    """The flow that this container is to run; a storage in Redis is connected until the end.
+def opened(variables: Mapping[str, str]) -> Iterator[DirectExecution]:
+    """Yield the flow that this container runs; a storage in Redis stays connected until the context ends.
 
     Raises:
-        InvalidSettings: this process is no such container.
+        InvalidSettings: this process isn't in such a container.
     """
-    secret = _secrets(variables)
-    job = _described(secret)
-    storage = FileStorage() if job["storage"] is None else base.from_json(job["storage"])
+    secrets = _secrets(variables)
+    description = _description(secrets)
+    storage = FileStorage() if description["storage"] is None else base.from_json(description["storage"])
+    execution = DirectExecution(storage=storage, location=description["location"], parameters=description["parameters"])
     if not storage.shared_blob:
-        yield Job(storage=storage, location=job["location"], parameters=job["parameters"])
+        yield execution
         return
     from dispatcher.records.redis import open_redis
 
-    records = open_redis(secret["DISPATCHER__URL"])
+    records = open_redis(secrets["DISPATCHER__URL"])
     try:
         storage.bind(records.blobs)
-        yield Job(storage=storage, location=job["location"], parameters=job["parameters"])
+        yield execution
     finally:
         records.close()
 
@@ -78,30 +80,30 @@ def opened(variables: Mapping[str, str]) -> Iterator[Job]:
 def _secrets(variables: Mapping[str, str]) -> dict[str, str]:
     path = variables.get(SECRETS_FILE)
     if not path:
-        raise InvalidSettings(f"{SECRETS_FILE}: not set; a Job that execute() made runs this, not a person")
+        raise InvalidSettings(f"{SECRETS_FILE}: not set; only a Job that execute() made can run this, not a person")
     try:
-        found: dict[str, str] = json.loads(Path(path).read_text(encoding="utf-8"))
+        secrets: dict[str, str] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidSettings(f"{SECRETS_FILE}: {path} can't be read: {error}") from None
-    return found
+    return secrets
 
 
-def _described(secret: Mapping[str, str]) -> dict[str, Any]:
-    if JOB not in secret:
+def _description(secrets: Mapping[str, str]) -> dict[str, Any]:
+    if JOB not in secrets:
         raise InvalidSettings("this container runs an attempt of a run, not a direct execution")
-    found: dict[str, Any] = json.loads(secret[JOB])
-    return found
+    description: dict[str, Any] = json.loads(secrets[JOB])
+    return description
 
 
 def main() -> int:
-    """Run the flow; 1 if it, or a callback, raised."""
+    """Run the flow. An exception of the flow or of a callback ends the process with exit code 1."""
     try:
-        job = _described(_secrets(os.environ))
-        where = environment.from_json(job["environment"])
+        description = _description(_secrets(os.environ))
+        environment = environments.from_json(description["environment"])
     except DispatcherError as error:
         sys.stderr.write(f"runner: {escaped(str(error))}\n")
         return 2
-    where.run_flow()  # type: ignore[attr-defined]  # only environments with containers are executed so
+    environment.run_flow()  # type: ignore[attr-defined]  # environments with containers have it
     return 0
 
 

@@ -1,8 +1,9 @@
-"""One attempt of a run in this process: claim, verify, open, run, finish.
+"""One attempt of a run in this process: claim, verify, load, run, finish.
 
-Called by the worker's pool processes (:func:`run_attempt`, :func:`call_on_exit`) and by ``memory://``. The attempt
-writes two scripts, claim and finish, and with an ``on_exit`` one more between them. A server that is away at the end
-is waited for: a result outlives its outage.
+Called by the worker's pool processes (:func:`run_attempt`, :func:`call_on_exit`) and by ``memory://``. An attempt calls
+two scripts, claim and finish, and with an ``on_exit`` one more between them. If the server is away at the end, the
+process waits for it, so that no result is lost. Read :mod:`dispatcher.runner.loading` and
+:mod:`dispatcher.runner.invoke` next.
 """
 
 from __future__ import annotations
@@ -19,49 +20,51 @@ from typing import TYPE_CHECKING
 
 from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.logs.capture import Capture, captured
-from dispatcher.records.base import Records, Step
-from dispatcher.records.query import Look
-from dispatcher.runner.interrupts import Guard
+from dispatcher.records.base import Records
+from dispatcher.records.runs import Transition
+from dispatcher.records.snapshot import Snapshot
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import call_exit, invoke
-from dispatcher.runner.loading import Opener, not_opened
-from dispatcher.runner.process_state.aspects import disarm
+from dispatcher.runner.loading import Loader, loading_failed
+from dispatcher.runner.process_state.aspects import stop_timers
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.requirements import Lacking, refuse_lacking
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.requirements import UnknownFeature, check_features
 from dispatcher.runs.states import State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import patiently
+from dispatcher.support.outages import retry_while_unavailable
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
 
-_FLUSH = 5.0  # seconds, once the server is back, for lines that could not be sent before
+_FLUSH_TIMEOUT = 5.0  # seconds, once the server is back, for lines that could not be sent before
 
 
 @dataclass
-class Current:
-    """The attempt on this process's stack."""
+class CurrentAttempt:
+    """The attempt that this process runs now, for its signal handlers."""
 
     run_id: str
     epoch: int
-    guard: Guard = field(default_factory=Guard)
+    guard: InterruptGuard = field(default_factory=InterruptGuard)
 
     def interrupt(self, kind: type[RunInterrupt]) -> None:
-        """End the flow by raising ``kind`` in it; for a signal handler, in the flow's thread.
+        """End the flow by raising ``kind`` in it. For a signal handler, in the flow's thread.
 
-        Only while the flow or its ``on_start`` is on the stack: before, it is remembered; after, ignored.
+        Before the flow or its ``on_start`` is on the stack, the interrupt is remembered; afterwards it is ignored.
         """
         self.guard.interrupt(kind)
 
 
-_current: Current | None = None
-_begun: deque[tuple[str, int]] = deque(maxlen=64)  # attempts whose flow this process has begun
+_current: CurrentAttempt | None = None
+_started: deque[tuple[str, int]] = deque(maxlen=64)  # attempts whose flow this process has started
 
 
-def current() -> Current | None:
-    """The attempt that this process is in, from just before its claim to its finish."""
+def current_attempt() -> CurrentAttempt | None:
+    """Return the attempt that this process runs, from just before its claim until its finish."""
     return _current
 
 
@@ -73,59 +76,59 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     records: Records,
     keys: KeyRing,
     settings: Settings,
-    look: Look,
+    snapshot: Snapshot,
     *,
     owner: str,
     holder: str,
     fds: bool = False,
     environ: Mapping[str, str] = os.environ,
-    opening: Callable[[Record], None] = _nothing,
+    on_claimed: Callable[[Record], None] = _nothing,
 ) -> Record:
-    """Run the attempt that a run waits for, here, to its end.
+    """Run the next attempt of a run in this process, to its end.
 
     Args:
-        records: what is kept.
-        keys: verify the spec, and seal the result.
+        records: the records.
+        keys: verify the spec and seal the result.
         settings: limits.
-        look: the run, as read a moment ago or guessed.
-        owner: the worker that answers for it.
+        snapshot: the run as it was just read, or as predicted.
+        owner: the worker that is responsible for it.
         holder: this process.
-        fds: capture file descriptors 1 and 2; only in a process of the flow's own. Else what is printed is also shown.
+        fds: capture file descriptors 1 and 2; only in a process of the flow's own. Otherwise output is echoed.
         environ: variables to set for the flow, if they aren't this process's own.
-        opening: told the run once it is claimed, before anything of it is opened.
+        on_claimed: called with the record once the run is claimed, before anything of it is opened.
 
     Returns:
-        The record as it stands then; untouched if somebody else had taken the run, or has taken it since.
+        The record after the attempt. If the run belongs to another process, the record as that left it.
 
     Raises:
         UnknownRun: there is no such run.
-        WrongGuess: nothing was done.
-        ServerUnavailable: at once before the claim, after ten minutes before the flow. An ended flow waits for the
-            server for as long as it takes.
+        WrongPrediction: the prediction was wrong; nothing was done.
+        ServerUnavailable: raised at once before the claim, and after ten minutes before the flow. After the flow this
+            process waits for the server without a limit.
     """
-    run_id = look.record.id
-    way = _Way(records, look, own=fds)
-    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=environ)
-    with _on_stack(Current(run_id, look.record.epoch + 1)) as mine:
+    run_id = snapshot.record.id
+    attempt = _Attempt(records, snapshot, own_process=fds)
+    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=environ)
+    with _as_current(CurrentAttempt(run_id, snapshot.record.epoch + 1)) as running:
         try:
-            refuse_lacking(look.record)
+            check_features(snapshot.record)
             failpoint("attempt.waiting", run_id)
-            way.begin(owner=owner, holder=holder)
+            attempt.claim(owner=owner, holder=holder)
             failpoint("attempt.claimed", run_id)
-            if not _is_ours(way.record, holder):
-                return way.record
-            mine.epoch = way.record.epoch
-            opening(way.record)
-            with way.captured(settings, fds) as capture:
-                outcome, exit_call = copy_context().run(_played, way, opener, mine.guard, capture)
-                if silent := capture.is_silent():  # no line has to be sent first: who waits is told at once
-                    way.over(outcome, exit_call)
+            if not _may_start(attempt.record, holder):
+                return attempt.record
+            running.epoch = attempt.record.epoch
+            on_claimed(attempt.record)
+            with attempt.captured(settings, fds) as capture:
+                outcome, exit_call = copy_context().run(_load_and_invoke, attempt, loader, running.guard, capture)
+                if silent := capture.is_silent():  # finish before descriptors are restored: no line must be sent first
+                    attempt.end(outcome, exit_call)
             if not silent:
-                way.over(outcome, exit_call)
-            capture.close(_FLUSH)
+                attempt.end(outcome, exit_call)
+            capture.close(_FLUSH_TIMEOUT)
         except Refused:
-            return way.as_it_stands()
-    return way.record
+            return attempt.reread()
+    return attempt.record
 
 
 def call_on_exit(  # noqa: PLR0913 - the public signature
@@ -139,104 +142,104 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     holder: str,
     fds: bool = False,
     contained: bool = False,
-    opening: Callable[[Record], None] = _nothing,
+    on_claimed: Callable[[Record], None] = _nothing,
 ) -> Record:
-    """Call the ``on_exit`` of an attempt whose process died, here in a fresh one, and end the attempt.
+    """Call the ``on_exit`` of an attempt whose process died, in this fresh process, and end the attempt.
 
-    ``record`` is the run as read a moment ago, at ``now`` by the server's clock; ``contained`` says that it ran in a
-    container, so that nothing of it but JSON is opened here. All else is as of :func:`run_attempt`.
+    ``record`` is the run as it was just read, at ``now`` by the server's clock. ``contained``: it ran in a container,
+    so that nothing of it but JSON is opened here. The other arguments are those of :func:`run_attempt`.
     """
-    way = _Way(records, Look(record, now), own=fds)
-    opener = Opener(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
-    with _on_stack(Current(record.id, record.epoch + 1, Guard(over=True))) as mine:
+    attempt = _Attempt(records, Snapshot(record, now), own_process=fds)
+    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
+    with _as_current(CurrentAttempt(record.id, record.epoch + 1, InterruptGuard(over=True))) as running:
         try:
-            way.step(partial(transitions.begin_exit, owner=owner, holder=holder))
-            if way.record.exit_call is not ExitCall.BEGUN:  # refused
-                return way.record
+            attempt.step(partial(transitions.begin_exit, owner=owner, holder=holder))
+            if attempt.record.exit_call is not ExitCall.BEGUN:  # refused
+                return attempt.record
             failpoint("exit.begun", record.id)
-            mine.epoch = way.record.epoch
-            opening(way.record)
-            with way.captured(settings, fds, after=_last_number(records, way.record)) as capture:
-                exit_call = copy_context().run(_exited, way, opener, contained)
+            running.epoch = attempt.record.epoch
+            on_claimed(attempt.record)
+            with attempt.captured(settings, fds, after=_last_line_number(records, attempt.record)) as capture:
+                exit_call = copy_context().run(_load_and_call_exit, attempt, loader, contained)
             failpoint("exit.called", record.id)
-            ended = way.finish(None, exit_call)
-            capture.close(_FLUSH)
+            ended = attempt.finish(None, exit_call)
+            capture.close(_FLUSH_TIMEOUT)
         except Refused:
-            return way.as_it_stands()
+            return attempt.reread()
     return ended
 
 
-class _Way:
-    """A run's record on its way through this process: ``record`` is the run as last seen. ``own``: the process is the
-    flow's own."""
+class _Attempt:
+    """An attempt in this process and its transitions. ``record`` is the run as last written or read. ``own_process``:
+    the process is the flow's own."""
 
-    def __init__(self, records: Records, look: Look, *, own: bool) -> None:
-        self._own = own
+    def __init__(self, records: Records, snapshot: Snapshot, *, own_process: bool) -> None:
+        self._own_process = own_process
         self.records = records
-        self.record = look.record
-        self._look = look
-        self._offset = look.now - time.monotonic()
+        self.record = snapshot.record
+        self._snapshot = snapshot
+        self._offset = snapshot.now - time.monotonic()
 
     @property
-    def taken_for(self) -> Record | None:
-        """The guess of what the run looks like, if there was one."""
-        return self._look.record if self._look.kind else None
+    def predicted(self) -> Record | None:
+        """The predicted record, if the run was claimed without a read."""
+        return self._snapshot.record if self._snapshot.predicted else None
 
     @property
     def now(self) -> float:
-        """The server's clock, as far as ours can tell without asking."""
+        """The server's clock, estimated from the local one without a request."""
         return self._offset + time.monotonic()
 
-    def begin(self, *, owner: str, holder: str) -> None:
-        """Claim the run.
+    def claim(self, *, owner: str, holder: str) -> None:
+        """Claim and start the run.
 
         Raises:
             Refused: it can't be claimed.
         """
-        self.record = self.records.runs.take(self._look, _begin, owner=owner, holder=holder)
-        if self._look.kind and self.record.started_at is not None:
+        self.record = self.records.runs.claim(self._snapshot, _start, owner=owner, holder=holder)
+        if self._snapshot.predicted and self.record.started_at is not None:
             self._offset = self.record.started_at - time.monotonic()
 
-    def step(self, step: Step) -> None:
-        """Take a transition.
+    def step(self, step: Transition) -> None:
+        """Apply a transition.
 
         Raises:
             Refused: it was refused.
         """
         self.record = self.records.runs.update(self.record.id, step, record=self.record, now=self.now)
 
-    def give_back(self) -> None:
-        """Leave the run to others: nothing of it was opened.
+    def release(self) -> None:
+        """Release the run to other workers; nothing of it was opened.
 
         Raises:
-            Refused: it is somebody else's by now.
+            Refused: another process has it by now.
         """
-        patiently(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
+        retry_while_unavailable(lambda: self.step(partial(transitions.release, epoch=self.record.epoch, begun=True)))
 
     def settle(self, outcome: Outcome) -> None:
-        """Store the outcome; ``on_exit`` comes next."""
+        """Store the outcome before ``on_exit`` is called."""
         failpoint("attempt.ran", self.record.id)
-        self._disarm()
+        self._stop_timers()
 
         def store() -> None:
             self.step(partial(transitions.settle, epoch=self.record.epoch, outcome=outcome))
             failpoint("attempt.settled", self.record.id)
 
-        patiently(store)
+        retry_while_unavailable(store)
 
-    def over(self, outcome: Outcome, exit_call: ExitCall | None) -> None:
-        """The flow has ended: so does the attempt."""
+    def end(self, outcome: Outcome, exit_call: ExitCall | None) -> None:
+        """End the attempt after its flow has ended."""
         failpoint("attempt.over", self.record.id)
-        self._disarm()
+        self._stop_timers()
         self.finish(outcome, exit_call)
 
-    def _disarm(self) -> None:
-        """A timer that the flow has left could end the process before its outcome is stored."""
-        if self._own:
-            disarm()
+    def _stop_timers(self) -> None:
+        """Stop timers that the flow has left, which could end the process before its outcome is stored."""
+        if self._own_process:
+            stop_timers()
 
     def finish(self, outcome: Outcome | None, exit_call: ExitCall | None) -> Record:
-        """End the attempt; a run that was removed meanwhile needs no end."""
+        """Store the attempt's end. Does nothing if the run was removed meanwhile."""
         running = self.record
 
         def store() -> None:
@@ -244,13 +247,13 @@ class _Way:
             failpoint("attempt.finished", self.record.id)
 
         with contextlib.suppress(UnknownRun):
-            patiently(store)
+            retry_while_unavailable(store)
         return self.record
 
-    def as_it_stands(self) -> Record:
-        """The record after a refusal: somebody else's."""
+    def reread(self) -> Record:
+        """Read the record after a refusal: another process has changed it."""
         with contextlib.suppress(UnknownRun):
-            self.record, _ = patiently(lambda: self.records.runs.get(self.record.id))
+            self.record, _ = retry_while_unavailable(lambda: self.records.runs.get(self.record.id))
         return self.record
 
     def captured(self, settings: Settings, fds: bool, *, after: int = 0) -> contextlib.AbstractContextManager[Capture]:
@@ -262,59 +265,57 @@ class _Way:
 
 
 @contextlib.contextmanager
-def _on_stack(mine: Current) -> Iterator[Current]:
-    global _current  # noqa: PLW0603 - a signal handler has no other way to it
-    before, _current = _current, mine
+def _as_current(attempt: CurrentAttempt) -> Iterator[CurrentAttempt]:
+    global _current  # noqa: PLW0603 - signal handlers have no other access to it
+    before, _current = _current, attempt
     try:
-        yield mine
+        yield attempt
     finally:
         _current = before
 
 
-def _begin(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
-    """Claim and start; or end the run, if it is too late for its ``start_within``."""
+def _start(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
+    """Claim and start the run, or end it if its ``start_within`` has passed."""
     late = transitions.tick(record, now) if record.state is State.QUEUED else None
     return late or transitions.start_here(record, now, owner=owner, holder=holder)
 
 
-def _is_ours(record: Record, holder: str) -> bool:
-    """Return True if the flow is to run now. Not where this process has begun this very attempt before."""
-    attempt = (record.id, record.attempt)
-    if record.state is not State.RUNNING or record.holder != holder or attempt in _begun:
+def _may_start(record: Record, holder: str) -> bool:
+    """Return True if this process holds the run and hasn't started the flow of this attempt before."""
+    key = (record.id, record.attempt)
+    if record.state is not State.RUNNING or record.holder != holder or key in _started:
         return False
-    _begun.append(attempt)
+    _started.append(key)
     return True
 
 
-def _played(way: _Way, opener: Opener, guard: Guard, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+def _load_and_invoke(
+    attempt: _Attempt, loader: Loader, guard: InterruptGuard, capture: Capture
+) -> tuple[Outcome, ExitCall | None]:
     try:
-        environment = opener.environment(way.record, way.now, taken_for=way.taken_for)
-    except Lacking:  # it was taken by a guess
-        way.give_back()
+        environment = loader.load_environment(attempt.record, attempt.now, predicted=attempt.predicted)
+    except UnknownFeature:  # only a run that was claimed without a read can get here
+        attempt.release()
         raise
     except Exception as error:
-        return not_opened(error), None
-    job = opener.job(way.record, environment, guard, capture)
-    return invoke(job, settle=way.settle)
+        return loading_failed(error), None
+    invocation = loader.load(attempt.record, environment, guard, capture)
+    return invoke(invocation, settle=attempt.settle)
 
 
-def _exited(way: _Way, opener: Opener, contained: bool) -> ExitCall:
+def _load_and_call_exit(attempt: _Attempt, loader: Loader, contained: bool) -> ExitCall:
     try:
-        environment = opener.environment(way.record, way.now)
+        environment = loader.load_environment(attempt.record, attempt.now)
     except Exception:
         return ExitCall.NOT_CALLED
-    job, exception = opener.exit_job(way.record, environment, plain=contained)
-    outcome = way.record.outcome or Outcome()
-    return call_exit(job, outcome.state, exception)
+    invocation, exception = loader.load_for_exit(attempt.record, environment, plain=contained)
+    outcome = attempt.record.outcome or Outcome()
+    return call_exit(invocation, outcome.state, exception)
 
 
-def _last_number(records: Records, record: Record) -> int:
-    """Number of the last line that the attempt has: the dead process's, which this one counts on from."""
-    last, cursor = 0, ""
+def _last_line_number(records: Records, record: Record) -> int:
+    """Return the number of the attempt's last line, after which this process goes on counting."""
     with contextlib.suppress(Malformed):
-        while True:
-            lines, cursor = records.logs.read(record.id, after=cursor)
-            last = max([last, *(line.number for line in lines if line.attempt == record.attempt)])
-            if not lines:
-                break
-    return last
+        if lines := records.logs.tail(record.id, 1, attempt=record.attempt):
+            return lines[-1].number
+    return 0

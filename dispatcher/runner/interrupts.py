@@ -1,8 +1,8 @@
-"""Ends a running flow from a signal handler, and never anything else.
+"""Interrupt a running flow from a signal handler, and nothing but the flow.
 
-A timeout, a cancel or a shutdown reaches the flow as an exception raised in its thread, only while the flow or its
-``on_start`` is on the stack, and only once. Called by :mod:`dispatcher.runner.invoke` (around the flow) and by whoever
-handles the signal (:meth:`Guard.interrupt`).
+A timeout, a cancel or a shutdown raises an exception in the flow's thread, only while the flow or its ``on_start`` is
+on the stack, and only once. Used by :mod:`dispatcher.runner.invoke` around the flow, and by the signal handlers of pool
+processes and containers (:meth:`InterruptGuard.interrupt`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dispatcher.errors import RunInterrupt
 T = TypeVar("T")
 
 
-class Guard:
-    """One attempt's. ``raised`` is the interrupt that reached the flow, if one did. ``over``: no flow will come."""
+class InterruptGuard:
+    """The guard of one attempt. ``raised`` is the interrupt that reached the flow, if any. ``over``: no flow will be
+    run."""
 
     def __init__(self, *, over: bool = False) -> None:
         self.raised: type[RunInterrupt] | None = None
@@ -26,10 +27,10 @@ class Guard:
         self._over = over
 
     def run(self, call: Callable[[], T]) -> T:
-        """Call ``call`` so that :meth:`interrupt` may end it; afterwards interrupts are ignored for good."""
+        """Make a call that :meth:`interrupt` may end. Later interrupts are ignored."""
         try:
             self._open = True
-            if self._pending is not None:  # it came before the flow did
+            if self._pending is not None:  # it arrived before the flow started
                 self._deliver(self._pending)
             return call()
         finally:
@@ -37,9 +38,9 @@ class Guard:
             self._open = False
 
     def interrupt(self, kind: type[RunInterrupt]) -> None:
-        """Raise ``kind`` in the flow, if it is on the stack; remember it, if the flow is still to come.
+        """Raise ``kind`` in the flow if it is on the stack, or as soon as it starts.
 
-        For a signal handler, in the thread that runs the flow. Of many interrupts the first counts.
+        For a signal handler, in the thread that runs the flow. Only the first of many interrupts counts.
         """
         if self._open:
             self._deliver(kind)
@@ -47,14 +48,14 @@ class Guard:
             self._pending = self._pending or kind
 
     def _deliver(self, kind: type[RunInterrupt]) -> None:
-        self._open = False  # first, so that no second one is raised while this one travels
+        self._open = False  # first, so that no second one is raised while this one propagates
         self.raised = kind
-        asyncio = sys.modules.get("asyncio")  # a flow that runs a loop has imported it; most don't
+        asyncio = sys.modules.get("asyncio")  # not imported here: only flows that run a loop need it
         loop = None if asyncio is None else asyncio._get_running_loop()
         if asyncio is None or loop is None:
             raise kind
-        # The event loop would swallow what is raised in one of its callbacks, so its tasks are cancelled; but the one
-        # that runs now, which may not come back to the loop for long, gets the exception itself.
+        # The event loop would swallow an exception raised in one of its callbacks, so its tasks are cancelled. The task
+        # that runs now gets the exception itself, because it may not return to the loop for long.
         running = asyncio.current_task(loop)
         for task in asyncio.all_tasks(loop) - {running}:
             loop.call_soon_threadsafe(task.cancel)

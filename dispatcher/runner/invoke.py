@@ -1,7 +1,7 @@
-"""Runs one attempt of a flow that has been opened: ``on_start``, the flow, ``settle(outcome)``, ``on_exit``.
+"""Run one loaded attempt: ``on_start``, the flow, ``settle(outcome)``, ``on_exit``.
 
-Called by :mod:`dispatcher.runner.in_process` in a worker's pool process, and by the runner in a container. It opens
-nothing and knows no Redis: what has to be kept goes through the functions that the caller gives.
+Called by :mod:`dispatcher.runner.in_process` in a worker's pool process, and by the runner in a container. It loads
+nothing and doesn't know Redis: results and outcomes are stored by functions of the caller.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from dispatcher.errors import (
     TimeoutInterrupt,
     Transient,
 )
-from dispatcher.runner.interrupts import Guard
+from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runs.context import context, ended, entered, users_code, users_code_raised
-from dispatcher.runs.record import ExitCall, Outcome, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.unopened import RaisedInside
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.forks import parent_alone
+from dispatcher.support.forks import in_parent_only
 from dispatcher.support.tracebacks import message_of, trace_of
 
 _CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
@@ -46,12 +47,12 @@ def _nothing() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One attempt, opened.
+class Invocation:
+    """One loaded attempt.
 
-    ``body`` runs the flow with its executor; ``to_value`` makes a result or an exception (its second argument says
-    which) ready to travel, and raises InvalidInput where it can't; ``log_tail`` gives the last lines logged so far.
-    ``failed`` is set where the flow could not be opened: then nothing of it runs but ``on_exit``.
+    ``body`` runs the flow with its executor. ``to_value`` serializes a result or an exception (its second argument says
+    which), and raises InvalidInput if it can't. ``log_tail`` returns the last lines logged so far. ``failed`` is set if
+    the flow could not be loaded: then only its ``on_exit`` is called.
     """
 
     run_id: str
@@ -65,37 +66,40 @@ class Job:
     on_start: Callable[[], Any] | None = None
     on_exit: Callable[[], Any] | None = None
     log_tail: Callable[[], Sequence[str]] = _nothing
-    guard: Guard = field(default_factory=Guard)
+    guard: InterruptGuard = field(default_factory=InterruptGuard)
     failed: Outcome | None = None
 
 
-def invoke(job: Job, *, settle: Callable[[Outcome], None]) -> tuple[Outcome, ExitCall]:
-    """Run ``job`` once.
+def invoke(invocation: Invocation, *, settle: Callable[[Outcome], None]) -> tuple[Outcome, ExitCall]:
+    """Run ``invocation`` once.
 
     Args:
-        job: the attempt.
-        settle: stores the outcome; called before ``on_exit``, if there is one. If it raises, ``on_exit`` isn't called
-            (somebody else has taken the run) and its error passes through.
+        invocation: the attempt.
+        settle: stores the outcome; called before ``on_exit``, if there is one. If it raises (another process has taken
+            over the run), ``on_exit`` isn't called and the error propagates.
 
     Returns:
-        How the attempt ended, and how its ``on_exit`` did. Whatever the flow raises is in the outcome.
+        The outcome of the attempt, which includes whatever the flow raised, and the result of its ``on_exit``.
     """
-    with _entered(job):
-        outcome, error = _play(job)
-        if job.on_exit is None:
+    with _context_of(invocation):
+        outcome, error = _run(invocation)
+        if invocation.on_exit is None:
             return outcome, ExitCall.NONE
         settle(outcome)
-        return outcome, _exit(job.on_exit, outcome.state, error)
+        return outcome, _call_on_exit(invocation.on_exit, outcome.state, error)
 
 
-def call_exit(job: Job, state: State, exception: BaseException | None) -> ExitCall:
+def call_exit(invocation: Invocation, state: State, exception: BaseException | None) -> ExitCall:
     """Call the ``on_exit`` of an attempt whose runner died, in a fresh process."""
-    with _entered(job):
-        return ExitCall.NOT_CALLED if job.on_exit is None else _exit(job.on_exit, state, exception)
+    with _context_of(invocation):
+        return (
+            ExitCall.NOT_CALLED if invocation.on_exit is None else _call_on_exit(invocation.on_exit, state, exception)
+        )
 
 
 def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = (), users: bool = False) -> Outcome:
-    """The outcome of an attempt that ``error`` ended; ``users``: the user's code raised it, be it an error of ours."""
+    """Return the outcome of an attempt that ``error`` ended. ``users``: the user's code raised it, even if it is one of
+    this project's errors."""
     if isinstance(error, RaisedInside) and not users:
         return Outcome(
             cause=cause,
@@ -114,86 +118,88 @@ def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = (),
 
 
 def _trace(error: BaseException) -> str:
-    """The user's frames; none where the engine said why."""
+    """Return the user's frames; none if the engine's message explains the error."""
     if isinstance(error, OpeningFailed):
         return trace_of(error.__cause__ or error)
     return "" if isinstance(error, Permanent) else trace_of(error)
 
 
-def _entered(job: Job) -> Any:
+def _context_of(invocation: Invocation) -> Any:
     return entered(
-        run_id=job.run_id,
-        attempt=job.attempt,
-        flow=job.flow,
-        labels=job.labels,
-        parameters=job.parameters,
-        tags=job.tags,
+        run_id=invocation.run_id,
+        attempt=invocation.attempt,
+        flow=invocation.flow,
+        labels=invocation.labels,
+        parameters=invocation.parameters,
+        tags=invocation.tags,
     )
 
 
-def _play(job: Job) -> tuple[Outcome, BaseException | None]:
-    if job.failed is not None:
-        return job.failed, None
+def _run(invocation: Invocation) -> tuple[Outcome, BaseException | None]:
+    if invocation.failed is not None:
+        return invocation.failed, None
     result, raised = None, None
     try:
-        result = job.guard.run(lambda: parent_alone(lambda: _body(job)))
-    except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end the flow and not its runner
+        result = invocation.guard.run(lambda: in_parent_only(lambda: _body(invocation)))
+    except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end only the flow and not its runner
         raised = error
-    if raised is not None:  # here, and not above: what follows calls code of the user's, too
-        return _ended_by(raised, job), raised
+    if raised is not None:  # not in the except clause, because serializing the exception calls the user's code
+        return _outcome_of(raised, invocation), raised
     try:
-        return Outcome(result=_as_value(job, result, Returned.RESULT)), None
+        return Outcome(result=_as_value(invocation, result, Returned.RESULT)), None
     except InvalidInput as error:
-        return failure(error, Cause.USER_ERROR, log_tail=job.log_tail()), error
+        return failure(error, Cause.USER_ERROR, log_tail=invocation.log_tail()), error
 
 
-def _body(job: Job) -> Any:
-    if job.on_start is not None:
-        _call(job.on_start, "on_start")
-        failpoint("flow.starting", job.run_id)
-    return job.body(job.parameters)
+def _body(invocation: Invocation) -> Any:
+    if invocation.on_start is not None:
+        _call(invocation.on_start, "on_start")
+        failpoint("flow.starting", invocation.run_id)
+    return invocation.body(invocation.parameters)
 
 
 def _call(callback: Callable[[], Any], moment: str) -> None:
-    """Open a callback and call it; where it can't be opened, the error says so."""
+    """Load a callback and call it. If it can't be loaded, the error names it by ``moment``."""
     try:
         function = callback.function() if isinstance(callback, Callback) else callback
     except Permanent as error:
-        what = f"{moment} can't be opened: {error}"
-        raise type(error)(what, cause=error.cause, reason=error.reason) from error.__cause__
+        message = f"{moment} can't be opened: {error}"
+        raise type(error)(message, cause=error.cause, reason=error.reason) from error.__cause__
     with users_code():
         function()
 
 
-def _as_value(job: Job, obj: Any, kind: Returned) -> Value:
+def _as_value(invocation: Invocation, obj: Any, kind: Returned) -> Value:
     try:
-        return parent_alone(lambda: job.to_value(obj, kind))
-    except INTERRUPTS as error:  # the flow is over, and so are interrupts of ours: it came out of a __reduce__
-        raise InvalidInput(f"the {kind} of flow {job.flow!r} can't be sent: {type(error).__qualname__}") from error
+        return in_parent_only(lambda: invocation.to_value(obj, kind))
+    except INTERRUPTS as error:  # the guard raises none after the flow, so a __reduce__ raised it
+        raise InvalidInput(
+            f"the {kind} of flow {invocation.flow!r} can't be sent: {type(error).__qualname__}"
+        ) from error
 
 
-def _ended_by(error: BaseException, job: Job) -> Outcome:
-    tail = job.log_tail()
-    kind = type(error) if isinstance(error, RunInterrupt) else job.guard.raised
-    if kind is not None:  # also where a cleanup, or the event loop, turned the interrupt into another exception
+def _outcome_of(error: BaseException, invocation: Invocation) -> Outcome:
+    tail = invocation.log_tail()
+    kind = type(error) if isinstance(error, RunInterrupt) else invocation.guard.raised
+    if kind is not None:  # also if a cleanup, or the event loop, replaced the interrupt by another exception
         cause, message = _CAUSES.get(kind, (Cause.CANCELLED, "interrupted"))
         return Outcome(
             cause=cause, reason=kind.__name__, message=message, traceback=trace_of(error), log_tail=tuple(tail)
         )
     users = users_code_raised()
-    cause = Cause.USER_ERROR if users else _engines(error)
+    cause = Cause.USER_ERROR if users else _engine_cause(error)
     outcome = failure(error, cause, log_tail=tail, users=users)
     if cause is not Cause.USER_ERROR:
         return outcome
     try:
-        value = _as_value(job, error, Returned.EXCEPTION)
-    except InvalidInput:  # its type, message and traceback travel as text
+        value = _as_value(invocation, error, Returned.EXCEPTION)
+    except InvalidInput:  # the outcome has its type, message and traceback as text
         return outcome
     return replace(outcome, exception=value)
 
 
-def _engines(error: BaseException) -> Cause:
-    """The cause of what was raised around the user's code."""
+def _engine_cause(error: BaseException) -> Cause:
+    """Return the cause of an error that was raised outside the user's code."""
     if isinstance(error, Permanent):
         return error.cause
     if isinstance(error, Transient | ExecutorUnavailable):
@@ -203,11 +209,11 @@ def _engines(error: BaseException) -> Cause:
     return Cause.USER_ERROR
 
 
-def _exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
+def _call_on_exit(on_exit: Callable[[], Any], state: State, exception: BaseException | None) -> ExitCall:
     ended(state, exception)
     try:
-        parent_alone(lambda: _call(on_exit, "on_exit"))
-    except BaseException as error:  # recorded; it changes nothing else
+        in_parent_only(lambda: _call(on_exit, "on_exit"))
+    except BaseException as error:  # it is recorded, and has no other consequence
         context.logger.error("on_exit raised; the run's outcome stands\n%s", trace_of(error))
         return ExitCall.RAISED
     return ExitCall.CALLED

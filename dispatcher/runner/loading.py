@@ -1,6 +1,7 @@
-"""From a signed record to a job: verify first, then open. Called by :mod:`dispatcher.runner.in_process`.
+"""Load an attempt from a signed record: verify first, then open the pickles.
 
-Whatever can't be opened ends the attempt with a cause; nothing is opened whose signature doesn't hold.
+Called by :mod:`dispatcher.runner.in_process` and by the runner in a container. Nothing is opened before its signature
+is verified, and what can't be opened ends the attempt with a cause. Read :mod:`dispatcher.runner.invoke` next.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from dispatcher.errors import FlowFailed, Permanent, SealBroken, ServerUnavailab
 from dispatcher.logs.capture import Capture
 from dispatcher.logs.limits import Limits
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import What, counted
-from dispatcher.runner.interrupts import Guard
-from dispatcher.runner.invoke import Job, failure
-from dispatcher.runs.record import Outcome, Record, Value
-from dispatcher.runs.requirements import refuse_lacking
+from dispatcher.records.rejections import Rejected, counting_broken_seals
+from dispatcher.runner.interrupts import InterruptGuard
+from dispatcher.runner.invoke import Invocation, failure
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.requirements import check_features
 from dispatcher.runs.states import Cause
+from dispatcher.runs.value import Value
 from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import RunnerCredentials
 from dispatcher.storage import base as storages
-from dispatcher.support.forks import parent_alone
-from dispatcher.support.outages import patiently
-
-_PATIENCE = 600.0  # seconds that a claimed run waits for a server that is away
+from dispatcher.support.forks import in_parent_only
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opener:
-    """The means to open runs here. ``environ`` holds variables to set for the flow, on top of this process's."""
+class Loader:
+    """Loads runs in this process. ``environ`` has variables to set for the flow, in addition to this process's own."""
 
     records: Records
     credentials: RunnerCredentials
@@ -44,73 +45,75 @@ class Opener:
     environ: Mapping[str, str]
     patience: float = math.inf  #: seconds that a large result waits for a server that is away
 
-    def environment(self, record: Record, now: float, *, taken_for: Record | None = None) -> Environment:
-        """The environment of a run whose signature holds. Runs nobody's code.
+    def load_environment(self, record: Record, now: float, *, predicted: Record | None = None) -> Environment:
+        """Verify a run's signature and return its environment. Runs no code of the user.
 
         Args:
             record: the run.
             now: the server's clock.
-            taken_for: what it was claimed as, where that was guessed by the kind that its record tells.
+            predicted: the record as it was predicted, if the run was claimed without a read.
 
         Raises:
-            SealBroken: the signature doesn't hold, or the record told another kind than its spec.
-            Lacking: it requires what this release doesn't know.
-            Exception: the environment's class can't be had here.
+            SealBroken: the signature doesn't hold, or the record's kind isn't that of its spec.
+            UnknownFeature: it requires something that this release doesn't support.
+            Exception: the environment's class can't be loaded here.
         """
-        with counted(self.records.refusals, What.RUN):
+        with counting_broken_seals(self.records.rejections, Rejected.RUN):
             self.credentials.check(record, now)
             record.mark_verified()
-            refuse_lacking(record)
-            if taken_for is not None and taken_for.spec.kind != record.spec.kind:
-                raise SealBroken(f"run {record.id} was stored as another kind than its spec says: it is never opened")
+            check_features(record)
+            if predicted is not None and predicted.spec.kind != record.spec.kind:
+                raise SealBroken(f"run {record.id} is stored under another kind than its spec's: it is never opened")
         return environments.from_json(record.spec.environment, stored=True)
 
-    def job(self, record: Record, environment: Environment, guard: Guard, capture: Capture) -> Job:
-        """The attempt, opened; or, with ``failed`` set, what there is of it and why it could not be opened.
+    def load(self, record: Record, environment: Environment, guard: InterruptGuard, capture: Capture) -> Invocation:
+        """Load the attempt. If its flow or parameters can't be opened, the invocation has ``failed`` set.
 
         Raises:
-            ServerUnavailable: the server was away for long.
+            ServerUnavailable: the server was away for ten minutes.
         """
-        make = partial(self._job, record, environment, guard=guard, log_tail=capture.tail)
+        make = partial(self._invocation, record, environment, guard=guard, log_tail=capture.tail)
         flow = f"flow {record.spec.flow!r}"
         opened: dict[str, Any] = {}
-        for name, what, opening in (
+        for name, subject, load in (
             ("body", flow, partial(self._body, record, environment)),
             ("parameters", f"the parameters of {flow}", partial(self._parameters, record)),
         ):
             try:
-                opened[name] = patiently(partial(parent_alone, opening), patience=_PATIENCE)
+                opened[name] = retry_while_unavailable(partial(in_parent_only, load), within=MAX_OUTAGE)
             except ServerUnavailable:
                 raise
-            except BaseException as error:  # whatever the user's code raises as it is imported or opened
-                return make(body=_no_body, failed=not_opened(error, capture, what=what))
+            except BaseException as error:  # importing and unpickling runs the user's code, which may raise anything
+                return make(body=_no_body, failed=loading_failed(error, capture, subject=subject))
         return make(**opened)
 
-    def exit_job(self, record: Record, environment: Environment, *, plain: bool) -> tuple[Job, BaseException | None]:
-        """Return what ``on_exit`` may know of an attempt whose process died: the job, and what tells of the flow's
-        exception if there is one. The exception itself isn't opened: a container may have made it.
+    def load_for_exit(
+        self, record: Record, environment: Environment, *, plain: bool
+    ) -> tuple[Invocation, BaseException | None]:
+        """Load what ``on_exit`` gets to see of an attempt whose process died: the invocation and, if the flow failed,
+        an exception in place of the flow's own, which isn't opened because a container may have made it.
 
         Args:
             record: the run.
             environment: its environment.
-            plain: give parameters only where they are JSON, since the flow's place was a container and not a worker.
+            plain: load parameters only if they are JSON, because the flow ran in a container and not in a worker.
         """
         parameters: Any = {}
         if not plain or record.spec.parameters.codec == "json":
             try:
-                parameters = parent_alone(partial(self._parameters, record))
-            except BaseException:  # whatever their code raises; nobody but on_exit asks for them
+                parameters = in_parent_only(partial(self._parameters, record))
+            except BaseException:  # unpickling may raise anything; on_exit is called without parameters then
                 parameters = {}
-        job = self._job(record, environment, body=_no_body, parameters=parameters)
+        invocation = self._invocation(record, environment, body=_no_body, parameters=parameters)
         outcome = record.outcome
         if outcome is None or outcome.exception is None:
-            return job, None
+            return invocation, None
         message = f"{outcome.reason}: {outcome.message}" if outcome.message else outcome.reason
-        return job, FlowFailed(message, run_id=record.id, state=outcome.state, traceback=outcome.traceback)
+        return invocation, FlowFailed(message, run_id=record.id, state=outcome.state, traceback=outcome.traceback)
 
-    def _job(self, record: Record, environment: Environment, **more: Any) -> Job:
+    def _invocation(self, record: Record, environment: Environment, **more: Any) -> Invocation:
         spec = record.spec
-        return Job(
+        return Invocation(
             run_id=record.id,
             attempt=record.attempt,
             flow=spec.flow,
@@ -126,12 +129,12 @@ class Opener:
         storage = storages.from_json(record.spec.storage, stored=True)
         storage.bind(self.records.blobs)
         env = None if self.environ is os.environ else self.environ
-        with counted(self.records.refusals, What.RUN):
+        with counting_broken_seals(self.records.rejections, Rejected.RUN):
             return environment.load(storage, record.spec.location, env=env)
 
     def _parameters(self, record: Record) -> Any:
-        # The verified spec holds their digest, so no further key is needed.
-        with counted(self.records.refusals, What.RUN):
+        # The verified spec has their digest, so no further key is needed.
+        with counting_broken_seals(self.records.rejections, Rejected.RUN):
             return from_value(
                 record.spec.parameters, get=self.records.blobs.get, seal=None, trusted=True, each="parameter"
             )
@@ -144,25 +147,27 @@ class Opener:
             subject=f"the {kind} of flow {record.spec.flow!r}",
             limit_inline=limits.inline,
             limit=limits.result,
-            put=lambda data: patiently(lambda: self.records.blobs.own(record.id, name, data), patience=self.patience),
+            put=lambda data: retry_while_unavailable(
+                lambda: self.records.blobs.own(record.id, name, data), within=self.patience
+            ),
             seal=self.credentials.seal(record),
             kind=kind,
             setting="DISPATCHER__LIMITS__RESULT",
         )
 
 
-def not_opened(error: BaseException, capture: Capture | None = None, *, what: str = "") -> Outcome:
-    """The outcome of an attempt of which ``what`` could not be opened."""
+def loading_failed(error: BaseException, capture: Capture | None = None, *, subject: str = "") -> Outcome:
+    """Return the outcome of an attempt whose ``subject`` (its flow, its parameters) could not be opened."""
     cause = Cause.CONFIG_ERROR if isinstance(error, Exception) else Cause.USER_ERROR
     if isinstance(error, Permanent):
         cause = error.cause
     if isinstance(error, KeyError):
         error = LookupError(f"bytes that the run needs are gone: blob {error.args[0] if error.args else '?'}")
     outcome = failure(error, cause, log_tail=capture.tail() if capture else ())
-    if not what:
+    if not subject:
         return outcome
-    return replace(outcome, message=f"{what} can't be opened: {outcome.message or outcome.reason}")
+    return replace(outcome, message=f"{subject} can't be opened: {outcome.message or outcome.reason}")
 
 
 def _no_body(_parameters: Mapping[str, Any]) -> None:
-    """Never called: the job has failed, or only its ``on_exit`` is due."""
+    """Never called: loading has failed, or only ``on_exit`` is called."""

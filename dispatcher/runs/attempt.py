@@ -1,4 +1,4 @@
-"""One attempt as a backend is told of it: the same for whoever asks, so that a request can be made again. Pure."""
+"""An attempt as a backend sees it: always the same for one run and number, so that a request can be repeated. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.runs.record import Spec
+from dispatcher.runs.spec import Spec
 
-#: Shards per backend and place: the most workers that share the supervision of one.
+#: Shards per backend and place: at most so many workers share the supervision of one.
 SHARDS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A deterministic ``name`` (at most 52 characters, RFC 1123), the environment's JSON, the variables that the runner
-    needs, and the shard whose supervisor answers for it; of the run the flow's name, the storage's JSON, and
-    ``timeout`` and ``start_within`` in seconds (None: unlimited)."""
+    """All that a backend needs to know of one attempt.
+
+    ``name`` is deterministic (at most 52 characters, RFC 1123). ``environment`` and ``storage`` are the JSON of those
+    values, ``variables`` are the runner's environment variables. The supervisor that holds ``shard`` is responsible for
+    the attempt. ``timeout`` and ``start_within`` are in seconds; None: unlimited.
+    """
 
     run_id: str
     number: int
@@ -36,14 +39,14 @@ class Attempt:
     def of(
         cls, spec: Spec, number: int, *, instance: str, place: str = "", variables: Mapping[str, str] | None = None
     ) -> Attempt:
-        """An attempt of a run.
+        """Return an attempt of a run.
 
         Args:
             spec: the run's.
-            number: the attempt's, from 1.
+            number: the attempt's number, from 1.
             instance: the installation's id.
-            place: where its backend makes infrastructure, if it knows several places (clusters).
-            variables: further ones for the runner, no secrets.
+            place: where its backend creates infrastructure, if it has several places (clusters).
+            variables: further environment variables for the runner, no secrets.
         """
         shard = shard_of(family(spec.route.backend, place), spec.run_id)
         return cls(
@@ -67,17 +70,17 @@ class Attempt:
 
 
 def family(backend: str, place: str = "") -> str:
-    """Return the beginning that the names of all shards of one backend in one place share."""
+    """Return the common prefix of the names of all shards of one backend in one place."""
     return f"{backend}@{place}" if place else backend
 
 
 def shard_of(family: str, run_id: str) -> str:
-    """The shard that answers for a run, for as long as it lives."""
+    """Return the shard responsible for a run, for all its life."""
     return f"{family}/{zlib.crc32(run_id.encode()) % SHARDS}"
 
 
 def object_name(run_id: str, attempt: int) -> str:
-    """A name for what belongs to one attempt: at most 52 characters, RFC 1123, the same each time."""
+    """Return the name of an attempt's infrastructure: deterministic, at most 52 characters, RFC 1123."""
     short = hashlib.sha256(run_id.encode()).hexdigest()[:8]
     stem = "".join(letter for letter in run_id.lower() if letter.isalnum())[:26]
     return f"flow-{stem}-{short}-{attempt}"

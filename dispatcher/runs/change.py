@@ -1,11 +1,14 @@
-"""A change from one record of a run to the next, and what goes with it: events, a doorbell."""
+"""A change from one record of a run to the next, with its events and its doorbell.
+
+Made by :mod:`dispatcher.runs.transitions`, committed by the records.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.use import Use
@@ -34,10 +37,10 @@ class Change:
     after: Record
     events: tuple[Event, ...] = ()
     ring: Ring | None = None
-    use: Use | None = None  #: what this step means to the memory of used specs
+    use: Use | None = None  #: how this step uses the signed spec
 
     def then(self, following: Change | None) -> Change:
-        """This step and the one that follows it, as one."""
+        """Return this step and the following one as one."""
         if following is None:
             return self
         events, ring = (*self.events, *following.events), following.ring or self.ring
@@ -45,12 +48,12 @@ class Change:
         return Change(before=self.before, after=following.after, events=events, ring=ring, use=use)
 
     def marked(self, nonce: str) -> Change:
-        """The same step under a nonce, by which its author recognises it."""
+        """Return the same step with a nonce, by which its author recognises it in the record."""
         return replace(self, after=self.after.but(change=nonce))
 
 
-def event(record: Record, kind: Kind, now: float, **data: Any) -> Event:
-    """An event of ``record``'s attempt in its state."""
+def event(record: Record, kind: EventKind, now: float, **data: Any) -> Event:
+    """Return an event of the record's attempt in its current state."""
     spec = record.spec
     return Event(
         run_id=record.id,
@@ -65,6 +68,6 @@ def event(record: Record, kind: Kind, now: float, **data: Any) -> Event:
 
 
 def ring_for(record: Record, task: str = EXECUTE) -> Ring:
-    """The doorbell of ``record``; an ``on_exit`` goes before all runs that wait."""
+    """Return the doorbell of ``record``; an ``on_exit`` goes before all runs that wait."""
     spec = record.spec
     return Ring(run_id=record.id, task=task, flow=spec.flow, route=spec.route, first=task == CALL_ON_EXIT)

@@ -1,7 +1,7 @@
 """The context of a run: ``from dispatcher import context``.
 
-Set by who runs a flow (the runner, ``Environment.execute``) through :func:`entered` and :func:`ended`; read by flows,
-``on_start`` and ``on_exit``. Outside a run everything is None or empty, so that a flow can be tested as a function.
+Set by the runner and by ``Environment.execute`` through :func:`entered` and :func:`ended`; read by flows, ``on_start``
+and ``on_exit``. Outside a run everything is None or empty, so that a flow can be tested as a function.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Frame:
-    """The facts of the run around some code."""
+    """The run in which some code is running."""
 
     run_id: str | None = None
     attempt: int | None = None
@@ -36,24 +36,23 @@ class Frame:
 _NOWHERE = Frame()
 _frame: ContextVar[Frame] = ContextVar("dispatcher_run", default=_NOWHERE)
 
-
-#: Most bytes of the run's log and of one of its lines; set by who captures them.
+#: Most bytes of the run's log and of one of its lines; set by the code that captures them.
 log_limits: ContextVar[tuple[int, int]] = ContextVar("dispatcher_log_limits", default=(10 * 2**20, 16384))
 
 
 class Context:
-    """The run around the code that asks. There is one object of it, :data:`context`."""
+    """The run in which the calling code is running. Its one instance is :data:`context`."""
 
-    logger = logging.getLogger("dispatcher.flow")  #: lines logged here are the run's; elsewhere a plain logger
+    logger = logging.getLogger("dispatcher.flow")  #: its lines go to the run's log; outside a run it is a plain logger
 
     @property
     def run_id(self) -> str | None:
-        """The run's id; None outside a run, and where an environment executes a flow directly."""
+        """The run's id; None outside a run, and if an environment executes a flow directly."""
         return _frame.get().run_id
 
     @property
     def attempt(self) -> int | None:
-        """The number of this try, from 1; None outside a run."""
+        """The attempt's number, from 1; None outside a run."""
         return _frame.get().attempt
 
     @property
@@ -68,7 +67,7 @@ class Context:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The run's parameters as given, without defaults."""
+        """The run's parameters as submitted, by name, without defaults."""
         return _frame.get().parameters
 
     @property
@@ -83,7 +82,7 @@ class Context:
 
     @property
     def exception(self) -> BaseException | None:
-        """In ``on_exit``: what the flow, or ``on_start``, raised. None before, and after a success."""
+        """In ``on_exit``: the exception of the flow or of ``on_start``. None before, and after a success."""
         return _frame.get().exception
 
     def __repr__(self) -> str:
@@ -91,10 +90,10 @@ class Context:
         return "<context outside a run>" if frame is _NOWHERE else f"<context of run {frame.run_id}, flow {frame.flow}>"
 
     def __reduce__(self) -> str:
-        return "context"  # the one object, wherever a flow that mentions it is opened
+        return "context"  # a flow that refers to it gets the instance of the process that opens it
 
 
-#: The one object.
+#: The only instance.
 context = Context()
 
 
@@ -108,7 +107,7 @@ def entered(
     parameters: Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
 ) -> Iterator[None]:
-    """Stand inside a run; leaving restores what was before."""
+    """Enter a run; leaving restores the context from before."""
     frame = Frame(run_id, attempt, flow, tuple(labels), MappingProxyType(dict(parameters or {})), tuple(tags))
     with inside(frame):
         yield
@@ -116,7 +115,7 @@ def entered(
 
 @contextmanager
 def inside(frame: Frame) -> Iterator[None]:
-    """Stand where ``frame`` says: a task, wherever it runs, stands inside its flow's run."""
+    """Enter the run of ``frame``: a task, wherever it runs, is inside its flow's run."""
     token = _frame.set(frame)
     try:
         yield
@@ -125,13 +124,13 @@ def inside(frame: Frame) -> Iterator[None]:
 
 
 def around() -> Frame | None:
-    """The run around the caller; None outside one."""
+    """Return the run in which the caller is running; None outside one."""
     frame = _frame.get()
     return None if frame is _NOWHERE else frame
 
 
 def ended(state: State, exception: BaseException | None = None) -> None:
-    """Tell ``on_exit`` how the flow ended; called inside :func:`entered`, by the same caller."""
+    """Set how the flow ended, for ``on_exit``. Call inside :func:`entered`, from the same function."""
     frame = _frame.get()
     if frame is not _NOWHERE:
         frame.state, frame.exception = state, exception
@@ -139,7 +138,7 @@ def ended(state: State, exception: BaseException | None = None) -> None:
 
 @contextmanager
 def users_code() -> Iterator[None]:
-    """Stand around code of the user's: what comes out of it is the user's, be it an error of ours."""
+    """Mark code of the user: an exception that leaves it is the user's, even if its class is ours."""
     try:
         yield
     except BaseException:
@@ -150,5 +149,5 @@ def users_code() -> Iterator[None]:
 
 
 def users_code_raised() -> bool:
-    """Return True if something came out of the user's code; asked inside :func:`entered`, by the same caller."""
+    """Return True if the user's code has raised. Call inside :func:`entered`, from the same function."""
     return _frame.get().raised

@@ -1,4 +1,4 @@
-"""The end of an attempt, and whether another follows it. Pure; for :mod:`dispatcher.runs.transitions`."""
+"""The end of an attempt, and the retry that may follow. Pure; for :mod:`dispatcher.runs.transitions`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import Any
 
 from dispatcher.runs import use
 from dispatcher.runs.change import Change, event, ring_for
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.retry import Verdict
-from dispatcher.runs.states import Cause, State, advance, state_of
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.retry import RetryDecision
+from dispatcher.runs.states import Cause, State, state_of
+from dispatcher.runs.transition_table import advance
 
 
 def _infrastructure(record: Record, now: float) -> tuple[Mapping[str, Any], ...]:
-    """Return the infrastructure that the attempt may have left outside: its handle, or the intent whose handle never
-    came; when it ended, and whether a runner had claimed it."""
+    """Return what the attempt may have left outside: its handle, or the request whose handle was never stored.
+
+    With it go the attempt's end and whether a runner had claimed it.
+    """
     if record.request is None and record.handle is None:
         return ()
     claimed = record.started_at is not None
-    known = {"attempt": record.attempt, "request": record.request, "handle": record.handle}
-    return ({**known, "ended": now, "claimed": claimed},)
+    leftover = {"attempt": record.attempt, "request": record.request, "handle": record.handle}
+    return ({**leftover, "ended": now, "claimed": claimed},)
 
 
 def as_cancelled(record: Record, outcome: Outcome) -> Outcome:
-    """A cancelled attempt ends as CANCELLED, unless it had succeeded, or its outcome was settled, before."""
+    """Return the outcome CANCELLED for a cancelled attempt, unless it had succeeded or was settled before."""
     if record.state is not State.CANCELLING or outcome.cause is None or record.settled_at is not None:
         return outcome
     return Outcome(cause=Cause.CANCELLED, message="cancelled", traceback=outcome.traceback, log_tail=outcome.log_tail)
@@ -39,15 +43,15 @@ def end(
     times: Mapping[str, Mapping[str, float]] | None = None,
     final: bool = False,
 ) -> Change:
-    """End the attempt of a record; the run goes on where its policy repeats it, and its signature holds.
+    """End the attempt of a record. Another follows if the retry policy says so and the signature holds.
 
     Args:
         record: the run.
         now: the server's clock, in seconds since the epoch.
-        outcome: how the attempt ended.
-        exit_call: how it stands with ``on_exit``; None where nobody said.
-        times: what its infrastructure went through, if more is known than the record tells.
-        final: whatever the policy says, nothing follows.
+        outcome: the attempt's outcome.
+        exit_call: the progress of ``on_exit``; None if it isn't known.
+        times: the times of its infrastructure, if more are known than the record holds.
+        final: no attempt follows, whatever the policy says.
     """
     outcome = as_cancelled(record, outcome)
     done = record.but(
@@ -60,11 +64,11 @@ def end(
         times=times or record.times,
         leftovers=(*record.leftovers, *_infrastructure(record, now)),
     )
-    policy = verdict(record, outcome.cause)
-    repeats = policy.repeat and record.verified and not final  # the policy of an unsigned spec isn't honoured
+    retry = retry_decision(record, outcome.cause)
+    repeats = retry.repeat and record.verified and not final  # the policy of an unsigned spec isn't honoured
     if repeats and record.state is not State.CANCELLING:
-        return _repeat(record, done, now, delay=policy.delay, free=policy.free)
-    if repeats:  # the cancel came after the outcome was settled: there is no next attempt
+        return _repeat(record, done, now, delay=retry.delay, free=retry.free)
+    if repeats:  # cancelled after the outcome was settled: no attempt follows
         message = f"cancelled before it was repeated after {outcome.cause}: {outcome.message}"
         outcome = Outcome(
             cause=Cause.CANCELLED, message=message, traceback=outcome.traceback, log_tail=outcome.log_tail
@@ -74,14 +78,14 @@ def end(
     return Change(before=record, after=after, events=(_exited(after, now, final=True),), use=use.over(record))
 
 
-def verdict(record: Record, cause: Cause | None) -> Verdict:
-    """Return the verdict of the run's policy on an attempt that ends with this cause."""
+def retry_decision(record: Record, cause: Cause | None) -> RetryDecision:
+    """Return what the run's retry policy decides for an attempt that ends with this cause."""
     seed = f"{record.id}:{record.attempt}"
     return record.spec.retry.after(cause, used=record.retries_used, free_used=record.free_retries, seed=seed)
 
 
 def _repeat(record: Record, done: Record, now: float, *, delay: float, free: bool) -> Change:
-    """End this attempt and let the next one wait for its due time; one due at once is queued in the same step."""
+    """End this attempt and let the next one wait until it is due. One without a delay is queued in the same step."""
     after = done.but(
         state=advance(record.state, State.AWAITING_RETRY),
         epoch=record.epoch + 1,
@@ -101,13 +105,13 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
 
 
 def requeue(record: Record, now: float) -> tuple[Record, Event]:
-    """AWAITING_RETRY → QUEUED."""
+    """Queue the next attempt: AWAITING_RETRY → QUEUED."""
     after = record.but(state=advance(record.state, State.QUEUED), queued_at=now, rung_at=now, rings=1, due_at=None)
-    return after, event(after, Kind.QUEUED, now)
+    return after, event(after, EventKind.QUEUED, now)
 
 
 def _exit_left(record: Record) -> ExitCall:
-    """Return how an ``on_exit`` stands when the attempt ends and nobody said."""
+    """Return the final progress of an ``on_exit`` when the attempt ends and no other is known."""
     if not record.spec.on_exit:
         return ExitCall.NONE
     return (
@@ -118,5 +122,5 @@ def _exit_left(record: Record) -> ExitCall:
 def _exited(record: Record, now: float, *, final: bool, **more: Any) -> Event:
     outcome = record.outcome or Outcome()
     data = outcome.to_json()
-    kept = {name: data[name] for name in ("cause", "reason", "message", "exit_code") if name in data}
-    return event(record, Kind.EXITED, now, on_exit=str(record.exit_call), final=final, **kept, **more)
+    facts = {name: data[name] for name in ("cause", "reason", "message", "exit_code") if name in data}
+    return event(record, EventKind.EXITED, now, on_exit=str(record.exit_call), final=final, **facts, **more)

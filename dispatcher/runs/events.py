@@ -1,4 +1,4 @@
-"""One recorded lifecycle fact of a run."""
+"""The events of a run: recorded facts of its lifecycle. Made by transitions, read by subscribers and callbacks."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from dispatcher.runs.states import State
 from dispatcher.support.parsing import HIGHEST, Fields, number_of, read_object, word
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """The kind of an event."""
 
     QUEUED = "queued"  #: accepted, or a retry came due
     CLAIMED = "claimed"  #: a worker took it
-    PROVISIONING = "provisioning"  #: the intent is stored
+    PROVISIONING = "provisioning"  #: the request for infrastructure is stored
     PENDING = "pending"  #: the infrastructure was created
     STARTED = "started"  #: the runner claimed the attempt (``on_start``)
     RELEASED = "released"  #: a claim was given back before anything ran
-    CANCELLING = "cancelling"  #: a cancel was asked for
-    UNKNOWN = "unknown"  #: we lost sight of the infrastructure
-    SEEN = "seen"  #: we see it again
+    CANCELLING = "cancelling"  #: a cancel was requested
+    UNKNOWN = "unknown"  #: the infrastructure can't be observed any more
+    SEEN = "seen"  #: it can be observed again
     EXITED = "exited"  #: the attempt ended (``on_exit``); once per attempt, always
-    OTHER = "other"  #: something that another release knows: :attr:`Event.name` says what
+    OTHER = "other"  #: a kind of another release; its word is in :attr:`Event.name`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A lifecycle fact.
+    """A fact of a run's lifecycle.
 
-    ``time`` is in seconds since the epoch by the server's clock. ``data`` holds JSON values: ``owner`` when claimed;
-    ``cause``, ``reason``, ``message``, ``exit_code``, ``on_exit`` and ``final`` (whether the run ended with this
-    attempt) when exited; and the ``due`` time when another attempt follows. ``name`` is the kind's own word where it is
-    one of another release.
+    ``time`` is in seconds since the epoch by the server's clock. ``state`` is the run's state after it. ``data`` holds
+    JSON values: ``owner`` when claimed; ``cause``, ``reason``, ``message``, ``exit_code``, ``on_exit`` and ``final``
+    (True if the run ended with this attempt) when exited; and the ``due`` time if another attempt follows. ``name`` is
+    the kind's word if it is one of another release, else empty.
     """
 
     run_id: str
     attempt: int
-    kind: Kind
+    kind: EventKind
     state: State
     time: float
     flow: str = ""
@@ -51,17 +51,17 @@ class Event:
 
     @property
     def id(self) -> str:
-        """Deterministic, so that a subscriber can deduplicate: ``run:attempt:kind``."""
+        """A deterministic id, by which a subscriber can deduplicate: ``run:attempt:kind``."""
         return f"{self.run_id}:{self.attempt}:{self.name or self.kind}"
 
     @property
     def final(self) -> bool:
         """Return True if the run ended with this event."""
-        return self.kind is Kind.EXITED and bool(self.data.get("final"))
+        return self.kind is EventKind.EXITED and bool(self.data.get("final"))
 
     @cached_property
     def fact(self) -> str:
-        """All but the time, as JSON."""
+        """All fields but the time, as JSON."""
         kind = self.name or self.kind
         fact = {"run": self.run_id, "attempt": self.attempt, "kind": kind, "state": self.state, "flow": self.flow}
         if self.labels:
@@ -71,20 +71,20 @@ class Event:
         return json.dumps(fact)
 
     def to_fields(self) -> dict[str, str]:
-        """Two text fields, as a stream stores them: few, because each costs the server in every event."""
+        """Return two text fields, as a stream stores them: few, because each costs the server in every event."""
         return {"fact": self.fact, "time": repr(self.time)}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> Event:
-        """The inverse of :meth:`to_fields`.
+        """Parse what :meth:`to_fields` returns.
 
         Raises:
-            Malformed: they hold no event.
+            Malformed: the fields hold no event.
         """
         stored = Fields(fields, "event")
         fact = read_object(stored.text("fact"), "event")
         name = fact.name("kind")
-        kind = Kind(name) if name in _KINDS else Kind.OTHER
+        kind = EventKind(name) if name in _KINDS else EventKind.OTHER
         return cls(
             run_id=fact.name("run"),
             attempt=fact.whole("attempt"),
@@ -94,15 +94,15 @@ class Event:
             flow=fact.name("flow", ""),
             labels=fact.names("labels", ()),
             data=_data(Fields(fact.object("data", {}), "event: data")),
-            name=name if kind is Kind.OTHER and name != Kind.OTHER else "",
+            name=name if kind is EventKind.OTHER and name != EventKind.OTHER else "",
         )
 
 
-_KINDS = frozenset(str(kind) for kind in Kind)
+_KINDS = frozenset(str(kind) for kind in EventKind)
 
 
 def _data(data: Fields) -> Mapping[str, Any]:
-    """Check that the data on which readers of events rely is as they expect it."""
+    """Check the types of the data on which readers of events rely."""
     for name in ("cause", "reason", "message", "owner", "on_exit"):
         data.optional_text(name)
     data.optional_number("due")

@@ -1,4 +1,4 @@
-"""The time for which the signature of a spec holds. Pure."""
+"""The time at which the signature of a spec expires. Pure; used by :mod:`dispatcher.submission`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import FREE, FREE_LIMIT, Retry
 
-#: Seconds to which the end of a signature is rounded up, where nothing bounds the run: submits of one day are alike.
+#: Seconds to which an expiry is rounded up if nothing bounds the run, so that submits of one day have the same spec.
 DAY = 86400.0
 
-#: Seconds that a signature holds beyond the time that all attempts may take.
+#: Seconds that a signature holds longer than all attempts may take.
 SLACK = 3600.0
 
 
 def expiry(options: Options, now: float, *, unbounded: float) -> float:
-    """When the signature of a run submitted ``now`` expires, in seconds since the epoch.
+    """Return the time at which the signature of a run submitted ``now`` expires, in seconds since the epoch.
 
     Args:
-        options: the run's.
-        now: the server's clock.
-        unbounded: seconds that it holds where nothing bounds the run's attempts, beside its retention.
+        options: the run's options.
+        now: the server's clock, in seconds since the epoch.
+        unbounded: seconds that it holds in addition to the retention, if nothing bounds the run's attempts.
     """
     within = lifetime(options)
     if within is not None:
@@ -30,7 +30,7 @@ def expiry(options: Options, now: float, *, unbounded: float) -> float:
 
 
 def lifetime(options: Options) -> float | None:
-    """Seconds within which all attempts of a run are over, and an hour; None if nothing bounds them."""
+    """Return the most seconds that all attempts of a run may take, plus :data:`SLACK`; None if nothing bounds them."""
     if options.timeout is None or options.start_within is None:
         return None
     retry = options.retries or Retry(0)

@@ -1,4 +1,4 @@
-"""The options of a run: the same keywords on ``@flow``, ``submit`` and ``map``."""
+"""The options of a run: the same keywords in ``@flow``, ``submit`` and ``map``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import check_labels
 from dispatcher.support.parsing import Fields, valid
 
-#: Seconds a finished run is kept unless told otherwise: 7 days.
+#: Seconds that an ended run is kept by default: 7 days.
 DEFAULT_RESULT_TTL = 7 * 86400.0
 
 Seconds = float | int | timedelta
 
-# Options by their JSON: most runs have the same, and to check them takes half of the time of reading a spec.
-#: Seconds that a bound must be below: some 300 years.
+#: Seconds that a time must be below: some 300 years.
 _LONGEST = 1e10
 
-_known: dict[str, Options] = {}
-_MOST = 256
-_LONG = 2000  # characters of JSON above which nothing is remembered
+# Checked options by their JSON: most runs have the same, and checking takes half of the time of parsing a spec.
+_cache: dict[str, Options] = {}
+_CACHE_SIZE = 256
+_LONGEST_CACHED = 2000  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options as given; None means "not said here", so that submit goes before flow before settings.
+    """Options of a run. None means that the option isn't set here: submit precedes flow, flow precedes settings.
 
-    Times are in seconds, or a timedelta on the way in (:meth:`of`).
+    Times are in seconds; :meth:`of` accepts a timedelta too.
     """
 
     name: str | None = None
@@ -54,7 +54,7 @@ class Options:
         """Check and normalise options.
 
         Raises:
-            InvalidInput: naming the option, its value and what is allowed.
+            InvalidInput: an option is wrong; names it, its value and what is allowed.
         """
         if name is not None and (not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200):
             raise InvalidInput(f"name: must be 1 to 200 printable characters, got {name!r}")
@@ -62,7 +62,7 @@ class Options:
             raise InvalidInput(f"retries: must be an integer or a Retry, got {retries!r}")
         return cls(
             name=name,
-            tags=None if tags is None else check_labels(tags, what="tags"),
+            tags=None if tags is None else check_labels(tags, name="tags"),
             timeout=_seconds("timeout", timeout),
             start_within=_seconds("start_within", start_within),
             result_ttl=_seconds("result_ttl", result_ttl),
@@ -70,16 +70,16 @@ class Options:
         )
 
     def over(self, other: Options) -> Options:
-        """These options, and ``other``'s where these say nothing."""
+        """Return these options, with ``other``'s for those that aren't set here."""
         return Options(
             **{
-                f.name: mine if (mine := getattr(self, f.name)) is not None else getattr(other, f.name)
+                f.name: own if (own := getattr(self, f.name)) is not None else getattr(other, f.name)
                 for f in fields(self)
             }
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads; options not said are left out."""
+        """Return a JSON object that :meth:`from_json` reads. Options that aren't set are left out."""
         data = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         if self.retries is not None:
             data["retries"] = self.retries.to_json()
@@ -89,45 +89,45 @@ class Options:
 
     @classmethod
     def from_json(cls, data: Any) -> Options:
-        """The inverse of :meth:`to_json`.
+        """Parse what :meth:`to_json` returns.
 
         Raises:
-            Malformed: it is none.
+            Malformed: they are no options.
         """
-        told = repr(data)
-        known = _known.get(told)
-        if known is None:
-            known = cls._from(Fields(data, "options"))
-            if len(_known) >= _MOST:
-                _known.clear()
-            if len(told) <= _LONG:
-                _known[told] = known
-        return known
+        key = repr(data)
+        options = _cache.get(key)
+        if options is None:
+            options = cls._parse(Fields(data, "options"))
+            if len(_cache) >= _CACHE_SIZE:
+                _cache.clear()
+            if len(key) <= _LONGEST_CACHED:
+                _cache[key] = options
+        return options
 
     @classmethod
-    def _from(cls, given: Fields) -> Options:
-        retries = given.data.get("retries")
-        made: Options = valid(
+    def _parse(cls, data: Fields) -> Options:
+        retries = data.data.get("retries")
+        options: Options = valid(
             cls.of,
             "options",
-            name=given.optional_text("name"),
-            tags=None if given.data.get("tags") is None else given.names("tags"),
-            timeout=given.optional_number("timeout"),
-            start_within=given.optional_number("start_within"),
-            result_ttl=given.optional_number("result_ttl"),
+            name=data.optional_text("name"),
+            tags=None if data.data.get("tags") is None else data.names("tags"),
+            timeout=data.optional_number("timeout"),
+            start_within=data.optional_number("start_within"),
+            result_ttl=data.optional_number("result_ttl"),
             retries=None if retries is None else Retry.from_json(retries),
         )
-        return made
+        return options
 
 
-def _seconds(what: str, value: Seconds | None) -> float | None:
+def _seconds(name: str, value: Seconds | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LONGEST:
         raise InvalidInput(
-            f"{what}: must be more than 0 seconds and less than {_LONGEST:.0e} (a number or a timedelta), "
+            f"{name}: must be more than 0 seconds and less than {_LONGEST:.0e} (a number or a timedelta), "
             f"got {repr(value)[:80]}; leave it out for no bound"
         )
     return float(value)

@@ -1,7 +1,7 @@
-"""Requirements of a spec on whoever runs it, so that two releases run side by side. Pure.
+"""The features that a spec requires of the release that runs it, so that two releases can run side by side. Pure.
 
-A field that changes what may happen (a limit, a mask, a bundle) has a word here, and specs that carry it name that word
-in ``requires``. Who doesn't know the word would run the flow without the limit: it leaves the run to others.
+A field that changes what may happen (a limit, a mask, a bundle) is a feature, and specs that use it name it in
+``requires``. A worker that doesn't know the feature would run the flow without the limit, so it leaves it to others.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ def wants_fresh_process(record: Record) -> bool:
     return FRESH_PROCESS in record.spec.requires
 
 
-class Lacking(Refused):
-    """The run requires what this release doesn't know."""
+class UnknownFeature(Refused):
+    """The run requires a feature that this release doesn't know."""
 
 
-def refuse_lacking(record: Record) -> None:
-    """Leave a run to others that requires what isn't known here.
+def check_features(record: Record) -> None:
+    """Check that this release knows all features that a run requires.
 
     Raises:
-        Lacking: it does.
+        UnknownFeature: it doesn't; names the features.
     """
-    if lacking := record.spec.lacking:
-        raise Lacking(f"run {record.id} requires {', '.join(lacking)}, which a newer release knows")
+    if unknown := record.spec.unknown_features:
+        raise UnknownFeature(f"run {record.id} requires {', '.join(unknown)}, which a newer release knows")

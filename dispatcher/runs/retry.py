@@ -1,4 +1,4 @@
-"""When an attempt is repeated, and after how long. Pure."""
+"""The retry policy: which causes are repeated, how often and after what delay. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FREE = frozenset({Cause.EVICTED, Cause.PREEMPTED, Cause.SPOT_INTERRUPTED, Cause.
 #: How often a run may be repeated without using up a retry.
 FREE_LIMIT = 10
 
-#: Most repetitions of a policy, and the longest pause before one, in seconds (115 days).
+#: Most repetitions of a policy, and the longest delay before one, in seconds (115 days).
 MOST = 10_000
 LONGEST = 1e7
 
@@ -40,8 +40,8 @@ _WORDS = frozenset(str(cause) for cause in Cause)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The consequence of an attempt that ended with a cause. ``delay`` is in seconds."""
+class RetryDecision:
+    """The decision on a retry. ``delay`` is in seconds; ``free`` means that it uses up no retry."""
 
     repeat: bool
     delay: float = 0.0
@@ -53,11 +53,11 @@ class Retry:
     """A retry policy.
 
     Args:
-        count: how many further attempts, at most 10,000; 0 repeats nothing, whatever the cause.
+        count: the number of further attempts, at most 10,000; 0 repeats nothing, whatever the cause.
         delay: seconds before the first repetition, at most 10,000,000.
         backoff: factor from 1 (constant) to 100 by which each further delay grows, up to 10,000,000 seconds.
-        jitter: share of the delay by which it may vary (0.1: ± 10 %), so that many runs don't come back at once.
-        on: causes that are repeated, as :class:`Cause` or their values.
+        jitter: share of the delay by which it varies (0.1: ± 10 %), so that many runs aren't repeated at once.
+        on: the causes that are repeated, as :class:`Cause` or their values.
 
     Raises:
         InvalidInput: a value is out of range, or a cause is unknown or can't be repeated.
@@ -95,10 +95,10 @@ class Retry:
 
     @classmethod
     def of(cls, retries: int | Retry) -> Retry:
-        """The policy that ``retries=`` means: an int n is ``Retry(n)``."""
+        """Return the policy for a value of ``retries=``: an int n is ``Retry(n)``."""
         return retries if isinstance(retries, Retry) else cls(retries)
 
-    def after(self, cause: Cause | None, *, used: int, free_used: int, seed: str) -> Verdict:
+    def after(self, cause: Cause | None, *, used: int, free_used: int, seed: str) -> RetryDecision:
         """Decide what follows an attempt that ended with ``cause``.
 
         Args:
@@ -108,26 +108,26 @@ class Retry:
             seed: text that makes the jitter reproducible.
         """
         if cause is None or self.count == 0 or cause not in self.on:
-            return Verdict(repeat=False)
+            return RetryDecision(repeat=False)
         free = cause in FREE and free_used < FREE_LIMIT
         if not free and used >= self.count:
-            return Verdict(repeat=False)
+            return RetryDecision(repeat=False)
         pause = self.pause(free_used if free else used) * (1 + self.jitter * _swing(seed))
-        return Verdict(repeat=True, free=free, delay=min(pause, LONGEST))
+        return RetryDecision(repeat=True, free=free, delay=min(pause, LONGEST))
 
     def pause(self, number: int) -> float:
-        """Seconds before a repetition, counted from 0, but for the jitter; at most :data:`LONGEST`."""
+        """Return the delay in seconds before a repetition, counted from 0, without jitter; at most :data:`LONGEST`."""
         try:
             return min(self.delay * self.backoff**number, LONGEST)
         except OverflowError:
             return LONGEST if self.delay else 0.0
 
     def pauses(self, count: int) -> float:
-        """Seconds that so many pauses take together at most."""
+        """Return the seconds that the first ``count`` delays take together at most."""
         return _pauses(self, count) if self.delay else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads."""
+        """Return a JSON object that :meth:`from_json` reads."""
         return {
             "count": self.count,
             "delay": self.delay,
@@ -138,24 +138,24 @@ class Retry:
 
     @classmethod
     def from_json(cls, data: Any) -> Retry:
-        """The inverse of :meth:`to_json`. Causes of another release are left out: no attempt ends with them here.
+        """Parse what :meth:`to_json` returns. Causes of another release are left out: no attempt ends with them here.
 
         Raises:
-            Malformed: it is none.
+            Malformed: it is no policy.
         """
-        given = Fields(data, "retries")
+        parsed = Fields(data, "retries")
         return cls._valid(
-            count=given.whole("count"),
-            delay=given.number("delay", 0.0),
-            backoff=given.number("backoff", 2.0),
-            jitter=given.number("jitter", 0.0),
-            on=[name for name in given.names("on", sorted(DEFAULT_ON)) if name in _WORDS],
+            count=parsed.whole("count"),
+            delay=parsed.number("delay", 0.0),
+            backoff=parsed.number("backoff", 2.0),
+            jitter=parsed.number("jitter", 0.0),
+            on=[name for name in parsed.names("on", sorted(DEFAULT_ON)) if name in _WORDS],
         )
 
     @classmethod
     def _valid(cls, **values: Any) -> Retry:
-        made: Retry = valid(cls, "retries", **values)
-        return made
+        policy: Retry = valid(cls, "retries", **values)
+        return policy
 
 
 def _causes(on: Iterable[Cause | str]) -> frozenset[Cause]:
@@ -176,6 +176,6 @@ def _pauses(policy: Retry, count: int) -> float:
 
 
 def _swing(seed: str) -> float:
-    """A number in [-1, 1) that depends on the seed alone."""
+    """Return a number in [-1, 1) that depends on the seed alone."""
     digest = hashlib.sha256(seed.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**63 - 1

@@ -18,15 +18,19 @@ from urllib.parse import quote
 from dispatcher.errors import InvalidInput, Malformed
 from dispatcher.support.parsing import Fields
 
+#: The backends whose runs start in the worker's own process, and leave nothing outside of it.
+LOCAL, REMOTE = "local", "remote"
+IN_PROCESS = frozenset({LOCAL, REMOTE})
+
 #: A name longer than this many bytes carries a digest in place of its labels.
 LONGEST = 200
 
-#: Most labels of a run, and most bytes of a label. The server holds submitters to them too, and to so many queues in
-#: one installation: ``records/redis/lua/queues.lua``.
+#: Most labels of a run, most bytes of a label, and most queues of one installation. The server enforces them too:
+#: ``records/redis/lua/queues.lua``.
 MOST_LABELS, LONGEST_LABEL, MOST_QUEUES = 64, 200, 10_000
-# In a label: it would read as several, or as none.
+# In a label that is listed with others: it would read as several, or as none.
 _UNCLEAR = re.compile(r"[,\s\"']")
-# Of a backend, and of a scope.
+# The name of a backend or a scope.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -44,18 +48,18 @@ class Route:
         return _queue(self)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads."""
+        """Return a JSON object that :meth:`from_json` reads."""
         return {"backend": self.backend, "labels": list(self.labels), "scope": self.scope}
 
     @classmethod
     def from_json(cls, data: Any) -> Route:
-        """The inverse of :meth:`to_json`.
+        """Parse what :meth:`to_json` returns. Strict, because names of queues, keys and commands are built from it.
 
         Raises:
-            Malformed: it is none: names of queues, and so keys and commands, are made of it.
+            Malformed: it is no route.
         """
-        given = Fields(data, "route")
-        backend, labels, scope = given.name("backend"), given.names("labels"), given.name("scope", "")
+        parsed = Fields(data, "route")
+        backend, labels, scope = parsed.name("backend"), parsed.names("labels"), parsed.name("scope", "")
         if len(labels) > MOST_LABELS:
             raise Malformed(f"route: more than {MOST_LABELS} labels")
         if not _NAME.fullmatch(backend) or (scope and not _NAME.fullmatch(scope)):
@@ -82,7 +86,7 @@ def _queue(route: Route) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """The offer of a worker: what it serves. ``every_label`` (the laptop's worker) takes any label set."""
+    """The queues that a worker serves. With ``every_label`` (the laptop server's worker) it takes any label set."""
 
     backends: frozenset[str]
     labels: frozenset[str] = frozenset()
@@ -90,7 +94,10 @@ class Offer:
     every_label: bool = False
 
     def serves(self, route: Route) -> bool:
-        """Prefect's rule: a non-empty subset of the worker's labels; no labels go to workers without labels."""
+        """Return True if the worker serves a route.
+
+        A run's labels must be a non-empty subset of the worker's. Runs without labels go to workers without labels.
+        """
         if route.backend not in self.backends or route.scope != self.scope:
             return False
         if self.every_label:
@@ -100,7 +107,7 @@ class Offer:
         return frozenset(route.labels) <= self.labels
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads."""
+        """Return a JSON object that :meth:`from_json` reads."""
         return {
             "backends": sorted(self.backends),
             "labels": sorted(self.labels),
@@ -110,49 +117,48 @@ class Offer:
 
     @classmethod
     def from_json(cls, data: Any) -> Offer:
-        """The inverse of :meth:`to_json`.
+        """Parse what :meth:`to_json` returns.
 
         Raises:
-            Malformed: it is none.
+            Malformed: it is no offer.
         """
-        given = Fields(data, "offer")
+        parsed = Fields(data, "offer")
         return cls(
-            backends=frozenset(given.names("backends")),
-            labels=frozenset(given.names("labels", ())),
-            scope=given.name("scope", ""),
-            every_label=given.flag("every_label", False),
+            backends=frozenset(parsed.names("backends")),
+            labels=frozenset(parsed.names("labels", ())),
+            scope=parsed.name("scope", ""),
+            every_label=parsed.flag("every_label", False),
         )
 
 
 def listed(labels: Iterable[str]) -> str:
-    """Labels for people, sorted; one that holds a comma, a quote or a space stands in quotes: it is one label."""
+    """Return labels as a sorted list for people. One with a comma, a quote or a space is quoted."""
     return ", ".join(
         json.dumps(label, ensure_ascii=False) if _UNCLEAR.search(label) else label for label in sorted(labels)
     )
 
 
-def check_labels(labels: Iterable[str] | None, *, what: str = "labels") -> tuple[str, ...]:
-    """The label set, sorted, without repetition.
+def check_labels(labels: Iterable[str] | None, *, name: str = "labels") -> tuple[str, ...]:
+    """Return the labels sorted and without duplicates.
 
     Raises:
-        InvalidInput: a label is not a non-empty string without control characters, it or their number is over its
-            bound, or ``labels`` is a bare string.
+        InvalidInput: a label is empty, unprintable or too long, there are too many, or ``labels`` is a bare string.
     """
     if labels is None:
         return ()
     if isinstance(labels, str) or not isinstance(labels, Collection | Iterable):
-        raise InvalidInput(f"{what}: must be a list of strings, got {labels!r}; write [{labels!r}]")
-    found = list(labels)
-    for label in found:
-        _check_label(label, what)
-    different = tuple(sorted(set(found)))
-    if len(different) > MOST_LABELS:
-        raise InvalidInput(f"{what}: at most {MOST_LABELS}, got {len(different)}")
-    return different
+        raise InvalidInput(f"{name}: must be a list of strings, got {labels!r}; write [{labels!r}]")
+    listed_labels = list(labels)
+    for label in listed_labels:
+        _check_label(label, name)
+    distinct = tuple(sorted(set(listed_labels)))
+    if len(distinct) > MOST_LABELS:
+        raise InvalidInput(f"{name}: at most {MOST_LABELS}, got {len(distinct)}")
+    return distinct
 
 
-def _check_label(label: object, what: str) -> None:
+def _check_label(label: object, name: str) -> None:
     if not isinstance(label, str) or not label or not label.isprintable():
-        raise InvalidInput(f"{what}: each must be a non-empty printable string, got {label!r}")
+        raise InvalidInput(f"{name}: each must be a non-empty printable string, got {label!r}")
     if len(label.encode()) > LONGEST_LABEL:
-        raise InvalidInput(f"{what}: each must have at most {LONGEST_LABEL} bytes, got {label[:20]!r}…")
+        raise InvalidInput(f"{name}: each must have at most {LONGEST_LABEL} bytes, got {label[:20]!r}…")

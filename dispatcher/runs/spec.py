@@ -1,4 +1,4 @@
-"""The request of a submitter: a run's signed spec, and the values that travel with it."""
+"""The spec of a run: what its submitter asks for, signed. Built by :mod:`dispatcher.submission`."""
 
 from __future__ import annotations
 
@@ -10,77 +10,32 @@ from typing import Any
 from dispatcher.errors import Malformed
 from dispatcher.runs.options import DEFAULT_RESULT_TTL, Options
 from dispatcher.runs.retry import Retry
-from dispatcher.runs.routing import Route
-from dispatcher.support.parsing import Fields, read_object, run_id_of
+from dispatcher.runs.routing import LOCAL, Route
+from dispatcher.runs.value import Value
+from dispatcher.support.parsing import read_object, run_id_of
 
-#: The flow runs in a process that has run nothing before, and runs nothing after it.
+#: Required of the worker: run the flow in a process that has run nothing before, and run nothing after it there.
 FRESH_PROCESS = "fresh_process"
 
-#: What a spec may require (:attr:`Spec.requires`) and this release does: each word is a field that changes what may
-#: happen, such as a limit, and that the release before didn't know.
+#: The features that this release knows. A spec requires those that it uses (:attr:`Spec.requires`): each stands for a
+#: field that changes what may happen, such as a limit, and that an earlier release doesn't know.
 FEATURES: frozenset[str] = frozenset({FRESH_PROCESS})
 
-
-#: Most shared blobs of a run: each costs a step of its acceptance and of its end.
+#: Most shared blobs of a run. Each costs a step when the run is accepted and when it ends.
 MOST_BLOBS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Value:
-    """A parameter set, result or exception: JSON text, or a sealed pickle; inline, or the name of a blob.
-
-    ``codec`` is ``json`` or ``pickle``, or another release's word; exactly one of ``inline`` (text; pickles in base64)
-    and ``blob`` (a name in :class:`~dispatcher.records.base.Blobs`) is set. ``digest`` is the SHA-256 of the raw bytes,
-    in hex; ``size`` is theirs, in bytes; ``mac`` authenticates a sealed pickle made by a runner (parameters are covered
-    by the spec's signature instead).
-    """
-
-    codec: str
-    inline: str | None = None
-    blob: str | None = None
-    digest: str = ""
-    size: int = 0
-    mac: str = ""
-    others: Mapping[str, Any] = field(default_factory=dict, hash=False)  #: fields of another release, as they came
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads."""
-        own = {name: value for name, value in self.__dict__.items() if value not in (None, "") and name != "others"}
-        return {**self.others, **own} if self.others else own
-
-    @classmethod
-    def from_json(cls, data: Any) -> Value:
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            Malformed: it is none.
-        """
-        given = Fields(data, "value")
-        return cls(
-            codec=given.name("codec"),
-            inline=given.optional_text("inline"),
-            blob=given.optional_text("blob"),
-            digest=given.name("digest", ""),
-            size=given.whole("size", 0),
-            mac=given.name("mac", ""),
-            others=given.but(_OF_VALUE),
-        )
-
-
-_OF_VALUE = frozenset(f.name for f in fields(Value)) - {"others"}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Spec:
-    """The request of a submitter; its bytes are signed and never change.
+    """The request of a submitter. Its bytes are signed and never change.
 
-    ``storage`` and ``environment`` are the JSON of those values, ``location`` is the flow's address in the storage,
-    ``blobs`` the shared blobs (flow, large parameters) that must outlive the run, ``python`` the submitter's
-    ``major.minor``, ``packages`` the versions of the packages that the pickles name, ``key_id`` the signing key,
-    ``expires`` the time (seconds since the epoch) after which the signature is void; one without is refused.
-    ``requires`` names what a worker must know beyond the first release's fields: one that doesn't leaves the run to
-    others. ``parent`` is the run whose flow submitted this one, empty if none did: for people, nothing follows from it.
-    Fields of another release aren't read; they stay in the bytes.
+    ``storage`` and ``environment`` are the JSON of those values. ``location`` is the flow's address in the storage.
+    ``blobs`` are the shared blobs (flow, large parameters) that must outlive the run. ``python`` is the submitter's
+    ``major.minor``, ``packages`` are the versions of the packages that the pickles name. ``key_id`` names the signing
+    key; ``expires`` is the time (seconds since the epoch) after which the signature is void, and a spec without it is
+    refused. ``requires`` are the features that a worker must know; one that doesn't leaves the run to others.
+    ``parent`` is the run whose flow submitted this one, empty if none did; it is informational only. Fields of another
+    release aren't read, but stay in the bytes.
     """
 
     run_id: str
@@ -102,8 +57,8 @@ class Spec:
     parent: str = ""
 
     @property
-    def lacking(self) -> tuple[str, ...]:
-        """Of what it requires, what this release doesn't know."""
+    def unknown_features(self) -> tuple[str, ...]:
+        """The required features that this release doesn't know."""
         return tuple(feature for feature in self.requires if feature not in FEATURES)
 
     @property
@@ -113,7 +68,7 @@ class Spec:
 
     @property
     def retry(self) -> Retry:
-        """The retry policy; none given is none at all."""
+        """The retry policy; without one nothing is repeated."""
         return self.options.retries or Retry(0)
 
     @property
@@ -133,12 +88,12 @@ class Spec:
 
     @property
     def kind(self) -> tuple[str, Route, tuple[str, ...], bool, float | None, int, tuple[str, ...]]:
-        """All on which an acceptance and a claim depend: runs that have it in common look the same so far."""
+        """All that accepting and claiming depend on: records of runs of one kind are alike until then."""
         options = self.options
         return self.flow, self.route, self.tags, self.on_exit, options.start_within, self.day, self.requires
 
     def to_bytes(self) -> bytes:
-        """The bytes that are signed and stored."""
+        """Return the bytes that are signed and stored."""
         data = {
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "parameters": self.parameters.to_json(),
@@ -149,10 +104,10 @@ class Spec:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Spec:
-        """The inverse of :meth:`to_bytes`.
+        """Parse what :meth:`to_bytes` returns.
 
         Raises:
-            Malformed: they hold no spec.
+            Malformed: the bytes hold no spec.
         """
         data = read_object(raw, "spec")
         blobs = data.names("blobs", ())
@@ -180,11 +135,11 @@ class Spec:
 
 
 class Unreadable(Spec):
-    """A spec that says nothing, in the place of one that can't be read."""
+    """An empty spec in place of one that can't be read."""
 
 
 def unreadable(run_id: str) -> Unreadable:
-    """The spec of a run whose own can't be read."""
+    """Return an empty spec for a run whose own can't be read."""
     return Unreadable(
         run_id=run_id,
         flow="?",
@@ -192,5 +147,5 @@ def unreadable(run_id: str) -> Unreadable:
         location="",
         parameters=Value(codec="json", inline="{}"),
         environment={},
-        route=Route(backend="local"),
+        route=Route(backend=LOCAL),
     )

@@ -1,9 +1,10 @@
-"""Functions from one record to the next, one per transition, each safe to apply twice.
+"""Functions from one record to the next, one per transition, each safe to apply twice. Pure.
 
 Every function takes the record as read, ``now`` in seconds since the epoch by the server's clock, and keywords. It
-returns a :class:`Change` to commit, or None where nothing is left to do. Nothing here does I/O.
+returns a :class:`Change` to commit, or None if nothing is left to do. Those for an attempt's infrastructure are in
+:mod:`dispatcher.runs.infrastructure`.
 
-Raises (all of them): :class:`Refused` when the epoch was passed, the attempt is closed, or the move isn't in the table.
+All of them raise :class:`Refused` if the epoch was passed, the attempt is closed, or the move isn't in the table.
 """
 
 from __future__ import annotations
@@ -14,36 +15,38 @@ from typing import Any
 from dispatcher.errors import Refused
 from dispatcher.runs import use
 from dispatcher.runs.change import CALL_ON_EXIT, Change, event, ring_for
-from dispatcher.runs.ending import as_cancelled, end, requeue, verdict
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Outcome, Record
-from dispatcher.runs.states import HELD, UNSTARTED, WAY, Cause, State, advance
+from dispatcher.runs.ending import as_cancelled, end, requeue, retry_decision
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.states import HELD, UNSTARTED, Cause, State
+from dispatcher.runs.transition_table import PATH_TO_RUNNING, advance
 
-#: Seconds between two rings for an ``on_exit`` that a fresh process is to call, and how long that may take in all.
+#: Seconds between two rings for an ``on_exit`` that a fresh process will call, and seconds after which it is given up.
 EXIT_RING = 10.0
 EXIT_WITHIN = 300.0
 
 _KIND = {
-    State.CLAIMED: Kind.CLAIMED,
-    State.PROVISIONING: Kind.PROVISIONING,
-    State.PENDING: Kind.PENDING,
-    State.RUNNING: Kind.STARTED,
+    State.CLAIMED: EventKind.CLAIMED,
+    State.PROVISIONING: EventKind.PROVISIONING,
+    State.PENDING: EventKind.PENDING,
+    State.RUNNING: EventKind.STARTED,
 }
 
 
 def create(record: Record, now: float) -> Change:
-    """Accept a run: the first record, its ``queued`` event and its doorbell."""
+    """Accept a run: its first record, its ``queued`` event and its doorbell."""
     after = accepted(record, now)
-    return Change(before=None, after=after, events=(event(after, Kind.QUEUED, now),), ring=ring_for(after))
+    return Change(before=None, after=after, events=(event(after, EventKind.QUEUED, now),), ring=ring_for(after))
 
 
 def accepted(record: Record, now: float) -> Record:
-    """The first record of a run accepted ``now``."""
+    """Return the first record of a run accepted ``now``."""
     return record.but(created_at=now, queued_at=now, rung_at=now, rings=1)
 
 
 def claim(record: Record, now: float, *, owner: str) -> Change:
-    """QUEUED → CLAIMED for a backend whose runs start elsewhere."""
+    """Claim a run of a backend whose runs start elsewhere: QUEUED → CLAIMED."""
     if record.state is not State.QUEUED:
         raise Refused(f"run {record.id} is {record.state}, not waiting")
     after, events = _walk(record.but(epoch=record.epoch + 1, owner=owner), now, State.CLAIMED)
@@ -51,7 +54,7 @@ def claim(record: Record, now: float, *, owner: str) -> Change:
 
 
 def start_here(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
-    """QUEUED → RUNNING in one step, for a backend whose runs start in the worker's pool process."""
+    """Claim and start a run in a worker's pool process, in one step: QUEUED → RUNNING."""
     if record.state is State.RUNNING and record.holder == holder:
         return None
     if record.state is not State.QUEUED:
@@ -64,7 +67,7 @@ def start_here(record: Record, now: float, *, owner: str, holder: str) -> Change
 
 
 def intend(record: Record, now: float, *, epoch: int, request: Mapping[str, Any]) -> Change | None:
-    """CLAIMED → PROVISIONING: store the exact request before it is sent."""
+    """Store the exact request to the backend before it is sent: CLAIMED → PROVISIONING."""
     _fence(record, epoch)
     if record.state is State.PROVISIONING:
         return None
@@ -75,9 +78,9 @@ def intend(record: Record, now: float, *, epoch: int, request: Mapping[str, Any]
 
 
 def created(record: Record, now: float, *, epoch: int, handle: Mapping[str, Any], owner: str = "") -> Change | None:
-    """PROVISIONING → PENDING: store the handle; ``owner`` (a shard) answers for the run from here on.
+    """Store the handle: PROVISIONING → PENDING. From now on ``owner`` (a shard) is responsible for the run.
 
-    A runner may have claimed the attempt before its handle was stored; then only the handle is added.
+    If a runner has claimed the attempt already, only the handle is added.
     """
     _fence(record, epoch)
     if record.handle is not None:
@@ -90,10 +93,10 @@ def created(record: Record, now: float, *, epoch: int, handle: Mapping[str, Any]
 
 
 def claim_attempt(record: Record, now: float, *, attempt: int, holder: str, at: float | None = None) -> Change | None:
-    """PROVISIONING or PENDING → RUNNING, by the runner in a container, before it runs anything.
+    """Claim the attempt for the runner in a container, before it runs anything: PROVISIONING or PENDING → RUNNING.
 
-    A run that comes to be cancelled before its record tells of the claim stays CANCELLING. ``at`` is the time of the
-    claim, if that was a while ago; one that can't be is ``now``.
+    A run that was cancelled before its record shows the claim stays CANCELLING. ``at`` is the time of the claim, if
+    that was earlier; an impossible time counts as ``now``.
     """
     if record.attempt == attempt and record.holder == holder and record.state in HELD:
         return None
@@ -104,13 +107,13 @@ def claim_attempt(record: Record, now: float, *, attempt: int, holder: str, at: 
     claimed = record.but(
         holder=holder, started_at=at, last_cause=None, last_message="", paused=record.paused_at(at), paused_since=None
     )
-    started = (event(claimed, Kind.STARTED, at, owner=record.owner),)
+    started = (event(claimed, EventKind.STARTED, at, owner=record.owner),)
     after, events = (claimed, started) if cancelled else _walk(claimed, at, State.RUNNING)
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
 
 
 def settle(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Change | None:
-    """Store the outcome before ``on_exit`` is called; from here on death keeps it."""
+    """Store the outcome before ``on_exit`` is called, so that it survives the death of the process."""
     _fence(record, epoch)
     if record.settled_at is not None:
         return None
@@ -128,16 +131,16 @@ def finish(
     exit_call: ExitCall | None = None,
     corrected: bool = False,
 ) -> Change | None:
-    """End the attempt: a terminal state, or AWAITING_RETRY where the policy repeats; always its ``exited`` event.
+    """End the attempt in a terminal state, or in AWAITING_RETRY if another follows; always with its ``exited`` event.
 
-    The outcome settled before, if there is one, stands, unless ``outcome`` is that one ``corrected`` by what was
-    found out since; else ``outcome``.
+    An outcome that was settled before takes precedence over ``outcome``, unless that one is ``corrected`` by later
+    findings.
     """
     if record.terminal and record.epoch == epoch:
         return None
     _fence(record, epoch)
-    ended = outcome if corrected else record.outcome or outcome
-    return end(record, now, ended or Outcome(cause=Cause.RESULT_MISSING), exit_call)
+    final_outcome = outcome if corrected else record.outcome or outcome
+    return end(record, now, final_outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call)
 
 
 def abandon(
@@ -149,10 +152,10 @@ def abandon(
     here: bool = False,
     times: Mapping[str, float] | None = None,
 ) -> Change | None:
-    """The runner is dead: end the attempt, or have a fresh pool process call an ``on_exit`` that wasn't started.
+    """End the attempt of a dead runner, or ring for a fresh pool process to call an ``on_exit`` that wasn't begun.
 
-    For an attempt with infrastructure of its own a process does so only where its worker's settings allow that
-    (``here``); else its ``exited`` event says ``not called``. ``times`` are its infrastructure's.
+    For an attempt with infrastructure of its own, that happens only if the worker's settings allow it (``here``); else
+    its ``exited`` event says ``not called``. ``times`` are those of its infrastructure.
     """
     if record.terminal or record.state is State.AWAITING_RETRY:
         return None
@@ -174,7 +177,7 @@ def abandon(
 
 
 def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
-    """A fresh process takes the ``on_exit`` that the dead runner could not call."""
+    """Begin, in a fresh process, the ``on_exit`` that the dead runner could not call."""
     if record.exit_call is ExitCall.BEGUN and record.holder == holder:
         return None
     if record.exit_call is not ExitCall.DUE or record.foreign:
@@ -184,24 +187,24 @@ def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change
 
 
 def request_cancel(record: Record, now: float) -> Change | None:
-    """Cancel: at once where nothing runs, else CANCELLING; None where it has ended, or is being cancelled.
+    """Cancel the run: at once if nothing runs, else CANCELLING. None if it has ended or is being cancelled.
 
-    While ``on_exit`` is called the flow has ended: only a next attempt can be cancelled then, if one would follow.
+    While ``on_exit`` is called the flow has ended. Then only the next attempt, if one would follow, is cancelled.
     """
     if record.terminal or record.state is State.CANCELLING:
         return None
-    if record.settled is not None and not verdict(record, (record.outcome or Outcome()).cause).repeat:
+    if record.settled is not None and not retry_decision(record, (record.outcome or Outcome()).cause).repeat:
         return None
     if record.state in {State.QUEUED, State.AWAITING_RETRY}:
         return end(record, now, Outcome(cause=Cause.CANCELLED, message="cancelled before it started"), None)
     after = record.but(state=advance(record.state, State.CANCELLING))
-    return Change(before=record, after=after, events=(event(after, Kind.CANCELLING, now),))
+    return Change(before=record, after=after, events=(event(after, EventKind.CANCELLING, now),))
 
 
 def lose(record: Record, now: float, *, owner: str) -> Change | None:
-    """``owner`` is dead: what it had claimed and not begun goes back to the queue; what it ran ends as worker_lost.
+    """Take a run from a dead ``owner``: requeue what it had claimed and not begun, end what it ran as worker_lost.
 
-    Infrastructure that was asked for lives on: the shard that its request names answers for it from now on.
+    Infrastructure that was requested lives on. The shard that its request names is responsible for it from now on.
     """
     if record.owner != owner or record.state not in HELD:
         return None
@@ -218,9 +221,10 @@ def lose(record: Record, now: float, *, owner: str) -> Change | None:
 
 
 def release(record: Record, now: float, *, epoch: int, begun: bool = False) -> Change | None:
-    """CLAIMED → QUEUED: give a claim back before anything ran; the same attempt is queued again.
+    """Release a claim before anything ran, and queue the same attempt again: CLAIMED → QUEUED.
 
-    ``begun``: RUNNING → QUEUED, where nothing of the run was opened yet. No bell rings: the same worker would come.
+    With ``begun``: RUNNING → QUEUED, if nothing of the run was opened yet. No doorbell is rung then, because the same
+    worker would take the run again.
     """
     _fence(record, epoch)
     if record.state is not (State.RUNNING if begun else State.CLAIMED) or record.settled_at is not None:
@@ -229,16 +233,16 @@ def release(record: Record, now: float, *, epoch: int, begun: bool = False) -> C
         state=advance(record.state, State.QUEUED), epoch=record.epoch + 1, owner="", holder="", started_at=None,
         rung_at=now, rings=record.rings + 1, exit_call=ExitCall.NONE,
     )  # fmt: skip
-    released = (event(after, Kind.RELEASED, now),)
+    released = (event(after, EventKind.RELEASED, now),)
     if begun:
         return Change(before=record, after=after, events=released, use=use.released(record))
     return Change(before=record, after=after, events=released, ring=ring_for(after))
 
 
 def refuse(record: Record, now: float, *, reason: str, message: str) -> Change | None:
-    """End a run that nobody may act upon: its signature doesn't hold, or its spec was used. Never repeated.
+    """End a run that nobody may act upon, because its signature doesn't hold or its spec was used. Never repeated.
 
-    Its infrastructure, if a worker did make some, is torn down as ever.
+    Infrastructure that a worker has created is torn down as usual.
     """
     if record.terminal:
         return None
@@ -247,14 +251,14 @@ def refuse(record: Record, now: float, *, reason: str, message: str) -> Change |
 
 
 def adopt(record: Record, now: float, *, owner: str) -> Change | None:
-    """Another worker answers for the infrastructure of a run; the state stays, the epoch fences the former owner."""
+    """Make another worker responsible for a run's infrastructure. The epoch fences the former owner."""
     if record.state not in HELD or record.owner == owner:
         return None
     return Change(before=record, after=record.but(owner=owner, epoch=record.epoch + 1))
 
 
 def ring_again(record: Record, now: float) -> Change | None:
-    """Ring the doorbell of a run that still waits, and whose signature holds."""
+    """Ring the doorbell of a run that still waits, if its signature holds."""
     if record.state is not State.QUEUED or not record.verified:
         return None
     after = record.but(rung_at=now, rings=record.rings + 1)
@@ -262,11 +266,11 @@ def ring_again(record: Record, now: float) -> Change | None:
 
 
 def tick(record: Record, now: float) -> Change | None:
-    """Do what the clock alone does: due retries, ``start_within``, an ``on_exit`` nobody took.
+    """Do what the clock alone causes: due retries, ``start_within``, an ``on_exit`` that no process has begun.
 
-    Of a run whose signature wasn't verified nothing is repeated; it ends only where its policy wouldn't repeat it.
-    A running flow's ``timeout`` is not ended here: who holds the process ends it (a pool process's parent, a
-    supervisor), then finishes with the cause ``deadline``.
+    A run whose signature wasn't verified is never repeated; it ends only if its policy wouldn't repeat it. A running
+    flow's ``timeout`` isn't enforced here: the parent of its process, or its supervisor, ends it and then finishes the
+    run with the cause ``deadline``.
     """
     if record.foreign:
         return None
@@ -286,7 +290,7 @@ def tick(record: Record, now: float) -> Change | None:
         message = f"not started within {record.spec.options.start_within:g} s"
         if record.last_message:
             message += f": {record.last_message}"
-        if not record.verified and verdict(record, cause).repeat:
+        if not record.verified and retry_decision(record, cause).repeat:
             return None
         return end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
     return None
@@ -304,11 +308,11 @@ def _exit_to_come(record: Record) -> ExitCall:
 
 
 def _walk(record: Record, now: float, to: State) -> tuple[Record, tuple[Event, ...]]:
-    """Take every step of :data:`WAY` between the record's state and ``to``, with the event of each."""
-    if record.state not in WAY[: WAY.index(to)]:
-        raise Refused(f"run {record.id} is {record.state}: from there it doesn't come to {to}")
+    """Take every step of :data:`PATH_TO_RUNNING` from the record's state up to ``to``, with the event of each."""
+    if record.state not in PATH_TO_RUNNING[: PATH_TO_RUNNING.index(to)]:
+        raise Refused(f"run {record.id} is {record.state}: it can't go to {to} from there")
     events = []
-    for state in WAY[WAY.index(record.state) + 1 : WAY.index(to) + 1]:
+    for state in PATH_TO_RUNNING[PATH_TO_RUNNING.index(record.state) + 1 : PATH_TO_RUNNING.index(to) + 1]:
         record = record.but(state=advance(record.state, state))
         events.append(event(record, _KIND[state], now, owner=record.owner))
     return record, tuple(events)

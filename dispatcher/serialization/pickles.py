@@ -31,7 +31,7 @@ from dispatcher.serialization import (
     unpicklable,
     unreadable_item,
 )
-from dispatcher.support.foreign_objects import repr_of, said, text_of
+from dispatcher.support.foreign_objects import describe_exception, repr_of, text_of
 
 #: ``major.minor`` of this interpreter. Pickled code can be opened only in the same version.
 PYTHON = ".".join(platform.python_version_tuple()[:2])
@@ -142,7 +142,7 @@ def _opening_error(error: BaseException, header: Mapping[str, Any], where: str) 
         return _missing_package((error.name or "?").partition(".")[0], header, error, where)
     if isinstance(error, ImportError) or (isinstance(error, AttributeError) and not _is_users_fault(error, header)):
         return _missing_package(_blamed_module(error), header, error, where)
-    return OpeningFailed(f"{where}{said(error)}", cause=Cause.USER_ERROR, reason=type(error).__qualname__)
+    return OpeningFailed(f"{where}{describe_exception(error)}", cause=Cause.USER_ERROR, reason=type(error).__qualname__)
 
 
 def _is_users_fault(error: AttributeError, header: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.serialization.seals import AttemptSeal, EngineSeal, mac
 from dispatcher.support import private_files
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 if TYPE_CHECKING:
     from dispatcher.runs.record import Record
@@ -86,7 +86,7 @@ class KeyRing:
             raise InvalidSettings(f"{source}: holds no key that signs; {_KEYGEN}")
         sealing = {key_id: key for key_id, key in read.items() if key.use == RECORDS} or self._keys
         self.engine = EngineSeal({key_id: mac(key.secret, RECORDS) for key_id, key in sealing.items()})
-        self.signs = next(iter(self._keys))  #: id of the key that signs specs
+        self.signing_key_id = next(iter(self._keys))  #: id of the key that signs specs
         self._last = "", "", b""  # run id, key id and key of the spec signed or verified last
 
     @classmethod
@@ -100,7 +100,7 @@ class KeyRing:
             return cls({key_id: entry.plain() for key_id, entry in settings.signing_keys.items()})
         if settings.signing_keys_file is not None:
             source = f"{_VARIABLE}_FILE"
-            return cls(_read_file(settings.signing_keys_file, source), source=source)
+            return cls(_keys_of(settings.signing_keys_file, source), source=source)
         raise InvalidSettings(f"no signing key: set {_VARIABLE} or {_VARIABLE}_FILE; {_KEYGEN}")
 
     @staticmethod
@@ -109,8 +109,8 @@ class KeyRing:
         return {f"k{secrets.token_hex(4)}": secrets.token_urlsafe(32)}
 
     def sign(self, run_id: str, data: bytes) -> str:
-        """Return the signature of a run's spec, made with the key :attr:`signs`."""
-        return self._signature(run_id, self.signs, data)
+        """Return the signature of a run's spec, made with the key :attr:`signing_key_id`."""
+        return self._signature(run_id, self.signing_key_id, data)
 
     def verify(self, run_id: str, key_id: str, data: bytes, signature: str) -> None:
         """Check a spec's signature in constant time.
@@ -153,10 +153,10 @@ class KeyRing:
         Raises:
             InvalidInput: the key may not use the backend.
         """
-        if not self._allows(self.signs, backend):
-            allowed = ", ".join(sorted(self._keys[self.signs].backends or ()))
+        if not self._allows(self.signing_key_id, backend):
+            allowed = ", ".join(sorted(self._keys[self.signing_key_id].backends or ()))
             raise InvalidInput(
-                f"environment: key {self.signs!r} may not use backend {backend!r}, only {allowed}; "
+                f"environment: key {self.signing_key_id!r} may not use backend {backend!r}, only {allowed}; "
                 f"sign with another key, or change its entry in {self._source}"
             )
 
@@ -197,7 +197,7 @@ class KeyRing:
         return hmac.digest(key, data, "sha256").hex()
 
     def _secret(self, key_id: str | None) -> bytes:
-        key = self._keys.get(self.signs if key_id is None else key_id)
+        key = self._keys.get(self.signing_key_id if key_id is None else key_id)
         if key is None:
             raise SealBroken(
                 f"key {key_id!r} isn't in the key ring (it has {', '.join(map(repr, self._keys))}): "
@@ -261,17 +261,29 @@ def _key(key_id: str, entry: Any, source: str) -> Key:
     return Key(secret, None if backends is None else frozenset(backends), use)
 
 
-def _read_file(path: Path, source: str) -> dict[str, Any]:
+def read_key_file(path: Path) -> dict[str, Any]:
+    """Read a file of signing keys: entries by key id, not checked yet.
+
+    Raises:
+        OSError: it can't be read.
+        InvalidSettings: other users could read or change it, or it holds no JSON object.
+    """
+    content = private_files.read(path)
     try:
-        data = read_document(private_files.read(path))
+        data = read_document(content)
+    except DuplicateKey as error:
+        raise InvalidSettings(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise InvalidSettings(f"{path} isn't JSON of the form {_FORM}")
+    return data
+
+
+def _keys_of(path: Path, source: str) -> dict[str, Any]:
+    try:
+        return read_key_file(path)
     except InvalidSettings as error:
         raise InvalidSettings(f"{source}: {error}") from None
     except OSError as error:
         raise InvalidSettings(f"{source}: {path} can't be read: {error.strerror}") from None
-    except Twice as error:
-        raise InvalidSettings(f"{source}: {path}: {error}") from None
-    except (ValueError, RecursionError):
-        raise InvalidSettings(f"{source}: {path} isn't JSON of the form {_FORM}") from None
-    if not isinstance(data, dict):
-        raise InvalidSettings(f"{source}: {path} isn't JSON of the form {_FORM}")
-    return data

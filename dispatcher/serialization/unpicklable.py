@@ -16,7 +16,7 @@ from typing import Any
 from dispatcher.code.locations import is_installed
 from dispatcher.errors import INTERRUPTS
 from dispatcher.support.escaping import article
-from dispatcher.support.foreign_objects import repr_of, said, text_of
+from dispatcher.support.foreign_objects import describe_exception, repr_of, text_of
 
 _MAX_DEPTH = 25
 _MAX_PARTS = 10_000
@@ -48,7 +48,7 @@ def explain(obj: Any, subject: str, problem: BaseException, *, dumps: Dumps, eac
         deep = search.too_deep(obj)
         return f"{subject} can't be sent: {deep} is too deeply nested; flatten it, or pass a file's address"
     trail = search.trail(obj)
-    reason = text_of(problem) if type(problem) is TypeError else said(problem)
+    reason = text_of(problem) if type(problem) is TypeError else describe_exception(problem)
     if not trail:
         return f"{subject} can't be sent: {'an unknown part of it: ' * search.gave_up}{reason}"
     place = next((place for _, place, _ in reversed(trail) if place), "")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher.errors import InvalidInput, SealBroken
-from dispatcher.runs.record import Value
+from dispatcher.runs.value import Value
 from dispatcher.serialization.pickles import pack, unpack
 from dispatcher.serialization.seals import AttemptSeal, Returned
 from dispatcher.serialization.unopened import RaisedInside, Unopened

@@ -15,7 +15,7 @@ from dispatcher.errors import InvalidInput
 
 if TYPE_CHECKING:
     from dispatcher.flows.flow import Flow
-    from dispatcher.records.base import Blobs
+    from dispatcher.records.blobs import Blobs
 
 #: The variable that gives a runner of :meth:`Storage.get_env_runner` the flow's parameters, as a JSON object.
 PARAMETERS = "DISPATCHER__PARAMETERS"

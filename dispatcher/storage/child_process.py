@@ -58,14 +58,14 @@ def run_flow(storage: Mapping[str, Any], location: str) -> bytes:
     """Run the flow at ``location`` with the parameters in ``DISPATCHER__PARAMETERS``, and return its answer."""
     from dispatcher.executors.local import LocalExecutor
     from dispatcher.storage import base
-    from dispatcher.support.forks import parent_alone
+    from dispatcher.support.forks import in_parent_only
 
     try:
-        flow = parent_alone(lambda: base.from_json(storage).get_flow(location))
+        flow = in_parent_only(lambda: base.from_json(storage).get_flow(location))
     except BaseException as error:  # anything that its modules may raise
         return answer.encode_exception(error, loaded=False)
     try:
-        return parent_alone(lambda: answer.encode_result(flow.run(_parameters(), LocalExecutor())))
+        return in_parent_only(lambda: answer.encode_result(flow.run(_parameters(), LocalExecutor())))
     except BaseException as error:  # a SystemExit ends the flow, too, but the answer must be written
         return answer.encode_exception(error, loaded=True)
 

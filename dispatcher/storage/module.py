@@ -26,7 +26,7 @@ class ModuleStorage(Storage):
                 "installed where it runs, or use RedisStorage"
             )
         location = f"{module}:{name}"
-        if "<" in name or signatures.resolve(location, what=f"flow {flow.name!r}") is not flow:
+        if "<" in name or signatures.resolve(location, subject=f"flow {flow.name!r}") is not flow:
             raise InvalidFlow(
                 f"flow {flow.name!r}: {location} isn't this flow: give it a module-level name of its own there, or use "
                 "RedisStorage"
@@ -35,7 +35,7 @@ class ModuleStorage(Storage):
         return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
-        return as_flow(signatures.resolve(location, what="ModuleStorage"))
+        return as_flow(signatures.resolve(location, subject="ModuleStorage"))
 
     def get_env_runner(self, location: str) -> Runner:
         return child_process.runner(self, location)

@@ -15,7 +15,7 @@ from dispatcher.flows.flow import Flow, as_flow, unpack_flow
 from dispatcher.storage.base import Storage
 
 if TYPE_CHECKING:
-    from dispatcher.records.base import Blobs
+    from dispatcher.records.blobs import Blobs
 
 
 class _CodeCache:

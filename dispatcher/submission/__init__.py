@@ -1,1 +1,4 @@
-"""From a call of submit to a signed spec and a new record."""
+"""From a call of ``submit`` or ``map`` to a signed spec and a new record.
+
+Used by the client and by ``dispatcher render``. Read :mod:`~dispatcher.submission.request` first.
+"""

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of runs: ids, files, parsing, escaping, waiting."""
+"""Helpers without knowledge of runs: ids, files, parsing, escaping, durations, outages."""

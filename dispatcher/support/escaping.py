@@ -1,56 +1,56 @@
-r"""Words of others, ready to be shown: what could steer a terminal or forge a line stands there as an escape.
+r"""Escape untrusted text for display, so that it can't send control sequences to a terminal or forge a line.
 
-Words come from records, messages, clusters and containers, and so from anybody. Shown are ``\x1b`` for ESC, ``\r``,
-``\n``, ``\u202e`` and so on, as Python writes them in a string. Backslashes stay single: this is for eyes, and what a
-program is to read goes as JSON.
+Text from records, messages, clusters and containers may come from anybody. Special characters are shown as Python
+writes them in a string: ``\x1b`` for ESC, ``\r``, ``\n``, ``\u202e``. Backslashes stay single, since this is for
+people; programs get JSON.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Most characters of a value that an error shows.
+#: Most characters of a value in an error message.
 LONGEST = 80
 
-# Control characters of both sets; marks that turn or hide text; separators that some take for line ends; surrogates.
+# Control characters of both sets; marks that reverse or hide text; separators that may act as line ends; surrogates.
 _MARKS = (
     "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
 )
 
 _IN_LINE = re.compile(f"[\x00-\x08\x0a-\x1f{_MARKS}]")
 
-#: All that isn't shown as it is in a text of several lines.
+#: Matches what is escaped in a text of several lines.
 IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_MARKS}]")
 
 
 def escaped(text: str) -> str:
-    """``text`` as a part of one line: of all that isn't to be shown as it is, tabs alone stay."""
+    """Escape ``text`` for use in one line. Only tabs stay as they are."""
     return text if text.isprintable() else _IN_LINE.sub(_escape, text)
 
 
 def escaped_lines(text: str) -> str:
-    """The same for a text of several lines: line ends stay, too."""
+    """Escape a text of several lines. Tabs and line ends stay as they are."""
     return text if text.isprintable() else IN_LINES.sub(_escape, text)
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: Python's own writing of it, as a part of one line, and not too long of it."""
+    """Return a value for an error message: its repr, escaped and truncated."""
     text = escaped(repr(value))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def article(noun: str) -> str:
-    """A noun behind its article: ``an int``, ``a dict``."""
+    """Return a noun with its article: ``an int``, ``a dict``."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """A number of things: ``1 flow``, ``2 flows``."""
+    """Return a count with its noun: ``1 flow``, ``2 flows``."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def encodable(text: str) -> str:
-    r"""``text`` with lone surrogates as ``\ud800``, so that UTF-8 carries it; for words on their way in."""
+    r"""Escape lone surrogates as ``\ud800``, so that UTF-8 can encode the text before it is stored."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,20 +1,19 @@
-"""Places where tests make a process end, stop or lose an answer. No-ops unless ``DISPATCHER__FAILPOINT`` arms them.
+"""Failpoints: tests make a process end, freeze or lose a reply there. No-ops unless ``DISPATCHER__FAILPOINT`` is set.
 
-``failpoint(name)`` stands between two side effects, in any package of ours. The variable holds either ::
+``failpoint(name)`` stands between two side effects, in any of our packages. The variable holds either ::
 
-    name=kind[@n];name=kind        fires once, at the n-th time that this process comes by (1 if not said)
+    name=kind[@n];name=kind        fires once, at the n-th pass of this process (default: the first)
     /a/folder                      fires for each file ``name`` or ``name+run`` in it, once in all processes together
 
-where a file's text is the kind, and the file moves to ``fired/`` as it fires. All passings are noted in
-``passed.jsonl`` there. Kinds:
+where a file contains the kind, and is moved to ``fired/`` as it fires. ``passed.jsonl`` there records each pass. Kinds:
 
 =====================  ======================================================================
 ``exit137``            SIGKILL to this process
 ``worker137``          SIGKILL to its parent, then to itself: a pool process takes its worker with it
-``raise``              an error that nobody expects
+``raise``              an unexpected error
 ``freeze:SECONDS``     SIGSTOP to this process, SIGCONT after so many seconds
 ``worker_freeze:…``    the same, with its parent
-``reply_lost``         the step before was done, and its caller hears that the answer got lost
+``reply_lost``         the step before was done, but its caller gets an error, as if the reply was lost
 =====================  ======================================================================
 """
 
@@ -31,28 +30,28 @@ VARIABLE = "DISPATCHER__FAILPOINT"
 
 
 class FailpointError(Exception):
-    """The error that the kind ``raise`` raises."""
+    """Raised by failpoints of the kind ``raise``."""
 
 
 def failpoint(name: str, run_id: str = "", *, lost: type[Exception] | None = None) -> None:
     """Pass a failpoint.
 
     Args:
-        name: unique, as ``noun.done``; a literal, since tests find all names by reading the source.
-        run_id: the run at hand, if there is one.
-        lost: what ``reply_lost`` raises; else ``ServerUnavailable``.
+        name: a unique literal, such as ``noun.done``; tests find all names by reading the source.
+        run_id: the current run, if there is one.
+        lost: the exception that ``reply_lost`` raises; default ``ServerUnavailable``.
     """
     if _armed is not None:
         _armed.passed(name, run_id, lost)
 
 
 class _Listed:
-    """Armed by a list of names."""
+    """Failpoints armed by a list of names."""
 
     def __init__(self, text: str) -> None:
         self._left: dict[str, tuple[str, int]] = {}
-        for one in filter(None, text.split(";")):
-            name, _, rest = one.partition("=")
+        for entry in filter(None, text.split(";")):
+            name, _, rest = entry.partition("=")
             kind, _, count = rest.partition("@")
             self._left[name] = kind, int(count or 1)
 
@@ -67,7 +66,7 @@ class _Listed:
 
 
 class _Folder:
-    """Armed by files, while processes run."""
+    """Failpoints armed by files, while processes run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -87,10 +86,10 @@ class _Folder:
 
 
 def _fire(kind: str, name: str, lost: type[Exception] | None) -> None:
-    what, _, seconds = kind.partition(":")
-    parent = [os.getppid()] if what.startswith("worker") and os.getppid() > 1 else []
+    action, _, seconds = kind.partition(":")
+    parent = [os.getppid()] if action.startswith("worker") and os.getppid() > 1 else []
     pids = [*parent, os.getpid()]
-    match what.removeprefix("worker_").removeprefix("worker"):
+    match action.removeprefix("worker_").removeprefix("worker"):
         case "exit137" | "137":
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
@@ -102,15 +101,15 @@ def _fire(kind: str, name: str, lost: type[Exception] | None) -> None:
         case "reply_lost":
             from dispatcher.errors import ServerUnavailable
 
-            raise (lost or ServerUnavailable)(f"failpoint {name}: the answer got lost")
+            raise (lost or ServerUnavailable)(f"failpoint {name}: the reply was lost")
         case _:
             raise ValueError(f"{VARIABLE}: unknown kind {kind!r}")
 
 
 def _freeze(pids: list[int], seconds: float) -> None:
-    """Stopped processes can't wake themselves: a child of a shell's does, in a process group of its own.
+    """Stop processes, and have a shell's child in its own process group wake them: they can't do so themselves.
 
-    Not by ``subprocess``: that waits for a pipe to close, which a pool process forked at the same moment holds open.
+    ``subprocess`` would wait for a pipe to close, which a pool process forked at the same moment holds open.
     """
     names = " ".join(map(str, pids))
     script = f"(kill -STOP {names}; sleep {seconds}; kill -CONT {names}) &"
@@ -121,8 +120,8 @@ def _freeze(pids: list[int], seconds: float) -> None:
 
 
 def arm(text: str) -> None:
-    """Arm this process, as the variable would have; an empty text disarms it. For tests."""
-    global _armed  # noqa: PLW0603 - one place per process, read at every passing
+    """Arm this process as the variable does; an empty text disarms it. For tests."""
+    global _armed  # noqa: PLW0603 - one per process, read at every pass
     _armed = None if not text else _Folder(Path(text)) if "=" not in text else _Listed(text)
 
 

@@ -1,6 +1,6 @@
-"""Words of objects that aren't ours, for messages: their own methods may raise, or never come to an end of it.
+"""Text of users' objects for messages, bounded and safe: their ``__str__`` and ``__repr__`` may raise or be endless.
 
-Called wherever a message of ours shows an object or an exception of a user's.
+Used wherever a message shows an object or an exception of a user.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ _short.maxstring = _short.maxother = _short.maxlong = 100
 
 
 def text_of(obj: object, *, most: int = _MOST) -> str:
-    """``str(obj)``, at most so many characters, what could steer a terminal as escapes; empty where it raises."""
+    """Return ``str(obj)``, escaped and truncated to ``most`` characters; empty if it raises."""
     try:
-        text = str.__str__(str(obj))  # of a class derived from str, the characters alone
+        text = str.__str__(str(obj))  # plain characters, also of a subclass of str
     except INTERRUPTS:
         raise
-    except BaseException:  # whatever a foreign __str__ raises
+    except BaseException:  # __str__ may raise anything
         return ""
     return escaped_lines(text if len(text) <= most else f"{text[:most]}…")
 
 
 def repr_of(obj: object) -> str:
-    """A short ``repr(obj)`` in one line; where it raises, what kind of object it is."""
+    """Return a short ``repr(obj)`` in one line; the name of its class if it raises."""
     try:
         return escaped(str.__str__(_short.repr(obj)))
     except INTERRUPTS:
         raise
-    except BaseException:  # whatever a foreign __repr__ raises
+    except BaseException:  # __repr__ may raise anything
         return f"<{type(obj).__qualname__}>"
 
 
-def said(error: BaseException) -> str:
-    """An exception as the last line of a traceback shows it: ``ValueError: no luck``."""
+def describe_exception(error: BaseException) -> str:
+    """Return an exception as the last line of a traceback shows it: ``ValueError: no luck``."""
     name, text = type(error).__qualname__, text_of(error)
     return f"{name}: {text}" if text else name

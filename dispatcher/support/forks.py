@@ -1,8 +1,8 @@
-"""Children that a user's code forks: they may run that code, and leave where it ends.
+"""Keep children that a user's code forks out of our code: they end where the user's code does.
 
-A forked child has a copy of everything: the attempt, the connections, the pipes of the worker. If it went on in our
-code it would settle the run for its parent, and then take the worker's next jobs. Called wherever code of a user's runs
-in a process that speaks for a run.
+A forked child has copies of the attempt, the connections and the worker's pipes. If it returned into our code, it would
+finish the run in place of its parent, and then take the worker's next jobs. Used wherever a user's code runs in a
+process that reports for a run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def parent_alone(call: Callable[[], T]) -> T:
-    """Return or raise what ``call()`` does, in the process that called it.
+def in_parent_only(call: Callable[[], T]) -> T:
+    """Return or raise what ``call()`` does, but only in the calling process.
 
-    A child that was forked inside ends here, at once, as :func:`os._exit` does it: nothing is flushed, closed or told.
-    Its exit status is Python's own: 0 after a return, what ``sys.exit()`` was given, 1 after any other exception.
+    A child that ``call`` forked exits here by :func:`os._exit`: nothing is flushed, closed or reported. Its exit status
+    is Python's own: 0 after a return, the argument of ``sys.exit()``, or 1 after any other exception.
     """
     pid = os.getpid()
     status = 0

@@ -1,4 +1,4 @@
-"""Warnings that would come by the thousand: the same is said once in a while, with how often it was left out."""
+"""Throttle log warnings: a repeated reason is logged once in a while, with the number of omitted ones."""
 
 from __future__ import annotations
 
@@ -7,43 +7,42 @@ import re
 import time
 from collections.abc import Callable
 
-#: Seconds between two warnings of the same.
-EVERY = 60.0
+#: Seconds between two warnings of the same reason.
+INTERVAL = 60.0
 
-# What differs from one object to the next in what is else the same reason: names of ours, addresses, numbers.
-_SINGLE = re.compile(r"flow-[\w-]+|0x[0-9a-f]+|\d+")
+# Parts that differ between objects with the same reason: our names, addresses, numbers.
+_VARIABLE_PARTS = re.compile(r"flow-[\w-]+|0x[0-9a-f]+|\d+")
 
 
-class Seldom:
-    """Warns by a logger. For one thread.
+class LogThrottle:
+    """Logs warnings, throttled by reason. Not thread-safe.
 
     Args:
-        logger: where to.
-        clock: in seconds.
+        logger: the logger to use.
+        clock: a clock in seconds.
     """
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self._clock = clock
-        self._said: dict[str, tuple[float, int]] = {}  # reason → when it was given, and how often it was left out since
+        self._logged: dict[str, tuple[float, int]] = {}  # reason → time of the last log, and number omitted since
         self._swept = clock()
 
-    def warn(self, what: str, why: object) -> None:
-        """Say ``what`` happened, unless the same reason ``why`` was given a moment ago, of whatever object."""
-        left = self.due(why)
-        if left is not None:
-            self._logger.warning("%s: %s%s", what, why, f" (and {left} more like it before)" if left else "")
+    def warn(self, event: str, reason: object) -> None:
+        """Log an event, unless the same reason was logged a moment ago, for whatever object."""
+        omitted = self.due(reason)
+        if omitted is not None:
+            self._logger.warning("%s: %s%s", event, reason, f" (and {omitted} more like it before)" if omitted else "")
 
-    def due(self, why: object) -> int | None:
-        """Return how often a reason was left out since it was last given; None if that is a moment ago, and it isn't
-        due."""
-        reason, now = _SINGLE.sub("…", str(why)), self._clock()
-        at, left = self._said.get(reason, (now - EVERY, 0))
-        if now - at < EVERY:
-            self._said[reason] = at, left + 1
+    def due(self, reason: object) -> int | None:
+        """Return how often a reason was omitted since it was last logged; None if that was a moment ago."""
+        key, now = _VARIABLE_PARTS.sub("…", str(reason)), self._clock()
+        logged_at, omitted = self._logged.get(key, (now - INTERVAL, 0))
+        if now - logged_at < INTERVAL:
+            self._logged[key] = logged_at, omitted + 1
             return None
-        if now - self._swept >= 10 * EVERY:
+        if now - self._swept >= 10 * INTERVAL:
             self._swept = now
-            self._said = {other: (at, left) for other, (at, left) in self._said.items() if now - at < 10 * EVERY}
-        self._said[reason] = now, 0
-        return left
+            self._logged = {name: entry for name, entry in self._logged.items() if now - entry[0] < 10 * INTERVAL}
+        self._logged[key] = now, 0
+        return omitted

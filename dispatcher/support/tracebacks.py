@@ -1,4 +1,4 @@
-"""Tracebacks and messages as a user wants to read them: without our frames, bounded, without lone surrogates."""
+"""Tracebacks and messages for users: bounded, without our own frames and without lone surrogates."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from pathlib import Path
 
 from dispatcher.support.escaping import encodable
 
-_MOST = 64 * 1024
+_MAX_LENGTH = 64 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{_ROOT / name}/" for name in ("dispatcher", "backends", "workers"))
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback's text without frames of ours; at most 64 KiB of its end."""
+    """Return the text of a traceback without our frames; at most the last 64 KiB."""
     try:
-        told = traceback.TracebackException.from_exception(error)
-        _strip(told, set())
-        text = "".join(told.format())
-    except BaseException:  # whatever an exception's own methods raise
+        report = traceback.TracebackException.from_exception(error)
+        _strip(report, set())
+        text = "".join(report.format())
+    except BaseException:  # an exception's own methods may raise anything
         text = f"{type(error).__qualname__} (its traceback can't be formatted)\n"
-    return encodable(text if len(text) <= _MOST else f"…\n{text[-_MOST:]}")
+    return encodable(text if len(text) <= _MAX_LENGTH else f"…\n{text[-_MAX_LENGTH:]}")
 
 
 def message_of(error: BaseException) -> str:
-    """``str(error)``, bounded, also where that raises."""
+    """Return ``str(error)``, truncated; empty if it raises."""
     try:
         text = str.__str__(str(error))
-    except BaseException:  # whatever it is
+    except BaseException:  # __str__ may raise anything
         text = ""
     return encodable(text if len(text) <= 2000 else f"{text[:2000]}…")
 
 
-def _strip(told: traceback.TracebackException | None, seen: set[int]) -> None:
-    if told is None or id(told) in seen:
+def _strip(report: traceback.TracebackException | None, visited: set[int]) -> None:
+    """Remove our frames from a traceback, and from those of its causes, contexts and groups."""
+    if report is None or id(report) in visited:
         return
-    seen.add(id(told))
-    told.stack = traceback.StackSummary.from_list([one for one in told.stack if not one.filename.startswith(_OURS)])
-    for other in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
-        _strip(other, seen)
+    visited.add(id(report))
+    theirs = [frame for frame in report.stack if not frame.filename.startswith(_OURS)]
+    report.stack = traceback.StackSummary.from_list(theirs)
+    for other in (report.__cause__, report.__context__, *(getattr(report, "exceptions", None) or ())):
+        _strip(other, visited)

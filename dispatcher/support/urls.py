@@ -1,16 +1,16 @@
-"""Addresses of Redis and Valkey servers. Pure; records, doorbells and the client read the same forms here.
+"""URLs of Redis and Valkey servers. Pure; records, broker and client share this parser.
 
 =============  ========================================================================================
 ``redis://``   ``redis://[user[:password]@]host[:6379][/db]``
 ``rediss://``  the same over TLS; options ``ssl_cert_reqs``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
-               ``ssl_check_hostname``; without them the server's certificate is checked
+               ``ssl_check_hostname``; by default the server's certificate is checked
 ``unix://``    ``unix://[user[:password]@]/path/of/socket[?db=0]``
-``sentinel://``  ``sentinel://[user[:password]@]host[:26379][,host[:26379] …]/service[/db]``; options ``ssl=true`` with
+``sentinel://``  ``sentinel://[user[:password]@]host[:26379][,host[:26379] …]/service[/db]``; options ``ssl=true`` and
                those of TLS, ``sentinel_username`` and ``sentinel_password`` for the Sentinels themselves
-``memory://``  no server: each flow runs in the submitting process
+``memory://``  no server: flows run in the submitting process
 =============  ========================================================================================
 
-Special characters of a user name or password are percent-encoded; ``;`` too.
+Special characters of a user name or password are percent-encoded, including ``;``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, unquote
 
 from dispatcher.errors import InvalidSettings
@@ -32,7 +33,7 @@ _OPTIONS = frozenset(
 _ENCODE = "; special characters of a user name or password are percent-encoded (/ is %2F, # %23, ? %3F, @ %40)"
 
 _SCHEME = re.compile(r"[a-z][a-z+]{0,15}")
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_INVALID = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLACE = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.%-]+)?)\]|(?P<name>[^\[\]:@\\\s]*))(?::(?P<port>[0-9]{1,5})?)?"
@@ -41,7 +42,7 @@ _PLACE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A server's address in its parts. ``path`` is a Unix socket's, ``service`` the master's name at its Sentinels."""
+    """A parsed URL. ``path`` is that of a Unix socket, ``service`` the name of the primary at its Sentinels."""
 
     scheme: str
     hosts: tuple[tuple[str, int], ...] = ()
@@ -58,8 +59,35 @@ class Address:
         return self.scheme == "rediss" or self.options.get("ssl", "").lower() in {"true", "1", "yes"}
 
     @property
+    def sentinel_credentials(self) -> tuple[str | None, str | None]:
+        """User name and password for the Sentinels themselves."""
+        return self.options.get("sentinel_username"), self.options.get("sentinel_password")
+
+    def tls_options(self) -> dict[str, Any]:
+        """Return redis-py's arguments for TLS; empty if the connection isn't encrypted.
+
+        The server's certificate is checked unless the URL says otherwise.
+
+        Raises:
+            InvalidSettings: ``ssl_cert_reqs`` has a wrong value.
+        """
+        import ssl
+
+        if not self.tls:
+            return {}
+        arguments: dict[str, Any] = {name: value for name, value in self.options.items() if name.startswith("ssl_")}
+        requirement = str(arguments.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
+        levels = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+        if requirement not in levels:
+            raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {requirement!r}")
+        check_hostname = str(arguments.get("ssl_check_hostname", requirement != "none")).lower()
+        arguments["ssl_cert_reqs"] = levels[requirement]
+        arguments["ssl_check_hostname"] = check_hostname not in {"false", "0", "no"}
+        return arguments
+
+    @property
     def shown(self) -> str:
-        """The address for people: no credentials, no options."""
+        """The URL for people, without credentials and options."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         if self.scheme == "unix":
             return f"unix://{self.path}?db={self.db}"
@@ -67,12 +95,12 @@ class Address:
 
 
 def shown(url: str) -> str:
-    """``url`` for people, without credentials."""
+    """Return ``url`` for people, without credentials."""
     return url if url.startswith(MEMORY) else parse(url).shown
 
 
-def hidden(url: str | None) -> str | None:
-    """``url`` for a repr: as :func:`shown`, whatever it is."""
+def redacted(url: str | None) -> str | None:
+    """Return ``url`` for a repr: as :func:`shown`, or ``…`` if it can't be parsed."""
     if url is None:
         return None
     try:
@@ -82,7 +110,7 @@ def hidden(url: str | None) -> str | None:
 
 
 def as_user(url: str, username: str, password: str) -> str:
-    """``url`` with other credentials, wherever it had some."""
+    """Return ``url`` with other credentials."""
     scheme, _, rest = url.partition("://")
     end = next((place for place, character in enumerate(rest) if character in "/?#"), len(rest))
     userinfo = f"{quote(username, safe='')}:{quote(password, safe='')}"
@@ -90,27 +118,27 @@ def as_user(url: str, username: str, password: str) -> str:
 
 
 def parse(url: str) -> Address:
-    """The parts of ``url``.
+    """Parse ``url``.
 
     Raises:
-        InvalidSettings: it isn't one of the forms above. The message repeats nothing that may be a part of a password,
-            wherever a character that should have been encoded cut it.
+        InvalidSettings: it has none of the forms above. The message repeats no part of a password, not even of one that
+            an unencoded character has split.
     """
     scheme, netloc, path, query = _split(url)
     username, password, place = _userinfo(netloc)
     options = _options(query)
-    given = {name: options.pop(name, None) for name in ("username", "password")}
+    from_query = {name: options.pop(name, None) for name in ("username", "password")}
     common = {
         "scheme": scheme,
-        "username": username or given["username"],
-        "password": password or given["password"],
+        "username": username or from_query["username"],
+        "password": password or from_query["password"],
     }
     if scheme == "unix":
-        path = _plain(place + path)
+        path = _decode(place + path)
         if not path.startswith("/"):
             raise InvalidSettings("URL: unix:// needs the absolute path of a socket, as in unix:///run/redis.sock?db=0")
-        return Address(**common, path=path, db=_db(options.pop("db", ""), url), options=options)  # type: ignore[arg-type]
-    segments = [_plain(part) for part in path.split("/") if part]
+        return Address(**common, path=path, db=_database(options.pop("db", ""), url), options=options)  # type: ignore[arg-type]
+    segments = [_decode(part) for part in path.split("/") if part]
     service = ""
     if scheme == "sentinel":
         if not segments:
@@ -118,70 +146,72 @@ def parse(url: str) -> Address:
         service = segments.pop(0)
     if len(segments) > 1:
         raise InvalidSettings(f"URL: nothing may follow the database{_ENCODE}")
-    db = _db(options.pop("db", "") or "".join(segments), url)
-    hosts = tuple(_host(one, _PORTS[scheme]) for one in place.split(","))
+    db = _database(options.pop("db", "") or "".join(segments), url)
+    hosts = tuple(_host(part, _PORTS[scheme]) for part in place.split(","))
     if scheme != "sentinel" and len(hosts) > 1:
         raise InvalidSettings(f"URL: {scheme}:// takes one host; several are for sentinel://")
     return Address(**common, hosts=hosts, service=service, db=db, options=options)  # type: ignore[arg-type]
 
 
 def _split(url: str) -> tuple[str, str, str, str]:
-    """Scheme, host part, path and query."""
+    """Split a URL into scheme, host part, path and query."""
     scheme, mark, rest = url.strip().partition("://")
     scheme = scheme.lower()
     if scheme not in _PORTS or not mark:
-        shown_scheme = f"scheme {scheme!r} isn't known; " if mark and _SCHEME.fullmatch(scheme) else ""
+        shown_scheme = f"unknown scheme {scheme!r}; " if mark and _SCHEME.fullmatch(scheme) else ""
         raise InvalidSettings(f"URL: {shown_scheme}use {_FORMS}")
-    if _UNFIT.search(rest):
-        raise InvalidSettings("URL: it holds a control character, or bytes that are no text")
+    if _INVALID.search(rest):
+        raise InvalidSettings("URL: it contains a control character, or bytes that aren't text")
     if "#" in rest:
-        raise InvalidSettings(f"URL: # has no meaning{_ENCODE}")
+        raise InvalidSettings(f"URL: # isn't allowed{_ENCODE}")
     rest, _, query = rest.partition("?")
     netloc, slash, path = rest.partition("/")
     inside = "" if scheme == "unix" and not netloc else path
     if "@" in inside or "@" in query:
-        raise InvalidSettings(f"URL: @ stands only between the password and the host{_ENCODE}")
+        raise InvalidSettings(f"URL: @ is allowed only between password and host{_ENCODE}")
     return scheme, netloc, slash + path, query
 
 
 def _options(query: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for part in query.split("&") if query else ():
         name, _, value = part.partition("=")
         if name not in _OPTIONS:
-            raise InvalidSettings(f"URL: after ? stand only {', '.join(sorted(_OPTIONS))}, as name=value{_ENCODE}")
-        found[name] = _plain(value.replace("+", " "))
-    return {name: value for name, value in found.items() if value}
+            raise InvalidSettings(
+                f"URL: after ? only {', '.join(sorted(_OPTIONS))} are allowed, as name=value{_ENCODE}"
+            )
+        options[name] = _decode(value.replace("+", " "))
+    return {name: value for name, value in options.items() if value}
 
 
 def _userinfo(netloc: str) -> tuple[str | None, str | None, str]:
     info, _, place = netloc.rpartition("@")
     username, _, password = info.partition(":")
-    return _plain(username) or None, _plain(password) or None, place
+    return _decode(username) or None, _decode(password) or None, place
 
 
-def _plain(text: str) -> str:
-    """``text`` with its percent-encoded characters decoded."""
+def _decode(text: str) -> str:
+    """Decode percent-encoded characters."""
     if _BAD_PERCENT.search(text):
-        raise InvalidSettings("URL: after % stand two hexadecimal digits; % itself is written %25")
+        raise InvalidSettings("URL: % must be followed by two hexadecimal digits; % itself is written %25")
     try:
-        found = unquote(text, errors="strict")
+        decoded = unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise InvalidSettings("URL: what is percent-encoded isn't UTF-8") from None
-    if "\0" in found:
-        raise InvalidSettings("URL: it holds a control character, or bytes that are no text")
-    return found
+        raise InvalidSettings("URL: the percent-encoded bytes aren't UTF-8") from None
+    if "\0" in decoded:
+        raise InvalidSettings("URL: it contains a control character, or bytes that aren't text")
+    return decoded
 
 
 def _host(place: str, port: int) -> tuple[str, int]:
     match = _PLACE.fullmatch(place)
-    given = int(match["port"] or port) if match else 0
-    if match is None or (match["port"] and not 0 < given < 2**16):
-        raise InvalidSettings(f"URL: host and port can't be read; they are host, host:port or [IPv6]:port{_ENCODE}")
-    return (_plain(match["six"] or match["name"] or "") or "localhost"), given
+    number = int(match["port"] or port) if match else 0
+    if match is None or (match["port"] and not 0 < number < 2**16):
+        raise InvalidSettings(f"URL: invalid host or port; write host, host:port or [IPv6]:port{_ENCODE}")
+    return (_decode(match["six"] or match["name"] or "") or "localhost"), number
 
 
-def _db(text: str, url: str) -> int:
+def _database(text: str, url: str) -> int:
     if not text:
         return 0
     if not re.fullmatch(r"[0-9]{1,6}", text):

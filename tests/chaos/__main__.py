@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import described
+from benchmarks.machine import description
 from tests.chaos import page
 from tests.chaos.distribution import shown
 from tests.chaos.fault_rows import ROWS
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.page:
         return _keep(options.page)
     parts = options.parts or list(PARTS)
-    results = Results(at=_now(), machine=described())
+    results = Results(at=_now(), machine=description())
     statuses = [_play(name, results, console, quick=options.quick) for name in parts]
     every = set(parts) == set(PARTS)
     for table in tables(results, rows=every or not {"rows", "kubernetes", *APART}.isdisjoint(parts)):
@@ -84,12 +84,21 @@ def _play(name: str, results: Results, console: Console, *, quick: bool) -> int:
     results.parts[name] = Played(at=_now(), long=not quick)
     console.rule(f"{name} ({[*PARTS, *APART].index(name) + 1} of {len(PARTS)})")
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "told.jsonl")
-        told.touch()
-        environ = {**os.environ, VARIABLE: str(told), "CHAOS": "" if quick else "long"}
-        command = [sys.executable, "-m", "pytest", "-v", "-s", "-p", "tests.chaos.telling", *{**PARTS, **APART}[name]]
+        outcomes_file = Path(folder, "told.jsonl")
+        outcomes_file.touch()
+        environ = {**os.environ, VARIABLE: str(outcomes_file), "CHAOS": "" if quick else "long"}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-v",
+            "-s",
+            "-p",
+            "tests.chaos.outcome_plugin",
+            *{**PARTS, **APART}[name],
+        ]
         status = subprocess.run(command, env=environ, cwd=page.ROOT, check=False).returncode
-        results.take(told.read_text().splitlines())
+        results.take(outcomes_file.read_text().splitlines())
     if status < 0:
         console.print(f"[red]{name}: pytest itself was ended by signal {-status}[/]")
     return status
@@ -101,25 +110,27 @@ def _now() -> str:
 
 def tables(results: Results, *, rows: bool) -> list[Table]:
     """A verdict per row, per figure, and per file of tests of no row."""
-    found = []
+    tables = []
     if rows:
-        found.append(_table("rows of the fault matrix", "row", "fault", "tests", "verdict"))
-        for row, what in ROWS.items():
-            names = "\n".join(told.name for told in results.of_row(row))
-            found[-1].add_row(str(row), what, names, _coloured(results.verdict(row)))
+        tables.append(_table("rows of the fault matrix", "row", "fault", "tests", "verdict"))
+        for row, fault in ROWS.items():
+            names = "\n".join(test.name for test in results.of_row(row))
+            tables[-1].add_row(str(row), fault, names, _coloured(results.verdict(row)))
     if results.figures:
-        found.append(_table("figures", "figure", "measured", "bound", "verdict"))
-        for one in results.figures:
-            verdict = "pass" if one.passes else "fail"
-            found[-1].add_row(one.figure.name, shown(one.samples), one.figure.said, _coloured(verdict))
+        tables.append(_table("figures", "figure", "measured", "bound", "verdict"))
+        for measured in results.figures:
+            verdict = "pass" if measured.passes else "fail"
+            tables[-1].add_row(
+                measured.figure.name, shown(measured.samples), measured.figure.bound_text, _coloured(verdict)
+            )
     if results.others:
-        found.append(_table("other tests", "tests", "how many", "seconds", "verdict"))
-        for file, told in results.by_file().items():
-            failed = "\n".join(one.name for one in told if one.outcome not in {"passed", "skipped"})
-            seconds = f"{sum(one.seconds for one in told):.0f}"
+        tables.append(_table("other tests", "tests", "how many", "seconds", "verdict"))
+        for file, tests in results.by_file().items():
+            failed = "\n".join(test.name for test in tests if test.outcome not in {"passed", "skipped"})
+            seconds = f"{sum(test.seconds for test in tests):.0f}"
             verdict = _coloured("fail") + f"\n{failed}" if failed else _coloured("pass")
-            found[-1].add_row(file, str(len(told)), seconds, verdict)
-    return found
+            tables[-1].add_row(file, str(len(tests)), seconds, verdict)
+    return tables
 
 
 def _table(title: str, *heads: str) -> Table:

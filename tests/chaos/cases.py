@@ -1,4 +1,4 @@
-"""What the matrix is made of: which failpoints stand on whose path, and the cases that follow from it."""
+"""Cases of the failpoint matrix: the failpoints that each kind of run passes, and the cases that follow from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.crew import TIMING
+from tests.chaos.worker_group import TIMING
 
 BACKENDS = ("local", "remote", "fake")
 
@@ -77,10 +77,10 @@ class Arms:
 
     def fired(self) -> dict[str, set[str]]:
         """By ``name`` or ``name+run``, the kinds that fired."""
-        found: dict[str, set[str]] = {}
+        kinds: dict[str, set[str]] = {}
         for file in (self.folder / "fired").iterdir():
-            found.setdefault(file.name.rpartition(".")[0], set()).add(file.read_text())
-        return found
+            kinds.setdefault(file.name.rpartition(".")[0], set()).add(file.read_text())
+        return kinds
 
     def passed(self) -> list[dict[str, Any]]:
         """All passings so far."""
@@ -95,7 +95,7 @@ def passings(
     *,
     scenarios: Sequence[str] = SCENARIOS,
 ) -> list[Passing]:
-    """What a rehearsal came by: each failpoint, kind of process and backend, with its scenarios.
+    """Return what a rehearsal passed: each failpoint, kind of process and backend, with its scenarios.
 
     Args:
         lines: as noted by the processes.
@@ -103,14 +103,14 @@ def passings(
         workers: pids of workers' parents.
         scenarios: all that there are, cheapest first.
     """
-    found: dict[tuple[str, str, str], set[str]] = {}
+    passed: dict[tuple[str, str, str], set[str]] = {}
     ways = {**rehearsed, "": ("", scenarios[0])}
     for line in lines:
         if line["run"] not in ways:  # a provocation
             continue
         backend, scenario = ways[line["run"]]
-        found.setdefault((line["name"], _where(line, workers), backend), set()).add(scenario)
-    return [Passing(*key, tuple(sorted(ways, key=scenarios.index))) for key, ways in sorted(found.items())]
+        passed.setdefault((line["name"], _where(line, workers), backend), set()).add(scenario)
+    return [Passing(*key, tuple(sorted(ways, key=scenarios.index))) for key, ways in sorted(passed.items())]
 
 
 def _where(line: Mapping[str, Any], workers: Collection[int]) -> str:
@@ -119,14 +119,14 @@ def _where(line: Mapping[str, Any], workers: Collection[int]) -> str:
     return "container" if "dispatcher.runner" in line["program"] else "pool"
 
 
-def cases_of(found: Iterable[Passing], *, long: bool, wanted: Callable[[str], bool] = lambda name: True) -> list[Case]:
+def cases_of(passed: Iterable[Passing], *, long: bool, wanted: Callable[[str], bool] = lambda _: True) -> list[Case]:
     """The cases of what was passed. The remote backend shares the local one's path: one arm stands for it."""
     return [
-        Case(one.name, kind, arm, one.backend, one.scenarios, harming=_is_harming(kind, arm, one.where))
-        for one in found
-        if wanted(one.name)
-        for kind in (KINDS if one.backend != "remote" or long else KINDS[:1])
-        for arm in arms_of(kind, one.where)[: None if one.backend != "remote" or long else 1]
+        Case(passing.name, kind, arm, passing.backend, passing.scenarios, harming=_is_harming(kind, arm, passing.where))
+        for passing in passed
+        if wanted(passing.name)
+        for kind in (KINDS if passing.backend != "remote" or long else KINDS[:1])
+        for arm in arms_of(kind, passing.where)[: None if passing.backend != "remote" or long else 1]
     ]
 
 
@@ -135,7 +135,7 @@ def _is_harming(kind: str, arm: str, where: str) -> bool:
 
 
 def arms_of(kind: str, where: str) -> tuple[str, ...]:
-    """What a kind of end means in a process; a pool process dies alone, or with its worker."""
+    """Return the arms of a kind of failure in a process; a pool process dies alone, or with its worker."""
     match kind, where:
         case "kill", "pool":
             return ("exit137", "worker137")

@@ -1,4 +1,4 @@
-"""What must hold after any fault, checked over the records, the service's own ledger and what user code wrote.
+"""Check the invariants that hold after any fault, over the records, the service's own ledger and user code's marks.
 
 I1 one terminal state, which never changes; I3 at most one creation and one start of user code per attempt; I4
 ``on_exit`` started at most once and after the outcome was stored, ``exited`` once per attempt; I5 nothing left in the
@@ -16,7 +16,8 @@ from typing import Any
 
 import redis
 
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.events import Event
@@ -27,93 +28,93 @@ from tests.chaos.flows import Mark
 
 
 def violations_of(record: Record, events: Sequence[Event], marks: Iterable[Mark], result: Any) -> list[str]:
-    """What is wrong with one run."""
-    found = [] if record.terminal else [f"it has not ended: {record.state}, attempt {record.attempt}"]
-    found += _wrong_events(record, events)
+    """Return the violations of one run."""
+    violations = [] if record.terminal else [f"it has not ended: {record.state}, attempt {record.attempt}"]
+    violations += _wrong_events(record, events)
     marks = [mark for mark in marks if mark.run == record.id]
-    mine = Counter((mark.what, mark.attempt) for mark in marks)
-    found += [f"{what} of attempt {attempt} started {n} times" for (what, attempt), n in mine.items() if n > 1]
-    found += [f"attempt {attempt} was never made" for _, attempt in mine if attempt > record.attempt]
+    mine = Counter((mark.step, mark.attempt) for mark in marks)
+    violations += [f"{step} of attempt {attempt} started {n} times" for (step, attempt), n in mine.items() if n > 1]
+    violations += [f"attempt {attempt} was never made" for _, attempt in mine if attempt > record.attempt]
     if record.request is None and record.settled_at is not None:  # a container's was stored in its shard's inbox
-        begun = [mark.real for mark in marks if (mark.what, mark.attempt) == ("on_exit", record.attempt)]
-        found += [f"on_exit began {record.settled_at - at} s too early" for at in begun if at < record.settled_at]
+        begun = [mark.real for mark in marks if (mark.step, mark.attempt) == ("on_exit", record.attempt)]
+        violations += [f"on_exit began {record.settled_at - at} s too early" for at in begun if at < record.settled_at]
     if record.state is State.SUCCEEDED and int(result or 0) != record.attempt:
-        found.append(f"a stale result was accepted: {result!r} of attempt {record.attempt}")
+        violations.append(f"a stale result was accepted: {result!r} of attempt {record.attempt}")
     if record.terminal and (record.owner or record.due_at is not None):
-        found.append(f"it has ended, and still has owner {record.owner!r}, due {record.due_at}")
-    return found
+        violations.append(f"it has ended, and still has owner {record.owner!r}, due {record.due_at}")
+    return violations
 
 
 def _wrong_events(record: Record, events: Sequence[Event]) -> list[str]:
-    found = []
+    violations = []
     counts = Counter((str(event.kind), event.attempt) for event in events)
     for kind in ("exited", "started"):
-        found += [f"{n} {kind} events of attempt {a}" for (k, a), n in counts.items() if k == kind and n > 1]
+        violations += [f"{n} {kind} events of attempt {a}" for (k, a), n in counts.items() if k == kind and n > 1]
     ended = {attempt for kind, attempt in counts if kind == "exited"}
     last = record.attempt if record.terminal else record.attempt - 1
     if ended != set(range(1, last + 1)):
-        found.append(f"exited events of attempts {sorted(ended)}, ended are 1 to {last}")
+        violations.append(f"exited events of attempts {sorted(ended)}, ended are 1 to {last}")
     final = [event for event in events if event.kind == "exited" and event.final]
     if record.terminal and (len(final) != 1 or events[-1] != final[0] or final[0].state != record.state):
-        found.append(f"final events {[str(event.state) for event in final]}, state {record.state}")
+        violations.append(f"final events {[str(event.state) for event in final]}, state {record.state}")
     closed: set[int] = set()
     for event in events:
         if event.attempt in closed:
-            found.append(f"{event.kind} of attempt {event.attempt} after its end")
+            violations.append(f"{event.kind} of attempt {event.attempt} after its end")
         if event.kind == "exited":
             closed.add(event.attempt)
-    return found
+    return violations
 
 
 def wrong_lines(lines: Iterable[Line]) -> list[str]:
     """I7: each attempt's lines are numbered from 1 without a hole, but for those that a gap stands for."""
-    found = []
+    violations = []
     last: Counter[int] = Counter()
     for line in lines:
         due = last[line.attempt] + 1
         if line.number < due or (line.number > due and line.stream != "gap"):
-            found.append(f"line {line.number} of attempt {line.attempt} comes after {due - 1}: {line.text}")
+            violations.append(f"line {line.number} of attempt {line.attempt} comes after {due - 1}: {line.text}")
         last[line.attempt] = max(line.number, due - 1)
-    return found
+    return violations
 
 
 def lines_of(records: Records, run_id: str) -> list[Line]:
     """All lines of a run."""
-    found, after = records.logs.read(run_id)
+    lines, after = records.logs.read(run_id)
     while True:
         more, after = records.logs.read(run_id, after=after)
         if not more:
-            return found
-        found += more
+            return lines
+        lines += more
 
 
 def result_of(records: Records, keys: KeyRing, record: Record) -> Any:
-    """What a run gave back; None where it gave nothing."""
+    """Return a run's result; None if it has none."""
     value = record.outcome.result if record.outcome else None
     return None if value is None else from_value(value, get=records.blobs.get, seal=keys.seal(record))
 
 
 def check(records: Records, keys: KeyRing, runs: Sequence[str], marks: Sequence[Mark]) -> dict[str, list[str]]:
     """Violations by run; nothing for runs that are in order."""
-    found: dict[str, list[str]] = {}
+    violations: dict[str, list[str]] = {}
     by_run = defaultdict(list)
     for mark in marks:
         by_run[mark.run].append(mark)
     for run_id, record in zip(runs, records.runs.get_many(runs), strict=True):
         if record is None:
-            found[run_id] = ["an accepted run is gone"]
+            violations[run_id] = ["an accepted run is gone"]
             continue
         events, _ = records.events.of(run_id)
         wrong = violations_of(record, events, by_run[run_id], result_of(records, keys, record))
         wrong += wrong_lines(lines_of(records, run_id))
         if wrong:
-            said = [f"{event.attempt}:{event.kind}" for event in events]
-            found[run_id] = [*wrong, f"events {said}", f"outcome {record.outcome}"]
-    return found
+            kinds = [f"{event.attempt}:{event.kind}" for event in events]
+            violations[run_id] = [*wrong, f"events {kinds}", f"outcome {record.outcome}"]
+    return violations
 
 
 def wrong_in_service(folder: Path, records: Records, runs: Sequence[str], *, ignored: Iterable[str] = ()) -> list[str]:
-    """What is wrong with the service of the fake backend: its own ledger against the records."""
+    """Return the violations of the fake backend's service: its own ledger against the records."""
     file = folder / "ledger.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     made = Counter(line["name"] for line in lines if line["what"] == "created")
@@ -121,8 +122,8 @@ def wrong_in_service(folder: Path, records: Records, runs: Sequence[str], *, ign
     for line in lines:
         if line["what"] == "deleted":
             left.pop(line["uid"], None)
-    found = [f"{name} was created {n} times" for name, n in made.items() if n > 1]
-    found += [f"{name} was created and not deleted" for name in left.values()]
+    violations = [f"{name} was created {n} times" for name, n in made.items() if n > 1]
+    violations += [f"{name} was created and not deleted" for name in left.values()]
     ours = {
         object_name(record.id, attempt)
         for record in records.runs.get_many(runs)
@@ -130,18 +131,18 @@ def wrong_in_service(folder: Path, records: Records, runs: Sequence[str], *, ign
         for attempt in range(1, record.attempt + 1)
     }
     gone_runs = {object_name(run_id, attempt) for run_id in ignored for attempt in range(1, 10)}
-    return found + [f"{name} belongs to no attempt" for name in made.keys() - ours - gone_runs]
+    return violations + [f"{name} belongs to no attempt" for name in made.keys() - ours - gone_runs]
 
 
 def leaks(server: str, secrets: Iterable[str], files: Iterable[Path]) -> list[str]:
-    """Where a secret can be read: any value in Redis, any file."""
+    """Return the places in which a secret can be read: values in Redis, and files."""
     sought = [secret.encode() for secret in secrets]
-    found = [f"file {path.name}" for path in files if any(secret in path.read_bytes() for secret in sought)]
+    places = [f"file {path.name}" for path in files if any(secret in path.read_bytes() for secret in sought)]
     with redis.Redis.from_url(server) as client:
         for key in client.scan_iter(count=1000):
             if any(secret in value for value in _values(client, key) for secret in sought):
-                found.append(f"key {key!r}")
-    return found
+                places.append(f"key {key!r}")
+    return places
 
 
 def _values(client: Any, key: bytes) -> list[bytes]:
@@ -170,11 +171,11 @@ def left_after_retention(server: str, *, later: float = 30 * 86400.0) -> list[st
         prefix = f"{records.instance}::"
     finally:
         records.close()
-    found = []
+    leftovers = []
     with redis.Redis.from_url(server) as client:
         for key in client.scan_iter(match=f"{prefix}*", count=1000):
             name = key.decode().removeprefix(prefix)
-            kept = name.startswith(("run:", "key:", "ix:", "blob:")) and client.ttl(key) < 0
-            if kept or (name.startswith("inbox:") and client.xlen(key)):
-                found.append(name)
-    return found
+            without_expiry = name.startswith(("run:", "key:", "ix:", "blob:")) and client.ttl(key) < 0
+            if without_expiry or (name.startswith("inbox:") and client.xlen(key)):
+                leftovers.append(name)
+    return leftovers

@@ -67,12 +67,12 @@ class ChaosServer(Server):
 def chaos_server() -> Iterator[ChaosServer]:
     """The server of one module of tests."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = ChaosServer(Path(directory))
-        one.start()
+        server = ChaosServer(Path(directory))
+        server.start()
         try:
-            yield one
+            yield server
         finally:
-            one.kill()
+            server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -17,5 +17,5 @@ def shown(samples: Sequence[float], unit: str = "s") -> str:
     if not samples:
         return "no samples"
     parts = {"min": min(samples), **{f"p{share}": percentile(samples, share) for share in (50, 95, 99)}}
-    told = "  ".join(f"{name} {value:.2f}" for name, value in (parts | {"max": max(samples)}).items())
-    return f"{told} {unit}  (n={len(samples)})"
+    figures = "  ".join(f"{name} {value:.2f}" for name, value in (parts | {"max": max(samples)}).items())
+    return f"{figures} {unit}  (n={len(samples)})"

@@ -23,14 +23,14 @@ SAID = "said"
 
 @dataclass(frozen=True)
 class Figure:
-    """What is measured, in seconds, and its bound: of so many of a hundred samples."""
+    """A measured quantity, in seconds, and its bound for a percentage of the samples."""
 
     name: str
     bound: float
     share: float = 100
 
     @property
-    def said(self) -> str:
+    def bound_text(self) -> str:
         """The bound in words."""
         return f"{'all' if self.share == 100 else f'p{self.share:g}'} ≤ {self.bound:g} s"
 
@@ -40,7 +40,7 @@ class Figure:
 
 
 class Figures:
-    """Where figures are told.
+    """Print figures, and record them.
 
     Args:
         record: pytest's ``record_property`` of the test.
@@ -55,17 +55,17 @@ class Figures:
         self._record(SAID, text)
 
     def note(self, figure: Figure, samples: Sequence[float]) -> None:
-        """Say one, and keep it."""
+        """Print a figure, and record it."""
         self.say(f"{figure.name}: {shown(samples)}, bound {figure.bound:g} s")
         self.keep("figure", **asdict(figure), samples=[round(sample, 3) for sample in samples])
 
-    def keep(self, what: str, **data: Any) -> None:
+    def keep(self, section: str, **data: Any) -> None:
         """Append a line, if anybody asked for it."""
-        append(what, **data)
+        append(section, **data)
 
 
-def append(what: str, **data: Any) -> None:
+def append(section: str, **data: Any) -> None:
     """Append a line to the file, if anybody asked for it."""
     if file := os.environ.get(VARIABLE):
         with Path(file).open("a") as out:
-            out.write(json.dumps({"what": what, **data}) + "\n")
+            out.write(json.dumps({"what": section, **data}) + "\n")

@@ -22,9 +22,9 @@ LARGE = 5 * 2**20
 
 @dataclass(frozen=True)
 class Mark:
-    """User code was started: ``what`` is flow, on_start or on_exit. ``real`` is by a clock that no test skews."""
+    """A start of user code. ``step`` is flow, on_start or on_exit; ``real`` is by a clock that no test skews."""
 
-    what: str
+    step: str
     run: str
     attempt: int
     pid: int
@@ -32,9 +32,9 @@ class Mark:
     real: float = math.inf
 
 
-def write_mark(folder: str, what: str) -> None:
+def write_mark(folder: str, step: str) -> None:
     """Append a line; short ones are written whole."""
-    mark = {"what": what, "run": context.run_id, "attempt": context.attempt, "pid": os.getpid(), "at": time.time()}
+    mark = {"step": step, "run": context.run_id, "attempt": context.attempt, "pid": os.getpid(), "at": time.time()}
     mark["real"] = time.clock_gettime(time.CLOCK_REALTIME)
     with (Path(folder) / MARKS).open("a") as file:
         file.write(json.dumps(mark) + "\n")
@@ -59,10 +59,10 @@ def callbacks(folder: Path) -> dict[str, Any]:
     return {"on_start": on_start, "on_exit": on_exit}
 
 
-def first_time(folder: str, what: str) -> bool:
-    """Return True if this run never did ``what`` before, in any attempt."""
+def first_time(folder: str, step: str) -> bool:
+    """Return True if this run never did ``step`` before, in any attempt."""
     try:
-        (Path(folder) / f"{what}-{context.run_id}").touch(exist_ok=False)
+        (Path(folder) / f"{step}-{context.run_id}").touch(exist_ok=False)
     except FileExistsError:
         return False
     return True

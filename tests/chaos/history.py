@@ -1,7 +1,8 @@
-"""What a soak left behind, and what is wrong with it: the records against the ledgers of clients, service, subscriber.
+"""History of a soak, and its violations: the records compared with the logs of clients, service and subscriber.
 
-I1, I3, I4 and I6 per run are :mod:`tests.chaos.checker`'s. Here stand I2 (an unknown submit is wholly there or not at
-all, never two runs per key), that what clients saw stays true, and that a subscriber heard everything and acted once.
+I1, I3, I4 and I6 per run are :mod:`tests.chaos.checker`'s. This module checks I2 (an unknown
+submit is there completely or not at all, never two runs per key), that what clients observed stays true, and that a
+subscriber received everything and acted once.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dispatcher.runs.events import Event
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from tests.chaos.call_log import Call
 from tests.chaos.checker import violations_of
 from tests.chaos.flows import Mark
-from tests.chaos.ledger import Call
-from tests.chaos.orders import WAYS
-from tests.chaos.subscriber import Heard
+from tests.chaos.subscriber import Received
+from tests.chaos.workload import WAYS
 
 
 @dataclass(frozen=True)
 class End:
-    """How a run had ended when that was first seen."""
+    """The end of a run when it was first observed."""
 
     state: State
     attempt: int
@@ -52,7 +54,7 @@ class History:
     marks: Sequence[Mark]
     before: frozenset[str]
     ends: Mapping[str, End]
-    heard: Heard
+    received: Received
 
 
 def violations(history: History) -> list[str]:
@@ -70,22 +72,22 @@ def _of_submits(history: History) -> Iterator[str]:
     runs: dict[str, list[str]] = defaultdict(list)
     for record in history.records.values():
         runs[record.key].append(record.id)
-    yield from (f"key {key!r}: {len(found)} runs {found}" for key, found in runs.items() if len(found) > 1)
+    yield from (f"key {key!r}: {len(ids)} runs {ids}" for key, ids in runs.items() if len(ids) > 1)
     asked = {call.key for call in history.calls}
-    yield from (f"run {found[0]}: nobody asked for key {key!r}" for key, found in runs.items() if key not in asked)
+    yield from (f"run {ids[0]}: nobody asked for key {key!r}" for key, ids in runs.items() if key not in asked)
     for key, calls in _by_key(history, "submit", "again").items():
         there = runs.get(key, [])
-        told = {call.run for call in calls if call.answer == "ok"}
-        if len(told) > 1:
-            yield f"key {key!r}: two answers, {sorted(told)}"
-        yield from (f"run {run}: accepted (key {key!r}), and gone" for run in told - set(there))
+        answered = {call.run for call in calls if call.answer == "ok"}
+        if len(answered) > 1:
+            yield f"key {key!r}: two answers, {sorted(answered)}"
+        yield from (f"run {run}: accepted (key {key!r}), and gone" for run in answered - set(there))
         if {call.answer for call in calls} == {"failed"} and there:
             yield f"run {there[0]}: its submit failed for certain (key {key!r}), and it is there"
-        if calls[0].answer == "unknown" and not told:
+        if calls[0].answer == "unknown" and not answered:
             yield f"key {key!r}: its fate is unknown to the end"
         early = set(there) & history.before
-        if calls[0].answer == "unknown" and early and told and told != early:
-            yield f"key {key!r}: run {sorted(early)} was there, and {sorted(told)} was given"
+        if calls[0].answer == "unknown" and early and answered and answered != early:
+            yield f"key {key!r}: run {sorted(early)} was there, and {sorted(answered)} was given"
 
 
 def _of_runs(history: History) -> Iterator[str]:
@@ -93,30 +95,30 @@ def _of_runs(history: History) -> Iterator[str]:
     for mark in history.marks:
         marks[mark.run].append(mark)
     yield from (f"run {run}: user code ran, and there is no such run" for run in marks.keys() - history.records.keys())
-    ways = {call.key: WAYS[call.way] for call in history.calls if call.what == "submit"}
-    cancelled = {call.key for call in history.calls if call.what == "cancel"}
+    ways = {call.key: WAYS[call.way] for call in history.calls if call.action == "submit"}
+    cancelled = {call.key for call in history.calls if call.action == "cancel"}
     for run_id, record in history.records.items():
-        found = violations_of(record, history.events[run_id], marks[run_id], history.results.get(run_id))
+        problems = violations_of(record, history.events[run_id], marks[run_id], history.results.get(run_id))
         way = ways.get(record.key)
         if record.terminal and way is not None and record.state not in way.ends:
-            found.append(f"a run that goes the way {way.name!r} ended as {record.state}: {record.outcome}")
+            problems.append(f"a run that goes the way {way.name!r} ended as {record.state}: {record.outcome}")
         if record.state is State.CANCELLED and record.key not in cancelled:
-            found.append("it was cancelled, and nobody asked for that")
-        started = {mark.attempt for mark in marks[run_id] if mark.what == "flow"}
+            problems.append("it was cancelled, and nobody asked for that")
+        started = {mark.attempt for mark in marks[run_id] if mark.step == "flow"}
         if record.state in {State.SUCCEEDED, State.FAILED} and record.attempt not in started:
-            found.append(f"attempt {record.attempt} ended as {record.state}, and its user code never started")
-        yield from (f"run {run_id}: {one}" for one in found)
+            problems.append(f"attempt {record.attempt} ended as {record.state}, and its user code never started")
+        yield from (f"run {run_id}: {problem}" for problem in problems)
 
 
 def _of_what_clients_saw(history: History) -> Iterator[str]:
-    seen = {call.run for call in history.calls if call.what == "ended"}
+    ended = {call.run for call in history.calls if call.action == "ended"}
     for call in history.calls:
         record = history.records.get(call.run)
-        if call.what == "gone":
+        if call.action == "gone":
             yield f"run {call.run}: a client lost it: {call.error}"
-        if call.answer == "ok" and call.what in {"submit", "again"} and call.run not in seen:
+        if call.answer == "ok" and call.action in {"submit", "again"} and call.run not in ended:
             yield f"run {call.run}: its client {call.client} never saw its end"
-        if call.what != "ended" or record is None:
+        if call.action != "ended" or record is None:
             continue
         if call.answer != record.state:
             yield f"run {call.run}: client {call.client} saw {call.answer}, it is {record.state}"
@@ -134,27 +136,27 @@ def _of_ends_that_changed(history: History) -> Iterator[str]:
 def _of_the_subscriber(history: History) -> Iterator[str]:
     happened = {event.id: event for events in history.events.values() for event in events if event.kind == "exited"}
     for event_id, event in happened.items():
-        if event_id not in history.heard.deliveries:
+        if event_id not in history.received.deliveries:
             yield f"run {event.run_id}: {event_id} was never delivered"
-        n = history.heard.effects.get((event.run_id, event.attempt, "exited"), 0)
-        if n != 1 and event_id in history.heard.deliveries:
+        n = history.received.effects.get((event.run_id, event.attempt, "exited"), 0)
+        if n != 1 and event_id in history.received.deliveries:
             yield f"run {event.run_id}: {event_id} had its effect {n} times"
-    for run_id, attempt, kind in history.heard.effects:
+    for run_id, attempt, kind in history.received.effects:
         if kind == "exited" and f"{run_id}:{attempt}:{kind}" not in happened:
-            yield f"run {run_id}: a subscriber heard {run_id}:{attempt}:{kind}, which did not happen"
+            yield f"run {run_id}: a subscriber received {run_id}:{attempt}:{kind}, which did not happen"
 
 
-def _by_key(history: History, *what: str) -> dict[str, list[Call]]:
-    found: dict[str, list[Call]] = defaultdict(list)
+def _by_key(history: History, *actions: str) -> dict[str, list[Call]]:
+    calls: dict[str, list[Call]] = defaultdict(list)
     for call in history.calls:
-        if call.what in what:
-            found[call.key].append(call)
-    return found
+        if call.action in actions:
+            calls[call.key].append(call)
+    return calls
 
 
 def counted(history: History) -> dict[str, int]:
-    """What a soak is judged by beside its violations."""
-    answers = Counter(f"{call.what} {call.answer}" for call in history.calls if call.what in {"submit", "again"})
+    """Return the counts that a soak reports beside its violations."""
+    answers = Counter(f"{call.action} {call.answer}" for call in history.calls if call.action in {"submit", "again"})
     states = Counter(str(record.state) for record in history.records.values())
     exits = [event for events in history.events.values() for event in events if event.kind == "exited"]
     lost = {str(cause) for cause in (Cause.WORKER_LOST,)}
@@ -164,6 +166,6 @@ def counted(history: History) -> dict[str, int]:
         "attempts": len(exits),
         **dict(sorted(answers.items())),
         "runs taken over from dead workers": sum(event.data.get("cause") in lost for event in exits),
-        "events delivered": sum(history.heard.deliveries.values()),
-        "deliveries absorbed by the subscriber": sum(n - 1 for n in history.heard.deliveries.values()),
+        "events delivered": sum(history.received.deliveries.values()),
+        "deliveries absorbed by the subscriber": sum(n - 1 for n in history.received.deliveries.values()),
     }

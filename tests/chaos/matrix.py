@@ -1,4 +1,4 @@
-"""Every failpoint x kind of end x backend, many cases at once on one server and one crew of workers.
+"""Every failpoint x kind of end x backend, many cases at once on one server and one group of workers.
 
 First a rehearsal: each scenario on each backend, unarmed; it shows which failpoints stand on whose path, and in which
 process. Then one run per case, with an arm of its own. Cases disturb each other, which is meant: whatever one case
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from dispatcher.client.tail import Subscription
+from dispatcher.client.subscription import Subscription
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes, transitions
@@ -24,9 +24,9 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause
 from tests.chaos import cases, checker
 from tests.chaos.cases import BACKENDS, LEFT_OUT, SCENARIOS, Arms, Case
-from tests.chaos.crew import TIMING, Crew
+from tests.chaos.environments import environment_of
 from tests.chaos.flows import large, marked, read_marks
-from tests.chaos.places import environment_of
+from tests.chaos.worker_group import TIMING, WorkerGroup
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -54,7 +54,7 @@ OF_CONTAINERS = {"lost": ("provision.intended", "worker137"), "orphaned": ("prov
 
 
 class Matrix:
-    """A server, a crew and a folder of arms."""
+    """A server, a group and a folder of arms."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Matrix:
         self.unrung = open_redis(url)  # its submits ring no doorbell
         environ = {} if broker_url is None else {"DISPATCHER__BROKER_URL": broker_url}
         armed = {"DISPATCHER__FAILPOINT": str(self.arms.folder), **environ}
-        self.crew = Crew(url, folder, count=workers, backends=list(BACKENDS), environ=armed)
+        self.group = WorkerGroup(url, folder, count=workers, backends=list(BACKENDS), environ=armed)
         self.runs: list[str] = []
         self.brief: list[str] = []  #: runs past their retention as soon as they end
         self.wrong: list[str] = []  #: of the service, and of runs that belong to no case
@@ -86,19 +86,19 @@ class Matrix:
         Subscription(self.records, "ledger").close()  # from here on
 
     def __enter__(self) -> Matrix:
-        self.crew.__enter__()
+        self.group.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.crew.__exit__(kind, error, trace)
+        self.group.__exit__(kind, error, trace)
         for file in self.service.glob("*.json"):  # what a failed play has left ends by itself
             file.with_suffix(".deleted").touch()
 
     @property
     def records(self) -> Records:
-        """Where the runs are kept."""
+        """The records of the runs."""
         return self.bench.records
 
     def submit(self, backend: str, scenario: str, *, arm: tuple[str, str] | None = None) -> str:
@@ -124,14 +124,16 @@ class Matrix:
     def look(self) -> set[str]:
         """One look at all runs, cancelling what is to be cancelled; those that are open, or not yet torn down."""
         if self._cancel:
-            started = {mark.run for mark in read_marks(self.folder) if mark.what == "flow"} & self._cancel
+            started = {mark.run for mark in read_marks(self.folder) if mark.step == "flow"} & self._cancel
             for run_id in started:
                 self.records.runs.update(run_id, transitions.request_cancel)
                 self._cancel.discard(run_id)
         asked = [run_id for run_id in self.runs if run_id not in self._over]
-        found = self.records.runs.get_many(asked)
+        records = self.records.runs.get_many(asked)
         left = {
-            run_id for run_id, one in zip(asked, found, strict=True) if one is None or not one.terminal or one.leftovers
+            run_id
+            for run_id, record in zip(asked, records, strict=True)
+            if record is None or not record.terminal or record.leftovers
         }
         self._over |= dict.fromkeys(set(asked) - left, time.time())
         return left
@@ -172,8 +174,8 @@ class Matrix:
 
     def cases(self, *, long: bool = False, wanted: Callable[[str], bool] = lambda name: True) -> list[Case]:
         """The cases of what was rehearsed."""
-        found = cases.passings(self.arms.passed(), self._rehearsed, self.crew.pids)
-        return cases.cases_of(found, long=long, wanted=wanted)
+        passings = cases.passings(self.arms.passed(), self._rehearsed, self.group.pids)
+        return cases.cases_of(passings, long=long, wanted=wanted)
 
     def play(self, played: Sequence[Case], *, timeout: float) -> None:
         """Play all cases, those again whose failpoint was not reached, and judge each."""
@@ -231,7 +233,7 @@ class Matrix:
         if "lease.removed" in names:
             self.submit("local", "lost")
         if any(name.startswith(("worker.", "shard.")) for name in names):
-            self.crew.workers[0].send(signal.SIGTERM)
+            self.group.workers[0].send(signal.SIGTERM)
 
     def _judge(self, played: Sequence[Case], left: Collection[str]) -> None:
         """Note what is wrong with each case, and what is wrong beside them."""
@@ -242,22 +244,22 @@ class Matrix:
             for run_id in case.runs:
                 case.wrong += wrong.pop(run_id, [])
                 case.wrong += ["its run was still open at the end"] if run_id in left else []
-        self.wrong = [f"run {run_id}: {one}" for run_id, found in wrong.items() for one in found]
+        self.wrong = [f"run {run_id}: {violation}" for run_id, violations in wrong.items() for violation in violations]
         self.wrong += checker.wrong_in_service(self.service, self.records, self.runs, ignored=self.brief)
         self.recoveries = sorted(self._recoveries(played))
 
     def violations(self, runs: Sequence[str]) -> dict[str, list[str]]:
-        """What is wrong with some runs, by run."""
+        """Return the violations of some runs, by run."""
         return checker.check(self.records, self.bench.keys, runs, read_marks(self.folder))
 
     def counts(self, played: Sequence[Case]) -> dict[str, int]:
-        """How much was played, and in how many cases something was wrong afterwards, or beside them."""
+        """Return how many cases were run, and how many had violations."""
         return {
             "failpoints": len({case.name for case in played}),
             "cases": len(played),
             "runs": len(self.runs),
             "again": sum(max(len(case.runs) - 1, 0) for case in played),
-            "deaths": self.crew.deaths,
+            "deaths": self.group.deaths,
             "wrong": sum(bool(case.wrong) for case in played) + len(self.wrong),
         }
 
@@ -272,9 +274,10 @@ class Matrix:
 
     def _recoveries(self, played: Sequence[Case]) -> list[float]:
         """Seconds from each fault to the end of its run (a file's change time is when its arm was fired)."""
-        found = {file.name.rpartition(".")[0]: file.stat().st_ctime for file in (self.arms.folder / "fired").iterdir()}
+        fired = (self.arms.folder / "fired").iterdir()
+        fired_at = {file.name.rpartition(".")[0]: file.stat().st_ctime for file in fired}
         names = {f"{case.name}+{run_id}": run_id for case in played for run_id in case.runs}
-        return [self._over[run_id] - found[name] for name, run_id in names.items() if name in found]
+        return [self._over[run_id] - fired_at[name] for name, run_id in names.items() if name in fired_at]
 
     def close(self) -> None:
         """Close the connections."""
@@ -283,6 +286,6 @@ class Matrix:
 
 
 def _bounds(case: Case) -> list[str]:
-    """What bounds how many such cases are under way at once: their kind, and by name where any process may fire one."""
+    """Return the key that limits concurrent cases: their kind, and their name if any process may fire one."""
     harming = ["harming"] if case.harming else []
     return [*harming, "fake"] if case.backend == "fake" else harming if case.backend else [*harming, case.name]

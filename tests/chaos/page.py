@@ -17,33 +17,36 @@ NAME = "faults.md"
 
 _HEAD = """# Faults
 
-What happens to runs when workers, the server or the network fail: tried on real processes and a real server, measured
-by `make chaos`. After every fault the records, what the clients were told, what the container service saw and what a
-subscriber heard are compared: each run that was accepted ends in exactly one state, which never changes; user code is
-started at most once per attempt; each attempt has one `exited` event, which is delivered at least once; nothing is left
-over.
+What happens to runs when workers, the server or the network fail. `make chaos` measures it on real processes and a
+real server. After every fault it compares the records, the answers that clients got, what the container service
+observed, and the events that a subscriber received. It checks these invariants:
 
-The server here writes each change to its append-only file before it answers, so that its death loses nothing that was
-acknowledged. Under `appendfsync everysec` a killed server may lose the last second, or two where its disk is slow. That
-is row 13, and `always` avoids it.
+- each accepted run ends in exactly one state, which never changes;
+- user code is started at most once per attempt;
+- each attempt has one `exited` event, which is delivered at least once;
+- nothing is left over.
+
+In these tests the server writes each change to its append-only file before it answers, so that a crash loses nothing
+that was acknowledged. With `appendfsync everysec` a killed server may lose the last second, or two if its disk is
+slow. Row 13 tests that, and `always` avoids it.
 """
 
 _ROWS = """## Every kind of fault
 
-Each row of the fault matrix has tests of its own; after each the invariants above are checked.
+Each row of the fault matrix has its own tests. The invariants above are checked after each test.
 
 """
 
 _ROWS_TABLE = """
-| row | fault | tests played | skipped | verdict |
+| row | fault | tests run | skipped | verdict |
 |---:|---|---:|---:|---|
 """
 
 _FIGURES = """## Recovery
 
-Seconds from a fault until things go on, at the timings that everybody gets (a lease of 30 s, renewed every 10 s;
-doorbells looked at every 2 s). A worker that dies is taken for dead once its lease has ended; until then its flows
-might still run.
+Seconds from a fault until work continues, at the default timings (a lease of 30 s, renewed every 10 s; doorbells
+checked every 2 s). A worker that dies is considered dead once its lease has ended; until then its flows might still
+run.
 
 """
 
@@ -52,40 +55,40 @@ _FIGURES_TABLE = """
 |---|---:|---:|---:|---:|---:|---:|---:|---|
 """
 
-_SOAK = """## A soak
+_SOAK = """## Soak test
 
-Clients submit, cancel and wait through the public interface, while every few seconds something is killed, frozen, cut
-off, slowed down or taken away. Leases, ticks and polls are fifteen times as quick as usual, so that more happens in
-less time.
+Clients submit, cancel and wait through the public interface. Every few seconds a process, a connection or the server
+is killed, frozen, cut off, slowed down or removed. Leases, ticks and polls are fifteen times as fast as usual, so that
+more happens in less time.
 
 """
 
 _MATRIX = """## Every step between two side effects
 
-Failpoints stand at each step between two side effects. At each, on each backend whose runs come by it, whoever is there
-dies, raises, stands still for longer than its lease, or has done the step and doesn't hear of it.
+There is a failpoint at each step between two side effects. At each failpoint, on each backend whose runs reach it, the
+process dies, raises an exception, freezes for longer than its lease, or completes the step and doesn't get the reply.
 
 """
 
 _MODEL = """## A model of the records
 
-Random histories, with the invariants checked after every step, on records in memory and on a server.
+Random histories, on records in memory and on a server. The invariants are checked after every step.
 
 """
 
 #: By part: what `make chaos` plays, and what stands in its place in CI.
 FORMS: Mapping[str, tuple[str, str]] = {
     "rows": (
-        "row 6 goes on for ten minutes, and the server of row 14 is away for ten (by the clock: all times are a 15th)",
-        "ten seconds of row 6, and two minutes of row 14 by that clock",
+        "row 6 lasts ten minutes, and in row 14 the server is down for ten (of simulated time: all times are a 15th)",
+        "ten seconds of row 6, and two simulated minutes of row 14",
     ),
     "matrix": (
-        "every kind of end on every backend",
-        "every kind of end on the local and the container backend; on the remote one, whose path is the local one's, "
-        "one per failpoint",
+        "every kind of failure on every backend",
+        "every kind of failure on the local and the container backend; on the remote one, which shares the local one's "
+        "path, one per failpoint",
     ),
     "recovery": (
-        "the samples that the table counts, among them an outage of ten minutes",
+        "the samples that the table counts, including an outage of ten minutes",
         "12 runs of dead workers, 2 containers, 15 doorbells, 4 short outages and 2 longer ones",
     ),
     "soak": ("10,000 runs", "500 runs"),
@@ -104,7 +107,7 @@ def write(results: Results, docs: Path = DOCS) -> None:
 def _parts(results: Results) -> Iterator[str]:
     yield _HEAD
     yield _machine(results)
-    if any(told.rows for told in results.tests):
+    if any(test.rows for test in results.tests):
         yield _ROWS + _form(results, "rows") + _cluster(results) + _ROWS_TABLE + "\n".join(_rows(results)) + "\n"
     if matrix := results.notes.get("matrix"):
         yield _MATRIX + _form(results, "matrix") + _matrix(matrix)
@@ -114,8 +117,8 @@ def _parts(results: Results) -> Iterator[str]:
     for soak in results.soaks:
         yield _SOAK + _form(results, "soak") + "\n" + _soak(soak)
     if steps := {name: note for name, note in results.notes.items() if name.startswith("steps on ")}:
-        told = (f"{note['done']:,} {name.replace('redis', 'a server')}" for name, note in steps.items())
-        yield _MODEL + _form(results, "model") + "Done: " + "; ".join(told) + ".\n"
+        counts = (f"{note['done']:,} {name.replace('redis', 'a server')}" for name, note in steps.items())
+        yield _MODEL + _form(results, "model") + "Done: " + "; ".join(counts) + ".\n"
 
 
 def _machine(results: Results) -> str:
@@ -123,38 +126,40 @@ def _machine(results: Results) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     return (
         f"Measured on {results.at[:10]}: {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {packages}. Everything is kept "
-        f"in `tests/chaos/data/{results.at[:10]}.json`. Each part says whether it was played in the long form of "
-        "`make chaos` or in the bounded one that every change is tested with.\n"
+        f"{machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {packages}. The data are "
+        f"in `tests/chaos/data/{results.at[:10]}.json`. Each part says whether it was run in the long form of "
+        "`make chaos` or in the short one that tests every change.\n"
     )
 
 
 def _form(results: Results, part: str) -> str:
-    """In which form a part was played, and what the other one is."""
+    """Name the form in which a part was run, and describe the other one."""
     if part not in results.parts:
         return ""
     played = results.parts[part]
     long, bounded = FORMS[part]
     at = played.at[:16].replace("T", " ")
     if played.long:
-        return f"Played in the long form ({at} UTC): {long}. Every change is tested with less: {bounded}.\n"
-    return f"Played in the bounded form that every change is tested with ({at} UTC): {bounded}. `make chaos`: {long}.\n"
+        return f"Run in the long form ({at} UTC): {long}. Every change is tested with the short form: {bounded}.\n"
+    return f"Run in the short form, which tests every change ({at} UTC): {bounded}. The long form: {long}.\n"
 
 
 def _cluster(results: Results) -> str:
-    """Of the tests that need a cluster: when they were played, and what was skipped for want of one."""
-    told = ""
+    """Date the tests that need a cluster, and list those that were skipped without one."""
+    text = ""
     if played := results.parts.get("kubernetes"):
         at = played.at[:16].replace("T", " ")
-        told = (
+        text = (
             "\nThe tests of rows 22 to 27, and of 3 and 4, that need a Kubernetes cluster were "
-            f"played apart ({at} UTC); the others of these rows have an API server in their own process.\n"
+            f"run separately ({at} UTC). The other tests of these rows use an API server in their own process.\n"
         )
     if played := results.parts.get("forgery"):
-        told += f"\nThe tests of row 34 were played apart ({played.at[:16].replace('T', ' ')} UTC).\n"
+        text += f"\nThe tests of row 34 were run separately ({played.at[:16].replace('T', ' ')} UTC).\n"
     for reason, rows in results.missing().items():
-        told += f"\nSkipped, and no part of the verdicts: tests of {_listed(rows)}. {reason or 'No reason was kept'}.\n"
-    return told
+        text += (
+            f"\nSkipped, and not part of the verdicts: tests of {_listed(rows)}. {reason or 'No reason recorded'}.\n"
+        )
+    return text
 
 
 def _listed(rows: Sequence[int]) -> str:
@@ -164,23 +169,23 @@ def _listed(rows: Sequence[int]) -> str:
 def _matrix(matrix: Mapping[str, Any]) -> str:
     return (
         f"\n{matrix['failpoints']} failpoints, {matrix['cases']:,} cases, {matrix['runs']:,} runs; {matrix['deaths']} "
-        f"workers died. Wrong afterwards: **{matrix['wrong']}**.\n"
+        f"workers died. Violations: **{matrix['wrong']}**.\n"
     )
 
 
 def _rows(results: Results) -> Iterator[str]:
-    for row, what in ROWS.items():
+    for row, fault in ROWS.items():
         skipped = len(results.skipped(row))
-        yield f"| {row} | {what} | {len(results.of_row(row)) - skipped} | {skipped} | {results.verdict(row)} |"
+        yield f"| {row} | {fault} | {len(results.of_row(row)) - skipped} | {skipped} | {results.verdict(row)} |"
 
 
 def _figures(results: Results) -> Iterator[str]:
-    for one in results.figures:
-        values = one.samples
+    for measured in results.figures:
+        values = measured.samples
         cells = [min(values), *(percentile(values, share) for share in (50, 95, 99)), max(values)]
-        told = " | ".join(f"{cell:.1f}" for cell in cells)
-        verdict = "pass" if one.passes else "fail"
-        yield f"| {one.figure.name} | {len(values)} | {told} | {one.figure.said} | {verdict} |"
+        row = " | ".join(f"{cell:.1f}" for cell in cells)
+        verdict = "pass" if measured.passes else "fail"
+        yield f"| {measured.figure.name} | {len(values)} | {row} | {measured.figure.bound_text} | {verdict} |"
 
 
 def _soak(soak: dict[str, Any]) -> str:
@@ -192,10 +197,10 @@ def _soak(soak: dict[str, Any]) -> str:
     ]
     if not soak["violations"]:
         lines.append(
-            f"With 95 % confidence fewer than {3 / runs:.2g} of all runs have one (rule of three); that is what was "
-            "shown, not that there never is one."
+            f"With 95 % confidence fewer than {3 / runs:.2g} of all runs have a violation (rule of three). This "
+            "doesn't prove that there is never one."
         )
-    lines += ["", *(f"- {one}" for one in soak.get("found", ()))]
+    lines += ["", *(f"- {finding}" for finding in soak.get("found", ()))]
     lines += ["", "| counted | |", "|---|---:|"]
     lines += [f"| {name} | {n:,} |" for name, n in counts.items() if not name.startswith("faults, ")]
     lines += ["", "![Faults by kind](images/faults-kinds.svg)", ""]
@@ -220,10 +225,10 @@ def _distributions(results: Results, file: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
-    for one in results.figures:
-        ordered = sorted(one.samples)
+    for measured in results.figures:
+        ordered = sorted(measured.samples)
         shares = [(place + 1) / len(ordered) * 100 for place in range(len(ordered))]
-        axes.step([ordered[0], *ordered], [0, *shares], where="post", label=one.figure.name)
+        axes.step([ordered[0], *ordered], [0, *shares], where="post", label=measured.figure.name)
     axes.set(xlabel="seconds", ylabel="% of samples", xlim=(0, None), ylim=(0, 101))
     axes.legend(fontsize=8)
     _save(figure, file)

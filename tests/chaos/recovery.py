@@ -1,4 +1,4 @@
-"""How long it takes until things go on again, at the timings that everybody gets: nothing is made quicker here.
+"""Recovery times at the default timings: seconds from a fault until work continues.
 
 Each scenario has a server and workers of its own, so that all can wait at the same time.
 """
@@ -22,7 +22,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.flows import marked
-from tests.chaos.orders import AGAIN
+from tests.chaos.workload import AGAIN
 from tests.integration.workers import Bench, Worker
 from tests.waiting import wait_until
 
@@ -32,7 +32,7 @@ AMPLE = 150.0
 
 @dataclass(frozen=True, kw_only=True)
 class Recovered:
-    """What a scenario measured, in seconds, and the runs by which it did."""
+    """The samples of a scenario, in seconds, and its runs."""
 
     samples: list[float]
     runs: list[Record] = field(default_factory=list)
@@ -53,14 +53,14 @@ class Place:
         stack.callback(self.bench.close)
         stack.callback(self._end_containers)
 
-    def workers(self, count: int, **given: Any) -> list[Worker]:
+    def workers(self, count: int, **options: Any) -> list[Worker]:
         """So many more, ready."""
-        found = [Worker(self.server.url, self.folder, **given) for _ in range(count)]
-        for one in found:
-            self._stack.callback(one.end)
-        for one in found:
-            one.says("is ready", timeout=AMPLE)
-        return found
+        workers = [Worker(self.server.url, self.folder, **options) for _ in range(count)]
+        for worker in workers:
+            self._stack.callback(worker.end)
+        for worker in workers:
+            worker.says("is ready", timeout=AMPLE)
+        return workers
 
     def submit(self, way: str = "plain", *, seconds: float = 0.0, label: str = "", backend: str = "local") -> str:
         """Accept a run."""
@@ -73,21 +73,24 @@ class Place:
         """Wait until all of them are in one of some states; their records."""
 
         def there() -> list[Record]:
-            found = [one for one in self.bench.records.runs.get_many(runs) if one is not None]
+            records = [record for record in self.bench.records.runs.get_many(runs) if record is not None]
             wrong = [
-                f"{one.id} is {one.state}: {one.outcome}" for one in found if one.terminal and one.state not in states
+                f"{record.id} is {record.state}: {record.outcome}"
+                for record in records
+                if record.terminal and record.state not in states
             ]
             assert not wrong, f"{wrong}\n{self._told()}"
-            return found if all(one.state in states for one in found) else []
+            return records if all(record.state in states for record in records) else []
 
         try:
             return wait_until(there, f"{states} of {len(runs)} runs", timeout=AMPLE, every=0.1)
         except AssertionError as error:
-            shown = [f"{one.id} is {one.state}, {one.owner}" for one in self.bench.records.runs.get_many(runs) if one]
+            records = self.bench.records.runs.get_many(runs)
+            shown = [f"{record.id} is {record.state}, {record.owner}" for record in records if record]
             raise AssertionError(f"{error}\nin {self.folder.name}: {shown}\n{self._told()}") from error
 
     def _told(self) -> str:
-        """What the workers printed."""
+        """Return the workers' output."""
         return "\n".join(f"--- {log.name}\n{log.read_text()[-6000:]}" for log in self.folder.glob("worker-*.log"))
 
     def outage(self, seconds: float) -> float:
@@ -121,9 +124,9 @@ def takeovers(folder: Path, *, victims: int, each: int) -> Recovered:
         here.until_state(runs, State.RUNNING)
         here.workers(1, concurrency=each)
         killed: dict[int, float] = {}
-        for one in lost:
-            one.send(signal.SIGKILL)
-            killed[one.process.pid] = time.time()
+        for worker in lost:
+            worker.send(signal.SIGKILL)
+            killed[worker.process.pid] = time.time()
             threading.Event().wait(10 / victims)
         records = here.until_state(runs, State.SUCCEEDED)
         samples = []
@@ -145,7 +148,7 @@ def adoptions(folder: Path, *, count: int) -> Recovered:
         killed = time.time()
         here.release()
         records = here.until_state(runs, State.SUCCEEDED)
-        return Recovered(samples=[(one.ended_at or 0.0) - killed for one in records], runs=records)
+        return Recovered(samples=[(record.ended_at or 0.0) - killed for record in records], runs=records)
 
 
 def rings(folder: Path, *, count: int) -> Recovered:
@@ -164,7 +167,7 @@ def rings(folder: Path, *, count: int) -> Recovered:
         finally:
             silent.close()
         records = here.until_state(runs, State.SUCCEEDED)
-        return Recovered(samples=[one.rung_at - one.created_at for one in records], runs=records)
+        return Recovered(samples=[record.rung_at - record.created_at for record in records], runs=records)
 
 
 def short_outages(folder: Path, *, outages: Sequence[float]) -> Recovered:
@@ -172,14 +175,14 @@ def short_outages(folder: Path, *, outages: Sequence[float]) -> Recovered:
     with place(folder, "s") as here:
         here.workers(1, labels=["a"], concurrency=1)
         here.workers(1, labels=["b"], concurrency=1)
-        samples, found = [], []
+        samples, restarted = [], []
         for seconds in outages:
             back = here.outage(seconds)
             runs = [here.submit(label=label) for label in ("a", "b")]
             records = here.until_state(runs, State.SUCCEEDED)
-            samples += [(one.started_at or 0.0) - back for one in records]
-            found += records
-        return Recovered(samples=samples, runs=found)
+            samples += [(record.started_at or 0.0) - back for record in records]
+            restarted += records
+        return Recovered(samples=samples, runs=restarted)
 
 
 def long_outage(folder: Path, *, seconds: float) -> Recovered:
@@ -195,4 +198,4 @@ def long_outage(folder: Path, *, seconds: float) -> Recovered:
         records = here.until_state(runs, State.SUCCEEDED)
         here.release()
         healthy = here.until_state(held, State.SUCCEEDED)
-        return Recovered(samples=[(one.started_at or 0.0) - back for one in records], runs=healthy)
+        return Recovered(samples=[(record.started_at or 0.0) - back for record in records], runs=healthy)

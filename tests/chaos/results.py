@@ -1,4 +1,4 @@
-"""What ``make chaos`` found: kept as JSON with machine, versions and date, and judged per row and per figure."""
+"""Results of ``make chaos``: stored as JSON with machine, versions and date, with a verdict per row and per figure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.chaos.figures import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """How one test ended. ``rows`` are those of the fault matrix that it shows, ``reason`` is why it was skipped."""
+class ReportedTest:
+    """Outcome of one test. ``rows`` are its rows of the fault matrix, ``reason`` is why it was skipped."""
 
     test: str
     outcome: str
@@ -56,7 +56,7 @@ class Results:
     at: str
     machine: dict[str, Any]
     parts: dict[str, Played] = field(default_factory=dict)
-    tests: list[Told] = field(default_factory=list)
+    tests: list[ReportedTest] = field(default_factory=list)
     figures: list[Measured] = field(default_factory=list)
     soaks: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -64,60 +64,60 @@ class Results:
     def take(self, lines: Iterable[str]) -> None:
         """Add what tests wrote."""
         for line in lines:
-            found = json.loads(line)
-            what = found.pop("what")
-            if what == "test":
-                self.tests.append(Told(**{**found, "rows": tuple(found["rows"])}))
-            elif what == "figure":
-                samples = tuple(found.pop("samples"))
-                self.figures.append(Measured(Figure(**found), samples))
-            elif what == "soak":
-                self.soaks.append(found)
+            fields = json.loads(line)
+            section = fields.pop("what")
+            if section == "test":
+                self.tests.append(ReportedTest(**{**fields, "rows": tuple(fields["rows"])}))
+            elif section == "figure":
+                samples = tuple(fields.pop("samples"))
+                self.figures.append(Measured(Figure(**fields), samples))
+            elif section == "soak":
+                self.soaks.append(fields)
             else:
-                self.notes[what] = found
+                self.notes[section] = fields
 
-    def of_row(self, row: int) -> list[Told]:
+    def of_row(self, row: int) -> list[ReportedTest]:
         """The tests that show a row."""
-        return [told for told in self.tests if row in told.rows]
+        return [test for test in self.tests if row in test.rows]
 
     def verdict(self, row: int) -> str:
         """Of a row: no test, skipped, pass or fail. What was skipped is left out, unless all was: that is no pass."""
-        every = {told.outcome for told in self.of_row(row)}
-        found = every - {"skipped"}
-        if not found:
+        every = {test.outcome for test in self.of_row(row)}
+        outcomes = every - {"skipped"}
+        if not outcomes:
             return "skipped" if every else "no test"
-        return "pass" if found == {"passed"} else "fail"
+        return "pass" if outcomes == {"passed"} else "fail"
 
-    def skipped(self, row: int) -> list[Told]:
+    def skipped(self, row: int) -> list[ReportedTest]:
         """Tests of a row that weren't played; a table says so beside its verdict."""
-        return [told for told in self.of_row(row) if told.outcome == "skipped"]
+        return [test for test in self.of_row(row) if test.outcome == "skipped"]
 
     def missing(self, rows: Iterable[int] = ROWS) -> dict[str, list[int]]:
         """Rows of which tests were skipped, by the reason."""
-        found: dict[str, list[int]] = {}
+        rows_by_reason: dict[str, list[int]] = {}
         for row in rows:
-            for reason in sorted({told.reason for told in self.skipped(row)}):
-                found.setdefault(reason, []).append(row)
-        return found
+            for reason in sorted({test.reason for test in self.skipped(row)}):
+                rows_by_reason.setdefault(reason, []).append(row)
+        return rows_by_reason
 
     @property
-    def others(self) -> list[Told]:
+    def others(self) -> list[ReportedTest]:
         """Tests of no row."""
-        return [told for told in self.tests if not told.rows]
+        return [test for test in self.tests if not test.rows]
 
-    def by_file(self) -> dict[str, list[Told]]:
+    def by_file(self) -> dict[str, list[ReportedTest]]:
         """The tests of no row, by their file."""
-        found: dict[str, list[Told]] = {}
-        for told in self.others:
-            found.setdefault(told.name.partition("::")[0], []).append(told)
-        return found
+        tests_by_file: dict[str, list[ReportedTest]] = {}
+        for test in self.others:
+            tests_by_file.setdefault(test.name.partition("::")[0], []).append(test)
+        return tests_by_file
 
     def passes(self, rows: Iterable[int] = ROWS) -> bool:
         """Return True if nothing failed, no bound was broken and no row is without a test. A row that was skipped
         counts as neither: :meth:`missing` is to be said beside."""
         return (
-            all(told.outcome in {"passed", "skipped"} for told in self.tests)
-            and all(one.passes for one in self.figures)
+            all(test.outcome in {"passed", "skipped"} for test in self.tests)
+            and all(figure.passes for figure in self.figures)
             and all(self.verdict(row) in {"pass", "skipped"} for row in rows)
         )
 
@@ -125,10 +125,10 @@ class Results:
         """Take in what another call found, of parts that this one did not play, or of tests that it played again. What
         failed before stays."""
         self.parts |= other.parts
-        told = {one.test for one in other.tests if one.outcome != "skipped"}
-        stay = [one for one in self.tests if one.outcome == "failed" or one.test not in told]
-        known = {one.test for one in stay}
-        self.tests = stay + [one for one in other.tests if one.outcome != "skipped" or one.test not in known]
+        run_again = {test.test for test in other.tests if test.outcome != "skipped"}
+        stay = [test for test in self.tests if test.outcome == "failed" or test.test not in run_again]
+        kept_names = {test.test for test in stay}
+        self.tests = stay + [test for test in other.tests if test.outcome != "skipped" or test.test not in kept_names]
         self.figures += other.figures
         self.soaks += other.soaks
         self.notes |= other.notes
@@ -142,7 +142,7 @@ class Results:
     def load(cls, path: Path) -> Results:
         """Read what :meth:`save` wrote."""
         data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tests = [Told(**{**one, "rows": tuple(one["rows"])}) for one in data["tests"]]
-        figures = [Measured(Figure(**one["figure"]), tuple(one["samples"])) for one in data["figures"]]
-        parts = {name: Played(**one) for name, one in data["parts"].items()}
+        tests = [ReportedTest(**{**test, "rows": tuple(test["rows"])}) for test in data["tests"]]
+        figures = [Measured(Figure(**figure["figure"]), tuple(figure["samples"])) for figure in data["figures"]]
+        parts = {name: Played(**part) for name, part in data["parts"].items()}
         return cls(**{**data, "tests": tests, "figures": figures, "parts": parts})

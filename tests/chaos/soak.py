@@ -1,4 +1,4 @@
-"""A soak: workers, clients and a subscriber under a nemesis, then a checker over everything that anybody wrote down.
+"""Soak test: workers, clients and a subscriber under fault injection, then a check of everything that they recorded.
 
 ``python -m tests.chaos.soak --runs 500 --seed 1`` plays one and says what was found. Each process of it is real, and so
 are the server, the workers' and the clients' way to it (a proxy each), and every fault. What is written stays in one
@@ -28,16 +28,16 @@ from dispatcher.records.query import Query
 from dispatcher.records.redis import open_redis
 from dispatcher.runs import indexes
 from tests.chaos import checker, history, subscriber
+from tests.chaos.call_log import calls_in
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.crew import Crew
-from tests.chaos.customer import HEALED, Plan
+from tests.chaos.fault_injector import Fault, FaultInjector, Targets
 from tests.chaos.flows import read_marks
 from tests.chaos.history import End, History
-from tests.chaos.ledger import calls_in
-from tests.chaos.nemesis import Arena, Fault, Nemesis
 from tests.chaos.proxy import Proxy
 from tests.chaos.report import TAKEN_OVER, Report, recoveries, takeovers
-from tests.chaos.standing import Standing
+from tests.chaos.restarting_process import RestartingProcess
+from tests.chaos.soak_client import HEALED, Plan
+from tests.chaos.worker_group import WorkerGroup
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, ROOT, Bench
 from tests.waiting import wait_until
@@ -50,7 +50,7 @@ CANARY = f"canary-{secrets.token_hex(12)}"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is played. ``pause`` is the mean, in seconds, between two submits of one client."""
+    """Size of a soak. ``pause`` is the mean, in seconds, between two submits of one client."""
 
     runs: int
     seed: int
@@ -70,8 +70,8 @@ class Soak:
         self._service = folder / "service"
         self._db = folder / "subscriber.db"
         self._ends: dict[str, End] = {}
-        for one in (self._service, folder / "server"):
-            one.mkdir()
+        for directory in (self._service, folder / "server"):
+            directory.mkdir()
 
     def play(self) -> Report:
         """From the first worker to the verdict."""
@@ -84,27 +84,27 @@ class Soak:
             stack.callback(self._bench.close)
             ways = [stack.enter_context(Proxy("127.0.0.1", server.port)) for _ in range(2)]
             urls = [way.url().replace("//", f"//:{CANARY}@") for way in ways]
-            given: dict[str, Any] = {"backends": ["local", "remote", "fake"]}
-            crew = Crew(urls[0], self._folder, count=self._size.workers, **given)
-            stack.enter_context(crew)
+            options: dict[str, Any] = {"backends": ["local", "remote", "fake"]}
+            group = WorkerGroup(urls[0], self._folder, count=self._size.workers, **options)
+            stack.enter_context(group)
             stack.callback(self._empty_service)
             environ = self._environ(urls[1])
             command = [PYTHON, "-m", "tests.chaos.subscriber", str(self._db), NAME]
-            listener = Standing(command, environ, self._folder / "subscriber.log")
+            listener = RestartingProcess(command, environ, self._folder / "subscriber.log")
             stack.callback(listener.stop)
             wait_until(lambda: subscriber.is_subscribed(self._db), "the subscription", timeout=60)
-            arena = Arena(
-                server=server, url=server.url, crew=crew, proxies=ways, subscriber=listener, service=self._service
+            targets = Targets(
+                server=server, url=server.url, group=group, proxies=ways, subscriber=listener, service=self._service
             )
-            nemesis = Nemesis(arena, self._folder / "nemesis.jsonl", seed=self._size.seed)
-            customers = self._start_customers(environ, stack)
-            before = self._storm(nemesis, customers)
-            left = self._settle(customers)
-            found = self._history(before)
+            injector = FaultInjector(targets, self._folder / "faults.jsonl", seed=self._size.seed)
+            clients = self._start_clients(environ, stack)
+            before = self._storm(injector, clients)
+            left = self._settle(clients)
+            result = self._history(before)
             stack.pop_all().close()  # what is still running ends before its output is judged
         server.start()
         try:
-            return self._report(found, nemesis, crew, left=left, url=server.url, begun=begun)
+            return self._report(result, injector, group, left=left, url=server.url, begun=begun)
         finally:
             server.kill()
 
@@ -117,7 +117,7 @@ class Soak:
             "PYTHONWARNINGS": "ignore::UserWarning",  # no live worker serves the queue: so it is meant to be
         }
 
-    def _start_customers(self, environ: Mapping[str, str], stack: ExitStack) -> list[subprocess.Popen[bytes]]:
+    def _start_clients(self, environ: Mapping[str, str], stack: ExitStack) -> list[subprocess.Popen[bytes]]:
         started = []
         share, rest = divmod(self._size.runs, self._size.clients)
         for n in range(self._size.clients):
@@ -129,28 +129,28 @@ class Soak:
                 pause=self._size.pause,
                 within=self._size.settle,
             )
-            command = [PYTHON, "-m", "tests.chaos.customer", json.dumps(asdict(plan))]
-            with (self._folder / f"customer-{plan.name}.log").open("wb") as log:
-                one = subprocess.Popen(command, stdout=log, stderr=log, env=dict(environ), cwd=ROOT)
-            stack.callback(lambda one=one: (one.kill(), one.wait()))  # type: ignore[misc]
-            started.append(one)
+            command = [PYTHON, "-m", "tests.chaos.soak_client", json.dumps(asdict(plan))]
+            with (self._folder / f"client-{plan.name}.log").open("wb") as log:
+                client = subprocess.Popen(command, stdout=log, stderr=log, env=dict(environ), cwd=ROOT)
+            stack.callback(lambda client=client: (client.kill(), client.wait()))  # type: ignore[misc]
+            started.append(client)
         return started
 
-    def _storm(self, nemesis: Nemesis, customers: Sequence[subprocess.Popen[bytes]]) -> frozenset[str]:
+    def _storm(self, injector: FaultInjector, clients: Sequence[subprocess.Popen[bytes]]) -> frozenset[str]:
         """Faults until all clients have submitted; the runs that are there then."""
-        nemesis.start()
-        told = time.monotonic()
+        injector.start()
+        reported_at = time.monotonic()
         try:
-            while len(list(self._folder.glob("submitted-*"))) < len(customers):
-                assert all(one.poll() is None for one in customers), f"a client ended early: see {self._folder}"
+            while len(list(self._folder.glob("submitted-*"))) < len(clients):
+                assert all(client.poll() is None for client in clients), f"a client ended early: see {self._folder}"
                 self._look()
-                if time.monotonic() - told > 10:
-                    told = time.monotonic()
+                if time.monotonic() - reported_at > 10:
+                    reported_at = time.monotonic()
                     done = len(self._ends)
-                    self._say(f"{done} of {self._size.runs} runs have ended; {len(nemesis.faults)} faults")
+                    self._say(f"{done} of {self._size.runs} runs have ended; {len(injector.faults)} faults")
                 time.sleep(0.5)
         finally:
-            nemesis.stop()
+            injector.stop()
         before = frozenset(record.id for record in self._bench.records.runs.find(Query(), limit=None))
         (self._folder / HEALED).touch()
         return before
@@ -163,64 +163,65 @@ class Soak:
                 if record is not None and record.terminal:
                     self._ends[record.id] = End.of(record)
 
-    def _settle(self, customers: Sequence[subprocess.Popen[bytes]]) -> list[str]:
+    def _settle(self, clients: Sequence[subprocess.Popen[bytes]]) -> list[str]:
         """Wait until clients, service and subscriber are done; what wasn't in time."""
         end = time.monotonic() + self._size.settle
         left = []
-        for one in customers:
-            while one.poll() is None and time.monotonic() < end:
+        for client in clients:
+            while client.poll() is None and time.monotonic() < end:
                 self._look()
                 time.sleep(0.3)
-            if one.poll() != 0:
+            if client.poll() != 0:
                 left.append(f"a client had not seen all its runs end within {self._size.settle:g} s")
         records = self._bench.records
         runs = records.runs.count(indexes.ALL)
-        for done, what in (
+        for done, condition in (
             (lambda: not records.runs.count(indexes.teardown("fake")), "the teardown of all containers"),
             (lambda: not list(self._service.glob("*.json")), "an empty service"),
             (lambda: subscriber.finals(self._db) >= runs, "the subscriber hearing of all ends"),
         ):
             try:
-                wait_until(done, what, timeout=60, every=0.2)
+                wait_until(done, condition, timeout=60, every=0.2)
             except AssertionError as late:
                 left.append(str(late))
         return left
 
     def _history(self, before: frozenset[str]) -> History:
-        records = {one.id: one for one in self._bench.records.runs.find(Query(), limit=None)}
+        records = {record.id: record for record in self._bench.records.runs.find(Query(), limit=None)}
         return History(
             calls=list(calls_in(self._folder)),
             records=records,
             events={run_id: self._bench.records.events.of(run_id)[0] for run_id in records},
             results={
-                run_id: checker.result_of(self._bench.records, self._bench.keys, one) for run_id, one in records.items()
+                run_id: checker.result_of(self._bench.records, self._bench.keys, record)
+                for run_id, record in records.items()
             },
             marks=read_marks(self._folder),
             before=before,
             ends=self._ends,
-            heard=subscriber.heard(self._db),
+            received=subscriber.received_by(self._db),
         )
 
     def _report(
-        self, found: History, nemesis: Nemesis, crew: Crew, *, left: list[str], url: str, begun: float
+        self, result: History, injector: FaultInjector, group: WorkerGroup, *, left: list[str], url: str, begun: float
     ) -> Report:
-        wrong = [*left, *history.violations(found)]
+        wrong = [*left, *history.violations(result)]
         records = open_redis(url)
         try:
-            wrong += checker.wrong_in_service(self._service, records, list(found.records))
+            wrong += checker.wrong_in_service(self._service, records, list(result.records))
         finally:
             records.close()
-        (self._folder / "workers.log").write_text(crew.output)
-        wrong += checker.leaks(url, self._secrets(found), self._written())
+        (self._folder / "workers.log").write_text(group.output)
+        wrong += checker.leaks(url, self._secrets(result), self._written())
         wrong += [f"after retention: {key}" for key in checker.left_after_retention(url)]
-        counts = history.counted(found) | {
-            "faults": len(nemesis.faults),
-            **{f"faults, {kind}": len(values) for kind, values in sorted(_by_kind(nemesis.faults).items())},
-            "workers that ended": crew.deaths,
-            "doorbells emptied out of queues": nemesis.emptied,
-            "duplicate doorbells absorbed": nemesis.doubled,
-            "doorbells rung again": crew.output.count("its doorbell was lost, it was rung again"),
-            "dead workers found": crew.output.count("is dead: no beat for"),
+        counts = history.counted(result) | {
+            "faults": len(injector.faults),
+            **{f"faults, {kind}": len(values) for kind, values in sorted(_by_kind(injector.faults).items())},
+            "workers that ended": group.deaths,
+            "doorbells emptied out of queues": injector.emptied,
+            "duplicate doorbells absorbed": injector.doubled,
+            "doorbells rung again": group.output.count("its doorbell was lost; rung again"),
+            "dead workers found": group.output.count("is dead: no heartbeat for"),
         }
         return Report(
             seed=self._size.seed,
@@ -228,13 +229,13 @@ class Soak:
             folder=str(self._folder),
             violations=wrong,
             counts=counts,
-            recoveries=recoveries(nemesis.faults, found.records, found.events)
-            | {TAKEN_OVER: takeovers(nemesis.faults, found.events)},
+            recoveries=recoveries(injector.faults, result.records, result.events)
+            | {TAKEN_OVER: takeovers(injector.faults, result.events)},
         )
 
-    def _secrets(self, found: History) -> list[str]:
-        """What must be nowhere to be read; of the keys that containers got, a few are enough."""
-        contained = [one.id for one in found.records.values() if one.spec.route.backend == "fake"]
+    def _secrets(self, result: History) -> list[str]:
+        """Return secrets that must not be readable anywhere; of the keys of containers, a few are enough."""
+        contained = [record.id for record in result.records.values() if record.spec.route.backend == "fake"]
         return [
             CANARY,
             *KEYS.values(),
@@ -251,10 +252,10 @@ class Soak:
 
 
 def _by_kind(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
-    found: dict[str, list[Fault]] = defaultdict(list)
+    faults_by_kind: dict[str, list[Fault]] = defaultdict(list)
     for fault in faults:
-        found[fault.kind].append(fault)
-    return found
+        faults_by_kind[fault.kind].append(fault)
+    return faults_by_kind
 
 
 def play(size: Size, say: Callable[[str], None] = lambda line: None) -> Report:

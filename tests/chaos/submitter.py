@@ -19,9 +19,9 @@ MAPPED = 501
 
 if __name__ == "__main__":
     folder = sys.argv[1]
-    given: dict[str, Any] = callbacks(Path(folder))
-    environment, nowhere = LocalEnvironment(**given), LocalEnvironment(labels=["nobody"])
-    found: dict[str, list[str]] = {}
+    account: dict[str, Any] = callbacks(Path(folder))
+    environment, nowhere = LocalEnvironment(**account), LocalEnvironment(labels=["nobody"])
+    ids: dict[str, list[str]] = {}
     with Dispatcher() as client:
         for key in sys.argv[2:]:
             if key.startswith("map"):
@@ -31,5 +31,5 @@ if __name__ == "__main__":
                 ballast = key.ljust(LARGE) if key.startswith("blob.part") else ""  # its own: equal bytes are sent once
                 parameters = {"folder": folder, "ballast": ballast}
                 runs = [client.submit(marked, parameters, environment=environment, idempotency_key=key)]
-            found[key] = [run.id for run in runs]
-    sys.stdout.write(json.dumps(found))
+            ids[key] = [run.id for run in runs]
+    sys.stdout.write(json.dumps(ids))

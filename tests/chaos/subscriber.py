@@ -27,8 +27,8 @@ create table if not exists subscribed (at real);
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a subscriber was given: deliveries by event id, effects by run, attempt and kind."""
+class Received:
+    """Events that a subscriber received: deliveries by event id, effects by run, attempt and kind."""
 
     deliveries: Mapping[str, int]
     effects: Mapping[tuple[str, int, str], int]
@@ -64,28 +64,28 @@ def subscribe(file: Path, name: str) -> None:
 
 
 def opened(file: Path) -> sqlite3.Connection:
-    """The ledger, made if it isn't there."""
+    """Open its database; create it if it doesn't exist."""
     db = sqlite3.connect(file, timeout=30)
     db.executescript(f"pragma journal_mode = wal; pragma synchronous = off; {_TABLES}")
     return db
 
 
 def is_subscribed(file: Path) -> bool:
-    """Return True if it has ever taken its place."""
+    """Return True if it has ever subscribed."""
     with closing(opened(file)) as db:
         return bool(db.execute("select count(*) from subscribed").fetchone()[0])
 
 
-def heard(file: Path) -> Heard:
-    """Its ledger as it stands."""
+def received_by(file: Path) -> Received:
+    """Return what it has stored so far."""
     with closing(opened(file)) as db:
         deliveries = Counter(event for (event,) in db.execute("select event from deliveries"))
         effects = {(run, attempt, kind): n for run, attempt, kind, n in db.execute("select * from effects")}
-    return Heard(deliveries, effects)
+    return Received(deliveries, effects)
 
 
 def finals(file: Path) -> int:
-    """How many runs it knows to have ended."""
+    """Return the number of runs whose end it has received."""
     with closing(opened(file)) as db:
         return int(db.execute("select count(*) from stored where final").fetchone()[0])
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.record import Record
@@ -22,11 +23,11 @@ from tests.unit.making import trusting
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = trusting(open_redis(server_url))
+    records = trusting(open_redis(server_url))
     try:
-        yield one
+        yield records
     finally:
-        one.close()
+        records.close()
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def run(records: Records) -> Record:
 
 
 def _ledger(folder: Path, *lines: tuple[str, str]) -> Path:
-    text = "".join(json.dumps({"what": what, "name": name, "time": 0.0, "uid": "u"}) + "\n" for what, name in lines)
+    text = "".join(json.dumps({"what": action, "name": name, "time": 0.0, "uid": "u"}) + "\n" for action, name in lines)
     (folder / "ledger.jsonl").write_text(text)
     return folder
 
@@ -102,8 +103,8 @@ class TestSecrets:
             client.sadd("set", "canary")
             client.zadd("sorted", {"canary": 1})
             client.xadd("stream", {"field": "canary"})
-        found = {f"key b'{name}'" for name in ("text", "hash", "list", "set", "sorted", "stream")}
-        assert set(leaks(server_url, ["canary"], [])) == found
+        names = {f"key b'{name}'" for name in ("text", "hash", "list", "set", "sorted", "stream")}
+        assert set(leaks(server_url, ["canary"], [])) == names
 
 
 class TestRetention:
@@ -111,9 +112,9 @@ class TestRetention:
         assert left_after_retention(server_url) == []
 
     def test_an_open_run_is_left(self, server_url: str, records: Records) -> None:
-        one = accept(records, key="k1")
+        run = accept(records, key="k1")
         left = left_after_retention(server_url)
-        assert {f"run:{one.id}", f"run:{one.id}:events", "key:k1"} <= set(left)
+        assert {f"run:{run.id}", f"run:{run.id}:events", "key:k1"} <= set(left)
 
     def test_a_key_that_nobody_removes_is_left(self, server_url: str, records: Records, run: Record) -> None:
         with redis.Redis.from_url(server_url) as client:

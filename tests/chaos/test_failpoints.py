@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.client.tail import Subscription
+from dispatcher.client.subscription import Subscription
 from dispatcher.errors import ServerUnavailable, Transient
 from dispatcher.records.query import Query
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import VARIABLE, FailpointError, arm, failpoint
-from tests.chaos import checker, points
+from tests.chaos import checker, failpoint_scan
 from tests.chaos.cases import KINDS, Case
 from tests.chaos.conftest import ChaosServer
 from tests.chaos.figures import Figures
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 OF_CLIENTS = {"submit.shared", "submit.stored", "blob.part"}
 OF_ANOTHER_BROKER = {"bell.due", "bell.published"}
 
-NAMES = sorted(points.found())
+NAMES = sorted(failpoint_scan.found())
 OF_WORKERS = sorted(set(NAMES) - OF_CLIENTS - OF_ANOTHER_BROKER)
 
 #: What a client may die over: a failpoint and its passing.
@@ -84,7 +84,7 @@ def played_apart(
 
 
 def problems(cases: list[Case], name: str, kind: str) -> dict[str, list[str]]:
-    """What was wrong with the cases of a failpoint and a kind of end; there is at least one case."""
+    """Return the violations of the cases of a failpoint and a kind of failure; there is at least one case."""
     mine = [case for case in cases if (case.name, case.kind) == (name, kind)]
     assert mine, f"no scenario comes by {name}: write one, or remove the failpoint"
     return {f"{case.backend or 'any'} {case.arm} {case.runs}": case.wrong for case in mine if case.wrong}
@@ -105,9 +105,9 @@ def test_nothing_is_wrong_beside_the_cases(played: tuple[Matrix, list[Case]]) ->
 def test_a_subscriber_hears_of_each_exit_once(played: tuple[Matrix, list[Case]]) -> None:
     """I4: one that no fault befalls needs no ids of events to tell."""
     matrix, _ = played
-    heard = [event for event in Subscription(matrix.records, "ledger", timeout=1.0) if event.kind == "exited"]
-    finals = Counter(event.run_id for event in heard if event.final)
-    assert [event_id for event_id, n in Counter(event.id for event in heard).items() if n > 1] == []
+    received = [event for event in Subscription(matrix.records, "ledger", timeout=1.0) if event.kind == "exited"]
+    finals = Counter(event.run_id for event in received if event.final)
+    assert [event_id for event_id, n in Counter(event.id for event in received).items() if n > 1] == []
     assert {run_id: finals[run_id] for run_id in matrix.runs if finals[run_id] != 1} == {}
 
 
@@ -145,7 +145,7 @@ def test_an_end_at_a_failpoint_with_another_broker(
 
 @dataclass(frozen=True)
 class Clients:
-    """What became of clients that died, by their keys: exit statuses, runs then, and runs once all had asked again."""
+    """Clients that died, by their keys: exit statuses, runs then, and runs once all had asked again."""
 
     statuses: dict[str, int]
     before: dict[str, list[Record]]
@@ -180,18 +180,18 @@ def died(played_apart: tuple[Matrix, list[Case]], chaos_server: ChaosServer) -> 
     assert again.returncode == 0, again.stderr
     after = by_key(matrix)
     assert {key: sorted(ids) for key, ids in json.loads(again.stdout).items()} == {
-        key: sorted(one.id for one in found) for key, found in after.items()
+        key: sorted(record.id for record in records) for key, records in after.items()
     }
     return Clients(statuses, before, after)
 
 
 def by_key(matrix: Matrix) -> dict[str, list[Record]]:
     """All runs with an idempotency key, those of a map together."""
-    found: dict[str, list[Record]] = {}
+    by_key: dict[str, list[Record]] = {}
     for record in matrix.records.runs.find(Query(), limit=None):
         if record.key:
-            found.setdefault(record.key.partition("[")[0], []).append(record)
-    return found
+            by_key.setdefault(record.key.partition("[")[0], []).append(record)
+    return by_key
 
 
 @pytest.mark.parametrize("kind", ENDS)
@@ -205,13 +205,13 @@ def test_a_client_that_ends_at_a_failpoint(died: Clients, name: str, kind: str) 
         status, accepted = -9 if kind == "exit137" else 1, {"submit.shared": 0, "blob.part": 0, "map": 500}.get(name, 1)
     assert died.statuses[key] == status
     assert len(died.before.get(key, ())) == accepted
-    assert len(died.after[key]) == len({one.key for one in died.after[key]}) == most
-    assert {one.id for one in died.before.get(key, ())} <= {one.id for one in died.after[key]}
+    assert len(died.after[key]) == len({record.key for record in died.after[key]}) == most
+    assert {record.id for record in died.before.get(key, ())} <= {record.id for record in died.after[key]}
 
 
 def test_runs_of_clients_that_ended_end_well(died: Clients, played_apart: tuple[Matrix, list[Case]]) -> None:
     matrix, _ = played_apart
-    mine = [found[0].id for key, found in died.after.items() if not key.startswith("map")]
+    mine = [records[0].id for key, records in died.after.items() if not key.startswith("map")]
     matrix.runs += mine
     assert matrix.drained(timeout=300) == set()
     assert matrix.violations(mine) == {}
@@ -227,7 +227,7 @@ class TestArming:
 
     def test_names_are_unique_literals(self) -> None:
         assert len(NAMES) > 30
-        assert {name: n for name, n in points.found().items() if n > 1} == {}
+        assert {name: n for name, n in failpoint_scan.found().items() if n > 1} == {}
 
     def test_unarmed(self) -> None:
         failpoint("anything.done")

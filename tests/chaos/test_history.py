@@ -10,15 +10,16 @@ import pytest
 
 from dispatcher.records.memory import open_memory
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from tests.chaos.call_log import Call
+from tests.chaos.fault_injector import Fault
 from tests.chaos.flows import Mark
 from tests.chaos.history import End, History, violations
-from tests.chaos.ledger import Call
-from tests.chaos.nemesis import Fault
-from tests.chaos.orders import WAYS
 from tests.chaos.report import Report, recoveries, takeovers
-from tests.chaos.subscriber import Heard
+from tests.chaos.subscriber import Received
+from tests.chaos.workload import WAYS
 from tests.conformance.specs import accept, finish, start
 from tests.unit.making import trusting
 
@@ -34,13 +35,13 @@ def sound() -> History:
     taken = finish(records, start(records, records.runs.get(taken.id)[0], owner="w2", holder="p2"))
     failed = finish(records, start(records, accept(records, key="k2")), cause=Cause.USER_ERROR)
     cancelled = records.runs.update(accept(records, key="k3").id, transitions.request_cancel)
-    runs = {one.id: one for one in (taken, failed, cancelled)}
+    runs = {run.id: run for run in (taken, failed, cancelled)}
     events = {run_id: records.events.of(run_id)[0] for run_id in runs}
-    every = [event for found in events.values() for event in found]
+    every = [event for of_run in events.values() for event in of_run]
     calls = [
         call
-        for one, way in zip(runs.values(), ("plain", "fails", "cancelled"), strict=True)
-        for call in (_submit(one, way), _call(one, way, "ended", str(one.state), result=2 if one == taken else None))
+        for run, way in zip(runs.values(), ("plain", "fails", "cancelled"), strict=True)
+        for call in (_submit(run, way), _call(run, way, "ended", str(run.state), result=2 if run == taken else None))
     ]
     return History(
         calls=[*calls, _call(cancelled, "cancelled", "cancel", "ok")],
@@ -49,16 +50,16 @@ def sound() -> History:
         results={taken.id: 2},
         marks=[_mark(taken, 1), _mark(taken, 2), _mark(failed, 1)],
         before=frozenset(runs),
-        ends={run_id: End.of(one) for run_id, one in runs.items()},
-        heard=Heard(
+        ends={run_id: End.of(run) for run_id, run in runs.items()},
+        received=Received(
             {event.id: 1 for event in every},
             {(event.run_id, event.attempt, str(event.kind)): 1 for event in every},
         ),
     )
 
 
-def _call(run: Record, way: str, what: str, answer: str, **more: Any) -> Call:
-    return Call(what=what, client="c0", key=run.key, answer=answer, run=run.id, way=way, backend="local", **more)
+def _call(run: Record, way: str, action: str, answer: str, **more: Any) -> Call:
+    return Call(action=action, client="c0", key=run.key, answer=answer, run=run.id, way=way, backend="local", **more)
 
 
 def _submit(run: Record, way: str, answer: str = "ok") -> Call:
@@ -78,7 +79,7 @@ def _with(history: History, run: Record, **changes: Any) -> History:
 
 
 def _without(history: History, run: Record) -> History:
-    return replace(history, records={name: one for name, one in history.records.items() if name != run.id})
+    return replace(history, records={name: record for name, record in history.records.items() if name != run.id})
 
 
 def test_a_sound_history_has_no_violation(sound: History) -> None:
@@ -104,7 +105,7 @@ class TestRuns:
         _found(replace(sound, marks=[*sound.marks, _mark(stranger, 1)]), "stranger: user code ran")
 
     def test_a_success_without_its_user_code(self, sound: History) -> None:
-        _found(replace(sound, marks=[one for one in sound.marks if one.attempt != 2]), "its user code never started")
+        _found(replace(sound, marks=[mark for mark in sound.marks if mark.attempt != 2]), "its user code never started")
 
     def test_two_exits_of_one_attempt(self, sound: History) -> None:
         run = _first(sound)
@@ -133,7 +134,7 @@ class TestRuns:
         _found(replace(sound, calls=calls), "goes the way 'plain' ended as FAILED")
 
     def test_a_cancel_that_nobody_asked_for(self, sound: History) -> None:
-        calls = [call for call in sound.calls if call.what != "cancel"]
+        calls = [call for call in sound.calls if call.action != "cancel"]
         _found(replace(sound, calls=calls), "it was cancelled, and nobody asked")
 
 
@@ -145,18 +146,18 @@ class TestSubmits:
         _found(_with(sound, _first(sound), key="strange"), "nobody asked for key 'strange'")
 
     def test_a_submit_that_failed_and_is_there(self, sound: History) -> None:
-        failed = [replace(call, answer="failed", run="") if call.what == "submit" else call for call in sound.calls]
+        failed = [replace(call, answer="failed", run="") if call.action == "submit" else call for call in sound.calls]
         _found(replace(sound, calls=failed), "its submit failed for certain")
 
     def test_an_unknown_submit_that_was_never_cleared_up(self, sound: History) -> None:
-        unknown = [replace(call, answer="unknown", run="") if call.what == "submit" else call for call in sound.calls]
+        unknown = [replace(call, answer="unknown", run="") if call.action == "submit" else call for call in sound.calls]
         _found(replace(sound, calls=unknown), "its fate is unknown to the end")
 
     def test_an_unknown_submit_that_gave_another_run_when_asked_again(self, sound: History) -> None:
         run = _first(sound)
         other = run.but(id="other", key="k1")
         calls = [replace(call, answer="unknown", run="") if call.key == "k1" else call for call in sound.calls]
-        again = replace(_submit(other, "plain"), what="again")
+        again = replace(_submit(other, "plain"), action="again")
         wrong = replace(
             sound,
             calls=[*calls, again],
@@ -171,7 +172,7 @@ class TestSubmits:
         calls = [
             unknown,
             *(
-                replace(call, what="again") if call.key == "k1" and call.what == "submit" else call
+                replace(call, action="again") if call.key == "k1" and call.action == "submit" else call
                 for call in sound.calls
             ),
         ]
@@ -180,14 +181,14 @@ class TestSubmits:
 
 class TestClients:
     def test_an_end_that_its_client_never_saw(self, sound: History) -> None:
-        _found(replace(sound, calls=[call for call in sound.calls if call.what != "ended"]), "never saw its end")
+        _found(replace(sound, calls=[call for call in sound.calls if call.action != "ended"]), "never saw its end")
 
     def test_another_end_than_its_client_saw(self, sound: History) -> None:
-        calls = [replace(call, answer="CRASHED") if call.what == "ended" else call for call in sound.calls]
+        calls = [replace(call, answer="CRASHED") if call.action == "ended" else call for call in sound.calls]
         _found(replace(sound, calls=calls), "saw CRASHED, it is SUCCEEDED")
 
     def test_another_result_than_its_client_got(self, sound: History) -> None:
-        calls = [replace(call, result=7) if call.what == "ended" else call for call in sound.calls]
+        calls = [replace(call, result=7) if call.action == "ended" else call for call in sound.calls]
         _found(replace(sound, calls=calls), "got 7, not 2")
 
     def test_a_run_that_its_client_lost(self, sound: History) -> None:
@@ -197,19 +198,19 @@ class TestClients:
 
 class TestSubscriber:
     def test_an_event_that_was_never_delivered(self, sound: History) -> None:
-        _found(replace(sound, heard=Heard({}, {})), "was never delivered")
+        _found(replace(sound, received=Received({}, {})), "was never delivered")
 
     def test_an_effect_that_happened_twice(self, sound: History) -> None:
-        twice = dict.fromkeys(sound.heard.effects, 2)
-        _found(replace(sound, heard=Heard(sound.heard.deliveries, twice)), "had its effect 2 times")
+        twice = dict.fromkeys(sound.received.effects, 2)
+        _found(replace(sound, received=Received(sound.received.deliveries, twice)), "had its effect 2 times")
 
     def test_an_event_that_did_not_happen(self, sound: History) -> None:
-        effects = {**sound.heard.effects, ("stranger", 1, "exited"): 1}
-        _found(replace(sound, heard=Heard(sound.heard.deliveries, effects)), "which did not happen")
+        effects = {**sound.received.effects, ("stranger", 1, "exited"): 1}
+        _found(replace(sound, received=Received(sound.received.deliveries, effects)), "which did not happen")
 
     def test_a_delivery_that_came_twice_is_right(self, sound: History) -> None:
-        twice = dict.fromkeys(sound.heard.deliveries, 2)
-        assert violations(replace(sound, heard=Heard(twice, sound.heard.effects))) == []
+        twice = dict.fromkeys(sound.received.deliveries, 2)
+        assert violations(replace(sound, received=Received(twice, sound.received.effects))) == []
 
 
 def test_recovery_is_counted_from_the_end_of_a_fault_to_the_next_move(sound: History) -> None:
@@ -234,11 +235,11 @@ def test_takeovers_are_counted_from_the_kill_of_the_worker_that_ran(sound: Histo
 
 
 def test_a_report_names_its_folder_where_something_is_wrong() -> None:
-    told = Report(seed=7, seconds=1.0, folder="/the/folder", violations=["run r1: bad"], counts={"runs": 10})
-    assert {"  all is in /the/folder", "    run r1: bad"} <= set(told.lines())
-    assert "soak, seed 7" in told.lines()[0]
-    assert told.bound == pytest.approx(0.3)
+    report = Report(seed=7, seconds=1.0, folder="/the/folder", violations=["run r1: bad"], counts={"runs": 10})
+    assert {"  all is in /the/folder", "    run r1: bad"} <= set(report.lines())
+    assert "soak, seed 7" in report.lines()[0]
+    assert report.bound == pytest.approx(0.3)
 
 
 def _found(history: History, text: str) -> None:
-    assert any(text in one for one in violations(history)), violations(history)
+    assert any(text in violation for violation in violations(history)), violations(history)

@@ -22,10 +22,10 @@ from dispatcher.runs.states import Cause, State
 from tests.chaos import checker
 from tests.chaos.cases import Arms, Case, cases_of, passings
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.crew import TIMING, Crew
 from tests.chaos.flows import callbacks, marked, read_marks
+from tests.chaos.worker_group import TIMING, WorkerGroup
 from tests.integration.workers import Bench
-from tests.kubernetes_api import Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, kubeconfig
 from tests.kubernetes_node import URL, Node
 from tests.waiting import wait_until
 
@@ -57,9 +57,9 @@ TRIES = 6
 
 
 class Stage:
-    """A crew before a cluster in this process, and the cases played on it."""
+    """A group before a cluster in this process, and the cases played on it."""
 
-    def __init__(self, server: ChaosServer, serving: Serving, folder: Path) -> None:
+    def __init__(self, server: ChaosServer, serving: FakeApiServer, folder: Path) -> None:
         (folder / "node").mkdir()
         self.folder = folder
         self.cluster = serving.cluster
@@ -72,8 +72,8 @@ class Stage:
             "KUBECONFIG": str(kubeconfig(folder, serving.port)),
             "KUBERNETES_SERVICE_HOST": "",
         }
-        given: dict[str, Any] = {"backends": ["kubernetes"], "concurrency": 1}
-        self.crew = Crew(server.url, folder, count=WORKERS, environ=environ, **given)
+        options: dict[str, Any] = {"backends": ["kubernetes"], "concurrency": 1}
+        self.group = WorkerGroup(server.url, folder, count=WORKERS, environ=environ, **options)
         self.ways: dict[str, str] = {}
         self._cancel: set[str] = set()
 
@@ -93,12 +93,12 @@ class Stage:
 
     def open(self) -> set[str]:
         """Runs that have not ended, or whose infrastructure isn't known to be gone; cancels those that have begun."""
-        begun = {mark.run for mark in read_marks(self.folder) if mark.what == "flow"} & self._cancel
+        begun = {mark.run for mark in read_marks(self.folder) if mark.step == "flow"} & self._cancel
         for run_id in begun:
             self.bench.records.runs.update(run_id, transitions.request_cancel)
         self._cancel -= begun
-        found = self.bench.records.runs.get_many(list(self.ways))
-        return {one.id for one in found if one is not None and (not one.terminal or one.leftovers)}
+        records = self.bench.records.runs.get_many(list(self.ways))
+        return {record.id for record in records if record is not None and (not record.terminal or record.leftovers)}
 
     def rehearse(self) -> list[Case]:
         """Each way, unarmed: the cases that follow."""
@@ -106,8 +106,8 @@ class Stage:
             self.submit(way)
         wait_until(lambda: not self.open(), "the rehearsal's end", timeout=180, every=0.1)
         rehearsed = {run_id: ("kubernetes", way) for run_id, way in self.ways.items()}
-        found = passings(self.arms.passed(), rehearsed, self.crew.pids, scenarios=tuple(ENDS))
-        return cases_of(found, long=True, wanted=PATH.__contains__)
+        passed = passings(self.arms.passed(), rehearsed, self.group.pids, scenarios=tuple(ENDS))
+        return cases_of(passed, long=True, wanted=PATH.__contains__)
 
     def play(self, cases: list[Case], *, timeout: float) -> None:
         """All of them, a few at a time."""
@@ -138,8 +138,8 @@ class Stage:
         return case.runs[-1] not in open_ if case.runs else case.fired
 
     def close(self) -> None:
-        self.crew.__exit__(None, None, None)
-        print(self.crew.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
+        self.group.__exit__(None, None, None)
+        print(self.group.output[-20000:])  # noqa: T201 - pytest shows it where a test failed
         self.node.close()
         self.bench.close()
 
@@ -149,10 +149,10 @@ def played(
     chaos_server: ChaosServer, long: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Stage, list[Case]]]:
     """All cases, played."""
-    with Serving() as serving:
+    with FakeApiServer() as serving:
         stage = Stage(chaos_server, serving, tmp_path_factory.mktemp("stage"))
         try:
-            stage.crew.__enter__()
+            stage.group.__enter__()
             # What stands on no run's path is met often enough by kills alone; the rest of it is in test_failpoints.py.
             cases = [case for case in stage.rehearse() if case.kind == "kill" or (long and case.backend)]
             began = time.monotonic()
@@ -160,7 +160,7 @@ def played(
             names = {case.name for case in cases}
             took = time.monotonic() - began
             counts = f"{len(names)} failpoints, {len(cases)} cases, {len(stage.ways)} runs"
-            print(f"{counts}, {stage.crew.deaths} workers died, {took:.0f} s: {sorted(names)}")  # noqa: T201
+            print(f"{counts}, {stage.group.deaths} workers died, {took:.0f} s: {sorted(names)}")  # noqa: T201
             yield stage, cases
         finally:
             stage.close()
@@ -179,12 +179,16 @@ def test_a_workers_death_costs_no_attempt(played: tuple[Stage, list[Case]]) -> N
     """Each run ends as its flow does, in its first attempt; the invariants hold."""
     stage, _ = played
     records = stage.bench.records.runs.get_many(list(stage.ways))
-    found = {
-        one.id: (one.state, one.outcome.cause if one.state is State.CRASHED and one.outcome else None, one.attempt)
-        for one in records
-        if one is not None
+    ends = {
+        record.id: (
+            record.state,
+            record.outcome.cause if record.state is State.CRASHED and record.outcome else None,
+            record.attempt,
+        )
+        for record in records
+        if record is not None
     }
-    assert found == {run_id: (*ENDS[way], 1) for run_id, way in stage.ways.items()}
+    assert ends == {run_id: (*ENDS[way], 1) for run_id, way in stage.ways.items()}
     assert checker.check(stage.bench.records, stage.bench.keys, list(stage.ways), read_marks(stage.folder)) == {}
 
 

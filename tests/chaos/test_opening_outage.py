@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dispatcher.runs.states import State
-from tests.chaos.crew import TIMING
 from tests.chaos.recovery import place
+from tests.chaos.worker_group import TIMING
 
 #: The process that has claimed stands still for so many seconds; the server is away for longer.
 FROZEN = 2.0

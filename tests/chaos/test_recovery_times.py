@@ -33,7 +33,7 @@ LONGER = Figure("work goes on after a longer outage", bound=35.0)
 
 
 def scenarios(long: bool) -> Mapping[str, Callable[[Path], Recovered]]:
-    """What is measured; more of it under ``make chaos``."""
+    """The scenarios; with more samples under ``make chaos``."""
     outages = (TEN_MINUTES, 60.0, 32.0, 20.0, 8.0) if long else (32.0, 8.0)
     return {
         "takeovers": partial(recovery.takeovers, victims=5 if long else 3, each=6 if long else 4),
@@ -59,43 +59,43 @@ def hold(figure: Figure, samples: list[float]) -> None:
 
 
 def test_a_dead_worker_s_runs_are_taken_over(measured: Mapping[str, Future[Recovered]], figures: Figures) -> None:
-    found = measured["takeovers"].result()
-    figures.note(TAKEOVER, found.samples)
-    assert [one.attempt for one in found.runs] == [2] * len(found.samples)
+    recovered = measured["takeovers"].result()
+    figures.note(TAKEOVER, recovered.samples)
+    assert [record.attempt for record in recovered.runs] == [2] * len(recovered.samples)
     assert (
-        min(found.samples) > 15
+        min(recovered.samples) > 15
     )  # a lease of 30 s, last renewed 10 s before, or a little more: nothing goes too early
-    hold(TAKEOVER, found.samples)
+    hold(TAKEOVER, recovered.samples)
 
 
 def test_a_dead_worker_s_containers_are_adopted(measured: Mapping[str, Future[Recovered]], figures: Figures) -> None:
-    found = measured["adoptions"].result()
-    figures.note(ADOPTION, found.samples)
-    assert [one.attempt for one in found.runs] == [1] * len(found.samples)
-    hold(ADOPTION, found.samples)
+    recovered = measured["adoptions"].result()
+    figures.note(ADOPTION, recovered.samples)
+    assert [record.attempt for record in recovered.runs] == [1] * len(recovered.samples)
+    hold(ADOPTION, recovered.samples)
 
 
 def test_a_lost_doorbell_is_rung_again(measured: Mapping[str, Future[Recovered]], figures: Figures) -> None:
-    found = measured["rings"].result()
-    figures.note(RING, found.samples)
-    assert all(one.rings > 1 for one in found.runs)
-    assert min(found.samples) > 4.9  # a doorbell that may still be in the broker isn't doubled
-    hold(RING, found.samples)
+    recovered = measured["rings"].result()
+    figures.note(RING, recovered.samples)
+    assert all(record.rings > 1 for record in recovered.runs)
+    assert min(recovered.samples) > 4.9  # a doorbell that may still be in the broker isn't doubled
+    hold(RING, recovered.samples)
 
 
 def test_work_goes_on_after_short_outages(measured: Mapping[str, Future[Recovered]], figures: Figures) -> None:
-    found = measured["short"].result()
-    figures.note(SHORT, found.samples)
-    hold(SHORT, found.samples)
+    recovered = measured["short"].result()
+    figures.note(SHORT, recovered.samples)
+    hold(SHORT, recovered.samples)
 
 
 def test_work_goes_on_after_longer_outages_and_no_healthy_flow_was_ended(
     measured: Mapping[str, Future[Recovered]], figures: Figures, long: bool
 ) -> None:
     outages = {name: future.result() for name, future in measured.items() if name.startswith("outage of")}
-    samples = [sample for found in outages.values() for sample in found.samples]
+    samples = [sample for recovered in outages.values() for sample in recovered.samples]
     figures.note(LONGER, samples)
-    for name, found in outages.items():
-        assert [(one.attempt, str(one.state)) for one in found.runs] == [(1, "SUCCEEDED")] * 3, name
+    for name, recovered in outages.items():
+        assert [(record.attempt, str(record.state)) for record in recovered.runs] == [(1, "SUCCEEDED")] * 3, name
     hold(LONGER, samples)
     assert not long or f"outage of {TEN_MINUTES:g} s" in outages

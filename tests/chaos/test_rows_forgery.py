@@ -22,16 +22,17 @@ import redis
 from dispatcher import Dispatcher, LocalEnvironment, flow
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import SealBroken
-from dispatcher.records.rejections import What
-from dispatcher.runner.container.report import About, Report
+from dispatcher.records.rejections import Rejected
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, ring_for
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.signing_keys import AttemptCredentials
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.field import Field
+from tests.chaos.deployment import Deployment
 from tests.chaos.flows import callbacks, marked
 from tests.integration.workers import Worker
 from tests.waiting import wait_until
@@ -40,79 +41,79 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.row
 
 
 @pytest.fixture(scope="module")
-def field(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    folder = tmp_path_factory.mktemp("field")
+def deployment(chaos_server: ChaosServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("deployment")
     timing = {"lease": 6.0}
-    with Field(
+    with Deployment(
         chaos_server.url, chaos_server.port, folder, workers=1, backends=["local", "fake"], drain=0.5, timing=timing
-    ) as one:
-        yield one
-        one.settle()
+    ) as deployment:
+        yield deployment
+        deployment.settle()
 
 
 @pytest.fixture
-def worker(field: Field) -> Worker:
+def worker(deployment: Deployment) -> Worker:
     """The one worker, without labels."""
-    assert field.crew is not None
-    return field.crew.workers[0]
+    assert deployment.group is not None
+    return deployment.group.workers[0]
 
 
 @pytest.fixture
-def push(field: Field, chaos_server: ChaosServer) -> Iterator[Callable[..., None]]:
+def push(deployment: Deployment, chaos_server: ChaosServer) -> Iterator[Callable[..., None]]:
     """Put messages into a queue, and wait until they were taken and what came after them ran."""
     with redis.Redis.from_url(chaos_server.url) as client:
 
         def do(*messages: bytes, queue: str = "local") -> None:
-            key = f"{field.bench.records.instance}:{queue}"
+            key = f"{deployment.bench.records.instance}:{queue}"
             client.lpush(key, *messages)
             wait_until(lambda: not client.llen(key), "the messages to be taken", timeout=60)
-            [after] = field.submit()
-            assert field.bench.ended(after).state is State.SUCCEEDED
+            [after] = deployment.submit()
+            assert deployment.bench.ended(after).state is State.SUCCEEDED
 
         yield do
 
 
 @contextmanager
-def counted(field: Field, what: What, times: int = 1) -> Iterator[None]:
+def counted(deployment: Deployment, what: Rejected, times: int = 1) -> Iterator[None]:
     """Within, so many are refused, and the installation's count says so, as ``dispatcher status`` shows it."""
 
     def tally() -> int:
-        found = field.bench.records.refusals.tallies().get(what)
+        found = deployment.bench.records.rejections.tallies().get(what)
         return found.count if found else 0
 
     before = tally()
     yield
     wait_until(lambda: tally() >= before + times, f"{times} more refused: {what}", timeout=30)
-    if what is What.RUN:  # a report may come late by itself, and a doorbell be rung again
+    if what is Rejected.RUN:  # a report may come late by itself, and a doorbell be rung again
         assert tally() == before + times
 
 
-def forged(field: Field, **changes: Any) -> Record:
+def forged(deployment: Deployment, **changes: Any) -> Record:
     """A run of ours, not accepted yet, whose spec was changed before it was signed."""
-    environment = field.environment("local")
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
+    environment = deployment.environment("local")
+    record = deployment.bench.prepare(marked, {"folder": str(deployment.folder)}, environment=environment)
     raw = replace(record.spec, **changes).to_bytes()
-    return replace(record, spec_bytes=raw, signature=field.bench.keys.sign(record.id, raw))
+    return replace(record, spec_bytes=raw, signature=deployment.bench.keys.sign(record.id, raw))
 
 
-def refused(field: Field, record: Record, reason: str) -> None:
+def refused(deployment: Deployment, record: Record, reason: str) -> None:
     """It ended as a mistake in the set-up that names a reason, and nothing of it ran; it was counted."""
-    with counted(field, What.RUN):
-        accept(field, record)
-        ended = field.bench.ended(record.id)
+    with counted(deployment, Rejected.RUN):
+        accept(deployment, record)
+        ended = deployment.bench.ended(record.id)
     assert ended.state is State.CRASHED
     assert ended.outcome is not None
     assert ended.outcome.cause is Cause.CONFIG_ERROR
     assert reason in ended.outcome.message
-    assert field.starts(record.id) == 0
+    assert deployment.starts(record.id) == 0
 
 
-def accept(field: Field, record: Record) -> Record:
+def accept(deployment: Deployment, record: Record) -> Record:
     """Store a record as it is, as whoever may write records can."""
-    return field.bench.records.runs.create([record])[0]
+    return deployment.bench.records.runs.create([record])[0]
 
 
-def test_a_pickled_message(field: Field, push: Callable[..., None], tmp_path: Path) -> None:
+def test_a_pickled_message(deployment: Deployment, push: Callable[..., None], tmp_path: Path) -> None:
     """It is dropped unopened, in its body and as a type of content."""
     opened = tmp_path / "opened"
 
@@ -120,8 +121,8 @@ def test_a_pickled_message(field: Field, push: Callable[..., None], tmp_path: Pa
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (opened,)
 
-    [run_id] = field.submit()
-    message = json.loads(envelope(ring_for(field.bench.ended(run_id))))
+    [run_id] = deployment.submit()
+    message = json.loads(envelope(ring_for(deployment.bench.ended(run_id))))
     body = base64.b64encode(pickle.dumps(Bomb())).decode()
     types = ["application/x-python-serialize", "application/data", "application/json", "text/plain"]
     push(*(json.dumps({**message, "body": body, "content-type": kind}).encode() for kind in types))
@@ -129,150 +130,156 @@ def test_a_pickled_message(field: Field, push: Callable[..., None], tmp_path: Pa
     assert not opened.exists()
 
 
-def test_a_message_of_another_task(field: Field, push: Callable[..., None], worker: Worker) -> None:
+def test_a_message_of_another_task(deployment: Deployment, push: Callable[..., None], worker: Worker) -> None:
     """Celery's own tasks and unknown ones do nothing to any run."""
     pid = worker.process.pid
-    record = field.unrung()
+    record = deployment.unrung()
     message = envelope(ring_for(record))
     names = [b"celery.backend_cleanup", b"celery.accumulate", b"os.system", b"dispatcher.call_on_exit"]
     push(*(message.replace(b"dispatcher.execute", name) for name in names))
-    field.settle()
+    deployment.settle()
     assert worker.process.poll() is None
     assert worker.process.pid == pid
-    assert field.starts(record.id) == 1
+    assert deployment.starts(record.id) == 1
 
 
-def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(field: Field, push: Callable[..., None]) -> None:
+def test_a_doorbell_of_an_unknown_run_and_of_an_ended_one(deployment: Deployment, push: Callable[..., None]) -> None:
     """Forged and replayed: nothing to claim."""
-    [run_id] = field.submit()
-    before = field.bench.ended(run_id)
+    [run_id] = deployment.submit()
+    before = deployment.bench.ended(run_id)
     rung = envelope(ring_for(before))
     body = json.loads(rung)["body"]
     other = base64.b64encode(base64.b64decode(body).replace(run_id.encode(), b"r" + b"0" * 16)).decode()
     push(rung, rung.replace(body.encode(), other.encode()), rung)
-    assert field.bench.record(run_id).version == before.version
-    assert field.starts(run_id) == 1
+    assert deployment.bench.record(run_id).version == before.version
+    assert deployment.starts(run_id) == 1
 
 
 @pytest.mark.parametrize("task", [EXECUTE, CALL_ON_EXIT])
-def test_a_doorbell_in_the_wrong_queue(field: Field, push: Callable[..., None], worker: Worker, task: str) -> None:
+def test_a_doorbell_in_the_wrong_queue(
+    deployment: Deployment, push: Callable[..., None], worker: Worker, task: str
+) -> None:
     """A worker runs what its labels serve, wherever the message was put, and whatever it says of itself."""
-    given: dict[str, Any] = callbacks(field.folder)
-    environment = LocalEnvironment(labels=["gpu"], **given)
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
-    accept(field, record)
+    account: dict[str, Any] = callbacks(deployment.folder)
+    environment = LocalEnvironment(labels=["gpu"], **account)
+    record = deployment.bench.prepare(marked, {"folder": str(deployment.folder)}, environment=environment)
+    accept(deployment, record)
     message = json.loads(envelope(ring_for(record, task)))
     message["headers"]["also_served"] = ["local:gpu"]
-    with counted(field, What.DOORBELL):
+    with counted(deployment, Rejected.DOORBELL):
         push(json.dumps(message).encode())
-    worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
-    assert field.bench.record(record.id).state is State.QUEUED
-    assert field.starts(record.id) == 0
-    field.bench.records.runs.update(record.id, transitions.request_cancel)
+    worker.says(f"Run {record.id}: doorbell refused: it belongs to queue local:gpu")
+    assert deployment.bench.record(record.id).state is State.QUEUED
+    assert deployment.starts(record.id) == 0
+    deployment.bench.records.runs.update(record.id, transitions.request_cancel)
 
 
-@pytest.mark.parametrize("told", [{"labels": []}, {"labels": [], "flow": "another"}], ids=["like ours", "like nothing"])
+@pytest.mark.parametrize(
+    "claims", [{"labels": []}, {"labels": [], "flow": "another"}], ids=["like ours", "like nothing"]
+)
 def test_a_doorbell_that_tells_of_another_kind(
-    field: Field, push: Callable[..., None], worker: Worker, told: dict[str, Any]
+    deployment: Deployment, push: Callable[..., None], worker: Worker, claims: dict[str, Any]
 ) -> None:
     """A worker takes runs for what was like them before; not those that aren't."""
-    field.settle()
-    given: dict[str, Any] = callbacks(field.folder)
-    environment = LocalEnvironment(labels=["gpu"], **given)
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
-    accept(field, record)
+    deployment.settle()
+    account: dict[str, Any] = callbacks(deployment.folder)
+    environment = LocalEnvironment(labels=["gpu"], **account)
+    record = deployment.bench.prepare(marked, {"folder": str(deployment.folder)}, environment=environment)
+    accept(deployment, record)
     message = json.loads(envelope(ring_for(record)))
     arguments, words, rest = json.loads(base64.b64decode(message["body"]))
-    body = base64.b64encode(json.dumps([arguments, words | told, rest]).encode()).decode()
-    with counted(field, What.DOORBELL):
+    body = base64.b64encode(json.dumps([arguments, words | claims, rest]).encode()).decode()
+    with counted(deployment, Rejected.DOORBELL):
         push(json.dumps({**message, "body": body}).encode())
-    worker.says(f"run {record.id}: a doorbell of queue local:gpu came here: refused")
-    assert field.bench.record(record.id).state is State.QUEUED
-    assert field.starts(record.id) == 0
-    field.bench.records.runs.update(record.id, transitions.request_cancel)
+    worker.says(f"Run {record.id}: doorbell refused: it belongs to queue local:gpu")
+    assert deployment.bench.record(record.id).state is State.QUEUED
+    assert deployment.starts(record.id) == 0
+    deployment.bench.records.runs.update(record.id, transitions.request_cancel)
     for _ in range(4):  # nor has it learned anything from it
-        [after] = field.submit()
-        assert field.bench.ended(after).state is State.SUCCEEDED
+        [after] = deployment.submit()
+        assert deployment.bench.ended(after).state is State.SUCCEEDED
 
 
 def test_a_record_that_tells_another_kind_than_its_spec(
-    field: Field, push: Callable[..., None], chaos_server: ChaosServer
+    deployment: Deployment, push: Callable[..., None], chaos_server: ChaosServer
 ) -> None:
-    """Who may write records can have a run claimed for another; it is never opened."""
+    """A user who may write records can have a run claimed as another kind; it is never opened."""
     for _ in range(4):  # both pool processes know the kind
-        [ours] = field.submit()
-        field.bench.ended(ours)
-    environment = LocalEnvironment(labels=["gpu"], **callbacks(field.folder))
-    record = field.bench.prepare(marked, {"folder": str(field.folder)}, environment=environment)
-    accept(field, record)
+        [ours] = deployment.submit()
+        deployment.bench.ended(ours)
+    environment = LocalEnvironment(labels=["gpu"], **callbacks(deployment.folder))
+    record = deployment.bench.prepare(marked, {"folder": str(deployment.folder)}, environment=environment)
+    accept(deployment, record)
     with redis.Redis.from_url(chaos_server.url) as client:
-        key = f"{field.bench.records.instance}::run:"
+        key = f"{deployment.bench.records.instance}::run:"
         client.hset(f"{key}{record.id}", "kind", client.hget(f"{key}{ours}", "kind"))
     message = envelope(ring_for(record)).replace(b"local:gpu", b"local")
     body = json.loads(message)["body"]
     arguments, words, rest = json.loads(base64.b64decode(body))
     told = base64.b64encode(json.dumps([arguments, words | {"labels": []}, rest]).encode()).decode()
-    with counted(field, What.RUN):
+    with counted(deployment, Rejected.RUN):
         push(message.replace(body.encode(), told.encode()))
-        ended = field.bench.ended(record.id)
+        ended = deployment.bench.ended(record.id)
     assert ended.outcome is not None
     assert (ended.state, ended.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
-    assert "another kind than its spec says" in ended.outcome.message
-    assert field.starts(record.id) == 0
+    assert "another kind than its spec" in ended.outcome.message
+    assert deployment.starts(record.id) == 0
 
 
-def test_a_signature_that_has_expired(field: Field) -> None:
-    refused(field, forged(field, expires=field.bench.records.runs.now() - 60.0), "ended 6")
+def test_a_signature_that_has_expired(deployment: Deployment) -> None:
+    refused(deployment, forged(deployment, expires=deployment.bench.records.runs.now() - 60.0), "ended 6")
 
 
-def test_an_unknown_key(field: Field) -> None:
+def test_an_unknown_key(deployment: Deployment) -> None:
     """Its id is in no ring of keys here."""
-    refused(field, forged(field, key_id="k9"), "'k9'")
+    refused(deployment, forged(deployment, key_id="k9"), "'k9'")
 
 
-def test_a_spec_of_another_run(field: Field) -> None:
-    """What was signed for one run is worth nothing under the name of another, by whatever key it is signed."""
-    [run_id] = field.submit()
-    theirs = field.bench.ended(run_id)
-    copied = replace(forged(field), spec_bytes=theirs.spec_bytes, signature=theirs.signature)
-    refused(field, copied, "changed on its way")
-    signed = forged(field)
+def test_a_spec_of_another_run(deployment: Deployment) -> None:
+    """A spec that was signed for one run is refused under the name of another, whichever key signed it."""
+    [run_id] = deployment.submit()
+    theirs = deployment.bench.ended(run_id)
+    copied = replace(forged(deployment), spec_bytes=theirs.spec_bytes, signature=theirs.signature)
+    refused(deployment, copied, "changed on its way")
+    signed = forged(deployment)
     raw = theirs.spec_bytes
-    resigned = replace(signed, spec_bytes=raw, signature=field.bench.keys.sign(signed.id, raw))
-    refused(field, resigned, f"carries the spec of run {run_id}")
-    assert field.starts(run_id) == 1
+    resigned = replace(signed, spec_bytes=raw, signature=deployment.bench.keys.sign(signed.id, raw))
+    refused(deployment, resigned, f"carries the spec of run {run_id}")
+    assert deployment.starts(run_id) == 1
 
 
-def test_a_run_s_credential_on_another_run(field: Field, worker: Worker) -> None:
+def test_a_run_s_credential_on_another_run(deployment: Deployment, worker: Worker) -> None:
     """A container that reports about another's run, or about an attempt of its own that is over, isn't heard."""
-    mine, theirs = field.submit(2, backend="fake", seconds=8.0)
-    field.started([mine, theirs])
-    record = field.bench.record(mine)
+    mine, theirs = deployment.submit(2, backend="fake", seconds=8.0)
+    deployment.started([mine, theirs])
+    record = deployment.bench.record(mine)
     assert record.request is not None
-    token = field.bench.keys.token(mine, 1, record.request["epoch"])
+    token = deployment.bench.keys.token(mine, 1, record.request["epoch"])
     lie = Outcome(cause=Cause.USER_ERROR, message="a lie")
-    inbox = field.bench.records.inbox
-    with counted(field, What.REPORT, 2):
+    inbox = deployment.bench.records.inbox
+    with counted(deployment, Rejected.REPORT, 2):
         for run_id, attempt in ((theirs, 1), (mine, 2)):
-            report = Report(run_id=run_id, attempt=attempt, about=About.EXITED, outcome=lie)
+            report = Report(run_id=run_id, attempt=attempt, kind=ReportKind.EXITED, outcome=lie)
             inbox.report(shard_of("fake", run_id), report.to_entry(token))
     worker.says(f"a report on run {theirs} was not made by the attempt it names")
     worker.says(f"attempt 2 of run {mine} is closed")
-    credentials = AttemptCredentials.of(record, field.bench.keys.seal(record))
+    credentials = AttemptCredentials.of(record, deployment.bench.keys.seal(record))
     with pytest.raises(SealBroken, match=f"seals for attempt 1 of run {mine} alone"):
-        credentials.seal(field.bench.record(theirs))
+        credentials.seal(deployment.bench.record(theirs))
     assert not hasattr(credentials, "sign")
-    field.settle()
-    assert {field.bench.record(run_id).state for run_id in (mine, theirs)} == {State.SUCCEEDED}
-    field.torn_down()
+    deployment.settle()
+    assert {deployment.bench.record(run_id).state for run_id in (mine, theirs)} == {State.SUCCEEDED}
+    deployment.torn_down()
 
 
 @flow
-def gives(what: str) -> set[str]:
-    return {what}
+def gives(value: str) -> set[str]:
+    return {value}
 
 
-def test_a_result_that_its_runner_did_not_seal(field: Field, chaos_server: ChaosServer, tmp_path: Path) -> None:
+def test_a_result_that_its_runner_did_not_seal(
+    deployment: Deployment, chaos_server: ChaosServer, tmp_path: Path
+) -> None:
     """Whoever can write records can't have a client open their pickle: neither bare nor sealed for another run."""
     environment = LocalEnvironment()
     opened = tmp_path / "opened"
@@ -281,18 +288,18 @@ def test_a_result_that_its_runner_did_not_seal(field: Field, chaos_server: Chaos
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (opened,)
 
-    with Dispatcher(settings=field.bench.settings) as client, redis.Redis.from_url(chaos_server.url) as server:
-        runs = [client.submit(gives, {"what": what}, environment=environment) for what in ("mine", "theirs")]
+    with Dispatcher(settings=deployment.bench.settings) as client, redis.Redis.from_url(chaos_server.url) as server:
+        runs = [client.submit(gives, {"value": value}, environment=environment) for value in ("mine", "theirs")]
         mine, theirs = ([*run.result(timeout=60)] for run in runs)
         assert [mine, theirs] == [["mine"], ["theirs"]]
-        key = f"{field.bench.records.instance}::run:"
-        kept = json.loads(server.hget(f"{key}{runs[1].id}", "outcome") or b"")
+        key = f"{deployment.bench.records.instance}::run:"
+        outcome = json.loads(server.hget(f"{key}{runs[1].id}", "outcome") or b"")
         bomb = pickle.dumps(Bomb())
         bare = {"inline": base64.b64encode(bomb).decode(), "digest": hashlib.sha256(bomb).hexdigest()}
-        for lie in (kept["result"], {**kept["result"], **bare}):
-            server.hset(f"{key}{runs[0].id}", "outcome", json.dumps({**kept, "result": lie}))
+        for lie in (outcome["result"], {**outcome["result"], **bare}):
+            server.hset(f"{key}{runs[0].id}", "outcome", json.dumps({**outcome, "result": lie}))
             with (
-                counted(field, What.RESULT),
+                counted(deployment, Rejected.RESULT),
                 pytest.raises(SealBroken, match=f"sealed by attempt 1 of run {runs[0].id}"),
             ):
                 client.get(runs[0].id).result(timeout=10)

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from dispatcher import Dispatcher, LocalEnvironment, Run, context, flow
-from dispatcher.records.query import Look
 from dispatcher.records.redis import open_redis
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import run_attempt
 from dispatcher.settings import Settings
 from tests.chaos.conftest import ChaosServer
-from tests.chaos.subscriber import finals, heard, opened, take
+from tests.chaos.subscriber import finals, opened, received_by, take
 from tests.conftest import PYTHON
-from tests.integration.hand import Hand
+from tests.integration.stand_ins import ThreadWorker
 from tests.integration.workers import KEYS, ROOT, Bench
 from tests.waiting import wait_until
 
@@ -48,7 +48,7 @@ def settings(chaos_server: ChaosServer) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=settings) as one, Hand(settings):
+    with Dispatcher(settings=settings) as one, ThreadWorker(settings):
         yield one
 
 
@@ -61,15 +61,16 @@ def submit(client: Dispatcher, count: int) -> list[Run[Any]]:
 
 def check(file: Path, runs: list[Run[Any]]) -> None:
     """Each event of each run was delivered, and had its effect once."""
-    found = heard(file)
+    received = received_by(file)
     expected = {event.id for run in runs for event in run.events()}
-    assert {event for event, count in found.deliveries.items() if count} >= expected
-    assert {n for (run, _, _), n in found.effects.items() if run in {one.id for one in runs}} == {1}
-    assert {(run, attempt) for run, attempt, kind in found.effects if kind == "exited"} >= {(run.id, 1) for run in runs}
+    assert {event for event, count in received.deliveries.items() if count} >= expected
+    assert {n for (run_id, _, _), n in received.effects.items() if run_id in {run.id for run in runs}} == {1}
+    exited = {(run_id, attempt) for run_id, attempt, kind in received.effects if kind == "exited"}
+    assert exited >= {(run.id, 1) for run in runs}
 
 
 def test_row_33_it_crashes_before_and_after_the_effect(client: Dispatcher, tmp_path: Path) -> None:
-    """What was not acknowledged comes again; the stored id keeps its effect from happening twice."""
+    """An unacknowledged event is delivered again; its stored id prevents a second effect."""
     file = tmp_path / "ledger"
     client.subscribe("before and after").close()
     runs = submit(client, 2)
@@ -83,7 +84,7 @@ def test_row_33_it_crashes_before_and_after_the_effect(client: Dispatcher, tmp_p
             for event in subscription:
                 take(db, event)
     assert again.id == first.id
-    assert heard(file).deliveries[first.id] == 2
+    assert received_by(file).deliveries[first.id] == 2
     check(file, runs)
 
 
@@ -98,7 +99,7 @@ def test_row_33_it_is_absent_for_an_hour(
     bench = Bench(chaos_server.url)
     try:
         record = later.runs.create([bench.prepare(answer, environment=LocalEnvironment(labels=["an hour later"]))])[0]
-        run_attempt(later, bench.keys, settings, Look(record, later.runs.now()), owner="later", holder="later")
+        run_attempt(later, bench.keys, settings, Snapshot(record, later.runs.now()), owner="later", holder="later")
         later.runs.purge()
     finally:
         later.close()

@@ -1,5 +1,5 @@
-"""Fixtures of the cloud tier: the runner's image once per session; per module a server that pods reach, namespaces
-with a worker's least rights, and a worker that has no others."""
+"""Fixtures of tests on a real cluster: the runner's image once per session; per module a server that pods reach, and a
+sandbox of namespaces with the least rights of a worker."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.estate import Estate, PodServer
-from tests.cloud.place import address, kubectl
+from tests.cloud.k8s import address, kubectl
+from tests.cloud.sandbox import PodServer, Sandbox
 from tests.integration.docker_engine import docker
 from tests.integration.workers import ROOT
 
 IMAGE = "flow-dispatcher-runner:cloud"
 
 
-def _without(reason: str) -> None:
+def _skip_or_fail(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, which CI needs")
     pytest.skip(reason)
@@ -31,77 +31,79 @@ def _without(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> str:
-    """The API server's address; tests skip without."""
+    """Address of the API server; tests skip without one."""
     if not os.environ.get("KUBECONFIG"):
-        _without("KUBECONFIG names no cluster (see CONTRIBUTING.md)")
+        _skip_or_fail("KUBECONFIG names no cluster (see CONTRIBUTING.md)")
     if shutil.which("kubectl") is None:
-        _without("kubectl isn't installed")
+        _skip_or_fail("kubectl isn't installed")
     return kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
 
 
 @pytest.fixture(scope="session")
 def image(cluster: str) -> str:
-    """The runner's image, in the cluster: built here and loaded, or one that the cluster can pull."""
-    if named := os.environ.get("DISPATCHER_TEST_IMAGE"):
-        return named
+    """Name of the runner's image: built here and loaded into the cluster, or one that the cluster can pull."""
+    if image := os.environ.get("DISPATCHER_TEST_IMAGE"):
+        return image
     loader, base = os.environ.get("DISPATCHER_TEST_IMAGE_LOADER"), os.environ.get("DISPATCHER_TEST_BASE_IMAGE")
     if not loader:
-        _without("neither DISPATCHER_TEST_IMAGE nor DISPATCHER_TEST_IMAGE_LOADER (such as 'kind load docker-image')")
+        _skip_or_fail(
+            "neither DISPATCHER_TEST_IMAGE nor DISPATCHER_TEST_IMAGE_LOADER (such as 'kind load docker-image')"
+        )
     arguments = ["--build-arg", f"BASE={base}"] if base else []
-    with _alone("image"):
+    with _FileLock("image"):
         docker("build", "-q", "--network", "host", *arguments, "-f", str(ROOT / "compose/Dockerfile"), "-t", IMAGE,
                str(ROOT))  # fmt: skip
-        done = subprocess.run([*shlex.split(str(loader)), IMAGE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+        result = subprocess.run([*shlex.split(str(loader)), IMAGE], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
     return IMAGE
 
 
-class _alone:  # noqa: N801 - used like a function
-    """One process of this machine at a time, or several that share it."""
+class _FileLock:
+    """A lock among the processes of this machine, exclusive or shared."""
 
-    def __init__(self, what: str, *, shared: bool = False) -> None:
-        self._how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        self._path = Path(tempfile.gettempdir()) / f"flow-dispatcher-tests-{os.getuid()}-{what}"
+    def __init__(self, name: str, *, shared: bool = False) -> None:
+        self._operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self._path = Path(tempfile.gettempdir()) / f"flow-dispatcher-tests-{os.getuid()}-{name}"
 
     def __enter__(self) -> None:
         self._file = self._path.open("w")
-        fcntl.flock(self._file, self._how)
+        fcntl.flock(self._file, self._operation)
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
 @pytest.fixture(scope="module")
-def calm(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Nobody else breaks the cluster. A module that ``BREAKS_THE_CLUSTER`` has it alone."""
-    with _alone("cluster", shared=not getattr(request.module, "BREAKS_THE_CLUSTER", False)):
+def cluster_lock(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Lock of the cluster: shared, but exclusive for a module that ``BREAKS_THE_CLUSTER``."""
+    with _FileLock("cluster", shared=not getattr(request.module, "BREAKS_THE_CLUSTER", False)):
         yield
 
 
 @pytest.fixture(scope="module")
 def pod_server() -> Iterator[PodServer]:
-    """A server that pods reach, with a password."""
+    """Server that pods reach, with a password."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = PodServer(Path(directory), address())
-        one.start()
+        server = PodServer(Path(directory), address())
+        server.start()
         try:
-            yield one
+            yield server
         finally:
-            one.kill()
+            server.kill()
 
 
 @pytest.fixture(scope="module")
-def estate(
+def sandbox(
     cluster: str,
     image: str,
     pod_server: PodServer,
-    calm: None,
+    cluster_lock: None,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Estate]:
-    """Namespaces, workers and a client of this module."""
-    one = Estate(pod_server, image, tmp_path_factory.mktemp("estate"), f"dsp-{secrets.token_hex(3)}")
+) -> Iterator[Sandbox]:
+    """Namespaces, workers and a client of the module."""
+    sandbox = Sandbox(pod_server, image, tmp_path_factory.mktemp("sandbox"), f"dsp-{secrets.token_hex(3)}")
     try:
-        one.open()
-        yield one
+        sandbox.open()
+        yield sandbox
     finally:
-        one.close()
+        sandbox.close()

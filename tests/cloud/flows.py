@@ -1,29 +1,29 @@
-"""Flows that run in pods. What they did is counted in a server of the test's own, apart from our records."""
+"""Flows that run in pods. They count events in a Redis database of the tests, apart from the records."""
 
 from __future__ import annotations
 
 from dispatcher import context, flow
 
 
-def note(what: str) -> None:
-    """Count something of this run."""
+def count(event: str) -> None:
+    """Count an event of this run."""
     import os
 
     import redis
 
     with redis.Redis.from_url(os.environ["LEDGER"]) as ledger:
-        ledger.incr(f"{context.run_id}:{what}")
+        ledger.incr(f"{context.run_id}:{event}")
 
 
-def say_goodbye() -> None:
-    """An ``on_exit``."""
-    note(f"on_exit {context.state}")
+def count_on_exit() -> None:
+    """Count the call of ``on_exit``, with the state."""
+    count(f"on_exit {context.state}")
 
 
 @flow
 def add(a: int, b: int) -> int:
-    """Prints, logs, adds."""
-    note("ran")
+    """Print, log and add."""
+    count("ran")
     print("printed", a)  # noqa: T201 - what it prints is what is tested
     context.logger.info("logged %s", b)
     return a + b
@@ -31,38 +31,38 @@ def add(a: int, b: int) -> int:
 
 @flow
 def fail() -> None:
-    """Raises."""
+    """Raise an error."""
     raise ValueError("no such luck")
 
 
 @flow
-def hold(seconds: float) -> str:
-    """Sleeps, and may be interrupted."""
+def sleep(seconds: float) -> str:
+    """Sleep; may be interrupted."""
     import time
 
-    note("ran")
+    count("ran")
     time.sleep(seconds)
-    note("held")
+    count("held")
     return "held"
 
 
 @flow
-def eat() -> int:
-    """Takes memory until there is none."""
-    taken = []
+def exhaust_memory() -> int:
+    """Allocate memory until there is none."""
+    blocks = []
     print("hungry")  # noqa: T201 - as above
     while True:
-        taken.append(bytearray(b"x" * 2**22))
+        blocks.append(bytearray(b"x" * 2**22))
 
 
 @flow
-def feed_a_pool(careful: bool) -> str:
-    """A process of its own pool takes memory until there is none; a careful flow goes on without it."""
+def exhaust_pool_memory(careful: bool) -> str:
+    """Exhaust the memory in a process of the flow's own pool; a careful flow continues without it."""
     import operator
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    note("ran")
+    count("ran")
     with ProcessPoolExecutor(1) as pool:
         try:
             pool.submit(operator.mul, b"x", 2**30).result()
@@ -74,8 +74,8 @@ def feed_a_pool(careful: bool) -> str:
 
 
 @flow
-def leave(code: int) -> None:
-    """Ends its process without a word."""
+def exit_process(code: int) -> None:
+    """End the process without a report."""
     import os
 
     print("leaving", flush=True)  # noqa: T201 - as above
@@ -84,14 +84,14 @@ def leave(code: int) -> None:
 
 @flow
 def count_in_c() -> int:
-    """Hears no signal: the sum is one call."""
-    note("ran")
+    """Compute a sum in one C call, during which no signal is handled."""
+    count("ran")
     return sum(range(10**12))
 
 
 @flow
-def fill(megabytes: int) -> str:
-    """Writes more to its disk than it may, and waits."""
+def fill_disk(megabytes: int) -> str:
+    """Write more to the disk than allowed, and wait."""
     import time
     from pathlib import Path
 
@@ -106,7 +106,7 @@ def _is_secret(name: str) -> bool:
 
 @flow
 def whoami() -> dict[str, object]:
-    """What a flow sees of its pod."""
+    """Return what a flow can see of its pod."""
     import os
     import sys
     from pathlib import Path
@@ -123,19 +123,19 @@ def whoami() -> dict[str, object]:
 
 
 @flow
-def at_the_second_try(seconds: float) -> int:
-    """Its first attempt sleeps."""
+def succeed_on_retry(seconds: float) -> int:
+    """Sleep in the first attempt only; return the attempt's number."""
     import time
 
-    note(f"attempt {context.attempt}")
+    count(f"attempt {context.attempt}")
     if context.attempt == 1:
         time.sleep(seconds)
     return context.attempt or 0
 
 
 @flow
-def where_it_lies() -> dict[str, object]:
-    """Check whether its code is in its image."""
+def code_location() -> dict[str, object]:
+    """Return True for ``image`` if the flow's code is in its image."""
     import os
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Clusters that change what we create, and a quota queue that takes places back: issue 5, "Real parts and tests"."""
+"""Admission webhooks that change Jobs and pods, and a quota queue that preempts, on a real cluster."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from dispatcher import Cause, Retry, Run, State
-from tests.cloud import flows, place
-from tests.cloud.estate import SMALL, Estate
+from tests.cloud import flows, k8s
 from tests.cloud.quota_queue import LABEL, QuotaQueue
+from tests.cloud.sandbox import SMALL, Sandbox
 from tests.cloud.webhook import Json, Webhook
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
-#: Seconds that what is held by a queue for longer may take to start.
-PATIENT = 10.0
+#: ``start_within`` of a run that a quota queue holds for longer, in seconds.
+START_WITHIN = 10.0
 
 QUEUED: Json = {
     "apiVersion": "batch/v1",
@@ -27,14 +27,14 @@ QUEUED: Json = {
 }
 
 
-def meshed(image: str) -> Any:
-    """A mesh's webhook: its side-car comes first and never ends; Jobs are changed as well."""
+def mesh_patches(image: str) -> Any:
+    """Return the patches of a mesh's webhook: a side-car as first container that never ends; Jobs change as well."""
     sidecar = {"name": "mesh", "image": image, "command": ["sleep", "3600"], "resources": SMALL}
     greeting = {"name": "GREETING", "value": "from the mesh"}
     annotation = {"op": "add", "path": "/metadata/annotations/mesh.example~1injected", "value": "true"}
 
-    def change(thing: Json) -> list[Json]:
-        if thing["kind"] == "Pod":
+    def change(item: Json) -> list[Json]:
+        if item["kind"] == "Pod":
             return [{"op": "add", "path": "/spec/containers/0", "value": sidecar}]
         variables = "/spec/template/spec/containers/0/env/-"
         return [annotation, {"op": "add", "path": variables, "value": greeting}]
@@ -43,58 +43,63 @@ def meshed(image: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def queue(estate: Estate, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuotaQueue]:
-    """A namespace with a mesh, one with a quota queue, and a worker for both."""
-    mesh, queued = f"{estate.name}-meshed", f"{estate.name}-queued"
-    estate.namespace(mesh)
-    estate.namespace(queued)
+def queue(sandbox: Sandbox, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuotaQueue]:
+    """Quota queue of one namespace, beside another with a mesh, and a worker for both."""
+    mesh, queued = f"{sandbox.name}-meshed", f"{sandbox.name}-queued"
+    sandbox.add_namespace(mesh)
+    sandbox.add_namespace(queued)
     folders = [tmp_path_factory.mktemp(name) for name in ("mesh", "queue")]
-    with Webhook(mesh, folders[0], meshed(image)), QuotaQueue(queued, folders[1], place.Driver(queued)) as found:
-        estate.worker()
-        yield found
+    with (
+        Webhook(mesh, folders[0], mesh_patches(image)),
+        QuotaQueue(queued, folders[1], k8s.NamespaceAdmin(queued)) as quota_queue,
+    ):
+        sandbox.start_worker()
+        yield quota_queue
 
 
 @pytest.fixture(scope="module")
-def runs(estate: Estate, queue: QuotaQueue) -> dict[str, Run[Any]]:
-    """All at once."""
-    mesh = {"namespace": f"{estate.name}-meshed"}
-    queued = {"namespace": f"{estate.name}-queued", "job_spec": QUEUED}
+def runs(sandbox: Sandbox, queue: QuotaQueue) -> dict[str, Run[Any]]:
+    """Runs of all tests, submitted at once."""
+    mesh = {"namespace": f"{sandbox.name}-meshed"}
+    queued = {"namespace": f"{sandbox.name}-queued", "job_spec": QUEUED}
     return {
-        "first": estate.submit(
-            flows.at_the_second_try, {"seconds": 300}, environment=queued, retries=Retry(1, on={"preempted"})
+        "first": sandbox.submit(
+            flows.succeed_on_retry, {"seconds": 300}, environment=queued, retries=Retry(1, on={"preempted"})
         ),
-        "meshed": estate.submit(flows.whoami, environment=mesh),
-        "leaves": estate.submit(flows.leave, {"code": 3}, environment=mesh),
-        "fails": estate.submit(flows.fail, environment=mesh),
+        "meshed": sandbox.submit(flows.whoami, environment=mesh),
+        "exits": sandbox.submit(flows.exit_process, {"code": 3}, environment=mesh),
+        "fails": sandbox.submit(flows.fail, environment=mesh),
     }
 
 
-def test_a_side_car_at_the_first_place_that_never_ends(estate: Estate, runs: dict[str, Run[Any]]) -> None:
-    """Success, a failure and a death are ours, by the name of our container; and what a webhook changed is kept."""
-    mesh = f"{estate.name}-meshed"
-    estate.ended(runs["meshed"], State.SUCCEEDED, namespace=mesh)
+def test_a_side_car_at_the_first_place_that_never_ends(sandbox: Sandbox, runs: dict[str, Run[Any]]) -> None:
+    """Success, failure and crash are those of the flow's container, by its name; a webhook's changes are kept."""
+    mesh = f"{sandbox.name}-meshed"
+    sandbox.expect_end(runs["meshed"], State.SUCCEEDED, namespace=mesh)
     assert runs["meshed"].result()["greeting"] == "from the mesh"
-    error = estate.ended(runs["leaves"], State.CRASHED, Cause.RESULT_MISSING, namespace=mesh)
+    error = sandbox.expect_end(runs["exits"], State.CRASHED, Cause.RESULT_MISSING, namespace=mesh)
     assert getattr(error, "exit_code", None) == 3
-    estate.ended(runs["fails"], State.FAILED, namespace=mesh)
+    sandbox.expect_end(runs["fails"], State.FAILED, namespace=mesh)
 
 
-def test_a_quota_queue_admits_and_preempts(estate: Estate, queue: QuotaQueue, runs: dict[str, Run[Any]]) -> None:
-    """Suspended is no failure and no clock runs; suspended again, the attempt ends and the next one queues anew."""
-    namespace, first = f"{estate.name}-queued", runs["first"]
+def test_a_quota_queue_admits_and_preempts(sandbox: Sandbox, queue: QuotaQueue, runs: dict[str, Run[Any]]) -> None:
+    """A suspended Job doesn't fail, and no clock runs. Suspended again, the attempt ends and the next one queues."""
+    namespace, first = f"{sandbox.name}-queued", runs["first"]
     environment = {"namespace": namespace, "job_spec": QUEUED}
-    estate.until(lambda: "quota queue" in "\n".join(estate.client.explain(first)), "what explain says of the queue")
-    second = estate.submit(flows.add, {"a": 1, "b": 2}, environment=environment, start_within=PATIENT)
-    began = time.monotonic()
+    sandbox.wait_until(
+        lambda: "quota queue" in "\n".join(sandbox.client.explain(first)), "the queue in the output of explain"
+    )
+    second = sandbox.submit(flows.add, {"a": 1, "b": 2}, environment=environment, start_within=START_WITHIN)
+    started = time.monotonic()
     queue.open()
-    estate.begun(first, what="attempt 1")
-    estate.until(lambda: time.monotonic() - began > PATIENT + 2, "more time than it has to start")
+    sandbox.wait_until_started(first, event="attempt 1")
+    sandbox.wait_until(lambda: time.monotonic() - started > START_WITHIN + 2, "more time than it has to start")
     assert second.state is State.PENDING
     queue.preempt(first.id)
-    estate.ended(second, State.SUCCEEDED, namespace=namespace)
+    sandbox.expect_end(second, State.SUCCEEDED, namespace=namespace)
     assert first.result(timeout=90) == 2
-    estate.nothing_left(first, namespace=namespace)
+    sandbox.expect_nothing_left(first, namespace=namespace)
     exits = [event.data.get("cause") for event in first.events() if event.kind == "exited"]
     assert exits == [Cause.PREEMPTED, None]
-    assert [estate.server.noted(first, f"attempt {n}") for n in (1, 2)] == [1, 1]
+    assert [sandbox.server.count_of(first, f"attempt {n}") for n in (1, 2)] == [1, 1]
     assert queue.admitted == [first.id, second.id, first.id]

@@ -1,4 +1,4 @@
-"""The blocks of docs/kubernetes.md that need a cluster do what the page says."""
+"""The blocks of docs/kubernetes.md that need a cluster, executed on a real one."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.estate import Estate
-from tests.cloud.place import PAGE, kubectl
+from tests.cloud.k8s import PAGE, kubectl
+from tests.cloud.sandbox import Sandbox
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, ROOT
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 
-def test_the_page_does_what_it_says(estate: Estate, image: str, tmp_path: Path) -> None:
+def test_the_page_does_what_it_says(sandbox: Sandbox, image: str, tmp_path: Path) -> None:
     kubectl("delete", "namespace", "flows", "--ignore-not-found", "--wait=true")
     environment = {
         **os.environ,
         "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "DISPATCHER__URL": estate.server.url,
+        "DISPATCHER__URL": sandbox.server.url,
         "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS),
         "DISPATCHER__KUBERNETES__IMAGE": image,
         "DISPATCHER__KUBERNETES__NAMESPACES": '["flows"]',
     }
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [PYTHON, "-m", "tests.docs.run_page", str(PAGE), "--cluster"],
             cwd=tmp_path,
             env=environment,
@@ -40,5 +40,5 @@ def test_the_page_does_what_it_says(estate: Estate, image: str, tmp_path: Path) 
         )
     finally:
         kubectl("delete", "namespace", "flows", "--ignore-not-found", "--wait=false")
-    assert done.returncode == 0, f"{done.stdout[-4000:]}{done.stderr[-4000:]}"
-    assert "torn down" in done.stdout or "running" in done.stdout
+    assert result.returncode == 0, f"{result.stdout[-4000:]}{result.stderr[-4000:]}"
+    assert "torn down" in result.stdout or "running" in result.stdout

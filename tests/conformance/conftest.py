@@ -1,4 +1,4 @@
-"""Records of every kind, opened for a test, with a clock that can be moved."""
+"""Records in memory and on a server, with a clock that tests can move."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.records.base import Bell, Records
+from dispatcher.records.base import Records
+from dispatcher.records.bell import Bell
 from dispatcher.records.memory import open_memory
 from dispatcher.records.redis import open_redis
 from dispatcher.runs.change import Ring
@@ -17,7 +18,7 @@ from tests.conftest import Server
 
 
 class Rings(Bell):
-    """A bell that writes down what it is asked to publish."""
+    """A bell that lists the published doorbells."""
 
     def __init__(self) -> None:
         self.published: list[Ring] = []
@@ -32,8 +33,8 @@ class Rings(Bell):
         return 0
 
 
-class Kept:
-    """Records of one kind: :attr:`records`, and the same ones seen at a later time."""
+class Store:
+    """One implementation of the records: :attr:`records`, and the same records at a later time."""
 
     def __init__(self, kind: str, url: str, *, bell: Bell | None = None) -> None:
         self.kind = kind
@@ -45,23 +46,23 @@ class Kept:
 
     @property
     def rings(self) -> list[Ring]:
-        """What was published through the bell."""
+        """The doorbells published so far."""
         assert isinstance(self.bell, Rings)
         return self.bell.published
 
     def later(self, seconds: float) -> Records:
-        """The same records, ``seconds`` from now by their clock."""
+        """Return the same records with a clock ``seconds`` ahead."""
         if self.kind == "memory":
             self._ahead += seconds
             return self.records
         return self._open(seconds)
 
     def another(self) -> Records:
-        """The same records, as another process would open them."""
+        """Return the same records as another process would open them."""
         return self.records if self.kind == "memory" else self._open(0.0)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all opened records."""
         for records in self._opened:
             records.close()
 
@@ -76,23 +77,23 @@ class Kept:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
-    """Records of each kind, empty."""
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Empty records of each implementation."""
     url = request.getfixturevalue("server_url") if request.param == "redis" else ""
-    one = Kept(request.param, url)
-    yield one
-    one.close()
+    store = Store(request.param, url)
+    yield store
+    store.close()
 
 
 @pytest.fixture
-def records(kept: Kept) -> Records:
-    """The records alone."""
-    return kept.records
+def records(store: Store) -> Records:
+    """The records of :func:`store`."""
+    return store.records
 
 
 @pytest.fixture
 def proxy(server: Server, server_url: str, tmp_path: Path) -> Iterator[Proxy]:
-    """A way to the server that can fail."""
-    one = Proxy(server.socket, tmp_path / "p")
-    yield one
-    one.close()
+    """A proxy of the server that can fail."""
+    proxy = Proxy(server.socket, tmp_path / "p")
+    yield proxy
+    proxy.close()

@@ -1,4 +1,4 @@
-"""A DockerStorage in whose image this process seems to stand: what the image would hold is laid out here."""
+"""A DockerStorage for tests outside of an image: the files of the image are written here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dispatcher import DockerStorage
 
 
 class Layers(dict[str, bytes]):
-    """What an image would hold, by its path in it."""
+    """The files of an image, by path; written on assignment."""
 
     def __setitem__(self, path: str, data: bytes) -> None:
         super().__setitem__(path, data)
@@ -17,7 +17,7 @@ class Layers(dict[str, bytes]):
 
 
 def in_its_image(directory: Path) -> DockerStorage:
-    """One that keeps flows in ``directory``."""
+    """Return a storage that stores flows in ``directory``."""
     storage = DockerStorage(directory=str(directory))
     storage.sealed = Layers()
     return storage

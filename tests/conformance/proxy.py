@@ -1,4 +1,4 @@
-"""A connection to the server that fails as networks do: an answer lost after the command ran, silence, a cut."""
+"""A proxy of the server that fails as networks do: replies lost after the command ran, silence, cut connections."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 class Proxy:
-    """Listens on a socket of its own and passes bytes on.
+    """Listens on a socket and forwards bytes.
 
-    ``requests`` counts what clients sent; the answer to request number ``lose`` never arrives: both ends are closed in
-    its place. After request number ``last`` none is passed on any more: the connection is closed in its place. While
-    ``silent``, nothing is passed on, either way.
+    ``requests`` counts the requests of clients. Instead of the reply to request number ``lose``, both ends are closed.
+    After request number ``last``, connections are closed instead of forwarding another. While ``silent``, nothing is
+    forwarded in either direction.
     """
 
     def __init__(self, target: Path, path: Path) -> None:
@@ -34,12 +34,12 @@ class Proxy:
         self._thread.start()
 
     def cut(self) -> None:
-        """Close every connection that there is now."""
+        """Close all current connections."""
         for end in self._ends:
             with_shutdown(end)
 
     def close(self) -> None:
-        """Stop."""
+        """Stop listening, and close all connections."""
         self._closing = True
         with_shutdown(self._listener)
         self.cut()
@@ -89,7 +89,7 @@ class Proxy:
 
 
 def with_shutdown(end: socket.socket) -> None:
-    """End both directions, wherever a thread waits for them."""
+    """Close a socket in both directions, so that threads that wait for it go on."""
     try:
         end.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -8,9 +8,12 @@ from typing import Any
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause
+from dispatcher.runs.value import Value
 
 _number = itertools.count(1)
 
@@ -27,7 +30,7 @@ def make(
     run_id: str = "",
     **options: Any,
 ) -> Record:
-    """A record that was not accepted yet, with an id of its own: one as another process would give it."""
+    """Return a record that isn't accepted yet, with a new id as another process would choose it."""
     run_id = run_id or f"r{next(_number):06d}"
     spec = Spec(
         run_id=run_id,
@@ -46,27 +49,27 @@ def make(
 
 
 def accept(records: Records, **spec: Any) -> Record:
-    """An accepted run."""
+    """Accept a run."""
     return records.runs.create([make(**spec)])[0]
 
 
 def start(records: Records, record: Record, *, owner: str = "w1", holder: str = "p1") -> Record:
-    """The run, running in a pool process of ``owner``."""
+    """Start a run in a pool process of ``owner``."""
     return records.runs.update(record.id, lambda r, now: transitions.start_here(r, now, owner=owner, holder=holder))
 
 
 def finish(records: Records, record: Record, *, cause: Cause | None = None) -> Record:
-    """The run, its attempt ended."""
+    """End the attempt of a run."""
     outcome = Outcome(cause=cause, message="" if cause is None else str(cause))
     epoch = record.epoch
     return records.runs.update(record.id, lambda r, now: transitions.finish(r, now, epoch=epoch, outcome=outcome))
 
 
 def cancel(records: Records, record: Record) -> Record:
-    """The run, its cancel asked for."""
+    """Request the cancel of a run."""
     return records.runs.update(record.id, transitions.request_cancel)
 
 
 def ended(records: Records, **spec: Any) -> Record:
-    """A run that has succeeded."""
+    """Return a run that has succeeded."""
     return finish(records, start(records, accept(records, **spec)))

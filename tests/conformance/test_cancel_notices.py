@@ -1,4 +1,4 @@
-"""Who supervises containers hears of cancels at once, from every kind of records."""
+"""Supervisors are notified of cancels at once, by every implementation of the records."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from dispatcher.records.base import Records
 from tests.conformance.specs import accept, cancel, start
 from tests.waiting import wait_until
-from workers.notifications import Ears
+from workers.notifications import NotificationListener
 
 
 class Held:
-    """Stands for a supervision: shards held, and what it was told."""
+    """A stand-in for a supervisor: the shards it holds, and the cancels it was notified of."""
 
     def __init__(self, *held: str) -> None:
         self.held = list(held)
         self.told: list[tuple[str, str]] = []
 
-    def cancelled(self, shard: str, run_id: str) -> None:
+    def cancel_requested(self, shard: str, run_id: str) -> None:
         self.told.append((shard, run_id))
 
 
@@ -32,15 +32,15 @@ def held() -> Held:
     return Held("fake/3")
 
 
-def test_cancels_in_the_shards_held_are_told(records: Records, held: Held) -> None:
+def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> None:
     woken: list[None] = []
-    ears = Ears(
+    ears = NotificationListener(
         lambda: records,
         owner="w1",
         queues=NoQueues(),  # type: ignore[arg-type]
         every=0.05,
         wake=lambda: woken.append(None),
-        supervision=held,  # type: ignore[arg-type]
+        supervisors=held,  # type: ignore[arg-type]
     )
 
     def told(count: int) -> bool:
@@ -48,7 +48,7 @@ def test_cancels_in_the_shards_held_are_told(records: Records, held: Held) -> No
         return len(held.told) == count
 
     try:
-        wait_until(lambda: ears.tick() == 0.0, "its first look")
+        wait_until(lambda: ears.tick() == 0.0, "its first round")
         ours, others = (start(records, accept(records), owner=owner) for owner in ("fake/3", "fake/4"))
         assert woken == []
         cancel(records, others)

@@ -1,4 +1,4 @@
-"""Connections between two uses: kept, checked, never shared with a fork's child."""
+"""Idle connections are reused, checked, and never shared with a forked child."""
 
 from __future__ import annotations
 
@@ -20,39 +20,37 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[Client]:
-    one = Client(server_url, timeout=5.0)
-    yield one
-    one.close()
+    client = Client(server_url, timeout=5.0)
+    yield client
+    client.close()
 
 
 def _id(client: Client) -> int:
     return int(client.one("CLIENT", "ID", once=True))
 
 
-def test_a_connection_is_used_again(client: Client) -> None:
+def test_a_connection_is_reused(client: Client) -> None:
     assert _id(client) == _id(client)
 
 
-def test_one_that_the_server_has_closed_meanwhile_is_replaced_before_anything_is_sent(
-    client: Client, server_url: str
-) -> None:
+def test_a_closed_connection_is_replaced_before_a_command_is_sent(client: Client, server_url: str) -> None:
     first = _id(client)
     with redis.Redis.from_url(server_url) as raw:
         raw.client_kill_filter(_id=str(first))
-        wait_until(lambda: str(first) not in {one["id"] for one in raw.client_list()}, "the connection's end")
+        wait_until(lambda: str(first) not in {entry["id"] for entry in raw.client_list()}, "the connection's end")
 
     assert _id(client) != first  # sent once: a command that was lost would be an error
 
 
-def test_any_number_of_threads_may_ask_at_once(client: Client) -> None:
+def test_any_number_of_threads_may_send_commands_at_once(client: Client) -> None:
     taken = [client._idle.take() for _ in range(120)]
-    assert len({id(one) for one in taken}) == 120
+    assert len({id(connection) for connection in taken}) == 120
     assert client.one("PING") == b"PONG"
-    for one in taken:
-        client._idle.give_back(one)
+    for connection in taken:
+        client._idle.give_back(connection)
 
 
-def test_a_reply_that_nobody_waited_for_is_never_taken_for_anothers(client: Client) -> None:
+def test_a_late_reply_is_never_taken_for_that_of_another_command(client: Client) -> None:
     connection = client._idle.take()
     connection.send_command("ECHO", "left over")
     wait_until(lambda: select.select([connection._sock], [], [], 0)[0], "the reply")
@@ -73,7 +71,7 @@ def test_a_forks_child_has_connections_of_its_own(client: Client) -> None:
     assert _id(client) == mine
 
 
-def test_who_watches_many_topics_hears_each_notice(server_url: str) -> None:
+def test_a_listener_to_many_topics_receives_each_notice(server_url: str) -> None:
     records = open_redis(server_url)
     topics = [f"many-{number}" for number in range(300)]
     listener = records.events.listen()
@@ -90,8 +88,8 @@ def test_who_watches_many_topics_hears_each_notice(server_url: str) -> None:
     assert [notice and notice[0] for notice in heard] == topics
 
 
-def test_a_listener_outlives_any_number_of_losses(server_url: str) -> None:
-    """redis-py counts connections that were ever made, and makes no more than a hundred unless it is told to."""
+def test_a_listener_survives_any_number_of_lost_connections(server_url: str) -> None:
+    """By default, redis-py makes at most a hundred connections in the life of a pool."""
     records = open_redis(server_url)
     listener = records.events.listen()
     listener.watch(["queues"])
@@ -105,7 +103,7 @@ def test_a_listener_outlives_any_number_of_losses(server_url: str) -> None:
 
 
 def test_a_submit_that_is_refused_after_a_lost_reply_may_exist(server_url: str, proxy: Proxy) -> None:
-    """Found by a soak: what the second try is told, says nothing of the first."""
+    """The refusal of the second try says nothing about the first."""
     records = open_redis(proxy.url)
     accept(records)
     with redis.Redis.from_url(server_url) as raw:

@@ -1,4 +1,4 @@
-"""Tasks on a Dask cluster are part of their run: its context, its log, its end."""
+"""Tasks on a Dask cluster share their run's context, log and end."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ OWN = {"n_workers": 1, "threads_per_worker": 2}
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with cluster(tmp_path_factory.mktemp("dask")) as found:
-        yield found
+    with cluster(tmp_path_factory.mktemp("dask")) as address:
+        yield address
 
 
 @pytest.fixture(params=["address", "own processes", "own threads"])
@@ -81,7 +81,7 @@ def all_of(word: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_lines_arrive_in_order_and_the_context_is_the_run_s(where: dict[str, Any]) -> None:
+def test_lines_arrive_in_order_and_tasks_have_the_run_s_context(where: dict[str, Any]) -> None:
     with Dispatcher("memory://") as client:
         words = ["Ada", "Bob"]
         run = client.submit(conversation, {"words": words}, environment=RemoteEnvironment(DaskExecutor, where, ["x"]))
@@ -95,7 +95,7 @@ def test_lines_arrive_in_order_and_the_context_is_the_run_s(where: dict[str, Any
         assert said(failed, "fails")[:7] == all_of("fails")
 
 
-def test_large_parameters_are_seen_by_tasks(address: str) -> None:
+def test_tasks_receive_large_parameters(address: str) -> None:
     @task
     def length() -> int:
         return len(context.parameters["text"])
@@ -109,7 +109,7 @@ def test_large_parameters_are_seen_by_tasks(address: str) -> None:
         assert client.submit(measures, {"text": "x" * 100_000}, environment=where).result() == 100_000
 
 
-def test_a_worker_is_as_it_was_and_sends_no_more_than_the_run_keeps(address: str) -> None:
+def test_a_worker_is_restored_and_sends_no_more_than_the_run_s_limit(address: str) -> None:
     @task
     def floods() -> None:
         for number in range(2000):
@@ -170,7 +170,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a program of a user's."""
+    """Return a function that starts a user's program."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(source: str, *arguments: str) -> subprocess.Popen[str]:
@@ -185,12 +185,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return started[-1]
 
     yield begin
-    for one in started:
-        one.kill()
-        one.communicate()
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def test_runs_on_one_worker_do_not_see_each_other_s_lines(address: str, start: Start, tmp_path: Path) -> None:
+def test_runs_on_one_worker_receive_only_their_own_lines(address: str, start: Start, tmp_path: Path) -> None:
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     programs = {"Ada": start(STRANGER, address, "Ada", a, b), "Bob": start(STRANGER, address, "Bob", b, a)}
     for name, program in programs.items():
@@ -199,7 +199,7 @@ def test_runs_on_one_worker_do_not_see_each_other_s_lines(address: str, start: S
 
 
 def loops(folder: str, number: int) -> None:
-    """Goes on until it is asked to end."""
+    """Run until interrupted."""
     begun = Path(folder) / f"begun{number}"
     begun.touch()
     try:
@@ -211,7 +211,7 @@ def loops(folder: str, number: int) -> None:
 
 
 async def sleeps(folder: str, number: int) -> None:
-    """Waits in its event loop."""
+    """Wait in the event loop."""
     import asyncio
 
     begun = Path(folder) / f"begun{number}"
@@ -224,20 +224,20 @@ async def sleeps(folder: str, number: int) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("endless", [loops, sleeps])
-def test_a_flow_s_end_ends_its_tasks_and_no_others(address: str, tmp_path: Path, endless: Any) -> None:
+def test_the_end_of_a_flow_ends_its_own_tasks_only(address: str, tmp_path: Path, endless: Any) -> None:
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     mine.mkdir()
     theirs.mkdir()
 
     @flow
     def gives_up() -> None:
-        kept = task(endless).map([str(mine)] * 5, range(5))
+        futures = task(endless).map([str(mine)] * 5, range(5))
         wait_until(lambda: names(mine), "a task", timeout=30)
-        raise RuntimeError(f"no patience for {len(kept)} tasks")
+        raise RuntimeError(f"no patience for {len(futures)} tasks")
 
     stranger = DaskExecutor(address)
     with stranger.start(), Dispatcher("memory://") as client:
@@ -286,7 +286,7 @@ def test_a_killed_flow_s_tasks_end(address: str, start: Start, tmp_path: Path) -
         assert len(names(folder)) == 2, "those that waited never began"
 
 
-def test_a_thread_that_runs_a_task_is_no_harmless_one() -> None:
+def test_a_thread_that_runs_a_task_counts_as_the_flow_s() -> None:
     executor = DaskExecutor(cluster_kwargs={**OWN, "processes": False})
     with executor.start():
         assert any("Dask-" in name for name in executor.submit(leftovers.threads).result(timeout=30))

@@ -1,4 +1,4 @@
-"""What every environment that runs flows in place does, executed directly and as the runner does it."""
+"""The contract of environments that run flows in this process, called directly and by the runner."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from dispatcher.errors import ExecutorUnavailable
 from tests.dask_cluster import cluster
 
 Make = Callable[..., Environment]
+Printed = Callable[[], list[str]]
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with cluster(tmp_path_factory.mktemp("dask")) as found:
-        yield found
+    with cluster(tmp_path_factory.mktemp("dask")) as address:
+        yield address
 
 
 @pytest.fixture(params=["local", "remote", "remote on dask", "local through JSON"])
@@ -46,10 +47,10 @@ def make(request: pytest.FixtureRequest) -> Make:
         case "remote":
             return RemoteEnvironment
         case "local through JSON":
-            return lambda **given: base.from_json(LocalEnvironment(**given).to_json())
+            return lambda **options: base.from_json(LocalEnvironment(**options).to_json())
     address = request.getfixturevalue("address")
     kwargs = {"address": address, "connect_timeout": 20}
-    return lambda **given: RemoteEnvironment("dispatcher.executors.DaskExecutor", kwargs, **given)
+    return lambda **options: RemoteEnvironment("dispatcher.executors.DaskExecutor", kwargs, **options)
 
 
 @pytest.fixture
@@ -58,8 +59,8 @@ def storage(tmp_path: Any) -> LocalStorage:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """What callbacks and flows said: through the environment, which also code that travelled shares."""
+def printed(monkeypatch: pytest.MonkeyPatch) -> Printed:
+    """Return the words of callbacks and flows, from an environment variable, which unpickled code shares."""
     monkeypatch.setenv("SEEN", "")
     return lambda: str(os.environ["SEEN"]).split()
 
@@ -108,79 +109,81 @@ def tells() -> Any:
     return context.run_id, context.attempt, context.labels, dict(context.parameters), os.environ.get("GIVEN")
 
 
-def test_on_start_then_the_flow_then_on_exit(make: Make, storage: LocalStorage, seen: Callable[[], list[str]]) -> None:
-    one = make(on_start=started, on_exit=left)
-    one.setup(storage)
-    assert one.execute(storage, storage.add_flow(squares), parameters={"n": 3, "plus": 1}) == [1, 4, 9]
-    assert seen() == ["started", "flow", "left:SUCCEEDED:NoneType"]
+def test_on_start_then_the_flow_then_on_exit(make: Make, storage: LocalStorage, printed: Printed) -> None:
+    environment = make(on_start=started, on_exit=left)
+    environment.setup(storage)
+    assert environment.execute(storage, storage.add_flow(squares), parameters={"n": 3, "plus": 1}) == [1, 4, 9]
+    assert printed() == ["started", "flow", "left:SUCCEEDED:NoneType"]
     assert context.state is None
 
 
-def test_futures_that_it_returns_are_gathered(make: Make, storage: LocalStorage) -> None:
+def test_returned_futures_are_gathered(make: Make, storage: LocalStorage) -> None:
     location = storage.add_flow(returns_futures)
     assert make().execute(storage, location, parameters={"n": 3}) == {"squares": [0, 1, 4]}
 
 
-def test_on_exit_comes_when_the_flow_raises(make: Make, storage: LocalStorage, seen: Callable[[], list[str]]) -> None:
-    one = make(on_start=started, on_exit=left)
+def test_on_exit_is_called_if_the_flow_raises(make: Make, storage: LocalStorage, printed: Printed) -> None:
+    environment = make(on_start=started, on_exit=left)
     with pytest.raises(LookupError, match="in the flow"):
-        one.execute(storage, storage.add_flow(fails))
-    assert seen() == ["started", "flow", "left:FAILED:LookupError"]
+        environment.execute(storage, storage.add_flow(fails))
+    assert printed() == ["started", "flow", "left:FAILED:LookupError"]
 
 
-def test_on_exit_comes_when_on_start_raises(make: Make, storage: LocalStorage, seen: Callable[[], list[str]]) -> None:
-    one = make(on_start=broken, on_exit=left)
+def test_on_exit_is_called_if_on_start_raises(make: Make, storage: LocalStorage, printed: Printed) -> None:
+    environment = make(on_start=broken, on_exit=left)
     with pytest.raises(OSError, match="from a callback"):
-        one.execute(storage, storage.add_flow(squares), parameters={"n": 1})
-    assert seen() == ["broken", "left:FAILED:OSError"]
+        environment.execute(storage, storage.add_flow(squares), parameters={"n": 1})
+    assert printed() == ["broken", "left:FAILED:OSError"]
 
 
-def test_on_exit_comes_when_there_is_no_flow(make: Make, storage: LocalStorage, seen: Callable[[], list[str]]) -> None:
+def test_on_exit_is_called_if_the_flow_cannot_be_loaded(make: Make, storage: LocalStorage, printed: Printed) -> None:
     with pytest.raises(InvalidInput):
         make(on_exit=left).execute(storage, "nowhere")
     with pytest.raises(InvalidParameters, match="unknown parameter 'm'"):
         make(on_exit=left).execute(storage, storage.add_flow(squares), parameters={"n": 1, "m": 1})
-    assert seen() == ["left:FAILED:InvalidInput", "left:FAILED:InvalidParameters"]
+    assert printed() == ["left:FAILED:InvalidInput", "left:FAILED:InvalidParameters"]
 
 
-def test_an_on_exit_that_raises_hides_nothing(
-    make: Make, storage: LocalStorage, seen: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+def test_an_on_exit_that_raises_hides_no_result(
+    make: Make, storage: LocalStorage, printed: Printed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = make(on_exit=broken)
+    environment = make(on_exit=broken)
     with pytest.raises(LookupError):
-        one.execute(storage, storage.add_flow(fails))
+        environment.execute(storage, storage.add_flow(fails))
     assert "on_exit raised, after the flow had failed" in caplog.text
     assert "from a callback" in caplog.text
     with pytest.raises(OSError, match="from a callback"):
-        one.execute(storage, storage.add_flow(squares), parameters={"n": 1})
-    assert seen() == ["flow", "broken", "flow", "broken"]
+        environment.execute(storage, storage.add_flow(squares), parameters={"n": 1})
+    assert printed() == ["flow", "broken", "flow", "broken"]
 
 
 def test_context_and_variables_inside(make: Make, storage: LocalStorage) -> None:
     before = dict(os.environ)
-    one = make(labels=["b", "a"])
-    found = one.execute(storage, storage.add_flow(tells), parameters={}, env={"GIVEN": "yes"})
-    assert found == (None, None, ("a", "b"), {}, "yes")
+    environment = make(labels=["b", "a"])
+    context = environment.execute(storage, storage.add_flow(tells), parameters={}, env={"GIVEN": "yes"})
+    assert context == (None, None, ("a", "b"), {}, "yes")
     assert dict(os.environ) == before
 
 
-def test_load_gives_what_the_runner_calls(make: Make, storage: LocalStorage, seen: Callable[[], list[str]]) -> None:
-    one = make(on_start=started, on_exit=left)
-    one.check()
-    run = one.load(storage, storage.add_flow(squares), env={"GIVEN": "yes"})
+def test_load_returns_the_flow_and_callbacks_that_the_runner_calls(
+    make: Make, storage: LocalStorage, printed: Printed
+) -> None:
+    environment = make(on_start=started, on_exit=left)
+    environment.check()
+    run = environment.load(storage, storage.add_flow(squares), env={"GIVEN": "yes"})
     assert run({"n": 2}) == [0, 1]
     assert run({"n": 3}) == [0, 1, 4]
-    assert seen() == ["flow", "flow"]
-    assert one.load(storage, storage.add_flow(tells), env={"GIVEN": "yes"})({})[-1] == "yes"
+    assert printed() == ["flow", "flow"]
+    assert environment.load(storage, storage.add_flow(tells), env={"GIVEN": "yes"})({})[-1] == "yes"
     assert "GIVEN" not in os.environ
 
 
-def test_a_cluster_that_cannot_be_reached(storage: LocalStorage, seen: Callable[[], list[str]]) -> None:
+def test_a_cluster_that_cannot_be_reached(storage: LocalStorage, printed: Printed) -> None:
     kwargs = {"address": "tcp://127.0.0.1:1", "connect_timeout": 0.5}
-    one = RemoteEnvironment("dispatcher.executors.DaskExecutor", kwargs, on_start=started, on_exit=left)
+    environment = RemoteEnvironment("dispatcher.executors.DaskExecutor", kwargs, on_start=started, on_exit=left)
     with pytest.raises(ExecutorUnavailable, match=r"tcp://127\.0\.0\.1:1"):
-        one.execute(storage, storage.add_flow(squares), parameters={"n": 1})
-    assert seen() == ["started", f"left:{State.FAILED}:ExecutorUnavailable"]
+        environment.execute(storage, storage.add_flow(squares), parameters={"n": 1})
+    assert printed() == ["started", f"left:{State.FAILED}:ExecutorUnavailable"]
 
 
 def test_a_run_whose_cluster_cannot_be_reached_crashes() -> None:

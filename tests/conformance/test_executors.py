@@ -1,4 +1,4 @@
-"""What every executor does, whatever computes its tasks."""
+"""The contract of executors."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Pair = namedtuple("Pair", "one two")
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with cluster(tmp_path_factory.mktemp("dask")) as found:
-        yield found
+    with cluster(tmp_path_factory.mktemp("dask")) as address:
+        yield address
 
 
 @pytest.fixture(params=["local", "dask"])
@@ -58,7 +58,7 @@ def test_submit_gives_a_future(executor: Executor) -> None:
     assert future.done()
 
 
-def test_equal_calls_are_calls_of_their_own(executor: Executor) -> None:
+def test_equal_calls_are_computed_separately(executor: Executor) -> None:
     first, second = executor.map(lambda _: object().__hash__() and time.perf_counter_ns(), [1, 1])
     assert executor.wait(first) != executor.wait(second)
 
@@ -70,28 +70,28 @@ def test_map_takes_iterables_and_constants(executor: Executor) -> None:
 
 
 def test_futures_among_arguments_are_waited_for(executor: Executor) -> None:
-    one = executor.submit(add, 1)
+    future = executor.submit(add, 1)
 
     def total(values: list[int], named: dict[str, list[int]], pair: tuple[int, int]) -> int:
         return sum(values) + sum(named["in"]) + sum(pair)
 
-    assert executor.submit(add, one, b=one).result(timeout=20) == 4
-    assert executor.submit(total, [one, 1], named={"in": [one]}, pair=(one, 3)).result(timeout=20) == 10
-    assert executor.wait(executor.map(total, [[one], [2]], named={"in": [one]}, pair=(0, one))) == [6, 6]
-    assert executor.wait(executor.map(add, [one, 5], b=one)) == [4, 7]
+    assert executor.submit(add, future, b=future).result(timeout=20) == 4
+    assert executor.submit(total, [future, 1], named={"in": [future]}, pair=(future, 3)).result(timeout=20) == 10
+    assert executor.wait(executor.map(total, [[future], [2]], named={"in": [future]}, pair=(0, future))) == [6, 6]
+    assert executor.wait(executor.map(add, [future, 5], b=future)) == [4, 7]
 
 
-def test_wait_keeps_the_shape_and_gives_back_what_holds_no_future(executor: Executor) -> None:
-    one = executor.submit(add, 1)
-    assert executor.wait(one) == 2
-    assert executor.wait({"a": [one, (one, "x")], "b": Pair(one, 2)}) == {"a": [2, (2, "x")], "b": Pair(2, 2)}
+def test_wait_keeps_the_shape_and_returns_other_values_unchanged(executor: Executor) -> None:
+    future = executor.submit(add, 1)
+    assert executor.wait(future) == 2
+    assert executor.wait({"a": [future, (future, "x")], "b": Pair(future, 2)}) == {"a": [2, (2, "x")], "b": Pair(2, 2)}
     plain = {"a": [1, (2, 3)]}
     assert executor.wait(plain) is plain
     plain["a"].append(plain)
     assert executor.wait(plain) is plain
 
 
-def test_a_failure_is_raised_where_the_result_is_asked_for(executor: Executor) -> None:
+def test_a_failure_is_raised_by_result(executor: Executor) -> None:
     def fails(x: int) -> float:
         return 1 / x
 
@@ -105,8 +105,8 @@ def test_arguments_may_be_named_like_options_of_the_executor(executor: Executor)
     def named(key: str, fn: int, workers: int, pure: bool, self: int) -> Any:
         return (key, fn, workers, pure, self)
 
-    given = executor.submit(named, key="k", fn=2, workers=3, pure=False, self=5)
-    assert given.result(timeout=20) == ("k", 2, 3, False, 5)
+    future = executor.submit(named, key="k", fn=2, workers=3, pure=False, self=5)
+    assert future.result(timeout=20) == ("k", 2, 3, False, 5)
 
 
 def test_async_functions_and_tasks_are_run(executor: Executor) -> None:
@@ -170,21 +170,21 @@ def test_code_that_is_not_installed_reaches_the_tasks(make: Callable[[], Executo
         def main():
             return gather(scaled.submit([Point(1), Point(2)], by=Point(100)))
     """
-    with module(tmp_path, "not_installed_here", source, installed=False) as found:
-        sealed = pack(found.main, subject="it")
-        results = [found.main.run({}, make())]
+    with module(tmp_path, "not_installed_here", source, installed=False) as loaded:
+        sealed = pack(loaded.main, subject="it")
+        results = [loaded.main.run({}, make())]
     results.append(unpack(sealed).run({}, make()))  # as in a worker, which can't import it either
     for result in results:
-        assert [type(one).__name__ for one in result] == ["Point", "Point"]
-        assert [one.x for one in result] == [107, 114]
+        assert [type(point).__name__ for point in result] == ["Point", "Point"]
+        assert [point.x for point in result] == [107, 114]
 
 
-def test_installed_tasks_go_by_name(make: Callable[[], Executor], tmp_path: Path) -> None:
+def test_installed_tasks_are_pickled_by_name(make: Callable[[], Executor], tmp_path: Path) -> None:
     source = "from dispatcher import task\n@task\ndef one(): return 1\n"
-    with module(tmp_path, "installed_here", source) as found:
+    with module(tmp_path, "installed_here", source) as loaded:
         made = make()
         with made.start():
-            future = made.submit(found.one)
+            future = made.submit(loaded.one)
             if isinstance(made, LocalExecutor):
                 assert future.result() == 1
             else:  # the worker process doesn't have it, and says so
@@ -192,14 +192,14 @@ def test_installed_tasks_go_by_name(make: Callable[[], Executor], tmp_path: Path
                     future.result(timeout=20)
 
 
-def test_what_cannot_travel_is_named(address: str) -> None:
+def test_values_that_cannot_be_pickled_are_named(address: str) -> None:
     executor = DaskExecutor(address)
     lock = threading.Lock()
     with executor.start(), pytest.raises(InvalidInput, match="lock"):
         executor.submit(lambda: lock.acquire(timeout=1))
 
 
-# -- what is particular to Dask
+# -- only Dask
 
 
 def start_and_end(executor: Executor) -> None:
@@ -208,7 +208,7 @@ def start_and_end(executor: Executor) -> None:
 
 
 @pytest.mark.parametrize(("options", "heard"), [({}, False), ({"silence_logs": False}, True)])
-def test_what_dask_says_of_a_local_cluster(
+def test_log_messages_of_a_local_cluster(
     caplog: pytest.LogCaptureFixture, options: dict[str, object], heard: bool
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -219,44 +219,50 @@ def test_what_dask_says_of_a_local_cluster(
     assert logging.getLogger("distributed").level == level
 
 
+def _listening_ports() -> set[int]:
+    """Return the TCP ports on which this process listens."""
+    connections = psutil.Process().net_connections("tcp")
+    return {connection.laddr.port for connection in connections if connection.status == "LISTEN"}
+
+
 def test_a_local_cluster_is_made_and_closed() -> None:
-    before = {one.laddr.port for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"}
+    before = _listening_ports()
     executor = DaskExecutor(cluster_kwargs={"n_workers": 1, "threads_per_worker": 1, "processes": False})
     with executor.start():
         client = distributed.get_client()
-        open_to = {one.laddr.port for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"}
+        open_to = _listening_ports()
         assert open_to - before == set(), "without processes there is nothing to reach"
         assert executor.submit(add, 1).result(timeout=20) == 2
     assert client.status == "closed"
     assert client.cluster.status.name == "closed"
 
 
-@pytest.mark.parametrize("given", [distributed.LocalCluster, "distributed.LocalCluster", "distributed:LocalCluster"])
-def test_a_cluster_class_or_its_import_string(given: Any) -> None:
+@pytest.mark.parametrize("factory", [distributed.LocalCluster, "distributed.LocalCluster", "distributed:LocalCluster"])
+def test_a_cluster_class_or_its_import_string(factory: Any) -> None:
     arguments = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
-    executor = DaskExecutor(cluster_class=given, cluster_kwargs=arguments)
+    executor = DaskExecutor(cluster_class=factory, cluster_kwargs=arguments)
     with executor.start():
         assert executor.submit(add, 1).result(timeout=20) == 2
 
 
 def test_everything_is_closed_after_an_exception(address: str) -> None:
     executor = DaskExecutor(address)
-    seen: list[Any] = []
+    results: list[Any] = []
 
     def fails() -> None:
-        seen.append(distributed.get_client())
+        results.append(distributed.get_client())
         raise KeyError
 
     with pytest.raises(KeyError):
         flow(fails).run({}, executor)
-    assert seen[0].status == "closed"
+    assert results[0].status == "closed"
     with pytest.raises(InvalidInput, match="isn't started"):
         executor.submit(add, 1)
     with executor.start(), executor.start():  # a flow in a flow
         assert executor.submit(add, 1).result(timeout=20) == 2
 
 
-def test_an_address_that_nobody_answers_is_named_in_time() -> None:
+def test_an_unreachable_address_is_named_in_time() -> None:
     start = time.monotonic()
     with pytest.raises(ExecutorUnavailable, match=r"tcp://127\.0\.0\.1:1 within 0\.5 s"):
         start_and_end(DaskExecutor("tcp://127.0.0.1:1", connect_timeout=0.5))
@@ -273,7 +279,7 @@ def test_a_cluster_that_cannot_start_is_named() -> None:
         start_and_end(DaskExecutor(cluster_class="distributed.NoCluster"))
 
 
-def test_a_cluster_without_workers_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cluster_without_workers_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     arguments = {"n_workers": 0, "processes": False}
     with caplog.at_level(logging.WARNING, "dispatcher"), DaskExecutor(cluster_kwargs=arguments).start():
         pass
@@ -281,7 +287,7 @@ def test_a_cluster_without_workers_is_said(caplog: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"address": "tcp://x:1", "cluster_class": "a.B"}, "not both"),
         ({"address": "tcp://x:1", "cluster_kwargs": {"n": 1}}, "not both"),
@@ -291,8 +297,8 @@ def test_a_cluster_without_workers_is_said(caplog: pytest.LogCaptureFixture) -> 
         ({"connect_timeout": "1"}, "connect_timeout"),
     ],
 )
-def test_wrong_arguments(arguments: Any, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_wrong_arguments(arguments: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         DaskExecutor(**arguments)
 
 
@@ -319,9 +325,9 @@ class Mark:
 
 
 def test_the_local_executor_runs_at_once_and_here() -> None:
-    seen: list[Mark] = []
-    future = LocalExecutor().submit(seen.append, Mark("a"))
-    assert seen == [Mark("a")]
+    marks: list[Mark] = []
+    future = LocalExecutor().submit(marks.append, Mark("a"))
+    assert marks == [Mark("a")]
     assert future.done()
     with pytest.raises(KeyboardInterrupt):  # an interrupt ends the flow, it is no task's result
         LocalExecutor().submit(_interrupt)

@@ -1,4 +1,4 @@
-"""What one call of a function may ask for: more is refused before any work, and our senders send no more than that."""
+"""Bounds of calls of functions: larger calls are refused before any work, and our senders stay within them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidInput, UnreadableRun
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import bounds, open_redis
 from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import FUNCTIONS, library, script
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import Outcome, Value
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS
 from dispatcher.runs.spec import MOST_BLOBS
+from dispatcher.runs.value import Value
 from dispatcher.support.parsing import MOST
 from tests.conformance.products import SERVERS, emptied, served, state
 from tests.conformance.specs import accept, finish, make, start
@@ -31,14 +33,14 @@ RECORD = "i::run:r"
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server of this module's, once of each product that is here."""
-    with served(request.param) as one:
-        yield one
+    """A server for this module, of each installed product."""
+    with served(request.param) as address:
+        yield address
 
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """A plain connection to the server, which has this release's functions, and one record."""
+    """A plain connection to the server, which has this release's functions and one record."""
     with emptied(url) as connection:
         install(url)
         connection.hset(RECORD, mapping={"version": "1", "kind": "k", "created_at": "1.5"})
@@ -47,14 +49,14 @@ def raw(url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def records(url: str, raw: Any) -> Iterator[Records]:
-    one = open_redis(url)
-    one.runs.check = lambda record, now: None  # every signature holds
-    yield one
-    one.close()
+    opened = open_redis(url)
+    opened.runs.check = lambda record, now: None  # every signature holds
+    yield opened
+    opened.close()
 
 
 def _told(raw: Any, expression: str) -> Any:
-    """The value of an expression of the shared Lua, through JSON."""
+    """Return the value of an expression in the shared Lua code."""
     name = library().name
     asked = f"redis.register_function('told', function() return cjson.encode({expression}) end)"
     text = library().text.split("redis.register_function{", 1)[0].replace(name, "asked")
@@ -63,7 +65,7 @@ def _told(raw: Any, expression: str) -> Any:
 
 
 def _refused(raw: Any, url: str, name: str, keys: list[str], *words: Any) -> str:
-    """How a call is refused. Nothing is written, and others are answered."""
+    """Return the refusal of a call; check that nothing is written, and that the server answers others."""
     before = state(raw)
     with pytest.raises(redis.ResponseError) as caught:
         raw.fcall(script(name).name, len(keys), *keys, *words)
@@ -74,7 +76,7 @@ def _refused(raw: Any, url: str, name: str, keys: list[str], *words: Any) -> str
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_function_refuses_more_than_it_may_be_asked_for(raw: Any, url: str, name: str) -> None:
+def test_each_function_refuses_calls_beyond_its_bounds(raw: Any, url: str, name: str) -> None:
     keys, words, size = _told(raw, "most")[name]
 
     assert _refused(raw, url, name, ["k"] * (keys + 1)) == f"{name}: {keys + 1} keys are more than {keys}"
@@ -95,7 +97,7 @@ def test_senders_and_functions_have_the_same_bounds(raw: Any) -> None:
     assert most["commit"][2] > bounds.LARGEST_CHANGE
 
 
-# Lists within the arguments
+# Lists in the arguments
 
 COMMON = {
     "offset": 0,
@@ -122,10 +124,10 @@ TOO_MUCH = {
 }
 
 
-@pytest.mark.parametrize(("other", "said"), TOO_MUCH.values(), ids=TOO_MUCH)
-def test_an_accept_of_too_much_is_refused(raw: Any, url: str, other: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("other", "message"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_an_accept_beyond_the_bounds_is_refused(raw: Any, url: str, other: dict[str, Any], message: str) -> None:
     run = ("r1", "spec", "s", "d", "", "")
-    assert said in _refused(raw, url, "accept", [], json.dumps({**COMMON, **other}), *run)
+    assert message in _refused(raw, url, "accept", [], json.dumps({**COMMON, **other}), *run)
     assert raw.fcall(script("accept").name, 0, json.dumps(COMMON), *run)
 
 
@@ -140,19 +142,19 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize(("steps", "said"), STEPS.values(), ids=STEPS)
-def test_a_change_of_too_much_is_refused(raw: Any, url: str, steps: Any, said: str) -> None:
-    assert said in _refused(raw, url, "commit", [RECORD], "0", "1", json.dumps(steps))
+@pytest.mark.parametrize(("steps", "message"), STEPS.values(), ids=STEPS)
+def test_a_change_beyond_the_bounds_is_refused(raw: Any, url: str, steps: Any, message: str) -> None:
+    assert message in _refused(raw, url, "commit", [RECORD], "0", "1", json.dumps(steps))
 
 
-def test_a_word_that_was_not_told_is_refused(raw: Any, url: str) -> None:
+def test_a_reference_to_a_missing_long_value_is_refused(raw: Any, url: str) -> None:
     steps = json.dumps([["HSET", RECORD, "version", "2"], ["HSET", RECORD, "f", {"apart": 2}]])
-    told = _refused(raw, url, "commit", [RECORD], "0", "1", steps, "", "", "", "", "the only one")
-    assert "step 2 has a word that was not told" in told
+    message = _refused(raw, url, "commit", [RECORD], "0", "1", steps, "", "", "", "", "the only one")
+    assert "step 2 has a word that was not told" in message
 
 
 @pytest.mark.parametrize("name", ["accept", "commit", "guessed"])
-def test_brackets_within_brackets_are_refused(raw: Any, url: str, name: str) -> None:
+def test_deeply_nested_json_is_refused(raw: Any, url: str, name: str) -> None:
     if name == "accept":
         _refused(raw, url, name, [], NESTED, "r1", "spec", "s", "d", "", "")
     elif name == "commit":
@@ -167,10 +169,10 @@ def test_a_queue_with_a_long_route_is_refused(raw: Any, url: str) -> None:
     assert "route" in _refused(raw, url, "accept", [], json.dumps(common), "r1", "spec", "s", "d", "", "")
 
 
-# What is stored
+# Stored values
 
 
-def test_of_a_record_of_a_hundred_thousand_fields_only_a_record_s_are_told(raw: Any) -> None:
+def test_only_a_record_s_fields_of_a_huge_hash_are_replied(raw: Any) -> None:
     raw.hset(RECORD, mapping={f"f{number}": "x" for number in range(10**5)})
     raw.hset(RECORD, mapping={"state": "PENDING"})
     _, stored = raw.fcall(script("commit").name, 1, RECORD, "0", "9", "[]")
@@ -182,7 +184,7 @@ def test_of_a_record_of_a_hundred_thousand_fields_only_a_record_s_are_told(raw: 
     assert there == stored
 
 
-def test_what_is_told_of_a_record_is_all_that_a_release_reads(records: Records, raw: Any) -> None:
+def test_all_fields_that_a_release_reads_are_replied(records: Records, raw: Any) -> None:
     run = accept(records, key="k")
     running = start(records, run)
     raw.hset(f"{records.instance}::run:{run.id}", "later", "field")
@@ -192,7 +194,7 @@ def test_what_is_told_of_a_record_is_all_that_a_release_reads(records: Records, 
     assert records.runs.create([make(key="k")]) == [running]
 
 
-def test_a_long_claim_is_nobody_s(raw: Any) -> None:
+def test_an_overlong_claim_is_ignored(raw: Any) -> None:
     raw.hset(RECORD, mapping={"state": "PENDING"})
     raw.set("i::claim:r:1", b"0\nother\n" + b"x" * 2**20)
     words = ("i::claim:r:1", "i::inbox:s", "60", "1", "holder", "", "{}", "run", "r")
@@ -202,25 +204,25 @@ def test_a_long_claim_is_nobody_s(raw: Any) -> None:
     assert len(raw.fcall(script("commit").name, 1, RECORD, "0", "1", step, "", "", "i::claim:r:1", "")) == 1
 
 
-# What our senders send
+# Our senders
 
 
 def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
-    """Of the characters whose escapes are longest, through the whole life of a run, also as one of a known kind."""
+    """With characters that have the longest escapes, through the life of a run, also of a predicted one."""
     words = [f"{number:02}" + "é" * ((LONGEST_LABEL - 2) // 2) for number in range(MOST_LABELS)]
     for number in range(2):
         run = accept(records, labels=tuple(words), tags=words, key=f"k{number}")
-        look = records.runs.look(run.id, "like")
-        taken = records.runs.take(look, transitions.start_here, owner="w", holder="p")
+        snapshot = records.runs.snapshot(run.id, "like")
+        claimed = records.runs.claim(snapshot, transitions.start_here, owner="w", holder="p")
         done = records.runs.finish(
-            taken, records.runs.now(), outcome=Outcome(result=Value(codec="json", inline="1")), exit_call=None
+            claimed, records.runs.now(), outcome=Outcome(result=Value(codec="json", inline="1")), exit_call=None
         )
         assert done.terminal
-    assert look.kind
+    assert snapshot.kind
 
 
-def test_what_is_large_is_told_apart(records: Records) -> None:
-    """A result inline at the highest setting, of characters that JSON escapes."""
+def test_long_values_are_passed_apart(records: Records) -> None:
+    """With an inline result of the maximum size, of characters that JSON escapes."""
     running = start(records, accept(records))
     large = '"\\é\n' * 2**20
     outcome = Outcome(result=Value(codec="json", inline=large), traceback="é" * 2**16)
@@ -266,11 +268,11 @@ def test_lines_are_appended_in_portions(records: Records) -> None:
     assert read[-1].text == long[-1].text
 
 
-def test_a_run_with_too_many_blobs_has_a_spec_that_can_t_be_read() -> None:
+def test_a_spec_with_too_many_blobs_is_malformed() -> None:
     assert make(blobs=("b",) * MOST_BLOBS).spec.flow == "count"
     assert make(blobs=("b",) * (MOST_BLOBS + 1)).spec.flow == "?"
 
 
-def test_an_ended_run_leaves_nothing_to_free(records: Records) -> None:
+def test_an_ended_run_frees_its_blobs_once(records: Records) -> None:
     blobs = tuple(records.blobs.share(f"{number}".encode()) for number in range(MOST_BLOBS))
     assert finish(records, start(records, accept(records, blobs=blobs))).terminal

@@ -1,4 +1,4 @@
-"""Functions finish, whatever somebody put under the keys that they write; and what is half there counts for nothing."""
+"""Functions succeed whatever values their keys have, and incomplete records are ignored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import ServerUnavailable, UnknownRun
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
@@ -32,24 +33,24 @@ NO_NUMBERS = ["", "many", "1.5", "nan", "inf", "1e400", "0x10", " 1", str(2**63 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server of this module's, once of each product that is here."""
-    with served(request.param) as one:
-        yield one
+    """A server for this module, of each installed product."""
+    with served(request.param) as address:
+        yield address
 
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """A plain connection; the server is empty, and its functions too."""
+    """A plain connection to the server, which is empty and has no functions."""
     with emptied(url) as connection:
         yield connection
 
 
 @pytest.fixture
 def records(url: str, raw: Any) -> Iterator[Records]:
-    one = open_redis(url)
-    one.runs.check = lambda record, now: None  # every signature holds
-    yield one
-    one.close()
+    opened = open_redis(url)
+    opened.runs.check = lambda record, now: None  # every signature holds
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def _kinds(records: Records, run: Record) -> list[str]:
 
 
 def _facts(raw: Any, key: str) -> list[str]:
-    """The kinds of the events of a stream; what spoilt it has none."""
+    """Return the kinds of a stream's events, without the entries that spoilt it."""
     facts = [json.loads(entry[b"fact"]) for _, entry in raw.xrange(key)]
     return [fact["kind"] for fact in facts if fact]
 
@@ -85,7 +86,7 @@ def _stored(records: Records, run: Record) -> list[int]:
 
 
 def _reports(records: Records, shard: str) -> list[str]:
-    """The runs of which an inbox tells; what spoilt it tells of none."""
+    """Return the runs of an inbox's reports, without the entries that spoilt it."""
     return [entry["run"] for _, entry in records.inbox.read(shard) if "run" in entry]
 
 
@@ -96,7 +97,7 @@ SPOIL = pytest.mark.parametrize("spoil", [_exhaust, _replace], ids=["exhausted",
 
 
 @SPOIL
-def test_a_run_goes_its_way_beside_spoilt_streams(
+def test_a_run_ends_despite_spoilt_streams(
     records: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     made = make(key="k")
@@ -117,15 +118,15 @@ def test_a_run_goes_its_way_beside_spoilt_streams(
 
 
 @SPOIL
-def test_lines_are_kept_where_their_stream_was_spoilt(
+def test_lines_are_stored_despite_a_spoilt_stream(
     records: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     run = accept(records)
     records.logs.append(run.id, _lines(1, 2))
     spoil(raw, keys.logs(run.id))
     records.logs.append(run.id, _lines(2, 3, 4))
-    kept = [] if spoil is _replace else [1, 2]
-    assert _stored(records, run) == [*kept, 3, 4]
+    before = [] if spoil is _replace else [1, 2]
+    assert _stored(records, run) == [*before, 3, 4]
 
 
 @SPOIL
@@ -138,7 +139,7 @@ def test_a_report_arrives_once_in_a_spoilt_inbox(
 
 
 @SPOIL
-def test_a_durable_subscriber_hears_on(
+def test_a_durable_subscriber_receives_events_after_its_stream_was_spoilt(
     records: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     assert records.events.take("billing", block=0) == []
@@ -149,22 +150,22 @@ def test_a_durable_subscriber_hears_on(
 
 @pytest.fixture
 def runner(records: Records, raw: Any, url: str) -> Iterator[Records]:
-    """With a user who may only add to inboxes."""
+    """Records of a user who may only add to inboxes."""
     records.inbox.report("fake/1", {"run": "r"})  # the functions are loaded
     raw.execute_command(
         *("ACL", "SETUSER", "limited", "reset", "on", ">p", "%R~*", "&*", "+@all"),
         *(f"({pattern})" for pattern in ("~*::inbox:* +xadd", "~*::report:* +set", "~*::claim:* +get +set")),
     )
-    one = open_redis(url.replace("unix://", "unix://limited:p@"))
-    yield one
-    one.close()
+    opened = open_redis(url.replace("unix://", "unix://limited:p@"))
+    yield opened
+    opened.close()
 
 
 @SPOIL
 def test_a_report_that_could_not_be_added_may_be_sent_again(
     records: Records, runner: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
-    """A runner can't make an inbox anew: it is told to try again, and nothing says that the report was added."""
+    """A runner can't recreate an inbox. It is told to try again, and the report isn't marked as added."""
     spoil(raw, keys.inbox("fake/2"))
     with pytest.raises(ServerUnavailable, match="takes no entries until a worker"):
         runner.inbox.report("fake/2", {"run": "r"})
@@ -175,13 +176,13 @@ def test_a_report_that_could_not_be_added_may_be_sent_again(
 
 
 @SPOIL
-def test_a_claim_that_could_not_be_told_is_none(
+def test_a_claim_that_could_not_be_reported_does_not_stand(
     records: Records, runner: Records, raw: Any, keys: Keys, spoil: Callable[[Any, str], None]
 ) -> None:
     run = accept(records)
     raw.hset(keys.run(run.id), mapping={"state": "PENDING", "attempt": "1"})
     spoil(raw, keys.inbox("fake/2"))
-    claim = partial(runner.runs.claim, run.id, attempt=1, holder="h", shard="fake/2", entry={"run": run.id})
+    claim = partial(runner.runs.claim_attempt, run.id, attempt=1, holder="h", shard="fake/2", entry={"run": run.id})
     with pytest.raises(ServerUnavailable, match="takes no entries until a worker"):
         claim()
     assert not raw.exists(keys.claim(run.id, 1))
@@ -194,9 +195,7 @@ def test_a_claim_that_could_not_be_told_is_none(
 
 
 @pytest.mark.parametrize("number", NO_NUMBERS)
-def test_a_count_of_references_that_is_no_number_begins_anew(
-    records: Records, raw: Any, keys: Keys, number: str
-) -> None:
+def test_an_invalid_count_of_references_starts_again(records: Records, raw: Any, keys: Keys, number: str) -> None:
     blob = records.blobs.share(b"flow")
     raw.hset(keys.blob(blob), "refs", number)
     run = accept(records, blobs=(blob,))
@@ -210,7 +209,7 @@ def test_a_count_of_references_that_is_no_number_begins_anew(
 
 
 @pytest.mark.parametrize("number", NO_NUMBERS)
-def test_a_number_of_a_line_that_is_none_begins_anew(records: Records, raw: Any, keys: Keys, number: str) -> None:
+def test_an_invalid_last_line_number_starts_again(records: Records, raw: Any, keys: Keys, number: str) -> None:
     run = accept(records)
     raw.hset(keys.lines(run.id), "1", number)
     records.logs.append(run.id, _lines(1, 2))
@@ -219,21 +218,23 @@ def test_a_number_of_a_line_that_is_none_begins_anew(records: Records, raw: Any,
 
 
 @pytest.mark.parametrize("number", NO_NUMBERS)
-def test_beats_and_refusals_are_counted_on(records: Records, raw: Any, keys: Keys, number: str) -> None:
+def test_invalid_counters_of_beats_and_rejections_start_again(
+    records: Records, raw: Any, keys: Keys, number: str
+) -> None:
     offer = Offer(backends=frozenset({"local"}))
     records.workers.announce(WorkerInfo(id="w", host="h", pid=1, offer=offer, concurrency=1, started_at=1.0))
     raw.hset(keys.beats, "w", number)
-    raw.hset(keys.refusals, str(What.ENTRY), number)
+    raw.hset(keys.refusals, str(Rejected.ENTRY), number)
     assert records.workers.beat("w")
-    records.refusals.note(What.ENTRY)
+    records.rejections.note(Rejected.ENTRY)
     assert records.workers.beats() == {"w": 1}
-    assert records.refusals.tallies()[What.ENTRY].count == 1
+    assert records.rejections.tallies()[Rejected.ENTRY].count == 1
 
 
 # Keys of another type
 
 
-def test_keys_of_a_run_of_another_type_are_made_anew(records: Records, raw: Any, keys: Keys) -> None:
+def test_a_run_s_keys_of_another_type_are_replaced(records: Records, raw: Any, keys: Keys) -> None:
     made = make()
     for key in keys.of_run(made.id):
         _replace(raw, key)
@@ -245,7 +246,7 @@ def test_keys_of_a_run_of_another_type_are_made_anew(records: Records, raw: Any,
     assert records.blobs.get(name) == b"large"
 
 
-def test_what_belongs_to_all_is_left_and_runs_go_on(records: Records, raw: Any, keys: Keys) -> None:
+def test_common_keys_of_another_type_are_left_and_runs_go_on(records: Records, raw: Any, keys: Keys) -> None:
     shared = [keys.index("all"), keys.index("open"), keys.index("state:SUCCEEDED"), keys.beats, keys.passed]
     for key in shared:
         _replace(raw, key)
@@ -255,9 +256,9 @@ def test_what_belongs_to_all_is_left_and_runs_go_on(records: Records, raw: Any, 
     assert done.id in {run_id for run_id, _ in records.runs.members("flow:count")}
 
 
-def test_a_queue_that_is_no_list_costs_latency(url: str, raw: Any) -> None:
+def test_a_queue_key_of_another_type_costs_only_latency(url: str, raw: Any) -> None:
     class Here:
-        """Rings by the records' script."""
+        """Pushes doorbells by the records' script."""
 
         def message(self, ring: Any) -> tuple[str, bytes]:
             return "i:local", b"{}"
@@ -278,7 +279,7 @@ def test_a_queue_that_is_no_list_costs_latency(url: str, raw: Any) -> None:
 # Earlier runs
 
 
-def test_only_a_whole_record_that_says_the_key_is_an_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
+def test_only_a_complete_record_with_the_key_is_an_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
     other = accept(records, key="other")
     for number, spoilt in enumerate(("absent", other.id, f"{other.id}:events", "../x", "", "x" * 10**6, "run:")):
         key = f"key {number}"
@@ -289,7 +290,7 @@ def test_only_a_whole_record_that_says_the_key_is_an_earlier_run(records: Record
         assert accept(records, key=key).id == run.id
 
 
-def test_a_record_in_pieces_is_no_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
+def test_an_incomplete_record_is_no_earlier_run(records: Records, raw: Any, keys: Keys) -> None:
     for number, fields in enumerate(({"id": "r-half"}, {"key": "key"}, {"id": "r-other", "key": "key"})):
         raw.delete(keys.run("r-half"))
         raw.hset(keys.run("r-half"), mapping=fields)
@@ -299,14 +300,14 @@ def test_a_record_in_pieces_is_no_earlier_run(records: Records, raw: Any, keys: 
         raw.delete(keys.run(run.id))
 
 
-def test_a_key_that_holds_another_type_is_nobody_s(records: Records, raw: Any, keys: Keys) -> None:
+def test_an_idempotency_key_of_another_type_is_ignored(records: Records, raw: Any, keys: Keys) -> None:
     raw.hset(keys.idempotency("k"), "a", "b")
     run = accept(records, key="k")
     assert accept(records, key="k").id == run.id
 
 
 @pytest.mark.parametrize("denied", ["xadd", "zadd", "hincrby"])
-def test_a_submit_that_fails_halfway_is_not_found(records: Records, raw: Any, url: str, denied: str) -> None:
+def test_a_run_whose_submit_failed_halfway_is_not_found(records: Records, raw: Any, url: str, denied: str) -> None:
     blob = records.blobs.share(b"flow")
     accept(records)  # the functions are loaded, the queue is known
     before = state(raw)
@@ -323,7 +324,7 @@ def test_a_submit_that_fails_halfway_is_not_found(records: Records, raw: Any, ur
     assert run.id == made.id
 
 
-def test_a_step_is_taken_with_a_claim_of_another_type(records: Records, raw: Any, keys: Keys) -> None:
+def test_a_claim_of_another_type_does_not_prevent_a_change(records: Records, raw: Any, keys: Keys) -> None:
     run = accept(records, start_within=10.0)
     raw.hset(keys.claim(run.id, 1), "a", "b")
     assert records.runs.update(run.id, transitions.request_cancel).terminal

@@ -1,4 +1,4 @@
-"""The library of functions on a real server: where it comes from, and what a function refuses before it writes."""
+"""The library of functions on a real server: how it is loaded, and calls that it refuses before the first write."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from dispatcher.cli.root import root
 from dispatcher.errors import ServerUnavailable, UnreadableRun
 from dispatcher.records.base import Records
-from dispatcher.records.query import WrongGuess
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import library, script
+from dispatcher.records.snapshot import WrongPrediction
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL
 from dispatcher.runs.routing import LONGEST_LABEL, MOST_LABELS, MOST_QUEUES
@@ -28,24 +28,24 @@ from tests.conformance.specs import accept, cancel, ended, finish, make
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server of this module's, once of each product that is here."""
-    with served(request.param) as one:
-        yield one
+    """A server for this module, of each installed product."""
+    with served(request.param) as address:
+        yield address
 
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """A plain connection; the server is empty, and its functions too."""
+    """A plain connection to the server, which is empty and has no functions."""
     with emptied(url) as connection:
         yield connection
 
 
 @pytest.fixture
 def records(url: str, raw: Any) -> Iterator[Records]:
-    one = open_redis(url)
-    one.runs.check = lambda record, now: None  # every signature holds
-    yield one
-    one.close()
+    opened = open_redis(url)
+    opened.runs.check = lambda record, now: None  # every signature holds
+    yield opened
+    opened.close()
 
 
 def _user(raw: Any, *rules: str) -> None:
@@ -56,7 +56,7 @@ def _as_limited(url: str) -> str:
     return url.replace("unix://", "unix://limited:p@")
 
 
-def test_who_may_load_the_library_does_so_where_it_is_missing(records: Records, raw: Any) -> None:
+def test_a_missing_library_is_loaded_by_users_who_may(records: Records, raw: Any) -> None:
     assert raw.function_list() == []
     first = accept(records)
     [loaded] = raw.function_list()
@@ -68,7 +68,7 @@ def test_who_may_load_the_library_does_so_where_it_is_missing(records: Records, 
     assert records.runs.get(first.id)[0].id == first.id
 
 
-def test_who_may_not_is_told_the_remedy_and_nothing_is_written(raw: Any, url: str) -> None:
+def test_other_users_get_the_remedy_and_nothing_is_written(raw: Any, url: str) -> None:
     _user(raw, "-function|load")
     records = open_redis(_as_limited(url))
     before = state(raw)
@@ -77,7 +77,7 @@ def test_who_may_not_is_told_the_remedy_and_nothing_is_written(raw: Any, url: st
             submits()
         assert not caught.value.may_exist
     with pytest.raises(ServerUnavailable, match="dispatcher admin install"):
-        records.leases.acquire("fake/1", "w", seen=None)
+        records.leases.acquire("fake/1", "w", expected=None)
     assert state(raw) == before
 
     assert install(url).new
@@ -85,8 +85,8 @@ def test_who_may_not_is_told_the_remedy_and_nothing_is_written(raw: Any, url: st
     records.close()
 
 
-def test_the_library_outlives_the_server_s_process(server: Any, server_url: str) -> None:
-    """It stands in the log, as data do: a client that may not load can submit after a restart, with no worker."""
+def test_the_library_survives_a_restart_of_the_server(server: Any, server_url: str) -> None:
+    """It is persisted like data: after a restart, a client that may not load it can submit without any worker."""
     install(server_url)
     with redis.Redis.from_url(server_url) as raw:
         _user(raw, "-function|load")
@@ -98,7 +98,7 @@ def test_the_library_outlives_the_server_s_process(server: Any, server_url: str)
     records.close()
 
 
-def test_two_releases_live_side_by_side(raw: Any, url: str) -> None:
+def test_two_releases_can_use_one_server(raw: Any, url: str) -> None:
     mine = library()
     other = mine.text.replace(mine.name.removeprefix("dispatcher_"), "0123456789ab")
     raw.function_load(other)
@@ -111,7 +111,7 @@ def test_two_releases_live_side_by_side(raw: Any, url: str) -> None:
         assert raw.fcall(name, 1, key, name, "w", "", "") == 1
 
     assert install(url, prune=True).removed == ("dispatcher_0123456789ab",)
-    names = {dict(zip(one[0::2], one[1::2], strict=True))[b"library_name"] for one in raw.function_list()}
+    names = {dict(zip(entry[0::2], entry[1::2], strict=True))[b"library_name"] for entry in raw.function_list()}
     assert names == {mine.name.encode(), b"somebody"}
 
 
@@ -119,7 +119,7 @@ def _call(*arguments: str) -> Result:
     return CliRunner().invoke(root, list(arguments), prog_name="dispatcher")
 
 
-def test_the_command_says_what_it_did(raw: Any, url: str) -> None:
+def test_the_command_reports_what_it_installed(raw: Any, url: str) -> None:
     name = library().name
     assert _call("admin", "install", "--url", url).output == f"library {name} loaded\n"
     assert _call("admin", "install", "--url", url).output == f"library {name} was there\n"
@@ -133,7 +133,7 @@ def test_the_command_says_what_it_did(raw: Any, url: str) -> None:
 
 @pytest.mark.parametrize("quoted", ["'FCALL'", "`FCALL`"], ids=["since 7", "before"])
 def test_an_old_server_is_named_as_such(raw: Any, url: str, quoted: str) -> None:
-    """A server that doesn't know the command says so in these words."""
+    """Servers without the command report it in these words."""
     client = Client(url, timeout=5.0)
     [reply] = client.call([("FCALL7", "x", 0)])
     with pytest.raises(ServerUnavailable, match=r"too old: Redis 7\.0 or Valkey 7\.2"):
@@ -141,7 +141,7 @@ def test_an_old_server_is_named_as_such(raw: Any, url: str, quoted: str) -> None
     client.close()
 
 
-def test_a_full_server_refuses_what_needs_memory_and_lets_runs_be_purged(raw: Any, url: str) -> None:
+def test_a_full_server_refuses_writes_and_lets_runs_be_purged(raw: Any, url: str) -> None:
     records, later = open_redis(url), open_redis(url, clock_offset=9 * 86400.0)
     run = ended(records)
     assert accept(records)
@@ -159,7 +159,7 @@ def test_a_full_server_refuses_what_needs_memory_and_lets_runs_be_purged(raw: An
     later.close()
 
 
-# What a function refuses
+# Refused calls
 
 
 def _steps(*steps: Any) -> str:
@@ -181,7 +181,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
-def test_a_step_that_is_none_of_ours_is_refused_before_the_first_write(raw: Any, url: str, wrong: list[Any]) -> None:
+def test_an_unknown_step_is_refused_before_the_first_write(raw: Any, url: str, wrong: list[Any]) -> None:
     install(url)
     raw.hset("i::run:r", mapping={"version": "1", "kind": "k", "created_at": "1.5"})
     before = state(raw)
@@ -192,9 +192,9 @@ def test_a_step_that_is_none_of_ours_is_refused_before_the_first_write(raw: Any,
     assert state(raw) == before
 
 
-def test_a_queue_that_the_user_may_not_ring_has_no_record_written(raw: Any, url: str) -> None:
+def test_no_record_is_written_for_a_queue_that_the_user_may_not_ring(raw: Any, url: str) -> None:
     class Here:
-        """Rings by the records' script."""
+        """Pushes doorbells by the records' script."""
 
         def message(self, ring: Any) -> tuple[str, bytes]:
             return f"i:{ring.route.queue}", b"{}"
@@ -220,49 +220,49 @@ def test_a_queue_that_the_user_may_not_ring_has_no_record_written(raw: Any, url:
 
 
 @pytest.mark.parametrize("time", ['1.5","HSET","i::x","y"],["', "", "nan", "inf", "-1", "0x10000000000000000"])
-def test_a_record_s_time_writes_no_steps(records: Records, raw: Any, time: str) -> None:
-    """Seen: ``created_at`` of a record went into the worker's steps as it was."""
+def test_a_record_s_time_cannot_add_steps(records: Records, raw: Any, time: str) -> None:
+    """``created_at`` of a record is checked before it becomes part of a worker's steps."""
     begin = transitions.start_here
     for _ in range(2):
         run = accept(records)
-        look = records.runs.look(run.id, "like")
-        if look.kind:
+        snapshot = records.runs.snapshot(run.id, "like")
+        if snapshot.kind:
             break
-        records.runs.take(look, begin, owner="w", holder="p")
-    assert look.kind
+        records.runs.claim(snapshot, begin, owner="w", holder="p")
+    assert snapshot.kind
     raw.hset(f"{records.instance}::run:{run.id}", "created_at", time)
     before = state(raw)
-    with pytest.raises((WrongGuess, UnreadableRun)):
-        records.runs.take(look, begin, owner="w", holder="p")
+    with pytest.raises((WrongPrediction, UnreadableRun)):
+        records.runs.claim(snapshot, begin, owner="w", holder="p")
     counted = {key for key in state(raw) if key.endswith(b"::refusals") or b"::report:" in key}
-    assert {key: kept for key, kept in state(raw).items() if key not in counted} == before
+    assert {key: value for key, value in state(raw).items() if key not in counted} == before
 
 
 @pytest.mark.parametrize("run_id", ['x"],["HSET","i::x","y","z', "x\\", "x\ny", "x'", "ü"])
-def test_a_doorbell_s_run_id_writes_no_steps(records: Records, raw: Any, run_id: str) -> None:
+def test_a_doorbell_s_run_id_cannot_add_steps(records: Records, raw: Any, run_id: str) -> None:
     run = accept(records)
-    records.runs.take(records.runs.look(run.id, "like"), transitions.start_here, owner="w", holder="p")
+    records.runs.claim(records.runs.snapshot(run.id, "like"), transitions.start_here, owner="w", holder="p")
     before = state(raw)
     with pytest.raises(LookupError):
-        records.runs.look(run_id, "like")
+        records.runs.snapshot(run_id, "like")
     assert state(raw) == before
 
 
-def test_a_holder_of_any_form_is_a_word(records: Records, raw: Any) -> None:
+def test_a_holder_s_name_cannot_add_steps(records: Records, raw: Any) -> None:
     first, run = accept(records), accept(records)
     holder = 'host"],["HSET","x'
-    records.runs.take(records.runs.look(first.id, "like"), transitions.start_here, owner="w", holder="p")
-    look = records.runs.look(run.id, "like")
-    assert look.kind
-    with pytest.raises(WrongGuess) as caught:
-        records.runs.take(look, transitions.start_here, owner="w", holder=holder)
-    taken = records.runs.take(caught.value.look, transitions.start_here, owner="w", holder=holder)
-    assert taken.holder == holder
-    assert finish(records, taken).terminal
+    records.runs.claim(records.runs.snapshot(first.id, "like"), transitions.start_here, owner="w", holder="p")
+    snapshot = records.runs.snapshot(run.id, "like")
+    assert snapshot.kind
+    with pytest.raises(WrongPrediction) as caught:
+        records.runs.claim(snapshot, transitions.start_here, owner="w", holder=holder)
+    claimed = records.runs.claim(caught.value.snapshot, transitions.start_here, owner="w", holder=holder)
+    assert claimed.holder == holder
+    assert finish(records, claimed).terminal
 
 
-def test_no_pattern_of_a_caller_is_searched_for(raw: Any, url: str) -> None:
-    """A pattern such as this keeps the server busy for ever."""
+def test_a_caller_cannot_choose_the_searched_pattern(raw: Any, url: str) -> None:
+    """Such a pattern would keep the server busy for ever."""
     install(url)
     raw.hset("i::run:r", mapping={"version": "1", "kind": "k", "created_at": "1.5"})
     with pytest.raises(redis.ResponseError, match="no time"):
@@ -273,18 +273,18 @@ def test_no_pattern_of_a_caller_is_searched_for(raw: Any, url: str) -> None:
 
 
 def _accept(raw: Any, instance: str, *, labels: list[Any], indexes: int = 1, run_id: str = "r1") -> Any:
-    told = {
+    common = {
         "offset": 0, "run": f"{instance}::run:", "its_events": ":events", "key": f"{instance}::key:",
         "topic": f"{instance}::topic:", "events": f"{instance}::events", "fields": ["version", "1"], "fact": ["{", "}"],
         "places": [[0, [f"{instance}::ix:{n}" for n in range(indexes)]]], "blobs": [], "list": "",
         "queue": [f"{instance}::queues", f"{instance}::routes", f"{instance}::topic:queues", "local:new",
                   json.dumps({"backend": "local", "labels": labels, "scope": ""})],
     }  # fmt: skip
-    return raw.fcall(script("accept").name, 0, json.dumps(told), run_id, "spec", "s", "d", "", "")
+    return raw.fcall(script("accept").name, 0, json.dumps(common), run_id, "spec", "s", "d", "", "")
 
 
 @pytest.mark.parametrize(
-    "given",
+    "changes",
     [
         {"labels": ["x"] * (MOST_LABELS + 1)},
         {"labels": ["x" * (LONGEST_LABEL + 1)]},
@@ -295,16 +295,16 @@ def _accept(raw: Any, instance: str, *, labels: list[Any], indexes: int = 1, run
     ],
     ids=str,
 )
-def test_the_server_holds_every_submitter_to_the_bounds(raw: Any, url: str, given: dict[str, Any]) -> None:
+def test_the_server_holds_every_submitter_to_the_bounds(raw: Any, url: str, changes: dict[str, Any]) -> None:
     install(url)
     before = state(raw)
     with pytest.raises(redis.ResponseError):
-        _accept(raw, "i", **given)
+        _accept(raw, "i", **changes)
     assert state(raw) == before
     assert _accept(raw, "i", labels=["x" * LONGEST_LABEL] * MOST_LABELS, indexes=200)
 
 
-def test_one_installation_has_so_many_queues_and_no_more(records: Records, raw: Any) -> None:
+def test_the_number_of_queues_is_bounded(records: Records, raw: Any) -> None:
     queues = f"{records.instance}::queues"
     accept(records)
     raw.zadd(queues, {f"local:{number}": 1.0 for number in range(MOST_QUEUES - 1)})
@@ -322,7 +322,7 @@ def test_one_installation_has_so_many_queues_and_no_more(records: Records, raw: 
     cancel(records, waits)  # what is there already can still be changed
 
 
-def test_a_run_whose_queue_left_a_full_registry_is_rung_all_the_same(records: Records, raw: Any) -> None:
+def test_a_run_is_rung_even_if_its_queue_left_a_full_registry(records: Records, raw: Any) -> None:
     queues = f"{records.instance}::queues"
     run = accept(records, labels=("a",))
     raw.delete(queues)

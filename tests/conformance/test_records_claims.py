@@ -1,4 +1,4 @@
-"""A runner's claim stands beside the record, whose writer takes it up: before then no clock ends the attempt."""
+"""Claims of runners beside the record. Before the record contains a claim, no deadline ends the attempt."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from dispatcher.errors import ClaimStands, Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import accept
 
 ENTRY = {"run": "r", "body": json.dumps({"ü": 1}), "mac": "x"}
@@ -21,7 +22,7 @@ OTHER = {**ENTRY, "mac": "forged"}
 
 
 def pending(records: Records, *, handle: bool = True, **spec: Any) -> Record:
-    """A run whose runner may claim it."""
+    """Return a run whose runner may claim it."""
     record = accept(records, **spec)
     record = records.runs.update(record.id, partial(transitions.claim, owner="w1"))
     epoch = record.epoch
@@ -31,9 +32,9 @@ def pending(records: Records, *, handle: bool = True, **spec: Any) -> Record:
     return records.runs.update(record.id, partial(transitions.created, epoch=epoch, handle={"n": 1}, owner="s/0"))
 
 
-def claim(records: Records, record: Record, holder: str = "pod", **given: Any) -> tuple[Record, float]:
-    words: dict[str, Any] = {"attempt": record.attempt, "shard": "s/0", "entry": ENTRY, **given}
-    return records.runs.claim(record.id, holder=holder, **words)
+def claim(records: Records, record: Record, holder: str = "pod", **changes: Any) -> tuple[Record, float]:
+    words: dict[str, Any] = {"attempt": record.attempt, "shard": "s/0", "entry": ENTRY, **changes}
+    return records.runs.claim_attempt(record.id, holder=holder, **words)
 
 
 def genuine(record: Record, entry: Any) -> str:
@@ -41,7 +42,7 @@ def genuine(record: Record, entry: Any) -> str:
 
 
 @pytest.mark.parametrize("handle", [True, False], ids=["PENDING", "PROVISIONING"])
-def test_a_claim_writes_no_record_and_is_told_once(records: Records, handle: bool) -> None:
+def test_a_claim_writes_no_record_and_is_reported_once(records: Records, handle: bool) -> None:
     record = pending(records, handle=handle)
     stood, at = claim(records, record)
     assert stood == record == records.runs.get(record.id)[0]
@@ -51,7 +52,7 @@ def test_a_claim_writes_no_record_and_is_told_once(records: Records, handle: boo
     assert entry == ENTRY
 
 
-def test_another_process_is_refused_and_told_of_the_claim_that_stands(records: Records) -> None:
+def test_another_process_is_refused_with_the_standing_claim(records: Records) -> None:
     record = pending(records)
     _, at = claim(records, record)
     with pytest.raises(ClaimStands) as caught:
@@ -60,7 +61,7 @@ def test_another_process_is_refused_and_told_of_the_claim_that_stands(records: R
     assert len(records.inbox.read("s/0")) == 1
 
 
-def test_a_claim_over_one_that_is_nobodys(records: Records) -> None:
+def test_a_void_claim_is_replaced(records: Records) -> None:
     record = pending(records)
     claim(records, record, "forger", entry=OTHER)
     with pytest.raises(ClaimStands) as caught:
@@ -89,15 +90,15 @@ def test_a_closed_attempt_is_refused(records: Records, state: str) -> None:
     assert records.inbox.read("s/0") == []
 
 
-def test_there_is_nothing_to_claim_of_no_run(records: Records) -> None:
+def test_an_attempt_of_an_unknown_run(records: Records) -> None:
     with pytest.raises(UnknownRun):
-        records.runs.claim("none", attempt=1, holder="pod", shard="s/0", entry=ENTRY)
+        records.runs.claim_attempt("none", attempt=1, holder="pod", shard="s/0", entry=ENTRY)
 
 
-def test_no_clock_ends_an_attempt_that_was_claimed(kept: Kept) -> None:
-    record = pending(kept.records, start_within=100)
-    _, at = claim(kept.records, record)
-    later = kept.later(200)
+def test_no_deadline_ends_a_claimed_attempt(store: Store) -> None:
+    record = pending(store.records, start_within=100)
+    _, at = claim(store.records, record)
+    later = store.later(200)
 
     with pytest.raises(ClaimStands):  # without keys it is left alone
         later.runs.update(record.id, transitions.tick)
@@ -112,16 +113,16 @@ def test_no_clock_ends_an_attempt_that_was_claimed(kept: Kept) -> None:
         claim(later, record, "late")
 
 
-def test_a_forged_claim_keeps_no_clock_from_ending(kept: Kept) -> None:
-    record = pending(kept.records, start_within=100)
-    claim(kept.records, record, "forger", entry=OTHER)
-    later = kept.later(200)
+def test_a_forged_claim_prevents_no_deadline(store: Store) -> None:
+    record = pending(store.records, start_within=100)
+    claim(store.records, record, "forger", entry=OTHER)
+    later = store.later(200)
     later.runs.claimant = genuine
     after = later.runs.update(record.id, transitions.tick)
     assert (after.state, after.outcome and after.outcome.cause) == (State.TIMED_OUT, Cause.DEADLINE)
 
 
-def test_an_end_that_comes_before_its_claim_was_read_takes_that_up_first(records: Records) -> None:
+def test_an_end_before_its_claim_was_read_applies_the_claim_first(records: Records) -> None:
     record = pending(records, on_exit=True)
     claim(records, record)
     records.runs.claimant = genuine
@@ -132,8 +133,8 @@ def test_an_end_that_comes_before_its_claim_was_read_takes_that_up_first(records
     assert kinds[-2:] == ["started", "exited"]
 
 
-def test_what_ends_nothing_goes_on_beside_a_claim(records: Records) -> None:
-    """The handle is stored, the run is cancelled; the claim is noted all the same."""
+def test_changes_that_end_nothing_ignore_a_claim(records: Records) -> None:
+    """Storing the handle and cancelling go on, and the claim is noted nevertheless."""
     record = pending(records, handle=False)
     _, at = claim(records, record)
     step = partial(transitions.created, epoch=record.epoch, handle={"n": 1}, owner="s/0")
@@ -148,7 +149,7 @@ def test_what_ends_nothing_goes_on_beside_a_claim(records: Records) -> None:
 
 
 @pytest.mark.parametrize("at", [0.0, 1e18, float("nan"), float("-inf")])
-def test_a_time_that_can_t_be_is_now(records: Records, at: float) -> None:
+def test_an_impossible_claim_time_becomes_now(records: Records, at: float) -> None:
     record = pending(records)
     now = records.runs.now()
     after = records.runs.update(record.id, partial(transitions.claim_attempt, attempt=1, holder="pod", at=at))

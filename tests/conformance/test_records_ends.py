@@ -1,4 +1,4 @@
-"""The end of a run that was claimed without being read: what stands then is what would stand else."""
+"""Prepared ends of runs that were claimed by a prediction: the result equals that of the transition."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from dispatcher.records.base import Records
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.prepared import Endings
+from dispatcher.records.redis.speculation.finish import FinishTemplates
 from dispatcher.runs import indexes, transitions
-from dispatcher.runs.record import ExitCall, Outcome, Record, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from tests.conformance.specs import accept, cancel
 
 WELL = Outcome(result=Value(codec="json", inline='"ü\\"\\n€"', digest="d", size=9))
@@ -27,11 +29,11 @@ WELL = Outcome(result=Value(codec="json", inline='"ü\\"\\n€"', digest="d", si
 _number = itertools.count()
 
 
-def taken(records: Records, *, key: str = "", **spec: Any) -> Record:
-    """A run taken by a guess, where the records make any; its idempotency key, if it has one, is its own."""
+def claimed(records: Records, *, key: str = "", **spec: Any) -> Record:
+    """Claim a run, by a prediction if the records make one; with ``key``, it has an idempotency key of its own."""
     for _ in range(2):
-        look = records.runs.look(accept(records, key=key and f"{key}{next(_number)}", **spec).id, repr(spec))
-        record = records.runs.take(look, transitions.start_here, owner="w1", holder="h:1:x")
+        snapshot = records.runs.snapshot(accept(records, key=key and f"{key}{next(_number)}", **spec).id, repr(spec))
+        record = records.runs.claim(snapshot, transitions.start_here, owner="w1", holder="h:1:x")
     return record
 
 
@@ -58,9 +60,9 @@ SPECS = [
     [WELL, Outcome(result=Value(codec="json", inline="x" * 5000)), Outcome(cause=Cause.DEADLINE, message="late")],
     ids=["well", "large", "late"],
 )
-def test_it_comes_to_the_same(records: Records, spec: dict[str, Any], outcome: Outcome) -> None:
+def test_a_prepared_end_equals_the_transition_s(records: Records, spec: dict[str, Any], outcome: Outcome) -> None:
     blob = records.blobs.share(b"code")
-    first, second = (taken(records, blobs=(blob,), **spec) for _ in range(2))
+    first, second = (claimed(records, blobs=(blob,), **spec) for _ in range(2))
     ends = [end_by_table(records, first, outcome), end(records, second, outcome, ExitCall.NONE)]
     for ended, before in zip(ends, (first, second), strict=True):
         assert records.runs.get(ended.id)[0] == ended
@@ -78,31 +80,33 @@ def test_it_comes_to_the_same(records: Records, spec: dict[str, Any], outcome: O
         "due_at",
         "change",
     }
-    same = [{name: value for name, value in one.to_fields().items() if name not in own} for one in ends]
+    same = [{name: value for name, value in record.to_fields().items() if name not in own} for record in ends]
     assert same[0] == same[1]
-    facts = [[replace(one, run_id="", time=0.0, data={**one.data, "due": 0}) for one in records.events.of(ended.id)[0]]
-             for ended in ends]  # fmt: skip
+    facts = [
+        [replace(event, run_id="", time=0.0, data={**event.data, "due": 0}) for event in records.events.of(ended.id)[0]]
+        for ended in ends
+    ]
     assert facts[0] == facts[1]
     for index in indexes.placement(ends[1]) | indexes.placement(second):
         members = dict(records.runs.members(index))
         assert members.get(ends[1].id) == indexes.placement(ends[1]).get(index)
 
 
-def test_it_takes_the_prepared_way(server_url: str) -> None:
-    """What it is for, and how it shows on the server."""
+def test_an_end_uses_the_prepared_steps(server_url: str) -> None:
+    """One round trip, and the server's commands show it."""
     records = open_redis(server_url)
     client = redis.Redis.from_url(server_url)
     keys = Keys(records.instance)
-    told: list[Record] = []
+    notified: list[Record] = []
     try:
-        first, second = (taken(records, result_ttl=60) for _ in range(2))
-        assert Endings(keys).of(second, 1.0, WELL, ExitCall.NONE) is not None
-        listener = records.events.listen(lambda run_id, rest: told.append(second.later(rest)) or True)  # type: ignore[func-returns-value]
+        first, second = (claimed(records, result_ttl=60) for _ in range(2))
+        assert FinishTemplates(keys).render(second, 1.0, WELL, ExitCall.NONE) is not None
+        listener = records.events.listen(lambda run_id, rest: notified.append(second.later(rest)) or True)  # type: ignore[func-returns-value]
         listener.watch([ends_topic(second.id)])
         after, other = end(records, second), end_by_table(records, first)
         assert listener.get(0.5) is None, "it was told already"
-        assert told == [after] == [records.runs.get(second.id)[0]]
-        left = [[client.ttl(key) for key in keys.of_run(one.id)] for one in (after, other)]
+        assert notified == [after] == [records.runs.get(second.id)[0]]
+        left = [[client.ttl(key) for key in keys.of_run(record.id)] for record in (after, other)]
         assert left[0] == pytest.approx(left[1], abs=2)
         assert left[0][0] > 0
         listener.close()
@@ -122,34 +126,34 @@ def test_it_takes_the_prepared_way(server_url: str) -> None:
     ],
     ids=["key", "on_exit", "failed", "large", "none"],
 )
-def test_what_is_left_to_the_table(
+def test_ends_without_a_template(
     server_url: str, spec: dict[str, Any], outcome: Outcome | None, exit_call: ExitCall | None
 ) -> None:
     records = open_redis(server_url)
     try:
-        assert Endings(Keys("i")).of(taken(records, **spec), 1.0, outcome, exit_call) is None
+        assert FinishTemplates(Keys("i")).render(claimed(records, **spec), 1.0, outcome, exit_call) is None
     finally:
         records.close()
 
 
 def test_twice(records: Records) -> None:
-    record = taken(records)
+    record = claimed(records)
     after = end(records, record)
     assert end(records, record, replace(WELL, result=None)) == after
 
 
-def test_a_cancel_came_first(records: Records) -> None:
-    """A flow that was done all the same keeps its result; one that wasn't is cancelled."""
-    record = taken(records)
+def test_an_end_after_a_cancel(records: Records) -> None:
+    """A flow that succeeded nevertheless keeps its result; one that didn't is cancelled."""
+    record = claimed(records)
     cancel(records, record)
     after = end(records, record)
     assert (after.state, after.outcome) == (State.SUCCEEDED, WELL)
     assert records.events.of(record.id)[0][-2].state is State.CANCELLING
 
 
-def test_another_has_taken_it(records: Records) -> None:
-    """The epoch of the claim counts, not the one that stands."""
-    record = taken(records)
+def test_an_end_after_another_claim(records: Records) -> None:
+    """The epoch of the claim counts, not the current one."""
+    record = claimed(records)
     records.runs.update(record.id, partial(transitions.adopt, owner="w2"))
     before = records.runs.get(record.id)[0]
     with pytest.raises(Refused, match="was passed"):
@@ -157,11 +161,11 @@ def test_another_has_taken_it(records: Records) -> None:
     assert records.runs.get(record.id)[0] == before
 
 
-def test_it_is_not_there(server_url: str) -> None:
+def test_an_end_of_a_missing_run(server_url: str) -> None:
     records = open_redis(server_url)
     client = redis.Redis.from_url(server_url)
     try:
-        record = taken(records)
+        record = claimed(records)
         client.delete(Keys(records.instance).run(record.id))
         with pytest.raises(UnknownRun):
             end(records, record)
@@ -170,9 +174,9 @@ def test_it_is_not_there(server_url: str) -> None:
         client.close()
 
 
-def test_it_has_changed_since(records: Records) -> None:
-    """Only the record as it was taken goes the prepared way."""
-    record = taken(records)
+def test_an_end_of_a_changed_record(records: Records) -> None:
+    """Only the record as it was claimed is ended by prepared steps."""
+    record = claimed(records)
     settle = partial(transitions.settle, epoch=record.epoch, outcome=Outcome(cause=Cause.USER_ERROR, message="m"))
     after = end(records, records.runs.update(record.id, settle))
     assert (after.state, after.outcome and after.outcome.message) == (State.FAILED, "m")

@@ -1,4 +1,4 @@
-"""Events, durable subscribers and listeners: one suite for every kind of records."""
+"""Events, durable subscribers and listeners: one suite for every implementation of the records."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.events import Listener
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.states import Cause, State
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import accept, cancel, ended, finish, make, start
 
-WAY = [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED]
+WAY = [EventKind.QUEUED, EventKind.CLAIMED, EventKind.PROVISIONING, EventKind.PENDING, EventKind.STARTED]
 
 
 @pytest.fixture
 def listener(records: Records) -> Iterator[Listener]:
     """A listener, closed after the test."""
-    one = records.events.listen()
-    yield one
-    one.close()
+    listener = records.events.listen()
+    yield listener
+    listener.close()
 
 
 def heard(listener: Listener, count: int) -> list[tuple[str, Event | None]]:
-    """The next notices, so many; fails if there are fewer within a few seconds each."""
-    found: list[tuple[str, Event | None]] = []
+    """Return the next ``count`` notices; fail if one takes longer than a few seconds."""
+    notices: list[tuple[str, Event | None]] = []
     for _ in range(count):
         notice = listener.get(5)
-        assert notice is not None, found
-        found.append(notice)
-    return found
+        assert notice is not None, notices
+        notices.append(notice)
+    return notices
 
 
 def test_events_of_a_run_behind_a_cursor(records: Records) -> None:
     record = accept(records, labels=("ü",), flow="zähle")
     [queued], cursor = records.events.of(record.id)
     expected = Event(
-        run_id=record.id, attempt=1, kind=Kind.QUEUED, state=State.QUEUED, time=record.created_at, flow="zähle",
+        run_id=record.id, attempt=1, kind=EventKind.QUEUED, state=State.QUEUED, time=record.created_at, flow="zähle",
         labels=("ü",),
     )  # fmt: skip
     assert queued == expected
@@ -58,18 +58,18 @@ def test_events_of_a_run_behind_a_cursor(records: Records) -> None:
     assert records.events.of("nobody") == ([], "")
 
 
-def test_waiting_for_an_event(kept: Kept) -> None:
-    record = accept(kept.records)
-    other = kept.another()
-    _, cursor = kept.records.events.of(record.id)
+def test_waiting_for_an_event(store: Store) -> None:
+    record = accept(store.records)
+    other = store.another()
+    _, cursor = store.records.events.of(record.id)
     timer = threading.Timer(0.2, lambda: start(other, record))
     timer.start()
     begun = time.monotonic()
-    found, _ = kept.records.events.of(record.id, after=cursor, block=8)
-    assert found[0].kind is Kind.CLAIMED
+    events, _ = store.records.events.of(record.id, after=cursor, block=8)
+    assert events[0].kind is EventKind.CLAIMED
     assert time.monotonic() - begun < 5
     timer.join()
-    assert kept.records.events.of(record.id, after="999999999999999", block=0.05)[0] == []
+    assert store.records.events.of(record.id, after="999999999999999", block=0.05)[0] == []
 
 
 def test_a_new_subscriber_starts_with_the_next_event(records: Records) -> None:
@@ -82,19 +82,19 @@ def test_a_new_subscriber_starts_with_the_next_event(records: Records) -> None:
     assert records.events.take("billing", block=0) == []
 
 
-def test_what_was_not_acknowledged_comes_again_first(kept: Kept) -> None:
-    records = kept.records
+def test_unacknowledged_events_come_again_first(store: Store) -> None:
+    records = store.records
     records.events.take("billing", block=0)
-    one, two = accept(records), accept(records)
+    run, other = accept(records), accept(records)
     first = records.events.take("billing", block=0, limit=1)
-    assert first[0][1].run_id == one.id
-    again = kept.another()
+    assert first[0][1].run_id == run.id
+    again = store.another()
     assert again.events.take("billing", block=0) == first
     again.events.acknowledge("billing", [first[0][0]])
-    assert [event.run_id for _, event in again.events.take("billing", block=0)] == [two.id]
+    assert [event.run_id for _, event in again.events.take("billing", block=0)] == [other.id]
 
 
-def test_subscribers_are_apart_and_forgotten_apart(records: Records) -> None:
+def test_subscribers_are_independent(records: Records) -> None:
     for name in ("a", "b"):
         records.events.take(name, block=0)
     accept(records)
@@ -107,21 +107,21 @@ def test_subscribers_are_apart_and_forgotten_apart(records: Records) -> None:
     assert records.events.take("b", block=0) == taken
 
 
-def test_a_subscriber_keeps_its_place_while_it_is_away(kept: Kept) -> None:
-    kept.records.events.take("billing", block=0)
-    record = ended(kept.records)
-    later = kept.another().events.take("billing", block=0)
-    assert [event.kind for _, event in later] == [*WAY, Kind.EXITED]
+def test_a_subscriber_keeps_its_place_while_it_is_away(store: Store) -> None:
+    store.records.events.take("billing", block=0)
+    record = ended(store.records)
+    later = store.another().events.take("billing", block=0)
+    assert [event.kind for _, event in later] == [*WAY, EventKind.EXITED]
     assert {event.run_id for _, event in later} == {record.id}
 
 
-def test_a_subscriber_waits(kept: Kept) -> None:
-    kept.records.events.take("billing", block=0)
-    other = kept.another()
+def test_a_subscriber_waits(store: Store) -> None:
+    store.records.events.take("billing", block=0)
+    other = store.another()
     timer = threading.Timer(0.2, lambda: accept(other))
     timer.start()
     begun = time.monotonic()
-    assert len(kept.records.events.take("billing", block=8)) == 1
+    assert len(store.records.events.take("billing", block=8)) == 1
     assert time.monotonic() - begun < 5
     timer.join()
 
@@ -131,43 +131,43 @@ def test_acknowledging_nothing(records: Records) -> None:
     records.events.acknowledge("nobody", ["1-0" if records.events.__class__.__name__ == "RedisEvents" else "1"])
 
 
-def test_old_events_leave_also_what_was_taken(kept: Kept) -> None:
-    kept.records.events.take("billing", block=0)
-    accept(kept.records)
-    assert len(kept.records.events.take("billing", block=0)) == 1
-    later = kept.later(EVENTS_KEPT + 60)
+def test_old_events_are_removed_even_if_taken(store: Store) -> None:
+    store.records.events.take("billing", block=0)
+    accept(store.records)
+    assert len(store.records.events.take("billing", block=0)) == 1
+    later = store.later(EVENTS_KEPT + 60)
     later.runs.purge()
     assert later.events.take("billing", block=0) == []
-    accept(kept.records)
+    accept(store.records)
     assert len(later.events.take("billing", block=0)) == 1
 
 
-def test_events_outlive_the_retention_of_their_run(kept: Kept) -> None:
-    kept.records.events.take("billing", block=0)
-    ended(kept.records, result_ttl=1)
-    later = kept.later(10)
+def test_events_outlive_the_retention_of_their_run(store: Store) -> None:
+    store.records.events.take("billing", block=0)
+    ended(store.records, result_ttl=1)
+    later = store.later(10)
     assert later.runs.purge() == 1
     assert len(later.events.take("billing", block=0)) == 6
 
 
-def test_a_listener_hears_what_it_watches(records: Records, listener: Listener) -> None:
-    one, two = make(), make()
-    listener.watch([one.id])
-    records.runs.create([one, two])
-    running = start(records, one)
-    start(records, two)
+def test_a_listener_receives_notices_of_its_topics(records: Records, listener: Listener) -> None:
+    run, other = make(), make()
+    listener.watch([run.id])
+    records.runs.create([run, other])
+    running = start(records, run)
+    start(records, other)
     notices = heard(listener, 5)
-    assert [(topic, event and event.kind) for topic, event in notices] == [(one.id, kind) for kind in WAY]
-    listener.unwatch([one.id])
-    listener.watch([two.id])
+    assert [(topic, event and event.kind) for topic, event in notices] == [(run.id, kind) for kind in WAY]
+    listener.unwatch([run.id])
+    listener.watch([other.id])
     finish(records, running)
-    finish(records, start(records, two))
+    finish(records, start(records, other))
     [(topic, event)] = heard(listener, 1)
-    assert (topic, event and event.kind) == (two.id, Kind.EXITED)
+    assert (topic, event and event.kind) == (other.id, EventKind.EXITED)
     assert listener.get(0.05) is None
 
 
-def test_an_owner_hears_of_cancels(records: Records, listener: Listener) -> None:
+def test_an_owner_receives_cancels(records: Records, listener: Listener) -> None:
     listener.watch(["owner:w1"])
     accept(records)
     running = start(records, accept(records))
@@ -176,7 +176,7 @@ def test_an_owner_hears_of_cancels(records: Records, listener: Listener) -> None
     [(topic, event)] = heard(listener, 1)
     assert topic == "owner:w1"
     assert event is not None
-    assert (event.run_id, event.kind) == (running.id, Kind.CANCELLING)
+    assert (event.run_id, event.kind) == (running.id, EventKind.CANCELLING)
     assert listener.get(0.05) is None
 
 
@@ -230,8 +230,8 @@ def test_a_closed_listener(records: Records) -> None:
         listener.get(1)
 
 
-def test_closing_the_records_closes_listeners(kept: Kept) -> None:
-    listener = kept.records.events.listen()
-    kept.records.close()
+def test_closing_the_records_closes_listeners(store: Store) -> None:
+    listener = store.records.events.listen()
+    store.records.close()
     with pytest.raises(ServerUnavailable, match="closed"):
         listener.get(1)

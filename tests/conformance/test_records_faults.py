@@ -1,4 +1,4 @@
-"""Records while the server or the connection fails: nothing is lost, doubled or waited for without end."""
+"""Records while the server or the connection fails: nothing is lost or doubled, and no wait is endless."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 import redis
 
 from dispatcher.errors import InvalidSettings, ServerUnavailable
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
-from dispatcher.records.rejections import Tally, What
+from dispatcher.records.rejections import Rejected, Tally
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.indexes import ALL, EXPIRING
@@ -31,21 +32,21 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    """Records straight on the server."""
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    """Records on the server, without the proxy."""
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[redis.Redis]:
-    """The server itself."""
+    """A plain connection to the server."""
     with redis.Redis.from_url(server_url, decode_responses=True) as client:
         yield client
 
 
 def life(records: Records, tag: str) -> tuple[object, ...]:
-    """A run's whole life and something of every noun; what is known of it at the end, without times."""
+    """Play the life of a run with a use of every interface; return the final state without times."""
     blob = records.blobs.share(b"flow" * 10_000)
     records.events.take(tag, block=0)
     made = make(tags=[tag], key=f"key-{tag}", blobs=(blob,), labels=(tag,))
@@ -61,20 +62,20 @@ def life(records: Records, tag: str) -> tuple[object, ...]:
     records.inbox.report(f"{tag}/0", {"a": "b"})
     taken = [event.id.partition(":")[2] for _, event in records.events.take(tag, block=0.01)]
     records.workers.announce(worker(tag))
-    lease = records.leases.acquire(tag, tag, seen=None)
-    refused = records.refusals.tallies().get(What.RUN, Tally(count=0, last=0.0)).count
-    records.refusals.note(What.RUN)
+    lease = records.leases.acquire(tag, tag, expected=None)
+    refused = records.rejections.tallies().get(Rejected.RUN, Tally(count=0, last=0.0)).count
+    records.rejections.note(Rejected.RUN)
     claimed = []
-    for one in many[:2]:  # the second as a guess
-        look = records.runs.look(one.id, tag)
-        claimed.append(records.runs.take(look, transitions.start_here, owner="w1", holder="p1"))
+    for run in many[:2]:  # the second by a prediction
+        snapshot = records.runs.snapshot(run.id, tag)
+        claimed.append(records.runs.claim(snapshot, transitions.start_here, owner="w1", holder="p1"))
     return (
         done.state, done.version, records.logs.read(record.id)[0], records.blobs.get(name), records.blobs.get(blob),
         [event.kind for event in records.events.of(record.id)[0]], len(records.inbox.read(f"{tag}/0")), taken,
         len(many),
-        [(one.state, one.version, one.epoch) for one in claimed],
+        [(run.state, run.version, run.epoch) for run in claimed],
         records.workers.beats()[tag], lease == Lease(name=tag, owner=tag, epoch=1), records.runs.count(f"tag:{tag}"),
-        records.refusals.tallies()[What.RUN].count - refused,
+        records.rejections.tallies()[Rejected.RUN].count - refused,
     )  # fmt: skip
 
 
@@ -166,7 +167,7 @@ def test_a_replica_refuses(records: Records, raw: redis.Redis) -> None:
 
 @contextmanager
 def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A TCP port that answers each connection in some way."""
+    """Listen on a TCP port and call ``answer`` for each connection; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -191,7 +192,7 @@ def test_addresses_where_no_server_answers(tmp_path: Path) -> None:
     for url, words in (
         (f"redis://user:hush@127.0.0.1:{closed}/0", rf"nothing listens at redis://127\.0\.0\.1:{closed}/0"),
         (f"unix://:hush@{tmp_path}/none?db=0", "there is no socket at unix:///"),
-        ("redis://:hush@no-such-host.invalid", r"host name of redis://no-such-host\.invalid:6379/0 isn't known"),
+        ("redis://:hush@no-such-host.invalid", r"host name of redis://no-such-host\.invalid:6379/0 can't be resolved"),
     ):
         begun = time.monotonic()
         with pytest.raises(ServerUnavailable, match=words) as caught:
@@ -201,16 +202,16 @@ def test_addresses_where_no_server_answers(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 10
 
 
-def test_what_answers_is_no_redis() -> None:
+def test_another_kind_of_server_answers() -> None:
     def web(client: socket.socket) -> None:
         client.recv(1000)
         client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    with listening(web) as port, pytest.raises(ServerUnavailable, match="is no Redis or Valkey server"):
+    with listening(web) as port, pytest.raises(ServerUnavailable, match="is not Redis or Valkey"):
         open_redis(f"redis://127.0.0.1:{port}", timeout=1.0)
 
 
-def test_nothing_answers() -> None:
+def test_no_server_answers() -> None:
     with listening(lambda client: time.sleep(1)) as port:
         begun = time.monotonic()
         with pytest.raises(ServerUnavailable, match=r"did not answer within 0\.2 s"):
@@ -247,7 +248,7 @@ def test_a_database_that_is_not_there(server_url: str) -> None:
         open_redis(server_url.replace("db=0", "db=99999"))
 
 
-def test_a_listener_resumes_and_says_so(records: Records, raw: redis.Redis) -> None:
+def test_a_listener_resumes_and_returns_a_notice(records: Records, raw: redis.Redis) -> None:
     listener = records.events.listen()
     record = make()
     listener.watch([record.id, "queues"])
@@ -279,7 +280,7 @@ def test_watching_while_connections_are_killed(records: Records, raw: redis.Redi
     listener.close()
 
 
-def test_a_listener_outlives_its_server(server: Server, server_url: str) -> None:
+def test_a_listener_survives_its_server(server: Server, server_url: str) -> None:
     records = open_redis(server_url, timeout=0.3)
     listener = records.events.listen()
     record = accept(records)
@@ -310,7 +311,7 @@ def test_a_listener_of_a_silent_server_is_closed_in_time(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("loss", [("XGROUP", "DESTROY", "{events}", "billing"), ("DEL", "{events}")])
-def test_a_subscriber_whose_group_vanished_starts_again(
+def test_a_subscriber_whose_group_is_lost_starts_again(
     records: Records, raw: redis.Redis, server_url: str, loss: tuple[str, ...]
 ) -> None:
     records.events.take("billing", block=0)
@@ -321,24 +322,24 @@ def test_a_subscriber_whose_group_vanished_starts_again(
     second = accept(records)
     expected = [first.id, second.id] if loss[0] == "XGROUP" else [second.id]
     another = open_redis(server_url)  # that never took as this subscriber
-    for one in (another, records):
-        assert [event.run_id for _, event in one.events.take("billing", block=0)] == expected
+    for opened in (another, records):
+        assert [event.run_id for _, event in opened.events.take("billing", block=0)] == expected
     another.close()
 
 
-def test_a_group_that_vanishes_under_a_waiting_subscriber(records: Records, raw: redis.Redis) -> None:
+def test_a_group_that_is_lost_while_its_subscriber_waits(records: Records, raw: redis.Redis) -> None:
     records.events.take("billing", block=0)
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.extend(records.events.take("billing", block=10)))
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.extend(records.events.take("billing", block=10)))
     thread.start()
     wait_until(lambda: any(c["cmd"] == "xreadgroup" and "b" in c["flags"] for c in raw.client_list()), "the wait")
     raw.delete(f"{records.instance}::events")
     accept(records)
-    wait_until(lambda: found, "the event")
+    wait_until(lambda: taken, "the event")
     thread.join()
 
 
-def test_the_server_drops_what_nobody_purged(records: Records, raw: redis.Redis, server_url: str) -> None:
+def test_keys_of_runs_that_were_not_purged_expire(records: Records, raw: redis.Redis, server_url: str) -> None:
     record = accept(records, result_ttl=100, key="k")
     records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="log", text="x")])
     records.blobs.own(record.id, "result", b"x")
@@ -361,13 +362,13 @@ def test_a_shared_blob_is_dropped_when_no_run_refers_to_it(records: Records, raw
     name = records.blobs.share(b"flow")
     key = f"{records.instance}::blob:{name}"
     assert 0 < int(raw.ttl(key)) <= 3600
-    one, two = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
+    first, second = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
     records.blobs.share(b"flow")
     assert raw.ttl(key) == -1
-    cancel(records, one)
+    cancel(records, first)
     assert raw.ttl(key) == -1
-    cancel(records, two)
-    cancel(records, two)
+    cancel(records, second)
+    cancel(records, second)
     assert raw.hget(key, "refs") == "0"
     assert 0 < int(raw.ttl(key)) <= 3600
 
@@ -380,14 +381,14 @@ def test_ten_thousand_submits_of_one_flow_keep_one_blob(records: Records, raw: r
     assert raw.hget(f"{records.instance}::blob:{name}", "refs") == "10000"
 
 
-def test_an_emptied_server_knows_a_living_worker_s_installation_again(records: Records, raw: redis.Redis) -> None:
+def test_a_worker_restores_the_installation_id_of_an_emptied_server(records: Records, raw: redis.Redis) -> None:
     raw.flushall()
     assert not records.workers.beat("w")
     records.workers.announce(worker("w"))
     assert raw.get("dispatcher:instance") == records.instance
 
 
-def test_every_key_is_the_installation_s(records: Records, raw: redis.Redis) -> None:
+def test_every_key_has_the_installation_s_prefix(records: Records, raw: redis.Redis) -> None:
     life(records, "a")
     ended(records)
     prefixes = (f"{records.instance}:", "dispatcher:instance")

@@ -1,4 +1,4 @@
-"""A registry of queues that somebody has filled: reading it takes no longer, and it empties."""
+"""A flooded registry of queues is read as fast as before, and is emptied."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ DAY = 86400.0
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 def fill(raw: Any, keys: Keys, score: float, *, routes: bool) -> None:
@@ -45,17 +45,17 @@ def fill(raw: Any, keys: Keys, score: float, *, routes: bool) -> None:
 
 @pytest.mark.parametrize("score", [0.0, 1.0, float("inf")])
 @pytest.mark.parametrize("routes", [False, True])
-def test_a_registry_filled_by_somebody(records: Records, raw: Any, score: float, routes: bool) -> None:
-    """A queue that is used is known; names that nobody uses are taken away. A score of 1 stands for now."""
+def test_a_flooded_registry_of_queues(records: Records, raw: Any, score: float, routes: bool) -> None:
+    """Used queues stay registered, unused names are retired. A score of 1 stands for now."""
     keys = Keys(records.instance)
     accept(records, labels=("mine",))
     fill(raw, keys, time.time() if score == 1.0 else score, routes=routes)
     record = accept(records, labels=("mine",))
     began = time.monotonic()
-    known = records.queues.known()
+    queues = records.queues.known()
     assert time.monotonic() - began < 3.0
-    assert "local:mine" in known
-    assert len(known) <= MOST_QUEUES
+    assert "local:mine" in queues
+    assert len(queues) <= MOST_QUEUES
     swept = 0
     while retired := records.queues.retire(unused_for=DAY):
         swept += len(retired)
@@ -67,7 +67,7 @@ def test_a_registry_filled_by_somebody(records: Records, raw: Any, score: float,
     assert "local:another" in records.queues.known()
 
 
-def test_a_queue_whose_last_use_is_to_come_is_known_again(records: Records, raw: Any) -> None:
+def test_a_queue_whose_last_use_is_in_the_future_is_registered_again(records: Records, raw: Any) -> None:
     keys = Keys(records.instance)
     accept(records)
     raw.zadd(keys.queues, {"local": "inf"})

@@ -1,7 +1,7 @@
-"""Random histories of runs, on memory and on a real server; after every step the invariants hold.
+"""Random histories of runs, in memory and on a real server; the invariants hold after every step.
 
-100,000 steps on memory, 10,000 on a server, counted as they are done; the same ones each time. ``CHAOS=long`` does ten
-times as many. ``RECORDS_SEED`` chooses others, ``RECORDS_STEPS`` how many on each.
+100,000 steps in memory, 10,000 on a server, the same ones each time. ``CHAOS=long`` does ten times as many.
+``RECORDS_SEED`` chooses others, ``RECORDS_STEPS`` their number on each.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from dispatcher.errors import IdempotencyConflict, Refused
-from dispatcher.records.base import Line, Records, Step
+from dispatcher.records.base import Records
 from dispatcher.records.effects import UNUSED_BLOB
+from dispatcher.records.logs import Line
 from dispatcher.records.memory.runs import MemoryRuns
+from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import Change, event
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.indexes import ALL, placement
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, Cause, State
 from tests.chaos.figures import Figures
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import make
 from tests.conftest import Server
 
@@ -37,14 +40,14 @@ LONG = 10 if os.environ.get("CHAOS") == "long" else 1
 STEPS = {kind: int(os.environ.get("RECORDS_STEPS", n * LONG)) for kind, n in (("memory", 100_000), ("redis", 10_000))}
 SEED = int(os.environ.get("RECORDS_SEED", "1"))
 
-#: Histories tried under one seed, and steps of each: long ones make its engine slow, short ones come to little.
+#: Histories for each seed, and steps of each: long ones make the engine slow, short ones find little.
 EXAMPLES = 250
 LENGTH = 40
 
 CAUSES = (None, Cause.USER_ERROR, Cause.EVICTED, Cause.OOM_KILLED, Cause.DEADLINE, Cause.WORKER_LOST)
 
-#: Steps that name the epoch under which they act.
-FENCED: dict[str, Callable[[int, Outcome], Step]] = {
+#: Transitions that name an epoch.
+FENCED: dict[str, Callable[[int, Outcome], Transition]] = {
     "intend": lambda epoch, _: partial(transitions.intend, epoch=epoch, request={"shard": "shard2"}),
     "created": lambda epoch, _: partial(transitions.created, epoch=epoch, handle={"uid": "u"}, owner="shard1"),
     "settle": lambda epoch, outcome: partial(transitions.settle, epoch=epoch, outcome=outcome),
@@ -56,8 +59,8 @@ FENCED: dict[str, Callable[[int, Outcome], Step]] = {
     "release": lambda epoch, _: partial(transitions.release, epoch=epoch),
 }
 
-#: Steps that need no epoch; given the record as the actor believes it to be.
-OTHERS: dict[str, Callable[[Record, str], Step]] = {
+#: Transitions without an epoch, of the record as the actor last read it.
+OTHERS: dict[str, Callable[[Record, str], Transition]] = {
     "claim": lambda _, who: partial(transitions.claim, owner=who),
     "start_here": lambda _, who: partial(transitions.start_here, owner=who, holder=f"p-{who}"),
     "claim_attempt": lambda record, who: partial(transitions.claim_attempt, attempt=record.attempt, holder=f"c-{who}"),
@@ -66,8 +69,8 @@ OTHERS: dict[str, Callable[[Record, str], Step]] = {
     "lose": lambda record, _: partial(transitions.lose, owner=record.owner or "w1"),
     "adopt": lambda _, who: partial(transitions.adopt, owner=who),
     "ring_again": lambda *_: transitions.ring_again,
-    "lost_sight": lambda *_: partial(infrastructure.sight, seen=False, cause=Cause.UNSCHEDULABLE),
-    "sight": lambda *_: partial(infrastructure.sight, seen=True),
+    "lost_sight": lambda *_: partial(infrastructure.observe, visible=False, cause=Cause.UNSCHEDULABLE),
+    "sight": lambda *_: partial(infrastructure.observe, visible=True),
     "torn_down": lambda record, _: partial(infrastructure.torn_down, attempt=max(record.attempt - 1, 1)),
     "tick": lambda *_: transitions.tick,
 }
@@ -78,18 +81,18 @@ actors = st.sampled_from(["w1", "w2", "w3"])
 
 
 class Histories(RuleBasedStateMachine):
-    """Runs are accepted, moved by any actor at any time, under right and passed epochs, and forgotten.
+    """Runs are accepted, changed by any actor at any time, under current and old epochs, and purged.
 
-    ``done`` counts the steps taken after which every invariant held.
+    ``done`` counts the steps after which every invariant held.
     """
 
     done: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__()
         self._begun = False
-        self.kept = kept
-        self.records: Records = kept.records
+        self.store = store
+        self.records: Records = store.records
         self.ahead = 0.0
         self.known: dict[str, Record] = {}
         self.indexes: set[str] = {ALL}
@@ -100,7 +103,7 @@ class Histories(RuleBasedStateMachine):
             self._end_all()
             self._nothing_is_left()
         finally:
-            self.kept.close()
+            self.store.close()
 
     @rule(
         retries=st.integers(0, 2),
@@ -170,7 +173,7 @@ class Histories(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([3.0, 60.0, 600.0]))
     def time_passes(self, seconds: float) -> None:
         self.ahead += seconds
-        self.records = self.kept.later(seconds if self.kept.kind == "memory" else self.ahead)
+        self.records = self.store.later(seconds if self.store.kind == "memory" else self.ahead)
 
     @rule()
     def forget(self) -> None:
@@ -196,7 +199,7 @@ class Histories(RuleBasedStateMachine):
     def each_attempt_exits_once(self) -> None:
         for record in self.known.values():
             events, _ = self.records.events.of(record.id)
-            exits = [event for event in events if event.kind is Kind.EXITED]
+            exits = [event for event in events if event.kind is EventKind.EXITED]
             ended = [*range(1, record.attempt), *([record.attempt] if record.terminal else [])]
             assert [event.attempt for event in exits] == ended
             assert [event.final for event in exits].count(True) == record.terminal
@@ -208,15 +211,15 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def one_more_step(self) -> None:
-        self.done[self.kept.kind] += self._begun  # invariants are looked at once before the first step
+        self.done[self.store.kind] += self._begun  # invariants are looked at once before the first step
         self._begun = True
 
     def _create(self, record: Record) -> list[Record]:
-        """Accept it; the code that no run has used for an hour is sent again, as a client does."""
+        """Accept a run; share its code again if no run used it for an hour, as a client does."""
         try:
             return self.records.runs.create([record])
         except LookupError:
-            if self.ahead < UNUSED_BLOB or any(not known.terminal for known in self.known.values()):
+            if self.ahead < UNUSED_BLOB or any(not record.terminal for record in self.known.values()):
                 raise
             assert self.records.blobs.share(b"flow") == self.blob
             return self.records.runs.create([record])
@@ -224,7 +227,7 @@ class Histories(RuleBasedStateMachine):
     def _pick(self, number: int) -> Record:
         return list(self.known.values())[number % len(self.known)]
 
-    def _change(self, record: Record, step: Step, now: float) -> Change | None:
+    def _change(self, record: Record, step: Transition, now: float) -> Change | None:
         try:
             change = step(record, now)
         except Refused:
@@ -234,7 +237,7 @@ class Histories(RuleBasedStateMachine):
         marked = change.after.but(change=f"n{record.version}-{change.after.owner}-{id(change)}")
         return Change(before=change.before, after=marked, events=change.events, ring=change.ring)
 
-    def _update(self, record: Record, step: Step) -> bool:
+    def _update(self, record: Record, step: Transition) -> bool:
         try:
             stored = self.records.runs.update(record.id, step)
         except Refused:
@@ -244,7 +247,7 @@ class Histories(RuleBasedStateMachine):
         return self._note(stored)
 
     def _note(self, stored: Record) -> bool:
-        """Compare with what was known before; whether it changed."""
+        """Compare a record with the last one known; return True if it changed."""
         before = self.known.get(stored.id)
         self.known[stored.id] = stored
         if before is None or stored == before:
@@ -252,8 +255,8 @@ class Histories(RuleBasedStateMachine):
         assert stored.version == before.version + 1
         assert stored.epoch >= before.epoch
         if before.terminal:
-            kept = ("state", "outcome", "ended_at", "attempt", "epoch", "exit_call")
-            assert [getattr(stored, name) for name in kept] == [getattr(before, name) for name in kept]
+            names = ("state", "outcome", "ended_at", "attempt", "epoch", "exit_call")
+            assert [getattr(stored, name) for name in names] == [getattr(before, name) for name in names]
         return True
 
     def _forget_purged(self) -> None:
@@ -286,7 +289,7 @@ class Histories(RuleBasedStateMachine):
             self.time_passes(UNUSED_BLOB)
             assert self.records.runs.leftovers() == {}
             return
-        with redis.Redis.from_url(self.kept.url, decode_responses=True) as client:
+        with redis.Redis.from_url(self.store.url, decode_responses=True) as client:
             names = {key.partition("::")[2]: key for key in client.scan_iter("*::*")}
             blob = names.pop(f"blob:{self.blob}")
             assert client.hget(blob, "refs") in {None, "0"}
@@ -296,12 +299,12 @@ class Histories(RuleBasedStateMachine):
 
 
 def histories(kind: str, server: Server | None, figures: Figures) -> None:
-    """Try many histories on records of ``kind``, seed after seed, until so many steps were done."""
+    """Try histories on records of ``kind``, seed after seed, until enough steps were done."""
 
     def machine() -> Histories:
         if server is not None:
             server.flush()
-        return Histories(Kept(kind, server.url if server else ""))
+        return Histories(Store(kind, server.url if server else ""))
 
     Histories.done[kind] = 0
     for batch in range(10 * STEPS[kind] // (EXAMPLES * LENGTH) + 10):
@@ -334,17 +337,17 @@ def test_random_histories_on_a_server(server: Server, figures: Figures) -> None:
 
 
 def test_the_model_notices_a_second_exit() -> None:
-    machine = Histories(Kept("memory", ""))
+    machine = Histories(Store("memory", ""))
     machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
     [record] = machine.known.values()
-    exited = event(record, Kind.EXITED, 0.0, final=True)
+    exited = event(record, EventKind.EXITED, 0.0, final=True)
     machine.records.runs.commit(Change(before=record, after=record, events=(exited,)))
     with pytest.raises(AssertionError):
         machine.each_attempt_exits_once()
 
 
 def test_the_model_notices_a_terminal_state_that_changes() -> None:
-    machine = Histories(Kept("memory", ""))
+    machine = Histories(Store("memory", ""))
     machine.accept(retries=0, on_exit=False, within=None, labels=(), key="", digest="d1")
     [record] = machine.known.values()
     machine._update(record, transitions.request_cancel)

@@ -1,25 +1,24 @@
-"""Blobs, lines, workers, leases, queues, reports and refusals: one suite for every kind of records."""
+"""Blobs, workers, leases, queues, reports, rejections and users: one suite for every implementation of the records."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from dispatcher.errors import LeasePassed
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
-from dispatcher.records.rejections import Tally, What
-from dispatcher.records.users import Reach
+from dispatcher.records.rejections import Rejected, Tally
+from dispatcher.records.users import AttemptScope
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause
-from tests.conformance.conftest import Kept
+from tests.conformance.conftest import Store
 from tests.conformance.specs import accept, ended, finish, make, start
 from tests.waiting import wait_until
 
@@ -27,7 +26,7 @@ LARGE = bytes(range(256)) * (9 * 2**20 // 256) + b"end"
 
 
 @pytest.mark.parametrize("data", [b"", b"small", b"x" * 100_000, LARGE], ids=["empty", "small", "middle", "large"])
-def test_a_shared_blob_is_known_by_its_content(records: Records, data: bytes) -> None:
+def test_a_shared_blob_is_named_by_its_content(records: Records, data: bytes) -> None:
     name = records.blobs.share(data)
     assert name == hashlib.sha256(data).hexdigest() == records.blobs.share(data)
     assert records.blobs.has(name)
@@ -51,11 +50,11 @@ def test_an_unknown_blob(records: Records, name: str) -> None:
         records.blobs.get(name)
 
 
-def test_a_runs_own_blobs_go_with_it(kept: Kept) -> None:
-    record = accept(kept.records, result_ttl=10)
-    name = kept.records.blobs.own(record.id, "result", b"x")
-    finish(kept.records, start(kept.records, record))
-    later = kept.later(20)
+def test_a_run_s_own_blobs_are_purged_with_it(store: Store) -> None:
+    record = accept(store.records, result_ttl=10)
+    name = store.records.blobs.own(record.id, "result", b"x")
+    finish(store.records, start(store.records, record))
+    later = store.later(20)
     assert later.blobs.has(name)
     later.runs.purge()
     assert not later.blobs.has(name)
@@ -63,74 +62,13 @@ def test_a_runs_own_blobs_go_with_it(kept: Kept) -> None:
 
 def test_a_shared_blob_outlives_one_of_two_runs(records: Records) -> None:
     name = records.blobs.share(b"flow")
-    one, two = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
-    finish(records, start(records, one))
+    first, second = records.runs.create([make(blobs=(name,)), make(blobs=(name,))])
+    finish(records, start(records, first))
     assert records.blobs.has(name)
-    again = start(records, two)
+    again = start(records, second)
     finish(records, again, cause=Cause.USER_ERROR)
     assert records.blobs.get(name) == b"flow"  # for a while yet
     assert accept(records, blobs=(name,)).spec.blobs == (name,)
-
-
-def lines(attempt: int, first: int, last: int) -> list[Line]:
-    return [
-        Line(attempt=attempt, number=n, time=n + 0.25, stream="log", text=f"line {n} ü\x00", level="INFO")
-        for n in range(first, last + 1)
-    ]
-
-
-def test_lines_come_back_in_order_behind_a_cursor(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, lines(1, 1, 5))
-    first, cursor = records.logs.read(record.id, limit=3)
-    assert first == lines(1, 1, 3)
-    rest, cursor = records.logs.read(record.id, after=cursor)
-    assert rest == lines(1, 4, 5)
-    assert records.logs.read(record.id, after=cursor) == ([], cursor)
-    assert records.logs.read("nobody") == ([], "")
-
-
-def test_a_line_is_kept_once(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, lines(1, 1, 3))
-    records.logs.append(record.id, lines(1, 2, 5))
-    records.logs.append(record.id, [])
-    records.logs.append(record.id, lines(2, 1, 2))
-    records.logs.append(record.id, lines(1, 5, 6))  # the first attempt's last words
-    found, _ = records.logs.read(record.id)
-    assert found == [*lines(1, 1, 5), *lines(2, 1, 2), *lines(1, 6, 6)]
-
-
-def test_very_many_lines_at_once(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, [*lines(1, 1, 1200), *lines(2, 1, 3)])
-    assert len(records.logs.read(record.id, limit=5000)[0]) == 1203
-
-
-def test_text_that_no_encoding_knows_is_kept_as_far_as_it_goes(records: Records) -> None:
-    record = accept(records)
-    records.logs.append(record.id, [Line(attempt=1, number=1, time=0.0, stream="stdout", text="a\udc80b")])
-    [line], _ = records.logs.read(record.id)
-    assert line.text[0] + line.text[-1] == "ab"
-
-
-def test_waiting_for_a_line(kept: Kept) -> None:
-    record = accept(kept.records)
-    writer = kept.another()
-    timer = threading.Timer(0.2, lambda: writer.logs.append(record.id, lines(1, 1, 1)))
-    begun = time.monotonic()
-    timer.start()
-    found, _ = kept.records.logs.read(record.id, block=8)
-    assert found == lines(1, 1, 1)
-    assert time.monotonic() - begun < 5
-    timer.join()
-
-
-def test_a_wait_ends(records: Records) -> None:
-    record = accept(records)
-    begun = time.monotonic()
-    assert records.logs.read(record.id, block=0.2) == ([], "")
-    assert 0.15 < time.monotonic() - begun < 5
 
 
 def info(name: str, **changes: object) -> WorkerInfo:
@@ -139,7 +77,7 @@ def info(name: str, **changes: object) -> WorkerInfo:
     return WorkerInfo(id=name, **{**fields, "queues": ("local",), "data": {"a": [1]}, **changes})  # type: ignore[arg-type]
 
 
-def test_a_worker_presents_itself_and_beats(records: Records) -> None:
+def test_a_worker_registers_and_beats(records: Records) -> None:
     assert not records.workers.beat("w1")
     records.workers.announce(info("w1"))
     assert records.workers.live() == [info("w1")]
@@ -151,17 +89,17 @@ def test_a_worker_presents_itself_and_beats(records: Records) -> None:
     assert records.workers.live()[0].queues == ("local", "remote")
 
 
-def test_a_removed_worker_hears_of_it(records: Records) -> None:
+def test_a_removed_worker_s_beat_returns_false(records: Records) -> None:
     records.workers.announce(info("w1"))
     records.workers.announce(info("w2"))
     assert records.workers.remove("w1")
     assert records.workers.remove("w1")
     assert not records.workers.beat("w1")
     assert records.workers.beats() == {"w2": 0}
-    assert [one.id for one in records.workers.live()] == ["w2"]
+    assert [worker.id for worker in records.workers.live()] == ["w2"]
 
 
-def test_no_run_has_an_owner_whom_nobody_watches(records: Records) -> None:
+def test_every_owner_of_a_run_is_observed(records: Records) -> None:
     record = start(records, accept(records), owner="w1")
     assert records.workers.beats() == {"w1": 0}
     assert not records.workers.remove("w1")
@@ -171,9 +109,9 @@ def test_no_run_has_an_owner_whom_nobody_watches(records: Records) -> None:
     assert records.workers.beats() == {}
 
 
-def test_a_worker_lives_as_long_as_it_beats(kept: Kept) -> None:
-    kept.records.workers.announce(info("w1"))
-    later = kept.later(60)
+def test_a_worker_is_live_while_it_beats(store: Store) -> None:
+    store.records.workers.announce(info("w1"))
+    later = store.later(60)
     assert later.workers.live() == []
     assert later.workers.live(within=90) == [info("w1")]
     assert later.workers.beat("w1")
@@ -181,36 +119,36 @@ def test_a_worker_lives_as_long_as_it_beats(kept: Kept) -> None:
 
 
 def test_a_lease_has_one_owner(records: Records) -> None:
-    mine = records.leases.acquire("shard:1", "a", seen=None)
+    mine = records.leases.acquire("shard:1", "a", expected=None)
     assert mine == Lease(name="shard:1", owner="a", epoch=1)
-    assert records.leases.acquire("shard:1", "b", seen=None) is None
-    assert records.leases.acquire("shard:1", "a", seen=None) == mine  # as after a lost reply
+    assert records.leases.acquire("shard:1", "b", expected=None) is None
+    assert records.leases.acquire("shard:1", "a", expected=None) == mine  # as after a lost reply
     assert records.leases.held("shard:") == {"shard:1": mine}
     assert records.leases.held("other:") == {}
 
 
-def test_a_lease_is_taken_over_once(records: Records) -> None:
-    first = records.leases.acquire("s", "a", seen=None)
-    second = records.leases.acquire("s", "b", seen=first)
+def test_a_lease_is_taken_over_by_one_worker(records: Records) -> None:
+    first = records.leases.acquire("s", "a", expected=None)
+    second = records.leases.acquire("s", "b", expected=first)
     assert second == Lease(name="s", owner="b", epoch=2)
-    assert records.leases.acquire("s", "b", seen=first) == second
-    assert records.leases.acquire("s", "c", seen=first) is None
+    assert records.leases.acquire("s", "b", expected=first) == second
+    assert records.leases.acquire("s", "c", expected=first) is None
     assert first is not None
     records.leases.release(first)  # no longer ours to give
     assert records.leases.held("") == {"s": second}
 
 
-def test_the_epoch_of_a_lease_grows_beyond_its_release(records: Records) -> None:
-    first = records.leases.acquire("s", "a b", seen=None)
+def test_the_epoch_of_a_lease_survives_its_release(records: Records) -> None:
+    first = records.leases.acquire("s", "a b", expected=None)
     assert first is not None
     records.leases.release(first)
     records.leases.release(first)
     assert records.leases.held("") == {}
-    assert records.leases.acquire("s", "b", seen=first) is None
-    assert records.leases.acquire("s", "b", seen=None) == Lease(name="s", owner="b", epoch=2)
+    assert records.leases.acquire("s", "b", expected=first) is None
+    assert records.leases.acquire("s", "b", expected=None) == Lease(name="s", owner="b", epoch=2)
 
 
-def test_queues_are_known_by_their_use(records: Records) -> None:
+def test_queues_are_registered_by_their_use(records: Records) -> None:
     assert records.queues.known() == {}
     record = accept(records, labels=("b", "a"))
     assert records.queues.known() == {"local:a+b": (Route("local", ("b", "a")), record.created_at)}
@@ -218,11 +156,11 @@ def test_queues_are_known_by_their_use(records: Records) -> None:
     assert records.queues.known()["local:a+b"][1] == again.created_at
 
 
-def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
-    ended(kept.records)
-    waiting = accept(kept.records, labels=("busy",))
-    assert kept.records.queues.retire(unused_for=60) == []
-    later = kept.later(100)
+def test_an_unused_queue_is_retired_and_registered_again(store: Store) -> None:
+    ended(store.records)
+    waiting = accept(store.records, labels=("busy",))
+    assert store.records.queues.retire(unused_for=60) == []
+    later = store.later(100)
     assert later.queues.retire(unused_for=60) == ["local"]
     assert later.queues.retire(unused_for=60) == []
     assert list(later.queues.known()) == ["local:busy"]
@@ -230,14 +168,14 @@ def test_an_unused_queue_leaves_and_comes_back(kept: Kept) -> None:
     accept(later)
     assert set(later.queues.known()) == {"local", "local:busy"}
     start(later, waiting)
-    even_later = kept.later(200)
+    even_later = store.later(200)
     assert set(even_later.queues.retire(unused_for=60)) >= {"local:busy"}
 
 
-def test_users_are_known_until_they_are_removed(records: Records) -> None:
+def test_users_are_listed_until_they_are_removed(records: Records) -> None:
     assert records.users.allowed()
     assert records.users.known() == []
-    reach = Reach(run_id="run1", attempt=1, shard="local/3", blobs=("a" * 64,))
+    reach = AttemptScope(run_id="run1", attempt=1, shard="local/3", blobs=("a" * 64,))
     name = records.users.make(reach, "password")
     assert records.users.make(reach, "password") == name
     records.users.make(replace(reach, attempt=2), "password")
@@ -253,49 +191,49 @@ def test_reports_come_in_order_and_are_dropped_up_to_a_position(records: Records
     for number in range(5):
         records.inbox.report("s/0", {"n": str(number), "text": "ü"})
     records.inbox.report("other/0", {"n": "9"})
-    found = records.inbox.read("s/0")
-    assert [entry for _, entry in found] == [{"n": str(number), "text": "ü"} for number in range(5)]
-    assert records.inbox.read("s/0", after=found[1][0], limit=2) == found[2:4]
-    records.inbox.drop("s/0", until=found[2][0])
-    assert records.inbox.read("s/0") == found[3:]
+    reports = records.inbox.read("s/0")
+    assert [entry for _, entry in reports] == [{"n": str(number), "text": "ü"} for number in range(5)]
+    assert records.inbox.read("s/0", after=reports[1][0], limit=2) == reports[2:4]
+    records.inbox.drop("s/0", until=reports[2][0])
+    assert records.inbox.read("s/0") == reports[3:]
     assert records.inbox.read("nobody/0", block=0.05) == []
-    records.inbox.drop("s/0", until=found[4][0])
+    records.inbox.drop("s/0", until=reports[4][0])
     assert records.inbox.read("s/0") == []
     assert len(records.inbox.read("other/0")) == 1
 
 
-def test_waiting_for_a_report(kept: Kept) -> None:
-    found: list[object] = []
-    reader = kept.another()
-    thread = threading.Thread(target=lambda: found.extend(reader.inbox.read("s/0", block=8)))
+def test_waiting_for_a_report(store: Store) -> None:
+    reports: list[object] = []
+    reader = store.another()
+    thread = threading.Thread(target=lambda: reports.extend(reader.inbox.read("s/0", block=8)))
     thread.start()
-    kept.records.inbox.report("s/0", {"a": "b"})
-    wait_until(lambda: found, "the report")
+    store.records.inbox.report("s/0", {"a": "b"})
+    wait_until(lambda: reports, "the report")
     thread.join()
 
 
-def test_a_change_on_behalf_of_a_lease_that_was_passed_is_refused(records: Records) -> None:
-    """DESIGN §5, leases and fencing: checked in the script that writes, so that a process that froze can't pass it."""
+def test_a_change_under_a_lost_lease_is_refused(records: Records) -> None:
+    """The script that writes checks the lease, so that a process that was frozen writes nothing."""
     run = accept(records)
-    first = records.leases.acquire("fake/1", "a", seen=None)
+    first = records.leases.acquire("fake/1", "a", expected=None)
     assert first is not None
     ring = partial(transitions.ring_again)
-    told = records.runs.update(run.id, ring, lease=first)
-    assert told.rings == 2
-    records.leases.acquire("fake/1", "b", seen=first)
-    with pytest.raises(LeasePassed, match=r"fake/1 has another holder now: epoch 1 was passed"):
+    record = records.runs.update(run.id, ring, lease=first)
+    assert record.rings == 2
+    records.leases.acquire("fake/1", "b", expected=first)
+    with pytest.raises(LeasePassed, match=r"fake/1 has another holder now: epoch 1 is over"):
         records.runs.update(run.id, ring, lease=first)
     assert records.runs.get(run.id)[0].rings == 2
     with pytest.raises(LeasePassed):
         records.runs.update(run.id, ring, lease=Lease(name="fake/2", owner="a", epoch=1))
 
 
-def test_an_entry_for_one_of_many_shards_is_waited_for(kept: Kept) -> None:
-    inbox = kept.records.inbox
+def test_waiting_for_an_entry_of_any_shard(store: Store) -> None:
+    inbox = store.records.inbox
     assert not inbox.wait([], block=0.05)
     assert not inbox.wait(["s/1", "s/2"], block=0.05)
     heard: list[bool] = []
-    reader = kept.another()
+    reader = store.another()
     thread = threading.Thread(target=lambda: heard.append(reader.inbox.wait(["s/1", "s/2"], block=20)))
     thread.start()
     inbox.report("s/2", {"a": "b"})
@@ -305,16 +243,15 @@ def test_an_entry_for_one_of_many_shards_is_waited_for(kept: Kept) -> None:
     assert not inbox.wait(["s/1", "s/2"], block=0)
 
 
-def test_refusals_are_counted_by_what_they_were(kept: Kept) -> None:
-    """Row 34: refused, counted."""
-    assert kept.records.refusals.tallies() == {}
-    before = kept.records.runs.now()
-    for what in (What.RUN, What.REPORT, What.REPORT):
-        kept.records.refusals.note(what)
-    found = kept.records.refusals.tallies()
-    assert {what: tally.count for what, tally in found.items()} == {What.RUN: 1, What.REPORT: 2}
-    assert before <= found[What.RUN].last <= found[What.REPORT].last <= kept.records.runs.now()
-    later = kept.later(1000)
-    later.refusals.note(What.RUN)
-    assert later.refusals.tallies()[What.RUN].last >= before + 1000
-    assert later.refusals.tallies()[What.REPORT] == Tally(count=2, last=found[What.REPORT].last)
+def test_rejections_are_counted_by_kind(store: Store) -> None:
+    assert store.records.rejections.tallies() == {}
+    before = store.records.runs.now()
+    for kind in (Rejected.RUN, Rejected.REPORT, Rejected.REPORT):
+        store.records.rejections.note(kind)
+    tallies = store.records.rejections.tallies()
+    assert {kind: tally.count for kind, tally in tallies.items()} == {Rejected.RUN: 1, Rejected.REPORT: 2}
+    assert before <= tallies[Rejected.RUN].last <= tallies[Rejected.REPORT].last <= store.records.runs.now()
+    later = store.later(1000)
+    later.rejections.note(Rejected.RUN)
+    assert later.rejections.tallies()[Rejected.RUN].last >= before + 1000
+    assert later.rejections.tallies()[Rejected.REPORT] == Tally(count=2, last=tallies[Rejected.REPORT].last)

@@ -1,4 +1,4 @@
-"""Streams in which somebody added entries under ids far ahead of the clock: nobody is stopped by them for long."""
+"""Streams with entries whose ids are far ahead of the clock: nobody is blocked by them for long."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
 from dispatcher.records.effects import EVENTS_KEPT
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
-from dispatcher.records.redis.connection.streams import behind
+from dispatcher.records.redis.connection.streams import next_position
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from tests.conformance.specs import accept, ended, start
 
 MOST = 2**64 - 1
 LAST = f"{MOST}-{MOST}"
 
-#: Ids after which nothing can be added, three can be, and all can be but nobody who trims by time removes them.
+#: Ids after which no entry can be added, or three, or any number that trimming by time doesn't remove.
 POISON = [LAST, f"{MOST}-{MOST - 3}", f"{MOST - 1}-{MOST}", "9999999999999-0"]
 
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 def last_id(raw: Any, key: str) -> int:
-    found: bytes = raw.xinfo_stream(key)["last-generated-id"]
-    return int(found.partition(b"-")[0])
+    last: bytes = raw.xinfo_stream(key)["last-generated-id"]
+    return int(last.partition(b"-")[0])
 
 
 @pytest.mark.parametrize("poison", POISON)
 def test_runs_are_accepted_and_end(records: Records, raw: Any, poison: str) -> None:
-    """Events are kept, in their order, under ids of these days, and what was there before them is kept too."""
+    """Events are stored in order, under current ids, and earlier entries are kept."""
     keys = Keys(records.instance)
     before = ended(records)
     assert records.events.take("watcher", block=0.0) == []
@@ -59,39 +60,39 @@ def test_runs_are_accepted_and_end(records: Records, raw: Any, poison: str) -> N
     assert len(records.events.of(after.id)[0]) > 1
     for key in (keys.all_events, keys.events(after.id), keys.logs(after.id)):
         assert last_id(raw, key) < 10**13 - 1
-    seen = []
+    run_ids = []
     while taken := records.events.take("watcher", block=0.0):
-        seen += [event.run_id for _, event in taken]
+        run_ids += [event.run_id for _, event in taken]
         records.events.acknowledge("watcher", [position for position, _ in taken])
-    assert list(dict.fromkeys(seen)) == [before.id, after.id, third.id]
-    assert records.refusals.tallies()[What.ENTRY].count >= 3
+    assert list(dict.fromkeys(run_ids)) == [before.id, after.id, third.id]
+    assert records.rejections.tallies()[Rejected.ENTRY].count >= 3
 
 
 @pytest.mark.parametrize("poison", POISON)
-def test_who_follows_is_given_what_comes_later(records: Records, raw: Any, poison: str) -> None:
+def test_a_follower_receives_later_events(records: Records, raw: Any, poison: str) -> None:
     keys, record = Keys(records.instance), accept(records)
     first, position = records.events.of(record.id)
     raw.xadd(keys.events(record.id), {"x": "y"}, id=poison)
-    found: list[str] = []
+    kinds: list[str] = []
 
     def follow() -> None:
         nonlocal position
-        while len(found) < 1:
+        while len(kinds) < 1:
             events, position = records.events.of(record.id, after=position, block=1.0)
-            found.extend(event.kind for event in events)
+            kinds.extend(event.kind for event in events)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     start(records, record)
     thread.join(20)
-    assert found
+    assert kinds
     assert first[0].kind == "queued"
 
 
 @pytest.mark.parametrize("by", ["an entry", "a sweep"])
 @pytest.mark.parametrize("poison", POISON)
 def test_all_events_are_trimmed_by_their_age(records: Records, raw: Any, server_url: str, poison: str, by: str) -> None:
-    """Also where one lay far ahead, and what came later behind it."""
+    """Even if an entry was far ahead and later ones followed it."""
     key = Keys(records.instance).all_events
     accept(records)
     raw.xadd(key, {"x": "y"}, id=poison)
@@ -108,7 +109,7 @@ def test_all_events_are_trimmed_by_their_age(records: Records, raw: Any, server_
 @pytest.mark.parametrize("trimmed", [False, True])
 @pytest.mark.parametrize("poison", POISON)
 def test_an_inbox_takes_reports_again(records: Records, raw: Any, poison: str, trimmed: bool) -> None:
-    """Those that lay in it are kept until they are dropped, even if no entry is left that would tell."""
+    """Its entries are kept until they are dropped, even if the one ahead is gone."""
     key, entry = Keys(records.instance).inbox("fake/3"), {"run": "r1", "body": "{}", "mac": ""}
     records.inbox.report("fake/3", entry)
     raw.xadd(key, {"x": "y"}, id=poison, **({"maxlen": 0, "approximate": False} if trimmed else {}))
@@ -116,9 +117,9 @@ def test_an_inbox_takes_reports_again(records: Records, raw: Any, poison: str, t
     assert records.inbox.repair(["fake/1", "fake/3"]) == ["fake/3"]
     assert records.inbox.repair(["fake/1", "fake/3"]) == []
     records.inbox.report("fake/3", {**entry, "run": "r2"})
-    found = records.inbox.read("fake/3")
-    assert (len(found), found[-1][1]["run"]) == (lay + 1, "r2")
-    records.inbox.drop("fake/3", until=found[-1][0])
+    reports = records.inbox.read("fake/3")
+    assert (len(reports), reports[-1][1]["run"]) == (lay + 1, "r2")
+    records.inbox.drop("fake/3", until=reports[-1][0])
     assert records.inbox.read("fake/3") == []
 
 
@@ -131,7 +132,9 @@ def test_all_is_dropped_up_to_any_id(records: Records, raw: Any, poison: str) ->
 
 
 @pytest.mark.parametrize("group", [LAST, "9999999999999-0"])
-def test_a_subscriber_whose_place_was_put_ahead_hears_again(records: Records, raw: Any, group: str) -> None:
+def test_a_subscriber_whose_position_was_moved_ahead_receives_events_again(
+    records: Records, raw: Any, group: str
+) -> None:
     key = Keys(records.instance).all_events
     records.events.take("watcher", block=0.0)
     raw.xgroup_setid(key, "watcher", group)
@@ -142,6 +145,6 @@ def test_a_subscriber_whose_place_was_put_ahead_hears_again(records: Records, ra
 
 
 def test_positions_follow_each_other() -> None:
-    assert behind("5-7") == "5-8"
-    assert behind(f"5-{MOST}") == "6-0"
-    assert behind(LAST) == ""
+    assert next_position("5-7") == "5-8"
+    assert next_position(f"5-{MOST}") == "6-0"
+    assert next_position(LAST) == ""

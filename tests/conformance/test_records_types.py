@@ -1,4 +1,4 @@
-"""Keys on a server that hold another type, or no number where one belongs: each costs what it stands for."""
+"""Keys of another type, and invalid numbers: each affects only the value that it stands for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 import redis
 
 from dispatcher.errors import Malformed
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import library, script
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from tests.conformance.specs import accept, make, start
 
 Spoil = Callable[[Any, str], object]
@@ -22,15 +23,15 @@ Spoil = Callable[[Any, str], object]
 
 @pytest.fixture
 def records(server_url: str) -> Iterator[Records]:
-    one = open_redis(server_url)
-    yield one
-    one.close()
+    opened = open_redis(server_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def raw(server_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 SPOILT: dict[str, Spoil] = {
@@ -43,8 +44,8 @@ SPOILT: dict[str, Spoil] = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_what_belongs_to_a_run_alone(records: Records, raw: Any, how: str) -> None:
-    """Its events, lines and result are kept, and it ends."""
+def test_a_run_s_own_keys_of_another_type(records: Records, raw: Any, how: str) -> None:
+    """Its events, lines and result are stored, and it ends."""
     keys = Keys(records.instance)
     record = accept(records)
     for key in keys.of_run(record.id)[1:]:
@@ -58,12 +59,12 @@ def test_what_belongs_to_a_run_alone(records: Records, raw: Any, how: str) -> No
     assert [line.text for line in records.logs.read(record.id)[0]] == ["a line"]
     assert len(records.blobs.get(name)) == 9_000_000
     assert records.events.of(record.id)[0][-1].final
-    assert records.refusals.tallies()[What.ENTRY].count >= 1
+    assert records.rejections.tallies()[Rejected.ENTRY].count >= 1
 
 
 @pytest.mark.parametrize("count", ["x", "9" * 18, "9" * 400, "1.5", ""])
-def test_the_count_of_a_blobs_runs(records: Records, raw: Any, count: str) -> None:
-    """A count that isn't one stops no submit of that flow, and no end."""
+def test_an_invalid_count_of_a_blob_s_references(records: Records, raw: Any, count: str) -> None:
+    """An invalid count prevents no submit of the flow, and no end."""
     keys = Keys(records.instance)
     digest = records.blobs.share(b"x" * 100_000)
     for _ in range(2):
@@ -77,15 +78,15 @@ def test_the_count_of_a_blobs_runs(records: Records, raw: Any, count: str) -> No
     assert records.blobs.has(digest)
 
 
-def test_the_count_of_refusals(records: Records, raw: Any) -> None:
+def test_an_invalid_count_of_rejections(records: Records, raw: Any) -> None:
     raw.hset(Keys(records.instance).refusals, mapping={"run": "x", "run:last": "y"})
     for expected in (1, 2):
-        records.refusals.note(What.RUN)
-        assert records.refusals.tallies()[What.RUN].count == expected
+        records.rejections.note(Rejected.RUN)
+        assert records.rejections.tallies()[Rejected.RUN].count == expected
 
 
 def test_a_key_of_another_type_is_no_outage(server_url: str, raw: Any) -> None:
-    """Who waits for a server that is away would wait for ever."""
+    """Otherwise callers that wait for an absent server would wait for ever."""
     client = Client(server_url, timeout=5.0)
     raw.function_load(library().text, replace=True)
     raw.set("i::word", "x")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dispatcher import (
-    DockerStorage,
     InvalidFlow,
     InvalidInput,
-    InvalidParameters,
-    LocalEnvironment,
     LocalStorage,
     ModuleStorage,
     RedisStorage,
@@ -26,7 +20,7 @@ from dispatcher import (
     flow,
 )
 from dispatcher.flows.flow import Flow
-from dispatcher.records.base import Blobs
+from dispatcher.records.blobs import Blobs
 from dispatcher.records.memory import open_memory
 from dispatcher.records.redis import open_redis
 from dispatcher.serialization import pack
@@ -34,6 +28,7 @@ from dispatcher.storage import base
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import Storage
 from dispatcher.storage.redis import _code_cache, _CodeCache
+from dispatcher.testing import StorageContract, StorageService
 from tests.conformance.layers import in_its_image
 from tests.site import module
 
@@ -61,14 +56,6 @@ SOURCE = """
 """
 
 
-@dataclass
-class Kept:
-    """A storage and a module whose flows it can keep."""
-
-    storage: Storage
-    flows: Any
-
-
 @contextmanager
 def blobs_in_memory() -> Iterator[Blobs]:
     records = open_memory()
@@ -87,97 +74,50 @@ def blobs_in_redis(url: str) -> Iterator[Blobs]:
         records.close()
 
 
-@pytest.fixture(params=["memory", "redis", "local", "module", "docker"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
-    _code_cache.clear()
-    with module(tmp_path, "flows_to_keep", SOURCE, installed=request.param == "module") as flows:
-        match request.param:
-            case "memory":
-                with blobs_in_memory() as blobs:
-                    yield Kept(bound(RedisStorage(), blobs), flows)
-            case "redis":
-                with blobs_in_redis(request.getfixturevalue("server_url")) as blobs:
-                    yield Kept(bound(RedisStorage(), blobs), flows)
-            case "local":
-                yield Kept(LocalStorage(tmp_path / "made" / "for it"), flows)
-            case "docker":
-                yield Kept(in_its_image(tmp_path / "opt"), flows)
-            case _:
-                yield Kept(ModuleStorage(), flows)
-
-
 def bound(storage: Storage, blobs: Blobs) -> Storage:
     storage.bind(blobs)
     return storage
 
 
-def test_what_was_added_is_found(kept: Kept) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    found = kept.storage.get_flow(location)
-    assert isinstance(found, Flow)
-    assert found.name == "the flow / one"
-    assert found(1) == 3
-    assert kept.storage.flows == {"the flow / one": location}
-    assert "the flow / one" in kept.storage
-    assert "fails" not in kept.storage
-    assert kept.flows.one not in kept.storage
-    if not isinstance(kept.storage, DockerStorage):  # the only one for which this is work
-        kept.storage.check()
-        assert kept.storage.build() is kept.storage
-    assert LocalEnvironment().execute(kept.storage, location, parameters={"a": 5}) == 7
+class TestRedisStorage(StorageContract):
+    @pytest.fixture(params=["memory", "redis"])
+    def service(self, request: pytest.FixtureRequest) -> Iterator[StorageService]:
+        _code_cache.clear()
+        opened = (
+            blobs_in_memory() if request.param == "memory" else blobs_in_redis(request.getfixturevalue("server_url"))
+        )
+        with opened as blobs:
+            yield StorageService(storage=bound(RedisStorage(), blobs), prepare=lambda storage: bound(storage, blobs))
 
 
-def test_adding_again_gives_the_same_location(kept: Kept) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    assert {kept.storage.add_flow(kept.flows.one) for _ in range(3)} == {location}
-    assert kept.storage.add_flow(kept.flows.fails) != location
+class TestLocalStorage(StorageContract):
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> StorageService:
+        directory = tmp_path / "made" / "for it"
+
+        def damage(location: str) -> None:
+            file = directory / location.partition("#")[0]
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+        return StorageService(storage=LocalStorage(directory), damage=damage, runs=True)
 
 
-def test_another_of_the_same_value_finds_it_too(kept: Kept) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    data = json.loads(json.dumps(kept.storage.to_json()))
-    for other in (base.from_json(data), pickle.loads(pickle.dumps(kept.storage))):
-        assert other == kept.storage
-        assert hash(other) == hash(kept.storage)
-        assert repr(other) == repr(kept.storage)
-        assert other.flows == {}
-        if isinstance(kept.storage, RedisStorage):
-            assert kept.storage._blobs is not None
-            other.bind(kept.storage._blobs)
-        assert other.get_flow(location)(1) == 3
+class TestDockerStorage(StorageContract):
+    """As inside of its image: its runner is a container, for which see tests/integration/test_docker_storage.py."""
+
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> StorageService:
+        def damage(location: str) -> None:
+            file = Path(location.partition("#")[0])
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+        return StorageService(storage=in_its_image(tmp_path / "opt"), damage=damage, ready=False)
 
 
-def test_only_flows_are_added(kept: Kept) -> None:
-    wrongs: list[Any] = [kept.flows.plain, None, "x"]
-    for wrong in wrongs:
-        with pytest.raises(InvalidFlow, match="not a flow"):
-            kept.storage.add_flow(wrong)
-
-
-def test_a_location_where_nothing_is(kept: Kept) -> None:
-    for wrong in ("", "nowhere", "a.b:c", "0" * 64, f"x.flow#{'0' * 64}", f"../x.flow#{'0' * 64}"):
-        with pytest.raises(InvalidInput, match=type(kept.storage).__name__):
-            kept.storage.get_flow(wrong)
-
-
-def test_the_runner_runs_it_in_a_process_of_its_own(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
-    location = kept.storage.add_flow(kept.flows.one)
-    if isinstance(kept.storage, RedisStorage):
-        with pytest.raises(InvalidInput, match="RedisStorage has no runner of its own"):
-            kept.storage.get_env_runner(location)
-        return
-    if isinstance(kept.storage, DockerStorage):  # its runner is a container: tests/integration/test_docker_storage.py
-        with pytest.raises(InvalidInput, match="it isn't built: call build"):
-            kept.storage.get_env_runner(location)
-        return
-    run = kept.storage.get_env_runner(location)
-    assert run({"DISPATCHER__PARAMETERS": '{"a": 3, "b": 4}'}) == 7
-    assert "noise on stdout" in capfd.readouterr().out
-    with pytest.raises(InvalidParameters, match="missing parameter 'a'"):
-        run({})
-    for wrong in ("[1]", "{"):
-        with pytest.raises(InvalidParameters, match="DISPATCHER__PARAMETERS"):
-            run({"DISPATCHER__PARAMETERS": wrong})
+class TestModuleStorage(StorageContract):
+    @pytest.fixture
+    def service(self) -> StorageService:
+        return StorageService(storage=ModuleStorage(), installed=True, runs=True)
 
 
 @pytest.fixture(params=["local", "module"])

@@ -13,7 +13,7 @@ import pytest
 from dispatcher import Dispatcher
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
-from tests.integration.guarded import Guarded, guarded_server
+from tests.integration.acl_server import AclServer, start_acl_server
 from tests.integration.intruder import Intruder
 from tests.integration.laptop import User
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
@@ -22,11 +22,11 @@ from tests.integration.workers import KEYS, QUICK, Bench, Worker
 @pytest.fixture
 def bench(server_url: str) -> Iterator[Bench]:
     """Submits runs and watches them."""
-    one = Bench(server_url, timing=QUICK)
+    bench = Bench(server_url, timing=QUICK)
     try:
-        yield one
+        yield bench
     finally:
-        one.close()
+        bench.close()
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def start_worker(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Work
     """Starts workers with quick timings, and ends them after the test; on failure their output is shown."""
     started: list[Worker] = []
 
-    def start(*, ready: bool = True, timing: dict[str, float] | None = None, **given: Any) -> Worker:
-        worker = Worker(server_url, tmp_path, timing={**QUICK, **(timing or {})}, **given)
+    def start(*, ready: bool = True, timing: dict[str, float] | None = None, **options: Any) -> Worker:
+        worker = Worker(server_url, tmp_path, timing={**QUICK, **(timing or {})}, **options)
         started.append(worker)
         if ready:
             worker.says("is ready")
@@ -46,12 +46,12 @@ def start_worker(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Work
     finally:
         for worker in started:
             worker.end()
-            print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+            print(worker.output)  # noqa: T201 - pytest shows it if a test failed
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Path]:
-    """The folder that plays the container service; what a test leaves in it ends with the test."""
+    """The folder of the simulated container service; containers that a test leaves end with the test."""
     directory = tmp_path / "service"
     directory.mkdir()
     yield directory
@@ -61,57 +61,57 @@ def service(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
-    """A user whose directories have short names: a socket lies in one."""
+    """A user whose directories have short names, because a socket is in one of them."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = User(Path(directory))
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(one.run))
+        user = User(Path(directory))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(user.run))
         try:
-            yield one
+            yield user
         finally:
-            one.leaves()
+            user.leaves()
 
 
 @pytest.fixture(params=SERVERS, ids=lambda path: Path(path).name)
-def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
-    """A server of this test alone, once of each product that is here."""
-    with guarded_server(request.param) as one:
-        yield one
+def acl_server(request: pytest.FixtureRequest) -> Iterator[AclServer]:
+    """A server for this test only, once for each installed product."""
+    with start_acl_server(request.param) as server:
+        yield server
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda path: Path(path).name)
-def standing(request: pytest.FixtureRequest) -> Iterator[Guarded]:
-    """One for all tests that change nothing."""
-    with guarded_server(request.param) as one:
-        yield one
+def shared_acl_server(request: pytest.FixtureRequest) -> Iterator[AclServer]:
+    """A server for all tests that change nothing."""
+    with start_acl_server(request.param) as server:
+        yield server
 
 
 @pytest.fixture
-def start_guarded(guarded: Guarded) -> Iterator[Callable[..., Worker]]:
-    """Starts a worker as the user ``worker``, with settings of workers."""
+def start_acl_worker(acl_server: AclServer) -> Iterator[Callable[..., Worker]]:
+    """Starts a worker as the Redis user ``worker``, with worker settings."""
     started: list[Worker] = []
 
-    def one(**settings: Any) -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK, **settings)
+    def start(**settings: Any) -> Worker:
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing=QUICK, **settings)
         started.append(worker)
         worker.says("is ready")
         return worker
 
     try:
-        yield one
+        yield start
     finally:
         for worker in started:
             worker.end()
-            print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+            print(worker.output)  # noqa: T201 - pytest shows it if a test failed
 
 
 @pytest.fixture
 def intruder(server_url: str, bench: Bench) -> Iterator[Intruder]:
-    found = Intruder(server_url, bench)
-    yield found
-    found.server.close()
+    intruder = Intruder(server_url, bench)
+    yield intruder
+    intruder.server.close()
 
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as found:
-        yield found
+    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as client:
+        yield client

@@ -24,7 +24,7 @@ IMAGE = "flow-dispatcher-runner:tests"
 
 
 def docker(*arguments: str, check: bool = True, timeout: float = 550) -> subprocess.CompletedProcess[str]:
-    """Run ``docker``; without buildx, as everywhere."""
+    """Run ``docker`` without buildx."""
     environ = {**os.environ, "DOCKER_BUILDKIT": "0"}
     done = subprocess.run(
         ["docker", *arguments], capture_output=True, text=True, env=environ, timeout=timeout, check=False
@@ -36,7 +36,7 @@ def docker(*arguments: str, check: bool = True, timeout: float = 550) -> subproc
 
 
 def base_image() -> str:
-    """What runner images of tests are built on: with the Python that runs the tests."""
+    """Return the base of the tests' runner images, which has the Python version of the tests."""
     default = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
     named = os.environ.get("CLUSTER_BASE_IMAGE", "python-base:local")
     for name in (named, default):
@@ -72,7 +72,7 @@ def runner_image() -> str:
 
 @pytest.fixture
 def default_base(runner_image: str) -> Iterator[str]:
-    """What DockerStorage builds on unless told otherwise; where it can't be had, the tests' base under its name."""
+    """The default base of DockerStorage; if it can't be pulled, the tests' base under its name."""
     default = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
     if docker("image", "inspect", default, check=False).returncode == 0:
         yield default
@@ -93,7 +93,7 @@ class Registry:
     password: str
 
     def login(self, directory: Path) -> dict[str, str]:
-        """What ``docker login`` leaves, in a directory of its own; the variables that make the SDK find it."""
+        """Write the file of ``docker login`` to a directory, and return the variables that make the SDK find it."""
         directory.mkdir(exist_ok=True)
         word = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         (directory / "config.json").write_text(json.dumps({"auths": {self.address: {"auth": word}}}))

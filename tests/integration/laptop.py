@@ -1,4 +1,4 @@
-"""A user with a home of their own, and their programs, for the tests of the laptop server."""
+"""A user with a separate home, and the user's programs, for the tests of the laptop server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatcher import laptop
 from dispatcher.laptop import daemon
-from dispatcher.laptop.paths import Places
+from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON
 from tests.waiting import wait_until
@@ -21,8 +21,8 @@ from tests.waiting import wait_until
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-class Program:
-    """A running program of the user's."""
+class UserProgram:
+    """A running program of the user."""
 
     def __init__(self, environ: dict[str, str], cwd: Path, python: str = PYTHON) -> None:
         code = f"import runpy, sys; sys.path.append({str(_ROOT)!r}); " + (
@@ -39,43 +39,43 @@ class Program:
         )
         self.errors = ""
 
-    def heard(self, timeout: float = 30.0) -> dict[str, Any]:
-        """Its next answer."""
+    def answer(self, timeout: float = 30.0) -> dict[str, Any]:
+        """Wait for the program's next answer."""
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], timeout)
-        assert ready, "the program said nothing"
+        assert ready, "the program didn't answer"
         line = self.process.stdout.readline()
         if not line:
             self.ended()
             raise AssertionError(f"the program ended: {self.errors}")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        content: dict[str, Any] = json.loads(line)
+        return content
 
-    def told(self, word: str) -> dict[str, Any]:
-        """Tell it to do something; its answer."""
-        self.tell(word)
-        return self.heard()
+    def request(self, command: str) -> dict[str, Any]:
+        """Send a command and return the answer."""
+        self.send(command)
+        return self.answer()
 
-    def tell(self, word: str) -> None:
-        """Tell it to do something."""
+    def send(self, command: str) -> None:
+        """Send a command."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
 
     def ended(self) -> str:
-        """Let it end; what it wrote to stderr."""
+        """Let the program end, and return what it wrote to stderr."""
         _, errors = self.process.communicate(timeout=30)
         self.errors += errors
         return self.errors
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the program."""
         self.process.kill()
         self.ended()
 
 
 class User:
-    """A user of this machine: a home, a session's directory, a project."""
+    """A user of this machine, with a home, a runtime directory and a project."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -84,50 +84,50 @@ class User:
         self.project = home / "project"
         self.project.mkdir()
         self.state = home / "state" / "dispatcher"
-        self.places = Places(self.state)
+        self.places = LaptopPaths(self.state)
         self.settings = Settings.load(state_dir=self.state)
-        self._programs: list[Program] = []
+        self._programs: list[UserProgram] = []
 
     @property
     def environ(self) -> dict[str, str]:
         """The variables of the user's programs."""
-        mine = {name: value for name, value in os.environ.items() if not name.startswith(("DISPATCHER__", "XDG_"))}
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("DISPATCHER__", "XDG_"))}
         return {
-            **mine,
+            **own,
             "HOME": str(self.home),
             "XDG_RUNTIME_DIR": str(self.run),
             "XDG_STATE_HOME": str(self.state.parent),
         }
 
-    def starts(self, *, cwd: Path | None = None, python: str = PYTHON, **variables: str) -> Program:
-        """Start a program, without waiting for it."""
-        program = Program({**self.environ, **variables}, cwd or self.project, python)
+    def starts(self, *, cwd: Path | None = None, python: str = PYTHON, **variables: str) -> UserProgram:
+        """Start a program without waiting for it."""
+        program = UserProgram({**self.environ, **variables}, cwd or self.project, python)
         self._programs.append(program)
         return program
 
-    def joins(self, **given: Any) -> Program:
+    def joins(self, **options: Any) -> UserProgram:
         """Start a program and wait until it has joined."""
-        program = self.starts(**given)
-        program.heard()
+        program = self.starts(**options)
+        program.answer()
         return program
 
-    def status(self) -> laptop.Status:
-        """How the server stands."""
+    def status(self) -> laptop.LaptopStatus:
+        """Return the status of the laptop server."""
         return laptop.status(self.settings)
 
     def stopped(self) -> bool:
-        """Return True if nothing of the laptop server lives any more."""
-        found = self.status()
-        return not found.running and not found.workers
+        """Return True if neither the laptop server nor a worker of it is running."""
+        status = self.status()
+        return not status.running and not status.workers
 
     def keeps_running(self) -> bool:
-        """Return True if the server runs on for as long as a needless one would take to stop."""
-        end = time.monotonic() + daemon.LINGER + 3 * daemon.TICK
+        """Return True if the server keeps running for longer than an unused one does."""
+        end = time.monotonic() + daemon.IDLE_TIMEOUT + 3 * daemon.POLL_INTERVAL
         wait_until(lambda: not self.status().running or time.monotonic() > end, "this time to pass")
         return self.status().running
 
     def leaves(self) -> None:
-        """End all that this user started."""
+        """Stop everything that this user started."""
         for program in self._programs:
             if program.process.poll() is None:
                 program.kill()
@@ -135,7 +135,7 @@ class User:
 
 
 def run(user: User, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the user's to its end."""
+    """Run a command of the user to its end."""
     return subprocess.run(
         list(command),
         env={**user.environ, **variables},

@@ -1,4 +1,4 @@
-"""A program that uses the laptop server, as a child process of the tests; it does what it is told on stdin."""
+"""A program that uses the laptop server, as a child process of the tests, which send it commands on stdin."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from dispatcher.settings import Settings
 
 
 def main() -> None:
-    """Join, say so, and obey until stdin ends."""
+    """Join, print the answer, and execute commands until stdin ends."""
     joined = laptop.join(Settings.load())
-    _say({"url": joined.url, "scope": joined.scope})
+    _answer({"url": joined.url, "scope": joined.scope})
     for line in sys.stdin:
         word = line.strip()
         if word == "worker":
             worker = joined.ensure_worker()
-            _say({"pid": worker.process.pid, "scope": worker.scope, "cwd": worker.cwd})
+            _answer({"pid": worker.process.pid, "scope": worker.scope, "cwd": worker.cwd})
         elif word == "leave":
             joined.leave()
-            _say({})
+            _answer({})
         elif word == "fork":
             child = os.fork()
             if not child:
                 time.sleep(60)
                 os._exit(0)
-            _say({"pid": child})
+            _answer({"pid": child})
 
 
-def _say(what: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _answer(content: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
     sys.stdout.flush()
 
 

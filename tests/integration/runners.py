@@ -1,4 +1,4 @@
-"""The runner of a container as a process, started by a test in the place of a backend; and what it reported."""
+"""The runner of a container as a process, which a test starts in place of a backend, and its reports."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 from backends.fake import FakeEnvironment
 from dispatcher.flows.flow import Flow
-from dispatcher.logs.limits import Bounds
-from dispatcher.runner.container.report import About, Report
-from dispatcher.runner.container.termination_message import LastWords
+from dispatcher.runner.container.report import Report, ReportKind
+from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
@@ -28,14 +28,14 @@ from tests.waiting import wait_until
 SHARD = "fake/0"
 
 
-class Place:
-    """A run whose infrastructure was just created: everything that its containers are told."""
+class AssignedRun:
+    """A run whose infrastructure was just created, and the assignment of its container."""
 
-    def __init__(self, bench: Bench, directory: Path, flow: Flow[..., Any], **given: Any) -> None:
+    def __init__(self, bench: Bench, directory: Path, flow: Flow[..., Any], **options: Any) -> None:
         self.bench = bench
         self.directory = directory
-        environment = FakeEnvironment(directory, on_exit=given.pop("on_exit", None))
-        self.run_id = bench.submit(flow, given.pop("parameters", None), environment=environment, **given)
+        environment = FakeEnvironment(directory, on_exit=options.pop("on_exit", None))
+        self.run_id = bench.submit(flow, options.pop("parameters", None), environment=environment, **options)
         record = self._step(partial(transitions.claim, owner="somebody"))
         self.epoch = record.epoch
         request = {"shard": SHARD, "epoch": record.epoch, "body": {}}
@@ -52,7 +52,7 @@ class Place:
             "DISPATCHER__RUN__ID": self.run_id,
             "DISPATCHER__RUN__ATTEMPT": "1",
             "DISPATCHER__RUN__SHARD": SHARD,
-            **Bounds.of(bench.settings).variables(),
+            **RunnerSettings.of(bench.settings).variables(),
         }
 
     def _step(self, step: Any) -> Record:
@@ -60,48 +60,53 @@ class Place:
 
     @property
     def record(self) -> Record:
-        """As it stands once its supervisor has read of claims."""
+        """The record after its supervisor has read the claims."""
         for _, entry in self.bench.records.inbox.read(SHARD):
             report = Report.from_entry(entry, self.token)
-            if report.about is About.CLAIMED and self.bench.record(self.run_id).state is State.PENDING:
+            if report.kind is ReportKind.CLAIMED and self.bench.record(self.run_id).state is State.PENDING:
                 at = float(entry["time"])
                 self._step(partial(transitions.claim_attempt, attempt=1, holder=report.holder, at=at))
         return self.bench.record(self.run_id)
 
     def reports(self) -> list[Report]:
-        """What came to the inbox, verified."""
+        """Return the verified reports of the inbox."""
         entries = self.bench.records.inbox.read(SHARD)
         return [Report.from_entry(entry, self.token) for _, entry in entries]
 
-    def told(self) -> list[About]:
-        """What the reports are about, behind the claim."""
-        return [report.about for report in self.reports() if report.about is not About.CLAIMED]
+    def report_kinds(self) -> list[ReportKind]:
+        """Return the kinds of the reports other than the claim."""
+        return [report.kind for report in self.reports() if report.kind is not ReportKind.CLAIMED]
 
-    def only(self, about: About) -> Report:
-        """The one report about that."""
-        (found,) = [report for report in self.reports() if report.about is about]
-        return found
+    def report_of(self, kind: ReportKind) -> Report:
+        """Return the only report of a kind."""
+        (report,) = [report for report in self.reports() if report.kind is kind]
+        return report
 
     def finish(self) -> None:
         """End the run as its supervisor does once the runner has exited."""
-        outcome, record = self.only(About.EXITED).outcome, self.record
+        outcome, record = self.report_of(ReportKind.EXITED).outcome, self.record
         assert record.holder
         self._step(partial(transitions.finish, epoch=record.epoch, outcome=outcome))
 
 
-class Runner:
+class RunnerProcess:
     """``python -m dispatcher.runner`` as a container would start it."""
 
     def __init__(
-        self, place: Place, *, grace: float = 6.0, in_file: bool = False, variables: Mapping[str, str] | None = None
+        self,
+        assigned: AssignedRun,
+        *,
+        grace: float = 6.0,
+        in_file: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        self.place = place
+        self.assigned = assigned
         name = f"runner-{time.monotonic_ns()}"
-        self._log = place.directory / f"{name}.log"
-        self._words = place.directory / f"{name}.words"
-        secrets = place.secrets
+        self._log = assigned.directory / f"{name}.log"
+        self._message = assigned.directory / f"{name}.message"
+        secrets = assigned.secrets
         if in_file:
-            file = place.directory / f"{name}.json"
+            file = assigned.directory / f"{name}.json"
             file.write_text(json.dumps(secrets))
             secrets = {"DISPATCHER__RUN__SECRETS_FILE": str(file)}
         with self._log.open("wb") as log:
@@ -111,10 +116,10 @@ class Runner:
                 stderr=log,
                 env={
                     **os.environ,
-                    **place.variables,
+                    **assigned.variables,
                     **secrets,
                     "DISPATCHER__RUN__GRACE": str(grace),
-                    "DISPATCHER__RUN__LAST_WORDS": str(self._words),
+                    "DISPATCHER__RUN__LAST_WORDS": str(self._message),
                     "PYTHONPATH": str(ROOT),
                     **(variables or {}),
                 },
@@ -123,30 +128,30 @@ class Runner:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self._log.read_text(errors="replace")
 
     @property
-    def words(self) -> LastWords | None:
-        """Its last words, so far."""
-        return LastWords.parse(self._words.read_text()) if self._words.exists() else None
+    def message(self) -> TerminationMessage | None:
+        """Its termination message, if it has written one."""
+        return TerminationMessage.parse(self._message.read_text()) if self._message.exists() else None
 
     @property
     def child(self) -> int:
-        """Pid of the flow's process."""
+        """The pid of the flow's process."""
         return wait_until(lambda: children_of(self.process.pid), "the flow's process", timeout=30)[0]
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """SIGTERM, as a kubelet sends it, or another signal."""
+        """Send SIGTERM, as a kubelet does, or another signal."""
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Its exit code; 128 + number for a signal."""
+        """Return its exit code, or 128 + the number of a signal."""
         code = self.process.wait(timeout)
         return code if code >= 0 else 128 - code
 
     def end(self) -> None:
-        """At the end of a test; also what it left."""
+        """Kill it and its child process, at the end of a test."""
         pids = [self.process.pid, *children_of(self.process.pid)]
         if self.process.poll() is None:
             self.process.kill()

@@ -1,4 +1,4 @@
-"""A terminal that a test opens for one process, and closes as somebody who closes its window."""
+"""A pseudo terminal that a test opens for one process, and closes as if its window were closed."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ class Terminal:
     """A pseudo terminal."""
 
     def __init__(self) -> None:
-        self._said = b""
+        self._output = b""
         self._master, slave = pty.openpty()
         self._name = os.ttyname(slave)
         os.close(slave)
 
     def command(self, *command: str) -> tuple[str, ...]:
-        """Arguments of Python for a process of this terminal, which is its session's."""
+        """Return the arguments of Python for a process with this controlling terminal."""
         return ("-c", _ENTER, self._name, *command)
 
-    def said(self) -> str:
-        """What was written there so far."""
+    def output(self) -> str:
+        """Return everything that was written to the terminal so far."""
         while select.select([self._master], [], [], 0)[0]:
             try:
-                self._said += os.read(self._master, 4096)
-            except OSError:  # nobody has it open
+                self._output += os.read(self._master, 4096)
+            except OSError:  # no process has it open
                 break
-        return self._said.decode(errors="replace")
+        return self._output.decode(errors="replace")
 
     def close(self) -> None:
-        """Close it: its session gets SIGHUP, and what is written there is an error. Safe to call twice."""
+        """Close it: its session gets SIGHUP, and later writes fail. Safe to call twice."""
         if self._master >= 0:
             os.close(self._master)
             self._master = -1

@@ -1,4 +1,4 @@
-"""The Redis users of ``docs/security.md``: they suffice for all that their roles do, and for nothing more."""
+"""The Redis users of ``docs/security.md`` have exactly the rights that their roles need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dispatcher.records.redis.scripts import library, script
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, AclServer
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
 
@@ -47,9 +47,9 @@ def forever() -> None:
     time.sleep(3600)
 
 
-def test_roles_can_do_their_work(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
-    worker = start_guarded()
-    with guarded.client() as client:
+def test_roles_can_do_their_work(acl_server: AclServer, start_acl_worker: Callable[[], Worker]) -> None:
+    worker = start_acl_worker()
+    with acl_server.client() as client:
         # an idempotency key and none, an on_exit, results inline, as a blob and of several parts
         first = client.submit(count, {"to": 4}, environment=LocalEnvironment(on_exit=int), idempotency_key="k")
         assert first.result(timeout=60) == 6
@@ -79,60 +79,60 @@ def test_roles_can_do_their_work(guarded: Guarded, start_guarded: Callable[[], W
         assert again.result(timeout=60) == 1
     worker.send(15)
     assert worker.wait() == 0
-    assert guarded.refusals() == []
+    assert acl_server.refusals() == []
 
 
-def test_a_submit_to_a_backend_that_the_acl_does_not_name_leaves_nothing(guarded: Guarded, tmp_path: Path) -> None:
-    """Seen: the record stood before the push was refused, and the reconciler rang for it."""
-    with guarded.client() as client:
+def test_a_submit_to_a_backend_that_the_acl_does_not_name_leaves_nothing(acl_server: AclServer, tmp_path: Path) -> None:
+    """Regression: the record was stored before the push was refused, and the reconciler rang for it."""
+    with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             client.submit(count, {"to": 1})
-        before = {key: guarded.admin.dump(key) for key in guarded.admin.keys("*") if b"::blob:" not in key}
+        before = {key: acl_server.admin.dump(key) for key in acl_server.admin.keys("*") if b"::blob:" not in key}
         with pytest.raises(ServerUnavailable, match=f"may not ring {INSTANCE}:fake"):
             client.submit(count, {"to": 1}, environment=FakeEnvironment(tmp_path))
-    assert {key: guarded.admin.dump(key) for key in guarded.admin.keys("*") if b"::blob:" not in key} == before
+    assert {key: acl_server.admin.dump(key) for key in acl_server.admin.keys("*") if b"::blob:" not in key} == before
 
 
-def test_functions_come_back_with_a_worker(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
-    with guarded.client() as client:
-        guarded.admin.function_flush("SYNC")
+def test_functions_come_back_with_a_worker(acl_server: AclServer, start_acl_worker: Callable[[], Worker]) -> None:
+    with acl_server.client() as client:
+        acl_server.admin.function_flush("SYNC")
         with pytest.raises(ServerUnavailable, match="dispatcher admin install"):
             client.submit(count, {"to": 1})
-        start_guarded()
+        start_acl_worker()
         assert client.submit(count, {"to": 3}).result(timeout=60) == 3
-        guarded.admin.function_flush("SYNC")
-        wait_until(guarded.admin.function_list, "the library, after a beat", timeout=60)
+        acl_server.admin.function_flush("SYNC")
+        wait_until(acl_server.admin.function_list, "the library, after a beat", timeout=60)
         assert client.submit(count, {"to": 3}).result(timeout=60) == 3
-    assert {refusal[2] for refusal in guarded.refusals()} == {"function|load"}
+    assert {refusal[2] for refusal in acl_server.refusals()} == {"function|load"}
 
 
 def test_a_worker_that_may_not_load_works_where_an_administrator_did(
-    guarded: Guarded, start_guarded: Callable[[], Worker]
+    acl_server: AclServer, start_acl_worker: Callable[[], Worker]
 ) -> None:
-    guarded.admin.execute_command("ACL", "SETUSER", "worker", "-function|load")
-    start_guarded()
-    with guarded.client() as client:
+    acl_server.admin.execute_command("ACL", "SETUSER", "worker", "-function|load")
+    start_acl_worker()
+    with acl_server.client() as client:
         assert client.submit(count, {"to": 3}).result(timeout=60) == 3
-    assert guarded.refusals() == []
+    assert acl_server.refusals() == []
 
 
-def test_a_client_submits_beside_what_another_one_spoilt(guarded: Guarded) -> None:
-    """With the rights of the page: functions have no more than who calls them."""
-    with guarded.client() as client:
+def test_a_client_submits_beside_what_another_one_spoilt(acl_server: AclServer) -> None:
+    """With the rights of the page, functions have no more rights than their caller."""
+    with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             run = client.submit(count, {"to": 1}, idempotency_key="k")
-        with guarded.as_user("client") as attacker:
+        with acl_server.as_user("client") as attacker:
             last = f"{2**64 - 1}-{2**64 - 1}"
             for key in (f"{INSTANCE}::events", f"{INSTANCE}::run:{run.id}:events"):
                 attacker.xadd(key, {"fact": "{}", "time": "1"}, id=last)
-            [blob] = list(guarded.admin.keys(f"{INSTANCE}::blob:*"))
+            [blob] = list(acl_server.admin.keys(f"{INSTANCE}::blob:*"))
             attacker.hset(blob, "refs", "none")
             attacker.set(f"{INSTANCE}::key:other", run.id)
         assert client.submit(count, {"to": 1}, idempotency_key="k") == run
         assert client.submit(count, {"to": 1}, idempotency_key="other") != run
         run.cancel()
         assert run.state is State.CANCELLED
-    assert guarded.refusals() == []
+    assert acl_server.refusals() == []
 
 
 SCRIPTS = [
@@ -229,16 +229,16 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize(
-    ("user", "command"), [(user, one) for user, them in FORBIDDEN.items() for one in them], ids=str
+    ("user", "command"), [(user, command) for user, them in FORBIDDEN.items() for command in them], ids=str
 )
-def test_what_a_role_may_not(standing: Guarded, user: str, command: tuple[str, ...]) -> None:
-    with standing.as_user(user) as connection, pytest.raises(redis.exceptions.NoPermissionError):
+def test_what_a_role_may_not(shared_acl_server: AclServer, user: str, command: tuple[str, ...]) -> None:
+    with shared_acl_server.as_user(user) as connection, pytest.raises(redis.exceptions.NoPermissionError):
         connection.execute_command(*command)
 
 
 @pytest.mark.parametrize("credentials", ["", "client:wrong@"])
-def test_strangers_are_kept_out(guarded: Guarded, credentials: str) -> None:
-    url = f"unix://{credentials}{guarded.socket}?db=0"
+def test_strangers_are_kept_out(acl_server: AclServer, credentials: str) -> None:
+    url = f"unix://{credentials}{acl_server.socket}?db=0"
 
     client = Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS)))
     with pytest.raises(ServerUnavailable, match="password"), client:
@@ -246,19 +246,21 @@ def test_strangers_are_kept_out(guarded: Guarded, credentials: str) -> None:
 
 
 @pytest.mark.row(34)
-def test_the_client_s_user_without_a_key_has_no_code_run(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
-    """Whoever may write records can spoil a run, not change what it does."""
-    with guarded.client() as client:
+def test_the_client_s_user_without_a_key_has_no_code_run(
+    acl_server: AclServer, start_acl_worker: Callable[[], Worker]
+) -> None:
+    """A writer of records can spoil a run, but can't change what it does."""
+    with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             run = client.submit(count, {"to": 3})
-        with guarded.as_user("client") as attacker:
+        with acl_server.as_user("client") as attacker:
             key = f"{INSTANCE}::run:{run.id}"
             spec: Any = attacker.hget(key, "spec_bytes")
             forged = spec.replace(b"count", b"c0unt", 1)
             assert forged != spec
             attacker.hset(key, "spec_bytes", forged)
 
-        start_guarded()
+        start_acl_worker()
 
         assert run.exception(timeout=60) is not None
         assert run.state is State.CRASHED

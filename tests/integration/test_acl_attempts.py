@@ -1,5 +1,5 @@
-"""A Redis user for each attempt in a container, where the worker may make users: it reaches its own run alone, comes
-back where the server has forgotten it, and goes with its attempt."""
+"""A Redis user per attempt in a container, if the worker may create users: it reaches only its own run, is recreated if
+the server has lost it, and is removed with its attempt."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dispatcher.errors import InvalidInput, UnknownRun
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
 from dispatcher.records.redis.users import rules
-from dispatcher.records.users import Reach
+from dispatcher.records.users import AttemptScope
 from dispatcher.runs.states import State
-from tests.integration.guarded import INSTANCE, Guarded
-from tests.integration.guarded import rules as page_rules
+from tests.integration.acl_server import INSTANCE, AclServer
+from tests.integration.acl_server import rules as page_rules
 from tests.integration.workers import QUICK, Worker
 from tests.waiting import wait_until
 
@@ -42,52 +42,52 @@ def wait_for(path: str) -> bytes:
 
 
 @pytest.fixture
-def client(guarded: Guarded) -> Iterator[Dispatcher]:
-    """Its user may submit to the fake backend, too; the worker's may make users."""
+def client(acl_server: AclServer) -> Iterator[Dispatcher]:
+    """A client whose user may also submit to the fake backend; the worker's user may create users."""
     queues = f"~{INSTANCE}:fake ~{INSTANCE}:fake:*"
-    guarded.admin.execute_command("ACL", "SETUSER", "client", f"({queues} +lpush +rpush +llen)")
-    guarded.admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS)
-    with guarded.client() as one:
-        yield one
+    acl_server.admin.execute_command("ACL", "SETUSER", "client", f"({queues} +lpush +rpush +llen)")
+    acl_server.admin.execute_command("ACL", "SETUSER", "worker", *RIGHTS)
+    with acl_server.client() as dispatcher:
+        yield dispatcher
 
 
-def _users(guarded: Guarded) -> list[str]:
-    return [name for name in guarded.admin.acl_users() if name.startswith(f"{INSTANCE}:")]
+def _users(acl_server: AclServer) -> list[str]:
+    return [name for name in acl_server.admin.acl_users() if name.startswith(f"{INSTANCE}:")]
 
 
 def test_an_attempt_has_a_user_for_as_long_as_it_is_wanted(
-    guarded: Guarded, client: Dispatcher, start_guarded: Callable[..., Worker], tmp_path: Path
+    acl_server: AclServer, client: Dispatcher, start_acl_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
-    start_guarded(backends=["fake"], runner_users=True)
+    start_acl_worker(backends=["fake"], runner_users=True)
     run = client.submit(wait_for, {"path": str(tmp_path / "go")}, environment=FakeEnvironment(tmp_path))
     wait_until(lambda: "waiting" in [line.text for line in run.logs()], "its line", timeout=60)
-    (name,) = _users(guarded)
+    (name,) = _users(acl_server)
     assert name == f"{INSTANCE}:{run.id}:1"
-    connected = {one["user"] for one in guarded.admin.client_list()}
+    connected = {info["user"] for info in acl_server.admin.client_list()}
     assert name in connected, "its container connects as that user"
 
-    guarded.admin.acl_deluser(name)
-    wait_until(lambda: name in _users(guarded), "the user made again", timeout=60)
-    assert guarded.refusals() == []
+    acl_server.admin.acl_deluser(name)
+    wait_until(lambda: name in _users(acl_server), "the user made again", timeout=60)
+    assert acl_server.refusals() == []
     (tmp_path / "go").touch()
     assert run.result(timeout=60) == b"x" * 200_000
-    wait_until(lambda: not _users(guarded), "the user gone", timeout=60)
+    wait_until(lambda: not _users(acl_server), "the user gone", timeout=60)
     assert run.state is State.SUCCEEDED
 
 
 def test_users_of_others_stay(
-    guarded: Guarded, client: Dispatcher, start_guarded: Callable[..., Worker], tmp_path: Path
+    acl_server: AclServer, client: Dispatcher, start_acl_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     names = ["staging:run-1:1", f"{INSTANCE}:people", f"{INSTANCE}x:run-1:1", f"{INSTANCE}:run-1:x"]
     for name in (*names, f"{INSTANCE}:gone:1"):
-        guarded.admin.execute_command("ACL", "SETUSER", name, "on")
-    start_guarded(backends=["fake"], runner_users=True)
-    wait_until(lambda: f"{INSTANCE}:gone:1" not in _users(guarded), "the sweep", timeout=60)
-    assert set(names) <= set(guarded.admin.acl_users())
+        acl_server.admin.execute_command("ACL", "SETUSER", name, "on")
+    start_acl_worker(backends=["fake"], runner_users=True)
+    wait_until(lambda: f"{INSTANCE}:gone:1" not in _users(acl_server), "the sweep", timeout=60)
+    assert set(names) <= set(acl_server.admin.acl_users())
 
 
-def test_a_worker_that_may_make_no_users_does_not_start(guarded: Guarded) -> None:
-    worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK, backends=["fake"], runner_users=True)
+def test_a_worker_that_may_make_no_users_does_not_start(acl_server: AclServer) -> None:
+    worker = Worker(acl_server.url("worker"), acl_server.directory, timing=QUICK, backends=["fake"], runner_users=True)
     try:
         assert worker.wait(60) != 0
         assert "DISPATCHER__WORKER__RUNNER_USERS: the worker's own Redis user may make no users" in worker.output
@@ -96,12 +96,14 @@ def test_a_worker_that_may_make_no_users_does_not_start(guarded: Guarded) -> Non
 
 
 @pytest.fixture(scope="module")
-def attempt(standing: Guarded) -> Iterator[Any]:
-    """A connection of the user of an attempt."""
-    reach = Reach(run_id=RUN, attempt=1, shard="fake/0", blobs=(BLOB,))
-    standing.admin.execute_command("ACL", "SETUSER", "attempt", *rules(Keys(INSTANCE), reach, PASSWORD))
-    with redis.Redis(unix_socket_path=str(standing.socket), username="attempt", password=PASSWORD) as one:
-        yield one
+def attempt(shared_acl_server: AclServer) -> Iterator[Any]:
+    """A connection of an attempt's user."""
+    reach = AttemptScope(run_id=RUN, attempt=1, shard="fake/0", blobs=(BLOB,))
+    shared_acl_server.admin.execute_command("ACL", "SETUSER", "attempt", *rules(Keys(INSTANCE), reach, PASSWORD))
+    with redis.Redis(
+        unix_socket_path=str(shared_acl_server.socket), username="attempt", password=PASSWORD
+    ) as connection:
+        yield connection
 
 
 def _run(run_id: str, rest: str = "") -> str:
@@ -141,14 +143,14 @@ def test_what_the_user_of_an_attempt_may_not(attempt: Any, command: tuple[str, .
 
 
 def test_its_commands_are_those_of_the_users_that_all_share() -> None:
-    """``client|setinfo`` aside, which tells a server the library's name."""
+    """Except ``client|setinfo``, which sends the library's name to the server."""
     (page,) = [line for line in page_rules().splitlines() if line.startswith("user runner ")]
-    mine = rules(Keys(INSTANCE), Reach(run_id=RUN, attempt=1, shard="fake/0"), PASSWORD)
+    mine = rules(Keys(INSTANCE), AttemptScope(run_id=RUN, attempt=1, shard="fake/0"), PASSWORD)
     assert _commands(" ".join(mine)) == _commands(page.replace(" +client|setinfo", ""))
 
 
 def _commands(rules: str) -> list[set[str]]:
-    """The commands of the root and of each selector."""
+    """Return the commands of the root and of each selector."""
     return [set(re.findall(r"\+([a-z|]+)", part)) for part in rules.split("(")]
 
 
@@ -169,7 +171,7 @@ def test_what_it_may(attempt: Any, command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error"),
+    ("changes", "error"),
     [
         ({"run_id": "run ~*"}, UnknownRun),
         ({"run_id": "*"}, UnknownRun),
@@ -177,7 +179,7 @@ def test_what_it_may(attempt: Any, command: tuple[str, ...]) -> None:
         ({"blobs": ("* +@all",)}, KeyError),
     ],
 )
-def test_no_word_becomes_a_rule(given: dict[str, Any], error: type[Exception]) -> None:
-    reach = Reach(**{"run_id": RUN, "attempt": 1, "shard": "fake/0", **given})
+def test_no_word_becomes_a_rule(changes: dict[str, Any], error: type[Exception]) -> None:
+    reach = AttemptScope(**{"run_id": RUN, "attempt": 1, "shard": "fake/0", **changes})
     with pytest.raises(error):
         rules(Keys(INSTANCE), reach, PASSWORD)

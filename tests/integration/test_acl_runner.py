@@ -1,4 +1,4 @@
-"""The Redis user of runners in containers: it claims, prints, reports and keeps results, and writes no record."""
+"""The Redis user of runners in containers claims, logs, reports and stores results, but writes no record."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import redis
 
 from dispatcher import flow
 from dispatcher.records.redis.scripts import library, script
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.states import State
-from tests.integration.guarded import INSTANCE, Guarded
-from tests.integration.runners import Place, Runner
+from tests.integration.acl_server import INSTANCE, AclServer
+from tests.integration.runners import AssignedRun, RunnerProcess
 from tests.integration.workers import QUICK, Bench
 
 pytestmark = [pytest.mark.integration, pytest.mark.row(34)]
 
-Begin = Callable[[Place], Runner]
+Begin = Callable[[AssignedRun], RunnerProcess]
 
 
 @flow
@@ -31,83 +31,83 @@ def large(size: int) -> bytes:
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
-    """Records as a worker has them."""
-    one = Bench(guarded.url("worker"), timing=QUICK)
-    yield one
-    one.close()
+def bench(acl_server: AclServer) -> Iterator[Bench]:
+    """The records with a worker's rights."""
+    bench = Bench(acl_server.url("worker"), timing=QUICK)
+    yield bench
+    bench.close()
 
 
 @pytest.fixture
-def begin(guarded: Guarded) -> Iterator[Begin]:
-    """Starts runners as the user ``runner``."""
-    started: list[Runner] = []
+def begin(acl_server: AclServer) -> Iterator[Begin]:
+    """Starts runners as the Redis user ``runner``."""
+    started: list[RunnerProcess] = []
 
-    def one(place: Place) -> Runner:
-        started.append(Runner(place, variables={"DISPATCHER__URL": guarded.url("runner")}))
+    def launch(assigned: AssignedRun) -> RunnerProcess:
+        started.append(RunnerProcess(assigned, variables={"DISPATCHER__URL": acl_server.url("runner")}))
         return started[-1]
 
-    yield one
+    yield launch
     for runner in started:
         print(runner.output)  # noqa: T201 - pytest shows it where a test failed
         runner.end()
 
 
 def test_a_runner_can_do_its_work_and_writes_no_record(
-    guarded: Guarded, bench: Bench, begin: Begin, tmp_path: Path
+    acl_server: AclServer, bench: Bench, begin: Begin, tmp_path: Path
 ) -> None:
-    place = Place(bench, tmp_path, large, parameters={"size": 10_000_000})
-    before = bench.record(place.run_id)
+    assigned = AssignedRun(bench, tmp_path, large, parameters={"size": 10_000_000})
+    before = bench.record(assigned.run_id)
 
-    assert begin(place).wait() == 0
+    assert begin(assigned).wait() == 0
 
-    assert bench.record(place.run_id) == before
-    assert bench.lines(place.run_id) == ["printed"]
-    outcome = place.only(About.EXITED).outcome
+    assert bench.record(assigned.run_id) == before
+    assert bench.lines(assigned.run_id) == ["printed"]
+    outcome = assigned.report_of(ReportKind.EXITED).outcome
     assert outcome.cause is None
     assert outcome.result is not None
     assert outcome.result.blob
     assert len(bench.records.blobs.get(outcome.result.blob)) > 10_000_000
-    assert place.record.state is State.RUNNING
-    assert guarded.refusals() == []
+    assert assigned.record.state is State.RUNNING
+    assert acl_server.refusals() == []
 
 
-def test_a_second_runner_is_refused(guarded: Guarded, bench: Bench, begin: Begin, tmp_path: Path) -> None:
-    place = Place(bench, tmp_path, large, parameters={"size": 1})
-    assert begin(place).wait() == 0
-    late = begin(place)
-    outcome = place.only(About.EXITED).outcome
-    assert place.record.state is State.RUNNING
+def test_a_second_runner_is_refused(acl_server: AclServer, bench: Bench, begin: Begin, tmp_path: Path) -> None:
+    assigned = AssignedRun(bench, tmp_path, large, parameters={"size": 1})
+    assert begin(assigned).wait() == 0
+    late = begin(assigned)
+    outcome = assigned.report_of(ReportKind.EXITED).outcome
+    assert assigned.record.state is State.RUNNING
     bench.records.runs.update(
-        place.run_id, lambda record, now: transitions.finish(record, now, epoch=record.epoch, outcome=outcome)
+        assigned.run_id, lambda record, now: transitions.finish(record, now, epoch=record.epoch, outcome=outcome)
     )
     assert late.wait() == 0
     assert "stands by" in late.output
-    assert place.told() == [About.EXITED]
-    assert guarded.refusals() == []
+    assert assigned.report_kinds() == [ReportKind.EXITED]
+    assert acl_server.refusals() == []
 
 
 @pytest.mark.parametrize(
     "forged", ["", "x", "1.0\npod\n{}", '1.0\npod\n{"run": "r", "body": "{}", "mac": "00"}', "\n\n["]
 )
 def test_a_claim_of_another_container_stops_nobody(
-    guarded: Guarded, bench: Bench, begin: Begin, tmp_path: Path, forged: str
+    acl_server: AclServer, bench: Bench, begin: Begin, tmp_path: Path, forged: str
 ) -> None:
-    """They share the user: who writes over another's claim lacks the attempt's token."""
-    place = Place(bench, tmp_path, large, parameters={"size": 1})
-    with guarded.as_user("runner") as attacker:
-        attacker.set(f"{INSTANCE}::claim:{place.run_id}:1", forged)
-    assert begin(place).wait() == 0
-    assert place.only(About.EXITED).outcome.cause is None
+    """All runners share the user, but only the holder of the attempt's token can overwrite a claim."""
+    assigned = AssignedRun(bench, tmp_path, large, parameters={"size": 1})
+    with acl_server.as_user("runner") as attacker:
+        attacker.set(f"{INSTANCE}::claim:{assigned.run_id}:1", forged)
+    assert begin(assigned).wait() == 0
+    assert assigned.report_of(ReportKind.EXITED).outcome.cause is None
 
 
-def test_a_report_of_another_container_ends_no_run(guarded: Guarded, bench: Bench, tmp_path: Path) -> None:
-    place = Place(bench, tmp_path, large, parameters={"size": 1})
-    with guarded.as_user("runner") as attacker:
-        body = json.dumps({"run": place.run_id, "attempt": 1, "about": "exited", "outcome": {}, "exit_call": None})
-        attacker.xadd(f"{INSTANCE}::inbox:fake/0", {"run": place.run_id, "body": body, "mac": "00" * 32})
+def test_a_report_of_another_container_ends_no_run(acl_server: AclServer, bench: Bench, tmp_path: Path) -> None:
+    assigned = AssignedRun(bench, tmp_path, large, parameters={"size": 1})
+    with acl_server.as_user("runner") as attacker:
+        body = json.dumps({"run": assigned.run_id, "attempt": 1, "about": "exited", "outcome": {}, "exit_call": None})
+        attacker.xadd(f"{INSTANCE}::inbox:fake/0", {"run": assigned.run_id, "body": body, "mac": "00" * 32})
     with pytest.raises(Exception, match="was not made by the attempt"):
-        place.reports()
+        assigned.reports()
 
 
 def _commit(steps: list[Any]) -> tuple[str, ...]:
@@ -158,6 +158,6 @@ FORBIDDEN: list[tuple[str, ...]] = [
 
 
 @pytest.mark.parametrize("command", FORBIDDEN, ids=str)
-def test_what_a_runner_may_not(standing: Guarded, command: tuple[str, ...]) -> None:
-    with standing.as_user("runner") as connection, pytest.raises(redis.exceptions.NoPermissionError):
+def test_what_a_runner_may_not(shared_acl_server: AclServer, command: tuple[str, ...]) -> None:
+    with shared_acl_server.as_user("runner") as connection, pytest.raises(redis.exceptions.NoPermissionError):
         connection.execute_command(*command)

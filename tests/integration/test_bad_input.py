@@ -1,4 +1,4 @@
-"""What a worker refuses: runs that were changed, signed by others, or that can't be opened there."""
+"""Workers refuse runs that were changed, that were signed by others, or that can't be opened there."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def mark(path: str, value: Any = None) -> str:
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as one:
-        yield one
+    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture
-def kept(server_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(server_url) as one:
-        yield one
+def redis_client(server_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(server_url) as connection:
+        yield connection
 
 
 def crash_of(run: Run[Any]) -> RunCrashed:
-    """How a run that could not be opened ended: as a mistake in the set-up, with the reason said."""
+    """Return the error of a run that could not be opened: a configuration error with its reason."""
     error = run.exception(timeout=30)
     assert isinstance(error, RunCrashed)
     assert error.cause is Cause.CONFIG_ERROR
@@ -64,7 +64,7 @@ def crash_of(run: Run[Any]) -> RunCrashed:
 
 @pytest.mark.row(34)
 def test_runs_that_were_changed_by_one_byte(
-    client: Dispatcher, kept: redis.Redis, start_worker: StartWorker, tmp_path: Path
+    client: Dispatcher, redis_client: redis.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     called = tmp_path / "called"
     leave = LocalEnvironment(on_exit=called.touch)
@@ -72,11 +72,11 @@ def test_runs_that_were_changed_by_one_byte(
     value_changed = client.submit(mark, {"path": str(tmp_path / "value"), "value": b"x" * 10**6})
     code_changed = client.submit(flow(lambda path: Path(path).touch()), {"path": str(tmp_path / "code")})
     spec = client.records.runs.get(record_changed.id)[0].spec_bytes
-    assert _flip(kept, spec) == 1
+    assert _flip(redis_client, spec) == 1
     for run, name in ((value_changed, "parameters"), (code_changed, "location")):
-        found = client.records.runs.get(run.id)[0].spec
-        digest = found.location if name == "location" else found.parameters.blob
-        assert _flip(kept, client.records.blobs.get(str(digest))) == 1
+        stored = client.records.runs.get(run.id)[0].spec
+        digest = stored.location if name == "location" else stored.parameters.blob
+        assert _flip(redis_client, client.records.blobs.get(str(digest))) == 1
     start_worker()
     assert "changed on its way" in str(crash_of(record_changed))
     assert "was changed" in str(crash_of(value_changed))
@@ -85,22 +85,22 @@ def test_runs_that_were_changed_by_one_byte(
     assert record_changed.timeline().end == State.CRASHED
 
 
-def _flip(kept: redis.Redis, data: bytes) -> int:
-    """Change the last letter or digit of ``data`` wherever the server keeps it."""
+def _flip(redis_client: redis.Redis, data: bytes) -> int:
+    """Change the last letter or digit of ``data`` wherever the server stores it."""
     at = max(index for index, byte in enumerate(data) if chr(byte).isalnum())
     other = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-    found = 0
-    for key in kept.scan_iter():
-        kind = kept.type(key)
-        if kind == b"string" and kept.get(key) == data:
-            kept.set(key, other)
-            found += 1
+    changed = 0
+    for key in redis_client.scan_iter():
+        kind = redis_client.type(key)
+        if kind == b"string" and redis_client.get(key) == data:
+            redis_client.set(key, other)
+            changed += 1
         elif kind == b"hash":
-            for name, value in kept.hgetall(key).items():
+            for name, value in redis_client.hgetall(key).items():
                 if value == data:
-                    kept.hset(key, name, other)
-                    found += 1
-    return found
+                    redis_client.hset(key, name, other)
+                    changed += 1
+    return changed
 
 
 @pytest.mark.row(34)
@@ -115,7 +115,7 @@ def test_a_worker_with_another_key(
 
 
 def other_python(data: bytes) -> bytes:
-    """The same object, as sealed by another Python."""
+    """Return the same object as sealed by another Python version."""
     header, _, body = data.partition(b"\n")
     return json.dumps({**json.loads(header), "python": "3.9"}).encode() + b"\n" + body
 

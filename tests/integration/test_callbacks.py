@@ -1,4 +1,4 @@
-"""``on_start`` and ``on_exit`` on a real worker: each once per attempt, and heard of everywhere."""
+"""``on_start`` and ``on_exit`` on a real worker: each is called once per attempt, and reported to all subscribers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import Dispatcher, FlowFailed, LocalEnvironment, context, flow
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.settings import Settings
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
@@ -35,7 +35,7 @@ def nothing() -> None: ...
 
 
 def noting(path: Path, *, raises: str = "") -> LocalEnvironment:
-    """Callbacks that note moment, attempt, process and end; one of them may raise."""
+    """Return callbacks that write moment, attempt, process and end; one of them may raise."""
 
     def note(moment: str) -> None:
         with path.open("a") as file:
@@ -48,8 +48,8 @@ def noting(path: Path, *, raises: str = "") -> LocalEnvironment:
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as one:
-        yield one
+    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as dispatcher:
+        yield dispatcher
 
 
 def test_once_per_attempt_in_the_flows_process_or_in_a_fresh_one(
@@ -63,9 +63,9 @@ def test_once_per_attempt_in_the_flows_process_or_in_a_fresh_one(
         run.on_start(here.append)
         run.on_exit(here.append)
         last = run.result(timeout=30)
-        told = [event for event in subscription if event.kind in {Kind.STARTED, Kind.EXITED}]
-    said = [line.split() for line in path.read_text().splitlines()]
-    assert [(moment, attempt, *rest) for moment, attempt, _, *rest in said] == [
+        received = [event for event in subscription if event.kind in {EventKind.STARTED, EventKind.EXITED}]
+    lines = [line.split() for line in path.read_text().splitlines()]
+    assert [(moment, attempt, *rest) for moment, attempt, _, *rest in lines] == [
         ("on_start", "1", "None", "NoneType"),
         ("on_exit", "1", "FAILED", "LookupError"),
         ("on_start", "2", "None", "NoneType"),
@@ -73,16 +73,16 @@ def test_once_per_attempt_in_the_flows_process_or_in_a_fresh_one(
         ("on_start", "3", "None", "NoneType"),
         ("on_exit", "3", "SUCCEEDED", "NoneType"),
     ]
-    pids = [pid for _, _, pid, *_ in said]
+    pids = [pid for _, _, pid, *_ in lines]
     assert pids[0] == pids[1]
     assert pids[2] != pids[3]  # its process was killed
     assert pids[4:] == [str(last)] * 2
-    expected = [(kind, attempt) for attempt in (1, 2, 3) for kind in (Kind.STARTED, Kind.EXITED)]
-    assert [(event.kind, event.attempt) for event in told] == expected
+    expected = [(kind, attempt) for attempt in (1, 2, 3) for kind in (EventKind.STARTED, EventKind.EXITED)]
+    assert [(event.kind, event.attempt) for event in received] == expected
     wait_until(lambda: len(here) == 6, "six calls here")
-    assert sorted(event.id for event in here) == sorted(event.id for event in told)
-    assert [event.data["on_exit"] for event in told if event.kind is Kind.EXITED] == ["called"] * 3
-    assert [event.final for event in told] == [False] * 5 + [True]
+    assert sorted(event.id for event in here) == sorted(event.id for event in received)
+    assert [event.data["on_exit"] for event in received if event.kind is EventKind.EXITED] == ["called"] * 3
+    assert [event.final for event in received] == [False] * 5 + [True]
 
 
 def test_callbacks_that_raise(client: Dispatcher, start_worker: StartWorker, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A cancel that comes while ``on_exit`` runs: the flow has ended, so nothing is changed, and the answer says so."""
+"""A cancel while ``on_exit`` runs changes nothing, because the flow has ended, and the answer says so."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, InvalidInput, LocalEnvironment, Run, flow
 from dispatcher.environments.base import Environment
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import State
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, Bench, Worker
@@ -57,7 +57,8 @@ def quick(fails: bool = False) -> str:
 
 
 def environment(where: str, service: Path) -> Environment:
-    """One whose ``on_exit`` writes that it has begun, waits for a file, and writes that it has ended."""
+    """Return an environment whose ``on_exit`` writes that it has begun, waits for a file, and writes that it has
+    ended."""
 
     def on_exit() -> None:
         (service / "begun").write_text(str(os.getpid()))
@@ -79,7 +80,7 @@ def during(request: pytest.FixtureRequest, service: Path, start_worker: StartWor
 
 
 def exiting(bench: Bench, client: Dispatcher, service: Path, run_id: str) -> Run[str]:
-    """The run, once its outcome is stored and ``on_exit`` runs."""
+    """Return the run once its outcome is stored and ``on_exit`` runs."""
     wait_until((service / "begun").exists, "on_exit", timeout=60)
     bench.until(run_id, lambda record: record.settled_at is not None, "the outcome")
     return client.get(run_id)
@@ -95,10 +96,10 @@ def test_the_answer_is_true_and_nothing_is_changed(
     assert client.cancel(run.id) is False
     assert "has ended as SUCCEEDED; its on_exit is running" in run.explain()[0]
     environ = {**os.environ, "DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)}
-    said = subprocess.run(
+    output = subprocess.run(
         [COMMAND, "cancel", run.id], env=environ, capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    assert said == f"{run.id}  SUCCEEDED already; its on_exit is running\n"
+    assert output == f"{run.id}  SUCCEEDED already; its on_exit is running\n"
     after = bench.record(run.id)
     assert (after.state, after.outcome, after.settled_at) == (before.state, before.outcome, before.settled_at)
 
@@ -106,7 +107,7 @@ def test_the_answer_is_true_and_nothing_is_changed(
     record = bench.ended(run.id)
     assert (record.state, record.exit_call) == (State.SUCCEEDED, ExitCall.CALLED)
     assert (service / "over").exists()
-    assert Kind.CANCELLING not in {event.kind for event in bench.events(run.id)}
+    assert EventKind.CANCELLING not in {event.kind for event in bench.events(run.id)}
     with pytest.raises(InvalidInput, match="SUCCEEDED already"):
         run.cancel()
 
@@ -125,12 +126,12 @@ def test_ctrl_c_while_on_exit_runs_says_so_and_waits(
     (run,) = client.runs()
     bench.until(run.id, lambda record: record.settled_at is not None, "the outcome")
     process.send_signal(signal.SIGINT)
-    said = ""
+    output = ""
     assert process.stderr is not None
-    while "it has ended as SUCCEEDED already; its on_exit is running" not in said:
+    while "it has ended as SUCCEEDED already; its on_exit is running" not in output:
         line = process.stderr.readline()
-        assert line, said
-        said += line
+        assert line, output
+        output += line
     (tmp_path / "enough").touch()
     process.communicate(timeout=30)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""A running flow is really ended: asked first, then killed, with all it started and nothing else."""
+"""A running flow can always be ended: first interrupted, then killed with all its processes and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from dispatcher import LocalEnvironment, context, flow
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.workers import Bench, Worker, is_alive
 from tests.waiting import wait_until
@@ -45,7 +46,7 @@ def busy(path: str) -> None:
 
 
 @flow
-def hard_of_hearing(path: str) -> None:
+def misses_first_signal(path: str) -> None:
     """Misses the first signal, as Python does on its way into a blocking call while another thread takes its lock."""
     import signal
 
@@ -62,7 +63,7 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def environment_with_callbacks(path: Path, *, exit_seconds: float = 0.0) -> LocalEnvironment:
-    """Callbacks that write what they see into ``path``."""
+    """Return an environment with callbacks that write their context to ``path``."""
 
     def say(words: str) -> None:
         import os
@@ -81,7 +82,7 @@ def environment_with_callbacks(path: Path, *, exit_seconds: float = 0.0) -> Loca
 
 
 def begun(path: Path) -> str:
-    """Wait until a flow has written its mark."""
+    """Wait until a flow has written its mark, and return that."""
     wait_until(lambda: path.exists() and path.read_text(), "the flow's mark", timeout=30)
     return path.read_text()
 
@@ -92,11 +93,11 @@ def cancel(bench: Bench, run_id: str) -> None:
 
 def test_a_flow_that_missed_its_signal_is_told_again(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     start_worker(timing={"stop_grace": 30})
-    run_id = bench.submit(hard_of_hearing, {"path": str(tmp_path / "mark")})
+    run_id = bench.submit(misses_first_signal, {"path": str(tmp_path / "mark")})
     begun(tmp_path / "mark")
     cancel(bench, run_id)
     began = time.monotonic()
-    record = bench.until(run_id, lambda one: one.terminal, "its end")
+    record = bench.until(run_id, lambda record: record.terminal, "its end")
     assert record.state is State.CANCELLED
     assert time.monotonic() - began < 15, "it wasn't left to the kill"
 
@@ -104,12 +105,12 @@ def test_a_flow_that_missed_its_signal_is_told_again(bench: Bench, start_worker:
 def test_timeout_and_cancel_are_raised_in_the_flow(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker()
     pool = worker.children
-    said = [tmp_path / "said0", tmp_path / "said1"]
+    paths = [tmp_path / "said0", tmp_path / "said1"]
     late = bench.submit(
-        patient, {"path": str(tmp_path / "late")}, timeout=1.0, environment=environment_with_callbacks(said[0])
+        patient, {"path": str(tmp_path / "late")}, timeout=1.0, environment=environment_with_callbacks(paths[0])
     )
     unwanted = bench.submit(
-        patient, {"path": str(tmp_path / "unwanted")}, environment=environment_with_callbacks(said[1])
+        patient, {"path": str(tmp_path / "unwanted")}, environment=environment_with_callbacks(paths[1])
     )
     begun(tmp_path / "unwanted")
     asked = time.monotonic()
@@ -122,16 +123,16 @@ def test_timeout_and_cancel_are_raised_in_the_flow(bench: Bench, start_worker: S
     assert record.ended_at is not None
     assert record.started_at is not None
     assert 1.0 <= record.ended_at - record.started_at < 2.0
-    assert [line.rpartition(" ")[0] for line in said[0].read_text().splitlines()] == [
+    assert [line.rpartition(" ")[0] for line in paths[0].read_text().splitlines()] == [
         "start",
         "exit TIMED_OUT TimeoutInterrupt",
     ]
-    assert [line.rpartition(" ")[0] for line in said[1].read_text().splitlines()] == [
+    assert [line.rpartition(" ")[0] for line in paths[1].read_text().splitlines()] == [
         "start",
         "exit CANCELLED CancelInterrupt",
     ]
-    for one in said:  # both callbacks in the flow's process, which lives on
-        assert {int(line.split()[-1]) for line in one.read_text().splitlines()} <= set(pool)
+    for path in paths:  # both callbacks in the flow's process, which lives on
+        assert {int(line.split()[-1]) for line in path.read_text().splitlines()} <= set(pool)
     assert worker.children == pool
 
 
@@ -141,15 +142,15 @@ def test_what_does_not_listen_is_killed_with_its_children(
     worker = start_worker()
     pool = set(worker.children)
     sibling = bench.submit(patient, {"path": str(tmp_path / "sibling"), "seconds": 6.0})
-    said = tmp_path / "said"
+    path = tmp_path / "said"
     run_id = bench.submit(
-        stubborn, {"path": str(tmp_path / "child")}, timeout=1.0, environment=environment_with_callbacks(said)
+        stubborn, {"path": str(tmp_path / "child")}, timeout=1.0, environment=environment_with_callbacks(path)
     )
     child = int(begun(tmp_path / "child"))
     record = bench.ended(run_id)
     assert (record.state, cause_of(record), record.exit_call) == (State.TIMED_OUT, Cause.DEADLINE, ExitCall.CALLED)
     wait_until(lambda: not is_alive(child), "the end of the flow's own child")
-    first, last = said.read_text().splitlines()
+    first, last = path.read_text().splitlines()
     assert first.startswith("start")
     assert last.startswith("exit TIMED_OUT")
     assert first.split()[-1] != last.split()[-1]  # a fresh process called on_exit
@@ -175,26 +176,26 @@ def test_a_cancel_reaches_a_busy_c_call(bench: Bench, start_worker: StartWorker,
 
 def test_an_on_exit_that_hangs_keeps_the_outcome(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     start_worker(concurrency=1, timing={"on_exit_timeout": 1.0})
-    said = tmp_path / "said"
+    path = tmp_path / "said"
     run_id = bench.submit(
         patient,
         {"path": str(tmp_path / "begun"), "seconds": 0.0},
-        environment=environment_with_callbacks(said, exit_seconds=60.0),
+        environment=environment_with_callbacks(path, exit_seconds=60.0),
     )
     record = bench.ended(run_id)
     assert (record.state, record.exit_call) == (State.SUCCEEDED, ExitCall.INTERRUPTED)
-    assert said.read_text().count("exit") == 1
+    assert path.read_text().count("exit") == 1
 
 
 def test_on_exit_gets_its_own_time_after_a_timeout(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     start_worker(concurrency=1)
-    said = tmp_path / "said"
+    path = tmp_path / "said"
     run_id = bench.submit(
         patient,
         {"path": str(tmp_path / "begun")},
         timeout=0.5,
-        environment=environment_with_callbacks(said, exit_seconds=2.0),  # longer than stop_grace
+        environment=environment_with_callbacks(path, exit_seconds=2.0),  # longer than stop_grace
     )
     record = bench.ended(run_id)
     assert (record.state, record.exit_call) == (State.TIMED_OUT, ExitCall.CALLED)
-    assert said.read_text().count("exit") == 1
+    assert path.read_text().count("exit") == 1

@@ -1,4 +1,4 @@
-"""The command as a user has it: real processes, a real server, a real worker; and the laptop server behind it."""
+"""The command as users run it: real processes, a real server, a real worker; and the laptop server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dispatcher.records.redis import open_redis
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
@@ -97,18 +97,18 @@ class Shell:
         )  # fmt: skip
 
     def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end, which must be ``code``."""
+        """Run the command to its end and check its exit code."""
         with self.start(*arguments) as process:
             out, errors = process.communicate(timeout=90)
         assert process.returncode == code, f"{arguments} exited with {process.returncode}:\n{out}\n{errors}"
         return subprocess.CompletedProcess([*arguments], code, out, errors)
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        """The document that the command prints."""
+        """Return the document that the command prints."""
         return json.loads(self(*arguments, "--json", code=code).stdout)
 
     def lines(self, *arguments: str) -> list[Any]:
-        """The documents that the command prints, one a line."""
+        """Return the documents that the command prints, one per line."""
         return [json.loads(line) for line in self(*arguments, "--json").stdout.splitlines()]
 
 
@@ -147,10 +147,15 @@ def test_run_follows_prints_the_result_and_exits_as_the_run_ended(shell: Shell, 
 
 
 def test_run_as_json_is_one_document(shell: Shell, worker: Worker) -> None:
-    told = shell.json("run", "flows.py:greet", "-p", "name=Ada", "--tag", "a", "--tags", "b,c", "--name", "first")
-    assert told["result"] == ["hello Ada"]
-    assert (told["state"], told["name"], told["flow"], told["tags"]) == ("SUCCEEDED", "first", "first", ["a", "b", "c"])
-    assert told["outcome"]["cause"] is None
+    document = shell.json("run", "flows.py:greet", "-p", "name=Ada", "--tag", "a", "--tags", "b,c", "--name", "first")
+    assert document["result"] == ["hello Ada"]
+    assert (document["state"], document["name"], document["flow"], document["tags"]) == (
+        "SUCCEEDED",
+        "first",
+        "first",
+        ["a", "b", "c"],
+    )
+    assert document["outcome"]["cause"] is None
     assert shell.json("run", "flows.py:breaks", code=1)["outcome"]["cause"] == "user_error"
 
 
@@ -158,9 +163,9 @@ def test_a_pickled_result_is_never_opened(shell: Shell, worker: Worker) -> None:
     done = shell("run", "flows.py:odd")
     assert done.stdout == ""
     assert re.search(r"a sealed Python object of \d+ bytes; open it with Dispatcher\(\).get\(\"\w+\"\)", done.stderr)
-    told = shell.json("run", "flows.py:odd")
-    assert told["result"] is None
-    assert told["outcome"]["result"]["codec"] == "pickle"
+    document = shell.json("run", "flows.py:odd")
+    assert document["result"] is None
+    assert document["outcome"]["result"]["codec"] == "pickle"
 
 
 def test_a_run_is_found_shown_and_told_of(shell: Shell, worker: Worker) -> None:
@@ -173,12 +178,12 @@ def test_a_run_is_found_shown_and_told_of(shell: Shell, worker: Worker) -> None:
     shown = shell("show", run_id[-6:]).stdout
     assert re.search(rf"run +{run_id}\nstate +SUCCEEDED\nflow +greet\nenvironment +LocalEnvironment\(\)", shown)
     assert shown.endswith('[\n  "hello Grace"\n]\n')
-    told = shell.json("show", run_id)
-    assert told["result"] == ["hello Grace"]
-    assert [event["kind"] for event in told["events"]] == kinds
+    document = shell.json("show", run_id)
+    assert document["result"] == ["hello Grace"]
+    assert [event["kind"] for event in document["events"]] == kinds
 
     assert run_id in shell("list", "--tag", "demo", "--flow", "greet", "--since", "1h").stdout
-    assert [one["id"] for one in shell.json("list", "--state", "succeeded", "--limit", "1")] == [run_id]
+    assert [run["id"] for run in shell.json("list", "--state", "succeeded", "--limit", "1")] == [run_id]
     for nothing in (["--tag", "other"], ["--flow", "other"], ["--state", "failed"], ["--since", "2999-01-01"]):
         assert shell.json("list", *nothing) == []
     assert "ended as SUCCEEDED" in shell("explain", run_id).stdout
@@ -189,10 +194,10 @@ def test_without_a_worker_the_command_says_so(shell: Shell) -> None:
     run_id = submitted.stdout.strip()
     assert submitted.stderr.startswith("warning: No live worker serves backend 'local' with labels eu, gpu")
     assert "dispatcher worker --backend local --label eu --label gpu" in shell("explain", run_id).stdout
-    told = shell.json("status")
-    [queue] = told["queues"]
+    status = shell.json("status")
+    [queue] = status["queues"]
     assert (queue["name"], queue["waiting"], queue["workers"]) == ("local:eu+gpu", 1, [])
-    assert told["workers"] == []
+    assert status["workers"] == []
     assert "no workers" in shell("status").stdout
 
     assert shell("cancel", run_id[-8:]).stdout == f"{run_id}  CANCELLED\n"
@@ -201,16 +206,16 @@ def test_without_a_worker_the_command_says_so(shell: Shell) -> None:
 
 
 def test_status_counts_what_was_refused(shell: Shell, server_url: str) -> None:
-    """Row 34 of the fault matrix: refused, counted."""
+    """Row 34 of the fault matrix: rejected, and counted."""
     records = open_redis(server_url)
     try:
         assert "refused" not in shell("status").stdout
-        for what in (What.RUN, What.REPORT, What.REPORT):
-            records.refusals.note(what)
+        for subject in (Rejected.RUN, Rejected.REPORT, Rejected.REPORT):
+            records.rejections.note(subject)
     finally:
         records.close()
-    told = shell.json("status")["refused"]
-    assert {what: tally["count"] for what, tally in told.items()} == {"run": 1, "report": 2}
+    tallies = shell.json("status")["refused"]
+    assert {subject: tally["count"] for subject, tally in tallies.items()} == {"run": 1, "report": 2}
     assert "refused    1 run, 2 reports; the last " in shell("status").stdout
 
 
@@ -261,7 +266,7 @@ def test_a_second_signal_leaves_the_run(shell: Shell, start_worker: Callable[...
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT
-    run_id = re.search(r"left run (\w+)", errors)
+    run_id = re.search(r"left run (\w+) alone", errors)
     assert run_id, errors
     assert shell.json("show", run_id[1])["state"] == "CANCELLING"
     mark.touch()
@@ -269,7 +274,7 @@ def test_a_second_signal_leaves_the_run(shell: Shell, start_worker: Callable[...
 
 
 def test_bad_input_is_one_line_and_status_two(shell: Shell, server_url: str) -> None:
-    for arguments, said in (
+    for arguments, message in (
         (["run", "flows.py:gret"], "has no 'gret'; it has greet, breaks, dies, sleeps, stubborn, odd"),
         (["run", "flows.py:greet"], "name"),
         (["run", "flows.py:greet", "-p", "nam=x"], "nam"),
@@ -287,7 +292,7 @@ def test_bad_input_is_one_line_and_status_two(shell: Shell, server_url: str) -> 
         assert done.stdout == ""
         assert done.stderr.startswith("error: "), done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
     del shell.environ["DISPATCHER__SIGNING_KEYS"]
     assert "dispatcher keygen" in shell("submit", "flows:greet", "-p", "name=x", code=2).stderr
     assert "dispatcher keygen" in shell("worker", code=2).stderr
@@ -295,11 +300,11 @@ def test_bad_input_is_one_line_and_status_two(shell: Shell, server_url: str) -> 
 
 
 def test_doctor_on_a_real_server(shell: Shell, worker: Worker) -> None:
-    found = {one["subject"]: one for one in shell.json("doctor")}
+    findings = {finding["subject"]: finding for finding in shell.json("doctor")}
     assert {"python", "packages", "settings", "keys", "server", "persistence", "memory", "clock", "workers"} <= set(
-        found
+        findings
     )
-    assert {one["level"] for one in found.values()} == {"ok"}
+    assert {finding["level"] for finding in findings.values()} == {"ok"}
 
 
 def test_a_terminal_sees_the_run_live(shell: Shell, worker: Worker) -> None:
@@ -307,48 +312,51 @@ def test_a_terminal_sees_the_run_live(shell: Shell, worker: Worker) -> None:
     shell.environ["TERM"] = "xterm-256color"
     process = shell.start("run", "flows.py:sleeps", "-p", "seconds=1.5", stdout=slave, stderr=slave)
     os.close(slave)
-    seen = _read(master)
+    screen = _read(master)
     assert process.wait(30) == 0
-    assert re.search(r"RUNNING.*started", seen), "state and phases, while it runs"
-    assert "asleep" in seen
-    assert seen.index("asleep") < seen.index('"awake"')
-    assert "exited → SUCCEEDED" in seen
+    assert re.search(r"RUNNING.*started", screen), "state and phases, while it runs"
+    assert "asleep" in screen
+    assert screen.index("asleep") < screen.index('"awake"')
+    assert "exited → SUCCEEDED" in screen
 
 
 def _read(master: int) -> str:
-    """All that is written to a terminal, to its end."""
-    found = b""
+    """Return everything that is written to a terminal, until its end."""
+    output = b""
     while select.select([master], [], [], 60)[0]:
         try:
             data = os.read(master, 65536)
         except OSError:  # the other side has closed
             break
-        found += data
+        output += data
         if not data:
             break
     os.close(master)
-    return found.decode()
+    return output.decode()
 
 
 @pytest.fixture
 def laptop() -> Iterator[Shell]:
-    """A shell without a URL, with a laptop server of its own; short paths, because a Unix socket stands there."""
+    """A shell without a URL, with its own laptop server; its paths are short because a Unix socket is in one of
+    them."""
     with tempfile.TemporaryDirectory(prefix="dsp-", ignore_cleanup_errors=True) as directory:
         home = Path(directory)
         (home / "project").mkdir()
         (home / "run").mkdir(mode=0o700)
         environ = {"DISPATCHER__STATE_DIR": str(home / "state"), "XDG_RUNTIME_DIR": str(home / "run")}
-        one = Shell(home / "project", environ)
+        shell = Shell(home / "project", environ)
         try:
-            yield one
+            yield shell
         finally:
-            subprocess.run([COMMAND, "down", "--force"], env=one.environ, timeout=90, check=False, capture_output=True)
+            subprocess.run(
+                [COMMAND, "down", "--force"], env=shell.environ, timeout=90, check=False, capture_output=True
+            )
 
 
 def test_the_laptop_server_by_command(laptop: Shell) -> None:
     assert "not running" in laptop("status").stdout
     assert laptop.json("status")["server"] is None
-    assert {one["level"] for one in laptop.json("doctor")} == {"ok"}
+    assert {finding["level"] for finding in laptop.json("doctor")} == {"ok"}
     assert laptop("down").stdout == "the laptop server was not running\n"
 
     assert laptop("up").stdout.startswith("the laptop server is up: unix://")
@@ -361,10 +369,10 @@ def test_the_laptop_server_by_command(laptop: Shell) -> None:
     assert status["laptop"]["stays"] is True
     assert len(status["workers"]) == 1
     assert "stays      until `dispatcher down`" in laptop("status").stdout
-    assert {one["level"] for one in laptop.json("doctor")} == {"ok"}
+    assert {finding["level"] for finding in laptop.json("doctor")} == {"ok"}
 
     assert laptop("down").stdout == "the laptop server is down\n"
-    assert [one["state"] for one in laptop.json("list")] == ["SUCCEEDED"], "found after its server ended"
+    assert [run["state"] for run in laptop.json("list")] == ["SUCCEEDED"], "found after its server ended"
 
 
 def test_a_foreground_worker_on_the_laptop_server(laptop: Shell) -> None:

@@ -1,4 +1,4 @@
-"""Every command, on a server where somebody who may write there has put words that steer terminals and forge lines."""
+"""Every command, on a server where an attacker has stored words that control terminals and forge lines."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ import pytest
 import redis
 
 from dispatcher.cli.root import root
-from dispatcher.records.base import Line, Records
+from dispatcher.records.base import Records
+from dispatcher.records.logs import Line
 from dispatcher.records.redis import open_redis
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import new_id
 from tests.integration.test_cli import Shell
 from tests.integration.workers import KEYS, Worker
@@ -60,7 +64,7 @@ gpu = LocalEnvironment(labels=["gpu"])
 
 
 class Forger:
-    """Somebody who writes into the server what no client of ours would."""
+    """Writes entries to the server that no client of ours would write."""
 
     def __init__(self, url: str) -> None:
         self.records: Records = open_redis(url)
@@ -68,12 +72,12 @@ class Forger:
         self.server = redis.Redis.from_url(url)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connections."""
         self.server.close()
         self.records.close()
 
     def run(self, **changes: Any) -> str:
-        """A run of hostile words; its id."""
+        """Store a run of hostile words, and return its id."""
         run_id, now = new_id(), time.time()
         route = Route("local", tuple(changes.pop("labels", ())))
         spec = {
@@ -94,15 +98,15 @@ class Forger:
         return run_id
 
     def worker(self) -> None:
-        """A worker of hostile words, that lives."""
+        """Register a live worker of hostile words."""
         offer = Offer(backends=frozenset({NAMES}), labels=frozenset({NAMES}), scope=NAMES)
         info = WorkerInfo(id=NAMES, host=NAMES, pid=1, offer=offer, concurrency=1, started_at=time.time(), python=NAMES,
                           version=NAMES, celery_name=NAMES, queues=(NAMES,), data={WORDS: WORDS})  # fmt: skip
-        for one in (info, replace(info, id="w1")):
-            self.records.workers.announce(one)
+        for worker in (info, replace(info, id="w1")):
+            self.records.workers.announce(worker)
 
     def queue(self) -> None:
-        """A queue of hostile words, and one that is only odd."""
+        """Add a queue of hostile words, and one with unusual words."""
         for name, route in ((WORDS, {"backend": WORDS, "labels": [WORDS], "scope": WORDS}),
                             ("local:$%28id%29", {"backend": "local", "labels": ["$(id)"], "scope": ""})):  # fmt: skip
             self.server.hset(self.keys.routes, _raw(name), json.dumps(route))
@@ -112,9 +116,9 @@ class Forger:
         facts: Mapping[str, Any] = {
             "owner": WORDS, "cause": WORDS, "reason": WORDS, "message": WORDS, "on_exit": WORDS, "exit_code": 3,
         }  # fmt: skip
-        for number, kind in enumerate((Kind.QUEUED, Kind.CLAIMED, Kind.STARTED, Kind.EXITED)):
+        for number, kind in enumerate((EventKind.QUEUED, EventKind.CLAIMED, EventKind.STARTED, EventKind.EXITED)):
             event = Event(run_id=run_id, attempt=1, kind=kind, state=state, time=now + number, flow=NAMES,
-                          labels=(NAMES,), data={**facts, "final": kind is Kind.EXITED})  # fmt: skip
+                          labels=(NAMES,), data={**facts, "final": kind is EventKind.EXITED})  # fmt: skip
             fields: Any = event.to_fields()
             self.server.xadd(self.keys.events(run_id), fields)
         lines = [
@@ -151,21 +155,21 @@ def _raw(value: str | bytes) -> bytes:
 
 @pytest.fixture
 def forger(server_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Forger]:
-    """One at work; the command finds the same server."""
+    """A forger on the server that the command uses."""
     monkeypatch.setenv("DISPATCHER__URL", server_url)
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
     monkeypatch.chdir(tmp_path)
-    one = Forger(server_url)
+    forger = Forger(server_url)
     try:
-        one.worker()
-        one.queue()
-        yield one
+        forger.worker()
+        forger.queue()
+        yield forger
     finally:
-        one.close()
+        forger.close()
 
 
 def _shown(*arguments: str) -> str:
-    """What the command prints; nothing in it acts, and with ``--json`` it is JSON of ASCII."""
+    """Return a command's output, which has no control characters, and with ``--json`` is JSON in ASCII."""
     done = call(*arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     for stream in (done.stdout, done.stderr):
@@ -175,8 +179,8 @@ def _shown(*arguments: str) -> str:
         assert done.exit_code in {0, 1}, done.stderr
         assert done.stdout.isascii()
         documents = done.stdout.splitlines() if arguments[0] in {"logs", "events"} else [done.stdout]
-        for one in documents:
-            json.dumps(json.loads(one, parse_constant=_refuse), ensure_ascii=False).encode()
+        for document in documents:
+            json.dumps(json.loads(document, parse_constant=_refuse), ensure_ascii=False).encode()
     return done.stdout + done.stderr
 
 
@@ -206,7 +210,7 @@ def test_all_of_them_together(forger: Forger, command: str) -> None:
     assert "\\x1b" in shown
     if command == "list":
         assert shown.count("\n") == len(ids) + 1, "a row is a row"
-        assert {one["id"] for one in json.loads(call("list", "--json").stdout)} == set(ids)
+        assert {run["id"] for run in json.loads(call("list", "--json").stdout)} == set(ids)
     _shown(command, "--json")
 
 
@@ -252,7 +256,7 @@ def test_infrastructure_of_hostile_words(forger: Forger, monkeypatch: pytest.Mon
 
 
 def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Callable[..., Worker]) -> None:
-    """By a real worker: what the flow prints, returns and raises, in every view, and in the worker's log."""
+    """On a real worker: the flow's output, result and exception, in every view, and in the worker's log."""
     shell = Shell(tmp_path, {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)})
     (tmp_path / "flows.py").write_text(FLOWS)
     worker = start_worker(concurrency=1)
@@ -260,17 +264,17 @@ def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Ca
         done = shell("run", f"flows.py:{flow}", code=code)
         assert not steers(done.stdout + done.stderr)
         assert "\\u202e" in done.stdout + done.stderr
-        told = shell("run", f"flows.py:{flow}", "--json", code=code)
-        assert told.stdout.isascii()
-        json.dumps(json.loads(told.stdout), ensure_ascii=False).encode()
-        assert not steers(told.stderr)
+        output = shell("run", f"flows.py:{flow}", "--json", code=code)
+        assert output.stdout.isascii()
+        json.dumps(json.loads(output.stdout), ensure_ascii=False).encode()
+        assert not steers(output.stderr)
     assert len(json.loads(shell("list", "--json").stdout)) == 4
     assert not steers(shell("list").stdout)
     assert not steers(worker.output)
 
 
 def test_every_command_is_among_them() -> None:
-    """A new command joins this table, or says here why it shows no words of others."""
+    """A new command must be added to this table, or to the exceptions with its reason."""
     shown = {"run", "submit", "list", "show", "logs", "events", "cancel", "explain", "render", "build", "status",
              "worker", "gc", "flower", "keygen", "doctor", "completion", "admin"}  # fmt: skip
     starts_and_stops_a_server = {"up", "down"}

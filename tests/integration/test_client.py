@@ -28,17 +28,17 @@ from dispatcher import (
     UnknownRun,
     flow,
 )
-from dispatcher.client.watcher import LOOK
+from dispatcher.client.watcher import POLL_INTERVAL
 from dispatcher.connect import connect
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import indexes
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.routing import Offer
 from dispatcher.settings import Settings
 from tests.conftest import Server
-from tests.integration.hand import Hand
+from tests.integration.stand_ins import ThreadWorker
 from tests.waiting import wait_until
 
 KEYS = json.dumps({"k1": "a secret that only these tests know"})
@@ -82,21 +82,21 @@ def settings(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Dispatcher]:
-    with Dispatcher() as one:
-        yield one
+    with Dispatcher() as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture
 def records(settings: Settings) -> Iterator[Records]:
-    one = connect(settings)
-    yield one
-    one.close()
+    records = connect(settings)
+    yield records
+    records.close()
 
 
 @pytest.fixture
-def hand(settings: Settings) -> Iterator[Hand]:
-    with Hand(settings) as one:
-        yield one
+def thread_worker(settings: Settings) -> Iterator[ThreadWorker]:
+    with ThreadWorker(settings) as worker:
+        yield worker
 
 
 def announce(records: Records, worker_id: str = "w1") -> None:
@@ -108,25 +108,25 @@ def announce(records: Records, worker_id: str = "w1") -> None:
 
 
 class TestResults:
-    def test_json_and_pickle(self, client: Dispatcher, hand: Hand) -> None:
+    def test_json_and_pickle(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         assert client.submit(add, {"a": 1}).result(timeout=20) == 3
         assert client.submit(give, {"value": {1, 2}}).result(timeout=20) == {1, 2}
         big = "x" * 200_000
         assert client.submit(give, {"value": big}).result(timeout=20) == big
 
-    def test_another_process_finds_it(self, client: Dispatcher, hand: Hand) -> None:
+    def test_another_process_finds_it(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         run = client.submit(give, {"value": 1j})
         run.wait(20)
         with Dispatcher() as other:
             assert other.get(run.id).result() == 1j
 
-    def test_failure(self, client: Dispatcher, hand: Hand) -> None:
+    def test_failure(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         with pytest.raises(FlowFailed, match="LookupError: nothing there") as caught:
             client.submit(fail).result(timeout=20)
         assert isinstance(caught.value.__cause__, LookupError)
 
     def test_without_the_key_json_opens_and_pickles_do_not(
-        self, client: Dispatcher, hand: Hand, monkeypatch: pytest.MonkeyPatch
+        self, client: Dispatcher, thread_worker: ThreadWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plain, sealed, failed = client.submit(add, {"a": 1}), client.submit(give, {"value": 1j}), client.submit(fail)
         client.wait([plain, sealed, failed], timeout=20)
@@ -143,18 +143,18 @@ class TestResults:
         with Dispatcher() as stranger, pytest.raises(SealBroken, match="k1"):
             stranger.get(sealed.id).result()
 
-    def test_await(self, client: Dispatcher, hand: Hand) -> None:
+    def test_await(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         async def gathered() -> list[int]:
             runs = client.map(add, [{"a": n} for n in range(10)])
             return list(await asyncio.gather(*(_of(run) for run in runs)))
 
         assert asyncio.run(gathered()) == [n + 2 for n in range(10)]
 
-    def test_many(self, client: Dispatcher, hand: Hand) -> None:
+    def test_many(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         runs = client.map(add, [{"a": n} for n in range(600)])
         assert [run.id for run in runs] == sorted({run.id for run in runs})
-        seen = {run.id: run.result() for run in client.as_completed(runs, timeout=100)}
-        assert [seen[run.id] for run in runs] == [n + 2 for n in range(600)]
+        results = {run.id: run.result() for run in client.as_completed(runs, timeout=100)}
+        assert [results[run.id] for run in runs] == [n + 2 for n in range(600)]
 
 
 async def _of(run: Run[Any]) -> Any:
@@ -227,7 +227,7 @@ class TestSubmit:
         with Dispatcher(settings=gone) as far, caplog.at_level(logging.WARNING):
             run = far.submit(add, {"a": 1})
         assert client.get(run.id).state is State.QUEUED
-        assert "rung again" in caplog.text
+        assert "the reconciler will ring again" in caplog.text
 
     def test_a_client_that_only_submits_imports_no_celery(self, server_url: str, settings: Settings) -> None:
         import subprocess
@@ -246,7 +246,9 @@ class TestSubmit:
 
 
 class TestRetention:
-    def test_all_of_a_run_expires_together(self, client: Dispatcher, hand: Hand, server_url: str) -> None:
+    def test_all_of_a_run_expires_together(
+        self, client: Dispatcher, thread_worker: ThreadWorker, server_url: str
+    ) -> None:
         big = "x" * 200_000
         run = client.submit(tell, {"value": big}, idempotency_key="k", result_ttl=timedelta(minutes=1))
         assert run.result(timeout=20) == big
@@ -269,20 +271,20 @@ class TestRetention:
 
 
 def _mentioned(server: redis.Redis, run_id: str) -> set[bytes]:
-    """Keys that belong to a run or hold its id. Not doorbells, which a worker takes away, and not the stream of all
-    events, which has a retention of its own."""
+    """Return the keys that belong to a run or contain its id, except doorbells, which a worker takes, and the stream of
+    all events, which has its own retention."""
     reads: dict[Any, Callable[[Any], Any]] = {
         b"string": server.get,
         b"hash": server.hgetall,
         b"set": server.smembers,
         b"zset": lambda key: server.zrange(key, 0, -1),
     }
-    name, found = run_id.encode(), set()
+    name, keys = run_id.encode(), set()
     for key in server.scan_iter():
         read = reads.get(server.type(key))
         if name in key or (read and run_id in str(read(key))):
-            found.add(key)
-    return found
+            keys.add(key)
+    return keys
 
 
 class TestNobodyThere:
@@ -312,7 +314,7 @@ class TestNobodyThere:
     @pytest.mark.filterwarnings("ignore:run .* waits")
     def test_start_within_is_kept_by_who_waits(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1}, start_within=0.5)
-        error = run.exception(timeout=3 * LOOK + 5)
+        error = run.exception(timeout=3 * POLL_INTERVAL + 5)
         assert error is not None
         assert error.state is State.TIMED_OUT
         assert "not started within 0.5 s" in str(error)
@@ -321,37 +323,37 @@ class TestNobodyThere:
 class TestFollowing:
     def test_events_and_logs_of_a_run_to_come(self, client: Dispatcher, settings: Settings) -> None:
         run = client.submit(talk, {"lines": 300})
-        found: list[list[Any]] = [[], []]
+        received: list[list[Any]] = [[], []]
         threads = [
-            threading.Thread(target=lambda: found[0].extend(run.events(follow=True))),
-            threading.Thread(target=lambda: found[1].extend(run.logs(follow=True))),
+            threading.Thread(target=lambda: received[0].extend(run.events(follow=True))),
+            threading.Thread(target=lambda: received[1].extend(run.logs(follow=True))),
         ]
         for thread in threads:
             thread.start()
-        with Hand(settings):
+        with ThreadWorker(settings):
             for thread in threads:
                 thread.join(timeout=30)
-        assert [event.kind for event in found[0]][-1] is Kind.EXITED
-        assert [line.text for line in found[1]] == [str(number) for number in range(300)]
-        assert [line.number for line in found[1]] == list(range(1, 301))
+        assert [event.kind for event in received[0]][-1] is EventKind.EXITED
+        assert [line.text for line in received[1]] == [str(number) for number in range(300)]
+        assert [line.number for line in received[1]] == list(range(1, 301))
 
     def test_callbacks(self, client: Dispatcher, settings: Settings) -> None:
         run = client.submit(add, {"a": 1})
-        seen: list[Event] = []
-        run.on_start(seen.append)
-        run.on_exit(seen.append)
-        with Hand(settings):
-            wait_until(lambda: len(seen) == 2, "both events")
-        assert [event.kind for event in seen] == [Kind.STARTED, Kind.EXITED]
+        events: list[Event] = []
+        run.on_start(events.append)
+        run.on_exit(events.append)
+        with ThreadWorker(settings):
+            wait_until(lambda: len(events) == 2, "both events")
+        assert [event.kind for event in events] == [EventKind.STARTED, EventKind.EXITED]
 
-    def test_subscriber_resumes_in_another_process(self, client: Dispatcher, hand: Hand) -> None:
+    def test_subscriber_resumes_in_another_process(self, client: Dispatcher, thread_worker: ThreadWorker) -> None:
         with client.subscribe("billing") as subscription:
             run = client.submit(add, {"a": 1})
-            assert next(subscription).kind is Kind.QUEUED
+            assert next(subscription).kind is EventKind.QUEUED
         with Dispatcher() as other:
             kinds = [event.kind for event in other.subscribe("billing", timeout=1) if event.run_id == run.id]
-        assert kinds[0] is Kind.QUEUED  # it was given, and not acknowledged
-        assert kinds[-1] is Kind.EXITED
+        assert kinds[0] is EventKind.QUEUED  # it was given, and not acknowledged
+        assert kinds[-1] is EventKind.EXITED
 
     def test_cancel(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1})

@@ -1,4 +1,4 @@
-"""What the client does while the server is away, silent, or refuses it."""
+"""The client while the server is away, silent, or refuses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dispatcher import (
 from dispatcher.settings import Settings
 from tests.conformance.proxy import Proxy
 from tests.conftest import Server
-from tests.integration.hand import BlackHole, Hand
+from tests.integration.stand_ins import BlackHole, ThreadWorker
 from tests.waiting import wait_until
 
 KEYS = json.dumps({"k1": "a secret that only these tests know"})
@@ -43,8 +43,8 @@ def settings(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Dispatcher]:
-    with Dispatcher() as one:
-        yield one
+    with Dispatcher() as dispatcher:
+        yield dispatcher
 
 
 class TestServerGone:
@@ -55,11 +55,11 @@ class TestServerGone:
         result: list[int] = []
         waiter = threading.Thread(target=lambda: result.append(run.result(timeout=60)))
         waiter.start()
-        wait_until(lambda: run.id in client.link.watcher._waits, "the wait")
+        wait_until(lambda: run.id in client.session.watcher._pending.futures, "the wait")
         with caplog.at_level(logging.CRITICAL):
             server.kill()
             server.start()
-        with Hand(settings):
+        with ThreadWorker(settings):
             waiter.join(timeout=60)
         assert result == [3]
 
@@ -90,11 +90,11 @@ class TestServerGone:
     def test_whichever_request_of_a_submit_is_the_last_what_it_says_is_so(
         self, client: Dispatcher, server: Server, tmp_path: Path, carried_out: bool
     ) -> None:
-        """With one more than needed: then it is accepted, whatever else can't be asked any more."""
+        """With more requests than needed, the run is accepted, whatever can't be read afterwards."""
         proxy = Proxy(server.socket, tmp_path / "proxy")
 
         def submit(tag: str) -> bool | None:
-            """Return True if the run may exist, by the client's word; None if it was accepted."""
+            """Return True if the run may exist according to the client; None if it was accepted."""
             proxy.requests = 0
             try:
                 with Dispatcher(proxy.url) as far:
@@ -104,18 +104,18 @@ class TestServerGone:
             return None
 
         assert submit("all is well") is None
-        said = []
+        answers = []
         for number in range(1, proxy.requests + 1):
             proxy.last, proxy.lose = number, number if carried_out else 0
             tag = f"until-{number}-{carried_out}"
-            said.append(submit(tag))
+            answers.append(submit(tag))
             proxy.last = proxy.lose = 0
             exist = len(list(client.runs(tag=tag)))
-            assert exist <= (said[-1] is not False), f"cut after request {number}"
-            assert said[-1] is not None or exist == 1, f"cut after request {number}"
+            assert exist <= (answers[-1] is not False), f"cut after request {number}"
+            assert answers[-1] is not None or exist == 1, f"cut after request {number}"
         proxy.close()
-        assert said[-1] is None
-        assert False in said
+        assert answers[-1] is None
+        assert False in answers
 
     def test_a_server_that_never_answered(self, settings: Settings) -> None:
         with BlackHole(str(settings.url)) as hole:

@@ -1,4 +1,4 @@
-"""Runs that start elsewhere: the toy container service under real workers, through the same states and events."""
+"""Runs in containers: the toy container service under real workers, with the same states and events."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def ledger(directory: Path) -> Counter[str]:
-    """The service's own account: how many of what."""
+    """Return the service's own counts of its operations."""
     file = directory / "ledger.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return Counter(json.loads(line)["what"] for line in lines)
 
 
-def start(start_worker: StartWorker, **given: Any) -> Worker:
-    return start_worker(backends=["fake"], concurrency=1, timing={**TIMING, **given.pop("timing", {})}, **given)
+def start(start_worker: StartWorker, **options: Any) -> Worker:
+    return start_worker(backends=["fake"], concurrency=1, timing={**TIMING, **options.pop("timing", {})}, **options)
 
 
 def torn_down(bench: Bench, run_id: str, service: Path) -> None:
@@ -121,11 +121,11 @@ def test_a_failure_is_repeated_as_the_policy_says(bench: Bench, start_worker: St
 
 def test_on_exit_runs_where_the_flow_ran_after_a_cancel(bench: Bench, start_worker: StartWorker, service: Path) -> None:
     start(start_worker)
-    told = service / "told"
+    path = service / "told"
     begun = service / "begun"
 
     def on_exit() -> None:
-        told.write_text(f"{context.state} {os.getpid()}")
+        path.write_text(f"{context.state} {os.getpid()}")
 
     environment = FakeEnvironment(service, on_exit=on_exit)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=environment)
@@ -133,13 +133,13 @@ def test_on_exit_runs_where_the_flow_ran_after_a_cancel(bench: Bench, start_work
     bench.records.runs.update(run_id, transitions.request_cancel)
     record = bench.ended(run_id)
     assert record.state is State.CANCELLED
-    assert told.read_text().split()[1] == begun.read_text().strip()
+    assert path.read_text().split()[1] == begun.read_text().strip()
 
 
 def test_a_cancel_is_heard_of_between_rounds(
     bench: Bench, start_worker: StartWorker, service: Path, server_url: str
 ) -> None:
-    """The supervisor looks at everything every 20 s here; a cancel doesn't wait for that."""
+    """The supervisor polls only every 20 s here; a cancel doesn't wait for that."""
     begun = service / "begun"
     start(start_worker, timing={"poll": 20.0})
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 60}, environment=FakeEnvironment(service))
@@ -238,11 +238,11 @@ def test_a_forged_report_is_refused(bench: Bench, start_worker: StartWorker, ser
     environment = FakeEnvironment(service)
     run_id = bench.submit(note_and_sleep, {"path": str(begun), "seconds": 2}, environment=environment)
     wait_until(begun.exists, "the flow's start")
-    from dispatcher.runner.container.report import About, Report
+    from dispatcher.runner.container.report import Report, ReportKind
     from dispatcher.runs.attempt import shard_of
-    from dispatcher.runs.record import Outcome
+    from dispatcher.runs.outcome import Outcome
 
-    lie = Report(run_id=run_id, attempt=1, about=About.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
+    lie = Report(run_id=run_id, attempt=1, kind=ReportKind.EXITED, outcome=Outcome(cause=Cause.USER_ERROR))
     bench.records.inbox.report(shard_of("fake", run_id), lie.to_entry("00" * 32))
     worker.says("was not made by the attempt it names")
     assert bench.ended(run_id).state is State.SUCCEEDED

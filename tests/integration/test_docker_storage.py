@@ -1,4 +1,4 @@
-"""DockerStorage on a real Docker engine and a real registry with a password; the project's own runner image."""
+"""DockerStorage on a real Docker engine and a real registry with a password, with the project's own runner image."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ ANSWER = "/tmp/dispatcher-answer"
 
 
 class Trap:
-    """Writes a file where it is opened: what that process holds."""
+    """Creates a file when it is opened, with the opening process's variables."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -89,7 +89,7 @@ class Trap:
 
 
 class TrapError(Exception):
-    """The same, raised."""
+    """The same as an exception."""
 
     def __init__(self, file: str) -> None:
         super().__init__("a trap")
@@ -101,7 +101,7 @@ class TrapError(Exception):
 
 @flow
 def means_harm(how: str, file: str) -> Any:
-    """All that a flow can put in the place of its answer, for it shares the process with who writes it."""
+    """Forge the answer in every way, which a flow can because it shares the process with the answer's writer."""
     place = Path(ANSWER)
     opened = pickle.dumps(Trap(file))
     header = json.dumps({"python": ".".join(map(str, sys.version_info[:2])), "packages": {}}).encode() + b"\n"
@@ -155,13 +155,13 @@ def made() -> Iterator[list[str]]:
         docker("rmi", "-f", name, check=False)
 
 
-def storage_of(runner_image: str, **given: Any) -> DockerStorage:
-    return DockerStorage(base_image=runner_image, local_image=True, **given)
+def storage_of(runner_image: str, **options: Any) -> DockerStorage:
+    return DockerStorage(base_image=runner_image, local_image=True, **options)
 
 
 def built(storage: DockerStorage, made: list[str], *flows: Flow[..., Any]) -> DockerStorage:
-    for one in flows:
-        storage.add_flow(one)
+    for target in flows:
+        storage.add_flow(target)
     storage.build()
     made += [storage.name, str(storage.image)]
     return storage
@@ -182,8 +182,8 @@ def test_built_once_the_flow_runs_in_its_container(
     built(storage, made, look)
     assert storage.image == f"look:{storage.image_tag}"
     again = from_json(json.loads(json.dumps(storage.to_json())))
-    seen = LocalEnvironment().execute(again, storage.flows["look"], env={"GIVEN": "by execute"})
-    assert seen == {
+    result = LocalEnvironment().execute(again, storage.flows["look"], env={"GIVEN": "by execute"})
+    assert result == {
         "uid": 10001,
         "variable": 'a "b" $c',
         "file": "some data",
@@ -205,7 +205,7 @@ def test_how_a_flow_ends_in_its_container(runner_image: str, made: list[str]) ->
 def test_a_worker_opens_nothing_that_a_container_made(
     runner_image: str, made: list[str], server_url: str, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
-    """Neither does a client that says so; one that doesn't opens it itself, and in itself alone."""
+    """Neither does a client with that setting; one without it opens it in its own process only."""
     storage = built(storage_of(runner_image), made, means_harm, look)
     start_worker(concurrency=2)
     file = tmp_path / "opened"
@@ -242,7 +242,7 @@ def what_it_sees() -> None:
 
 
 def test_another_flow_in_the_image_is_not_opened(runner_image: str, made: list[str]) -> None:
-    """The tag was built anew since the submit."""
+    """The tag was built again after the submit."""
     storage = built(storage_of(runner_image, image_name="retagged", image_tag="1"), made, fails)
     location = storage.flows["fails"]
     again = storage_of(runner_image, image_name="retagged", image_tag="1")
@@ -295,8 +295,8 @@ def test_a_dockerfile_of_ones_own_keeps_its_user(
     (tmp_path / "data").write_text("from the context")
     (tmp_path / "Dockerfile").write_text(f"FROM {runner_image}\nCOPY data /data\nUSER 4321\n")
     storage = built(DockerStorage(dockerfile="Dockerfile"), made, look)
-    seen = LocalEnvironment().execute(storage, storage.flows["look"])
-    assert (seen["uid"], seen["file"]) == (4321, "from the context")
+    result = LocalEnvironment().execute(storage, storage.flows["look"])
+    assert (result["uid"], result["file"]) == (4321, "from the context")
 
 
 def test_a_missing_base_image_is_named() -> None:
@@ -309,7 +309,7 @@ def test_a_missing_base_image_is_named() -> None:
 def test_a_registry_with_a_password(
     runner_image: str, registry: Registry, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pushed with docker's own login; what runs is the pushed digest; the password is nowhere else."""
+    """It is pushed with docker's own login, the pushed digest is run, and the password is stored nowhere else."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "nobody"))
     storage = storage_of(
         runner_image, registry_url=f"{registry.address}/team", image_name="etl", env_vars={"GREETING": "x"}
@@ -347,7 +347,7 @@ def packages() -> dict[str, Any]:
 
 
 def test_packages_are_installed_where_the_image_has_no_pip(runner_image: str, made: list[str]) -> None:
-    """In a stage of their own: the image gets the packages, and neither pip nor what came with it."""
+    """In a stage of their own: the image gets the packages, but neither pip nor its files."""
     storage = storage_of(
         runner_image,
         python_dependencies=["humanize"],
@@ -355,21 +355,21 @@ def test_packages_are_installed_where_the_image_has_no_pip(runner_image: str, ma
         env_vars={"PYTHONPATH": "/mine"},
     )
     built(storage, made, packages)
-    seen = LocalEnvironment().execute(storage, storage.flows["packages"])
-    assert seen["humanize"].startswith("/opt/flow-packages/site-packages/")
-    assert seen["dispatcher"].startswith("/opt/dispatcher/")
-    assert seen["path"] == ["/opt/flow-packages/site-packages", "/mine"]
-    assert (seen["pip"], seen["build"]) == (False, False)
+    result = LocalEnvironment().execute(storage, storage.flows["packages"])
+    assert result["humanize"].startswith("/opt/flow-packages/site-packages/")
+    assert result["dispatcher"].startswith("/opt/dispatcher/")
+    assert result["path"] == ["/opt/flow-packages/site-packages", "/mine"]
+    assert (result["pip"], result["build"]) == (False, False)
 
 
 def test_on_the_default_image_our_own_wheel_is_installed(default_base: str, made: list[str]) -> None:
-    """That image has nothing of ours, and no index needs to have this version."""
+    """That image doesn't have the project, and no index needs to have this version."""
     storage = DockerStorage(python_dependencies=["humanize"], build_kwargs={"network_mode": "host"})
     built(storage, made, packages)
-    seen = LocalEnvironment().execute(storage, storage.flows["packages"])
-    assert seen["dispatcher"] == "/opt/flow-packages/site-packages/dispatcher"
-    assert seen["tool"] == "/opt/flow-packages/bin/dispatcher"
-    assert not seen["build"]
+    result = LocalEnvironment().execute(storage, storage.flows["packages"])
+    assert result["dispatcher"] == "/opt/flow-packages/site-packages/dispatcher"
+    assert result["tool"] == "/opt/flow-packages/bin/dispatcher"
+    assert not result["build"]
 
 
 MODULE = """
@@ -411,7 +411,7 @@ def test_the_command_builds_what_run_then_runs(runner_image: str, made: list[str
 
 
 def test_the_runner_image(runner_image: str) -> None:
-    """Non-root, a read-only root works, small."""
+    """It isn't run by root, works with a read-only root, and is small."""
     arguments = ["run", "--rm", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/home/flow", "--cap-drop", "ALL"]
     code = "import os; open(os.path.expanduser('~/x'), 'w'); open('/tmp/x', 'w'); print(os.getuid())"
     assert docker(*arguments, runner_image, "python3", "-c", code).stdout.strip() == "10001"
@@ -429,7 +429,7 @@ COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "tcc", "as", "ld", "rustc", "go
 
 
 def test_the_runner_image_builds_nothing(runner_image: str) -> None:
-    """No pip in any of its Pythons, none to be had from the standard library, and no compiler."""
+    """No pip in any of its Pythons, no ensurepip in the standard library, and no compiler."""
     look = ["run", "--rm", "--user", "0", runner_image]
     for python in ("python3", "/opt/dispatcher/bin/python3", *_pythons(runner_image)):
         for module in ("pip", "ensurepip"):
@@ -447,7 +447,7 @@ def _pythons(image: str) -> list[str]:
 
 
 def test_any_user_has_a_home_that_no_other_user_can_change(runner_image: str) -> None:
-    """The user of the image, one that a cluster chose, and that one in a group of its own."""
+    """The image's user, a user that a cluster chose, and that one in a group of its own."""
     for user in ("10001:10001", "4321:0", "4321:4321"):
         done = docker("run", "--rm", "--user", user, runner_image, "sh", "-c", "stat -c %a ~; echo x > ~/x && cat ~/x")
         assert done.stdout.split() == ["1777", "x"], user

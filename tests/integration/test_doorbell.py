@@ -1,4 +1,4 @@
-"""Our doorbells are what kombu makes: the same envelope as apply_async, taken by a real consumer and a real worker."""
+"""Our doorbells equal kombu's: the same envelope as apply_async's, taken by a real consumer and a real worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.broker.celery_app import broker_of, make_app
+from dispatcher.broker.celery_app import broker_address, make_app
 from dispatcher.broker.doorbell import CeleryBell, body_of, envelope, headers_of
 from dispatcher.errors import InvalidSettings, ServerUnavailable
 from dispatcher.runs.change import EXECUTE, Ring
@@ -26,7 +26,7 @@ KWARGS = {"run_id": "01hxyz", "flow": 'wörd "count"', "backend": "local", "labe
 
 
 def plain(raw: bytes) -> dict[str, Any]:
-    """An envelope with its body opened, without what differs from message to message."""
+    """Return an envelope with its body parsed, without what differs from message to message."""
     message: dict[str, Any] = json.loads(raw)
     message["body"] = json.loads(base64.b64decode(message["body"]))
     task_id = message["headers"]["id"]
@@ -84,7 +84,7 @@ def test_kombu_consumer_takes_a_pushed_message(server_url: str) -> None:
 
 @pytest.fixture
 def celery_worker(server_url: str) -> Iterator[list[dict[str, Any]]]:
-    """A real Celery worker in a thread, which notes what its task was given."""
+    """A real Celery worker in a thread, which records the arguments of its task."""
     from celery.contrib.testing.worker import start_worker
     from kombu import Queue
 
@@ -150,22 +150,22 @@ def test_publish_survives_a_broker_that_was_restarted(server: Server, server_url
     ],
 )
 def test_kombus_form_of_a_url(url: str, shown: str) -> None:
-    assert broker_of(url).url == shown
+    assert broker_address(url).url == shown
 
 
 def test_certificates_are_checked_unless_told_otherwise() -> None:
     import ssl
 
-    checked = broker_of("rediss://h/0").tls
+    checked = broker_address("rediss://h/0").tls
     assert checked is not None
     assert checked["ssl_cert_reqs"] == ssl.CERT_REQUIRED
     assert checked["ssl_check_hostname"] is True
-    unchecked = broker_of("rediss://h/0?ssl_cert_reqs=none").tls
+    unchecked = broker_address("rediss://h/0?ssl_cert_reqs=none").tls
     assert unchecked == {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_check_hostname": False}
 
 
 def test_sentinels_get_their_own_password() -> None:
-    options = broker_of("sentinel://:p@a/main?sentinel_password=q").options
+    options = broker_address("sentinel://:p@a/main?sentinel_password=q").options
     assert options["master_name"] == "main"
     assert options["sentinel_kwargs"]["credential_provider"].get_credentials() == ("q",)
     assert "q" not in repr(options["sentinel_kwargs"]["credential_provider"])
@@ -174,7 +174,7 @@ def test_sentinels_get_their_own_password() -> None:
 @pytest.mark.parametrize("url", ["amqp://h", "h:6379", "redis://h/x", "unix://s", "sentinel://h", "redis://h:port/0"])
 def test_wrong_urls_are_refused_without_their_password(url: str) -> None:
     with pytest.raises(InvalidSettings, match="URL"):
-        broker_of(url)
+        broker_address(url)
 
 
 def test_no_socket_waits_for_ever(server_url: str) -> None:
@@ -191,4 +191,4 @@ def test_application_speaks_json_only_and_keeps_no_results() -> None:
     assert app.conf.accept_content == ["json"]
     assert app.conf.result_backend is None
     assert app.conf.broker_transport_options["global_keyprefix"] == "inst:"
-    assert "secret" not in repr(broker_of("redis://:secret@h/0"))
+    assert "secret" not in repr(broker_address("redis://:secret@h/0"))

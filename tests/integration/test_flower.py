@@ -1,4 +1,5 @@
-"""The real Flower, started by the command: closed to strangers, and its page, opened by a real browser, names runs."""
+"""The real Flower, started by the command: protected by a password, and its page, opened by a real browser, shows
+runs."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Flower:
-    """A running ``dispatcher flower``, with what it printed."""
+    """A running ``dispatcher flower`` and its output."""
 
     def __init__(self, url: str, cwd: Path, *arguments: str) -> None:
         environ = {"DISPATCHER__URL": url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS), "PYTHONUNBUFFERED": "1"}
@@ -43,27 +44,27 @@ class Flower:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self._log.read_text()
 
-    def told(self, pattern: str) -> str:
-        """What it printed in the place of the pattern's group."""
+    def wait_for_output(self, pattern: str) -> str:
+        """Wait for a match of ``pattern`` in the output, and return its group."""
 
-        def found() -> re.Match[str] | None:
+        def match_output() -> re.Match[str] | None:
             assert self.process.poll() is None, self.output
             return re.search(pattern, self.output, re.MULTILINE)
 
-        match = wait_until(found, f"{pattern} of Flower", timeout=30)
+        match = wait_until(match_output, f"{pattern} of Flower", timeout=30)
         assert match is not None
         return match[1]
 
     @property
     def address(self) -> str:
-        """Where it listens."""
-        return self.told(r"^Flower  http://(127\.0\.0\.1:\d+)$")
+        """The address on which it listens."""
+        return self.wait_for_output(r"^Flower  http://(127\.0\.0\.1:\d+)$")
 
     def get(self, path: str, credentials: str = "") -> tuple[int, str]:
-        """Status and text of a page."""
+        """Return status and text of a page."""
         headers = {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"} if credentials else {}
         request = urllib.request.Request(f"http://{self.address}{path}", headers=headers)
         try:
@@ -76,7 +77,7 @@ class Flower:
             return 0, ""  # not listening yet
 
     def end(self) -> int:
-        """SIGTERM; its exit status."""
+        """Send SIGTERM, and return the exit status."""
         self.process.terminate()
         return self.process.wait(30)
 
@@ -91,9 +92,9 @@ def start_flower(server_url: str, tmp_path: Path) -> Iterator[Callable[..., Flow
         return started[-1]
 
     yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.end()
+    for flower in started:
+        if flower.process.poll() is None:
+            flower.end()
 
 
 @flow
@@ -105,12 +106,12 @@ def add(a: int, b: int) -> int:
 def test_a_browser_sees_a_finished_run_and_its_worker(
     start_flower: Callable[..., Flower], start_worker: Callable[..., Worker], bench: Bench, tmp_path: Path
 ) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed: nothing can open Flower's page")
     start_worker(labels=["eu", "gpu"])
     flower = start_flower()
-    password = flower.told(r"^password  (\S+)$")
+    password = flower.wait_for_output(r"^password  (\S+)$")
     name = listening(flower, f"dispatcher:{password}", bench)
 
     run_id = bench.submit(add, {"a": 1, "b": 2}, environment=LocalEnvironment(labels=["gpu", "eu"]))
@@ -119,11 +120,11 @@ def test_a_browser_sees_a_finished_run_and_its_worker(
     def row() -> str:
         page = dom(browser, f"http://dispatcher:{password}@{flower.address}/tasks", tmp_path)
         rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.DOTALL)
-        return next((html.unescape(one) for one in rows if run_id in one and "SUCCESS" in one), "")
+        return next((html.unescape(cells) for cells in rows if run_id in cells and "SUCCESS" in cells), "")
 
-    seen = wait_until(row, f"run {run_id} on Flower's page", timeout=60)
-    assert f"{{'run_id': '{run_id}', 'flow': 'add', 'backend': 'local', 'labels': ['eu', 'gpu']}}" in seen
-    assert f'title="{name}"' in seen
+    row_text = wait_until(row, f"run {run_id} on Flower's page", timeout=60)
+    assert f"{{'run_id': '{run_id}', 'flow': 'add', 'backend': 'local', 'labels': ['eu', 'gpu']}}" in row_text
+    assert f'title="{name}"' in row_text
     assert flower.end() == 0
 
 
@@ -132,7 +133,7 @@ def test_the_length_of_a_queue_behind_a_unix_socket(
 ) -> None:
     (pid,) = start_worker(concurrency=1).children
     flower = start_flower()
-    credentials = f"dispatcher:{flower.told(r'^password  (.+)$')}"
+    credentials = f"dispatcher:{flower.wait_for_output(r'^password  (.+)$')}"
     listening(flower, credentials, bench)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -153,7 +154,7 @@ def test_the_length_of_a_queue_behind_a_unix_socket(
 
 def test_strangers_stay_outside(start_flower: Callable[..., Flower]) -> None:
     flower = start_flower()
-    password = flower.told(r"^password  (\S+)$")
+    password = flower.wait_for_output(r"^password  (\S+)$")
     assert len(password) >= 20
     wait_until(lambda: flower.get("/tasks")[0], "Flower's first answer", timeout=30)
     for path in ("/tasks", "/workers", "/broker", "/api/tasks"):
@@ -176,14 +177,14 @@ def test_credentials_of_ones_own_and_none(start_flower: Callable[..., Flower]) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--auth", "nopassword"], "write USER:PASSWORD"),
         (["--auth", "a:b,c:d"], "without commas"),
         (["--address", "192.0.2.1"], "choose another"),
     ],
 )
-def test_bad_input(server_url: str, tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_bad_input(server_url: str, tmp_path: Path, arguments: list[str], message: str) -> None:
     environ = {**os.environ, "DISPATCHER__URL": server_url}
     done = subprocess.run(
         [COMMAND, "flower", *arguments],
@@ -197,7 +198,7 @@ def test_bad_input(server_url: str, tmp_path: Path, arguments: list[str], said: 
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_a_port_in_use_is_said(start_flower: Callable[..., Flower], server_url: str, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_one_signal_ends_it_though_its_server_has_gone(start_flower: Callable[..
     wait_until(lambda: flower.get("/tasks")[0] == 200, "Flower's first answer", timeout=30)
     server.kill()
     try:
-        flower.told(r"(Failed to capture events)")
+        flower.wait_for_output(r"(Failed to capture events)")
         flower.process.terminate()
         assert flower.process.wait(20) == 0
     finally:
@@ -226,7 +227,7 @@ def test_one_signal_ends_it_though_its_server_has_gone(start_flower: Callable[..
 
 
 def listening(flower: Flower, credentials: str, bench: Bench) -> str:
-    """Wait until Flower hears of tasks: it has seen the worker, whose name is given, and that sends its events."""
+    """Wait until Flower receives task events: it must know the worker, whose name is returned."""
 
     def seen() -> str:
         status, text = flower.get("/workers?json=1", credentials)
@@ -242,7 +243,7 @@ def listening(flower: Flower, credentials: str, bench: Bench) -> str:
 
 
 def dom(browser: str, url: str, directory: Path) -> str:
-    """The page as the browser has it once its scripts have run."""
+    """Return the page as the browser has it once its scripts have run."""
     quiet = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
     profile = directory / f"profile{len(list(directory.glob('profile*')))}"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Code of a user's that raises anything, in real pool processes: the run ends, and the process goes on."""
+"""User code that raises anything, in real pool processes: the run ends, and the process goes on."""
 
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOTHING = (None, None, None)
 
 
 class Own(BaseException):
-    """A user's exception that is no Exception."""
+    """A user's exception that isn't an Exception."""
 
 
 KINDS = (SystemExit, KeyboardInterrupt, GeneratorExit, Own)
@@ -74,10 +74,10 @@ def takes(kind: Any) -> None:
 @flow
 def deep() -> Any:
     sys.setrecursionlimit(10**6)
-    found: list[Any] = []
+    nested: list[Any] = []
     for _ in range(100_000):
-        found = [found]
-    return found
+        nested = [nested]
+    return nested
 
 
 @flow
@@ -98,11 +98,13 @@ def test_runs_fail_and_their_process_goes_on(bench: Bench, start_worker: StartWo
             "",
             "the parameters of flow 'takes' can't be",
         ]
-        for one, given, said in zip((gives, raises, takes), (kind, kind, Unopenable(kind)), words, strict=True):
-            record = bench.ended(bench.submit(one, {"kind": given}))
+        for target, argument, message in zip(
+            (gives, raises, takes), (kind, kind, Unopenable(kind)), words, strict=True
+        ):
+            record = bench.ended(bench.submit(target, {"kind": argument}))
             assert (record.state, record.outcome is not None) == (State.FAILED, True), record.outcome
             assert record.outcome is not None
-            assert said in record.outcome.message
+            assert message in record.outcome.message
     record = bench.ended(bench.submit(deep))
     assert record.state is State.FAILED
     assert record.outcome is not None
@@ -111,7 +113,7 @@ def test_runs_fail_and_their_process_goes_on(bench: Bench, start_worker: StartWo
 
 
 def test_no_exception_is_being_handled_after_a_wrong_guess(bench: Bench, start_worker: StartWorker) -> None:
-    """A process that has run a flow guesses the next run of its name by it; other options make that wrong."""
+    """A process predicts the next run of a flow from the last one; other options make the prediction wrong."""
     start_worker(concurrency=1)
     environment = LocalEnvironment(on_start=look, on_exit=look)
     for options in ({}, {}, {"timeout": 30.0}, {"timeout": 40.0}, {"tags": ["x"]}):

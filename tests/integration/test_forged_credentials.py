@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: what a container was given, and what workers sealed for one run, used for others.
+"""Row 34 of the fault matrix: secrets of a container, and values that workers sealed for one run, used for others.
 
 On a server with exactly the users of ``docs/security.md``, and an API server of Kubernetes in this process.
 """
@@ -25,10 +25,10 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import mac
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
+from tests.integration.acl_server import AclServer
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import Guarded
 from tests.integration.workers import QUICK, Bench, Worker
-from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
 from tests.kubernetes_node import URL
 from tests.waiting import wait_until
 
@@ -43,9 +43,9 @@ def notes(path: str) -> int:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
+def acl_server() -> Iterator[AclServer]:
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Guarded(Path(directory), SERVERS[0])
+        server = AclServer(Path(directory), SERVERS[0])
         try:
             server.begin()
             yield server
@@ -54,27 +54,27 @@ def guarded() -> Iterator[Guarded]:
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    somebody = Attacker(guarded)
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    somebody = Attacker(acl_server)
     yield somebody
     somebody.server.close()
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
-    bench = Bench(guarded.url("worker"))
+def bench(acl_server: AclServer) -> Iterator[Bench]:
+    bench = Bench(acl_server.url("worker"))
     yield bench
     bench.close()
 
 
 @pytest.fixture
-def cluster(guarded: Guarded, tmp_path: Path) -> Iterator[FakeCluster]:
-    """An API server, and a worker that serves it and the local backend. Nobody starts its pods."""
-    with Serving() as serving:
+def cluster(acl_server: AclServer, tmp_path: Path) -> Iterator[FakeCluster]:
+    """An API server, and a worker that serves it and the local backend; no pod is started."""
+    with FakeApiServer() as serving:
         config = kubeconfig(tmp_path, serving.port)
         environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
         worker = Worker(
-            guarded.url("worker"), guarded.directory, timing={**QUICK, "poll": 0.2}, environ=environ,
+            acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, environ=environ,
             backends=["kubernetes", "local"], concurrency=1,
         )  # fmt: skip
         try:
@@ -86,14 +86,14 @@ def cluster(guarded: Guarded, tmp_path: Path) -> Iterator[FakeCluster]:
 
 
 def given(cluster: FakeCluster, name: str) -> dict[str, str]:
-    """The secret variables of a container."""
+    """Return the secret variables of a container."""
     wait_until(lambda: ("secrets", "default", name) in cluster.objects, "the Secret", timeout=60)
     variables: dict[str, str] = json.loads(cluster.get("secrets", name)["stringData"]["variables.json"])
     return variables
 
 
 def signatures(key: bytes, record: Record) -> Iterator[str]:
-    """Signatures of a spec by a key that wasn't made for that, in the ways that ours are made."""
+    """Return signatures of a spec by a key that wasn't made for that, in our own formats."""
     spec, run_id = record.spec_bytes, record.id
     for derived in (key, mac(key, "spec", run_id), mac(key, "seal", run_id, 1)):
         for data in (spec, hashlib.sha256(spec).digest(), hashlib.sha256(spec).hexdigest().encode()):
@@ -105,7 +105,7 @@ def signatures(key: bytes, record: Record) -> Iterator[str]:
 def test_what_a_container_is_given_signs_no_spec_for_its_own_run(
     bench: Bench, attacker: Attacker, cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    """Seen: the key in the container signed a spec of the same run for the local backend."""
+    """Regression: the key in the container could sign a spec of the same run for the local backend."""
     path = tmp_path / "runs"
     run_id = bench.submit(notes, {"path": str(path)}, environment=KubernetesJobEnvironment(image="flows:1"))
     variables = given(cluster, object_name(run_id, 1))
@@ -132,7 +132,7 @@ def test_what_a_container_is_given_signs_no_spec_for_its_own_run(
 def test_a_handle_that_was_sealed_for_another_run_ends_nobodys_job(
     bench: Bench, attacker: Attacker, cluster: FakeCluster
 ) -> None:
-    """As the infrastructure of a cancelled run, and as what an ended one has left; nor is it another attempt's."""
+    """As the infrastructure of a cancelled run, as the leftover of an ended one, or of another attempt."""
     environment = KubernetesJobEnvironment(image="flows:1")
     honest = bench.submit(notes, {"path": "/x"}, environment=environment)
     theirs = bench.until(honest, lambda record: record.request and record.handle, "its Job")
@@ -156,15 +156,15 @@ def test_a_handle_that_was_sealed_for_another_run_ends_nobodys_job(
     for run_id in ids:
         assert bench.ended(run_id).terminal
     assert ("jobs", "default", object_name(honest, 1)) in cluster.objects
-    assert not [request for request in cluster.asked if request.method == "DELETE"]
+    assert not [request for request in cluster.requests if request.method == "DELETE"]
 
 
-def test_a_client_whose_key_is_bound_is_told_at_submit(guarded: Guarded) -> None:
+def test_a_client_whose_key_is_bound_is_told_at_submit(acl_server: AclServer) -> None:
     keys = {"team": {"secret": "a secret of another team of these tests", "backends": ["local", "remote"]}}
-    settings = Settings.load(url=guarded.url("client"), signing_keys=json.dumps(keys))
+    settings = Settings.load(url=acl_server.url("client"), signing_keys=json.dumps(keys))
     with (
         Dispatcher(settings=settings) as client,
         pytest.raises(InvalidInput, match="key 'team' may not use backend 'kubernetes', only local, remote"),
     ):
         client.submit(notes, {"path": "/x"}, environment=KubernetesJobEnvironment(image="flows:1"))
-    assert not guarded.admin.keys("production::run:*")
+    assert not acl_server.admin.keys("production::run:*")

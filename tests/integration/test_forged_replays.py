@@ -1,7 +1,7 @@
-"""Row 34 of the fault matrix: records of ended runs that somebody puts back into a state in which a run is held.
+"""Row 34 of the fault matrix: records of ended runs, restored by an attacker to a state in which a run is held.
 
-Somebody has the clients' Redis user and no signing key, as in ``test_forged_runs.py``. A run in such a state goes on
-where its worker dies, or where its ``on_exit`` is due.
+The attacker has the clients' Redis user and no signing key, as in ``test_forged_runs.py``. A run in such a state goes
+on when its worker dies, or when its ``on_exit`` is due.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from tests.conformance.products import SERVERS
+from tests.integration.acl_server import INSTANCE, AclServer
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, Guarded
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 
@@ -44,9 +44,9 @@ def note(path: str, *_: object) -> None:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
+def acl_server() -> Iterator[AclServer]:
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Guarded(Path(directory), SERVERS[0])
+        server = AclServer(Path(directory), SERVERS[0])
         try:
             server.begin()
             yield server
@@ -55,25 +55,25 @@ def guarded() -> Iterator[Guarded]:
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    somebody = Attacker(guarded)
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    somebody = Attacker(acl_server)
     yield somebody
     somebody.server.close()
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
-    bench = Bench(guarded.url("worker"))
+def bench(acl_server: AclServer) -> Iterator[Bench]:
+    bench = Bench(acl_server.url("worker"))
     yield bench
     bench.close()
 
 
 @pytest.fixture
-def start(guarded: Guarded) -> Iterator[Callable[[], Worker]]:
+def start(acl_server: AclServer) -> Iterator[Callable[[], Worker]]:
     started: list[Worker] = []
 
     def start_one() -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing=QUICK, concurrency=1)
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing=QUICK, concurrency=1)
         started.append(worker)
         worker.says("is ready")
         return worker
@@ -89,13 +89,13 @@ def lines(path: Path) -> int:
 
 
 def put_back(attacker: Attacker, record: Record, **fields: str) -> None:
-    """The record of an ended run, as it never was."""
+    """Restore the record of an ended run to a state that it never had."""
     stored = {name: value for name, value in attacker.stored(record.id).items() if name not in GONE}
     attacker.write(record.id, {**stored, "epoch": "1", "attempt": "1", **fields}, open=time.time())
 
 
 def refused(bench: Bench, run_id: str) -> None:
-    """It has ended, because its spec was used."""
+    """Check that the run ended because its spec was used."""
     record = bench.ended(run_id, timeout=60)
     assert record.outcome is not None
     assert (record.state, record.outcome.reason) == (State.CRASHED, "SpecUsed"), record.outcome
@@ -106,7 +106,7 @@ def refused(bench: Bench, run_id: str) -> None:
 def test_a_run_that_its_dead_worker_is_said_to_hold(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, state: str, retries: int
 ) -> None:
-    """What a dead worker has claimed goes back to the queue, and what it ran may be repeated; not an ended run."""
+    """A dead worker's claimed runs return to the queue, and its running ones may be repeated; ended runs don't."""
     path = tmp_path / "runs"
     doomed = start()
     (owner,) = [worker.id for worker in bench.records.workers.live(within=60.0)]
@@ -126,7 +126,7 @@ def test_a_run_that_its_dead_worker_is_said_to_hold(
 def test_a_run_that_was_too_late_is_said_to_wait(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
 ) -> None:
-    """It was never started, and it isn't now that it has ended."""
+    """It was never started, and isn't started after its end."""
     path = tmp_path / "runs"
     run_id = bench.submit(notes, {"path": str(path)}, start_within=0.1)
     bench.until(run_id, lambda record: bench.records.runs.now() > (record.start_by or 0), "its time to pass")
@@ -142,7 +142,7 @@ def test_a_run_that_was_too_late_is_said_to_wait(
 def test_a_run_that_another_process_is_said_to_run(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
 ) -> None:
-    """A record names a process, which needn't begin again what it is said to have begun: each task has a new name."""
+    """A record names a process, which doesn't start an attempt again that it has started: each task has a new name."""
     path = tmp_path / "runs"
     first = start()
     ended = bench.ended(bench.submit(notes, {"path": str(path)}))
@@ -163,7 +163,7 @@ def test_a_run_that_another_process_is_said_to_run(
 def test_an_on_exit_that_is_said_to_be_due(
     bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, rung: bool
 ) -> None:
-    """It was called when its run ended, and is called no more."""
+    """It was called when its run ended, and isn't called again."""
     path, called = tmp_path / "runs", tmp_path / "called"
     start()
     environment = LocalEnvironment(on_exit=partial(note, str(called)))

@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: what somebody with the clients' Redis user and no signing key makes of records.
+"""Row 34 of the fault matrix: records forged by an attacker with the clients' Redis user and no signing key.
 
 On a server with exactly the users of ``docs/security.md``, with real workers, and an API server of Kubernetes in this
 process. Nothing is started, created or deleted that no submitter signed, and nothing twice.
@@ -26,10 +26,10 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.ids import new_id
+from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
-from tests.kubernetes_api import FakeCluster, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
 from tests.kubernetes_node import URL, Node
 from workers.reconciler.signatures import sweep_signatures
 
@@ -53,37 +53,37 @@ def fails(path: str) -> None:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
-    with guarded_server() as one:
-        yield one
+def acl_server() -> Iterator[AclServer]:
+    with start_acl_server() as server:
+        yield server
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    found = Attacker(guarded)
-    yield found
-    found.server.close()
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    attacker = Attacker(acl_server)
+    yield attacker
+    attacker.server.close()
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
-    """Honest submits and looks; as the workers' user, who may use every queue."""
-    found = Bench(guarded.url("worker"))
-    yield found
-    found.close()
+def bench(acl_server: AclServer) -> Iterator[Bench]:
+    """Legitimate submits and reads, as the workers' user, who may use every queue."""
+    bench = Bench(acl_server.url("worker"))
+    yield bench
+    bench.close()
 
 
 @pytest.fixture
-def start(guarded: Guarded) -> Iterator[StartWorker]:
+def start(acl_server: AclServer) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
-    def one(**given: Any) -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing={**QUICK, "poll": 0.2}, **given)
+    def launch(**options: Any) -> Worker:
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **options)
         started.append(worker)
         worker.says("is ready")
         return worker
 
-    yield one
+    yield launch
     for worker in started:
         worker.end()
         print(worker.output)  # noqa: T201 - pytest shows it where a test failed
@@ -91,22 +91,22 @@ def start(guarded: Guarded) -> Iterator[StartWorker]:
 
 @pytest.fixture
 def cluster() -> Iterator[FakeCluster]:
-    with Serving() as serving:
+    with FakeApiServer() as serving:
         serving.cluster.port = serving.port  # type: ignore[attr-defined]
         yield serving.cluster
 
 
 @pytest.fixture
 def start_kubernetes(start: StartWorker, cluster: FakeCluster, tmp_path: Path) -> StartWorker:
-    """Starts a worker of the API server's."""
+    """Starts a worker for the API server."""
     config = kubeconfig(tmp_path, cluster.port)  # type: ignore[attr-defined]
     environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
 
-    def one(**given: Any) -> Worker:
-        environ_of_its_own = {**environ, **given.pop("environ", {})}
-        return start(backends=["kubernetes"], concurrency=1, environ=environ_of_its_own, **given)
+    def launch(**options: Any) -> Worker:
+        environ_of_its_own = {**environ, **options.pop("environ", {})}
+        return start(backends=["kubernetes"], concurrency=1, environ=environ_of_its_own, **options)
 
-    return one
+    return launch
 
 
 def job() -> KubernetesJobEnvironment:
@@ -114,7 +114,7 @@ def job() -> KubernetesJobEnvironment:
 
 
 def refused(bench: Bench, run_id: str, reason: str) -> Record:
-    """It ended as a mistake in the set-up, in its first attempt."""
+    """Check that the run ended with a configuration error in its first attempt."""
     record = bench.ended(run_id, timeout=60)
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR), record.outcome
@@ -128,7 +128,7 @@ def lines(path: Path) -> int:
 
 
 def settled(bench: Bench, path: Path) -> None:
-    """An honest run that comes later ended: what was rung for before had its turn."""
+    """Wait until a later, legitimate run has ended, so that all earlier doorbells were handled."""
     for _ in range(2):
         run_id = bench.submit(notes, {"path": str(path.with_suffix(".others"))})
         assert bench.ended(run_id).state is State.SUCCEEDED
@@ -137,7 +137,7 @@ def settled(bench: Bench, path: Path) -> None:
 def test_an_unsigned_run_in_a_container_is_never_created(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """No queue of that backend is open to the clients' user, so it lets the workers find the record."""
+    """The clients' user may push to no queue of that backend, so the workers have to find the record."""
     record = bench.prepare(notes, {"path": "/x"}, environment=job(), retries=Retry(1000, on={"config_error"}))
     run_id = attacker.forged(record)
     start_kubernetes()
@@ -148,7 +148,7 @@ def test_an_unsigned_run_in_a_container_is_never_created(
 def test_an_unsigned_run_is_not_repeated_whatever_its_policy(
     bench: Bench, attacker: Attacker, start: StartWorker, tmp_path: Path
 ) -> None:
-    """Seen: 3,950 claims in ten seconds."""
+    """Regression: 3,950 claims in ten seconds."""
     path = tmp_path / "runs"
     record = bench.prepare(notes, {"path": str(path)}, retries=Retry(1000, on={"config_error", "worker_lost"}))
     run_id = attacker.forged(record)
@@ -163,7 +163,7 @@ def test_an_unsigned_run_is_not_repeated_whatever_its_policy(
 def test_what_a_container_holds_signs_no_run(
     bench: Bench, attacker: Attacker, start: StartWorker, tmp_path: Path
 ) -> None:
-    """Its seal, its token and the digest, as keys and as signatures, in the place of those of a submitter."""
+    """Its seal, its token and the digest, as keys and as signatures, in place of a submitter's."""
     path = tmp_path / "runs"
     start()
     for use in range(4):
@@ -190,7 +190,7 @@ BODY: dict[str, Any] = {
 def test_a_forged_request_is_not_sent(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """Of an unsigned run, and of one that is signed; nor is one that was copied from another run."""
+    """Neither of an unsigned run nor of a signed one, nor a request that was copied from another run."""
     cluster.create("secrets", {"metadata": {"name": "pwn"}, "data": {"password": "aHVudGVyMg=="}}, "default")
     start_kubernetes()
     honest = bench.submit(notes, {"path": "/x"}, environment=job())
@@ -214,7 +214,7 @@ def test_a_forged_request_is_not_sent(
 def test_forged_leftovers_and_handles_end_nobodys_jobs(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """A Job of another namespace, and one of this that carries no label of ours, by name and by UID."""
+    """A Job of another namespace, and one of this namespace without our label, by name and by UID."""
     theirs = cluster.create("jobs", {"metadata": {"name": "billing"}, "spec": {}}, "default")
     other = cluster.create("jobs", {"metadata": {"name": "billing"}, "spec": {}}, "other-namespace")
     worker = start_kubernetes()
@@ -247,15 +247,15 @@ def test_forged_leftovers_and_handles_end_nobodys_jobs(
     worker.says("wasn't stored by a worker that has our keys")
     assert cluster.get("jobs", "billing")["metadata"]["uid"] == theirs["metadata"]["uid"]
     assert ("jobs", "other-namespace", "billing") in cluster.objects
-    assert not [one for one in cluster.asked if one.method == "DELETE"]
+    assert not [request for request in cluster.requests if request.method == "DELETE"]
 
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_record_that_is_put_back_starts_nothing(
     bench: Bench, attacker: Attacker, start: StartWorker, tmp_path: Path, retries: int
 ) -> None:
-    """Seen: one submit ran four times. As it was accepted, in each state in which something may start, and as the next
-    attempt; the others of its kind were claimed without a look before."""
+    """Regression: one submit ran four times. The record is restored as accepted, in each state in which something may
+    start, and as the next attempt; other runs of its kind were claimed without a read before."""
     path = tmp_path / "runs"
     worker = start(concurrency=1)
     for _ in range(4):
@@ -283,7 +283,7 @@ def test_a_record_that_is_put_back_starts_nothing(
 
 
 def test_each_attempt_that_its_policy_allows_runs_once(bench: Bench, start: StartWorker, tmp_path: Path) -> None:
-    """What remembers used specs keeps no honest run from being repeated."""
+    """The memory of used specs prevents no legitimate attempt."""
     path = tmp_path / "runs"
     start(concurrency=1)
     record = bench.ended(bench.submit(fails, {"path": str(path)}, retries=Retry(2, delay=0)))
@@ -291,25 +291,27 @@ def test_each_attempt_that_its_policy_allows_runs_once(bench: Bench, start: Star
 
 
 def test_the_memory_of_used_specs_is_out_of_reach_and_small(
-    bench: Bench, guarded: Guarded, attacker: Attacker, start: StartWorker, tmp_path: Path
+    bench: Bench, acl_server: AclServer, attacker: Attacker, start: StartWorker, tmp_path: Path
 ) -> None:
     start(concurrency=1)
     bench.ended(bench.submit(notes, {"path": str(tmp_path / "runs")}))
-    [used] = guarded.admin.keys(f"{INSTANCE}::engine:used:*")
+    [used] = acl_server.admin.keys(f"{INSTANCE}::engine:used:*")
     for command in (("HGETALL", used), ("DEL", used), ("HSET", used, "x", "1"), ("EXPIRE", used, "1")):
         with pytest.raises(Exception, match="permission"):
             attacker.server.execute_command(*command)
-    assert guarded.admin.expiretime(used) > (int(used.rpartition(b":")[2]) + 1) * DAY, "longer than any that it holds"
-    before = guarded.admin.memory_usage(used, samples=0)
-    guarded.admin.hset(used, mapping={new_id(): "1" for _ in range(5000)})
-    each = (guarded.admin.memory_usage(used, samples=0) - before) / 5000
+    assert acl_server.admin.expiretime(used) > (int(used.rpartition(b":")[2]) + 1) * DAY, (
+        "longer than any that it holds"
+    )
+    before = acl_server.admin.memory_usage(used, samples=0)
+    acl_server.admin.hset(used, mapping={new_id(): "1" for _ in range(5000)})
+    each = (acl_server.admin.memory_usage(used, samples=0) - before) / 5000
     assert each <= 100, f"{each:.0f} bytes for each run"
 
 
 def test_a_run_that_waited_longer_than_its_signature_holds(
-    bench: Bench, guarded: Guarded, start: StartWorker, tmp_path: Path
+    bench: Bench, acl_server: AclServer, start: StartWorker, tmp_path: Path
 ) -> None:
-    """Where a worker takes it, and, by a clock that is two hours ahead, where none serves its queue."""
+    """Both if a worker takes it and, by a clock that is two hours ahead, if none serves its queue."""
     path = tmp_path / "runs"
 
     def accepted(expires: float, *labels: str) -> str:
@@ -322,7 +324,7 @@ def test_a_run_that_waited_longer_than_its_signature_holds(
     start()
     refused(bench, taken, "the run waited too long")
     assert sweep_signatures(bench.records) == 0
-    later = open_redis(guarded.url("worker"), clock_offset=7200.0)
+    later = open_redis(acl_server.url("worker"), clock_offset=7200.0)
     later.runs.check = bench.keys.check
     assert sweep_signatures(later) == 1
     later.close()
@@ -333,7 +335,7 @@ def test_a_run_that_waited_longer_than_its_signature_holds(
 def test_a_key_that_is_bound_to_backends(
     bench: Bench, attacker: Attacker, start_kubernetes: StartWorker, cluster: FakeCluster
 ) -> None:
-    """The workers' file says so; the submitter writes the record itself."""
+    """The workers' file binds it; the submitter writes the record itself."""
     bound = {**KEYS, "team": {"secret": "a secret of another team of these tests", "backends": ["local", "remote"]}}
     team = KeyRing({"team": bound["team"]})
     record = bench.prepare(notes, {"path": "/x"}, environment=job())
@@ -346,7 +348,7 @@ def test_a_key_that_is_bound_to_backends(
 
 def test_an_old_record_with_its_sealed_request_makes_no_second_job(
     bench: Bench,
-    guarded: Guarded,
+    acl_server: AclServer,
     attacker: Attacker,
     start_kubernetes: StartWorker,
     cluster: FakeCluster,
@@ -355,7 +357,7 @@ def test_an_old_record_with_its_sealed_request_makes_no_second_job(
     path = tmp_path / "runs"
     folder = tmp_path / "node"
     folder.mkdir()
-    node = Node(cluster, guarded.url("worker"), folder)
+    node = Node(cluster, acl_server.url("worker"), folder)
     try:
         start_kubernetes()
         run_id = bench.submit(notes, {"path": str(path)}, environment=job())

@@ -1,4 +1,4 @@
-"""Flows that fork: only the process that began an attempt speaks for it."""
+"""Flows that fork: only the process that started an attempt reports for it."""
 
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dispatcher import LocalEnvironment, context, flow
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.states import Cause, State
-from tests.integration.runners import Place, Runner
+from tests.integration.runners import AssignedRun, RunnerProcess
 from tests.integration.test_worker import cause_of, pid, result_of
 from tests.integration.workers import Bench, Worker, is_alive
 from tests.waiting import wait_until
@@ -27,7 +27,7 @@ StartWorker = Callable[..., Worker]
 
 
 def ended_with(child: int) -> int:
-    """The exit status of a forked child."""
+    """Return the exit status of a forked child."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -115,7 +115,7 @@ def test_a_child_that_lives_on_hides_no_death(bench: Bench, start_worker: StartW
 
 
 def test_a_child_that_lives_on_holds_up_nothing(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
-    """It ends with its process, and a fresh process takes the next run."""
+    """The child ends with its process, and a fresh process takes the next run."""
     worker = start_worker(concurrency=1)
     path = tmp_path / "child"
     [process] = worker.children
@@ -126,20 +126,20 @@ def test_a_child_that_lives_on_holds_up_nothing(bench: Bench, start_worker: Star
 
 
 @contextmanager
-def contained(bench: Bench, directory: Path, how: str) -> Iterator[Runner]:
-    one = Runner(Place(bench, directory, comes_back, parameters={"how": how}))
+def contained(bench: Bench, directory: Path, how: str) -> Iterator[RunnerProcess]:
+    runner = RunnerProcess(AssignedRun(bench, directory, comes_back, parameters={"how": how}))
     try:
-        yield one
+        yield runner
     finally:
-        one.end()
-        print(one.output)
+        runner.end()
+        print(runner.output)
 
 
 @pytest.mark.parametrize(("how", "status"), [("return", 0), ("raise", 1), ("sleep", -15)])
 def test_in_a_container_only_the_parent_reports(bench: Bench, tmp_path: Path, how: str, status: int) -> None:
     with contained(bench, tmp_path, how) as runner:
         assert runner.wait() == 0
-        assert runner.place.told() == [About.EXITED]
-        outcome = runner.place.only(About.EXITED).outcome
+        assert runner.assigned.report_kinds() == [ReportKind.EXITED]
+        outcome = runner.assigned.report_of(ReportKind.EXITED).outcome
         assert outcome.state is State.SUCCEEDED
-        assert bench.lines(runner.place.run_id) == ["before the fork", f"the child ended with {status}"]
+        assert bench.lines(runner.assigned.run_id) == ["before the fork", f"the child ended with {status}"]

@@ -1,4 +1,5 @@
-"""SIGHUP, sent or by a terminal that is closed: workers drain, nothing starts again, each command does what it says."""
+"""SIGHUP, sent or caused by a closed terminal: workers drain, nothing restarts, and each command reports what it
+does."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def on(path: str, seconds: float) -> str:
 
 @pytest.fixture(autouse=True)
 def _hangups_are_heard() -> Iterator[None]:
-    """Also where these tests run under nohup, which their workers would inherit."""
+    """Reset SIGHUP, which workers would inherit as ignored if these tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -46,13 +47,13 @@ def _hangups_are_heard() -> Iterator[None]:
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    one = Terminal()
-    yield one
-    one.close()
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
 
 
 def running(bench: Bench, path: Path, *, seconds: float) -> tuple[str, int]:
-    """A run whose flow has begun, and its process."""
+    """Start a run; return its id and the process of its flow."""
     run_id = bench.submit(on, {"path": str(path), "seconds": seconds})
     wait_until(lambda: path.exists() and path.read_text(), "the flow", timeout=30)
     return run_id, int(path.read_text())
@@ -62,12 +63,12 @@ def running(bench: Bench, path: Path, *, seconds: float) -> tuple[str, int]:
 def test_sighup_drains_and_starts_nothing_again(
     bench: Bench, start_worker: StartWorker, tmp_path: Path, seconds: float, state: State
 ) -> None:
-    """As SIGTERM: the flow gets its time. Celery's own answer, without a terminal, is to start itself again."""
+    """Like SIGTERM, it gives the flow its time. Without a terminal, Celery itself would restart."""
     worker = start_worker(concurrency=1, drain=5.0)
     run_id, _ = running(bench, tmp_path / "on", seconds=seconds)
     worker.send(signal.SIGHUP)
     assert worker.wait(30) == 0
-    assert "shutting down: 1 flow is running" in worker.output
+    assert "Shutting down: 1 flow is running" in worker.output
     assert "estarting" not in worker.output
     record = bench.ended(run_id)
     assert record.state is state
@@ -87,11 +88,11 @@ def test_a_closed_terminal_drains(bench: Bench, start_worker: StartWorker, termi
 def test_a_hangup_of_the_whole_service_leaves_flows_to_the_worker(
     bench: Bench, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """As systemd's SendSIGHUP, or `kill` with the pids of all."""
+    """Like systemd's SendSIGHUP, or `kill` with all pids."""
     worker = start_worker(concurrency=2, drain=10.0)
     run_id, pid = running(bench, tmp_path / "on", seconds=2.0)
-    for one in worker.children:
-        os.kill(one, signal.SIGHUP)
+    for child in worker.children:
+        os.kill(child, signal.SIGHUP)
     worker.send(signal.SIGHUP)
     assert worker.wait(30) == 0
     record = bench.ended(run_id)
@@ -99,7 +100,7 @@ def test_a_hangup_of_the_whole_service_leaves_flows_to_the_worker(
 
 
 def test_a_hangup_while_the_worker_starts_starts_nothing_again(bench: Bench, start_worker: StartWorker) -> None:
-    """Between Celery's own handlers and ours, while the pool forks, there is no moment for it."""
+    """There is no gap between Celery's own handlers and ours while the pool forks."""
     worker = start_worker(ready=False)
     wait_until(lambda: worker.children, "its first pool process", timeout=60)
     worker.send(signal.SIGHUP)
@@ -152,14 +153,14 @@ def test_flower_ends_well(server_url: str, terminal: Terminal, tmp_path: Path) -
     environ = {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS), "PYTHONUNBUFFERED": "1"}
     command = terminal.command(COMMAND, "flower", "--port", "0", "--no-auth")
     with subprocess.Popen([PYTHON, *command], cwd=tmp_path, env={**os.environ, **environ}) as process:
-        wait_until(lambda: re.search(r"http://\S+", terminal.said()), "Flower's address", timeout=60)
+        wait_until(lambda: re.search(r"http://\S+", terminal.output()), "Flower's address", timeout=60)
         wait_until(lambda: listens(process.pid), "Flower to listen", timeout=60)
         terminal.close()
         assert process.wait(30) == 0
 
 
 def listens(pid: int) -> bool:
-    """Return True if a process has a socket that listens."""
+    """Return True if a process has a listening socket."""
     sockets = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:

@@ -1,6 +1,6 @@
-"""Row 34 of the fault matrix: what the Redis users of clients and of runners put where others read and write.
+"""Row 34 of the fault matrix: entries that the Redis users of clients and of runners write for other readers.
 
-On a server with exactly the users of ``docs/security.md``, with real workers. It costs nobody else anything.
+On a server with exactly the users of ``docs/security.md``, with real workers. They don't affect other runs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import redis
 from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, flow
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import SHARDS
 from dispatcher.runs.states import State
+from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
 from tests.integration.attacker import Attacker
-from tests.integration.guarded import INSTANCE, Guarded, guarded_server
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 
@@ -50,61 +50,61 @@ def waits(path: str) -> bytes:
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
-    with guarded_server() as one:
-        yield one
+def acl_server() -> Iterator[AclServer]:
+    with start_acl_server() as server:
+        yield server
 
 
 @pytest.fixture
-def attacker(guarded: Guarded) -> Iterator[Attacker]:
-    found = Attacker(guarded)
-    yield found
-    found.server.close()
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    attacker = Attacker(acl_server)
+    yield attacker
+    attacker.server.close()
 
 
 @pytest.fixture
-def runner(guarded: Guarded) -> Iterator[Any]:
-    """Somebody with the user of runners."""
-    with guarded.as_user("runner") as found:
-        yield found
+def runner(acl_server: AclServer) -> Iterator[Any]:
+    """A connection of the runners' user."""
+    with acl_server.as_user("runner") as connection:
+        yield connection
 
 
 @pytest.fixture
-def bench(guarded: Guarded) -> Iterator[Bench]:
-    """Honest submits and looks; as the workers' user, who may use every queue."""
-    found = Bench(guarded.url("worker"))
-    yield found
-    found.close()
+def bench(acl_server: AclServer) -> Iterator[Bench]:
+    """Legitimate submits and reads, as the workers' user, who may use every queue."""
+    bench = Bench(acl_server.url("worker"))
+    yield bench
+    bench.close()
 
 
 @pytest.fixture
-def start(guarded: Guarded) -> Iterator[StartWorker]:
+def start(acl_server: AclServer) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
-    def one(**given: Any) -> Worker:
-        worker = Worker(guarded.url("worker"), guarded.directory, timing={**QUICK, "poll": 0.2}, **given)
+    def launch(**options: Any) -> Worker:
+        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **options)
         started.append(worker)
         worker.says("is ready")
         return worker
 
-    yield one
+    yield launch
     for worker in started:
         worker.end()
         print(worker.output)  # noqa: T201 - pytest shows it where a test failed
 
 
-@pytest.mark.parametrize("kept", [{}, {"maxlen": 0, "approximate": False}])
+@pytest.mark.parametrize("trimming", [{}, {"maxlen": 0, "approximate": False}])
 def test_inboxes_without_room_get_some(
-    bench: Bench, start: StartWorker, runner: Any, service: Path, kept: dict[str, Any]
+    bench: Bench, start: StartWorker, runner: Any, service: Path, trimming: dict[str, Any]
 ) -> None:
     worker = start(backends=["fake"], concurrency=1)
     for number in range(SHARDS):
-        runner.xadd(f"{INSTANCE}::inbox:fake/{number}", {"x": "y"}, id=LAST, **kept)
+        runner.xadd(f"{INSTANCE}::inbox:fake/{number}", {"x": "y"}, id=LAST, **trimming)
     for word in "abc":
         run_id = bench.submit(says, {"word": word}, environment=FakeEnvironment(service))
         assert bench.ended(run_id).state is State.SUCCEEDED
-    assert bench.records.refusals.tallies()[What.ENTRY].count >= 1
-    assert "can't be read" in worker.output
+    assert bench.records.rejections.tallies()[Rejected.ENTRY].count >= 1
+    assert "Ignoring malformed entry" in worker.output
 
 
 def test_a_report_that_found_no_room_can_be_sent_again(bench: Bench, runner: Any) -> None:
@@ -122,10 +122,12 @@ def test_a_report_that_found_no_room_can_be_sent_again(bench: Bench, runner: Any
     wait_until(arrived, "the report")
 
 
-def test_events_without_room_get_some(bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker) -> None:
-    """Of all runs, and of one; clients mend that as well, before a worker is there."""
+def test_events_without_room_get_some(
+    bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker
+) -> None:
+    """Of all runs, and of one; clients repair that as well, before a worker is there."""
     attacker.server.xadd(attacker.keys.all_events, {"x": "y"}, id=LAST)
-    with guarded.client() as client:
+    with acl_server.client() as client:
         with pytest.warns(match="No live worker"):
             run = client.submit(says, {"word": "a"})
         for key in (attacker.keys.all_events, attacker.keys.events(run.id), attacker.keys.logs(run.id)):
@@ -134,17 +136,17 @@ def test_events_without_room_get_some(bench: Bench, guarded: Guarded, start: Sta
         assert run.result(timeout=30) == "a"
         assert [line.text for line in run.logs()] == ["a"]
         assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
-    assert bench.records.refusals.tallies()[What.ENTRY].count >= 3
-    assert guarded.refusals() == []
+    assert bench.records.rejections.tallies()[Rejected.ENTRY].count >= 3
+    assert acl_server.refusals() == []
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_keys_of_a_run_of_another_type(
-    bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker, tmp_path: Path, later: bool
+    bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker, tmp_path: Path, later: bool
 ) -> None:
     """Its result and its lines, and those of the run that its process runs next."""
     worker = start(backends=["local"], concurrency=1)
-    with guarded.client() as client:
+    with acl_server.client() as client:
         run = client.submit(waits, {"path": str(tmp_path / "go")})
         if later:
             bench.until(run.id, lambda record: record.state is State.RUNNING, "its start")
@@ -161,13 +163,13 @@ def test_keys_of_a_run_of_another_type(
         assert bench.lines(run.id)[-1:] == ["done"]
         assert client.submit(says, {"word": "b"}).result(timeout=30) == "b"
     assert "Traceback" not in worker.output
-    assert bench.records.refusals.tallies()[What.ENTRY].count >= 3
+    assert bench.records.rejections.tallies()[Rejected.ENTRY].count >= 3
 
 
-def test_counts_that_are_none(bench: Bench, guarded: Guarded, start: StartWorker, attacker: Attacker) -> None:
-    """Of the runs that refer to a flow's code, and of refusals."""
+def test_counts_that_are_none(bench: Bench, acl_server: AclServer, start: StartWorker, attacker: Attacker) -> None:
+    """Counts of the runs that refer to a flow's code, and of rejections."""
     start(backends=["local"], concurrency=1)
-    with guarded.client() as client:
+    with acl_server.client() as client:
         first = client.submit(says, {"word": "a"})
         assert first.result(timeout=30) == "a"
         [digest] = bench.record(first.id).spec.blobs
@@ -179,7 +181,7 @@ def test_counts_that_are_none(bench: Bench, guarded: Guarded, start: StartWorker
 
 @pytest.mark.parametrize("how", ["unsigned", "signed", "ended"])
 def test_no_idle_process_is_killed_for_a_record(bench: Bench, start: StartWorker, attacker: Attacker, how: str) -> None:
-    """Which says that the process runs a run: one that nobody signed, one that nobody took, one that has ended."""
+    """A record that names the process as its holder: an unsigned run, an unclaimed one, one that has ended."""
     worker = start(backends=["local"], concurrency=1)
     [pid] = worker.children
     [info] = bench.records.workers.live()

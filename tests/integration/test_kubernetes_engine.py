@@ -1,5 +1,5 @@
-"""Real workers, and real runners in processes, around an API server in this process: the engine's part of issue 5
-without a cluster. The same on a real one is the cloud tier's."""
+"""Real workers, and real runners as processes, with an API server in this process; the cloud tests do the same on a
+real cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.test_containers import cause_of, fail, greet, kinds, note_and_sleep, result_of
 from tests.integration.workers import Bench, Worker
-from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.kubernetes_node import URL, Node
 from tests.kubernetes_proxy import FaultProxy
 from tests.waiting import wait_until
@@ -31,13 +31,13 @@ StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def serving() -> Iterator[Serving]:
-    with Serving() as found:
-        yield found
+def serving() -> Iterator[FakeApiServer]:
+    with FakeApiServer() as serving:
+        yield serving
 
 
 @pytest.fixture
-def cluster(serving: Serving) -> FakeCluster:
+def cluster(serving: FakeApiServer) -> FakeCluster:
     return serving.cluster
 
 
@@ -45,15 +45,15 @@ def cluster(serving: Serving) -> FakeCluster:
 def node(cluster: FakeCluster, server_url: str, tmp_path: Path) -> Iterator[Node]:
     folder = tmp_path / "node"
     folder.mkdir()
-    one = Node(cluster, server_url, folder)
-    yield one
-    one.close()
+    node = Node(cluster, server_url, folder)
+    yield node
+    node.close()
 
 
 @pytest.fixture
-def proxy(serving: Serving) -> Iterator[FaultProxy]:
-    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as found:
-        yield found
+def proxy(serving: FakeApiServer) -> Iterator[FaultProxy]:
+    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -61,18 +61,18 @@ def start(start_worker: StartWorker, node: Node, proxy: FaultProxy, tmp_path: Pa
     config = kubeconfig(tmp_path, proxy.port)
     environ = {"KUBECONFIG": str(config), "DISPATCHER__KUBERNETES__URL": URL, "KUBERNETES_SERVICE_HOST": ""}
 
-    def begin(**given: Any) -> Worker:
-        return start_worker(backends=["kubernetes"], concurrency=1, timing={"poll": 0.1}, environ=environ, **given)
+    def begin(**options: Any) -> Worker:
+        return start_worker(backends=["kubernetes"], concurrency=1, timing={"poll": 0.1}, environ=environ, **options)
 
     return begin
 
 
-def env(**given: Any) -> KubernetesJobEnvironment:
-    return KubernetesJobEnvironment(**{"image": "flows:1", **given})
+def env(**options: Any) -> KubernetesJobEnvironment:
+    return KubernetesJobEnvironment(**{"image": "flows:1", **options})
 
 
 def gone(bench: Bench, run_id: str, cluster: FakeCluster) -> None:
-    """Nothing of the run is left in the cluster, and its record knows."""
+    """Check that nothing of the run is left in the cluster, and that its record says so."""
     bench.until(run_id, lambda record: not record.leftovers, "confirmed teardown", timeout=90)
     assert not [key for key in cluster.objects if key[2].startswith("flow-")]
 
@@ -92,10 +92,12 @@ def test_a_run_goes_its_way_in_three_requests(bench: Bench, start: StartWorker, 
     assert {"printed", "logged"} <= set(bench.lines(run_id))
     gone(bench, run_id, cluster)
     asked = [
-        (one.method, one.path.partition("/default/")[2].split("/")[0]) for one in cluster.asked if one.method != "GET"
+        (request.method, request.path.partition("/default/")[2].split("/")[0])
+        for request in cluster.requests
+        if request.method != "GET"
     ]
     assert asked == [("POST", "jobs"), ("POST", "secrets"), ("DELETE", "jobs")]
-    assert not [one for one in cluster.asked if one.method == "GET" and "flow-" in one.path]
+    assert not [request for request in cluster.requests if request.method == "GET" and "flow-" in request.path]
 
 
 def test_a_failure_is_repeated_in_a_job_of_its_own(
@@ -115,7 +117,7 @@ def test_a_failure_is_repeated_in_a_job_of_its_own(
 def test_what_keeps_it_from_starting_is_seen_while_it_waits(
     bench: Bench, start: StartWorker, cluster: FakeCluster, image: str, cause: Cause
 ) -> None:
-    """With this cause ``start_within`` would end it (tests/unit/test_transitions.py)."""
+    """``start_within`` would end it with this cause (tests/unit/test_transitions.py)."""
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env(image=image))
     bench.until(run_id, lambda record: record.last_cause is cause, f"{cause}", timeout=90)
@@ -133,27 +135,27 @@ def test_what_will_never_start_ends_at_once(bench: Bench, start: StartWorker, cl
 
 
 def begun(bench: Bench, start: StartWorker, path: Path, cluster: FakeCluster, **options: Any) -> tuple[str, int]:
-    """A run whose flow has begun and that is watched, and the flow's process."""
+    """Start a run; return its id and its flow's process once it is watched."""
     start()
     environment = options.pop("environment", env())
     run_id = bench.submit(note_and_sleep, {"path": str(path), "seconds": 60}, environment=environment, **options)
     wait_until(lambda: path.exists() and path.read_text().strip(), "the flow's start", timeout=90)
-    wait_until(lambda: sum("watch" in one.query for one in cluster.asked) >= 3, "the watches", timeout=90)
+    wait_until(lambda: sum("watch" in request.query for request in cluster.requests) >= 3, "the watches", timeout=90)
     return run_id, int(path.read_text())
 
 
 def test_a_cancel_lets_on_exit_run_and_leaves_nothing(
     bench: Bench, start: StartWorker, cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    told = tmp_path / "told"
+    path = tmp_path / "told"
 
     def on_exit() -> None:
-        told.write_text(str(context.state))
+        path.write_text(str(context.state))
 
     run_id, _ = begun(bench, start, tmp_path / "begun", cluster, environment=env(on_exit=on_exit))
     bench.records.runs.update(run_id, partial(transitions.request_cancel))
     assert bench.ended(run_id, timeout=90).state is State.CANCELLED
-    assert told.read_text() == "CANCELLED"
+    assert path.read_text() == "CANCELLED"
     gone(bench, run_id, cluster)
 
 
@@ -235,21 +237,21 @@ def test_a_busy_server_is_asked_later(
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env())
     assert bench.ended(run_id, timeout=90).state is State.SUCCEEDED
-    assert len(proxy.hit) == 3
+    assert len(proxy.triggered) == 3
     gone(bench, run_id, cluster)
 
 
 def test_an_exhausted_quota_is_waited_for(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", "exceeded quota: jobs")
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "exceeded quota: jobs")
     start()
     run_id = bench.submit(greet, {"name": "you"}, environment=env())
     bench.until(run_id, lambda record: record.last_cause is Cause.QUOTA, "the quota", timeout=90)
-    del cluster.refusals["POST", "jobs"]
+    del cluster.errors["POST", "jobs"]
     assert bench.ended(run_id, timeout=90).state is State.SUCCEEDED
 
 
 def test_what_the_worker_may_not_do_ends_the_attempt(bench: Bench, start: StartWorker, cluster: FakeCluster) -> None:
-    cluster.refusals["POST", "jobs"] = Refusal(403, "Forbidden", 'jobs.batch is forbidden: User "x" cannot create')
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", 'jobs.batch is forbidden: User "x" cannot create')
     cluster.allowed = False
     start()
     record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env()), timeout=90)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 
 def _open_run(user: User) -> str:
-    """Put a run into the records that no worker serves."""
+    """Add a run to the records that no worker serves."""
     url = user.status().url
     assert url is not None
     records = open_redis(url)
@@ -43,11 +43,11 @@ def test_the_first_program_starts_it_and_says_so(user: User) -> None:
     first = user.joins()
     second = user.joins()
 
-    found = user.status()
-    assert found.running
-    assert len(found.programs) == 2
-    assert not found.stays
-    assert found.open_runs == 0
+    status = user.status()
+    assert status.running
+    assert len(status.programs) == 2
+    assert not status.stays
+    assert status.open_runs == 0
     assert second.ended() == ""
     assert first.ended() == f"dispatcher: started the laptop server; its data are in {user.state}\n"
 
@@ -66,7 +66,7 @@ def test_nobody_else_gets_in(user: User) -> None:
 def test_programs_that_start_at_once_share_one(user: User) -> None:
     programs = [user.starts() for _ in range(6)]
 
-    urls = {program.heard()["url"] for program in programs}
+    urls = {program.answer()["url"] for program in programs}
 
     assert len(urls) == 1
     assert len(user.status().programs) == 6
@@ -78,15 +78,15 @@ def test_programs_of_another_session_find_the_same(user: User) -> None:
 
     other = user.starts(XDG_RUNTIME_DIR="")  # as from cron, or over ssh
 
-    assert other.heard()["url"] == user.status().url
+    assert other.answer()["url"] == user.status().url
 
 
 def test_it_stops_when_its_last_program_has_left(user: User) -> None:
     first, second = user.joins(), user.joins()
-    first.told("leave")
+    first.request("leave")
     assert user.keeps_running()
 
-    second.told("leave")
+    second.request("leave")
 
     wait_until(user.stopped, "the server to stop")
     wait_until(lambda: not daemon.process(user.places), "its keeper to end")
@@ -104,7 +104,7 @@ def test_a_crashed_program_is_not_waited_for(user: User) -> None:
 
 def test_the_child_of_a_program_is_not_a_program(user: User) -> None:
     program = user.joins()
-    child = Process.of(program.told("fork")["pid"])
+    child = Process.of(program.request("fork")["pid"])
     assert child is not None
     try:
         program.process.kill()
@@ -117,7 +117,7 @@ def test_the_child_of_a_program_is_not_a_program(user: User) -> None:
 
 def test_it_ends_with_no_signal_of_the_program(user: User) -> None:
     program = user.starts()
-    program.heard()
+    program.answer()
     pid = user.status().pid
     assert pid is not None
 
@@ -161,9 +161,9 @@ def test_a_key_that_others_can_read_is_refused(user: User) -> None:
 
 
 def test_what_joining_fills_in(user: User) -> None:
-    given = Settings.load(state_dir=user.state, signing_keys='{"theirs": "a secret of many bytes"}')
+    own_settings = Settings.load(state_dir=user.state, signing_keys='{"theirs": "a secret of many bytes"}')
 
-    with laptop.join(given) as joined:
+    with laptop.join(own_settings) as joined:
         settings = joined.settings
         assert (settings.url, settings.signing_keys) == (joined.url, None)
         assert settings.worker.scope == joined.scope
@@ -237,7 +237,7 @@ def test_a_server_whose_socket_was_removed_is_replaced(user: User) -> None:
 
 
 def test_what_a_crash_left_names_nobody(user: User) -> None:
-    """The number of a dead server may be another process's by now: it is left alone."""
+    """The pid of a dead server may belong to another process by now, which isn't touched."""
     with subprocess.Popen(["sleep", "60"]) as bystander:
         laptop.up(user.settings)
         _power_cut(user)
@@ -292,11 +292,11 @@ def test_starting_is_quick(user: User) -> None:
 
 
 def _power_cut(user: User) -> None:
-    """End server and keeper at once, as when the machine goes off."""
-    for one in (daemon.process(user.places), server.process(user.places)):
-        assert one is not None
-        one.send(signal.SIGKILL)
-        assert one.ended(within=5)
+    """Kill server and daemon at once, as a power cut does."""
+    for process in (daemon.process(user.places), server.process(user.places)):
+        assert process is not None
+        process.send(signal.SIGKILL)
+        assert process.ended(within=5)
 
 
 def test_status_while_it_comes_and_goes(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,9 +311,9 @@ def test_status_while_it_comes_and_goes(user: User, monkeypatch: pytest.MonkeyPa
 
     other = threading.Thread(target=come_and_go)
     other.start()
-    said: set[tuple[int, str]] = set()
+    answers: set[tuple[int, str]] = set()
     while not over.is_set():
         done = call("status")
-        said.add((done.exit_code, done.output.split()[0]))
+        answers.add((done.exit_code, done.output.split()[0]))
     other.join()
-    assert said == {(0, "server"), (0, "the")}
+    assert answers == {(0, "server"), (0, "the")}

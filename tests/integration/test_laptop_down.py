@@ -1,4 +1,4 @@
-"""``dispatcher down`` says what it ends, what it waits for and what it leaves alone; and what rules the server out."""
+"""``dispatcher down`` reports what it ends, what it waits for and what it leaves alone, and when it refuses."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def hold() -> None:
 
 @pytest.fixture
 def worker(user: User) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that the user started by hand."""
+    """A worker that the user started separately."""
     log = user.home / "worker.log"
     with log.open("wb") as output:
-        one = subprocess.Popen(
+        process = subprocess.Popen(
             [COMMAND, "worker", "--label", "gpu"], env=user.environ, cwd=user.project, stdout=output, stderr=output
         )
     try:
         wait_until(lambda: b"is ready" in log.read_bytes(), "the worker to be ready", timeout=60)
-        yield one
+        yield process
     finally:
-        one.terminate()
-        one.wait(60)
+        process.terminate()
+        process.wait(60)
 
 
 def test_by_force_it_says_what_it_ends(user: User, worker: subprocess.Popen[bytes]) -> None:
@@ -55,13 +55,13 @@ def test_by_force_it_says_what_it_ends(user: User, worker: subprocess.Popen[byte
 
     done = run(user, [COMMAND, "down", "--force"])
     assert (done.returncode, done.stdout) == (0, "the laptop server is down\n")
-    said = done.stderr.splitlines()
-    assert said[0] == f"open: run {run_id} of flow hold, RUNNING"
-    assert said[1] == f"ending the worker of {ours.prefix}, process {ours.process.pid}"
-    assert "waiting for 110 s at most" in said[2]
-    assert said[3].startswith(f"left alone, without a server now: process {worker.pid} (")
-    assert "worker --label" in said[3]
-    assert len(said) == 4
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"open: run {run_id} of flow hold, RUNNING"
+    assert lines[1] == f"ending the worker of {ours.prefix}, process {ours.process.pid}"
+    assert "waiting for 110 s at most" in lines[2]
+    assert lines[3].startswith(f"left alone, without a server now: process {worker.pid} (")
+    assert "worker --label" in lines[3]
+    assert len(lines) == 4
     assert worker.poll() is None
 
 

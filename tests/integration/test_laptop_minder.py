@@ -1,4 +1,4 @@
-"""A worker of the laptop server that dies or drains while a program waits: another one brings its runs to their end."""
+"""If a worker of the laptop server dies or drains while a program waits, another one completes its runs."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def start(user: User) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 
 def _worker(user: User) -> Process:
-    (one,) = user.status().workers
-    return one.process
+    (worker,) = user.status().workers
+    return worker.process
 
 
 @pytest.mark.parametrize("how", ["result", "events"])
@@ -98,7 +98,7 @@ def test_a_worker_that_was_killed_is_replaced_while_a_program_waits(
     (user.project / "go").touch()  # for what is repeated
     out, errors = program.communicate(timeout=90)
     assert (program.returncode, out.split("\n")[:2]) == (0, ["7", "['one', 'two']"]), errors
-    assert first not in [one.process for one in user.status().workers]
+    assert first not in [worker.process for worker in user.status().workers]
 
 
 def test_a_worker_that_drains_is_replaced_while_a_program_waits(
@@ -118,7 +118,7 @@ def test_a_worker_that_drains_ends_with_the_server(user: User, start: Callable[[
     first = _worker(user)
     first.send(signal.SIGTERM)
     wait_until(lambda: len(user.status().workers) == 2, "another worker beside it", timeout=30)
-    assert {str(one.log) for one in user.status().workers} == {str(_log(user))}
+    assert {str(worker.log) for worker in user.status().workers} == {str(_log(user))}
 
     program.kill()
     user.leaves()

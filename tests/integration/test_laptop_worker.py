@@ -13,24 +13,24 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.laptop.paths import read
 from dispatcher.laptop.process import Process
 from tests.conftest import PYTHON
-from tests.integration.laptop import Program, User, run
+from tests.integration.laptop import User, UserProgram, run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 
-def _worker(program: Program) -> Process:
-    one = Process.of(program.told("worker")["pid"])
-    assert one is not None
-    return one
+def _worker(program: UserProgram) -> Process:
+    process = Process.of(program.request("worker")["pid"])
+    assert process is not None
+    return process
 
 
 def test_one_worker_per_environment_however_many_ask(user: User) -> None:
     programs = [user.joins() for _ in range(4)]
     for program in programs:
-        program.tell("worker")
+        program.send("worker")
 
-    assert len({program.heard()["pid"] for program in programs}) == 1
+    assert len({program.answer()["pid"] for program in programs}) == 1
     assert len(user.status().workers) == 1
 
 
@@ -80,9 +80,9 @@ def test_two_environments_share_the_server_and_no_worker(user: User) -> None:
     packages = [path for path in sys.path if path.endswith("site-packages")]
     (target,) = (user.home / "other/lib").glob("python*/site-packages")
     (target / "ours.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in packages))
-    one, other = user.joins(), user.joins(python=str(user.home / "other/bin/python"))
+    program, other = user.joins(), user.joins(python=str(user.home / "other/bin/python"))
 
-    first, second = one.told("worker"), other.told("worker")
+    first, second = program.request("worker"), other.request("worker")
 
     assert first["scope"] != second["scope"]
     assert {worker.process.pid for worker in user.status().workers} == {first["pid"], second["pid"]}
@@ -128,7 +128,7 @@ with Dispatcher() as client:
 
 
 def _script(user: User, code: str, *arguments: str) -> str:
-    """Run a script of the user's to its end; what it printed."""
+    """Run a script of the user to its end, and return its output."""
     script = user.project / "script.py"
     script.write_text(code)
     done = run(user, [PYTHON, str(script), *arguments])
@@ -159,13 +159,13 @@ def test_a_folder_named_workers_in_the_project(on_path: bool, user: User) -> Non
     (theirs / "__main__.py").write_text("open('started', 'w')")
     program = user.joins(**({"PYTHONPATH": "."} if on_path else {}))
 
-    program.tell("worker")
+    program.send("worker")
 
     if on_path:
         with pytest.raises(AssertionError, match=f"{theirs}.*PYTHONPATH"):
-            program.heard()
+            program.answer()
     else:
-        worker = program.heard()
+        worker = program.answer()
         assert f"dispatcher/workers/{worker['scope']}.log" in str(user.status().workers[0].log)
     assert not (user.project / "started").exists()
 

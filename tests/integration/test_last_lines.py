@@ -1,4 +1,4 @@
-"""The last words of a process that dies arrive, however it dies: in the log, in order, and with the error."""
+"""The last lines of a process that dies in any way arrive: in the log, in order, and with the error."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from dispatcher import Dispatcher, RunCrashed, flow
-from dispatcher.runner.container.report import About
+from dispatcher.runner.container.report import ReportKind
 from dispatcher.settings import Settings
 from tests.conftest import Server
-from tests.integration.runners import Place, Runner
+from tests.integration.runners import AssignedRun, RunnerProcess
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
 
 pytestmark = pytest.mark.integration
@@ -38,9 +38,9 @@ DEATHS: list[tuple[str, list[str]]] = [
 
 @flow
 def die(statements: str) -> None:
-    given: dict[str, object] = {}
-    exec("import ctypes, logging, os, sys, time", given)
-    exec(statements, given)
+    variables: dict[str, object] = {}
+    exec("import ctypes, logging, os, sys, time", variables)
+    exec(statements, variables)
 
 
 @flow
@@ -65,12 +65,12 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispatcher]:
-    """With a worker."""
+    """A client of a server with a worker."""
     worker = Worker(url, tmp_path_factory.mktemp("last"), timing=QUICK, concurrency=2)
     try:
         worker.says("is ready")
-        with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as one:
-            yield one
+        with Dispatcher(settings=Settings.load(url=url, signing_keys=json.dumps(KEYS))) as dispatcher:
+            yield dispatcher
     finally:
         worker.end()
         print(worker.output)  # noqa: T201 - pytest shows it where a test failed
@@ -97,7 +97,7 @@ def test_what_faulthandler_says(client: Dispatcher) -> None:
 
 
 def test_lines_of_one_run_are_no_others(client: Dispatcher) -> None:
-    """A process that dies over its second run tells nothing of its first."""
+    """A process that dies in its second run reports no line of its first."""
     for _ in range(4):
         client.submit(die, {"statements": "print('of the first', end='')"}).result(timeout=30)
     run = client.submit(die, {"statements": "os._exit(1)"})
@@ -108,12 +108,16 @@ def test_lines_of_one_run_are_no_others(client: Dispatcher) -> None:
 @pytest.mark.parametrize(("statements", "expected"), DEATHS, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_process_in_a_container_that_dies(url: str, tmp_path: Path, statements: str, expected: list[str]) -> None:
     bench = Bench(url, timing=QUICK)
-    place = Place(bench, tmp_path, die, parameters={"statements": statements})
-    runner = Runner(place)
+    assigned = AssignedRun(bench, tmp_path, die, parameters={"statements": statements})
+    runner = RunnerProcess(assigned)
     try:
         assert runner.wait() != 0
-        assert bench.lines(place.run_id) == expected
-        (report,) = [one for one in place.reports() if one.run_id == place.run_id and one.about is About.DIED]
+        assert bench.lines(assigned.run_id) == expected
+        (report,) = [
+            report
+            for report in assigned.reports()
+            if report.run_id == assigned.run_id and report.kind is ReportKind.DIED
+        ]
         assert list(report.outcome.log_tail) == expected[-50:]
         assert all(line in runner.output for line in expected if line.isascii()), "also shown by the container"
     finally:

@@ -1,4 +1,5 @@
-"""Leaving a client's ``with`` closes all that it opened, and ends no run. What a laptop can't do is said at submit."""
+"""Leaving a client's ``with`` closes all its connections, and ends no run. What a laptop can't do is an error at
+submit."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def test_leaving_closes_connections_and_threads_and_ends_no_run(
 ) -> None:
     def connections() -> set[str]:
         with redis.Redis.from_url(server_url) as raw:
-            return {one["id"] for one in raw.client_list() if one["cmd"] != "client|list"}
+            return {info["id"] for info in raw.client_list() if info["cmd"] != "client|list"}
 
     before, threads = connections(), threading.active_count()
     with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS))) as client:

@@ -1,4 +1,4 @@
-"""What a flow prints on a real worker, as its followers see it: live, in order, numbered, capped, across outages."""
+"""A flow's output on a real worker, as followers see it: live, in order, numbered, capped, across outages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, context, flow
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.settings import Settings
 from tests.conftest import PYTHON, Server
 from tests.integration.workers import KEYS, QUICK, Worker
@@ -29,8 +29,8 @@ COMMAND = str(Path(PYTHON).with_name("dispatcher"))
 
 @pytest.fixture
 def client(server_url: str) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS), timing=QUICK)) as one:
-        yield one
+    with Dispatcher(settings=Settings.load(url=server_url, signing_keys=json.dumps(KEYS), timing=QUICK)) as dispatcher:
+        yield dispatcher
 
 
 @flow
@@ -69,8 +69,8 @@ def test_a_follower_goes_on_after_lost_connections(
     start_worker(concurrency=1)
     run = client.submit(count, {"lines": 120, "every": 0.05})
     follower = Follower(run.logs(follow=True))
-    for seen in (10, 30):
-        wait_until(lambda seen=seen: len(follower.seen) >= seen, f"{seen} lines")  # type: ignore[misc]
+    for number in (10, 30):
+        wait_until(lambda number=number: len(follower.seen) >= number, f"{number} lines")  # type: ignore[misc]
         with redis.Redis.from_url(server.url) as raw:
             raw.client_kill_filter(_type="normal", skipme=True)
     wait_until(lambda: len(follower.seen) >= 50, "more lines after connections were killed")

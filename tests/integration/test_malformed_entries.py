@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: one malformed entry costs that entry.
+"""Row 34 of the fault matrix: a malformed entry affects nothing but itself.
 
 Routes, workers, beats, leases, events, notices, lines, blobs, reports and handles, on a real server with real workers.
 """
@@ -15,10 +15,10 @@ import pytest
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, LocalEnvironment
 from dispatcher.records.events import ends_topic
-from dispatcher.runner.container.report import About, Report, _mac
+from dispatcher.runner.container.report import Report, ReportKind, _mac
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import shard_of
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from tests.integration.intruder import DEEP, Intruder, one, tally, waits
@@ -79,7 +79,7 @@ def presented(it: Intruder, raw: bytes) -> None:
 def test_all_other_entries(
     bench: Bench, start_worker: StartWorker, client: Dispatcher, intruder: Intruder, server_url: str, service: Path
 ) -> None:
-    """Worker listing, new queues, leases, supervision, subscribers: all at once, and each by itself."""
+    """Worker listing, new queues, leases, supervision and subscribers: all at once, and each by itself."""
     worker = start_worker(backends=["local", "fake"], concurrency=1, timing={"poll": 0.2}, labels=["x"])
     client.submit(one, environment=LocalEnvironment(labels=["x"])).result(timeout=30)
     events = client.subscribe("watcher", timeout=20)
@@ -88,14 +88,14 @@ def test_all_other_entries(
         write(intruder)
         run = client.submit(one, environment=LocalEnvironment(labels=["x"]))
         assert run.result(timeout=30) == 1, name
-        said = call("status", "--url", server_url)
-        assert said.exit_code == 0, (name, said)
+        status = call("status", "--url", server_url)
+        assert status.exit_code == 0, (name, status)
         assert worker.output.count("Traceback") == before, (name, worker.output)
     shards = bench.submit(one, environment=FakeEnvironment(service, labels=["x"]))
     assert bench.ended(shards).state is State.SUCCEEDED
     new = client.submit(one, environment=LocalEnvironment(labels=["x"]))
-    seen = next(event for event in events if event.run_id == new.id and event.final)
-    assert seen.state is State.SUCCEEDED
+    end = next(event for event in events if event.run_id == new.id and event.final)
+    assert end.state is State.SUCCEEDED
     assert tally(bench) >= 10
     assert [info.pid for info in bench.records.workers.live()] == [worker.process.pid]
 
@@ -108,7 +108,7 @@ def test_a_beat_that_cannot_be_counted_begins_anew(
     [info] = bench.records.workers.live()
     intruder.server.hset(intruder.keys.beats, info.id, beats)
     wait_until(lambda: bench.records.workers.beats().get(info.id, 0) > 1, "two more beats")
-    assert "the server is away" not in worker.output
+    assert "The server is unavailable" not in worker.output
 
 
 NOTICES: list[bytes] = [
@@ -120,7 +120,7 @@ NOTICES: list[bytes] = [
 def test_notices(
     bench: Bench, client: Dispatcher, intruder: Intruder, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """Who waits hears of the end all the same, and the connection isn't lost over it."""
+    """Waiting clients get the end of their run nevertheless, and keep their connection."""
     start_worker(concurrency=2)
     path = tmp_path / "go"
     run = client.submit(waits, {"path": str(path)})
@@ -157,7 +157,7 @@ def test_lines_and_blobs(bench: Bench, client: Dispatcher, intruder: Intruder, s
 
 
 def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, service: Path, tmp_path: Path) -> None:
-    """A report of the next release, rightly made, is heard; whatever else lies in the inbox stops no other."""
+    """A valid report of the next release is read; no other entry of the inbox blocks it."""
     path = tmp_path / "go"
     worker = start_worker(backends=["fake"], concurrency=1, timing={"poll": 0.2})
     mine = bench.submit(waits, {"path": str(path)}, environment=FakeEnvironment(service))
@@ -170,7 +170,7 @@ def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, se
         text = body if isinstance(body, str) else json.dumps(body)
         return {"run": mine, "body": text, "mac": _mac(token, text)}
 
-    plain = json.loads(Report(run_id=mine, attempt=1, about=About.ALIVE, outcome=Outcome()).to_entry(token)["body"])
+    plain = json.loads(Report(run_id=mine, attempt=1, kind=ReportKind.ALIVE, outcome=Outcome()).to_entry(token)["body"])
     bodies: list[Any] = [
         "{",
         "[]",
@@ -211,7 +211,7 @@ def test_reports(bench: Bench, start_worker: StartWorker, intruder: Intruder, se
 def test_handles_that_no_backend_knows(
     bench: Bench, start_worker: StartWorker, intruder: Intruder, service: Path, tmp_path: Path
 ) -> None:
-    """A run of the shard whose handle says nothing stops neither what is seen of others nor their ends."""
+    """A run of the shard with an unreadable handle blocks neither the observation of others nor their ends."""
     path = tmp_path / "go"
     start_worker(backends=["fake"], concurrency=1, timing={"poll": 0.2})
     mine = bench.submit(waits, {"path": str(path)}, environment=FakeEnvironment(service))

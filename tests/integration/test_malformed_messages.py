@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: a worker takes whatever lies in its queue, and goes on."""
+"""Row 34 of the fault matrix: a worker takes any message from its queue, and goes on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ StartWorker = Callable[..., Worker]
 
 
 def message(**headers: Any) -> dict[str, Any]:
-    """A doorbell of no run, with other headers."""
+    """Return a doorbell of no run, with other headers."""
     ring = Ring(run_id=f"r{secrets.token_hex(8)}", task="dispatcher.execute", flow="one", route=Route("local"))
     made: dict[str, Any] = json.loads(envelope(ring))
     made["headers"] |= headers
@@ -108,18 +108,18 @@ IGNORED: dict[str, dict[str, Any]] = {
 
 
 def memory_of(pid: int) -> int:
-    """Megabytes that a process holds."""
+    """Return the megabytes that a process has used at most."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) // 1024
 
 
 def test_messages(bench: Bench, client: Dispatcher, intruder: Intruder, start_worker: StartWorker) -> None:
-    """Row 34: a worker takes whatever lies in its queue, and goes on, with no more memory than before."""
+    """A worker takes any message from its queue, and goes on, with no more memory than before."""
     worker = start_worker(concurrency=1)
     assert client.submit(one).result(timeout=30) == 1
     before, queue = memory_of(worker.process.pid), f"{bench.records.instance}:local"
-    for name, said in [*DROPPED.items(), *IGNORED.items()]:
-        intruder.server.lpush(queue, said if isinstance(said, bytes) else json.dumps(said))
+    for name, message in [*DROPPED.items(), *IGNORED.items()]:
+        intruder.server.lpush(queue, message if isinstance(message, bytes) else json.dumps(message))
         assert client.submit(one).result(timeout=20) == 1, name
         assert worker.process.poll() is None, (name, worker.output)
         assert memory_of(worker.process.pid) < before + 100, name
@@ -127,7 +127,7 @@ def test_messages(bench: Bench, client: Dispatcher, intruder: Intruder, start_wo
     wait_until(lambda: tally(bench) >= len(DROPPED), "the count of those dropped")
     assert tally(bench) == len(DROPPED)
     assert "Traceback" not in worker.output
-    assert "a message that is no doorbell was dropped" in worker.output
+    assert "A message that isn't a doorbell was dropped" in worker.output
 
 
 def test_a_time_limit_in_a_doorbell_ends_no_flow(

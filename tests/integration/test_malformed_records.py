@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: one malformed record costs that record, on a real server with real workers."""
+"""Row 34 of the fault matrix: a malformed record affects nothing but itself, on a real server with real workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dispatcher import Dispatcher, LocalEnvironment, UnknownRun
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import UnreadableRun
 from dispatcher.records.effects import UNREADABLE
-from dispatcher.records.rejections import What
+from dispatcher.records.rejections import Rejected
 from dispatcher.runs import indexes
 from dispatcher.runs.change import Ring
 from dispatcher.runs.record import Record
@@ -35,12 +35,12 @@ StartWorker = Callable[..., Worker]
 
 
 def spec_but(template: dict[bytes, bytes], **changes: Any) -> dict[bytes, bytes]:
-    """A record with another spec."""
+    """Return a record with another spec."""
     return {**template, b"spec_bytes": json.dumps({**json.loads(template[b"spec_bytes"]), **changes}).encode()}
 
 
 def records_of(template: dict[bytes, bytes]) -> dict[str, dict[bytes, bytes]]:
-    """Records that nobody can read, or whose spec nobody can."""
+    """Return unreadable records, and records with an unreadable spec."""
     fields: dict[str, bytes] = {
         "version": b"x",
         "attempt": b"9" * 5000,
@@ -66,7 +66,7 @@ def records_of(template: dict[bytes, bytes]) -> dict[str, dict[bytes, bytes]]:
     }
     broken = {name: {**template, name.strip().encode(): raw} for name, raw in fields.items()}
     without = {
-        f"no {name}": {key: one for key, one in template.items() if key != name.encode()}
+        f"no {name}": {key: value for key, value in template.items() if key != name.encode()}
         for name in ("state", "signature")
     }
     specs: dict[str, dict[bytes, bytes]] = {
@@ -89,7 +89,7 @@ def records_of(template: dict[bytes, bytes]) -> dict[str, dict[bytes, bytes]]:
 def test_records(
     bench: Bench, start_worker: StartWorker, client: Dispatcher, intruder: Intruder, server_url: str, kind: str
 ) -> None:
-    """Neither ``list``, retention, due times nor doorbells stop for others, whatever stands in their indexes."""
+    """Neither ``list``, retention, due times nor doorbells of other runs are blocked by any entry of their indexes."""
     worker = start_worker(concurrency=1)
     template = intruder.template()
     poison = records_of(template)
@@ -120,9 +120,9 @@ def test_records(
     wait_until(lambda: not intruder.server.exists(intruder.keys.run("old")), "the retention of another run")
     bench.until(late.id, lambda record: record.state is State.TIMED_OUT, "the due time of another run")
     bench.ended(again.id)
-    said = call("list", "--url", server_url, "--json", "--limit", "100")
-    assert said.exit_code == 0, said
-    listed = {run["id"] for run in json.loads(said.output)}
+    listing = call("list", "--url", server_url, "--json", "--limit", "100")
+    assert listing.exit_code == 0, listing
+    listed = {run["id"] for run in json.loads(listing.output)}
     assert {again.id, late.id} <= listed
 
     if kind == "of another release":
@@ -141,14 +141,14 @@ def test_records(
             )
     if kind in {"malformed", "of another type"}:
         assert tally(bench) >= len(unread(kind, poison))
-        assert worker.output.count("an entry is left out, since it can't be read") >= 1
+        assert worker.output.count("Ignoring malformed entry") >= 1
         status = call("status", "--url", server_url)
         assert "malformed entries" in status.output
     assert worker.process.poll() is None
 
 
 def unread(kind: str, poison: dict[str, Any]) -> list[str]:
-    """Those whose record can't be read; where only the spec can't, the run is ended."""
+    """Return the ids of unreadable records; if only the spec is unreadable, the run is ended."""
     if kind != "malformed":
         return list(poison)
     return [
@@ -204,7 +204,7 @@ def test_a_run_that_stands_in_the_index_of_ends_too_early_is_not_removed(
 
 
 def test_what_a_run_requires_leaves_it_to_others(bench: Bench, start_worker: StartWorker, client: Dispatcher) -> None:
-    """Neither failed nor begun, by whatever way it comes; and it says what it waits for."""
+    """It is neither failed nor started, whatever way its doorbell takes, and explains what it waits for."""
     from dataclasses import replace
 
     start_worker(concurrency=1)
@@ -220,13 +220,13 @@ def test_what_a_run_requires_leaves_it_to_others(bench: Bench, start_worker: Sta
     rung_again = bench.until(newer.id, lambda record: record.rings > 1, "another ring")
     assert (rung_again.state, rung_again.epoch) == (State.QUEUED, 0)
     assert "It requires mask" in client.explain(newer.id)[0]
-    assert What.DOORBELL not in bench.records.refusals.tallies()
+    assert Rejected.DOORBELL not in bench.records.rejections.tallies()
 
 
 def test_a_run_that_was_taken_by_a_wrong_guess_is_given_back(
     bench: Bench, start_worker: StartWorker, intruder: Intruder
 ) -> None:
-    """Its record was made to say that it is of a kind which requires nothing: it isn't failed either."""
+    """Its record was changed to a kind that requires nothing: it isn't failed either."""
     from dataclasses import replace
 
     start_worker(concurrency=1, timing={"bell_lost": 60.0})

@@ -1,4 +1,4 @@
-"""Commands and workers where no Kubernetes cluster can be reached: one line with a remedy, and the right exit code."""
+"""Commands and workers without a reachable Kubernetes cluster: one line with a remedy, and the right exit code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _gc(url: str, kubeconfig: Path, *arguments: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "said"),
+    ("content", "code", "message"),
     [
         (None, USAGE, "there is no kubeconfig .*: set KUBECONFIG"),
         ("a: [", USAGE, "while parsing a flow node"),
@@ -54,7 +54,7 @@ def _gc(url: str, kubeconfig: Path, *arguments: str) -> subprocess.CompletedProc
     ids=["none", "no YAML", "no kubeconfig", "nobody there"],
 )
 def test_gc_of_a_cluster_that_can_not_be_asked(
-    content: str | None, code: int, said: str, server_url: str, tmp_path: Path
+    content: str | None, code: int, message: str, server_url: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "config"
     if content is not None:
@@ -63,11 +63,11 @@ def test_gc_of_a_cluster_that_can_not_be_asked(
     named = _gc(server_url, file, "--backend", "kubernetes")
     assert named.returncode == code, named.stderr
     (line,) = named.stderr.splitlines()
-    assert re.search(said, line), line
+    assert re.search(message, line), line
 
     rest = _gc(server_url, file)
     assert rest.returncode == 0
-    assert rest.stderr.splitlines()[0].startswith("backend kubernetes wasn't asked: ")
+    assert rest.stderr.splitlines()[0].startswith("backend kubernetes was skipped: ")
 
 
 def test_a_worker_says_so_as_it_is_ready(

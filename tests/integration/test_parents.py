@@ -1,4 +1,4 @@
-"""Flows that wait for runs which they have submitted, in a pool where all others do so, too: it is said, not silent."""
+"""Flows that wait for runs that they have submitted, in a pool where all others do so, too: a warning says so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from dispatcher import Dispatcher, Run, flow
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
-from tests.integration.guarded import Guarded
+from tests.integration.acl_server import AclServer
 from tests.integration.workers import KEYS, Bench, Worker
 from tests.waiting import wait_until
 
@@ -54,7 +54,7 @@ def told(bench: Bench, run_id: str) -> list[str]:
 
 
 def _timeless(sentences: list[str]) -> list[str]:
-    """Without how long ago something was."""
+    """Remove durations."""
     return [re.sub(r"\d+ s\b", "some time", sentence) for sentence in sentences]
 
 
@@ -86,9 +86,9 @@ def test_every_wait_in_a_flow_says_so_once(bench: Bench, client: Dispatcher, sta
         assert "later run" in line
 
 
-def test_a_client_behind_the_acl_reads_it(guarded: Guarded, start_guarded: StartWorker) -> None:
-    start_guarded(concurrency=1)
-    settings = Settings.load(url=guarded.url("client"), signing_keys=json.dumps(KEYS))
+def test_a_client_behind_the_acl_reads_it(acl_server: AclServer, start_acl_worker: StartWorker) -> None:
+    start_acl_worker(concurrency=1)
+    settings = Settings.load(url=acl_server.url("client"), signing_keys=json.dumps(KEYS))
     with Dispatcher(settings=settings) as client:
         run = client.submit(hold, {})
         wait_until(lambda: run.state is State.RUNNING, "the parent", timeout=30)

@@ -1,4 +1,4 @@
-"""A user's project on a real worker: code in ``__main__``, in a notebook's cells and in a module beside."""
+"""A user's project on a real worker: code in ``__main__``, in a notebook's cells and in a module beside it."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ with Dispatcher() as client, client.subscribe("billing", timeout=float(sys.argv[
 
 @pytest.fixture
 def run_program(server_url: str, tmp_path: Path) -> RunProgram:
-    """Runs a program of the user's in their project, which has a folder ``workers``; what it prints."""
+    """Runs a program of the user in their project, which has a folder ``workers``; returns its output."""
     project = tmp_path / "project"
     (project / "workers").mkdir(parents=True)
     (project / "workers" / "__init__.py").write_text("def mine(): return 'mine'\n")

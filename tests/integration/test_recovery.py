@@ -1,4 +1,4 @@
-"""Whatever dies, each run comes to exactly one end."""
+"""Whatever dies, each run ends exactly once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from dispatcher import LocalEnvironment, context, flow
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
 from tests.integration.workers import Bench, Worker, is_alive
@@ -27,7 +28,7 @@ StartWorker = Callable[..., Worker]
 
 @flow
 def mark(path: str, seconds: float = 60.0) -> int:
-    """Writes a line per attempt; the first attempts take their time, the third is quick."""
+    """Write a line per attempt; the first attempts are slow, the third is quick."""
     with Path(path).open("a") as file:
         file.write(f"{context.attempt} {os.getpid()}\n")
     sys.stdout.write("still here\n")
@@ -53,7 +54,7 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def marks(path: Path, count: int = 1) -> list[tuple[int, int]]:
-    """Wait for so many attempts; the number and pid of each."""
+    """Wait for a number of attempts; return the number and pid of each."""
 
     def read() -> list[str]:
         return path.read_text().splitlines() if path.exists() else []
@@ -63,7 +64,7 @@ def marks(path: Path, count: int = 1) -> list[tuple[int, int]]:
 
 
 def exits(bench: Bench, run_id: str) -> list[tuple[int, str | None, bool]]:
-    """Attempt, cause and finality of each exited event."""
+    """Return attempt, cause and finality of each exited event."""
     return [
         (event.attempt, event.data.get("cause"), event.final)
         for event in bench.events(run_id)
@@ -73,10 +74,10 @@ def exits(bench: Bench, run_id: str) -> list[tuple[int, str | None, bool]]:
 
 def test_a_killed_pool_process(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker()
-    said = tmp_path / "said"
+    path = tmp_path / "said"
 
     def on_exit() -> None:
-        said.write_text(f"{context.state} {context.attempt}")
+        path.write_text(f"{context.state} {context.attempt}")
 
     run_id = bench.submit(mark, {"path": str(tmp_path / "marks")}, environment=LocalEnvironment(on_exit=on_exit))
     [(_, pid)] = marks(tmp_path / "marks")
@@ -88,7 +89,7 @@ def test_a_killed_pool_process(bench: Bench, start_worker: StartWorker, tmp_path
     assert record.outcome.exit_code == 137
     assert "SIGKILL" in record.outcome.message
     assert record.outcome.log_tail == ("still here",)
-    assert said.read_text() == "CRASHED 1"
+    assert path.read_text() == "CRASHED 1"
     assert exits(bench, run_id) == [(1, "killed", True)]
     crashed = bench.submit(suicide)
     record = bench.ended(crashed)
@@ -111,7 +112,7 @@ def test_the_children_of_a_killed_pool_process_go_with_it(
 
 def test_a_dead_worker_is_replaced(bench: Bench, start_worker: StartWorker, tmp_path: Path) -> None:
     first = start_worker()
-    kept = bench.submit(mark, {"path": str(tmp_path / "kept")}, retries=3)
+    retried = bench.submit(mark, {"path": str(tmp_path / "kept")}, retries=3)
     once = bench.submit(mark, {"path": str(tmp_path / "once")})
     marks(tmp_path / "kept")
     [(_, pid)] = marks(tmp_path / "once")
@@ -125,9 +126,9 @@ def test_a_dead_worker_is_replaced(bench: Bench, start_worker: StartWorker, tmp_
     assert time.monotonic() - died < 15  # a second of this test's timings is 15 s of production's
     second = marks(tmp_path / "kept", 2)[1][1]
     os.kill(second, signal.SIGKILL)
-    record = bench.ended(kept)
+    record = bench.ended(retried)
     assert (record.state, record.attempt, record.retries_used) == (State.SUCCEEDED, 3, 2)
-    assert exits(bench, kept) == [(1, "worker_lost", False), (2, "killed", False), (3, None, True)]
+    assert exits(bench, retried) == [(1, "worker_lost", False), (2, "killed", False), (3, None, True)]
     assert bench.records.workers.beats().keys() == {info.id for info in bench.records.workers.live()}
 
 

@@ -1,4 +1,4 @@
-"""A worker whose Redis user is wrong or may too little: it ends at its start, or says so once and tries on."""
+"""A worker whose Redis user is wrong or has too few rights ends at its start, or warns once and keeps trying."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import pytest
 from dispatcher.connect import check_worker
 from dispatcher.errors import ServerUnavailable
 from dispatcher.settings import Settings
-from tests.integration.guarded import INSTANCE, Guarded
+from tests.integration.acl_server import INSTANCE, AclServer
 from tests.integration.workers import KEYS, QUICK, Worker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 
-def _check(guarded: Guarded, user: str, broker: str | None = None) -> None:
-    urls = {"url": guarded.url(user), "broker_url": None if broker is None else guarded.url(broker)}
+def _check(acl_server: AclServer, user: str, broker: str | None = None) -> None:
+    urls = {"url": acl_server.url(user), "broker_url": None if broker is None else acl_server.url(broker)}
     check_worker(Settings.load(**urls, signing_keys=json.dumps(KEYS)), INSTANCE, ["local", "local:eu"])
 
 
-def test_the_worker_s_user_may_all_and_nothing_is_done(guarded: Guarded) -> None:
-    before = {key: guarded.admin.dump(key) for key in guarded.admin.keys("*")}
+def test_the_worker_s_user_may_all_and_nothing_is_done(acl_server: AclServer) -> None:
+    before = {key: acl_server.admin.dump(key) for key in acl_server.admin.keys("*")}
 
-    _check(guarded, "worker")
+    _check(acl_server, "worker")
 
-    assert guarded.refusals() == []
-    assert {key: guarded.admin.dump(key) for key in guarded.admin.keys("*")} == before
+    assert acl_server.refusals() == []
+    assert {key: acl_server.admin.dump(key) for key in acl_server.admin.keys("*")} == before
 
 
 @pytest.mark.parametrize("user", ["client", "runner", "flower"])
-def test_other_users_may_not_be_workers(user: str, guarded: Guarded) -> None:
+def test_other_users_may_not_be_workers(user: str, acl_server: AclServer) -> None:
     with pytest.raises(ServerUnavailable, match=r"DISPATCHER__URL.* the user `worker`") as caught:
-        _check(guarded, user)
+        _check(acl_server, user)
     assert caught.value.denied
 
     with pytest.raises(ServerUnavailable, match=r"DISPATCHER__BROKER_URL.* the user `worker`"):
-        _check(guarded, "worker", broker=user)
+        _check(acl_server, "worker", broker=user)
 
 
 @pytest.mark.parametrize(
@@ -59,52 +59,52 @@ def test_other_users_may_not_be_workers(user: str, guarded: Guarded) -> None:
         "-multi",
     ],
 )
-def test_each_right_that_is_missing(rule: str, guarded: Guarded) -> None:
-    guarded.admin.execute_command("ACL", "SETUSER", "worker", rule)
+def test_each_right_that_is_missing(rule: str, acl_server: AclServer) -> None:
+    acl_server.admin.execute_command("ACL", "SETUSER", "worker", rule)
 
     with pytest.raises(ServerUnavailable) as caught:
-        _check(guarded, "worker")
+        _check(acl_server, "worker")
 
     assert caught.value.denied
 
 
-def test_missing_functions_that_the_user_may_not_load(guarded: Guarded) -> None:
-    guarded.admin.function_flush("SYNC")
-    guarded.admin.execute_command("ACL", "SETUSER", "worker", "-function|load")
+def test_missing_functions_that_the_user_may_not_load(acl_server: AclServer) -> None:
+    acl_server.admin.function_flush("SYNC")
+    acl_server.admin.execute_command("ACL", "SETUSER", "worker", "-function|load")
 
     with pytest.raises(ServerUnavailable, match="dispatcher admin install") as caught:
-        _check(guarded, "worker")
+        _check(acl_server, "worker")
 
     assert caught.value.denied
 
 
 @pytest.mark.parametrize("command", [("-m", "workers"), ("-c", "from dispatcher.cli import main; main()", "worker")])
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
-        (lambda one: one.url("worker").replace("WORKER_", "X"), "refuses the user name or the password; check"),
-        (lambda one: one.url("client"), "DISPATCHER__URL"),
-        (lambda one: f"unix://{one.socket}", "refuses the user name or the password; check DISPATCHER__URL"),
+        (lambda server: server.url("worker").replace("WORKER_", "X"), "refuses the user name or the password; check"),
+        (lambda server: server.url("client"), "DISPATCHER__URL"),
+        (lambda server: f"unix://{server.socket}", "refuses the user name or the password; check DISPATCHER__URL"),
     ],
     ids=["password", "rights", "nobody"],
 )
 def test_a_worker_ends_at_its_start(
-    url: Callable[[Guarded], str], said: str, command: tuple[str, ...], guarded: Guarded
+    url: Callable[[AclServer], str], message: str, command: tuple[str, ...], acl_server: AclServer
 ) -> None:
-    worker = Worker(url(guarded), guarded.directory, command=command)
+    worker = Worker(url(acl_server), acl_server.directory, command=command)
     try:
         assert worker.wait() == 6
     finally:
         worker.end()
     (line,) = worker.output.strip().splitlines()
-    assert said in line
+    assert message in line
     assert "DISPATCHER__URL" in line
 
 
-def test_the_broker_s_password(guarded: Guarded) -> None:
-    wrong = guarded.url("worker").replace("WORKER_", "X")
+def test_the_broker_s_password(acl_server: AclServer) -> None:
+    wrong = acl_server.url("worker").replace("WORKER_", "X")
     environ = {"DISPATCHER__BROKER_URL": wrong}
-    worker = Worker(guarded.url("worker"), guarded.directory, environ=environ)
+    worker = Worker(acl_server.url("worker"), acl_server.directory, environ=environ)
     try:
         assert worker.wait() == 6
     finally:
@@ -113,17 +113,17 @@ def test_the_broker_s_password(guarded: Guarded) -> None:
     assert "refuses the user name or the password; check DISPATCHER__BROKER_URL" in line
 
 
-def test_rights_that_vanish_are_said_once(guarded: Guarded, start_guarded: Callable[[], Worker]) -> None:
-    worker = start_guarded()
+def test_rights_that_vanish_are_said_once(acl_server: AclServer, start_acl_worker: Callable[[], Worker]) -> None:
+    worker = start_acl_worker()
     ready = len(worker.output)
-    refused = "the server refuses this worker, trying again"
+    refused = "The server refuses this worker, trying again"
 
-    guarded.admin.execute_command("ACL", "SETUSER", "worker", "-@all")
-    wait_until(lambda: len(guarded.refusals()) and refused in worker.output, "the worker's words", timeout=30)
+    acl_server.admin.execute_command("ACL", "SETUSER", "worker", "-@all")
+    wait_until(lambda: len(acl_server.refusals()) and refused in worker.output, "the worker's words", timeout=30)
     tries = QUICK["renew"]
-    began = guarded.admin.time()[0]
-    wait_until(lambda: guarded.admin.time()[0] > began + 6 * tries, "some more tries", timeout=30)
-    guarded.admin.execute_command("ACL", "LOAD")
+    began = acl_server.admin.time()[0]
+    wait_until(lambda: acl_server.admin.time()[0] > began + 6 * tries, "some more tries", timeout=30)
+    acl_server.admin.execute_command("ACL", "LOAD")
     worker.says("the server is back")
 
     lines = worker.output[ready:].strip().splitlines()

@@ -1,4 +1,4 @@
-"""Labels are exact, and workers learn and drop queues without a restart."""
+"""Labels match exactly, and workers add and drop queues without a restart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def labelled(*labels: str) -> LocalEnvironment:
 
 
 def consumed(records: Records) -> set[str]:
-    """Queues that the one live worker says it consumes."""
+    """Return the queues that the only live worker consumes."""
     return {queue for info in records.workers.live() for queue in info.queues}
 
 

@@ -1,6 +1,6 @@
-"""The runner as PID 1 of a container (kubernetes.md §3): parent and child, claims, SIGTERM, deadlines, last words.
+"""The runner as PID 1 of a container: parent and child, claims, SIGTERM, timeouts, termination messages.
 
-Real processes on the real server; the test stands for backend and supervisor.
+Real processes on the real server; the test plays backend and supervisor.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 
 from dispatcher import context, flow
-from dispatcher.runner.container.report import About
-from dispatcher.runs.record import ExitCall
+from dispatcher.runner.container.report import ReportKind
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
-from tests.integration.runners import Place, Runner
+from tests.integration.runners import AssignedRun, RunnerProcess
 from tests.integration.workers import Bench, is_alive
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
-Start = Callable[..., Runner]
-Make = Callable[..., Place]
+Start = Callable[..., RunnerProcess]
+Make = Callable[..., AssignedRun]
 
 
 @flow
@@ -47,7 +47,7 @@ def wait(path: str, seconds: float = 60.0) -> str:
 
 
 @flow
-def hard_of_hearing(path: str, name: str) -> None:
+def misses_first_signal(path: str, name: str) -> None:
     """Misses the first signal, as Python does where another thread takes its lock."""
     number, missed = signal.Signals[name], Path(path).with_suffix(".missed")
     handler = signal.signal(number, lambda *_: missed.touch())
@@ -58,7 +58,7 @@ def hard_of_hearing(path: str, name: str) -> None:
 
 
 @flow
-def deaf(path: str) -> None:
+def ignores_interrupts(path: str) -> None:
     """Doesn't end when it is interrupted; a long C call wouldn't either."""
     Path(path).write_text(str(os.getpid()))
     while True:
@@ -73,7 +73,7 @@ def leave(code: int) -> None:
 
 @flow
 def orphan(path: str) -> None:
-    """Starts a process that outlives whom it was started by."""
+    """Start a process that outlives its parent."""
     pid = os.fork()
     if pid == 0:
         Path(path).write_text(str(os.getpid()))
@@ -100,143 +100,143 @@ def say(text: str) -> Callable[[], None]:
 
 @pytest.fixture
 def make(bench: Bench, tmp_path: Path) -> Make:
-    def one(body: Any, **given: Any) -> Place:
-        return Place(bench, tmp_path, body, **given)
+    def make_run(body: Any, **options: Any) -> AssignedRun:
+        return AssignedRun(bench, tmp_path, body, **options)
 
-    return one
+    return make_run
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    started: list[Runner] = []
+    started: list[RunnerProcess] = []
 
-    def one(place: Place, **given: Any) -> Runner:
-        started.append(Runner(place, **given))
+    def launch(assigned: AssignedRun, **options: Any) -> RunnerProcess:
+        started.append(RunnerProcess(assigned, **options))
         return started[-1]
 
     try:
-        yield one
+        yield launch
     finally:
         for runner in started:
             print(runner.output)  # noqa: T201 - pytest shows it where a test failed
             runner.end()
 
 
-def running(place: Place, path: Path) -> int:
-    """Wait for the flow; its pid."""
+def running(assigned: AssignedRun, path: Path) -> int:
+    """Wait for the flow's start and return its pid."""
     text = wait_until(lambda: path.exists() and path.read_text(), "the flow's start", timeout=60)
-    assert place.record.state is State.RUNNING
+    assert assigned.record.state is State.RUNNING
     return int(str(text))
 
 
 def test_a_flow_runs_and_its_end_is_reported(make: Make, start: Start) -> None:
-    place = make(double, parameters={"number": 21})
-    runner = start(place, in_file=True, variables={"DISPATCHER__RUN__UID": "pod-1"})
+    assigned = make(double, parameters={"number": 21})
+    runner = start(assigned, in_file=True, variables={"DISPATCHER__RUN__UID": "pod-1"})
     assert runner.wait() == 0
-    assert place.record.holder.startswith("pod-1:")
-    report = place.only(About.EXITED)
+    assert assigned.record.holder.startswith("pod-1:")
+    report = assigned.report_of(ReportKind.EXITED)
     assert report.outcome.cause is None
     assert report.outcome.result is not None
     assert report.outcome.result.inline == "42"
     assert report.exit_call is ExitCall.NONE
-    assert runner.words is not None
-    assert (runner.words.state, runner.words.reported, runner.words.run) == ("SUCCEEDED", True, place.run_id)
+    assert runner.message is not None
+    assert (runner.message.state, runner.message.reported, runner.message.run) == ("SUCCEEDED", True, assigned.run_id)
 
 
 def test_lines_go_to_the_records_and_to_the_containers_log(make: Make, start: Start, bench: Bench) -> None:
-    place = make(double, parameters={"number": 1})
-    runner = start(place)
+    assigned = make(double, parameters={"number": 1})
+    runner = start(assigned)
     assert runner.wait() == 0
-    assert bench.lines(place.run_id) == ["printed", "by a child process", "logged"]
+    assert bench.lines(assigned.run_id) == ["printed", "by a child process", "logged"]
     assert runner.output.splitlines() == ["printed", "by a child process", "logged"]
 
 
 @pytest.mark.parametrize("in_file", [False, True], ids=["variables", "file"])
 def test_the_flow_sees_no_secret_in_its_variables(make: Make, start: Start, in_file: bool) -> None:
-    place = make(sees)
-    assert start(place, in_file=in_file).wait() == 0
-    value = place.only(About.EXITED).outcome.result
+    assigned = make(sees)
+    assert start(assigned, in_file=in_file).wait() == 0
+    value = assigned.report_of(ReportKind.EXITED).outcome.result
     assert value is not None
-    seen = value.inline or ""
-    assert "DISPATCHER__RUN__ID" in seen
-    for secret in place.secrets:
-        assert f'"{secret}"' not in seen
+    result = value.inline or ""
+    assert "DISPATCHER__RUN__ID" in result
+    for secret in assigned.secrets:
+        assert f'"{secret}"' not in result
 
 
 def test_a_second_process_of_the_attempt_stands_by(make: Make, start: Start, tmp_path: Path) -> None:
-    """It never runs the flow, doesn't end first, and ends well at SIGTERM."""
-    place = make(wait, parameters={"path": str(tmp_path / "on")})
-    start(place)
-    pid = running(place, tmp_path / "on")
-    loser = start(place, variables={"DISPATCHER__RUN__UID": "other"})
+    """It never runs the flow, doesn't end first, and exits with 0 at SIGTERM."""
+    assigned = make(wait, parameters={"path": str(tmp_path / "on")})
+    start(assigned)
+    pid = running(assigned, tmp_path / "on")
+    loser = start(assigned, variables={"DISPATCHER__RUN__UID": "other"})
     wait_until(lambda: "stands by" in loser.output, "the loser's refused claim", timeout=60)
     assert loser.process.poll() is None
     loser.stop()
     assert loser.wait() == 0
-    assert loser.words is None
+    assert loser.message is None
     assert is_alive(pid)
-    assert place.told() == []
+    assert assigned.report_kinds() == []
 
 
 def test_a_loser_ends_with_the_run(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 3.0})
-    first = start(place)
-    running(place, tmp_path / "on")
-    loser = start(place)
+    assigned = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 3.0})
+    first = start(assigned)
+    running(assigned, tmp_path / "on")
+    loser = start(assigned)
     assert first.wait() == 0
-    place.finish()
+    assigned.finish()
     assert loser.wait() == 0
 
 
 def test_the_same_process_start_alone_may_claim_twice(make: Make, start: Start) -> None:
-    """A container that the kubelet starts again in its pod has another nonce: it never runs the flow."""
-    place = make(double, parameters={"number": 1})
-    assert start(place, variables={"DISPATCHER__RUN__UID": "pod"}).wait() == 0
-    again = start(place, variables={"DISPATCHER__RUN__UID": "pod"})
-    place.finish()
+    """A container that the kubelet starts again in its pod has another nonce, so it never runs the flow."""
+    assigned = make(double, parameters={"number": 1})
+    assert start(assigned, variables={"DISPATCHER__RUN__UID": "pod"}).wait() == 0
+    again = start(assigned, variables={"DISPATCHER__RUN__UID": "pod"})
+    assigned.finish()
     assert again.wait() == 0
-    assert place.told() == [About.EXITED]
+    assert assigned.report_kinds() == [ReportKind.EXITED]
 
 
 def test_a_flow_that_missed_sigterm_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGTERM"})
-    runner = start(place, grace=30)
-    running(place, tmp_path / "on")
+    assigned = make(misses_first_signal, parameters={"path": str(tmp_path / "on"), "name": "SIGTERM"})
+    runner = start(assigned, grace=30)
+    running(assigned, tmp_path / "on")
     runner.stop()
     assert runner.wait() == 143
-    assert place.only(About.EXITED).outcome.cause is Cause.PREEMPTED
+    assert assigned.report_of(ReportKind.EXITED).outcome.cause is Cause.PREEMPTED
 
 
 def test_a_flow_that_missed_its_timeout_is_told_again(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(hard_of_hearing, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
-    runner = start(place, variables={"DISPATCHER__TIMING__STOP_GRACE": "30"})
+    assigned = make(misses_first_signal, parameters={"path": str(tmp_path / "on"), "name": "SIGUSR1"}, timeout=1)
+    runner = start(assigned, variables={"DISPATCHER__TIMING__STOP_GRACE": "30"})
     assert runner.wait() == 0
-    assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
+    assert assigned.report_of(ReportKind.EXITED).outcome.cause is Cause.DEADLINE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_ends_the_flow_and_on_exit_runs(make: Make, start: Start, tmp_path: Path, number: int) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on")}, on_exit=say("told"))
-    runner = start(place, grace=30)
-    pid = running(place, tmp_path / "on")
+    assigned = make(wait, parameters={"path": str(tmp_path / "on")}, on_exit=say("told"))
+    runner = start(assigned, grace=30)
+    pid = running(assigned, tmp_path / "on")
     if number == signal.SIGHUP:
         os.kill(pid, number)  # sent to all of a container, it counts once
     runner.stop(number)
     assert runner.wait() == 143
-    assert place.told() == [About.SETTLED, About.EXITED]
-    report = place.only(About.EXITED)
+    assert assigned.report_kinds() == [ReportKind.SETTLED, ReportKind.EXITED]
+    report = assigned.report_of(ReportKind.EXITED)
     assert (report.outcome.cause, report.exit_call) == (Cause.PREEMPTED, ExitCall.CALLED)
     assert "SIGTERM" in report.outcome.message
-    assert "told: CRASHED" in place.bench.lines(place.run_id)
+    assert "told: CRASHED" in assigned.bench.lines(assigned.run_id)
     assert not is_alive(pid)
-    assert runner.words is not None
-    assert (runner.words.cause, runner.words.on_exit) == ("preempted", "called")
+    assert runner.message is not None
+    assert (runner.message.cause, runner.message.on_exit) == ("preempted", "called")
 
 
 def test_sigterm_during_a_c_call_kills_after_two_thirds_of_the_grace(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(deaf, parameters={"path": str(tmp_path / "on")})
-    runner = start(place, grace=6)
-    pid = running(place, tmp_path / "on")
+    assigned = make(ignores_interrupts, parameters={"path": str(tmp_path / "on")})
+    runner = start(assigned, grace=6)
+    pid = running(assigned, tmp_path / "on")
     begun = time.monotonic()
     runner.stop()
     code = runner.wait()
@@ -245,27 +245,27 @@ def test_sigterm_during_a_c_call_kills_after_two_thirds_of_the_grace(make: Make,
     assert code == 137
     assert took > 3.9
     assert not is_alive(pid)
-    assert place.only(About.DIED).outcome.cause is Cause.PREEMPTED
-    assert runner.words is not None
-    assert (runner.words.cause, runner.words.reported) == ("preempted", True)
+    assert assigned.report_of(ReportKind.DIED).outcome.cause is Cause.PREEMPTED
+    assert runner.message is not None
+    assert (runner.message.cause, runner.message.reported) == ("preempted", True)
 
 
 def test_sigterm_during_imports_ends_it_before_its_claim(make: Make, start: Start) -> None:
-    place = make(double, parameters={"number": 1})
-    runner = start(place, variables={"DISPATCHER__URL": "redis://192.0.2.1:6379"})  # never answers
+    assigned = make(double, parameters={"number": 1})
+    runner = start(assigned, variables={"DISPATCHER__URL": "redis://192.0.2.1:6379"})  # never answers
     assert runner.child
     runner.stop()
     assert runner.wait() == 143
-    assert place.record.state is State.PENDING
-    assert runner.words is not None
-    assert (runner.words.cause, runner.words.reported) == ("killed", False)
+    assert assigned.record.state is State.PENDING
+    assert runner.message is not None
+    assert (runner.message.cause, runner.message.reported) == ("killed", False)
 
 
 def test_the_parent_hears_sigterm_from_its_first_moments(make: Make, start: Start) -> None:
-    """Whenever it comes, the container ends; no claim outlives it."""
-    place = make(wait, parameters={"path": os.devnull})
+    """Whenever the signal arrives, the container ends, and no claim outlives it."""
+    assigned = make(wait, parameters={"path": os.devnull})
     for pause in (0.02, 0.05, 0.1, 0.2, 0.4):
-        runner = start(place)
+        runner = start(assigned)
         with contextlib.suppress(subprocess.TimeoutExpired):
             runner.wait(pause)
         runner.stop()
@@ -273,124 +273,126 @@ def test_the_parent_hears_sigterm_from_its_first_moments(make: Make, start: Star
 
 
 def test_a_timeout_is_heard_by_the_flow(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on")}, timeout=0.5)
-    assert start(place).wait() == 0
-    assert place.only(About.EXITED).outcome.cause is Cause.DEADLINE
+    assigned = make(wait, parameters={"path": str(tmp_path / "on")}, timeout=0.5)
+    assert start(assigned).wait() == 0
+    assert assigned.report_of(ReportKind.EXITED).outcome.cause is Cause.DEADLINE
 
 
 def test_a_flow_deaf_to_its_timeout_is_killed_after_stop_grace(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(deaf, parameters={"path": str(tmp_path / "on")}, timeout=5)  # it must be in its loop by then
-    runner = start(place)
+    assigned = make(
+        ignores_interrupts, parameters={"path": str(tmp_path / "on")}, timeout=5
+    )  # it must be in its loop by then
+    runner = start(assigned)
     assert runner.wait() == 137
-    assert place.only(About.DIED).outcome.cause is Cause.DEADLINE
-    assert runner.words is not None
-    assert runner.words.state == "TIMED_OUT"
+    assert assigned.report_of(ReportKind.DIED).outcome.cause is Cause.DEADLINE
+    assert runner.message is not None
+    assert runner.message.state == "TIMED_OUT"
 
 
 def test_an_on_exit_without_end_is_killed_and_the_outcome_stands(make: Make, start: Start) -> None:
-    place = make(double, parameters={"number": 1}, on_exit=slow_exit)
-    runner = start(place)
+    assigned = make(double, parameters={"number": 1}, on_exit=slow_exit)
+    runner = start(assigned)
     assert runner.wait() == 137
-    assert place.told() == [About.SETTLED, About.DIED]
-    assert place.only(About.SETTLED).outcome.cause is None
-    assert runner.words is not None
-    assert runner.words.state == "SUCCEEDED"
+    assert assigned.report_kinds() == [ReportKind.SETTLED, ReportKind.DIED]
+    assert assigned.report_of(ReportKind.SETTLED).outcome.cause is None
+    assert runner.message is not None
+    assert runner.message.state == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV")])
 def test_a_killed_flow_is_told_of_by_the_parent(
     make: Make, start: Start, tmp_path: Path, number: int, name: str
 ) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on")})
-    runner = start(place)
-    os.kill(running(place, tmp_path / "on"), number)
+    assigned = make(wait, parameters={"path": str(tmp_path / "on")})
+    runner = start(assigned)
+    os.kill(running(assigned, tmp_path / "on"), number)
     assert runner.wait() == 128 + number
-    outcome = place.only(About.DIED).outcome
+    outcome = assigned.report_of(ReportKind.DIED).outcome
     assert (outcome.cause, outcome.reason, outcome.exit_code) == (Cause.KILLED, name, 128 + number)
 
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_flow_that_leaves_has_no_result(make: Make, start: Start, code: int) -> None:
-    """Exit 0 without a terminal record is no success."""
-    place = make(leave, parameters={"code": code})
-    runner = start(place)
+    """Exit code 0 without a report isn't a success."""
+    assigned = make(leave, parameters={"code": code})
+    runner = start(assigned)
     assert runner.wait() == code
-    outcome = place.only(About.DIED).outcome
+    outcome = assigned.report_of(ReportKind.DIED).outcome
     assert (outcome.cause, outcome.exit_code) == (Cause.RESULT_MISSING, code)
 
 
 def test_what_the_flow_started_ends_with_it(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(orphan, parameters={"path": str(tmp_path / "on")})
-    runner = start(place)
-    left = running(place, tmp_path / "on")
+    assigned = make(orphan, parameters={"path": str(tmp_path / "on")})
+    runner = start(assigned)
+    left = running(assigned, tmp_path / "on")
     runner.stop()
     assert runner.wait() == 143
     wait_until(lambda: not is_alive(left), "the end of what it started")
 
 
 def test_a_killed_parent_takes_the_flow_with_it(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on")})
-    runner = start(place)
-    pid = running(place, tmp_path / "on")
+    assigned = make(wait, parameters={"path": str(tmp_path / "on")})
+    runner = start(assigned)
+    pid = running(assigned, tmp_path / "on")
     runner.process.kill()
     wait_until(lambda: not is_alive(pid), "the flow's end")
 
 
 def test_it_says_that_it_lives(make: Make, start: Start, tmp_path: Path) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on")})
-    start(place)
-    running(place, tmp_path / "on")
-    wait_until(lambda: About.ALIVE in place.told(), "a sign of life, every 10 s", timeout=30)
+    assigned = make(wait, parameters={"path": str(tmp_path / "on")})
+    start(assigned)
+    running(assigned, tmp_path / "on")
+    wait_until(lambda: ReportKind.ALIVE in assigned.report_kinds(), "a sign of life, every 10 s", timeout=30)
 
 
 def test_a_result_waits_for_redis(make: Make, start: Start, tmp_path: Path, server: Server) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 2.0})
-    runner = start(place)
-    running(place, tmp_path / "on")
+    assigned = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 2.0})
+    runner = start(assigned)
+    running(assigned, tmp_path / "on")
     server.kill()
     try:
-        wait_until(lambda: runner.words, "last words while Redis is away", timeout=30)
-        assert runner.words is not None
-        assert not runner.words.reported
+        wait_until(lambda: runner.message, "last words while Redis is away", timeout=30)
+        assert runner.message is not None
+        assert not runner.message.reported
     finally:
         server.start()
     assert runner.wait() == 0
-    assert place.only(About.EXITED).outcome.cause is None
-    assert runner.words.reported
+    assert assigned.report_of(ReportKind.EXITED).outcome.cause is None
+    assert runner.message.reported
 
 
 def test_told_to_stop_while_redis_is_away_the_last_words_hold_the_outcome(
     make: Make, start: Start, tmp_path: Path, server: Server
 ) -> None:
-    place = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 1.0})
-    runner = start(place, grace=3)
-    running(place, tmp_path / "on")
+    assigned = make(wait, parameters={"path": str(tmp_path / "on"), "seconds": 1.0})
+    runner = start(assigned, grace=3)
+    running(assigned, tmp_path / "on")
     server.kill()
     try:
-        wait_until(lambda: runner.words, "last words", timeout=30)
+        wait_until(lambda: runner.message, "last words", timeout=30)
         runner.stop()
         assert runner.wait() == 3
     finally:
         server.start()
-    assert runner.words is not None
-    assert (runner.words.state, runner.words.reported) == ("SUCCEEDED", False)
-    assert runner.words.outcome().cause is Cause.RESULT_MISSING
-    assert place.told() == []
+    assert runner.message is not None
+    assert (runner.message.state, runner.message.reported) == ("SUCCEEDED", False)
+    assert runner.message.outcome().cause is Cause.RESULT_MISSING
+    assert assigned.report_kinds() == []
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "can't be read: No such file"), ("{", "isn't JSON"), ("[1]", "isn't a JSON object of texts")],
+    ("content", "message"),
+    [(None, "can't be read: No such file"), ("{", "isn't JSON"), ("[1]", "isn't a JSON object of strings")],
 )
 def test_a_wrong_file_of_secrets_is_named(
-    make: Make, start: Start, tmp_path: Path, content: str | None, said: str
+    make: Make, start: Start, tmp_path: Path, content: str | None, message: str
 ) -> None:
     file = tmp_path / "secrets.json"
     if content is not None:
         file.write_text(content)
     runner = start(make(double), variables={"DISPATCHER__RUN__SECRETS_FILE": str(file)})
     assert runner.wait() == 2
-    assert said in runner.output
-    assert runner.words is not None
-    assert runner.words.cause == "config_error"
-    assert said in runner.words.message
+    assert message in runner.output
+    assert runner.message is not None
+    assert runner.message.cause == "config_error"
+    assert message in runner.message.message

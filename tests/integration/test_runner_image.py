@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from dispatcher import DockerStorage, context, flow
-from dispatcher.runner.container.report import About
-from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runs.record import ExitCall
+from dispatcher.runner.container.report import ReportKind
+from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause
 from tests.conftest import Server
 from tests.integration.docker_engine import docker, runner_image
-from tests.integration.runners import Place
+from tests.integration.runners import AssignedRun
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -53,7 +53,7 @@ def eat() -> int:
 
 @flow
 def leaves_orphans() -> int:
-    """Zombies that PID 1 doesn't reap stay for ever."""
+    """Zombies that PID 1 doesn't reap would stay for ever."""
     for _ in range(5):
         subprocess.run(["sh", "-c", "sleep 0.1 &"], check=True)
     time.sleep(1)
@@ -66,18 +66,18 @@ def farewell() -> None:
 
 
 class Container:
-    """One of a run."""
+    """A container of a run."""
 
-    def __init__(self, image: str, place: Place, server: Server, *options: str) -> None:
+    def __init__(self, image: str, assigned: AssignedRun, server: Server, *options: str) -> None:
         self.name = f"runner-{secrets.token_hex(4)}"
-        self._words = place.directory / "words"
-        self._words.touch()
-        self._words.chmod(0o666)
-        file = place.directory / "secrets.json"
-        file.write_text(json.dumps(place.secrets))
+        self._message = assigned.directory / "words"
+        self._message.touch()
+        self._message.chmod(0o666)
+        file = assigned.directory / "secrets.json"
+        file.write_text(json.dumps(assigned.secrets))
         file.chmod(0o644)
         variables = {
-            **place.variables,
+            **assigned.variables,
             "DISPATCHER__RUN__SECRETS_FILE": "/secrets.json",
             "DISPATCHER__RUN__LAST_WORDS": "/dev/termination-log",
             "DISPATCHER__RUN__GRACE": "9",
@@ -85,7 +85,7 @@ class Container:
         }
         mounts = [
             f"{file}:/secrets.json:ro",
-            f"{self._words}:/dev/termination-log",
+            f"{self._message}:/dev/termination-log",
             f"{server.directory}:{server.directory}",
         ]
         docker(
@@ -97,22 +97,22 @@ class Container:
         )  # fmt: skip
 
     def wait(self) -> int:
-        """Its exit code."""
+        """Wait for its exit, and return the code."""
         return int(docker("wait", self.name, timeout=120).stdout)
 
     @property
     def output(self) -> str:
-        """What it printed."""
+        """Its output so far."""
         done = docker("logs", self.name)
         return done.stdout + done.stderr
 
     @property
-    def words(self) -> LastWords | None:
-        """Its last words."""
-        return LastWords.parse(self._words.read_text())
+    def message(self) -> TerminationMessage | None:
+        """Its termination message."""
+        return TerminationMessage.parse(self._message.read_text())
 
 
-Start = Callable[..., tuple[Place, Container]]
+Start = Callable[..., tuple[AssignedRun, Container]]
 
 
 @pytest.fixture
@@ -122,14 +122,14 @@ def start(bench: Bench, runner_image: str, server: Server, tmp_path: Path) -> It
     server.directory.chmod(0o755)
     server.socket.chmod(0o777)  # for the user of the image
 
-    def one(body: Any, *options: str, **given: Any) -> tuple[Place, Container]:
-        image = given.pop("image", runner_image)
-        place = Place(bench, tmp_path, body, **given)
-        started.append(Container(image, place, server, *options))
-        return place, started[-1]
+    def launch(body: Any, *docker_options: str, **options: Any) -> tuple[AssignedRun, Container]:
+        image = options.pop("image", runner_image)
+        assigned = AssignedRun(bench, tmp_path, body, **options)
+        started.append(Container(image, assigned, server, *docker_options))
+        return assigned, started[-1]
 
     try:
-        yield one
+        yield launch
     finally:
         server.directory.chmod(before)
         for container in started:
@@ -138,15 +138,15 @@ def start(bench: Bench, runner_image: str, server: Server, tmp_path: Path) -> It
 
 
 def test_a_flow_runs_under_a_parent_that_is_pid_1(start: Start) -> None:
-    place, container = start(look)
+    assigned, container = start(look)
     assert container.wait() == 0
-    outcome = place.only(About.EXITED).outcome
+    outcome = assigned.report_of(ReportKind.EXITED).outcome
     assert outcome.result is not None, outcome
     assert outcome.result.inline == "[10001,1]"
-    assert place.record.holder.startswith("pod:")
+    assert assigned.record.holder.startswith("pod:")
     assert "in the container" in container.output
-    assert container.words is not None
-    assert container.words.reported
+    assert container.message is not None
+    assert container.message.reported
 
 
 def test_a_flow_of_the_image_runs_in_it(start: Start, runner_image: str) -> None:
@@ -154,9 +154,9 @@ def test_a_flow_of_the_image_runs_in_it(start: Start, runner_image: str) -> None
     storage.add_flow(look)
     storage.build()
     try:
-        place, container = start(look, storage=storage, image=storage.image)
+        assigned, container = start(look, storage=storage, image=storage.image)
         assert container.wait() == 0
-        outcome = place.only(About.EXITED).outcome
+        outcome = assigned.report_of(ReportKind.EXITED).outcome
         assert outcome.result is not None, outcome
         assert outcome.result.inline == "[10001,1]"
     finally:
@@ -164,44 +164,44 @@ def test_a_flow_of_the_image_runs_in_it(start: Start, runner_image: str) -> None
 
 
 def test_docker_stop_is_heard(start: Start) -> None:
-    place, container = start(wait, on_exit=farewell)
+    assigned, container = start(wait, on_exit=farewell)
     wait_until(lambda: "waits" in container.output, "the flow's start", timeout=60)
     begun = time.monotonic()
     docker("stop", "-t", "9", container.name)
     print(f"docker stop took {time.monotonic() - begun:.1f} s of 9")  # noqa: T201
     assert container.wait() == 143
-    report = place.only(About.EXITED)
+    report = assigned.report_of(ReportKind.EXITED)
     assert (report.outcome.cause, report.exit_call) == (Cause.PREEMPTED, ExitCall.CALLED)
     assert "on_exit: CRASHED" in container.output
 
 
 def test_out_of_memory(start: Start) -> None:
-    """On cgroup v1 the flow's process dies alone and its parent says why; on v2 the whole container does."""
-    place, container = start(eat, "--memory", "192m", "--memory-swap", "192m")
+    """On cgroup v1 only the flow's process dies, and its parent reports the cause; on v2 the whole container dies."""
+    assigned, container = start(eat, "--memory", "192m", "--memory-swap", "192m")
     assert container.wait() == 137
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
         return
-    outcome = place.only(About.DIED).outcome
+    outcome = assigned.report_of(ReportKind.DIED).outcome
     assert (outcome.cause, outcome.exit_code) == (Cause.OOM_KILLED, 137)
-    assert container.words is not None
-    assert (container.words.cause, container.words.reported) == ("oom_killed", True)
+    assert container.message is not None
+    assert (container.message.cause, container.message.reported) == ("oom_killed", True)
 
 
 def test_orphans_are_reaped(start: Start) -> None:
-    place, container = start(leaves_orphans)
+    assigned, container = start(leaves_orphans)
     assert container.wait() == 0
-    value = place.only(About.EXITED).outcome.result
+    value = assigned.report_of(ReportKind.EXITED).outcome.result
     assert value is not None
     assert value.inline == "0"
 
 
 def test_its_claim_comes_soon(start: Start) -> None:
-    """Our share of the start; ``benchmarks/parts/container.py`` measures it apart from the engine's."""
-    place, container = start(look)
+    """The runner's share of the start; ``benchmarks/parts/container.py`` measures it apart from the engine's."""
+    assigned, container = start(look)
     assert container.wait() == 0
     begun = docker("inspect", "-f", "{{.State.StartedAt}}", container.name).stdout.strip()
     started = datetime.datetime.fromisoformat(begun[:26] + "+00:00").timestamp()
-    claimed = place.record.started_at
+    claimed = assigned.record.started_at
     assert claimed is not None
     print(f"container started to attempt claimed: {(claimed - started) * 1000:.0f} ms")  # noqa: T201
     assert claimed - started < SLOW_MACHINE

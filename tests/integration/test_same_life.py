@@ -1,4 +1,4 @@
-"""A run lives the same life wherever it runs: in a worker's pool, with an executor, in a container."""
+"""A run has the same states and events wherever it runs: in a worker's pool, with an executor, in a container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from backends.fake import FakeEnvironment
 from dispatcher import LocalEnvironment, RemoteEnvironment, context, flow
 from dispatcher.environments.base import Environment
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import from_value
@@ -57,7 +58,7 @@ def place(
             return RemoteEnvironment
     service = tmp_path / "service"
     service.mkdir()
-    return lambda **given: FakeEnvironment(service, **given)
+    return lambda **options: FakeEnvironment(service, **options)
 
 
 def ended(bench: Bench, run_id: str, state: State, cause: Cause | None) -> Record:
@@ -68,13 +69,13 @@ def ended(bench: Bench, run_id: str, state: State, cause: Cause | None) -> Recor
 
 
 def test_a_run_from_its_submit_to_its_end(bench: Bench, place: Callable[..., Environment], tmp_path: Path) -> None:
-    said = tmp_path / "said"
+    path = tmp_path / "said"
 
     def on_start() -> None:
-        said.write_text("start\n")
+        path.write_text("start\n")
 
     def on_exit() -> None:
-        with said.open("a") as file:
+        with path.open("a") as file:
             file.write(f"exit {context.state} {type(context.exception).__name__}\n")
 
     run_id = bench.submit(greet, {"name": "you"}, environment=place(on_start=on_start, on_exit=on_exit))
@@ -89,7 +90,7 @@ def test_a_run_from_its_submit_to_its_end(bench: Bench, place: Callable[..., Env
     assert events[-1].final
     assert [event.id for event in events if event.kind == "exited"] == [f"{run_id}:1:exited"]
     assert bench.lines(run_id) == ["printed", f"logged in attempt 1 of {run_id}"]
-    assert said.read_text().splitlines() == ["start", "exit SUCCEEDED NoneType"]
+    assert path.read_text().splitlines() == ["start", "exit SUCCEEDED NoneType"]
     assert record.exit_call is ExitCall.CALLED
 
 

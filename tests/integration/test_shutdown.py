@@ -1,4 +1,4 @@
-"""A worker that is told to go does so soon, whatever its pool processes have just taken."""
+"""A worker that is told to stop does so soon, whatever its pool processes have just received."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def nap(seconds: float) -> float:
 
 @pytest.fixture
 def taken(bench: Bench, start_worker: StartWorker, server_url: str) -> Iterator[tuple[Worker, str]]:
-    """A worker that has read a doorbell and given it to its one pool process, which doesn't say yet that it has it."""
+    """A worker that has passed a doorbell to its one pool process, which hasn't acknowledged it yet."""
     worker = start_worker(concurrency=1)
     (pid,) = worker.children
     os.kill(pid, signal.SIGSTOP)
@@ -43,7 +43,7 @@ def taken(bench: Bench, start_worker: StartWorker, server_url: str) -> Iterator[
 
 
 def goes(worker: Worker, bench: Bench, run_id: str) -> None:
-    """The pool process goes on; the run ends as the drain says, and the worker with it."""
+    """The pool process goes on; the run ends as the drain demands, and the worker with it."""
     (pid,) = worker.children
     os.kill(pid, signal.SIGCONT)
     record = bench.ended(run_id)
@@ -55,7 +55,7 @@ def goes(worker: Worker, bench: Bench, run_id: str) -> None:
 def test_a_run_taken_just_before_sigterm_is_drained(taken: tuple[Worker, str], bench: Bench) -> None:
     worker, run_id = taken
     worker.send(signal.SIGTERM)
-    worker.says("shutting down: 0 flows")
+    worker.says("Shutting down: 0 flows")
     goes(worker, bench, run_id)
 
 
@@ -66,7 +66,7 @@ def test_a_run_taken_just_before_a_shutdown_by_celery_holds_it_up_no_longer(
 
     worker, run_id = taken
     make_app(bench.settings, bench.records.instance).control.broadcast("shutdown")
-    worker.says("shutting down: 0 flows")
+    worker.says("Shutting down: 0 flows")
     goes(worker, bench, run_id)
 
 

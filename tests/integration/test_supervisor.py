@@ -1,4 +1,4 @@
-"""The supervisor under real workers and the toy container service: what it sees, and what it does about it."""
+"""The supervisor under real workers and the toy container service: its observations and their consequences."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from backends.fake import FakeBackend, FakeEnvironment
 from dispatcher import context, flow
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.integration.workers import Bench, Worker, children_of
 from tests.unit.command import call
@@ -40,13 +41,13 @@ def note_and_sleep(path: str) -> None:
     time.sleep(60)
 
 
-def said_goodbye() -> None:
-    """An ``on_exit`` that can be imported by the worker."""
-    Path(os.environ["GOODBYE"]).write_text(f"{context.state}")
+def write_final_state() -> None:
+    """Write the flow's final state, as an ``on_exit`` that the worker can import."""
+    Path(os.environ["FINAL_STATE_FILE"]).write_text(f"{context.state}")
 
 
-def start(start_worker: StartWorker, *, timing: dict[str, float] | None = None, **given: Any) -> Worker:
-    return start_worker(backends=["fake"], concurrency=1, timing=timing or {}, **given)
+def start(start_worker: StartWorker, *, timing: dict[str, float] | None = None, **options: Any) -> Worker:
+    return start_worker(backends=["fake"], concurrency=1, timing=timing or {}, **options)
 
 
 def cause_of(record: Record) -> Cause | None:
@@ -55,7 +56,7 @@ def cause_of(record: Record) -> Cause | None:
 
 
 def begun(path: Path) -> int:
-    """Pid of the flow's process, once it runs."""
+    """Return the pid of the flow's process once it runs."""
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "the flow's start", timeout=60)
     return int(path.read_text())
 
@@ -65,7 +66,7 @@ def gone(bench: Bench, run_id: str) -> Record:
 
 
 def test_changes_and_reports_wake_the_supervisor(bench: Bench, start_worker: StartWorker, service: Path) -> None:
-    """Issue 5, Speed: an event follows what was seen within a second, though rounds come every 30 s."""
+    """An event follows an observation within a second, although rounds are 30 s apart."""
     start(start_worker, timing={"poll": 30.0}, environ={"DISPATCHER__FAKE__SERVICES": str(service)})
     run_id = bench.submit(greet, environment=FakeEnvironment(service))
     assert bench.ended(run_id, timeout=25).state is State.SUCCEEDED
@@ -77,7 +78,7 @@ def test_changes_and_reports_wake_the_supervisor(bench: Bench, start_worker: Sta
 
 
 def test_lines_of_a_container_whose_runner_sent_none(bench: Bench, start_worker: StartWorker, service: Path) -> None:
-    """kubernetes.md §3: one read of its log, not in the way of the state, before it is torn down."""
+    """The log is read once before the teardown, and doesn't delay the state."""
     start(start_worker, timing={"poll": 0.2})
     run_id = bench.submit(greet, environment=FakeEnvironment(service, "talks"))
     record = bench.ended(run_id)
@@ -91,7 +92,7 @@ def test_lines_of_a_container_whose_runner_sent_none(bench: Bench, start_worker:
 
 
 def test_a_budget_of_the_backend_ends_the_attempt(bench: Bench, start_worker: StartWorker, service: Path) -> None:
-    """kubernetes.md §4: a mistake in the request ends it without ``start_within``; nothing may claim it then."""
+    """A mistake in the request ends the run without ``start_within``; no runner may claim it then."""
     start(start_worker, timing={"poll": 0.2})
     run_id = bench.submit(greet, environment=FakeEnvironment(service, "config"))
     record = bench.ended(run_id)
@@ -103,7 +104,7 @@ def test_a_budget_of_the_backend_ends_the_attempt(bench: Bench, start_worker: St
 def test_a_quota_queue_holds_a_run_and_takes_its_place_back(
     bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path
 ) -> None:
-    """kubernetes.md §2: not admitted, the clock of ``start_within`` is paused; suspended later, it ends preempted."""
+    """While a run isn't admitted, ``start_within`` is paused; if it is suspended later, it ends as preempted."""
     start(start_worker, timing={"poll": 0.2})
     hold = service / "suspend"
     hold.touch()
@@ -123,7 +124,7 @@ def test_a_quota_queue_holds_a_run_and_takes_its_place_back(
 
 
 def test_a_lost_node(bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path) -> None:
-    """kubernetes.md §4: heartbeat absent and node not ready; the attempt is closed, its teardown stays open and is
+    """The heartbeat is absent and the node not ready; the attempt is closed, its teardown stays open and is
     seen, until the node says that it's gone."""
     start(start_worker, timing={"poll": 0.2, "node_lost": 3.0})
     path = tmp_path / "begun"
@@ -134,18 +135,20 @@ def test_a_lost_node(bench: Bench, start_worker: StartWorker, service: Path, tmp
     kill_runner(bench, run_id)
     record = bench.ended(run_id, timeout=60)
     assert (record.state, cause_of(record)) == (State.CRASHED, Cause.NODE_LOST)
-    record = bench.until(run_id, lambda r: any(one.get("pending") for one in r.leftovers), "its open teardown")
+    record = bench.until(
+        run_id, lambda r: any(leftover.get("pending") for leftover in r.leftovers), "its open teardown"
+    )
     assert record.leftovers[0]["pending"] == "teardown pending: node toy"
     from dispatcher.inspection.explain import explain
 
-    told = explain(record, now=bench.records.runs.now(), workers=[])
-    assert any("teardown pending: node toy" in line for line in told)
+    lines = explain(record, now=bench.records.runs.now(), workers=[])
+    assert any("teardown pending: node toy" in line for line in lines)
     (service / "lost").unlink()
     gone(bench, run_id)
 
 
 def test_what_nobody_wants_is_ended(bench: Bench, start_worker: StartWorker, service: Path) -> None:
-    """DESIGN §5, the reconciler: orphans both ways, and only with our instance id."""
+    """Orphans are found both ways, and only those with our instance id."""
     backend = FakeBackend()
     record = bench.prepare(greet, environment=FakeEnvironment(service, "image_pull"))
 
@@ -159,10 +162,10 @@ def test_what_nobody_wants_is_ended(bench: Bench, start_worker: StartWorker, ser
     bench.until(wanted, lambda record: record.handle is not None, "its container", timeout=60)
     wait_until(lambda: not orphan.exists(), "the end of the orphan", timeout=60)
     assert foreign.exists()
-    found = bench.record(wanted)
-    assert found.state is State.PENDING
-    assert found.handle is not None
-    Path(backend.key(found.handle)).unlink()
+    stored = bench.record(wanted)
+    assert stored.state is State.PENDING
+    assert stored.handle is not None
+    Path(backend.key(stored.handle)).unlink()
     assert cause_of(bench.ended(wanted, timeout=60)) is Cause.KILLED
     foreign.with_suffix(".deleted").touch()
     wait_until(lambda: not foreign.exists(), "an empty service")
@@ -171,7 +174,7 @@ def test_what_nobody_wants_is_ended(bench: Bench, start_worker: StartWorker, ser
 def test_gc_shows_and_ends_what_nobody_wants(
     bench: Bench, server_url: str, service: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 5: a dry run by default; only what is ours, and is still wanted by nobody."""
+    """A dry run by default; only objects of this instance that no run needs."""
     monkeypatch.setenv("DISPATCHER__FAKE__SERVICES", str(service))
     backend = FakeBackend()
     record = bench.prepare(greet, environment=FakeEnvironment(service, "image_pull"))
@@ -207,15 +210,15 @@ def test_gc_shows_and_ends_what_nobody_wants(
 def test_on_exit_of_a_dead_runner_is_called_where_settings_allow_it(
     bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path, allowed: bool
 ) -> None:
-    """DESIGN §5, callbacks: a child process of the worker, if it is importable and allowed; else ``not called``."""
-    told, path = tmp_path / "told", tmp_path / "begun"
+    """In a child process of the worker, if it is importable and allowed; otherwise it is ``not called``."""
+    written, path = tmp_path / "told", tmp_path / "begun"
     start(
         start_worker,
         timing={"poll": 0.2, "on_exit_timeout": 20.0},
-        environ={"GOODBYE": str(told)},
+        environ={"FINAL_STATE_FILE": str(written)},
         callbacks=[__name__] if allowed else ["some.other:function"],
     )
-    environment = FakeEnvironment(service, on_exit=importable(said_goodbye))
+    environment = FakeEnvironment(service, on_exit=importable(write_final_state))
     assert "ref" in environment.to_json()["on_exit"]
     run_id = bench.submit(note_and_sleep, {"path": str(path)}, environment=environment)
     begun(path)
@@ -223,9 +226,9 @@ def test_on_exit_of_a_dead_runner_is_called_where_settings_allow_it(
     record = bench.ended(run_id, timeout=60)
     assert (record.state, cause_of(record)) == (State.CRASHED, Cause.KILLED)
     assert record.exit_call is (ExitCall.CALLED if allowed else ExitCall.NOT_CALLED)
-    assert told.exists() is allowed
+    assert written.exists() is allowed
     if allowed:
-        assert told.read_text() == "CRASHED"
+        assert written.read_text() == "CRASHED"
     assert [event.data["on_exit"] for event in bench.events(run_id) if event.kind == "exited"] == [record.exit_call]
     gone(bench, run_id)
 
@@ -233,7 +236,7 @@ def test_on_exit_of_a_dead_runner_is_called_where_settings_allow_it(
 def test_a_frozen_supervisor_writes_nothing(
     bench: Bench, start_worker: StartWorker, service: Path, tmp_path: Path
 ) -> None:
-    """DESIGN §5, leases and fencing: others took its shards while it was stopped, and end the run; it comes back."""
+    """Other workers took its shards while it was stopped, and ended the run; then it comes back."""
     first = start(start_worker, timing={"poll": 0.2})
     path = tmp_path / "begun"
     run_id = bench.submit(note_and_sleep, {"path": str(path)}, environment=FakeEnvironment(service))
@@ -253,18 +256,18 @@ def test_a_frozen_supervisor_writes_nothing(
     first.send(signal.SIGCONT)
     record = bench.ended(run_id, timeout=60)
     assert record.state is State.CANCELLED
-    assert [event.kind for event in bench.events(run_id)].count(Kind.EXITED) == 1
+    assert [event.kind for event in bench.events(run_id)].count(EventKind.EXITED) == 1
 
 
 def importable(function: Callable[[], None]) -> Callable[[], None]:
-    """As an installed function travels: by name."""
+    """Return a callback by name, as that of an installed function is."""
     from dispatcher.environments.callbacks import Callback
 
     return Callback(ref=f"{function.__module__}:{function.__qualname__}")
 
 
 def kill_runner(bench: Bench, run_id: str) -> None:
-    """SIGKILL to the runner's first process and its child, so that nobody reports."""
+    """Send SIGKILL to the runner's first process and its child, so that neither reports."""
     handle = bench.until(run_id, lambda record: record.handle is not None, "its handle").handle
     assert handle is not None
     pid = json.loads(Path(FakeBackend().key(handle)).read_text())["pid"]

@@ -29,19 +29,19 @@ StartWorker = Callable[..., Worker]
 def broker() -> Iterator[Server]:
     """A second server."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = Server(Path(directory))
-        one.start()
+        server = Server(Path(directory))
+        server.start()
         try:
-            yield one
+            yield server
         finally:
-            one.kill()
+            server.kill()
 
 
 @pytest.fixture
 def client(server_url: str, broker: Server) -> Iterator[Dispatcher]:
     settings = Settings.load(url=server_url, broker_url=broker.url, signing_keys=json.dumps(KEYS), timing=QUICK)
-    with Dispatcher(settings=settings) as one:
-        yield one
+    with Dispatcher(settings=settings) as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture
@@ -91,11 +91,11 @@ def test_runs_retries_labels_and_cancels(
     assert not any(f"{instance}:local" in key or "_kombu" in key for key in keys(server_url)), "no doorbell there"
     assert not any(run.id in key for run in runs for key in keys(broker.url)), "no record there"
     variables = {"DISPATCHER__URL": server_url, "DISPATCHER__BROKER_URL": broker.url}
-    told = subprocess.run(
+    done = subprocess.run(
         [PYTHON, "-m", "celery", "-A", "workers.app", "inspect", "ping"], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, **variables, "PYTHONPATH": str(ROOT)}, timeout=60, check=False,
     )  # fmt: skip
-    assert "pong" in told.stdout, told.stdout + told.stderr
+    assert "pong" in done.stdout, done.stdout + done.stderr
     assert worker.process.poll() is None
 
 

@@ -1,4 +1,4 @@
-"""Servers behind TLS and Sentinel, asked by records and doorbells under one URL."""
+"""Servers behind TLS and Sentinel, used by records and doorbells under one URL."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def works(url: str) -> None:
-    """Records and both ways to ring."""
+    """Check records, and both ways to ring."""
     with Dispatcher(url) as client:
         run = client.submit(noop)
         assert run.state is State.QUEUED
@@ -61,7 +61,7 @@ def add(a: int, b: int = 1) -> int:
 
 
 def serves(url: str, directory: Path) -> None:
-    """A worker behind the same URL: doorbells, cancels and notices reach whom they should."""
+    """Check a worker behind the same URL: doorbells, cancels and notices arrive."""
     worker = Worker(url, directory, timing=QUICK, concurrency=1)
     try:
         worker.says("is ready")
@@ -90,14 +90,14 @@ def sleep(seconds: float) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[str]:
-    """A primary with a password, and the Sentinel that knows it."""
+    """A primary with a password, and its Sentinel."""
     binary, primary, port = str(get_binary_path()), free_port(), free_port()
     text = f"port {port}\ndir {tmp_path}\nlogfile {tmp_path / 'sentinel.log'}\n"
     text += f'sentinel monitor main 127.0.0.1 {primary} 1\nsentinel auth-pass main "{PASSWORD}"\n'
@@ -136,7 +136,7 @@ def test_sentinel(sentinel: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def tls(server_url: str, tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """A port that speaks TLS in front of the session's server, and the authority of its certificate."""
+    """A TLS port in front of the session's server, and the authority of its certificate."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl command to make a certificate with")
@@ -163,7 +163,7 @@ def _serve(listening: socket.socket, context: ssl.SSLContext, path: str) -> None
 
 
 def _terminate(raw: socket.socket, context: ssl.SSLContext, path: str) -> None:
-    """Ask and answer in turn, as clients of records and doorbells do."""
+    """Forward requests and responses in turn, as clients of records and doorbells send them."""
     try:
         with context.wrap_socket(raw, server_side=True) as near, socket.socket(socket.AF_UNIX) as far:
             far.connect(path)

@@ -1,4 +1,4 @@
-"""A worker runs what waits, to its end."""
+"""A worker runs waiting runs to their end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ StartWorker = Callable[..., Worker]
 
 
 def result_of(bench: Bench, run_id: str, *, timeout: float = 30.0) -> Any:
-    """What a finished run gave back."""
+    """Return the result of a finished run."""
     record = bench.ended(run_id, timeout=timeout)
     assert record.state is State.SUCCEEDED, (record.outcome, bench.lines(run_id))
     assert record.outcome is not None
@@ -41,7 +41,7 @@ def result_of(bench: Bench, run_id: str, *, timeout: float = 30.0) -> Any:
 
 
 def cause_of(record: Record) -> Cause | None:
-    """Why a run ended."""
+    """Return the cause of a run's end."""
     assert record.outcome is not None
     return record.outcome.cause
 
@@ -64,7 +64,7 @@ def pid() -> int:
 
 @flow
 def left_alone() -> int:
-    """How many objects of this process the garbage collector never looks at."""
+    """Return the number of objects of this process that the garbage collector ignores."""
     return gc.get_freeze_count()
 
 
@@ -78,7 +78,7 @@ def note(path: str, seconds: float = 0.0) -> int:
 
 @flow
 def meet(directory: str, others: int) -> int:
-    """Ends once so many run at the same time."""
+    """End once a number of runs are running at the same time."""
     (Path(directory) / f"met-{context.run_id}").touch()
     while len(list(Path(directory).glob("met-*"))) < others:
         time.sleep(0.01)

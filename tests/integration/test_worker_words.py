@@ -1,4 +1,4 @@
-"""A real worker, rung by somebody whose words name other keys, break out of JSON and forge log lines."""
+"""A real worker, rung with words that name other keys, break out of JSON and forge log lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real worker processes for tests, and runs for them, submitted through the records alone."""
+"""Real worker processes for tests, and runs for them, which are submitted directly through the records."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Records
 from dispatcher.runs.events import Event
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Record, Spec
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
 from dispatcher.serialization import PYTHON as PYTHON_VERSION
 from dispatcher.serialization import KeyRing, to_value
 from dispatcher.settings import Settings
@@ -30,12 +31,12 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: When the signatures of these tests expire.
+#: Time at which the signatures of these tests expire.
 EXPIRES = 1e10
 
 KEYS = {"k1": "a secret that only these tests know"}
 
-#: Timings of production, divided so that a test sees a takeover within seconds.
+#: Production timings divided by 15, so that a takeover takes seconds.
 QUICK = {
     "renew": 10 / 15,
     "lease": 30 / 15,
@@ -81,21 +82,21 @@ class Worker:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self._log.read_text(errors="replace")
 
     def says(self, text: str, *, timeout: float = 60.0) -> None:
         """Wait until it has printed ``text``."""
 
-        def said() -> bool:
+        def has_printed() -> bool:
             assert self.process.poll() is None or text in self.output, f"the worker ended:\n{self.output}"
             return text in self.output
 
-        wait_until(said, f"{text!r} of the worker", timeout=timeout)
+        wait_until(has_printed, f"{text!r} of the worker", timeout=timeout)
 
     @property
     def children(self) -> list[int]:
-        """Pids of its pool processes."""
+        """The pids of its pool processes."""
         return children_of(self.process.pid)
 
     def send(self, signum: int) -> None:
@@ -103,11 +104,11 @@ class Worker:
         os.kill(self.process.pid, signum)
 
     def wait(self, timeout: float = 30.0) -> int:
-        """Its exit status."""
+        """Wait for its exit, and return the status."""
         return self.process.wait(timeout)
 
     def kill(self) -> None:
-        """End it and its pool processes at once, as a machine that dies."""
+        """Kill it and its pool processes, as if the machine had died."""
         pool = self.children
         self.process.kill()
         self.process.wait()
@@ -115,7 +116,7 @@ class Worker:
             kill_group(pid)
 
     def end(self) -> None:
-        """At the end of a test: politely, then not."""
+        """Terminate it at the end of a test, and kill it if that takes too long."""
         if self.process.poll() is not None:
             return
         pool = self.children
@@ -131,20 +132,20 @@ class Worker:
 
 
 def children_of(pid: int) -> list[int]:
-    """Pids of the processes whose parent is ``pid``."""
-    found = []
+    """Return the pids of the running children of ``pid``."""
+    children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return sorted(found)
+            children.append(int(stat.parent.name))
+    return sorted(children)
 
 
 def is_alive(pid: int) -> bool:
-    """Return True if there is such a process, and it isn't only waiting to be reaped."""
+    """Return True if there is such a process and it isn't a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -152,7 +153,7 @@ def is_alive(pid: int) -> bool:
 
 
 def kill_group(pid: int) -> None:
-    """SIGKILL what is left of a process group."""
+    """Send SIGKILL to a process group, if it still exists."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -178,7 +179,7 @@ class Bench:
         scope: str = "",
         **options: Any,
     ) -> str:
-        """Accept a run; its id."""
+        """Accept a run and return its id."""
         record = self.prepare(flow, parameters, environment=environment, scope=scope, **options)
         self.records.runs.create([record])
         return record.id
@@ -192,7 +193,7 @@ class Bench:
         scope: str = "",
         **options: Any,
     ) -> Record:
-        """A record, ready to be accepted."""
+        """Return a record that is ready to be accepted."""
         from dispatcher import LocalEnvironment
 
         environment = environment or LocalEnvironment()
@@ -220,31 +221,31 @@ class Bench:
             on_exit=environment.on_exit is not None,
             python=PYTHON_VERSION,
             blobs=(location,) if storage.shared_blob else (),
-            key_id=self.keys.signs,
+            key_id=self.keys.signing_key_id,
             expires=EXPIRES,
         )
         raw = spec.to_bytes()
         return Record(id=run_id, spec_bytes=raw, signature=self.keys.sign(run_id, raw), spec_digest=location)
 
     def record(self, run_id: str) -> Record:
-        """The record as it stands."""
+        """Return the present record."""
         return self.records.runs.get(run_id)[0]
 
-    def until(self, run_id: str, check: Callable[[Record], T], what: str, *, timeout: float = 30.0) -> Record:
-        """Wait until the record passes ``check``."""
-        wait_until(lambda: check(self.record(run_id)), f"{what} of run {run_id}", timeout=timeout, every=0.05)
+    def until(self, run_id: str, check: Callable[[Record], T], event: str, *, timeout: float = 30.0) -> Record:
+        """Wait until the record passes ``check``, and return it."""
+        wait_until(lambda: check(self.record(run_id)), f"{event} of run {run_id}", timeout=timeout, every=0.05)
         return self.record(run_id)
 
     def ended(self, run_id: str, *, timeout: float = 60.0) -> Record:
-        """Wait for the run's end."""
+        """Wait for the run's end, and return its record."""
         return self.until(run_id, lambda record: record.terminal, "the end", timeout=timeout)
 
     def events(self, run_id: str) -> list[Event]:
-        """All events of a run."""
+        """Return all events of a run."""
         return self.records.events.of(run_id)[0]
 
     def lines(self, run_id: str) -> list[str]:
-        """What the flow printed and logged."""
+        """Return the lines that the flow has printed and logged."""
         return [line.text for line in self.records.logs.read(run_id)[0]]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A world for attempts on memory records: flows, and a way to submit and run them."""
+"""A harness for attempts on memory records: flows, and methods to submit and run them."""
 
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import Flow, flow
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.records.memory import open_memory
-from dispatcher.records.query import Look
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runner.in_process import call_on_exit, run_attempt
 from dispatcher.runs.change import Change
 from dispatcher.runs.context import context
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Record, Spec
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
 from dispatcher.serialization import PYTHON, KeyRing, from_value, to_value
 from dispatcher.settings import Settings
 from dispatcher.storage.redis import RedisStorage
@@ -30,7 +31,7 @@ SETTINGS = Settings.load()
 
 
 class World:
-    """Memory records whose server can be away, a key ring, and a way to submit."""
+    """Memory records whose server can be away, a key ring, and methods to submit and run."""
 
     def __init__(self) -> None:
         self.records = open_memory()
@@ -40,19 +41,19 @@ class World:
         self.away: Callable[[Change], bool] = lambda _change: False
         commit = self.records.runs.commit
 
-        def counted(change: Change, **more: Any) -> tuple[Record | None, float]:
+        def commit_and_count(change: Change, **more: Any) -> tuple[Record | None, float]:
             if self.away(change):
                 raise ServerUnavailable("the server is away")
             self.commits += 1
             return commit(change, **more)
 
-        self.records.runs.commit = counted  # type: ignore[method-assign]
+        self.records.runs.commit = commit_and_count  # type: ignore[method-assign]
 
-    def submit(self, one: Flow[..., Any], parameters: Any = None, environment: Any = None, **changes: Any) -> Record:
+    def submit(self, target: Flow[..., Any], parameters: Any = None, environment: Any = None, **changes: Any) -> Record:
         run_id = secrets.token_hex(8)
         storage = RedisStorage()
         storage.bind(self.records.blobs)
-        location = storage.add_flow(one)
+        location = storage.add_flow(target)
         environment = environment or LocalEnvironment()
         values = to_value(
             parameters or {},
@@ -65,7 +66,7 @@ class World:
         options = Options.of(**{name: changes.pop(name) for name in ("retries", "start_within") if name in changes})
         spec = Spec(
             run_id=run_id,
-            flow=one.name,
+            flow=target.name,
             storage=storage.to_json(),
             location=location,
             parameters=values,
@@ -76,7 +77,7 @@ class World:
             on_exit=environment.on_exit is not None,
             python=PYTHON,
             blobs=tuple(name for name in (location, values.blob) if name),
-            key_id=self.keys.signs,
+            key_id=self.keys.signing_key_id,
             expires=NEVER,
         )
         return self.accept(run_id, replace(spec, **changes).to_bytes())
@@ -92,7 +93,7 @@ class World:
 
     def run(self, record: Record, *, holder: str = "here", settings: Settings = SETTINGS, **more: Any) -> Record:
         record, now = self.records.runs.get(record.id)
-        return run_attempt(self.records, self.keys, settings, Look(record, now), owner="w1", holder=holder, **more)
+        return run_attempt(self.records, self.keys, settings, Snapshot(record, now), owner="w1", holder=holder, **more)
 
     def exit(self, record: Record, **more: Any) -> Record:
         record, now = self.records.runs.get(record.id)

@@ -7,8 +7,10 @@ from typing import Any
 from dispatcher.records.base import Records
 from dispatcher.runs import transitions
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import Record, Spec, Value
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import Spec
+from dispatcher.runs.value import Value
 from dispatcher.serialization import KeyRing
 
 #: A time that no test comes to: the clocks of some begin at 0, those of others today.

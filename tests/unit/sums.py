@@ -1,10 +1,10 @@
-"""Flows for tests of the client, and what a worker would do to a run that waits."""
+"""Flows for tests of the client, and a stand-in for the worker of a waiting run."""
 
 from __future__ import annotations
 
 from dispatcher import Dispatcher, flow
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.outcome import Outcome
 
 
 @flow(tags=["sums"])
@@ -19,7 +19,7 @@ def fail(text: str = "boom") -> None:
 
 
 def finish(client: Dispatcher, run_id: str, outcome: Outcome | None = None) -> None:
-    """What a worker does to a run that waits."""
+    """Start and finish a waiting run, as a worker does."""
     started = client.records.runs.update(run_id, lambda r, now: transitions.start_here(r, now, owner="w", holder="h"))
     done = outcome or Outcome()
     client.records.runs.update(run_id, lambda r, now: transitions.finish(r, now, epoch=started.epoch, outcome=done))

@@ -16,7 +16,8 @@ from dispatcher.client.results import error_of, result_of
 from dispatcher.errors import FlowFailed, InvalidInput
 from dispatcher.flows.flow import Flow
 from dispatcher.runs.context import context
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import pack
 from dispatcher.serialization.unopened import RaisedInside, Unopened

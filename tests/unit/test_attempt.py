@@ -12,12 +12,12 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt, Refused, TimeoutInterrupt, UnknownRun
 from dispatcher.flows.flow import flow
-from dispatcher.records.query import Look
-from dispatcher.runner.in_process import current, run_attempt
+from dispatcher.records.snapshot import Snapshot
+from dispatcher.runner.in_process import current_attempt, run_attempt
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing, from_value
 from dispatcher.serialization.seals import Returned
@@ -37,8 +37,15 @@ def test_a_run_from_claim_to_finish(world: World) -> None:
     assert world.result(done) == [4, 4]
     assert world.texts(done) == ["doubling", f"run {record.id}, attempt 1"]
     kinds = [event.kind for event in world.records.events.of(record.id)[0]]
-    assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED, Kind.EXITED]
-    assert current() is None
+    assert kinds == [
+        EventKind.QUEUED,
+        EventKind.CLAIMED,
+        EventKind.PROVISIONING,
+        EventKind.PENDING,
+        EventKind.STARTED,
+        EventKind.EXITED,
+    ]
+    assert current_attempt() is None
 
 
 def test_two_scripts_without_on_exit_and_three_with(world: World) -> None:
@@ -140,15 +147,19 @@ def test_a_second_doorbell_finds_nothing_to_do(world: World) -> None:
 
 def test_a_doorbell_while_it_runs_elsewhere_leaves_it_alone(world: World) -> None:
     record = world.submit(double, {"x": 1})
-    world.records.runs.update(record.id, lambda one, now: transitions.start_here(one, now, owner="w9", holder="other"))
-    found = world.run(record)
-    assert (found.state, found.holder) == (State.RUNNING, "other")
-    assert world.texts(found) == []
+    world.records.runs.update(
+        record.id, lambda record, now: transitions.start_here(record, now, owner="w9", holder="other")
+    )
+    result = world.run(record)
+    assert (result.state, result.holder) == (State.RUNNING, "other")
+    assert world.texts(result) == []
 
 
 def test_a_claim_whose_answer_was_lost_is_taken_up_once(world: World) -> None:
     record = world.submit(double, {"x": 1})
-    world.records.runs.update(record.id, lambda one, now: transitions.start_here(one, now, owner="w1", holder="here"))
+    world.records.runs.update(
+        record.id, lambda record, now: transitions.start_here(record, now, owner="w1", holder="here")
+    )
     assert world.run(record).state is State.SUCCEEDED
 
 
@@ -172,7 +183,7 @@ def test_a_flow_that_began_here_never_begins_again_in_its_attempt(world: World) 
 def test_a_run_that_comes_too_late_is_ended(world: World) -> None:
     record = world.submit(double, {"x": 1}, start_within=5)
     stored, now = world.records.runs.get(record.id)
-    done = run_attempt(world.records, world.keys, SETTINGS, Look(stored, now + 6), owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Snapshot(stored, now + 6), owner="w1", holder="here")
     assert (done.state, world.texts(done)) == (State.TIMED_OUT, [])
     assert done.outcome is not None
     assert done.outcome.reason == "start_within"
@@ -183,7 +194,7 @@ def test_a_cancel_that_comes_while_it_runs(world: World) -> None:
 
     def interrupt(signum: int, frame: object) -> None:
         world.records.runs.update(record.id, transitions.request_cancel)
-        here = current()
+        here = current_attempt()
         assert here is not None
         assert (here.run_id, here.epoch) == (record.id, 1)
         here.interrupt(CancelInterrupt)
@@ -208,21 +219,21 @@ def test_a_run_taken_over_meanwhile_is_left_to_its_new_holder(world: World) -> N
     def take_over(signum: int, frame: object) -> None:
         world.records.runs.update(
             record.id,
-            lambda one, now: transitions.abandon(
-                one, now, epoch=one.epoch, outcome=Outcome(cause=Cause.WORKER_LOST, message="taken over")
+            lambda record, now: transitions.abandon(
+                record, now, epoch=record.epoch, outcome=Outcome(cause=Cause.WORKER_LOST, message="taken over")
             ),
         )
-        here = current()
+        here = current_attempt()
         assert here is not None
         here.interrupt(TimeoutInterrupt)
 
     before = signal.signal(signal.SIGUSR1, take_over)
     try:
-        found = world.run(record)
+        result = world.run(record)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert (found.exit_call, found.epoch) == (ExitCall.DUE, 2)
-    assert world.texts(found) == [], "its on_exit is another's to call"
+    assert (result.exit_call, result.epoch) == (ExitCall.DUE, 2)
+    assert world.texts(result) == [], "its on_exit is another's to call"
     done = world.exit(record)
     assert (done.state, done.exit_call) == (State.CRASHED, ExitCall.CALLED)
     assert world.texts(done) == ["exit: CRASHED None"]

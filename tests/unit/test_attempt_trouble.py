@@ -1,4 +1,4 @@
-"""What can't be verified or opened, and a server that is away."""
+"""Attempts that can't be verified or opened, and a server that is away."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher.errors import ServerUnavailable
 from dispatcher.flows.flow import flow
-from dispatcher.records.query import Look
-from dispatcher.runner.in_process import current, run_attempt
+from dispatcher.records.snapshot import Snapshot
+from dispatcher.runner.in_process import current_attempt, run_attempt
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Record
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from tests.unit.attempts import SETTINGS, World, double, say_how_it_ended
@@ -42,7 +43,7 @@ def test_a_changed_spec_is_never_opened(world: World) -> None:
     stored, now = world.records.runs.get(record.id)
     changed = stored.but(spec_bytes=stored.spec_bytes.replace(b'"flow":"double"', b'"flow":"doublf"'))
     assert changed.spec_bytes != stored.spec_bytes
-    done = run_attempt(world.records, world.keys, SETTINGS, Look(changed, now), owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Snapshot(changed, now), owner="w1", holder="here")
     refused_as_broken(world, done, "never opened")
 
 
@@ -67,7 +68,7 @@ def test_a_spec_that_can_not_even_be_read_ends_its_run(world: World) -> None:
     record = signed_with_exit(world)
     stored, now = world.records.runs.get(record.id)
     torn = stored.but(spec_bytes=b"{" + record.spec_bytes)
-    done = run_attempt(world.records, world.keys, SETTINGS, Look(torn, now), owner="w1", holder="here")
+    done = run_attempt(world.records, world.keys, SETTINGS, Snapshot(torn, now), owner="w1", holder="here")
     assert done.state is State.CRASHED
     assert done.outcome is not None
     assert done.outcome.cause is Cause.CONFIG_ERROR
@@ -118,20 +119,20 @@ def test_a_server_that_is_away_at_the_claim_is_the_callers_to_tell(world: World)
     world.away = lambda _change: True
     with pytest.raises(ServerUnavailable):
         world.run(record)
-    assert current() is None
+    assert current_attempt() is None
 
 
 def test_a_result_outlives_an_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.support.outages._FIRST", 0.01)
-    asked: list[State] = []
+    monkeypatch.setattr("dispatcher.support.outages._FIRST_PAUSE", 0.01)
+    attempted: list[State] = []
 
     def away(change: Change) -> bool:
         if change.before is not None and change.before.state is State.RUNNING:
-            asked.append(change.after.state)
-        return 0 < len(asked) < 8
+            attempted.append(change.after.state)
+        return 0 < len(attempted) < 8
 
     world.away = away
     done = world.run(world.submit(double, {"x": 1}, LocalEnvironment(on_exit=say_how_it_ended)))
     assert (done.state, done.exit_call) == (State.SUCCEEDED, ExitCall.CALLED)
     assert world.texts(done).count("doubling") == 1
-    assert len(asked) == 9
+    assert len(attempted) == 9

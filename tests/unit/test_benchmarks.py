@@ -1,4 +1,4 @@
-"""How rounds become verdicts, and verdicts a page. What is measured is measured by ``make bench``."""
+"""Verdicts over rounds, and the page made of them. ``make bench`` does the measuring."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import pytest
 from rich.console import Console
 
 from benchmarks import page
-from benchmarks.bench import Bench, Measure, Part, turns
-from benchmarks.counter import described
-from benchmarks.figures import By, Figure, Measured, Pair, row
+from benchmarks.bench import Benchmark, Measure, Part, turns
+from benchmarks.explanations import explanation
+from benchmarks.figures import Comparison, Figure, Measured, Pair, row
 from benchmarks.measuring import measured
 from benchmarks.parts import parts
-from benchmarks.results import Results, cells
+from benchmarks.request_counter import verb_and_kind
+from benchmarks.results import BenchmarkResults, cells
 from benchmarks.sampling import OTHERS, layers
-from benchmarks.why import why
 
 FIGURES = (
     Figure(name="more", unit="runs/s", bound=1.5, more_is_better=True),
-    Figure(name="less", unit="MB", bound=60, by=By.OURS, base=""),
+    Figure(name="less", unit="MB", bound=60, by=Comparison.OURS, base=""),
 )
 
 
 @contextmanager
-def _opened(bench: Bench) -> Iterator[Measure]:
+def _opened(bench: Benchmark) -> Iterator[Measure]:
     def measure(number: int) -> Measured:
         bench.keep("depth", [number])
         return {"more": Pair(ours=3.0 + number, base=2.0), "less": Pair(ours=59.0 + number)}
@@ -36,12 +36,12 @@ def _opened(bench: Bench) -> Iterator[Measure]:
 
 
 @contextmanager
-def _opened_third(bench: Bench) -> Iterator[Measure]:
+def _opened_third(bench: Benchmark) -> Iterator[Measure]:
     yield lambda number: {"third": Pair(1.0)}
 
 
 @contextmanager
-def _opened_submit(bench: Bench) -> Iterator[Measure]:
+def _opened_submit(bench: Benchmark) -> Iterator[Measure]:
     yield lambda number: {"submit": Pair(1.0, 1.0)}
 
 
@@ -52,11 +52,11 @@ def test_every_round_of_a_part_is_measured_and_kept(tmp_path: Path) -> None:
     results = measured([PART], rounds=3, quick=False, out=Console(quiet=True))
     results.save(tmp_path / "data.json")
 
-    again = Results.load(tmp_path / "data.json")
+    again = BenchmarkResults.load(tmp_path / "data.json")
     assert again == results
-    assert [one["more"].ours for one in again.rounds["scripted"]] == [3.0, 4.0, 5.0]
+    assert [measured["more"].ours for measured in again.rounds["scripted"]] == [3.0, 4.0, 5.0]
     assert again.samples == {"depth": [0, 1, 2]}
-    assert [one.passes for one in again.rows] == [True, True]
+    assert [result.passes for result in again.rows] == [True, True]
 
 
 def test_a_part_may_bound_its_rounds() -> None:
@@ -87,7 +87,7 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("line", "what"),
+    ("line", "verb_kind"),
     [
         ("POST /apis/batch/v1/namespaces/a/jobs?fieldValidation=Strict HTTP/1.1", "create jobs"),
         ("DELETE /apis/batch/v1/namespaces/a/jobs/b HTTP/1.1", "delete jobs"),
@@ -99,8 +99,8 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
         ("GET /version HTTP/1.1", "GET /version"),
     ],
 )
-def test_requests_of_the_api_server_are_told_apart(line: str, what: str) -> None:
-    assert described(line) == what
+def test_requests_of_the_api_server_are_told_apart(line: str, verb_kind: str) -> None:
+    assert verb_and_kind(line) == verb_kind
 
 
 def test_parts_of_several_calls_become_one() -> None:
@@ -109,7 +109,7 @@ def test_parts_of_several_calls_become_one() -> None:
     later = measured([PART], rounds=3, quick=True, out=Console(quiet=True))
 
     first.merge(later)
-    first.in_order(["scripted", "other"])
+    first.sort_by_part(["scripted", "other"])
 
     assert [row.figure.name for row in first.rows] == ["more", "less", "third"]
     assert [len(first.rounds[name]) for name in ("scripted", "other")] == [3, 1]
@@ -121,36 +121,36 @@ def test_parts_of_several_calls_become_one() -> None:
 def test_a_value_is_the_median_of_the_rounds_values() -> None:
     rounds = [{"more": Pair(2, 1)}, {"more": Pair(9, 3)}, {"more": Pair(40, 10)}]
 
-    found = row(FIGURES[0], rounds)
+    result = row(FIGURES[0], rounds)
 
-    assert (found.ours, found.base) == (9, 3)
-    assert (found.least, found.value, found.most) == (2, 3, 4)
+    assert (result.ours, result.base) == (9, 3)
+    assert (result.least, result.value, result.most) == (2, 3, 4)
 
 
 @pytest.mark.parametrize(
     ("by", "more_is_better", "pair", "passes"),
     [
-        (By.RATIO, True, Pair(15, 10), True),
-        (By.RATIO, True, Pair(14, 10), False),
-        (By.RATIO, False, Pair(15, 10), True),
-        (By.RATIO, False, Pair(16, 10), False),
-        (By.DIFFERENCE, False, Pair(11.5, 10), True),
-        (By.DIFFERENCE, False, Pair(11.6, 10), False),
-        (By.OURS, False, Pair(1.5), True),
-        (By.OURS, False, Pair(1.6, 10), False),
+        (Comparison.RATIO, True, Pair(15, 10), True),
+        (Comparison.RATIO, True, Pair(14, 10), False),
+        (Comparison.RATIO, False, Pair(15, 10), True),
+        (Comparison.RATIO, False, Pair(16, 10), False),
+        (Comparison.DIFFERENCE, False, Pair(11.5, 10), True),
+        (Comparison.DIFFERENCE, False, Pair(11.6, 10), False),
+        (Comparison.OURS, False, Pair(1.5), True),
+        (Comparison.OURS, False, Pair(1.6, 10), False),
     ],
 )
-def test_a_bound_has_a_direction_and_a_base(by: By, more_is_better: bool, pair: Pair, passes: bool) -> None:
+def test_a_bound_has_a_direction_and_a_base(by: Comparison, more_is_better: bool, pair: Pair, passes: bool) -> None:
     figure = Figure(name="x", unit="s", bound=1.5, more_is_better=more_is_better, by=by)
 
     assert figure.passes(round(figure.value(pair), 6)) is passes
 
 
 def test_a_figure_without_a_bound_is_only_shown() -> None:
-    found = row(Figure(name="x", unit="B"), [{"x": Pair(1, 2)}])
+    result = row(Figure(name="x", unit="B"), [{"x": Pair(1, 2)}])
 
-    assert found.passes
-    assert cells(found) == ("x, B", "1.0", "2.0", "0.50", "0.50..0.50", "", "")
+    assert result.passes
+    assert cells(result) == ("x, B", "1.0", "2.0", "0.50", "0.50..0.50", "", "")
 
 
 def test_sides_take_turns_at_going_first() -> None:
@@ -168,10 +168,10 @@ def test_sides_take_turns_at_going_first() -> None:
 
 
 def test_the_parts_have_names_and_figures_of_their_own() -> None:
-    known = parts()
-    names = [figure.name for part in known for figure in part.figures]
+    all_parts = parts()
+    names = [figure.name for part in all_parts for figure in part.figures]
 
-    assert len({part.name for part in known}) == len(known)
+    assert len({part.name for part in all_parts}) == len(all_parts)
     assert len(set(names)) == len(names)
 
 
@@ -191,7 +191,7 @@ def test_the_page_is_made_of_the_results(tmp_path: Path, monkeypatch: pytest.Mon
 
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "| more, runs/s | 3.5 | 2.0 | 1.75 | 1.50..2.00 | ≥ 1.5 times | pass |" in text
-    assert sorted(one.name for one in (tmp_path / "images").iterdir()) == ["speed-start.svg", "speed-waiting.svg"]
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["speed-start.svg", "speed-waiting.svg"]
 
 
 def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,13 +199,15 @@ def test_the_page_says_which_figures_are_missed_and_why(tmp_path: Path, monkeypa
     monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
     monkeypatch.setattr(page, "IMAGES", tmp_path / "images")
     missed = Part(name="missed", figures=(Figure(name="submit", unit="", bound=0.5),), opened=_opened_submit)
-    other = Part(name="other", figures=(Figure(name="third", unit="", bound=2.0, by=By.OURS),), opened=_opened_third)
+    other = Part(
+        name="other", figures=(Figure(name="third", unit="", bound=2.0, by=Comparison.OURS),), opened=_opened_third
+    )
 
     page.write(measured([missed, other], rounds=1, quick=False, out=Console(quiet=True)))
 
-    told = (tmp_path / "speed.md").read_text(encoding="utf-8").partition("## Out of bounds")[2]
-    assert f"- **submit.** {why('submit')}" in told
-    assert "**third" not in told
+    missed_section = (tmp_path / "speed.md").read_text(encoding="utf-8").partition("## Out of bounds")[2]
+    assert f"- **submit.** {explanation('submit')}" in missed_section
+    assert "**third" not in missed_section
 
 
 def test_samples_count_for_the_innermost_layer() -> None:

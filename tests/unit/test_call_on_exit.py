@@ -12,12 +12,13 @@ import pytest
 
 from backends.local import LocalEnvironment
 from dispatcher.errors import CancelInterrupt
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.runner import in_process as runner
 from dispatcher.runner.in_process import call_on_exit
 from dispatcher.runs import transitions
 from dispatcher.runs.context import context
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing, to_value
 from dispatcher.serialization.seals import Returned
@@ -30,16 +31,16 @@ def world() -> World:
 
 
 def killed(world: World, environment: LocalEnvironment, parameters: Any = None, **outcome: Any) -> Record:
-    """A run whose process died while the flow ran."""
+    """Return a run whose process died while the flow ran."""
     record = world.submit(double, parameters or {"x": 1}, environment)
     started = world.records.runs.update(
-        record.id, lambda one, now: transitions.start_here(one, now, owner="w1", holder="dead")
+        record.id, lambda record, now: transitions.start_here(record, now, owner="w1", holder="dead")
     )
     world.records.logs.append(record.id, [Line(attempt=1, number=7, time=1.0, stream="stdout", text="last words")])
     facts = {"cause": Cause.KILLED, "message": "killed", **outcome}
     return world.records.runs.update(
         record.id,
-        lambda one, now: transitions.abandon(one, now, epoch=started.epoch, outcome=Outcome(**facts)),
+        lambda record, now: transitions.abandon(record, now, epoch=started.epoch, outcome=Outcome(**facts)),
     )
 
 
@@ -54,7 +55,7 @@ def test_on_exit_of_a_dead_process(world: World) -> None:
 
 
 class Trap(Exception):
-    """Leaves a file where it is opened."""
+    """Creates a file when it is opened."""
 
     def __init__(self, file: Path) -> None:
         super().__init__("a trap")
@@ -65,7 +66,7 @@ class Trap(Exception):
 
 
 def with_exception(world: World, record: Record, error: Exception) -> tuple[Record, float]:
-    """The run as it is once its dead process had reported this exception; and the time."""
+    """Return the run with an exception that its dead process reported, and the time."""
     value = to_value(
         error, subject="e", limit_inline=10**6, limit=10**6, put=lambda _: "",
         seal=world.keys.seal(record),
@@ -77,7 +78,7 @@ def with_exception(world: World, record: Record, error: Exception) -> tuple[Reco
 
 
 def test_on_exit_learns_of_the_exception_that_was_kept_by_its_text(world: World, tmp_path: Path) -> None:
-    """A container may have made it: a worker doesn't open it, whose run it ever was."""
+    """A container may have made it, so a worker never opens it."""
     file = tmp_path / "opened"
     stored, now = with_exception(world, killed(world, LocalEnvironment(on_exit=say_how_it_ended)), Trap(file))
     done = call_on_exit(world.records, world.keys, SETTINGS, stored, now, owner="w2", holder="there")
@@ -123,7 +124,7 @@ def test_it_is_never_called_from_a_changed_spec(world: World) -> None:
 
 
 def test_interrupts_do_not_reach_on_exit(world: World) -> None:
-    before = signal.signal(signal.SIGUSR1, lambda *_: runner.current().interrupt(CancelInterrupt))  # type: ignore[union-attr]
+    before = signal.signal(signal.SIGUSR1, lambda *_: runner.current_attempt().interrupt(CancelInterrupt))  # type: ignore[union-attr]
     try:
         done = world.exit(killed(world, LocalEnvironment(on_exit=signals_itself)))
     finally:

@@ -1,4 +1,4 @@
-"""What a flow prints and logs becomes lines: in order, bounded, never at the flow's expense."""
+"""A flow's output becomes lines: in order, bounded, without slowing the flow."""
 
 # ruff: noqa: T201 - printing is what this is about
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 import pytest
 
 from dispatcher.logs.capture import captured
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
 
 LIMITS = LimitSettings()
 
 
-class Kept:
-    """A sink that keeps lines as the records do, and may be away."""
+class Sink:
+    """Stores lines as the records do, and can be away."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -47,11 +47,11 @@ class Kept:
         return [line.text for line in self.lines]
 
 
-def capture(body: Callable[[], object], *, fds: bool = False, limits: LimitSettings = LIMITS) -> Kept:
-    kept = Kept()
-    with captured(kept, 3, limits, fds):
+def capture(body: Callable[[], object], *, fds: bool = False, limits: LimitSettings = LIMITS) -> Sink:
+    sink = Sink()
+    with captured(sink, 3, limits, fds):
         body()
-    return kept
+    return sink
 
 
 def test_prints_and_logs_in_order() -> None:
@@ -62,17 +62,17 @@ def test_prints_and_logs_in_order() -> None:
         logging.getLogger("some.library").warning("four")
         print("five")
 
-    kept = capture(body)
-    assert [(line.stream, line.level, line.text) for line in kept.lines] == [
+    sink = capture(body)
+    assert [(line.stream, line.level, line.text) for line in sink.lines] == [
         ("stdout", "", "one"),
         ("stderr", "", "two"),
         ("log", "INFO", "three 3"),
         ("log", "WARNING", "some.library: four"),
         ("stdout", "", "five"),
     ]
-    assert [line.number for line in kept.lines] == [1, 2, 3, 4, 5]
-    assert {line.attempt for line in kept.lines} == {3}
-    assert all(abs(line.time - time.time()) < 60 for line in kept.lines)
+    assert [line.number for line in sink.lines] == [1, 2, 3, 4, 5]
+    assert {line.attempt for line in sink.lines} == {3}
+    assert all(abs(line.time - time.time()) < 60 for line in sink.lines)
 
 
 def test_in_a_process_of_its_own_every_logger_is_heard_from_info_on_and_no_line_twice() -> None:
@@ -86,12 +86,12 @@ def test_in_a_process_of_its_own_every_logger_is_heard_from_info_on_and_no_line_
         logging.getLogger("some.library").debug("not heard")
 
     try:
-        kept = capture(body, fds=True)
+        sink = capture(body, fds=True)
         assert (root.handlers, root.level) == (handlers, level)
     finally:
         root.removeHandler(console)
         console.stream.close()
-    assert kept.texts == ["some.library: heard"]
+    assert sink.texts == ["some.library: heard"]
 
 
 def test_an_exception_logged_is_one_line_each() -> None:
@@ -101,10 +101,10 @@ def test_an_exception_logged_is_one_line_each() -> None:
         except ValueError:
             logging.getLogger("dispatcher.flow").exception("failed")
 
-    kept = capture(body)
-    assert kept.texts[:2] == ["failed", "Traceback (most recent call last):"]
-    assert kept.texts[-1] == "ValueError: bad"
-    assert {line.level for line in kept.lines} == {"ERROR"}
+    sink = capture(body)
+    assert sink.texts[:2] == ["failed", "Traceback (most recent call last):"]
+    assert sink.texts[-1] == "ValueError: bad"
+    assert {line.level for line in sink.lines} == {"ERROR"}
 
 
 def test_everything_is_put_back() -> None:
@@ -186,23 +186,23 @@ def test_a_line_that_never_ends_is_cut_in_memory_too() -> None:
 
 
 def test_a_talkative_flow_is_capped_with_a_gap_and_its_last_lines() -> None:
-    kept = capture(lambda: [print(f"line {n:05}") for n in range(1, 5001)], limits=LimitSettings(log=1100))
-    texts = kept.texts
+    sink = capture(lambda: [print(f"line {n:05}") for n in range(1, 5001)], limits=LimitSettings(log=1100))
+    texts = sink.texts
     assert texts[:100] == [f"line {n:05}" for n in range(1, 101)]
     assert texts[101:] == [f"line {n:05}" for n in range(4951, 5001)]
-    gap = kept.lines[100]
+    gap = sink.lines[100]
     assert (gap.stream, gap.number) == ("gap", 4950)
     assert gap.text == "4,850 lines are missing (more than 1,100 bytes of log)"
-    assert kept.lines[101].number == 4951
+    assert sink.lines[101].number == 4951
 
 
 def test_no_gap_where_the_last_lines_close_it() -> None:
-    kept = capture(lambda: [print(f"line {n:05}") for n in range(1, 131)], limits=LimitSettings(log=1100))
-    assert kept.texts == [f"line {n:05}" for n in range(1, 131)]
+    sink = capture(lambda: [print(f"line {n:05}") for n in range(1, 131)], limits=LimitSettings(log=1100))
+    assert sink.texts == [f"line {n:05}" for n in range(1, 131)]
 
 
 def test_the_last_lines_are_at_hand() -> None:
-    with captured(Kept(), 1, LIMITS, False) as capture:
+    with captured(Sink(), 1, LIMITS, False) as capture:
         for n in range(100):
             print(n)
         sys.stdout.write("partial")
@@ -210,85 +210,85 @@ def test_the_last_lines_are_at_hand() -> None:
 
 
 def test_numbers_go_on_after_a_dead_process() -> None:
-    kept = Kept()
-    with captured(kept, 1, LIMITS, False, after=41):
+    sink = Sink()
+    with captured(sink, 1, LIMITS, False, after=41):
         print("next")
-    assert [line.number for line in kept.lines] == [42]
+    assert [line.number for line in sink.lines] == [42]
 
 
 # ------------------------------------------------------------------------------------------------------ shipping
 
 
 def test_lines_arrive_while_the_flow_runs() -> None:
-    kept = Kept()
-    with captured(kept, 1, LIMITS, False):
+    sink = Sink()
+    with captured(sink, 1, LIMITS, False):
         print("now")
-        wait_until(lambda: kept.texts == ["now"], "the line", timeout=2)
+        wait_until(lambda: sink.texts == ["now"], "the line", timeout=2)
         print("later")
-        wait_until(lambda: kept.texts == ["now", "later"], "the second line", timeout=2)
+        wait_until(lambda: sink.texts == ["now", "later"], "the second line", timeout=2)
 
 
 def test_a_server_that_is_away_costs_no_line_and_no_time() -> None:
-    kept = Kept()
-    kept.away.set()
-    with captured(kept, 1, LIMITS, False):
+    sink = Sink()
+    sink.away.set()
+    with captured(sink, 1, LIMITS, False):
         begun = time.monotonic()
         for n in range(2000):
             print(n)
         assert time.monotonic() - begun < 2
-        wait_until(lambda: kept.refused >= 2, "two refusals")
-        kept.away.clear()
-        wait_until(lambda: len(kept.lines) == 2000, "all lines")
-    assert kept.texts == [str(n) for n in range(2000)]
+        wait_until(lambda: sink.refused >= 2, "two refusals")
+        sink.away.clear()
+        wait_until(lambda: len(sink.lines) == 2000, "all lines")
+    assert sink.texts == [str(n) for n in range(2000)]
 
 
 def test_what_could_not_be_sent_goes_on_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.logs.capture._FLUSH", 0.1)
-    kept = Kept()
-    kept.away.set()
-    with captured(kept, 1, LIMITS, False) as capture:
+    monkeypatch.setattr("dispatcher.logs.capture._FLUSH_TIMEOUT", 0.1)
+    sink = Sink()
+    sink.away.set()
+    with captured(sink, 1, LIMITS, False) as capture:
         print("late")
-    assert kept.lines == []
+    assert sink.lines == []
     assert not capture.close(0)
-    kept.away.clear()
+    sink.away.clear()
     assert capture.close(5)
-    assert kept.texts == ["late"]
+    assert sink.texts == ["late"]
 
 
 def test_a_long_outage_leaves_a_gap_and_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.logs.shipper._PENDING", (1000, 10**6))
-    kept = Kept()
-    kept.away.set()
-    with captured(kept, 1, LIMITS, False):
+    sink = Sink()
+    sink.away.set()
+    with captured(sink, 1, LIMITS, False):
         for n in range(1, 5001):
             print(n)
-        wait_until(lambda: kept.refused, "a refusal")
-        kept.away.clear()
-        wait_until(lambda: len(kept.lines) >= 1000, "what was kept")
+        wait_until(lambda: sink.refused, "a refusal")
+        sink.away.clear()
+        wait_until(lambda: len(sink.lines) >= 1000, "the buffered lines")
         print("back")
-    streams = [line.stream for line in kept.lines]
+    streams = [line.stream for line in sink.lines]
     assert streams.count("gap") == 1
-    gap = kept.lines[streams.index("gap")]
+    gap = sink.lines[streams.index("gap")]
     assert gap.number == 5000
     assert "the server was away" in gap.text
-    assert kept.texts[-1] == "back"
-    assert len(kept.lines) < 1600
+    assert sink.texts[-1] == "back"
+    assert len(sink.lines) < 1600
 
 
 def test_batches_are_bounded() -> None:
     begun = time.monotonic()
-    kept = capture(lambda: [print(n) for n in range(3000)])
+    sink = capture(lambda: [print(n) for n in range(3000)])
     took = time.monotonic() - begun
-    assert max(kept.batches) <= 500
-    assert len(kept.batches) <= 3 * 3000 / 500 + took / 0.1 + 3, "each is full, or a tenth of a second's"
-    assert len(kept.lines) == 3000
+    assert max(sink.batches) <= 500
+    assert len(sink.batches) <= 3 * 3000 / 500 + took / 0.1 + 3, "each is full, or a tenth of a second's"
+    assert len(sink.lines) == 3000
 
 
 def test_a_flow_may_print_20000_lines_a_second() -> None:
     begun = time.monotonic()
-    kept = capture(lambda: [print(f"line number {n} of many") for n in range(20_000)], fds=True)
+    sink = capture(lambda: [print(f"line number {n} of many") for n in range(20_000)], fds=True)
     took = time.monotonic() - begun
-    assert len(kept.lines) == 20_000
+    assert len(sink.lines) == 20_000
     assert took < 3, f"{took:.2f} s: even on a busy machine this takes less"
 
 
@@ -296,12 +296,12 @@ def test_a_signal_handler_may_print_while_a_line_is_put() -> None:
     before = signal.signal(signal.SIGVTALRM, lambda *_: print("alarm"))
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0.001, 0.001)
-        kept = capture(lambda: [print("x" * 50) for _ in range(5000)], fds=True)
+        sink = capture(lambda: [print("x" * 50) for _ in range(5000)], fds=True)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-    assert kept.texts.count("x" * 50) > 4900
-    assert [line.number for line in kept.lines] == sorted({line.number for line in kept.lines})
+    assert sink.texts.count("x" * 50) > 4900
+    assert [line.number for line in sink.lines] == sorted({line.number for line in sink.lines})
 
 
 # --------------------------------------------------------------------------------- processes, descriptors, echo
@@ -319,11 +319,11 @@ def test_children_and_descriptors_are_heard_in_their_place() -> None:
         print("after")
         os.write(2, b"partial")
 
-    kept = capture(body, fds=True)
-    assert kept.texts[0] == "before"
-    assert set(kept.texts[1:3]) == {"child", "error"}, "two pipes have no common order"
-    assert kept.texts[3:] == ["between", "raw bytes", "after", "partial"]
-    assert {line.text: line.stream for line in kept.lines}["error"] == "stderr"
+    sink = capture(body, fds=True)
+    assert sink.texts[0] == "before"
+    assert set(sink.texts[1:3]) == {"child", "error"}, "two pipes have no common order"
+    assert sink.texts[3:] == ["between", "raw bytes", "after", "partial"]
+    assert {line.text: line.stream for line in sink.lines}["error"] == "stderr"
 
 
 def test_a_child_that_writes_much_does_not_stand_still() -> None:
@@ -368,10 +368,10 @@ def test_descriptors_are_closed_again() -> None:
 
 
 def test_echo_also_prints_where_it_would_have_gone(capsys: pytest.CaptureFixture[str]) -> None:
-    kept = Kept()
-    with captured(kept, 1, LIMITS, False, echo=True):
+    sink = Sink()
+    with captured(sink, 1, LIMITS, False, echo=True):
         print("seen")
-    assert kept.texts == ["seen"]
+    assert sink.texts == ["seen"]
     assert capsys.readouterr().out == "seen\n"
     capture(lambda: print("unseen"))
     assert capsys.readouterr().out == ""
@@ -379,7 +379,7 @@ def test_echo_also_prints_where_it_would_have_gone(capsys: pytest.CaptureFixture
 
 def test_a_stream_that_is_held_for_longer_prints_as_before(capsys: pytest.CaptureFixture[str]) -> None:
     held: list[object] = []
-    kept = capture(lambda: held.append(sys.stdout))
+    sink = capture(lambda: held.append(sys.stdout))
     print("afterwards", file=held[0])  # type: ignore[call-overload]
-    assert kept.texts == []
+    assert sink.texts == []
     assert capsys.readouterr().out == "afterwards\n"

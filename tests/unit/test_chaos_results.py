@@ -94,7 +94,7 @@ def test_a_row_that_was_skipped_is_no_pass_and_is_said_with_its_reason(tmp_path:
     text = (tmp_path / "faults.md").read_text()
     assert f"| 22 | {ROWS[22]} | 0 | 1 | skipped |" in text
     assert f"| 23 | {ROWS[23]} | 1 | 1 | pass |" in text
-    assert "Skipped, and no part of the verdicts: tests of rows 22, 23. there is no cluster." in text
+    assert "Skipped, and not part of the verdicts: tests of rows 22, 23. there is no cluster." in text
 
 
 def test_a_later_call_plays_what_an_earlier_one_skipped() -> None:
@@ -145,7 +145,7 @@ def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
     assert "500 runs and 2 faults in 2 minutes (seed 7): **0 violations**" in text
     assert "100,001 steps on memory" in text
     assert "fewer than 0.006 of all runs" in text
-    assert "40 failpoints, 1,234 cases, 2,345 runs; 99 workers died. Wrong afterwards: **0**" in text
+    assert "40 failpoints, 1,234 cases, 2,345 runs; 99 workers died. Violations: **0**" in text
     assert {path.name for path in (tmp_path / "images").iterdir()} == {
         "faults-recovery.svg",
         "faults-kinds.svg",
@@ -164,7 +164,7 @@ def test_the_page_says_of_each_part_in_which_form_it_was_played(tmp_path: Path, 
     for there, other in page.FORMS.values():
         assert there in text
         assert other in text
-    said = "Played in the long form (2026-01-02 03:04 UTC)" if long else "Played in the bounded form"
+    said = "Run in the long form (2026-01-02 03:04 UTC)" if long else "Run in the short form"
     assert text.count(said) == len(page.FORMS)
 
 
@@ -192,7 +192,7 @@ def test_pytest_tells_how_each_test_ended(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = row: shows a row\n")
     told = tmp_path / "told.jsonl"
     environ = {**os.environ, VARIABLE: str(told), "PYTHONPATH": str(page.ROOT)}
-    command = [PYTHON, "-m", "pytest", "-q", "-p", "tests.chaos.telling", str(tmp_path)]
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "tests.chaos.outcome_plugin", str(tmp_path)]
     subprocess.run(command, env=environ, cwd=tmp_path, check=False, stdout=subprocess.DEVNULL)
     found = _results(*told.read_text().splitlines())
     assert [(one.test.partition("::")[2], one.outcome, one.rows) for one in found.tests] == [

@@ -17,7 +17,7 @@ from dispatcher.cli.root import root
 from dispatcher.cli.runs import Since
 from dispatcher.errors import InvalidInput, InvalidParameters
 from dispatcher.flows.flow import Flow
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from tests.unit.command import FLOWS, call
@@ -56,7 +56,7 @@ class TestRoot:
         assert shown.stdout.startswith("dispatcher, version ")
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "remedy"),
         [
             (["lisst"], "no such command"),
             (["list", "--state", "DONE"], "is not one of"),
@@ -68,13 +68,13 @@ class TestRoot:
             (["run", "m:f", "--timeout", "soon"], "90, 1.5m, 2h, 7d"),
         ],
     )
-    def test_usage_errors_are_one_line_with_a_remedy(self, arguments: list[str], said: str) -> None:
+    def test_usage_errors_are_one_line_with_a_remedy(self, arguments: list[str], remedy: str) -> None:
         shown = call(*arguments)
         assert shown.exit_code == 2
         assert shown.stdout == ""
         assert shown.stderr.startswith("error: ")
         assert shown.stderr.count("\n") == 1
-        assert said.lower() in shown.stderr.lower()
+        assert remedy.lower() in shown.stderr.lower()
         assert "(" in shown.stderr
 
     def test_url_stands_before_or_behind_the_command(self) -> None:
@@ -105,25 +105,25 @@ class TestRoot:
 
 class TestTarget:
     def test_module_of_the_current_directory(self, project: Path) -> None:
-        assert targets.load("flows_of_test:greet", Flow, what="TARGET").name == "greet"
+        assert targets.load("flows_of_test:greet", Flow, argument="TARGET").name == "greet"
 
     def test_file_from_elsewhere_finds_its_neighbours(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (project / "neighbour_of_test.py").write_text("from flows_of_test import greet")
         monkeypatch.chdir("/")
-        found = targets.load(f"{project}/neighbour_of_test.py:greet", Flow, what="TARGET")
-        assert found.name == "greet"
+        flow = targets.load(f"{project}/neighbour_of_test.py:greet", Flow, argument="TARGET")
+        assert flow.name == "greet"
 
     def test_file_never_takes_a_modules_place(self, project: Path) -> None:
         (project / "click.py").write_text(FLOWS)
-        assert targets.load("click.py:greet", Flow, what="TARGET").name == "greet"
+        assert targets.load("click.py:greet", Flow, argument="TARGET").name == "greet"
         assert sys.modules["click"] is click
 
     def test_the_only_one_needs_no_name(self, project: Path) -> None:
         (project / "single_of_test.py").write_text("from dispatcher import flow\n@flow\ndef one(): ...\n")
-        assert targets.load("single_of_test.py", Flow, what="TARGET").name == "one"
+        assert targets.load("single_of_test.py", Flow, argument="TARGET").name == "one"
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "problem"),
         [
             ("nothing_of_this_name:f", "no module 'nothing_of_this_name'"),
             ("nothing.py:f", "no file 'nothing.py'"),
@@ -137,24 +137,24 @@ class TestTarget:
             ("exits_of_test.py:f", "SystemExit"),
         ],
     )
-    def test_what_is_wrong_is_named(self, project: Path, text: str, said: str) -> None:
+    def test_what_is_wrong_is_named(self, project: Path, text: str, problem: str) -> None:
         (project / "broken_of_test.py").write_text("\n1 / 0\n")
         (project / "lacking_of_test.py").write_text("import surely_not_installed\n")
         (project / "exits_of_test.py").write_text("raise SystemExit(3)\n")
         with pytest.raises(InvalidInput) as caught:
-            targets.load(text, Flow, what="TARGET")
-        assert said in str(caught.value)
+            targets.load(text, Flow, argument="TARGET")
+        assert problem in str(caught.value)
 
     def test_an_error_of_the_module_says_where(self, project: Path) -> None:
         (project / "broken_of_test.py").write_text("\n1 / 0\n")
         with pytest.raises(InvalidInput, match=r"broken_of_test.py, line 2"):
-            targets.load("broken_of_test.py:f", Flow, what="TARGET")
+            targets.load("broken_of_test.py:f", Flow, argument="TARGET")
 
     def test_a_file_meant_as_a_module(self, project: Path) -> None:
         (project / "below").mkdir()
         (project / "below" / "some.py").write_text(FLOWS)
         with pytest.raises(InvalidInput, match=r"did you mean below/some.py"):
-            targets.load("below/some:greet", Flow, what="TARGET")
+            targets.load("below/some:greet", Flow, argument="TARGET")
 
 
 def typed(  # type: ignore[no-untyped-def]  # noqa: PLR0917
@@ -188,12 +188,12 @@ class TestParameters:
         ],
     )
     def test_text_where_annotated_so_else_json(self, pair: str, value: Any) -> None:
-        (found,) = targets.parameters(typed, [pair]).values()
-        assert found == value
-        assert type(found) is type(value)
+        (parsed,) = targets.parameters(typed, [pair]).values()
+        assert parsed == value
+        assert type(parsed) is type(value)
 
     @pytest.mark.parametrize(
-        ("pairs", "said"),
+        ("pairs", "problem"),
         [
             (["e=abc"], "-p e: 'abc' is not JSON; expected JSON for int"),
             (["e=True"], "write -p e=true"),
@@ -205,10 +205,10 @@ class TestParameters:
             (["e=1", "e=2"], "given twice"),
         ],
     )
-    def test_errors_name_key_value_and_what_is_expected(self, pairs: list[str], said: str) -> None:
+    def test_errors_name_key_value_and_what_is_expected(self, pairs: list[str], problem: str) -> None:
         with pytest.raises(InvalidParameters) as caught:
             targets.parameters(typed, pairs)
-        assert said in str(caught.value)
+        assert problem in str(caught.value)
 
     def test_an_unknown_name_is_said_before_its_value_is_read(self) -> None:
         with pytest.raises(InvalidParameters, match="-p nmae: the flow has no such parameter; it takes name, times"):
@@ -246,7 +246,7 @@ class TestOptions:
 
 
 class TestSealedParts:
-    """What a file holds sealed would be signed with the submitter's key, and run by a worker."""
+    """Sealed code in a file would be signed with the submitter's key, and run by a worker."""
 
     @pytest.mark.parametrize(
         ("data", "where"),
@@ -268,9 +268,9 @@ class TestSealedParts:
     def test_the_flag_allows_them(self, tmp_path: Path) -> None:
         path = tmp_path / "given.json"
         path.write_text(json.dumps({"type": "LocalEnvironment", "on_exit": {"sealed": "eA=="}}))
-        found = options.environment(str(path), (), allow_sealed=True)
-        assert found is not None
-        assert found.to_json()["on_exit"] == {"sealed": "eA=="}
+        environment = options.environment(str(path), (), allow_sealed=True)
+        assert environment is not None
+        assert environment.to_json()["on_exit"] == {"sealed": "eA=="}
 
     def test_names_and_plain_values_need_none(self, tmp_path: Path) -> None:
         path = tmp_path / "given.json"
@@ -286,32 +286,26 @@ class TestSealedParts:
 
 
 class TestWords:
-    @pytest.mark.parametrize(
-        ("seconds", "text"),
-        [(0.004, "0.00 s"), (0.42, "0.42 s"), (3.21, "3.2 s"), (42.4, "42 s"), (185, "3m 05s"), (7260, "2h 01m"),
-         (200000, "2d 7h"), (-1, "0.00 s"), (59.9, "1m 00s")],
-    )  # fmt: skip
-    def test_span(self, seconds: float, text: str) -> None:
-        assert formatting.span(seconds) == text
-
     def test_phases_leave_out_steps_without_time(self) -> None:
-        def event(kind: Kind, state: State, time: float, **data: Any) -> Event:
+        def event(kind: EventKind, state: State, time: float, **data: Any) -> Event:
             return Event(run_id="r", attempt=1, kind=kind, state=state, time=time, data=data)
 
         rows = formatting.phases(
             [
-                event(Kind.QUEUED, State.QUEUED, 100.0),
-                event(Kind.CLAIMED, State.CLAIMED, 101.5, owner="w1"),
-                event(Kind.PROVISIONING, State.PROVISIONING, 101.5),
-                event(Kind.PENDING, State.PENDING, 101.5),
-                event(Kind.STARTED, State.RUNNING, 101.5),
-                event(Kind.EXITED, State.CRASHED, 103.5, cause="killed", exit_code=137, final=True, on_exit="none"),
+                event(EventKind.QUEUED, State.QUEUED, 100.0),
+                event(EventKind.CLAIMED, State.CLAIMED, 101.5, owner="w1"),
+                event(EventKind.PROVISIONING, State.PROVISIONING, 101.5),
+                event(EventKind.PENDING, State.PENDING, 101.5),
+                event(EventKind.STARTED, State.RUNNING, 101.5),
+                event(
+                    EventKind.EXITED, State.CRASHED, 103.5, cause="killed", exit_code=137, final=True, on_exit="none"
+                ),
             ]
         )
-        assert [(passed, what, note) for _, passed, what, note in rows] == [
+        assert [(passed, name, note) for _, passed, name, note in rows] == [
             ("", "queued", ""),
             ("+1.5 s", "claimed", "by w1"),
-            ("+0.00 s", "started", ""),
+            ("+0 ms", "started", ""),
             ("+2.0 s", "exited → CRASHED", "killed, exit code 137"),
         ]
 
@@ -329,7 +323,7 @@ class TestKeygen:
         shown = call("keygen")
         assert shown.exit_code == 0
         monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", shown.stdout)
-        assert KeyRing.from_settings(Settings.load()).signs == next(iter(json.loads(shown.stdout)))
+        assert KeyRing.from_settings(Settings.load()).signing_key_id == next(iter(json.loads(shown.stdout)))
 
     def test_file_is_private_and_rotates(self, tmp_path: Path) -> None:
         path = tmp_path / "keys.json"

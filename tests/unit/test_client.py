@@ -1,4 +1,4 @@
-"""The client on ``memory://``: every flow runs here, through the states and scripts of any run."""
+"""The client on ``memory://``: every flow runs in this process, through the same states and scripts as elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dispatcher import (
 from dispatcher.environments.base import Environment
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.executors.local import LocalExecutor
-from dispatcher.runs.events import Kind
+from dispatcher.runs.events import EventKind
 from dispatcher.settings import Settings
 from dispatcher.support.ids import LENGTH, made_at, new_id
 from tests.unit.making import make_record
@@ -39,8 +39,8 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def client() -> Iterator[Dispatcher]:
-    with Dispatcher("memory://") as one:
-        yield one
+    with Dispatcher("memory://") as dispatcher:
+        yield dispatcher
 
 
 class TestSubmit:
@@ -55,7 +55,14 @@ class TestSubmit:
     def test_events_logs_and_timeline(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1})
         kinds = [event.kind for event in run.events(follow=True)]
-        assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED, Kind.EXITED]
+        assert kinds == [
+            EventKind.QUEUED,
+            EventKind.CLAIMED,
+            EventKind.PROVISIONING,
+            EventKind.PENDING,
+            EventKind.STARTED,
+            EventKind.EXITED,
+        ]
         assert [line.text for line in run.logs(follow=True)] == ["adding"]
         timeline = run.timeline()
         assert timeline.end == "SUCCEEDED"
@@ -73,7 +80,7 @@ class TestSubmit:
         assert "in fail" in caught.value.traceback
         assert isinstance(run.exception(), FlowFailed)
 
-    def test_submit_goes_before_flow_before_settings(self) -> None:
+    def test_submit_precedes_flow_precedes_settings(self) -> None:
         settings = Settings.load(url="memory://", defaults={"timeout": 7, "start_within": 8, "result_ttl": 9})
 
         @flow(timeout=70, start_within=80)
@@ -87,7 +94,7 @@ class TestSubmit:
     def test_retries_wait_their_delay_and_use_the_policy(self, client: Dispatcher) -> None:
         run = client.submit(fail, retries=Retry(2, delay=0.01))
         assert run.exception() is not None
-        assert [event.attempt for event in run.events() if event.kind is Kind.EXITED] == [1, 2, 3]
+        assert [event.attempt for event in run.events() if event.kind is EventKind.EXITED] == [1, 2, 3]
 
     def test_types_are_kept(self, client: Dispatcher) -> None:
         runs = client.map(add, [{"a": 1}])
@@ -117,10 +124,10 @@ class TestSubmit:
         assert next(client.runs(flow="sum up")) == run
 
     def test_labels_tags_and_callbacks(self, client: Dispatcher) -> None:
-        seen: list[Any] = []
+        calls: list[Any] = []
 
         def leave() -> None:
-            seen.append((context.state, context.labels))
+            calls.append((context.state, context.labels))
 
         run = client.submit(add, {"a": 1}, environment=LocalEnvironment(labels=["gpu"]), tags=["night"])
         assert client.records.runs.get(run.id)[0].spec.tags == ("night",)
@@ -138,7 +145,7 @@ class TestBadInput:
         with pytest.raises(InvalidParameters, match="add"):
             client.submit(add, parameters)
 
-    def test_parameters_that_do_not_travel(self, client: Dispatcher) -> None:
+    def test_parameters_that_cannot_be_pickled(self, client: Dispatcher) -> None:
         with pytest.raises(InvalidParameters, match="lock"):
             client.submit(add, {"a": threading.Lock()})
 
@@ -147,7 +154,7 @@ class TestBadInput:
         with Dispatcher(settings=settings) as client, pytest.raises(InvalidParameters, match="LIMITS__PARAMETERS"):
             client.submit(add, {"a": 1, "b": 10**20})
 
-    def test_a_flow_that_does_not_travel(self, client: Dispatcher) -> None:
+    def test_a_flow_that_cannot_be_pickled(self, client: Dispatcher) -> None:
         lock = threading.Lock()
 
         @flow
@@ -170,7 +177,7 @@ class TestBadInput:
             client.submit(add, {"a": 1}, environment=[])  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("options", [{"environment": "local"}, {"environment": ""}, {"storage": 3}, {"storage": 0}])
-    def test_what_a_flow_carries_is_checked_at_submit(self, client: Dispatcher, options: dict[str, Any]) -> None:
+    def test_the_options_of_a_flow_are_checked_at_submit(self, client: Dispatcher, options: dict[str, Any]) -> None:
         (name,) = options
         with pytest.raises(InvalidInput, match=f"{name}: must be"):
             client.submit(flow(**options)(lambda a: a), {"a": 1})
@@ -195,7 +202,7 @@ class TestBadInput:
         with pytest.raises(UnknownRun, match="retention"):
             client.get(new_id())
         with pytest.raises(UnknownRun):
-            Run[Any](new_id(), client).result()
+            Run[Any](new_id(), client._sessions).result()
 
     def test_cancel_of_a_finished_run(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1})
@@ -233,7 +240,7 @@ class TestBadInput:
             client.submit(add, {"a": 1})
         with pytest.raises(InvalidInput, match="closed"):
             run.events()
-        with pytest.raises(InvalidInput, match="doesn't travel"):
+        with pytest.raises(InvalidInput, match="can't be pickled"):
             pickle.dumps(client)
 
 
@@ -324,16 +331,16 @@ class TestFinding:
         assert client.workers() == []
 
 
-def test_clocks_are_kept_where_no_worker_lives(client: Dispatcher) -> None:
+def test_start_within_is_enforced_where_no_worker_lives(client: Dispatcher) -> None:
     client.records.runs.create([make_record("late", start_within=0.001)])
     wait_until(lambda: client.explain("late")[0].startswith("It has ended"), "start_within to be applied")
     assert client.get("late").state is State.TIMED_OUT
 
 
-def test_ids_sort_and_tell_their_time() -> None:
+def test_ids_sort_and_hold_their_time() -> None:
     ids = [new_id() for _ in range(1000)]
     assert ids == sorted(set(ids))
-    assert {len(one) for one in ids} == {LENGTH}
+    assert {len(run_id) for run_id in ids} == {LENGTH}
     made = made_at(ids[0])
     assert made is not None
     assert abs(made - datetime.now(UTC).timestamp()) < 60

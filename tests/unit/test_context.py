@@ -1,4 +1,4 @@
-"""What a flow sees of its run."""
+"""The context of a run, as flows see it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def test_outside_a_run_there_is_nothing() -> None:
 def test_the_logger_is_a_plain_one(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         context.logger.info("%d files", 3)
-    assert [(one.name, one.getMessage()) for one in caplog.records] == [("dispatcher.flow", "3 files")]
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [("dispatcher.flow", "3 files")]
 
 
-def test_inside_a_run_it_tells_and_leaving_forgets() -> None:
-    given = {"a": 1}
-    with entered(run_id="r1", attempt=2, flow="f", labels=["x"], parameters=given, tags=["t"]):
+def test_inside_a_run_it_is_filled_and_leaving_restores_it() -> None:
+    parameters = {"a": 1}
+    with entered(run_id="r1", attempt=2, flow="f", labels=["x"], parameters=parameters, tags=["t"]):
         assert (context.run_id, context.attempt, context.flow) == ("r1", 2, "f")
         assert (context.labels, context.tags) == (("x",), ("t",))
-        assert context.parameters == given
+        assert context.parameters == parameters
         with pytest.raises(TypeError):
             context.parameters["a"] = 2  # type: ignore[index]
         assert context.state is None
@@ -53,16 +53,16 @@ def test_inside_a_run_it_tells_and_leaving_forgets() -> None:
     assert context.exception is None
 
 
-def test_another_thread_stands_outside() -> None:
-    seen: list[str | None] = []
+def test_another_thread_is_outside() -> None:
+    run_ids: list[str | None] = []
     with entered(run_id="r1", attempt=1, flow="f"):
-        thread = threading.Thread(target=lambda: seen.append(context.run_id))
+        thread = threading.Thread(target=lambda: run_ids.append(context.run_id))
         thread.start()
         thread.join()
-    assert seen == [None]
+    assert run_ids == [None]
 
 
-def test_a_flow_that_mentions_it_finds_it_where_it_is_opened() -> None:
+def test_a_pickled_flow_uses_the_context_of_its_process() -> None:
     @flow
     def who() -> str | None:
         return context.run_id

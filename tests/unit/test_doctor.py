@@ -9,19 +9,21 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.doctor import Finding, Level, judge, misspelt, serving
-from dispatcher.records.redis.connection.health import Health
+from dispatcher.admin.doctor import misspelt, serving
+from dispatcher.admin.server_health import judge
+from dispatcher.inspection.finding import Finding, Level
+from dispatcher.records.redis.connection.health import ServerHealth
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.routing import Offer, Route
 from tests.unit.command import call
 
 
 class TestDoctor:
-    GOOD = Health(clock=1000.0, product="valkey", version="9.1.0", appends=True, append_failed=False,
+    GOOD = ServerHealth(clock=1000.0, product="valkey", version="9.1.0", appends=True, append_failed=False,
                   eviction="noeviction", memory=10, limit=0, primary=True)  # fmt: skip
 
     def levels(self, **changes: Any) -> dict[str, Level]:
-        return {one.subject: one.level for one in judge(replace(self.GOOD, **changes), "here", now=1000.5)}
+        return {finding.subject: finding.level for finding in judge(replace(self.GOOD, **changes), "here", now=1000.5)}
 
     def test_all_well(self) -> None:
         assert set(self.levels().values()) == {Level.OK}
@@ -41,28 +43,31 @@ class TestDoctor:
     )
     def test_each_fault_has_its_level_and_a_remedy(self, changes: dict[str, Any], subject: str, level: Level) -> None:
         assert self.levels(**changes)[subject] is level
-        found = list(judge(replace(self.GOOD, **changes), "here", now=1000.5))
-        assert all(one.remedy for one in found if one.level is not Level.OK)
+        findings = list(judge(replace(self.GOOD, **changes), "here", now=1000.5))
+        assert all(finding.remedy for finding in findings if finding.level is not Level.OK)
 
     def test_workers(self) -> None:
         def worker(python: str) -> WorkerInfo:
             offer = Offer(backends=frozenset({"local"}))
             return WorkerInfo(id="w1", host="h", pid=1, offer=offer, concurrency=2, started_at=0, python=python)
 
-        assert [one.level for one in serving([worker("3.11.2")], {}, python=(3, 11))] == [Level.OK]
-        assert [one.level for one in serving([worker("3.12.1")], {}, python=(3, 11))] == [Level.OK, Level.WARNING]
-        found = list(serving([], {"local:gpu": (Route("local", ("gpu",)), 3)}, python=(3, 11)))
-        assert [one.subject for one in found] == ["workers", "queue"]
-        assert "`dispatcher worker --backend local --label gpu`" in found[1].remedy
+        assert [finding.level for finding in serving([worker("3.11.2")], {}, python=(3, 11))] == [Level.OK]
+        assert [finding.level for finding in serving([worker("3.12.1")], {}, python=(3, 11))] == [
+            Level.OK,
+            Level.WARNING,
+        ]
+        findings = list(serving([], {"local:gpu": (Route("local", ("gpu",)), 3)}, python=(3, 11)))
+        assert [finding.subject for finding in findings] == ["workers", "queue"]
+        assert "`dispatcher worker --backend local --label gpu`" in findings[1].remedy
 
     def test_without_a_server(self, tmp_path: Path) -> None:
         shown = call("doctor", "--url", f"unix://{tmp_path}/nobody?db=0", "--json")
         assert shown.exit_code == 1
-        found = {one["subject"]: Finding(**one) for one in json.loads(shown.stdout)}
-        assert found["python"].level == Level.OK
-        assert found["server"].level == Level.PROBLEM
-        assert found["keys"].level == Level.PROBLEM
-        assert "dispatcher keygen" in found["keys"].text + found["keys"].remedy
+        findings = {entry["subject"]: Finding(**entry) for entry in json.loads(shown.stdout)}
+        assert findings["python"].level == Level.OK
+        assert findings["server"].level == Level.PROBLEM
+        assert findings["keys"].level == Level.PROBLEM
+        assert "dispatcher keygen" in findings["keys"].text + findings["keys"].remedy
 
     def test_a_wrong_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DISPATCHER__TIMING__LEASE", "no")
@@ -71,12 +76,12 @@ class TestDoctor:
         assert "DISPATCHER__TIMING__LEASE" in shown.stdout
 
     def test_a_misspelt_setting(self) -> None:
-        known = ["worker", "url", "run"]
-        assert list(misspelt(["DISPATCHER__URL", "DISPATCHER__WORKER__DRAIN", "DISPATCHER__RUN__ID"], known)) == []
-        [found] = misspelt(["DISPATCHER__WROKER__DRAIN"], known)
-        assert (found.level, found.remedy) == (Level.WARNING, "did you mean DISPATCHER__WORKER?")
-        [found] = misspelt(["DISPATCHER__ZZZZ"], known)
-        assert "DISPATCHER__ZZZZ" in found.text
+        groups = ["worker", "url", "run"]
+        assert list(misspelt(["DISPATCHER__URL", "DISPATCHER__WORKER__DRAIN", "DISPATCHER__RUN__ID"], groups)) == []
+        [finding] = misspelt(["DISPATCHER__WROKER__DRAIN"], groups)
+        assert (finding.level, finding.remedy) == (Level.WARNING, "did you mean DISPATCHER__WORKER?")
+        [finding] = misspelt(["DISPATCHER__ZZZZ"], groups)
+        assert "DISPATCHER__ZZZZ" in finding.text
 
     def test_a_file_of_keys_is_examined_at_the_laptop_server_too(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -87,8 +92,8 @@ class TestDoctor:
         monkeypatch.setenv("DISPATCHER__SIGNING_KEYS_FILE", str(tmp_path / "nosuch.json"))
         shown = call("doctor", "--json")
         assert shown.exit_code == 1
-        [found] = [one for one in json.loads(shown.stdout) if one["level"] == Level.PROBLEM]
-        assert "nosuch.json" in found["text"]
+        [finding] = [entry for entry in json.loads(shown.stdout) if entry["level"] == Level.PROBLEM]
+        assert "nosuch.json" in finding["text"]
 
     def test_bare_calls_print_their_help_as_it_is(self) -> None:
         for words in ((), ("admin",)):

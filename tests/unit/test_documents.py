@@ -1,4 +1,4 @@
-"""JSON and YAML that people write: a key that stands twice is refused, wherever it is read."""
+"""JSON and YAML that people write: a key that appears twice is refused, wherever it is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dispatcher.cli.root import root
 from dispatcher.errors import InvalidInput, InvalidParameters, InvalidSettings
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
-from dispatcher.support.json_documents import Twice, read_document
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(),
@@ -36,34 +36,34 @@ def test_a_key_that_stands_twice(value: Any, key: str, deep: int) -> None:
     text = f"{{{name}: {inner},\n {json.dumps(key, ensure_ascii=False)}: 1}}"  # the same key, perhaps written otherwise
     for _ in range(deep):
         text = f'[{{"a[{{": {text}, "b": 1}}]'
-    with pytest.raises(Twice, match=r"stands twice \(line 2\)"):
+    with pytest.raises(DuplicateKey, match=r"appears twice \(line 2\)"):
         read_document(text)
 
 
 def test_the_key_is_escaped_and_short() -> None:
     key = json.dumps("\x1b[31m" + "x" * 1000)
-    with pytest.raises(Twice, match=r"^the key '\\x1b\[31mx{60,80}… stands twice; write it once$"):
+    with pytest.raises(DuplicateKey, match=r"^the key '\\x1b\[31mx{60,80}… appears twice; write it once$"):
         read_document(f"{{{key}: 1, {key}: 2}}")
 
 
-@pytest.mark.parametrize("what", ["environment", "storage"])
-def test_files_of_options(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["environment", "storage"])
+def test_files_of_options(option: str, tmp_path: Path) -> None:
     file = tmp_path / "it.json"
     file.write_text('{"type": "LocalEnvironment",\n "labels": ["a"],\n "labels": ["b"]}')
     read: dict[str, Callable[[], object]] = {
         "environment": lambda: options.environment(str(file), ()),
         "storage": lambda: options.storage(str(file)),
     }
-    with pytest.raises(InvalidInput, match=rf"--{what}: {file}: the key 'labels' stands twice \(line 3\)"):
-        read[what]()
+    with pytest.raises(InvalidInput, match=rf"--{option}: {file}: the key 'labels' appears twice \(line 3\)"):
+        read[option]()
 
 
 def test_options_and_parameters() -> None:
     def takes(x: dict[str, int]) -> None: ...
 
-    with pytest.raises(InvalidParameters, match="-p x: the key 'a' stands twice"):
+    with pytest.raises(InvalidParameters, match="-p x: the key 'a' appears twice"):
         targets.parameters(takes, ['x={"a":1,"a":2}'])
-    with pytest.raises(InvalidInput, match="--retries: the key 'count' stands twice"):
+    with pytest.raises(InvalidInput, match="--retries: the key 'count' appears twice"):
         options.retries('{"count": 1, "count": 2}')
 
 
@@ -71,12 +71,12 @@ def test_key_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "keys.json"
     file.write_text('{"k": "a secret of many bytes",\n "k": "another secret of many bytes"}')
     file.chmod(0o600)
-    with pytest.raises(InvalidSettings, match=rf"FILE: {file}: the key 'k' stands twice \(line 2\)"):
+    with pytest.raises(InvalidSettings, match=rf"FILE: {file}: the key 'k' appears twice \(line 2\)"):
         KeyRing.from_settings(Settings.load(signing_keys_file=file))
     with pytest.raises(SystemExit) as ended:
         root.main(["keygen", "--file", str(file)])
     assert ended.value.code == 2
-    assert f"{file}: the key 'k' stands twice (line 2)" in capsys.readouterr().err
+    assert f"{file}: the key 'k' appears twice (line 2)" in capsys.readouterr().err
     assert "another" in file.read_text()
 
 
@@ -91,7 +91,7 @@ def test_key_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_variables(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"DISPATCHER__{variable}", value)
-    with pytest.raises(InvalidSettings, match=f"^DISPATCHER__{variable}: the key 'a' stands twice") as caught:
+    with pytest.raises(InvalidSettings, match=f"^DISPATCHER__{variable}: the key 'a' appears twice") as caught:
         Settings.load()
     assert "secret of many" not in str(caught.value)
 
@@ -107,9 +107,9 @@ metadata:
 
 
 def test_yaml() -> None:
-    found = job_spec.parse(JOB, what="job.yaml")
+    found = job_spec.parse(JOB, source="job.yaml")
     assert found["metadata"] == {"labels": {"a": "b"}, "annotations": {"a": "c"}}
-    with pytest.raises(InvalidInput, match=r"^job.yaml: the key 'kind' stands twice \(line 8\); write it once$"):
-        job_spec.parse(f"{JOB}'kind': Job\n", what="job.yaml")
-    with pytest.raises(InvalidInput, match=r"the key 'a' stands twice \(line 9\)"):
-        job_spec.parse(f"{JOB}spec:\n- {{b: 1, a: [], a: 2}}\n", what="job.yaml")
+    with pytest.raises(InvalidInput, match=r"^job.yaml: the key 'kind' appears twice \(line 8\); write it once$"):
+        job_spec.parse(f"{JOB}'kind': Job\n", source="job.yaml")
+    with pytest.raises(InvalidInput, match=r"the key 'a' appears twice \(line 9\)"):
+        job_spec.parse(f"{JOB}spec:\n- {{b: 1, a: [], a: 2}}\n", source="job.yaml")

@@ -1,4 +1,4 @@
-"""Environments as values, and what they do when executed directly."""
+"""Environments as values, and their direct execution."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def beside() -> None:
     """A callback of a module that isn't installed."""
 
 
-def through_json(one: Environment) -> Environment:
-    return base.from_json(json.loads(json.dumps(one.to_json())))
+def through_json(environment: Environment) -> Environment:
+    return base.from_json(json.loads(json.dumps(environment.to_json())))
 
 
 ALL: list[Callable[[], Environment]] = [
@@ -60,42 +60,42 @@ class Recording(LocalExecutor):
 
     made: list[dict[str, Any]] = []  # noqa: RUF012 - what this class was made with, by all its tests
 
-    def __init__(self, **given: Any) -> None:
-        self.made.append(given)
+    def __init__(self, **arguments: Any) -> None:
+        self.made.append(arguments)
 
 
 @pytest.mark.parametrize("make", ALL)
 def test_a_value(make: Callable[[], Environment]) -> None:
-    one = make()
-    assert one == make()
-    assert hash(one) == hash(make())
-    assert one != object()
-    assert copy.deepcopy(one) == one
-    assert pickle.loads(pickle.dumps(one)) == one
+    environment = make()
+    assert environment == make()
+    assert hash(environment) == hash(make())
+    assert environment != object()
+    assert copy.deepcopy(environment) == environment
+    assert pickle.loads(pickle.dumps(environment)) == environment
     for name in ("labels", "on_start", "new"):
         with pytest.raises(AttributeError, match="can't be changed"):
-            setattr(one, name, ())
+            setattr(environment, name, ())
     with pytest.raises(AttributeError, match="can't be changed"):
-        del one.labels
-    one.setup(LocalStorage("nowhere"))
-    one.setup(LocalStorage("nowhere"))
+        del environment.labels
+    environment.setup(LocalStorage("nowhere"))
+    environment.setup(LocalStorage("nowhere"))
 
 
 @pytest.mark.parametrize("make", ALL)
 def test_it_round_trips_through_json(make: Callable[[], Environment]) -> None:
-    one = make()
-    there = through_json(one)
-    assert there == one
-    assert one == there
-    assert hash(there) == hash(one)
-    assert there.to_json() == one.to_json()
+    environment = make()
+    there = through_json(environment)
+    assert there == environment
+    assert environment == there
+    assert hash(there) == hash(environment)
+    assert there.to_json() == environment.to_json()
     assert through_json(there) == there
 
 
 def test_values_differ() -> None:
-    made = [one() for one in ALL]
-    for index, one in enumerate(made):
-        assert [other == one for other in made].index(True) == index
+    made = [make() for make in ALL]
+    for index, environment in enumerate(made):
+        assert [other == environment for other in made].index(True) == index
     assert LocalEnvironment(on_start=lambda: 1) != LocalEnvironment(on_start=lambda: 2)
     lock_one, lock_two = _untravelling(), _untravelling()
     assert LocalEnvironment(on_start=lock_one) == LocalEnvironment(on_start=lock_one)
@@ -123,8 +123,8 @@ def test_installed_callbacks_travel_by_name_others_sealed(tmp_path: Path) -> Non
     data = LocalEnvironment(on_start=os.getpid, on_exit=beside).to_json()
     assert data["on_start"] == {"ref": "posix:getpid"} or data["on_start"] == {"ref": "nt:getpid"}
     assert set(data["on_exit"]) == {"sealed"}
-    with module(tmp_path, "callbacks_here", "def hello(): return 'hello'\nalias = lambda: 1\n") as found:
-        there = through_json(LocalEnvironment(on_start=found.hello, on_exit=found.alias))
+    with module(tmp_path, "callbacks_here", "def hello(): return 'hello'\nalias = lambda: 1\n") as callbacks:
+        there = through_json(LocalEnvironment(on_start=callbacks.hello, on_exit=callbacks.alias))
         assert isinstance(there.on_start, Callback)
         assert there.on_start.ref == "callbacks_here:hello"
         assert there.on_start() == "hello"
@@ -158,7 +158,7 @@ def test_json_is_read_without_running_anybodys_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({}, "with a 'type'"),
         ([], "with a 'type'"),
@@ -175,23 +175,23 @@ def test_json_is_read_without_running_anybodys_code(tmp_path: Path) -> None:
         ({"type": "RemoteEnvironment", "executor_kwargs": [1]}, "executor_kwargs"),
     ],
 )
-def test_wrong_json_is_named(data: Any, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_wrong_json_is_named(data: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         base.from_json(data)
 
 
 def test_json_by_hand() -> None:
-    found = base.from_json({"type": "LocalEnvironment", "on_start": {"ref": "os:getcwd"}, "on_exit": None})
-    assert found.on_start is not None
-    assert found.on_start() == str(Path.cwd())
-    assert found.labels == ()
+    environment = base.from_json({"type": "LocalEnvironment", "on_start": {"ref": "os:getcwd"}, "on_exit": None})
+    assert environment.on_start is not None
+    assert environment.on_start() == str(Path.cwd())
+    assert environment.labels == ()
 
 
 async def coroutine() -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("callback", "said"),
+    ("callback", "message"),
     [
         (3, "on_start: must be a function without arguments, got 3"),
         ("os.getpid", "on_start: must be a function"),
@@ -200,9 +200,9 @@ async def coroutine() -> None: ...
         (coroutine, "is async"),
     ],
 )
-def test_callbacks_take_no_argument(callback: Any, said: str) -> None:
+def test_callbacks_take_no_argument(callback: Any, message: str) -> None:
     for kind in (LocalEnvironment, RemoteEnvironment):
-        with pytest.raises(InvalidInput, match=said):
+        with pytest.raises(InvalidInput, match=message):
             kind(on_start=callback)
     LocalEnvironment(on_start=lambda event=None, *rest, **more: None)
     LocalEnvironment(on_start=dict)
@@ -234,7 +234,7 @@ def test_what_is_no_executor_is_refused_at_once(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("executor", "said"),
+    ("executor", "message"),
     [
         ("dispatcher.executors.NoExecutor", "'dispatcher.executors' has no 'NoExecutor'"),
         ("dispatcher.no_module.Executor", "can't import 'dispatcher.no_module'"),
@@ -242,8 +242,8 @@ def test_what_is_no_executor_is_refused_at_once(wrong: Any) -> None:
         ("os.getpid", "is no subclass"),
     ],
 )
-def test_an_import_string_is_checked_where_its_package_is_installed(executor: str, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_an_import_string_is_checked_where_its_package_is_installed(executor: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         RemoteEnvironment(executor).check()
 
 
@@ -307,7 +307,7 @@ def test_only_parameters_and_env_are_keywords(tmp_path: Path) -> None:
 
 
 class GivesNoFlow(Storage):
-    """Like an image: it can run a flow, but not give it."""
+    """Like an image, it can run a flow but not return it."""
 
     def __init__(self, error: type[Exception] = NoFlowHere) -> None:
         super().__init__()
@@ -332,14 +332,14 @@ class GivesNoFlow(Storage):
 def test_local_falls_back_to_the_storages_runner(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROM_HERE", "1")
     monkeypatch.setenv("BOTH", "here")
-    seen: list[Any] = []
-    local = LocalEnvironment(on_start=lambda: seen.append("on_start"), on_exit=lambda: seen.append(context.state))
+    calls: list[Any] = []
+    local = LocalEnvironment(on_start=lambda: calls.append("on_start"), on_exit=lambda: calls.append(context.state))
     storage = GivesNoFlow(error)
     assert local.execute(storage, "loc", parameters={"a": [1]}, env={"BOTH": "given", "MORE": "2"}) == "ran loc"
-    (given,) = storage.called_with
-    assert given == {**os.environ, "BOTH": "given", "MORE": "2", "DISPATCHER__PARAMETERS": '{"a": [1]}'}
-    assert (given["FROM_HERE"], os.environ["BOTH"]) == ("1", "here")
-    assert seen == ["on_start", State.SUCCEEDED]
+    (variables,) = storage.called_with
+    assert variables == {**os.environ, "BOTH": "given", "MORE": "2", "DISPATCHER__PARAMETERS": '{"a": [1]}'}
+    assert (variables["FROM_HERE"], os.environ["BOTH"]) == ("1", "here")
+    assert calls == ["on_start", State.SUCCEEDED]
     with pytest.raises(InvalidParameters, match="must be JSON"):
         local.execute(storage, "loc", parameters={"a": object()})
     with pytest.raises(error):
@@ -358,12 +358,12 @@ def test_local_falls_back_to_the_storages_runner(error: type[Exception], monkeyp
     ],
 )
 def test_on_exit_hears_how_it_ended(tmp_path: Path, error: type[BaseException], state: State) -> None:
-    seen: list[Any] = []
+    calls: list[Any] = []
 
     def fails() -> None:
         raise error
 
-    local = LocalEnvironment(on_exit=lambda: seen.append((context.state, type(context.exception))))
+    local = LocalEnvironment(on_exit=lambda: calls.append((context.state, type(context.exception))))
     with pytest.raises(error):
         local.execute(*stored(tmp_path, fails))
-    assert seen == [(state, error)]
+    assert calls == [(state, error)]

@@ -1,4 +1,4 @@
-"""What is said of a run in each state."""
+"""The explanations of a run in each state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from dispatcher.inspection.explain import command_for, explain, unserved
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.states import Cause, State
 from dispatcher.runs.transitions import start_here
@@ -79,7 +80,7 @@ def test_running() -> None:
 def test_cancelling() -> None:
     change = transitions.request_cancel(running(), NOW)
     assert change is not None
-    assert "cancel was asked for" in first(change.after, worker())
+    assert "cancel was requested" in first(change.after, worker())
 
 
 def test_awaiting_retry() -> None:
@@ -106,7 +107,7 @@ def test_on_its_way(state: State, words: str) -> None:
 def test_lost_sight() -> None:
     record = running().but(unknown_since=NOW - 300, last_cause=Cause.UNSCHEDULABLE)
     lines = " ".join(explain(record, now=NOW, workers=[]))
-    assert "not been seen for 5 min" in lines
+    assert "not been seen for 5m 00s" in lines
     assert "unschedulable" in lines
 
 
@@ -116,7 +117,7 @@ def test_the_end() -> None:
         state=State.CRASHED, outcome=outcome, ended_at=NOW, attempt=2, exit_call=ExitCall.NOT_CALLED
     )
     assert explain(record, now=NOW, workers=[]) == [
-        "It has ended as CRASHED after 2 attempts, 2 h after its submit.",
+        "It has ended as CRASHED after 2 attempts, 2h 00m after its submit.",
         "Cause: oom_killed; OOMKilled; out of memory; exit code 137.",
         "Its on_exit: not called.",
     ]

@@ -14,12 +14,12 @@ import pytest
 from backends.local import LocalEnvironment
 from dispatcher import Dispatcher, FlowFailed, InvalidInput, InvalidParameters, LocalStorage, context, flow
 from dispatcher.errors import INTERRUPTS, OpeningFailed, ServerUnavailable, UnknownRun
-from dispatcher.runs.record import ExitCall
+from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import pack, unpack
 from dispatcher.serialization.unopened import RaisedInside
 from dispatcher.storage.base import PARAMETERS
-from dispatcher.support.foreign_objects import repr_of, said, text_of
+from dispatcher.support.foreign_objects import describe_exception, repr_of, text_of
 from tests.unit.attempts import World, double, say_how_it_ended
 
 
@@ -264,6 +264,6 @@ def test_texts_of_foreign_objects() -> None:
 
     assert text_of(Shows()) == "it"
     assert text_of(Unspeakable(SystemExit)) == ""
-    assert said(Unspeakable(Own)) == "Unspeakable"
+    assert describe_exception(Unspeakable(Own)) == "Unspeakable"
     assert repr_of(Unspeakable(Own)) == "<Unspeakable>"
     assert len(repr_of("x" * 10**6)) < 200

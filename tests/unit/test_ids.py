@@ -42,17 +42,17 @@ def test_new_ids_are_ids() -> None:
     assert ids.made_at(run_id) is not None
 
 
-@pytest.mark.parametrize("given", ["r1", "run-1", "R_1.x", "0", "a" * 64])
-def test_others_of_that_form_are_too(given: str) -> None:
-    assert ids.is_run_id(given)
+@pytest.mark.parametrize("value", ["r1", "run-1", "R_1.x", "0", "a" * 64])
+def test_others_of_that_form_are_too(value: str) -> None:
+    assert ids.is_run_id(value)
 
 
-@pytest.mark.parametrize("given", [*HOSTILE, "a" * 65, None, 1, b"r1", ["r1"]])
-def test_all_else_is_no_id(given: object) -> None:
-    assert not ids.is_run_id(given)
-    assert not ids.is_instance(given)
+@pytest.mark.parametrize("value", [*HOSTILE, "a" * 65, None, 1, b"r1", ["r1"]])
+def test_all_else_is_no_id(value: object) -> None:
+    assert not ids.is_run_id(value)
+    assert not ids.is_instance(value)
     with pytest.raises(UnknownRun, match="no run"):
-        ids.check_run_id(given)  # type: ignore[arg-type]
+        ids.check_run_id(value)  # type: ignore[arg-type]
 
 
 def test_shards() -> None:

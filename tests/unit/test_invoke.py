@@ -1,4 +1,4 @@
-"""One attempt of an opened flow: order, outcomes, ``on_exit``."""
+"""One invocation of a loaded flow: order, outcomes, ``on_exit``."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ from dispatcher.errors import (
 )
 from dispatcher.runner.invoke import call_exit, invoke
 from dispatcher.runs.context import context
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import Returned
-from tests.unit.jobs import Odd, job, keep, opened, play, settled
+from tests.unit.invocations import Odd, invocation, keep, opened, play, settled
 
 
 def test_everything_in_its_order() -> None:
-    seen: list[Any] = []
+    calls: list[Any] = []
 
     def body(x: int) -> int:
-        seen.append(("body", context.run_id, context.attempt, context.labels, context.tags, dict(context.parameters)))
+        calls.append(("body", context.run_id, context.attempt, context.labels, context.tags, dict(context.parameters)))
         return x + 1
 
     def note(word: str) -> Callable[[], None]:
-        return lambda: seen.append((word, context.state, context.exception))
+        return lambda: calls.append((word, context.state, context.exception))
 
     outcome, exit_call = invoke(
-        job(body, parameters={"x": 1}, labels=("gpu",), tags=("t",), on_start=note("start"), on_exit=note("exit")),
-        settle=lambda outcome: seen.append(("settle", outcome.state)),
+        invocation(
+            body, parameters={"x": 1}, labels=("gpu",), tags=("t",), on_start=note("start"), on_exit=note("exit")
+        ),
+        settle=lambda outcome: calls.append(("settle", outcome.state)),
     )
-    assert seen == [
+    assert calls == [
         ("start", None, None),
         ("body", "run", 2, ("gpu",), ("t",), {"x": 1}),
         ("settle", State.SUCCEEDED),
@@ -53,25 +55,29 @@ def test_without_on_exit_nothing_is_settled() -> None:
     def never(_outcome: Outcome) -> None:
         raise AssertionError("there is nothing to settle for")
 
-    assert invoke(job(lambda: 1), settle=never)[1] is ExitCall.NONE
+    assert invoke(invocation(lambda: 1), settle=never)[1] is ExitCall.NONE
 
 
 def test_a_missing_extra_is_no_fault_of_the_flow() -> None:
     def body() -> None:
         raise MissingExtra("DaskExecutor needs Dask: pip install …")
 
-    outcome = invoke(job(body), settle=settled)[0]
+    outcome = invoke(invocation(body), settle=settled)[0]
     assert (outcome.state, outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
 
 
 def test_a_raising_flow_fails_with_its_exception_and_on_exit_is_told() -> None:
-    told: list[Any] = []
+    exit_calls: list[Any] = []
 
     def body() -> None:
         raise Odd("bad luck", 7)
 
     outcome, exit_call = invoke(
-        job(body, on_exit=lambda: told.append((context.state, type(context.exception))), log_tail=lambda: ("a", "b")),
+        invocation(
+            body,
+            on_exit=lambda: exit_calls.append((context.state, type(context.exception))),
+            log_tail=lambda: ("a", "b"),
+        ),
         settle=settled,
     )
     assert (outcome.cause, outcome.state, outcome.reason) == (Cause.USER_ERROR, State.FAILED, "Odd")
@@ -80,7 +86,7 @@ def test_a_raising_flow_fails_with_its_exception_and_on_exit_is_told() -> None:
     assert isinstance(error, Odd)
     assert error.args == ("bad luck", 7)
     assert outcome.log_tail == ("a", "b")
-    assert told == [(State.FAILED, Odd)]
+    assert exit_calls == [(State.FAILED, Odd)]
     assert exit_call is ExitCall.CALLED
 
 
@@ -152,17 +158,17 @@ def test_a_flow_that_wants_to_end_its_process_only_fails(error: BaseException) -
 
 
 def test_a_raising_on_start_fails_the_run_and_on_exit_still_comes() -> None:
-    seen: list[str] = []
+    calls: list[str] = []
 
     def start() -> None:
         raise Odd("no start")
 
     outcome, exit_call = invoke(
-        job(lambda: seen.append("body"), on_start=start, on_exit=lambda: seen.append(f"exit {context.state}")),
+        invocation(lambda: calls.append("body"), on_start=start, on_exit=lambda: calls.append(f"exit {context.state}")),
         settle=settled,
     )
     assert (outcome.cause, outcome.reason) == (Cause.USER_ERROR, "Odd")
-    assert seen == ["exit FAILED"]
+    assert calls == ["exit FAILED"]
     assert exit_call is ExitCall.CALLED
 
 
@@ -174,7 +180,7 @@ def test_a_callback_that_can_not_be_opened_keeps_its_cause() -> None:
 
 def test_an_on_exit_that_can_not_be_opened_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        _, exit_call = invoke(job(lambda: 1, on_exit=Callback(sealed=b"no pickle")), settle=settled)
+        _, exit_call = invoke(invocation(lambda: 1, on_exit=Callback(sealed=b"no pickle")), settle=settled)
     assert exit_call is ExitCall.RAISED
     assert "on_exit can't be opened: " in caplog.text
 
@@ -183,7 +189,7 @@ def test_a_callback_that_raises_an_error_of_ours_has_raised() -> None:
     def start() -> None:
         raise Permanent("needs package 'x'", cause=Cause.CONFIG_ERROR, reason="MissingPackage")
 
-    for callback in (start, Callback.of(start, what="on_start")):
+    for callback in (start, Callback.of(start, subject="on_start")):
         outcome = play(lambda: 1, on_start=callback)
         assert (outcome.cause, outcome.reason) == (Cause.USER_ERROR, "Permanent")
         assert "in start" in outcome.traceback
@@ -197,31 +203,31 @@ def test_a_raising_on_exit_is_recorded_and_changes_nothing_else(
         raise error
 
     with caplog.at_level(logging.INFO):
-        outcome, exit_call = invoke(job(lambda: 1, on_exit=leave), settle=settled)
+        outcome, exit_call = invoke(invocation(lambda: 1, on_exit=leave), settle=settled)
     assert (outcome.state, opened(outcome.result), exit_call) == (State.SUCCEEDED, 1, ExitCall.RAISED)
     assert "on_exit raised" in caplog.text
     assert "in leave" in caplog.text
 
 
 def test_a_refused_settle_means_somebody_else_calls_on_exit() -> None:
-    seen: list[str] = []
+    calls: list[str] = []
 
     def settle(_outcome: Outcome) -> None:
         raise Refused("taken over")
 
     with pytest.raises(Refused):
-        invoke(job(lambda: 1, on_exit=lambda: seen.append("exit")), settle=settle)
-    assert seen == []
+        invoke(invocation(lambda: 1, on_exit=lambda: calls.append("exit")), settle=settle)
+    assert calls == []
 
 
 def test_a_result_too_large_fails_the_run_and_names_the_limit() -> None:
-    told: list[Any] = []
+    exit_calls: list[Any] = []
 
     outcome, _ = invoke(
-        job(
+        invocation(
             lambda: "x" * 1000,
-            to_value=lambda obj, what: keep(obj, what, limit=100),
-            on_exit=lambda: told.append((context.state, type(context.exception))),
+            to_value=lambda obj, kind: keep(obj, kind, limit=100),
+            on_exit=lambda: exit_calls.append((context.state, type(context.exception))),
         ),
         settle=settled,
     )
@@ -229,7 +235,7 @@ def test_a_result_too_large_fails_the_run_and_names_the_limit() -> None:
     assert "result of flow 'f'" in outcome.message
     assert "100 bytes" in outcome.message
     assert "LIMIT" in outcome.message
-    assert told == [(State.FAILED, InvalidInput)]
+    assert exit_calls == [(State.FAILED, InvalidInput)]
 
 
 def test_a_result_that_can_not_travel_fails_the_run_and_is_named() -> None:
@@ -239,24 +245,24 @@ def test_a_result_that_can_not_travel_fails_the_run_and_is_named() -> None:
 
 
 def test_a_flow_that_could_not_be_opened_still_gets_its_on_exit() -> None:
-    seen: list[str] = []
+    calls: list[str] = []
     failed = Outcome(cause=Cause.CONFIG_ERROR, message="no such module")
     outcome, exit_call = invoke(
-        job(
-            lambda: seen.append("body"),
+        invocation(
+            lambda: calls.append("body"),
             failed=failed,
-            on_start=lambda: seen.append("start"),
-            on_exit=lambda: seen.append(f"exit {context.state}"),
+            on_start=lambda: calls.append("start"),
+            on_exit=lambda: calls.append(f"exit {context.state}"),
         ),
         settle=settled,
     )
     assert outcome is failed
-    assert (seen, exit_call) == (["exit CRASHED"], ExitCall.CALLED)
+    assert (calls, exit_call) == (["exit CRASHED"], ExitCall.CALLED)
 
 
 def test_on_exit_in_a_fresh_process() -> None:
-    seen: list[Any] = []
+    calls: list[Any] = []
     error = Odd()
-    one = job(lambda: seen.append("body"), on_exit=lambda: seen.append((context.state, context.exception)))
-    assert call_exit(one, State.CRASHED, error) is ExitCall.CALLED
-    assert seen == [(State.CRASHED, error)]
+    call = invocation(lambda: calls.append("body"), on_exit=lambda: calls.append((context.state, context.exception)))
+    assert call_exit(call, State.CRASHED, error) is ExitCall.CALLED
+    assert calls == [(State.CRASHED, error)]

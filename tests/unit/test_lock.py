@@ -1,4 +1,4 @@
-"""The lock of images fits ``pyproject.toml``, and the check finds where it doesn't."""
+"""The lock of images matches ``pyproject.toml``, and the check finds mismatches."""
 
 from __future__ import annotations
 
@@ -55,7 +55,12 @@ def test_the_lock_of_this_checkout_fits() -> None:
 
     assert lock.main(["--check"]) == 0
     assert len(list(lock.pins(lock.LOCK.read_text()))) > 40
-    assert set(lock.locked(project)) >= {"dependencies", "extra 'dask'", "extra 'kubernetes'", "build-system.requires"}
+    assert set(lock.locked_requirements(project)) >= {
+        "dependencies",
+        "extra 'dask'",
+        "extra 'kubernetes'",
+        "build-system.requires",
+    }
 
 
 def test_an_entry() -> None:
@@ -72,8 +77,8 @@ def test_an_entry() -> None:
     assert not toolz.direct
 
 
-def test_a_fitting_lock_has_no_misfits() -> None:
-    assert list(lock.misfits(PROJECT, TEXT)) == []
+def test_what_fits_is_not_complained_of() -> None:
+    assert list(lock.mismatches(PROJECT, TEXT)) == []
     assert list(lock.unbounded(PROJECT)) == []
 
 
@@ -86,28 +91,28 @@ def test_a_fitting_lock_has_no_misfits() -> None:
     ],
 )
 def test_a_requirement_that_is_not_met_is_named(line: str, message: str) -> None:
-    text = "\n".join(lock.misfits(with_dependency(line), TEXT))
+    messages = "\n".join(lock.mismatches(with_dependency(line), TEXT))
 
-    assert message in text
-    assert "run `make lock`" in text
+    assert message in messages
+    assert "run `make lock`" in messages
 
 
 def test_a_pin_without_requirement_is_named() -> None:
     project = copy.deepcopy(PROJECT)
     project["project"]["dependencies"] = []
 
-    [line] = lock.misfits(project, TEXT)
+    [line] = lock.mismatches(project, TEXT)
 
     assert "redis==8.1.0" in line
-    assert "doesn't ask for it any more: run `make lock`" in line
+    assert "doesn't require it any more: run `make lock`" in line
 
 
 def test_a_requirement_of_some_machines_needs_a_pin_there_alone() -> None:
     only = "; platform_machine == 'aarch64'"
     there = TEXT.replace("; python_full_version >= '3.11'", only)
 
-    assert list(lock.misfits(with_dependency(f"redis>=8.1,<9 {only}"), there)) == []
-    [line] = lock.misfits(PROJECT, there)
+    assert list(lock.mismatches(with_dependency(f"redis>=8.1,<9 {only}"), there)) == []
+    [line] = lock.mismatches(PROJECT, there)
     assert "has 0 versions for Python 3.11 on x86_64" in line
 
 
@@ -120,9 +125,9 @@ def test_a_requirement_of_some_machines_needs_a_pin_there_alone() -> None:
         ("toolz==1.2.0", "toolz @ https://somewhere.example/toolz.whl", "names no index and no address"),
     ],
 )
-def test_a_line_that_pip_refuses_with_hashes_is_named(old: str, new: str, message: str) -> None:
+def test_what_can_not_be_installed_with_hashes_alone_is_named(old: str, new: str, message: str) -> None:
     assert old in TEXT
-    assert message in "\n".join(lock.misfits(PROJECT, TEXT.replace(old, new)))
+    assert message in "\n".join(lock.mismatches(PROJECT, TEXT.replace(old, new)))
 
 
 def test_a_requirement_without_an_upper_bound_is_named() -> None:

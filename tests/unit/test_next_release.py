@@ -1,4 +1,4 @@
-"""What the next release writes is read by this one: new fields stay, new words are unknown, requirements hold."""
+"""Entries of the next release are read by this one: new fields stay, new words are unknown, requirements hold."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from dispatcher.errors import Refused
 from dispatcher.inspection.explain import explain
 from dispatcher.inspection.timeline import timeline
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runner.container.report import About, Report, _mac
+from dispatcher.runner.container.report import Report, ReportKind, _mac
 from dispatcher.runs import indexes, infrastructure, spec, transitions
 from dispatcher.runs.change import Change
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import ExitCall, Outcome, Record, Spec
-from dispatcher.runs.requirements import Lacking, refuse_lacking
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.requirements import UnknownFeature, check_features
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
 from tests.unit.test_parsing import BODY, EVENT, OUTCOME, RECORD, SPEC, TOKEN
 
@@ -42,7 +44,7 @@ def next_spec(**more: Any) -> bytes:
 
 def next_fields(**more: str) -> dict[str, bytes]:
     """A record as the next release stores it."""
-    stored = {name: one if isinstance(one, bytes) else one.encode() for name, one in RECORD.to_fields().items()}
+    stored = {name: text if isinstance(text, bytes) else text.encode() for name, text in RECORD.to_fields().items()}
     outcome = {
         **OUTCOME.to_json(),
         **NEW,
@@ -59,15 +61,15 @@ def next_fields(**more: str) -> dict[str, bytes]:
     return stored | mine | {name: value.encode() for name, value in more.items()}
 
 
-def test_new_fields_of_a_spec_are_left_aside() -> None:
-    found = Spec.from_bytes(next_spec())
+def test_new_fields_of_a_spec_are_ignored() -> None:
+    parsed = Spec.from_bytes(next_spec())
     options = replace(SPEC.options, retries=Retry(3, delay=2, on=["killed"]))
-    assert found == replace(SPEC, requires=(), options=options, parameters=found.parameters)
-    assert found.parameters.inline == SPEC.parameters.inline
-    assert found.parameters.others == NEW
+    assert parsed == replace(SPEC, requires=(), options=options, parameters=parsed.parameters)
+    assert parsed.parameters.inline == SPEC.parameters.inline
+    assert parsed.parameters.others == NEW
 
 
-def test_the_bytes_of_a_spec_stay_as_they_came() -> None:
+def test_the_bytes_of_a_spec_stay_unchanged() -> None:
     record = Record.from_fields(next_fields())
     assert record.spec_bytes == next_spec()
     assert record.but(version=4).spec_bytes == next_spec()
@@ -80,13 +82,13 @@ def test_new_words_of_a_record_are_read_as_unknown() -> None:
     assert record.outcome.cause is Cause.UNKNOWN
 
 
-def test_a_change_writes_nothing_of_what_it_does_not_know() -> None:
+def test_a_change_writes_no_unknown_field() -> None:
     record = Record.from_fields(next_fields())
     changed, gone = record.but(last_message="m", version=4).changes_since(record)
     assert (changed, gone) == ({"last_message": "m", "version": "4"}, [])
 
 
-def test_an_outcome_written_anew_keeps_what_the_next_release_said() -> None:
+def test_an_outcome_written_anew_keeps_the_fields_of_the_next_release() -> None:
     record = Record.from_fields(next_fields())
     assert record.outcome is not None
     again = replace(record.outcome, log_tail=("two",)).to_json()
@@ -120,9 +122,9 @@ STEPS: dict[str, Callable[[Record, float], Change | None]] = {
     "adopt": partial(transitions.adopt, owner="w2"),
     "ring_again": transitions.ring_again,
     "tick": transitions.tick,
-    "sight": partial(infrastructure.sight, seen=False),
+    "observe": partial(infrastructure.observe, visible=False),
     "torn_down": partial(infrastructure.torn_down, attempt=1),
-    "teardown_waits": partial(infrastructure.teardown_waits, attempt=1, why="w"),
+    "note_pending_teardown": partial(infrastructure.note_pending_teardown, attempt=1, why="w"),
     "last_lines": partial(infrastructure.last_lines, attempt=1, lines=["l"]),
 }
 
@@ -140,29 +142,29 @@ def test_a_run_in_a_new_state_is_neither_open_nor_ended_nor_due_and_keeps_its_in
     assert record.foreign
     assert not record.terminal
     assert indexes.next_due(record) is None
-    assert infrastructure.wants(record, 7)
+    assert infrastructure.needs_infrastructure(record, 7)
 
 
 def test_a_new_kind_of_event_keeps_its_id_and_its_word() -> None:
     fact = {**json.loads(EVENT.fact), "kind": "frozen", "state": "PAUSED", **NEW}
     event = Event.from_fields({"fact": json.dumps(fact), "time": "3.5", "hue": "blue"})
-    assert (event.kind, event.state, event.id) == (Kind.OTHER, State.UNKNOWN, "r1:1:frozen")
+    assert (event.kind, event.state, event.id) == (EventKind.OTHER, State.UNKNOWN, "r1:1:frozen")
     assert json.loads(event.fact)["kind"] == "frozen"
     assert Event.from_fields(event.to_fields()) == event
-    assert len(timeline("r1", [replace(EVENT, kind=Kind.QUEUED, time=1.0), event])) == 1
+    assert len(timeline("r1", [replace(EVENT, kind=EventKind.QUEUED, time=1.0), event])) == 1
 
 
-@pytest.mark.parametrize(("about", "read"), [("exited", About.EXITED), ("checkpointed", About.UNKNOWN)])
-def test_a_report_of_the_next_release_is_read(about: str, read: About) -> None:
+@pytest.mark.parametrize(("about", "read"), [("exited", ReportKind.EXITED), ("checkpointed", ReportKind.UNKNOWN)])
+def test_a_report_of_the_next_release_is_read(about: str, read: ReportKind) -> None:
     body = {**BODY, **NEW, "about": about, "exit_call": "postponed"}
     body["outcome"] = {**body["outcome"], **NEW, "cause": "struck_by_lightning"}
     text = json.dumps(body)
     report = Report.from_entry({"run": "r1", "body": text, "mac": _mac(TOKEN, text), "hue": "blue"}, TOKEN)
-    assert (report.about, report.exit_call, report.outcome.cause) == (read, ExitCall.UNKNOWN, Cause.UNKNOWN)
+    assert (report.kind, report.exit_call, report.outcome.cause) == (read, ExitCall.UNKNOWN, Cause.UNKNOWN)
     assert report.outcome.to_json()["hue"] == "blue"
 
 
-def test_workers_and_routes_may_say_more() -> None:
+def test_new_fields_of_offers_routes_and_options_are_ignored() -> None:
     assert Offer.from_json({"backends": ["local"], "labels": [], **NEW}) == Offer(backends=frozenset({"local"}))
     assert Route.from_json({**SPEC.route.to_json(), **NEW}) == SPEC.route
     assert Options.from_json({"timeout": 3, **NEW}) == Options.of(timeout=3)
@@ -177,31 +179,31 @@ def waiting(*requires: str) -> Record:
     return RECORD.but(spec_bytes=next_spec(requires=list(requires)), state=State.QUEUED, outcome=None, ended_at=None)
 
 
-def test_what_a_spec_requires_and_nobody_knows_leaves_it_to_others() -> None:
-    refuse_lacking(waiting())
-    with pytest.raises(Lacking, match="requires mask, which a newer release knows"):
-        refuse_lacking(waiting("mask"))
+def test_an_unknown_requirement_is_refused() -> None:
+    check_features(waiting())
+    with pytest.raises(UnknownFeature, match="requires mask, which a newer release knows"):
+        check_features(waiting("mask"))
 
 
-def test_what_is_known_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_requirement_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec, "FEATURES", frozenset({"mask"}))
-    refuse_lacking(waiting("mask"))
-    with pytest.raises(Lacking, match="requires bundle, "):
-        refuse_lacking(waiting("mask", "bundle"))
+    check_features(waiting("mask"))
+    with pytest.raises(UnknownFeature, match="requires bundle, "):
+        check_features(waiting("mask", "bundle"))
 
 
-def test_a_requirement_is_of_the_kind_so_that_no_guess_crosses_it() -> None:
+def test_requirements_belong_to_the_kind_of_a_spec() -> None:
     assert waiting("mask").spec.kind != waiting().spec.kind
 
 
 def test_explain_says_that_a_newer_worker_is_needed() -> None:
-    said = explain(waiting("mask"), now=10.0, workers=[worker()])
-    assert "It requires mask, which no live worker that serves its queue local@s:a knows" in said[0]
-    assert "newer" in said[0]
-    said = explain(waiting("mask"), now=10.0, workers=[worker(), worker(knows=["mask", "more"])])
-    assert "1 live worker " in said[0]
+    sentences = explain(waiting("mask"), now=10.0, workers=[worker()])
+    assert "It requires mask, which no live worker that serves its queue local@s:a knows" in sentences[0]
+    assert "newer" in sentences[0]
+    sentences = explain(waiting("mask"), now=10.0, workers=[worker(), worker(knows=["mask", "more"])])
+    assert "1 live worker " in sentences[0]
 
 
 def test_explain_of_a_new_state() -> None:
-    [said] = explain(Record.from_fields(next_fields(state="PAUSED")), now=10.0, workers=[])
-    assert "a state that this release doesn't know" in said
+    [sentence] = explain(Record.from_fields(next_fields(state="PAUSED")), now=10.0, workers=[])
+    assert "a state that this release doesn't know" in sentence

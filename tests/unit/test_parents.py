@@ -1,4 +1,4 @@
-"""Who holds all processes while the runs that it has submitted wait: what is known of that, and when it is said."""
+"""Deadlocks of a full pool: when runs that hold all processes wait for runs they have submitted, and who is told."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from dispatcher.errors import Malformed
-from dispatcher.inspection import waiting_parents
+from dispatcher.inspection import deadlocks
+from dispatcher.inspection.deadlocks import Lookout, find_deadlock, stuck
 from dispatcher.inspection.explain import explain
-from dispatcher.inspection.waiting_parents import Lookout, full, stuck
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs.context import entered
-from dispatcher.runs.record import Spec
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.transitions import start_here
 from tests.unit.making import make_record, make_spec
 
@@ -51,9 +51,9 @@ class Pool:
     def waits(self, run_id: str, parent: str = "", route: Route = LOCAL) -> None:
         self.records.runs.create([make_record(run_id, parent=parent, flow=f"flow of {run_id}", route=route)])
 
-    def full(self) -> set[str]:
-        found = full(self.records, LOCAL, [self.worker])
-        return set() if found is None else {record.id for record in found.holders}
+    def deadlocked(self) -> set[str]:
+        deadlock = find_deadlock(self.records, LOCAL, [self.worker])
+        return set() if deadlock is None else {record.id for record in deadlock.holders}
 
 
 def test_each_process_is_held_by_a_parent() -> None:
@@ -61,30 +61,30 @@ def test_each_process_is_held_by_a_parent() -> None:
     pool.holds("p1")
     pool.holds("p2")
     pool.waits("c1", "p1")
-    assert pool.full() == set(), "p2 has submitted nothing"
+    assert pool.deadlocked() == set(), "p2 has submitted nothing"
     pool.waits("c2", "p2")
-    assert pool.full() == {"p1", "p2"}
+    assert pool.deadlocked() == {"p1", "p2"}
 
 
 def test_grandparents_wait_too() -> None:
     pool = Pool(2)
     pool.holds("p")
     pool.holds("c", "p")
-    assert pool.full() == set()
+    assert pool.deadlocked() == set()
     pool.waits("g", "c")
-    assert pool.full() == {"p", "c"}
+    assert pool.deadlocked() == {"p", "c"}
 
 
 def test_a_free_process_or_another_queue_is_none_of_it() -> None:
     pool = Pool(2)
     pool.holds("p")
     pool.waits("c", "p")
-    assert pool.full() == set(), "a process is free"
+    assert pool.deadlocked() == set(), "a process is free"
     pool = Pool(1)
     pool.holds("p")
     pool.waits("c", "p", Route("local", ("gpu",)))
-    assert pool.full() == set()
-    assert full(pool.records, LOCAL, []) is None
+    assert pool.deadlocked() == set()
+    assert find_deadlock(pool.records, LOCAL, []) is None
 
 
 def test_explain_names_them_and_the_remedy() -> None:
@@ -94,7 +94,7 @@ def test_explain_names_them_and_the_remedy() -> None:
     pool.waits("c1", "p1")
     pool.waits("c2", "p2")
     record, now = pool.records.runs.get("c2")
-    lines = explain(record, now=now, workers=[pool.worker], full=full(pool.records, LOCAL, [pool.worker]))
+    lines = explain(record, now=now, workers=[pool.worker], deadlock=find_deadlock(pool.records, LOCAL, [pool.worker]))
     assert "all 2 that serve its queue are held" in lines[0]
     assert "run p2 (flow 'flow of p2', which submitted it), run p1 (flow 'flow of p1')" in lines[0]
     for remedy in ("--concurrency", "label", "later run"):
@@ -111,14 +111,14 @@ def test_a_flow_is_told_once_and_not_at_once(caplog: pytest.LogCaptureFixture) -
     assert Lookout.here(pool.records) is None, "outside of flows"
     with caplog.at_level(logging.WARNING), entered(run_id="p", attempt=1, flow="f"):
         lookouts = [Lookout(pool.records, clock) for _ in range(2)]
-        for clock.now in (1.0, waiting_parents.FIRST - 0.1):
+        for clock.now in (1.0, deadlocks.FIRST_CHECK - 0.1):
             lookouts[0].look(["c"])
         assert not caplog.messages
-        for clock.now in (waiting_parents.FIRST, 100.0, 1000.0):
+        for clock.now in (deadlocks.FIRST_CHECK, 100.0, 1000.0):
             for lookout in lookouts:
                 lookout.look(["c"])
         assert len(caplog.messages) == 1
-        assert "run c is waited for, and can't start" in caplog.messages[0]
+        assert "run c is awaited and can't start" in caplog.messages[0]
         assert "run p (flow 'flow of p', which submitted it)" in caplog.messages[0]
         assert Lookout.here(pool.records) is None, "it was told"
     with entered(run_id="p", attempt=2, flow="f"):

@@ -16,18 +16,21 @@ from hypothesis import strategies as st
 from dispatcher.broker.doorbell import envelope
 from dispatcher.errors import Malformed, SealBroken
 from dispatcher.records.redis import leases, logs, queues, workers
-from dispatcher.records.redis.run_scripts.change import kept, rest, told
-from dispatcher.runner.container.report import About, Report
+from dispatcher.records.redis.run_scripts.change import event_parsers, parse_final, parse_notice
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs.change import Ring
-from dispatcher.runs.events import Event, Kind
+from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.options import Options
-from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from dispatcher.support.ids import is_run_id
 from dispatcher.support.parsing import DEEPEST, HIGHEST, bounded, number_of, read_json, whole_of
-from workers.transport import doorbell, remark
+from workers.transport import control_message, doorbell
 
 TOKEN = "00" * 32
 
@@ -87,7 +90,7 @@ RECORD = Record(
     exit_call=ExitCall.RAISED,
 )
 EVENT = Event(
-    run_id="r1", attempt=1, kind=Kind.EXITED, state=State.CRASHED, time=3.5, flow="count", labels=("a",),
+    run_id="r1", attempt=1, kind=EventKind.EXITED, state=State.CRASHED, time=3.5, flow="count", labels=("a",),
     data={"cause": "killed", "due": 4.0, "final": True, "exit_code": 1, "owner": "w", "message": "m"},
 )  # fmt: skip
 WORKER = {
@@ -95,7 +98,7 @@ WORKER = {
     "started_at": 3.0, "python": "3.11", "version": "1", "celery_name": "c", "queues": ["local"],
     "data": {"supervises": ["fake"]},
 }  # fmt: skip
-REPORT = Report(run_id="r1", attempt=1, about=About.EXITED, outcome=OUTCOME, exit_call=ExitCall.CALLED)
+REPORT = Report(run_id="r1", attempt=1, kind=ReportKind.EXITED, outcome=OUTCOME, exit_call=ExitCall.CALLED)
 MESSAGE = json.loads(envelope(Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local"))))
 
 
@@ -105,9 +108,10 @@ def raw(value: Any) -> bytes:
 
 def text_fields(value: Any) -> dict[str, bytes]:
     """A record's fields, of any JSON: what is text stays so, all else is JSON."""
-    found = value if isinstance(value, dict) else {"state": value}
+    members = value if isinstance(value, dict) else {"state": value}
     return {
-        str(name): raw(one) if not isinstance(one, str) else one.encode(errors="replace") for name, one in found.items()
+        str(name): raw(member) if not isinstance(member, str) else member.encode(errors="replace")
+        for name, member in members.items()
     }
 
 
@@ -130,7 +134,7 @@ def accepted(value: Any) -> Record:
     return RECORD.accepted(3.0, {name: text_fields(value).get(name) for name in names})
 
 
-STORED = {name: one.decode() if isinstance(one, bytes) else str(one) for name, one in RECORD.to_fields().items()}
+STORED = {name: text.decode() if isinstance(text, bytes) else str(text) for name, text in RECORD.to_fields().items()}
 BODY = json.loads(REPORT.to_entry(TOKEN)["body"])
 
 #: Each parser of parsed JSON, with what it takes.
@@ -149,30 +153,33 @@ PARSERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "event's fields": (Event.from_fields, EVENT.to_fields()),
     "report": (reported, BODY),
     "report's fields": (entered, REPORT.to_entry(TOKEN)),
-    "worker": (lambda value: workers._load(b"w", raw(value)), WORKER),
-    "queue": (lambda value: queues._queue(b"local@s:a", b"3.5", raw(value)), SPEC.route.to_json()),
-    "line": (logs._line, {"attempt": "1", "number": "2", "time": "3.5", "stream": "stdout", "text": "t", "level": ""}),
+    "worker": (lambda value: workers._parse_worker(b"w", raw(value)), WORKER),
+    "queue": (lambda value: queues._parse_queue(b"local@s:a", b"3.5", raw(value)), SPEC.route.to_json()),
+    "line": (
+        logs._parse_line,
+        {"attempt": "1", "number": "2", "time": "3.5", "stream": "stdout", "text": "t", "level": ""},
+    ),
     "doorbell": (lambda value: doorbell(value, "local"), MESSAGE),
     "doorbell's body": (
         lambda value: doorbell({**MESSAGE, "body": base64.b64encode(raw(value)).decode()}, "local"),
         json.loads(base64.b64decode(MESSAGE["body"])),
     ),
-    "remark": (remark, MESSAGE),
-    "notice": (lambda value: told(b"3.5\n" + raw(value)), json.loads(EVENT.fact)),
-    "notice of an end": (lambda value: rest(b"3.5\n{}\n=" + raw(value)), {"id": "r1", "state": "SUCCEEDED"}),
+    "control message": (control_message, MESSAGE),
+    "notice": (lambda value: parse_notice(b"3.5\n" + raw(value)), json.loads(EVENT.fact)),
+    "notice of an end": (lambda value: parse_final(b"3.5\n{}\n=" + raw(value)), {"id": "r1", "state": "SUCCEEDED"}),
 }  # fmt: skip
 
 #: Each parser of bytes.
 BYTES: dict[str, Callable[[bytes], Any]] = {
     "spec": Spec.from_bytes,
     "json": lambda data: read_json(data, "x"),
-    "notice": told,
-    "notice of an end": rest,
-    "lease": lambda data: leases._lease(b"fake/1", data),
-    "lease's name": lambda data: leases._lease(data, b"3 w"),
-    "beat": lambda data: workers._beat(b"w", data),
-    "route": lambda data: queues._queue(b"local", b"3.5", data),
-    "last use": lambda data: queues._time(b"local", data),
+    "notice": parse_notice,
+    "notice of an end": parse_final,
+    "lease": lambda data: leases._parse_lease(b"fake/1", data),
+    "lease's name": lambda data: leases._parse_lease(data, b"3 w"),
+    "beat": lambda data: workers._parse_beats(b"w", data),
+    "route": lambda data: queues._parse_queue(b"local", b"3.5", data),
+    "last use": lambda data: queues._parse_time(b"local", data),
     "number": lambda data: number_of(data, "x"),
     "whole number": lambda data: whole_of(data, "x"),
     **{
@@ -184,13 +191,13 @@ BYTES: dict[str, Callable[[bytes], Any]] = {
 
 def only_malformed(parse: Callable[[Any], Any], value: Any) -> None:
     """It may be refused, in words of ours; nothing else may come of it."""
-    said = ""
+    message = ""
     try:
         parse(value)
     except Malformed as error:
-        said = str(error)
-    assert said.isascii()
-    assert len(said) < 300
+        message = str(error)
+    assert message.isascii()
+    assert len(message) < 300
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -232,7 +239,7 @@ def changed(value: Any, data: st.DataObject) -> Any:
             return {**value, data.draw(st.text()): data.draw(JSON)}
         name = data.draw(st.sampled_from(sorted(value)))
         if how == "without":
-            return {other: one for other, one in value.items() if other != name}
+            return {other: member for other, member in value.items() if other != name}
         return {**value, name: changed(value[name], data)}
     if isinstance(value, list) and value and data.draw(st.booleans()):
         return [changed(value[0], data), *value[1:]]
@@ -292,7 +299,7 @@ def test_a_retry_that_would_never_end_is_malformed() -> None:
 
 
 def test_each_event_of_a_moment_is_read_by_itself() -> None:
-    good, bad = kept({"fact": f"{EVENT.fact}\n[]", "time": "3.5"})
+    good, bad = event_parsers({"fact": f"{EVENT.fact}\n[]", "time": "3.5"})
     assert good() == EVENT
     with pytest.raises(Malformed):
         bad()

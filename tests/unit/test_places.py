@@ -1,4 +1,4 @@
-"""Where the laptop server's files lie, and which directories it refuses."""
+"""The paths of the laptop server's files, and the directories that it rejects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.errors import InvalidSettings
-from dispatcher.laptop.paths import LONGEST_SOCKET, Places, read, write
+from dispatcher.laptop.paths import LONGEST_SOCKET, LaptopPaths, read, write
 from dispatcher.settings import Settings
 
 
@@ -34,8 +34,8 @@ def test_state_directory(variables: dict[str, str], expected: str, monkeypatch: 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert Places.of(Settings.load()).state == Path(expected)
-    assert Places.of(Settings.load(state_dir=Path("/given"))).state == Path("/given")
+    assert LaptopPaths.of(Settings.load()).state == Path(expected)
+    assert LaptopPaths.of(Settings.load(state_dir=Path("/given"))).state == Path("/given")
 
 
 def test_a_home_that_cannot_be_written_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,11 +43,11 @@ def test_a_home_that_cannot_be_written_names_the_variable(monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", "/proc/nobody")
 
     with pytest.raises(InvalidSettings, match=r"/proc/nobody.*DISPATCHER__STATE_DIR"):
-        Places.of(Settings.load()).prepare()
+        LaptopPaths.of(Settings.load()).prepare()
 
 
 def test_directories_are_closed_to_others(tmp_path: Path) -> None:
-    places = Places(tmp_path / "state")
+    places = LaptopPaths(tmp_path / "state")
     places.state.mkdir(mode=0o755)
 
     places.prepare()
@@ -57,7 +57,7 @@ def test_directories_are_closed_to_others(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_a_state_directory_of_another_user_is_refused(tmp_path: Path) -> None:
-    places = Places(tmp_path / "state")
+    places = LaptopPaths(tmp_path / "state")
     places.prepare()
     os.chown(places.state, 12345, -1)
 
@@ -68,11 +68,11 @@ def test_a_state_directory_of_another_user_is_refused(tmp_path: Path) -> None:
 def test_the_socket_lies_in_the_session_s_directory(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
 
-    socket = Places(tmp_path / "a").new_socket()
+    socket = LaptopPaths(tmp_path / "a").new_socket()
 
     assert socket.parent == run / "dispatcher"
     assert socket.parent.stat().st_mode & 0o777 == 0o700
-    assert socket != Places(tmp_path / "b").new_socket()
+    assert socket != LaptopPaths(tmp_path / "b").new_socket()
 
 
 @pytest.mark.parametrize("session", ["", "/nowhere", "relative"])
@@ -82,7 +82,7 @@ def test_without_a_session_it_lies_in_a_directory_of_the_user_s(
     monkeypatch.setenv("XDG_RUNTIME_DIR", session)
     monkeypatch.setattr(tempfile, "tempdir", str(run))
 
-    socket = Places(tmp_path).new_socket()
+    socket = LaptopPaths(tmp_path).new_socket()
 
     assert socket.parent == run / f"dispatcher-{os.geteuid()}"
 
@@ -93,7 +93,7 @@ def test_a_long_path_is_passed_over(run: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     monkeypatch.setattr(tempfile, "tempdir", str(run))
 
-    socket = Places(tmp_path).new_socket()
+    socket = LaptopPaths(tmp_path).new_socket()
 
     assert len(os.fsencode(socket)) <= LONGEST_SOCKET
     assert socket.parent.parent == run
@@ -121,8 +121,8 @@ def test_a_place_that_is_not_ours_alone_is_refused(
     assert callable(squat)
     squat(run / f"dispatcher-{os.geteuid()}")
 
-    with pytest.raises(InvalidSettings, match=r"no place.*XDG_RUNTIME_DIR"):
-        Places(tmp_path).new_socket()
+    with pytest.raises(InvalidSettings, match=r"no directory.*XDG_RUNTIME_DIR"):
+        LaptopPaths(tmp_path).new_socket()
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from dispatcher import laptop
-from dispatcher.admin.doctor import Level, examine
+from dispatcher.admin.doctor import examine
 from dispatcher.errors import InvalidSettings
-from dispatcher.laptop.paths import Places
+from dispatcher.inspection.finding import Level
+from dispatcher.laptop.paths import LaptopPaths
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support import private_files
-from dispatcher.support.private_files import Reader, Seen, file_problem, way_problem
-from workers.pool.interrupts import Notes
+from dispatcher.support.private_files import FileStatus, Reader, file_problem, path_problem
+from workers.pool.interrupts import InterruptChannel
 
 US, STRANGER, TEAM = 1000, 12345, 2000
 KEYS = json.dumps({"a": "a secret of sixteen bytes"})
@@ -30,7 +31,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a fil
 
 
 def as_user(uid: int, group: int, call: Callable[[], object]) -> str:
-    """What ``call`` gives, or its error says, in a process of another user."""
+    """Return the result of ``call``, or the text of its error, in a process of another user."""
     assert grp is not None, "imported before: another user may not reach the library"
     assert pwd is not None
     reader, writer = os.pipe()
@@ -72,8 +73,8 @@ def ring(path: Path) -> KeyRing:
     return KeyRing.from_settings(Settings.load(signing_keys_file=path))
 
 
-def seen(kind: int, mode: int, uid: int, gid: int, *, fixed: bool = False) -> Seen:
-    return Seen(path=Path("/some/file"), mode=kind | mode, uid=uid, gid=gid, fixed=fixed)
+def seen(kind: int, mode: int, uid: int, gid: int, *, fixed: bool = False) -> FileStatus:
+    return FileStatus(path=Path("/some/file"), mode=kind | mode, uid=uid, gid=gid, fixed=fixed)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,8 @@ def test_a_file_that_compose_mounts_belongs_to_its_user_outside() -> None:
     writable = seen(stat.S_IFREG, 0o666, STRANGER, STRANGER, fixed=True)
     assert "another user" in file_problem(writable, Reader(uid=US, contained=True))
     directory = seen(stat.S_IFDIR, 0o755, STRANGER, STRANGER, fixed=True)
-    assert not way_problem(directory, Reader(uid=US, contained=True))
-    assert "another user" in way_problem(directory, Reader(uid=US))
+    assert not path_problem(directory, Reader(uid=US, contained=True))
+    assert "another user" in path_problem(directory, Reader(uid=US))
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR])
@@ -150,13 +151,13 @@ def test_only_regular_files_are_read(kind: int) -> None:
     ],
 )
 def test_which_ways_may_lead_to_a_secret(kind: int, mode: int, uid: int, gid: int, expected: str) -> None:
-    problem = way_problem(seen(kind, mode, uid, gid), Reader(uid=US, group=lambda: US))
+    problem = path_problem(seen(kind, mode, uid, gid), Reader(uid=US, group=lambda: US))
     assert expected in problem
     assert bool(problem) == bool(expected)
 
 
 def test_a_key_file_of_ones_own_is_read(home: Path) -> None:
-    assert ring(keys_in(home)).signs == "a"
+    assert ring(keys_in(home)).signing_key_id == "a"
 
 
 @as_root
@@ -224,8 +225,8 @@ def test_a_secret_as_kubernetes_mounts_it_is_read(home: Path) -> None:
 def test_links_without_end_and_pipes_are_errors(home: Path) -> None:
     (home / "round").symlink_to("round")
     os.mkfifo(home / "pipe", 0o600)
-    for name, said in (("round", "can't be read"), ("pipe", "isn't a regular file"), ("none", "can't be read")):
-        with pytest.raises(InvalidSettings, match=rf"DISPATCHER__SIGNING_KEYS_FILE.*{said}"):
+    for name, problem in (("round", "can't be read"), ("pipe", "isn't a regular file"), ("none", "can't be read")):
+        with pytest.raises(InvalidSettings, match=rf"DISPATCHER__SIGNING_KEYS_FILE.*{problem}"):
             ring(home / name)
 
 
@@ -255,7 +256,7 @@ def test_a_file_without_end_is_not_read_into_memory(home: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o777, 0o707, 0o1777])
 def test_a_state_directory_that_others_may_write_is_not_used(home: Path, mode: int) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     places.state.chmod(mode)
     settings = Settings.load(state_dir=places.state)
@@ -266,7 +267,7 @@ def test_a_state_directory_that_others_may_write_is_not_used(home: Path, mode: i
 
 @pytest.mark.parametrize("name", ["data", "programs", "workers"])
 def test_its_parts_are_looked_at_too(home: Path, name: str) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     (places.state / name).chmod(0o777)
     with pytest.raises(InvalidSettings, match=f"state/{name} "):
@@ -295,7 +296,7 @@ def test_a_state_directory_that_another_user_planted_is_neither_used_nor_touched
 @as_root
 def test_a_victim_s_process_is_not_ended_at_a_stranger_s_word(home: Path) -> None:
     """``down`` ends the processes that the state directory names."""
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     os.chown(places.state, STRANGER, STRANGER)
     with pytest.raises(InvalidSettings, match="another user"):
@@ -305,14 +306,14 @@ def test_a_victim_s_process_is_not_ended_at_a_stranger_s_word(home: Path) -> Non
 def test_directories_are_made_closed_whatever_the_umask_is(home: Path) -> None:
     before = os.umask(0)
     try:
-        Places(home / "a" / "b").prepare()
+        LaptopPaths(home / "a" / "b").prepare()
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (home / "a", *home.glob("a/**/"))} == {0o700}
 
 
 def test_one_that_others_may_only_read_is_closed(home: Path) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.state.mkdir(mode=0o755)
     places.prepare()
     assert places.state.stat().st_mode & 0o777 == 0o700
@@ -326,7 +327,7 @@ def test_a_runtime_directory_of_another_user_is_passed_over(home: Path, monkeypa
     os.chown(session, STRANGER, STRANGER)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(session))
     monkeypatch.setattr(tempfile, "tempdir", str(home))
-    socket = Places(home / "state").new_socket()
+    socket = LaptopPaths(home / "state").new_socket()
     assert socket.parent.parent == home
     assert list(session.iterdir()) == []
 
@@ -338,10 +339,10 @@ def test_a_worker_refuses_a_place_for_notes_that_others_may_change(home: Path, m
     home.chmod(0o777)
     monkeypatch.setattr(tempfile, "tempdir", str(home))
     with pytest.raises(InvalidSettings, match=rf"{home} \(mode 0777.*TMPDIR"):
-        Notes()
+        InterruptChannel()
     assert list(home.iterdir()) == []
     home.chmod(0o1777)
-    notes = Notes()
+    notes = InterruptChannel()
     (made,) = home.iterdir()
     assert made.stat().st_mode & 0o777 == 0o700
     notes.close()
@@ -360,7 +361,7 @@ def findings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, tup
         monkeypatch.delenv(name, raising=False)
         if value:
             monkeypatch.setenv(name, value)
-    return {one.subject: (one.level, f"{one.text} {one.remedy}") for one in examine()}
+    return {finding.subject: (finding.level, f"{finding.text} {finding.remedy}") for finding in examine()}
 
 
 def test_the_doctor_looks_at_the_key_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +378,7 @@ def test_the_doctor_looks_at_the_key_file(home: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_doctor_looks_at_the_state_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = Places(home / "state")
+    places = LaptopPaths(home / "state")
     places.prepare()
     places.keys.write_text(KEYS)
     places.keys.chmod(0o666)

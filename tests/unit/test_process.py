@@ -1,4 +1,4 @@
-"""A process is known by number and start."""
+"""A process is identified by pid and start time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.waiting import wait_until
 
 
 def test_this_process_lives_and_travels_as_json() -> None:
-    one = Process.of(os.getpid())
+    process = Process.of(os.getpid())
 
-    assert one is not None
-    assert one.lives()
-    assert Process.from_json(one.to_json()) == one
+    assert process is not None
+    assert process.lives()
+    assert Process.from_json(process.to_json()) == process
 
 
 def test_a_number_used_again_is_another_process() -> None:
-    one = Process.of(os.getpid())
-    assert one is not None
-    earlier = Process(one.pid, "before the boot")
+    process = Process.of(os.getpid())
+    assert process is not None
+    earlier = Process(process.pid, "before the boot")
 
     assert not earlier.lives()
     earlier.send(signal.SIGKILL)  # reaches nobody: this test goes on
@@ -30,21 +30,21 @@ def test_a_number_used_again_is_another_process() -> None:
 
 def test_a_zombie_has_ended() -> None:
     child = subprocess.Popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE)
-    one = Process.of(child.pid)
-    assert one is not None
+    process = Process.of(child.pid)
+    assert process is not None
 
-    one.send(signal.SIGKILL)
+    process.send(signal.SIGKILL)
 
-    assert one.ended(within=5)
+    assert process.ended(within=5)
     assert Process.of(child.pid) is None
     child.communicate()
 
 
 def test_waiting_for_the_end_is_bounded() -> None:
-    one = Process.of(os.getpid())
-    assert one is not None
+    process = Process.of(os.getpid())
+    assert process is not None
 
-    assert not one.ended(within=0.05)
+    assert not process.ended(within=0.05)
 
 
 def test_a_session_ends_as_a_whole() -> None:
@@ -54,11 +54,11 @@ def test_a_session_ends_as_a_whole() -> None:
     ) as leader:
         assert leader.stdout is not None
         other = Process.of(int(leader.stdout.readline()))
-        one = Process.of(leader.pid)
-        assert one is not None
+        process = Process.of(leader.pid)
+        assert process is not None
         assert other is not None
 
-        one.kill_session()
+        process.kill_session()
         leader.wait(timeout=5)
 
     wait_until(lambda: not other.lives(), "the leader's child to end")

@@ -1,4 +1,4 @@
-"""From a claim to stored infrastructure: what becomes of a request that can't be made or sent."""
+"""Provisioning: from a claim to stored infrastructure, and requests that can't be made or sent."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from dispatcher import Settings
 from dispatcher.errors import Permanent, Refused, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
-from dispatcher.records.query import Look
+from dispatcher.records.snapshot import Snapshot
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.events import Kind
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.events import EventKind
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from tests.unit.making import make_record, trusting
-from workers.backend_cache import Backends
-from workers.execution.provisioning import Provisioner, Written
+from workers.backend_cache import BackendCache
+from workers.execution.provisioning import Provisioner, RecentWrite
 
 
-class Refuses(FakeBackend):
-    """Its settings don't allow what is asked for."""
+class RefusingBackend(FakeBackend):
+    """Backend whose settings don't allow the request."""
 
     def prepare(self, attempt: Attempt) -> Request:
         raise Permanent("this worker doesn't serve that namespace", cause=Cause.CONFIG_ERROR, reason="Refused")
 
 
-class Full(FakeBackend):
-    """A quota is exhausted."""
+class FullBackend(FakeBackend):
+    """Backend with an exhausted quota."""
 
     def prepare(self, attempt: Attempt) -> Request:
         return {"name": attempt.name}
@@ -46,9 +46,9 @@ class Full(FakeBackend):
 
 @pytest.fixture
 def records() -> Records:
-    one = trusting(open_memory())
-    one.runs.create([make_record(start_within=60, key_id="k")])
-    return one
+    records = trusting(open_memory())
+    records.runs.create([make_record(start_within=60, key_id="k")])
+    return records
 
 
 def provisioner(records: Records, backend: Backend) -> Provisioner:
@@ -58,102 +58,102 @@ def provisioner(records: Records, backend: Backend) -> Provisioner:
     )
 
 
-def test_what_the_worker_does_not_serve_ends_the_attempt(records: Records) -> None:
-    record = provisioner(records, Refuses()).provision("run1")
+def test_a_request_that_the_worker_does_not_allow_ends_the_attempt(records: Records) -> None:
+    record = provisioner(records, RefusingBackend()).provision("run1")
     assert record.outcome is not None
     assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)
     assert record.outcome.message == "this worker doesn't serve that namespace"
 
 
 def test_claim_and_intent_are_one_step(records: Records) -> None:
-    """Nobody ever sees a claim without the request; its events are told all the same."""
-    record = provisioner(records, Counts()).provision("run1")
-    assert (record.state, record.epoch, record.version) == (State.PENDING, 1, 3)  # accepted, asked for, created
+    """Nobody ever reads a claim without the request; both have their events all the same."""
+    record = provisioner(records, CountingBackend()).provision("run1")
+    assert (record.state, record.epoch, record.version) == (State.PENDING, 1, 3)  # accepted, requested, created
     assert record.request is not None
     assert record.request["epoch"] == record.epoch
     kinds = [event.kind for event in records.events.of("run1")[0]]
-    assert kinds == [Kind.QUEUED, Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING]
+    assert kinds == [EventKind.QUEUED, EventKind.CLAIMED, EventKind.PROVISIONING, EventKind.PENDING]
 
 
 def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:
-    """The look was of before: the step is made anew of the record as it is, and refused."""
-    stale = Look(*records.runs.get("run1"))
-    backend = Counts()
+    """The record was read before: the step is taken again on the current record, and refused."""
+    stale = Snapshot(*records.runs.get("run1"))
+    backend = CountingBackend()
     provisioner(records, backend).provision("run1")
     with pytest.raises(Refused, match="not waiting"):
         provisioner(records, backend).provision("run1", stale)
-    assert len(backend.asked) == 1
+    assert len(backend.requests) == 1
 
 
-def test_a_claim_that_was_given_back_between_look_and_claim_makes_a_request_of_the_new_epoch(records: Records) -> None:
-    stale = Look(*records.runs.get("run1"))
+def test_a_claim_released_after_the_record_was_read_makes_a_request_of_the_new_epoch(records: Records) -> None:
+    stale = Snapshot(*records.runs.get("run1"))
     records.runs.update("run1", partial(transitions.claim, owner="another"))
     records.runs.update("run1", partial(transitions.release, epoch=1))
-    record = provisioner(records, Counts()).provision("run1", stale)
+    record = provisioner(records, CountingBackend()).provision("run1", stale)
     assert record.request is not None
     assert (record.epoch, record.request["epoch"]) == (3, 3)
 
 
-def test_what_it_waits_for_is_noted(records: Records) -> None:
-    one = provisioner(records, Full())
-    record = one.provision("run1")
+def test_the_cause_for_which_it_waits_is_noted(records: Records) -> None:
+    full = provisioner(records, FullBackend())
+    record = full.provision("run1")
     assert (record.state, record.last_cause) == (State.PROVISIONING, Cause.QUOTA)
     assert record.request is not None
     assert record.owner == record.request["shard"]
 
 
 def test_a_process_makes_each_backend_once() -> None:
-    backends: Any = Backends(Settings.load())
+    backends: Any = BackendCache(Settings.load())
     assert backends("fake") is backends("fake")
     assert backends("kubernetes") is backends("kubernetes")
-    assert backends("kubernetes") is not Backends(Settings.load())("kubernetes")
+    assert backends("kubernetes") is not BackendCache(Settings.load())("kubernetes")
 
 
-class Counts(FakeBackend):
-    """Notes what it is asked for."""
+class CountingBackend(FakeBackend):
+    """Backend that records its requests."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     def prepare(self, attempt: Attempt) -> Request:
         return {"name": attempt.name}
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
-        self.asked.append(request)
+        self.requests.append(request)
         return {"name": request["name"]}
 
 
-def test_who_was_stopped_until_the_attempt_had_ended_creates_nothing(records: Records) -> None:
-    """Its record is of before: meanwhile another has sent the request, seen the end and torn it down."""
-    backend = Counts()
-    one = provisioner(records, Full())
-    stale = one.provision("run1")
+def test_a_worker_that_was_suspended_until_the_attempt_had_ended_creates_nothing(records: Records) -> None:
+    """Its record is old: another worker has sent the request, observed the end and torn it down meanwhile."""
+    backend = CountingBackend()
+    full = provisioner(records, FullBackend())
+    stale = full.provision("run1")
     outcome = Outcome(cause=Cause.START_FAILED, message="ended meanwhile")
     records.runs.update("run1", partial(transitions.finish, epoch=stale.epoch, outcome=outcome))
     record = provisioner(records, backend).create(stale)
     assert record.terminal
-    assert backend.asked == []
+    assert backend.requests == []
 
 
 @pytest.mark.parametrize(("ago", "sent"), [(0.0, 1), (1.0, 0)])
-def test_what_was_written_just_now_is_sent_without_another_look(
+def test_a_request_written_just_now_is_sent_without_reading_the_record_again(
     ago: float, sent: int, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.execution.provisioning._AT_ONCE", 0.5)
-    one = provisioner(records, Full())
-    stale = one.provision("run1")
+    monkeypatch.setattr("workers.execution.provisioning.RECENT", 0.5)
+    full = provisioner(records, FullBackend())
+    stale = full.provision("run1")
     outcome = Outcome(cause=Cause.START_FAILED, message="ended meanwhile")
     records.runs.update("run1", partial(transitions.finish, epoch=stale.epoch, outcome=outcome))
-    backend = Counts()
-    provisioner(records, backend).create(stale, Written(since=time.monotonic() - ago, offset=0.0))
-    assert len(backend.asked) == sent
+    backend = CountingBackend()
+    provisioner(records, backend).create(stale, RecentWrite(since=time.monotonic() - ago, offset=0.0))
+    assert len(backend.requests) == sent
 
 
 def test_a_request_is_sent_again_while_its_attempt_is_open(records: Records) -> None:
-    backend = Counts()
-    record = provisioner(records, backend).create(provisioner(records, Full()).provision("run1"))
+    backend = CountingBackend()
+    record = provisioner(records, backend).create(provisioner(records, FullBackend()).provision("run1"))
     assert record.request is not None
     assert record.handle is not None
     assert (record.state, record.handle["name"]) == (State.PENDING, record.request["body"]["name"])
-    assert len(backend.asked) == 1
+    assert len(backend.requests) == 1

@@ -47,7 +47,7 @@ print(sorted(heavy & set(sys.modules)))
 """
 
 
-@pytest.mark.parametrize(("code", "said"), [(SAME, ""), (QUICK, "[]\n")], ids=["names win over modules", "quick"])
-def test_in_a_new_process(code: str, said: str) -> None:
+@pytest.mark.parametrize(("code", "output"), [(SAME, ""), (QUICK, "[]\n")], ids=["names win over modules", "quick"])
+def test_in_a_new_process(code: str, output: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (0, said), done.stderr
+    assert (done.returncode, done.stdout) == (0, output), done.stderr

@@ -1,4 +1,4 @@
-"""The sweeps, on records in memory and clocks of our own."""
+"""The sweeps, on records in memory and a clock that the tests set."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Ring
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Offer
 from dispatcher.runs.states import Cause, State
 from dispatcher.settings import TimingSettings
 from tests.unit.making import make_record, trusting
 from tests.waiting import wait_until
-from workers.reconciler.dead_workers import Leases
+from workers.reconciler.dead_workers import DeadWorkers
 from workers.reconciler.due_times import DueTimes
-from workers.reconciler.loop import Reconciler, Sweep
-from workers.reconciler.lost_doorbells import Bells
+from workers.reconciler.loop import PeriodicSweep, Reconciler
+from workers.reconciler.lost_doorbells import LostDoorbells
 from workers.reconciler.retention import sweep_retention
 
 TIMING = TimingSettings()
@@ -42,11 +43,11 @@ class Clock:
 
 
 class Broker:
-    """A bell whose messages lie in lists until they are taken or lost."""
+    """Bell whose messages stay in lists until they are taken or lost."""
 
     def __init__(self) -> None:
         self.lists: dict[str, list[str]] = {}
-        self.away = False
+        self.unavailable = False
 
     def message(self, ring: Ring) -> None:
         return None
@@ -56,8 +57,8 @@ class Broker:
             self.lists.setdefault(ring.route.queue, []).append(ring.run_id)
 
     def depth(self, queue: str) -> int:
-        if self.away:
-            raise ServerUnavailable("away")
+        if self.unavailable:
+            raise ServerUnavailable("unavailable")
         return len(self.lists.get(queue, []))
 
 
@@ -77,12 +78,12 @@ def records(clock: Clock, broker: Broker) -> Records:
 
 
 @pytest.fixture
-def bells(records: Records, clock: Clock, broker: Broker) -> Bells:
-    return Bells(records, TIMING, serves=lambda route: True, depth=broker.depth, clock=clock)
+def doorbells(records: Records, clock: Clock, broker: Broker) -> LostDoorbells:
+    return LostDoorbells(records, TIMING, serves=lambda route: True, depth=broker.depth, clock=clock)
 
 
 def every(clock: Clock, step: float, seconds: float, sweep: Callable[[], object]) -> None:
-    """Sweep again and again for so many seconds."""
+    """Sweep every ``step`` seconds, for ``seconds``."""
     end = clock.now + seconds
     while clock.now < end:
         clock.now += step
@@ -93,28 +94,32 @@ def state_of(records: Records, run_id: str) -> State:
     return records.runs.get(run_id)[0].state
 
 
-def test_a_lost_doorbell_is_rung_again(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+def test_a_lost_doorbell_is_rung_again(
+    records: Records, clock: Clock, broker: Broker, doorbells: LostDoorbells
+) -> None:
     records.runs.create([make_record()])
     broker.lists.clear()
-    every(clock, 2, 4, bells.sweep)
+    every(clock, 2, 4, doorbells.sweep)
     assert broker.depth("local") == 0
-    every(clock, 2, 4, bells.sweep)
+    every(clock, 2, 4, doorbells.sweep)
     assert broker.lists["local"] == ["run1"]
     assert records.runs.get("run1")[0].rings == 2
 
 
-def test_a_doorbell_that_lies_there_is_left_alone(records: Records, clock: Clock, bells: Bells) -> None:
+def test_a_doorbell_in_the_queue_is_not_rung_again(records: Records, clock: Clock, doorbells: LostDoorbells) -> None:
     records.runs.create([make_record()])
-    every(clock, 2, 600, bells.sweep)
+    every(clock, 2, 600, doorbells.sweep)
     assert records.runs.get("run1")[0].rings == 1
 
 
-def test_each_further_ring_waits_twice_as_long(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+def test_each_further_ring_waits_twice_as_long(
+    records: Records, clock: Clock, broker: Broker, doorbells: LostDoorbells
+) -> None:
     records.runs.create([make_record()])
     rung: list[float] = []
 
     def sweep_and_lose() -> None:
-        bells.sweep()
+        doorbells.sweep()
         if broker.lists.pop("local", []):
             rung.append(clock.now)
 
@@ -125,7 +130,9 @@ def test_each_further_ring_waits_twice_as_long(records: Records, clock: Clock, b
     assert max(pauses) == TIMING.bell_most
 
 
-def test_a_run_that_was_overtaken_is_rung_again(records: Records, clock: Clock, broker: Broker, bells: Bells) -> None:
+def test_a_run_that_was_overtaken_is_rung_again(
+    records: Records, clock: Clock, broker: Broker, doorbells: LostDoorbells
+) -> None:
     records.runs.create([make_record("lost")])
     broker.lists.clear()
     clock.now += 1
@@ -133,52 +140,52 @@ def test_a_run_that_was_overtaken_is_rung_again(records: Records, clock: Clock, 
     clock.now += 1
     records.runs.update("later", partial(transitions.start_here, owner="w", holder="h"))
     broker.lists["local"] = ["last"]  # the list is never empty
-    every(clock, 2, 10, bells.sweep)
+    every(clock, 2, 10, doorbells.sweep)
     assert "lost" in broker.lists["local"]
     assert records.runs.get("last")[0].rings == 1
 
 
 def test_time_without_ticks_or_without_the_broker_is_no_evidence(
-    records: Records, clock: Clock, broker: Broker, bells: Bells
+    records: Records, clock: Clock, broker: Broker, doorbells: LostDoorbells
 ) -> None:
     records.runs.create([make_record()])
     broker.lists.clear()
-    every(clock, 2, 4, bells.sweep)
-    broker.away = True
+    every(clock, 2, 4, doorbells.sweep)
+    broker.unavailable = True
     clock.now += 2
     with pytest.raises(ServerUnavailable):
-        bells.sweep()
-    broker.away = False
-    every(clock, 2, 4, bells.sweep)
+        doorbells.sweep()
+    broker.unavailable = False
+    every(clock, 2, 4, doorbells.sweep)
     assert not broker.lists
     clock.now += 3600  # suspended
-    every(clock, 2, 4, bells.sweep)
+    every(clock, 2, 4, doorbells.sweep)
     assert not broker.lists
 
 
-def test_only_queues_served_are_cared_for(records: Records, clock: Clock, broker: Broker) -> None:
-    bells = Bells(records, TIMING, serves=lambda route: False, depth=broker.depth, clock=clock)
+def test_only_queues_that_are_served_are_swept(records: Records, clock: Clock, broker: Broker) -> None:
+    doorbells = LostDoorbells(records, TIMING, serves=lambda route: False, depth=broker.depth, clock=clock)
     records.runs.create([make_record()])
     broker.lists.clear()
-    every(clock, 2, 60, bells.sweep)
+    every(clock, 2, 60, doorbells.sweep)
     assert not broker.lists
 
 
-def test_idle_queues_cost_nothing_and_are_seen_when_used_again(records: Records, clock: Clock, broker: Broker) -> None:
-    asked: list[str] = []
+def test_idle_queues_cost_nothing_until_they_are_used_again(records: Records, clock: Clock, broker: Broker) -> None:
+    examined: list[str] = []
 
     def depth(queue: str) -> int:
-        asked.append(queue)
+        examined.append(queue)
         return broker.depth(queue)
 
-    bells = Bells(records, TIMING, serves=lambda route: True, depth=depth, clock=clock)
+    doorbells = LostDoorbells(records, TIMING, serves=lambda route: True, depth=depth, clock=clock)
     records.runs.create([make_record("first")])
     records.runs.update("first", transitions.request_cancel)
-    every(clock, 2, 20, bells.sweep)
-    assert not asked
+    every(clock, 2, 20, doorbells.sweep)
+    assert not examined
     records.runs.create([make_record("second")])
     broker.lists.clear()
-    every(clock, 2, 10, bells.sweep)
+    every(clock, 2, 10, doorbells.sweep)
     assert broker.lists["local"] == ["second"]
 
 
@@ -206,19 +213,19 @@ def beating(records: Records, worker: str) -> None:
 
 
 @pytest.fixture
-def leases(records: Records, clock: Clock) -> Leases:
+def dead_workers(records: Records, clock: Clock) -> DeadWorkers:
     beating(records, "dead")
     beating(records, "alive")
     records.runs.create([make_record("taken"), make_record("kept")])
     for run_id, owner in (("taken", "dead"), ("kept", "alive")):
         records.runs.update(run_id, partial(transitions.start_here, owner=owner, holder="h:1:n"))
-    return Leases(records, TIMING, worker="observer", clock=clock)
+    return DeadWorkers(records, TIMING, worker="observer", clock=clock)
 
 
-def test_what_a_dead_worker_owned_is_taken(records: Records, clock: Clock, leases: Leases) -> None:
+def test_runs_of_a_dead_worker_are_taken_over(records: Records, clock: Clock, dead_workers: DeadWorkers) -> None:
     def sweep() -> None:
         records.workers.beat("alive")
-        leases.sweep()
+        dead_workers.sweep()
 
     every(clock, 5, 30, sweep)
     assert state_of(records, "taken") is State.RUNNING
@@ -230,56 +237,58 @@ def test_what_a_dead_worker_owned_is_taken(records: Records, clock: Clock, lease
     assert records.workers.beats().keys() == {"alive"}
 
 
-def test_an_outage_or_a_pause_starts_the_count_again(records: Records, clock: Clock, leases: Leases) -> None:
-    every(clock, 5, 25, leases.sweep)
+def test_an_outage_or_a_pause_starts_the_count_again(records: Records, clock: Clock, dead_workers: DeadWorkers) -> None:
+    every(clock, 5, 25, dead_workers.sweep)
     clock.now += 3600
-    leases.sweep()
-    every(clock, 5, 25, leases.sweep)
+    dead_workers.sweep()
+    every(clock, 5, 25, dead_workers.sweep)
     assert state_of(records, "taken") is State.RUNNING
-    every(clock, 5, 10, leases.sweep)
+    every(clock, 5, 10, dead_workers.sweep)
     assert state_of(records, "taken") is State.CRASHED
 
 
-def test_an_observer_never_takes_its_own(records: Records, clock: Clock) -> None:
+def test_an_observer_never_takes_over_its_own_runs(records: Records, clock: Clock) -> None:
     beating(records, "me")
     records.runs.create([make_record("mine")])
     records.runs.update("mine", partial(transitions.start_here, owner="me", holder="h:1:n"))
-    leases = Leases(records, TIMING, worker="me", clock=clock)
-    every(clock, 5, 300, leases.sweep)
+    dead_workers = DeadWorkers(records, TIMING, worker="me", clock=clock)
+    every(clock, 5, 300, dead_workers.sweep)
     records.workers.remove("me")
-    every(clock, 5, 300, leases.sweep)
+    every(clock, 5, 300, dead_workers.sweep)
     assert state_of(records, "mine") is State.RUNNING
 
 
-def test_what_was_claimed_by_a_worker_that_others_removed(records: Records, clock: Clock, leases: Leases) -> None:
-    """However long ago, and whoever knew of it: its claim brings it back to those that are watched."""
+def test_a_run_claimed_by_a_worker_that_was_removed_is_taken_over(
+    records: Records, clock: Clock, dead_workers: DeadWorkers
+) -> None:
+    """The claim registers the worker again, so that even observers that never knew it watch it."""
     records.runs.create([make_record("late")])
-    every(clock, 5, 40, leases.sweep)
+    every(clock, 5, 40, dead_workers.sweep)
     assert "dead" not in records.workers.beats()
-    every(clock, 5, 3600, Leases(records, TIMING, worker="new", clock=clock).sweep)
+    every(clock, 5, 3600, DeadWorkers(records, TIMING, worker="new", clock=clock).sweep)
     records.runs.update("late", partial(transitions.start_here, owner="dead", holder="h:1:n"))
-    every(clock, 5, 60, leases.sweep)
+    every(clock, 5, 60, dead_workers.sweep)
     assert state_of(records, "late") is State.CRASHED
     assert "dead" not in records.workers.beats()
 
 
-def test_a_worker_that_owns_runs_stays_watched(records: Records, leases: Leases) -> None:
-    assert not records.workers.remove("dead")  # it owns `taken`
+def test_a_worker_that_owns_runs_stays_watched(records: Records, dead_workers: DeadWorkers) -> None:
+    assert not records.workers.remove("dead")  # it owns the run "taken"
     assert "dead" in records.workers.beats()
 
 
-def test_a_holder_removed_before_the_observer_came_is_found_dead(
-    records: Records, clock: Clock, leases: Leases
+def test_a_holder_removed_before_the_observer_started_is_considered_dead(
+    records: Records, clock: Clock, dead_workers: DeadWorkers
 ) -> None:
     def sweep() -> None:
         records.workers.beat("alive")
-        leases.sweep()
-        leases.note_holders(["long removed", "alive", "observer"])
+        dead_workers.sweep()
+        dead_workers.note_holders(["long removed", "alive", "observer"])
 
     every(clock, 5, 30, sweep)
-    assert "long removed" not in leases.dead  # it may be about to present itself
+    assert "long removed" not in dead_workers.dead  # it may be about to register
     every(clock, 5, 10, sweep)
-    assert leases.dead == {"long removed", "dead"}
+    assert dead_workers.dead == {"long removed", "dead"}
 
 
 def test_retention(records: Records, clock: Clock) -> None:
@@ -304,12 +313,12 @@ def test_a_sweep_that_fails_stops_no_other() -> None:
         raise RuntimeError("no")
 
     def away() -> None:
-        raise ServerUnavailable("away")
+        raise ServerUnavailable("unavailable")
 
     table = (
-        Sweep("first", 0.001, fail),
-        Sweep("second", 0.001, away),
-        Sweep("third", 0.001, lambda: swept.append("third")),
+        PeriodicSweep("first", 0.001, fail),
+        PeriodicSweep("second", 0.001, away),
+        PeriodicSweep("third", 0.001, lambda: swept.append("third")),
     )
     reconciler = Reconciler(lambda: (table, lambda: swept.append("closed")))
 
@@ -323,7 +332,7 @@ def test_a_sweep_that_fails_stops_no_other() -> None:
     assert swept[-1] == "closed"
 
 
-def test_a_server_is_away_until_it_has_answered() -> None:
+def test_a_server_is_unavailable_until_it_has_answered() -> None:
     broker = {"away": True}
     swept: list[str] = []
 
@@ -332,7 +341,7 @@ def test_a_server_is_away_until_it_has_answered() -> None:
             raise ServerUnavailable("the broker is away")
         swept.append("asked")
 
-    table = (Sweep("often", 0.0, lambda: swept.append("often")), Sweep("bells", 0.05, ask))
+    table = (PeriodicSweep("often", 0.0, lambda: swept.append("often")), PeriodicSweep("doorbells", 0.05, ask))
     reconciler = Reconciler(lambda: (table, lambda: None))
 
     def away() -> bool:
@@ -344,15 +353,15 @@ def test_a_server_is_away_until_it_has_answered() -> None:
 
     wait_until(away, "the first try")
     before = swept.count("often")
-    assert all(away() for _ in range(3)), "others that could be done don't mean that it is back"
+    assert all(away() for _ in range(3)), "sweeps that succeed don't mean that the server is back"
     assert swept.count("often") == before + 3
     broker["away"] = False
     wait_until(lambda: not away(), "its return")
     assert "asked" in swept
 
 
-def test_who_lacks_a_key_leaves_its_runs_to_others(records: Records, clock: Clock) -> None:
-    """A pool of workers of one backend needn't have the keys of another: its sweeps end and repeat nothing of those."""
+def test_a_worker_without_a_key_leaves_its_runs_to_others(records: Records, clock: Clock) -> None:
+    """Workers of one backend needn't have the keys of another: their sweeps don't touch its runs."""
     records.runs.create([make_record("late", start_within=5), make_record("again", retries=Retry(1, delay=5))])
     started = records.runs.update("again", partial(transitions.start_here, owner="w1", holder="h"))
     failed = Outcome(cause=Cause.USER_ERROR)
@@ -368,8 +377,8 @@ def test_who_lacks_a_key_leaves_its_runs_to_others(records: Records, clock: Cloc
     assert state_of(records, "again") is State.QUEUED
 
 
-def test_a_run_whose_signature_does_not_hold_is_not_repeated(records: Records, clock: Clock) -> None:
-    """It ends, whatever its policy says."""
+def test_a_run_whose_signature_is_not_valid_is_not_repeated(records: Records, clock: Clock) -> None:
+    """It ends, whatever its retry policy says."""
 
     def broken(record: Record, now: float) -> None:
         raise SealBroken("it isn't signed")

@@ -1,4 +1,4 @@
-"""Environments, backends and storages by name, others' too."""
+"""Environments, backends and storages by name, including those of plug-ins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dispatcher.environments.base import Environment
 
 
 class Third(Environment):
-    """Somebody else's environment."""
+    """A plug-in's environment."""
 
     backend = "third"
     added = ("speed",)
@@ -50,9 +50,9 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("third_party")
 def test_others_join_by_entry_points() -> None:
-    one = Third(speed=3, labels=["x"])
-    assert base.from_json(json.loads(json.dumps(one.to_json()))) == one
-    one.check()
+    environment = Third(speed=3, labels=["x"])
+    assert base.from_json(json.loads(json.dumps(environment.to_json()))) == environment
+    environment.check()
     assert registry.backend("third") is ThirdBackend
     with pytest.raises(InvalidInput, match="environment 'Broken' can't be imported from 'no_such_module:X'"):
         registry.environment("Broken")

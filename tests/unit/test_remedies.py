@@ -1,4 +1,4 @@
-"""Errors of input name where it stands and what to do, and their values are escaped and short."""
+"""Errors of input name the place and the remedy. Their values are escaped and short."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_long_value_is_cut() -> None:
 
 
 @pytest.mark.parametrize("value", [1e300, float("nan"), float("inf"), 0, -1])
-def test_bounds_that_are_none(value: float) -> None:
+def test_wrong_durations(value: float) -> None:
     with pytest.raises(InvalidInput, match=r"^timeout: must be more than 0 seconds and less than 1e\+10 .*, got "):
         Options.of(timeout=value)
 
@@ -56,17 +56,17 @@ def test_unknown_fields_of_a_job_steer_no_terminal(place: str) -> None:
     }
     (job if not place else job[place])[f"{STEERING}{'x' * 1000}"] = STEERING  # type: ignore[index]
     with pytest.raises(InvalidInput, match="unknown field") as caught:
-        job_spec.check(job, what="job_spec")
+        job_spec.check(job, source="job_spec")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 
 
 def test_keygen_warns_of_a_backend_that_is_not_known() -> None:
-    found = call("keygen", "--backend", "lokal", "--backend", "local")
-    assert found.exit_code == 0
-    assert found.stderr.startswith("warning: --backend 'lokal': no such backend in this environment; known: ")
-    assert len(found.stderr.splitlines()) == 1
-    assert '"lokal"' in found.stdout
+    done = call("keygen", "--backend", "lokal", "--backend", "local")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("warning: --backend 'lokal': no such backend in this environment; known: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert '"lokal"' in done.stdout
 
 
 def test_a_key_of_another_backend_has_a_remedy() -> None:

@@ -1,4 +1,4 @@
-"""Which causes are repeated, how often and after how long."""
+"""The retry policy: causes, counts and delays."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import InvalidInput
-from dispatcher.runs.retry import DEFAULT_ON, FREE, FREE_LIMIT, LONGEST, MOST, Retry, Verdict
+from dispatcher.runs.retry import DEFAULT_ON, FREE, FREE_LIMIT, LONGEST, MOST, Retry, RetryDecision
 from dispatcher.runs.states import Cause
 
 
 def test_success_and_cancel_are_never_repeated() -> None:
-    assert Retry(5).after(None, used=0, free_used=0, seed="") == Verdict(repeat=False)
+    assert Retry(5).after(None, used=0, free_used=0, seed="") == RetryDecision(repeat=False)
     assert not Retry(5).after(Cause.CANCELLED, used=0, free_used=0, seed="").repeat
 
 
-def test_none_repeats_nothing_whatever_the_cause() -> None:
+def test_zero_repeats_nothing_whatever_the_cause() -> None:
     for cause in Cause:
         assert not Retry(0).after(cause, used=0, free_used=0, seed="").repeat
 
@@ -37,7 +37,9 @@ def test_infrastructure_causes_use_up_no_retry_ten_times(cause: Cause) -> None:
     policy = Retry(1)
     assert policy.after(cause, used=1, free_used=FREE_LIMIT - 1, seed="").free
     assert not policy.after(cause, used=1, free_used=FREE_LIMIT, seed="").repeat
-    assert policy.after(cause, used=0, free_used=FREE_LIMIT, seed="") == Verdict(repeat=True, delay=0.0, free=False)
+    assert policy.after(cause, used=0, free_used=FREE_LIMIT, seed="") == RetryDecision(
+        repeat=True, delay=0.0, free=False
+    )
 
 
 def test_delay_grows_by_backoff_and_stays_within_jitter() -> None:
@@ -48,7 +50,7 @@ def test_delay_grows_by_backoff_and_stays_within_jitter() -> None:
         assert all(0.9 * middle <= delay <= 1.1 * middle for delay in delays)
 
 
-def test_no_repetition_is_too_late_to_be_computed() -> None:
+def test_a_delay_that_overflows_is_the_longest() -> None:
     policy = Retry(2000, delay=1)
     assert policy.after(Cause.USER_ERROR, used=1024, free_used=0, seed="").delay == LONGEST
     assert policy.after(Cause.USER_ERROR, used=1999, free_used=0, seed="").repeat
@@ -59,7 +61,7 @@ def test_no_repetition_is_too_late_to_be_computed() -> None:
     )
 
 
-def test_a_pause_grows_to_the_longest_and_no_further() -> None:
+def test_a_delay_grows_to_the_longest_and_no_further() -> None:
     policy = Retry(MOST, delay=3, backoff=2)
     pauses = [policy.pause(number) for number in range(30)]
     assert pauses[:3] == [3, 6, 12]
@@ -67,7 +69,7 @@ def test_a_pause_grows_to_the_longest_and_no_further() -> None:
     assert pauses[22:] == [LONGEST] * 8
 
 
-def test_all_pauses_together() -> None:
+def test_the_sum_of_all_delays() -> None:
     assert Retry(3, delay=2, backoff=1).pauses(3) == 6
     assert Retry(3, delay=2, backoff=2, jitter=0.5).pauses(3) == 1.5 * (2 + 4 + 8)
     assert Retry(MOST, delay=1).pauses(MOST) < LONGEST * MOST

@@ -1,4 +1,4 @@
-"""Queues of runs and what workers serve."""
+"""Queues of runs, and the queues that workers serve."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_round_trips() -> None:
     assert Offer.from_json(offer.to_json()) == offer
 
 
-def test_a_label_that_would_read_as_several_stands_in_quotes() -> None:
+def test_a_label_that_would_read_as_several_is_quoted() -> None:
     assert listed({"gpu", "eu"}) == "eu, gpu"
     assert listed(["gpu,eu"]) == '"gpu,eu"'
     assert listed(["a b", 'say "x"', "größe"]) == '"a b", größe, "say \\"x\\""'
@@ -82,7 +82,7 @@ def test_labels_are_checked() -> None:
         ("labels", [""]),
     ],
 )
-def test_what_makes_no_name_of_a_queue_is_no_route(part: str, value: object) -> None:
+def test_a_route_that_makes_no_queue_name_is_malformed(part: str, value: object) -> None:
     data = {"backend": "local", "labels": ["a"], "scope": "s"}
     with pytest.raises(Malformed, match=part):
         Route.from_json({**data, part: value})

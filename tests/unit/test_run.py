@@ -1,4 +1,4 @@
-"""Runs as their submitters hold them, on ``memory://``: results, waits, callbacks, subscriptions."""
+"""Runs as a submitter holds them, on ``memory://``: results, waits, callbacks, subscriptions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Thread
 from typing import Any
@@ -26,13 +26,14 @@ from dispatcher import (
     State,
     UnknownRun,
 )
-from dispatcher.client.run import Cancel
+from dispatcher.client import session
+from dispatcher.client.cancellation import Cancellation
 from dispatcher.client.waiting import FIRST_COMPLETED, FIRST_EXCEPTION
 from dispatcher.client.watcher import Watcher
 from dispatcher.errors import DispatcherError
 from dispatcher.runs import transitions
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import Outcome
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
 from dispatcher.support.ids import new_id
 from tests.unit.making import make_record
@@ -42,13 +43,13 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def client() -> Iterator[Dispatcher]:
-    with Dispatcher("memory://") as one:
-        yield one
+    with Dispatcher("memory://") as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture
 def waiting_run(client: Dispatcher) -> Run[Any]:
-    """A run that nobody runs."""
+    """A run that no worker takes."""
     client.records.runs.create([make_record("waits")])
     return client.get("waits")
 
@@ -59,11 +60,11 @@ class TestRun:
         client.close()
         assert "SUCCEEDED" in repr(run)
         assert "'add'" in repr(run)
-        assert "last known" in repr(Run("x", client, make_record("x")))
+        assert "last known" in repr(Run("x", client._sessions, make_record("x")))
         assert repr(Run[Any](run.id)) == f"<Run {run.id} 0 s old>"
         assert repr(Run[Any]("x")) == "<Run x>"
 
-    def test_html_tells_the_same(self, client: Dispatcher) -> None:
+    def test_html_shows_the_same(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1})
         shown = run._repr_html_()
         assert "<th>run</th><th>flow</th><th>state</th><th>age</th>" in shown
@@ -96,8 +97,8 @@ class TestRun:
             return await run, str(await _of(waiting_run))
 
         assert asyncio.run(both()) == (3, "None")
-        watcher = client.link.watcher
-        assert not watcher._waits
+        watcher = client.session.watcher
+        assert not watcher._pending.futures
 
     def test_await_raises(self, client: Dispatcher) -> None:
         with pytest.raises(FlowFailed):
@@ -129,28 +130,28 @@ class TestRun:
         assert "has ended as SUCCEEDED; its on_exit is running" in waiting_run.explain()[0]
 
     def test_a_cancel_that_comes_a_moment_too_late(self, client: Dispatcher, waiting_run: Run[Any]) -> None:
-        """The record that it had read was RUNNING; the one that it finds as it writes isn't any more."""
-        update, step = client.records.runs.update, Cancel()
+        """The run was RUNNING when it was read, but not any more when the cancel is written."""
+        update, step = client.records.runs.update, Cancellation()
         running = update("waits", lambda r, now: transitions.start_here(r, now, owner="w", holder="h"))
         assert step(running, 1.0) is not None
-        assert step.effect
+        assert step.effective
         settled = update("waits", lambda r, now: transitions.settle(r, now, epoch=r.epoch, outcome=Outcome()))
         assert step(settled, 2.0) is None
-        assert not step.effect
+        assert not step.effective
         over = update("waits", lambda r, now: transitions.finish(r, now, epoch=r.epoch))
         with pytest.raises(InvalidInput, match="SUCCEEDED already"):
             step(over, 3.0)
 
     def test_a_cancel_whose_reply_was_lost(self, waiting_run: Run[Any]) -> None:
-        assert waiting_run.known is not None
-        step = Cancel()
-        change = step(waiting_run.known, 1.0)
+        assert waiting_run.last_record is not None
+        step = Cancellation()
+        change = step(waiting_run.last_record, 1.0)
         assert change is not None
         assert step(change.after, 2.0) is None
-        assert step.effect
+        assert step.effective
 
     @pytest.mark.parametrize(
-        ("outcome", "kind", "said"),
+        ("outcome", "kind", "message"),
         [
             (Outcome(cause=Cause.USER_ERROR, reason="KeyError", message="'x'"), FlowFailed, "failed: KeyError: 'x'"),
             (Outcome(cause=Cause.DEADLINE, message="too long"), RunTimedOut, "timed out: too long"),
@@ -160,11 +161,11 @@ class TestRun:
         ],
     )
     def test_one_tree_of_errors(
-        self, client: Dispatcher, waiting_run: Run[Any], outcome: Outcome, kind: type[RunError], said: str
+        self, client: Dispatcher, waiting_run: Run[Any], outcome: Outcome, kind: type[RunError], message: str
     ) -> None:
         outcome = replace(outcome, traceback="Traceback: the flow's\n")
         finish(client, "waits", outcome)
-        with pytest.raises(RunError, match=said) as caught:
+        with pytest.raises(RunError, match=message) as caught:
             waiting_run.result()
         assert type(caught.value) is kind
         assert (caught.value.run_id, caught.value.state) == ("waits", outcome.state)
@@ -225,7 +226,7 @@ class TestWaiting:
         assert waiting_run.result(timeout=10) is None
 
     def test_a_run_that_is_gone_counts_as_done(self, client: Dispatcher) -> None:
-        gone = Run[Any](new_id(), client)
+        gone = Run[Any](new_id(), client._sessions)
         assert client.wait([gone], timeout=5) == ({gone}, set())
 
     def test_progress(self, client: Dispatcher, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,11 +242,11 @@ class TestWaiting:
 class TestCallbacks:
     def test_at_once_if_it_happened_and_each_once(self, client: Dispatcher) -> None:
         run = client.submit(fail, retries=1)
-        seen: list[Event] = []
-        run.on_start(seen.append)
-        run.on_exit(seen.append)
-        wait_until(lambda: len(seen) == 4, "two attempts, start and exit")
-        assert sorted((event.kind.value, event.attempt) for event in seen) == [
+        events: list[Event] = []
+        run.on_start(events.append)
+        run.on_exit(events.append)
+        wait_until(lambda: len(events) == 4, "two attempts, start and exit")
+        assert sorted((event.kind.value, event.attempt) for event in events) == [
             ("exited", 1),
             ("exited", 2),
             ("started", 1),
@@ -264,29 +265,29 @@ class TestCallbacks:
         wait_until(lambda: len(names) == 2, "both calls")
         assert set(names) == {"dispatcher-callbacks"}
 
-    def test_what_is_no_function(self, waiting_run: Run[Any]) -> None:
+    def test_a_callback_that_is_no_function(self, waiting_run: Run[Any]) -> None:
         for hook in (waiting_run.on_start, waiting_run.on_exit):
             with pytest.raises(InvalidInput, match="function of one event, got 5"):
                 hook(5)  # type: ignore[arg-type]
 
-    def test_what_they_raise_is_logged(self, client: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+    def test_their_exceptions_are_logged(self, client: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
         run = client.submit(add, {"a": 1})
-        seen: list[Event] = []
+        events: list[Event] = []
 
         def bad(event: Event) -> None:
             raise RuntimeError("in the callback")
 
         with caplog.at_level(logging.ERROR):
             run.on_exit(bad)
-            run.on_exit(seen.append)
-            wait_until(lambda: seen, "the other callback")
+            run.on_exit(events.append)
+            wait_until(lambda: events, "the other callback")
         assert "in the callback" in caplog.text
 
     def test_closing_lets_due_calls_end(self) -> None:
-        seen: list[Event] = []
+        events: list[Event] = []
         with Dispatcher("memory://") as client:
-            client.submit(add, {"a": 1}).on_exit(seen.append)
-        assert len(seen) == 1
+            client.submit(add, {"a": 1}).on_exit(events.append)
+        assert len(events) == 1
 
 
 class TestSubscribe:
@@ -294,10 +295,10 @@ class TestSubscribe:
         with client.subscribe("billing", timeout=0.05) as first:
             run = client.submit(add, {"a": 1})
             begun = [next(first).kind, next(first).kind]
-        assert begun == [Kind.QUEUED, Kind.CLAIMED]
+        assert begun == [EventKind.QUEUED, EventKind.CLAIMED]
         again = [event.kind for event in client.subscribe("billing", timeout=0.05)]
-        assert again[0] in {Kind.CLAIMED, Kind.PROVISIONING}
-        assert again[-1] is Kind.EXITED
+        assert again[0] in {EventKind.CLAIMED, EventKind.PROVISIONING}
+        assert again[-1] is EventKind.EXITED
         assert list(client.subscribe("billing", timeout=0.01)) == []
         assert run.state is State.SUCCEEDED
 
@@ -316,43 +317,40 @@ def test_a_fork_gets_a_watcher_of_its_own(client: Dispatcher, monkeypatch: pytes
     watcher.close()
 
 
-class TestToldOfAnEnd:
-    """A notice of an end tells the record, so that it needn't be read; not every time."""
+class TestNoticeOfAnEnd:
+    """A notice of an end may hold the record's fields, so that it need not be read."""
 
-    def test_a_known_run(self, client: Dispatcher) -> None:
+    def test_a_run_with_an_earlier_record(self, client: Dispatcher) -> None:
         [record], watcher = client.records.runs.create([make_record()]), Watcher(client.records)
         with watcher.waiting([record.id], [record]) as waiting:
             ended = {"state": b"SUCCEEDED", "version": b"3"}
-            assert watcher._ended(record.id, ended)
+            assert watcher._complete(record.id, ended)
             assert waiting.futures[0].result(0).state is State.SUCCEEDED
-            assert watcher._ended(record.id, ended), "nobody waits for it any more"
+            assert watcher._complete(record.id, ended), "nobody waits for it any more"
         watcher.close()
 
-    def test_an_unknown_run_is_read(self, client: Dispatcher) -> None:
+    def test_a_run_without_a_record_is_read(self, client: Dispatcher) -> None:
         [record], watcher = client.records.runs.create([make_record()]), Watcher(client.records)
         with watcher.waiting([record.id]):
-            assert not watcher._ended(record.id, {"state": b"SUCCEEDED"})
+            assert not watcher._complete(record.id, {"state": b"SUCCEEDED"})
         watcher.close()
 
-    def test_who_holds_the_lock_may_wait_for_the_listener(self, client: Dispatcher) -> None:
+    def test_a_held_lock_is_not_waited_for(self, client: Dispatcher) -> None:
         watcher = Watcher(client.records)
-        watcher._known["x"] = make_record()
+        watcher._pending.records["x"] = make_record()
         answers: list[bool] = []
         with watcher._lock:
-            thread = Thread(target=lambda: answers.append(watcher._ended("x", {"state": b"SUCCEEDED"})))
+            thread = Thread(target=lambda: answers.append(watcher._complete("x", {"state": b"SUCCEEDED"})))
             thread.start()
             thread.join(10)
         assert answers == [False]
         watcher.close()
 
 
-def test_a_run_that_was_unpickled_asks_the_default_client(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dispatcher.client import client as module
-
-    make: Callable[[], Dispatcher] = module.default
-    monkeypatch.setattr(module, "_default", None)
+def test_a_run_that_was_unpickled_uses_the_default_session(client: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_default", None)
     monkeypatch.setenv("DISPATCHER__URL", "memory://")
-    assert make() is make()
+    assert session.default_session() is session.default_session()
     with pytest.raises(UnknownRun):
         pickle.loads(pickle.dumps(client.submit(add, {"a": 1}))).result()
-    make().close()
+    session.default_session().close()

@@ -1,4 +1,4 @@
-"""What a runner in a container loads before its claim: its start is a budget (issue: our share of it ≤ 300 ms)."""
+"""A runner in a container loads little before its claim, because its start may take at most 300 ms."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 import pytest
 
 from dispatcher import InvalidSettings, Settings
-from dispatcher.logs.limits import Bounds
+from dispatcher.runner.settings import RunnerSettings
 from tests.conftest import PYTHON
 
 
 def loaded(code: str) -> set[str]:
-    """Modules that a new interpreter has loaded after ``code``."""
+    """Return the modules that a new interpreter has loaded after ``code``."""
     command = [
         PYTHON,
         "-P",
@@ -24,9 +24,9 @@ def loaded(code: str) -> set[str]:
 
 
 def test_the_parent_is_the_standard_library_alone() -> None:
-    """Its SIGTERM handler stands before any import of ours that takes time, and it stays small."""
-    found = loaded("import dispatcher.runner.container.parent")
-    assert {name for name in found if name.startswith("dispatcher")} == {
+    """Its SIGTERM handler is installed before any slow import, and its memory stays small."""
+    modules = loaded("import dispatcher.runner.container.parent")
+    assert {name for name in modules if name.startswith("dispatcher")} == {
         "dispatcher",
         "dispatcher.runner",
         "dispatcher.runner.container",
@@ -34,18 +34,18 @@ def test_the_parent_is_the_standard_library_alone() -> None:
         "dispatcher.logs",
         "dispatcher.logs.journal",
     }
-    assert not found & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
+    assert not modules & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
 
 
 def test_a_claim_needs_no_settings_library() -> None:
-    found = loaded(
+    modules = loaded(
         "import dispatcher.runner.container.child, dispatcher.records.redis.runs\n"
         "import dispatcher.records.redis.connection.client"
     )
-    assert "redis" in found
-    tops = {name.partition(".")[0] for name in found}
+    assert "redis" in modules
+    tops = {name.partition(".")[0] for name in modules}
     assert not tops & {"pydantic", "pydantic_settings", "celery", "kombu", "click", "rich", "cloudpickle", "dask"}
-    assert "dispatcher.runner.container.attempt_runner" not in found
+    assert "dispatcher.runner.container.attempt_runner" not in modules
 
 
 def test_the_rest_of_a_runner_needs_none_either() -> None:
@@ -55,12 +55,12 @@ def test_the_rest_of_a_runner_needs_none_either() -> None:
     assert not tops & {"pydantic", "pydantic_settings", "celery", "kombu", "click", "rich", "dask"}
 
 
-def test_bounds_are_named_like_the_settings() -> None:
+def test_runner_settings_are_named_like_the_settings() -> None:
     settings = Settings(limits={"result": 12345}, timing={"stop_grace": 0.5})
-    variables = Bounds.of(settings).variables()
+    variables = RunnerSettings.of(settings).variables()
     assert variables["DISPATCHER__LIMITS__RESULT"] == "12345"
     assert variables["DISPATCHER__TIMING__STOP_GRACE"] == "0.5"
-    assert Bounds.read(variables) == Bounds.of(settings)
+    assert RunnerSettings.read(variables) == RunnerSettings.of(settings)
     assert set(variables) == {
         *(f"DISPATCHER__LIMITS__{name}" for name in ("INLINE", "RESULT", "LOG", "LINE")),
         *(f"DISPATCHER__TIMING__{name}" for name in ("STOP_GRACE", "ON_EXIT_TIMEOUT")),
@@ -69,7 +69,7 @@ def test_bounds_are_named_like_the_settings() -> None:
 
 
 def test_without_all_of_them_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Bounds.read({}) == Bounds.of(Settings.load())
+    assert RunnerSettings.read({}) == RunnerSettings.of(Settings.load())
     monkeypatch.setenv("DISPATCHER__TIMING__STOP_GRACE", "x")
     with pytest.raises(InvalidSettings, match="DISPATCHER__TIMING__STOP_GRACE"):
-        Bounds.read(os.environ)
+        RunnerSettings.read(os.environ)

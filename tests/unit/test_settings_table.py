@@ -1,4 +1,4 @@
-"""The settings page says what the code says."""
+"""The settings page matches the code."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ WRONG = {
     "WORKER__CONCURRENCY=0": "must be greater than or equal to 1, got '0'; for example",
     "WORKER__BACKENDS=local": r"must be JSON, got 'local'; .*__BACKENDS='\[\"local\", \"remote\"\]' ",
     'WORKER__BACKENDS="local"': r"must be a JSON list, got 'local'; for example DISPATCHER__WORKER__BACKENDS='\[",
-    "WORKER__DRIAN=5": r"is no setting; did you mean DISPATCHER__WORKER__DRAIN\?",
+    "WORKER__DRIAN=5": r"isn't a setting; did you mean DISPATCHER__WORKER__DRAIN\?",
     "DEFAULTS__TIMEOUT=nan": "must be a finite number, got 'nan'; for example DISPATCHER__DEFAULTS__TIMEOUT=3600",
     "EMBEDDED=nope": "must be a valid boolean, .*, got 'nope'; for example DISPATCHER__EMBEDDED=false",
     "KUBERNETES__NAMESPACES=[]": r".*, got \[\]; for example DISPATCHER__KUBERNETES__NAMESPACES='\[\"default\"\]'",
@@ -22,11 +22,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("given", WRONG, ids=lambda given: str(given[:25]))
-def test_a_wrong_setting(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, _, value = given.partition("=")
+@pytest.mark.parametrize("assignment", WRONG, ids=lambda assignment: str(assignment[:25]))
+def test_a_wrong_setting(assignment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _, value = assignment.partition("=")
     monkeypatch.setenv(f"DISPATCHER__{name}", value)
-    with pytest.raises(InvalidSettings, match=f"^DISPATCHER__{name}: {WRONG[given]}"):
+    with pytest.raises(InvalidSettings, match=f"^DISPATCHER__{name}: {WRONG[assignment]}"):
         Settings.load()
 
 

@@ -42,9 +42,9 @@ def test_a_signature_that_is_no_ascii_does_not_verify() -> None:
 
 def test_keys_rotate() -> None:
     before, both, after = KeyRing({"old": OLD}), KeyRing({"new": NEW, "old": OLD}), KeyRing({"new": NEW})
-    assert (before.signs, both.signs) == ("old", "new")
-    both.verify("run", before.signs, b"spec", before.sign("run", b"spec"))
-    after.verify("run", both.signs, b"spec", both.sign("run", b"spec"))
+    assert (before.signing_key_id, both.signing_key_id) == ("old", "new")
+    both.verify("run", before.signing_key_id, b"spec", before.sign("run", b"spec"))
+    after.verify("run", both.signing_key_id, b"spec", both.sign("run", b"spec"))
     with pytest.raises(SealBroken, match=r"'old'.*'new'.*DISPATCHER__SIGNING_KEYS"):
         after.verify("run", "old", b"spec", before.sign("run", b"spec"))
 
@@ -76,7 +76,7 @@ def test_a_containers_keys_sign_no_spec() -> None:
 
 def record_of(ring: KeyRing, **changes: Any) -> Record:
     """Return a record with a signed spec."""
-    record = make_record(**{"key_id": ring.signs, **changes})
+    record = make_record(**{"key_id": ring.signing_key_id, **changes})
     return sign(record, ring)
 
 
@@ -136,7 +136,7 @@ def test_workers_may_have_a_key_of_their_own() -> None:
     """If they have one, workers accept no seal made with a submitter's key."""
     submitter = KeyRing({"a": NEW})
     workers = KeyRing({"a": NEW, "w": {"secret": OLD, "use": "records"}})
-    assert workers.signs == "a"
+    assert workers.signing_key_id == "a"
     forged = submitter.engine.sealed("run", 1, Stored.REQUEST, REQUEST)
     with pytest.raises(SealBroken):
         workers.engine.check("run", 1, Stored.REQUEST, forged)
@@ -196,20 +196,20 @@ def test_weak_rings_are_refused(keys: dict[str, str]) -> None:
 def test_a_generated_ring_works() -> None:
     keys, others = KeyRing.generate(), KeyRing.generate()
     assert keys.keys().isdisjoint(others)
-    assert KeyRing(keys).signs in keys
+    assert KeyRing(keys).signing_key_id in keys
 
 
 def test_from_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps({"z": NEW, "a": OLD}))
     ring = KeyRing.from_settings(Settings.load())
-    assert ring.signs == "z"
+    assert ring.signing_key_id == "z"
     assert ring.token("run", 1, 1, "a") == KeyRing({"a": OLD}).token("run", 1, 1)
 
 
 def test_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({"a": NEW}))
-    assert KeyRing.from_settings(Settings.load(signing_keys_file=path)).signs == "a"
+    assert KeyRing.from_settings(Settings.load(signing_keys_file=path)).signing_key_id == "a"
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"a": 1}', "{}", '{"a": "short"}', "\x00", b"\xff"])

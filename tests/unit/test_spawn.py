@@ -47,7 +47,7 @@ def test_secrets_and_what_others_said_of_us_stay_behind() -> None:
 def test_a_detached_program_is_on_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    process = spawn.detached("dispatcher.support.urls", (), log=log, cwd=tmp_path)
+    process = spawn.start_detached("dispatcher.support.urls", (), log=log, cwd=tmp_path)
 
     assert process.pid != os.getpid()
     assert process.ended(within=10)
@@ -63,7 +63,7 @@ def test_a_package_of_the_users_is_never_started(package: str, tmp_path: Path, m
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     with pytest.raises(InvalidSettings, match=rf"{tmp_path}/{package}.*PYTHONPATH"):
-        spawn.detached(package, (), log=tmp_path / "log", cwd=tmp_path)
+        spawn.start_detached(package, (), log=tmp_path / "log", cwd=tmp_path)
 
     assert not (tmp_path / "started").exists()
 
@@ -73,7 +73,7 @@ def test_a_folder_of_that_name_in_the_project_does_no_harm(tmp_path: Path) -> No
     theirs.mkdir()
     (theirs / "__init__.py").write_text("open('started', 'w')")
 
-    spawn.detached("dispatcher.support.urls", (), log=tmp_path / "log", cwd=tmp_path).ended(within=10)
+    spawn.start_detached("dispatcher.support.urls", (), log=tmp_path / "log", cwd=tmp_path).ended(within=10)
 
     assert (tmp_path / "log").read_text() == ""
     assert not (tmp_path / "started").exists()
@@ -84,7 +84,7 @@ def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
     with log.open("wb") as file:
         file.truncate(11 * 2**20)
 
-    spawn.detached("dispatcher.support.urls", (), log=log, cwd=tmp_path).ended(within=10)
+    spawn.start_detached("dispatcher.support.urls", (), log=log, cwd=tmp_path).ended(within=10)
 
     wait_until(lambda: log.stat().st_size < 1000, "a new log")
     assert (tmp_path / "worker.log.1").exists()
@@ -94,4 +94,4 @@ def test_a_python_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.executable", str(tmp_path / "gone"))
 
     with pytest.raises(InvalidSettings, match="gone"):
-        spawn.detached("workers", (), log=tmp_path / "log", cwd=tmp_path)
+        spawn.start_detached("workers", (), log=tmp_path / "log", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The table of transitions, and what follows from it."""
+"""The table of transitions, and the states of causes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from dispatcher.errors import Refused
-from dispatcher.runs.states import TERMINAL, TRANSITIONS, UNSTARTED, WAY, Cause, State, advance, state_of
+from dispatcher.runs.states import TERMINAL, UNSTARTED, Cause, State, state_of
+from dispatcher.runs.transition_table import PATH_TO_RUNNING, TRANSITIONS, advance
 
 
 def test_every_state_has_a_row() -> None:
@@ -23,22 +24,22 @@ def test_terminal_states_never_change(state: State) -> None:
 
 @pytest.mark.parametrize("state", sorted(set(State) - TERMINAL - {State.UNKNOWN}))
 def test_every_open_state_can_end(state: State) -> None:
-    seen: set[State] = set()
+    reachable: set[State] = set()
     todo = [state]
     while todo:
-        for to in TRANSITIONS[todo.pop()] - seen:
-            seen.add(to)
+        for to in TRANSITIONS[todo.pop()] - reachable:
+            reachable.add(to)
             todo.append(to)
-    assert State.CANCELLED in seen
+    assert State.CANCELLED in reachable
 
 
-def test_the_way_walks_the_table() -> None:
-    for state, to in itertools.pairwise(WAY):
+def test_the_path_to_running_follows_the_table() -> None:
+    for state, to in itertools.pairwise(PATH_TO_RUNNING):
         assert advance(state, to) is to
 
 
 @pytest.mark.parametrize("state", sorted(UNSTARTED))
-def test_nothing_succeeds_before_it_started(state: State) -> None:
+def test_nothing_succeeds_before_it_has_started(state: State) -> None:
     with pytest.raises(Refused):
         advance(state, State.SUCCEEDED)
 

@@ -16,7 +16,7 @@ import dispatcher.cli
 from dispatcher.cli import terminal
 from dispatcher.cli.terminal import Painted
 from dispatcher.cli.views import LiveView
-from dispatcher.records.base import Line
+from dispatcher.records.logs import Line
 from dispatcher.support.escaping import encodable, escaped, escaped_lines
 from tests.steering import STEERING, steers
 
@@ -50,10 +50,10 @@ class TestEscaping:
 class TestTerminal:
     def test_a_line_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         terminal.echo("why: ", f"a\nFAKE  SUCCEEDED{HOSTILE}", err=True)
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert told.err.count("\n") == 1
-        assert not steers(told.err)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert not steers(captured.err)
 
     def test_lines_stay_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
         terminal.echo_lines(f"Traceback:\n  x{HOSTILE}")
@@ -100,7 +100,7 @@ class TestJson:
     @given(
         st.recursive(
             st.none() | st.text() | st.floats() | st.integers(),
-            lambda one: st.lists(one) | st.dictionaries(st.text(), one),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
         )
     )
     def test_every_value_gives_ascii_that_strict_parsers_take(self, value: object) -> None:
@@ -138,30 +138,30 @@ FOLDER = Path(dispatcher.cli.__file__).parent
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
 def test_one_module_prints(file: Path) -> None:
-    found = list(_printing(ast.parse(file.read_text())))
+    prints = list(_printing(ast.parse(file.read_text())))
     if file.name == "terminal.py":
-        assert found, "this test must be able to fail"
+        assert prints, "this test must be able to fail"
     else:
-        assert not found, f"{file.name} prints by itself, and not through terminal.py"
+        assert not prints, f"{file.name} prints by itself, and not through terminal.py"
 
 
 def _printing(tree: ast.AST) -> list[str]:
-    found = []
+    places = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in {"print", "pprint"}:
-            found.append(f"line {node.lineno}: {node.id}")
+            places.append(f"line {node.lineno}: {node.id}")
         elif isinstance(node, ast.Attribute):
             owner = node.value
             name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
             if node.attr in PRINTS.get(name, ()):
-                found.append(f"line {node.lineno}: {name}.{node.attr}")
-        elif isinstance(node, ast.Import) and any(one.name.partition(".")[0] == "rich" for one in node.names):
-            found.append(f"line {node.lineno}: rich")
+                places.append(f"line {node.lineno}: {name}.{node.attr}")
+        elif isinstance(node, ast.Import) and any(alias.name.partition(".")[0] == "rich" for alias in node.names):
+            places.append(f"line {node.lineno}: rich")
         elif isinstance(node, ast.ImportFrom):
             module = (node.module or "").partition(".")[0]
-            if module == "rich" or any(one.name in PRINTS.get(module, ()) for one in node.names):
-                found.append(f"line {node.lineno}: {node.module}")
-    return found
+            if module == "rich" or any(alias.name in PRINTS.get(module, ()) for alias in node.names):
+                places.append(f"line {node.lineno}: {node.module}")
+    return places
 
 
 class _Terminal(io.StringIO):

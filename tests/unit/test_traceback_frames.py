@@ -27,7 +27,7 @@ from dispatcher.errors import (
 from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.states import Cause, State
 from tests.unit.attempts import World, double
-from tests.unit.jobs import play
+from tests.unit.invocations import play
 
 NOTHING = (None, None, None)
 

@@ -10,10 +10,13 @@ from dispatcher.errors import Refused
 from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
 from dispatcher.runs.change import CALL_ON_EXIT, Change
-from dispatcher.runs.events import Event, Kind
-from dispatcher.runs.record import ExitCall, Outcome, Record, Spec, Value
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import TERMINAL, Cause, State
+from dispatcher.runs.value import Value
 from tests.unit.making import make_spec, queued
 
 FAILED = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no")
@@ -35,14 +38,14 @@ def contained(**changes: Any) -> Record:
     return after(t.intend(record, 1, epoch=1, request={"name": "n", "shard": "fake/3"}))
 
 
-def kinds(change: Change | None) -> list[Kind]:
+def kinds(change: Change | None) -> list[EventKind]:
     assert change is not None
     return [event.kind for event in change.events]
 
 
 def test_in_process_walks_every_state_in_one_step() -> None:
     change = t.start_here(queued(), 5, owner="w", holder="h")
-    assert kinds(change) == [Kind.CLAIMED, Kind.PROVISIONING, Kind.PENDING, Kind.STARTED]
+    assert kinds(change) == [EventKind.CLAIMED, EventKind.PROVISIONING, EventKind.PENDING, EventKind.STARTED]
     record = after(change)
     assert (record.state, record.epoch, record.owner, record.started_at) == (State.RUNNING, 1, "w", 5)
 
@@ -53,7 +56,7 @@ def test_containers_walk_the_same_states() -> None:
     record = after(t.created(record, 2, epoch=1, handle={"uid": "u"}, owner="fake/3"))
     assert (record.state, record.owner) == (State.PENDING, "fake/3")
     change = t.claim_attempt(record, 3, attempt=1, holder="pod")
-    assert kinds(change) == [Kind.STARTED]
+    assert kinds(change) == [EventKind.STARTED]
 
 
 def test_a_runner_may_claim_before_its_handle_is_stored() -> None:
@@ -85,7 +88,7 @@ def test_finish_ends_once() -> None:
     record = running()
     change = t.finish(record, 9, epoch=1, outcome=DONE)
     done = after(change)
-    assert kinds(change) == [Kind.EXITED]
+    assert kinds(change) == [EventKind.EXITED]
     assert change is not None
     assert change.events[0].id == "run1:1:exited"
     assert change.events[0].final
@@ -155,7 +158,7 @@ def test_a_retry_is_another_attempt() -> None:
 def test_a_retry_due_at_once_waits_for_no_clock() -> None:
     change = t.finish(running(retries=1), 2, epoch=1, outcome=FAILED)
     record = after(change)
-    assert kinds(change) == [Kind.EXITED, Kind.QUEUED]
+    assert kinds(change) == [EventKind.EXITED, EventKind.QUEUED]
     assert change is not None
     assert change.ring is not None
     assert [event.attempt for event in change.events] == [1, 2]
@@ -172,7 +175,7 @@ def test_cancel_before_it_started_ends_at_once() -> None:
     for record in (queued(), waiting):
         change = t.request_cancel(record, 3)
         assert after(change).state is State.CANCELLED
-        assert kinds(change) == [Kind.EXITED]
+        assert kinds(change) == [EventKind.EXITED]
 
 
 def test_cancel_of_a_running_flow_waits_for_its_end() -> None:
@@ -249,7 +252,7 @@ def test_infrastructure_stays_visible_until_it_is_gone() -> None:
 def test_start_within_ends_with_the_cause_last_seen() -> None:
     assert t.tick(queued(start_within=10), 9) is None
     assert after(t.tick(queued(start_within=10), 10)).state is State.TIMED_OUT
-    waiting = after(infrastructure.sight(contained(start_within=10), 2, seen=True, cause=Cause.UNSCHEDULABLE))
+    waiting = after(infrastructure.observe(contained(start_within=10), 2, visible=True, cause=Cause.UNSCHEDULABLE))
     record = after(t.tick(waiting, 10))
     assert record.state is State.CRASHED
     assert record.outcome is not None
@@ -259,12 +262,12 @@ def test_start_within_ends_with_the_cause_last_seen() -> None:
 
 def test_unknown_is_a_flag() -> None:
     record = contained()
-    change = infrastructure.sight(record, 2, seen=False)
-    assert kinds(change) == [Kind.UNKNOWN]
+    change = infrastructure.observe(record, 2, visible=False)
+    assert kinds(change) == [EventKind.UNKNOWN]
     lost = after(change)
     assert (lost.state, lost.unknown_since) == (State.PROVISIONING, 2)
-    assert infrastructure.sight(lost, 3, seen=False) is None
-    assert kinds(infrastructure.sight(lost, 4, seen=True)) == [Kind.SEEN]
+    assert infrastructure.observe(lost, 3, visible=False) is None
+    assert kinds(infrastructure.observe(lost, 4, visible=True)) == [EventKind.SEEN]
 
 
 def test_ring_again_only_what_waits() -> None:

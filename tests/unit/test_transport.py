@@ -1,4 +1,4 @@
-"""Nothing of a message reaches Celery but its task and what a doorbell tells."""
+"""Only a message's task and its description of the run reach Celery."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from dispatcher.errors import Malformed
 from dispatcher.runs.change import Ring
 from dispatcher.runs.routing import Route
 from workers import transport
-from workers.transport import MOST, Checked, Dropped, doorbell, remark
+from workers.transport import MAX_BYTES, CheckedTransport, DroppedMessages, control_message, doorbell
 
 RING = Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local", ("a", "b")))
 
 
 def message(**headers: Any) -> dict[str, Any]:
-    """A doorbell with other headers."""
-    made: dict[str, Any] = json.loads(envelope(RING))
-    made["headers"] |= headers
-    return made
+    """Return a doorbell with other headers."""
+    doorbell_message: dict[str, Any] = json.loads(envelope(RING))
+    doorbell_message["headers"] |= headers
+    return doorbell_message
 
 
-def rung(body: Any) -> dict[str, Any]:
-    """A message with this body."""
+def with_body(body: Any) -> dict[str, Any]:
+    """Return a message with this body."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return {**message(), "body": base64.b64encode(raw).decode()}
 
 
-def body_of(made: dict[str, Any]) -> Any:
-    return json.loads(base64.b64decode(made["body"]))
+def body_of(message: dict[str, Any]) -> Any:
+    return json.loads(base64.b64decode(message["body"]))
 
 
-def test_a_doorbell_of_ours_stays_as_it_was() -> None:
+def test_a_doorbell_of_this_project_passes_unchanged() -> None:
     ours = message()
-    made = doorbell(json.loads(json.dumps(ours)), "local:a+b")
-    assert body_of(made) == body_of(ours)
-    assert made["headers"] == ours["headers"]
-    assert made["properties"]["delivery_info"]["routing_key"] == "local:a+b"
+    rebuilt = doorbell(json.loads(json.dumps(ours)), "local:a+b")
+    assert body_of(rebuilt) == body_of(ours)
+    assert rebuilt["headers"] == ours["headers"]
+    assert rebuilt["properties"]["delivery_info"]["routing_key"] == "local:a+b"
 
 
 @pytest.mark.parametrize(
@@ -61,22 +61,22 @@ def test_a_doorbell_of_ours_stays_as_it_was() -> None:
     ],
     ids=",".join,
 )
-def test_what_a_doorbell_may_not_say_is_ignored(more: dict[str, Any]) -> None:
+def test_other_headers_of_a_doorbell_are_ignored(more: dict[str, Any]) -> None:
     ours = message()
-    made = doorbell({**ours, "headers": ours["headers"] | more}, "local:a+b")
-    assert made == doorbell(ours, "local:a+b")
+    rebuilt = doorbell({**ours, "headers": ours["headers"] | more}, "local:a+b")
+    assert rebuilt == doorbell(ours, "local:a+b")
 
 
 @pytest.mark.parametrize("named", ["callbacks", "errbacks", "chain", "chord"])
-def test_nothing_follows_a_doorbell(named: str) -> None:
+def test_callbacks_and_chains_are_ignored(named: str) -> None:
     following = [{"task": "dispatcher.execute", "args": [], "kwargs": {"run_id": "y"}, "options": {"queue": "x"}}]
-    made = doorbell(rung([[], {"run_id": "r1", "flow": "count"}, {named: following}]), "local")
-    assert body_of(made)[2] == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    rebuilt = doorbell(with_body([[], {"run_id": "r1", "flow": "count"}, {named: following}]), "local")
+    assert body_of(rebuilt)[2] == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 def test_only_known_arguments_are_passed_on() -> None:
-    made = doorbell(rung([[], {"run_id": "r1", "flow": "f", "hue": "blue"}, {}]), "local")
-    assert body_of(made)[1] == {"run_id": "r1", "flow": "f", "backend": "", "labels": []}
+    rebuilt = doorbell(with_body([[], {"run_id": "r1", "flow": "f", "hue": "blue"}, {}]), "local")
+    assert body_of(rebuilt)[1] == {"run_id": "r1", "flow": "f", "backend": "", "labels": []}
 
 
 POISON: dict[str, Any] = {
@@ -92,28 +92,28 @@ POISON: dict[str, Any] = {
     "pickle": {**message(), "content-type": "application/x-python-serialize"},
     "encoding": {**message(), "properties": {**message()["properties"], "body_encoding": "rot13"}},
     "no base64": {**message(), "body": "%%%"},
-    "bomb": rung(zlib.compress(b"\0" * 10**6)),
-    "too long": rung([[], {"run_id": "r1", "flow": "A" * MOST}, {}]),
-    "deep": rung(b"[" * 100_000 + b"]" * 100_000),
-    "huge number": rung(b'[[], {"run_id": ' + b"9" * 5000 + b"}, {}]"),
-    "nan": rung(b'[[], {"run_id": NaN}, {}]'),
-    "positional": rung([[1], {"run_id": "r1"}, {}]),
-    "no arguments": rung([[], [], {}]),
-    "run a list": rung([[], {"run_id": ["r1"]}, {}]),
-    "run another key": rung([[], {"run_id": "r1:events"}, {}]),
-    "run a step": rung([[], {"run_id": 'r1"],["FLUSHALL'}, {}]),
-    "label a number": rung([[], {"run_id": "r1", "labels": [1]}, {}]),
+    "bomb": with_body(zlib.compress(b"\0" * 10**6)),
+    "too long": with_body([[], {"run_id": "r1", "flow": "A" * MAX_BYTES}, {}]),
+    "deep": with_body(b"[" * 100_000 + b"]" * 100_000),
+    "huge number": with_body(b'[[], {"run_id": ' + b"9" * 5000 + b"}, {}]"),
+    "nan": with_body(b'[[], {"run_id": NaN}, {}]'),
+    "positional": with_body([[1], {"run_id": "r1"}, {}]),
+    "no arguments": with_body([[], [], {}]),
+    "run a list": with_body([[], {"run_id": ["r1"]}, {}]),
+    "run another key": with_body([[], {"run_id": "r1:events"}, {}]),
+    "run a step": with_body([[], {"run_id": 'r1"],["FLUSHALL'}, {}]),
+    "label a number": with_body([[], {"run_id": "r1", "labels": [1]}, {}]),
 }
 
 
 @pytest.mark.parametrize("name", POISON)
-def test_what_is_no_doorbell_is_refused(name: str) -> None:
+def test_a_message_that_is_not_a_doorbell_is_malformed(name: str) -> None:
     with pytest.raises(Malformed):
         doorbell(POISON[name], "local")
 
 
-class Below:
-    """In kombu's place: takes what is passed on."""
+class KombuTransport:
+    """Stands for kombu's transport: records what is passed on."""
 
     def __init__(self) -> None:
         self.delivered: list[tuple[Any, str]] = []
@@ -122,43 +122,43 @@ class Below:
         self.delivered.append((message, queue))
 
 
-class Above(Checked, Below):
-    """A transport of ours."""
+class Transport(CheckedTransport, KombuTransport):
+    """Transport under test."""
 
 
-def test_what_is_no_doorbell_is_dropped_and_counted() -> None:
+def test_a_message_that_is_not_a_doorbell_is_dropped_and_counted() -> None:
     transport.dropped.take()
-    above = Above()
+    checked = Transport()
     for poison in POISON.values():
-        above._deliver(poison, "local")
-    assert above.delivered == []
+        checked._deliver(poison, "local")
+    assert checked.delivered == []
     assert transport.dropped.take() == len(POISON)
-    above._deliver(message(), "local")
-    assert len(above.delivered) == 1
+    checked._deliver(message(), "local")
+    assert len(checked.delivered) == 1
     assert transport.dropped.take() == 0
 
 
 def test_the_remote_control_of_celery_passes_within_bounds() -> None:
-    above, control = Above(), message(task=None)
-    above._deliver(control, "w@h.celery.pidbox")
-    above._deliver({**control, "headers": None}, "celeryev.1")
-    assert len(above.delivered) == 2
-    for poison in (message(compression="zlib"), POISON["deep"], POISON["too long"] | {"body": "A" * 4 * MOST}, {}):
+    checked, control = Transport(), message(task=None)
+    checked._deliver(control, "w@h.celery.pidbox")
+    checked._deliver({**control, "headers": None}, "celeryev.1")
+    assert len(checked.delivered) == 2
+    for poison in (message(compression="zlib"), POISON["deep"], POISON["too long"] | {"body": "A" * 4 * MAX_BYTES}, {}):
         with pytest.raises(Malformed):
-            remark(poison)
+            control_message(poison)
 
 
-def test_a_message_that_is_too_much_to_parse_says_nothing() -> None:
+def test_a_message_that_is_too_large_or_too_deep_is_emptied() -> None:
     assert transport._within_bounds((b"k", b"[" * 100_000)) == (b"k", b"")
-    assert transport._within_bounds((b"k", b"x" * (MOST + 1))) == (b"k", b"")
+    assert transport._within_bounds((b"k", b"x" * (MAX_BYTES + 1))) == (b"k", b"")
     assert transport._within_bounds((b"k", b"{}")) == (b"k", b"{}")
     assert transport._within_bounds(None) is None
 
 
 def test_drops_are_counted_once() -> None:
-    dropped = Dropped()
-    dropped.note("one")
-    dropped.note("one")
+    dropped = DroppedMessages()
+    dropped.note("reason")
+    dropped.note("reason")
     assert (dropped.take(), dropped.take()) == (2, 0)
 
 

@@ -59,12 +59,8 @@ ALLOWED = {
         "from_value",
         "unpack",
     ): "after digest and seal, or the spec's digest, were checked",
-    ("dispatcher/runner/loading.py", "Opener._parameters", "from_value"): "the verified spec holds their digest",
-    (
-        "dispatcher/client/results.py",
-        "_opened",
-        "from_value",
-    ): "the program that asked for the result opens it, unless plain",
+    ("dispatcher/runner/loading.py", "Loader._parameters", "from_value"): "the verified spec holds their digest",
+    ("dispatcher/client/results.py", "_opened", "from_value"): "who asked for the result opens it, unless plain",
     ("dispatcher/cli/lookup.py", "result_of", "from_value"): "JSON alone, and without a key",
     # Code: named by its digest in the verified spec, or part of it.
     ("dispatcher/flows/flow.py", "unpack_flow", "unpack"): "its callers are listed here",
@@ -107,6 +103,7 @@ IMPORTS = {
     ("dispatcher/executors/dask_session.py", "concurrent.futures"),
     ("dispatcher/executors/task_arguments.py", "concurrent.futures"),
     ("dispatcher/client/watcher.py", "concurrent.futures"),
+    ("dispatcher/client/pending.py", "concurrent.futures"),
     ("dispatcher/client/run.py", "concurrent.futures"),
     ("dispatcher/client/waiting.py", "concurrent.futures"),
 }
@@ -187,7 +184,7 @@ def test_a_worker_opens_no_result_and_no_exception() -> None:
     ]
     assert of_workers == []
     of_runners = {place for file in product_files() for place in file.uses if place[0].startswith("dispatcher/runner/")}
-    assert {function for _, function, _ in of_runners} == {"Opener._parameters", "FileStorage.get_flow"}
+    assert {function for _, function, _ in of_runners} == {"Loader._parameters", "FileStorage.get_flow"}
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import InvalidSettings
-from dispatcher.settings import KubernetesSettings, Settings, WorkerSettings
-from dispatcher.support.urls import Address, as_user, hidden, parse, shown
+from dispatcher.settings import Settings, WorkerSettings
+from dispatcher.support.urls import Address, as_user, parse, redacted, shown
 
 CORE = "sEcReTw0rD"
 
@@ -44,27 +45,27 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "problem"),
     [
-        ("amqp://h", "scheme 'amqp' isn't known; use redis://"),
+        ("amqp://h", "unknown scheme 'amqp'; use redis://"),
         ("h:6379", "use redis://"),
         ("", "use redis://"),
         ("redis:h", "use redis://"),
-        ("redis://h:port", "host and port can't be read"),
-        ("redis://h:70000", "host and port can't be read"),
-        ("redis://h:0", "host and port can't be read"),
-        ("redis://[::1", "host and port can't be read"),
-        ("redis://::1", "host and port can't be read"),
-        ("redis://[g]", "host and port can't be read"),
+        ("redis://h:port", "invalid host or port"),
+        ("redis://h:70000", "invalid host or port"),
+        ("redis://h:0", "invalid host or port"),
+        ("redis://[::1", "invalid host or port"),
+        ("redis://::1", "invalid host or port"),
+        ("redis://[g]", "invalid host or port"),
         ("redis://h/x", "must be a number, got 'x'"),
         ("redis://h/-1", "must be a number, got '-1'"),
         ("redis://h/1/2", "nothing may follow the database"),
         ("redis://h/" + "9" * 5000, "must be a number"),
         ("redis://a,b", "takes one host"),
-        ("redis://h?what=1", "after [?] stand only"),
-        ("redis://h#x", "# has no meaning"),
+        ("redis://h?what=1", "after [?] only"),
+        ("redis://h#x", "# isn't allowed"),
         ("redis://h/%zz", "two hexadecimal digits"),
-        ("redis://%ff@h", "isn't UTF-8"),
+        ("redis://%ff@h", "aren't UTF-8"),
         ("redis://%00@h", "control character"),
         ("redis://a\x1bb@h", "control character"),
         ("redis://a\udcffb@h", "control character, or bytes"),
@@ -72,10 +73,10 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
         ("sentinel://h", "needs the service's name"),
     ],
 )
-def test_what_is_none_names_the_remedy(url: str, said: str) -> None:
-    with pytest.raises(InvalidSettings, match=f"URL: .*{said}"):
+def test_what_is_none_names_the_remedy(url: str, problem: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"URL: .*{problem}"):
         parse(url)
-    assert hidden(url) == "…"
+    assert redacted(url) == "…"
 
 
 @pytest.mark.parametrize(
@@ -121,12 +122,12 @@ def test_another_user_takes_the_place_of_the_one_in_a_url(url: str) -> None:
 
 def never_told(url: str) -> None:
     """Read it, or refuse it; nothing that is said or shown holds the password's core."""
-    told = [hidden(url)]
+    texts = [redacted(url)]
     try:
-        told += [repr(parse(url)), shown(url)]
+        texts += [repr(parse(url)), shown(url)]
     except InvalidSettings as error:
-        told += [str(error), repr(error.__cause__)]
-    assert CORE not in " ".join(map(str, told)), url
+        texts += [str(error), repr(error.__cause__)]
+    assert CORE not in " ".join(map(str, texts)), url
 
 
 @pytest.mark.parametrize(

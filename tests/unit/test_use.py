@@ -1,4 +1,4 @@
-"""Which steps note that a signed spec was used, and which take that back."""
+"""Steps that store the use of a signed spec, and steps that take it back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from dispatcher.runs import transitions as t
 from dispatcher.runs import use
 from dispatcher.runs.change import Change
-from dispatcher.runs.record import ExitCall, Outcome, Record
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import Cause, State
@@ -25,8 +26,8 @@ def running(**changes: Any) -> Record:
     return done(t.start_here(queued(**changes), 1, owner="w", holder="h")).after
 
 
-def end(record: Record, **given: Any) -> use.Use | None:
-    return done(t.finish(record, 9, epoch=record.epoch, **given)).use
+def end(record: Record, **arguments: Any) -> use.Use | None:
+    return done(t.finish(record, 9, epoch=record.epoch, **arguments)).use
 
 
 @pytest.mark.parametrize(
@@ -34,24 +35,24 @@ def end(record: Record, **given: Any) -> use.Use | None:
     [{"on_exit": True}, {"retries": Retry(1)}, {"route": Route("kubernetes")}],
     ids=lambda spec: next(iter(spec)),
 )
-def test_an_end_is_noted_where_something_could_follow(spec: dict[str, Any]) -> None:
-    """By the signed spec alone: others may remove the request, which tells of infrastructure, from the record."""
-    noted = end(running(**spec), outcome=Outcome())
-    assert noted is not None
-    assert (noted.accepts, noted.word) == (None, use.OVER)
+def test_an_end_is_stored_if_something_could_follow(spec: dict[str, Any]) -> None:
+    """Decided by the signed spec alone: a forger may remove the request for infrastructure from the record."""
+    last = end(running(**spec), outcome=Outcome())
+    assert last is not None
+    assert (last.accepts, last.word) == (None, use.OVER)
 
 
 def test_a_plain_end_costs_no_further_step() -> None:
     assert end(running(), outcome=Outcome()) is None
 
 
-def test_an_end_by_the_clock_is_noted_before_anything_started() -> None:
+def test_an_end_by_the_clock_is_stored_before_anything_started() -> None:
     late = done(t.tick(queued(start_within=5), 6))
     assert (late.after.state, late.use and late.use.word) == (State.TIMED_OUT, use.OVER)
 
 
-def test_a_claim_that_is_given_back_takes_no_use_back() -> None:
-    """None was noted for it: whoever writes records may put an ended run back to CLAIMED."""
+def test_a_released_claim_takes_no_use_back() -> None:
+    """None was stored for it: a forger may put an ended run back to CLAIMED."""
     claimed = t.claim(queued(), 1, owner="w1")
     assert claimed.use is None
     lost = done(t.lose(claimed.after, 2, owner="w1"))
@@ -68,8 +69,8 @@ def test_a_fresh_process_takes_an_on_exit_once_and_the_next_attempt_may_follow()
     begun = done(t.begin_exit(due, 3, owner="w2", holder="fresh"))
     assert begun.use is not None
     assert (begun.use.accepts, begun.use.word) == (("1",), "1e")
-    noted = end(begun.after, exit_call=ExitCall.CALLED)
-    assert noted is not None
-    assert noted.accepts is not None
-    assert "1e" in noted.accepts
-    assert noted.word == "1+"
+    last = end(begun.after, exit_call=ExitCall.CALLED)
+    assert last is not None
+    assert last.accepts is not None
+    assert "1e" in last.accepts
+    assert last.word == "1+"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput, InvalidParameters, OpeningFailed, SealBroken
-from dispatcher.runs.record import Value
+from dispatcher.runs.value import Value
 from dispatcher.serialization import KeyRing, from_value, pack, to_value
 from dispatcher.serialization.seals import AttemptSeal, Returned
 

@@ -20,11 +20,14 @@ from dispatcher.client.run import Run
 from dispatcher.errors import RunError
 from dispatcher.inspection.explain import command_for, explain, unserved
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runs.record import Outcome, Record, Spec, Value
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Offer, Route
+from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.value import Value
 from tests.steering import STEERING, steers
-from workers.log_setup import Descriptor, OneLine
+from workers.log_setup import DescriptorHandler, OneLineFormatter
 
 HOSTILE = "".join(STEERING.values())
 FORGED = f"no\n2026-01-01 00:00:00 INFO run r2: all is well{HOSTILE}"
@@ -36,8 +39,8 @@ def lines() -> Iterator[Any]:
     """A logger as a worker has it, and what it wrote so far."""
     reading, writing = os.pipe()
     logger = logging.getLogger("workers.of_test")
-    handler = Descriptor(writing)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler = DescriptorHandler(writing)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)
     logger.propagate = False
     try:
@@ -111,9 +114,9 @@ class TestSentences:
         assert not [line for line in lines if steers(line) or "\n" in line]
 
     def test_a_warning_can_be_printed(self) -> None:
-        said = unserved(Route(FORGED, (FORGED,)), [_worker()])
-        assert not steers(said)
-        assert "\n" not in said
+        warning = unserved(Route(FORGED, (FORGED,)), [_worker()])
+        assert not steers(warning)
+        assert "\n" not in warning
 
     def test_a_notebook_shows_text(self) -> None:
         page = Run("r1", None, _record())._repr_html_()
@@ -124,8 +127,8 @@ class TestSentences:
     def test_a_recommended_command_is_one_command(self) -> None:
         words = shlex.split(command_for(Route("local; rm -rf ~", ("a b", "$(id)"))))
         assert words == ["dispatcher", "worker", "--backend", "local; rm -rf ~", "--label", "a b", "--label", "$(id)"]
-        [_, found] = examined([], {"local;id #:eu": (Route("local;id #", ("eu",)), 1)}, python=(3, 11))
-        assert "--backend 'local;id #'" in found.remedy
+        [_, finding] = examined([], {"local;id #:eu": (Route("local;id #", ("eu",)), 1)}, python=(3, 11))
+        assert "--backend 'local;id #'" in finding.remedy
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CRASHED, State.TIMED_OUT, State.CANCELLED])
@@ -135,9 +138,9 @@ def test_an_error_that_python_prints_steers_nothing(state: State) -> None:
     )
     error = error_of(cast(Any, None), _record(state=state, outcome=outcome))
     assert isinstance(error, RunError)
-    told = io.StringIO()
-    traceback.print_exception(error, file=told)
-    assert not steers(told.getvalue())
-    assert "all is well" in told.getvalue()
+    printed = io.StringIO()
+    traceback.print_exception(error, file=printed)
+    assert not steers(printed.getvalue())
+    assert "all is well" in printed.getvalue()
     assert error.traceback == outcome.traceback, "attributes are as recorded"
-    told.getvalue().encode(sys.stdout.encoding or "utf-8")
+    printed.getvalue().encode(sys.stdout.encoding or "utf-8")

@@ -1,1 +1,1 @@
-"""One run in the worker: claimed, provisioned or run here, ended."""
+"""Execution of one run in a worker: claimed, provisioned or run here, ended."""

@@ -1,4 +1,4 @@
-"""``on_exit`` when the runner could not call it: its process died, so a fresh pool process does."""
+"""``on_exit`` in a fresh pool process, after the process died that should have called it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import Any
 
 from dispatcher import registry
 from dispatcher.runs import transitions
-from dispatcher.runs.record import ExitCall, Record
-from workers.pool.pool_process import Here
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.record import Record
+from workers.pool.pool_process import TaskContext
 
 
 def allowed(environment: Mapping[str, Any], callbacks: Collection[str]) -> bool:
-    """Return True if a worker may call an environment's ``on_exit`` for a container that died: it must be importable,
-    never a pickle, and its module or its whole name among ``callbacks``, the setting
-    ``DISPATCHER__WORKER__CALLBACKS``."""
+    """Return True if a worker may call an environment's ``on_exit`` for a container that died.
+
+    It must be importable, never a pickle, and its module or its whole name must be among ``callbacks``, the setting
+    ``DISPATCHER__WORKER__CALLBACKS``.
+    """
     on_exit = environment.get("on_exit")
     name = on_exit.get("ref") if isinstance(on_exit, Mapping) else None
     return isinstance(name, str) and bool({name, name.partition(":")[0]} & set(callbacks))
 
 
-def call_on_exit(here: Here, run_id: str) -> Record:
-    """Take the ``on_exit`` that is due, call it and end the attempt; the record after that.
+def call_on_exit(context: TaskContext, run_id: str) -> Record:
+    """Take the ``on_exit`` that is due, call it and end the attempt. Return the record after that.
 
     Raises:
         UnknownRun: there is no such run.
@@ -30,20 +33,20 @@ def call_on_exit(here: Here, run_id: str) -> Record:
     """
     from dispatcher.runner import in_process
 
-    record, now = here.records.runs.get(run_id)
-    here.check(record)
+    record, now = context.records.runs.get(run_id)
+    context.check(record)
     contained = not registry.backend(record.spec.route.backend).in_process
-    if contained and not allowed(record.spec.environment, here.settings.worker.callbacks):
+    if contained and not allowed(record.spec.environment, context.settings.worker.callbacks):
         step = partial(transitions.finish, epoch=record.epoch, exit_call=ExitCall.NOT_CALLED)
-        return here.records.runs.update(run_id, step, record=record, now=now)
+        return context.records.runs.update(run_id, step, record=record, now=now)
     return in_process.call_on_exit(
-        here.records,
-        here.keys,
-        here.settings,
+        context.records,
+        context.keys,
+        context.settings,
         record,
         now,
-        owner=here.worker,
-        holder=here.holder,
-        opening=here.course.begin,
+        owner=context.worker,
+        holder=context.holder,
+        on_claimed=context.recycler.begin,
         contained=contained,
     )

@@ -1,1 +1,1 @@
-"""The pool's processes: started, given runs, interrupted, watched, replaced."""
+"""Pool processes: started, given runs, interrupted and replaced."""

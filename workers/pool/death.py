@@ -1,107 +1,104 @@
-"""The death of a pool process: what is recorded of the attempt that it ran, by the worker's parent."""
+"""The death of a pool process: how the worker's parent records the end of the attempt that it ran."""
 
 from __future__ import annotations
 
-import signal
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from dispatcher.errors import Malformed, Refused, UnknownRun
-from dispatcher.logs.journal import Said
-from dispatcher.logs.last_lines import TAIL, keep
+from dispatcher.errors import Malformed
+from dispatcher.logs.journal import JournalLine
+from dispatcher.logs.last_lines import TAIL, store_last_lines
 from dispatcher.logs.limits import Limits
-from dispatcher.records.base import Records, Step
+from dispatcher.records.base import Records
+from dispatcher.records.runs import Transition
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.failpoints import failpoint
-from workers.pool.termination import Ending, pid_of
+from dispatcher.support.signal_names import signal_name
+from workers.pool.termination import TerminationReason, pid_of
+from workers.updates import try_update
 
 
 @dataclass(frozen=True, kw_only=True)
 class Death:
-    """A pool process died while it ran a run. ``status`` is a signal as its negative number, or an exit code; ``said``
-    is what it said last."""
+    """Death of a pool process while it ran a run.
+
+    ``reason`` is why this worker killed it, if it did. ``status`` is a signal as its negative number, or an exit
+    code; None if that is unknown. ``last_output`` has the lines that the process hadn't sent.
+    """
 
     run_id: str
     pid: int
-    ending: Ending | None
+    reason: TerminationReason | None
     status: int | None
-    said: tuple[Said, ...] = ()
+    last_output: tuple[JournalLine, ...] = ()
 
 
 def attempt_died(records: Records, worker: str, death: Death, limits: Limits) -> Record | None:
-    """End the attempt that a dead pool process ran, if it is still this worker's; None if nothing was to be done.
+    """End the attempt that a dead pool process ran, if it is still this worker's. Return the record after that.
 
-    Its last lines come first: who sees the end sees them.
+    None if nothing was to be done. The last lines are stored first, so that whoever sees the end sees them, too.
 
     Raises:
         ServerUnavailable: to be tried again.
     """
-    try:
-        record, now = records.runs.get(death.run_id)
-        step: Step
-        if record.owner == worker and elsewhere(record):  # it died over the claim, or over the request
-            step = partial(transitions.lose, owner=worker)
-        elif record.owner == worker and pid_of(record.holder) == death.pid:
-            tail = keep(records.logs, record.id, record.attempt, death.said, limits)
-            outcome = outcome_of(record, death, tail or _tail(records, record))
-            step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
-        else:
-            return None
-        failpoint("death.noticed", record.id)
-        record = records.runs.update(record.id, step, record=record, now=now)
-        failpoint("death.recorded", record.id)
-        return record
-    except (UnknownRun, Refused):
+    return try_update(_end_attempt, records, worker, death, limits)
+
+
+def _end_attempt(records: Records, worker: str, death: Death, limits: Limits) -> Record | None:
+    record, now = records.runs.get(death.run_id)
+    step: Transition
+    if record.owner == worker and elsewhere(record):  # it died during the claim or the request
+        step = partial(transitions.lose, owner=worker)
+    elif record.owner == worker and pid_of(record.holder) == death.pid:
+        tail = store_last_lines(records.logs, record.id, record.attempt, death.last_output, limits)
+        outcome = outcome_of(record, death, tail or _tail(records, record))
+        step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
+    else:
         return None
+    failpoint("death.noticed", record.id)
+    record = records.runs.update(record.id, step, record=record, now=now)
+    failpoint("death.recorded", record.id)
+    return record
 
 
 def elsewhere(record: Record) -> bool:
-    """Return True if its flow runs elsewhere: a pool process only asks for its infrastructure."""
+    """Return True if the flow runs elsewhere: a pool process only requests its infrastructure."""
     return record.request is not None or record.state is State.CLAIMED or not record.holder
 
 
 def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outcome:
     """Return the outcome of an attempt whose process died."""
-    if record.state is State.CANCELLING or death.ending is Ending.CANCEL:
+    if record.state is State.CANCELLING or death.reason is TerminationReason.CANCEL:
         return Outcome(cause=Cause.CANCELLED, message="cancelled", log_tail=tail)
-    if death.ending is Ending.TIMEOUT:
+    if death.reason is TerminationReason.TIMEOUT:
         message = f"the flow ran longer than its timeout of {record.spec.options.timeout:g} s"
         return Outcome(cause=Cause.DEADLINE, reason="timeout", message=message, log_tail=tail)
-    if death.ending is Ending.PREEMPT:
+    if death.reason is TerminationReason.PREEMPT:
         message = "the worker was shut down while the flow ran"
         return Outcome(cause=Cause.PREEMPTED, reason="WorkerShutdown", message=message, log_tail=tail)
     if death.status is None:
         message = "the worker lost sight of the flow's process"
         return Outcome(cause=Cause.WORKER_LOST, reason="ProcessLost", message=message, log_tail=tail)
-    reason, said, code = _status(death.status)
-    return Outcome(
-        cause=Cause.KILLED, reason=reason, message=f"the flow's process {said}", exit_code=code, log_tail=tail
-    )
+    reason, description, exit_code = _describe(death.status)
+    message = f"the flow's process {description}"
+    return Outcome(cause=Cause.KILLED, reason=reason, message=message, exit_code=exit_code, log_tail=tail)
 
 
-def _status(status: int) -> tuple[str, str, int]:
-    """Reason, words and exit code (a signal's as a shell gives it: 128 more than its number)."""
+def _describe(status: int) -> tuple[str, str, int]:
+    """Return reason, description and exit code. A signal's exit code is its number plus 128, as in a shell."""
     if status >= 0:
         return "Exited", f"exited with status {status}", status
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
+    name = signal_name(-status)
     return name, f"was killed by {name}", 128 - status
 
 
 def _tail(records: Records, record: Record) -> tuple[str, ...]:
-    """The last lines of the attempt."""
-    last: deque[str] = deque(maxlen=TAIL)
-    after = ""
+    """Return the last lines of the attempt."""
     with suppress(Malformed):
-        while True:
-            lines, after = records.logs.read(record.id, after=after)
-            if not lines:
-                break
-            last.extend(line.text for line in lines if line.attempt == record.attempt and line.stream != "gap")
-    return tuple(last)
+        lines = records.logs.tail(record.id, TAIL, attempt=record.attempt, gaps=False)
+        return tuple(line.text for line in lines)
+    return ()

@@ -1,6 +1,6 @@
-"""Notes from the worker's parent to one of its pool processes, read there when SIGUSR1 comes.
+"""Interrupts from a worker's parent to its pool processes: a file for the process, and SIGUSR1 so that it reads it.
 
-A note names the run and the epoch that are to end, so that a signal which comes late never ends another flow.
+An interrupt names the run and the epoch that are to end, so that a late signal never ends another flow.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ SIGNAL = signal.SIGUSR1
 
 
 @dataclass(frozen=True)
-class Note:
-    """End this run, if it is on your stack under this epoch. ``kind`` is cancel, timeout or preempt."""
+class Interrupt:
+    """Request to end a run, if the process runs it under this epoch. ``kind`` is cancel, timeout or preempt."""
 
     run_id: str
     epoch: int
     kind: str
 
 
-class Notes:
-    """A directory of our own, with a file per pool process.
+class InterruptChannel:
+    """A private directory with one file per pool process.
 
     Raises:
-        InvalidSettings: other users can change what lies in the directory for temporary files.
+        InvalidSettings: other users can change the directory for temporary files.
     """
 
     def __init__(self) -> None:
         self._directory = private_files.temporary_directory("dispatcher-worker-")
         self._owner = os.getpid()
 
-    def send(self, pid: int, note: Note) -> bool:
-        """Write a note and signal its reader; False if there is no such process."""
+    def send(self, pid: int, interrupt: Interrupt) -> bool:
+        """Write an interrupt for a process and signal it. Return False if there is no such process."""
         target = self._path(pid)
         draft = target.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(note)))
+        draft.write_text(json.dumps(asdict(interrupt)))
         draft.replace(target)
         try:
             os.kill(pid, SIGNAL)
@@ -49,15 +49,15 @@ class Notes:
             return False
         return True
 
-    def read(self) -> Note | None:
-        """The note to this process, if there is one."""
+    def read(self) -> Interrupt | None:
+        """Return the last interrupt for this process, if there is one."""
         try:
-            return Note(**json.loads(self._path(os.getpid()).read_text()))
+            return Interrupt(**json.loads(self._path(os.getpid()).read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     def close(self) -> None:
-        """Remove them all; in the process that made them."""
+        """Remove the directory, if this process created it."""
         if os.getpid() == self._owner:
             shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -1,18 +1,18 @@
-"""The journals of a worker's pool processes: made before the fork, read once a process is dead."""
+"""The journals of a worker's pool processes: created before the fork, read once a process is dead."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 
-from dispatcher.logs.journal import Journal, Said, adopt
+from dispatcher.logs.journal import Journal, JournalLine, adopt_journal
 
-#: Dead processes whose journals are kept: their runs' ends may be recorded later, when the server is back.
-_KEPT = 32
+#: Dead processes whose journals are retained: the ends of their runs may be recorded later, when the server is back.
+_RETAINED = 32
 
 
 class Journals:
-    """By pid. Processes are made and end on Celery's loop; journals are read on the keeper's thread."""
+    """Journals by pid. Celery's event loop adds and removes processes; the monitor's thread reads journals."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,42 +20,42 @@ class Journals:
         self._by_pid: dict[int, Journal] = {}
         self._dead: deque[Journal] = deque()
 
-    def open(self) -> None:
-        """Make the journal of a process that is about to be forked."""
+    def prepare(self) -> None:
+        """Create the journal of a process that is about to be forked."""
         self._next = Journal()
 
-    def opened(self, pid: int) -> None:
-        """It was forked."""
+    def forked(self, pid: int) -> None:
+        """Assign the prepared journal to the process that was forked."""
         assert self._next is not None
-        self._next.forked()
+        self._next.close_write_ends()
         with self._lock:
             self._by_pid[pid] = self._next
         self._next = None
 
     def adopt(self) -> None:
-        """In the new process: take its own, and leave those of others."""
+        """Adopt this process's own journal, and close those of others. Call in the new process."""
         for other in self._by_pid.values():
             other.close()
         if self._next is not None:
-            adopt(self._next)
+            adopt_journal(self._next)
 
     def ended(self, pid: int) -> None:
-        """A process has ended: its journal is kept for a while."""
+        """Note that a process has ended. Its journal is retained for a while."""
         with self._lock:
-            if (journal := self._by_pid.get(pid)) is None:
+            if (ended := self._by_pid.get(pid)) is None:
                 return
-            self._dead.append(journal)
-            while len(self._dead) > _KEPT:
-                old = self._dead.popleft()
-                old.close()
-                self._by_pid = {pid: one for pid, one in self._by_pid.items() if one is not old}
+            self._dead.append(ended)
+            while len(self._dead) > _RETAINED:
+                oldest = self._dead.popleft()
+                oldest.close()
+                self._by_pid = {pid: journal for pid, journal in self._by_pid.items() if journal is not oldest}
 
-    def left(self, pid: int, run_id: str) -> list[Said]:
-        """Return what a dead process said last of a run."""
+    def last_output(self, pid: int, run_id: str) -> list[JournalLine]:
+        """Return the last lines of a dead process about a run."""
         with self._lock:
             journal = self._by_pid.get(pid)
-        return [] if journal is None else journal.left(run_id)
+        return [] if journal is None else journal.recover(run_id)
 
 
-#: Those of this worker: a process is a worker once.
+#: Those of this process, which is a worker once.
 journals = Journals()

@@ -1,6 +1,7 @@
-"""The thread that keeps a worker's word: renews its beat, watches what it runs, ends it, records who died.
+"""The monitor of a worker: renews its lease, watches its pool processes, terminates runs, and records deaths.
 
-It lives in the worker's parent and has its own client, because Celery's event loop blocks while it reconnects.
+It runs in the worker's parent, on a thread and a connection of its own, because Celery's event loop blocks while it
+reconnects. The decisions about processes are in :mod:`workers.pool.termination`.
 """
 
 from __future__ import annotations
@@ -12,94 +13,94 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.errors import ServerUnavailable
-from dispatcher.logs.journal import Said
+from dispatcher.logs.journal import JournalLine
 from dispatcher.records.base import Records
-from dispatcher.records.rejections import What, count
+from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runs import indexes, use
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
 from dispatcher.support.failpoints import failpoint
+from workers.error_isolation import ErrorIsolation
 from workers.identity import Identity
-from workers.one_by_one import OneByOne
 from workers.pool.death import Death, attempt_died, elsewhere
-from workers.pool.holders import Holders
-from workers.pool.interrupts import Note, Notes
-from workers.pool.processes import Held, Holding, exit_status, sweep_group
-from workers.pool.termination import Decision, Ending, Look, Step, decide, is_held, pid_of
+from workers.pool.holder_names import HolderNames
+from workers.pool.interrupts import Interrupt, InterruptChannel
+from workers.pool.processes import BusyProcess, BusyProcesses, exit_status, sweep_group
+from workers.pool.termination import Action, Decision, TerminationContext, TerminationReason, decide, is_held, pid_of
 from workers.transport import dropped
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at what is owned, at most.
-LOOK = 1.0
+#: Seconds between two readings of the runs that the worker owns, at most.
+POLL_INTERVAL = 1.0
 
-#: Seconds between two looks when all that is left to do is to leave.
-SOON = 0.05
+#: The same once a shutdown only waits for Celery.
+DRAINED_POLL_INTERVAL = 0.05
 
-#: Messages dropped since the last tick that are counted: a flood of them is no reason to be late.
-COUNTED = 100
+#: Dropped messages counted in one tick, so that a flood of them doesn't delay it.
+MAX_COUNTED = 100
 
-#: Seconds without a look after which a shutdown goes on without the server.
-BLIND = 5.0
+#: Seconds without an answer of the server after which a shutdown goes on without it.
+OUTAGE_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
-class Parent:
-    """The worker's parent process, as the keeper sees it."""
+class ParentProcess:
+    """The monitor's access to the worker's parent process."""
 
     pids: Callable[[], set[int]]  #: of the pool's processes
-    queues: Callable[[], tuple[str, ...]]  #: consumed now
+    queues: Callable[[], tuple[str, ...]]  #: that are consumed now
     stop_consuming: Callable[[], None]
-    idle: Callable[[], bool]  #: Celery consumes nothing more, and has no message that a process may be about to run
-    said: Callable[[int, str], Sequence[Said]]  #: last by a dead process, by its pid, of a run
-    leave: Callable[[], None]  #: all is done: end Celery
+    is_idle: Callable[[], bool]  #: whether Celery consumes nothing any more, and no message is on its way to a process
+    last_output: Callable[[int, str], Sequence[JournalLine]]  #: of a dead process, by its pid, about a run
+    leave: Callable[[], None]  #: ends Celery, once all is done
 
 
-class Keeper:
-    """Keeps one worker. All but :meth:`died` and :meth:`drain` is called on its own thread."""
+class PoolMonitor:
+    """Monitors one worker. All methods but :meth:`process_died` and :meth:`drain` are for its own thread."""
 
     def __init__(
         self,
         settings: Settings,
         identity: Identity,
-        held: Held,
-        notes: Notes,
+        busy: BusyProcesses,
+        interrupts: InterruptChannel,
         open_records: Callable[[], Records],
-        holders: Holders,
+        holder_names: HolderNames,
     ) -> None:
-        self._holders = holders
+        self._holder_names = holder_names
         self.preempt_all = False
         self._settings = settings
         self._timing = settings.timing
         self._identity = identity
-        self._held = held
-        self._notes = notes
+        self._busy = busy
+        self._interrupts = interrupts
         self._open = open_records
         self._records: Records | None = None
         self._deaths: deque[Death] = deque()
         self._absent: dict[str, int] = {}
         self._announced: tuple[str, ...] | None = None
         self._started_at: float | None = None
-        self._next_beat = 0.0
+        self._next_heartbeat = 0.0
         self._draining_since: float | None = None
-        self._left = False
+        self._drain_logged = False
+        self._has_left = False
         self._empty_since: float | None = None
-        self._said_goodbye = False
-        self._looked_at = time.monotonic()
-        self.parent: Parent | None = None
-        self._each = OneByOne(logger)
+        self._polled_at = time.monotonic()
+        self.parent: ParentProcess | None = None
+        self._isolation = ErrorIsolation(logger)
 
     # From other threads.
 
-    def died(self, death: Death) -> None:
-        """A pool process died; recorded at the next tick, and tried again until the server answers."""
-        if death.ending is None and self.preempt_all:
-            death = replace(death, ending=Ending.PREEMPT)
+    def process_died(self, death: Death) -> None:
+        """Have a death recorded at the next tick, and retried until the server answers."""
+        if death.reason is None and self.preempt_all:
+            death = replace(death, reason=TerminationReason.PREEMPT)
         self._deaths.append(death)
 
     def drain(self, *, at_once: bool = False) -> None:
-        """Begin to shut down. Safe in a signal handler."""
+        """Begin to shut down; with ``at_once``, don't wait for running flows. Safe in a signal handler."""
         if self._draining_since is None:
             self._draining_since = time.monotonic()
         if at_once:
@@ -108,21 +109,22 @@ class Keeper:
     # On its own thread.
 
     def tick(self) -> float:
-        """One round; the seconds until the next."""
+        """Do all that is due. Return the seconds until the next tick."""
         self._find_dead()
-        self._drain_on()
+        self._continue_drain()
         records = self._connected()
-        self._keep_beat(records)
-        for _ in range(min(dropped.take(), COUNTED)):
-            count(records.refusals, What.ENTRY)
+        self._renew_lease(records)
+        for _ in range(min(dropped.take(), MAX_COUNTED)):
+            count_rejection(records.rejections, Rejected.ENTRY)
         self._record_deaths(records)
-        wait = self._look(records)
-        self._looked_at = time.monotonic()
+        wait = self._poll(records)
+        self._polled_at = time.monotonic()
         self._leave_if_done()
-        return min(wait, LOOK if self._empty_since is None else SOON, max(self._next_beat - time.monotonic(), 0.01))
+        longest = POLL_INTERVAL if self._empty_since is None else DRAINED_POLL_INTERVAL
+        return min(wait, longest, max(self._next_heartbeat - time.monotonic(), 0.01))
 
     def close(self) -> None:
-        """Say goodbye, if the server hears it."""
+        """Deregister the worker, if the server answers."""
         if self._records is None:
             return
         try:
@@ -130,7 +132,7 @@ class Keeper:
             failpoint("worker.leaving")
             self._records.workers.remove(self._identity.id)
         except ServerUnavailable as error:
-            logger.warning("left without a goodbye, others will notice: %s", error)
+            logger.warning("Could not deregister (%s). Peers will detect the exit when the lease ends", error)
         finally:
             self._records.close()
 
@@ -139,16 +141,16 @@ class Keeper:
             self._records = self._open()
         return self._records
 
-    def _keep_beat(self, records: Records) -> None:
+    def _renew_lease(self, records: Records) -> None:
         queues = self.parent.queues() if self.parent else ()
         if self._announced != queues:
             self._announce(records, queues)
-        if time.monotonic() < self._next_beat:
+        if time.monotonic() < self._next_heartbeat:
             return
         if not records.workers.beat(self._identity.id):
-            logger.warning("others took this worker for dead; it presents itself again")
+            logger.warning("Worker %s was declared dead while disconnected; rejoining", self._identity.id)
             self._announce(records, queues)
-        self._next_beat = time.monotonic() + self._timing.renew
+        self._next_heartbeat = time.monotonic() + self._timing.renew
         failpoint("worker.beaten")
 
     def _announce(self, records: Records, queues: tuple[str, ...]) -> None:
@@ -161,123 +163,132 @@ class Keeper:
     def _record_deaths(self, records: Records) -> None:
         while self._deaths:
             death, record = self._deaths[0], None
-            if not death.said and self.parent is not None:
-                death = self._deaths[0] = replace(death, said=tuple(self.parent.said(death.pid, death.run_id)))
-            with self._each.run(death.run_id):
+            if not death.last_output and self.parent is not None:
+                output = tuple(self.parent.last_output(death.pid, death.run_id))
+                death = self._deaths[0] = replace(death, last_output=output)
+            with self._isolation.run(death.run_id):
                 record = attempt_died(records, self._identity.id, death, self._settings.limits)
             self._deaths.popleft()
             if record is not None:
-                logger.info("run %s: its process %d died; it is %s now", death.run_id, death.pid, record.state)
+                logger.info("Run %s: process %d died; now %s", death.run_id, death.pid, record.state)
 
-    def _look(self, records: Records) -> float:
-        held = self._held.all()
+    def _poll(self, records: Records) -> float:
+        """Read the records of all runs that the worker owns or runs, and act on them."""
+        busy = self._busy.all()
         owned = [run_id for run_id, _ in records.runs.members(indexes.owned(self._identity.id), limit=100_000)]
-        wanted = list({*owned, *(holding.run_id for holding in held)})
-        if not wanted:
+        run_ids = list({*owned, *(process.run_id for process in busy)})
+        if not run_ids:
             self._absent.clear()
-            return LOOK
-        found = dict(zip(wanted, records.runs.get_many(wanted), strict=True))
-        look = Look(now=records.runs.now(), at=time.monotonic(), worker=self._identity.id, preempting=self.preempt_all)
-        waits = [LOOK]
-        for holding in held:
-            with self._each.run(holding.run_id):
-                waits.append(self._act(holding, found[holding.run_id], look))
-        self._account(records, [record for run_id in owned if (record := found[run_id]) is not None], look.now)
+            return POLL_INTERVAL
+        by_id = dict(zip(run_ids, records.runs.get_many(run_ids), strict=True))
+        context = TerminationContext(
+            now=records.runs.now(), at=time.monotonic(), worker=self._identity.id, preempting=self.preempt_all
+        )
+        waits = [POLL_INTERVAL]
+        for process in busy:
+            with self._isolation.run(process.run_id):
+                waits.append(self._act(process, by_id[process.run_id], context))
+        self._find_absent(records, [record for run_id in owned if (record := by_id[run_id]) is not None], context.now)
         return min(waits)
 
-    def _act(self, holding: Holding, record: Record | None, look: Look) -> float:
-        decision = decide(record, holding, look, self._timing)
-        ours = record is not None and is_held(record, holding, look.worker)
-        holding.missing = 0 if ours or holding.epoch is None else holding.missing + 1
+    def _act(self, process: BusyProcess, record: Record | None, context: TerminationContext) -> float:
+        decision = decide(record, process, context, self._timing)
+        ours = record is not None and is_held(record, process, context.worker)
+        process.missing = 0 if ours or process.epoch is None else process.missing + 1
         if record is not None and ours:
-            holding.epoch = record.epoch
-            if record.settled_at is not None and holding.settled_since is None:
-                holding.settled_since = look.at
-        self._carry_out(decision, holding, look)
-        if holding.adopted and holding.missing:
-            self._held.drop(holding.pid, holding.run_id)
-        return LOOK if decision.again is None else max(decision.again, 0.01)
+            process.epoch = record.epoch
+            if record.settled_at is not None and process.settled_since is None:
+                process.settled_since = context.at
+        self._carry_out(decision, process, context)
+        if process.adopted and process.missing:
+            self._busy.remove(process.pid, process.run_id)
+        return POLL_INTERVAL if decision.again is None else max(decision.again, 0.01)
 
-    def _carry_out(self, decision: Decision, holding: Holding, look: Look) -> None:
-        ending = decision.ending
-        if ending is None:
+    def _carry_out(self, decision: Decision, process: BusyProcess, context: TerminationContext) -> None:
+        reason = decision.reason
+        if reason is None:
             return
-        if decision.step is Step.TELL and holding.epoch is not None:
-            first = holding.told is None
-            self._notes.send(holding.pid, Note(holding.run_id, holding.epoch, ending))
+        if decision.action is Action.INTERRUPT and process.epoch is not None:
+            first = process.interrupted_for is None
+            self._interrupts.send(process.pid, Interrupt(process.run_id, process.epoch, reason))
             if first:
-                holding.told, holding.told_at = ending, look.at
-                failpoint("end.told", holding.run_id)
-                logger.info("run %s: asked to end (%s)", holding.run_id, ending)
-        elif decision.step is Step.KILL and holding.ending is None and self._held.kill(holding, ending):
-            failpoint("end.killed", holding.run_id)
-            logger.warning("run %s: process %d was killed (%s)", holding.run_id, holding.pid, ending)
+                process.interrupted_for, process.interrupted_at = reason, context.at
+                failpoint("end.told", process.run_id)
+                logger.info("Run %s: interrupted (%s)", process.run_id, reason)
+        elif decision.action is Action.KILL and process.killed_for is None and self._busy.kill(process, reason):
+            failpoint("end.killed", process.run_id)
+            logger.warning("Run %s: process %d was killed (%s)", process.run_id, process.pid, reason)
 
-    def _account(self, records: Records, owned: list[Record], now: float) -> None:
-        """Find runs of ours that no process runs: its end wasn't recorded, or not noticed. Two looks must agree."""
-        running = {(holding.pid, holding.run_id) for holding in self._held.all()}
+    def _find_absent(self, records: Records, owned: list[Record], now: float) -> None:
+        """Find owned runs that no process runs, because their end wasn't recorded, or the death wasn't noticed.
+
+        A run must be absent twice in a row.
+        """
+        running = {(process.pid, process.run_id) for process in self._busy.all()}
         dying = {death.run_id for death in self._deaths}
         alive = self.parent.pids() if self.parent else set()
         absent: dict[str, int] = {}
         for record in owned:
-            away = elsewhere(record)  # then any process of ours may be asking for its infrastructure
+            away = elsewhere(record)  # any process of this worker may be requesting its infrastructure
             pid = 0 if away else pid_of(record.holder)
-            busy = record.id in {run for _, run in running} if away else (pid, record.id) in running
+            busy = record.id in {run_id for _, run_id in running} if away else (pid, record.id) in running
             if pid is None or busy or record.id in dying:
                 continue
-            if pid in alive and self._runs(records, record, pid, now):
-                self._held.take(pid, record.id, adopted=True)
+            if pid in alive and self._is_running(records, record, pid, now):
+                self._busy.add(pid, record.id, adopted=True)
                 continue
             absent[record.id] = self._absent.get(record.id, 0) + 1
             if absent[record.id] > 1:
-                self.died(Death(run_id=record.id, pid=pid, ending=None, status=None))
+                self.process_died(Death(run_id=record.id, pid=pid, reason=None, status=None))
         self._absent = absent
 
-    def _runs(self, records: Records, record: Record, pid: int, now: float) -> bool:
-        """Return True if a living process runs it: Celery forgot that over a lost connection, but the process goes on.
+    def _is_running(self, records: Records, record: Record, pid: int, now: float) -> bool:
+        """Return True if a living process runs the run: Celery forgot it over a lost connection.
 
-        A record alone is no reason to believe that. Who wrote it could have the process killed.
+        A record alone doesn't prove that: whoever wrote it could have the process killed.
         """
         return (
-            self._held.may_run(pid, record.id)
-            and self._holders.made(record.holder, record.id)
+            self._busy.may_run(pid, record.id)
+            and self._holder_names.is_authentic(record.holder, record.id)
             and not records.runs.vet(record, now)
             and records.runs.used(record.id, record.spec.day) in use.begun(record)
         )
 
     def _find_dead(self) -> None:
-        """Notice deaths also while Celery's event loop can't."""
-        for holding in self._held.all():
-            status = exit_status(holding.pid)
-            if status is not None and self._held.drop(holding.pid, holding.run_id) is not None:
-                sweep_group(holding.pid)
-                self.died(Death(run_id=holding.run_id, pid=holding.pid, ending=holding.ending, status=status))
+        """Notice deaths, even while Celery's event loop can't."""
+        for process in self._busy.all():
+            status = exit_status(process.pid)
+            if status is not None and self._busy.remove(process.pid, process.run_id) is not None:
+                sweep_group(process.pid)
+                self.process_died(
+                    Death(run_id=process.run_id, pid=process.pid, reason=process.killed_for, status=status)
+                )
 
-    def _drain_on(self) -> None:
-        """Do what of a shutdown doesn't need the server."""
+    def _continue_drain(self) -> None:
+        """Do what a shutdown can do without the server."""
         if self._draining_since is None or self.parent is None:
             return
-        if not self._said_goodbye:
-            self._said_goodbye = True
-            running = len(self._held.all())
-            logger.info("shutting down: %s %s running", counted(running, "flow"), "is" if running == 1 else "are")
+        if not self._drain_logged:
+            self._drain_logged = True
+            running = len(self._busy.all())
+            logger.info("Shutting down: %s %s running", counted(running, "flow"), "is" if running == 1 else "are")
         self.parent.stop_consuming()
         over = time.monotonic() - self._draining_since - self._settings.worker.drain
         self.preempt_all = self.preempt_all or over >= 0
-        if over >= self._timing.stop_grace and time.monotonic() - self._looked_at > BLIND:
-            for holding in self._held.all():  # the server is away: nobody can say how far they are
-                if holding.ending is None and self._held.kill(holding, Ending.PREEMPT):
-                    logger.warning("run %s: process %d was killed (preempt)", holding.run_id, holding.pid)
+        if over >= self._timing.stop_grace and time.monotonic() - self._polled_at > OUTAGE_LIMIT:
+            for process in self._busy.all():  # the server is unavailable: how far they are is unknown
+                if process.killed_for is None and self._busy.kill(process, TerminationReason.PREEMPT):
+                    logger.warning("Run %s: process %d was killed (preempt)", process.run_id, process.pid)
         self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        if self._draining_since is None or self.parent is None or self._left:
+        if self._draining_since is None or self.parent is None or self._has_left:
             return
-        if self._held:
+        if self._busy:
             self._empty_since = None
             return
         self._empty_since = self._empty_since or time.monotonic()
-        # Celery can't say so while it reconnects; it has nothing then.
-        if self.parent.idle() or time.monotonic() - self._empty_since > BLIND:
-            self._left = True
+        # While Celery reconnects it can't tell that it is idle; it has no message then.
+        if self.parent.is_idle() or time.monotonic() - self._empty_since > OUTAGE_LIMIT:
+            self._has_left = True
             self.parent.leave()

@@ -1,5 +1,8 @@
-"""Finds what was lost, from the records alone. In every worker, without a leader: each finding is taken by
-compare-and-set, so any number of workers may look at once."""
+"""The reconciler: finds what was lost, from the records alone.
+
+Every worker runs it, without a leader. Each finding is taken by compare-and-set, so any number of workers may sweep at
+once.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Dead workers: what they owned is taken from them once their lease has ended.
+"""Dead workers: the runs that they owned are taken over once their lease has ended.
 
-A lease has ended when this observer saw the worker's counter unchanged for ``lease`` seconds of its own monotonic
-clock, while its own commands succeeded and its ticks came in time. An outage or a suspended laptop starts the count
-again, so that it ends no healthy flow.
+A lease has ended when this observer saw the worker's heartbeat counter unchanged for ``lease`` seconds of its own
+monotonic clock, while its own commands succeeded and its ticks came in time. An outage or a suspended laptop starts the
+count again, so that it ends no healthy flow.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from dispatcher.errors import Refused, ServerUnavailable, UnknownRun
+from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
-from workers.one_by_one import Misplaced, OneByOne
+from workers.error_isolation import ErrorIsolation
+from workers.misplaced import MisplacedRuns
+from workers.updates import try_update
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Seen:
+class _Heartbeat:
     counter: int
     since: float
 
 
-class Leases:
-    """One observer's view of all workers.
+class DeadWorkers:
+    """One observer's view of the other workers.
 
     Args:
-        records: where workers beat.
+        records: the workers' heartbeats.
         timing: ``lease``, ``lease_tick``.
         worker: the observer's own id.
         clock: monotonic, in seconds.
@@ -47,83 +48,89 @@ class Leases:
         self._timing = timing
         self._worker = worker
         self._clock = clock
-        self._seen: dict[str, _Seen] = {}
-        self._gone: dict[str, float] = {}  # workers no longer listed → when that was first seen
-        self._unlisted: dict[str, float] = {}  # holders of shards that beat no more → since when we know them
-        self._last: float | None = None
-        self._each = OneByOne(logger)
-        self._misplaced = Misplaced(records.runs)
+        self._heartbeats: dict[str, _Heartbeat] = {}
+        self._removed: dict[str, float] = {}  # workers no longer listed → since when
+        self._unlisted: dict[str, float] = {}  # holders of shards without a heartbeat → since when they are observed
+        self._last_sweep: float | None = None
+        self._isolation = ErrorIsolation(logger)
+        self._misplaced = MisplacedRuns(records.runs)
 
     @property
     def dead(self) -> frozenset[str]:
-        """Workers that this observer knows to be dead."""
+        """Ids of the workers that this observer considers dead."""
         at = self._clock()
         unlisted = {worker for worker, since in self._unlisted.items() if at - since >= self._timing.lease}
-        return frozenset(self._ended(at)) | frozenset(self._gone) | unlisted
+        return frozenset(self._with_ended_lease(at)) | frozenset(self._removed) | unlisted
 
     def note_holders(self, holders: Iterable[str]) -> None:
-        """Note who holds shards, as of now. One that was removed before this observer came is found dead this way."""
+        """Note the current holders of shards: finds those dead that were removed before this observer started."""
         at = self._clock()
-        unlisted = set(holders) - self._seen.keys() - {self._worker}
+        unlisted = set(holders) - self._heartbeats.keys() - {self._worker}
         self._unlisted = {worker: self._unlisted.get(worker, at) for worker in unlisted}
 
     def sweep(self) -> int:
-        """Take what dead workers owned; how many runs."""
+        """Take over the runs of dead workers. Return their number."""
         at = self._clock()
-        if self._last is not None and at - self._last > 2 * self._timing.lease_tick + 1.0:
-            self._start_again()
+        if self._last_sweep is not None and at - self._last_sweep > 2 * self._timing.lease_tick + 1.0:
+            self._restart()
         try:
-            beats = self._records.workers.beats()
+            counters = self._records.workers.beats()
             late = self._clock() - at > self._timing.lease_tick
-            self._note(beats, at)
-            taken = sum(self._take(worker) for worker in self._ended(at))
+            self._note(counters, at)
+            taken = sum(self._take_over(worker) for worker in self._with_ended_lease(at))
         except ServerUnavailable:
-            self._start_again()
+            self._restart()
             raise
         if late:
-            self._start_again()
-        self._last = at
+            self._restart()
+        self._last_sweep = at
         return taken
 
-    def _note(self, beats: dict[str, int], at: float) -> None:
-        for worker in self._seen.keys() - beats.keys():
-            self._gone.setdefault(worker, at)
-            del self._seen[worker]
-        for worker, counter in beats.items():
-            self._gone.pop(worker, None)
-            seen = self._seen.get(worker)
-            if seen is None or seen.counter != counter:
-                self._seen[worker] = _Seen(counter, at)
-        keep = at - 20 * self._timing.lease
-        self._gone = {worker: since for worker, since in self._gone.items() if since > keep and worker != self._worker}
+    def _note(self, counters: dict[str, int], at: float) -> None:
+        for worker in self._heartbeats.keys() - counters.keys():
+            self._removed.setdefault(worker, at)
+            del self._heartbeats[worker]
+        for worker, counter in counters.items():
+            self._removed.pop(worker, None)
+            heartbeat = self._heartbeats.get(worker)
+            if heartbeat is None or heartbeat.counter != counter:
+                self._heartbeats[worker] = _Heartbeat(counter, at)
+        oldest = at - 20 * self._timing.lease
+        self._removed = {
+            worker: since for worker, since in self._removed.items() if since > oldest and worker != self._worker
+        }
 
-    def _ended(self, at: float) -> list[str]:
+    def _with_ended_lease(self, at: float) -> list[str]:
+        """Return the workers whose lease has ended."""
         return [
             worker
-            for worker, seen in self._seen.items()
-            if worker != self._worker and at - seen.since >= self._timing.lease
+            for worker, heartbeat in self._heartbeats.items()
+            if worker != self._worker and at - heartbeat.since >= self._timing.lease
         ]
 
-    def _take(self, worker: str) -> int:
+    def _take_over(self, worker: str) -> int:
         runs, index, taken = self._records.runs, indexes.owned(worker), 0
         for record in runs.under(index):
             if record.owner != worker:
                 self._misplaced.note(index, record)
                 continue
-            if not runs.knows(record):  # whether it is repeated is for a worker to say that has its key
+            if not runs.knows(record):  # only a worker that has the run's key may decide whether it is repeated
                 continue
-            with self._each.run(record.id), suppress(Refused, UnknownRun):  # another observer came first
+            with self._isolation.run(record.id):
                 failpoint("lease.ended", record.id)
-                after = runs.update(record.id, partial(transitions.lose, owner=worker))
+                after = try_update(runs.update, record.id, partial(transitions.lose, owner=worker))
+                if after is None:  # another observer came first
+                    continue
                 failpoint("lease.taken", record.id)
                 taken += 1
-                logger.warning("run %s: worker %s is dead; it is %s now", record.id, worker, after.state)
-        if self._records.workers.remove(worker):  # else it has claimed one just now: taken at the next look
-            logger.warning("worker %s is dead: no beat for %g s", worker, self._timing.lease)
+                logger.warning("Run %s: worker %s is dead; now %s", record.id, worker, after.state)
+        if self._records.workers.remove(worker):  # otherwise it has just claimed a run: the next sweep takes that
+            logger.warning("Worker %s is dead: no heartbeat for %g s; removed", worker, self._timing.lease)
             failpoint("lease.removed")
         return taken
 
-    def _start_again(self) -> None:
-        self._seen.clear()
+    def _restart(self) -> None:
+        """Start all counts again."""
+        self._heartbeats.clear()
         self._unlisted.clear()
-        self._last = None
+        self._last_sweep = None

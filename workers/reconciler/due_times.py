@@ -1,25 +1,25 @@
-"""Due times: retries that came due, ``start_within`` that passed, an ``on_exit`` that nobody took."""
+"""Due times: retries that are due, ``start_within`` that has passed, an ``on_exit`` that no process took."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from functools import partial
 
-from dispatcher.errors import Refused, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from workers.one_by_one import Misplaced, OneByOne
+from workers.error_isolation import ErrorIsolation
+from workers.misplaced import MisplacedRuns
 from workers.refusal import refusal
+from workers.updates import try_update
 
 logger = logging.getLogger(__name__)
 
 
 class DueTimes:
-    """Applies the clock. For one thread.
+    """Sweep of the runs whose time has come. For one thread.
 
     Args:
         records: of the runs.
@@ -27,29 +27,31 @@ class DueTimes:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._each = OneByOne(logger)
-        self._misplaced = Misplaced(records.runs)
+        self._isolation = ErrorIsolation(logger)
+        self._misplaced = MisplacedRuns(records.runs)
 
     def sweep(self) -> int:
-        """Apply the clock to all runs that it changes now; how many were looked at."""
-        runs, seen = self._records.runs, 0
+        """Take the transition of each run that is due now. Return how many were examined."""
+        runs, examined = self._records.runs, 0
         for record in runs.under(indexes.DUE, until=runs.now()):
-            seen += 1
+            examined += 1
             if indexes.next_due(record) is None:
                 self._misplaced.note(indexes.DUE, record)
                 continue
-            with self._each.run(record.id), suppress(Refused, UnknownRun):  # another came first
+            with self._isolation.run(record.id):
                 failpoint("clock.due", record.id)
-                after = runs.update(record.id, partial(_ticked, self._records))
+                after = try_update(runs.update, record.id, partial(_tick, self._records))
+                if after is None:  # another worker came first
+                    continue
                 failpoint("clock.ticked", record.id)
                 if after.version != record.version:
-                    logger.info("run %s: its time came, it is %s now", record.id, after.state)
-        return seen
+                    logger.info("Run %s is due: now %s", record.id, after.state)
+        return examined
 
 
-def _ticked(records: Records, record: Record, now: float) -> Change | None:
-    """The clock's step; the end of a run whose signature doesn't hold, where the clock would repeat it."""
-    if not records.runs.knows(record):  # a worker that has its key does this
+def _tick(records: Records, record: Record, now: float) -> Change | None:
+    """Take the clock's step. If it would repeat a run whose signature isn't valid, end the run instead."""
+    if not records.runs.knows(record):  # left to a worker that has the run's key
         return None
     change = transitions.tick(record, now)
     due = indexes.next_due(record)

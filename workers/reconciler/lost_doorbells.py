@@ -1,8 +1,8 @@
 """Lost doorbells: runs that wait although their message can't be in the broker any more.
 
-Celery on Redis loses messages (it takes them off the list before it notes that it has them). Evidence, each for
-``bell_lost`` seconds of this observer's own clock: the queue's list was empty whenever we looked, or a run that was
-rung for later was claimed from it. Each further ring of a run waits twice as long, up to ``bell_most``.
+Celery on Redis loses messages, because it removes them from the list before it records that it has them. Evidence is,
+each for ``bell_lost`` seconds of this observer's own clock: the queue's list was empty at every sweep, or a run whose
+doorbell was rung later was claimed from it. Each further ring of a run waits twice as long, up to ``bell_most``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
-from dispatcher.errors import Malformed, Refused, ServerUnavailable, UnknownRun
+from dispatcher.errors import Malformed, ServerUnavailable, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.change import Change
@@ -22,25 +21,29 @@ from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
-from workers.one_by_one import Misplaced, OneByOne
+from dispatcher.support.log_throttle import LogThrottle
+from workers.error_isolation import ErrorIsolation
+from workers.misplaced import MisplacedRuns
 from workers.refusal import refusal
+from workers.updates import try_update
 
 logger = logging.getLogger(__name__)
 
-#: Runs of one queue looked at in one sweep, and runs remembered that another release must ring for.
+#: Runs of one queue examined in one sweep.
 PAGE = 500
-MOST = 10_000
+
+#: Runs remembered whose doorbell only another release may ring.
+MAX_FOREIGN = 10_000
 
 
-class Bells:
-    """One observer's evidence.
+class LostDoorbells:
+    """One observer's evidence of lost doorbells.
 
     Args:
-        records: where runs wait.
+        records: the runs that wait.
         timing: ``bell_lost``, ``bell_most``, ``bell_tick``.
-        serves: which routes to care for; queues that nobody here takes need no ring.
-        depth: how many messages wait in a queue's list.
+        serves: whether this worker serves a route; the other queues are left to others.
+        depth: counts the messages that wait in a queue's list.
         clock: monotonic, in seconds.
     """
 
@@ -58,45 +61,47 @@ class Bells:
         self._serves = serves
         self._depth = depth
         self._clock = clock
-        self._idle: dict[str, float] = {}  # queue → when it was last used, as nothing waited there
-        self._empty: dict[str, float] = {}  # queue → since when its list was empty whenever we looked
-        self._passed: dict[str, float] = {}  # run → since when a later run of its list was seen claimed
-        self._last: float | None = None
+        self._idle: dict[str, float] = {}  # queue in which nothing waited → when it had last been used
+        self._empty: dict[str, float] = {}  # queue → since when its list was empty at every sweep
+        self._overtaken: dict[str, float] = {}  # run → since when a run with a later doorbell was claimed
+        self._last_sweep: float | None = None
         self._foreign: set[str] = set()  # runs in states of another release
-        self._each = OneByOne(logger)
-        self._seldom = Seldom(logger)
-        self._misplaced = Misplaced(records.runs)
+        self._isolation = ErrorIsolation(logger)
+        self._throttle = LogThrottle(logger)
+        self._misplaced = MisplacedRuns(records.runs)
 
     def sweep(self) -> int:
-        """Ring again where there is evidence; how often."""
-        self._forget_after_a_gap()
+        """Ring again the doorbells that are lost by the evidence. Return their number."""
+        self._forget_after_gap()
         try:
-            known = self._records.queues.known()
+            queues = self._records.queues.known()
             passed = self._records.queues.passed()
-            served = {name: used for name, (route, used) in known.items() if self._serves(route)}
+            served = {name: used for name, (route, used) in queues.items() if self._serves(route)}
             self._idle = {name: used for name, used in self._idle.items() if name in served}
             busy = [name for name, used in served.items() if self._idle.get(name) != used]
             now = self._records.runs.now()
-            found = {name: self._looked(name, passed.get(name, 0.0), now) for name in busy}
+            lost = {name: self._examine(name, passed.get(name, 0.0), now) for name in busy}
         except ServerUnavailable:
             self._forget()
             raise
-        self._empty = {name: since for name, since in self._empty.items() if name in found}
-        for name, lost in found.items():
-            if lost is None:
+        self._empty = {name: since for name, since in self._empty.items() if name in lost}
+        for name, run_ids in lost.items():
+            if run_ids is None:
                 self._idle[name] = served[name]
-        return sum(self._ring(indexes.waiting(name), run_id) for name, ids in found.items() for run_id in ids or ())
+        return sum(
+            self._ring(indexes.waiting(name), run_id) for name, run_ids in lost.items() for run_id in run_ids or ()
+        )
 
-    def _looked(self, queue: str, passed: float, now: float) -> set[str] | None:
-        """:meth:`_lost`; of a queue that can't be looked at, as if all of it were on its way."""
+    def _examine(self, queue: str, passed: float, now: float) -> set[str] | None:
+        """Return :meth:`_lost`; the empty set, as if nothing were lost, for a queue that can't be read."""
         try:
             return self._lost(queue, passed, now)
         except Malformed as error:
-            self._seldom.warn(f"queue {queue!a} is left out", error)
+            self._throttle.warn(f"Queue {queue!a} is skipped", error)
             return set()
 
     def _lost(self, queue: str, passed: float, now: float) -> set[str] | None:
-        """Runs of a queue whose doorbell is lost; None where nothing waits."""
+        """Return the runs of a queue whose doorbell is lost; None where nothing waits."""
         index = indexes.waiting(queue)
         if not self._records.runs.count(index):
             self._empty.pop(queue, None)
@@ -108,21 +113,20 @@ class Bells:
             self._empty.pop(queue, None)
         elif at - self._empty.setdefault(queue, at) >= self._timing.bell_lost:
             lost.update(run_id for run_id, _ in self._waiting(index, until=long_ago))
-        overtaken = self._waiting(index, until=min(passed, long_ago))
-        for run_id, rung_at in overtaken:
-            if rung_at < passed and at - self._passed.setdefault(run_id, at) >= self._timing.bell_lost:
+        for run_id, rung_at in self._waiting(index, until=min(passed, long_ago)):
+            if rung_at < passed and at - self._overtaken.setdefault(run_id, at) >= self._timing.bell_lost:
                 lost.add(run_id)
         return lost
 
     def _waiting(self, index: str, *, until: float) -> list[tuple[str, float]]:
-        """Those that have waited longest, but for those of which another release must know."""
+        """Return the runs that have waited longest, without those that only another release may ring for."""
         members = self._records.runs.members(index, until=until, limit=PAGE + len(self._foreign))
         return [(run_id, rung_at) for run_id, rung_at in members if run_id not in self._foreign]
 
     def _ring(self, index: str, run_id: str) -> bool:
         step = partial(_ring_if_late, records=self._records, timing=self._timing)
-        self._passed.pop(run_id, None)
-        with self._each.run(run_id), suppress(Refused):
+        self._overtaken.pop(run_id, None)
+        with self._isolation.run(run_id):
             try:
                 record, now = self._records.runs.get(run_id)
             except UnknownRun:
@@ -134,31 +138,34 @@ class Bells:
                 self._misplaced.note(index, record)
                 return False
             failpoint("bell.lost", run_id)
-            after = self._records.runs.update(run_id, step, record=record, now=now)
+            after = try_update(self._records.runs.update, run_id, step, record=record, now=now)
+            if after is None:
+                return False
             failpoint("bell.rung", run_id)
             if after.rings > record.rings:
-                logger.warning("run %s: its doorbell was lost, it was rung again", run_id)
+                logger.warning("Run %s: its doorbell was lost; rung again", run_id)
                 return True
         return False
 
-    def _forget_after_a_gap(self) -> None:
-        """Ticks that come late (a suspended laptop, an outage) are no evidence."""
+    def _forget_after_gap(self) -> None:
+        """Forget the evidence if this sweep comes late, as after an outage or on a laptop that was suspended."""
         at = self._clock()
-        if self._last is not None and at - self._last > 3 * self._timing.bell_tick + self._timing.bell_lost:
+        longest = 3 * self._timing.bell_tick + self._timing.bell_lost
+        if self._last_sweep is not None and at - self._last_sweep > longest:
             self._forget()
-        self._last = at
-        horizon = at - 10 * self._timing.bell_most
-        self._passed = {run_id: since for run_id, since in self._passed.items() if since > horizon}
-        if len(self._foreign) > MOST:
+        self._last_sweep = at
+        oldest = at - 10 * self._timing.bell_most
+        self._overtaken = {run_id: since for run_id, since in self._overtaken.items() if since > oldest}
+        if len(self._foreign) > MAX_FOREIGN:
             self._foreign.clear()
 
     def _forget(self) -> None:
         self._empty.clear()
-        self._passed.clear()
+        self._overtaken.clear()
 
 
 def _ring_if_late(record: Record, now: float, *, records: Records, timing: TimingSettings) -> Change | None:
-    """Ring again where the time has come; end a run whose signature doesn't hold."""
+    """Ring again if the pause since the last ring is over; end a run whose signature isn't valid."""
     if record.state is State.QUEUED and (refused := refusal(records, record, now)):
         return refused
     pause = min(timing.bell_lost * 2.0 ** min(record.rings - 1, 30), timing.bell_most)

@@ -1,4 +1,4 @@
-"""The end of retention, queues that nobody uses any more, and what keeps events from being kept."""
+"""Sweep of what is no longer needed: runs past their retention, and unused queues. Also repairs the event stream."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from dispatcher.support.failpoints import failpoint
 
 logger = logging.getLogger(__name__)
 
-#: Runs removed in one go.
+#: Runs removed at once.
 PAGE = 1000
+
+#: Queues named in the log.
+LOGGED_QUEUES = 10
 
 
 def sweep_retention(records: Records, timing: TimingSettings) -> None:
-    """Remove runs whose retention is over, retire unused queues, and repair the stream of all events."""
+    """Remove runs past their retention and unused queues, and repair the stream of all events."""
     records.events.repair()
     while removed := records.runs.purge(limit=PAGE):
         failpoint("retention.purged")
-        logger.info("past their retention and removed: %s", counted(removed, "run"))
+        logger.info("Removed %s past their retention", counted(removed, "run"))
         if removed < PAGE:
             break
     if retired := records.queues.retire(unused_for=timing.queue_unused):
-        logger.info("unused queues were retired: %s", ", ".join(retired[:10]))
+        logger.info("Retired unused queues: %s", ", ".join(retired[:LOGGED_QUEUES]))

@@ -1,1 +1,1 @@
-"""Watches the infrastructure of many runs at once, shard by shard; holds no slot."""
+"""Supervision of runs whose containers run elsewhere: many at once, shard by shard, without holding a slot."""

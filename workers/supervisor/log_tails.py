@@ -1,92 +1,93 @@
-"""The last lines of attempts that ended without a report: the runner's own, else read once from where it ran.
+"""Last log lines of attempts that ended without a report: the runner's own, else read from the infrastructure.
 
-A state never waits for them; the teardown does, for a few seconds.
+A run's state never waits for these lines; the teardown waits while they are read.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from backends.base import Backend, Logged
-from dispatcher.errors import Malformed, Refused, UnknownRun
-from dispatcher.records.base import Line, Records
+from dispatcher.errors import LeasePassed, Malformed
+from dispatcher.records.base import Records
+from dispatcher.records.leases import Lease
+from dispatcher.records.logs import Line
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Record
-from workers.supervisor.request_threads import Hands
+from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.shards import Shards
+from workers.updates import try_update
 
 logger = logging.getLogger(__name__)
 
-#: Lines kept with an outcome, and lines read from where it ran.
-KEPT = 20
-MOST = 200
+#: Lines stored with an outcome.
+OUTCOME_LINES = 20
 
-#: How many are read at once.
-AT_ONCE = 8
+#: Lines of the infrastructure that are added to a run's log.
+LOG_LINES = 200
+
+#: Requests for logs at once.
+THREADS = 8
 
 
-class Tails:
-    """Reads last lines.
+class LogTails:
+    """Reader of last log lines.
 
     Args:
-        records: where the runners' lines are.
-        backend: asked where there are none, if it can tell.
-        wake: called when something was read.
+        records: the runners' lines.
+        backend: asked where there are none, if it has logs.
+        wake: called when lines were read.
     """
 
     def __init__(self, records: Records, backend: Backend, wake: Callable[[], None]) -> None:
         self._records = records
         self._backend = backend
-        self._hands = Hands(AT_ONCE, wake)
-        self._asked: dict[tuple[str, int], Record] = {}
+        self._threads = RequestThreads(THREADS, wake)
+        self._requested: dict[tuple[str, int], Record] = {}
 
     def sent(self, record: Record) -> tuple[str, ...]:
-        """The last lines that the runner sent."""
-        last: deque[str] = deque(maxlen=KEPT)
-        after = ""
+        """Return the last lines that the runner sent."""
         with suppress(Malformed):
-            while True:
-                lines, after = self._records.logs.read(record.id, after=after)
-                if not lines:
-                    break
-                last.extend(one.text for one in lines if one.attempt == record.attempt and one.stream != "gap")
-        return tuple(last)
+            lines = self._records.logs.tail(record.id, OUTCOME_LINES, attempt=record.attempt, gaps=False)
+            return tuple(line.text for line in lines)
+        return ()
 
-    def ask(self, record: Record) -> None:
-        """Read what the attempt has printed; :meth:`note` stores it."""
+    def request(self, record: Record) -> None:
+        """Begin to read what the attempt has printed; :meth:`store` stores it."""
         if isinstance(self._backend, Logged) and record.handle is not None:
             key = (record.id, record.attempt)
-            self._asked[key] = record
-            self._hands.give(key, partial(self._backend.logs, record.handle))
+            self._requested[key] = record
+            self._threads.submit(key, partial(self._backend.logs, record.handle))
 
-    def busy(self, run_id: str, attempt: int) -> bool:
-        """Return True if it is being read: what is read from mustn't go yet."""
-        return self._hands.busy((run_id, attempt))
+    def is_pending(self, run_id: str, attempt: int) -> bool:
+        """Return True while an attempt's lines are read: its infrastructure must not be deleted yet."""
+        return self._threads.is_pending((run_id, attempt))
 
-    def note(self, shards: Shards) -> None:
-        """Store what was read."""
-        for key, read in self._hands.done():
-            record = self._asked.pop(key)
+    def store(self, shards: Shards) -> None:
+        """Store the lines that were read."""
+        for key, lines in self._threads.results():
+            record = self._requested.pop(key)
             lease = shards.lease(record.owner)
-            if isinstance(read, Exception):
-                logger.info("run %s: its last lines can't be read: %s", record.id, read)
-            if isinstance(read, Exception) or not read or lease is None:
-                continue
-            step = partial(infrastructure.last_lines, attempt=record.attempt, lines=read[-KEPT:])
-            try:
-                _, now = self._records.runs.get(record.id)
-                self._records.logs.append(record.id, _lines(record, read[-MOST:], now))
-                self._records.runs.update(record.id, step, lease=lease)
-            except (Refused, UnknownRun, Malformed) as error:
-                logger.info("nothing to do: %s", error)
+            if isinstance(lines, Exception):
+                logger.info("Run %s: can't read its last log lines: %s", record.id, lines)
+            elif lines and lease is not None:
+                try:
+                    try_update(self._store, record, lines, lease)
+                except (LeasePassed, Malformed) as error:
+                    logger.info("Run %s: can't store its last log lines: %s", record.id, error)
 
-    def stop(self) -> None:
-        """Read no more."""
-        self._hands.stop()
+    def _store(self, record: Record, texts: tuple[str, ...], lease: Lease) -> Record:
+        _, now = self._records.runs.get(record.id)
+        self._records.logs.append(record.id, _lines(record, texts[-LOG_LINES:], now))
+        step = partial(infrastructure.last_lines, attempt=record.attempt, lines=texts[-OUTCOME_LINES:])
+        return self._records.runs.update(record.id, step, lease=lease)
+
+    def shutdown(self) -> None:
+        """Read no more; running requests aren't waited for."""
+        self._threads.shutdown()
 
 
 def _lines(record: Record, texts: tuple[str, ...], now: float) -> list[Line]:

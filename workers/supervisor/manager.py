@@ -1,5 +1,7 @@
-"""The supervisors of one worker, one per container backend that it serves, on one thread with its own connection; a
-second thread waits for reports and wakes it."""
+"""The supervisors of a worker, one per container backend, on one thread with a connection of its own.
+
+A second thread waits for reports of runners and wakes the first.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +14,36 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
-from workers.backend_cache import Backends
+from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner
 from workers.identity import Identity
-from workers.reconciler.dead_workers import Leases
+from workers.reconciler.dead_workers import DeadWorkers
 from workers.supervisor.supervisor import Supervisor
 
-#: Seconds between two ticks, at least: what comes meanwhile is done together.
-BREATH = 0.05
+#: Seconds between two ticks, at least, so that several changes are handled together.
+MIN_TICK_INTERVAL = 0.05
 
-#: Seconds that one wait for reports takes at most: the shards held may change.
-LISTEN = 1.0
+#: Seconds for which one wait for reports lasts at most, since the shards held may change.
+REPORT_WAIT = 1.0
+
+#: Seconds until the next check for reports while no shard is held.
+NO_SHARDS_INTERVAL = 0.2
 
 
 def supervised(backends: frozenset[str]) -> list[str]:
-    """Those of ``backends`` whose runs start elsewhere."""
+    """Return those of ``backends`` whose runs start elsewhere."""
     return sorted(name for name in backends if not registry.backend(name).in_process)
 
 
-class Supervision:
-    """Ticks the supervisors; opened at the first tick."""
+class SupervisorManager:
+    """Ticks the supervisors. They are created at the first tick."""
 
     def __init__(
         self,
         settings: Settings,
         keys: KeyRing,
         identity: Identity,
-        backends: Backends,
+        backends: BackendCache,
         open_records: Callable[[], Records],
     ) -> None:
         self._settings = settings
@@ -48,53 +53,53 @@ class Supervision:
         self._records: Records | None = None
         self._backends = backends
         self._supervisors: list[Supervisor] = []
-        self._leases: Leases | None = None
-        self._next = 0.0
-        self._ended = 0.0
+        self._dead_workers: DeadWorkers | None = None
+        self._next_round = 0.0
+        self._last_tick = 0.0
         self._ticked = threading.Event()
         self.wake: Callable[[], None] = lambda: None  #: wakes the thread that ticks
 
     @property
     def held(self) -> list[str]:
         """Names of all shards held."""
-        return [shard for one in self._supervisors for shard in one.held]
+        return [shard for supervisor in self._supervisors for shard in supervisor.held]
 
     def tick(self) -> float:
-        """One round of every supervisor if it is due, else what has changed; the seconds until the next round."""
-        time.sleep(max(0.0, self._ended + BREATH - time.monotonic()))
+        """Run a round of every supervisor if it is due, else a tick. Return the seconds until the next call."""
+        time.sleep(max(0.0, self._last_tick + MIN_TICK_INTERVAL - time.monotonic()))
         try:
-            records = self._opened()
-            if time.monotonic() >= self._next:
-                self._next = time.monotonic() + self._settings.timing.poll
+            records = self._connected()
+            if time.monotonic() >= self._next_round:
+                self._next_round = time.monotonic() + self._settings.timing.poll
                 self._round(records)
-                again = None
+                waits = []
             else:
-                again = min((soon for one in self._supervisors if (soon := one.tick()) is not None), default=None)
+                waits = [wait for supervisor in self._supervisors if (wait := supervisor.tick()) is not None]
         except ServerUnavailable:
             for supervisor in self._supervisors:
-                supervisor.deaf()
+                supervisor.note_outage()
             raise
         finally:
-            self._ended = time.monotonic()
-            self._next = max(self._next, self._ended + BREATH)
+            self._last_tick = time.monotonic()
+            self._next_round = max(self._next_round, self._last_tick + MIN_TICK_INTERVAL)
             self._ticked.set()
-        wait = max(0.0, self._next - time.monotonic())
-        return wait if again is None else min(wait, again)
+        return min([max(0.0, self._next_round - time.monotonic()), *waits])
 
-    def cancelled(self, shard: str, run_id: str) -> None:
-        """A run of a shard is said to be cancelled: who holds the shard looks at it. Safe from any thread."""
+    def cancel_requested(self, shard: str, run_id: str) -> None:
+        """Have the supervisor of a shard read the record of a run that may have been cancelled. Safe from any
+        thread."""
         for supervisor in self._supervisors:
             if shard in supervisor.held:
-                supervisor.cancelled(run_id)
+                supervisor.cancel_requested(run_id)
 
     def await_tick(self) -> None:
-        """Wait until what was there before is done, for a second at most."""
+        """Wake the thread, and wait until it has ticked, for at most :data:`REPORT_WAIT` seconds."""
         self._ticked.clear()
         self.wake()
-        self._ticked.wait(LISTEN)
+        self._ticked.wait(REPORT_WAIT)
 
     def close(self) -> None:
-        """Give all shards back."""
+        """Release all shards, and close the backends and the connection."""
         if self._records is None:
             return
         for supervisor in self._supervisors:
@@ -103,20 +108,20 @@ class Supervision:
         self._records.close()
 
     def _round(self, records: Records) -> None:
-        if self._leases is not None:
-            self._leases.sweep()
-            self._leases.note_holders(holder for one in self._supervisors for holder in one.holders)
+        if self._dead_workers is not None:
+            self._dead_workers.sweep()
+            self._dead_workers.note_holders(holder for supervisor in self._supervisors for holder in supervisor.holders)
         live = {info.id: info for info in records.workers.live(within=self._settings.timing.lease)}
-        dead = self._leases.dead if self._leases else frozenset()
+        dead = self._dead_workers.dead if self._dead_workers else frozenset()
         for supervisor in self._supervisors:
             family = supervisor.family
-            alive = (worker for worker, info in live.items() if family in info.data.get("supervises", ()))
-            supervisor.round(alive, dead)
+            peers = (worker for worker, info in live.items() if family in info.data.get("supervises", ()))
+            supervisor.round(peers, dead)
 
-    def _opened(self) -> Records:
+    def _connected(self) -> Records:
         if self._records is None:
             records = self._open()
-            self._leases = Leases(records, self._settings.timing, worker=self._identity.id)
+            self._dead_workers = DeadWorkers(records, self._settings.timing, worker=self._identity.id)
             provisioner = Provisioner(
                 records=records,
                 keys=self._keys,
@@ -130,23 +135,23 @@ class Supervision:
         return self._records
 
 
-class Ear:
-    """Waits for reports of the shards held; on a thread and a connection of its own."""
+class ReportListener:
+    """Waits for reports of the shards held, on a thread and a connection of its own."""
 
-    def __init__(self, supervision: Supervision, open_records: Callable[[], Records]) -> None:
-        self._supervision = supervision
+    def __init__(self, manager: SupervisorManager, open_records: Callable[[], Records]) -> None:
+        self._manager = manager
         self._open = open_records
         self._records: Records | None = None
 
     def tick(self) -> float:
-        """Wait for the next report, and for the supervisor to have acted on it."""
+        """Wait for the next report, and until the supervisors have acted on it. Return the seconds to pause."""
         if self._records is None:
             self._records = self._open()
-        shards = self._supervision.held
+        shards = self._manager.held
         if not shards:
-            return LISTEN / 5
-        if self._records.inbox.wait(shards, block=LISTEN):
-            self._supervision.await_tick()
+            return NO_SHARDS_INTERVAL
+        if self._records.inbox.wait(shards, block=REPORT_WAIT):
+            self._manager.await_tick()
         return 0.0
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Infrastructure that no run wants: left by a request that came late, or whose record is gone.
+"""Deletion of orphaned infrastructure: that of late requests, and of runs whose record is gone.
 
-Only what carries our instance id is listed; what was seen twice, is old enough and is wanted by no record is ended.
-The other way round, a record whose infrastructure is gone is found by looking at it.
+Only infrastructure with our instance id is listed. It is deleted if it was found twice, is old enough and no record
+wants it. The other way round, a run whose infrastructure is gone is found by observing it.
 """
 
 from __future__ import annotations
@@ -14,27 +14,23 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Found, Listed
-from dispatcher.inspection.orphans import GRACE
+from dispatcher.inspection.orphans import MIN_AGE, unwanted_attempts
 from dispatcher.records.base import Records
 from dispatcher.runs.attempt import family, shard_of
-from dispatcher.runs.infrastructure import wants
-from dispatcher.support.log_throttle import Seldom
-from workers.supervisor.request_threads import Hands
+from dispatcher.support.log_throttle import LogThrottle
+from workers.supervisor.backend_requests import BackendRequests
 
 logger = logging.getLogger(__name__)
 
-LIST = "list of orphans"
-END = "orphan"
 
-
-class Orphans:
-    """Sweeps the shards held.
+class OrphanSweep:
+    """Sweep of the shards held.
 
     Args:
-        records: what is wanted.
-        backend: lists what there is, if it can.
-        hands: make the requests.
-        wanted: whether an attempt (run id, number) is wanted for all that is known here; only others are asked for.
+        records: decide what is wanted.
+        backend: lists its infrastructure, if it can.
+        requests: made to the backend.
+        is_wanted: whether an attempt (run id, number) is wanted by what is cached; records are read only for others.
         every: seconds between two sweeps.
     """
 
@@ -42,52 +38,55 @@ class Orphans:
         self,
         records: Records,
         backend: Backend,
-        hands: Hands,
+        requests: BackendRequests,
         *,
-        wanted: Callable[[str, int], bool],
+        is_wanted: Callable[[str, int], bool],
         every: float,
     ) -> None:
         self._records = records
         self._backend = backend
-        self._hands = hands
-        self._wanted = wanted
+        self._requests = requests
+        self._is_wanted = is_wanted
         self._every = every
-        self._grace = min(GRACE, 2 * every)
+        self._grace = min(MIN_AGE, 2 * every)
         self._next = time.monotonic() + every
         self._suspects: set[str] = set()
-        self._seldom = Seldom(logger)
+        self._throttle = LogThrottle(logger)
 
-    def sweep(self, shards: Collection[str]) -> None:
-        """Begin a sweep, if one is due."""
-        if not isinstance(self._backend, Listed) or not shards or time.monotonic() < self._next:
+    def sweep(self, held: Callable[[], Collection[str]]) -> None:
+        """Begin a sweep if one is due. ``held`` gives the names of the shards held, now and when the list is there."""
+        if not isinstance(self._backend, Listed) or not held() or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + self._every
-        self._hands.give((LIST, self._backend.name), partial(self._backend.orphans, self._records.instance))
+        self._requests.submit(
+            ("orphans", self._backend.name),
+            partial(self._backend.orphans, self._records.instance),
+            lambda answer: self._handle_list(answer, held()),
+        )
 
-    def listed(self, answer: Any, shards: Collection[str]) -> None:
-        """Look at what there is."""
+    def _handle_list(self, answer: Any, shards: Collection[str]) -> None:
         if isinstance(answer, Exception):
-            self._seldom.warn(f"orphans of {self._backend.name} can't be listed now", answer)
+            self._throttle.warn(f"Can't list the infrastructure of backend {self._backend.name} now", answer)
             return
-        ours = family(self._backend.name, self._backend.place)
-        old = [one for one in answer if one.age >= self._grace and shard_of(ours, one.run_id) in shards]
-        unwanted = unwanted_of(self._records, [one for one in old if not self._wanted(one.run_id, one.attempt)])
-        again, self._suspects = self._suspects, {_key(one) for one in unwanted}
-        for one in unwanted:
-            if _key(one) in again:
-                logger.warning("attempt %d of run %s is wanted by nobody: it is ended", one.attempt, one.run_id)
-                self._hands.give((END, one.run_id, _key(one)), partial(self._end, one))
+        shard_family = family(self._backend.name, self._backend.place)
+        candidates = [
+            item
+            for item in answer
+            if item.age >= self._grace
+            and shard_of(shard_family, item.run_id) in shards
+            and not self._is_wanted(item.run_id, item.attempt)
+        ]
+        unwanted = unwanted_attempts(self._records.runs, {(item.run_id, item.attempt) for item in candidates})
+        orphans = [item for item in candidates if (item.run_id, item.attempt) in unwanted]
+        suspects, self._suspects = self._suspects, {_key(item) for item in orphans}
+        for item in orphans:
+            if _key(item) in suspects:
+                logger.warning("Deleting orphaned infrastructure of run %s, attempt %d", item.run_id, item.attempt)
+                self._requests.submit(("orphan deletion", item.run_id, _key(item)), partial(self._delete, item))
 
-    def _end(self, one: Found) -> bool:
-        return self._backend.cancel(one.handle, None)
+    def _delete(self, item: Found) -> bool:
+        return self._backend.cancel(item.handle, None)
 
 
-def unwanted_of(records: Records, found: Collection[Found]) -> list[Found]:
-    """Those that no record wants."""
-    ids = list({one.run_id for one in found})
-    known = dict(zip(ids, records.runs.get_many(ids), strict=True)) if ids else {}
-    return [one for one in found if not wants(known[one.run_id], one.attempt)]
-
-
-def _key(one: Found) -> str:
-    return json.dumps(dict(one.handle), sort_keys=True)
+def _key(item: Found) -> str:
+    return json.dumps(dict(item.handle), sort_keys=True)

@@ -1,4 +1,4 @@
-"""The reports of runners in containers, and what they do to their runs: the runner reports, the supervisor decides."""
+"""Reports of runners in containers, and the transitions that they cause: the runner reports, the supervisor decides."""
 
 from __future__ import annotations
 
@@ -9,103 +9,118 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from backends.base import Observation
 from dispatcher.errors import LeasePassed, Malformed, Refused, SealBroken, ServerUnavailable, UnknownRun
-from dispatcher.records.base import Step
 from dispatcher.records.leases import Lease
-from dispatcher.records.left_out import LeftOut
-from dispatcher.records.rejections import What, count
-from dispatcher.runner.container.report import About, Report
+from dispatcher.records.malformed import MalformedEntries
+from dispatcher.records.rejections import Rejected, count_rejection
+from dispatcher.records.runs import Transition
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.log_throttle import LogThrottle
 from dispatcher.support.parsing import Fields
 from workers.claims import token_of
-from workers.supervisor.heartbeats import Pulse
-from workers.supervisor.log_tails import Tails
-from workers.supervisor.record_cache import Known
-from workers.supervisor.trust import Trust
-from workers.supervisor.verdicts import explainable, explained
+from workers.supervisor.heartbeats import Heartbeats
+from workers.supervisor.judgement import explainable, explained
+from workers.supervisor.log_tails import LogTails
+from workers.supervisor.observer import Observer
+from workers.supervisor.record_verifier import RecordVerifier
+from workers.supervisor.record_writer import RecordWriter
 
 logger = logging.getLogger(__name__)
 
 #: Entries read at once.
 PAGE = 1000
 
-#: Seconds that an end waits which the runner can't explain: a node says why it stopped a pod once that has ended.
-EXPLAINED = 5.0
+#: Seconds for which an end waits that the runner can't explain: a node reports why it stopped a pod only after its end.
+EXPLANATION_TIMEOUT = 5.0
 
 
 class Reports:
-    """Acts on the inboxes of the shards held.
+    """Reader of the inboxes of the shards held.
 
     Args:
-        trust: knows the records where the inboxes are, and judges those that aren't known yet.
+        verifier: of records that aren't cached; it knows where the inboxes are.
         keys: the installation's.
-        known: the runs watched; kept current.
-        pulse: told of every sign of life.
-        look: what is seen of a run's infrastructure just now, None if nothing is.
-        tails: asked for the last lines of those that died.
-        here: whether a process here may call a run's ``on_exit`` in the place of its dead runner.
+        writer: of the runs' records, with their cache and the shards.
+        heartbeats: records each sign of life.
+        observer: of the infrastructure.
+        log_tails: reads the last lines of runners that died.
+        callbacks_allowed: whether a process here may call a run's ``on_exit`` in place of its dead runner.
     """
 
     def __init__(
         self,
-        trust: Trust,
+        verifier: RecordVerifier,
         keys: KeyRing,
-        known: Known,
-        pulse: Pulse,
-        look: Callable[[Record], Observation | None],
-        tails: Tails,
-        here: Callable[[Record], bool],
+        writer: RecordWriter,
+        heartbeats: Heartbeats,
+        observer: Observer,
+        log_tails: LogTails,
+        callbacks_allowed: Callable[[Record], bool],
     ) -> None:
-        self._records = trust.records
+        self._records = verifier.records
+        self._verifier = verifier
         self._keys = keys
-        self._known = known
-        self._pulse = pulse
-        self._look = look
-        self._tails = tails
-        self._here = here
-        self._trust = trust
-        self._left_out = LeftOut(trust.records.refusals)
+        self._writer = writer
+        self._cache = writer.cache
+        self._heartbeats = heartbeats
+        self._observer = observer
+        self._log_tails = log_tails
+        self._callbacks_allowed = callbacks_allowed
+        self._left_out = MalformedEntries(verifier.records.rejections)
+        self._throttle = LogThrottle(logger)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
     @property
     def waiting(self) -> Collection[str]:
-        """Runs whose end was reported, and waits for an explanation."""
+        """Ids of the runs whose end was reported, and waits for an explanation."""
         return self._waiting.keys()
 
-    def explain(self, now: float) -> None:
-        """End the runs of which by now it is known why their runners were told to stop, or won't be.
+    def repair(self) -> None:
+        """Make inboxes usable again to which no runner can report any more."""
+        for shard in self._records.inbox.repair(self._writer.shards.held):
+            self._left_out.note(f"inbox of shard {shard}", Malformed("its id was far ahead of the clock"))
 
-        Raises:
-            LeasePassed: as :meth:`read`.
-        """
+    def read_all(self, now: float) -> None:
+        """Act on all reports of the shards held, and on ends that have waited long enough. ``now`` is the server's."""
+        shards = self._writer.shards.held
+        if self._records.inbox.wait(shards, block=0.0):
+            for shard in shards:
+                lease = self._writer.shards.lease(shard)
+                try:
+                    if lease is not None:
+                        self._read_inbox(lease, now)
+                except LeasePassed as error:
+                    self._writer.lose_shard(shard, error)
+                except Malformed as error:
+                    self._throttle.warn(f"The inbox of shard {shard} can't be read", error)
+        self._explain(now)
+        self._heartbeats.all_read()
+
+    def _explain(self, now: float) -> None:
+        """End the waiting runs of which the reason is known by now, or won't be."""
         for run_id, (report, lease, until) in list(self._waiting.items()):
-            record = self._known.get(run_id)
+            record = self._cache.get(run_id)
             if record is None or record.attempt != report.attempt:
                 del self._waiting[run_id]
                 continue
-            seen = self._look(record)
-            if explainable(record, report.outcome, seen, now) and time.monotonic() < until:
+            observation = self._observer.observe(record.handle)
+            if explainable(record, report.outcome, observation, now) and time.monotonic() < until:
                 continue
             del self._waiting[run_id]
             try:
                 self._write(record, report, self._step(record, report, now), lease, now)
+            except LeasePassed as error:
+                logger.warning("Run %s is left to the new holder of its shard: %s", run_id, error)
             except (Refused, UnknownRun, Malformed) as error:
-                self._refuse(error)
+                self._reject(error)
 
-    def repair(self, shards: Collection[str]) -> None:
-        """Make inboxes usable again to which no runner can report any more."""
-        for shard in self._records.inbox.repair(shards):
-            self._left_out.note(
-                f"what lay in the inbox of shard {shard}", Malformed("its id was far ahead of the clock")
-            )
-
-    def read(self, lease: Lease, now: float) -> None:
-        """Act on all that a shard's runners have reported.
+    def _read_inbox(self, lease: Lease, now: float) -> None:
+        """Act on all reports of a shard's runners.
 
         Raises:
             LeasePassed: the shard has another holder, who will read them.
@@ -115,87 +130,85 @@ class Reports:
                 try:
                     self._act_on(entry, lease, now)
                     failpoint("inbox.acted", entry["run"])
-                except LeasePassed:
+                except (LeasePassed, ServerUnavailable):
                     raise
                 except Malformed as error:
                     self._left_out.note(f"report {position} of shard {lease.name}", error)
-                except (SealBroken, UnknownRun, Refused) as error:
-                    self._refuse(error)
-                except ServerUnavailable:
-                    raise
-                except Exception as error:  # whatever it is about this one: the others have their turn
-                    self._refuse(error)
+                except Exception as error:  # of whatever kind: it must not hold up the other reports
+                    self._reject(error)
             self._records.inbox.drop(lease.name, until=entries[-1][0])
             failpoint("inbox.dropped")
             if len(entries) < PAGE:
                 return
 
-    def _refuse(self, error: Exception) -> None:
-        count(self._records.refusals, What.REPORT)
-        logger.warning("report refused: %s", error)
+    def _reject(self, error: Exception) -> None:
+        count_rejection(self._records.rejections, Rejected.REPORT)
+        logger.warning("Report refused: %s", error)
 
     def _act_on(self, entry: dict[str, str], lease: Lease, now: float) -> None:
         run_id = Fields(entry, "report").name("run")
-        known = self._known.get(run_id)
-        if known is not None:
+        cached = self._cache.get(run_id)
+        if cached is not None:
             try:
-                self._apply(known, entry, lease, now)
+                self._apply(cached, entry, lease, now)
                 return
             except LeasePassed:
                 raise
-            except (SealBroken, Refused):  # another attempt by now, or another owner: look again
-                self._known.drop(known.id)
+            except (SealBroken, Refused):  # another attempt by now, or another owner: read the record
+                self._cache.drop(run_id)
         record, now = self._records.runs.get(run_id)
-        if why := self._trust.why_not(record):
-            raise SealBroken(why)
+        if problem := self._verifier.problem(record):
+            raise SealBroken(problem)
         self._apply(record, entry, lease, now)
 
     def _apply(self, record: Record, entry: dict[str, str], lease: Lease, now: float) -> None:
         report = Report.from_entry(entry, token_of(self._keys, record))
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
-        self._pulse.heard(record.id)
-        if report.about in {About.ALIVE, About.UNKNOWN}:
+        self._heartbeats.received(record.id)
+        if report.kind in {ReportKind.ALIVE, ReportKind.UNKNOWN}:
             return
-        ours = record.owner == lease.name
-        ends = report.about in {About.EXITED, About.DIED}
-        if ours and ends and explainable(record, report.outcome, self._look(record), now):
-            self._known.put(record)
-            self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLAINED))
+        ends = report.kind in {ReportKind.EXITED, ReportKind.DIED}
+        if (
+            ends
+            and record.owner == lease.name
+            and explainable(record, report.outcome, self._observer.observe(record.handle), now)
+        ):
+            self._cache.put(record)
+            self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLANATION_TIMEOUT))
             return
-        at = _time(entry) if report.about is About.CLAIMED else None
+        at = _time(entry) if report.kind is ReportKind.CLAIMED else None
         self._write(record, report, self._step(record, report, now, at), lease, now)
 
-    def _write(self, record: Record, report: Report, step: Step, lease: Lease, now: float) -> None:
+    def _write(self, record: Record, report: Report, step: Transition, lease: Lease, now: float) -> None:
         after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)
-        if report.about is About.DIED and after.version != record.version and not self._tails.sent(record):
-            self._tails.ask(record)
-        if after.owner == lease.name:
-            self._known.put(after)
-        else:
-            self._known.drop(after.id)
+        if report.kind is ReportKind.DIED and after.version != record.version and not self._log_tails.sent(record):
+            self._log_tails.request(record)
+        self._writer.keep(after, lease.name)
 
-    def _step(self, record: Record, report: Report, now: float, at: float | None = None) -> Step:
-        told_to_stop = report.outcome.cause is Cause.PREEMPTED
-        outcome = explained(record, report.outcome, self._look(record) if told_to_stop else None, now)
-        if report.about is About.CLAIMED:
+    def _step(self, record: Record, report: Report, now: float, at: float | None = None) -> Transition:
+        preempted = report.outcome.cause is Cause.PREEMPTED
+        observation = self._observer.observe(record.handle) if preempted else None
+        outcome = explained(record, report.outcome, observation, now)
+        if report.kind is ReportKind.CLAIMED:
             return partial(transitions.claim_attempt, attempt=report.attempt, holder=report.holder, at=at)
-        if report.about is About.SETTLED:
+        if report.kind is ReportKind.SETTLED:
             return partial(transitions.settle, epoch=record.epoch, outcome=outcome)
-        if report.about is About.DIED:
-            outcome = replace(outcome, log_tail=outcome.log_tail or self._tails.sent(record))
-            return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=self._here(record))
+        if report.kind is ReportKind.DIED:
+            outcome = replace(outcome, log_tail=outcome.log_tail or self._log_tails.sent(record))
+            here = self._callbacks_allowed(record)
+            return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=here)
         return partial(
             transitions.finish,
             epoch=record.epoch,
             outcome=outcome,
             exit_call=report.exit_call,
-            corrected=told_to_stop and (record.outcome is None or record.outcome.cause is Cause.PREEMPTED),
+            corrected=preempted and (record.outcome is None or record.outcome.cause is Cause.PREEMPTED),
         )
 
 
 def _time(entry: Mapping[str, str]) -> float | None:
-    """When a claim was made, as the server's function noted beside the report; None if that can't be read."""
+    """Return when a claim was made, as the server noted it beside the report; None if that can't be read."""
     with suppress(KeyError, ValueError):
         return float(entry["time"])
     return None

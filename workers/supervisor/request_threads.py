@@ -1,4 +1,8 @@
-"""A few threads that make requests for a supervisor, so that none of them is ever in the way of what it sees."""
+"""Thread pool for API requests, so that a slow call never delays a supervisor's loop.
+
+An executor of :mod:`concurrent.futures` doesn't serve here: the interpreter joins its threads at exit, so that a
+request that hangs would keep the worker from ending.
+"""
 
 from __future__ import annotations
 
@@ -7,62 +11,62 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-#: What is done, for whom: no two requests of one key are under way at once.
+#: Kind of a request, and its object. Requests with the same key never run concurrently.
 Key = tuple[Any, ...]
 
 
-class Hands:
-    """Runs calls on daemon threads, started as they are needed; results are taken on the supervisor's own thread.
+class RequestThreads:
+    """Runs calls on daemon threads, started on demand; results are collected on the supervisor's thread.
 
     Args:
-        count: how many at most.
-        wake: called, on such a thread, when a result is there.
+        count: the most threads.
+        wake: called on such a thread when a result is ready.
     """
 
     def __init__(self, count: int, wake: Callable[[], None]) -> None:
         self._count = count
         self._wake = wake
-        self._busy: set[Key] = set()
-        self._asked: queue.SimpleQueue[tuple[Key, Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[Key, Any]] = queue.SimpleQueue()
+        self._pending: set[Key] = set()
+        self._calls: queue.SimpleQueue[tuple[Key, Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Key, Any]] = queue.SimpleQueue()
         self._threads = 0
 
-    def busy(self, key: Key) -> bool:
-        """Return True if a call of this key is under way, or its result wasn't taken yet."""
-        return key in self._busy
+    def is_pending(self, key: Key) -> bool:
+        """Return True if a call with this key runs, or its result wasn't collected yet."""
+        return key in self._pending
 
-    def give(self, key: Key, call: Callable[[], Any]) -> bool:
-        """Have a thread call it; False if one of this key is under way."""
-        if key in self._busy:
+    def submit(self, key: Key, call: Callable[[], Any]) -> bool:
+        """Have a thread call ``call``. Return False, and do nothing, while one with the same key is pending."""
+        if key in self._pending:
             return False
-        self._busy.add(key)
-        self._asked.put((key, call))
-        if self._threads < min(self._count, len(self._busy)):
+        self._pending.add(key)
+        self._calls.put((key, call))
+        if self._threads < min(self._count, len(self._pending)):
             self._threads += 1
-            threading.Thread(target=self._work, name="dispatcher-hand", daemon=True).start()
+            threading.Thread(target=self._work, name="dispatcher-request", daemon=True).start()
         return True
 
-    def done(self) -> list[tuple[Key, Any]]:
-        """Return what came of calls since the last time: keys, each with a result or an exception."""
-        found: list[tuple[Key, Any]] = []
+    def results(self) -> list[tuple[Key, Any]]:
+        """Collect the calls that have ended: their keys, each with the result or the exception."""
+        results: list[tuple[Key, Any]] = []
         while True:
             try:
-                found.append(self._done.get_nowait())
+                results.append(self._results.get_nowait())
             except queue.Empty:
-                self._busy.difference_update(key for key, _ in found)
-                return found
+                self._pending.difference_update(key for key, _ in results)
+                return results
 
-    def stop(self) -> None:
-        """Let threads end; calls under way aren't waited for."""
+    def shutdown(self) -> None:
+        """Let idle threads end; running calls aren't waited for."""
         for _ in range(self._threads):
-            self._asked.put(None)
+            self._calls.put(None)
 
     def _work(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            key, call = asked
+        while (item := self._calls.get()) is not None:
+            key, call = item
             try:
                 result = call()
             except Exception as error:
                 result = error
-            self._done.put((key, result))
+            self._results.put((key, result))
             self._wake()

@@ -1,170 +1,169 @@
-"""Teardown is work of its own: done only when confirmed; what can't be confirmed stays open, and says why."""
+"""Teardown of what ended attempts have left. It is open until the backend confirms it; its record notes why."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from backends.base import Backend, Observation, Phase, Watched
-from dispatcher.errors import LeasePassed, Refused, Transient, UnknownRun
-from dispatcher.records.base import Records, Step
-from dispatcher.records.leases import Lease
+from backends.base import Backend, Handle, Phase
+from dispatcher.errors import Transient
+from dispatcher.records.base import Records
+from dispatcher.records.runs import Transition
 from dispatcher.runs import indexes, infrastructure
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.log_throttle import Seldom
-from workers.one_by_one import OneByOne
-from workers.supervisor.record_cache import Known
-from workers.supervisor.request_threads import Hands
-from workers.supervisor.shards import Shards
-from workers.supervisor.trust import Trust
+from dispatcher.support.log_throttle import LogThrottle
+from workers.error_isolation import ErrorIsolation
+from workers.supervisor.backend_requests import BackendRequests
+from workers.supervisor.observer import Observer
+from workers.supervisor.record_writer import RecordWriter
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that a container gets to end by itself after its runner has reported the end.
 LINGER = 5.0
 
-#: Seconds between two times to ask; after as many of a teardown, what keeps it open is noted for people.
-PAUSE = 1.0
-NOTED = 30.0
+#: Seconds between two requests to delete the same.
+RETRY_INTERVAL = 1.0
 
-#: Seconds until a container that lingers is looked at again, where nothing is heard of it.
-LOOK = 0.5
+#: Seconds after the end of an attempt from which on the reason that keeps its teardown open is noted in the record.
+NOTE_REASON_AFTER = 30.0
+
+#: Seconds until a container that is about to end is observed again, unless a change of it is reported.
+LINGER_POLL_INTERVAL = 0.5
 
 Leftover = Mapping[str, Any]
 
 
 class Teardown:
-    """Ends what ended attempts of the shards held have left.
+    """Deletes what ended attempts of the shards held have left.
 
     Args:
-        records: where it is noted.
-        backend: asked to end it.
-        hands: ask it.
-        trust: drops what no worker noted.
-        busy: whether something of an attempt (run id, number) is still wanted.
+        records: the records' indexes.
+        writer: writes their records; its cache is of this class alone, and holds no records that may be written.
+        backend: deletes.
+        observer: of the backend.
+        requests: made to the backend.
+        is_needed: whether an attempt's (run id, number) infrastructure is still needed.
     """
 
     def __init__(
-        self, records: Records, backend: Backend, hands: Hands, trust: Trust, *, busy: Callable[[str, int], bool]
+        self,
+        records: Records,
+        writer: RecordWriter,
+        backend: Backend,
+        observer: Observer,
+        requests: BackendRequests,
+        *,
+        is_needed: Callable[[str, int], bool],
     ) -> None:
-        self._records = records
+        self._runs = records.runs
+        self._writer = writer
+        self._cache = writer.cache
         self._backend = backend
-        self._hands = hands
-        self._busy = busy
-        self._known = Known(records.runs, trust.left)
+        self._observer = observer
+        self._requests = requests
+        self._is_needed = is_needed
         self._index = indexes.teardown(backend.name)
-        self._again: dict[tuple[Any, ...], float] = {}
-        self._seldom = Seldom(logger)
-        self._each = OneByOne(logger)
-        self._lingering: dict[str, float] = {}  # run → when it is looked at again, monotonic
-        self.names: dict[str, str] = {}  #: key of a handle → its run
+        self._throttle = LogThrottle(logger)
+        self._isolation = ErrorIsolation(logger)
+        self._lingering: dict[str, float] = {}  # run → when it is observed again, monotonic
 
     def refresh(self, shards: Collection[str]) -> None:
-        """Read which runs have left something that has changed."""
-        ours = {shard.rpartition("/")[2] for shard in shards}
-        members = self._records.runs.members(self._index, limit=100_000)
-        self._known.refresh(one for one in members if shard_of("", one[0]).rpartition("/")[2] in ours)
-        self._records.runs.leave(self._index, self._known.missing, unreadable=True)
+        """Read the runs of these shards whose leftovers have changed."""
+        numbers = {shard.rpartition("/")[2] for shard in shards}
+        members = self._runs.members(self._index, limit=100_000)
+        self._cache.refresh(member for member in members if shard_of("", member[0]).rpartition("/")[2] in numbers)
+        self._runs.leave(self._index, self._cache.missing, unreadable=True)
         at = time.monotonic()
         self._lingering = {run_id: until for run_id, until in self._lingering.items() if until > at}
-        if isinstance(self._backend, Watched):
-            self.names = {}
-            for record in self._known:
-                with self._each.run(record.id):
-                    handles = [one["handle"] for one in record.leftovers if one["handle"] is not None]
-                    self.names |= dict.fromkeys(map(self._backend.key, handles), record.id)
 
-    def heard(self, runs: Iterable[str]) -> None:
-        """Something has changed of what these have left."""
-        for run_id in runs:
+    def handles(self) -> Iterator[tuple[str, Handle]]:
+        """Iterate over the handles of all leftovers, each with its run's id."""
+        for record in self._cache:
+            for leftover in record.leftovers:
+                if (handle := leftover.get("handle")) is not None:
+                    yield record.id, handle
+
+    def expedite(self, run_ids: Iterable[str]) -> None:
+        """Observe the leftovers of these runs at the next tick: they have changed."""
+        for run_id in run_ids:
             self._lingering.pop(run_id, None)
 
-    def wanted(self, run_id: str, attempt: int) -> bool:
-        """Return True if what an attempt has left is known, and will be ended here."""
-        return infrastructure.wants(self._known.get(run_id), attempt)
+    def is_known(self, run_id: str, attempt: int) -> bool:
+        """Return True if an attempt's leftovers are cached, and will be deleted here."""
+        return infrastructure.needs_infrastructure(self._cache.get(run_id), attempt)
 
-    def work(self, shards: Shards, now: float) -> None:
-        """Ask for all to go that may."""
+    def work(self, now: float) -> None:
+        """Request the deletion of all leftovers that may go. ``now`` is the server's clock."""
         at = time.monotonic()
-        for record in self._known:
+        for record in self._cache:
             if self._lingering.get(record.id, 0.0) > at or record.foreign:
                 continue
-            for one in record.leftovers:
-                with self._each.run(record.id):
-                    self._end(record, one, shards, now)
+            for leftover in record.leftovers:
+                with self._isolation.run(record.id):
+                    self._request_deletion(record, leftover, now)
 
-    def _end(self, record: Record, one: Leftover, shards: Shards, now: float) -> None:
-        key, at = ("teardown", record.id, one["attempt"]), time.monotonic()
+    def _request_deletion(self, record: Record, leftover: Leftover, now: float) -> None:
+        attempt = leftover["attempt"]
+        key = ("teardown", record.id, attempt)
         if (
-            self._hands.busy(key)
-            or self._again.get(key, 0.0) > at
-            or shards.lease(_shard(one)) is None
-            or self._busy(record.id, one["attempt"])
+            not self._requests.is_due(key)
+            or self._writer.shards.lease(_shard(leftover)) is None
+            or self._is_needed(record.id, attempt)
         ):
             return
-        if self._lingers(one, now):
-            self._lingering[record.id] = at + LOOK
-        else:
-            self._hands.give(key, partial(self._ask, record.id, one))
+        if self._is_about_to_end(leftover, now):
+            self._lingering[record.id] = time.monotonic() + LINGER_POLL_INTERVAL
+            return
+        delete = partial(self._delete, record.id, leftover)
+        self._requests.submit(key, delete, partial(self._handle_answer, record.id, attempt), pause=RETRY_INTERVAL)
 
-    def answered(self, key: Any, answer: Any, shards: Shards) -> None:
-        """Note what came of it."""
-        run_id, attempt = key[1:]
-        self._again = {key: until for key, until in self._again.items() if until > time.monotonic()}
-        self._again[key] = time.monotonic() + (answer.retry_in if isinstance(answer, Transient) else PAUSE)
-        record = self._known.get(run_id)
-        one = next((one for one in record.leftovers if one["attempt"] == attempt), None) if record else None
-        lease = shards.lease(_shard(one)) if one is not None else None
-        if record is None or one is None or lease is None:
+    def _delete(self, run_id: str, leftover: Leftover) -> bool:
+        confirmed = self._backend.cancel(leftover["handle"], (leftover["request"] or {}).get("body"))
+        failpoint("teardown.asked", run_id, lost=Transient)
+        return confirmed
+
+    def _handle_answer(self, run_id: str, attempt: int, answer: Any) -> None:
+        record = self._cache.get(run_id)
+        leftovers = record.leftovers if record is not None else ()
+        leftover = next((leftover for leftover in leftovers if leftover["attempt"] == attempt), None)
+        if record is None or leftover is None or self._writer.shards.lease(_shard(leftover)) is None:
             return
         if answer is True:
-            seen = self._look(one)
-            times = seen.times if seen is not None else {}
-            self._update(record, partial(infrastructure.torn_down, attempt=attempt, times=times), lease)
+            observation = self._observer.observe(leftover["handle"])
+            times = observation.times if observation is not None else {}
+            self._update(record, leftover, partial(infrastructure.torn_down, attempt=attempt, times=times))
             failpoint("teardown.noted", run_id)
         elif isinstance(answer, Exception):
-            self._seldom.warn(f"teardown of run {run_id} stays open", answer)
-            self._note(record, one, str(answer), lease)
+            self._throttle.warn(f"Run {run_id}: its teardown stays open", answer)
+            self._note_reason(record, leftover, str(answer))
 
-    def _ask(self, run_id: str, one: Leftover) -> bool:
-        gone = self._backend.cancel(one["handle"], (one["request"] or {}).get("body"))
-        failpoint("teardown.asked", run_id, lost=Transient)
-        return gone
-
-    def _note(self, record: Record, one: Leftover, why: str, lease: Lease) -> None:
-        if one.get("pending") is None and "pending" not in why:
-            _, now = self._records.runs.get(record.id)
-            if now - one.get("ended", now) < NOTED:
+    def _note_reason(self, record: Record, leftover: Leftover, reason: str) -> None:
+        if leftover.get("pending") is None and "pending" not in reason:
+            _, now = self._runs.get(record.id)
+            if now - leftover.get("ended", now) < NOTE_REASON_AFTER:
                 return
-        step = partial(infrastructure.teardown_waits, attempt=one["attempt"], why=why[:500])
-        self._update(record, step, lease)
+        step = partial(infrastructure.note_pending_teardown, attempt=leftover["attempt"], why=reason[:500])
+        self._update(record, leftover, step)
 
-    def _lingers(self, one: Leftover, now: float) -> bool:
-        """Return True if it is about to end by itself: then its exit code is seen, and its last lines are sent."""
-        if not one.get("claimed") or now - one.get("ended", 0.0) >= LINGER:
+    def _is_about_to_end(self, leftover: Leftover, now: float) -> bool:
+        """Return True if it is about to end by itself, which shows its exit code and lets it send its last lines."""
+        if not leftover.get("claimed") or now - leftover.get("ended", 0.0) >= LINGER:
             return False
-        seen = self._look(one)
-        return seen is not None and seen.phase is Phase.RUNNING and seen.cause is None
+        observation = self._observer.observe(leftover["handle"])
+        return observation is not None and observation.phase is Phase.RUNNING and observation.cause is None
 
-    def _look(self, one: Leftover) -> Observation | None:
-        return None if one["handle"] is None else self._backend.poll([one["handle"]])[0]
-
-    def _update(self, record: Record, step: Step, lease: Lease) -> None:
-        try:
-            after = self._records.runs.update(record.id, step, lease=lease)
-        except LeasePassed as error:
-            logger.warning("%s", error)
-        except (Refused, UnknownRun) as error:
-            logger.info("nothing to do: %s", error)
-            self._known.drop(record.id)
-        else:
-            self._known.put(after)
+    def _update(self, record: Record, leftover: Leftover, step: Transition) -> None:
+        update = partial(self._runs.update, record.id, step)
+        after = self._writer.write(record.id, _shard(leftover), lambda lease: update(lease=lease))
+        if after is not None:
+            self._cache.put(after)
 
 
-def _shard(one: Leftover) -> str:
-    return str((one["handle"] or one["request"] or {}).get("shard", ""))
+def _shard(leftover: Leftover) -> str:
+    return str((leftover["handle"] or leftover["request"] or {}).get("shard", ""))

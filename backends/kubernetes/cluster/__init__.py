@@ -1,1 +1,1 @@
-"""A cluster's API server: connections, requests, lists and watches, apart from what a Job is."""
+"""A cluster's API server: connection, requests, lists, watches and what they cached."""

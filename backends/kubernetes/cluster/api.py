@@ -1,7 +1,7 @@
-"""The Kubernetes API as this backend needs it: plain dicts over HTTP, on connections of :mod:`.access`.
+"""Client of the Kubernetes API: plain dicts over HTTP, sent by :mod:`backends.kubernetes.cluster.connection`.
 
-Every request has a timeout and is sent once; whether it was carried out is told apart by two errors,
-:class:`~backends.kubernetes.cluster.connection.Unreachable` and :class:`Unclear`.
+Every request has a timeout and is sent once. Two errors tell whether it may have been carried out:
+:class:`~backends.kubernetes.cluster.connection.Unreachable` (it was not) and :class:`Unclear` (it may have been).
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backends.kubernetes.cluster.connection import PLUGIN, Access, Unreachable
+from backends.kubernetes.cluster.connection import PLUGIN_TIMEOUT, Connection, Unreachable
+from backends.kubernetes.settings import ClusterSettings
 from backends.rate_limit import Pace
-from dispatcher.settings import ClusterSettings
 
 Json = dict[str, Any]
 
-_WATCH = 300  # seconds after which the server ends a watch by itself
-_PAGE = 500
+_WATCH_DURATION = 300  # seconds after which the server ends a watch by itself
+_PAGE_SIZE = 500
+_LOG_TIMEOUT = 5.0  # seconds to wait for each part of a container's log
 
 _CORE = "/api/v1"
-_GROUPS = {"jobs": "/apis/batch/v1"}  # of the others the core's
+_GROUPS = {"jobs": "/apis/batch/v1"}  # all other kinds are of the core group
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-
 
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class ApiError(Exception):
-    """The server answered, and said no. ``reason`` is its word for it, such as ``AlreadyExists``; ``retry_after`` is in
-    seconds where it named a time."""
+    """The server answered with an error.
+
+    ``reason`` is its code, such as ``AlreadyExists``. ``retry_after`` is in seconds, None unless the server named it.
+    """
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status} {reason}: {message}" if reason else f"{status}: {message}")
@@ -42,54 +44,61 @@ class ApiError(Exception):
 
 
 class Unclear(Exception):
-    """The request was sent, and no whole answer came: it may have been carried out."""
+    """The request was sent, but no complete response came: it may have been carried out."""
 
 
 class Api:
-    """One cluster. Opened at the first request, in each process anew; safe to share among threads.
+    """Client of one cluster. Connects at the first request, in each process separately. Safe to share among threads.
 
     Args:
-        cluster: how it is reached.
+        cluster: the connection's settings.
         timeout: seconds that the server gets to answer.
-        plugin: seconds that an exec plugin gets to give a credential.
-        pace: how fast it may be asked.
+        plugin: seconds that an exec plugin gets to return a credential.
+        pace: rate limit of the requests.
     """
 
     def __init__(
-        self, cluster: ClusterSettings, *, timeout: float = 30.0, plugin: float = PLUGIN, pace: Pace | None = None
+        self,
+        cluster: ClusterSettings,
+        *,
+        timeout: float = 30.0,
+        plugin: float = PLUGIN_TIMEOUT,
+        pace: Pace | None = None,
     ) -> None:
         self._cluster = cluster
         self._timeout = timeout
         self._plugin = plugin
         self._pace = pace or Pace()
         self._lock = threading.RLock()
-        self._opened: Access | None = None
+        self._connection: Connection | None = None
 
     def create(self, namespace: str, kind: str, body: Mapping[str, Any]) -> Json:
         """Create an object; a field that the server doesn't know is an error.
 
         Raises:
-            ApiError, Unreachable, Unclear: see there; so in all that follow.
+            ApiError, Unreachable, Unclear: as all methods below.
         """
-        return self._ask("POST", _path(namespace, kind), {"fieldValidation": "Strict"}, body)
+        return self._request("POST", _path(namespace, kind), {"fieldValidation": "Strict"}, body)
 
     def get(self, namespace: str, kind: str, name: str) -> Json:
-        """Read an object, as it is now and not as some cache has it."""
-        return self._ask("GET", _path(namespace, kind, name))
+        """Return an object in its current state, never from a cache of the server."""
+        return self._request("GET", _path(namespace, kind, name))
 
     def delete(self, namespace: str, kind: str, name: str, *, uid: str | None = None) -> Json:
-        """Delete an object, and what belongs to it after it; with ``uid`` only that very object."""
+        """Delete an object, and in the background what it owns; with ``uid`` only that very object."""
         body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
-        return self._ask("DELETE", _path(namespace, kind, name), {}, body)
+        return self._request("DELETE", _path(namespace, kind, name), {}, body)
 
-    def pages(self, namespace: str, kind: str, selectors: Mapping[str, str], *, limit: int = _PAGE) -> Iterator[Json]:
-        """All objects of a kind that ``labelSelector`` and ``fieldSelector`` select, page by page. The first page's
-        ``resourceVersion`` is where a watch may begin."""
+    def pages(
+        self, namespace: str, kind: str, selectors: Mapping[str, str], *, limit: int = _PAGE_SIZE
+    ) -> Iterator[Json]:
+        """Yield the objects of a kind that ``labelSelector`` and ``fieldSelector`` select, page by page. A watch may
+        start from the first page's ``resourceVersion``."""
         query: dict[str, str] = {"limit": str(limit), **selectors}
         while True:
-            page = self._ask("GET", _path(namespace, kind), query)
+            page = self._request("GET", _path(namespace, kind), query)
             yield page
             token = page.get("metadata", {}).get("continue")
             if not token:
@@ -99,17 +108,17 @@ class Api:
     def watch(
         self, namespace: str, kind: str, version: str, selectors: Mapping[str, str], *, silence: float
     ) -> Iterator[Json]:
-        """Yield the changes from ``version`` on: events with ``type`` and ``object``, bookmarks too. Ends when the
-        server ends it; an error among the events is raised.
+        """Yield the events after ``version``, with ``type`` and ``object``; bookmarks, too. Ends when the server ends
+        the watch; an error event is raised.
 
         Args:
-            silence: seconds without a byte after which it is given up; bookmarks come each minute.
+            silence: seconds without a byte after which the watch is given up; a bookmark comes each minute.
         """
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(_WATCH),
+            "timeoutSeconds": str(_WATCH_DURATION),
             **selectors,
         }
         response = self._send("GET", _path(namespace, kind), query, None, read=silence)
@@ -122,31 +131,39 @@ class Api:
         finally:
             response.close()
 
-    def log(self, namespace: str, pod: str, container: str, *, lines: int = 200, most: int = 65536) -> str:
-        """The last lines of a container's log, read within 5 seconds."""
-        query = {"container": container, "tailLines": str(lines), "limitBytes": str(most)}
-        response = self._send("GET", f"{_path(namespace, 'pods', pod)}/log", query, None, read=5.0)
+    def log(self, namespace: str, pod: str, container: str, *, lines: int = 200, max_bytes: int = 65536) -> str:
+        """Return the last lines of a container's log; wait at most 5 seconds for each part of it."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(max_bytes)}
+        response = self._send("GET", f"{_path(namespace, 'pods', pod)}/log", query, None, read=_LOG_TIMEOUT)
         return _body(response).decode(errors="replace")
 
     def version(self) -> Json:
-        """The server's version: ``gitVersion``, ``major``, ``minor``."""
-        return self._ask("GET", "/version")
+        """Return the server's version: ``gitVersion``, ``major``, ``minor``."""
+        return self._request("GET", "/version")
 
     def allowed(self, namespace: str, kind: str, verb: str) -> bool:
-        """Return True if our credential may do this (SelfSubjectAccessReview); ``pods/log`` names a subresource."""
-        resource, _, below = kind.partition("/")
+        """Return True if our credential allows a verb (SelfSubjectAccessReview); ``pods/log`` names a subresource."""
+        resource, _, subresource = kind.partition("/")
         group = "batch" if kind == "jobs" else ""
-        asked = {"namespace": namespace, "resource": resource, "verb": verb, "group": group, "subresource": below}
+        attributes = {
+            "namespace": namespace,
+            "resource": resource,
+            "verb": verb,
+            "group": group,
+            "subresource": subresource,
+        }
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": asked},
+            "spec": {"resourceAttributes": attributes},
         }
-        return bool(self._ask("POST", _REVIEWS, {}, body).get("status", {}).get("allowed"))
+        return bool(self._request("POST", _REVIEWS, {}, body).get("status", {}).get("allowed"))
 
     def ready(self) -> bool:
-        """Return True if the server says that it is ready (https://kubernetes.io/docs/reference/using-api/health-checks/).
-        One that doesn't show that counts as ready."""
+        """Return True unless the server reports that it isn't ready. A server that hides its health counts as ready.
+
+        See https://kubernetes.io/docs/reference/using-api/health-checks/.
+        """
         try:
             _body(self._send("GET", "/readyz", {}, None, read=self._timeout))
         except ApiError as error:
@@ -156,13 +173,13 @@ class Api:
         return True
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections of this process."""
         with self._lock:
-            if self._opened is not None and self._opened.process == os.getpid():
-                self._opened.close()
-            self._opened = None
+            if self._connection is not None and self._connection.process == os.getpid():
+                self._connection.close()
+            self._connection = None
 
-    def _ask(
+    def _request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
     ) -> Json:
         return _parsed(_body(self._send(method, path, query or {}, body, read=self._timeout)))
@@ -170,17 +187,17 @@ class Api:
     def _send(
         self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None, *, read: float
     ) -> Any:
-        """The response to a request, its body unread; where the credential is refused, it is read anew once."""
+        """Return the response to a request, its body unread. A refused credential is reloaded once."""
         if not self._pace.take(within=self._timeout):
-            raise ApiError(429, "TooManyRequests", "the API server asked us to wait", self._timeout)
+            raise ApiError(429, "TooManyRequests", "the API server asked for a pause", self._timeout)
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
         target = f"{path}?{encoded}" if encoded else path
-        sent = None if body is None else _compact(body).encode(errors="backslashreplace")
-        access = self._open()
-        response = self._once(access, method, target, sent, read=read)
+        data = None if body is None else _compact(body).encode(errors="backslashreplace")
+        connection = self._connect()
+        response = self._send_once(connection, method, target, data, read=read)
         if response.status == 401:
             response.drain_conn()
-            response = self._once(self._open(anew=access), method, target, sent, read=read)
+            response = self._send_once(self._connect(replacing=connection), method, target, data, read=read)
         if response.status < 400:
             self._pace.succeed()
             return response
@@ -189,27 +206,28 @@ class Api:
             self._pace.slow(error.retry_after or 1.0)
         raise error
 
-    def _once(self, access: Access, method: str, target: str, body: bytes | None, *, read: float) -> Any:
+    def _send_once(self, connection: Connection, method: str, target: str, body: bytes | None, *, read: float) -> Any:
         from urllib3 import exceptions
 
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "flow-dispatcher"}
-        if authorization := access.authorization():
+        if authorization := connection.authorization():
             headers["authorization"] = authorization
         try:
-            return access.send(method, target, headers, body, read=read)
+            return connection.send(method, target, headers, body, read=read)
         except (exceptions.NewConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyError) as error:
-            raise Unreachable(f"{access.host}: {error}") from error
+            raise Unreachable(f"{connection.host}: {error}") from error
         except exceptions.SSLError as error:  # nothing was sent
-            raise Unreachable(f"{access.host}: {type(error).__name__}: {error}") from error
+            raise Unreachable(f"{connection.host}: {type(error).__name__}: {error}") from error
         except (exceptions.HTTPError, OSError) as error:
             raise Unclear(f"{method} {target}: {type(error).__name__}: {error}") from error
 
-    def _open(self, *, anew: Access | None = None) -> Access:
-        """The access of this process; made ``anew`` if that is still the current one."""
+    def _connect(self, *, replacing: Connection | None = None) -> Connection:
+        """Return this process's connection. Opens one if there is none, or if ``replacing`` is the current one."""
         with self._lock:
-            if self._opened is None or self._opened.process != os.getpid() or self._opened is anew:
-                self._opened = Access.open(self._cluster, plugin=self._plugin)
-            return self._opened
+            current = self._connection
+            if current is None or current.process != os.getpid() or current is replacing:
+                current = self._connection = Connection.open(self._cluster, plugin=self._plugin)
+            return current
 
 
 def _path(namespace: str, kind: str, name: str = "") -> str:
@@ -230,21 +248,21 @@ def _body(response: Any) -> bytes:
         data: bytes = response.data
         return data
     except (exceptions.HTTPError, OSError) as error:
-        raise Unclear(f"the answer broke off: {type(error).__name__}: {error}") from error
+        raise Unclear(f"the response broke off: {type(error).__name__}: {error}") from error
 
 
 def _parsed(data: bytes) -> Json:
     try:
-        found = json.loads(data)
+        value = json.loads(data)
     except ValueError as error:
-        raise Unclear(f"the answer isn't JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise Unclear("the answer isn't a JSON object")
-    return found
+        raise Unclear(f"the response isn't JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Unclear("the response isn't a JSON object")
+    return value
 
 
 def _lines(response: Any) -> Iterator[bytes]:
-    """Whole lines; one that was cut off by the end of the stream is no line."""
+    """Yield the complete lines of a response. A last line without its end is dropped."""
     from urllib3 import exceptions
 
     rest = b""
@@ -257,22 +275,22 @@ def _lines(response: Any) -> Iterator[bytes]:
 
 
 def _status_of(response: Any) -> Json:
-    """The body of an error: a Status object, or what some proxy said."""
+    """Return the body of an error response: a Status object, or the text of some proxy as its message."""
     try:
         data = _body(response)
     except Unclear as error:
         return {"message": str(error)}
     try:
-        found = json.loads(data)
+        value = json.loads(data)
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"message": data.decode(errors="replace")[:500]}
+        value = None
+    return value if isinstance(value, dict) else {"message": data.decode(errors="replace")[:500]}
 
 
-def _error(status: int, said: Json, retry_after: str | None) -> ApiError:
-    seconds = (said.get("details") or {}).get("retryAfterSeconds") or retry_after
+def _error(code: int, status: Json, retry_after: str | None) -> ApiError:
+    seconds = (status.get("details") or {}).get("retryAfterSeconds") or retry_after
     try:
         wait = None if seconds is None else float(seconds)
     except ValueError:  # a date
         wait = None
-    return ApiError(status, str(said.get("reason") or ""), str(said.get("message") or ""), wait)
+    return ApiError(code, str(status.get("reason") or ""), str(status.get("message") or ""), wait)

@@ -1,4 +1,7 @@
-"""Asks for Jobs by name on a thread of its own, lest a slow API server be in the way of all that is seen by watches."""
+"""Lookups of single Jobs on a thread of their own, so that a slow API server never delays an observation.
+
+Used for Jobs that no watch has shown.
+"""
 
 from __future__ import annotations
 
@@ -7,59 +10,59 @@ import queue
 import threading
 from collections.abc import Callable
 
+from backends.kubernetes.handle import JobKey
+
 logger = logging.getLogger(__name__)
 
-Names = tuple[str, str, str]  # namespace, name, UID
 
-
-class Asking:
-    """Keeps each answer until it is taken, once. A UID never comes back, so that no kept "no" gets wrong.
+class JobLookup:
+    """Keeps each result until it is taken, once. UIDs are never reused, so a kept negative result stays right.
 
     Args:
-        there: whether a Job exists, by one request; what it raises is an answer, too.
-        answered: called on the thread when there is an answer to take.
+        exists: returns True if a Job exists, by one request. An exception that it raises is a result, too.
+        on_result: called on the thread when there is a result to take.
     """
 
-    def __init__(self, there: Callable[[Names], bool], answered: Callable[[Names], None]) -> None:
-        self._there = there
-        self._answered = answered
-        self._wanted: queue.SimpleQueue[Names | None] = queue.SimpleQueue()
+    def __init__(self, exists: Callable[[JobKey], bool], on_result: Callable[[JobKey], None]) -> None:
+        self._exists = exists
+        self._on_result = on_result
+        self._requested: queue.SimpleQueue[JobKey | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._answers: dict[Names, bool | Exception | None] = {}  # None: it is being asked for
+        self._results: dict[JobKey, bool | Exception | None] = {}  # None: under way
         self._thread: threading.Thread | None = None
 
-    def ask(self, names: Names) -> bool | Exception | None:
-        """The answer, at once; None while there is none, and it is being asked for."""
+    def result(self, key: JobKey) -> bool | Exception | None:
+        """Return the result without waiting; None if there is none yet. Starts a lookup if none is under way."""
         with self._lock:
-            if names in self._answers:
-                answer = self._answers[names]
-                if answer is not None:
-                    del self._answers[names]
-                return answer
-            self._answers[names] = None
+            if key in self._results:
+                result = self._results[key]
+                if result is not None:
+                    del self._results[key]
+                return result
+            self._results[key] = None
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="kubernetes-asking", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="kubernetes-lookup", daemon=True)
                 self._thread.start()
-        self._wanted.put(names)
+        self._requested.put(key)
         return None
 
-    def forget(self, names: Names) -> None:
-        """Nobody will take the answer."""
+    def forget(self, key: JobKey) -> None:
+        """Drop the result of a Job that is no longer polled."""
         with self._lock:
-            self._answers.pop(names, None)
+            self._results.pop(key, None)
 
     def stop(self) -> None:
-        """Ask no more; a request under way isn't waited for."""
-        self._wanted.put(None)
+        """Stop the thread, without waiting for a request under way."""
+        self._requested.put(None)
 
     def _run(self) -> None:
-        while (names := self._wanted.get()) is not None:
+        while (key := self._requested.get()) is not None:
             try:
-                answer: bool | Exception = self._there(names)
+                result: bool | Exception = self._exists(key)
             except Exception as error:
-                logger.info("Job %s/%s can't be asked for: %s", *names[:2], error)
-                answer = error
+                logger.info("Lookup of Job %s/%s failed: %s", key.namespace, key.name, error)
+                result = error
             with self._lock:
-                if names in self._answers:
-                    self._answers[names] = answer
-            self._answered(names)
+                if key in self._results:
+                    self._results[key] = result
+            self._on_result(key)

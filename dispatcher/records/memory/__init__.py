@@ -1,4 +1,4 @@
-"""Records in this process, for ``memory://`` and for tests: the same steps and the same answers as on a server."""
+"""Records in this process, for ``memory://`` and for tests. They behave as those on a server do."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import secrets
 import time
 from collections.abc import Callable
 
-from dispatcher.records.base import Bell, Records
+from dispatcher.records.base import Records
+from dispatcher.records.bell import Bell
 from dispatcher.records.memory.blobs import MemoryBlobs
 from dispatcher.records.memory.events import MemoryEvents
 from dispatcher.records.memory.inbox import MemoryInbox
 from dispatcher.records.memory.leases import MemoryLeases
 from dispatcher.records.memory.logs import MemoryLogs
 from dispatcher.records.memory.queues import MemoryQueues
-from dispatcher.records.memory.rejections import MemoryRefusals
-from dispatcher.records.memory.runs import Beside, MemoryRuns
-from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.rejections import MemoryRejections
+from dispatcher.records.memory.runs import MemoryRuns, Neighbors
+from dispatcher.records.memory.shared import SharedState
 from dispatcher.records.memory.users import MemoryUsers
 from dispatcher.records.memory.workers import MemoryWorkers
 
@@ -23,14 +24,14 @@ __all__ = ["open_memory"]
 
 
 def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = None) -> Records:
-    """Empty records in this process, usable from many threads.
+    """Return empty records in this process, usable from many threads.
 
     Args:
-        clock: gives seconds since the epoch; stands for the server's clock.
-        bell: rings doorbells, always by :meth:`Bell.publish`; none rings nothing.
+        clock: returns seconds since the epoch; stands for the server's clock.
+        bell: rings doorbells, always by :meth:`Bell.publish`; None rings nothing.
     """
-    shared = Shared(clock)
-    beside = Beside(
+    shared = SharedState(clock)
+    neighbors = Neighbors(
         blobs=MemoryBlobs(shared),
         logs=MemoryLogs(shared),
         events=MemoryEvents(shared),
@@ -39,18 +40,17 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         workers=MemoryWorkers(shared),
         inbox=MemoryInbox(shared),
     )
-    runs = MemoryRuns(shared, beside, bell=bell)
     return Records(
         instance=secrets.token_hex(4),
-        runs=runs,
-        blobs=beside.blobs,
-        logs=beside.logs,
-        events=beside.events,
-        workers=beside.workers,
-        leases=beside.leases,
-        queues=beside.queues,
-        inbox=beside.inbox,
-        refusals=MemoryRefusals(shared),
+        runs=MemoryRuns(shared, neighbors, bell=bell),
+        blobs=neighbors.blobs,
+        logs=neighbors.logs,
+        events=neighbors.events,
+        workers=neighbors.workers,
+        leases=neighbors.leases,
+        queues=neighbors.queues,
+        inbox=neighbors.inbox,
+        rejections=MemoryRejections(shared),
         users=MemoryUsers(shared),
-        close=beside.events.close,
+        close=neighbors.events.close,
     )

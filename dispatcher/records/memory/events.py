@@ -1,4 +1,4 @@
-"""Events in this process, and who hears of them."""
+"""Events in this process, their subscribers and listeners."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dispatcher.errors import ServerUnavailable
 from dispatcher.records.effects import EVENTS_KEPT
 from dispatcher.records.events import Ended, Events, Listener
-from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.shared import SharedState
 from dispatcher.runs.events import Event
 from dispatcher.support.mailbox import Mailbox
 
@@ -23,9 +23,9 @@ class _Subscriber:
 
 
 class MemoryEvents(Events):
-    """Lists of events; a position is a number in text."""
+    """Lists of events; a position is a number as text."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: SharedState) -> None:
         self._shared = shared
         self._of: dict[str, list[Event]] = {}
         self._all: dict[int, Event] = {}
@@ -34,26 +34,26 @@ class MemoryEvents(Events):
         self._listeners: list[MemoryListener] = []
 
     def repair(self) -> None:
-        """Positions are given by this class alone."""
+        """Nothing to repair: nobody else adds entries."""
 
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
         start = int(after or 0)
-        found = self._shared.wait_for(lambda: self._of.get(run_id, [])[start:], block)
-        return found, str(start + len(found)) if found else after
+        events = self._shared.wait_for(lambda: self._of.get(run_id, [])[start:], block)
+        return events, str(start + len(events)) if events else after
 
     def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
         with self._shared.changed:
-            one = self._subscribers.setdefault(subscriber, _Subscriber(self._next))
-            if one.taken:
-                return [(str(position), event) for position, event in list(one.taken.items())[:limit]]
-        found = self._shared.wait_for(lambda: self._give(one, limit), block)
-        return [(str(position), event) for position, event in found]
+            state = self._subscribers.setdefault(subscriber, _Subscriber(self._next))
+            if state.taken:
+                return [(str(position), event) for position, event in list(state.taken.items())[:limit]]
+        taken = self._shared.wait_for(lambda: self._take_next(state, limit), block)
+        return [(str(position), event) for position, event in taken]
 
     def acknowledge(self, subscriber: str, positions: Iterable[str]) -> None:
         with self._shared.changed:
-            if (one := self._subscribers.get(subscriber)) is not None:
+            if (state := self._subscribers.get(subscriber)) is not None:
                 for position in positions:
-                    one.taken.pop(int(position), None)
+                    state.taken.pop(int(position), None)
 
     def forget(self, subscriber: str) -> None:
         with self._shared.changed:
@@ -66,17 +66,17 @@ class MemoryEvents(Events):
         return listener
 
     def add(self, events: Iterable[Event]) -> None:
-        """Keep events, of their run and among all."""
+        """Add events, to those of their run and to all."""
         for event in events:
             self._of.setdefault(event.run_id, []).append(event)
             self._all[self._next] = event
             self._next += 1
         self._shared.changed.notify_all()
 
-    def tell(self, topic: str, event: Event | None) -> None:
-        """Tell who listens."""
+    def publish(self, topic: str, event: Event | None) -> None:
+        """Send a notice to all listeners of a topic."""
         for listener in self._listeners:
-            listener.hear(topic, event)
+            listener.offer(topic, event)
 
     def purge(self, run_id: str) -> None:
         """Drop the events of a run; durable subscribers keep theirs."""
@@ -91,20 +91,20 @@ class MemoryEvents(Events):
         oldest = self._shared.clock() - EVENTS_KEPT
         for position in [p for p, event in self._all.items() if event.time < oldest]:
             del self._all[position]
-            for one in self._subscribers.values():
-                one.taken.pop(position, None)
+            for state in self._subscribers.values():
+                state.taken.pop(position, None)
 
     def close(self) -> None:
         """Close every listener."""
         for listener in list(self._listeners):
             listener.close()
 
-    def _give(self, one: _Subscriber, limit: int) -> list[tuple[int, Event]]:
-        found = [(p, self._all[p]) for p in range(one.next, self._next) if p in self._all][:limit]
-        if found:
-            one.taken.update(found)
-            one.next = found[-1][0] + 1
-        return found
+    def _take_next(self, state: _Subscriber, limit: int) -> list[tuple[int, Event]]:
+        taken = [(p, self._all[p]) for p in range(state.next, self._next) if p in self._all][:limit]
+        if taken:
+            state.taken.update(taken)
+            state.next = taken[-1][0] + 1
+        return taken
 
     def _drop(self, listener: MemoryListener) -> None:
         with self._shared.changed:
@@ -115,10 +115,10 @@ class MemoryEvents(Events):
 class MemoryListener(Listener):
     """A queue of notices."""
 
-    def __init__(self, leave: Callable[[MemoryListener], None]) -> None:
-        self._leave = leave
+    def __init__(self, on_close: Callable[[MemoryListener], None]) -> None:
+        self._on_close = on_close
         self._topics: set[str] = set()
-        self._heard: Mailbox[Notice | None] = Mailbox()
+        self._notices: Mailbox[Notice | None] = Mailbox()
         self._closed = False
 
     def watch(self, topics: Iterable[str], *, certain: bool = True) -> None:
@@ -131,17 +131,17 @@ class MemoryListener(Listener):
         if self._closed:
             raise ServerUnavailable("this listener is closed")
         try:
-            return self._heard.get(timeout=max(timeout, 0.0))
+            return self._notices.get(timeout=max(timeout, 0.0))
         except queue.Empty:
             return None
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._leave(self)
-            self._heard.put(None)
+            self._on_close(self)
+            self._notices.put(None)
 
-    def hear(self, topic: str, event: Event | None) -> None:
-        """Take a notice if it is wanted."""
+    def offer(self, topic: str, event: Event | None) -> None:
+        """Queue a notice if its topic is watched."""
         if topic in self._topics:
-            self._heard.put((topic, event))
+            self._notices.put((topic, event))

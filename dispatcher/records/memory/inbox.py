@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from dispatcher.records.inbox import Inbox
-from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.shared import SharedState
 
 
 class MemoryInbox(Inbox):
-    """A list of entries per shard; a position is a number in text."""
+    """A list of entries per shard; a position is a number as text."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: SharedState) -> None:
         self._shared = shared
         self._entries: dict[str, dict[int, dict[str, str]]] = {}
         self._next = 1
@@ -27,11 +27,11 @@ class MemoryInbox(Inbox):
     ) -> list[tuple[str, dict[str, str]]]:
         start = int(after or 0)
 
-        def look() -> list[tuple[str, dict[str, str]]]:
+        def following() -> list[tuple[str, dict[str, str]]]:
             entries = self._entries.get(shard, {}).items()
             return [(str(position), dict(entry)) for position, entry in entries if position > start][:limit]
 
-        return self._shared.wait_for(look, block)
+        return self._shared.wait_for(following, block)
 
     def wait(self, shards: Collection[str], *, block: float) -> bool:
         return bool(self._shared.wait_for(lambda: [shard for shard in shards if self._entries.get(shard)], block))
@@ -45,4 +45,4 @@ class MemoryInbox(Inbox):
                 self._entries.pop(shard, None)
 
     def repair(self, shards: Collection[str]) -> list[str]:
-        return []  # positions are given by this class alone
+        return []  # nobody else adds entries

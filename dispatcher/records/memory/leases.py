@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dispatcher.records.leases import Lease, Leases
-from dispatcher.records.memory.shared import Shared
+from dispatcher.records.memory.shared import SharedState
 
 
 class MemoryLeases(Leases):
-    """A dictionary by name; a lease given back keeps its epoch under no owner."""
+    """Leases by name. A released lease keeps its epoch, with an empty owner."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: SharedState) -> None:
         self._shared = shared
         self._leases: dict[str, Lease] = {}
 
-    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
+    def acquire(self, name: str, owner: str, *, expected: Lease | None) -> Lease | None:
         with self._shared.changed:
             stored = self._leases.get(name) or Lease(name=name, owner="", epoch=0)
-            if stored.owner == owner and (seen is None or stored.epoch == seen.epoch + 1):
+            if stored.owner == owner and (expected is None or stored.epoch == expected.epoch + 1):
                 return stored
-            if (stored.owner, stored.epoch) != (("", stored.epoch) if seen is None else (seen.owner, seen.epoch)):
+            before = "" if expected is None else expected.owner
+            if stored.owner != before or (expected is not None and stored.epoch != expected.epoch):
                 return None
             taken = Lease(name=name, owner=owner, epoch=stored.epoch + 1)
             self._leases[name] = taken
@@ -31,4 +32,4 @@ class MemoryLeases(Leases):
 
     def held(self, prefix: str) -> dict[str, Lease]:
         with self._shared.changed:
-            return {name: one for name, one in self._leases.items() if one.owner and name.startswith(prefix)}
+            return {name: lease for name, lease in self._leases.items() if lease.owner and name.startswith(prefix)}

@@ -1,23 +1,23 @@
-"""Refusals in this process."""
+"""Counters of rejections in this process."""
 
 from __future__ import annotations
 
-from dispatcher.records.memory.shared import Shared
-from dispatcher.records.rejections import Refusals, Tally, What
+from dispatcher.records.memory.shared import SharedState
+from dispatcher.records.rejections import Rejected, Rejections, Tally
 
 
-class MemoryRefusals(Refusals):
-    """A dictionary."""
+class MemoryRejections(Rejections):
+    """Tallies by kind."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: SharedState) -> None:
         self._shared = shared
-        self._tallies: dict[What, Tally] = {}
+        self._tallies: dict[Rejected, Tally] = {}
 
-    def note(self, what: What) -> None:
+    def note(self, kind: Rejected) -> None:
         with self._shared.changed:
-            before = self._tallies.get(what)
-            self._tallies[what] = Tally(count=1 + (before.count if before else 0), last=self._shared.clock())
+            before = self._tallies.get(kind)
+            self._tallies[kind] = Tally(count=1 + (before.count if before else 0), last=self._shared.clock())
 
-    def tallies(self) -> dict[What, Tally]:
+    def tallies(self) -> dict[Rejected, Tally]:
         with self._shared.changed:
             return dict(self._tallies)

@@ -1,24 +1,24 @@
-"""Users of attempts in this process: nobody connects, so only who is known."""
+"""Users of attempts in this process. Nobody connects here, so they are only listed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dispatcher.records.memory.shared import Shared
-from dispatcher.records.users import Reach, Users
+from dispatcher.records.memory.shared import SharedState
+from dispatcher.records.users import AttemptScope, Users
 
 
 class MemoryUsers(Users):
-    """A mapping."""
+    """Scopes by run id and attempt."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: SharedState) -> None:
         self._shared = shared
-        self._users: dict[tuple[str, int], Reach] = {}
+        self._users: dict[tuple[str, int], AttemptScope] = {}
 
-    def make(self, reach: Reach, password: str) -> str:
+    def make(self, scope: AttemptScope, password: str) -> str:
         with self._shared.changed:
-            self._users[reach.run_id, reach.attempt] = reach
-        return f"{reach.run_id}:{reach.attempt}"
+            self._users[scope.run_id, scope.attempt] = scope
+        return f"{scope.run_id}:{scope.attempt}"
 
     def known(self) -> list[tuple[str, int]]:
         with self._shared.changed:

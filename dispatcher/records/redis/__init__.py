@@ -1,4 +1,7 @@
-"""Records in Redis or Valkey: the truth of an installation. redis-py is imported when they are opened."""
+"""Records on a Redis or Valkey server, the source of truth of an installation.
+
+redis-py is imported only when they are opened.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dispatcher.records.base import Bell, Records
+    from dispatcher.records.base import Records
+    from dispatcher.records.bell import Bell
     from dispatcher.records.redis.connection.client import Client
 
 __all__ = ["open_redis"]
@@ -20,20 +24,20 @@ def open_redis(
     timeout: float = 5.0,
     clock_offset: float = 0.0,
 ) -> Records:
-    """The records on a server, usable from many threads and after a fork.
+    """Return the records on a server, usable from many threads and after a fork.
 
     Args:
-        url: where it is; the forms are those of :mod:`dispatcher.support.urls`.
-        bell: rings doorbells, or makes what does, given the installation's id; none rings nothing.
-        timeout: seconds for each of: to connect, to send, to answer.
+        url: of the server, in one of the forms of :mod:`dispatcher.support.urls`.
+        bell: rings doorbells; or a function that returns one for the installation's id. None rings nothing.
+        timeout: seconds to connect, to send, and to answer, each.
         clock_offset: seconds added to the server's clock; for tests.
 
     Raises:
-        InvalidSettings: the URL can't be read, or what stands there as the installation's id is none.
+        InvalidSettings: the URL can't be read, or the stored installation's id isn't valid.
         ServerUnavailable: the server can't be reached or refuses us.
     """
     from dispatcher.records.base import Records
-    from dispatcher.records.left_out import LeftOut
+    from dispatcher.records.malformed import MalformedEntries
     from dispatcher.records.redis.blobs import RedisBlobs
     from dispatcher.records.redis.connection.client import Client
     from dispatcher.records.redis.events import RedisEvents
@@ -42,7 +46,7 @@ def open_redis(
     from dispatcher.records.redis.leases import RedisLeases
     from dispatcher.records.redis.logs import RedisLogs
     from dispatcher.records.redis.queues import RedisQueues
-    from dispatcher.records.redis.rejections import RedisRefusals
+    from dispatcher.records.redis.rejections import RedisRejections
     from dispatcher.records.redis.runs import RedisRuns
     from dispatcher.records.redis.users import RedisUsers
     from dispatcher.records.redis.workers import RedisWorkers
@@ -54,11 +58,11 @@ def open_redis(
         client.close()
         raise
     keys = Keys(instance)
-    refusals = RedisRefusals(client, keys, clock_offset=clock_offset)
-    left_out = LeftOut(refusals)
-    events = RedisEvents(client, keys, left_out)
+    rejections = RedisRejections(client, keys, clock_offset=clock_offset)
+    malformed = MalformedEntries(rejections)
+    events = RedisEvents(client, keys, malformed)
     runs = RedisRuns(
-        client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset, left_out=left_out
+        client, keys, bell=bell(instance) if callable(bell) else bell, clock_offset=clock_offset, malformed=malformed
     )
 
     def close() -> None:
@@ -69,28 +73,28 @@ def open_redis(
         instance=instance,
         runs=runs,
         blobs=RedisBlobs(client, keys),
-        logs=RedisLogs(client, keys, left_out),
+        logs=RedisLogs(client, keys, malformed),
         events=events,
-        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset, left_out=left_out),
-        leases=RedisLeases(client, keys, left_out),
-        queues=RedisQueues(client, keys, clock_offset=clock_offset, left_out=left_out),
+        workers=RedisWorkers(client, keys, instance=instance, clock_offset=clock_offset, malformed=malformed),
+        leases=RedisLeases(client, keys, malformed),
+        queues=RedisQueues(client, keys, clock_offset=clock_offset, malformed=malformed),
         inbox=RedisInbox(client, keys),
-        refusals=refusals,
+        rejections=rejections,
         users=RedisUsers(client, keys, instance=instance),
         close=close,
     )
 
 
 def _instance(client: Client) -> str:
-    """The installation's id, made up if it has none."""
+    """Return the installation's id; create one if there is none."""
     from dispatcher.errors import InvalidSettings
     from dispatcher.records.redis.keys import INSTANCE
     from dispatcher.support.ids import is_instance
 
-    found = client.one("GET", INSTANCE)  # first, as ACLs may let us only read it
-    if found is None:
-        _, found = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
-    instance: str = found.decode(errors="replace")
+    stored = client.one("GET", INSTANCE)  # before SET: an ACL may allow only this
+    if stored is None:
+        _, stored = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
+    instance: str = stored.decode(errors="replace")
     if not is_instance(instance):
-        raise InvalidSettings(f"the installation's id at {client.shown} is none: the key {INSTANCE} holds {instance!r}")
+        raise InvalidSettings(f"the installation's id at {client.shown} isn't valid: {INSTANCE} holds {instance!r}")
     return instance

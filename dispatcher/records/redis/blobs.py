@@ -1,4 +1,4 @@
-"""Blobs in Redis: each is a hash of parts, so that no single command is too large for its timeout."""
+"""Blobs in Redis: hashes of parts, so that no single command is too large for its timeout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from dispatcher.errors import Malformed
-from dispatcher.records.base import Blobs
+from dispatcher.records.blobs import Blobs
 from dispatcher.records.effects import STRAY, UNUSED_BLOB
 from dispatcher.records.redis.bounds import MOST_HELD
 from dispatcher.records.redis.connection.client import Client
@@ -18,15 +18,15 @@ from dispatcher.support.failpoints import failpoint
 from dispatcher.support.ids import is_blob, is_run_id
 from dispatcher.support.parsing import whole_of
 
-#: Most bytes of one part.
+#: Most bytes of a part.
 PART = 4 * 2**20
 
-#: Up to so many bytes, a shared blob is sent without asking whether it is there.
+#: Up to so many bytes, a shared blob is sent without checking first whether it is stored.
 _SMALL = 16 * 2**10
 
 
 class RedisBlobs(Blobs):
-    """Field ``parts`` says how many there are and is written last; parts are numbered from 0."""
+    """Parts are numbered from 0. The field ``parts`` holds their number, and is written last."""
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
@@ -89,10 +89,10 @@ class RedisBlobs(Blobs):
         return False
 
     def _place(self, name: str) -> tuple[str, str]:
-        """Key of the hash, and what its fields begin with.
+        """Return the key of a blob's hash, and the prefix of its fields.
 
         Raises:
-            KeyError: no blob is called so.
+            KeyError: no blob can have this name.
         """
         run_id, slash, own = name.partition("/")
         if not slash:
@@ -103,19 +103,19 @@ class RedisBlobs(Blobs):
 
 
 def hold(client: Client, keys: Keys, digests: Collection[str], *, within: float) -> None:
-    """Keep shared blobs while the records that name them are sent.
+    """Keep shared blobs while the records that refer to them are sent.
 
     Args:
         client: to the server.
         keys: of the installation.
         digests: the blobs.
-        within: seconds after which it gives up.
+        within: seconds after which to give up.
 
     Raises:
-        LookupError: some aren't there.
+        LookupError: some are missing (args: the digests).
     """
-    held = [keys.blob(digest) for digest in sorted(digests)]
-    portions = (held[start : start + MOST_HELD] for start in range(0, len(held), MOST_HELD))
+    blob_keys = [keys.blob(digest) for digest in sorted(digests)]
+    portions = (blob_keys[start : start + MOST_HELD] for start in range(0, len(blob_keys), MOST_HELD))
     commands = [script("hold").command(portion, int(UNUSED_BLOB)) for portion in portions]
     replies = client.accepted(client.run_many(commands, within=within)) if commands else []
     if missing := [keys.digest(key.decode()) for reply in replies for key in reply]:

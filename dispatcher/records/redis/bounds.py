@@ -1,24 +1,24 @@
-"""The bounds of one call of a function, as ``lua/bounds.lua`` has them; senders split what is more."""
+"""Bounds of one call of a function, as in ``lua/bounds.lua``. Senders split larger calls."""
 
 from __future__ import annotations
 
-#: Bytes of one JSON document: the steps of a change, what runs have in common.
+#: Bytes of a JSON document: the steps of a change, the common part of runs.
 LONGEST_JSON = 2**19
 
-#: Runs that are accepted together.
+#: Runs that are accepted by one call.
 MOST_RUNS = 100
 
-#: Steps of a change, words of all of them, and words that are told apart.
+#: Steps of a change, words of all steps, and values passed apart.
 MOST_STEPS, MOST_WORDS, MOST_APART = 500, 4000, 64
 
-#: Bytes of a change with all its words.
+#: Bytes of a change with all its values.
 LARGEST_CHANGE = 63 * 2**20
 
-#: Blobs that are held together.
+#: Blobs that are held by one call.
 MOST_HELD = 100
 
-#: Streams that are repaired together: each may be made anew, with its entries.
+#: Streams that are repaired by one call, which may copy all their entries.
 MOST_REPAIRED = 16
 
-#: Log lines of one append.
+#: Log lines that are appended by one call.
 MOST_LINES = 500

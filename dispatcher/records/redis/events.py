@@ -1,4 +1,4 @@
-"""Events in Redis: a stream per run, and one of all for durable subscribers, each a consumer group."""
+"""Events in Redis: a stream per run, and one of all events. Durable subscribers are consumer groups of the latter."""
 
 from __future__ import annotations
 
@@ -9,48 +9,52 @@ from typing import Any
 
 from dispatcher.errors import Malformed, ServerUnavailable
 from dispatcher.records.events import Ended, Events, Listener
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.connection.client import Client
-from dispatcher.records.redis.connection.streams import blocking, entries, read_stream, repair
+from dispatcher.records.redis.connection.streams import block_words, entries_of, read_stream, repair
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.listener import RedisListener
-from dispatcher.records.redis.run_scripts.change import kept
+from dispatcher.records.redis.run_scripts.change import event_parsers
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs.events import Event
 
-#: The one consumer of a subscriber's group: what it took and didn't acknowledge is its own to take again.
+#: The only consumer of each group, so that it receives again what it took and didn't acknowledge.
 _CONSUMER = "one"
 
+#: Tries to read the stream of all events.
 _TRIES = 3
+
+#: Most entries of a run that are read at once.
+_MOST = 10_000
 
 
 class RedisEvents(Events):
-    """Streams. A group that vanished is made again from the start of what is kept: events then come twice."""
+    """Streams. A lost group is recreated from the oldest event; its subscriber may receive events twice then."""
 
-    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
+    def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
         self._keys = keys
-        self._left_out = left_out
-        self._known: set[str] = set()
+        self._malformed = malformed
+        self._joined: set[str] = set()
         self._listeners: set[RedisListener] = set()
         self._lock = threading.Lock()
 
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
-        while found := read_stream(self._client, self._keys.events(run_id), after=after, limit=10000, block=block):
-            after = found[-1][0]
-            read = (
-                self._left_out.read(f"event {position} of run {run_id}", one)
-                for position, fields in found
-                for one in kept(fields)
+        while entries := read_stream(self._client, self._keys.events(run_id), after=after, limit=_MOST, block=block):
+            after = entries[-1][0]
+            parsed = (
+                self._malformed.read(f"event {position} of run {run_id}", parse)
+                for position, fields in entries
+                for parse in event_parsers(fields)
             )
-            if events := [event for event in read if event is not None]:
+            if events := [event for event in parsed if event is not None]:
                 return events, after
         return [], after
 
     def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:
         for left in reversed(range(_TRIES)):
             try:
-                # Pending ones first, also after a lost reply: what it held is pending now.
+                # Pending events come first, and include those of a lost reply.
                 return self._pending(subscriber, limit) or self._next(subscriber, limit, block)
             except ServerUnavailable:
                 if not left:
@@ -62,18 +66,18 @@ class RedisEvents(Events):
             self._client.one("XACK", self._keys.all_events, subscriber, *positions)
 
     def forget(self, subscriber: str) -> None:
-        self._known.discard(subscriber)
-        # A group of a stream that isn't there is an error, and gone all the same.
+        self._joined.discard(subscriber)
+        # Of a missing stream this is an error, which doesn't matter: the group is gone, too.
         self._client.call([("XGROUP", "DESTROY", self._keys.all_events, subscriber)])
         self._client.one("SREM", self._keys.subscribers, subscriber)
 
     def repair(self) -> None:
         if repair(self._client, [self._keys.all_events]):
-            self._left_out.note("what lay among all events", Malformed("its position was far ahead of the clock"))
+            self._malformed.note("among all events", Malformed("its position was far ahead of the clock"))
 
     def listen(self, ended: Ended | None = None) -> Listener:
         listener = RedisListener(
-            self._client, self._keys, leave=self._listeners.discard, ended=ended, left_out=self._left_out
+            self._client, self._keys, on_close=self._listeners.discard, ended=ended, malformed=self._malformed
         )
         with self._lock:
             self._listeners.add(listener)
@@ -88,38 +92,38 @@ class RedisEvents(Events):
 
     def _pending(self, subscriber: str, limit: int) -> list[tuple[str, Event]]:
         while True:
-            found = self._read(subscriber, "0", limit, 0.0)
-            readable = self._readable(subscriber, found)
-            if readable or not found:
-                return readable
+            pending = self._read(subscriber, "0", limit, 0.0)
+            events = self._parse(subscriber, pending)
+            if events or not pending:
+                return events
 
     def _next(self, subscriber: str, limit: int, block: float) -> list[tuple[str, Event]]:
-        return self._readable(subscriber, self._read(subscriber, ">", limit, block))
+        return self._parse(subscriber, self._read(subscriber, ">", limit, block))
 
-    def _readable(self, subscriber: str, found: Sequence[Any]) -> list[tuple[str, Event]]:
-        """Those that can be read; the others, and those that were trimmed, are never given again."""
-        read = [
+    def _parse(self, subscriber: str, entries: Sequence[Any]) -> list[tuple[str, Event]]:
+        """Return the events of entries; acknowledge those that are malformed or were trimmed."""
+        parsed = [
             (
                 position,
                 None
                 if fields is None
-                else self._left_out.read(f"event {position}", partial(Event.from_fields, fields)),
+                else self._malformed.read(f"event {position}", partial(Event.from_fields, fields)),
             )
-            for position, fields in found
+            for position, fields in entries
         ]
-        self.acknowledge(subscriber, [position for position, event in read if event is None])
-        return [(position, event) for position, event in read if event is not None]
+        self.acknowledge(subscriber, [position for position, event in parsed if event is None])
+        return [(position, event) for position, event in parsed if event is not None]
 
     def _read(self, subscriber: str, start: str, limit: int, block: float) -> list[Any]:
-        group = ("GROUP", subscriber, _CONSUMER, "COUNT", limit, *blocking(block), "STREAMS", self._keys.all_events)
+        group = ("GROUP", subscriber, _CONSUMER, "COUNT", limit, *block_words(block), "STREAMS", self._keys.all_events)
         for _ in range(_TRIES):
             reply = self._client.call([("XREADGROUP", *group, start)], block=block, once=start == ">")[0]
             if not isinstance(reply, Exception) or not str(reply).startswith(("NOGROUP", "UNBLOCKED")):
                 break
             self._join(subscriber)
-        return entries(self._client.accepted([reply])[0])
+        return entries_of(self._client.accepted([reply])[0])
 
     def _join(self, subscriber: str) -> None:
         keys = [self._keys.all_events, self._keys.subscribers]
-        self._client.run(script("join"), keys, subscriber, int(subscriber in self._known))
-        self._known.add(subscriber)
+        self._client.run(script("join"), keys, subscriber, int(subscriber in self._joined))
+        self._joined.add(subscriber)

@@ -1,4 +1,4 @@
-"""Reports of runners in Redis, a stream per shard."""
+"""The inbox in Redis, a stream per shard."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Collection, Mapping
 
 from dispatcher.records.inbox import Inbox
 from dispatcher.records.redis.connection.client import Client
-from dispatcher.records.redis.connection.streams import behind, blocking, entries, repair
+from dispatcher.records.redis.connection.streams import block_words, entries_of, next_position, repair
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
 
-#: Seconds for which a report is known, so that sending it again adds nothing.
-_KNOWN = 60
+#: Seconds for which a report's nonce is stored, so that sending the report again adds nothing.
+_NONCE_KEPT = 60
 
 
 class RedisInbox(Inbox):
-    """Streams; each report carries a nonce while it is sent."""
+    """Streams. Each report is sent with a nonce, so that it is added once."""
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
@@ -24,25 +24,25 @@ class RedisInbox(Inbox):
 
     def report(self, shard: str, entry: Mapping[str, str]) -> None:
         keys = self._keys.inbox(shard), self._keys.report(secrets.token_hex(8))
-        self._client.run(script("report"), (), *keys, _KNOWN, *(word for pair in entry.items() for word in pair))
+        self._client.run(script("report"), (), *keys, _NONCE_KEPT, *(word for pair in entry.items() for word in pair))
 
     def read(
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
     ) -> list[tuple[str, dict[str, str]]]:
-        words = ("XREAD", "COUNT", limit, *blocking(block), "STREAMS", self._keys.inbox(shard), after or "0")
-        return entries(self._client.one(*words, block=block))  # whatever its id, it is acted upon and dropped
+        words = ("XREAD", "COUNT", limit, *block_words(block), "STREAMS", self._keys.inbox(shard), after or "0")
+        return entries_of(self._client.one(*words, block=block))  # ids ahead of the clock do no harm: all are dropped
 
     def wait(self, shards: Collection[str], *, block: float) -> bool:
         if not shards:
             return False
         keys = [self._keys.inbox(shard) for shard in shards]
-        words = ("XREAD", "COUNT", 1, *blocking(block), "STREAMS", *keys, *("0" for _ in keys))
+        words = ("XREAD", "COUNT", 1, *block_words(block), "STREAMS", *keys, *("0" for _ in keys))
         return bool(self._client.one(*words, block=block))
 
     def drop(self, shard: str, *, until: str) -> None:
-        following = behind(until)
-        kept = ("MINID", following) if following else ("MAXLEN", 0)
-        self._client.one("XTRIM", self._keys.inbox(shard), *kept)
+        following = next_position(until)
+        bound = ("MINID", following) if following else ("MAXLEN", 0)
+        self._client.one("XTRIM", self._keys.inbox(shard), *bound)
 
     def repair(self, shards: Collection[str]) -> list[str]:
         keys = {self._keys.inbox(shard): shard for shard in shards}

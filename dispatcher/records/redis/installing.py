@@ -1,4 +1,4 @@
-"""Loading this release's functions, and removing those of other releases. For ``dispatcher admin install`` alone."""
+"""Load this release's functions, and remove those of other releases. Only for ``dispatcher admin install``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OURS = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """The libraries on the server now: this release's ``library``, new or not, and those that are gone."""
+    """The result of an installation: this release's ``library``, new or not, and the libraries ``removed``."""
 
     library: str
     new: bool
@@ -26,31 +26,32 @@ def install(url: str, *, prune: bool = False, timeout: float = 5.0) -> Installed
     """Load the library of this release.
 
     Args:
-        url: of a user who may: an administrator, or a worker that the ACL allows it.
-        prune: also remove the libraries of other releases; their workers load them again when they need them.
+        url: of a user who may load functions, such as an administrator.
+        prune: also remove the libraries of other releases. Their workers load them again when needed.
         timeout: seconds for each command.
 
     Raises:
         InvalidSettings: the URL can't be read.
         ServerUnavailable: the server can't be reached, is too old, or refuses.
     """
-    mine = library()
+    ours = library()
     client = Client(url, timeout=timeout)
     try:
-        [reply] = client.call([("FUNCTION", "LOAD", mine.text)])
-        was_there = isinstance(reply, redis.ResponseError) and str(reply).endswith("already exists")
-        if not was_there:
+        [reply] = client.call([("FUNCTION", "LOAD", ours.text)])
+        exists = isinstance(reply, redis.ResponseError) and str(reply).endswith("already exists")
+        if not exists:
             client.accepted([reply])
-        others = sorted(_libraries(client) - {mine.name}) if prune else []
+        others = sorted(_libraries(client) - {ours.name}) if prune else []
         for name in others:
             client.one("FUNCTION", "DELETE", name)
     finally:
         client.close()
-    return Installed(library=mine.name, new=not was_there, removed=tuple(others))
+    return Installed(library=ours.name, new=not exists, removed=tuple(others))
 
 
 def _libraries(client: Client) -> set[str]:
-    """The names of all libraries of ours."""
+    """Return the names of all releases' libraries."""
     listed = client.one("FUNCTION", "LIST", "LIBRARYNAME", f"{PREFIX}*")
-    names = (dict(zip(told[0::2], told[1::2], strict=True))[b"library_name"].decode() for told in listed)
+    entries = (dict(zip(flat[0::2], flat[1::2], strict=True)) for flat in listed)
+    names = (entry[b"library_name"].decode() for entry in entries)
     return {name for name in names if _OURS.fullmatch(name)}

@@ -1,11 +1,11 @@
-"""Leases in Redis: a hash of names, each with epoch and owner."""
+"""Leases in Redis: a hash from names to epoch and owner."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from dispatcher.records.leases import Lease, Leases
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
@@ -13,32 +13,32 @@ from dispatcher.support.parsing import name_of, whole_of
 
 
 class RedisLeases(Leases):
-    """A lease given back keeps its epoch under no owner."""
+    """A released lease keeps its epoch, with an empty owner."""
 
-    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
+    def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
         self._keys = keys
-        self._left_out = left_out
+        self._malformed = malformed
 
-    def acquire(self, name: str, owner: str, *, seen: Lease | None) -> Lease | None:
-        before = ("", "") if seen is None else (seen.owner, seen.epoch)
+    def acquire(self, name: str, owner: str, *, expected: Lease | None) -> Lease | None:
+        before = ("", "") if expected is None else (expected.owner, expected.epoch)
         epoch = self._client.run(script("acquire"), [self._keys.leases], name, owner, *before)
         return Lease(name=name, owner=owner, epoch=int(epoch)) if epoch else None
 
     def release(self, lease: Lease) -> None:
-        kept, given_back = f"{lease.epoch} {lease.owner}", f"{lease.epoch} "
-        self._client.run(script("release"), [self._keys.leases], lease.name, kept, given_back)
+        stored, released = f"{lease.epoch} {lease.owner}", f"{lease.epoch} "
+        self._client.run(script("release"), [self._keys.leases], lease.name, stored, released)
 
     def held(self, prefix: str) -> dict[str, Lease]:
         flat = self._client.one("HGETALL", self._keys.leases)
-        found: dict[str, Lease] = {}
-        for name, kept in zip(flat[0::2], flat[1::2], strict=True):
-            lease = self._left_out.read(f"lease {name!r}", partial(_lease, name, kept))
+        leases: dict[str, Lease] = {}
+        for name, stored in zip(flat[0::2], flat[1::2], strict=True):
+            lease = self._malformed.read(f"lease {name!r}", partial(_parse_lease, name, stored))
             if lease is not None and lease.owner and lease.name.startswith(prefix):
-                found[lease.name] = lease
-        return found
+                leases[lease.name] = lease
+        return leases
 
 
-def _lease(name: bytes, kept: bytes) -> Lease:
-    epoch, _, owner = name_of(kept, "lease").partition(" ")
+def _parse_lease(name: bytes, stored: bytes) -> Lease:
+    epoch, _, owner = name_of(stored, "lease").partition(" ")
     return Lease(name=name_of(name, "lease"), owner=owner, epoch=whole_of(epoch, "lease: epoch"))

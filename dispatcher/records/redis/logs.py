@@ -1,4 +1,4 @@
-"""Lines of runs in Redis, a stream per run."""
+"""Log lines in Redis, a stream per run."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from dispatcher.records.base import Line, Logs
 from dispatcher.records.effects import STRAY
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.logs import Line, Logs, last_lines
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.bounds import MOST_LINES
 from dispatcher.records.redis.connection.client import Client
-from dispatcher.records.redis.connection.streams import read_stream
+from dispatcher.records.redis.connection.streams import Entry, previous_position, read_backwards, read_stream
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.parsing import Fields, number_of, whole_of
 
-#: Most bytes of one script's lines, where they are several.
+#: Most bytes of lines in one call of the script, if they are several.
 _BYTES = 2**20
+
+#: Most entries that the search for last lines reads, at once and in all.
+_TAIL_PAGE = 100
+_TAIL_SEARCHED = 10_000
 
 
 class RedisLogs(Logs):
-    """The number of each attempt's last line is kept beside the stream, so that repetition adds nothing."""
+    """A stream of lines, and the number of each attempt's last line, so that appending lines again adds nothing."""
 
-    def __init__(self, client: Client, keys: Keys, left_out: LeftOut) -> None:
+    def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
         self._keys = keys
-        self._left_out = left_out
+        self._malformed = malformed
 
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
         for attempt, group in groupby(lines, key=lambda line: line.attempt):
@@ -36,15 +40,30 @@ class RedisLogs(Logs):
                 self._append(run_id, attempt, portion)
 
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
-        while found := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
-            after = found[-1][0]
-            read = (
-                self._left_out.read(f"line {position} of run {run_id}", partial(_line, fields))
-                for position, fields in found
-            )
-            if lines := [line for line in read if line is not None]:
+        while entries := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
+            after = entries[-1][0]
+            if lines := list(self._parse(run_id, entries)):
                 return lines, after
         return [], after
+
+    def tail(self, run_id: str, lines: int, *, attempt: int | None = None, gaps: bool = True) -> list[Line]:
+        return last_lines(self._backwards(run_id, min(lines, _TAIL_PAGE)), lines, attempt=attempt, gaps=gaps)
+
+    def _backwards(self, run_id: str, page: int) -> Iterator[Line]:
+        """Yield lines of a run, newest first; read so many entries first, then page by page."""
+        key, before, searched = self._keys.logs(run_id), "", 0
+        while searched < _TAIL_SEARCHED:
+            entries = read_backwards(self._client, key, before=before, limit=page)
+            yield from self._parse(run_id, entries)
+            if len(entries) < page or not (before := previous_position(entries[-1][0])):
+                return
+            searched, page = searched + page, _TAIL_PAGE
+
+    def _parse(self, run_id: str, entries: Iterable[Entry]) -> Iterator[Line]:
+        for position, fields in entries:
+            line = self._malformed.read(f"line {position} of run {run_id}", partial(_parse_line, fields))
+            if line is not None:
+                yield line
 
     def _append(self, run_id: str, attempt: int, lines: Sequence[tuple[Any, ...]]) -> None:
         words = [word for line in lines for word in line]
@@ -54,7 +73,7 @@ class RedisLogs(Logs):
 
 
 def _portions(lines: Iterable[Line]) -> Iterator[list[tuple[Any, ...]]]:
-    """The words of each line, those of some lines together."""
+    """Yield the words of each line, in portions for one call of the script."""
     portion: list[tuple[Any, ...]] = []
     size = 0
     for line in lines:
@@ -68,13 +87,13 @@ def _portions(lines: Iterable[Line]) -> Iterator[list[tuple[Any, ...]]]:
         yield portion
 
 
-def _line(fields: dict[str, str]) -> Line:
-    given = Fields(fields, "line")
+def _parse_line(fields: dict[str, str]) -> Line:
+    line = Fields(fields, "line")
     return Line(
-        attempt=whole_of(given.text("attempt"), "line: attempt"),
-        number=whole_of(given.text("number"), "line: number"),
-        time=number_of(given.text("time"), "line: time"),
-        stream=given.name("stream"),
-        text=given.text("text"),
-        level=given.name("level", ""),
+        attempt=whole_of(line.text("attempt"), "line: attempt"),
+        number=whole_of(line.text("number"), "line: number"),
+        time=number_of(line.text("time"), "line: time"),
+        stream=line.name("stream"),
+        text=line.text("text"),
+        level=line.name("level", ""),
     )

@@ -1,7 +1,7 @@
-"""A check at a worker's start: the server lets its user do what a worker does. Called by :mod:`dispatcher.connect`.
+"""Check the rights of a worker's user when the worker starts. Called by :mod:`dispatcher.connect`.
 
-The server checks a command's rights as it is queued in a transaction, and executes none of a transaction that is
-discarded: what is asked for here never happens.
+The server checks a command's rights when it is queued in a transaction. The transaction is discarded, so that none of
+the commands is executed.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from dispatcher.records.redis.scripts import script
 from dispatcher.support.ids import new_id
 from dispatcher.support.urls import parse
 
-#: As many refused commands as an error names.
-_NAMED = 3
+#: Most refused commands that an error names.
+_MOST_NAMED = 3
 
 
 def check_records(url: str, instance: str, *, setting: str, timeout: float = 5.0) -> None:
-    """Check that the user of ``url`` may keep records as a worker does, and that the functions are there.
+    """Check that the user of ``url`` has a worker's rights on records, and load the functions if they are missing.
 
     Args:
-        url: the server of the records.
+        url: of the server of the records.
         instance: the installation's id.
         setting: the variable that holds the URL, for the message.
-        timeout: seconds for each of: to connect, to send, to answer.
+        timeout: seconds to connect, to send, and to answer, each.
 
     Raises:
-        ServerUnavailable: it may not (then ``denied``), or the server can't be reached.
+        ServerUnavailable: the user lacks rights (then ``denied``), or the server can't be reached.
     """
     keys = Keys(instance)
     _check(url, _of_records(keys), setting=setting, timeout=timeout)
     client = Client(url, timeout=timeout)
-    try:  # a beat of nobody changes nothing; it loads the functions where they are missing
+    try:  # the heartbeat of an unknown worker changes nothing
         client.run(script("beat"), [keys.workers, keys.beats, keys.beaten], 0.0, "nobody")
     finally:
         client.close()
 
 
 def check_broker(url: str, instance: str, queues: Iterable[str], *, setting: str, timeout: float = 5.0) -> None:
-    """Check that the user of ``url`` may take doorbells from ``queues``; arguments and errors as above."""
+    """Check that the user of ``url`` may take doorbells from ``queues``, as :func:`check_records` does."""
     _check(url, _of_broker(instance, parse(url).db, list(queues)), setting=setting, timeout=timeout)
 
 
 def _of_records(keys: Keys) -> list[Command]:
-    """Return commands as a worker uses them on each kind of key."""
+    """Return a worker's commands on each kind of key."""
     run_id = new_id()
     run, day = keys.run(run_id), keys.used(0)
     return [
@@ -74,7 +74,7 @@ def _of_records(keys: Keys) -> list[Command]:
 
 
 def _of_broker(instance: str, db: int, queues: Sequence[str]) -> list[Command]:
-    """Return commands as Celery's transport uses them in a worker."""
+    """Return the commands of Celery's transport in a worker."""
     prefix = f"{instance}:"
     channels = f"{prefix}/{db}.celery.pidbox", f"{prefix}/{db}.celeryev/worker.heartbeat"
     return [
@@ -98,14 +98,14 @@ def _check(url: str, commands: list[Command], *, setting: str, timeout: float) -
         finally:
             connection.disconnect()
     except (redis.RedisError, OSError) as error:
-        found = unavailable(error, client.shown, timeout=timeout)
-        text = str(found).replace("DISPATCHER__URL", setting)
-        raise ServerUnavailable(text, denied=found.denied) from error
+        failure = unavailable(error, client.shown, timeout=timeout)
+        text = str(failure).replace("DISPATCHER__URL", setting)
+        raise ServerUnavailable(text, denied=failure.denied) from error
     finally:
         client.close()
     if refused:
-        more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-        shown = ", ".join(" ".join(map(str, command[:2])) for command in refused[:_NAMED])
+        more = f" and {len(refused) - _MOST_NAMED} more" if len(refused) > _MOST_NAMED else ""
+        shown = ", ".join(" ".join(map(str, command[:2])) for command in refused[:_MOST_NAMED])
         raise ServerUnavailable(
             f"{setting}: {client.shown} does not allow its user what a worker does ({shown}{more}); "
             "give the worker the user `worker` of the documentation's page on security",
@@ -114,9 +114,9 @@ def _check(url: str, commands: list[Command], *, setting: str, timeout: float) -
 
 
 def _refused(connection: Any, commands: list[Command]) -> list[Command]:
-    """Those of ``commands`` that the user of the connection has no right to."""
+    """Return the ``commands`` that the connection's user has no right to."""
     if _is_refusal(_reply(connection, ("MULTI",))):
-        return [("MULTI",)]  # without it, what follows would happen
+        return [("MULTI",)]  # without a transaction the commands would be executed
     refused = [command for command in commands if _is_refusal(_reply(connection, command))]
     _reply(connection, ("DISCARD",))
     return refused

@@ -1,6 +1,6 @@
-"""The Lua scripts: functions of one library, which the server keeps, on its disk and its replicas too.
+"""The Lua scripts in ``lua/``, as functions of one library that the server stores, on disk and on replicas, too.
 
-Library and functions are named by their content, so that two releases live side by side on one server. Each function is
+Library and functions are named by the digest of their text, so that two releases can use one server. Each function is
 safe to run twice. Needs Redis 7.0 or Valkey 7.2.
 """
 
@@ -17,14 +17,14 @@ from dispatcher.runs.record import Record
 
 _FOLDER = Path(__file__).with_name("lua")
 
-#: What the name of every library of ours begins with.
+#: The prefix of the libraries' names.
 PREFIX = "dispatcher_"
 
-#: What functions share, in the order in which it is defined.
+#: Files with definitions that the functions share, in the order of their use.
 _SHARED = ("bounds", "clock", "writes", "queues", "streams", "steps")
 
-#: Each function is the body in the file of its name. Where the server's memory is full, it runs only those that need
-#: none or free some, the second kind here; a write of any other is refused before it begins.
+#: Each function's body is the file of its name. If the server's memory is full, it runs only the second group, which
+#: needs none or frees some, and refuses all others before their first write.
 _FUNCTIONS = (
     *("accept", "acquire", "announce", "append", "claim", "commit", "guessed", "hold", "join", "own", "refuse"),
     *("release", "report", "share"),
@@ -34,27 +34,27 @@ _ALSO_WHEN_FULL = ("beat", "known", "purge", "remove", "repair", "retire")
 #: All functions.
 FUNCTIONS = (*_FUNCTIONS, *_ALSO_WHEN_FULL)
 
-#: The fields of a record that functions reply: a record's own, and its kind (``acceptance.py``).
-_RECORD_FIELDS = (*(one.name for one in fields(Record)), "kind")
+#: The fields of a record that functions return: those of :class:`Record`, and the kind (``run_scripts/accept.py``).
+_RECORD_FIELDS = (*(field.name for field in fields(Record)), "kind")
 
-# Stands for the version in the text that the version is the digest of.
+# Stands for the version in the text whose digest becomes the version.
 _VERSION = "@VERSION@"
 
 
 @dataclass(frozen=True)
 class Script:
-    """A function by its name on the server."""
+    """A function, by its name on the server."""
 
     name: str
 
     def command(self, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
-        """The command that runs it."""
+        """Return the command that calls it."""
         return ("FCALL", self.name, len(keys), *keys, *arguments)
 
 
 @dataclass(frozen=True)
 class Library:
-    """All functions: their library's name, and the text to load."""
+    """The library of all functions: its name, and the text to load."""
 
     name: str
     text: str
@@ -62,10 +62,10 @@ class Library:
 
 @cache
 def library() -> Library:
-    """The library of this release."""
+    """Return the library of this release."""
     names = ", ".join(f"'{name}'" for name in _RECORD_FIELDS)
     shared = (f"local RECORD_FIELDS = {{{names}}}", *map(_read, _SHARED))
-    functions = map(_registered, FUNCTIONS)
+    functions = map(_registration, FUNCTIONS)
     text = "\n".join([f"#!lua name={PREFIX}{_VERSION}", *shared, *functions])
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Library(f"{PREFIX}{version}", text.replace(_VERSION, version))
@@ -73,9 +73,9 @@ def library() -> Library:
 
 @cache
 def script(name: str) -> Script:
-    """The function of a file."""
+    """Return the function of the file ``lua/<name>.lua``."""
     if name not in FUNCTIONS:
-        raise ValueError(f"{name} is no function")
+        raise ValueError(f"{name} is not a function of the library")
     return Script(f"{name}_{library().name.removeprefix(PREFIX)}")
 
 
@@ -83,8 +83,8 @@ def _read(name: str) -> str:
     return (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
 
 
-def _registered(name: str) -> str:
+def _registration(name: str) -> str:
     flags = "'allow-oom'" if name in _ALSO_WHEN_FULL else ""
-    asked = f"local over = too_much('{name}', KEYS, ARGV)\nif over then return over end"
-    callback = f"function(KEYS, ARGV)\n{asked}\n{_read(name)}\nend"
+    check = f"local over = too_much('{name}', KEYS, ARGV)\nif over then return over end"
+    callback = f"function(KEYS, ARGV)\n{check}\n{_read(name)}\nend"
     return f"redis.register_function{{function_name='{name}_{_VERSION}', flags={{{flags}}}, callback={callback}}}"

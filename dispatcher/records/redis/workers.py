@@ -1,4 +1,4 @@
-"""Workers in Redis."""
+"""The register of workers in Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 
 from dispatcher.errors import Malformed
-from dispatcher.records.left_out import LeftOut
+from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import INSTANCE, Keys
 from dispatcher.records.redis.scripts import script
@@ -19,10 +19,12 @@ from dispatcher.support.parsing import Fields, name_of, read_object, whole_of
 
 
 class RedisWorkers(Workers):
-    """Workers in one hash, their counters in another, the times of their last beats in a sorted set."""
+    """Workers in one hash, heartbeat counters in another, times of the last heartbeats in a sorted set."""
 
-    def __init__(self, client: Client, keys: Keys, *, instance: str, clock_offset: float, left_out: LeftOut) -> None:
-        self._left_out = left_out
+    def __init__(
+        self, client: Client, keys: Keys, *, instance: str, clock_offset: float, malformed: MalformedEntries
+    ) -> None:
+        self._malformed = malformed
         self._client = client
         self._keys = keys
         self._instance = instance
@@ -34,36 +36,35 @@ class RedisWorkers(Workers):
 
     def beat(self, worker_id: str) -> bool:
         keys = [self._keys.workers, self._keys.beats, self._keys.beaten]
-        known = self._client.one("GET", INSTANCE)
-        if known is None:  # the server lost its data; an ACL may let others bring the id back
+        if self._client.one("GET", INSTANCE) is None:  # the server lost its data: restore the id if the ACL allows it
             self._client.call([("SET", INSTANCE, self._instance, "NX")])
         return bool(self._client.run(script("beat"), keys, self._offset, worker_id))
 
     def beats(self) -> dict[str, int]:
         flat = self._client.one("HGETALL", self._keys.beats)
-        found: dict[str, int] = {}
+        counters: dict[str, int] = {}
         for name, counter in zip(flat[0::2], flat[1::2], strict=True):
-            beat = self._left_out.read(f"beats of worker {name!r}", partial(_beat, name, counter))
-            if beat is not None:
-                found[beat[0]] = beat[1]
-        return found
+            entry = self._malformed.read(f"beats of worker {name!r}", partial(_parse_beats, name, counter))
+            if entry is not None:
+                counters[entry[0]] = entry[1]
+        return counters
 
     def live(self, *, within: float = 30.0) -> list[WorkerInfo]:
         keys = self._keys
-        now, beaten, said = self._client.accepted(
+        now, beaten, workers = self._client.accepted(
             self._client.call(
                 [("TIME",), ("ZRANGE", keys.beaten, 0, -1, "WITHSCORES"), ("HGETALL", keys.workers)],
             )
         )
         oldest = int(now[0]) + int(now[1]) / 1e6 + self._offset - within
-        infos = dict(zip(said[0::2], said[1::2], strict=True))
-        lately = [name for name, at in zip(beaten[0::2], beaten[1::2], strict=True) if float(at) >= oldest]
-        read = (
-            self._left_out.read(f"worker {name!r}", partial(_load, name, infos[name]))
-            for name in lately
+        infos = dict(zip(workers[0::2], workers[1::2], strict=True))
+        recent = [name for name, at in zip(beaten[0::2], beaten[1::2], strict=True) if float(at) >= oldest]
+        parsed = (
+            self._malformed.read(f"worker {name!r}", partial(_parse_worker, name, infos[name]))
+            for name in recent
             if name in infos
         )
-        return [info for info in read if info is not None]
+        return [info for info in parsed if info is not None]
 
     def remove(self, worker_id: str) -> bool:
         keys = self._keys
@@ -75,13 +76,13 @@ def _dump(info: WorkerInfo) -> str:
     return json.dumps({**asdict(info), "offer": info.offer.to_json(), "data": dict(info.data)})
 
 
-def _load(name: bytes, raw: bytes) -> WorkerInfo:
+def _parse_worker(name: bytes, raw: bytes) -> WorkerInfo:
     data = read_object(raw, "worker")
     more = Fields(data.object("data", {}), "worker: data")
-    for known in ("supervises", "knows"):
-        more.names(known, ())
+    for field in ("supervises", "knows"):
+        more.names(field, ())
     if data.name("id") != name_of(name, "worker"):
-        raise Malformed("worker: is another one's")
+        raise Malformed("worker: belongs to another worker")
     return WorkerInfo(
         id=data.name("id"),
         host=data.name("host"),
@@ -97,8 +98,8 @@ def _load(name: bytes, raw: bytes) -> WorkerInfo:
     )
 
 
-def _beat(name: bytes, counter: bytes) -> tuple[str, int]:
+def _parse_beats(name: bytes, counter: bytes) -> tuple[str, int]:
     worker = name_of(name, "worker")
-    if not is_worker_id(worker):  # a shard's name here would have all its runs taken for lost
-        raise Malformed("worker: its id hasn't the form of one")
+    if not is_worker_id(worker):  # with a shard's name here, all its runs would count as lost
+        raise Malformed("worker: its id isn't valid")
     return worker, whole_of(counter, "worker: beats")

@@ -1,7 +1,7 @@
-"""One claimed attempt in a container: open, run, report. The supervisor decides what the reports mean.
+"""One claimed attempt in a container: load, run, report. The supervisor decides what the reports mean.
 
-Everything goes to the shard's inbox, authenticated by the attempt's token. Called by
-:mod:`dispatcher.runner.container.child`.
+All reports go to the shard's inbox, authenticated by the attempt's token. Called by
+:mod:`dispatcher.runner.container.child`; the flow itself runs in :mod:`dispatcher.runner.invoke`.
 """
 
 from __future__ import annotations
@@ -16,130 +16,150 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
-from dispatcher.logs.capture import Capture, captured, keep_from
-from dispatcher.logs.limits import Bounds
+from dispatcher.logs.capture import Capture, captured, set_log_level
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
-from dispatcher.runner.container.report import About, Report
-from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runner.interrupts import Guard
-from dispatcher.runner.invoke import Job, failure, invoke
-from dispatcher.runner.loading import Opener, not_opened
-from dispatcher.runs.record import ExitCall, Outcome, Record, Value
+from dispatcher.runner.container.report import Report, ReportKind
+from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runner.interrupts import InterruptGuard
+from dispatcher.runner.invoke import Invocation, failure, invoke
+from dispatcher.runner.loading import Loader, loading_failed
+from dispatcher.runner.settings import RunnerSettings
+from dispatcher.runs.outcome import ExitCall, Outcome
+from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
+from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
-_BEAT = 10.0  # seconds between two signs of life
+_HEARTBEAT_INTERVAL = 10.0  # seconds
 
 
-class Contained:
+class AttemptRunner:
     """The runner of one attempt.
 
     Args:
-        assignment: which attempt.
-        records: what is kept; its doorbell is never rung from here.
-        bounds: sizes and times.
+        assignment: the attempt.
+        records: the records; no doorbell is rung from here.
+        settings: sizes and times.
         guard: interrupts the flow, from the process's signal handlers.
-        tell: tells the parent how far we are, in the words of :meth:`dispatcher.runner.container.parent.Parent._hear`.
+        tell: reports progress to the parent process; the words are those of
+            :meth:`dispatcher.runner.container.parent.ContainerParent._on_progress`.
     """
 
     def __init__(
-        self, assignment: Assignment, records: Records, bounds: Bounds, *, guard: Guard, tell: Callable[[str], None]
+        self,
+        assignment: Assignment,
+        records: Records,
+        settings: RunnerSettings,
+        *,
+        guard: InterruptGuard,
+        tell: Callable[[str], None],
     ) -> None:
-        self._mine = assignment
+        self._assignment = assignment
         self._records = records
-        self._bounds = bounds
+        self._settings = settings
         self._tell = tell
         self._guard = guard
 
     def run(self, record: Record) -> bool:
-        """Run the claimed attempt to its end, and report it; whether that is one by SIGTERM.
+        """Run the claimed attempt to its end, and report it. Return True if SIGTERM ended the flow.
 
         Raises:
-            ServerUnavailable: the server was away for ten minutes; the outcome is in the last words.
+            ServerUnavailable: the server was away for ten minutes; the outcome is in the termination message.
         """
-        threading.Thread(target=self._beat, name="dispatcher-beat", daemon=True).start()
-        opener = Opener(
+        threading.Thread(target=self._send_heartbeats, name="dispatcher-beat", daemon=True).start()
+        loader = Loader(
             records=self._records,
-            credentials=self._mine.credentials,
-            limits=self._bounds.limits,
+            credentials=self._assignment.credentials,
+            limits=self._settings.limits,
             environ=os.environ,
-            patience=PATIENCE,
+            patience=MAX_OUTAGE,
         )
         sink = partial(self._records.logs.append, record.id)
-        keep_from(self._bounds.log_level)
-        with captured(sink, record.attempt, self._bounds.limits, True, echo=True, run_id=record.id) as capture:
-            outcome, exit_call = self._play(record, opener, capture)
-        self._over(outcome, exit_call)
-        self._report(About.EXITED, outcome, exit_call)
-        self._write(outcome, exit_call, reported=True)
+        set_log_level(self._settings.log_level)
+        with captured(sink, record.attempt, self._settings.limits, True, echo=True, run_id=record.id) as capture:
+            outcome, exit_call = self._load_and_invoke(record, loader, capture)
+        self._end_flow(outcome, exit_call)
+        self._report(ReportKind.EXITED, outcome, exit_call)
+        self._write_message(outcome, exit_call, reported=True)
         self._tell("exited")
         capture.close(5.0)
         return outcome.reason == PreemptInterrupt.__name__
 
-    def _play(self, record: Record, opener: Opener, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+    def _load_and_invoke(self, record: Record, loader: Loader, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:
-            environment = opener.environment(record, patiently(self._records.runs.now, patience=PATIENCE))
-            job = opener.job(record, environment, self._guard, capture)
+            environment = loader.load_environment(
+                record, retry_while_unavailable(self._records.runs.now, within=MAX_OUTAGE)
+            )
+            invocation = loader.load(record, environment, self._guard, capture)
         except ServerUnavailable as error:
             return failure(error, Cause.START_FAILED), None
         except Exception as error:
-            return not_opened(error), None
+            return loading_failed(error), None
         try:
-            outcome, exit_call = invoke(replace(job, to_value=partial(self._to_value, job)), settle=self._settle)
-        except ServerUnavailable as error:  # the result couldn't be kept; nor can what follows
+            outcome, exit_call = invoke(
+                replace(invocation, to_value=partial(self._to_value, invocation)), settle=self._settle
+            )
+        except ServerUnavailable as error:  # neither the result nor anything after it can be stored
             message = f"the flow returned, but Redis was away: {error}"
             return Outcome(cause=Cause.RESULT_MISSING, reason="ServerUnavailable", message=message), None
-        return _as_told(outcome), exit_call
+        return _with_stop_message(outcome), exit_call
 
-    def _to_value(self, job: Job, obj: Any, kind: Returned) -> Value:
-        """The flow has ended: its timeout counts no more, and its success isn't forgotten while Redis is away."""
-        self._tell("ended")
+    def _to_value(self, invocation: Invocation, obj: Any, kind: Returned) -> Value:
+        """Stop the timeout, because the flow has ended, and note a success in case Redis is away."""
+        self._tell("flow_ended")
         if not isinstance(obj, BaseException):
-            self._over(Outcome())
-        return job.to_value(obj, kind)
+            self._end_flow(Outcome())
+        return invocation.to_value(obj, kind)
 
     def _settle(self, outcome: Outcome) -> None:
-        self._over(outcome)
-        self._report(About.SETTLED, _as_told(outcome))
+        self._end_flow(outcome)
+        self._report(ReportKind.SETTLED, _with_stop_message(outcome))
         self._tell("settled")
 
-    def _over(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
-        self._write(outcome, exit_call)
-        self._tell("over")
+    def _end_flow(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+        self._write_message(outcome, exit_call)
+        self._tell("message_written")
 
-    def _write(self, outcome: Outcome, exit_call: ExitCall | None, *, reported: bool = False) -> None:
-        mine = self._mine
-        words = LastWords.of(
-            _as_told(outcome), run=mine.run_id, attempt=mine.attempt, reported=reported, on_exit=exit_call
+    def _write_message(self, outcome: Outcome, exit_call: ExitCall | None, *, reported: bool = False) -> None:
+        assignment = self._assignment
+        message = TerminationMessage.of(
+            _with_stop_message(outcome),
+            run=assignment.run_id,
+            attempt=assignment.attempt,
+            reported=reported,
+            on_exit=exit_call,
         )
-        words.write(mine.words)
+        message.write(assignment.message_path)
 
-    def _report(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
-        failpoint("container.reporting", self._mine.run_id)
+    def _report(self, kind: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+        failpoint("container.reporting", self._assignment.run_id)
 
         def send() -> None:
-            self._send(about, outcome, exit_call)
-            failpoint("container.reported", self._mine.run_id)
+            self._send(kind, outcome, exit_call)
+            failpoint("container.reported", self._assignment.run_id)
 
-        patiently(send, patience=PATIENCE)
+        retry_while_unavailable(send, within=MAX_OUTAGE)
 
-    def _send(self, about: About, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
-        mine = self._mine
-        report = Report(run_id=mine.run_id, attempt=mine.attempt, about=about, outcome=outcome, exit_call=exit_call)
-        self._records.inbox.report(mine.shard, report.to_entry(mine.token))
+    def _send(self, kind: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+        assignment = self._assignment
+        report = Report(
+            run_id=assignment.run_id, attempt=assignment.attempt, kind=kind, outcome=outcome, exit_call=exit_call
+        )
+        self._records.inbox.report(assignment.shard, report.to_entry(assignment.token))
 
-    def _beat(self) -> None:
-        """Signs of life, until the process ends; one that is lost is none."""
+    def _send_heartbeats(self) -> None:
+        """Send heartbeats until the process ends. A lost one is not repeated."""
         while True:
-            time.sleep(_BEAT)
+            time.sleep(_HEARTBEAT_INTERVAL)
             with contextlib.suppress(Exception):
-                self._send(About.ALIVE, Outcome())
+                self._send(ReportKind.ALIVE, Outcome())
 
 
-def _as_told(outcome: Outcome) -> Outcome:
+def _with_stop_message(outcome: Outcome) -> Outcome:
+    """Name SIGTERM in an outcome that it caused."""
     if outcome.reason != PreemptInterrupt.__name__:
         return outcome
     return replace(outcome, message="the container was told to stop (SIGTERM) while the flow ran")

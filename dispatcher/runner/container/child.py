@@ -1,7 +1,6 @@
 """The flow's process in a container: claim the attempt, run it, report. Forked by :mod:`dispatcher.runner.__main__`.
 
-It tells its parent on a pipe how far it is, so that the parent keeps the clocks and knows what it has to tell if this
-process dies.
+It writes its progress to a pipe, so that the parent keeps the timeouts and knows what to report if this process dies.
 """
 
 from __future__ import annotations
@@ -24,68 +23,67 @@ from dispatcher.errors import (
     ServerUnavailable,
     TimeoutInterrupt,
 )
-from dispatcher.logs.limits import Bounds
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
-from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runner.interrupts import Guard
-from dispatcher.runs.record import Outcome
+from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runner.interrupts import InterruptGuard
+from dispatcher.runner.settings import RunnerSettings
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped
 from dispatcher.support.mailbox import Mailbox
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 UNSTARTED, UNREPORTED = 2, 3  #: exit codes
-_STOPS = (signal.SIGTERM, signal.SIGHUP)  # a flow may want SIGINT for itself
-_ANSWER = 2.0  # seconds that Redis gets to say why we are to stop
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # not SIGINT, which a flow may handle itself
+_CANCEL_QUERY_TIMEOUT = 2.0  # seconds to ask Redis for the reason of a stop signal
 
 
-def main(mouth: int, nonce: str) -> int:
-    """Run the assigned attempt; the exit code.
+def main(progress_fd: int, nonce: str) -> int:
+    """Run the assigned attempt and return the exit code.
 
     Args:
-        mouth: the descriptor to tell the parent on.
-        nonce: of the container's start.
+        progress_fd: the descriptor of the pipe to the parent.
+        nonce: identifies this start of the container.
     """
-    os.set_inheritable(mouth, False)
-    words = os.environ.get("DISPATCHER__RUN__LAST_WORDS", "")
+    os.set_inheritable(progress_fd, False)
+    message_path = os.environ.get("DISPATCHER__RUN__LAST_WORDS", "")
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
-        bounds = Bounds.read(os.environ)
-        records = patiently(lambda: open_redis(assignment.url), patience=PATIENCE)
+        settings = RunnerSettings.read(os.environ)
+        records = retry_while_unavailable(lambda: open_redis(assignment.url), within=MAX_OUTAGE)
     except DispatcherError as error:
-        return _unstarted(error, words)
+        return _fail_to_start(error, message_path)
     try:
-        return _run(assignment, records, bounds, partial(_tell, mouth))
+        return _run(assignment, records, settings, partial(_tell, progress_fd))
     finally:
         with contextlib.suppress(DispatcherError):
             records.close()
 
 
-def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str], None]) -> int:
+def _run(assignment: Assignment, records: Records, settings: RunnerSettings, tell: Callable[[str], None]) -> int:
     try:
-        record = claim(records, mine)
+        record = claim(records, assignment)
     except ServerUnavailable as error:
-        return _unstarted(error, mine.words)
+        return _fail_to_start(error, assignment.message_path)
     if record is None:
-        for number in _STOPS:
+        for number in _STOP_SIGNALS:
             signal.signal(number, lambda *_: os._exit(0))
         sys.stderr.write("runner: the attempt is closed, or another process holds it; this one stands by\n")
         sys.stderr.flush()
-        stand_by(records, mine)
+        stand_by(records, assignment)
         return 0
-    guard = Guard()
-    _heed_sigterm(records, mine, guard)
+    guard = InterruptGuard()
+    _handle_stop_signals(records, assignment, guard)
     signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
-    tell(f"claimed {record.spec.options.timeout or 0} {bounds.stop_grace} {bounds.on_exit_timeout}")
-    from dispatcher.runner.container.attempt_runner import (
-        Contained,
-    )  # it loads what opens and runs flows: a third of our start
+    tell(f"claimed {record.spec.options.timeout or 0} {settings.stop_grace} {settings.on_exit_timeout}")
+    # Imported after the claim, because it takes a third of the runner's start.
+    from dispatcher.runner.container.attempt_runner import AttemptRunner
 
-    runner = Contained(mine, records, bounds, guard=guard, tell=tell)
+    runner = AttemptRunner(assignment, records, settings, guard=guard, tell=tell)
     try:
         stopped = runner.run(record)
     except ServerUnavailable as error:
@@ -94,54 +92,59 @@ def _run(mine: Assignment, records: Records, bounds: Bounds, tell: Callable[[str
     return STOPPED if stopped else 0
 
 
-def _heed_sigterm(records: Records, mine: Assignment, guard: Guard) -> None:
-    """A signal says to stop, not why. The record does, where Redis answers in time: a cancel isn't a preemption."""
+def _handle_stop_signals(records: Records, assignment: Assignment, guard: InterruptGuard) -> None:
+    """Interrupt the flow when a stop signal arrives, as a cancel if the record says so and as a preemption otherwise.
+
+    The signal doesn't tell the reason. The record does, if Redis answers in time.
+    """
     kinds: list[type[RunInterrupt]] = [PreemptInterrupt]
 
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGUSR2)
 
-    def ask() -> None:
+    def query_record() -> None:
         with contextlib.suppress(Exception):
-            if records.runs.get(mine.run_id)[0].state is State.CANCELLING:
+            if records.runs.get(assignment.run_id)[0].state is State.CANCELLING:
                 kinds[0] = CancelInterrupt
         interrupt()
 
     pid = os.getpid()
     signals: Mailbox[int] = Mailbox()
 
-    def answer() -> None:
+    def wait_for_signal() -> None:
         signals.get()
-        threading.Thread(target=ask, name="dispatcher-ask", daemon=True).start()
-        time.sleep(_ANSWER)
+        threading.Thread(target=query_record, name="dispatcher-ask", daemon=True).start()
+        time.sleep(_CANCEL_QUERY_TIMEOUT)
         interrupt()
 
-    def told(number: int, _frame: object) -> None:
+    def on_stop_signal(number: int, _frame: object) -> None:
         if os.getpid() != pid:  # a child that the flow has forked ends as any process does
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        signals.put(number)  # no thread is started here: whom the signal interrupts may hold what that takes
+        # To start a thread here could deadlock: the interrupted code may hold a lock that this needs.
+        signals.put(number)
 
-    threading.Thread(target=answer, name="dispatcher-signals", daemon=True).start()
+    threading.Thread(target=wait_for_signal, name="dispatcher-signals", daemon=True).start()
     signal.signal(signal.SIGUSR2, lambda *_: guard.interrupt(kinds[0]))
-    for number in _STOPS:
-        signal.signal(number, told)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, on_stop_signal)
 
 
-def _unstarted(error: DispatcherError, words: str) -> int:
+def _fail_to_start(error: DispatcherError, message_path: str) -> int:
+    """Write the error to stderr and to the termination message; return the exit code."""
     sys.stderr.write(f"runner: {escaped(str(error))}\n")
     cause = Cause.CONFIG_ERROR if isinstance(error, InvalidSettings) else Cause.START_FAILED
     outcome = Outcome(cause=cause, reason=type(error).__name__, message=str(error))
     variables = os.environ.get
     number = variables("DISPATCHER__RUN__ATTEMPT", "")
-    last = LastWords.of(
+    message = TerminationMessage.of(
         outcome, run=variables("DISPATCHER__RUN__ID", ""), attempt=int(number) if number.isdigit() else 0
     )
-    last.write(words)
+    message.write(message_path)
     return UNSTARTED
 
 
-def _tell(mouth: int, what: str) -> None:
-    with contextlib.suppress(OSError):  # a parent that is gone takes this process with it
-        os.write(mouth, f"{what}\n".encode())
+def _tell(progress_fd: int, line: str) -> None:
+    with contextlib.suppress(OSError):  # the parent is gone, so this process is about to be killed
+        os.write(progress_fd, f"{line}\n".encode())

@@ -1,6 +1,7 @@
-"""A runner's claim on its attempt, and the loser's part. Imports little: the claim comes before all else is loaded.
+"""A runner's claim on its attempt, and the waiting of a runner whose claim was refused.
 
-Called by :mod:`dispatcher.runner.container.child` alone.
+Called only by :mod:`dispatcher.runner.container.child`. Imports little, because the attempt is claimed before the rest
+of the runner is loaded.
 """
 
 from __future__ import annotations
@@ -13,72 +14,86 @@ from functools import partial
 from dispatcher.errors import ClaimStands, DispatcherError, Refused, ServerUnavailable, UnknownRun
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
-from dispatcher.runner.container.report import About, Report
+from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
-from dispatcher.runs.record import Outcome, Record
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.outages import PATIENCE, patiently
+from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
-_LOOK = 2.0  # seconds between two looks of a loser
-_FORGED = 10  # claims of others that are passed over
+_POLL_INTERVAL = 2.0  # seconds between two reads of the record while standing by
+_MOST_FORGERIES = 10  # forged claims that are replaced before the runner gives up
 
 
-def claim(records: Records, mine: Assignment) -> Record | None:
-    """Claim the attempt; None if it is closed, or another start of a process holds it.
+def claim(records: Records, assignment: Assignment) -> Record | None:
+    """Claim the attempt; None if it is closed, or another process holds it.
 
     Raises:
         ServerUnavailable: the server was away for ten minutes.
     """
-    step = partial(transitions.claim_attempt, attempt=mine.attempt, holder=mine.holder)
+    step = partial(transitions.claim_attempt, attempt=assignment.attempt, holder=assignment.holder)
     report = Report(
-        run_id=mine.run_id, attempt=mine.attempt, about=About.CLAIMED, outcome=Outcome(), holder=mine.holder
+        run_id=assignment.run_id,
+        attempt=assignment.attempt,
+        kind=ReportKind.CLAIMED,
+        outcome=Outcome(),
+        holder=assignment.holder,
     )
-    entry = report.to_entry(mine.token)
+    entry = report.to_entry(assignment.token)
 
-    def claimed() -> Record:
-        record, at = _claim(records, mine, entry)
+    def try_claim() -> Record:
+        record, at = _claim(records, assignment, entry)
         failpoint("container.claimed", record.id)
         change = step(record, at)  # as its supervisor will write it
         return record if change is None else change.after
 
     try:
-        return patiently(claimed, patience=PATIENCE)
+        return retry_while_unavailable(try_claim, within=MAX_OUTAGE)
     except (Refused, UnknownRun):
         return None
 
 
-def _claim(records: Records, mine: Assignment, entry: Mapping[str, str]) -> tuple[Record, float]:
-    """The claim; over one that somebody without the attempt's token has put there."""
+def _claim(records: Records, assignment: Assignment, entry: Mapping[str, str]) -> tuple[Record, float]:
+    """Claim the attempt, replacing claims that were made without its token."""
     claim = partial(
-        records.runs.claim, mine.run_id, attempt=mine.attempt, holder=mine.holder, shard=mine.shard, entry=entry
+        records.runs.claim_attempt,
+        assignment.run_id,
+        attempt=assignment.attempt,
+        holder=assignment.holder,
+        shard=assignment.shard,
+        entry=entry,
     )
     void = ""
-    for _ in range(_FORGED):
+    for _ in range(_MOST_FORGERIES):
         try:
             return claim(void=void)
-        except ClaimStands as stands:
-            if _is_genuine(stands.entry, mine):
+        except ClaimStands as standing:
+            if _is_genuine(standing.entry, assignment):
                 raise
-            void = stands.raw
+            void = standing.raw
     return claim(void=void)
 
 
-def _is_genuine(entry: Mapping[str, str], mine: Assignment) -> bool:
+def _is_genuine(entry: Mapping[str, str], assignment: Assignment) -> bool:
     try:
-        report = Report.from_entry(entry, mine.token)
+        report = Report.from_entry(entry, assignment.token)
     except (DispatcherError, KeyError, ValueError, TypeError, RecursionError):
         return False
-    return (report.about, report.run_id, report.attempt) == (About.CLAIMED, mine.run_id, mine.attempt)
+    return (report.kind, report.run_id, report.attempt) == (
+        ReportKind.CLAIMED,
+        assignment.run_id,
+        assignment.attempt,
+    )
 
 
-def stand_by(records: Records, mine: Assignment) -> None:
-    """Wait for the end of the attempt: ending first would end the rightful one's Job."""
+def stand_by(records: Records, assignment: Assignment) -> None:
+    """Wait for the end of the attempt. To exit earlier would end the Job of the process that holds it."""
     while True:
         with contextlib.suppress(ServerUnavailable):
             try:
-                record, _ = records.runs.get(mine.run_id)
+                record, _ = records.runs.get(assignment.run_id)
             except UnknownRun:
                 return
-            if record.terminal or record.attempt != mine.attempt:
+            if record.terminal or record.attempt != assignment.attempt:
                 return
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)

@@ -1,9 +1,9 @@
-"""PID 1 of a runner's container: a small process that outlives whatever the flow does to its own.
+"""PID 1 of a runner's container: a small process that survives whatever the flow does to its own process.
 
-It hears SIGTERM (SIGINT and SIGHUP mean the same) before anything of ours is imported, passes it on, keeps the clocks,
-reaps orphans and, when the flow's process is dead, says how it died. It never runs the flow: that is its one child's
-part (:mod:`dispatcher.runner.container.child`), which tells it on a pipe how far it is. Nothing is imported here but
-the standard library and the journal, which does so too.
+It handles SIGTERM (SIGINT and SIGHUP mean the same) before anything else is imported, forwards it, keeps the timeouts,
+reaps orphans and learns how the flow's process died. Its one child runs the flow
+(:mod:`dispatcher.runner.container.child`) and writes its progress to a pipe. To start fast, this module imports only
+the standard library and the journal, which does the same.
 """
 
 from __future__ import annotations
@@ -15,57 +15,59 @@ import signal
 import time
 from types import FrameType
 
-from dispatcher.logs.journal import Journal, adopt
+from dispatcher.logs.journal import Journal, adopt_journal
 
 GRACE = "DISPATCHER__RUN__GRACE"
-GRACE_DEFAULT = 30.0  # seconds: Kubernetes' own
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # all tell it to stop
-STOPPED = 128 + signal.SIGTERM  # exit code: told to stop from outside, and reported so
-#: Seconds between two signals that say the same to the child. One that comes while Python hands its lock over, on the
-#: way into a blocking call, isn't handled before that call ends, unless another comes.
-_AGAIN = 1.0
-_LEAVE = 5.0  # seconds that a child gets to end once its end was reported
+GRACE_DEFAULT = 30.0  # seconds; the default of Kubernetes
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPED = 128 + signal.SIGTERM  # exit code: stopped from outside, and reported so
+#: Seconds until a signal to the child is repeated. One that arrives while Python releases its lock on the way into a
+#: blocking call isn't handled before that call ends, unless another signal arrives.
+_RESEND_INTERVAL = 1.0
+_EXIT_TIMEOUT = 5.0  # seconds for the child to exit once its end was reported
 
 
-class Parent:
+class ContainerParent:
     """Watches one child.
 
     Attributes:
-        nonce: of this start of a process; the attempt is claimed with it.
-        claimed, over, settled, exited: how far the child is; see :meth:`_hear`.
-        why: which clock made us kill the child: ``flow``, ``exit``, ``leave`` or ``term``; empty if none did.
-        journal: what the child says last.
-        ooms: how many processes of this container were killed for want of memory before the child began.
+        nonce: identifies this start of a process; the attempt is claimed with it.
+        claimed, message_written, settled, exited: the child's progress; see :meth:`_on_progress`.
+        expired_clock: the clock whose end made this process kill the child: ``flow``, ``exit``, ``leave`` or ``term``;
+            empty if none did.
+        stop_requested_at: monotonic time of the first stop signal.
+        journal: the child's last lines.
+        oom_kills_before: number of OOM kills in this container before the child started.
     """
 
     def __init__(self, *, grace: float = GRACE_DEFAULT) -> None:
         self.nonce = os.urandom(8).hex()
-        self.claimed = self.over = self.settled = self.exited = False
-        self.why = ""
-        self.told_at: float | None = None
+        self.claimed = self.message_written = self.settled = self.exited = False
+        self.expired_clock = ""
+        self.stop_requested_at: float | None = None
         self.grace = grace
-        self.ooms = oom_kills()
+        self.oom_kills_before = oom_kills()
         self.journal = Journal()
         self._child = 0
         self._forwarded = False
-        self._telling = 0
+        self._repeated_signal = 0
         self._clocks: dict[str, float] = {}
-        self._on_exit = 0.0
+        self._on_exit_timeout = 0.0
         self._stop_grace = 0.0
-        self._heard = b""
+        self._partial_line = b""
         self._status: int | None = None
-        self._wake, self._waker = os.pipe()
-        self._ear, self._mouth = os.pipe()
-        for descriptor in (self._wake, self._waker, self._ear):
+        self._wakeup_read, self._wakeup_write = os.pipe()
+        self._progress_read, self._progress_write = os.pipe()
+        for descriptor in (self._wakeup_read, self._wakeup_write, self._progress_read):
             os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        for number in STOPS:
-            signal.signal(number, self._told)
-        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_stop_signal)
+        signal.signal(signal.SIGCHLD, _on_sigchld)
 
     def fork(self) -> int | None:
-        """Start the child. In the parent None; in the child the descriptor on which it tells how far it is."""
-        signals = {*STOPS, signal.SIGCHLD}
+        """Start the child. Return None in the parent, and in the child the descriptor for its progress."""
+        signals = {*STOP_SIGNALS, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         parent = os.getpid()
         self._child = os.fork()
@@ -76,104 +78,106 @@ class Parent:
                 _die_with(parent)
             for number in signals:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-            for descriptor in (self._wake, self._waker, self._ear):
+            for descriptor in (self._wakeup_read, self._wakeup_write, self._progress_read):
                 os.close(descriptor)
-            adopt(self.journal)
+            adopt_journal(self.journal)
         else:
-            os.close(self._mouth)
-            self.journal.forked()
+            os.close(self._progress_write)
+            self.journal.close_write_ends()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        return self._mouth if self._child == 0 else None
+        return self._progress_write if self._child == 0 else None
 
     def watch(self) -> int:
-        """Wait for the child's end: its exit code, 128 + the number of the signal that killed it."""
+        """Wait for the child's end. Return its exit code, or 128 + the number of the signal that killed it."""
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._ear, select.POLLIN)
+        poll.register(self._wakeup_read, select.POLLIN)
+        poll.register(self._progress_read, select.POLLIN)
         while True:
-            if self.told_at is not None and not self._forwarded:
+            if self.stop_requested_at is not None and not self._forwarded:
                 self._forwarded = True
-                self._tell(signal.SIGTERM)
-                self._clocks["term"] = self.told_at + self.grace * 2 / 3
-            ready = dict(poll.poll(self._until_next()))
-            if self._ear in ready and not self._listen():
-                poll.unregister(self._ear)
+                self._signal_repeatedly(signal.SIGTERM)
+                self._clocks["term"] = self.stop_requested_at + self.grace * 2 / 3
+            ready = dict(poll.poll(self._poll_timeout()))
+            if self._progress_read in ready and not self._read_progress():
+                poll.unregister(self._progress_read)
             with contextlib.suppress(BlockingIOError):
-                os.read(self._wake, 1024)
+                os.read(self._wakeup_read, 1024)
             self._reap()
             if self._status is not None:
-                self._listen()
-                self._kill()  # what the flow started and left
+                self._read_progress()
+                self._kill()  # processes that the flow left behind
                 return code if (code := os.waitstatus_to_exitcode(self._status)) >= 0 else 128 - code
-            self._ring()
+            self._handle_expired_clocks()
 
-    def left(self) -> float | None:
-        """Seconds of the grace that are left, once we were told to stop."""
-        return None if self.told_at is None else max(0.0, self.told_at + self.grace - time.monotonic() - 1.0)
+    def remaining_grace(self) -> float | None:
+        """Return the seconds that are left of the grace; None if no stop signal has arrived."""
+        if self.stop_requested_at is None:
+            return None
+        return max(0.0, self.stop_requested_at + self.grace - time.monotonic() - 1.0)
 
-    def _told(self, _number: int, _frame: FrameType | None) -> None:
-        self.told_at = self.told_at or time.monotonic()
+    def _on_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop_requested_at = self.stop_requested_at or time.monotonic()
 
-    def _until_next(self) -> float | None:
+    def _poll_timeout(self) -> float | None:
+        """Return the milliseconds until the next clock expires; None if none runs."""
         if not self._clocks:
             return None
         return max(0.0, min(self._clocks.values()) - time.monotonic()) * 1000 + 1
 
-    def _listen(self) -> bool:
-        """Take what the child said; False once it can't say more."""
+    def _read_progress(self) -> bool:
+        """Read the child's progress. Return False once the pipe is closed."""
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._ear, 4096):
-                *lines, self._heard = (self._heard + data).split(b"\n")
+            while data := os.read(self._progress_read, 4096):
+                *lines, self._partial_line = (self._partial_line + data).split(b"\n")
                 for line in lines:
-                    self._hear(line.decode().split())
+                    self._on_progress(line.decode().split())
             return False
         return True
 
-    def _hear(self, words: list[str]) -> None:
+    def _on_progress(self, words: list[str]) -> None:
         now = time.monotonic()
         match words:
-            case ["claimed", timeout, stop_grace, on_exit]:
+            case ["claimed", timeout, stop_grace, on_exit_timeout]:
                 self.claimed = True
-                self._stop_grace, self._on_exit = float(stop_grace), float(on_exit)
+                self._stop_grace, self._on_exit_timeout = float(stop_grace), float(on_exit_timeout)
                 if float(timeout):
                     self._clocks["timeout"] = now + float(timeout)
-            case ["ended"]:  # the flow has
-                self._drop("timeout", "flow", "again")
-            case ["over"]:  # and its last words are written
-                self.over = True
-                self._drop("timeout", "flow", "again")
-            case ["settled"]:  # the outcome is recorded; on_exit runs
+            case ["flow_ended"]:
+                self._stop_clocks("timeout", "flow", "resend")
+            case ["message_written"]:  # the flow has ended, and its outcome is in the termination message
+                self.message_written = True
+                self._stop_clocks("timeout", "flow", "resend")
+            case ["settled"]:  # the outcome is reported; on_exit runs
                 self.settled = True
-                self._clocks["exit"] = now + self._on_exit
-            case ["exited"]:  # the end is recorded
+                self._clocks["exit"] = now + self._on_exit_timeout
+            case ["exited"]:  # the end is reported
                 self.exited = True
-                self._drop("exit")
-                self._clocks["leave"] = now + _LEAVE
+                self._stop_clocks("exit")
+                self._clocks["leave"] = now + _EXIT_TIMEOUT
 
-    def _drop(self, *names: str) -> None:
+    def _stop_clocks(self, *names: str) -> None:
         for name in names:
             self._clocks.pop(name, None)
 
-    def _ring(self) -> None:
-        """See to the clocks that have run out."""
+    def _handle_expired_clocks(self) -> None:
         now = time.monotonic()
         for name in [name for name, at in self._clocks.items() if at <= now]:
             del self._clocks[name]
-            if name == "again":
-                self._tell(self._telling)
+            if name == "resend":
+                self._signal_repeatedly(self._repeated_signal)
             elif name == "timeout":
-                self._tell(signal.SIGUSR1)
+                self._signal_repeatedly(signal.SIGUSR1)
                 self._clocks["flow"] = now + self._stop_grace
             else:
-                self.why = self.why or name
+                self.expired_clock = self.expired_clock or name
                 self._kill()
 
-    def _tell(self, number: int) -> None:
-        """Signal the child to end its flow, again and again until it says that the flow has ended."""
-        self._telling = number
+    def _signal_repeatedly(self, number: int) -> None:
+        """Signal the child to end its flow, and repeat that until it reports that the flow has ended."""
+        self._repeated_signal = number
         self._signal(number)
-        if not self.over:
-            self._clocks["again"] = time.monotonic() + _AGAIN
+        if not self.message_written:
+            self._clocks["resend"] = time.monotonic() + _RESEND_INTERVAL
 
     def _signal(self, number: int) -> None:
         if self._status is None:
@@ -181,13 +185,13 @@ class Parent:
                 os.kill(self._child, number)
 
     def _kill(self) -> None:
-        """End the child with all that it started: in a container of our own that is everybody else."""
+        """Kill the child and the processes that it started; in a container, all processes but this one."""
         with contextlib.suppress(ProcessLookupError):
             if os.getpid() == 1:
                 os.kill(-1, signal.SIGKILL)
             else:
                 os.killpg(self._child, signal.SIGKILL)
-        self._signal(signal.SIGKILL)  # it may not lead its group yet
+        self._signal(signal.SIGKILL)  # the child may not lead its process group yet
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -200,7 +204,7 @@ class Parent:
 
 
 def oom_kills() -> int:
-    """Count the processes of this container that were killed for want of memory so far; 0 where that can't be known."""
+    """Return the number of OOM kills in this container so far; 0 if the system doesn't count them."""
     for path, word in (
         ("/sys/fs/cgroup/memory.events", "oom_kill "),
         ("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill "),
@@ -211,7 +215,7 @@ def oom_kills() -> int:
 
 
 def _die_with(parent: int) -> None:
-    """Outside of a container a child outlives its parent, unless it asks not to."""
+    """Have the system kill this process when its parent dies. In a container the death of PID 1 does that."""
     import ctypes
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -219,5 +223,5 @@ def _die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """SIGCHLD only has to wake us."""
+def _on_sigchld(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the signal only has to wake the poll."""

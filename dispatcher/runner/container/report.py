@@ -1,7 +1,8 @@
-"""The reports of a runner in a container, and how its supervisor knows that one is genuine.
+"""The reports of a runner in a container, authenticated by the attempt's token.
 
-The runner adds entries to its shard's inbox; the supervisor decides what they mean. Each entry carries a MAC made with
-the attempt's token, so that the container of one run can't speak for another.
+The runner adds entries to its shard's inbox; the supervisor (``workers/supervisor/reports.py``) verifies them and
+decides what follows. Each entry carries a MAC made with the attempt's token, so that the container of one run can't
+report for another.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dispatcher.errors import SealBroken
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.support.parsing import MOST, Fields, read_object, word
 
 
-class About(StrEnum):
-    """The subject of a report."""
+class ReportKind(StrEnum):
+    """The kind of a report."""
 
-    CLAIMED = "claimed"  #: the runner takes the attempt; whose start of a process it is
-    SETTLED = "settled"  #: the outcome; ``on_exit`` comes now
-    EXITED = "exited"  #: the attempt ended, with its outcome
-    ALIVE = "alive"  #: a sign of life, every 10 s; no outcome
-    DIED = "died"  #: the flow's process is dead, says its parent; the outcome says how
-    UNKNOWN = "unknown"  #: something that another release reports: a sign of life, and no more
+    CLAIMED = "claimed"  #: the runner claims the attempt; ``holder`` identifies its process
+    SETTLED = "settled"  #: the flow has ended with this outcome; ``on_exit`` is called next
+    EXITED = "exited"  #: the attempt ended with this outcome
+    ALIVE = "alive"  #: a heartbeat, every 10 s; no outcome
+    DIED = "died"  #: the flow's process died with this outcome; sent by its parent
+    UNKNOWN = "unknown"  #: a kind of another release; counts as a heartbeat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +36,18 @@ class Report:
 
     run_id: str
     attempt: int
-    about: About
+    kind: ReportKind
     outcome: Outcome
     exit_call: ExitCall | None = None
     holder: str = ""
 
     def to_entry(self, token: str) -> dict[str, str]:
-        """Flat text fields with their MAC."""
+        """Return flat text fields with their MAC."""
         body = json.dumps(
             {
                 "run": self.run_id,
                 "attempt": self.attempt,
-                "about": self.about,
+                "about": self.kind,
                 "outcome": self.outcome.to_json(),
                 "exit_call": self.exit_call,
                 **({"holder": self.holder} if self.holder else {}),
@@ -56,22 +57,22 @@ class Report:
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, str], token: str) -> Report:
-        """The inverse of :meth:`to_entry`.
+        """Verify and parse an entry; the inverse of :meth:`to_entry`.
 
         Raises:
-            SealBroken: the MAC isn't the token's.
-            Malformed: it is no report.
+            SealBroken: the MAC wasn't made with the token.
+            Malformed: the entry isn't a report.
         """
-        given = Fields(entry, "report")
-        run_id, body = given.name("run"), given.text("body", most=MOST)
-        if not hmac.compare_digest(given.text("mac").encode(errors="replace"), _mac(token, body).encode()):
+        fields = Fields(entry, "report")
+        run_id, body = fields.name("run"), fields.text("body", most=MOST)
+        if not hmac.compare_digest(fields.text("mac").encode(errors="replace"), _mac(token, body).encode()):
             raise SealBroken(f"a report on run {run_id} was not made by the attempt it names")
         data = read_object(body, "report")
         exit_call = data.data.get("exit_call")
         return cls(
             run_id=data.name("run"),
             attempt=data.whole("attempt"),
-            about=word(About, data.get("about"), "report: about"),
+            kind=word(ReportKind, data.get("about"), "report: about"),
             outcome=Outcome.from_json(data.get("outcome", {})),
             exit_call=None if exit_call is None else word(ExitCall, exit_call, "report: exit_call"),
             holder=data.name("holder", ""),

@@ -1,7 +1,7 @@
-"""Last words: how an attempt ended, in a file that its container leaves behind; for when no report came through.
+"""The termination message: the end of an attempt in a file that its container leaves behind, in case no report arrives.
 
-Written by the runner where ``DISPATCHER__RUN__LAST_WORDS`` names a file (Kubernetes' termination log), read by
-backends. Never a result: only state, cause and what explains them.
+The runner writes it to the file that ``DISPATCHER__RUN__LAST_WORDS`` names (Kubernetes' termination log), backends read
+it. It holds state, cause and their explanation, never a result.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dispatcher.runs.record import ExitCall, Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.states import Cause
 
-#: Most bytes; a pod's containers share 12 KiB.
+#: Most bytes of a message; the containers of a pod share 12 KiB.
 MOST = 4096
 
 _CUT = "…"
@@ -23,8 +23,9 @@ _TEXTS = {"reason": 200, "message": 1200}  # most bytes of each
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastWords:
-    """``reported``: whether the run's record was told; else these words are all there is."""
+class TerminationMessage:
+    """The end of an attempt. ``reported`` is True if the supervisor got a report; otherwise this message is the only
+    source."""
 
     state: str
     cause: str | None = None
@@ -40,8 +41,8 @@ class LastWords:
     @classmethod
     def of(
         cls, outcome: Outcome, *, run: str, attempt: int, reported: bool = False, on_exit: ExitCall | None = None
-    ) -> LastWords:
-        """Return the last words of an attempt that ended with ``outcome``."""
+    ) -> TerminationMessage:
+        """Return the message of an attempt that ended with ``outcome``."""
         return cls(
             state=str(outcome.state),
             cause=None if outcome.cause is None else str(outcome.cause),
@@ -56,7 +57,7 @@ class LastWords:
         )
 
     def outcome(self) -> Outcome:
-        """Return the outcome to record where nothing was reported: a success without its result is none."""
+        """Return the outcome to record if nothing was reported: a success without its result counts as lost."""
         if self.cause is None:
             message = "the flow returned, but its runner could not reach Redis to hand over the result"
             return Outcome(cause=Cause.RESULT_MISSING, reason=self.state, message=message, exit_code=self.exit_code)
@@ -69,7 +70,7 @@ class LastWords:
         )
 
     def to_json(self) -> str:
-        """At most :data:`MOST` bytes; texts are cut where that takes it, a traceback at its beginning."""
+        """Return JSON of at most :data:`MOST` bytes: long texts are cut at their end, a traceback at its beginning."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, most in _TEXTS.items():
             data[name] = _head(data[name], most)
@@ -78,22 +79,22 @@ class LastWords:
         return _dumped({**data, "traceback": _tail(trace, room)}).decode()
 
     @classmethod
-    def parse(cls, text: str) -> LastWords | None:
-        """The inverse of :meth:`to_json`; None for anything else, such as what a flow wrote there itself."""
+    def parse(cls, text: str) -> TerminationMessage | None:
+        """Parse what :meth:`to_json` returned; None for any other text, such as one that the flow itself wrote."""
         try:
             data = json.loads(text)
-            given = {field.name: data[field.name] for field in fields(cls)}
-            if given["cause"] is not None:
-                Cause(given["cause"])
-            return cls(**given)
+            values = {field.name: data[field.name] for field in fields(cls)}
+            if values["cause"] is not None:
+                Cause(values["cause"])
+            return cls(**values)
         except (ValueError, KeyError, TypeError):
             return None
 
     def write(self, path: str) -> None:
-        """Leave them at ``path``, in the place of earlier ones; nowhere if it is empty, or can't be written."""
+        """Write the message to ``path``, replacing an earlier one. Do nothing if the path is empty or not writable."""
         if not path:
             return
-        with contextlib.suppress(OSError):  # nobody is left to hear of it
+        with contextlib.suppress(OSError):  # there is no other place to report it
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
                 os.write(descriptor, self.to_json().encode())
@@ -112,16 +113,16 @@ def _size(text: str) -> int:
 def _head(text: str, most: int) -> str:
     if _size(text) <= most:
         return text
-    kept = text[:most]
-    while kept and _size(kept + _CUT) > most:
-        kept = kept[: -max(1, (_size(kept + _CUT) - most) // 6)]
-    return kept + _CUT
+    head = text[:most]
+    while head and _size(head + _CUT) > most:
+        head = head[: -max(1, (_size(head + _CUT) - most) // 6)]
+    return head + _CUT
 
 
 def _tail(text: str, most: int) -> str:
     if _size(text) <= most:
         return text
-    kept = text[-most:]
-    while kept and _size(_CUT + kept) > most:
-        kept = kept[max(1, (_size(_CUT + kept) - most) // 6) :]
-    return _CUT + kept if kept else ""
+    tail = text[-most:]
+    while tail and _size(_CUT + tail) > most:
+        tail = tail[max(1, (_size(_CUT + tail) - most) // 6) :]
+    return _CUT + tail if tail else ""

@@ -1,1 +1,1 @@
-"""A process between two runs: what is compared, and put back."""
+"""The state of a process between two runs: compared with the state before the first run, and restored."""

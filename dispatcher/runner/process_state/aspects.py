@@ -1,11 +1,11 @@
-"""The table of what a flow can change for its whole process, and how it is put back: one row of :data:`ASPECTS` each.
+"""The table of process-wide state that a flow can change, and how to restore it: one row of :data:`ASPECTS` each.
 
 Called by :mod:`dispatcher.runner.process_state.baseline`; timers are also stopped before an outcome is written.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal.getsignal makes an enum of each answer: 20 times as slow
+import _signal  # type: ignore[import-not-found]  # signal.getsignal makes an enum of each result: 20 times as slow
 import builtins
 import copyreg
 import faulthandler
@@ -35,26 +35,27 @@ _LIMITS = tuple(
     for name in ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "STACK")
 )
 
-#: Files that may be left open before a fresh process takes over.
+#: Open files that a flow may leave behind before the process is replaced.
 MOST_FILES = 256
 
 _HOOKS = ("excepthook", "displayhook", "unraisablehook", "breakpointhook", "stdin")
 
 
-#: The variables in bytes, as :data:`os.environ` keeps them: to decode them all would take longer than all else here.
+#: The variables as bytes, the internal form of :data:`os.environ`: to decode them would take longer than the rest of
+#: the comparison.
 _VARIABLES: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class Aspect:
-    """Something that a flow can change for its whole process.
+    """Process-wide state that a flow can change.
 
     Args:
         name: for people.
-        read: how it is now.
-        restore: puts an earlier value back; None if that can't be done. Any exception of its says that it can't, too.
-        keep: what installed modules have added as they were loaded stays, for they are loaded once: an earlier value
-            with that in it.
+        read: returns the present value.
+        restore: restores an earlier value; None if that is impossible. An exception means that it failed.
+        keep: adds to an earlier value what installed modules have registered when they were loaded, because modules
+            are loaded only once.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Aspect:
     keep: Callable[[Any], Any] | None = None
 
 
-def disarm() -> None:
+def stop_timers() -> None:
     """Stop timers that would end the process while the outcome is written."""
     for timer in _TIMERS:
         signal.setitimer(timer, 0)
@@ -104,8 +105,10 @@ def _restore_handlers(before: list[Any]) -> None:
 
 
 def _blocked() -> frozenset[str]:
-    """Names of the signals that this thread blocks. One may be pending, and others' threads can't be looked at."""
-    return frozenset(getattr(one, "name", str(one)) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """Return the names of the signals that this thread blocks; those of other threads can't be read. They aren't
+    unblocked, because one may be pending."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return frozenset(getattr(number, "name", str(number)) for number in blocked)
 
 
 def _limits() -> list[tuple[int, int]]:
@@ -133,8 +136,8 @@ def _keep_finders(before: tuple[list[Any], list[Any], list[Any]]) -> tuple[list[
 
 
 def _added(now: list[Any], before: list[Any]) -> list[Any]:
-    """Return what installed modules have put into a list."""
-    return [one for one in now if not any(one is other for other in before) and is_of_installed(one)]
+    """Return the items that installed modules have added to a list."""
+    return [item for item in now if not any(item is other for other in before) and is_of_installed(item)]
 
 
 def _registries() -> tuple[dict[Any, Any], list[Any]]:
@@ -159,14 +162,16 @@ def _keep_registries(before: tuple[dict[Any, Any], list[Any]]) -> tuple[dict[Any
 
 
 def _scheduling() -> tuple[Any, ...]:
-    found: tuple[Any, ...] = (os.getpriority(os.PRIO_PROCESS, 0),)
-    return (*found, os.sched_getscheduler(0), os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else found
+    priority: tuple[Any, ...] = (os.getpriority(os.PRIO_PROCESS, 0),)
+    if not hasattr(os, "sched_getaffinity"):
+        return priority
+    return (*priority, os.sched_getscheduler(0), os.sched_getaffinity(0))
 
 
 def _restore_scheduling(before: tuple[Any, ...]) -> None:
-    priority, *more = before
-    if more:
-        policy, processors = more
+    priority, *linux_only = before
+    if linux_only:
+        policy, processors = linux_only
         if os.sched_getscheduler(0) != policy:
             os.sched_setscheduler(0, policy, os.sched_param(0))
         os.sched_setaffinity(0, processors)
@@ -175,18 +180,18 @@ def _restore_scheduling(before: tuple[Any, ...]) -> None:
 
 def _standard_input() -> tuple[int, int]:
     try:
-        found = os.fstat(0)
+        status = os.fstat(0)
     except OSError:  # closed
         return 0, 0
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _restore_standard_input(before: tuple[int, int]) -> None:
-    """A process of the pool reads nothing there: Celery leads it to the null device."""
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    if nowhere != 0:
-        os.dup2(nowhere, 0)
-        os.close(nowhere)
+    """Redirect it to the null device, as Celery does in its pool processes."""
+    null_device = os.open(os.devnull, os.O_RDONLY)
+    if null_device != 0:
+        os.dup2(null_device, 0)
+        os.close(null_device)
 
 
 def _restore_fault_handler(before: bool) -> None:
@@ -208,12 +213,12 @@ def _interpreter() -> tuple[Any, ...]:
 
 
 def _restore_interpreter(before: tuple[Any, ...]) -> None:
-    recursion, interval, digits, sys.dont_write_bytecode, sys.argv, collects, threshold, depth, stack = before
+    recursion, interval, digits, sys.dont_write_bytecode, sys.argv, gc_enabled, threshold, depth, stack = before
     sys.argv = list(sys.argv)
     sys.setrecursionlimit(recursion)
     sys.setswitchinterval(interval)
     sys.set_int_max_str_digits(digits)
-    (gc.enable if collects else gc.disable)()
+    (gc.enable if gc_enabled else gc.disable)()
     gc.set_threshold(*threshold)
     sys.set_coroutine_origin_tracking_depth(depth)
     threading.stack_size(stack)
@@ -240,7 +245,7 @@ def _warnings() -> tuple[list[Any], Any]:
 
 def _restore_warnings(before: tuple[list[Any], Any]) -> None:
     filters, warnings.showwarning = before
-    warnings.resetwarnings()  # it forgets, too, which warnings were shown
+    warnings.resetwarnings()  # also forgets which warnings were shown
     warnings.filters[:] = filters  # type: ignore[index]
 
 
@@ -251,7 +256,7 @@ def _restore_builtins(before: dict[str, Any]) -> None:
 
 
 def _wakeup_descriptor() -> int:
-    descriptor = signal.set_wakeup_fd(-1)  # there is no other way to see it
+    descriptor = signal.set_wakeup_fd(-1)  # there is no other way to read it
     if descriptor != -1:
         signal.set_wakeup_fd(descriptor)
     return descriptor
@@ -262,8 +267,8 @@ def _restore_wakeup_descriptor(before: int) -> None:
 
 
 def _has_many_files() -> bool:
-    """Return True if so many files are open that later runs may find no room for theirs: a new one takes the lowest
-    number."""
+    """Return True if so many files are open that later runs may reach the limit. A new file gets the lowest free
+    number, so one descriptor tells."""
     try:
         os.fstat(MOST_FILES)
     except OSError:
@@ -276,8 +281,8 @@ def _identity() -> tuple[Any, ...]:
 
 
 def reset_libraries() -> None:
-    """Make anew what libraries keep for a whole process, and a new process has afresh: it isn't compared."""
-    random.seed(int.from_bytes(os.urandom(16), "little"))  # seed() by itself reads 2,500 bytes
+    """Reset process-wide state of libraries, which a new process would have initialised. It isn't compared."""
+    random.seed(int.from_bytes(os.urandom(16), "little"))  # seed() without an argument reads 2,500 bytes
     if (numpy := sys.modules.get("numpy.random")) is not None:
         with suppress(Exception):
             numpy.seed()
@@ -287,13 +292,13 @@ def reset_libraries() -> None:
         asyncio.set_event_loop_policy(None)
 
 
-#: What is put back, in this order. The decimal context and all context variables are the run's own: it runs in a copy.
+#: The state that is restored, in this order. Not the decimal context or context variables: a run gets a copy of them.
 ASPECTS = (
     Aspect("traces and hooks", _hooks, _restore_hooks),
     Aspect(
         "timers",
         lambda: [signal.getitimer(timer) for timer in _TIMERS],
-        lambda before: disarm(),
+        lambda before: stop_timers(),
     ),
     Aspect("signal handlers", _handlers, _restore_handlers),
     Aspect("blocked signals", _blocked, None),

@@ -1,7 +1,7 @@
-"""The state of a process before its first run, which is restored after each: two runs of one process are strangers.
+"""The state of a process before its first run, which is restored after each run, so that no run affects the next.
 
-What can't be put back is told, and the process ends. Called by the worker's pool processes, after an outcome was
-written; a container runs one attempt and ends.
+If something can't be restored, the reasons are returned, and the worker replaces the process. Called by the worker's
+pool processes after an outcome was written; a container runs one attempt and exits.
 """
 
 from __future__ import annotations
@@ -11,75 +11,75 @@ from contextlib import suppress
 from typing import Any
 
 from dispatcher.runner.process_state.aspects import ASPECTS, Aspect, reset_libraries
-from dispatcher.runner.process_state.loggers import Loggers
-from dispatcher.runner.process_state.modules import Modules
+from dispatcher.runner.process_state.loggers import LoggerBaseline
+from dispatcher.runner.process_state.modules import ModuleBaseline
 
 
 class Baseline:
-    """The state of this process before its first run. For its main thread.
+    """The state of this process before its first run. Use it only in the main thread.
 
-    Modules that a flow's code brought stay loaded, with their globals, for the next run of the same code. What is
-    installed stays for all.
+    Modules of a flow's own code stay loaded, with their globals, for the next run of the same code. Installed modules
+    stay loaded for all runs.
     """
 
     def __init__(self) -> None:
         self._before = [aspect.read() for aspect in ASPECTS]
-        self._modules = Modules()
-        self._loggers = Loggers()
+        self._modules = ModuleBaseline()
+        self._loggers = LoggerBaseline()
 
     def prepare(self, code: Hashable) -> None:
-        """Before a run's code is opened: take away what other code brought.
+        """Remove the modules of other code, before a run's code is loaded.
 
         Args:
-            code: what tells one code from another.
+            code: identifies the run's code.
         """
         self._modules.prepare(code)
 
     def restore(self) -> list[str]:
-        """After a run: put everything back; what couldn't be, which is a reason for a fresh process."""
+        """Restore the state after a run. Return what couldn't be restored, as reasons to replace the process."""
         reasons = []
         loaded = self._modules.restore()
-        for place, aspect in enumerate(() if self._holds() else ASPECTS):
-            if not _holds(aspect, self._before[place]):
-                self._before[place] = _wanted(aspect, self._before[place])
-                if reason := _restored(aspect, self._before[place]):
+        for index, aspect in enumerate(() if self._is_unchanged() else ASPECTS):
+            if not _is_unchanged(aspect, self._before[index]):
+                self._before[index] = _with_additions(aspect, self._before[index])
+                if reason := _restore(aspect, self._before[index]):
                     reasons.append(reason)
         self._loggers.restore(loaded)
         reset_libraries()
         return reasons
 
-    def _holds(self) -> bool:
-        """Return True if every aspect is as before: by one comparison of all, since hardly ever one has changed."""
+    def _is_unchanged(self) -> bool:
+        """Compare all aspects at once, which is the fast path: they rarely change."""
         with suppress(Exception):
             return [aspect.read() for aspect in ASPECTS] == self._before
         return False
 
 
-def _holds(aspect: Aspect, before: Any) -> bool:
+def _is_unchanged(aspect: Aspect, before: Any) -> bool:
     try:
         return bool(aspect.read() == before)
-    except Exception:  # a directory that is gone, a value of the flow's own that can't be compared
+    except Exception:  # a removed directory, an object of the flow that can't be compared
         return False
 
 
-def _wanted(aspect: Aspect, before: Any) -> Any:
-    """Return the state that an aspect is to have from now on: as before, with what installed modules have added."""
+def _with_additions(aspect: Aspect, before: Any) -> Any:
+    """Return the value to restore: the earlier one, with the additions of installed modules."""
     with suppress(Exception):
         if aspect.keep is not None:
             return aspect.keep(before)
     return before
 
 
-def _restored(aspect: Aspect, before: Any) -> str:
-    """Put one aspect back; why that can't be done, or nothing."""
-    if _holds(aspect, before):
+def _restore(aspect: Aspect, before: Any) -> str:
+    """Restore one aspect. Return the reason if that fails, otherwise an empty text."""
+    if _is_unchanged(aspect, before):
         return ""
     if aspect.restore is None:
-        return f"{aspect.name}: {_added(aspect.read(), before)}"
+        return f"{aspect.name}: {_describe_change(aspect.read(), before)}"
     with suppress(Exception):
         aspect.restore(before)
-    return "" if _holds(aspect, before) else f"{aspect.name}: can't be put back"
+    return "" if _is_unchanged(aspect, before) else f"{aspect.name}: can't be put back"
 
 
-def _added(now: Any, before: Any) -> str:
+def _describe_change(now: Any, before: Any) -> str:
     return ", ".join(sorted(now - before)) if isinstance(now, frozenset) else "changed"

@@ -1,4 +1,7 @@
-"""Threads and processes that a flow leaves running in its process."""
+"""Find threads and processes that a flow has left running in its process.
+
+Called by :mod:`dispatcher.runner.process_state.aspects`.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: Threads of known libraries, which hold no code of a user's: by the package that their function or class is of, or by
-#: the beginning of their name where that is a pool's. Threads that Python doesn't know (BLAS, OpenMP) aren't looked at.
+#: Threads of known libraries, which run no code of the user: by the package of their function or class, or by the
+#: prefix of their name for thread pools. Threads that Python doesn't know of (BLAS, OpenMP) can't be listed.
 PACKAGES = frozenset({"dispatcher", "distributed", "tornado", "tqdm"})
 NAMES = (
-    "Dask-",  # distributed: pools for callbacks and for what would block its loop
+    "Dask-",  # distributed: pools for callbacks and for blocking calls
     "TCP-Executor",  # distributed: address lookups
     "IO loop",  # distributed
     "fsspecIO",  # fsspec: the loop of asynchronous file systems
 )
 
-#: Where multiprocessing keeps the pids of its own: module, object, attribute.
+#: The pids of multiprocessing's own processes: module, object, attribute.
 _HELPERS = (
     ("resource_tracker", "_resource_tracker", "_pid"),
     ("forkserver", "_forkserver", "_forkserver_pid"),
@@ -27,40 +30,40 @@ _HELPERS = (
 
 
 def threads() -> frozenset[str]:
-    """Threads, but for the main one and those of known libraries: each as ``'name' (function)``."""
+    """Return the threads other than the main one and those of known libraries, each as ``'name' (function)``."""
     if threading.active_count() == 1:
         return frozenset()
     main = threading.main_thread()
-    return frozenset(_told(one) for one in threading.enumerate() if one is not main and not _is_known(one))
+    return frozenset(
+        _describe(thread) for thread in threading.enumerate() if thread is not main and not _is_known(thread)
+    )
 
 
 def children() -> frozenset[str]:
-    """Processes, but for those that have ended and those of known libraries: each as ``pid (command)``."""
+    """Return the running child processes other than those of known libraries, each as ``pid (command)``."""
     if not _has_children():
         return frozenset()
-    return frozenset(f"{pid} ({name})" for pid, name in _living() if pid not in helpers())
+    return frozenset(f"{pid} ({name})" for pid, name in _running_children() if pid not in helpers())
 
 
 def helpers() -> set[int]:
-    """Pids of multiprocessing's own processes: one that counts semaphores, one that forks."""
+    """Return the pids of multiprocessing's own processes: the resource tracker and the fork server."""
     trackers = [
-        getattr(getattr(sys.modules.get(f"multiprocessing.{module}"), one, None), pid, None)
-        for module, one, pid in _HELPERS
+        getattr(getattr(sys.modules.get(f"multiprocessing.{module}"), name, None), attribute, None)
+        for module, name, attribute in _HELPERS
     ]
     return {pid for pid in trackers if pid is not None}
 
 
 def _is_known(thread: threading.Thread) -> bool:
-    tasks = sys.modules.get(
-        "dispatcher.executors.dask_worker"
-    )  # in a thread of Dask's, a task may go on that can't be interrupted
-    if tasks is not None and tasks.runs_here(thread.ident):
+    dask_worker = sys.modules.get("dispatcher.executors.dask_worker")
+    if dask_worker is not None and dask_worker.runs_here(thread.ident):  # one of Dask's threads, still running a task
         return False
     return _package(thread) in PACKAGES or thread.name.startswith(NAMES)
 
 
 def _package(thread: threading.Thread) -> str:
-    """The package of a thread's class, or of its function if the class is Python's own."""
+    """Return the package of a thread's class, or of its function if the class is Python's own."""
     module: Any = type(thread).__module__
     if module == threading.__name__:
         target = getattr(thread, "_target", None)
@@ -69,7 +72,7 @@ def _package(thread: threading.Thread) -> str:
     return str(module).partition(".")[0]
 
 
-def _told(thread: threading.Thread) -> str:
+def _describe(thread: threading.Thread) -> str:
     target = getattr(thread, "_target", None)
     function = getattr(target, "__qualname__", "")
     return ascii(str(thread.name)[:100]) + (f" ({ascii(str(function)[:100])[1:-1]})" if function else "")
@@ -83,8 +86,8 @@ def _has_children() -> bool:
     return True
 
 
-def _living() -> Iterator[tuple[int, str]]:
-    """Children, of whichever thread, that haven't ended: pid and name of the command."""
+def _running_children() -> Iterator[tuple[int, str]]:
+    """Yield pid and command of the child processes, started by any thread, that haven't ended."""
     for task in Path("/proc/self/task").glob("*/children"):
         try:
             pids = [int(word) for word in task.read_text().split()]

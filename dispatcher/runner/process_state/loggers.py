@@ -1,4 +1,7 @@
-"""Loggers as they were before the first run of a process."""
+"""The configuration of all loggers before the first run of a process, and its restoration after each run.
+
+Used by :mod:`dispatcher.runner.process_state.baseline`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 
-class _Kept(NamedTuple):
+class _LoggerState(NamedTuple):
     """A logger and its settings."""
 
     logger: logging.Logger
@@ -19,29 +22,29 @@ class _Kept(NamedTuple):
     filters: list[Any]
 
     @classmethod
-    def of(cls, one: logging.Logger) -> _Kept:
-        """As they are now."""
-        return cls(one, one.level, one.propagate, one.disabled, list(one.handlers), list(one.filters))
+    def of(cls, logger: logging.Logger) -> _LoggerState:
+        """Return a logger with its present settings."""
+        return cls(logger, logger.level, logger.propagate, logger.disabled, list(logger.handlers), list(logger.filters))
 
     def restore(self) -> None:
-        """Put them back, and close handlers that were added."""
-        one = self.logger
-        added = [handler for handler in one.handlers if handler not in self.handlers]
-        one.propagate, one.disabled = self.propagate, self.disabled
-        one.handlers[:], one.filters[:] = self.handlers, self.filters
-        one.setLevel(self.level)
+        """Restore the settings, and close handlers that were added."""
+        logger = self.logger
+        added = [handler for handler in logger.handlers if handler not in self.handlers]
+        logger.propagate, logger.disabled = self.propagate, self.disabled
+        logger.handlers[:], logger.filters[:] = self.handlers, self.filters
+        logger.setLevel(self.level)
         for handler in added:
             with suppress(Exception):
                 handler.close()
 
 
-class Loggers:
-    """All of them. One that a run made is put back to what a new one is like, but for those that installed packages
-    made as they were loaded: these stay as they are."""
+class LoggerBaseline:
+    """The settings of all loggers. Loggers that a run creates are reset to a new logger's settings, except those that
+    installed packages create when they are loaded, which keep theirs."""
 
     def __init__(self) -> None:
-        self._known = {name: _Kept.of(logger) for name, logger in _all()}
-        self._met = len(logging.root.manager.loggerDict)
+        self._states = {name: _LoggerState.of(logger) for name, logger in _all_loggers()}
+        self._count = len(logging.root.manager.loggerDict)
         self._disabled = logging.root.manager.disable
         self._class = logging.getLoggerClass()
         self._raises = logging.raiseExceptions
@@ -49,10 +52,10 @@ class Loggers:
         self._names = dict(logging._levelToName), dict(logging._nameToLevel)
 
     def restore(self, loaded: Collection[str] = ()) -> None:
-        """After a run.
+        """Restore the settings after a run.
 
         Args:
-            loaded: names of installed packages that it was the first to load.
+            loaded: names of the installed packages that the run loaded for the first time.
         """
         if logging.root.manager.disable != self._disabled:
             logging.disable(self._disabled)
@@ -66,39 +69,39 @@ class Loggers:
             logging._nameToLevel.update(levels)
         if logging.getLoggerClass() is not self._class:
             logging.setLoggerClass(self._class)
-        for kept in _changed(self._known.values()):
-            kept.restore()
-        if len(logging.root.manager.loggerDict) != self._met:
-            self._meet(loaded)
-            self._met = len(logging.root.manager.loggerDict)
+        for state in _changed(self._states.values()):
+            state.restore()
+        if len(logging.root.manager.loggerDict) != self._count:
+            self._add_new_loggers(loaded)
+            self._count = len(logging.root.manager.loggerDict)
 
-    def _meet(self, loaded: Collection[str]) -> None:
-        """Loggers that weren't there before."""
-        for name, logger in _all():
-            if name in self._known:
+    def _add_new_loggers(self, loaded: Collection[str]) -> None:
+        """Add the loggers that didn't exist before, and reset those that aren't of newly loaded packages."""
+        for name, logger in _all_loggers():
+            if name in self._states:
                 continue
-            kept = _Kept.of(logger)
+            state = _LoggerState.of(logger)
             if name.partition(".")[0] not in loaded:
-                kept = _Kept(logger, logging.NOTSET, True, False, [], [])
-                kept.restore()
-            self._known[name] = kept
+                state = _LoggerState(logger, logging.NOTSET, True, False, [], [])
+                state.restore()
+            self._states[name] = state
 
 
-def _changed(known: Iterable[_Kept]) -> list[_Kept]:
-    """In one expression: there are hundreds, and hardly ever one that has changed."""
+def _changed(states: Iterable[_LoggerState]) -> list[_LoggerState]:
+    """Return the states that differ from their loggers. One expression, for speed: there are hundreds of loggers."""
     return [
-        kept
-        for kept in known
-        for one, level, propagate, disabled, handlers, filters in (kept,)
-        if one.level != level
-        or one.propagate is not propagate
-        or one.disabled is not disabled
-        or one.handlers != handlers
-        or one.filters != filters
+        state
+        for state in states
+        for logger, level, propagate, disabled, handlers, filters in (state,)
+        if logger.level != level
+        or logger.propagate is not propagate
+        or logger.disabled is not disabled
+        or logger.handlers != handlers
+        or logger.filters != filters
     ]
 
 
-def _all() -> Iterator[tuple[str, logging.Logger]]:
+def _all_loggers() -> Iterator[tuple[str, logging.Logger]]:
     yield "", logging.root
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger):

@@ -1,4 +1,7 @@
-"""Modules that runs load into a process: which stay for all, which for runs of the same code, and which go."""
+"""Modules that runs load into a process: installed ones stay for all runs, a flow's own for runs of the same code.
+
+Used by :mod:`dispatcher.runner.process_state.baseline`.
+"""
 
 from __future__ import annotations
 
@@ -9,56 +12,56 @@ from types import ModuleType
 from dispatcher.serialization.by_value import travels_by_value
 
 
-class Modules:
-    """The modules that were loaded before the first run, and those that stay loaded since."""
+class ModuleBaseline:
+    """The modules that were loaded before the first run, and those that have stayed loaded since."""
 
     def __init__(self) -> None:
         self._table = sys.modules
-        self._kept = dict(sys.modules)
-        self._brought: dict[str, ModuleType] = {}
-        self._all = dict(self._kept)  # both
+        self._permanent = dict(sys.modules)
+        self._of_code: dict[str, ModuleType] = {}
+        self._all = dict(self._permanent)  # both
         self._code: Hashable = None
 
     def prepare(self, code: Hashable) -> None:
-        """Before a run: take away the modules that other code brought."""
+        """Remove the modules of other code, before a run."""
         if code != self._code:
-            for name in self._brought:
+            for name in self._of_code:
                 self._table.pop(name, None)
-            self._brought = {}
+            self._of_code = {}
             self._all = dict(self._table)
             self._code = code
 
     def restore(self) -> frozenset[str]:
-        """After a run: put back what was replaced or removed, and keep what is installed.
+        """Restore replaced and removed modules after a run, and make newly installed ones permanent.
 
         Returns:
-            Names of installed packages of which modules were loaded.
+            Names of the installed packages whose modules the run loaded.
         """
         if sys.modules is not self._table:
             sys.modules = self._table
         if self._table == self._all:
             return frozenset()
-        for name, module in self._kept.items():
+        for name, module in self._permanent.items():
             if self._table.get(name) is not module:
                 self._table[name] = module
-        new = {name: module for name, module in self._table.items() if name not in self._kept}
-        stay = {name: module for name, module in new.items() if _is_installed(name, module)}
-        self._kept |= stay
-        self._brought = {name: module for name, module in new.items() if name not in stay}
+        new = {name: module for name, module in self._table.items() if name not in self._permanent}
+        installed = {name: module for name, module in new.items() if _is_installed(name, module)}
+        self._permanent |= installed
+        self._of_code = {name: module for name, module in new.items() if name not in installed}
         self._all = dict(self._table)
-        return frozenset(name.partition(".")[0] for name in stay)
+        return frozenset(name.partition(".")[0] for name in installed)
 
 
 def is_of_installed(value: object) -> bool:
-    """Return True if a function, a class or an object is of an installed module: who loaded that set it up for good."""
+    """Return True if a function, a class or an object comes from an installed module, which stays loaded."""
     name = getattr(value, "__module__", None)
     name = name if isinstance(name, str) else type(value).__module__
     return name not in {"__main__", "builtins"} and name in sys.modules and not travels_by_value(name)
 
 
 def _is_installed(name: str, module: object) -> bool:
-    """Return True if it was imported from where the standard library and packages are; what was made at run time
-    wasn't."""
+    """Return True if a module was imported from the standard library or an installed package. One that was created at
+    run time wasn't."""
     try:
         return (
             isinstance(name, str)
@@ -66,5 +69,5 @@ def _is_installed(name: str, module: object) -> bool:
             and bool(module.__spec__)
             and not travels_by_value(name)
         )
-    except Exception:  # a module of the flow's own making, with attributes of its own
+    except Exception:  # a module object that the flow made, whose attributes may raise
         return False

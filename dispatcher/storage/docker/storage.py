@@ -111,7 +111,7 @@ class DockerStorage(Storage):
         self.digests = _check_digests(digests or {})
         self.build_kwargs = dict(build_kwargs or {})
         self.directory = directory
-        self.sealed: dict[str, bytes] = {}  #: path in the image → sealed code of the flow added last
+        self.sealed: dict[str, bytes] = {}  #: path in the image → the flow's sealed code, as added last
         self._named, self._tagged = image_name is not None, image_tag is not None
         self._built: dict[str, bytes] | None = None
         self._outdated = ""  # why the former image can't be used any more
@@ -201,7 +201,7 @@ class DockerStorage(Storage):
             reason = self._outdated or "it isn't built"
             raise InvalidInput(
                 f"DockerStorage: {reason}: call build(), or run `dispatcher build MODULE:FLOW` and submit with the "
-                "storage that it prints"
+                "storage that it writes"
             )
 
     def build(self, push: bool = True) -> Self:

@@ -1,4 +1,4 @@
-"""What tests of the Kubernetes backend say alike."""
+"""Settings, observations and pod statuses that tests of the Kubernetes backend share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from backends.base import Observation, Phase
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, Settings
-from dispatcher.settings import ClusterSettings, KubernetesSettings
 from tests.kubernetes_api import kubeconfig
 from tests.unit.kubernetes.jobs import RUN_ID
 from tests.waiting import wait_until
@@ -21,41 +21,41 @@ SECRETS = {"DISPATCHER__URL": "redis://localhost/0", "DISPATCHER__RUN__TOKEN": "
 
 
 def eventually(predicate: Callable[[], T], description: str) -> T:
-    """Wait as long as a busy machine may need."""
+    """Wait for a condition, as long as a busy machine may need."""
     return wait_until(predicate, description, timeout=60)
 
 
 def settings(folder: Path, port: int, **kubernetes: Any) -> Settings:
-    """Of a worker whose cluster is at ``port``."""
-    given = {
+    """Return the settings of a worker whose cluster is at ``port``."""
+    values = {
         "clusters": {"it": ClusterSettings(kubeconfig=kubeconfig(folder, port))},
         "url": "redis://records.svc/0",
         "request_timeout": 20.0,
         "silence": 5.0,
         **kubernetes,
     }
-    return Settings.load(kubernetes=KubernetesSettings(**given))
+    return Settings.load(kubernetes=KubernetesSettings(**values))
 
 
 def poll(backend: KubernetesBackend, handle: Any) -> Observation:
-    """One look at one run, once the first lists have come or their time is over."""
+    """Return one observation of a run, once the first lists have arrived or their time is over."""
 
-    def looked() -> list[Observation]:
-        return [seen for seen in backend.poll([handle]) if seen.phase is not Phase.UNSEEN]
+    def observed() -> list[Observation]:
+        return [observation for observation in backend.poll([handle]) if observation.phase is not Phase.UNSEEN]
 
-    return eventually(looked, "the first lists")[0]
+    return eventually(observed, "the first lists")[0]
 
 
 def until(backend: KubernetesBackend, handle: Any, phase: Phase, cause: Cause | None = None) -> Observation:
-    """The first observation of that phase and cause."""
+    """Return the first observation of that phase and cause."""
 
-    def seen() -> list[Observation]:
-        found = poll(backend, handle)
-        return [found] if (found.phase, found.cause) == (phase, cause) else []
+    def matching() -> list[Observation]:
+        observation = poll(backend, handle)
+        return [observation] if (observation.phase, observation.cause) == (phase, cause) else []
 
-    return eventually(seen, f"{phase} {cause}")[0]
+    return eventually(matching, f"{phase} {cause}")[0]
 
 
 def running(name: str = "flow") -> dict[str, Any]:
-    """The status of a pod whose flow runs."""
+    """Return the status of a pod whose flow runs."""
     return {"phase": "Running", "containerStatuses": [{"name": name, "state": {"running": {}}}]}

@@ -10,7 +10,7 @@ from dispatcher.runs.attempt import Attempt
 
 RUN_ID = "01jdzr6m8w4n5q7t9v2x3y4z5a"
 
-#: A Job as the seed's documentation writes it, with a side-car, an init container and things of the user's own.
+#: A Job as Prefect's documentation writes it, with a side-car, an init container and fields of the user's own.
 CUSTOM: dict[str, Any] = {
     "apiVersion": "batch/v1",
     "kind": "Job",
@@ -52,20 +52,20 @@ CUSTOM: dict[str, Any] = {
 
 
 def custom(**changes: Any) -> dict[str, Any]:
-    """:data:`CUSTOM` with other values at dotted paths; ``__`` stands for the dot."""
+    """Return :data:`CUSTOM` with other values at dotted paths; ``__`` stands for the dot."""
     spec = copy.deepcopy(CUSTOM)
     for path, value in changes.items():
         *parents, last = path.split("__")
-        place: Any = spec
+        parent: Any = spec
         for part in parents:
-            place = place[int(part)] if part.isdigit() else place.setdefault(part, {})
-        place[last] = value
+            parent = parent[int(part)] if part.isdigit() else parent.setdefault(part, {})
+        parent[last] = value
     return spec
 
 
 def attempt(environment: KubernetesJobEnvironment | None = None, **changes: Any) -> Attempt:
-    """An attempt of a run in ``environment``."""
-    given: dict[str, Any] = {
+    """Return an attempt of a run in ``environment``."""
+    values: dict[str, Any] = {
         "run_id": RUN_ID,
         "number": 2,
         "name": f"flow-{RUN_ID}-2",
@@ -76,4 +76,4 @@ def attempt(environment: KubernetesJobEnvironment | None = None, **changes: Any)
         "flow": "word count, “quoted”",
         "storage": {"type": "RedisStorage"},
     }
-    return Attempt(**{**given, **changes})
+    return Attempt(**{**values, **changes})

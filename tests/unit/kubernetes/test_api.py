@@ -1,4 +1,4 @@
-"""The client (kubernetes.md §1): where it finds a cluster and its credential, and what it makes of trouble."""
+"""The API client: discovery of cluster and credential, requests, and errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable, configure
+from backends.kubernetes.settings import ClusterSettings
 from backends.rate_limit import Pace
 from dispatcher.errors import InvalidSettings
-from dispatcher.settings import ClusterSettings
-from tests.kubernetes_api import FakeCluster, Refusal, Serving, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.kubernetes_proxy import FaultProxy
 
 JOB = {"metadata": {"name": "one", "labels": {"instance": "i"}}, "spec": {}}
@@ -32,26 +32,26 @@ def api_of(config: Path, **more: Any) -> Api:
 
 @pytest.fixture
 def api(proxy: FaultProxy, tmp_path: Path) -> Iterator[Api]:
-    found = api_of(kubeconfig(tmp_path, proxy.port))
-    yield found
-    found.close()
+    api = api_of(kubeconfig(tmp_path, proxy.port))
+    yield api
+    api.close()
 
 
 def test_objects_are_plain_dicts_and_fields_are_checked_by_the_server(api: Api, cluster: FakeCluster) -> None:
-    odd = {**JOB, "spec": {"newer": {"nvidia.com/gpu": 1, "nothing": None}}}
-    made = api.create("default", "jobs", odd)
-    assert made["spec"] == odd["spec"]
-    assert cluster.asked[-1].query == {"fieldValidation": "Strict"}
-    assert api.get("default", "jobs", "one") == made
+    spec = {**JOB, "spec": {"newer": {"nvidia.com/gpu": 1, "nothing": None}}}
+    created = api.create("default", "jobs", spec)
+    assert created["spec"] == spec["spec"]
+    assert cluster.requests[-1].query == {"fieldValidation": "Strict"}
+    assert api.get("default", "jobs", "one") == created
     with pytest.raises(ApiError) as raised:
-        api.create("default", "jobs", odd)
+        api.create("default", "jobs", spec)
     assert (raised.value.status, raised.value.reason) == (409, "AlreadyExists")
     with pytest.raises(ApiError) as raised:
         api.delete("default", "jobs", "one", uid="another")
     assert (raised.value.status, raised.value.reason) == (409, "Conflict")
-    api.delete("default", "jobs", "one", uid=made["metadata"]["uid"])
-    assert cluster.asked[-1].body is not None
-    assert cluster.asked[-1].body["propagationPolicy"] == "Background"
+    api.delete("default", "jobs", "one", uid=created["metadata"]["uid"])
+    assert cluster.requests[-1].body is not None
+    assert cluster.requests[-1].body["propagationPolicy"] == "Background"
     assert not cluster.objects
 
 
@@ -67,7 +67,7 @@ def test_a_watch_gives_events_and_bookmarks(api: Api, cluster: FakeCluster) -> N
     stream = api.watch("default", "jobs", "100", {"labelSelector": "instance=i"}, silence=5.0)
     assert next(stream)["type"] == "BOOKMARK"
     cluster.create("jobs", JOB)
-    event = next(one for one in stream if one["type"] != "BOOKMARK")
+    event = next(event for event in stream if event["type"] != "BOOKMARK")
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "one")
     cluster.forget()
     with pytest.raises(ApiError) as raised:
@@ -76,20 +76,20 @@ def test_a_watch_gives_events_and_bookmarks(api: Api, cluster: FakeCluster) -> N
 
 
 @pytest.mark.parametrize(
-    ("kind", "error", "happened"),
+    ("kind", "error", "carried_out"),
     [("lost_reply", Unclear, True), ("cut", Unclear, False), ("truncate", Unclear, True)],
 )
-def test_an_answer_that_never_came_whole_is_unclear_and_never_repeated(
-    kind: str, error: type[Exception], happened: bool, api: Api, proxy: FaultProxy, cluster: FakeCluster
+def test_an_incomplete_response_is_unclear_and_never_repeated(
+    kind: str, error: type[Exception], carried_out: bool, api: Api, proxy: FaultProxy, cluster: FakeCluster
 ) -> None:
     proxy.inject(kind, "POST", "/jobs")
     with pytest.raises(error):
         api.create("default", "jobs", JOB)
-    assert bool(cluster.objects) is happened
-    assert cluster.count("POST", "jobs") == int(happened)
+    assert bool(cluster.objects) is carried_out
+    assert cluster.count("POST", "jobs") == int(carried_out)
 
 
-def test_a_silent_server_is_left_after_the_timeout(proxy: FaultProxy, tmp_path: Path, cluster: FakeCluster) -> None:
+def test_a_silent_server_times_out(proxy: FaultProxy, tmp_path: Path, cluster: FakeCluster) -> None:
     api = api_of(kubeconfig(tmp_path, proxy.port), timeout=0.3)
     proxy.inject("silent", "GET", "/jobs")
     with pytest.raises(Unclear, match="ReadTimeout"):
@@ -104,14 +104,14 @@ def test_a_silent_server_is_left_after_the_timeout(proxy: FaultProxy, tmp_path: 
     api.close()
 
 
-def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
-    with Serving() as gone:
-        port = gone.port
+def test_a_refused_connection_is_unreachable(tmp_path: Path) -> None:
+    with FakeApiServer() as stopped:
+        port = stopped.port
     with pytest.raises(Unreachable, match="refused"):
         api_of(kubeconfig(tmp_path, port)).get("default", "jobs", "one")
 
 
-def test_too_many_requests_slow_all_down(api: Api, proxy: FaultProxy) -> None:
+def test_429_slows_all_requests(api: Api, proxy: FaultProxy) -> None:
     proxy.inject("status", "GET", "/jobs", status=429, reason="TooManyRequests", headers={"Retry-After": "30"})
     with pytest.raises(ApiError) as raised:
         api.get("default", "jobs", "one")
@@ -121,7 +121,7 @@ def test_too_many_requests_slow_all_down(api: Api, proxy: FaultProxy) -> None:
     assert raised.value.status == 429
 
 
-def test_the_pace() -> None:
+def test_rate_limit() -> None:
     now, slept = [0.0], []
 
     def sleep(seconds: float) -> None:
@@ -148,7 +148,7 @@ def test_the_pace() -> None:
 FORKED = """
 import os, signal
 from backends.rate_limit import Pace, shared
-from dispatcher.settings import ClusterSettings
+from backends.kubernetes.settings import ClusterSettings
 bucket = shared(ClusterSettings(context="a"))
 pace = Pace(10.0, bucket=bucket)
 assert pace.take(within=0)
@@ -163,12 +163,12 @@ assert Pace(10.0, bucket=shared(ClusterSettings(context="b"))).take(within=0)
 """
 
 
-def test_all_processes_of_a_worker_share_one_pace() -> None:
-    """kubernetes.md §5: 429 slows one token bucket per worker. One that is killed while it counts stops nobody."""
+def test_all_processes_of_a_worker_share_one_rate_limit() -> None:
+    """A 429 slows one token bucket per worker. A process killed while it holds the lock blocks nobody."""
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
 
 
-def test_a_refused_credential_is_read_again_once(tmp_path: Path, serving: Serving) -> None:
+def test_a_refused_credential_is_reloaded_once(tmp_path: Path, serving: FakeApiServer) -> None:
     config = kubeconfig(tmp_path, serving.port)
     api = api_of(config)
     serving.cluster.create("jobs", JOB)
@@ -192,7 +192,7 @@ def _plugin(folder: Path, program: str) -> dict[str, Any]:
     return {"exec": {"apiVersion": version, "command": sys.executable, "args": [str(file)], "interactiveMode": "Never"}}
 
 
-GIVES = """
+PLUGIN = """
 import json, pathlib, sys
 calls = pathlib.Path(__file__).with_name("calls")
 calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
@@ -201,10 +201,8 @@ print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "Exec
 """
 
 
-def test_an_exec_plugin_gives_the_credential_and_is_asked_again_when_it_is_refused(
-    tmp_path: Path, serving: Serving
-) -> None:
-    api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, GIVES)))
+def test_an_exec_plugin_is_called_again_when_its_credential_is_refused(tmp_path: Path, serving: FakeApiServer) -> None:
+    api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, PLUGIN)))
     serving.cluster.create("jobs", JOB)
     for _ in range(3):
         api.get("default", "jobs", "one")
@@ -216,26 +214,26 @@ def test_an_exec_plugin_gives_the_credential_and_is_asked_again_when_it_is_refus
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "message"),
     [
         ("import sys; sys.exit('aws: no such profile')", "aws: no such profile"),
         ("print('no json')", "failed to decode"),
         ("import time; time.sleep(3)", "no answer within 0.5 s"),
     ],
 )
-def test_a_plugin_that_fails_is_said_and_waited_for_no_longer_than_its_time(
-    program: str, said: str, tmp_path: Path, serving: Serving
+def test_a_failing_plugin_is_reported_within_its_timeout(
+    program: str, message: str, tmp_path: Path, serving: FakeApiServer
 ) -> None:
     seconds = 0.5 if "sleep" in program else 15.0
     api = api_of(kubeconfig(tmp_path, serving.port, user=_plugin(tmp_path, program)), plugin=seconds)
-    with pytest.raises(Unreachable, match=said):
+    with pytest.raises(Unreachable, match=message):
         api.get("default", "jobs", "one")
 
 
-def test_a_process_without_a_cluster_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_cluster_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(InvalidSettings, match=r"in no pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
+    with pytest.raises(InvalidSettings, match=r"isn't in a pod .* no kubeconfig \(.*none\): set KUBECONFIG"):
         Api(ClusterSettings()).get("default", "jobs", "one")
     file = tmp_path / "config"
     file.write_text("apiVersion: v1\n")
@@ -246,7 +244,9 @@ def test_a_process_without_a_cluster_is_told_so(tmp_path: Path, monkeypatch: pyt
         configure(ClusterSettings(kubeconfig=config, context="another"))
 
 
-def test_kubeconfig_comes_from_the_variable(tmp_path: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubeconfig_comes_from_the_variable(
+    tmp_path: Path, serving: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'absent'}:{kubeconfig(tmp_path, serving.port)}")
     serving.cluster.create("jobs", JOB)
@@ -263,26 +263,26 @@ def test_in_a_pod_its_service_account_is_used(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(incluster_config, f"SERVICE_{name}_FILENAME", str(tmp_path / name))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    found = configure(ClusterSettings())
-    assert found.host == "https://10.0.0.1:443"
-    assert found.ssl_ca_cert == str(tmp_path / "CERT")
-    assert found.auth_settings()["BearerToken"]["value"] == "bearer pod-token"
+    configuration = configure(ClusterSettings())
+    assert configuration.host == "https://10.0.0.1:443"
+    assert configuration.ssl_ca_cert == str(tmp_path / "CERT")
+    assert configuration.auth_settings()["BearerToken"]["value"] == "bearer pod-token"
     assert configure(ClusterSettings(kubeconfig=kubeconfig(tmp_path, 5))).host == "http://127.0.0.1:5"
 
 
-def test_every_configuration_is_of_its_own_without_retries(tmp_path: Path) -> None:
-    one = configure(ClusterSettings(kubeconfig=kubeconfig(tmp_path, 5)))
-    assert one.retries is False
-    assert one.keep_alive is True
-    assert type(one)._default is None  # never the process-wide one
+def test_every_configuration_is_separate_and_without_retries(tmp_path: Path) -> None:
+    configuration = configure(ClusterSettings(kubeconfig=kubeconfig(tmp_path, 5)))
+    assert configuration.retries is False
+    assert configuration.keep_alive is True
+    assert type(configuration)._default is None  # never the process-wide default
 
 
 class _Forward(BaseHTTPRequestHandler):
-    """A forward proxy: absolute addresses come in, and are passed on."""
+    """A forward proxy: receives absolute URLs and forwards the requests."""
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        self.server.seen.append(parts.netloc)  # type: ignore[attr-defined]
+        self.server.hosts.append(parts.netloc)  # type: ignore[attr-defined]
         upstream = HTTPConnection(self.server.upstream)  # type: ignore[attr-defined]
         upstream.request("GET", parts.path, headers={"Authorization": self.headers["Authorization"]})
         response = upstream.getresponse()
@@ -297,9 +297,9 @@ class _Forward(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def forward(serving: Serving) -> Iterator[Any]:
+def forward(serving: FakeApiServer) -> Iterator[Any]:
     server = HTTPServer(("127.0.0.1", 0), _Forward)
-    server.seen, server.upstream = [], f"127.0.0.1:{serving.port}"  # type: ignore[attr-defined]
+    server.hosts, server.upstream = [], f"127.0.0.1:{serving.port}"  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
@@ -309,29 +309,31 @@ def forward(serving: Serving) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("by", ["proxy-url", "HTTP_PROXY"])
-def test_proxies(by: str, forward: Any, serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    way = f"http://127.0.0.1:{forward.server_address[1]}"
+def test_proxies(
+    by: str, forward: Any, serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy_url = f"http://127.0.0.1:{forward.server_address[1]}"
     for name in ("http_proxy", "no_proxy", "HTTP_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    more: dict[str, Any] = {by: way} if by == "proxy-url" else {}
+    more: dict[str, Any] = {by: proxy_url} if by == "proxy-url" else {}
     config = kubeconfig(tmp_path, 1, server="http://api.cluster.test:6443", **more)
     if by != "proxy-url":
-        monkeypatch.setenv("http_proxy", way)
+        monkeypatch.setenv("http_proxy", proxy_url)
     serving.cluster.create("jobs", JOB)
     api = api_of(config)
     assert api.get("default", "jobs", "one")["kind"] == "Job"
-    assert forward.seen == ["api.cluster.test:6443"]
+    assert forward.hosts == ["api.cluster.test:6443"]
     api.close()
     if by != "proxy-url":
         monkeypatch.setenv("no_proxy", "cluster.test")
         with pytest.raises(Unreachable, match=r"api\.cluster\.test"):
             api_of(config).get("default", "jobs", "one")
-        assert len(forward.seen) == 1
+        assert len(forward.hosts) == 1
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for ``api.test``, signed by itself."""
+    """Folder with a self-signed certificate for ``api.test``."""
     folder = tmp_path_factory.mktemp("tls")
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=api.test -addext subjectAltName=DNS:api.test "
@@ -341,7 +343,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Path, serving: Serving) -> None:
+def test_a_private_ca_and_tls_server_name(tmp_path: Path, authority: Path, serving: FakeApiServer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "cert.pem", authority / "key.pem")
     serving.wrap(context)
@@ -351,27 +353,27 @@ def test_a_private_authority_and_a_name_of_its_own(tmp_path: Path, authority: Pa
     api = api_of(kubeconfig(tmp_path, 1, **{**trusted, "tls-server-name": "api.test"}))
     assert api.get("default", "jobs", "one")["kind"] == "Job"
     api.close()
-    wrongs: list[dict[str, Any]] = [{"server": server}, trusted]
-    for wrong in wrongs:  # no authority; another name than the certificate's
+    untrusted: list[dict[str, Any]] = [{"server": server}, trusted]
+    for fields in untrusted:  # no authority; another name than the certificate's
         with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
-            api_of(kubeconfig(tmp_path, 1, **wrong)).get("default", "jobs", "one")
+            api_of(kubeconfig(tmp_path, 1, **fields)).get("default", "jobs", "one")
 
 
-def test_what_is_no_answer_of_an_api_server(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
-    cluster.refusals["GET", "jobs"] = Refusal(500, "InternalError", "etcdserver: request timed out")
+def test_a_server_error_is_an_api_error(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
+    cluster.errors["GET", "jobs"] = StatusError(500, "InternalError", "etcdserver: request timed out")
     with pytest.raises(ApiError, match="500 InternalError: etcdserver: request timed out"):
         api.get("default", "jobs", "one")
 
 
 def test_logs_and_rights(api: Api, cluster: FakeCluster) -> None:
     assert api.log("default", "pod", "flow") == "line 1\nline 2\n"
-    assert cluster.asked[-1].query == {"container": "flow", "tailLines": "200", "limitBytes": "65536"}
+    assert cluster.requests[-1].query == {"container": "flow", "tailLines": "200", "limitBytes": "65536"}
     assert api.allowed("default", "jobs", "create")
     cluster.allowed = False
     assert not api.allowed("default", "jobs", "create")
 
 
-def test_a_server_is_ready_or_doesnt_say(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
+def test_a_server_is_ready_unless_it_reports_otherwise(api: Api, cluster: FakeCluster, proxy: FaultProxy) -> None:
     assert api.ready()
     cluster.ready = False
     assert not api.ready()

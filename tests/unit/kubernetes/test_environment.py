@@ -1,4 +1,4 @@
-"""KubernetesJobEnvironment: the seed's API, what is added to it, and what is refused where it is made (issue 5)."""
+"""KubernetesJobEnvironment: Prefect 0.10's arguments, the added ones, validation, and direct execution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dispatcher.environments import base
 from dispatcher.errors import InvalidSettings
 from dispatcher.runner.direct import JOB
 from dispatcher.runs.options import Options
-from dispatcher.submission.request import Requests
+from dispatcher.submission.request import RequestChecker
 from tests.unit.kubernetes.jobs import CUSTOM, custom
 
 YAML = """
@@ -34,7 +34,7 @@ spec:
 """
 
 
-def started() -> None: ...
+def callback() -> None: ...
 
 
 @flow
@@ -50,32 +50,32 @@ def test_it_is_registered_and_public() -> None:
     assert KubernetesJobEnvironment.backend == "kubernetes"
 
 
-def test_the_seeds_arguments_come_first_and_in_its_order(tmp_path: Path) -> None:
+def test_prefects_arguments_come_first_and_in_its_order(tmp_path: Path) -> None:
     file = tmp_path / "job_spec.yaml"
     file.write_text(YAML)
-    one = KubernetesJobEnvironment(str(file), ["gpu"], started, started)
-    assert one.job_spec_file == str(file)
-    assert (one.labels, one.on_start, one.on_exit) == (("gpu",), started, started)
+    environment = KubernetesJobEnvironment(str(file), ["gpu"], callback, callback)
+    assert environment.job_spec_file == str(file)
+    assert (environment.labels, environment.on_start, environment.on_exit) == (("gpu",), callback, callback)
     with pytest.raises(TypeError):
-        KubernetesJobEnvironment(str(file), ["gpu"], started, started, CUSTOM)  # type: ignore[call-arg]
+        KubernetesJobEnvironment(str(file), ["gpu"], callback, callback, CUSTOM)  # type: ignore[call-arg]
 
 
-def test_the_spec_travels_inside(tmp_path: Path) -> None:
+def test_the_spec_is_part_of_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "job_spec.yaml"
     file.write_text(YAML)
-    one = KubernetesJobEnvironment(str(file))
+    environment = KubernetesJobEnvironment(str(file))
     file.unlink()
-    there = base.from_json(json.loads(json.dumps(one.to_json())))
-    assert isinstance(there, KubernetesJobEnvironment)
-    assert there.job_spec == one.job_spec
-    assert there.job_spec is not None
-    assert there.job_spec["spec"]["template"]["spec"]["containers"][0]["env"] == [{"name": "MY_ENV", "value": "foo"}]
-    assert there == one
-    assert there.job_spec_file is None
+    restored = base.from_json(json.loads(json.dumps(environment.to_json())))
+    assert isinstance(restored, KubernetesJobEnvironment)
+    assert restored.job_spec == environment.job_spec
+    assert restored.job_spec is not None
+    assert restored.job_spec["spec"]["template"]["spec"]["containers"][0]["env"] == [{"name": "MY_ENV", "value": "foo"}]
+    assert restored == environment
+    assert restored.job_spec_file is None
 
 
 @pytest.mark.parametrize(
-    "given",
+    "arguments",
     [
         {},
         {"job_spec": CUSTOM},
@@ -88,60 +88,60 @@ def test_the_spec_travels_inside(tmp_path: Path) -> None:
             "env": {"A": "1"},
             "secrets": {"B": "credentials/token"},
             "labels": ["eu"],
-            "on_exit": started,
+            "on_exit": callback,
         },
         {"job_spec": custom(spec__brandNew=1), "allow_unknown_fields": True},
     ],
     ids=["nothing", "spec", "everything", "unknown fields"],
 )
-def test_it_is_a_value_that_round_trips_through_json(given: dict[str, Any]) -> None:
-    one = KubernetesJobEnvironment(**given)
-    data = one.to_json()
+def test_it_is_a_value_that_round_trips_through_json(arguments: dict[str, Any]) -> None:
+    environment = KubernetesJobEnvironment(**arguments)
+    data = environment.to_json()
     assert json.loads(json.dumps(data)) == data
-    there = base.from_json(data)
-    assert there == one
-    assert hash(there) == hash(one)
-    assert there.to_json() == data
-    assert pickle.loads(pickle.dumps(one)) == one
-    assert one != KubernetesJobEnvironment(image="another")
+    restored = base.from_json(data)
+    assert restored == environment
+    assert hash(restored) == hash(environment)
+    assert restored.to_json() == data
+    assert pickle.loads(pickle.dumps(environment)) == environment
+    assert environment != KubernetesJobEnvironment(image="another")
     with pytest.raises(AttributeError, match="can't be changed"):
-        one.image = "x"
+        environment.image = "x"
 
 
-def test_what_it_gives_out_is_a_copy() -> None:
-    one = KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "1"})
-    assert one.job_spec is not None
-    one.job_spec["spec"]["parallelism"] = 3
-    one.env["A"] = "2"
-    assert one == KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "1"})
+def test_properties_return_copies() -> None:
+    environment = KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "1"})
+    assert environment.job_spec is not None
+    environment.job_spec["spec"]["parallelism"] = 3
+    environment.env["A"] = "2"
+    assert environment == KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "1"})
 
 
-def test_a_field_that_only_the_submitter_knows_is_no_error_where_it_is_read_again() -> None:
+def test_a_field_unknown_to_the_reader_is_accepted_until_checked() -> None:
     data = {**KubernetesJobEnvironment(job_spec=CUSTOM).to_json(), "job_spec": custom(spec__brandNew=1)}
-    there = base.from_json(data)
-    assert there.to_json() == data
+    restored = base.from_json(data)
+    assert restored.to_json() == data
     with pytest.raises(InvalidInput, match=r"spec\.brandNew: unknown field"):
-        there.check()
+        restored.check()
     with pytest.raises(InvalidInput, match=r"spec\.parallelism"):
         base.from_json({**data, "job_spec": custom(spec__parallelism=2)})
 
 
-def test_the_runner_builds_it_again_without_loading_much() -> None:
+def test_from_json_imports_little() -> None:
     code = (
         "import sys; from dispatcher.environments import base as environment; "
         "environment.from_json({'type': 'KubernetesJobEnvironment', 'image': 'x:1'}); "
         "print({'kubernetes', 'pydantic', 'yaml', 'urllib3'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == "set()\n"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout == "set()\n"
 
 
-def test_its_repr_says_what_was_given() -> None:
+def test_its_repr_names_the_arguments() -> None:
     assert repr(KubernetesJobEnvironment(image="x:1")) == "KubernetesJobEnvironment(image='x:1')"
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"job_spec": CUSTOM, "job_spec_file": "job.yaml"}, "job_spec: can't be given beside job_spec_file"),
         ({"job_spec_file": "no/such.yaml"}, "can't read .*no/such.yaml: No such file"),
@@ -162,28 +162,28 @@ def test_its_repr_says_what_was_given() -> None:
         ({"labels": "gpu"}, "labels: must be a list"),
     ],
 )
-def test_a_wrong_argument_is_an_error_where_it_is_made(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
-        KubernetesJobEnvironment(**given)
+def test_a_wrong_argument_is_an_error_where_it_is_made(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        KubernetesJobEnvironment(**arguments)
 
 
-def test_a_value_given_for_a_reference_is_not_repeated() -> None:
+def test_a_value_in_the_place_of_a_reference_is_not_repeated() -> None:
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(secrets={"TOKEN": "hunter2-hunter2"})
     assert "hunter2" not in str(raised.value)
 
 
 def test_a_storage_that_a_container_cannot_reach_is_a_type_error(tmp_path: Path) -> None:
-    here = LocalStorage(tmp_path)
-    location = here.add_flow(double)
-    one = KubernetesJobEnvironment()
-    for act in (lambda: one.execute(here, location), lambda: one.setup(here)):
+    storage = LocalStorage(tmp_path)
+    location = storage.add_flow(double)
+    environment = KubernetesJobEnvironment()
+    for act in (lambda: environment.execute(storage, location), lambda: environment.setup(storage)):
         with pytest.raises(TypeError, match=r"can't reach a LocalStorage: use RedisStorage .*ModuleStorage .*Docker"):
             act()
     with pytest.raises(TypeError, match="can't reach a LocalStorage"):
-        Requests(dispatcher.Settings.load()).checked(double, one, here, Options())
-    one.setup(RedisStorage())
-    one.setup(ModuleStorage())
+        RequestChecker(dispatcher.Settings.load()).check(double, environment, storage, Options())
+    environment.setup(RedisStorage())
+    environment.setup(ModuleStorage())
 
 
 class Imaged(ModuleStorage):
@@ -203,8 +203,8 @@ def test_execute_takes_parameters_and_env_alone() -> None:
         KubernetesJobEnvironment().execute(ModuleStorage(), "m:f", parms={})
 
 
-def _direct(folder: Path, monkeypatch: pytest.MonkeyPatch, **job: Any) -> None:
-    """What a Job of ``execute`` finds in its container."""
+def _set_up_container(folder: Path, monkeypatch: pytest.MonkeyPatch, **job: Any) -> None:
+    """Set up the file and variable that a Job of ``execute`` has in its container."""
     file = folder / "variables.json"
     file.write_text(json.dumps({JOB: json.dumps({"storage": None, "parameters": {}, **job})}))
     monkeypatch.setenv("DISPATCHER__RUN__SECRETS_FILE", str(file))
@@ -213,14 +213,14 @@ def _direct(folder: Path, monkeypatch: pytest.MonkeyPatch, **job: Any) -> None:
 def test_run_flow_runs_the_flow_of_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = LocalStorage(tmp_path)
     name = storage.add_flow(double).partition("#")[0]
-    said: list[str] = []
-    one = KubernetesJobEnvironment(on_start=lambda: said.append("start"), on_exit=lambda: said.append("exit"))
-    _direct(tmp_path, monkeypatch, location=str(tmp_path / name), parameters={"n": 4})
-    assert one.run_flow() == 8
-    assert said == ["start", "exit"]
-    _direct(tmp_path, monkeypatch, location=str(tmp_path / "no.flow"))
+    calls: list[str] = []
+    environment = KubernetesJobEnvironment(on_start=lambda: calls.append("start"), on_exit=lambda: calls.append("exit"))
+    _set_up_container(tmp_path, monkeypatch, location=str(tmp_path / name), parameters={"n": 4})
+    assert environment.run_flow() == 8
+    assert calls == ["start", "exit"]
+    _set_up_container(tmp_path, monkeypatch, location=str(tmp_path / "no.flow"))
     with pytest.raises(InvalidSettings, match="can't be read in this image: No such file"):
-        one.run_flow()
+        environment.run_flow()
 
 
 def test_the_program_of_a_direct_job(
@@ -230,7 +230,7 @@ def test_the_program_of_a_direct_job(
 
     storage = LocalStorage(tmp_path)
     file = tmp_path / storage.add_flow(double).partition("#")[0]
-    _direct(
+    _set_up_container(
         tmp_path,
         monkeypatch,
         location=str(file),
@@ -241,6 +241,6 @@ def test_the_program_of_a_direct_job(
     assert "doubling" in capsys.readouterr().out
     monkeypatch.delenv("DISPATCHER__RUN__SECRETS_FILE")
     assert direct.main() == 2
-    assert "not set; a Job that execute() made runs this" in capsys.readouterr().err
+    assert "not set; only a Job that execute() made can run this" in capsys.readouterr().err
     with pytest.raises(InvalidSettings):
         KubernetesJobEnvironment().run_flow()

@@ -1,4 +1,4 @@
-"""Each row of the failure catalogue (kubernetes.md §4) becomes its cause, with reason, message and exit code."""
+"""Each row of the failure catalogue yields its cause, with reason, message and exit code."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from backends.base import Observation, Phase
-from backends.kubernetes.reasons import Memory, Pod, Sight, observe
+from backends.kubernetes.reasons import Clocks, Pod, Snapshot, observe
 from dispatcher import Cause
-from dispatcher.runner.container.termination_message import LastWords
-from dispatcher.runs.record import Outcome
+from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runs.outcome import Outcome
 
-#: Their decision to repeat, and the same on a real API server: tests/cloud/test_kubernetes_catalogue.py.
+#: The retry decisions, and the same on a real API server: tests/cloud/test_kubernetes_catalogue.py.
 pytestmark = pytest.mark.row(26)
 
 JOB: dict[str, Any] = {"metadata": {"name": "flow-1", "uid": "job-uid"}, "spec": {}, "status": {"active": 1}}
@@ -22,7 +22,7 @@ READY_TO_START = {"type": "PodReadyToStartContainers", "status": "True"}
 
 
 def pod(state: dict[str, Any] | None = None, *conditions: dict[str, Any], **status: Any) -> dict[str, Any]:
-    """A pod whose flow container, the second one, is in ``state``; a side-car that never ends stands before it."""
+    """Return a pod whose flow container is in ``state``. A side-car that never ends comes before it."""
     containers = [
         {"name": "mesh", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
         {"name": "flow", "state": state or {"waiting": {"reason": "ContainerCreating"}}},
@@ -51,7 +51,7 @@ def event(reason: str, message: str, uid: str = "pod-uid", at: str = "2026-01-01
     return {"reason": reason, "message": message, "involvedObject": {"uid": uid}, "lastTimestamp": at}
 
 
-def see(
+def observed(
     *pods: dict[str, Any],
     job: Any = JOB,
     gone: bool = False,
@@ -59,21 +59,23 @@ def see(
     after: float = 0.0,
     deleted: bool = False,
 ) -> Observation:
-    """The observation of a second look, ``after`` seconds from the first."""
-    sight = Sight(job=job, deleted=deleted, pods=[Pod(object=one, gone=gone) for one in pods], events=list(events))
-    _, memory = observe(sight, {}, 1000.0)
-    return observe(sight, memory, 1000.0 + after)[0]
+    """Return the second of two observations, ``after`` seconds from the first."""
+    snapshot = Snapshot(
+        job=job, deleted=deleted, pods=[Pod(object=item, gone=gone) for item in pods], events=list(events)
+    )
+    _, clocks = observe(snapshot, {}, 1000.0)
+    return observe(snapshot, clocks, 1000.0 + after)[0]
 
 
-def brief(seen: Observation) -> tuple[Phase, Cause | None]:
-    return seen.phase, seen.cause
+def summary(observation: Observation) -> tuple[Phase, Cause | None]:
+    return observation.phase, observation.cause
 
 
 @pytest.mark.parametrize("reason", ["InvalidImageName", "ErrImageNeverPull"])
 def test_row_a_wrong_image_is_a_config_error_at_once(reason: str) -> None:
-    seen = see(pod(waiting(reason, "couldn't parse image reference")))
-    assert brief(seen) == (Phase.ENDED, Cause.CONFIG_ERROR)
-    assert (seen.reason, seen.message) == (reason, "couldn't parse image reference")
+    observation = observed(pod(waiting(reason, "couldn't parse image reference")))
+    assert summary(observation) == (Phase.ENDED, Cause.CONFIG_ERROR)
+    assert (observation.reason, observation.message) == (reason, "couldn't parse image reference")
 
 
 @pytest.mark.parametrize(
@@ -89,42 +91,44 @@ def test_row_a_wrong_image_is_a_config_error_at_once(reason: str) -> None:
     ],
 )
 def test_row_image_pull(reason: str, text: str, after: float, phase: Phase) -> None:
-    seen = see(pod(waiting(reason, text)), after=after)
-    assert brief(seen) == (phase, Cause.IMAGE_PULL)
-    assert (seen.reason, seen.message) == (reason, text)
+    observation = observed(pod(waiting(reason, text)), after=after)
+    assert summary(observation) == (phase, Cause.IMAGE_PULL)
+    assert (observation.reason, observation.message) == (reason, text)
 
 
 def test_row_image_pull_alternates_on_one_clock_and_keeps_the_text() -> None:
-    memory: Memory = {}
+    clocks: Clocks = {}
     turns = [("ErrImagePull", "x:1: not found"), ("ImagePullBackOff", 'Back-off pulling image "x:1"')] * 5
     for turn, (reason, text) in enumerate(turns):
-        seen, memory = observe(Sight(job=JOB, pods=[Pod(object=pod(waiting(reason, text)))]), memory, 10.0 * turn)
-        assert seen.message == "x:1: not found"
-        assert seen.phase is (Phase.ENDED if turn == 9 else Phase.WAITING)
+        observation, clocks = observe(
+            Snapshot(job=JOB, pods=[Pod(object=pod(waiting(reason, text)))]), clocks, 10.0 * turn
+        )
+        assert observation.message == "x:1: not found"
+        assert observation.phase is (Phase.ENDED if turn == 9 else Phase.WAITING)
 
 
 @pytest.mark.parametrize(("after", "phase"), [(59, Phase.WAITING), (60, Phase.ENDED)])
 def test_row_create_container_config_error(after: float, phase: Phase) -> None:
-    seen = see(pod(waiting("CreateContainerConfigError", 'secret "s" not found')), after=after)
-    assert brief(seen) == (phase, Cause.CONFIG_ERROR)
-    assert seen.message == 'secret "s" not found'
+    observation = observed(pod(waiting("CreateContainerConfigError", 'secret "s" not found')), after=after)
+    assert summary(observation) == (phase, Cause.CONFIG_ERROR)
+    assert observation.message == 'secret "s" not found'
 
 
 @pytest.mark.parametrize("reason", ["CreateContainerError", "RunContainerError"])
 def test_row_a_container_that_cannot_be_made(reason: str) -> None:
-    assert brief(see(pod(waiting(reason, "no such device")))) == (Phase.WAITING, Cause.START_FAILED)
-    assert brief(see(pod(waiting(reason, "no such device")), after=60)) == (Phase.ENDED, Cause.START_FAILED)
+    assert summary(observed(pod(waiting(reason, "no such device")))) == (Phase.WAITING, Cause.START_FAILED)
+    assert summary(observed(pod(waiting(reason, "no such device")), after=60)) == (Phase.ENDED, Cause.START_FAILED)
 
 
 def test_row_start_error() -> None:
-    seen = see(pod(ended(128, "StartError", 'exec: "python": executable file not found'), phase="Failed"))
-    assert brief(seen) == (Phase.ENDED, Cause.START_FAILED)
-    assert (seen.exit_code, seen.reason) == (128, "StartError")
-    assert "executable file not found" in seen.message
+    observation = observed(pod(ended(128, "StartError", 'exec: "python": executable file not found'), phase="Failed"))
+    assert summary(observation) == (Phase.ENDED, Cause.START_FAILED)
+    assert (observation.exit_code, observation.reason) == (128, "StartError")
+    assert "executable file not found" in observation.message
 
 
 @pytest.mark.parametrize(
-    ("reason", "text", "after", "found"),
+    ("reason", "text", "after", "expected"),
     [
         ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 29, (Phase.WAITING, None)),
         ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 31, (Phase.WAITING, Cause.CONFIG_ERROR)),
@@ -135,22 +139,25 @@ def test_row_start_error() -> None:
         ("FailedCreatePodSandBox", "cni: no IP", 10_000, (Phase.WAITING, Cause.START_FAILED)),
     ],
 )
-def test_row_container_creating(reason: str, text: str, after: float, found: Any) -> None:
-    seen = see(pod(phase="Pending"), events=[event(reason, text)], after=after)
-    assert brief(seen) == found
-    assert seen.message == ("" if found[1] is None else text)
+def test_row_container_creating(reason: str, text: str, after: float, expected: Any) -> None:
+    observation = observed(pod(phase="Pending"), events=[event(reason, text)], after=after)
+    assert summary(observation) == expected
+    assert observation.message == ("" if expected[1] is None else text)
 
 
 def test_row_container_creating_is_patient_without_an_event_and_once_the_mounts_are_there() -> None:
-    assert brief(see(pod(phase="Pending"), after=10_000)) == (Phase.WAITING, None)
+    assert summary(observed(pod(phase="Pending"), after=10_000)) == (Phase.WAITING, None)
     late = [event("FailedMount", 'secret "s" not found')]
-    assert brief(see(pod(None, READY_TO_START, phase="Pending"), events=late, after=10_000)) == (Phase.WAITING, None)
+    assert summary(observed(pod(None, READY_TO_START, phase="Pending"), events=late, after=10_000)) == (
+        Phase.WAITING,
+        None,
+    )
     others = [event("FailedMount", 'secret "s" not found', uid="another")]
-    assert brief(see(pod(phase="Pending"), events=others, after=10_000)) == (Phase.WAITING, None)
+    assert summary(observed(pod(phase="Pending"), events=others, after=10_000)) == (Phase.WAITING, None)
 
 
 @pytest.mark.parametrize(
-    ("text", "after", "found"),
+    ("text", "after", "expected"),
     [
         ("exceeded quota: pods=1", 29, (Phase.WAITING, None)),
         ("exceeded quota: pods=1", 10_000, (Phase.WAITING, Cause.QUOTA)),
@@ -160,15 +167,15 @@ def test_row_container_creating_is_patient_without_an_event_and_once_the_mounts_
         ("no PriorityClass with name p was found", 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
     ],
 )
-def test_row_a_job_without_a_pod(text: str, after: float, found: Any) -> None:
+def test_row_a_job_without_a_pod(text: str, after: float, expected: Any) -> None:
     old = event("FailedCreate", "older", "job-uid", "2025-01-01T00:00:00Z")
-    seen = see(events=[event("FailedCreate", text, "job-uid"), old], after=after)
-    assert brief(seen) == found
-    assert brief(see(after=10_000)) == (Phase.WAITING, None)  # no event: the controller is slow
+    observation = observed(events=[event("FailedCreate", text, "job-uid"), old], after=after)
+    assert summary(observation) == expected
+    assert summary(observed(after=10_000)) == (Phase.WAITING, None)  # no event: the controller is slow
 
 
 @pytest.mark.parametrize(
-    ("state", "after", "found"),
+    ("state", "after", "expected"),
     [
         (waiting("ErrImagePull", "x: not found"), 90, (Phase.ENDED, Cause.IMAGE_PULL)),
         (waiting("CreateContainerConfigError", "no key"), 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
@@ -177,12 +184,12 @@ def test_row_a_job_without_a_pod(text: str, after: float, found: Any) -> None:
         (ended(3), 0, (Phase.ENDED, Cause.START_FAILED)),
     ],
 )
-def test_row_the_same_in_an_init_container_keeps_its_name(state: Any, after: float, found: Any) -> None:
+def test_row_the_same_in_an_init_container_keeps_its_name(state: Any, after: float, expected: Any) -> None:
     phase = "Failed" if "terminated" in state else "Pending"
     inits = [{"name": "fine", "state": ended(0, "Completed")}, {"name": "prepare", "state": state}]
-    seen = see(pod(waiting("PodInitializing"), phase=phase, initContainerStatuses=inits), after=after)
-    assert brief(seen) == found
-    assert seen.message.startswith("init container prepare: ")
+    observation = observed(pod(waiting("PodInitializing"), phase=phase, initContainerStatuses=inits), after=after)
+    assert summary(observation) == expected
+    assert observation.message.startswith("init container prepare: ")
 
 
 def test_row_unschedulable() -> None:
@@ -191,32 +198,36 @@ def test_row_unschedulable() -> None:
     unplaced["status"]["conditions"] = [
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}
     ]
-    seen = see(unplaced, after=10_000)
-    assert brief(seen) == (Phase.WAITING, Cause.UNSCHEDULABLE)
-    assert (seen.reason, seen.message) == ("Unschedulable", text)
+    observation = observed(unplaced, after=10_000)
+    assert summary(observation) == (Phase.WAITING, Cause.UNSCHEDULABLE)
+    assert (observation.reason, observation.message) == ("Unschedulable", text)
 
 
 def test_row_quota_queues_pause() -> None:
     gated = pod(phase="Pending", containerStatuses=None)
     gated["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]
     suspended = {**JOB, "spec": {"suspend": True}}
-    for seen in (see(gated, after=10_000), see(job=suspended, after=10_000), see(pod(), job=suspended)):
-        assert brief(seen) == (Phase.WAITING, None)
-        assert seen.paused
-    assert not see(pod()).paused
+    for observation in (
+        observed(gated, after=10_000),
+        observed(job=suspended, after=10_000),
+        observed(pod(), job=suspended),
+    ):
+        assert summary(observation) == (Phase.WAITING, None)
+        assert observation.paused
+    assert not observed(pod()).paused
 
 
 @pytest.mark.parametrize("code", [137, 0])
 def test_row_oom(code: int) -> None:
-    seen = see(pod(ended(code, "OOMKilled"), phase="Failed"))
-    assert brief(seen) == (Phase.ENDED, Cause.OOM_KILLED)
-    assert (seen.exit_code, seen.reason) == (code, "OOMKilled")
+    observation = observed(pod(ended(code, "OOMKilled"), phase="Failed"))
+    assert summary(observation) == (Phase.ENDED, Cause.OOM_KILLED)
+    assert (observation.exit_code, observation.reason) == (code, "OOMKilled")
 
 
 def test_row_137_without_oom() -> None:
-    seen = see(pod(ended(137), phase="Failed"))
-    assert brief(seen) == (Phase.ENDED, Cause.KILLED)
-    assert seen.exit_code == 137
+    observation = observed(pod(ended(137), phase="Failed"))
+    assert summary(observation) == (Phase.ENDED, Cause.KILLED)
+    assert observation.exit_code == 137
 
 
 @pytest.mark.parametrize(
@@ -235,10 +246,10 @@ def test_row_137_without_oom() -> None:
 )
 @pytest.mark.parametrize("state", [None, ended(137), ended(0, "Completed")])
 def test_row_a_pods_own_reason(reason: str, cause: Cause, state: Any) -> None:
-    seen = see(pod(state, phase="Failed", reason=reason, message="because"))
-    assert brief(seen) == (Phase.ENDED, cause)
-    assert (seen.reason, seen.message) == (reason, "because")
-    assert seen.exit_code == (state or {}).get("terminated", {}).get("exitCode")
+    observation = observed(pod(state, phase="Failed", reason=reason, message="because"))
+    assert summary(observation) == (Phase.ENDED, cause)
+    assert (observation.reason, observation.message) == (reason, "because")
+    assert observation.exit_code == (state or {}).get("terminated", {}).get("exitCode")
 
 
 @pytest.mark.parametrize(
@@ -253,18 +264,18 @@ def test_row_a_pods_own_reason(reason: str, cause: Cause, state: Any) -> None:
 )
 def test_row_disruption_target(reason: str, cause: Cause) -> None:
     target = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "because"}
-    seen = see(pod(ended(143), target, phase="Failed"))
-    assert brief(seen) == (Phase.ENDED, cause)
-    assert (seen.reason, seen.message, seen.exit_code) == (reason, "because", 143)
-    assert see(pod({"running": {}}, target), gone=True).cause is cause
+    observation = observed(pod(ended(143), target, phase="Failed"))
+    assert summary(observation) == (Phase.ENDED, cause)
+    assert (observation.reason, observation.message, observation.exit_code) == (reason, "because", 143)
+    assert observed(pod({"running": {}}, target), gone=True).cause is cause
 
 
 def test_row_the_jobs_deadline() -> None:
     for kind in ("Failed", "FailureTarget"):
         late = {"type": kind, "status": "True", "reason": "DeadlineExceeded", "message": "Job was active too long"}
         job = {**JOB, "status": {"conditions": [late]}}
-        assert brief(see(pod(ended(137), phase="Failed"), job=job)) == (Phase.ENDED, Cause.DEADLINE)
-    assert brief(see(job=job | {"status": {"conditions": [late | {"type": "Failed"}]}})) == (
+        assert summary(observed(pod(ended(137), phase="Failed"), job=job)) == (Phase.ENDED, Cause.DEADLINE)
+    assert summary(observed(job=job | {"status": {"conditions": [late | {"type": "Failed"}]}})) == (
         Phase.ENDED,
         Cause.DEADLINE,
     )
@@ -273,96 +284,96 @@ def test_row_the_jobs_deadline() -> None:
 def test_row_backoff_limit_exceeded_looks_at_the_last_pod() -> None:
     failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "backoff limit"}
     job = {**JOB, "status": {"conditions": [failed]}}
-    assert brief(see(pod(ended(137, "OOMKilled")), job=job, gone=True)) == (Phase.ENDED, Cause.OOM_KILLED)
-    seen = see(job=job)
-    assert brief(seen) == (Phase.ENDED, Cause.UNKNOWN)
-    assert seen.reason == "BackoffLimitExceeded"
+    assert summary(observed(pod(ended(137, "OOMKilled")), job=job, gone=True)) == (Phase.ENDED, Cause.OOM_KILLED)
+    observation = observed(job=job)
+    assert summary(observation) == (Phase.ENDED, Cause.UNKNOWN)
+    assert observation.reason == "BackoffLimitExceeded"
 
 
-def test_a_job_that_is_ending_is_not_ended() -> None:
-    """While a pod is Terminating the Job stays at FailureTarget (§3)."""
+def test_a_job_that_is_ending_has_not_ended() -> None:
+    """While a pod is Terminating, the Job stays at FailureTarget."""
     target = {"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded"}
-    assert brief(see(job={**JOB, "status": {"conditions": [target]}})) == (Phase.WAITING, None)
+    assert summary(observed(job={**JOB, "status": {"conditions": [target]}})) == (Phase.WAITING, None)
 
 
 def test_row_deleted_while_running() -> None:
     for job in (JOB, None):
-        seen = see(pod({"running": {}}), job=job, gone=True)
-        assert brief(seen) == (Phase.GONE, Cause.KILLED)
-        assert seen.reason == "deleted"
-    seen = see(job=None, deleted=True)
-    assert (*brief(seen), seen.reason) == (Phase.GONE, Cause.KILLED, "deleted")
+        observation = observed(pod({"running": {}}), job=job, gone=True)
+        assert summary(observation) == (Phase.GONE, Cause.KILLED)
+        assert observation.reason == "deleted"
+    observation = observed(job=None, deleted=True)
+    assert (*summary(observation), observation.reason) == (Phase.GONE, Cause.KILLED, "deleted")
 
 
-def test_a_job_that_went_while_nobody_looked_is_unknown() -> None:
-    assert brief(see(job=None)) == (Phase.GONE, Cause.UNKNOWN)
+def test_a_job_deleted_while_unwatched_has_an_unknown_cause() -> None:
+    assert summary(observed(job=None)) == (Phase.GONE, Cause.UNKNOWN)
 
 
-def test_row_a_node_that_is_lost_is_not_enough_alone() -> None:
+def test_row_a_lost_node_alone_ends_nothing() -> None:
     unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
-    seen = see(pod({"running": {}}, unknown))
-    assert brief(seen) == (Phase.UNKNOWN, Cause.NODE_LOST)
-    assert "node-1" in seen.message
-    assert brief(see(pod({"running": {}}, unknown), gone=True)) == (Phase.GONE, Cause.NODE_LOST)
+    observation = observed(pod({"running": {}}, unknown))
+    assert summary(observation) == (Phase.UNKNOWN, Cause.NODE_LOST)
+    assert "node-1" in observation.message
+    assert summary(observed(pod({"running": {}}, unknown), gone=True)) == (Phase.GONE, Cause.NODE_LOST)
 
 
-def test_a_pod_that_is_not_ready_although_its_containers_are_is_on_a_lost_node() -> None:
-    """The node controller says so where it puts nothing out: pods that tolerate it, or all nodes are silent."""
+def test_an_unready_pod_with_ready_containers_is_on_a_lost_node() -> None:
+    """The node controller sets this also where it evicts nothing: pods tolerate it, or all nodes are silent."""
 
-    def at(ready: str, containers: str, **spec: object) -> tuple[Phase, Cause | None]:
-        one = pod(
+    def with_conditions(ready: str, containers: str, **spec: object) -> tuple[Phase, Cause | None]:
+        item = pod(
             {"running": {}}, {"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}
         )
-        return brief(see({**one, "spec": {**one["spec"], **spec}}))
+        return summary(observed({**item, "spec": {**item["spec"], **spec}}))
 
-    assert at("False", "True") == (Phase.UNKNOWN, Cause.NODE_LOST)
-    assert at("False", "False") == at("True", "True") == (Phase.RUNNING, None)
+    assert with_conditions("False", "True") == (Phase.UNKNOWN, Cause.NODE_LOST)
+    assert with_conditions("False", "False") == with_conditions("True", "True") == (Phase.RUNNING, None)
     gates = [{"conditionType": "tests.example/open"}]
-    assert at("False", "True", readinessGates=gates) == (Phase.RUNNING, None), "its gate may be closed"
+    assert with_conditions("False", "True", readinessGates=gates) == (Phase.RUNNING, None), "its gate may be closed"
 
 
-def test_row_exit_0_without_a_record_is_no_success_of_ours() -> None:
-    seen = see(pod(ended(0, "Completed"), phase="Succeeded"))
-    assert (*brief(seen), seen.exit_code) == (Phase.ENDED, None, 0)  # the engine's: result_missing
+def test_row_exit_0_without_a_report_is_not_a_success() -> None:
+    observation = observed(pod(ended(0, "Completed"), phase="Succeeded"))
+    assert (*summary(observation), observation.exit_code) == (Phase.ENDED, None, 0)  # the engine's: result_missing
     done = {**JOB, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
-    assert (*brief(see(job=done)), see(job=done).exit_code) == (Phase.ENDED, None, 0)
+    assert (*summary(observed(job=done)), observed(job=done).exit_code) == (Phase.ENDED, None, 0)
 
 
-def test_an_attempt_ends_with_our_container_whatever_else_runs() -> None:
-    assert see(pod({"running": {}})).phase is Phase.RUNNING
-    assert see(pod(ended(0, "Completed"))).phase is Phase.ENDED  # the pod stays Running: its mesh never ends
+def test_an_attempt_ends_with_the_flows_container() -> None:
+    assert observed(pod({"running": {}})).phase is Phase.RUNNING
+    assert observed(pod(ended(0, "Completed"))).phase is Phase.ENDED  # the pod stays Running: its mesh never ends
     other = pod({"running": {}})
-    assert see(pod(ended(1)), other).phase is Phase.RUNNING  # a second pod of the attempt may be the rightful one
+    assert observed(pod(ended(1)), other).phase is Phase.RUNNING  # a second pod of the attempt may be the rightful one
 
 
-def test_last_words_are_the_cause() -> None:
-    def said(outcome: Outcome) -> str:
-        return LastWords.of(outcome, run="r", attempt=1).to_json()
+def test_the_termination_message_holds_the_cause() -> None:
+    def termination_message(outcome: Outcome) -> str:
+        return TerminationMessage.of(outcome, run="r", attempt=1).to_json()
 
     failed = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no such luck")
-    seen = see(pod(ended(3, message=said(failed))))
-    assert (*brief(seen), seen.message) == (Phase.ENDED, Cause.USER_ERROR, "ValueError: no such luck")
-    seen = see(pod(ended(3, message=said(Outcome()))))
-    assert brief(seen) == (Phase.ENDED, Cause.RESULT_MISSING)
+    observation = observed(pod(ended(3, message=termination_message(failed))))
+    assert (*summary(observation), observation.message) == (Phase.ENDED, Cause.USER_ERROR, "ValueError: no such luck")
+    observation = observed(pod(ended(3, message=termination_message(Outcome()))))
+    assert summary(observation) == (Phase.ENDED, Cause.RESULT_MISSING)
     for text in ("{", "[]", '{"state": 1}', '{"state": "X", "cause": "no such cause"}', "null"):
-        assert see(pod(ended(3, message=text))).message == text
+        assert observed(pod(ended(3, message=text))).message == text
 
 
-def test_a_runner_of_a_deleted_pod_knows_only_that_it_was_told_to_stop() -> None:
+def test_sigterm_of_a_deleted_pod_is_killed_rather_than_preempted() -> None:
     outcome = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
-    words = LastWords.of(outcome, run="r", attempt=1).to_json()
-    there = pod(ended(143, message=words))
-    assert brief(see(there)) == (Phase.ENDED, Cause.PREEMPTED)
-    there["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert brief(see(there)) == (Phase.ENDED, Cause.KILLED)
+    words = TerminationMessage.of(outcome, run="r", attempt=1).to_json()
+    ended_pod = pod(ended(143, message=words))
+    assert summary(observed(ended_pod)) == (Phase.ENDED, Cause.PREEMPTED)
+    ended_pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert summary(observed(ended_pod)) == (Phase.ENDED, Cause.KILLED)
     late = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
-    assert brief(see(there, job={**JOB, "status": late})) == (Phase.ENDED, Cause.DEADLINE)
+    assert summary(observed(ended_pod, job={**JOB, "status": late})) == (Phase.ENDED, Cause.DEADLINE)
 
 
-def test_an_exit_before_the_runner_could_say_why() -> None:
-    seen = see(pod(ended(1)))
-    assert (*brief(seen), seen.exit_code) == (Phase.ENDED, Cause.START_FAILED, 1)
+def test_an_exit_without_a_termination_message() -> None:
+    observation = observed(pod(ended(1)))
+    assert (*summary(observation), observation.exit_code) == (Phase.ENDED, Cause.START_FAILED, 1)
 
 
-def test_a_pod_that_went_before_its_flow_began_tells_nothing() -> None:
-    assert brief(see(pod(phase="Pending"), gone=True)) == (Phase.WAITING, None)
+def test_a_pod_deleted_before_its_flow_started_is_ignored() -> None:
+    assert summary(observed(pod(phase="Pending"), gone=True)) == (Phase.WAITING, None)

@@ -1,4 +1,4 @@
-"""``dispatcher render`` prints, offline, exactly what a worker would send, with its digest (issue 5)."""
+"""``dispatcher render`` prints, offline, the exact request of a worker, with its digest."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from dispatcher.serialization import KeyRing
 from tests.unit.command import FLOWS, call
 from tests.unit.kubernetes.jobs import CUSTOM
 from tests.unit.making import make_record, trusting
-from workers.backend_cache import Backends
+from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner
 
 KEYS = {"k1": "0123456789abcdef"}
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with flows and environments, in a process without server or cluster."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with flows and environments, in a process without server or cluster."""
     monkeypatch.chdir(tmp_path)
     for name in ("DISPATCHER__URL", "KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISPATCHER__EMBEDDED", "false")
     (tmp_path / "flows.py").write_text(FLOWS)
-    _environment(tmp_path, KubernetesJobEnvironment(image="flows:1"))
+    _write_environment(tmp_path, KubernetesJobEnvironment(image="flows:1"))
     return tmp_path
 
 
-def _environment(folder: Path, environment: KubernetesJobEnvironment) -> None:
+def _write_environment(folder: Path, environment: KubernetesJobEnvironment) -> None:
     (folder / "env.json").write_text(json.dumps(environment.to_json()))
 
 
-def test_it_prints_the_job_with_its_digest(here: Path) -> None:
-    done = call("render", "flows.py:greet", "--environment", "env.json", "-p", "name=x")
-    assert done.exit_code == 0, done.output
-    job = yaml.safe_load(done.stdout)
+def test_it_prints_the_job_with_its_digest(folder: Path) -> None:
+    result = call("render", "flows.py:greet", "--environment", "env.json", "-p", "name=x")
+    assert result.exit_code == 0, result.output
+    job = yaml.safe_load(result.stdout)
     assert (job["kind"], job["metadata"]["namespace"]) == ("Job", "default")
     digest = job["metadata"]["annotations"]["flow-dispatcher/digest"]
     assert manifest.digest(job) == digest
-    assert done.stdout.startswith(f"# namespace default; digest {digest}\n")
+    assert result.stdout.startswith(f"# namespace default; digest {digest}\n")
     again = call("render", "flows.py:greet", "--environment", "env.json").stdout
     assert yaml.safe_load(again)["metadata"]["name"] != job["metadata"]["name"]  # another run
 
 
-def test_it_is_exactly_what_a_worker_sends_for_that_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_exactly_what_a_worker_sends_for_that_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
     monkeypatch.setenv("DISPATCHER__KUBERNETES__NAMESPACES", '["default", "team"]')
     environment = KubernetesJobEnvironment(job_spec=CUSTOM, env={"A": "ü"})
-    _environment(here, environment)
-    sent = _sent(environment, timeout=60, start_within=30)
+    _write_environment(folder, environment)
+    sent = _stored_request(environment, timeout=60, start_within=30)
     options = ["--timeout", "60", "--start-within", "30", "--name", "étl", "--run-id", "run1", "--attempt", "1"]
-    done = call("render", "flows.py:greet", "--environment", "env.json", *options, "--instance", sent["instance"])
-    assert done.exit_code == 0, done.output
-    assert yaml.safe_load(done.stdout) == sent["body"]["job"]
-    done = call(
+    result = call("render", "flows.py:greet", "--environment", "env.json", *options, "--instance", sent["instance"])
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load(result.stdout) == sent["body"]["job"]
+    result = call(
         "render", "flows.py:greet", "--json", "--environment", "env.json", *options, "--instance", sent["instance"]
     )
-    assert json.loads(done.stdout) == sent["body"]
+    assert json.loads(result.stdout) == sent["body"]
 
 
-def _sent(environment: KubernetesJobEnvironment, **options: Any) -> dict[str, Any]:
-    """The request that a worker stores for such a run."""
+def _stored_request(environment: KubernetesJobEnvironment, **options: Any) -> dict[str, Any]:
+    """Return the request that a worker stores for such a run."""
     from dispatcher.runs.routing import Route
 
     records = trusting(open_memory())
@@ -75,17 +75,17 @@ def _sent(environment: KubernetesJobEnvironment, **options: Any) -> dict[str, An
         [make_record(flow="étl", environment=environment.to_json(), route=Route("kubernetes"), key_id="k1", **options)]
     )
     settings = Settings.load()
-    backends = Backends(settings)
-    one = Provisioner(records=records, keys=KeyRing(KEYS), settings=settings, backend=backends, owner="w")
-    record = one.provision("run1")  # there is no cluster: the request is stored, and will be sent again
+    backends = BackendCache(settings)
+    provisioner = Provisioner(records=records, keys=KeyRing(KEYS), settings=settings, backend=backends, owner="w")
+    record = provisioner.provision("run1")  # there is no cluster: the request is stored, and will be sent again
     assert record.request is not None
     return {**record.request, "instance": records.instance}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "LocalEnvironment runs flows in the worker's own process, so nothing is sent: name an --environment"),
+        ([], "LocalEnvironment runs flows in the worker's own process, so nothing is sent: name another --environment"),
         (["--environment", "env.json", "--storage", "local.json"], "can't reach a LocalStorage"),
         (
             ["--environment", "team.json"],
@@ -94,11 +94,11 @@ def _sent(environment: KubernetesJobEnvironment, **options: Any) -> dict[str, An
         (["--environment", "bad.json"], "job_spec: kind: must be Job"),
     ],
 )
-def test_what_could_not_be_sent_is_said(here: Path, arguments: list[str], said: str) -> None:
-    (here / "local.json").write_text(json.dumps({"type": "LocalStorage", "directory": "/flows"}))
-    (here / "team.json").write_text(json.dumps(KubernetesJobEnvironment(namespace="team").to_json()))
+def test_a_request_that_could_not_be_sent_is_an_error(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "local.json").write_text(json.dumps({"type": "LocalStorage", "directory": "/flows"}))
+    (folder / "team.json").write_text(json.dumps(KubernetesJobEnvironment(namespace="team").to_json()))
     bad = {**KubernetesJobEnvironment(job_spec=CUSTOM).to_json(), "job_spec": {**CUSTOM, "kind": "Pod"}}
-    (here / "bad.json").write_text(json.dumps(bad))
-    done = call("render", "flows.py:greet", *arguments)
-    assert done.exit_code == 2
-    assert said in done.output
+    (folder / "bad.json").write_text(json.dumps(bad))
+    result = call("render", "flows.py:greet", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output

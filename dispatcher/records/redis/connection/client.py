@@ -1,15 +1,14 @@
-"""Connections to the server: explicit timeouts, bounded repetition, one kind of error. For ``records/redis`` alone.
+"""The client of the server: explicit timeouts, bounded retries, one kind of error. For ``records/redis`` alone.
 
-redis-py keeps the connections and speaks the protocol; its own repetition is off, because only we know whether a
-command may have been executed. Two kinds of use, each with its timeout: commands, and blocking reads, whose timeout is
-longer than their block.
+redis-py manages the connections and the protocol. Its own retries are off, because only this module knows whether a
+command may have been executed. Blocking reads have a longer timeout than other commands.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -28,7 +27,7 @@ from dispatcher.records.redis.connection.errors import (
     is_of_an_entry,
     unavailable,
 )
-from dispatcher.records.redis.connection.idle_connections import Idle
+from dispatcher.records.redis.connection.idle_connections import IdleConnections
 from dispatcher.records.redis.scripts import Script, library
 from dispatcher.support.urls import Address, parse
 
@@ -38,7 +37,7 @@ Command = tuple[Any, ...]
 #: Pauses, in seconds, before a command is sent again.
 _PAUSES = (0.05, 0.5)
 
-#: How many commands are sent in one go.
+#: Most commands that are sent at once.
 _PORTION = 200
 
 #: A blocking read's timeout is this many seconds longer than its block.
@@ -46,9 +45,9 @@ _BEYOND_BLOCK = 10.0
 
 
 def packed(commands: Iterable[Command]) -> bytes:
-    """Commands as the protocol wants them. redis-py's own packing asks each word several times what it is.
+    """Return commands in the server's protocol. redis-py's own packing is slower: it checks each word several times.
 
-    Every text can be sent: what UTF-8 hasn't, lone surrogates, goes as an escape.
+    Lone surrogates, which UTF-8 lacks, are sent as escapes, so that every text can be sent.
     """
     parts: list[Any] = []
     for command in commands:
@@ -60,53 +59,53 @@ def packed(commands: Iterable[Command]) -> bytes:
 
 
 def _load() -> Command:
-    """The command that has the server know the functions; where it does, it replies so."""
+    """Return the command that loads the functions. The server replies with an error if it has them."""
     return ("FUNCTION", "LOAD", library().text)
 
 
 class _Portions:
-    """Commands in portions, each made once, when it is first wanted."""
+    """Commands in portions. Each portion is made once, when it is first iterated over."""
 
     def __init__(self, commands: Iterable[Command], size: int = _PORTION) -> None:
-        self._to_make = iter(commands)
+        self._commands = iter(commands)
         self._size = size
         self._made: list[list[Command]] = []
 
     def __iter__(self) -> Iterator[list[Command]]:
         yield from self._made
-        while portion := list(islice(self._to_make, self._size)):
+        while portion := list(islice(self._commands, self._size)):
             self._made.append(portion)
             yield portion
 
     def each(self) -> Iterator[Command]:
-        """The commands one by one."""
+        """Yield the commands one by one."""
         for portion in self:
             yield from portion
 
 
-class Submit:
-    """The progress of a submit so far: whether a try was sent whose replies never came, so that it may be stored."""
+class SubmitProgress:
+    """The progress of a submit. ``lost`` is true if a try was sent without a reply, so that the runs may exist."""
 
     def __init__(self) -> None:
         self.lost = False
 
 
 class Client:
-    """Commands to one server, from any thread, and after a fork.
+    """Sends commands to one server, from any thread, and after a fork.
 
     Args:
         url: one of the forms of :mod:`dispatcher.support.urls`.
-        timeout: seconds for each of: to connect, to send, to answer.
+        timeout: seconds to connect, to send, and to answer, each.
     """
 
     def __init__(self, url: str, *, timeout: float) -> None:
         address = parse(url)
         if address.scheme not in {"redis", "rediss", "unix", "sentinel"}:
-            raise InvalidSettings(f"URL: {address.shown} names no server")
+            raise InvalidSettings(f"URL: {address.shown} does not name a server")
         self.timeout = timeout
         self.shown = address.shown
         self._pool: Any = _pool(address, timeout)
-        self._idle = Idle(self._pool)
+        self._idle = IdleConnections(self._pool)
 
     def call(
         self,
@@ -115,19 +114,19 @@ class Client:
         block: float = 0.0,
         within: float = 0.0,
         once: bool = False,
-        submit: Submit | None = None,
+        submit: SubmitProgress | None = None,
         portion: int = _PORTION,
     ) -> list[Any]:
-        """Send commands and read their replies, again after a lost connection: they must be safe to repeat.
+        """Send commands and return their replies; again after a lost connection, so they must be safe to repeat.
 
         Args:
-            commands: what to send; if they are made one by one, then while earlier ones are executed. A refusal by
-                the server stands in the replies as an exception.
+            commands: to send. An iterator makes them while earlier ones are executed. If the server refuses one, its
+                reply is an exception.
             block: seconds that the last command may block.
-            within: seconds after which it gives up; 0 bounds each reply, and repeats for three times the timeout.
-            once: never send again.
-            submit: what these commands are part of, if they submit runs.
-            portion: how many are sent in one go.
+            within: seconds after which to give up; 0 bounds each reply, and retries for three times the timeout.
+            once: don't retry.
+            submit: the submit that these commands belong to, if any.
+            portion: most commands that are sent at once.
 
         Raises:
             ServerUnavailable: no connection, or no answer; ``may_exist`` is true if a submit had been sent.
@@ -147,7 +146,7 @@ class Client:
             except (redis.RedisError, OSError) as error:
                 if submit is not None:
                     submit.lost = sent
-                # A server that loads its data after a restart is about to answer.
+                # A server that loads its data after a restart will answer soon.
                 pause = next(pauses, _PAUSES[-1] if isinstance(error, redis.BusyLoadingError) else None)
                 late = pause is None or time.monotonic() + pause + self.timeout > end
                 if once or late or not isinstance(error, LOST) or isinstance(error, HOPELESS):
@@ -161,19 +160,19 @@ class Client:
             sent = 0
             for portion in portions:
                 connection.send_packed_command([packed(portion)])
-                # The server works on this portion while we read the replies to the one before.
+                # The server executes this portion while we read the replies to the previous one.
                 self._replies(connection, replies, sent, timeout, end)
                 sent += len(portion)
             self._replies(connection, replies, sent, timeout, end)
         except BaseException:
-            connection.disconnect()  # replies may be under way that the next user of the connection must not read
+            connection.disconnect()  # else the next user of the connection might read pending replies
             raise
         return replies
 
-    def _replies(self, connection: Any, replies: list[Any], upto: int, timeout: float, end: float | None) -> None:
-        """Read until there are so many replies."""
-        bound = {} if end is None and timeout == self.timeout else {"timeout": timeout}  # without, no system calls
-        while len(replies) < upto:
+    def _replies(self, connection: Any, replies: list[Any], count: int, timeout: float, end: float | None) -> None:
+        """Read until there are ``count`` replies."""
+        bound = {} if end is None and timeout == self.timeout else {"timeout": timeout}  # no argument: no system call
+        while len(replies) < count:
             if end is not None:
                 bound["timeout"] = min(timeout, max(end - time.monotonic(), 0.001))
             try:
@@ -182,7 +181,7 @@ class Client:
                 replies.append(error)
 
     def one(self, *command: Any, block: float = 0.0, once: bool = False) -> Any:
-        """One command's reply.
+        """Return the reply to a command.
 
         Raises:
             ServerUnavailable: no answer, or the server refused.
@@ -190,7 +189,7 @@ class Client:
         return self.accepted(self.call([command], block=block, once=once))[0]
 
     def many(self, commands: Iterable[Command]) -> list[Any]:
-        """The replies of many commands.
+        """Return the replies to many commands.
 
         Raises:
             ServerUnavailable: no answer, or the server refused one.
@@ -198,7 +197,7 @@ class Client:
         return self.accepted(self.call(commands))
 
     def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
-        """One script's reply.
+        """Call a script and return its reply. Load the scripts if they are missing.
 
         Raises:
             ServerUnavailable: no answer, or the server refused.
@@ -217,46 +216,46 @@ class Client:
         submits: bool = False,
         portion: int = _PORTION,
     ) -> list[Any]:
-        """Replies of many calls of scripts; loads them where the server doesn't know them.
+        """Call scripts and return their replies. Load the scripts if they are missing.
 
         Raises:
-            ServerUnavailable: no answer; or a refusal, where an earlier try of a submit may have been executed.
+            ServerUnavailable: no answer; or a refusal after an earlier try of a submit that may have been executed.
         """
         portions = _Portions(commands, portion)
-        submit = Submit() if submits else None
+        submit = SubmitProgress() if submits else None
         replies = self.call(portions.each(), within=within, submit=submit, portion=portion)
-        unknown = [n for n, reply in enumerate(replies) if is_missing(reply)]
-        if unknown:
+        missing = [n for n, reply in enumerate(replies) if is_missing(reply)]
+        if missing:
             sent = list(portions.each())
-            again = self.call([_load(), *(sent[n] for n in unknown)], within=within, submit=submit, portion=portion)
-            for n, reply in zip(unknown, self._loaded(again)[1:], strict=True):
+            again = self.call([_load(), *(sent[n] for n in missing)], within=within, submit=submit, portion=portion)
+            for n, reply in zip(missing, self._loaded(again)[1:], strict=True):
                 replies[n] = reply
         return self.accepted(replies, may_exist=True) if submit is not None and submit.lost else replies
 
     @staticmethod
     def _loaded(replies: list[Any]) -> list[Any]:
-        """Replies behind that to the loading; of calls that still found no function, why not."""
+        """Return the replies after the first, which is to the load command; say why functions are still missing."""
         refusal = replies[0]
         if isinstance(refusal, redis.exceptions.NoPermissionError):
             refusal = NotLoaded(library().name)
         return [refusal if is_missing(reply) else reply for reply in replies]
 
     def accepted(self, replies: list[Any], *, may_exist: bool = False) -> list[Any]:
-        """The replies, if none is a refusal.
+        """Return the replies if no command was refused.
 
         Raises:
             ServerUnavailable: the server refused a command.
-            Malformed: somebody stored something else under a key than what belongs there.
+            Malformed: a key holds a value that no release stores there.
         """
         for reply in replies:
             if is_of_an_entry(reply):
-                raise Malformed("a key on the server holds something else than what belongs there")
+                raise Malformed("a key on the server holds a value that no release stores there")
             if isinstance(reply, redis.RedisError):
                 raise unavailable(reply, self.shown, timeout=self.timeout, may_exist=may_exist)
         return replies
 
     def connection(self) -> Any:
-        """A connection of its own, outside the pool; the caller connects and disconnects it."""
+        """Return a connection outside the pool; the caller connects and disconnects it."""
         return self._pool.make_connection()
 
     def close(self) -> None:
@@ -275,14 +274,14 @@ def _pool(address: Address, timeout: float) -> redis.ConnectionPool:
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        # As many as there are threads. redis-py's own limit of 100 counts all that were ever made outside the pool, so
-        # that a listener which had lost its connection a hundred times would never get another.
+        # As many as there are threads. redis-py's default of 100 includes all connections ever made outside the pool: a
+        # listener that lost its connection a hundred times would never get another.
         "max_connections": sys.maxsize,
     }
     if address.scheme == "unix":
         return redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, path=address.path, **common)
     common["socket_keepalive"] = True
-    tls = _tls(address.options) if address.tls else {}
+    tls = address.tls_options()
     if address.scheme == "sentinel":
         return _sentinel_pool(address, common, tls)
     host, port = address.hosts[0]
@@ -291,28 +290,10 @@ def _pool(address: Address, timeout: float) -> redis.ConnectionPool:
 
 
 def _sentinel_pool(address: Address, common: dict[str, Any], tls: dict[str, Any]) -> redis.ConnectionPool:
-    """Connections to the primary that the Sentinels name at each connect."""
+    """Return a pool of connections to the primary, for which the Sentinels are asked at each connect."""
     own = {name: common[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")}
-    for name in ("username", "password"):
-        own[name] = address.options.get(f"sentinel_{name}")
+    own["username"], own["password"] = address.sentinel_credentials
     if tls:
         own |= {"ssl": True, **tls}
     sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
     return SentinelConnectionPool(address.service, sentinel, ssl=bool(tls), **common, **tls)
-
-
-def _tls(options: Mapping[str, str]) -> dict[str, Any]:
-    """redis-py's arguments; the server's certificate is checked unless the URL says otherwise."""
-    found: dict[str, Any] = {"ssl_cert_reqs": "required"}
-    for name, value in options.items():
-        if name == "ssl_cert_reqs":
-            found[name] = value.lower().removeprefix("cert_")
-        elif name == "ssl_check_hostname":
-            found[name] = value.lower() not in {"false", "0", "no"}
-        elif name in {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"}:
-            found[name] = value
-        elif name.startswith("ssl_"):
-            raise InvalidSettings(f"URL: the option {name} isn't known")
-    if found["ssl_cert_reqs"] not in {"required", "optional", "none"}:
-        raise InvalidSettings(f"URL: ssl_cert_reqs must be required, optional or none, got {found['ssl_cert_reqs']!r}")
-    return found

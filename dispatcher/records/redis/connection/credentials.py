@@ -1,16 +1,16 @@
-"""User name and password of a Redis user, apart from the server's address, so that no URL shows them."""
+"""User name and password of a Redis user, kept apart from the address so that no URL contains them."""
 
 from __future__ import annotations
 
 import redis
 
 
-class Credentials(redis.CredentialProvider):
-    """The user name and password of a connection. It shows nowhere: not in a repr, not in JSON, not in a pickle.
+class RedisCredentials(redis.CredentialProvider):
+    """User name and password of a connection. They appear in no repr, no JSON and no pickle.
 
     Args:
-        username: a Redis user's name; None or empty: the default user.
-        password: its password.
+        username: of a Redis user; None or empty for the default user.
+        password: of that user.
     """
 
     def __init__(self, username: str | None, password: str | None) -> None:
@@ -18,15 +18,15 @@ class Credentials(redis.CredentialProvider):
         self._password = password or ""
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """As redis-py asks for them."""
+        """Return them as redis-py expects."""
         return (self._username, self._password) if self._username else (self._password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """The same."""
+        """Return the same for redis-py's asynchronous client."""
         return self.get_credentials()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Credentials) and self.get_credentials() == other.get_credentials()
+        return isinstance(other, RedisCredentials) and self.get_credentials() == other.get_credentials()
 
     def __hash__(self) -> int:
         return hash(self.get_credentials())
@@ -35,7 +35,7 @@ class Credentials(redis.CredentialProvider):
         return "Credentials(**)"
 
     def __json__(self) -> str:
-        """Return what Celery's remote control tells of them."""
+        """Return the representation in replies of Celery's remote control."""
         return repr(self)
 
     def __reduce__(self) -> str | tuple[object, ...]:

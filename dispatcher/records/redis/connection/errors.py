@@ -1,4 +1,4 @@
-"""Errors of the server, in words for people, with the address and never with credentials."""
+"""Error messages for failures of the server, with its address and never with credentials."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dispatcher.errors import ServerUnavailable
 
 _CHECK = "check DISPATCHER__URL, or `dispatcher doctor`"
 
-# How a server says that it doesn't know functions.
-_OLD = re.compile(r"unknown command [`'](FCALL|FUNCTION)[`']")
+# The error of a server that is too old for functions.
+_TOO_OLD = re.compile(r"unknown command [`'](FCALL|FUNCTION)[`']")
 
-#: A command that met one of these is sent again.
+#: Errors after which a command is sent again.
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 
-#: Of them, those that another try doesn't help.
+#: Of them, those for which a retry doesn't help.
 HOPELESS = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
 
 
 class NotLoaded(redis.ResponseError):
-    """The server lacks this release's functions, and this user may not load them. Its text is their library's name."""
+    """The server lacks this release's functions, and this user may not load them. The text is their library's name."""
 
 
-#: Those that say what the user may not: another try, with the same user, doesn't help.
+#: Errors about missing rights: a retry with the same user doesn't help.
 DENIED = (*HOPELESS, redis.exceptions.NoPermissionError, NotLoaded)
 
-#: What the server is like when it refuses a command: by the error's class, or by the word that its text begins with.
+#: Messages for refused commands, by the error's class or the first word of its text.
 _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
     (redis.exceptions.OutOfMemoryError, "has no memory left for it (maxmemory); raise the limit, or remove runs"),
     (
@@ -38,7 +38,7 @@ _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
     ),
     (
         NotLoaded,
-        "lacks this release's functions, which this user may not load; start a worker of this release, or run "
+        "lacks this release's functions, and this user may not load them; start a worker of this release, or run "
         "`dispatcher admin install` with an administrator's URL",
     ),
     (redis.ReadOnlyError, "is a read-only replica; use the address of the primary"),
@@ -51,16 +51,16 @@ _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
 
 
 def is_missing(reply: object) -> bool:
-    """Return True if the server doesn't know the function that was called."""
+    """Return True if the server lacks the function that was called."""
     return isinstance(reply, redis.ResponseError) and str(reply).startswith("Function not found")
 
 
 def is_wrong_type(reply: object) -> bool:
-    """Return True if a reply says that a key holds another type than the command is for."""
+    """Return True if a reply says that a key holds another type than the command expects."""
     return isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
-# What a command or a function says of one key, or of one value in it, and of nothing else on the server.
+# Errors about a single key or value, which say nothing about the server.
 _OF_AN_ENTRY = re.compile(
     r"WRONGTYPE |(ERR )?(hash )?value is not (an integer|a valid float|a float)|(ERR )?\S+ or \S+ would overflow"
     r"|(ERR )?The (stream has exhausted|ID specified in XADD)|(ERR )?user_function:\d+: (?!.*ACL failure)"
@@ -68,66 +68,65 @@ _OF_AN_ENTRY = re.compile(
 
 
 def is_of_an_entry(reply: object) -> bool:
-    """Return True if a reply says that what stands under one key is nothing that the command, or a function, can deal
-    with."""
+    """Return True if a reply says that the value of a key is one that the command or function can't handle."""
     return type(reply) is redis.ResponseError and _OF_AN_ENTRY.match(str(reply)) is not None
 
 
 def unavailable(error: Exception, address: str, *, timeout: float, may_exist: bool = False) -> ServerUnavailable:
-    """The error for users.
+    """Return the error for users.
 
     Args:
-        error: what redis-py raised.
-        address: the server's, without credentials.
+        error: raised by redis-py.
+        address: of the server, without credentials.
         timeout: seconds that a command may take.
-        may_exist: whether a submit had been sent.
+        may_exist: true if a submit had been sent.
     """
-    said = f"{_said(error, address, timeout)}{_tail(may_exist)}"
-    return ServerUnavailable(said, may_exist=may_exist, denied=isinstance(error, DENIED))
+    message = f"{_message(error, address, timeout)}{_may_exist_note(may_exist)}"
+    return ServerUnavailable(message, may_exist=may_exist, denied=isinstance(error, DENIED))
 
 
-def _tail(may_exist: bool) -> str:
+def _may_exist_note(may_exist: bool) -> str:
     if not may_exist:
         return ""
     return "; the run may exist: submit again with the same idempotency_key, or look at `dispatcher list`"
 
 
-def _said(error: Exception, address: str, timeout: float) -> str:
+def _message(error: Exception, address: str, timeout: float) -> str:
     if isinstance(error, redis.AuthenticationError):
         return f"{address} refuses the user name or the password; {_CHECK}"
-    for known, words in _REFUSALS:
-        if str(error).startswith(f"{known} ") if isinstance(known, str) else isinstance(error, known):
-            return f"{address} {words}"
+    for kind, text in _REFUSALS:
+        if str(error).startswith(f"{kind} ") if isinstance(kind, str) else isinstance(error, kind):
+            return f"{address} {text}"
     if isinstance(error, redis.TimeoutError):
         return f"{address} did not answer within {timeout:g} s; {_CHECK}"
     if isinstance(error, redis.InvalidResponse):
-        return f"what answers at {address} is no Redis or Valkey server; {_CHECK}"
-    if _OLD.match(str(error)):
-        return f"{address} is too old: Redis 7.0 or Valkey 7.2 is the least that will do"
+        return f"the server at {address} is not Redis or Valkey; {_CHECK}"
+    if _TOO_OLD.match(str(error)):
+        return f"{address} is too old: Redis 7.0 or Valkey 7.2 is needed"
     if isinstance(error, redis.ResponseError):
         return f"{address} refused a command: {_without_arguments(str(error))}"
-    return _unreached(error, address)
+    return _connection_message(error, address)
 
 
-def _unreached(error: Exception, address: str) -> str:
-    """No connection, or one that broke."""
-    below = error.__cause__ or error.__context__
-    match below:
+def _connection_message(error: Exception, address: str) -> str:
+    """Return the message for a connection that failed or broke."""
+    cause = error.__cause__ or error.__context__
+    match cause:
         case socket.gaierror():
-            return f"the host name of {address} isn't known; {_CHECK}"
+            return f"the host name of {address} can't be resolved; {_CHECK}"
         case ConnectionRefusedError():
             return f"nothing listens at {address} (connection refused); start the server, or {_CHECK}"
         case FileNotFoundError():
             return f"there is no socket at {address}; start the server, or {_CHECK}"
         case PermissionError():
-            return f"no right to open the socket at {address}"
+            return f"permission denied to open the socket at {address}"
         case ssl.SSLError():
-            return f"no TLS with {address}: {below.reason or below}; {_CHECK}"
+            return f"the TLS connection to {address} failed: {cause.reason or cause}; {_CHECK}"
     if isinstance(error, redis.sentinel.MasterNotFoundError):
         return f"no Sentinel of {address} names a primary for that service; {_CHECK}"
     return f"the connection to {address} broke: {_without_arguments(str(error)) or type(error).__name__}"
 
 
 def _without_arguments(text: str) -> str:
-    """A server's message without the arguments of the command, which may be secret."""
+    """Return the server's message without the arguments of the command, which may be secret."""
     return text.split(", with args", 1)[0].rstrip(".")

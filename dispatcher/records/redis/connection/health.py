@@ -1,4 +1,4 @@
-"""The server's word on itself, as far as it decides whether runs are safe there. For ``dispatcher doctor`` alone."""
+"""The server's settings and state, as far as the safety of runs depends on them. For ``dispatcher doctor`` alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dispatcher.records.redis.connection.client import Client
 
 
 @dataclass(frozen=True, kw_only=True)
-class Health:
-    """A server as seen from here. What it doesn't tell (an ACL forbids it) is None.
+class ServerHealth:
+    """The state of a server. Values are None where an ACL forbids ``INFO``.
 
-    ``memory`` and ``limit`` are in bytes, a limit of 0 is none; ``clock`` is in seconds since the epoch.
+    ``memory`` and ``limit`` are in bytes; a limit of 0 means none. ``clock`` is in seconds since the epoch.
     """
 
     clock: float
@@ -29,8 +29,8 @@ class Health:
     primary: bool | None = None
 
 
-def look(url: str, *, timeout: float = 5.0) -> Health:
-    """Ask the server.
+def read_health(url: str, *, timeout: float = 5.0) -> ServerHealth:
+    """Return the state of a server.
 
     Raises:
         InvalidSettings: the URL can't be read.
@@ -38,23 +38,23 @@ def look(url: str, *, timeout: float = 5.0) -> Health:
     """
     client = Client(url, timeout=timeout)
     try:
-        now, told = client.call([("TIME",), ("INFO",)], once=True)
+        now, info = client.call([("TIME",), ("INFO",)], once=True)
     finally:
         client.close()
     if isinstance(now, Exception):
-        raise ServerUnavailable(f"{client.shown} refuses us: {now}") from now
+        raise ServerUnavailable(f"{client.shown} refused the command TIME: {now}") from now
     clock = int(now[0]) + int(now[1]) / 1e6
-    return Health(clock=clock) if isinstance(told, redis.RedisError) else _read(clock, _fields(told))
+    return ServerHealth(clock=clock) if isinstance(info, redis.RedisError) else _parse(clock, _fields(info))
 
 
-def _fields(told: bytes | str) -> dict[str, str]:
-    text = told.decode(errors="replace") if isinstance(told, bytes) else told
+def _fields(info: bytes | str) -> dict[str, str]:
+    text = info.decode(errors="replace") if isinstance(info, bytes) else info
     lines = (line.partition(":") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: value for name, _, value in lines}
 
 
-def _read(clock: float, fields: Mapping[str, str]) -> Health:
-    return Health(
+def _parse(clock: float, fields: Mapping[str, str]) -> ServerHealth:
+    return ServerHealth(
         clock=clock,
         product="valkey" if "valkey_version" in fields else "redis",
         version=fields.get("valkey_version") or fields.get("redis_version"),

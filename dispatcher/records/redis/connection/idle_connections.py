@@ -1,7 +1,7 @@
-"""Connections between two uses. For ``records/redis/client.py`` alone.
+"""Idle connections. For ``records/redis/connection/client.py`` alone.
 
-redis-py's pool makes them and knows them all; what it does at each use (locks, a read that must fail, events for
-observers) takes longer than a small command, so that idle ones wait here.
+redis-py's pool makes the connections and lists them all. Taking one from it (locks, a read that must fail, events for
+observers) takes longer than a small command, so idle ones are kept here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from redis.sentinel import SentinelConnectionPool
 
 
-class Idle:
-    """Idle connections of a pool, the last used first; from any thread, and after a fork.
+class IdleConnections:
+    """Idle connections of a pool, the last used first. Safe from any thread, and after a fork.
 
     Args:
         pool: redis-py's.
@@ -23,23 +23,23 @@ class Idle:
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
-        # After a failover, connections to the old primary must go: that is the pool's to see.
+        # With Sentinel, the pool itself drops connections to the old primary after a failover.
         self._keeps = not isinstance(pool, SentinelConnectionPool)
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
 
     def take(self) -> Any:
-        """A connection that is ready.
+        """Return a connection that is ready for a command.
 
         Raises:
-            RedisError, OSError: none can be made.
+            RedisError, OSError: the server can't be reached.
         """
-        if self._pid != os.getpid():  # they are the parent's
+        if self._pid != os.getpid():  # they belong to the parent process
             self._idle, self._pid = deque(), os.getpid()
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread took the last one
                 break
             if _is_silent(connection):
                 return connection
@@ -48,14 +48,14 @@ class Idle:
         return self._pool.get_connection()
 
     def give_back(self, connection: Any) -> None:
-        """Keep it for the next use."""
+        """Keep a connection for the next use."""
         if self._keeps and connection._sock is not None and self._pid == os.getpid():
             self._idle.append(connection)
         else:
             self._pool.release(connection)
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all idle connections."""
         while self._idle:
             connection = self._idle.pop()
             connection.disconnect()
@@ -63,8 +63,7 @@ class Idle:
 
 
 def _is_silent(connection: Any) -> bool:
-    """Return True if nothing has come since its last use: neither the end of the connection nor a reply nobody waited
-    for."""
+    """Return True if nothing arrived since the last use: neither the end of the connection nor a late reply."""
     poll = select.poll()
     poll.register(connection._sock, select.POLLIN)
     return not poll.poll(0)

@@ -1,13 +1,14 @@
--- Accept runs that have almost everything in common. ARGV: that, in JSON (acceptance.py), then six words for each run:
--- its id, spec, signature, digest of the spec, idempotency key ('': none) and doorbell ('': rung elsewhere).
--- Replies for each run: the time of acceptance, or the fields of the record that is there already (accepted before, or an
--- earlier run with the same key); or '' and the shared blobs that are missing, and then nothing was written; or an error,
--- and then nothing was written either. The record and its key come last: no run is found that wasn't accepted wholly.
+-- Accept runs that have almost everything in common.
+-- ARGV: the common part, in JSON (run_scripts/accept.py), then six words for each run: id, spec, signature, digest of the
+-- spec, idempotency key ('': none) and doorbell ('': rung elsewhere).
+-- Replies for each run: the time of acceptance, or the fields of the record that is stored already (the same run, or an
+-- earlier one with the same key). Or '' and the keys of missing shared blobs, or an error; nothing was written then.
+-- The record and its key are written last, so that no run is found that wasn't accepted completely.
 if #ARGV < 7 or #ARGV % 6 ~= 1 then return redis.error_reply('ERR accept: a run has six words') end
 if #ARGV[1] > LONGEST_JSON then return refused('accept', #ARGV[1], 'bytes of JSON', LONGEST_JSON) end
 local all = cjson.decode(ARGV[1])
 
--- Why it is too much, or an id none.
+-- The error if something is out of bounds, or an id isn't valid.
 local function excess()
   if #all.blobs > MOST_BLOBS then return refused('accept', #all.blobs, 'blobs', MOST_BLOBS) end
   if #all.fields > 2 * MOST_FIELDS then return refused('accept', #all.fields, 'words of fields', 2 * MOST_FIELDS) end
@@ -31,7 +32,7 @@ local too_many = excess()
 if too_many then return too_many end
 local now = server_time(all.offset)
 
--- A record that stands under an id, and, if a key is asked for, says that it has it.
+-- The fields of the record of an id; with a key, only if the record has that id and key.
 local function standing(id, key)
   local record = all.run .. id
   local fields = redis.call('EXISTS', record) == 1 and record_fields(record) or {}
@@ -57,7 +58,7 @@ local function missing_blobs()
   if #missing > 1 then return missing end
 end
 
--- Those to accept: where their words begin. One that is told twice, or whose key is, is accepted once.
+-- Runs to accept: where their words begin. A run or key that occurs twice in this call is accepted once.
 local starts, by_id, by_key, reply = {}, {}, {}, {}
 for n = 2, #ARGV, 6 do
   local id, key = ARGV[n], ARGV[n + 4]
@@ -80,10 +81,10 @@ for _, blob in ipairs(all.blobs) do
 end
 local times, texts = {}, {}
 for n = 1, #starts do
-  times[n] = now + (n - 1) / 1000000 -- to accept one takes longer than a microsecond: so they stay in order
+  times[n] = now + (n - 1) / 1000000 -- accepting one takes longer than a microsecond, so they stay in order
   texts[n] = text(times[n])
 end
-for _, place in ipairs(all.places) do -- so many seconds from now, in these indexes
+for _, place in ipairs(all.places) do -- seconds from now, and indexes
   local members = {}
   for n, start in ipairs(starts) do members[2 * n - 1], members[2 * n] = text(times[n] + place[1]), ARGV[start] end
   for _, index in ipairs(place[2]) do write('ZADD', index, unpack(members)) end
@@ -105,7 +106,7 @@ for n, start in ipairs(starts) do
   accepted[id] = time
   if doorbell ~= '' then doorbells[#doorbells + 1] = doorbell end
 end
-if #doorbells > 0 then write('LPUSH', all.list, unpack(doorbells)) end -- where that fails, they are rung for again
+if #doorbells > 0 then write('LPUSH', all.list, unpack(doorbells)) end -- if that fails, they are rung again
 
 local new = 0
 for n, found in ipairs(reply) do

@@ -1,5 +1,5 @@
--- Take a lease, if nobody else took it since it was seen. KEYS: leases. ARGV: name, owner, the owner and epoch seen
--- ('' and '' for nobody's). A lease is kept as "epoch owner"; what isn't one is nobody's. Replies the epoch, or 0.
+-- Take a lease that is unchanged since the caller read it. KEYS: leases. ARGV: name, owner, owner and epoch expected
+-- ('' and '' for no holder). A lease is stored as "epoch owner"; anything else has no holder. Replies the epoch, or 0.
 local epoch, owner = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (.*)$')
 if not epoch or #epoch > 15 then epoch, owner = '0', '' end
 epoch = tonumber(epoch)

@@ -1,4 +1,4 @@
--- A worker presents itself. KEYS: workers, beats, times of the last beats. ARGV: clock offset, the worker, what it says.
+-- Register a worker. KEYS: workers, beats, times of the last beats. ARGV: clock offset, worker id, its entry in JSON.
 local now = server_time(ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 redis.call('HSETNX', KEYS[2], ARGV[2], 0)

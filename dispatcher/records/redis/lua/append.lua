@@ -1,6 +1,6 @@
--- Add lines of one attempt. KEYS: the run's lines, the last numbers. ARGV: the key of its record (which is only read),
--- seconds to keep them without a record, the attempt, then for each line its number, time, stream, level and text. Lines
--- that are there are dropped.
+-- Add log lines of one attempt. Lines that are stored already are dropped.
+-- KEYS: the run's lines, the numbers of its last lines. ARGV: the key of its record (only read), seconds to keep lines
+-- without a record, the attempt, then for each line number, time, stream, level and text.
 local record, stray, attempt = unpack(ARGV, 1, 3)
 if (#ARGV - 3) % 5 ~= 0 then return redis.error_reply('ERR append: a line has five words') end
 for n = 4, #ARGV, 5 do

@@ -1,14 +1,14 @@
--- What a call may ask for. Whoever may call a function may call it with anything, and the server does nothing else
--- meanwhile: so each function asks here first. Our senders send less, in portions (scripts.py).
+-- Bounds of a call. Anybody who may call a function may pass anything, and the server does nothing else meanwhile, so
+-- each function checks them first. Our senders stay below them by sending portions (bounds.py).
 
 local MIB = 1048576
-local LONGEST_JSON = MIB / 2 -- bytes of one document: a list of empty lists takes a tenth of a second to be read
-local MOST_RUNS, MOST_INDEXES, MOST_BLOBS, MOST_FIELDS = 100, 200, 16, 200 -- of one accept; indexes and fields of a run
-local MOST_STEPS, MOST_WORDS, MOST_APART = 500, 4000, 64 -- of one change
+local LONGEST_JSON = MIB / 2 -- bytes of a document: reading a list of empty lists takes a tenth of a second
+local MOST_RUNS, MOST_INDEXES, MOST_BLOBS, MOST_FIELDS = 100, 200, 16, 200 -- of a call of accept; indexes and fields of a run
+local MOST_STEPS, MOST_WORDS, MOST_APART = 500, 4000, 64 -- of a change
 local MOST_LINES, MOST_HELD, MOST_REPAIRED = 500, 100, 16
 local LONGEST_CLAIM = MIB
 
--- Of each function: most keys, most arguments, most bytes of both.
+-- For each function: most keys, most arguments, most bytes of both.
 local most = {
   accept = {0, 1 + 6 * MOST_RUNS, 24 * MIB},
   acquire = {1, 4, MIB},
@@ -32,12 +32,12 @@ local most = {
   share = {1, 3, 5 * MIB},
 }
 
--- The error of a function that was asked for more than its bound.
+-- The error for a call that is out of bounds.
 local function refused(name, count, what, bound)
   return redis.error_reply(string.format('ERR %s: %.0f %s are more than %.0f', name, count, what, bound))
 end
 
--- Why a call isn't looked at; nothing if it may be.
+-- The error if a call is out of bounds; nothing if it may be executed.
 local function too_much(name, keys, words)
   local most_keys, most_words, most_bytes = unpack(most[name])
   if #keys > most_keys then return refused(name, #keys, 'keys', most_keys) end

@@ -1,9 +1,9 @@
--- A runner claims its attempt, which is about to start or waits for that. Its user can't write records: the claim stands
--- beside, under a key of its own, and its supervisor changes the record as it reads the report. ARGV: clock offset; keys
--- of the record, the claim and the inbox; seconds to keep the claim, the attempt, who claims it, a claim that was found to
--- be nobody's, the report in JSON, and the same as fields and values. (Keys are no KEYS: those a user must be allowed to
--- write.)
--- Replies: the time of the claim, and the fields stored; else the time, why not, and the state or the claim that stands.
+-- Claim an attempt for its runner. The runner's user can't write records, so the claim is stored under a key of its own;
+-- the supervisor changes the record when it reads the report.
+-- ARGV: clock offset; keys of the record, the claim and the inbox; seconds to keep the claim, attempt, holder, a void
+-- claim, the report in JSON, and its fields and values. The keys aren't KEYS, for which a user needs the right to write.
+-- Replies the time of the claim, and the record's fields. Otherwise the time, the reason, and the state or the claim that
+-- stands.
 local now = text(server_time(ARGV[1]))
 local record, claim, inbox, seconds, attempt, holder, void, report = unpack(ARGV, 2, 9)
 local stored = redis.call('HMGET', record, 'state', 'attempt', 'holder')

@@ -11,13 +11,13 @@ local function text(number)
   return string.format('%.17g', number)
 end
 
--- A time as stored by whoever could write it: as digits alone, or nothing if it is none.
+-- A stored time, which anybody may have written, as digits only; nothing if it isn't a time.
 local function time_text(stored)
   local number = stored and tonumber(stored)
   if number and number >= 0 and number < 1e12 then return text(number) end
 end
 
--- What is listed, with one time in the place of another. A pattern from outside could take for ever to be searched for.
+-- The steps with one time replaced by another. The placeholder is checked: some patterns take for ever to match.
 local function with_time(listed, place, time)
   if #place > 32 or not string.find(place, '^%d+%.%d+$') then error('no time to replace') end
   local pattern = string.gsub(place, '%.', '%%.')

@@ -1,10 +1,10 @@
--- Apply a change if the record is as its author saw it. KEYS: the record, and the leases if one is to be checked. ARGV:
--- clock offset, the version seen, steps, of that lease its name and how it must be kept; for a change that ends an
--- attempt which hasn't started, the key of its runner's claim, and a claim that was found to be nobody's ('': no matter);
--- then words of the steps that are told apart.
--- Replies: the time, if it was applied; else the time and the fields stored: what came first, or the same change again,
--- which its author knows by its nonce; or the time and 'passed', if the lease isn't its author's any more; or the time,
--- 'claimed' and the claim that stands; or 'used' and how far the run's spec was used, if that doesn't allow the steps.
+-- Apply a change if the record still has the version that its author read.
+-- KEYS: the record, and the leases if one is checked. ARGV: clock offset, the version, steps; name of the lease and how it
+-- must be stored; for a change that ends an attempt which hasn't started, the key of its runner's claim, and a void claim
+-- ('': none); then long values that the steps refer to.
+-- Replies the time if the change was applied. Otherwise the time, and: the fields stored, where another change came first
+-- (or this one, which its author recognises by the nonce); 'passed', if the lease has changed; 'claimed' and the claim
+-- that stands; or 'used' and how far the run's spec was used, if that forbids the steps.
 local now = server_time(ARGV[1])
 if KEYS[2] and redis.call('HGET', KEYS[2], ARGV[4]) ~= ARGV[5] then return {text(now), 'passed'} end
 if redis.call('HGET', KEYS[1], 'version') == ARGV[2] then

@@ -1,10 +1,10 @@
--- Apply a change to a run that its author hasn't read, if it is of that kind and was accepted and no more. KEYS: the
--- record. ARGV: clock offset, the kind, steps, the times that stand in them for that of acceptance and for now, and
--- names of fields. Replies: the time, and of a run to which it was applied what its author couldn't know: the time of
--- acceptance, and those fields. Else the time, false, and the fields stored.
+-- Apply a change to a run that its author predicted, if it has the predicted kind and hasn't changed since its acceptance.
+-- KEYS: the record. ARGV: clock offset, the kind, steps, the placeholders in them for the time of acceptance and for now,
+-- and names of fields. Replies the time, the time of acceptance, and the values of those fields. If the prediction was
+-- wrong: the time, false, and the fields stored.
 local now = server_time(ARGV[1])
 local stored = redis.call('HMGET', KEYS[1], 'version', 'kind', 'created_at', unpack(ARGV, 6))
-local accepted = time_text(stored[3]) -- digits: whoever wrote the record writes no steps
+local accepted = time_text(stored[3]) -- only digits: whoever wrote the record can't add steps
 if stored[1] == '1' and stored[2] == ARGV[2] and accepted then
   local listed = with_time(with_time(ARGV[3], ARGV[4], accepted), ARGV[5], text(now))
   local steps, problem, word = read_steps('guessed', KEYS[1], listed, {})

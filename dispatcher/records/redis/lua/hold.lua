@@ -1,4 +1,4 @@
--- Keep shared blobs for a while longer. KEYS: the blobs. ARGV: seconds. Replies the missing ones.
+-- Keep shared blobs for some more time. KEYS: the blobs. ARGV: seconds. Replies the keys of missing ones.
 local missing = {}
 for _, key in ipairs(KEYS) do
   if try('HEXISTS', key, 'parts') ~= 1 then

@@ -1,5 +1,5 @@
--- Make a durable subscriber's group. KEYS: all events, the subscribers. ARGV: the subscriber, '1' if this process knew it.
--- A new one starts with the next event; one whose group vanished starts again from all that is kept.
+-- Create the group of a durable subscriber. KEYS: all events, the subscribers. ARGV: the subscriber, '1' if this process
+-- has joined it before. A new one starts with the next event; one whose group is lost starts with the oldest event.
 local start = '$'
 if ARGV[2] == '1' or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 1 then start = '0' end
 redis.call('SADD', KEYS[2], ARGV[1])

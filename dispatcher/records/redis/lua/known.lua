@@ -1,6 +1,6 @@
--- The queues used last, as many as there may be; whoever may write there may have added more, or uses to come. KEYS:
--- queues, routes. ARGV: clock offset. Replies name, last use and route of each that has one.
-local CHUNK = 1000 -- words of one command
+-- List the queues used last, at most as many as the registry may hold; others may have added more, or future times.
+-- KEYS: queues, routes. ARGV: clock offset. Replies name, last use and route of each queue that has a route.
+local CHUNK = 1000 -- most words of one command
 local latest = text(server_time(ARGV[1]) + USED_AHEAD)
 local used = redis.call('ZREVRANGEBYSCORE', KEYS[1], latest, '-inf', 'WITHSCORES', 'LIMIT', 0, MOST_QUEUES)
 local found = {}

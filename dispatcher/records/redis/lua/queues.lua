@@ -1,16 +1,16 @@
--- The registry of queues, and the right to ring. The server undoes nothing that a function wrote before it failed: so
--- what may be refused is asked for before the first write.
+-- The registry of queues, and the right to ring doorbells. The server undoes nothing that a function wrote before it
+-- failed, so everything that may be refused is checked before the first write.
 
 local MOST_QUEUES, MOST_LABELS, LONGEST_LABEL, LONGEST_ROUTE = 10000, 64, 200, 65536 -- as in routing.py; bytes
-local USED_AHEAD = 3600 -- seconds by which a queue's last use may be ahead of the clock
+local USED_AHEAD = 3600 -- seconds by which a last use may be ahead of the clock
 
--- Why this user can't push a doorbell to a list; nothing if they can, or if there is no list.
+-- The error if this user may not push a doorbell to a list; nothing if they may, or if there is no list.
 local function unrung(list)
   if list == '' or redis.acl_check_cmd('LPUSH', list, '') then return end
   return redis.error_reply('ERR this user may not ring ' .. list .. ': the ACL names the queues of each user')
 end
 
--- Why a queue can't be added to the registry, which has it already; nothing if it can.
+-- The error if a queue that was just added must not stay in the registry; nothing if it may.
 local function unfit(queues, route)
   local known, told = pcall(cjson.decode, #route <= LONGEST_ROUTE and route or '')
   local labels = known and type(told) == 'table' and told.labels
@@ -29,7 +29,8 @@ local function unfit(queues, route)
   end
 end
 
--- Note that a queue is used; tell listeners of a new one. Returns why a new one isn't taken, and then nothing is written.
+-- Note the use of a queue, and notify listeners of a new one. Returns the error if a new one is refused; nothing is
+-- written then.
 local function use_queue(now, queues, routes, channel, queue, route)
   if redis.call('ZADD', queues, text(now), queue) == 0 then return end
   local problem = unfit(queues, route)

@@ -1,5 +1,5 @@
--- Make streams anew to which nothing can be added any more, or in which something is ahead of the clock; so is a group of
--- readers, which they make again. KEYS: the streams. Replies those that were.
+-- Recreate streams that take no more entries, or have an entry ahead of the clock. Groups whose position is ahead are
+-- destroyed; their readers create them again. KEYS: the streams. Replies the keys of those that were repaired.
 local repaired = {}
 
 local function field_of(told, name)

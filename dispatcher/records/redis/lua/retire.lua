@@ -1,6 +1,6 @@
--- Forget queues in which no run waits: those that were not used lately, those whose last use is yet to come, and, where
--- somebody added more than there may be, the latest. KEYS: queues, routes, passed. ARGV: clock offset, seconds, what the
--- keys of the indexes of waiting runs begin with. Replies their names; there may be more where they are many.
+-- Drop queues without waiting runs: those not used lately, those with a last use in the future, and the latest ones where
+-- there are more than the registry may hold. KEYS: queues, routes, passed. ARGV: clock offset, seconds, the prefix of the
+-- indexes of waiting runs. Replies the names; if there are any, there may be more to drop.
 local PORTION = 1000
 local now = server_time(ARGV[1])
 local oldest, latest = text(now - tonumber(ARGV[2])), '(' .. text(now + USED_AHEAD)

@@ -1,5 +1,5 @@
--- Keep a shared blob. KEYS: the blob. ARGV: seconds to keep it without a run, the number of its parts ('' only looks),
--- and the data if it is one part; more parts were stored before. Replies 1 if the blob is there now.
+-- Store a shared blob. KEYS: the blob. ARGV: seconds to keep it without a run, the number of its parts ('': only check),
+-- and the data of a blob of one part; larger ones' parts were stored before. Replies 1 if the blob is stored now.
 if redis.call('HEXISTS', KEYS[1], 'parts') == 0 then
   if ARGV[2] == '' then return 0 end
   if ARGV[3] then redis.call('HSET', KEYS[1], '0', ARGV[3]) end

@@ -1,17 +1,17 @@
--- The steps of a change, as program.py lists them in JSON (one argument: packing many costs the client more than all
--- the rest). A step is a name and its arguments. Keys stand among the arguments: installations don't use Redis Cluster,
--- because Celery can't.
+-- The steps of a change, from run_scripts/change.py, as one JSON argument: packing many arguments costs the client more
+-- than all the rest. A step is a name and its arguments. Keys are among the arguments, because installations can't use
+-- Redis Cluster: Celery can't.
 
--- Commands of the server that are steps. Their first argument is the one key or channel.
+-- Commands of the server that are steps. Their first argument is the only key or channel.
 local commands = {
   HSET = true, HDEL = true, HSETNX = true, ZADD = true, ZREM = true, PUBLISH = true, LPUSH = true, RPUSH = true,
 }
 
--- Steps of our own, and which of their words are keys or channels: from this one to that one, or to the last.
+-- Steps of our own, and the range of their words that are keys or channels.
 local step, first_key, last_key = {}, {}, {}
 
--- Keep the events of one moment: in their run's stream together, a line each, because an entry costs more than a line;
--- among all events each alone, because a subscriber acknowledges each. Tell who listens in one notice.
+-- Store the events of one moment: in one entry of their run's stream, a line each, because an entry costs more than a line;
+-- in an entry each among all events, because subscribers acknowledge each. Publish them in one notice.
 function step.EVENTS(now, of_run, all, channel, time, ...)
   local facts = table.concat({...}, '\n')
   add_entry(of_run, 'fact', facts, 'time', time)
@@ -20,11 +20,11 @@ function step.EVENTS(now, of_run, all, channel, time, ...)
 end
 first_key.EVENTS, last_key.EVENTS = 2, 4
 
--- A queue that the registry has no room for stays out of it: the run is rung for again until there is.
+-- A queue for which the registry has no room isn't added; the run is rung again until there is room.
 step.USE = use_queue
 first_key.USE, last_key.USE = 2, 4
 
--- One run less refers to a shared blob.
+-- Remove a run's reference to a shared blob.
 function step.FREE(now, blob, seconds)
   if redis.call('EXISTS', blob) == 1 and count(blob, 'refs', -1) <= 0 then
     redis.call('EXPIRE', blob, seconds)
@@ -32,26 +32,26 @@ function step.FREE(now, blob, seconds)
 end
 first_key.FREE, last_key.FREE = 2, 2
 
--- Have the server drop keys some time after `till`, whatever becomes of purges.
+-- Let keys expire some time after `till`, in case they aren't purged.
 function step.KEEP(now, till, beyond, ...)
   local seconds = math.max(math.ceil(tonumber(till) - now), 0) + tonumber(beyond)
   for _, key in ipairs({...}) do redis.call('EXPIRE', key, string.format('%d', seconds)) end
 end
 first_key.KEEP = 4
 
--- The record tells of a claim from now on.
+-- Remove a runner's claim that the record contains from now on.
 function step.UNCLAIM(now, claim) redis.call('DEL', claim) end
 first_key.UNCLAIM, last_key.UNCLAIM = 2, 2
 
--- Note how far a run's spec was used; an empty word takes that back. The words behind it are those on which this may be
--- done (none: any), and are looked at before the first step is taken.
-function step.SPEND() end -- taken by spend, before all others
+-- Note how far a run's spec was used; an empty word removes the note. The words after it are the notes that allow this
+-- (none: all do), which is checked before the first step.
+function step.SPEND() end -- done by spend(), before all others
 first_key.SPEND, last_key.SPEND = 2, 2
 
--- Take that step; the word that keeps the spec from being used, if there is one.
+-- Do the step SPEND. Returns the noted word if that forbids it.
 local function spend(used, id, till, word, ...)
   local accepts = {...}
-  if #accepts == 1 and accepts[1] == '' and word ~= '' then -- the first claim: one command
+  if #accepts == 1 and accepts[1] == '' and word ~= '' then -- the first claim needs one command
     if redis.call('HSETNX', used, id, word) == 0 then return redis.call('HGET', used, id) end
     if redis.call('HLEN', used) == 1 then redis.call('EXPIREAT', used, till) end
     return
@@ -67,7 +67,7 @@ local function spend(used, id, till, word, ...)
   end
 end
 
--- Put in words that are told apart: {"apart": n} is the nth of them. Whether they were told.
+-- Replace {"apart": n} by the nth value passed apart. Returns false if there is no such value.
 local function put_in(words, apart)
   for n = 1, #words do
     if type(words[n]) == 'table' then words[n] = apart[words[n].apart] end
@@ -76,9 +76,8 @@ local function put_in(words, apart)
   return true
 end
 
--- The steps, read; or why they can't be taken: they are too many, one isn't known, leads out of the installation that has
--- this record, or rings where this user may not; or, as a third value, how far the run's spec was used, which doesn't
--- allow them.
+-- Returns the steps; or nil and an error: there are too many, one is unknown, touches keys outside of the record's
+-- installation, or rings where this user may not; or nil, nil and how far the run's spec was used, if that forbids them.
 local function read_steps(caller, record, listed, apart)
   local home = string.match(record, '^(.-:):run:')
   if not home then return nil, redis.error_reply('ERR no key of a record') end
@@ -114,7 +113,7 @@ local function read_steps(caller, record, listed, apart)
   return steps
 end
 
--- A push that fails costs latency, nothing else: the run is rung for again.
+-- Apply steps. A failed push costs only latency: the run is rung again.
 local function take_steps(now, steps)
   for _, words in ipairs(steps) do
     local own = step[words[1]]

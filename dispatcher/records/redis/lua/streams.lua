@@ -1,10 +1,10 @@
--- Entries of streams. Others may write there with ids of their choice: one far ahead of the clock leaves no room behind it,
--- or no reader that comes past it. Such a stream is made anew: entries keep their ids, but for those ahead of the clock.
--- So is what isn't a stream at all.
+-- Adding entries to streams, and recreating streams. Others may add entries with ids of their choice. After an id far ahead
+-- of the clock no entries can be added, or readers miss them. Such a stream is recreated: entries keep their ids, except
+-- those ahead of the clock. A key of another type is replaced by a stream.
 
 local AHEAD = 86400000 -- milliseconds by which an id may be ahead of the server's clock; as in streams.py
-local KEPT, MOVED, LONGEST = 10000, 1000, 100 -- most entries that are kept, and of those ahead; words of an entry
-local bound = 0 -- the highest milliseconds that are not ahead, as of some moment before
+local KEPT, MOVED, LONGEST = 10000, 1000, 100 -- most entries kept, and moved from ahead; words of an entry
+local bound = 0 -- the highest milliseconds that aren't ahead, when last computed
 
 local function find_bound()
   bound = tonumber(redis.call('TIME')[1]) * 1000 + AHEAD
@@ -20,12 +20,12 @@ local function put_back(stream, id, words)
   if #words <= LONGEST then redis.call('XADD', stream, id, unpack(words)) end
 end
 
--- Whether this user may make a stream anew. To ask leaves nothing in the server's log of refusals.
+-- Return true if this user may recreate a stream. The check adds nothing to the server's ACL log.
 local function may_remake(stream)
   return redis.acl_check_cmd('XREVRANGE', stream, '+', '-') and redis.acl_check_cmd('EXPIRE', stream, '0')
 end
 
--- Make a stream anew. Its groups are gone, which their readers know how to deal with.
+-- Recreate a stream. Its groups are lost; their readers create them again.
 local function remake(stream)
   local most = find_bound()
   local kept, moved = redis.pcall('XREVRANGE', stream, string.format('%d', most), '-', 'COUNT', KEPT), {}
@@ -44,8 +44,8 @@ local function remake(stream)
   redis.log(redis.LOG_WARNING, 'made anew, for an entry far ahead of the clock, or as it was no stream: ' .. stream)
 end
 
--- Add an entry. A stream that can't take one, or will soon not be able to, is made anew by whoever may. Who may not is told
--- so, in words that have senders try again.
+-- Add an entry. A stream that takes no entries, or soon won't, is recreated if this user may. Otherwise the error says so,
+-- in words that make senders try again.
 local function add_entry(stream, ...)
   local id = redis.pcall('XADD', stream, '*', ...)
   local failed = type(id) == 'table'

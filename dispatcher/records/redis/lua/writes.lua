@@ -1,12 +1,12 @@
--- Commands that come to their end, whatever stands under their keys. The server undoes nothing that a function wrote before
--- it failed; so a value that nobody can use, put there by whoever could, fails nothing here.
+-- Commands that succeed whatever type their keys have. The server undoes nothing that a function wrote before it failed,
+-- so a useless value, which anybody may have stored, must not make a function fail.
 
--- Whether a reply says that a key holds another type.
+-- Return true if a reply says that a key holds another type.
 local function is_foreign(reply)
   return type(reply) == 'table' and reply.err and string.find(reply.err, '^WRONGTYPE') ~= nil
 end
 
--- Run a command; nothing where its key holds another type, which is left as it is.
+-- Call a command. Returns nothing if its key holds another type, and leaves that as it is.
 local function try(...)
   local reply = redis.pcall(...)
   if is_foreign(reply) then return nil end
@@ -14,13 +14,13 @@ local function try(...)
   return reply
 end
 
--- A whole number as it is kept; 0 if it is none.
+-- A stored whole number; 0 if it isn't one.
 local function whole(kept)
   if type(kept) ~= 'string' or #kept > 15 or not string.find(kept, '^%-?%d+$') then return 0 end
   return tonumber(kept)
 end
 
--- Count in a hash, and give the count. What is no number, or one too high, begins anew.
+-- Count in a hash and return the count. A value that isn't a number, or is too high, starts again.
 local function count(key, field, by)
   local reply = redis.pcall('HINCRBY', key, field, by)
   if type(reply) ~= 'table' or not reply.err then return reply end
@@ -30,21 +30,21 @@ local function count(key, field, by)
   return math.max(by, 0)
 end
 
--- Count one refusal of a kind, and note when it was.
+-- Count a rejection of a kind, and note its time.
 local function tally(refusals, what, now)
   count(refusals, what, 1)
   try('HSET', refusals, what .. ':last', text(now))
 end
 
--- Count a malformed entry, where this user may. To ask leaves nothing in the server's log of refusals.
+-- Count a malformed entry if this user may. The check adds nothing to the server's ACL log.
 local function tally_entry(key)
   local home = string.match(key, '^([^:]*::)')
   local refusals = home and home .. 'refusals'
   if refusals and redis.acl_check_cmd('HINCRBY', refusals, 'entry', '1') then tally(refusals, 'entry', server_time(0)) end
 end
 
--- Drop a key of another type, as the users of the security page may: by letting it expire. Who may not do so has the
--- error that it caused.
+-- Drop a key of another type by letting it expire, which the users of the security page may do. Other users get the error
+-- of the command.
 local function drop(key, reply)
   if not redis.acl_check_cmd('EXPIRE', key, '0') then error(reply) end
   redis.call('EXPIRE', key, 0)
@@ -52,7 +52,7 @@ local function drop(key, reply)
   tally_entry(key)
 end
 
--- A write to a key. Of another type, a run's own is made anew; one of all runs is left as it is.
+-- Write to a key. If it has another type, a run's key is replaced; a key of the installation is left as it is.
 local function write(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end
@@ -62,8 +62,8 @@ local function write(command, key, ...)
   return redis.call(command, key, ...)
 end
 
--- A record's fields, as names and values; nothing of a key of another type. Only what this release reads (RECORD_FIELDS,
--- from scripts.py): a hash may have a million more.
+-- A record's fields, as names and values; empty if the key has another type. Only the fields of this release
+-- (RECORD_FIELDS, from scripts.py): a hash may have a million more.
 local function record_fields(record)
   local values, fields = try('HMGET', record, unpack(RECORD_FIELDS)), {}
   for n, name in ipairs(RECORD_FIELDS) do

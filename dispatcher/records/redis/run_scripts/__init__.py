@@ -1,1 +1,1 @@
-"""The arguments of the server's functions for a run: accept it, claim it, change it."""
+"""Arguments of the server's functions that accept, claim and change runs. Pure."""

@@ -1,8 +1,7 @@
-"""Runs to accept as the commands that ``lua/accept.lua`` takes, and its replies. Pure.
+"""Commands that accept runs, for ``lua/accept.lua``, and its replies. Pure.
 
-Runs of one call have almost everything in common: that is told once for a portion of them, and prepared once for all
-portions and later calls. What a run means to the indexes, events and queues is still said by
-:func:`transitions.create` and :func:`placement`, of a sample; the script puts in each run's id, and the time.
+Runs of one call have almost everything in common. That part is rendered once per kind of run: the transition
+:func:`transitions.create` and the :func:`placement` of a sample, as JSON with places for each run's id and the time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dispatcher.records.effects import QUEUES_TOPIC
 from dispatcher.records.redis.bounds import MOST_RUNS
 from dispatcher.records.redis.connection.client import Command
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.change import Push, described, fields_of, flat
+from dispatcher.records.redis.run_scripts.change import Push, fields_of, flat, queue_entry
 from dispatcher.records.redis.scripts import script
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Ring, ring_for
@@ -29,21 +28,20 @@ from dispatcher.runs.routing import Route
 from dispatcher.support.ids import check_run_id
 from dispatcher.support.parsing import MOST
 
-#: Most bytes of specs and doorbells of one portion of several runs: a script may hold up the server for a few ms.
+#: Most bytes of specs and doorbells in a batch of several runs: a script may hold up the server for a few ms.
 BYTES = 2**20
 
-# The id of a sample. Random, so that no flow's name can hold it.
+# The id of a sample. Random, so that no flow's name can contain it.
 _ID = uuid.uuid4().hex
 
-_MOST_KINDS = 256
+_MOST_COMMON = 256
 
-#: Fields of a new record that each run has for itself, or that the script fills with the time.
+#: Fields of a new record that differ between runs, or that the script fills with the time.
 _OWN = {"id", "spec_bytes", "signature", "spec_digest", "key", "created_at", "queued_at", "rung_at"}
 
 
-class Kind(NamedTuple):
-    """All that runs must have in common to be accepted together: where their doorbells go (or empty), the shared blobs,
-    and :attr:`Spec.kind`."""
+class BatchKey(NamedTuple):
+    """Everything that runs of a batch have in common: the list for doorbells (or ''), blobs, and :attr:`Spec.kind`."""
 
     list: str
     blobs: tuple[str, ...]
@@ -56,21 +54,21 @@ class Kind(NamedTuple):
     requires: tuple[str, ...]
 
 
-class Portion:
-    """Runs of one kind that one script accepts."""
+class Batch:
+    """Runs with the same key that one call of the script accepts."""
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+    def __init__(self, key: BatchKey) -> None:
+        self.key = key
         self.records: list[Record] = []
         self.words: list[Any] = []
         self.size = 0
 
     def add(self, record: Record, doorbell: bytes) -> None:
-        """One run more; its words in the order of the script.
+        """Add a run.
 
         Raises:
             UnknownRun: its id isn't one.
-            InvalidInput: its spec is longer than anybody would read.
+            InvalidInput: its spec is longer than any release reads.
         """
         check_run_id(record.id)
         if len(record.spec_bytes) > MOST:
@@ -82,67 +80,72 @@ class Portion:
         self.words += (record.id, record.spec_bytes, record.signature, record.spec_digest, record.key, doorbell)
         self.size += len(record.spec_bytes) + len(doorbell)
 
-    def takes(self, kind: Kind, size: int) -> bool:
-        """Return True if another run of ``kind``, of so many bytes, may be added."""
-        return kind == self.kind and len(self.records) < MOST_RUNS and self.size + size <= BYTES
+    def has_room(self, key: BatchKey, size: int) -> bool:
+        """Return True if another run with ``key``, of ``size`` bytes, may be added."""
+        return key == self.key and len(self.records) < MOST_RUNS and self.size + size <= BYTES
 
     def stored(self, reply: Sequence[Any], earlier: Callable[[Record, dict[str, bytes]], Record]) -> list[Record]:
-        """The records that stand after the script, in order; ``earlier`` reads one that was there before another."""
+        """Return the records that are stored now, in order.
+
+        Args:
+            reply: of the script.
+            earlier: parses the fields of a record that was stored before, in the place of the given one.
+        """
         return [
-            earlier(record, fields_of(found))
-            if isinstance(found, list)
-            else transitions.accepted(record, float(found)).but(version=1)
-            for record, found in zip(self.records, reply, strict=True)
+            earlier(record, fields_of(answer))
+            if isinstance(answer, list)
+            else transitions.accepted(record, float(answer)).but(version=1)
+            for record, answer in zip(self.records, reply, strict=True)
         ]
 
 
-class Acceptance:
-    """Makes portions and commands."""
+class Batcher:
+    """Sorts runs into batches, and makes their commands."""
 
     def __init__(self, keys: Keys, *, clock_offset: float) -> None:
         self._keys = keys
         self._offset = clock_offset
-        self._shared: dict[Kind, str] = {}
+        self._common: dict[BatchKey, str] = {}
 
-    def portions(self, records: Iterable[Record], push: Callable[[Ring], Push | None]) -> Iterator[Portion]:
-        """The records in their order, in portions of one kind each."""
-        portion: Portion | None = None
+    def batches(self, records: Iterable[Record], push: Callable[[Ring], Push | None]) -> Iterator[Batch]:
+        """Yield the records, in their order, in batches."""
+        batch: Batch | None = None
         for record in records:
             spec = record.spec
             pushed = push(ring_for(record))
-            key, doorbell = pushed[:2] if pushed else ("", b"")
-            kind = Kind(key, spec.blobs, *spec.kind)
-            if portion is None or not portion.takes(kind, len(record.spec_bytes) + len(doorbell)):
-                if portion is not None:
-                    yield portion
-                portion = Portion(kind)
-            portion.add(record, doorbell)
-        if portion is not None:
-            yield portion
+            list_key, doorbell = pushed[:2] if pushed else ("", b"")
+            key = BatchKey(list_key, spec.blobs, *spec.kind)
+            if batch is None or not batch.has_room(key, len(record.spec_bytes) + len(doorbell)):
+                if batch is not None:
+                    yield batch
+                batch = Batch(key)
+            batch.add(record, doorbell)
+        if batch is not None:
+            yield batch
 
-    def command(self, portion: Portion) -> Command:
-        """The command that accepts a portion."""
-        shared = self._shared.get(portion.kind)
-        if shared is None:
-            if len(self._shared) >= _MOST_KINDS:
-                self._shared.clear()
-            shared = self._shared[portion.kind] = self._told(portion.kind, portion.records[0])
-        return script("accept").command((), shared, *portion.words)
+    def command(self, batch: Batch) -> Command:
+        """Return the command that accepts a batch."""
+        common = self._common.get(batch.key)
+        if common is None:
+            if len(self._common) >= _MOST_COMMON:
+                self._common.clear()
+            common = self._common[batch.key] = self._render_common(batch.key, batch.records[0])
+        return script("accept").command((), common, *batch.words)
 
     def missing(self, reply: Sequence[Any]) -> list[str]:
-        """The digests of shared blobs that aren't there, as a reply says."""
+        """Return the digests of missing shared blobs from a reply."""
         return [self._keys.digest(key.decode()) for key in reply[1:]] if reply[0] == b"" else []
 
-    def _told(self, kind: Kind, like: Record) -> str:
-        """Return what the script is told of all runs of a kind, in JSON."""
+    def _render_common(self, key: BatchKey, sample: Record) -> str:
+        """Return the part of the script's arguments that runs with this key have in common, as JSON."""
         keys = self._keys
-        change = transitions.create(like.but(id=_ID, key=""), 0.0)
+        change = transitions.create(sample.but(id=_ID, key=""), 0.0)
         fields = {name: value for name, value in change.after.to_fields().items() if name not in _OWN}
         places: dict[float, list[str]] = defaultdict(list)
         for index, seconds in placement(change.after).items():
             places[seconds].append(keys.index(index))
         [event] = change.events
-        told: dict[str, Any] = {
+        common: dict[str, Any] = {
             "offset": self._offset,
             "run": keys.run_prefix,
             "its_events": keys.events(_ID).removeprefix(keys.run(_ID)),
@@ -152,10 +155,10 @@ class Acceptance:
             "fields": flat(fields | {"version": "1"}),
             "fact": event.to_fields()["fact"].split(_ID),
             "places": list(places.items()),
-            "blobs": [keys.blob(digest) for digest in kind.blobs],
-            "queue": [keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *described(kind.route)],
-            "list": kind.list,
+            "blobs": [keys.blob(digest) for digest in key.blobs],
+            "queue": [keys.queues, keys.routes, keys.topic(QUEUES_TOPIC), *queue_entry(key.route)],
+            "list": key.list,
         }
-        name = hashlib.sha256(json.dumps([told, kind.on_exit, kind.day, kind.requires]).encode()).hexdigest()[:16]
-        told["fields"] += ["kind", name]
-        return json.dumps(told)
+        kind = hashlib.sha256(json.dumps([common, key.on_exit, key.day, key.requires]).encode()).hexdigest()[:16]
+        common["fields"] += ["kind", kind]
+        return json.dumps(common)

@@ -1,0 +1,1 @@
+"""Shared parts of backends of containers, whatever service runs them. Read :mod:`backends.container.backend` next."""

@@ -1,0 +1,102 @@
+"""Containers without a run: what ``execute`` of their environments creates. Nothing watches them.
+
+The container runs :mod:`dispatcher.runner.direct`, which gets everything as a secret variable: parameters may be large
+or confidential, and a storage in Redis needs the server's address.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backends.container.backend import ContainerBackend
+from backends.container.runner import DIRECT_RUNNER
+from backends.container.server_address import URL
+from dispatcher import registry
+from dispatcher.errors import DispatcherError, InvalidInput, InvalidParameters, Permanent, ServerUnavailable, Transient
+from dispatcher.runner.direct import JOB
+from dispatcher.runs.attempt import Attempt
+from dispatcher.settings import Settings
+from dispatcher.storage.base import from_json
+from dispatcher.support.ids import new_id
+
+if TYPE_CHECKING:
+    from backends.container.environment import ContainerEnvironment
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectExecution:
+    """One direct execution: the storage's JSON (None: a file in the image) and the flow's address there."""
+
+    location: str
+    storage: Mapping[str, Any] | None = None
+    image: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def create(environment: ContainerEnvironment, execution: DirectExecution) -> dict[str, Any]:
+    """Create the container and return its handle.
+
+    Raises:
+        InvalidInput: the settings or the service refuse it, or there is no service.
+        ServerUnavailable: the service can't be reached.
+    """
+    backend = registry.backend(environment.backend)(Settings.load())
+    if not isinstance(backend, ContainerBackend):
+        raise InvalidInput(f"{type(environment).__name__}: backend {environment.backend!r} can't execute directly")
+    try:
+        request = backend.request(attempt_of(environment, execution), module=DIRECT_RUNNER)
+        secrets = {JOB: _job(environment, execution, limit=backend.secrets_limit)}
+        if execution.storage is not None and from_json(execution.storage).shared_blob:
+            secrets[URL] = ""  # the backend fills in the address as containers reach it
+        return dict(backend.submit(request, secrets))
+    except Permanent as error:
+        raise InvalidInput(f"{type(environment).__name__}: {error}") from error
+    except Transient as error:
+        if isinstance(error.__cause__, DispatcherError):  # no credentials, no SDK, no server that containers reach
+            raise error.__cause__ from None
+        raise ServerUnavailable(f"{backend.name}: {error}", may_exist=True) from error
+    finally:
+        backend.close()
+
+
+def attempt_of(environment: ContainerEnvironment, execution: DirectExecution) -> Attempt:
+    """Return an attempt in the place of a run's, with a new id: each execution makes a container of its own."""
+    run_id = new_id()
+    described = environment.to_json()
+    if execution.image is not None:
+        described["image"] = execution.image
+    described["env"] = {**environment.env, **execution.env}
+    return Attempt(
+        run_id=run_id,
+        number=1,
+        name=f"flow-{run_id}-direct",
+        instance="direct",
+        shard="",
+        environment=described,
+        variables={},
+        flow=execution.location,
+        storage=execution.storage or {},
+    )
+
+
+def _job(environment: ContainerEnvironment, execution: DirectExecution, *, limit: int) -> str:
+    job = {
+        "environment": environment.to_json(),
+        "storage": execution.storage,
+        "location": execution.location,
+        "parameters": dict(execution.parameters),
+    }
+    try:
+        text = json.dumps(job, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameters(f"execute: parameters must be JSON values: {error}") from None
+    if len(text) > limit:
+        raise InvalidInput(
+            f"execute: parameters and callbacks are {len(text):,} bytes, at most {limit:,} fit into a container's "
+            "secrets: submit the flow with a Dispatcher, or pass large data by reference"
+        )
+    return text

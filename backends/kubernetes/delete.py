@@ -1,0 +1,71 @@
+"""Deletion of an attempt's Job, by its handle or by the request that may have created it. Counterpart of
+:mod:`backends.kubernetes.create`; called again until it is confirmed."""
+
+from __future__ import annotations
+
+import logging
+
+from backends.base import Handle, Request
+from backends.kubernetes import manifest, reasons
+from backends.kubernetes.cluster.cache import Cache
+from backends.kubernetes.handle import JobKey
+from backends.kubernetes.jobs import Jobs
+from dispatcher.errors import Transient
+
+logger = logging.getLogger(__name__)
+
+
+def delete(jobs: Jobs, handle: Handle) -> bool:
+    """Delete the Job of a handle; return True once the Job and its pods are gone.
+
+    Raises:
+        Transient: a pod can't go yet, because its node doesn't answer.
+        ApiError, Unclear, Unreachable: of the API.
+    """
+    key = JobKey.of(handle)
+    cache = jobs.cache(handle)
+    if not _is_gone(jobs, key, cache, str(handle["instance"])):
+        return False
+    pods = jobs.pods(key, cache)
+    for pod in pods:
+        if reasons.node_lost_reason(pod) is not None:
+            raise Transient(f"teardown pending: node {pod['spec'].get('nodeName')}", retry_in=5.0)
+    return not pods
+
+
+def delete_requested(jobs: Jobs, request: Request) -> bool:
+    """Delete what a request has created, if anything; return True if nothing of it is left.
+
+    For attempts without a stored handle: the Job is found by its name, and deleted only if the request made it.
+    """
+    namespace = request["namespace"]
+    metadata = jobs.read(namespace, request["job"]["metadata"]["name"])
+    if metadata is None or not manifest.was_created_by(metadata, request):
+        return True
+    jobs.delete(JobKey(namespace, metadata["name"], metadata["uid"]))
+    return False
+
+
+def _is_gone(jobs: Jobs, key: JobKey, cache: Cache | None, instance: str) -> bool:
+    """Return True if the Job is gone or another installation's. Requests its deletion if that wasn't done yet."""
+    job, gone = cache.job(key.uid) if cache is not None else (None, False)
+    if gone:
+        return True
+    if job is not None and job["metadata"].get("deletionTimestamp"):
+        return False
+    if job is None and not _is_ours(jobs, key, instance):
+        return True
+    if jobs.delete(key):
+        return True
+    return job is None and not jobs.exists(key)  # a Job in the cache: the watch will see its end
+
+
+def _is_ours(jobs: Jobs, key: JobKey, instance: str) -> bool:
+    """Return True if a Job that isn't in the cache exists and carries the installation's label."""
+    metadata = jobs.find(key)
+    if metadata is None:
+        return False
+    if (metadata.get("labels") or {}).get(manifest.INSTANCE) == instance:
+        return True
+    logger.warning("Job %s/%s belongs to another installation; leaving it alone", key.namespace, key.name)
+    return False

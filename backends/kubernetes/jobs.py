@@ -1,0 +1,83 @@
+"""Jobs and their pods on one cluster: read from a current cache where there is one, else from the API server.
+
+Used by whatever observes, lists or deletes Jobs. Only :mod:`backends.kubernetes.create` creates them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backends.base import Handle
+from backends.kubernetes import manifest
+from backends.kubernetes.cluster.api import Api, ApiError
+from backends.kubernetes.cluster.cache import Cache, trim
+from backends.kubernetes.cluster.watches import Watches
+from backends.kubernetes.handle import JobKey
+
+
+class Jobs:
+    """Requests about Jobs. Methods raise what :class:`~backends.kubernetes.cluster.api.Api` raises.
+
+    Args:
+        api: the cluster.
+        watches: its watches, whose caches save requests.
+    """
+
+    def __init__(self, api: Api, watches: Watches) -> None:
+        self._api = api
+        self._watches = watches
+
+    def cache(self, handle: Handle) -> Cache | None:
+        """Return the cache that covers a handle's Job; None if none is current."""
+        return self._watches.current_cache(str(handle["namespace"]), str(handle["instance"]))
+
+    def read(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """Return the metadata of the Job of that name from the API server; None if there is none."""
+        try:
+            metadata: Mapping[str, Any] = self._api.get(namespace, "jobs", name)["metadata"]
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        return metadata
+
+    def find(self, key: JobKey) -> Mapping[str, Any] | None:
+        """Return the metadata of this very Job from the API server; None if it is gone."""
+        metadata = self.read(key.namespace, key.name)
+        return metadata if metadata is not None and metadata["uid"] == key.uid else None
+
+    def exists(self, key: JobKey) -> bool:
+        """Return True if the API server has this very Job."""
+        return self.find(key) is not None
+
+    def list_all(self, namespace: str, instance: str) -> list[dict[str, Any]]:
+        """Return all Jobs of an installation in a namespace, trimmed as the cache keeps them."""
+        cache = self._watches.current_cache(namespace, instance)
+        if cache is not None:
+            return cache.jobs()
+        pages = self._api.pages(namespace, "jobs", {"labelSelector": f"{manifest.INSTANCE}={instance}"})
+        return [trim("jobs", job) for page in pages for job in page.get("items") or ()]
+
+    def pods(self, key: JobKey, cache: Cache | None) -> Sequence[Mapping[str, Any]]:
+        """Return the pods of a Job that still exist, oldest first. Without a cached Job, the API server is asked."""
+        if cache is not None and cache.job(key.uid)[0] is not None:
+            return [pod.object for pod in cache.pods(key.uid) if not pod.gone]
+        pages = self._api.pages(key.namespace, "pods", {"labelSelector": f"job-name={key.name}"})
+        return [
+            pod
+            for page in pages
+            for pod in page.get("items") or ()
+            if any(owner.get("uid") == key.uid for owner in pod["metadata"].get("ownerReferences") or ())
+        ]
+
+    def delete(self, key: JobKey) -> bool:
+        """Ask for the deletion of this very Job and its pods; return True if the Job was gone already."""
+        try:
+            self._api.delete(key.namespace, "jobs", key.name, uid=key.uid)
+        except ApiError as error:
+            # 409: the Job of that name has another UID, so ours is gone
+            if error.status in {404, 409}:
+                return True
+            raise
+        return False

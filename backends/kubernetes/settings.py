@@ -1,0 +1,47 @@
+"""The settings ``DISPATCHER__KUBERNETES__…``: which cluster a worker serves, and the pods of its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from backends.container.settings import ContainerSettings
+from dispatcher.settings import SettingsGroup
+
+
+class ClusterSettings(SettingsGroup):
+    """Settings of one Kubernetes cluster.
+
+    Where neither is given, a worker in a pod uses the pod's own service account, and any other worker a kubeconfig.
+    """
+
+    kubeconfig: Path | None = Field(None, description="The kubeconfig file; else KUBECONFIG, else ~/.kube/config.")
+    context: str | None = Field(None, description="The context in it; else its current one.")
+
+
+class KubernetesSettings(ContainerSettings, title="Kubernetes"):
+    """Settings of the Kubernetes cluster that a worker serves, and of the pods of its runs."""
+
+    clusters: dict[str, ClusterSettings] = Field(
+        default_factory=dict,
+        description='Clusters by name (JSON: {"eu": {"kubeconfig": …, "context": …}}); none: the one that is found.',
+        examples=[{"eu": {"kubeconfig": "/etc/kubeconfig", "context": "eu"}}],
+        json_schema_extra={"secret": True},
+    )
+    cluster: str = Field("", description="The cluster that this worker serves, where several are named.")
+    namespaces: tuple[str, ...] = Field(
+        ("default",), min_length=1, description="Namespaces served (a JSON list); runs that name none go to the first."
+    )
+    service_accounts: frozenset[str] = Field(
+        frozenset(),
+        description="Service accounts that runs may name (a JSON list); none: all of the namespace.",
+        examples=[["flows"]],
+    )
+    ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
+    request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")
+    requests_per_second: float = Field(
+        500.0, ge=1, description="Requests of a worker to the API server, at most; one that it refuses (429) slows all."
+    )
+    silence: float = Field(90.0, gt=0, description="Seconds of silence after which a watch is opened anew.")
+    relist: float = Field(300.0, gt=0, description="Seconds between two complete lists beside the watches.")

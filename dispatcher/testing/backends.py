@@ -1,0 +1,223 @@
+"""The contract of a backend with infrastructure, as tests: pure requests, adoption, observation, confirmed ends.
+
+What the contract says stands in ``backends/base.py``. Backends in the worker's own process have no infrastructure, and
+so nothing to test here.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dispatcher import registry
+from dispatcher.environments import from_json
+from dispatcher.environments.base import Environment
+from dispatcher.errors import Permanent, Transient
+from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.states import Cause
+from dispatcher.testing.waiting import wait_until
+
+if TYPE_CHECKING:
+    from backends.base import Backend, Observation
+
+#: A secret variable of every container that the tests create; it may stand in no request and in no handle.
+SECRET = "a canary that nobody may see"
+
+_GONE = "gone"
+
+
+@dataclass(kw_only=True)
+class BackendService:
+    """A backend in a service of its own, empty at first.
+
+    Args:
+        backend: the backend.
+        environment: what its attempts run.
+        created: returns how many containers the service has created, by the service's own account.
+        reopen: makes the same backend as another process would.
+        phases: those in which a container of ``environment`` stays, or ends.
+        cause: why it stays so; None if there is no cause.
+        lose_reply: a context in which the service carries out the next request, and its reply is lost; None if that
+            can't be arranged.
+        cut_off: a context in which the service can't be reached; None likewise.
+    """
+
+    backend: Backend
+    environment: Environment
+    created: Callable[[], int]
+    reopen: Callable[[], Backend]
+    phases: frozenset[str] = frozenset({"waiting"})
+    cause: Cause | None = None
+    lose_reply: Callable[[], AbstractContextManager[None]] | None = None
+    cut_off: Callable[[], AbstractContextManager[None]] | None = None
+
+    def attempt(self, name: str, **changes: Any) -> Attempt:
+        """Return an attempt whose infrastructure is to be called ``name``."""
+        attempt = Attempt(
+            run_id="r1",
+            number=1,
+            name=name,
+            instance="i1",
+            shard="s1",
+            environment=self.environment.to_json(),
+            variables={"DISPATCHER__RUN__ID": "r1", "DISPATCHER__RUN__ATTEMPT": "1"},
+        )
+        return replace(attempt, **changes)
+
+    def request(self, name: str, **changes: Any) -> Mapping[str, Any]:
+        """Return the request of such an attempt as it is stored: read from JSON again."""
+        request: dict[str, Any] = json.loads(json.dumps(self.backend.prepare(self.attempt(name, **changes))))
+        return request
+
+    def submit(self, request: Mapping[str, Any], *, backend: Backend | None = None) -> Mapping[str, Any]:
+        """Submit a request with a secret."""
+        return (backend or self.backend).submit(request, {"DISPATCHER__RUN__TOKEN": SECRET})
+
+    def poll(self, *handles: Mapping[str, Any]) -> Sequence[Observation]:
+        """Observe these handles."""
+        return self.backend.poll(handles)
+
+    def delete(self, handle: Mapping[str, Any] | None, request: Mapping[str, Any] | None) -> None:
+        """Cancel until it is confirmed."""
+        wait_until(lambda: self.backend.cancel(handle, request), "the confirmation of a cancel", timeout=60)
+
+
+class BackendContract:
+    """Tests that every backend with infrastructure passes. Override the fixture ``service``."""
+
+    @pytest.fixture
+    def service(self) -> BackendService:
+        """A backend in an empty service."""
+        raise NotImplementedError("override the fixture 'service'")
+
+    def test_backend_and_environment_are_registered(self, service: BackendService) -> None:
+        environment = service.environment
+        assert registry.backend(environment.backend) is type(service.backend)
+        assert service.backend.name == environment.backend
+        assert not service.backend.in_process
+        environment.check()
+        assert from_json(json.loads(json.dumps(environment.to_json()))) == environment
+
+    def test_a_request_is_pure_and_json(self, service: BackendService) -> None:
+        attempt = service.attempt("flow-a-1")
+        request = service.backend.prepare(attempt)
+        assert json.loads(json.dumps(request)) == request
+        assert service.backend.prepare(attempt) == request, "the same attempt must give the same request"
+        assert service.backend.prepare(service.attempt("flow-a-2", number=2)) != request
+        assert service.backend.rendered(request)
+        assert service.created() == 0
+
+    def test_the_same_request_is_carried_out_once(self, service: BackendService) -> None:
+        request = service.request("flow-b-1")
+        handle = service.submit(request)
+        assert json.loads(json.dumps(handle)) == handle
+        assert service.submit(request) == handle, "the second call must adopt what the first one made"
+        assert service.reopen().submit(request, {}) == handle, "another worker's call, too"
+        assert service.created() == 1
+        assert SECRET not in json.dumps([request, handle])
+
+    def test_two_workers_that_submit_at_once_get_one_handle(self, service: BackendService) -> None:
+        request = service.request("flow-c-1")
+        backends = [service.backend, service.reopen()]
+        handles: list[Mapping[str, Any]] = []
+        barrier = threading.Barrier(len(backends))
+
+        def submit(backend: Backend) -> None:
+            barrier.wait(timeout=60)
+            handles.append(service.submit(request, backend=backend))
+
+        threads = [threading.Thread(target=submit, args=(backend,)) for backend in backends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert len(handles) == len(backends)
+        assert handles[0] == handles[1]
+        assert service.created() == 1
+
+    def test_infrastructure_of_others_is_not_taken(self, service: BackendService) -> None:
+        service.submit(service.request("flow-d-1"))
+        with pytest.raises(Permanent) as caught:
+            service.submit(service.request("flow-d-1", run_id="r2", instance="others"))
+        assert caught.value.cause is Cause.START_FAILED
+        assert service.created() == 1
+
+    def test_many_are_observed_in_the_order_given(self, service: BackendService) -> None:
+        first, second, third = (service.submit(service.request(f"flow-e-{number}")) for number in (1, 2, 3))
+        service.delete(second, None)
+
+        def settled() -> Sequence[Observation]:
+            observations = service.poll(third, second, first)
+            phases = [str(observation.phase) for observation in observations]
+            well = phases[1] == _GONE and {phases[0], phases[2]} <= service.phases
+            return observations if well else []
+
+        observations = wait_until(settled, f"{', '.join(sorted(service.phases))} of two and the end of one", timeout=60)
+        assert observations[0].cause is service.cause
+        assert service.poll() == []
+
+    @pytest.mark.parametrize("by", ["handle", "request"])
+    def test_a_cancel_is_confirmed_and_may_be_repeated(self, service: BackendService, by: str) -> None:
+        request = service.request("flow-f-1")
+        handle = service.submit(request)
+        named = (handle, None) if by == "handle" else (None, request)
+        service.delete(*named)
+        wait_until(lambda: [str(state.phase) for state in service.poll(handle)] == [_GONE], "its end", timeout=60)
+        assert service.backend.cancel(*named)
+        assert service.backend.cancel(handle, request)
+
+    def test_a_cancel_of_nothing_is_confirmed_at_once(self, service: BackendService) -> None:
+        assert service.backend.cancel(None, service.request("flow-g-1"))
+        assert service.backend.cancel(None, None)
+        assert service.created() == 0
+
+    def test_a_handle_names_one_of_several_that_had_its_name(self, service: BackendService) -> None:
+        request = service.request("flow-h-1")
+        former = service.submit(request)
+        service.delete(former, None)
+        current = service.submit(request)
+        assert current != former
+        assert service.backend.cancel(former, None)
+        assert str(service.poll(current)[0].phase) != _GONE
+
+    def test_what_it_lists_is_of_one_installation(self, service: BackendService) -> None:
+        orphans = getattr(service.backend, "orphans", None)
+        if orphans is None:
+            pytest.skip(f"backend {service.backend.name} lists nothing")
+        handle = service.submit(service.request("flow-i-1"))
+        service.submit(service.request("flow-i-2", run_id="r2", instance="i2"))
+        listed = wait_until(lambda: orphans("i1"), "the list")
+        assert [(orphan.attempt, orphan.handle) for orphan in listed] == [(1, handle)]
+        assert listed[0].age >= 0
+
+    def test_a_lost_reply_creates_nothing_twice(self, service: BackendService) -> None:
+        if service.lose_reply is None:
+            pytest.skip("no reply of this service can be lost")
+        with service.lose_reply():
+            request = service.request("flow-j-1")
+            with suppress(Transient):
+                service.submit(request)
+        handle = service.submit(request)
+        assert service.created() == 1
+        assert str(service.poll(handle)[0].phase) != _GONE
+
+    def test_losing_sight_is_no_end(self, service: BackendService) -> None:
+        if service.cut_off is None:
+            pytest.skip("this service can't be cut off")
+        request = service.request("flow-k-1")
+        handle = service.submit(request)
+        with service.cut_off():
+            another = service.reopen()
+            assert str(another.poll([handle])[0].phase) in {"unknown", "unseen", "waiting"}
+            with pytest.raises(Transient):
+                another.submit(service.request("flow-k-2"), {})
+            with pytest.raises(Transient):
+                another.cancel(handle, None)
+            assert another.unreachable()
+        assert service.submit(request) == handle

@@ -1,0 +1,154 @@
+"""A supervisor with records in this process, and a backend whose observations a test sets."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
+from dispatcher.records.base import Records
+from dispatcher.records.memory import open_memory
+from dispatcher.runner.container.report import Report, ReportKind
+from dispatcher.runs import transitions
+from dispatcher.runs.attempt import Attempt, shard_of
+from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Route
+from dispatcher.serialization import KeyRing
+from dispatcher.settings import Settings
+from tests.unit.making import make_record, sign
+from tests.waiting import wait_until
+from workers.execution.provisioning import Provisioner
+from workers.supervisor.supervisor import Supervisor
+
+
+class ScriptedBackend(Backend):
+    """Gives the observations that a test sets, and counts its calls."""
+
+    name: ClassVar[str] = "scripted"
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.observations: dict[str, Observation] = {}
+        self.polled = 0
+        self.submits: list[str] = []
+        self.errors: list[Exception] = []
+        self.cancelled: set[str] = set()
+        self.listed: list[Found] = []
+        self.block: threading.Event | None = None
+        self.changed: Changed = lambda key, run_id: None
+
+    def prepare(self, attempt: Attempt) -> Request:
+        return {"name": attempt.name, "filler": "x" * 4000}
+
+    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        if self.block is not None:
+            self.block.wait(30)
+        self.submits.append(str(request["name"]))
+        if self.errors:
+            raise self.errors.pop()
+        return {"name": request["name"]}
+
+    def poll(self, handles: Sequence[Handle]) -> list[Observation]:
+        self.polled += len(handles)
+        return [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
+
+    def cancel(self, handle: Handle | None, request: Request | None) -> bool:
+        self.cancelled.add(str((handle or request or {})["name"]))
+        return True
+
+    def watch(self, changed: Changed, instance: str) -> None:
+        self.changed = changed
+
+    def key(self, handle: Handle) -> str:
+        return str(handle["name"])
+
+    def orphans(self, instance: str) -> list[Found]:
+        return self.listed
+
+
+class CountingRuns:
+    """Counts the records that are read; passes everything on."""
+
+    def __init__(self, runs: Any) -> None:
+        self._runs = runs
+        self.read = 0
+        self.largest = 0  #: the most records read at once
+        self.after_reading: Callable[[], object] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._runs, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            if name == "get_many":
+                self.read += len(arguments[0])
+                self.largest = max(self.largest, len(arguments[0]))
+            try:
+                return attribute(*arguments, **keywords)
+            finally:
+                if name == "get_many":
+                    self.after_reading()
+
+        return call
+
+
+class Scene:
+    """A supervisor with its backend."""
+
+    def __init__(self, **timing: float) -> None:
+        settings = Settings.load(
+            url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
+        )
+        records = open_memory()
+        self.counting = CountingRuns(records.runs)
+        self.records: Records = replace(records, runs=self.counting)  # type: ignore[arg-type]
+        self.backend = ScriptedBackend()
+        self.keys = KeyRing.from_settings(settings)
+        records.runs.check = self.keys.check
+        self.woken = threading.Event()
+        self.provisioner = Provisioner(
+            records=self.records, keys=self.keys, settings=settings, backend=lambda name: self.backend, owner="w1"
+        )
+        self.supervisor = Supervisor(self.provisioner, self.backend, self.woken.set)
+
+    def submit(self, run_id: str, **options: Any) -> Record:
+        record = sign(make_record(run_id, key_id="k", route=Route("scripted"), **options), self.keys)
+        (stored,) = self.records.runs.create([record])
+        return stored
+
+    def provisioned(self, run_id: str, **options: Any) -> Record:
+        self.submit(run_id, **options)
+        return self.provisioner.provision(run_id)
+
+    def running(self, run_id: str, **options: Any) -> Record:
+        self.provisioned(run_id, **options)
+        return self.update(run_id, partial(transitions.claim_attempt, attempt=1, holder="pod"))
+
+    def update(self, run_id: str, step: Any) -> Record:
+        return self.records.runs.update(run_id, step)
+
+    def record(self, run_id: str) -> Record:
+        return self.records.runs.get(run_id)[0]
+
+    def round(self) -> None:
+        self.supervisor.round(["w1"], ())
+
+    def until(self, check: Callable[[], object], awaited: str) -> None:
+        """Run rounds until ``check`` returns something true."""
+
+        def ticked() -> object:
+            self.round()
+            return check()
+
+        wait_until(ticked, awaited)
+
+    def report(self, record: Record, about: ReportKind, outcome: Outcome) -> None:
+        assert record.request is not None
+        token = self.keys.token(record.id, 1, record.request["epoch"])
+        report = Report(run_id=record.id, attempt=record.attempt, kind=about, outcome=outcome)
+        self.records.inbox.report(shard_of("scripted", record.id), report.to_entry(token))
