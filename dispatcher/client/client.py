@@ -335,10 +335,12 @@ class Dispatcher:
         ring.check_backend(request.environment.backend)
         session.check_backend(request.route(session.scope))
         if self._specs is None:
-            self._specs = SpecBuilder(scope=session.scope, blobs=blobs, limits=limits, key_id=ring.signing_key_id)
+            self._specs = SpecBuilder(
+                scope=session.scope, blobs=blobs, limits=limits, key_id=ring.signing_key_id, bundler=session.bundler
+            )
         template = self._specs.build(request, now)
         return template, [
-            new_record(template, values, keys=ring, blobs=blobs, limits=limits, key=key)
+            new_record(template, values, keys=ring, blobs=blobs, bundler=session.bundler, limits=limits, key=key)
             for values, key in zip(parameters, keys, strict=True)
         ]
 

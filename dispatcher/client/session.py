@@ -23,6 +23,7 @@ from dispatcher.submission.blob_cache import BlobCache
 from dispatcher.support.urls import MEMORY, shown
 
 if TYPE_CHECKING:
+    from dispatcher.code.bundles import Bundler
     from dispatcher.laptop import LaptopSession
     from dispatcher.laptop.worker_watchdog import WorkerWatchdog
     from dispatcher.serialization import KeyRing
@@ -63,6 +64,18 @@ class ClientSession:
     def blobs(self) -> BlobCache:
         """The records' blobs, behind a cache of what was sent."""
         return BlobCache(self.records.blobs)
+
+    @cached_property
+    def bundler(self) -> Bundler:
+        """The maker of code bundles, shared by all clients of this process with the same settings."""
+        from dispatcher.code.bundles import bundler_of
+        from dispatcher.code.exclusions import Exclusions
+        from dispatcher.serialization import PYTHON
+
+        settings = self.settings
+        files = (settings.signing_keys_file, settings.state_dir)
+        private = frozenset(path for path in files if path is not None)
+        return bundler_of(PYTHON, settings.limits.flow, Exclusions(private))
 
     @cached_property
     def watcher(self) -> Watcher:

@@ -1,8 +1,8 @@
 """Import from bundles in this process, as a flow's program imported from its project.
 
-A bundle's directories come first on ``sys.path``. Modules that bear the name of one of its modules, and were imported
-by others before, step aside while it is active: the engine and its libraries keep the objects that they have imported,
-and the flow's code imports its own.
+While a run is under way, its bundles' directories come first on ``sys.path``. Modules that bear the name of one of
+theirs, and were imported by others before, step aside: the engine and its libraries keep the objects that they have
+imported, and the flow's code imports its own. Between two runs nothing of a bundle is importable.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
@@ -18,88 +17,85 @@ from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
 
 
-@dataclass
-class Active:
-    """The bundles that a process imports from.
+class BundleImporter:
+    """Makes the modules of bundles importable for one run after the other.
 
-    Attributes:
-        digests: of the bundles.
-        paths: what they have put onto ``sys.path``.
+    Runs of the same bundles share the modules that they have imported, with their globals. Runs of others don't see
+    them.
+
+    Args:
+        cache: unpacks bundles.
+        python: this interpreter, ``major.minor``.
     """
 
-    digests: frozenset[str] = frozenset()
-    paths: tuple[str, ...] = ()
-    _stepped_aside: dict[str, ModuleType] = field(default_factory=dict)
-    _modules: frozenset[str] = frozenset()
+    def __init__(self, cache: BundleCache, python: str) -> None:
+        self._cache = cache
+        self._python = python
+        self._digests: tuple[str, ...] = ()
+        self._paths: tuple[str, ...] = ()
+        self._names: frozenset[str] = frozenset()  # top-level
+        self._modules: dict[str, ModuleType] = {}  # imported by runs of these bundles
+        self._aside: dict[str, ModuleType] = {}  # of others, while a run is under way
+        self._entered = False
 
-    def activate(self, digests: Iterable[str], cache: BundleCache, fetch: Callable[[str], bytes], python: str) -> None:
-        """Import from these bundles, and from no others, from now on.
+    def enter(self, digests: Iterable[str], fetch: Callable[[str], bytes]) -> None:
+        """Import from these bundles, and from no others, until :meth:`leave`.
 
         Args:
             digests: of the bundles, the first first on ``sys.path``.
-            cache: unpacks them.
-            fetch: gives an archive by its digest.
-            python: this interpreter, ``major.minor``.
+            fetch: gives an archive by its digest; its KeyError means that it isn't kept any more.
 
         Raises:
-            Permanent: one was packed under another minor version of Python.
+            Permanent: a bundle was packed under another minor version of Python.
             InvalidInput: one isn't kept any more.
             SealBroken: one was changed.
         """
+        self.leave()
         wanted = tuple(dict.fromkeys(digests))
-        if frozenset(wanted) != self.digests:
-            self.deactivate()
+        bundles = [self._cache.get(digest, fetch) for digest in wanted]
+        for bundle in bundles:
+            self._check_python(bundle)
+        if wanted != self._digests:
+            self._cache.release(keep=frozenset(wanted))
+            self._forget_paths()
+            self._digests, self._modules = wanted, {}
+            self._paths = tuple(path for bundle in bundles for path in bundle.paths)
+            self._names = frozenset().union(*(bundle.modules for bundle in bundles))
         if not wanted:
             return
-        bundles = [cache.get(digest, fetch) for digest in wanted]
-        for bundle in bundles:
-            _check_python(bundle, python)
-        if self.digests:
-            self._put_onto_path()
-            return
-        self.digests = frozenset(wanted)
-        self.paths = tuple(path for bundle in bundles for path in bundle.paths)
-        self._modules = frozenset().union(*(bundle.modules for bundle in bundles))
-        self._put_onto_path()
-        self._step_aside()
+        self._entered = True
+        self._aside = _take(self._names)
+        sys.modules.update(self._modules)
+        sys.path[0:0] = self._paths
+        importlib.invalidate_caches()
 
-    def deactivate(self) -> None:
-        """Take the bundles' modules and directories away, and put back what had stepped aside."""
-        paths = set(self.paths)
+    def leave(self) -> None:
+        """Import from no bundle any more; keep the modules for the next run of the same bundles."""
+        if not self._entered:
+            return
+        self._entered = False
+        paths = set(self._paths)
         sys.path[:] = [path for path in sys.path if path not in paths]
-        for name in [name for name in sys.modules if name.partition(".")[0] in self._modules]:
-            del sys.modules[name]
-        sys.modules.update(self._stepped_aside)
-        for path in self.paths:
+        self._modules = _take(self._names)
+        sys.modules.update(self._aside)
+        self._aside = {}
+
+    def _forget_paths(self) -> None:
+        for path in self._paths:
             for cached in [entry for entry in sys.path_importer_cache if entry.startswith(path)]:
                 del sys.path_importer_cache[cached]
-        self.digests, self.paths, self._modules, self._stepped_aside = frozenset(), (), frozenset(), {}
 
-    def is_from_bundle(self, name: str) -> bool:
-        """Return True if a module of that name is imported from an active bundle."""
-        return name.partition(".")[0] in self._modules
-
-    def _put_onto_path(self) -> None:
-        missing = [path for path in self.paths if path not in sys.path]
-        sys.path[0:0] = missing
-        if missing:
-            importlib.invalidate_caches()
-
-    def _step_aside(self) -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] in self._modules]:
-            module = sys.modules.pop(name)
-            self._stepped_aside[name] = module
+    def _check_python(self, bundle: Unpacked) -> None:
+        if bundle.python != self._python:
+            raise Permanent(
+                f"code bundle packed under Python {bundle.python}, but this process runs Python {self._python}: use "
+                "the same minor version on both",
+                cause=Cause.CONFIG_ERROR,
+                reason="PythonVersion",
+            )
 
 
-def _check_python(bundle: Unpacked, python: str) -> None:
-    if bundle.python != python:
-        raise Permanent(
-            f"code bundle packed under Python {bundle.python}, but this process runs Python {python}: use the same "
-            "minor version on both",
-            cause=Cause.CONFIG_ERROR,
-            reason="PythonVersion",
-        )
-
-
-#: This process's.
-active = Active()
+def _take(names: frozenset[str]) -> dict[str, ModuleType]:
+    """Remove the modules of some top-level names from ``sys.modules``, and return them."""
+    taken = [name for name in sys.modules if name.partition(".")[0] in names]
+    return {name: sys.modules.pop(name) for name in taken}

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -111,6 +112,12 @@ class Bundler:
                 self._made.popitem(last=False)
             return made
 
+    def covers(self, digests: Collection[str], modules: Collection[str]) -> bool:
+        """Return True if one of some bundles that were made here holds all modules."""
+        with self._lock:
+            made = [bundle for _, bundle in self._made.values() if bundle is not None and bundle.digest in digests]
+        return any(all(map(bundle.has, modules)) for bundle in made)
+
     def _make(self, modules: frozenset[str], patterns: Patterns, before: Bundle | None) -> Bundle | None:
         selection = select(modules, patterns=patterns, exclusions=self._exclusions)
         if selection is None:
@@ -145,6 +152,12 @@ class Bundler:
             f"(DISPATCHER__LIMITS__FLOW). The largest: {names}. Leave some out by @flow(exclude=[...]) or "
             "[tool.dispatcher] exclude in pyproject.toml, or give data as parameters"
         )
+
+
+@cache
+def bundler_of(python: str, limit: int, exclusions: Exclusions) -> Bundler:
+    """Return this process's bundler for these settings, which remembers what it has made for any client."""
+    return Bundler(python=python, limit=limit, exclusions=exclusions)
 
 
 def changed_since_import(selection: Selection) -> Iterator[str]:

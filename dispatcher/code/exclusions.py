@@ -6,6 +6,7 @@ import fnmatch
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 #: Directories by name. Those whose name begins with a dot are left out anyway.
@@ -44,15 +45,15 @@ _KEY_ID = re.compile(r"k[0-9a-f]{8}")
 _LARGEST_KEY_FILE = 65536
 
 
+@dataclass(frozen=True)
 class Exclusions:
     """Decides by name, place and content.
 
-    Args:
+    Attributes:
         private: files and directories of this machine that never travel: the key file, the state directory.
     """
 
-    def __init__(self, private: frozenset[Path] = frozenset()) -> None:
-        self._private = frozenset(path.resolve() for path in private)
+    private: frozenset[Path] = frozenset()
 
     def directory(self, path: Path) -> str | None:
         """Return why a directory and all below it is left out, or None."""
@@ -75,7 +76,7 @@ class Exclusions:
         return None
 
     def _by_place(self, path: Path) -> str | None:
-        if self._private and path.resolve() in self._private:
+        if self.private and path.resolve() in {place.resolve() for place in self.private}:
             return "private to this machine"
         return None
 

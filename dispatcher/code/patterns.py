@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,13 @@ class Patterns:
     exclude: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, include: Any = (), exclude: Any = (), *, what: str) -> Patterns:
+    def of(cls, include: Any = (), exclude: Any = (), *, subject: str) -> Patterns:
         """Check patterns that a person gave.
 
         Raises:
-            InvalidInput: they are no list of relative patterns; names ``what`` and the pattern.
+            InvalidInput: they are no list of relative patterns; names ``subject`` and the pattern.
         """
-        return cls(_checked(include, f"{what}include"), _checked(exclude, f"{what}exclude"))
+        return cls(_checked(include, f"{subject}include"), _checked(exclude, f"{subject}exclude"))
 
     def plus(self, other: Patterns) -> Patterns:
         """Return the patterns of both."""
@@ -57,6 +56,8 @@ def read_patterns(project: Path) -> Patterns:
     Raises:
         InvalidInput: the file can't be parsed, or the table holds something else than ``include`` and ``exclude``.
     """
+    import tomllib
+
     path = project / "pyproject.toml"
     try:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
@@ -68,20 +69,20 @@ def read_patterns(project: Path) -> Patterns:
     if not isinstance(table, Mapping) or (unknown := sorted(table.keys() - {"include", "exclude"})):
         problem = f"unknown {', '.join(map(repr, unknown))}" if isinstance(table, Mapping) else "must be a table"
         raise InvalidInput(f"{path}: [tool.dispatcher]: {problem}; it has include and exclude, lists of patterns")
-    return Patterns.of(table.get("include", ()), table.get("exclude", ()), what=f"{path}: [tool.dispatcher] ")
+    return Patterns.of(table.get("include", ()), table.get("exclude", ()), subject=f"{path}: [tool.dispatcher] ")
 
 
-def _checked(patterns: Any, what: str) -> tuple[str, ...]:
+def _checked(patterns: Any, subject: str) -> tuple[str, ...]:
     if isinstance(patterns, str) or not isinstance(patterns, Iterable):
-        raise InvalidInput(f"{what}: must be a list of patterns such as ['data/*.csv'], got {patterns!r}")
+        raise InvalidInput(f"{subject}: must be a list of patterns such as ['data/*.csv'], got {patterns!r}")
     checked = tuple(patterns)
     if len(checked) > _MOST:
-        raise InvalidInput(f"{what}: {len(checked)} patterns, at most {_MOST}")
+        raise InvalidInput(f"{subject}: {len(checked)} patterns, at most {_MOST}")
     for pattern in checked:
         if not isinstance(pattern, str) or not 0 < len(pattern) <= _LONGEST:
-            raise InvalidInput(f"{what}: must be patterns of 1 to {_LONGEST} characters, got {pattern!r}")
+            raise InvalidInput(f"{subject}: must be patterns of 1 to {_LONGEST} characters, got {pattern!r}")
         if pattern.startswith("/") or ".." in pattern.split("/"):
-            raise InvalidInput(f"{what}: {pattern!r} leads out of the project; patterns are relative to it")
+            raise InvalidInput(f"{subject}: {pattern!r} leads out of the project; patterns are relative to it")
     return checked
 
 

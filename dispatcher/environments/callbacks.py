@@ -98,6 +98,23 @@ def same(value: Any, other: Any) -> bool:
         return False
 
 
+def modules_of(environment: Mapping[str, Any]) -> frozenset[str]:
+    """Return the project's modules that the callbacks in an environment's JSON need, by name or in sealed code."""
+    from dispatcher.serialization import by_value, pickles
+
+    modules: frozenset[str] = frozenset()
+    for moment in ("on_start", "on_exit"):
+        if (data := environment.get(moment)) is None:
+            continue
+        callback = Callback.from_json(data, subject=moment)
+        if callback.ref is not None:
+            module = callback.ref.partition(":")[0]
+            modules |= {module} if by_value.travels_in_bundle(module) else frozenset()
+        else:
+            modules |= pickles.modules(callback.sealed or b"")
+    return modules
+
+
 def sealed_in(data: Any) -> list[str]:
     """Return the paths of sealed code in the JSON of an environment or a storage, such as ``on_exit``.
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
+from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.errors import InvalidFlow, InvalidInput
 from dispatcher.runs.options import Options, Seconds
 from dispatcher.runs.retry import Retry
@@ -37,6 +39,7 @@ class Flow(Generic[P, R]):
         options: the run options of the decorator. Those of a submit override them.
         environment: the default environment of its runs.
         storage: the default storage of its code.
+        patterns: files that are added to its code bundle, or taken away.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Flow(Generic[P, R]):
     options: Options
     environment: Environment | None
     storage: Storage | None
+    patterns: Patterns
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Flow(Generic[P, R]):
         *,
         environment: Environment | None = None,
         storage: Storage | None = None,
+        patterns: Patterns = NO_PATTERNS,
     ) -> None:
         _check_function(fn)
         options = options or Options()
@@ -63,6 +68,7 @@ class Flow(Generic[P, R]):
         self.options = options
         self.environment = environment
         self.storage = storage
+        self.patterns = patterns
 
     @property
     def signature(self) -> inspect.Signature:
@@ -150,6 +156,8 @@ def flow(
     start_within: Seconds | None = None,
     result_ttl: Seconds | None = None,
     retries: int | Retry | None = None,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
 ) -> _FlowDecorator: ...
 def flow(
     fn: Callable[..., Any] | None = None,
@@ -157,6 +165,8 @@ def flow(
     *,
     environment: Environment | None = None,
     storage: Storage | None = None,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     **options: Any,
 ) -> Any:
     """Make a flow of a function: ``@flow``, or ``@flow(...)`` with run options.
@@ -165,6 +175,8 @@ def flow(
         fn: the function; an ``async def`` one runs under :func:`asyncio.run`.
         environment: the default environment of its runs.
         storage: the default storage of its code.
+        include: files of the project to add to its code bundle: patterns as of a shell, relative to the project.
+        exclude: files to leave out; goes before ``include``.
         options: default options of its runs: ``name``, ``tags``; ``timeout``, ``start_within`` and ``result_ttl``
             (seconds or a timedelta); ``retries`` (an int or a :class:`Retry`).
 
@@ -173,9 +185,11 @@ def flow(
         InvalidInput: an option has a wrong value.
     """
     checked = _options(options)
+    patterns = Patterns.of(include, exclude, subject="@flow: ") if include or exclude else NO_PATTERNS
+    make = partial(Flow, environment=environment, storage=storage, patterns=patterns)
     if fn is None:
-        return lambda function: Flow(function, checked, environment=environment, storage=storage)
-    return Flow(fn, checked, environment=environment, storage=storage)
+        return lambda function: make(function, checked)
+    return make(fn, checked)
 
 
 def unpack_flow(data: bytes, *, subject: str) -> Flow[..., Any]:
@@ -207,7 +221,7 @@ def _options(options: Mapping[str, Any]) -> Options:
     try:
         return Options.of(**options)
     except TypeError as error:
-        names = "name, environment, storage, tags, timeout, start_within, result_ttl, retries"
+        names = "name, environment, storage, tags, timeout, start_within, result_ttl, retries, include, exclude"
         raise InvalidInput(f"@flow: {error}; its options are {names}") from None
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dispatcher.code.activation import BundleImporter
 from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
 from dispatcher.logs.capture import Capture, captured
 from dispatcher.records.base import Records
@@ -82,6 +83,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     holder: str,
     fds: bool = False,
     environ: Mapping[str, str] = os.environ,
+    importer: BundleImporter | None = None,
     on_claimed: Callable[[Record], None] = _nothing,
 ) -> Record:
     """Run the next attempt of a run in this process, to its end.
@@ -95,6 +97,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
         holder: this process.
         fds: capture file descriptors 1 and 2; only in a process of the flow's own. Otherwise output is echoed.
         environ: variables to set for the flow, if they aren't this process's own.
+        importer: imports the flow's code bundles. It isn't told to leave them: its owner does that.
         on_claimed: called with the record once the run is claimed, before anything of it is opened.
 
     Returns:
@@ -108,7 +111,7 @@ def run_attempt(  # noqa: PLR0913 - the public signature
     """
     run_id = snapshot.record.id
     attempt = _Attempt(records, snapshot, own_process=fds)
-    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=environ)
+    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=environ, importer=importer)
     with _as_current(CurrentAttempt(run_id, snapshot.record.epoch + 1)) as running:
         try:
             check_features(snapshot.record)
@@ -142,6 +145,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     holder: str,
     fds: bool = False,
     contained: bool = False,
+    importer: BundleImporter | None = None,
     on_claimed: Callable[[Record], None] = _nothing,
 ) -> Record:
     """Call the ``on_exit`` of an attempt whose process died, in this fresh process, and end the attempt.
@@ -150,7 +154,7 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
     so that nothing of it but JSON is opened here. The other arguments are those of :func:`run_attempt`.
     """
     attempt = _Attempt(records, Snapshot(record, now), own_process=fds)
-    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=os.environ)
+    loader = Loader(records=records, credentials=keys, limits=settings.limits, environ=os.environ, importer=importer)
     with _as_current(CurrentAttempt(record.id, record.epoch + 1, InterruptGuard(over=True))) as running:
         try:
             attempt.step(partial(transitions.begin_exit, owner=owner, holder=holder))

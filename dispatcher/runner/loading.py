@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from dispatcher.code.activation import BundleImporter
 from dispatcher.environments import base as environments
 from dispatcher.environments.base import Environment
 from dispatcher.errors import FlowFailed, Permanent, SealBroken, ServerUnavailable
@@ -43,6 +44,7 @@ class Loader:
     credentials: RunnerCredentials
     limits: Limits
     environ: Mapping[str, str]
+    importer: BundleImporter | None = None  #: of code bundles; None where the project's modules are importable anyway
     patience: float = math.inf  #: seconds that a large result waits for a server that is away
 
     def load_environment(self, record: Record, now: float, *, predicted: Record | None = None) -> Environment:
@@ -76,6 +78,7 @@ class Loader:
         flow = f"flow {record.spec.flow!r}"
         opened: dict[str, Any] = {}
         for name, subject, load in (
+            ("code", f"the code of {flow}", partial(self._import_bundles, record)),
             ("body", flow, partial(self._body, record, environment)),
             ("parameters", f"the parameters of {flow}", partial(self._parameters, record)),
         ):
@@ -85,6 +88,7 @@ class Loader:
                 raise
             except BaseException as error:  # importing and unpickling runs the user's code, which may raise anything
                 return make(body=_no_body, failed=loading_failed(error, capture, subject=subject))
+        del opened["code"]
         return make(**opened)
 
     def load_for_exit(
@@ -99,6 +103,8 @@ class Loader:
             plain: load parameters only if they are JSON, because the flow ran in a container and not in a worker.
         """
         parameters: Any = {}
+        if not plain:
+            retry_while_unavailable(partial(self._import_bundles, record), within=MAX_OUTAGE)
         if not plain or record.spec.parameters.codec == "json":
             try:
                 parameters = in_parent_only(partial(self._parameters, record))
@@ -124,6 +130,12 @@ class Loader:
             to_value=partial(self._to_value, record),
             **more,
         )
+
+    def _import_bundles(self, record: Record) -> None:
+        """Make the project's modules importable, until the importer is told to leave them."""
+        if self.importer is not None:
+            with counting_broken_seals(self.records.rejections, Rejected.RUN):
+                self.importer.enter(record.spec.bundles, self.records.blobs.get)
 
     def _body(self, record: Record, environment: Environment) -> Callable[[Mapping[str, Any]], Any]:
         storage = storages.from_json(record.spec.storage, stored=True)

@@ -17,9 +17,12 @@ from dispatcher.support.parsing import read_object, run_id_of
 #: Required of the worker: run the flow in a process that has run nothing before, and run nothing after it there.
 FRESH_PROCESS = "fresh_process"
 
+#: Required of the worker: import the project's modules from the spec's code bundles.
+BUNDLE = "bundle"
+
 #: The features that this release knows. A spec requires those that it uses (:attr:`Spec.requires`): each stands for a
 #: field that changes what may happen, such as a limit, and that an earlier release doesn't know.
-FEATURES: frozenset[str] = frozenset({FRESH_PROCESS})
+FEATURES: frozenset[str] = frozenset({FRESH_PROCESS, BUNDLE})
 
 #: Most shared blobs of a run. Each costs a step when the run is accepted and when it ends.
 MOST_BLOBS = 16
@@ -34,8 +37,9 @@ class Spec:
     ``major.minor``, ``packages`` are the versions of the packages that the pickles name. ``key_id`` names the signing
     key; ``expires`` is the time (seconds since the epoch) after which the signature is void, and a spec without it is
     refused. ``requires`` are the features that a worker must know; one that doesn't leaves the run to others.
-    ``parent`` is the run whose flow submitted this one, empty if none did; it is informational only. Fields of another
-    release aren't read, but stay in the bytes.
+    ``bundles`` are the blobs that hold the files of the flow's project (:mod:`dispatcher.code`), first first on
+    ``sys.path``. ``parent`` is the run whose flow submitted this one, empty if none did; it is informational only.
+    Fields of another release aren't read, but stay in the bytes.
     """
 
     run_id: str
@@ -54,6 +58,7 @@ class Spec:
     key_id: str = ""
     expires: float | None = None
     requires: tuple[str, ...] = ()
+    bundles: tuple[str, ...] = ()
     parent: str = ""
 
     @property
@@ -130,6 +135,7 @@ class Spec:
             key_id=data.name("key_id", ""),
             expires=data.optional_number("expires"),
             requires=data.names("requires", ()),
+            bundles=data.names("bundles", ()),
             parent=data.name("parent", "") and run_id_of(data.name("parent").encode(errors="replace")),
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from dispatcher.errors import InvalidInput, SealBroken
 from dispatcher.runs.value import Value
+from dispatcher.serialization.pickles import modules as modules_in
 from dispatcher.serialization.pickles import pack, unpack
 from dispatcher.serialization.seals import AttemptSeal, Returned
 from dispatcher.serialization.unopened import RaisedInside, Unopened
@@ -40,6 +41,7 @@ def to_value(  # noqa: PLR0913 - one keyword per property of the value
     setting: str = "",
     named_by_digest: bool = False,
     each: str = "",
+    modules: set[str] | None = None,
 ) -> Value:
     """Encode ``obj``.
 
@@ -55,6 +57,7 @@ def to_value(  # noqa: PLR0913 - one keyword per property of the value
         setting: the variable that sets ``limit``, for the message.
         named_by_digest: ``put`` returns the SHA-256 of the bytes, which isn't computed again then.
         each: the name, in an error, of an item of ``obj``, a mapping.
+        modules: gets the names of the project's modules that a pickle of ``obj`` needs.
 
     Raises:
         InvalidInput: the object can't be pickled, or is larger than ``limit``.
@@ -66,6 +69,8 @@ def to_value(  # noqa: PLR0913 - one keyword per property of the value
             f"{subject}: {len(raw):,} bytes are more than the limit of {limit:,} bytes; "
             f"keep the data elsewhere and pass its address{remedy}"
         )
+    if modules is not None and codec == PICKLE:
+        modules |= modules_in(raw)
     blob = put(raw) if len(raw) > limit_inline else None
     digest = blob if blob and named_by_digest else hashlib.sha256(raw).hexdigest()
     mac = seal.of(kind, codec, digest) if seal is not None and codec == PICKLE else ""

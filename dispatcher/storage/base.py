@@ -86,6 +86,14 @@ class Storage(ABC):
             limit: most bytes of a flow's code; None: as before.
         """
 
+    def modules(self, location: str) -> frozenset[str]:
+        """Return the project's modules that the flow at a location needs, which have to travel in a bundle.
+
+        Args:
+            location: as this object's :meth:`add_flow` returned it.
+        """
+        return frozenset()
+
     def check(self) -> None:  # noqa: B027 - most are always ready
         """Check at submit that runs can get the flows.
 

@@ -13,6 +13,7 @@ from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from dispatcher.code.patterns import Patterns
 from dispatcher.errors import InvalidFlow
 from dispatcher.flows.flow import Flow
 from dispatcher.runs.options import Options
@@ -23,7 +24,7 @@ from dispatcher.support import signatures
 #: Most bytes of a pickle that is kept for the next submit.
 _MAX_PICKLE_BYTES = 2**20
 
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, Options})
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, Options, Patterns})
 _ABSENT = object()
 
 #: What cloudpickle takes from a function's module, whether or not the function's code names it.

@@ -64,11 +64,13 @@ class RedisStorage(Storage):
         super().__init__()
         self._blobs: Blobs | None = None
         self._limit: int | None = None
+        self._modules: dict[str, frozenset[str]] = {}  # of the location added last
 
     def bind(self, blobs: Blobs, *, limit: int | None = None) -> None:
         self._blobs, self._limit = blobs, limit if limit is not None else self._limit
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
+        from dispatcher.serialization import pickles
         from dispatcher.storage.flow_cache import flow_cache
 
         name = as_flow(flow).name
@@ -79,7 +81,12 @@ class RedisStorage(Storage):
                 "(DISPATCHER__LIMITS__FLOW): give large data as parameters, or use ModuleStorage"
             )
         self.flows[name] = location = self._bound_blobs().share(data)
+        if location not in self._modules:
+            self._modules = {location: pickles.modules(data)}
         return location
+
+    def modules(self, location: str) -> frozenset[str]:
+        return self._modules.get(location, frozenset())
 
     def get_flow(self, location: str) -> Flow[..., Any]:
         data = _code_cache.get(location)

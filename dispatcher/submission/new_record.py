@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
+from dispatcher.code.bundles import Bundler
 from dispatcher.errors import InvalidInput, InvalidParameters, Malformed
 from dispatcher.records.blobs import Blobs
 from dispatcher.runs.record import Record
@@ -29,6 +30,7 @@ def new_record(
     *,
     keys: KeyRing,
     blobs: Blobs,
+    bundler: Bundler,
     limits: LimitSettings,
     key: str = "",
 ) -> Record:
@@ -39,6 +41,7 @@ def new_record(
         parameters: bound to the flow's signature.
         keys: sign it.
         blobs: keep large parameters.
+        bundler: packs files of the project that only the parameters need.
         limits: sizes.
         key: the idempotency key; empty: none.
 
@@ -48,6 +51,7 @@ def new_record(
     """
     from dispatcher.serialization import to_value
 
+    modules: set[str] = set()
     value = to_value(
         dict(parameters),
         subject=f"parameters of flow {template.spec.flow!r}",
@@ -59,8 +63,10 @@ def new_record(
         error=InvalidParameters,
         setting="DISPATCHER__LIMITS__PARAMETERS",
         each="parameter",
+        modules=modules,
     )
-    spec, raw = template.fill(new_id(), value)
+    extra = _extra_bundle(template.spec, modules, blobs, bundler) if modules else ()
+    spec, raw = template.fill(new_id(), value, bundles=extra)
     try:
         bounded(raw, "environment", MOST)
     except Malformed as error:
@@ -74,6 +80,14 @@ def new_record(
     )
     record.__dict__["_spec"] = spec  # what Record.spec caches: parsing 5,000 specs again takes longer than the rest
     return record
+
+
+def _extra_bundle(spec: Spec, modules: Set[str], blobs: Blobs, bundler: Bundler) -> tuple[str, ...]:
+    """Share the files of modules that the parameters name and the flow doesn't reach; return their bundle's digest."""
+    bundle = bundler.bundle(modules)
+    if bundle is None or bundle.digest in spec.bundles or bundler.covers(spec.bundles, modules):
+        return ()
+    return (blobs.share(bundle.data, bundle.digest),)
 
 
 def spec_digest(spec: Spec, parameters: Mapping[str, Any]) -> str:

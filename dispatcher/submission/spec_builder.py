@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dispatcher.code.bundles import Bundler
+from dispatcher.environments.callbacks import modules_of
 from dispatcher.records.blobs import Blobs
 from dispatcher.runs.context import context
 from dispatcher.runs.lifetime import expiry
-from dispatcher.runs.spec import Spec
+from dispatcher.runs.spec import BUNDLE, Spec
 from dispatcher.settings import LimitSettings
 from dispatcher.submission.request import RunRequest
 from dispatcher.submission.spec_template import NO_PARAMETERS, SpecTemplate
@@ -22,6 +24,7 @@ class _Facts(NamedTuple):
     environment: dict[str, Any]
     storage: dict[str, Any]
     location: str
+    bundle: str  #: the digest of the project's files; empty if none travel
     expires: float
     parent: str  #: the run whose flow submits; empty outside of flows
 
@@ -34,13 +37,15 @@ class SpecBuilder:
         blobs: where code that travels by value is kept.
         limits: sizes.
         key_id: the key that signs.
+        bundler: packs the project's files.
     """
 
-    def __init__(self, *, scope: str, blobs: Blobs, limits: LimitSettings, key_id: str) -> None:
+    def __init__(self, *, scope: str, blobs: Blobs, limits: LimitSettings, key_id: str, bundler: Bundler) -> None:
         self._scope = scope
         self._blobs = blobs
         self._limits = limits
         self._key_id = key_id
+        self._bundler = bundler
         self._last: tuple[RunRequest, _Facts, SpecTemplate] | None = None
 
     def build(self, request: RunRequest, now: float) -> SpecTemplate:
@@ -67,10 +72,13 @@ class SpecBuilder:
         storage.bind(self._blobs, limit=self._limits.flow)
         location = storage.add_flow(request.flow)
         storage.check()
+        modules = storage.modules(location) | modules_of(environment)
+        bundle = self._bundler.bundle(modules, request.flow.patterns)
         return _Facts(
             environment=environment,
             storage=storage.to_json(),
             location=location,
+            bundle="" if bundle is None else self._blobs.share(bundle.data, bundle.digest),
             expires=expiry(request.options, now, unbounded=self._limits.signature),
             parent=context.run_id or "",
         )
@@ -78,6 +86,7 @@ class SpecBuilder:
     def _spec(self, request: RunRequest, facts: _Facts) -> Spec:
         from dispatcher.serialization import PYTHON
 
+        bundles = (facts.bundle,) if facts.bundle else ()
         return Spec(
             run_id="",
             flow=request.name,
@@ -90,9 +99,10 @@ class SpecBuilder:
             on_start=request.environment.on_start is not None,
             on_exit=request.environment.on_exit is not None,
             python=PYTHON,
-            blobs=(facts.location,) if request.storage.shared_blob else (),
+            blobs=((facts.location,) if request.storage.shared_blob else ()) + bundles,
             key_id=self._key_id,
             expires=facts.expires,
-            requires=request.environment.requires,
+            requires=request.environment.requires + ((BUNDLE,) if bundles else ()),
+            bundles=bundles,
             parent=facts.parent,
         )

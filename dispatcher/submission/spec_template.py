@@ -11,7 +11,7 @@ import uuid
 from dataclasses import replace
 
 from dispatcher.errors import InvalidInput
-from dispatcher.runs.spec import Spec
+from dispatcher.runs.spec import BUNDLE, Spec
 from dispatcher.runs.value import Value
 from dispatcher.support.escaping import encodable
 
@@ -43,12 +43,17 @@ class SpecTemplate:
         self._head, rest = serialized.split(_dump(NO_PARAMETERS.to_json()).encode())
         self._middle, self._tail = rest.split(_ID.encode())
 
-    def fill(self, run_id: str, parameters: Value) -> tuple[Spec, bytes]:
-        """Return the spec of one run, and its bytes as :meth:`Spec.to_bytes` gives them."""
+    def fill(self, run_id: str, parameters: Value, *, bundles: tuple[str, ...] = ()) -> tuple[Spec, bytes]:
+        """Return the spec of one run, and its bytes as :meth:`Spec.to_bytes` gives them. ``bundles`` are added to the
+        template's."""
         spec = object.__new__(Spec)  # replace() is slower, and a map fills in thousands
         spec.__dict__.update(self.spec.__dict__, run_id=run_id, parameters=parameters)
-        if parameters.blob is not None:
-            spec.__dict__["blobs"] = (*self.spec.blobs, parameters.blob)
+        if bundles:
+            spec.__dict__["bundles"] = (*self.spec.bundles, *bundles)
+            spec.__dict__["requires"] = tuple(dict.fromkeys((*self.spec.requires, BUNDLE)))
+        if parameters.blob is not None or bundles:
+            blobs = bundles if parameters.blob is None else (*bundles, parameters.blob)
+            spec.__dict__["blobs"] = (*self.spec.blobs, *blobs)
             return spec, spec.to_bytes()
         serialized = _dump(parameters.to_json()).encode()
         return spec, b"".join((self._head, serialized, self._middle, run_id.encode(), self._tail))

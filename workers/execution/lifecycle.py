@@ -100,6 +100,7 @@ def _start(context: TaskContext, snapshot: Snapshot) -> Record:
         owner=context.worker,
         holder=context.holder,
         fds=True,
+        importer=context.recycler.importer,
         on_claimed=context.recycler.begin,
     )
 

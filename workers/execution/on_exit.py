@@ -47,6 +47,7 @@ def call_on_exit(context: TaskContext, run_id: str) -> Record:
         now,
         owner=context.worker,
         holder=context.holder,
+        importer=None if contained else context.recycler.importer,
         on_claimed=context.recycler.begin,
         contained=contained,
     )

@@ -56,6 +56,11 @@ class InterruptChannel:
         except (OSError, ValueError, TypeError):
             return None
 
+    @property
+    def code(self) -> Path:
+        """The place of the worker's unpacked code bundles, removed with the directory."""
+        return self._directory / "code"
+
     def close(self) -> None:
         """Remove the directory, if this process created it."""
         if os.getpid() == self._owner:

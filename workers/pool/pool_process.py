@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.base import Backend
+from dispatcher.code.activation import BundleImporter
+from dispatcher.code.cache import BundleCache
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, Refused, TimeoutInterrupt
 from dispatcher.logs.capture import set_log_level
 from dispatcher.logs.journal import current_journal
@@ -26,7 +28,7 @@ from dispatcher.runner.process_state.baseline import Baseline
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import check_features, wants_fresh_process
 from dispatcher.runs.routing import Route
-from dispatcher.serialization import KeyRing
+from dispatcher.serialization import PYTHON, KeyRing
 from dispatcher.settings import Settings
 from workers.backend_cache import BackendCache
 from workers.identity import Identity
@@ -89,9 +91,11 @@ class ProcessRecycler:
     """Restores a process between two runs to its state before the first, or ends it so that a new one is forked.
 
     Args:
+        importer: of the runs' code bundles.
         max_runs: runs after which the process ends; None for any number.
     """
 
+    importer: BundleImporter
     max_runs: int | None = None
     baseline: Baseline = field(default_factory=Baseline)
     runs: int = 0
@@ -113,6 +117,7 @@ class ProcessRecycler:
         record, self._record = self._record, None
         if record is None:
             return
+        self.importer.leave()
         try:
             reasons = self.baseline.restore()
         except Exception as error:
@@ -172,7 +177,9 @@ class PoolProcess:
             self._recycler = None
         if self._recycler is None:
             self._set_signal_handlers()
-            self._recycler = ProcessRecycler(max_runs=self._inherited.settings.worker.runs_per_process)
+            importer = BundleImporter(BundleCache(self._inherited.interrupts.code), PYTHON)
+            max_runs = self._inherited.settings.worker.runs_per_process
+            self._recycler = ProcessRecycler(importer, max_runs=max_runs)
             between_jobs(self._recycler.restore)
         identity, serves = self._inherited.identity, self._inherited.serves
         return TaskContext(

@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from dispatcher.code.activation import BundleImporter
+from dispatcher.code.cache import BundleCache
 from dispatcher.errors import PreemptInterrupt, ServerUnavailable
 from dispatcher.logs.capture import Capture, captured, set_log_level
 from dispatcher.records.base import Records
@@ -29,7 +31,9 @@ from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from dispatcher.runs.value import Value
+from dispatcher.serialization import PYTHON
 from dispatcher.serialization.seals import Returned
+from dispatcher.support import private_files
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
@@ -75,6 +79,7 @@ class AttemptRunner:
             credentials=self._assignment.credentials,
             limits=self._settings.limits,
             environ=os.environ,
+            importer=BundleImporter(BundleCache(private_files.temporary_directory("dispatcher-code-")), PYTHON),
             patience=MAX_OUTAGE,
         )
         sink = partial(self._records.logs.append, record.id)

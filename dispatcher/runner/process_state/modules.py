@@ -9,7 +9,7 @@ import sys
 from collections.abc import Hashable
 from types import ModuleType
 
-from dispatcher.serialization.by_value import travels_by_value
+from dispatcher.serialization.by_value import travels_by_value, travels_in_bundle
 
 
 class ModuleBaseline:
@@ -56,7 +56,12 @@ def is_of_installed(value: object) -> bool:
     """Return True if a function, a class or an object comes from an installed module, which stays loaded."""
     name = getattr(value, "__module__", None)
     name = name if isinstance(name, str) else type(value).__module__
-    return name not in {"__main__", "builtins"} and name in sys.modules and not travels_by_value(name)
+    return name not in {"__main__", "builtins"} and name in sys.modules and not _is_of_code(name)
+
+
+def _is_of_code(name: str) -> bool:
+    """Return True if a module belongs to a flow's own code."""
+    return travels_by_value(name) or travels_in_bundle(name)
 
 
 def _is_installed(name: str, module: object) -> bool:
@@ -67,7 +72,7 @@ def _is_installed(name: str, module: object) -> bool:
             isinstance(name, str)
             and isinstance(module, ModuleType)
             and bool(module.__spec__)
-            and not travels_by_value(name)
+            and not _is_of_code(name)
         )
     except Exception:  # a module object that the flow made, whose attributes may raise
         return False

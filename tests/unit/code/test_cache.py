@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.code.activation import Active
+from dispatcher.code.activation import BundleImporter
 from dispatcher.code.bundles import Bundle, Bundler
 from dispatcher.code.cache import BundleCache
 from dispatcher.errors import InvalidInput, Malformed, Permanent, SealBroken
@@ -141,34 +141,32 @@ def test_threads_may_unpack_different_bundles(tmp_path: Path) -> None:
 
 
 def test_a_process_imports_from_it_and_forgets_it(tmp_path: Path, cache: BundleCache) -> None:
-    first = bundle(
-        tmp_path / "a", {"yaml.py": "def load():\n    import helper\n    return helper.X", "helper.py": "X = 1"}
-    )
-    second = bundle(
-        tmp_path / "b", {"yaml.py": "def load():\n    import helper\n    return helper.X", "helper.py": "X = 2"}
-    )
+    source = "import helper\ndef load():\n    import later\n    helper.COUNT += 1\n    return later.X, helper.COUNT"
+    files = {"yaml.py": source, "helper.py": "COUNT = 0"}
+    first = bundle(tmp_path / "a", {**files, "later.py": "X = 1"})
+    second = bundle(tmp_path / "b", {**files, "later.py": "X = 2"})
     fetch = {one.digest: one.data for one in (first, second)}.__getitem__
     import sys
 
     import yaml
 
-    active = Active()
-    with on_path():
-        for made, expected in ((first, 1), (second, 2), (first, 1)):
-            active.activate([made.digest], cache, fetch, "3.11")
-            import yaml as project
+    importer = BundleImporter(cache, "3.11")
+    path = list(sys.path)
+    for made, expected in ((first, (1, 1)), (first, (1, 2)), (second, (2, 1)), (first, (1, 1))):
+        importer.enter([made.digest], fetch)
+        import yaml as project
 
-            assert project is not yaml
-            assert project.load() == expected
-            assert active.is_from_bundle("helper")
-        active.deactivate()
+        assert project is not yaml
+        assert project.load() == expected
+        importer.leave()
         assert sys.modules["yaml"] is yaml
-        assert "helper" not in sys.modules
-        assert not active.is_from_bundle("helper")
+        assert not {"helper", "later"} & sys.modules.keys()
+        assert sys.path == path
+    importer.enter([], fetch)
+    assert sys.path == path
 
 
-def test_another_python_is_told(tmp_path: Path, cache: BundleCache, made: Bundle) -> None:
-    active = Active()
+def test_another_python_is_told(cache: BundleCache, made: Bundle) -> None:
+    importer = BundleImporter(cache, "3.99")
     with pytest.raises(Permanent, match=r"Python 3\.11, but this process runs Python 3\.99"):
-        active.activate([made.digest], cache, {made.digest: made.data}.__getitem__, "3.99")
-    assert active.paths == ()
+        importer.enter([made.digest], {made.digest: made.data}.__getitem__)
