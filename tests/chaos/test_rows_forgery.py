@@ -227,7 +227,7 @@ def test_a_record_that_tells_another_kind_than_its_spec(
 
 
 def test_a_signature_that_has_expired(deployment: Deployment) -> None:
-    refused(deployment, forged(deployment, expires=deployment.bench.records.runs.now() - 60.0), "ended 6")
+    refused(deployment, forged(deployment, expires=deployment.bench.records.runs.now() - 60.0), "expired 6")
 
 
 def test_an_unknown_key(deployment: Deployment) -> None:

@@ -51,6 +51,6 @@ def test_gc_names_it_and_a_worker_ends_it(sandbox: Sandbox, image: str) -> None:
         sandbox.wait_until(
             lambda: not k8s.items("jobs,pods,secrets", sandbox.name, selector), "the end of the orphan", timeout=120
         )
-        worker.says(f"attempt 1 of run {run_id} is wanted by nobody", timeout=10)
+        worker.says(f"Deleting orphaned infrastructure of run {run_id}, attempt 1", timeout=10)
         sandbox.expect_end(live, State.SUCCEEDED)
         assert sweep.orphans(older=0.0) == []

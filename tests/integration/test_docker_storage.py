@@ -418,7 +418,7 @@ def test_the_runner_image(runner_image: str) -> None:
     assert json.loads(docker("image", "inspect", runner_image).stdout)[0]["Config"]["User"] == "10001:10001"
     by_itself = docker(*arguments, runner_image, check=False)
     assert by_itself.returncode == 2
-    assert "a backend starts this program" in by_itself.stderr
+    assert "only a backend can start this program" in by_itself.stderr
     size = int(docker("image", "inspect", "-f", "{{.Size}}", runner_image).stdout)
     base = docker("image", "inspect", "-f", "{{.Size}}", base_image()).stdout
     print(f"the runner image is {size / 2**20:.0f} MiB, {(size - int(base)) / 2**20:.0f} MiB of it ours")  # noqa: T201

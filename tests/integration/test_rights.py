@@ -124,7 +124,7 @@ def test_rights_that_vanish_are_said_once(acl_server: AclServer, start_acl_worke
     began = acl_server.admin.time()[0]
     wait_until(lambda: acl_server.admin.time()[0] > began + 6 * tries, "some more tries", timeout=30)
     acl_server.admin.execute_command("ACL", "LOAD")
-    worker.says("the server is back")
+    worker.says("The server is back")
 
     lines = worker.output[ready:].strip().splitlines()
     assert len(lines) == 2, lines
