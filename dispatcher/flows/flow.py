@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ca
 
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.errors import InvalidFlow, InvalidInput
+from dispatcher.flows.main_module import main_module_of
 from dispatcher.runs.options import Options, Seconds
 from dispatcher.runs.retry import Retry
 from dispatcher.support import signatures
@@ -100,7 +101,7 @@ class Flow(Generic[P, R]):
         shape = signatures.shape_of(function)
         bound = signatures.bind(function, parameters, subject=f"flow {self.name!r}", shape=shape)
         args, kwargs = signatures.spread(shape, bound)
-        with executor.start(), current.using(executor), users_code():
+        with main_module_of(self.fn), executor.start(), current.using(executor), users_code():
             return executor.wait(signatures.call(self.fn, *args, **kwargs))
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -69,10 +69,7 @@ def _is_installed(name: str, module: object) -> bool:
     run time wasn't."""
     try:
         return (
-            isinstance(name, str)
-            and isinstance(module, ModuleType)
-            and bool(module.__spec__)
-            and not _is_of_code(name)
+            isinstance(name, str) and isinstance(module, ModuleType) and bool(module.__spec__) and not _is_of_code(name)
         )
     except Exception:  # a module object that the flow made, whose attributes may raise
         return False
