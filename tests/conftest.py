@@ -86,12 +86,12 @@ class Server:
 def server() -> Iterator[Server]:
     """The session's server; tests that kill it must start it again."""
     with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        one = Server(Path(directory))
-        one.start()
+        server = Server(Path(directory))
+        server.start()
         try:
-            yield one
+            yield server
         finally:
-            one.kill()
+            server.kill()
 
 
 @pytest.fixture
@@ -112,17 +112,18 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None]) -> Figures:
-    """Where measured figures are told."""
+    """The collector of measured figures."""
     return Figures(record_property)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests have counted and measured; xdist carries it here with their reports."""
-    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
-    said = [text for one in reports if one.when == "call" for name, text in one.user_properties if name == SAID]
-    if said:
+    """Print the figures that tests have counted and measured; xdist brings them with the reports."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    calls = [report for report in reports if report.when == "call"]
+    figures = [text for report in calls for name, text in report.user_properties if name == SAID]
+    if figures:
         terminalreporter.section("figures")
-        terminalreporter.write_line("\n".join(said))
+        terminalreporter.write_line("\n".join(figures))
 
 
 #: The interpreter that runs the tests, for child processes.

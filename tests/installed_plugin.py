@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent / "plugin"
 
 @dataclass(frozen=True)
 class Plugin:
-    """Where it is installed."""
+    """The directory in which it is installed."""
 
     target: Path
 

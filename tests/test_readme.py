@@ -45,14 +45,14 @@ def _environment(home: Path) -> dict[str, str]:
     """That of a person who just logged in; the package index and its cache stay this machine's."""
     environment = Path(sys.prefix, "bin")
     path = [part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != environment]
-    kept = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if re.match(r"PIP_|SSL_|REQUESTS_|LANG|LC_|TZ$|CI$|(HTTPS?|NO)_PROXY$", name, re.IGNORECASE)
     }
     cache = os.environ.get("PIP_CACHE_DIR") or str(Path.home() / ".cache" / "pip")
     return {
-        **kept,
+        **variables,
         "PATH": os.pathsep.join(path),
         "HOME": str(home),
         "XDG_RUNTIME_DIR": str(home / "run"),
@@ -68,14 +68,14 @@ def _commands() -> list[str]:
 
 def _left_behind(home: Path) -> list[str]:
     """Command lines of processes that live in this home."""
-    found = []
+    command_lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                command_lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:  # it has just ended, or isn't ours
             continue
-    return found
+    return command_lines
 
 
 def _run(command: str, cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -129,8 +129,8 @@ def test_the_wheel_holds_what_is_no_python(machine: Path) -> None:
 
     [wheel] = machine.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    kept = [path for top in ("dispatcher", "backends", "workers") for path in (clone / top).rglob("*.lua")]
+    scripts = [path for top in ("dispatcher", "backends", "workers") for path in (clone / top).rglob("*.lua")]
     assert "dispatcher/py.typed" in names
-    assert len(kept) > 0
-    assert {str(path.relative_to(clone)) for path in kept} <= names
+    assert len(scripts) > 0
+    assert {str(path.relative_to(clone)) for path in scripts} <= names
     assert not [name for name in names if name.split("/")[0] in {"tests", "tools", "examples", "benchmarks"}]

@@ -159,7 +159,7 @@ def _environments() -> Iterator[dict[str, str]]:
 
 
 def command(project: Mapping[str, Any]) -> list[str]:
-    """What renews the lock; what builds the distribution is read from standard input."""
+    """Return the command that renews the lock. It reads the build requirements from standard input."""
     extras = [name for name in project["project"]["optional-dependencies"] if name not in AUTHORS]
     return [
         "uv", "pip", "compile", "pyproject.toml", "-", *(f"--extra={name}" for name in extras),

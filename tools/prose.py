@@ -19,7 +19,7 @@ from proselint.config import DEFAULT, Config
 from proselint.registry import CheckRegistry
 from proselint.tools import LintFile
 
-PACKAGES = ("dispatcher", "backends", "workers")
+PACKAGES = ("dispatcher", "backends", "workers", "benchmarks", "examples", "tests", "tools")
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs")
 
 #: Words that open a question. A docstring states something.

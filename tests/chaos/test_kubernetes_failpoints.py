@@ -1,4 +1,4 @@
-"""A worker is killed at every failpoint on the path of a run in Kubernetes: issue 5, "Real parts and tests".
+"""A worker is killed at every failpoint on the path of a run in Kubernetes.
 
 The API server is in this process and pods are processes with the real runner; a bounded set of the same on a real
 cluster is in tests/cloud/test_kubernetes_failpoints.py. No attempt is lost by a worker's death, nothing is created or

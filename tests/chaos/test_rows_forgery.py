@@ -74,17 +74,17 @@ def push(deployment: Deployment, chaos_server: ChaosServer) -> Iterator[Callable
 
 
 @contextmanager
-def counted(deployment: Deployment, what: Rejected, times: int = 1) -> Iterator[None]:
+def counted(deployment: Deployment, kind: Rejected, times: int = 1) -> Iterator[None]:
     """Within, so many are refused, and the installation's count says so, as ``dispatcher status`` shows it."""
 
     def tally() -> int:
-        found = deployment.bench.records.rejections.tallies().get(what)
-        return found.count if found else 0
+        rejections = deployment.bench.records.rejections.tallies().get(kind)
+        return rejections.count if rejections else 0
 
     before = tally()
     yield
-    wait_until(lambda: tally() >= before + times, f"{times} more refused: {what}", timeout=30)
-    if what is Rejected.RUN:  # a report may come late by itself, and a doorbell be rung again
+    wait_until(lambda: tally() >= before + times, f"{times} more refused: {kind}", timeout=30)
+    if kind is Rejected.RUN:  # a report may come late by itself, and a doorbell be rung again
         assert tally() == before + times
 
 
@@ -216,9 +216,9 @@ def test_a_record_that_tells_another_kind_than_its_spec(
     message = envelope(ring_for(record)).replace(b"local:gpu", b"local")
     body = json.loads(message)["body"]
     arguments, words, rest = json.loads(base64.b64decode(body))
-    told = base64.b64encode(json.dumps([arguments, words | {"labels": []}, rest]).encode()).decode()
+    changed = base64.b64encode(json.dumps([arguments, words | {"labels": []}, rest]).encode()).decode()
     with counted(deployment, Rejected.RUN):
-        push(message.replace(body.encode(), told.encode()))
+        push(message.replace(body.encode(), changed.encode()))
         ended = deployment.bench.ended(record.id)
     assert ended.outcome is not None
     assert (ended.state, ended.outcome.cause) == (State.CRASHED, Cause.CONFIG_ERROR)

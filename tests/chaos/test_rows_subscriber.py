@@ -48,8 +48,8 @@ def settings(chaos_server: ChaosServer) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Dispatcher]:
-    with Dispatcher(settings=settings) as one, ThreadWorker(settings):
-        yield one
+    with Dispatcher(settings=settings) as client, ThreadWorker(settings):
+        yield client
 
 
 def submit(client: Dispatcher, count: int) -> list[Run[Any]]:

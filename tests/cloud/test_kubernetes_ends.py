@@ -181,7 +181,7 @@ def test_a_private_registry_with_and_without_its_secret(
     sandbox: Sandbox, worker: None, private: dict[str, str]
 ) -> None:
     arguments = {"image": private["image"], "image_pull_policy": "Always"}
-    without = sandbox.submit(flows.add, TWO, environment=arguments, start_within=15)
+    without = sandbox.submit(flows.add, TWO, environment=arguments, start_within=30)
     login = [f"--docker-{name}={private[key]}" for name, key in (
         ("server", "address"), ("username", "user"), ("password", "password"))]  # fmt: skip
     k8s.kubectl("create", "secret", "docker-registry", "registry", "-n", sandbox.name, *login)

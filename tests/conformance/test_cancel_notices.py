@@ -24,7 +24,7 @@ class Held:
 
 
 class NoQueues:
-    def learn(self, known: Any) -> None: ...
+    def learn(self, routes: Any) -> None: ...
 
 
 @pytest.fixture

@@ -202,8 +202,8 @@ def test_a_flood_of_notices_causes_few_reads(records: Records, raw: Any) -> None
     woken, closing = threading.Event(), threading.Event()
 
     class Counted:
-        def learn(self, known: object) -> None:
-            reads.append(known)
+        def learn(self, routes: object) -> None:
+            reads.append(routes)
 
     ears = NotificationListener(lambda: records, owner="w1", queues=Counted(), every=60.0, wake=woken.set)  # type: ignore[arg-type]
 

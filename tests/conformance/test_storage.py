@@ -1,4 +1,4 @@
-"""What every storage does, wherever it keeps flows."""
+"""The contract of every storage, wherever it keeps flows."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ def test_a_module_that_others_cannot_import(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({}, "with a 'type'"),
         ("RedisStorage", "with a 'type'"),
@@ -329,8 +329,8 @@ def test_a_module_that_others_cannot_import(tmp_path: Path, monkeypatch: pytest.
         ({"type": "LocalStorage"}, r"LocalStorage: needs \['directory'\]"),
     ],
 )
-def test_wrong_json_is_named(data: Any, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_wrong_json_is_named(data: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         base.from_json(data)
 
 

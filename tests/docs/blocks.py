@@ -55,14 +55,14 @@ class Block:
 
 def blocks(page: str, text: str) -> Iterator[Block]:
     """All blocks of a page, in order."""
-    for found in _FENCE.finditer(text):
-        mark = _MARK.search(text, 0, found.start())
-        title = _TITLE.search(found["attributes"])
+    for fence in _FENCE.finditer(text):
+        mark = _MARK.search(text, 0, fence.start())
+        title = _TITLE.search(fence["attributes"])
         yield Block(
             page=page,
-            line=text.count("\n", 0, found.start("code")) + 1,
-            language=found["language"],
+            line=text.count("\n", 0, fence.start("code")) + 1,
+            language=fence["language"],
             title=title["title"] if title else "",
             mark=mark["text"] if mark else "",
-            code=found["code"],
+            code=fence["code"],
         )

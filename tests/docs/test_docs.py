@@ -83,10 +83,10 @@ def test_a_page_does_what_it_says(page: Path, home: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_is_one_that_we_know_how_to_treat(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    found = _blocks(page)
+    fenced = _blocks(page)
 
-    assert [f"{block.page}:{block.line}" for block in found if not block.known] == []
-    assert len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) == 2 * len(found), "a fence is indented or open"
+    assert [f"{block.page}:{block.line}" for block in fenced if not block.known] == []
+    assert len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) == 2 * len(fenced), "a fence is indented or open"
 
 
 def test_few_blocks_are_left_out() -> None:

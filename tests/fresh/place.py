@@ -35,16 +35,16 @@ class Place:
         (home / "run").mkdir(mode=0o700)
         venv.create(home / "env", with_pip=False, symlinks=True)
         self._bin = home / "env" / "bin"
-        what = f"{wheel}[{extra}]" if extra else str(wheel)
-        self._pip("install", "--quiet", "--no-compile", what)
+        requirement = f"{wheel}[{extra}]" if extra else str(wheel)
+        self._pip("install", "--quiet", "--no-compile", requirement)
 
     @property
     def environ(self) -> dict[str, str]:
         """Variables of a person who just logged in; the package index and its cache stay this machine's."""
-        kept = {name: value for name, value in os.environ.items() if _KEPT.match(name)}
+        variables = {name: value for name, value in os.environ.items() if _KEPT.match(name)}
         cache = os.environ.get("PIP_CACHE_DIR") or str(Path.home() / ".cache" / "pip")
         return {
-            **kept,
+            **variables,
             "PATH": f"{self._bin}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._home),
             "XDG_RUNTIME_DIR": str(self._home / "run"),
@@ -98,7 +98,7 @@ class Place:
 
     @property
     def log(self) -> str:
-        """What the worker has printed."""
+        """The output of the worker."""
         return (self._home / "worker.log").read_text(errors="replace")
 
     def leave(self) -> None:

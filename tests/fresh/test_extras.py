@@ -77,7 +77,7 @@ def test_the_command_starts(place: Place) -> None:
 def test_a_worker_runs_flows_and_does_what_the_page_of_the_extra_says(
     place: Place, extra: str, server_url: str
 ) -> None:
-    """What needs another extra is an error that names it."""
+    """Use of another extra is an error that names it."""
     with place.worker(server_url) as worker:
         done = place.program("any_flow", server_url)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\nthe worker:\n{place.log}"

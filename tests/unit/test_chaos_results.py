@@ -1,4 +1,4 @@
-"""What ``make chaos`` says of what it found, and the page that it writes."""
+"""The results of ``make chaos``: verdicts, joined and saved, and the page that is made of them."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def _figure(bound: float, *samples: float) -> str:
 
 
 def _results(*lines: str) -> Results:
-    found = Results(at="2026-01-02T03:04:05+00:00", machine=dict(MACHINE))
-    found.take(lines)
-    return found
+    results = Results(at="2026-01-02T03:04:05+00:00", machine=dict(MACHINE))
+    results.take(lines)
+    return results
 
 
 def _every_row(**outcomes: str) -> list[str]:
@@ -64,10 +64,10 @@ def test_all_rows_passed() -> None:
 
 @pytest.mark.parametrize("outcome", ["failed", "error"])
 def test_a_failed_test_fails_its_row(outcome: str) -> None:
-    found = _results(*_every_row(row_9=outcome))
-    assert found.verdict(9) == "fail"
-    assert found.verdict(10) == "pass"
-    assert not found.passes()
+    results = _results(*_every_row(row_9=outcome))
+    assert results.verdict(9) == "fail"
+    assert results.verdict(10) == "pass"
+    assert not results.passes()
 
 
 def test_a_row_of_many_tests_passes_if_all_do() -> None:
@@ -76,21 +76,21 @@ def test_a_row_of_many_tests_passes_if_all_do() -> None:
 
 
 def test_a_row_without_a_test_is_no_pass() -> None:
-    found = _results(*_every_row()[1:])
-    assert found.verdict(1) == "no test"
-    assert not found.passes()
+    results = _results(*_every_row()[1:])
+    assert results.verdict(1) == "no test"
+    assert not results.passes()
 
 
 def test_a_row_that_was_skipped_is_no_pass_and_is_said_with_its_reason(tmp_path: Path) -> None:
     """On a machine without a cluster; a test that was played beside it doesn't hide what wasn't."""
-    found = _results(*_every_row(row_22="skipped"), _test("u.py::b", "skipped", 23))
-    found.tests = [
-        replace(one, reason="there is no cluster") if one.outcome == "skipped" else one for one in found.tests
+    results = _results(*_every_row(row_22="skipped"), _test("u.py::b", "skipped", 23))
+    results.tests = [
+        replace(test, reason="there is no cluster") if test.outcome == "skipped" else test for test in results.tests
     ]
-    assert [found.verdict(row) for row in (22, 23)] == ["skipped", "pass"]
-    assert found.missing() == {"there is no cluster": [22, 23]}
-    assert found.passes()
-    page.write(found, tmp_path)
+    assert [results.verdict(row) for row in (22, 23)] == ["skipped", "pass"]
+    assert results.missing() == {"there is no cluster": [22, 23]}
+    assert results.passes()
+    page.write(results, tmp_path)
     text = (tmp_path / "faults.md").read_text()
     assert f"| 22 | {ROWS[22]} | 0 | 1 | skipped |" in text
     assert f"| 23 | {ROWS[23]} | 1 | 1 | pass |" in text
@@ -98,9 +98,9 @@ def test_a_row_that_was_skipped_is_no_pass_and_is_said_with_its_reason(tmp_path:
 
 
 def test_a_later_call_plays_what_an_earlier_one_skipped() -> None:
-    found = _results(_test("t.py::a", "skipped", 22), _test("t.py::b", "failed", 22))
-    found.join(_results(_test("t.py::a", "passed", 22), _test("t.py::b", "passed", 22)))
-    assert [(told.name, told.outcome) for told in found.tests] == [
+    results = _results(_test("t.py::a", "skipped", 22), _test("t.py::b", "failed", 22))
+    results.join(_results(_test("t.py::a", "passed", 22), _test("t.py::b", "passed", 22)))
+    assert [(test.name, test.outcome) for test in results.tests] == [
         ("t.py::b", "failed"),
         ("t.py::a", "passed"),
         ("t.py::b", "passed"),
@@ -117,19 +117,19 @@ def test_a_test_of_no_row_counts_too() -> None:
 
 
 def test_results_are_read_as_they_were_saved(tmp_path: Path) -> None:
-    found = _results(*_every_row(), _figure(45.0, 30.0), json.dumps(A_SOAK))
-    found.parts["soak"] = Played(at=found.at, long=True)
-    found.save(tmp_path / "one.json")
-    assert Results.load(tmp_path / "one.json") == found
+    results = _results(*_every_row(), _figure(45.0, 30.0), json.dumps(A_SOAK))
+    results.parts["soak"] = Played(at=results.at, long=True)
+    results.save(tmp_path / "one.json")
+    assert Results.load(tmp_path / "one.json") == results
 
 
 def test_results_of_parts_are_joined() -> None:
-    found, other = _results(_test("t.py::a"), _figure(45.0, 30.0)), _results(_test("u.py::b"), json.dumps(A_SOAK))
-    found.parts["rows"], other.parts["soak"] = Played(at=found.at, long=False), Played(at=found.at, long=True)
-    found.join(other)
-    assert {name: part.long for name, part in found.parts.items()} == {"rows": False, "soak": True}
-    assert [told.name for told in found.tests] == ["t.py::a", "u.py::b"]
-    assert [len(found.figures), len(found.soaks)] == [1, 1]
+    results, other = _results(_test("t.py::a"), _figure(45.0, 30.0)), _results(_test("u.py::b"), json.dumps(A_SOAK))
+    results.parts["rows"], other.parts["soak"] = Played(at=results.at, long=False), Played(at=results.at, long=True)
+    results.join(other)
+    assert {name: part.long for name, part in results.parts.items()} == {"rows": False, "soak": True}
+    assert [test.name for test in results.tests] == ["t.py::a", "u.py::b"]
+    assert [len(results.figures), len(results.soaks)] == [1, 1]
 
 
 def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
@@ -157,15 +157,15 @@ def test_the_page_says_rows_figures_and_soak(tmp_path: Path) -> None:
 def test_the_page_says_of_each_part_in_which_form_it_was_played(tmp_path: Path, long: bool) -> None:
     steps = json.dumps({"what": "steps on memory", "done": 100_001, "seed": 1})
     matrix = json.dumps({"what": "matrix", "failpoints": 1, "cases": 1, "runs": 1, "deaths": 1, "wrong": 0})
-    found = _results(*_every_row(), _figure(45.0, 30.0), json.dumps(A_SOAK), steps, matrix)
-    found.parts = {part: Played(at=found.at, long=long) for part in page.FORMS}
-    page.write(found, tmp_path)
+    results = _results(*_every_row(), _figure(45.0, 30.0), json.dumps(A_SOAK), steps, matrix)
+    results.parts = {part: Played(at=results.at, long=long) for part in page.FORMS}
+    page.write(results, tmp_path)
     text = (tmp_path / "faults.md").read_text()
     for there, other in page.FORMS.values():
         assert there in text
         assert other in text
-    said = "Run in the long form (2026-01-02 03:04 UTC)" if long else "Run in the short form"
-    assert text.count(said) == len(page.FORMS)
+    form = "Run in the long form (2026-01-02 03:04 UTC)" if long else "Run in the short form"
+    assert text.count(form) == len(page.FORMS)
 
 
 TESTS = """
@@ -190,29 +190,29 @@ def test_left_out(): pass
 def test_pytest_tells_how_each_test_ended(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = row: shows a row\n")
-    told = tmp_path / "told.jsonl"
-    environ = {**os.environ, VARIABLE: str(told), "PYTHONPATH": str(page.ROOT)}
+    outcomes = tmp_path / "outcomes.jsonl"
+    environ = {**os.environ, VARIABLE: str(outcomes), "PYTHONPATH": str(page.ROOT)}
     command = [PYTHON, "-m", "pytest", "-q", "-p", "tests.chaos.outcome_plugin", str(tmp_path)]
     subprocess.run(command, env=environ, cwd=tmp_path, check=False, stdout=subprocess.DEVNULL)
-    found = _results(*told.read_text().splitlines())
-    assert [(one.test.partition("::")[2], one.outcome, one.rows) for one in found.tests] == [
+    results = _results(*outcomes.read_text().splitlines())
+    assert [(test.test.partition("::")[2], test.outcome, test.rows) for test in results.tests] == [
         ("test_well", "passed", (3, 4)),
         ("test_badly", "failed", (5,)),
         ("test_without_its_fixture", "failed", ()),
         ("test_left_out", "skipped", ()),
     ]
-    assert found.tests[-1].reason == "there is none"
+    assert results.tests[-1].reason == "there is none"
 
 
 def test_tables_show_rows_only_where_they_were_played() -> None:
-    found = _results(_test("test_soak.py::soak"), _figure(45.0, 30.0))
-    assert [_title(table) for table in tables(found, rows=False)] == ["figures", "other tests"]
-    assert next(_title(table) for table in tables(found, rows=True)) == "rows of the fault matrix"
+    results = _results(_test("test_soak.py::soak"), _figure(45.0, 30.0))
+    assert [_title(table) for table in tables(results, rows=False)] == ["figures", "other tests"]
+    assert next(_title(table) for table in tables(results, rows=True)) == "rows of the fault matrix"
 
 
 def test_tests_of_no_row_are_counted_by_their_file_and_named_where_they_failed() -> None:
-    found = _results(_test("test_a.py::one"), _test("test_a.py::two", "failed"), _test("test_b.py::three", "skipped"))
-    [table] = tables(found, rows=False)
+    results = _results(_test("test_a.py::one"), _test("test_a.py::two", "failed"), _test("test_b.py::three", "skipped"))
+    [table] = tables(results, rows=False)
     assert [list(column.cells) for column in table.columns] == [
         ["test_a.py", "test_b.py"],
         ["2", "1"],

@@ -107,8 +107,8 @@ metadata:
 
 
 def test_yaml() -> None:
-    found = job_spec.parse(JOB, source="job.yaml")
-    assert found["metadata"] == {"labels": {"a": "b"}, "annotations": {"a": "c"}}
+    document = job_spec.parse(JOB, source="job.yaml")
+    assert document["metadata"] == {"labels": {"a": "b"}, "annotations": {"a": "c"}}
     with pytest.raises(InvalidInput, match=r"^job.yaml: the key 'kind' appears twice \(line 8\); write it once$"):
         job_spec.parse(f"{JOB}'kind': Job\n", source="job.yaml")
     with pytest.raises(InvalidInput, match=r"the key 'a' appears twice \(line 9\)"):

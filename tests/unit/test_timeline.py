@@ -1,4 +1,4 @@
-"""The phases of a run, with those of its infrastructure (issue 5, the phase timeline)."""
+"""The phases of a run, with those of its infrastructure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_was_not_observed_is_missing() -> None:
 def test_an_attempt_has_its_own_moments() -> None:
     again = [event(EventKind.QUEUED, 120.0, attempt=2), event(EventKind.CLAIMED, 121.0, attempt=2)]
     events = [*EVENTS[:-1], event(EventKind.EXITED, 110.3), *again]
-    found = moments(events, {"1": TIMES, "2": {"created": 121.5}})
-    assert [(one.name, one.attempt) for one in found][-4:] == [
+    in_order = moments(events, {"1": TIMES, "2": {"created": 121.5}})
+    assert [(moment.name, moment.attempt) for moment in in_order][-4:] == [
         ("exited", 1), ("queued", 2), ("claimed", 2), ("created", 2),
     ]  # fmt: skip

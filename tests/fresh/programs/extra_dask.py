@@ -1,4 +1,4 @@
-"""What docs/environments.md promises: a flow's tasks run on a Dask cluster."""
+"""The promises of docs/environments.md: a flow's tasks run on a Dask cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/storage.md promises: a storage that builds images, and a clear error where there is no Docker engine."""
+"""The promises of docs/storage.md: a storage that builds images, and a clear error where there is no Docker engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/kubernetes.md promises: a Job is shown without a cluster, and `doctor` says that there is none."""
+"""The promises of docs/kubernetes.md: a Job is shown without a cluster, and `doctor` says that there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/laptop.md promises: with nothing configured there is a server, and a worker on this machine."""
+"""The promises of docs/laptop.md: with nothing configured there is a server, and a worker on this machine."""
 
 from __future__ import annotations
 

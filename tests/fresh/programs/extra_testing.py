@@ -1,4 +1,4 @@
-"""What docs/extending.md promises: the contract of a storage, as tests for those who write one."""
+"""The promises of docs/extending.md: the contract of a storage, as tests for those who write one."""
 
 from __future__ import annotations
 
