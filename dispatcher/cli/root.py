@@ -14,6 +14,7 @@ import click
 from dispatcher.cli import (
     admin,
     build,
+    bundle,
     completion,
     doctor,
     down,
@@ -126,6 +127,7 @@ for _command in (
     runs.explain,
     render.render,
     build.build,
+    bundle.bundle,
     server.status,
     server.up,
     down.down,

@@ -68,14 +68,9 @@ class ClientSession:
     @cached_property
     def bundler(self) -> Bundler:
         """The maker of code bundles, shared by all clients of this process with the same settings."""
-        from dispatcher.code.bundles import bundler_of
-        from dispatcher.code.exclusions import Exclusions
-        from dispatcher.serialization import PYTHON
+        from dispatcher.client.bundles import bundler_for
 
-        settings = self.settings
-        files = (settings.signing_keys_file, settings.state_dir)
-        private = frozenset(path for path in files if path is not None)
-        return bundler_of(PYTHON, settings.limits.flow, Exclusions(private))
+        return bundler_for(self.settings)
 
     @cached_property
     def watcher(self) -> Watcher:

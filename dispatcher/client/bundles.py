@@ -1,0 +1,37 @@
+"""The code bundles of a client: the maker that submits share, and a preview for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dispatcher.code.bundles import Bundle, Bundler, bundler_of
+from dispatcher.code.exclusions import Exclusions
+
+if TYPE_CHECKING:
+    from dispatcher.flows.flow import Flow
+    from dispatcher.settings import Settings
+
+
+def bundler_for(settings: Settings) -> Bundler:
+    """Return the maker of bundles that all clients of this process with the same settings share."""
+    from dispatcher.serialization import PYTHON
+
+    files = (settings.signing_keys_file, settings.state_dir)
+    private = frozenset(path for path in files if path is not None)
+    return bundler_of(PYTHON, settings.limits.flow, Exclusions(private))
+
+
+def preview(flow: Flow[..., Any], settings: Settings) -> Bundle | None:
+    """Return the bundle that a submit of a flow would send now; None if it would send none.
+
+    Raises:
+        InvalidFlow: the flow can't travel.
+        InvalidInput: a callback can't travel, or the bundle is too large.
+    """
+    from dispatcher.environments.callbacks import modules_of
+    from dispatcher.serialization.pickles import modules, pack
+
+    needed = modules(pack(flow, subject=f"flow {flow.name!r}"))
+    if flow.environment is not None:
+        needed |= modules_of(flow.environment.to_json())
+    return bundler_for(settings).bundle(needed, flow.patterns)
