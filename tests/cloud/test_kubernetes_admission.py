@@ -17,7 +17,7 @@ from tests.cloud.webhook import Json, Webhook
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 #: ``start_within`` of a run that a quota queue holds for longer, in seconds.
-START_WITHIN = 10.0
+START_WITHIN = 20.0
 
 QUEUED: Json = {
     "apiVersion": "batch/v1",

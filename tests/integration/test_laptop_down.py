@@ -58,7 +58,7 @@ def test_by_force_it_says_what_it_ends(user: User, worker: subprocess.Popen[byte
     lines = done.stderr.splitlines()
     assert lines[0] == f"open: run {run_id} of flow hold, RUNNING"
     assert lines[1] == f"ending the worker of {ours.prefix}, process {ours.process.pid}"
-    assert "waiting for 110 s at most" in lines[2]
+    assert "waiting for at most 110 s" in lines[2]
     assert lines[3].startswith(f"left alone, without a server now: process {worker.pid} (")
     assert "worker --label" in lines[3]
     assert len(lines) == 4

@@ -196,7 +196,7 @@ def test_its_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         Settings.load()
     monkeypatch.delenv("DISPATCHER__PROCESSES__NICENESS")
     monkeypatch.setenv("DISPATCHER__PROCESSES__NICENES", "7")
-    with pytest.raises(InvalidSettings, match="NICENES: is no setting; did you mean DISPATCHER__PROCESSES__NICENESS"):
+    with pytest.raises(InvalidSettings, match="NICENES: isn't a setting; did you mean DISPATCHER__PROCESSES__NICENESS"):
         Settings.load()
 
 

@@ -205,7 +205,7 @@ def test_what_means_a_fresh_process(
     wait_until(lambda: f"Run {run.id} left its process changed ({aspect}: " in worker.output, "a word in the log")
     (line,) = [line for line in worker.output.splitlines() if run.id in line and "left its process" in line]
     assert message in line
-    assert "a fresh one takes its place" in line
+    assert "the process is replaced" in line
     assert client.get(run.id).state is State.SUCCEEDED
 
 

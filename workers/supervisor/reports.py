@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 #: Entries read at once.
 PAGE = 1000
 
-#: Seconds for which an end waits that the runner can't explain: a node reports why it stopped a pod only after its end.
-EXPLANATION_TIMEOUT = 5.0
+#: Seconds for which an end waits that the runner can't explain. A node reports why it stopped a pod only after its end,
+#: and a Job's controller only after its pods are gone, which took a busy node more than 5 s.
+EXPLANATION_TIMEOUT = 20.0
 
 
 class Reports:
