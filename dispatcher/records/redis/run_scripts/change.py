@@ -19,13 +19,11 @@ from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import FIXED, Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import DAY
 from dispatcher.support.parsing import decoded, read_object
 
 #: A doorbell as it is pushed: key of the list, message, and True if it goes first.
 Push = tuple[str, bytes, bool]
-
-#: Seconds of a day. Uses of specs whose signatures expire on one day are stored together.
-DAY = 86400.0
 
 #: Characters from which on a value may be passed apart from the steps.
 LONG = 4096
