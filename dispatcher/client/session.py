@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from dispatcher.client.watcher import Watcher
 from dispatcher.connect import connect
 from dispatcher.errors import InvalidInput, InvalidSettings, ServerUnavailable
-from dispatcher.inspection.explain import serving, unserved
+from dispatcher.inspection.explain import unserved
 from dispatcher.records.base import Records
+from dispatcher.records.workers import serving
 from dispatcher.runs.routing import IN_PROCESS, Route
 from dispatcher.settings import Settings
 from dispatcher.submission.blob_cache import BlobCache
