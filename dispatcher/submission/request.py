@@ -30,7 +30,7 @@ LONGEST_KEY = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest:
+class SubmitRequest:
     """The checked request of a submit: everything but the parameters."""
 
     flow: Flow[..., Any]
@@ -59,11 +59,11 @@ class RequestChecker:
             result_ttl=defaults.result_ttl,
             retries=defaults.retries,
         )
-        self._last: tuple[tuple[Any, ...], Options, RunRequest] | None = None
+        self._last: tuple[tuple[Any, ...], Options, SubmitRequest] | None = None
 
     def check(
         self, flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options
-    ) -> RunRequest:
+    ) -> SubmitRequest:
         """Merge the options of submit, flow and settings, in this order of precedence, and check them.
 
         Raises:
@@ -78,7 +78,7 @@ class RequestChecker:
         last = self._last
         if last is not None and all(map(is_, arguments, last[0])) and last[1] == options:
             return last[2]
-        request = RunRequest(
+        request = SubmitRequest(
             flow=flow,
             environment=_environment(flow.environment if environment is None else environment),
             storage=_storage(flow.storage if storage is None else storage),
@@ -145,7 +145,7 @@ def bind_all(flow: Flow[..., Any], mappings: Iterable[Mapping[str, Any]]) -> lis
 
 
 def preview_attempt(
-    request: RunRequest,
+    request: SubmitRequest,
     run_id: str,
     number: int,
     *,
