@@ -44,6 +44,9 @@ from dispatcher.support.urls import redacted
 #: First words of variables that aren't settings: the project sets them itself, in containers and in tests.
 INTERNAL = frozenset({"run", "parameters", "failpoint"})
 
+#: Marks a field whose value holds credentials, or may, so that no error shows it: ``Field(json_schema_extra=SECRET)``.
+SECRET: dict[str, Any] = {"secret": True}
+
 G = TypeVar("G", bound="SettingsGroup")
 
 
@@ -95,7 +98,7 @@ class WorkerSettings(SettingsGroup):
     """Settings of a worker: what it serves and how it ends."""
 
     backends: frozenset[str] = Field(IN_PROCESS, description="Backends served (a JSON list).")
-    labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).")
+    labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).", examples=[["gpu", "eu"]])
     every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
     scope: str = Field(
         "",
@@ -106,6 +109,7 @@ class WorkerSettings(SettingsGroup):
         frozenset(),
         description="on_exit functions (a JSON list of modules and module:function) that this worker calls where the "
         "runner in a container died first.",
+        examples=[["flows:tidy_up"]],
     )
     concurrency: int = Field(2, ge=1, description="Pool processes: how many in-process flows run at once.")
     runner_users: bool = Field(
@@ -173,9 +177,14 @@ class DefaultSettings(SettingsGroup):
     """Defaults of run options and environments."""
 
     executor: str = Field("dispatcher.executors.LocalExecutor", description="Executor class of RemoteEnvironment.")
-    executor_kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments (JSON).")
-    timeout: float | None = Field(None, gt=0, description="Seconds a flow may run.")
-    start_within: float | None = Field(None, gt=0, description="Seconds from queued to started.")
+    executor_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Its arguments (JSON).",
+        examples=[{"n_workers": 4}],
+        json_schema_extra=SECRET,
+    )
+    timeout: float | None = Field(None, gt=0, description="Seconds a flow may run.", examples=[3600])
+    start_within: float | None = Field(None, gt=0, description="Seconds from queued to started.", examples=[600])
     result_ttl: float = Field(7 * 86400.0, gt=0, description="Seconds a finished run is kept.")
     retries: int = Field(0, ge=0, description="Further attempts.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
@@ -201,13 +210,25 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    url: str | None = Field(None, description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.")
-    broker_url: str | None = Field(None, description="Redis or Valkey for doorbells, where that is another one.")
-    embedded: bool = Field(True, description="Without a URL, use the laptop server; false makes that an error.")
+    url: str | None = Field(
+        None,
+        description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.",
+        json_schema_extra=SECRET,
+    )
+    broker_url: str | None = Field(
+        None, description="Redis or Valkey for doorbells, where that is another one.", json_schema_extra=SECRET
+    )
+    embedded: bool = Field(
+        True, description="Without a URL, use the laptop server; false makes that an error.", examples=[False]
+    )
     signing_keys: Annotated[
         Json[dict[str, KeySettings]] | None,
         BeforeValidator(settings_errors.once),
-        Field(description="JSON: key id → secret (or an object); the first signs."),
+        Field(
+            description="JSON: key id → secret (or an object); the first signs.",
+            examples=[{"k1": "a secret of 16 bytes or more"}],
+            json_schema_extra=SECRET,
+        ),
     ] = None
     signing_keys_file: Path | None = Field(
         None, description="File that holds that JSON; no other user may write it, and read it only if root gave it."
