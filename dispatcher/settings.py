@@ -318,15 +318,12 @@ def _groups_in_use(values: Iterable[str]) -> list[str]:
     The others aren't imported. Other distributions are searched only for names that aren't ours.
     """
     prefix = str(Settings.model_config["env_prefix"]).lower()
-    words = {name.lower().removeprefix(prefix).partition("__")[0] for name in os.environ if _is_ours(name, prefix)}
+    variables = [name for name in map(str.lower, os.environ) if name.startswith(prefix)]
+    words = {name.removeprefix(prefix).partition("__")[0] for name in variables}
     names = {*words, *values} - Settings.model_fields.keys() - INTERNAL
     ours = names.intersection(registry.SETTINGS.our_names()) if names else set()
     others = (names - ours) & _group_names(tuple(sys.path)) if names - ours else set()
     return sorted(ours | others)
-
-
-def _is_ours(variable: str, prefix: str) -> bool:
-    return variable[: len(prefix)].lower() == prefix
 
 
 @lru_cache(maxsize=4)
