@@ -72,7 +72,7 @@ def environment(settings: Settings, environ: Mapping[str, str] | None = None) ->
 
     Signing keys are passed by file only: whoever may inspect a process can read its variables.
     """
-    replaced = {f"DISPATCHER__{name.upper()}" for name in Settings.model_fields}
+    replaced = {f"DISPATCHER__{name.upper()}" for name in type(settings).model_fields}
     base = os.environ if environ is None else environ
     others = {name: value for name, value in base.items() if "__".join(name.upper().split("__")[:2]) not in replaced}
     values: dict[str, Any] = settings.model_dump(mode="json", exclude_defaults=True, exclude={"signing_keys", *_GROUPS})
