@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, SupportsIndex, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -243,6 +243,8 @@ class Settings(BaseSettings):
     results: ResultSettings = Field(default_factory=ResultSettings, description="Results.")
     defaults: DefaultSettings = Field(default_factory=DefaultSettings, description="Defaults of run options.")
 
+    _groups: ClassVar[tuple[str, ...]] = ()  # the groups of backends among the fields, of a class by with_groups
+
     @classmethod
     def load(cls, **values: Any) -> Settings:
         """Read the variables.
@@ -302,6 +304,12 @@ class Settings(BaseSettings):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # pickle doesn't find a class by with_groups under its name
+        if not self._groups:
+            return super().__reduce_ex__(protocol)
+        return _blank, (type(self).__base__, self._groups), self.__getstate__()
+
     def without_url(self) -> InvalidSettings:
         """Return the error of a command that needs a URL."""
         reason = "" if self.embedded else "; DISPATCHER__EMBEDDED=false rules out the laptop server"
@@ -343,7 +351,15 @@ def _with_groups(model: type[Settings], names: tuple[str, ...]) -> type[Settings
         except InvalidInput as error:
             raise InvalidSettings(str(error)) from error
         fields[name] = (kind, Field(default_factory=kind, description=kind.model_config.get("title") or name))
-    return create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
+    made = create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
+    made._groups = names
+    return made
+
+
+def _blank(model: type[Settings], names: tuple[str, ...]) -> Settings:
+    """Return an object for pickle to fill, of a class with these groups."""
+    kind = _with_groups(model, names)
+    return kind.__new__(kind)
 
 
 @cache
