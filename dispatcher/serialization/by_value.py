@@ -16,8 +16,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
-_OWN_PACKAGES = ("dispatcher", "backends", "workers")
-_ROOT = Path(__file__).resolve().parents[2]
+from dispatcher.support.own_packages import PACKAGES, ROOT
+
 _INSTALLED_PARTS = frozenset({"site-packages", "dist-packages"})
 _STDLIB = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 _STDLIB_FOLDERS = frozenset(_STDLIB) | {path.resolve() for path in _STDLIB}
@@ -41,7 +41,7 @@ def package_of(name: str) -> tuple[str, str] | None:
         None for modules whose version doesn't matter: those that travel by value, the standard library, our own.
     """
     top = name.partition(".")[0]
-    if top in sys.stdlib_module_names or top in {"__main__", "__mp_main__", "cloudpickle"} or top in _OWN_PACKAGES:
+    if top in sys.stdlib_module_names or top in {"__main__", "__mp_main__", "cloudpickle"} or top in PACKAGES:
         return None
     return None if travels_by_value(top) else (top, version_of(top))
 
@@ -89,7 +89,7 @@ def _is_stdlib(path: Path) -> bool:
 
 def _is_own(path: Path) -> bool:
     """Return True if the file is ours, by its path: a user's project may have a package ``workers`` of its own."""
-    return any(path.resolve().is_relative_to(_ROOT / name) for name in _OWN_PACKAGES)
+    return any(path.resolve().is_relative_to(ROOT / name) for name in PACKAGES)
 
 
 def _is_target(path: Path, top: str) -> bool:

@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
-from dispatcher.flows.flow import Flow
+from dispatcher.flows.flow import DefaultEnvironment, DefaultStorage, Flow
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.options import Options
 from dispatcher.runs.routing import Route
@@ -89,7 +89,7 @@ class RequestChecker:
         return request
 
 
-def _environment(environment: Environment | None) -> Environment:
+def _environment(environment: DefaultEnvironment | None) -> Environment:
     from dispatcher import registry
     from dispatcher.environments.base import Environment
 
@@ -101,7 +101,7 @@ def _environment(environment: Environment | None) -> Environment:
     return environment
 
 
-def _storage(storage: Storage | None) -> Storage:
+def _storage(storage: DefaultStorage | None) -> Storage:
     from dispatcher.storage.base import Storage
     from dispatcher.storage.redis import RedisStorage
 
