@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -65,6 +66,18 @@ class Server:
         )
         wait_until(self.answers, "the test server's first answer", timeout=60)
 
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[Self]:
+        """Start a server in a directory of its own, and kill it at the end."""
+        with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+            server = cls(Path(directory))
+            server.start()
+            try:
+                yield server
+            finally:
+                server.kill()
+
     def answers(self) -> bool:
         """Return True if it answers now."""
         return answers(self.url)
@@ -85,13 +98,8 @@ class Server:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The session's server; tests that kill it must start it again."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Server(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with Server.temporary() as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import random
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,13 +65,8 @@ class ChaosServer(Server):
 @pytest.fixture(scope="module")
 def chaos_server() -> Iterator[ChaosServer]:
     """The server of one module of tests."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = ChaosServer(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with ChaosServer.temporary() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,13 +47,8 @@ def change(statements: str) -> int:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server for all tests of this module."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Server(Path(directory))
-        server.start()
-        try:
-            yield server.url
-        finally:
-            server.kill()
+    with Server.temporary() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
