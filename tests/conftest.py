@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +32,18 @@ def answers(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+#: Below the ports that outgoing connections get: one of those may take a server's port while it is down.
+PORTS = (10_000, 32_000)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now, and that no outgoing connection is given."""
+    while True:
+        port = random.randint(*PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 #: Each change is in the log before its reply, so that a killed server loses nothing that it had acknowledged; under
