@@ -60,7 +60,7 @@ def client(url: str) -> Iterator[Dispatcher]:
 @pytest.fixture(scope="module")
 def worker(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker with one pool process."""
-    worker = Worker(url, tmp_path_factory.mktemp("strangers"), timing=QUICK, concurrency=1)
+    worker = Worker(url, tmp_path_factory.mktemp("process-state"), timing=QUICK, concurrency=1)
     try:
         worker.says("is ready")
         yield worker
