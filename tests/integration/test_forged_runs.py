@@ -59,13 +59,6 @@ def acl_server() -> Iterator[AclServer]:
 
 
 @pytest.fixture
-def attacker(acl_server: AclServer) -> Iterator[Attacker]:
-    attacker = Attacker(acl_server)
-    yield attacker
-    attacker.server.close()
-
-
-@pytest.fixture
 def bench(acl_server: AclServer) -> Iterator[Bench]:
     """Legitimate submits and reads, as the workers' user, who may use every queue."""
     bench = Bench(acl_server.url("worker"))
