@@ -60,11 +60,6 @@ class BenchmarkResults:
         """The rows of all figures, in order."""
         return [row(figure, self._rounds_of(figure)) for figure in self.figures]
 
-    def load_of(self, figure: Figure) -> float:
-        """The greatest load average over a minute, before and after the figure's part."""
-        part = next(name for name, rounds in self.rounds.items() if figure.name in rounds[0])
-        return max(averages[0] for averages in self.loads[part])
-
     def save(self, path: Path) -> None:
         """Write the results as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)

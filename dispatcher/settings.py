@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, SupportsIndex, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -43,6 +43,9 @@ from dispatcher.support.urls import redacted
 
 #: First words of variables that aren't settings: the project sets them itself, in containers and in tests.
 INTERNAL = frozenset({"run", "parameters", "failpoint"})
+
+#: Marks a field whose value holds credentials, or may, so that no error shows it: ``Field(json_schema_extra=SECRET)``.
+SECRET: dict[str, Any] = {"secret": True}
 
 G = TypeVar("G", bound="SettingsGroup")
 
@@ -95,7 +98,7 @@ class WorkerSettings(SettingsGroup):
     """Settings of a worker: what it serves and how it ends."""
 
     backends: frozenset[str] = Field(IN_PROCESS, description="Backends served (a JSON list).")
-    labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).")
+    labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).", examples=[["gpu", "eu"]])
     every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
     scope: str = Field(
         "",
@@ -106,6 +109,7 @@ class WorkerSettings(SettingsGroup):
         frozenset(),
         description="on_exit functions (a JSON list of modules and module:function) that this worker calls where the "
         "runner in a container died first.",
+        examples=[["flows:tidy_up"]],
     )
     concurrency: int = Field(2, ge=1, description="Pool processes: how many in-process flows run at once.")
     runner_users: bool = Field(
@@ -173,9 +177,14 @@ class DefaultSettings(SettingsGroup):
     """Defaults of run options and environments."""
 
     executor: str = Field("dispatcher.executors.LocalExecutor", description="Executor class of RemoteEnvironment.")
-    executor_kwargs: dict[str, Any] = Field(default_factory=dict, description="Its arguments (JSON).")
-    timeout: float | None = Field(None, gt=0, description="Seconds a flow may run.")
-    start_within: float | None = Field(None, gt=0, description="Seconds from queued to started.")
+    executor_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Its arguments (JSON).",
+        examples=[{"n_workers": 4}],
+        json_schema_extra=SECRET,
+    )
+    timeout: float | None = Field(None, gt=0, description="Seconds a flow may run.", examples=[3600])
+    start_within: float | None = Field(None, gt=0, description="Seconds from queued to started.", examples=[600])
     result_ttl: float = Field(7 * 86400.0, gt=0, description="Seconds a finished run is kept.")
     retries: int = Field(0, ge=0, description="Further attempts.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
@@ -201,13 +210,25 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    url: str | None = Field(None, description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.")
-    broker_url: str | None = Field(None, description="Redis or Valkey for doorbells, where that is another one.")
-    embedded: bool = Field(True, description="Without a URL, use the laptop server; false makes that an error.")
+    url: str | None = Field(
+        None,
+        description="Redis or Valkey for records: redis://, rediss://, unix://, sentinel://.",
+        json_schema_extra=SECRET,
+    )
+    broker_url: str | None = Field(
+        None, description="Redis or Valkey for doorbells, where that is another one.", json_schema_extra=SECRET
+    )
+    embedded: bool = Field(
+        True, description="Without a URL, use the laptop server; false makes that an error.", examples=[False]
+    )
     signing_keys: Annotated[
         Json[dict[str, KeySettings]] | None,
         BeforeValidator(settings_errors.once),
-        Field(description="JSON: key id → secret (or an object); the first signs."),
+        Field(
+            description="JSON: key id → secret (or an object); the first signs.",
+            examples=[{"k1": "a secret of 16 bytes or more"}],
+            json_schema_extra=SECRET,
+        ),
     ] = None
     signing_keys_file: Path | None = Field(
         None, description="File that holds that JSON; no other user may write it, and read it only if root gave it."
@@ -221,6 +242,8 @@ class Settings(BaseSettings):
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes.")
     results: ResultSettings = Field(default_factory=ResultSettings, description="Results.")
     defaults: DefaultSettings = Field(default_factory=DefaultSettings, description="Defaults of run options.")
+
+    _groups: ClassVar[tuple[str, ...]] = ()  # the groups of backends among the fields, of a class by with_groups
 
     @classmethod
     def load(cls, **values: Any) -> Settings:
@@ -281,6 +304,12 @@ class Settings(BaseSettings):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # pickle doesn't find a class by with_groups under its name
+        if not self._groups:
+            return super().__reduce_ex__(protocol)
+        return _blank, (type(self).__base__, self._groups), self.__getstate__()
+
     def without_url(self) -> InvalidSettings:
         """Return the error of a command that needs a URL."""
         reason = "" if self.embedded else "; DISPATCHER__EMBEDDED=false rules out the laptop server"
@@ -297,15 +326,12 @@ def _groups_in_use(values: Iterable[str]) -> list[str]:
     The others aren't imported. Other distributions are searched only for names that aren't ours.
     """
     prefix = str(Settings.model_config["env_prefix"]).lower()
-    words = {name.lower().removeprefix(prefix).partition("__")[0] for name in os.environ if _is_ours(name, prefix)}
+    variables = [name for name in map(str.lower, os.environ) if name.startswith(prefix)]
+    words = {name.removeprefix(prefix).partition("__")[0] for name in variables}
     names = {*words, *values} - Settings.model_fields.keys() - INTERNAL
     ours = names.intersection(registry.SETTINGS.our_names()) if names else set()
     others = (names - ours) & _group_names(tuple(sys.path)) if names - ours else set()
     return sorted(ours | others)
-
-
-def _is_ours(variable: str, prefix: str) -> bool:
-    return variable[: len(prefix)].lower() == prefix
 
 
 @lru_cache(maxsize=4)
@@ -325,7 +351,15 @@ def _with_groups(model: type[Settings], names: tuple[str, ...]) -> type[Settings
         except InvalidInput as error:
             raise InvalidSettings(str(error)) from error
         fields[name] = (kind, Field(default_factory=kind, description=kind.model_config.get("title") or name))
-    return create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
+    made = create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
+    made._groups = names
+    return made
+
+
+def _blank(model: type[Settings], names: tuple[str, ...]) -> Settings:
+    """Return an object for pickle to fill, of a class with these groups."""
+    kind = _with_groups(model, names)
+    return kind.__new__(kind)
 
 
 @cache

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -29,6 +32,18 @@ def answers(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+#: Below the ports that outgoing connections get: one of those may take a server's port while it is down.
+PORTS = (10_000, 32_000)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now, and that no outgoing connection is given."""
+    while True:
+        port = random.randint(*PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 #: Each change is in the log before its reply, so that a killed server loses nothing that it had acknowledged; under
@@ -65,6 +80,18 @@ class Server:
         )
         wait_until(self.answers, "the test server's first answer", timeout=60)
 
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[Self]:
+        """Start a server in a directory of its own, and kill it at the end."""
+        with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
+            server = cls(Path(directory))
+            server.start()
+            try:
+                yield server
+            finally:
+                server.kill()
+
     def answers(self) -> bool:
         """Return True if it answers now."""
         return answers(self.url)
@@ -85,13 +112,8 @@ class Server:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The session's server; tests that kill it must start it again."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Server(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with Server.temporary() as server:
+        yield server
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def try_update(update: Callable[P, T], *arguments: P.args, **keywords: P.kwargs)
     """Call ``update`` and return its result; None if the run is gone, or another change made this one obsolete.
 
     Args:
-        update: usually :meth:`~dispatcher.records.base.Runs.update`; the arguments follow.
+        update: usually :meth:`~dispatcher.records.runs.Runs.update`; the arguments follow.
 
     Raises:
         LeasePassed: the caller acts for a shard that has another holder now.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dispatcher.settings import SettingsGroup
+from dispatcher.settings import SECRET, SettingsGroup
 
 
 class ContainerSettings(SettingsGroup):
@@ -14,7 +14,9 @@ class ContainerSettings(SettingsGroup):
 
     image: str | None = Field(None, description="Image of runs that name none; else flow-dispatcher-runner:VERSION.")
     url: str | None = Field(
-        None, description="Redis or Valkey for containers, best as its user `runner`; else DISPATCHER__URL."
+        None,
+        description="Redis or Valkey for containers, best as its user `runner`; else DISPATCHER__URL.",
+        json_schema_extra=SECRET,
     )
     ca_file: Path | None = Field(
         None, description="PEM file of the authority that containers check that server against."

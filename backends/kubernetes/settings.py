@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from backends.container.settings import ContainerSettings
-from dispatcher.settings import SettingsGroup
+from dispatcher.settings import SECRET, SettingsGroup
 
 
 class ClusterSettings(SettingsGroup):
@@ -27,7 +27,7 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
         default_factory=dict,
         description='Clusters by name (JSON: {"eu": {"kubeconfig": …, "context": …}}); none: the one that is found.',
         examples=[{"eu": {"kubeconfig": "/etc/kubeconfig", "context": "eu"}}],
-        json_schema_extra={"secret": True},
+        json_schema_extra=SECRET,
     )
     cluster: str = Field("", description="The cluster that this worker serves, where several are named.")
     namespaces: tuple[str, ...] = Field(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dispatcher.inspection.finding import Finding, ok, problem, warning
 from dispatcher.registry import DISTRIBUTION
+from dispatcher.support.own_packages import ROOT
 
 #: The oldest Python that this release runs on.
 OLDEST_PYTHON = (3, 11)
@@ -73,14 +74,13 @@ def _extra(name: str, packages: list[str]) -> Finding:
 
 
 def _shadowed(package: str) -> Iterator[Finding]:
-    home = Path(__file__).resolve().parents[2]
     spec = importlib.util.find_spec(package)
     origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
-    if origin is None or origin.parent.parent != home:
+    if origin is None or origin.parent.parent != ROOT:
         where = origin.parent if origin is not None else "nothing"
         yield problem(
             "packages",
-            f"Python finds {where} as {package!r}, in place of ours in {home}",
+            f"Python finds {where} as {package!r}, in place of ours in {ROOT}",
             "rename that folder, or take it off PYTHONPATH",
         )
 

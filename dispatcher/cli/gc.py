@@ -28,10 +28,10 @@ def gc(global_options: GlobalOptions, backends: Sequence[str], older: float, yes
     Orphaned means that no run needs it. Workers delete it by themselves; use this command where none runs. It needs the
     backend's extra and settings. Exits 1 if something isn't confirmed gone.
     """
-    from dispatcher.inspection.orphans import OrphanSweep
+    from dispatcher.inspection.orphans import OrphanCleanup
 
     with global_options.client() as client:
-        sweep = OrphanSweep(client.session.records, global_options.settings(), backends)
+        sweep = OrphanCleanup(client.session.records, global_options.settings(), backends)
         try:
             orphans = sweep.orphans(older=older)
             ends = list(sweep.end(orphans, older=older)) if yes else ["would be ended"] * len(orphans)

@@ -12,7 +12,7 @@ from dispatcher.cli.common import GlobalOptions, common, option_json, pass_globa
 from dispatcher.cli.terminal import Painted, Part, echo, print_json, print_table
 
 if TYPE_CHECKING:
-    from dispatcher.inspection.snapshot import Snapshot
+    from dispatcher.inspection.server_snapshot import ServerSnapshot
     from dispatcher.laptop import LaptopStatus
     from dispatcher.settings import Settings
 
@@ -52,7 +52,7 @@ def status(global_options: GlobalOptions, as_json: bool) -> None:
         _print(view, snapshot, laptop)
 
 
-def _inspect_laptop(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | None]:
+def _inspect_laptop(settings: Settings) -> tuple[str, LaptopStatus | None, ServerSnapshot | None]:
     """Inspect the laptop server. Try again if it stops in the middle, which may happen several times."""
     from dispatcher.errors import ServerUnavailable
 
@@ -62,7 +62,7 @@ def _inspect_laptop(settings: Settings) -> tuple[str, LaptopStatus | None, Snaps
     return _inspect(settings)
 
 
-def _inspect(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | None]:
+def _inspect(settings: Settings) -> tuple[str, LaptopStatus | None, ServerSnapshot | None]:
     """Return the server's URL, the laptop server's status if it is that one, and a snapshot if it runs.
 
     Raises:
@@ -70,7 +70,7 @@ def _inspect(settings: Settings) -> tuple[str, LaptopStatus | None, Snapshot | N
     """
     from dispatcher import laptop as laptop_server
     from dispatcher.connect import connect
-    from dispatcher.inspection.snapshot import take_snapshot
+    from dispatcher.inspection.server_snapshot import take_snapshot
 
     laptop = laptop_server.status(settings) if settings.url is None else None
     url = settings.url if laptop is None else laptop.url
@@ -109,7 +109,7 @@ def _not_running(laptop: LaptopStatus, *, as_json: bool) -> None:
     echo(f"data: {laptop.state_dir}")
 
 
-def _json(settings: Settings, url: str, snapshot: Snapshot, laptop: LaptopStatus | None) -> dict[str, Any]:
+def _json(settings: Settings, url: str, snapshot: ServerSnapshot, laptop: LaptopStatus | None) -> dict[str, Any]:
     from dispatcher.inspection.as_json import queue_json, worker_json
     from dispatcher.support.urls import shown
 
@@ -140,7 +140,7 @@ def _laptop_json(laptop: LaptopStatus) -> dict[str, Any]:
     }
 
 
-def _print(view: dict[str, Any], snapshot: Snapshot, laptop: LaptopStatus | None) -> None:
+def _print(view: dict[str, Any], snapshot: ServerSnapshot, laptop: LaptopStatus | None) -> None:
     echo(f"server     {view['server']}{' (laptop)' if laptop is not None else ''}")
     if view["broker"]:
         echo(f"broker     {view['broker']}")
@@ -164,7 +164,7 @@ def _print(view: dict[str, Any], snapshot: Snapshot, laptop: LaptopStatus | None
         echo(f"no workers ({remedy})")
 
 
-def _refused(snapshot: Snapshot) -> str:
+def _refused(snapshot: ServerSnapshot) -> str:
     from dispatcher.support.durations import format_duration
 
     counts = ", ".join(reason.times(tally.count) for reason, tally in snapshot.refused.items())
@@ -172,7 +172,7 @@ def _refused(snapshot: Snapshot) -> str:
     return f"{counts}; the last {format_duration(snapshot.now - last)} ago"
 
 
-def _queue_rows(snapshot: Snapshot) -> list[list[Part]]:
+def _queue_rows(snapshot: ServerSnapshot) -> list[list[Part]]:
     from dispatcher.support.durations import format_duration
 
     return [
@@ -186,7 +186,7 @@ def _queue_rows(snapshot: Snapshot) -> list[list[Part]]:
     ]
 
 
-def _worker_rows(snapshot: Snapshot) -> list[list[Part]]:
+def _worker_rows(snapshot: ServerSnapshot) -> list[list[Part]]:
     from dispatcher.runs.routing import listed
     from dispatcher.support.durations import format_duration
 

@@ -23,7 +23,7 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
 from dispatcher.submission.new_record import new_record
-from dispatcher.submission.request import RequestChecker, RunRequest, bind_all, check_key
+from dispatcher.submission.request import RequestChecker, SubmitRequest, bind_all, check_key
 from dispatcher.submission.spec_builder import SpecBuilder
 from dispatcher.submission.spec_template import SpecTemplate
 from dispatcher.support.ids import check_run_id, made_at
@@ -305,7 +305,7 @@ class Dispatcher:
         raise InvalidInput("a Dispatcher can't be pickled: create one where you need it, or pass run ids")
 
     def _accept(
-        self, request: RunRequest, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
+        self, request: SubmitRequest, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
     ) -> list[Run[Any]]:
         session = self.session
         build = partial(self._build, session, request, parameters, keys)
@@ -327,7 +327,11 @@ class Dispatcher:
         return [Run(record.id, self._sessions, record) for record in stored]
 
     def _build(
-        self, session: ClientSession, request: RunRequest, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
+        self,
+        session: ClientSession,
+        request: SubmitRequest,
+        parameters: Sequence[Mapping[str, Any]],
+        keys: Sequence[str],
     ) -> tuple[SpecTemplate, list[Record]]:
         limits, options = self.settings.limits, request.options
         now = time.time() + (session.clock_offset if options.timeout and options.start_within else 0.0)

@@ -160,7 +160,7 @@ class Run(Generic[R]):
         from dispatcher.client.tail import events_of
 
         if follow:
-            self.session.start_minder()
+            self.session.start_watchdog()
         return events_of(self.session.records, self.id, follow=follow)
 
     def logs(self, follow: bool = False) -> Iterator[Line]:
@@ -172,7 +172,7 @@ class Run(Generic[R]):
         from dispatcher.client.tail import lines_of
 
         if follow:
-            self.session.start_minder()
+            self.session.start_watchdog()
         return lines_of(self.session.records, self.id, follow=follow)
 
     def explain(self) -> list[str]:
@@ -251,7 +251,7 @@ class Run(Generic[R]):
                 if self._warned or (timeout is not None and timeout <= warn_after):
                     self.remember(future.result(timeout))
                 else:
-                    self.remember(self._result_or_warning(future, timeout, warn_after))
+                    self.remember(self._wait_with_warning(future, timeout, warn_after))
             except TimeoutError:
                 if future.done():
                     raise
@@ -259,7 +259,7 @@ class Run(Generic[R]):
         assert self._record is not None
         return self._record
 
-    def _result_or_warning(self, future: Future[Record], timeout: float | None, warn_after: float) -> Record:
+    def _wait_with_warning(self, future: Future[Record], timeout: float | None, warn_after: float) -> Record:
         """Wait; after ``warn_after`` seconds warn if no worker serves the run, and wait on."""
         begun = time.monotonic()
         try:

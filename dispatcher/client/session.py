@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from dispatcher.client.watcher import Watcher
 from dispatcher.connect import connect
 from dispatcher.errors import InvalidInput, InvalidSettings, ServerUnavailable
-from dispatcher.inspection.explain import serving, unserved
+from dispatcher.inspection.explain import unserved
 from dispatcher.records.base import Records
+from dispatcher.records.workers import serving
 from dispatcher.runs.routing import IN_PROCESS, Route
 from dispatcher.settings import Settings
 from dispatcher.submission.blob_cache import BlobCache
@@ -41,7 +42,7 @@ class ClientSession:
     laptop: LaptopSession | None = None
     inline: bool = False  #: ``memory://``: flows run in this process
     _checked: dict[str, float] = field(default_factory=dict)
-    _minder: WorkerWatchdog | None = None
+    _watchdog: WorkerWatchdog | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -75,7 +76,7 @@ class ClientSession:
     @cached_property
     def watcher(self) -> Watcher:
         """The watcher of runs. Its threads start with the first wait."""
-        self.start_minder()
+        self.start_watchdog()
         return Watcher(self.records)
 
     @cached_property
@@ -109,17 +110,17 @@ class ClientSession:
             from dispatcher.laptop.worker_watchdog import leaving
 
             self.laptop.ensure_worker(leaving=leaving(self.records) if self._is_due("leaving") else ())
-            self.start_minder()
+            self.start_watchdog()
 
-    def start_minder(self) -> None:
+    def start_watchdog(self) -> None:
         """On the laptop server, restart the worker from now on whenever runs wait for one."""
         if self.laptop is None:
             return
         from dispatcher.laptop.worker_watchdog import WorkerWatchdog
 
         with self._lock:
-            if self._minder is None:
-                self._minder = WorkerWatchdog(self.laptop, self.records)
+            if self._watchdog is None:
+                self._watchdog = WorkerWatchdog(self.laptop, self.records)
 
     def missing_worker_warning(self, route: Route) -> str:
         """Return :meth:`missing_worker` for a submitted run; empty if that was checked a short while ago.
@@ -145,8 +146,8 @@ class ClientSession:
         watcher = self.__dict__.pop("watcher", None)
         if watcher is not None:
             watcher.close()
-        if self._minder is not None:
-            self._minder.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
         self.records.close()
         if self.laptop is not None:
             self.laptop.leave()

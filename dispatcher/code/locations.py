@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-_OURS = ("dispatcher", "backends", "workers")
-_HERE = Path(__file__).resolve().parents[2]
+from dispatcher.support.own_packages import PACKAGES, ROOT
+
 _INSTALLED_PARTS = frozenset({"site-packages", "dist-packages"})
 _STDLIB = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 _STDLIB_DIRECTORIES = frozenset(_STDLIB) | {path.resolve() for path in _STDLIB}
@@ -83,7 +83,7 @@ def _is_installed(top: str, file: str) -> bool:
     return bool(
         _INSTALLED_PARTS.intersection(path.parts)
         or any(parent in _STDLIB_DIRECTORIES for parent in path.parents)
-        or any(path.resolve().is_relative_to(_HERE / package) for package in _OURS)
+        or any(path.resolve().is_relative_to(ROOT / package) for package in PACKAGES)
         or _is_target(path, top)
     )
 

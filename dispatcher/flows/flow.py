@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.errors import InvalidFlow, InvalidInput
@@ -23,12 +23,29 @@ from dispatcher.support import signatures
 if TYPE_CHECKING:
     import os
 
-    from dispatcher.environments.base import Environment
     from dispatcher.executors.base import Executor
-    from dispatcher.storage.base import Storage
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class DefaultEnvironment(Protocol):
+    """The environment that a flow carries: a :class:`~dispatcher.environments.Environment`, of a layer above.
+
+    A flow only carries it; a submit checks it.
+    """
+
+    backend: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class DefaultStorage(Protocol):
+    """The storage that a flow carries: a :class:`~dispatcher.storage.base.Storage`, likewise."""
+
+    def add_flow(self, flow: Flow[..., Any]) -> str: ...
+
+    def get_flow(self, location: str) -> Flow[..., Any]: ...
 
 
 class Flow(Generic[P, R]):
@@ -48,8 +65,8 @@ class Flow(Generic[P, R]):
     __name__: str
     __wrapped__: Callable[P, R]
     options: Options
-    environment: Environment | None
-    storage: Storage | None
+    environment: DefaultEnvironment | None
+    storage: DefaultStorage | None
     patterns: Patterns
 
     def __init__(
@@ -57,8 +74,8 @@ class Flow(Generic[P, R]):
         fn: Callable[P, R],
         options: Options | None = None,
         *,
-        environment: Environment | None = None,
-        storage: Storage | None = None,
+        environment: DefaultEnvironment | None = None,
+        storage: DefaultStorage | None = None,
         patterns: Patterns = NO_PATTERNS,
     ) -> None:
         _check_function(fn)
@@ -150,8 +167,8 @@ def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
 def flow(
     *,
     name: str | None = None,
-    environment: Environment | None = None,
-    storage: Storage | None = None,
+    environment: DefaultEnvironment | None = None,
+    storage: DefaultStorage | None = None,
     tags: Iterable[str] | None = None,
     timeout: Seconds | None = None,
     start_within: Seconds | None = None,
@@ -164,8 +181,8 @@ def flow(
     fn: Callable[..., Any] | None = None,
     /,
     *,
-    environment: Environment | None = None,
-    storage: Storage | None = None,
+    environment: DefaultEnvironment | None = None,
+    storage: DefaultStorage | None = None,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     **options: Any,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dispatcher.errors import DispatcherError
 from dispatcher.records.base import Records
-from dispatcher.records.workers import WorkerInfo
+from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs import indexes
 from dispatcher.runs.context import context
 from dispatcher.runs.record import Record
@@ -45,7 +45,6 @@ class Deadlock:
     ``holders`` are the runs that hold the processes.
     """
 
-    queue: str
     holders: tuple[Record, ...]
 
     def sentences(self, record: Record | None = None) -> list[str]:
@@ -83,7 +82,7 @@ def find_deadlock(records: Records, route: Route, workers: Sequence[WorkerInfo])
     waiting = [run_id for run_id, _ in records.runs.members(indexes.waiting(route.queue), limit=MAX_READ)]
     candidates = [*holders, *(record for record in records.runs.get_many(waiting) if record is not None)]
     parents = {record.spec.parent for record in candidates}
-    return Deadlock(route.queue, tuple(holders)) if parents.issuperset(record.id for record in holders) else None
+    return Deadlock(tuple(holders)) if parents.issuperset(record.id for record in holders) else None
 
 
 class Lookout:
@@ -131,7 +130,7 @@ def stuck(records: Records, run_ids: Sequence[str]) -> str:
         return ""
     live = records.workers.live()
     for route in dict.fromkeys(record.spec.route for record in queued):
-        deadlock = find_deadlock(records, route, [worker for worker in live if worker.offer.serves(route)])
+        deadlock = find_deadlock(records, route, serving(route, live))
         if deadlock is not None:
             record = next(record for record in queued if record.spec.route == route)
             return escaped(f"run {record.id} is awaited and can't start. {' '.join(deadlock.sentences(record))}")

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dispatcher.inspection.deadlocks import Deadlock
-from dispatcher.records.workers import WorkerInfo
+from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route, listed
@@ -55,11 +55,6 @@ def explain(
     lines += _time_limits(record, now)
     lines += _leftovers(record)
     return list(map(escaped, lines))
-
-
-def serving(route: Route, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
-    """Return the workers that serve ``route``."""
-    return [worker for worker in workers if worker.offer.serves(route)]
 
 
 def command_for(route: Route) -> str:

@@ -48,7 +48,7 @@ class Orphan:
         return json.dumps(dict(self.infrastructure.handle), sort_keys=True)
 
 
-class OrphanSweep:
+class OrphanCleanup:
     """Finds orphaned infrastructure, and deletes it.
 
     Args:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from dispatcher.errors import Refused
 from dispatcher.inspection.deadlocks import find_deadlock
-from dispatcher.inspection.explain import explain, serving
+from dispatcher.inspection.explain import explain
 from dispatcher.records.base import Records
-from dispatcher.records.workers import WorkerInfo
+from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs import indexes
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State

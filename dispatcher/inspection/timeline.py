@@ -56,7 +56,7 @@ _FOLLOWING = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class RunPhase:
     """A phase of a run.
 
     ``start`` is in seconds since the epoch by the server's clock, ``duration`` in seconds; None while the phase lasts.
@@ -77,11 +77,11 @@ class Timeline:
     """
 
     run_id: str
-    phases: tuple[Phase, ...] = ()
+    phases: tuple[RunPhase, ...] = ()
     end: str = ""
     ended: float | None = None
 
-    def __iter__(self) -> Iterator[Phase]:
+    def __iter__(self) -> Iterator[RunPhase]:
         return iter(self.phases)
 
     def __len__(self) -> int:
@@ -137,7 +137,7 @@ def timeline(
         lines: attempt → when the flow printed or logged its first line.
     """
     open_phases: list[tuple[str, int, float]] = []
-    phases: list[Phase] = []
+    phases: list[RunPhase] = []
     end = ""
     ended: float | None = None
     for moment in moments(events, times, lines):
@@ -154,7 +154,7 @@ def timeline(
     always = {"queued", "running", *MOMENTS, FIRST_LINE}
     shown = [phase for phase in phases if phase.duration or phase.name in always]
     lasts = 0.0 if end else None  # no phase lasts beyond the end of the run
-    shown += [Phase(name=name, attempt=attempt, start=start, duration=lasts) for name, attempt, start in open_phases]
+    shown += [RunPhase(name=name, attempt=attempt, start=start, duration=lasts) for name, attempt, start in open_phases]
     return Timeline(run_id=run_id, phases=tuple(shown), end=end, ended=ended)
 
 
@@ -210,9 +210,9 @@ def _may_pass(moment: Moment, other: Moment) -> bool:
     return other.event is not None and other.event.kind not in _FOLLOWING[moment.name] and other.time <= moment.time
 
 
-def _closed(phase: tuple[str, int, float], until: float) -> Phase:
+def _closed(phase: tuple[str, int, float], until: float) -> RunPhase:
     name, attempt, start = phase
-    return Phase(name=name, attempt=attempt, start=start, duration=max(0.0, until - start))
+    return RunPhase(name=name, attempt=attempt, start=start, duration=max(0.0, until - start))
 
 
 def _format_length(duration: float | None) -> str:

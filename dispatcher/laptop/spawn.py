@@ -20,6 +20,7 @@ from typing import Any
 from dispatcher.errors import InvalidSettings
 from dispatcher.laptop.process import Process
 from dispatcher.settings import Settings
+from dispatcher.support.own_packages import ROOT
 
 #: Runs in an interpreter with the import path of the new process, so that both find the same package. It prints the pid
 #: of the new process, or ``not`` and the path of another package that it found.
@@ -60,7 +61,7 @@ def run_worker(settings: Settings) -> int:
     Raises:
         InvalidSettings: Python imports another package named ``workers``.
     """
-    spec, home = find_spec("workers"), _home()
+    spec, home = find_spec("workers"), str(ROOT)
     origin = spec.origin if spec and spec.origin else ""
     if not origin or os.path.realpath(Path(origin).parent.parent) != home:
         raise InvalidSettings(_shadowed("workers", home, origin))
@@ -72,7 +73,7 @@ def environment(settings: Settings, environ: Mapping[str, str] | None = None) ->
 
     Signing keys are passed by file only: whoever may inspect a process can read its variables.
     """
-    replaced = {f"DISPATCHER__{name.upper()}" for name in Settings.model_fields}
+    replaced = {f"DISPATCHER__{name.upper()}" for name in type(settings).model_fields}
     base = os.environ if environ is None else environ
     others = {name: value for name, value in base.items() if "__".join(name.upper().split("__")[:2]) not in replaced}
     values: dict[str, Any] = settings.model_dump(mode="json", exclude_defaults=True, exclude={"signing_keys", *_GROUPS})
@@ -96,7 +97,7 @@ def start_detached(
     Raises:
         InvalidSettings: Python would import another package of that name, or can't be started.
     """
-    package, home = module.partition(".")[0], _home()
+    package, home = module.partition(".")[0], str(ROOT)
     python = sys.executable
     command = [python, "-P", "-c", _LAUNCH, package, home, python, "-P", "-m", module, *arguments]
     _rotate(log)
@@ -123,11 +124,6 @@ def start_detached(
     if word == "not":
         raise InvalidSettings(_shadowed(package, home, rest))
     raise InvalidSettings(f"can't start {python} -m {module}; see {log}")
-
-
-def _home() -> str:
-    """Return the directory that contains our packages."""
-    return os.path.realpath(Path(__file__).parents[2])
 
 
 def _shadowed(package: str, home: str, origin: str) -> str:

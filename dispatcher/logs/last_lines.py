@@ -1,6 +1,7 @@
-"""Store the last lines of a dead process, recovered from its journal, as lines of its attempt.
+"""The last lines of an attempt whose process died: stored from its journal, and read for its outcome.
 
-Called by the worker's parent process and by the parent process of a container, before they record the attempt's end.
+Used by the worker's parent process, by the parent process of a container and by supervisors, before they record the
+attempt's end.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ from contextlib import suppress
 from dispatcher.errors import Malformed
 from dispatcher.logs.journal import JournalLine
 from dispatcher.logs.limits import Limits
-from dispatcher.logs.shipper import clean
+from dispatcher.logs.shipper import TAIL, clean
 from dispatcher.records.logs import Line, Logs
-
-#: Lines stored with the outcome of an attempt that died.
-TAIL = 50
 
 
 def store_last_lines(
@@ -41,3 +39,14 @@ def store_last_lines(
         with suppress(Malformed):
             logs.append(run_id, lines)
     return tuple(line.text for line in lines[-TAIL:])
+
+
+def stored_last_lines(logs: Logs, run_id: str, attempt: int, count: int) -> tuple[str, ...]:
+    """Return the texts of the last ``count`` lines that an attempt has in its log; none if the log can't be read.
+
+    Raises:
+        ServerUnavailable: the server is away; try again later.
+    """
+    with suppress(Malformed):
+        return tuple(line.text for line in logs.tail(run_id, count, attempt=attempt, gaps=False))
+    return ()

@@ -21,7 +21,9 @@ from dispatcher.support.outages import pauses
 
 Sink = Callable[[Sequence[Line]], None]
 
-_TAIL = 50
+#: Last lines of an attempt that its outcome keeps.
+TAIL = 50
+
 _BATCH = 500
 _BATCH_INTERVAL = 0.1  # seconds that a line waits for others
 _PENDING = 50_000, 16 * 2**20  # lines, and bytes, kept while the server is away
@@ -76,7 +78,7 @@ class LogShipper:
         self._away = False
         self._closed_at = 0.0
         self._lines: deque[tuple[Line, int]] = deque()
-        self._tail: deque[Line] = deque(maxlen=_TAIL)
+        self._tail: deque[Line] = deque(maxlen=TAIL)
         self._unnumbered: deque[tuple[str, str, str]] = deque()
         self._numbering = False
         # Re-entrant: a signal handler or a destructor may print while its thread puts a line.
@@ -99,7 +101,7 @@ class LogShipper:
                 self._numbering = False
 
     def tail(self) -> tuple[str, ...]:
-        """Return the texts of the last 50 lines."""
+        """Return the texts of the last :data:`TAIL` lines."""
         with self._lock:
             return tuple(line.text for line in self._tail)
 

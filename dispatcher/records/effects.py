@@ -11,7 +11,7 @@ from dispatcher.errors import IdempotencyConflict
 from dispatcher.records.events import ends_topic
 from dispatcher.runs.change import Change
 from dispatcher.runs.events import Event, EventKind
-from dispatcher.runs.indexes import EXPIRING, placement
+from dispatcher.runs.indexes import EXPIRING, is_shard, placement
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, State
 
@@ -104,9 +104,9 @@ def effects(change: Change) -> Effects:
 
 
 def _claimed_by(before: Record | None, after: Record) -> str:
-    """Return the worker that claimed the run, if any. Shards own runs, too; only their names contain a slash."""
+    """Return the worker that claimed the run, if any. Shards own runs, too."""
     is_new = before is None or before.owner != after.owner
-    return after.owner if is_new and "/" not in after.owner else ""
+    return after.owner if is_new and not is_shard(after.owner) else ""
 
 
 def ends_unstarted(change: Change) -> bool:

@@ -6,11 +6,11 @@ The rules common to all interfaces stand in :mod:`dispatcher.records.base`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.runs.routing import Offer
+from dispatcher.runs.routing import Offer, Route
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,11 @@ class WorkerInfo:
     celery_name: str = ""
     queues: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def serving(route: Route, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
+    """Return the workers that serve ``route``."""
+    return [worker for worker in workers if worker.offer.serves(route)]
 
 
 class Workers(ABC):

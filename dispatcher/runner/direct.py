@@ -96,7 +96,10 @@ def _description(secrets: Mapping[str, str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run the flow. An exception of the flow or of a callback ends the process with exit code 1."""
+    """Run the flow and return the exit code: 0; 2 if this process isn't in such a container.
+
+    An exception of the flow or of a callback ends the process with exit code 1.
+    """
     try:
         description = _description(_secrets(os.environ))
         environment = environments.from_json(description["environment"])

@@ -285,7 +285,7 @@ def _start(record: Record, now: float, *, owner: str, holder: str) -> Change | N
 
 
 def _may_start(record: Record, holder: str) -> bool:
-    """Return True if this process holds the run and hasn't started the flow of this attempt before."""
+    """Return True once, if this process holds the run: an attempt's flow is started only once in a process."""
     key = (record.id, record.attempt)
     if record.state is not State.RUNNING or record.holder != holder or key in _started:
         return False

@@ -24,6 +24,9 @@ BUNDLE = "bundle"
 #: field that changes what may happen, such as a limit, and that an earlier release doesn't know.
 FEATURES: frozenset[str] = frozenset({FRESH_PROCESS, BUNDLE})
 
+#: Seconds of a day, the unit of :attr:`Spec.day`. Uses of specs whose signatures expire on one day are stored together.
+DAY = 86400.0
+
 #: Most shared blobs of a run. Each costs a step when the run is accepted and when it ends.
 MOST_BLOBS = 16
 
@@ -89,7 +92,7 @@ class Spec:
     @property
     def day(self) -> int:
         """The day, since the epoch, on which the signature expires."""
-        return int((self.expires or 0.0) // 86400.0)
+        return int((self.expires or 0.0) // DAY)
 
     @property
     def kind(self) -> tuple[str, Route, tuple[str, ...], bool, float | None, int, tuple[str, ...]]:

@@ -17,7 +17,7 @@ class Value:
     """Parameters, a result or an exception, as JSON text or as a sealed pickle, inline or in a blob.
 
     ``codec`` is ``json`` or ``pickle``, or another release's word. Exactly one of ``inline`` (text; pickles in base64)
-    and ``blob`` (a name in :class:`~dispatcher.records.base.Blobs`) is set. ``digest`` is the SHA-256 of the raw bytes
+    and ``blob`` (a name in :class:`~dispatcher.records.blobs.Blobs`) is set. ``digest`` is the SHA-256 of the raw bytes
     in hex, ``size`` their number. ``mac`` authenticates a sealed pickle that a runner made; parameters are covered by
     the spec's signature instead.
     """

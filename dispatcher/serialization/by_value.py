@@ -18,8 +18,8 @@ from types import ModuleType
 import cloudpickle
 
 from dispatcher.code.locations import is_installed, locate
+from dispatcher.support.own_packages import PACKAGES
 
-_OWN_PACKAGES = ("dispatcher", "backends", "workers")
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
 
@@ -49,7 +49,7 @@ def package_of(name: str) -> tuple[str, str] | None:
         None for modules whose version doesn't matter: those of the project, the standard library, our own.
     """
     top = name.partition(".")[0]
-    if top in sys.stdlib_module_names or top in _MAIN or top == "cloudpickle" or top in _OWN_PACKAGES:
+    if top in sys.stdlib_module_names or top in _MAIN or top == "cloudpickle" or top in PACKAGES:
         return None
     return None if travels_by_value(top) or travels_in_bundle(name) else (top, version_of(top))
 

@@ -15,8 +15,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from dispatcher.errors import InvalidInput
+from dispatcher.support.own_packages import PACKAGES, ROOT
 
-_PACKAGES = ("dispatcher", "backends", "workers")
 _WHEEL_METADATA = "Wheel-Version: 1.0\nGenerator: flow-dispatcher\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
@@ -52,9 +52,8 @@ def pip() -> Iterator[tuple[str, bytes]]:
 
 
 def _sources() -> Iterator[tuple[str, bytes]]:
-    home = Path(__file__).resolve().parents[2]
-    for package in _PACKAGES:
-        yield from _files(home / package)
+    for package in PACKAGES:
+        yield from _files(ROOT / package)
 
 
 def _files(package: Path) -> Iterator[tuple[str, bytes]]:

@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
-from dispatcher.flows.flow import Flow
+from dispatcher.flows.flow import DefaultEnvironment, DefaultStorage, Flow
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.options import Options
 from dispatcher.runs.routing import Route
@@ -30,7 +30,7 @@ LONGEST_KEY = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest:
+class SubmitRequest:
     """The checked request of a submit: everything but the parameters."""
 
     flow: Flow[..., Any]
@@ -59,11 +59,11 @@ class RequestChecker:
             result_ttl=defaults.result_ttl,
             retries=defaults.retries,
         )
-        self._last: tuple[tuple[Any, ...], Options, RunRequest] | None = None
+        self._last: tuple[tuple[Any, ...], Options, SubmitRequest] | None = None
 
     def check(
         self, flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options
-    ) -> RunRequest:
+    ) -> SubmitRequest:
         """Merge the options of submit, flow and settings, in this order of precedence, and check them.
 
         Raises:
@@ -78,7 +78,7 @@ class RequestChecker:
         last = self._last
         if last is not None and all(map(is_, arguments, last[0])) and last[1] == options:
             return last[2]
-        request = RunRequest(
+        request = SubmitRequest(
             flow=flow,
             environment=_environment(flow.environment if environment is None else environment),
             storage=_storage(flow.storage if storage is None else storage),
@@ -89,7 +89,7 @@ class RequestChecker:
         return request
 
 
-def _environment(environment: Environment | None) -> Environment:
+def _environment(environment: DefaultEnvironment | None) -> Environment:
     from dispatcher import registry
     from dispatcher.environments.base import Environment
 
@@ -101,7 +101,7 @@ def _environment(environment: Environment | None) -> Environment:
     return environment
 
 
-def _storage(storage: Storage | None) -> Storage:
+def _storage(storage: DefaultStorage | None) -> Storage:
     from dispatcher.storage.base import Storage
     from dispatcher.storage.redis import RedisStorage
 
@@ -145,7 +145,7 @@ def bind_all(flow: Flow[..., Any], mappings: Iterable[Mapping[str, Any]]) -> lis
 
 
 def preview_attempt(
-    request: RunRequest,
+    request: SubmitRequest,
     run_id: str,
     number: int,
     *,

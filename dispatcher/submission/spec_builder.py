@@ -14,7 +14,7 @@ from dispatcher.runs.context import context
 from dispatcher.runs.lifetime import expiry
 from dispatcher.runs.spec import BUNDLE, Spec
 from dispatcher.settings import LimitSettings
-from dispatcher.submission.request import RunRequest
+from dispatcher.submission.request import SubmitRequest
 from dispatcher.submission.spec_template import NO_PARAMETERS, SpecTemplate
 
 
@@ -46,9 +46,9 @@ class SpecBuilder:
         self._limits = limits
         self._key_id = key_id
         self._bundler = bundler
-        self._last: tuple[RunRequest, _Facts, SpecTemplate] | None = None
+        self._last: tuple[SubmitRequest, _Facts, SpecTemplate] | None = None
 
-    def build(self, request: RunRequest, now: float) -> SpecTemplate:
+    def build(self, request: SubmitRequest, now: float) -> SpecTemplate:
         """Store the flow's code as it is now, and return the template of its runs.
 
         Args:
@@ -67,7 +67,7 @@ class SpecBuilder:
         self._last = request, facts, template
         return template
 
-    def _facts(self, request: RunRequest, now: float) -> _Facts:
+    def _facts(self, request: SubmitRequest, now: float) -> _Facts:
         environment, storage = request.environment.to_json(), request.storage
         storage.bind(self._blobs, limit=self._limits.flow)
         location = storage.add_flow(request.flow)
@@ -83,7 +83,7 @@ class SpecBuilder:
             parent=context.run_id or "",
         )
 
-    def _spec(self, request: RunRequest, facts: _Facts) -> Spec:
+    def _spec(self, request: SubmitRequest, facts: _Facts) -> Spec:
         from dispatcher.serialization import PYTHON
 
         bundles = (facts.bundle,) if facts.bundle else ()

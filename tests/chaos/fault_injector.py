@@ -298,8 +298,3 @@ class FaultInjector:
 def _signal(pid: int, signum: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signum)
-
-
-def faults_in(log: Path) -> list[Fault]:
-    """Return the faults that a fault injector logged."""
-    return [Fault(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []

@@ -6,7 +6,6 @@ What was created in the outside world on their behalf is found and removed.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,15 +30,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 @pytest.fixture
 def replica(chaos_server: ChaosServer) -> Iterator[ChaosServer]:
     """A second server, which follows the first."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = ChaosServer(Path(directory))
-        server.start()
-        try:
-            with redis.Redis.from_url(server.url) as client:
-                client.replicaof("127.0.0.1", str(chaos_server.port))
-            yield server
-        finally:
-            server.kill()
+    with ChaosServer.temporary() as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.replicaof("127.0.0.1", str(chaos_server.port))
+        yield server
 
 
 def follow(server: redis.Redis, replica: redis.Redis) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Settings, State
-from dispatcher.inspection.orphans import OrphanSweep
+from dispatcher.inspection.orphans import OrphanCleanup
 from dispatcher.runs.attempt import Attempt, object_name, shard_of
 from dispatcher.support.ids import new_id
 from tests.cloud import flows, k8s
@@ -41,7 +41,7 @@ def test_gc_names_it_and_a_worker_ends_it(sandbox: Sandbox, image: str) -> None:
     kubernetes = {"namespaces": [sandbox.name], "image": image}
     settings = Settings.load(url=sandbox.server.url, signing_keys=json.dumps(KEYS), kubernetes=kubernetes)
     run_id = create_orphan(sandbox, settings)
-    with closing(OrphanSweep(sandbox.client.records, settings, ["kubernetes"])) as sweep:
+    with closing(OrphanCleanup(sandbox.client.records, settings, ["kubernetes"])) as sweep:
         assert [orphan.infrastructure.run_id for orphan in sweep.orphans(older=0.0)] == [run_id]
         worker = sandbox.start_worker()
         live = sandbox.submit(flows.sleep, {"seconds": 25})

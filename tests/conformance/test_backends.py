@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.base import Phase
 from backends.fake import FakeBackend, FakeEnvironment
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
@@ -23,7 +24,21 @@ from tests.kubernetes_proxy import FaultProxy
 from tests.waiting import wait_until
 
 
-class TestFake(BackendContract):
+class NamedBackendContract(BackendContract):
+    """The contract, for backends whose handles hold a name and a UID."""
+
+    def test_a_handle_of_what_never_was_is_gone(self, service: BackendService) -> None:
+        first, second = (service.submit(service.request(f"flow-l-{number}")) for number in (1, 2))
+        never = {**first, "name": "flow-never-1", "uid": "none"}
+
+        def settled() -> bool:
+            phases = [str(observation.phase) for observation in service.poll(second, never, first)]
+            return phases[1] == Phase.GONE and {phases[0], phases[2]} <= service.phases
+
+        wait_until(settled, f"{', '.join(sorted(service.phases))} of two, and nothing between", timeout=60)
+
+
+class TestFake(NamedBackendContract):
     @pytest.fixture
     def service(self, tmp_path: Path) -> Iterator[BackendService]:
         ledger = tmp_path / "ledger.jsonl"
@@ -48,7 +63,7 @@ class TestFake(BackendContract):
         service.backend.close()
 
 
-class TestKubernetes(BackendContract):
+class TestKubernetes(NamedBackendContract):
     """An API server in this process, and a node on which no image can be pulled."""
 
     @pytest.fixture
@@ -92,7 +107,7 @@ class TestKubernetes(BackendContract):
                 backend.close()
 
 
-class TestPlugin(BackendContract):
+class TestPlugin(NamedBackendContract):
     """The backend of a distribution of its own. Its processes end at once: nobody has told them what to run."""
 
     @pytest.fixture

@@ -34,7 +34,7 @@ def held() -> Held:
 
 def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> None:
     woken: list[None] = []
-    ears = NotificationListener(
+    listener = NotificationListener(
         lambda: records,
         owner="w1",
         queues=NoQueues(),  # type: ignore[arg-type]
@@ -44,11 +44,11 @@ def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> No
     )
 
     def told(count: int) -> bool:
-        ears.tick()
+        listener.tick()
         return len(held.told) == count
 
     try:
-        wait_until(lambda: ears.tick() == 0.0, "its first round")
+        wait_until(lambda: listener.tick() == 0.0, "its first round")
         ours, others = (start(records, accept(records), owner=owner) for owner in ("fake/3", "fake/4"))
         assert woken == []
         cancel(records, others)
@@ -56,7 +56,7 @@ def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> No
         wait_until(lambda: told(1), "the cancel")
         assert held.told == [("fake/3", ours.id)]
         held.held = ["fake/4"]
-        ears.tick()
+        listener.tick()
         cancel(records, start(records, accept(records), owner="fake/3"))
         last = start(records, accept(records), owner="fake/4")
         cancel(records, last)
@@ -64,4 +64,4 @@ def test_cancels_in_held_shards_are_reported(records: Records, held: Held) -> No
         assert held.told[1] == ("fake/4", last.id)
         assert woken == [], "none of them is the worker's own"
     finally:
-        ears.close()
+        listener.close()

@@ -21,8 +21,8 @@ import pytest
 from dispatcher import DaskExecutor, ExecutorUnavailable, InvalidInput, LocalExecutor, context, flow, gather, task
 from dispatcher.executors.base import Executor
 from dispatcher.serialization import pack, unpack
+from dispatcher.testing.modules import module
 from tests.dask_cluster import cluster
-from tests.site import module
 
 Pair = namedtuple("Pair", "one two")
 

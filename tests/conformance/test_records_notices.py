@@ -205,11 +205,11 @@ def test_a_flood_of_notices_causes_few_reads(records: Records, raw: Any) -> None
         def learn(self, routes: object) -> None:
             reads.append(routes)
 
-    ears = NotificationListener(lambda: records, owner="w1", queues=Counted(), every=60.0, wake=woken.set)  # type: ignore[arg-type]
+    listener = NotificationListener(lambda: records, owner="w1", queues=Counted(), every=60.0, wake=woken.set)  # type: ignore[arg-type]
 
     def listen() -> None:
         while not closing.is_set():
-            ears.tick()
+            listener.tick()
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -225,4 +225,4 @@ def test_a_flood_of_notices_causes_few_reads(records: Records, raw: Any) -> None
     closing.set()
     raw.publish(keys.topic(NEW_QUEUE), "")
     thread.join(30)
-    ears.close()
+    listener.close()

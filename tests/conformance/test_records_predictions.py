@@ -202,11 +202,11 @@ def test_the_notice_of_an_end_contains_the_record(server_url: str) -> None:
     try:
         record = accept(records, labels=("ü",), tags=["t"], key="k")
 
-        def ended_(run_id: str, rest: Any) -> bool:
+        def keep_end(run_id: str, rest: Any) -> bool:
             notified.append(record.later(rest))
             return True
 
-        listener = records.events.listen(ended_)
+        listener = records.events.listen(keep_end)
         listener.watch([ends_topic(record.id)])
         after = finish(records, start(records, record))
         assert listener.get(0.5) is None, "it was told already"

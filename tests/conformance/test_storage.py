@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,8 +31,8 @@ from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import Storage
 from dispatcher.storage.redis import _code_cache, _CodeCache
 from dispatcher.testing import StorageContract, StorageService
+from dispatcher.testing.modules import module
 from tests.conformance.layers import in_its_image
-from tests.site import module
 
 SOURCE = """
     import os
@@ -79,7 +81,22 @@ def bound(storage: Storage, blobs: Blobs) -> Storage:
     return storage
 
 
-class TestRedisStorage(StorageContract):
+class PickledStorageContract(StorageContract):
+    """The contract, and a copy that travelled as a pickle: environments and programs of users hold storages."""
+
+    def test_an_unpickled_one_finds_it(self, service: StorageService, flows: ModuleType) -> None:
+        storage = service.storage
+        location = storage.add_flow(flows.add)
+        another = pickle.loads(pickle.dumps(storage))
+        assert another == storage
+        assert hash(another) == hash(storage)
+        assert repr(another) == repr(storage)
+        assert another.flows == {}
+        service.prepare(another)
+        assert another.get_flow(location)(1) == 3
+
+
+class TestRedisStorage(PickledStorageContract):
     @pytest.fixture(params=["memory", "redis"])
     def service(self, request: pytest.FixtureRequest) -> Iterator[StorageService]:
         _code_cache.clear()
@@ -89,8 +106,12 @@ class TestRedisStorage(StorageContract):
         with opened as blobs:
             yield StorageService(storage=bound(RedisStorage(), blobs), prepare=lambda storage: bound(storage, blobs))
 
+    def test_it_has_no_runner(self, service: StorageService, flows: ModuleType) -> None:
+        with pytest.raises(InvalidInput, match="RedisStorage has no runner of its own"):
+            service.storage.get_env_runner(service.storage.add_flow(flows.add))
 
-class TestLocalStorage(StorageContract):
+
+class TestLocalStorage(PickledStorageContract):
     @pytest.fixture
     def service(self, tmp_path: Path) -> StorageService:
         directory = tmp_path / "made" / "for it"
@@ -102,7 +123,7 @@ class TestLocalStorage(StorageContract):
         return StorageService(storage=LocalStorage(directory), damage=damage, runs=True)
 
 
-class TestDockerStorage(StorageContract):
+class TestDockerStorage(PickledStorageContract):
     """As inside of its image: its runner is a container, for which see tests/integration/test_docker_storage.py."""
 
     @pytest.fixture
@@ -113,8 +134,12 @@ class TestDockerStorage(StorageContract):
 
         return StorageService(storage=in_its_image(tmp_path / "opt"), damage=damage, ready=False)
 
+    def test_its_runner_needs_a_build(self, service: StorageService, flows: ModuleType) -> None:
+        with pytest.raises(InvalidInput, match="it isn't built: call build"):
+            service.storage.get_env_runner(service.storage.add_flow(flows.add))
 
-class TestModuleStorage(StorageContract):
+
+class TestModuleStorage(PickledStorageContract):
     @pytest.fixture
     def service(self) -> StorageService:
         return StorageService(storage=ModuleStorage(), installed=True, runs=True)
@@ -132,6 +157,13 @@ def test_the_runners_variables_are_those_given(runs: Callable[[str], Callable[..
     assert "ONLY" in names
     assert not set(names) & {"PATH", "HOME"}
     assert pid != os.getpid()
+
+
+def test_output_of_the_flow_is_output_of_its_caller(
+    runs: Callable[[str], Callable[..., Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert runs("one")({"DISPATCHER__PARAMETERS": '{"a": 1}'}) == 3
+    assert "noise on stdout" in capfd.readouterr().out
 
 
 def test_how_a_flow_ends_in_the_runner(runs: Callable[[str], Callable[..., Any]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from dispatcher import Dispatcher
 from dispatcher.records.redis.installing import install
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
-from tests.conftest import answers
+from tests.conftest import answers, free_port
 from tests.docs.blocks import blocks
 from tests.integration.workers import KEYS, ROOT
 from tests.waiting import wait_until
@@ -39,7 +38,7 @@ class AclServer:
     def __init__(self, directory: Path, binary: str) -> None:
         self.directory = directory
         self.socket = directory / "s"
-        self.port = _free_port()
+        self.port = free_port()
         file = directory / "users.acl"
         file.write_text(rules() if _knows_setinfo(binary) else rules().replace(" +client|setinfo", ""))
         self.process = subprocess.Popen(
@@ -93,13 +92,6 @@ def start_acl_server(binary: str = SERVERS[0]) -> Iterator[AclServer]:
             yield server
         finally:
             server.end()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _knows_setinfo(binary: str) -> bool:

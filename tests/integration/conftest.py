@@ -14,6 +14,7 @@ from dispatcher import Dispatcher
 from dispatcher.settings import Settings
 from tests.conformance.products import SERVERS
 from tests.integration.acl_server import AclServer, start_acl_server
+from tests.integration.attacker import Attacker
 from tests.integration.intruder import Intruder
 from tests.integration.laptop import User
 from tests.integration.workers import KEYS, QUICK, Bench, Worker
@@ -83,6 +84,14 @@ def shared_acl_server(request: pytest.FixtureRequest) -> Iterator[AclServer]:
     """A server for all tests that change nothing."""
     with start_acl_server(request.param) as server:
         yield server
+
+
+@pytest.fixture
+def attacker(acl_server: AclServer) -> Iterator[Attacker]:
+    """An attacker on that server."""
+    attacker = Attacker(acl_server)
+    yield attacker
+    attacker.server.close()
 
 
 @pytest.fixture

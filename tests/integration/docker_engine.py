@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_port
 from tests.integration.workers import ROOT
 from tests.waiting import wait_until
 
@@ -107,9 +107,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     if program is None or shutil.which("htpasswd") is None:
         pytest.skip("docker-registry and htpasswd aren't installed: a registry with a password can't be started")
     directory = tmp_path_factory.mktemp("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     line = subprocess.run(
         ["htpasswd", "-Bbn", "someone", "s3cret-word"], capture_output=True, text=True, check=True
     ).stdout

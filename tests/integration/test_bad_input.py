@@ -27,8 +27,8 @@ from dispatcher import (
 from dispatcher.flows.flow import Flow
 from dispatcher.serialization import PYTHON
 from dispatcher.settings import Settings
+from dispatcher.testing.modules import module
 from tests.integration.workers import KEYS, Worker
-from tests.site import module
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:No live worker")]
 

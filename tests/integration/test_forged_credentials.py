@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +23,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import mac
 from dispatcher.settings import Settings
-from tests.conformance.products import SERVERS
-from tests.integration.acl_server import AclServer
+from tests.integration.acl_server import AclServer, start_acl_server
 from tests.integration.attacker import Attacker
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
@@ -44,20 +42,8 @@ def notes(path: str) -> int:
 
 @pytest.fixture
 def acl_server() -> Iterator[AclServer]:
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = AclServer(Path(directory), SERVERS[0])
-        try:
-            server.begin()
-            yield server
-        finally:
-            server.end()
-
-
-@pytest.fixture
-def attacker(acl_server: AclServer) -> Iterator[Attacker]:
-    somebody = Attacker(acl_server)
-    yield somebody
-    somebody.server.close()
+    with start_acl_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ on when its worker dies, or when its ``on_exit`` is due.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,8 +20,7 @@ from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Ring
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
-from tests.conformance.products import SERVERS
-from tests.integration.acl_server import INSTANCE, AclServer
+from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
 from tests.integration.attacker import Attacker
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
@@ -45,20 +43,8 @@ def note(path: str, *_: object) -> None:
 
 @pytest.fixture
 def acl_server() -> Iterator[AclServer]:
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = AclServer(Path(directory), SERVERS[0])
-        try:
-            server.begin()
-            yield server
-        finally:
-            server.end()
-
-
-@pytest.fixture
-def attacker(acl_server: AclServer) -> Iterator[Attacker]:
-    somebody = Attacker(acl_server)
-    yield somebody
-    somebody.server.close()
+    with start_acl_server() as server:
+        yield server
 
 
 @pytest.fixture

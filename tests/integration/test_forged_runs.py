@@ -18,11 +18,11 @@ import pytest
 
 from dispatcher import KubernetesJobEnvironment, LocalEnvironment, flow
 from dispatcher.records.redis import open_redis
-from dispatcher.records.redis.run_scripts.change import DAY
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import object_name, shard_of
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
+from dispatcher.runs.spec import DAY
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.ids import new_id
@@ -56,13 +56,6 @@ def fails(path: str) -> None:
 def acl_server() -> Iterator[AclServer]:
     with start_acl_server() as server:
         yield server
-
-
-@pytest.fixture
-def attacker(acl_server: AclServer) -> Iterator[Attacker]:
-    attacker = Attacker(acl_server)
-    yield attacker
-    attacker.server.close()
 
 
 @pytest.fixture

@@ -56,13 +56,6 @@ def acl_server() -> Iterator[AclServer]:
 
 
 @pytest.fixture
-def attacker(acl_server: AclServer) -> Iterator[Attacker]:
-    attacker = Attacker(acl_server)
-    yield attacker
-    attacker.server.close()
-
-
-@pytest.fixture
 def runner(acl_server: AclServer) -> Iterator[Any]:
     """A connection of the runners' user."""
     with acl_server.as_user("runner") as connection:

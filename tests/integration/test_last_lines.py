@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,13 +53,8 @@ def crash() -> None:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Server(Path(directory))
-        server.start()
-        try:
-            yield server.url
-        finally:
-            server.kill()
+    with Server.temporary() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,13 +47,8 @@ def change(statements: str) -> int:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server for all tests of this module."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Server(Path(directory))
-        server.start()
-        try:
-            yield server.url
-        finally:
-            server.kill()
+    with Server.temporary() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +60,7 @@ def client(url: str) -> Iterator[Dispatcher]:
 @pytest.fixture(scope="module")
 def worker(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker with one pool process."""
-    worker = Worker(url, tmp_path_factory.mktemp("strangers"), timing=QUICK, concurrency=1)
+    worker = Worker(url, tmp_path_factory.mktemp("process-state"), timing=QUICK, concurrency=1)
     try:
         worker.says("is ready")
         yield worker

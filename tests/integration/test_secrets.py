@@ -21,9 +21,8 @@ from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import Dispatcher, ServerUnavailable, flow
 from dispatcher.broker.celery_app import make_app
 from dispatcher.settings import Settings
-from tests.conftest import answers
+from tests.conftest import answers, free_port
 from tests.integration.test_flower import Flower
-from tests.integration.test_urls import free_port
 from tests.integration.workers import KEYS, QUICK, ROOT, Worker
 from tests.waiting import wait_until
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,13 +27,8 @@ StartWorker = Callable[..., Worker]
 @pytest.fixture
 def broker() -> Iterator[Server]:
     """A second server."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        server = Server(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with Server.temporary() as server:
+        yield server
 
 
 @pytest.fixture

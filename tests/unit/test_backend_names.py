@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,3 +68,10 @@ def test_a_group_is_found_by_its_class_and_by_its_name() -> None:
     assert settings.group(KubernetesSettings).namespaces == ("team",)
     assert settings.but(url="redis://r/0").group(KubernetesSettings).namespaces == ("team",)
     assert Settings.load().but(kubernetes=KubernetesSettings(cluster="eu")).group(KubernetesSettings).cluster == "eu"
+
+
+def test_settings_with_a_group_pickle() -> None:
+    settings = Settings.load(url="redis://r/0", kubernetes={"namespaces": ["team"]})
+    again = pickle.loads(pickle.dumps(settings))
+    assert again == settings
+    assert again.kubernetes.namespaces == ("team",)

@@ -30,7 +30,7 @@ from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, TimeoutInterrupt
 from dispatcher.flows.flow import Flow
 from dispatcher.storage.base import NoFlowHere, Storage
-from tests.site import module
+from dispatcher.testing.modules import module
 
 LOCAL_EXECUTOR = "dispatcher.executors.LocalExecutor"
 DASK_EXECUTOR = "dispatcher.executors.DaskExecutor"

@@ -17,7 +17,7 @@ import pytest
 from dispatcher import Flow, InvalidFlow, InvalidInput, InvalidParameters, LocalEnvironment, LocalStorage, Retry, flow
 from dispatcher.executors.local import LocalExecutor
 from dispatcher.serialization import pack, unpack
-from tests.site import module
+from dispatcher.testing.modules import module
 
 
 @flow

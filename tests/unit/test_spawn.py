@@ -44,6 +44,16 @@ def test_secrets_and_what_others_said_of_us_stay_behind() -> None:
     assert variables == {"DISPATCHER__URL": "redis://here/0", "DISPATCHER__OF_A_PLUGIN": "kept"}
 
 
+def test_settings_of_a_backend_come_before_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load(kubernetes={"url": "redis://here/0", "namespaces": ["flows"]})
+
+    variables = spawn.environment(settings, {"DISPATCHER__KUBERNETES__URL": "redis://elsewhere"})
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load() == settings
+
+
 def test_a_detached_program_is_on_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
 

@@ -13,7 +13,7 @@ from dispatcher import InvalidInput, Task, flow, gather, task
 from dispatcher.executors.base import Executor
 from dispatcher.executors.local import LocalExecutor
 from dispatcher.serialization import pack, unpack
-from tests.site import module
+from dispatcher.testing.modules import module
 
 
 @task

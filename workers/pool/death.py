@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from dispatcher.errors import Malformed
 from dispatcher.logs.journal import JournalLine
-from dispatcher.logs.last_lines import TAIL, store_last_lines
+from dispatcher.logs.last_lines import store_last_lines, stored_last_lines
 from dispatcher.logs.limits import Limits
+from dispatcher.logs.shipper import TAIL
 from dispatcher.records.base import Records
 from dispatcher.records.runs import Transition
 from dispatcher.runs import transitions
@@ -55,7 +54,8 @@ def _end_attempt(records: Records, worker: str, death: Death, limits: Limits) ->
         step = partial(transitions.lose, owner=worker)
     elif record.owner == worker and pid_of(record.holder) == death.pid:
         tail = store_last_lines(records.logs, record.id, record.attempt, death.last_output, limits)
-        outcome = outcome_of(record, death, tail or _tail(records, record))
+        tail = tail or stored_last_lines(records.logs, record.id, record.attempt, TAIL)
+        outcome = outcome_of(record, death, tail)
         step = partial(transitions.abandon, epoch=record.epoch, outcome=outcome)
     else:
         return None
@@ -94,11 +94,3 @@ def _describe(status: int) -> tuple[str, str, int]:
         return "Exited", f"exited with status {status}", status
     name = signal_name(-status)
     return name, f"was killed by {name}", 128 - status
-
-
-def _tail(records: Records, record: Record) -> tuple[str, ...]:
-    """Return the last lines of the attempt."""
-    with suppress(Malformed):
-        lines = records.logs.tail(record.id, TAIL, attempt=record.attempt, gaps=False)
-        return tuple(line.text for line in lines)
-    return ()

@@ -122,9 +122,8 @@ class ProcessRecycler:
             reasons = self.baseline.restore()
         except Exception as error:
             reasons = [f"{type(error).__name__} while it was restored"]
-        if (
-            (journal := current_journal()) is not None and journal.has_other_writers() and not leftovers.helpers()
-        ):  # these keep stderr open
+        journal = current_journal()
+        if journal is not None and journal.has_other_writers() and not leftovers.helpers():  # helpers keep stderr open
             reasons.append("output: another process still holds it")
         if reasons:
             logger.warning(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from backends.base import Backend, Logged
 from dispatcher.errors import LeasePassed, Malformed
+from dispatcher.logs.last_lines import stored_last_lines
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
 from dispatcher.records.logs import Line
@@ -50,10 +50,7 @@ class LogTails:
 
     def sent(self, record: Record) -> tuple[str, ...]:
         """Return the last lines that the runner sent."""
-        with suppress(Malformed):
-            lines = self._records.logs.tail(record.id, OUTCOME_LINES, attempt=record.attempt, gaps=False)
-            return tuple(line.text for line in lines)
-        return ()
+        return stored_last_lines(self._records.logs, record.id, record.attempt, OUTCOME_LINES)
 
     def request(self, record: Record) -> None:
         """Begin to read what the attempt has printed; :meth:`store` stores it."""

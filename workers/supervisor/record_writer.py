@@ -37,7 +37,7 @@ class RecordWriter:
         """Take a transition of a run, if its shard is held. Return True if that changed its record.
 
         Args:
-            record: as read; if the step changes nothing in it, nothing is sent.
+            record: as read; if the step changes nothing in it, or refuses it, nothing is sent.
             step: the transition.
         """
         now = self._clock.now()
@@ -45,7 +45,7 @@ class RecordWriter:
         def update(lease: Lease) -> Record:
             return self._runs.update(record.id, step, record=record, now=now, lease=lease)
 
-        if self.shards.lease(record.owner) is None or step(record, now) is None:
+        if self.shards.lease(record.owner) is None or try_update(step, record, now) is None:
             return False
         after = self.write(record.id, record.owner, update)
         if after is None:

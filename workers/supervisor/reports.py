@@ -72,7 +72,7 @@ class Reports:
         self._observer = observer
         self._log_tails = log_tails
         self._callbacks_allowed = callbacks_allowed
-        self._left_out = MalformedEntries(verifier.records.rejections)
+        self._malformed = MalformedEntries(verifier.records.rejections)
         self._throttle = LogThrottle(logger)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
 
@@ -84,7 +84,7 @@ class Reports:
     def repair(self) -> None:
         """Make inboxes usable again to which no runner can report any more."""
         for shard in self._records.inbox.repair(self._writer.shards.held):
-            self._left_out.note(f"inbox of shard {shard}", Malformed("its id was far ahead of the clock"))
+            self._malformed.note(f"inbox of shard {shard}", Malformed("its id was far ahead of the clock"))
 
     def read_all(self, now: float) -> None:
         """Act on all reports of the shards held, and on ends that have waited long enough. ``now`` is the server's."""
@@ -134,7 +134,7 @@ class Reports:
                 except (LeasePassed, ServerUnavailable):
                     raise
                 except Malformed as error:
-                    self._left_out.note(f"report {position} of shard {lease.name}", error)
+                    self._malformed.note(f"report {position} of shard {lease.name}", error)
                 except Exception as error:  # of whatever kind: it must not hold up the other reports
                     self._reject(error)
             self._records.inbox.drop(lease.name, until=entries[-1][0])

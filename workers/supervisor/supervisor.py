@@ -115,7 +115,7 @@ class Supervisor:
         self._changes.notices.take_cancels()  # all records are read now
         self._reports.repair()
         self._refresh()
-        self._changed_runs(self._changes.take())
+        self._teardown.expedite(self._changes.run_ids(self._changes.take()))  # of cached runs, all are observed next
         self._work_in_portions(list(self._cache))
         self._heartbeats.retain({record.id for record in self._cache})
         self._orphans.sweep(lambda: self._shards.held)

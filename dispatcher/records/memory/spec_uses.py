@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dispatcher.errors import SpecUsed
 from dispatcher.records.effects import spec_used
+from dispatcher.runs.spec import DAY
 from dispatcher.runs.use import Use
-
-_DAY = 86400.0
 
 
 class SpecUses:
@@ -32,6 +31,6 @@ class SpecUses:
         if use.accepts is not None and word not in use.accepts:
             raise SpecUsed(spec_used(run_id, word))
         self._words[use.day, run_id] = use.word
-        today = now // _DAY
+        today = now // DAY
         for key in [key for key in self._words if key[0] < today]:
             del self._words[key]

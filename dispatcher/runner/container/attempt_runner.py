@@ -86,7 +86,7 @@ class AttemptRunner:
         set_log_level(self._settings.log_level)
         with captured(sink, record.attempt, self._settings.limits, True, echo=True, run_id=record.id) as capture:
             outcome, exit_call = self._load_and_invoke(record, loader, capture)
-        self._end_flow(outcome, exit_call)
+        self._note_end(outcome, exit_call)
         self._report(ReportKind.EXITED, outcome, exit_call)
         self._write_message(outcome, exit_call, reported=True)
         self._tell("exited")
@@ -116,15 +116,16 @@ class AttemptRunner:
         """Stop the timeout, because the flow has ended, and note a success in case Redis is away."""
         self._tell("flow_ended")
         if not isinstance(obj, BaseException):
-            self._end_flow(Outcome())
+            self._note_end(Outcome())
         return invocation.to_value(obj, kind)
 
     def _settle(self, outcome: Outcome) -> None:
-        self._end_flow(outcome)
+        self._note_end(outcome)
         self._report(ReportKind.SETTLED, _with_stop_message(outcome))
         self._tell("settled")
 
-    def _end_flow(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+    def _note_end(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+        """Note how the flow ended, in the termination message and for the parent, before it is reported."""
         self._write_message(outcome, exit_call)
         self._tell("message_written")
 

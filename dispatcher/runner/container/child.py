@@ -28,7 +28,7 @@ from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
-from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runner.container.termination_message import write_message
 from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import Outcome
@@ -50,13 +50,12 @@ def main(progress_fd: int, nonce: str) -> int:
         nonce: identifies this start of the container.
     """
     os.set_inheritable(progress_fd, False)
-    message_path = os.environ.get("DISPATCHER__RUN__LAST_WORDS", "")
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
         settings = RunnerSettings.read(os.environ)
         records = retry_while_unavailable(lambda: open_redis(assignment.url), within=MAX_OUTAGE)
     except DispatcherError as error:
-        return _fail_to_start(error, message_path)
+        return _fail_to_start(error)
     try:
         return _run(assignment, records, settings, partial(_tell, progress_fd))
     finally:
@@ -68,7 +67,7 @@ def _run(assignment: Assignment, records: Records, settings: RunnerSettings, tel
     try:
         record = claim(records, assignment)
     except ServerUnavailable as error:
-        return _fail_to_start(error, assignment.message_path)
+        return _fail_to_start(error)
     if record is None:
         for number in _STOP_SIGNALS:
             signal.signal(number, lambda *_: os._exit(0))
@@ -131,17 +130,11 @@ def _handle_stop_signals(records: Records, assignment: Assignment, guard: Interr
         signal.signal(number, on_stop_signal)
 
 
-def _fail_to_start(error: DispatcherError, message_path: str) -> int:
+def _fail_to_start(error: DispatcherError) -> int:
     """Write the error to stderr and to the termination message; return the exit code."""
     sys.stderr.write(f"runner: {escaped(str(error))}\n")
     cause = Cause.CONFIG_ERROR if isinstance(error, InvalidSettings) else Cause.START_FAILED
-    outcome = Outcome(cause=cause, reason=type(error).__name__, message=str(error))
-    variables = os.environ.get
-    number = variables("DISPATCHER__RUN__ATTEMPT", "")
-    message = TerminationMessage.of(
-        outcome, run=variables("DISPATCHER__RUN__ID", ""), attempt=int(number) if number.isdigit() else 0
-    )
-    message.write(message_path)
+    write_message(Outcome(cause=cause, reason=type(error).__name__, message=str(error)))
     return UNSTARTED
 
 

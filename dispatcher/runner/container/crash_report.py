@@ -20,7 +20,7 @@ from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.container.parent import STOP_SIGNALS, ContainerParent, oom_kills
 from dispatcher.runner.container.report import Report, ReportKind
-from dispatcher.runner.container.termination_message import TerminationMessage
+from dispatcher.runner.container.termination_message import write_message
 from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
@@ -43,7 +43,7 @@ def report_crash(parent: ContainerParent, code: int) -> int:
     """
     if not parent.claimed:
         if code != UNSTARTED:
-            _write_message(_outcome_of_death(parent, code), reported=False)
+            write_message(_outcome_of_death(parent, code))
         return code
     if parent.message_written and (code == UNREPORTED or (parent.expired_clock and not parent.settled)):
         return UNREPORTED  # the termination message holds the outcome
@@ -52,14 +52,14 @@ def report_crash(parent: ContainerParent, code: int) -> int:
     _print_unread(parent.journal)
     _exit_within_grace(parent, code)
     if not parent.message_written:
-        _write_message(outcome, reported=False)
+        write_message(outcome)
     try:
         _report(parent, outcome, lines)
     except DispatcherError as error:
         sys.stderr.write(f"runner: the death of the flow's process can't be reported: {escaped(str(error))}\n")
         return code
     if not parent.message_written:
-        _write_message(outcome, reported=True)
+        write_message(outcome, reported=True)
     return code
 
 
@@ -121,11 +121,3 @@ def _exit_within_grace(parent: ContainerParent, code: int) -> None:
     if parent.stop_requested_at is None:
         for number in STOP_SIGNALS:
             signal.signal(number, on_stop_signal)
-
-
-def _write_message(outcome: Outcome, *, reported: bool) -> None:
-    get = os.environ.get
-    run, attempt = get("DISPATCHER__RUN__ID", ""), int(get("DISPATCHER__RUN__ATTEMPT", "0"))
-    TerminationMessage.of(outcome, run=run, attempt=attempt, reported=reported).write(
-        get("DISPATCHER__RUN__LAST_WORDS", "")
-    )

@@ -102,6 +102,15 @@ class TerminationMessage:
                 os.close(descriptor)
 
 
+def write_message(outcome: Outcome, *, reported: bool = False) -> None:
+    """Write the message of this container's attempt by its variables alone, which may be missing or wrong."""
+    variables = os.environ.get
+    run, number = variables("DISPATCHER__RUN__ID", ""), variables("DISPATCHER__RUN__ATTEMPT", "")
+    attempt = int(number) if number.isdecimal() else 0
+    message = TerminationMessage.of(outcome, run=run, attempt=attempt, reported=reported)
+    message.write(variables("DISPATCHER__RUN__LAST_WORDS", ""))
+
+
 def _dumped(data: dict[str, Any]) -> bytes:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 

@@ -49,7 +49,7 @@ class Baseline:
         return reasons
 
     def _is_unchanged(self) -> bool:
-        """Compare all aspects at once, which is the fast path: they rarely change."""
+        """Return True if no aspect has changed. Compares all at once, which is fast: they rarely change."""
         with suppress(Exception):
             return [aspect.read() for aspect in ASPECTS] == self._before
         return False

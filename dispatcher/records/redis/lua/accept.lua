@@ -38,9 +38,9 @@ local function standing(id, key)
   local fields = redis.call('EXISTS', record) == 1 and record_fields(record) or {}
   if #fields == 0 then return nil end
   if not key then return fields end
-  local said = {}
-  for n = 1, #fields, 2 do said[fields[n]] = fields[n + 1] end
-  if said.id == id and said.key == key then return fields end
+  local values = {}
+  for n = 1, #fields, 2 do values[fields[n]] = fields[n + 1] end
+  if values.id == id and values.key == key then return fields end
 end
 
 local function earlier(id, key)
@@ -109,10 +109,10 @@ end
 if #doorbells > 0 then write('LPUSH', all.list, unpack(doorbells)) end -- if that fails, they are rung again
 
 local new = 0
-for n, found in ipairs(reply) do
-  if found.twin then
-    reply[n] = record_fields(all.run .. found.twin)
-  elseif #found == 0 then
+for n, answer in ipairs(reply) do
+  if answer.twin then
+    reply[n] = record_fields(all.run .. answer.twin)
+  elseif #answer == 0 then
     new = new + 1
     reply[n] = accepted[ARGV[starts[new]]]
   end

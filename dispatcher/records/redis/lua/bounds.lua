@@ -3,7 +3,7 @@
 
 local MIB = 1048576
 local LONGEST_JSON = MIB / 2 -- bytes of a document: reading a list of empty lists takes a tenth of a second
-local MOST_RUNS, MOST_INDEXES, MOST_BLOBS, MOST_FIELDS = 100, 200, 16, 200 -- of a call of accept; indexes and fields of a run
+local MOST_RUNS, MOST_INDEXES, MOST_BLOBS, MOST_FIELDS = 100, 200, 16, 200 -- of one accept; indexes and fields of a run
 local MOST_STEPS, MOST_WORDS, MOST_APART = 500, 4000, 64 -- of a change
 local MOST_LINES, MOST_HELD, MOST_REPAIRED = 500, 100, 16
 local LONGEST_CLAIM = MIB
@@ -33,8 +33,8 @@ local most = {
 }
 
 -- The error for a call that is out of bounds.
-local function refused(name, count, what, bound)
-  return redis.error_reply(string.format('ERR %s: %.0f %s are more than %.0f', name, count, what, bound))
+local function refused(name, count, unit, bound)
+  return redis.error_reply(string.format('ERR %s: %.0f %s are more than %.0f', name, count, unit, bound))
 end
 
 -- The error if a call is out of bounds; nothing if it may be executed.

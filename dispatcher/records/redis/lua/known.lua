@@ -3,12 +3,12 @@
 local CHUNK = 1000 -- most words of one command
 local latest = text(server_time(ARGV[1]) + USED_AHEAD)
 local used = redis.call('ZREVRANGEBYSCORE', KEYS[1], latest, '-inf', 'WITHSCORES', 'LIMIT', 0, MOST_QUEUES)
-local found = {}
+local queues = {}
 for first = 1, #used, 2 * CHUNK do
   local names = {}
   for n = first, math.min(first + 2 * CHUNK - 1, #used), 2 do names[#names + 1] = used[n] end
   for n, route in ipairs(redis.call('HMGET', KEYS[2], unpack(names))) do
-    if route then found[#found + 1] = {names[n], used[first + 2 * n - 1], route} end
+    if route then queues[#queues + 1] = {names[n], used[first + 2 * n - 1], route} end
   end
 end
-return found
+return queues

@@ -12,8 +12,8 @@ end
 
 -- The error if a queue that was just added must not stay in the registry; nothing if it may.
 local function unfit(queues, route)
-  local known, told = pcall(cjson.decode, #route <= LONGEST_ROUTE and route or '')
-  local labels = known and type(told) == 'table' and told.labels
+  local is_json, parsed = pcall(cjson.decode, #route <= LONGEST_ROUTE and route or '')
+  local labels = is_json and type(parsed) == 'table' and parsed.labels
   if type(labels) ~= 'table' then return redis.error_reply('ERR a queue needs a route with labels') end
   if #labels > MOST_LABELS then
     return redis.error_reply('ERR labels: a run has ' .. MOST_LABELS .. ' at most, got ' .. #labels)

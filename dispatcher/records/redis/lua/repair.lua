@@ -2,19 +2,19 @@
 -- destroyed; their readers create them again. KEYS: the streams. Replies the keys of those that were repaired.
 local repaired = {}
 
-local function field_of(told, name)
-  for n = 1, #told, 2 do
-    if told[n] == name then return told[n + 1] end
+local function field_of(info, name)
+  for n = 1, #info, 2 do
+    if info[n] == name then return info[n + 1] end
   end
 end
 
 for _, stream in ipairs(KEYS) do
-  local told = redis.pcall('XINFO', 'STREAM', stream)
-  local broken = is_foreign(told)
-  if broken or (not told.err and is_ahead(field_of(told, 'last-generated-id'))) then
+  local info = redis.pcall('XINFO', 'STREAM', stream)
+  local broken = is_foreign(info)
+  if broken or (not info.err and is_ahead(field_of(info, 'last-generated-id'))) then
     remake(stream)
     broken = true
-  elseif not told.err and field_of(told, 'groups') > 0 then
+  elseif not info.err and field_of(info, 'groups') > 0 then
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
       if is_ahead(field_of(group, 'last-delivered-id')) then
         redis.call('XGROUP', 'DESTROY', stream, field_of(group, 'name'))

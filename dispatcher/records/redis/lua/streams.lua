@@ -28,20 +28,20 @@ end
 -- Recreate a stream. Its groups are lost; their readers create them again.
 local function remake(stream)
   local most = find_bound()
-  local kept, moved = redis.pcall('XREVRANGE', stream, string.format('%d', most), '-', 'COUNT', KEPT), {}
-  if not kept.err then
+  local entries, moved = redis.pcall('XREVRANGE', stream, string.format('%d', most), '-', 'COUNT', KEPT), {}
+  if not entries.err then
     moved = redis.call('XREVRANGE', stream, '+', string.format('%d', most + 1), 'COUNT', MOVED)
-  elseif is_foreign(kept) then
-    kept = {}
+  elseif is_foreign(entries) then
+    entries = {}
   else
-    error(kept)
+    error(entries)
   end
   local left = redis.acl_check_cmd('PTTL', stream) and redis.call('PTTL', stream) or 0
   redis.call('EXPIRE', stream, 0) -- submitters may do this, but not DEL
-  for n = #kept, 1, -1 do put_back(stream, kept[n][1], kept[n][2]) end
+  for n = #entries, 1, -1 do put_back(stream, entries[n][1], entries[n][2]) end
   for n = #moved, 1, -1 do put_back(stream, '*', moved[n][2]) end
   if left > 0 then redis.call('PEXPIRE', stream, left) end
-  redis.log(redis.LOG_WARNING, 'made anew, for an entry far ahead of the clock, or as it was no stream: ' .. stream)
+  redis.log(redis.LOG_WARNING, 'Recreated ' .. stream .. ': an entry was far ahead of the clock, or it was not a stream')
 end
 
 -- Add an entry. A stream that takes no entries, or soon won't, is recreated if this user may. Otherwise the error says so,
@@ -53,7 +53,7 @@ local function add_entry(stream, ...)
   if not failed and not is_ahead(id) then return end
   local may = may_remake(stream)
   if failed and not may then
-    error(redis.error_reply('ERR ' .. stream .. ' takes no entries until a worker has made it anew'))
+    error(redis.error_reply('ERR ' .. stream .. ' takes no entries until a worker has recreated it'))
   end
   if may then
     remake(stream)

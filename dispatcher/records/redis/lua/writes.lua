@@ -15,9 +15,9 @@ local function try(...)
 end
 
 -- A stored whole number; 0 if it isn't one.
-local function whole(kept)
-  if type(kept) ~= 'string' or #kept > 15 or not string.find(kept, '^%-?%d+$') then return 0 end
-  return tonumber(kept)
+local function whole(stored)
+  if type(stored) ~= 'string' or #stored > 15 or not string.find(stored, '^%-?%d+$') then return 0 end
+  return tonumber(stored)
 end
 
 -- Count in a hash and return the count. A value that isn't a number, or is too high, starts again.
@@ -31,9 +31,9 @@ local function count(key, field, by)
 end
 
 -- Count a rejection of a kind, and note its time.
-local function tally(refusals, what, now)
-  count(refusals, what, 1)
-  try('HSET', refusals, what .. ':last', text(now))
+local function tally(refusals, kind, now)
+  count(refusals, kind, 1)
+  try('HSET', refusals, kind .. ':last', text(now))
 end
 
 -- Count a malformed entry if this user may. The check adds nothing to the server's ACL log.
@@ -48,7 +48,7 @@ end
 local function drop(key, reply)
   if not redis.acl_check_cmd('EXPIRE', key, '0') then error(reply) end
   redis.call('EXPIRE', key, 0)
-  redis.log(redis.LOG_WARNING, 'dropped, as it was of another type: ' .. key)
+  redis.log(redis.LOG_WARNING, 'Dropped ' .. key .. ': its value had another type')
   tally_entry(key)
 end
 

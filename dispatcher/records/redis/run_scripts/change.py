@@ -19,13 +19,11 @@ from dispatcher.runs.change import Change, Ring
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import FIXED, Record
 from dispatcher.runs.routing import Route
+from dispatcher.runs.spec import DAY
 from dispatcher.support.parsing import decoded, read_object
 
 #: A doorbell as it is pushed: key of the list, message, and True if it goes first.
 Push = tuple[str, bytes, bool]
-
-#: Seconds of a day. Uses of specs whose signatures expire on one day are stored together.
-DAY = 86400.0
 
 #: Characters from which on a value may be passed apart from the steps.
 LONG = 4096
@@ -37,7 +35,8 @@ MOST_NOTICED = 4096
 _FINAL = "\n="
 _ID = "id"
 
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+#: The JSON of steps and notices. Templates of steps must be encoded in the same way.
+compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class StepList:
@@ -53,7 +52,7 @@ class StepList:
 
     def to_json(self) -> bytes:
         """Return the steps as the script reads them."""
-        return _json(self._steps).encode()
+        return compact_json(self._steps).encode()
 
     def encode(self, run_id: str) -> tuple[bytes, list[str]]:
         """Return the steps as the script reads them, and the long values apart where the steps are too long.
@@ -63,7 +62,7 @@ class StepList:
         """
         document, apart = self.to_json(), list[str]()
         if len(document) > LONGEST_JSON:
-            document = _json([self._shortened(step, apart) for step in self._steps]).encode()
+            document = compact_json([self._shortened(step, apart) for step in self._steps]).encode()
         words, size = sum(map(len, self._steps)), len(document) + sum(len(value.encode()) for value in apart)
         for count, unit, most in (
             (len(document), "bytes of steps", LONGEST_JSON),
@@ -176,7 +175,7 @@ def _format_final(record: Record) -> str:
     Empty if they are too long for a notice.
     """
     changing = {name: value for name, value in record.to_fields().items() if name not in FIXED}
-    document = _json(texts({_ID: record.id, **changing}))
+    document = compact_json(texts({_ID: record.id, **changing}))
     return f"{_FINAL}{document}" if len(document) <= MOST_NOTICED else ""
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis.keys import Keys
-from dispatcher.records.redis.run_scripts.change import MOST_NOTICED, StepList
+from dispatcher.records.redis.run_scripts.change import MOST_NOTICED, StepList, compact_json
 from dispatcher.records.redis.speculation.templates import StepTemplate, is_plain, placeholder_time, placeholder_word
 from dispatcher.runs import transitions
 from dispatcher.runs.outcome import ExitCall, Outcome
@@ -20,8 +20,6 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.value import Value
 
 _MOST_TEMPLATES = 1000
-
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class _FinishTemplate(NamedTuple):
@@ -68,7 +66,7 @@ class FinishTemplates:
         template = self._templates[kind]
         if template is None:
             return None
-        escaped = _json(result)[1:-1]
+        escaped = compact_json(result)[1:-1]
         nonce = secrets.token_hex(8)
         words = {
             "id": record.id,
@@ -80,7 +78,7 @@ class FinishTemplates:
             "ended": repr(now),
             "expires": repr(now + spec.result_ttl),
             "result": escaped,
-            "noticed": _json(escaped)[1:-1],
+            "noticed": compact_json(escaped)[1:-1],
         }
         return template.steps.render(words), record.but(outcome=outcome, ended_at=now, change=nonce, **template.changes)
 
@@ -96,7 +94,7 @@ class FinishTemplates:
         assert change is not None  # it runs
         step_list = StepList(self._keys)
         after = step_list.add_change(change.marked(_NONCE), None)
-        steps, escaped = step_list.to_json().decode(), _json(_result_text(result))[1:-1]
+        steps, escaped = step_list.to_json().decode(), compact_json(_result_text(result))[1:-1]
         placeholders = {
             "id": _ID,
             "topic": ends_topic(_ID),
@@ -107,7 +105,7 @@ class FinishTemplates:
             "ended": repr(_ENDED),
             "expires": repr(_ENDED + record.spec.result_ttl),
             "result": escaped,
-            "noticed": _json(escaped)[1:-1],
+            "noticed": compact_json(escaped)[1:-1],
         }
         if change.ring is not None or placeholders["noticed"] not in steps:
             return None

@@ -1,7 +1,6 @@
 """Templates of steps: a transition is rendered once per kind of run, and each run's own words are filled in.
 
-Rendering it anew for each run takes longer than running a small flow. Used by ``claim.py`` and ``finish.py`` beside it,
-and by the acceptance of runs (``run_scripts/accept.py``).
+Rendering it anew for each run takes longer than running a small flow. Used by ``claim.py`` and ``finish.py`` beside it.
 """
 
 from __future__ import annotations

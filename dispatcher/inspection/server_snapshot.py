@@ -13,7 +13,7 @@ from dispatcher.runs import indexes
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ServerSnapshot:
     """The queues, workers and counters of a server, at its time ``now`` in seconds since the epoch."""
 
     instance: str
@@ -24,9 +24,9 @@ class Snapshot:
     refused: Mapping[Rejected, Tally]
 
 
-def take_snapshot(records: Records) -> Snapshot:
+def take_snapshot(records: Records) -> ServerSnapshot:
     """Read queues, workers and counters; workers are sorted by their start."""
-    return Snapshot(
+    return ServerSnapshot(
         instance=records.instance,
         now=records.runs.now(),
         open_runs=records.runs.count(indexes.OPEN),
