@@ -2,7 +2,7 @@
 
 While a run is under way, its bundles' directories come first on ``sys.path``. Modules that bear the name of one of
 theirs, and were imported by others before, step aside: the engine and its libraries keep the objects that they have
-imported, and the flow's code imports its own. Between two runs nothing of a bundle is importable.
+imported, and the flow's code imports its own (:mod:`.shadowing`). Between two runs nothing of a bundle is importable.
 """
 
 from __future__ import annotations
@@ -10,11 +10,41 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
+from dispatcher.code.shadowing import OutsideFinder, OutsideImports, find_outside, take_modules
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The top-level names of some bundles.
+
+    Attributes:
+        own: imported from the bundles.
+        shared: namespace packages of which others have a part as well.
+        shadowed: those of ``own`` that others import from elsewhere.
+        foreign: names of files in the bundles that the program imported from elsewhere.
+    """
+
+    own: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+    shadowed: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
+
+
+@dataclass
+class _Active:
+    """Bundles from which this process imports now, and what leaves with them."""
+
+    aside: dict[str, ModuleType] = field(default_factory=dict)  # modules of others
+    imports: OutsideImports | None = None
+    finder: OutsideFinder | None = None
 
 
 class BundleImporter:
@@ -33,10 +63,9 @@ class BundleImporter:
         self._python = python
         self._digests: tuple[str, ...] = ()
         self._paths: tuple[str, ...] = ()
-        self._names: frozenset[str] = frozenset()  # top-level
+        self._names = _Names()
         self._modules: dict[str, ModuleType] = {}  # imported by runs of these bundles
-        self._aside: dict[str, ModuleType] = {}  # of others, while a run is under way
-        self._entered = False
+        self._active: _Active | None = None
 
     def enter(self, digests: Iterable[str], fetch: Callable[[str], bytes]) -> None:
         """Import from these bundles, and from no others, until :meth:`leave`.
@@ -60,25 +89,65 @@ class BundleImporter:
             self._forget_paths()
             self._digests, self._modules = wanted, {}
             self._paths = tuple(path for bundle in bundles for path in bundle.paths)
-            self._names = frozenset().union(*(bundle.modules for bundle in bundles))
-        if not wanted:
-            return
-        self._entered = True
-        self._aside = _take(self._names)
-        sys.modules.update(self._modules)
-        sys.path[0:0] = self._paths
-        importlib.invalidate_caches()
+            self._names = _sorted_out(bundles)
+        if wanted:
+            self._active = self._activated()
 
     def leave(self) -> None:
         """Import from no bundle any more; keep the modules for the next run of the same bundles."""
-        if not self._entered:
+        active, self._active = self._active, None
+        if active is None:
             return
-        self._entered = False
+        if active.imports is not None:
+            active.imports.remove()
+        if active.finder is not None:
+            sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not active.finder]
         paths = set(self._paths)
         sys.path[:] = [path for path in sys.path if path not in paths]
-        self._modules = _take(self._names)
-        sys.modules.update(self._aside)
-        self._aside = {}
+        self._modules = take_modules(self._names.own) | self._take_shared()
+        sys.modules.update(active.aside)
+
+    def leftovers(self) -> list[str]:
+        """Return what a process can't forget of these bundles: reasons to replace it."""
+        return [
+            f"extension module {name} of the flow's project: it can't be unloaded"
+            for name, module in self._modules.items()
+            if isinstance(getattr(getattr(module, "__spec__", None), "loader", None), ExtensionFileLoader)
+        ]
+
+    def _activated(self) -> _Active:
+        names, paths = self._names, self._paths
+        active = _Active(take_modules(names.own))
+        for name, module in self._modules.items():
+            sys.modules[name] = module
+            parent, _, child = name.rpartition(".")
+            if parent in names.shared:
+                setattr(sys.modules[parent], child, module)
+        sys.path[0:0] = paths
+        if names.shadowed:
+            active.imports = OutsideImports(names.shadowed, active.aside, paths)
+            active.imports.install()
+        if names.foreign:
+            active.finder = OutsideFinder(names.foreign, paths)
+            sys.meta_path.insert(0, active.finder)
+        importlib.invalidate_caches()
+        return active
+
+    def _take_shared(self) -> dict[str, ModuleType]:
+        """Take the bundles' own modules out of namespace packages of which others have a part."""
+        taken = {}
+        for name in [name for name in sys.modules if name.partition(".")[0] in self._names.shared]:
+            if self._is_own(sys.modules[name]):
+                taken[name] = sys.modules.pop(name)
+                parent, _, child = name.rpartition(".")
+                with suppress(AttributeError, KeyError):
+                    delattr(sys.modules[parent], child)
+        return taken
+
+    def _is_own(self, module: ModuleType) -> bool:
+        file = getattr(module, "__file__", None)
+        places = list(getattr(module, "__path__", ())) if file is None else [file]
+        return bool(places) and all(place.startswith(tuple(f"{path}/" for path in self._paths)) for place in places)
 
     def _forget_paths(self) -> None:
         for path in self._paths:
@@ -95,7 +164,25 @@ class BundleImporter:
             )
 
 
-def _take(names: frozenset[str]) -> dict[str, ModuleType]:
-    """Remove the modules of some top-level names from ``sys.modules``, and return them."""
-    taken = [name for name in sys.modules if name.partition(".")[0] in names]
-    return {name: sys.modules.pop(name) for name in taken}
+def _sorted_out(bundles: Iterable[Unpacked]) -> _Names:
+    """Compare the names of bundles with what is importable without them. No bundle may be on ``sys.path``."""
+    own, shared, shadowed, foreign = set(), set(), set(), set()
+    for bundle in bundles:
+        for name, regular in bundle.importable.items():
+            outside = _is_regular_outside(name)
+            if name not in bundle.modules:
+                foreign |= {name} if outside else set()
+            elif not regular and outside is False:
+                shared.add(name)
+            else:
+                own.add(name)
+                shadowed |= set() if outside is None else {name}
+    return _Names(frozenset(own), frozenset(shared - own), frozenset(shadowed), frozenset(foreign - own))
+
+
+def _is_regular_outside(name: str) -> bool | None:
+    """Return True for a module or regular package of this machine, False for a namespace package, None for nothing."""
+    if name in sys.stdlib_module_names:
+        return True
+    spec = getattr(sys.modules.get(name), "__spec__", None) or find_outside(name, list(sys.path))
+    return None if spec is None else spec.origin is not None

@@ -6,6 +6,7 @@ an archive comes from whoever could sign a run.
 
 from __future__ import annotations
 
+import importlib.machinery
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from dispatcher.errors import Malformed
 
 #: The member that describes the archive.
 _DESCRIPTION = "bundle.json"
+_MODULE_SUFFIXES = tuple(importlib.machinery.all_suffixes())
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP knows no earlier time
 _FILE_MODE, _PROGRAM_MODE = 0o100444, 0o100555
 
@@ -43,6 +45,17 @@ class Description:
     modules: tuple[str, ...]
     python: str
     digests: Mapping[str, str]
+
+    def importable(self) -> dict[str, bool]:
+        """Return the top-level names under which its files could be imported, and whether each is a module or a regular
+        package; else it is a directory, perhaps a namespace package."""
+        names: dict[str, bool] = {}
+        for path in self.paths:
+            start = "" if path == "." else f"{path}/"
+            for name in self.digests:
+                if name.startswith(start):
+                    _note_importable(names, name.removeprefix(start))
+        return names
 
 
 def pack(selection: Selection, python: str, read: Callable[[File], bytes | None]) -> bytes:
@@ -101,6 +114,14 @@ def changed_files(description: Description, directory: Path) -> Iterable[str]:
                 yield name
         except OSError:
             yield name
+
+
+def _note_importable(names: dict[str, bool], name: str) -> None:
+    first, _, rest = name.partition("/")
+    if rest:
+        names[first] = names.get(first, False) or rest.startswith("__init__.")
+    elif first.endswith(_MODULE_SUFFIXES):
+        names[first.partition(".")[0]] = True
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes, mode: int) -> None:

@@ -13,9 +13,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,14 +39,16 @@ class Unpacked:
     Attributes:
         digest: of its archive.
         paths: directories that go onto ``sys.path``, in order.
-        modules: top-level names of the modules in them.
+        modules: top-level names that its program imported from them.
         python: the Python that packed it, ``major.minor``.
+        importable: top-level names of all files in them, and whether each is a module or a regular package.
     """
 
     digest: str
     paths: tuple[str, ...]
     modules: frozenset[str]
     python: str
+    importable: Mapping[str, bool] = field(default_factory=dict)
 
 
 class BundleCache:
@@ -189,7 +191,7 @@ class BundleCache:
 def _unpacked(digest: str, place: Path, description: Description) -> Unpacked:
     files = place / _FILES
     paths = tuple(str(files / path) for path in description.paths)
-    return Unpacked(digest, paths, frozenset(description.modules), description.python)
+    return Unpacked(digest, paths, frozenset(description.modules), description.python, description.importable())
 
 
 def _last_used(place: Path) -> float:

@@ -37,9 +37,9 @@ def refuse_generator(generator: Any) -> Any:
 
 def compute_collections(value: Any, compute: Callable[[list[Any]], Iterable[Any]]) -> Any:
     """Return ``value`` with its Dask collections computed in one call."""
-    if "dask" not in sys.modules:
+    is_collection = _imported("dask.base", "is_dask_collection")
+    if is_collection is None:
         return value
-    is_collection = dask_module().is_dask_collection
     collections: dict[int, Any] = {}
     replace_nested(value, is_collection, lambda collection: collections.setdefault(id(collection), collection))
     if not collections:
@@ -52,8 +52,13 @@ def is_future(value: Any) -> bool:
     """Return True for a future of ``concurrent.futures`` or of Dask."""
     if isinstance(value, concurrent.futures.Future):
         return True
-    distributed = sys.modules.get("distributed")
-    return distributed is not None and isinstance(value, distributed.Future)
+    kind = _imported("distributed.client", "Future")
+    return kind is not None and isinstance(value, kind)
+
+
+def _imported(module: str, name: str) -> Any:
+    """What Dask calls by a name; None if Dask isn't imported. A flow's project may have a module of its name."""
+    return getattr(sys.modules.get(module), name, None)
 
 
 def dask_module() -> Any:

@@ -119,7 +119,7 @@ class ProcessRecycler:
             return
         self.importer.leave()
         try:
-            reasons = self.baseline.restore()
+            reasons = self.importer.leftovers() + self.baseline.restore()
         except Exception as error:
             reasons = [f"{type(error).__name__} while it was restored"]
         journal = current_journal()

@@ -1,0 +1,265 @@
+"""Code bundles on a real worker: edited code, projects with the same names, names of the engine's own modules."""
+
+from __future__ import annotations
+
+import re
+import sys
+import sysconfig
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.code.bundles import LOOK_AGAIN_AFTER
+from tests.conftest import Server
+from tests.integration.projects import FlowError, Project
+from tests.integration.workers import QUICK, Worker
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+Make = Callable[..., Project]
+
+ETL = """
+    import os, time
+    from pathlib import Path
+    from dispatcher import flow
+    import helper
+
+    @flow
+    def look(): return os.getpid(), helper.NAME
+
+    @flow
+    def hold(path: str):
+        Path(path).touch()
+        while Path(path).exists():
+            time.sleep(0.01)
+        import late
+        return os.getpid(), helper.NAME, late.NAME
+    """
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server for all tests of this module."""
+    with Server.temporary() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def worker(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker with two pool processes."""
+    worker = Worker(url, tmp_path_factory.mktemp("code-bundles"), timing=QUICK, concurrency=2)
+    try:
+        worker.says("is ready")
+        yield worker
+    finally:
+        worker.end()
+        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
+
+
+@pytest.fixture
+def make(url: str, worker: Worker, tmp_path: Path) -> Iterator[Make]:
+    """Makes projects, each with a program that submits its flows."""
+    made: list[Project] = []
+
+    def make_project(files: Mapping[str, Any], *, name: str = "project", **options: Any) -> Project:
+        made.append(Project(tmp_path / name, url, files, **options))
+        return made[-1]
+
+    try:
+        yield make_project
+    finally:
+        for project in made:
+            project.close()
+            print(project.output)  # noqa: T201 - pytest shows it where a test failed
+
+
+def held(project: Project, path: Path) -> str:
+    """Start a run that goes on until the file at ``path`` is removed."""
+    run_id = project.submit("hold", {"path": str(path)})
+    wait_until(path.exists, "the flow's start", timeout=30)
+    return run_id
+
+
+def test_each_edit_is_seen_beside_a_run_of_the_old_code(make: Make, tmp_path: Path, worker: Worker) -> None:
+    project = make({"etl.py": ETL, "helper.py": "NAME = 'old'", "late.py": "NAME = 'old'"})
+    old = held(project, tmp_path / "held")
+    seen = []
+    for number in range(20):
+        project.write({"helper.py": f"NAME = {number}", "late.py": f"NAME = {number}"})
+        edited = time.monotonic()
+        wait_until(lambda at=edited: time.monotonic() - at > LOOK_AGAIN_AFTER, "the next look", timeout=5)
+        seen.append(project.run("look"))
+    assert [name for _, name in seen] == list(range(20))
+    pids = {pid for pid, _ in seen}
+    assert len(pids) == 1
+    assert pids <= set(worker.children)
+    (tmp_path / "held").unlink()
+    pid, *names = project.result(old)
+    assert names == ["old", "old"]
+    assert pid not in pids
+
+
+def test_projects_with_modules_of_one_name_alternate_in_one_process(make: Make, tmp_path: Path) -> None:
+    package = {"helper/__init__.py": "from .core import NAME", "late.py": "NAME = 0"}
+    left = make({**package, "etl.py": ETL, "helper/core.py": "NAME = 'left'"}, name="left")
+    right = make({**package, "etl.py": ETL, "helper/core.py": "NAME = 'right'"}, name="right")
+    one = held(left, tmp_path / "held")  # the other process is left
+    seen = [project.run("look") for _ in range(5) for project in (left, right)]
+    assert [name for _, name in seen] == ["left", "right"] * 5
+    assert len({pid for pid, _ in seen}) == 1
+    (tmp_path / "held").unlink()
+    assert left.result(one)[1:] == ["left", 0]
+
+
+EXTENSION = next(Path(sysconfig.get_path("stdlib"), "lib-dynload").glob("xxlimited.*.so"), None)
+
+
+@pytest.mark.skipif(EXTENSION is None, reason="this Python has no extension module to copy")
+def test_a_process_that_cannot_forget_an_extension_module_is_replaced(make: Make, worker: Worker) -> None:
+    assert EXTENSION is not None
+    etl = """
+        import os
+        from dispatcher import flow
+        from native import xxlimited
+
+        @flow
+        def look(): return os.getpid(), xxlimited.__file__.endswith(".so")
+        """
+    native = {f"native/{EXTENSION.name}": EXTENSION.read_bytes()}
+    project = make({"etl.py": etl, "native/__init__.py": "", **native})
+    seen = [project.run("look") for _ in range(3)]
+    assert [loaded for _, loaded in seen] == [True] * 3
+    assert len({pid for pid, _ in seen}) == 3
+    assert "extension module native.xxlimited of the flow's project" in worker.output
+
+
+def test_a_process_in_which_a_thread_of_the_project_goes_on_is_replaced(make: Make) -> None:
+    etl = """
+        import os, threading
+        from dispatcher import flow
+
+        @flow
+        def look():
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+            return os.getpid()
+        """
+    project = make({"etl.py": etl})
+    assert len({project.run("look") for _ in range(3)}) == 3
+
+
+def test_tracebacks_show_the_line_and_the_place_in_the_project(make: Make, tmp_path: Path) -> None:
+    etl = "from dispatcher import flow\nfrom pkg.deep import broken\n@flow\ndef fails(): broken.f()\n"
+    files = {"pkg/__init__.py": "", "pkg/deep/__init__.py": "", "pkg/deep/broken.py": "def f(): return 1 / 0\n"}
+    project = make({"etl.py": etl, **files})
+    with pytest.raises(FlowError) as caught:
+        project.run("fails")
+    assert '/pkg/deep/broken.py", line 1, in f' in caught.value.traceback
+    assert "def f(): return 1 / 0" in caught.value.traceback
+    assert str(tmp_path) not in caught.value.traceback
+
+
+KINDS = """
+    import os, sys, time, logging
+    from pathlib import Path
+    from dispatcher import LocalEnvironment, context, flow
+
+    @flow
+    def look(): return sorted(sys.modules)
+
+    @flow
+    def fails(): raise ValueError("no luck")
+
+    class Odd(Exception):
+        def __init__(self, lock): self.lock = lock
+
+    @flow
+    def fails_oddly():
+        import threading
+        raise Odd(threading.Lock())
+
+    @flow
+    def large(): return "x" * 3_000_000
+
+    @flow
+    def pickled(): return {1, 2}
+
+    @flow
+    def prints():
+        print("printed"); os.system("echo from a child"); logging.getLogger("own").warning("logged")
+        print("wrong", file=sys.stderr)
+
+    @flow
+    def sleeps(path: str):
+        Path(path).touch()
+        time.sleep(60)
+
+    @flow
+    def returns_a_lock():
+        import threading
+        return threading.Lock()
+
+    def enter(): print("enter", context.attempt)
+    def leave(): print("leave", context.state)
+
+    @flow(environment=LocalEnvironment(on_start=enter, on_exit=leave))
+    def with_callbacks(): return 1
+
+    @flow
+    def dies(): os._exit(3)
+    """
+
+
+KINDS_NAMES = ("look", "fails", "fails_oddly", "large", "pickled", "prints", "returns_a_lock", "with_callbacks", "dies")
+
+
+def run_all_kinds(project: Project, directory: Path) -> dict[str, str]:
+    """Run flows that end in every way, and return how."""
+    ends = {}
+    directory.mkdir()
+    timed, cancelled = directory / "timed", directory / "cancelled"
+    run_ids = {name: project.submit(name) for name in KINDS_NAMES}
+    run_ids["timed"] = project.submit("sleeps", {"path": str(timed)}, timeout=1)
+    run_ids["cancelled"] = project.submit("sleeps", {"path": str(cancelled)})
+    wait_until(cancelled.exists, "the flow's start", timeout=60)
+    project.cancel(run_ids["cancelled"])
+    for name, run_id in run_ids.items():
+        try:
+            ends[name] = type(project.result(run_id)).__name__
+        except FlowError as error:
+            ends[name] = re.sub(r"run \w+|0x\w+", "", str(error))
+    return ends
+
+
+def tops(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def own_modules(names: Iterable[str]) -> dict[str, str]:
+    """Files of a project that has modules of these names, and a flow that returns those that it doesn't get."""
+    etl = textwrap.dedent(KINDS) + "".join(f"import {name}\n" for name in names)
+    etl += f"@flow\ndef foreign(): return [n for n in {sorted(names)} if not hasattr(sys.modules[n], 'OWN')]\n"
+    return {"etl.py": etl, **{f"{name}.py": "OWN = True\n" for name in names}}
+
+
+#: What the interpreter starts with (``python -m``), and modules that do something when they are imported.
+NEVER_OWN = {"runpy", "antigravity", "this", *sys.builtin_module_names}
+
+
+def test_the_engines_late_imports_never_resolve_in_a_bundle(make: Make, tmp_path: Path, worker: Worker) -> None:
+    """A project has a module of every name that its own program doesn't need from elsewhere: of the whole standard
+    library and of all that the worker has loaded. Its flows get their own, and all that the engine does still works."""
+    plain = make({"etl.py": KINDS}, name="plain")
+    ends = run_all_kinds(plain, tmp_path / "1")
+    known = tops([*sys.stdlib_module_names, *plain.run("look"), "kubernetes", "dask", "distributed", "pandas"])
+    names = {name for name in known - tops(plain.loaded()) - NEVER_OWN if not name.startswith("__")}
+    assert {"workers", "yaml", "kubernetes", "celery", "multiprocessing"} <= names
+    project = make(own_modules(names), name="hostile")
+    assert run_all_kinds(project, tmp_path / "2") == ends
+    assert project.run("foreign") == []
+    plain.run("look")
+    assert "Traceback" not in worker.output
