@@ -30,8 +30,8 @@ def told(client, module, order):
         return client.get(order["run"]).cancel()
     return client.get(order["run"]).result(timeout=60)
 
-sys.path.insert(0, sys.argv[1])
 with Dispatcher() as client:
+    sys.path.insert(0, sys.argv[1])
     for line in sys.stdin:
         try:
             module = importlib.import_module("etl")

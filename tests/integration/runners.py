@@ -31,11 +31,15 @@ SHARD = "fake/0"
 class AssignedRun:
     """A run whose infrastructure was just created, and the assignment of its container."""
 
-    def __init__(self, bench: Bench, directory: Path, flow: Flow[..., Any], **options: Any) -> None:
+    def __init__(self, bench: Bench, directory: Path, flow: Flow[..., Any] | str, **options: Any) -> None:
+        """Submit a flow; or take the run of this id, which a program has submitted to the fake backend."""
         self.bench = bench
         self.directory = directory
-        environment = FakeEnvironment(directory, on_exit=options.pop("on_exit", None))
-        self.run_id = bench.submit(flow, options.pop("parameters", None), environment=environment, **options)
+        if isinstance(flow, str):
+            self.run_id = flow
+        else:
+            environment = FakeEnvironment(directory, on_exit=options.pop("on_exit", None))
+            self.run_id = bench.submit(flow, options.pop("parameters", None), environment=environment, **options)
         record = self._step(partial(transitions.claim, owner="somebody"))
         self.epoch = record.epoch
         request = {"shard": SHARD, "epoch": record.epoch, "body": {}}

@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 
 from dispatcher.code.bundles import LOOK_AGAIN_AFTER
+from dispatcher.runner.container.report import ReportKind
+from dispatcher.runs.outcome import ExitCall
+from dispatcher.runs.states import Cause
 from tests.conftest import Server
 from tests.integration.projects import FlowError, Project
-from tests.integration.workers import QUICK, Worker
+from tests.integration.runners import AssignedRun, RunnerProcess
+from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -168,6 +172,10 @@ KINDS = """
     from pathlib import Path
     from dispatcher import LocalEnvironment, context, flow
 
+    def enter(): print("enter", context.attempt)
+    def leave(): print("leave", context.state)
+    HERE = LocalEnvironment(on_start=enter, on_exit=leave)
+
     @flow
     def look(): return sorted(sys.modules)
 
@@ -203,10 +211,7 @@ KINDS = """
         import threading
         return threading.Lock()
 
-    def enter(): print("enter", context.attempt)
-    def leave(): print("leave", context.state)
-
-    @flow(environment=LocalEnvironment(on_start=enter, on_exit=leave))
+    @flow(environment=HERE)
     def with_callbacks(): return 1
 
     @flow
@@ -241,7 +246,7 @@ def tops(names: Iterable[str]) -> set[str]:
 
 def own_modules(names: Iterable[str]) -> dict[str, str]:
     """Files of a project that has modules of these names, and a flow that returns those that it doesn't get."""
-    etl = textwrap.dedent(KINDS) + "".join(f"import {name}\n" for name in names)
+    etl = textwrap.dedent(KINDS) + "".join(f"import {name}\n" for name in sorted(names))
     etl += f"@flow\ndef foreign(): return [n for n in {sorted(names)} if not hasattr(sys.modules[n], 'OWN')]\n"
     return {"etl.py": etl, **{f"{name}.py": "OWN = True\n" for name in names}}
 
@@ -263,3 +268,67 @@ def test_the_engines_late_imports_never_resolve_in_a_bundle(make: Make, tmp_path
     assert project.run("foreign") == []
     plain.run("look")
     assert "Traceback" not in worker.output
+
+
+def test_a_project_replaces_modules_that_the_engine_has_loaded(make: Make) -> None:
+    names = ("queue", "redis", "typing_extensions", "psutil")
+    etl = f"""
+        import sys
+        for name in {names}: sys.modules.pop(name, None)
+        import queue, redis, typing_extensions, psutil
+        """
+    files = {f"{name}.py": f"OWN = {name!r}" for name in names}
+    flows = """
+        from dispatcher import flow
+        @flow
+        def look():
+            import queue, concurrent.futures, logging.handlers
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                doubled = pool.submit(lambda: 2).result()
+            return [queue.OWN, redis.OWN, typing_extensions.OWN, psutil.OWN, doubled]
+        """
+    project = make({"etl.py": textwrap.dedent(etl) + textwrap.dedent(flows), **files})
+    for _ in range(2):
+        assert project.run("look") == [*names, 2]
+
+
+def test_a_package_in_place_of_backends_is_told_at_submit(make: Make) -> None:
+    etl = """
+        import sys
+        for name in [name for name in sys.modules if name.partition(".")[0] == "backends"]: del sys.modules[name]
+        import backends.mine
+        from dispatcher import KubernetesJobEnvironment, flow
+        @flow
+        def look(): return 1
+        """
+    project = make({"etl.py": etl, "backends/__init__.py": "", "backends/mine.py": ""})
+    with pytest.raises(FlowError, match=r"finds .*project/backends in place of our package 'backends': rename yours"):
+        project.run("look")
+
+
+@pytest.mark.parametrize(
+    ("flow", "cause", "result"),
+    [("foreign", None, "[]"), ("fails", Cause.USER_ERROR, None), ("large", None, None), ("prints", None, "null")],
+)
+def test_a_container_imports_from_the_bundle_and_its_runner_does_not(
+    flow: str, cause: Cause | None, result: str | None, bench: Bench, server_url: str, tmp_path: Path
+) -> None:
+    """The same with a container's runner, whose parent and child process import late as well."""
+    names = {"yaml", "kubernetes", "workers", "celery", "multiprocessing", "pkgutil", "http", "tarfile", "ctypes"}
+    files = own_modules(names)
+    etl = files["etl.py"].replace("@flow\n", "@flow(environment=HERE)\n")
+    fake = f"FakeEnvironment({str(tmp_path)!r}, "
+    files["etl.py"] = "from backends.fake import FakeEnvironment\n" + etl.replace("LocalEnvironment(", fake)
+    project = Project(tmp_path / "project", server_url, files)
+    try:
+        assigned = AssignedRun(bench, tmp_path, project.submit(flow))
+        runner = RunnerProcess(assigned)
+        assert runner.wait() == 0, runner.output
+    finally:
+        project.close()
+    report = assigned.report_of(ReportKind.EXITED)
+    assert report.outcome.cause is cause, report.outcome
+    assert report.exit_call is ExitCall.CALLED
+    if result is not None:
+        assert report.outcome.result is not None
+        assert report.outcome.result.inline == result
