@@ -170,8 +170,8 @@ def _sorted_out(bundles: Iterable[Unpacked]) -> _Names:
     for bundle in bundles:
         for name, regular in bundle.importable.items():
             outside = _is_regular_outside(name)
-            if name not in bundle.modules:
-                foreign |= {name} if outside else set()
+            if outside and name not in bundle.modules:
+                foreign.add(name)
             elif not regular and outside is False:
                 shared.add(name)
             else:
