@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
 
+from dispatcher.code.cache import BundleCache
 from dispatcher.runs.attempt import family
 from dispatcher.runs.routing import listed
 from dispatcher.serialization import KeyRing
@@ -50,6 +51,9 @@ THREAD_TIMEOUT = 10.0
 #: Python's switch interval, in seconds, where supervisors share the interpreter with Celery's event loop. At the
 #: default of 5 ms, the loop would hand out messages only now and then.
 SWITCH_INTERVAL = 0.0005
+
+#: Seconds between two looks for code bundles that no process uses.
+CODE_TICK = 300.0
 
 
 class WorkerEngine:
@@ -169,6 +173,7 @@ class WorkerEngine:
         table = sweeps(
             records, self.settings.timing, worker=self.identity.id, serves=self.queues.serves, depth=bell.depth
         )
+        table += (PeriodicSweep("code bundles", CODE_TICK, BundleCache(self._interrupts.code).trim),)
 
         def close() -> None:
             bell.close()

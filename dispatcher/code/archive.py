@@ -32,7 +32,7 @@ MOST_MEMBERS = 50_000
 
 @dataclass(frozen=True)
 class Description:
-    """What an archive says of itself.
+    """An archive's description of itself.
 
     Attributes:
         paths: directories that go onto ``sys.path``, in order.
@@ -107,13 +107,22 @@ def unpack(data: bytes, directory: Path) -> Description:
 
 
 def changed_files(description: Description, directory: Path) -> Iterable[str]:
-    """Return the names of those files in a directory that aren't as they were packed."""
+    """Return the names of the files in a directory that aren't as they were packed, and of modules added to them.
+
+    Other files that were added, such as those that a flow wrote beside its module, are no change.
+    """
     for name, digest in description.digests.items():
         try:
             if sha256((directory / name).read_bytes()).hexdigest() != digest:
                 yield name
         except OSError:
             yield name
+    for place, _, names in os.walk(directory):
+        for name in names:
+            path = Path(place, name).relative_to(directory).as_posix()
+            compiled = place.endswith("__pycache__") and name.endswith(".pyc")
+            if name.endswith(_MODULE_SUFFIXES) and not compiled and path not in description.digests:
+                yield path
 
 
 def _note_importable(names: dict[str, bool], name: str) -> None:

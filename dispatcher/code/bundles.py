@@ -134,7 +134,10 @@ class Bundler:
         try:
             data = Path(file.path).read_bytes()
         except OSError as error:
-            raise InvalidInput(f"code bundle: can't read {file.path}: {error.strerror}") from error
+            raise InvalidInput(
+                f"code bundle: can't read {file.path} ({file.reason}): {error.strerror}: make it readable, or leave "
+                "it out by @flow(exclude=[...]) or [tool.dispatcher] exclude in pyproject.toml"
+            ) from error
         reason = self._exclusions.content(Path(file.path), data)
         if reason is not None:
             log.warning("Code bundle: left out %s, which %s", file.path, reason)

@@ -13,8 +13,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 #: Bytes of unpacked bundles that a cache keeps beside those in use.
 MOST_BYTES = 2**30
+
+#: Seconds after which a bundle that no process uses is removed.
+UNUSED_FOR = 3600.0
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ARCHIVE, _FILES = "bundle.zip", "files"
@@ -57,9 +61,13 @@ class BundleCache:
     Args:
         directory: made with mode 0700 if it isn't there; its parent must be private to this user.
         most_bytes: bytes of unpacked bundles, at most, beside those in use.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, directory: Path, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, directory: Path, *, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._directory = directory
         self._most_bytes = most_bytes
         self._held: dict[str, tuple[int, Unpacked]] = {}
@@ -101,29 +109,42 @@ class BundleCache:
         for digest in self._held.keys() - keep:
             lock, _ = self._held.pop(digest)
             if self._pid == os.getpid():
+                with suppress(OSError):
+                    os.utime(self._directory / digest)
                 os.close(lock)
 
     def trim(self) -> None:
-        """Remove the least recently used bundles, but for those in use, until the others fit."""
+        """Remove bundles that no process has used for an hour, then the least recently used until the others fit.
+        Those in use stay."""
         if not self._directory.is_dir():
             return
-        places = [path for path in self._directory.iterdir() if _DIGEST.fullmatch(path.name)]
-        total = 0
-        for place in sorted(places, key=_last_used, reverse=True):
-            total += _size(place)
-            if total > self._most_bytes and place.name not in self._held:
-                self._remove(place)
+        now, total = self._clock(), 0
+        entries = [(_last_used(path), path) for path in self._directory.iterdir()]
+        for used, path in sorted(entries, reverse=True):
+            unused = now - used > UNUSED_FOR
+            if _DIGEST.fullmatch(path.name):
+                total += _size(path)
+                if (unused or total > self._most_bytes) and path.name not in self._held:
+                    self._remove(path)
+            elif unused and path.name.startswith("."):  # of a process that was killed while it unpacked
+                _remove_tree(path)
+            elif unused and not path.with_suffix("").exists():  # the lock of a bundle that couldn't be fetched
+                self._remove(path.with_suffix(""))
 
     def _lock(self, digest: str, operation: int = fcntl.LOCK_SH) -> int:
-        descriptor = os.open(
-            self._directory / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            fcntl.flock(descriptor, operation)
-        except BaseException:
+        """Return the descriptor of a bundle's lock file, which goes with the bundle."""
+        path = self._directory / f"{digest}.lock"
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(descriptor, operation)
+                with suppress(FileNotFoundError):  # it was removed while this process waited
+                    if os.path.samestat(os.fstat(descriptor), path.stat()):
+                        return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
-            raise
-        return descriptor
 
     def _usable(self, place: Path, digest: str) -> Unpacked | None:
         """The bundle at its place, if it is there and unchanged."""
@@ -131,16 +152,13 @@ class BundleCache:
             data = (place / _ARCHIVE).read_bytes()
         except OSError:
             return None
+        changed: str | None = _ARCHIVE
         if sha256(data).hexdigest() == digest:
             description = archive.describe(data)
             changed = next(iter(archive.changed_files(description, place / _FILES)), None)
             if changed is None:
                 return _unpacked(digest, place, description)
-            log.warning("Code bundle %s was changed on disk (%s); unpacking it again", digest[:16], changed)
-        aside = self._aside(digest)
-        with suppress(OSError):
-            place.rename(aside)
-        _remove_tree(aside)
+        log.warning("Code bundle %s was changed on disk (%s); unpacking it again", digest[:16], changed)
         return None
 
     def _unpack(self, place: Path, digest: str, fetch: Callable[[str], bytes]) -> Unpacked:
@@ -156,36 +174,42 @@ class BundleCache:
             files.mkdir(mode=0o700, parents=True)
             description = archive.unpack(data, files)
             (aside / _ARCHIVE).write_bytes(data)
-            with suppress(OSError):  # another process was quicker: its bundle is as good
-                aside.rename(place)
+            self._put(aside, place, digest)
         finally:
             _remove_tree(aside)
-        if not (place / _FILES).is_dir():
-            raise OSError(f"code bundle: can't be moved to {place}")
         self.trim()
         return _unpacked(digest, place, description)
+
+    def _put(self, unpacked: Path, place: Path, digest: str) -> None:
+        """Move a directory to its place, unless another process was quicker; replace what was changed there."""
+        with suppress(OSError):
+            unpacked.rename(place)
+            return
+        if self._usable(place, digest) is None:
+            changed = self._aside(digest)
+            with suppress(OSError):  # another process does the same
+                place.rename(changed)
+            with suppress(OSError):
+                unpacked.rename(place)  # processes that use it find its files under the same names
+            _remove_tree(changed)
+        if not (place / _FILES).is_dir():
+            raise OSError(f"code bundle: can't be moved to {place}")
 
     def _aside(self, digest: str) -> Path:
         return self._directory / f".{digest[:16]}-{secrets.token_hex(8)}"
 
     def _remove(self, place: Path) -> None:
-        with suppress(OSError), self._unused(place.name):
-            aside = self._aside(place.name)
-            place.rename(aside)
-            _remove_tree(aside)
-
-    @contextmanager
-    def _unused(self, digest: str) -> Iterator[None]:
-        """Hold the lock of a bundle that no process uses.
-
-        Raises:
-            BlockingIOError: one does.
-        """
-        lock = self._lock(digest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            yield
-        finally:
-            os.close(lock)
+        """Remove a bundle and its lock file, unless a process uses it."""
+        with suppress(OSError):
+            lock = self._lock(place.name, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                aside = self._aside(place.name)
+                with suppress(FileNotFoundError):
+                    place.rename(aside)
+                (self._directory / f"{place.name}.lock").unlink()
+                _remove_tree(aside)
+            finally:
+                os.close(lock)
 
 
 def _unpacked(digest: str, place: Path, description: Description) -> Unpacked:
@@ -202,7 +226,14 @@ def _last_used(place: Path) -> float:
 
 
 def _size(place: Path) -> int:
-    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    return sum(_file_size(Path(directory, name)) for directory, _, names in os.walk(place) for name in names)
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # a process has just removed it
+        return 0
 
 
 def _remove_tree(path: Path) -> None:

@@ -28,12 +28,24 @@ _FILE_PATTERNS = {
     "*.p12": "may hold a private key",
     "*.pfx": "may hold a private key",
     "*.jks": "may hold a private key",
+    "*.keystore": "may hold a private key",
+    "*.ppk": "may hold a private key",
     "*.kdbx": "may hold passwords",
     "id_*": "may hold a private key",
+    "*.env": "may hold passwords",
     "credentials": "may hold passwords",
     "credentials.json": "may hold passwords",
+    "service-account*.json": "may hold a private key",
+    "kubeconfig": "may hold passwords",
+    "secrets.json": "may hold passwords",
+    "secrets.toml": "may hold passwords",
+    "secrets.y*ml": "may hold passwords",
+    "*.tfstate": "may hold passwords",
     "dispatcher.toml": "settings of this machine",
-    "dump.rdb": "a Redis server's data",
+    "redis.conf": "a server's settings, which may hold passwords",
+    "valkey.conf": "a server's settings, which may hold passwords",
+    "users.acl": "a server's settings, which may hold passwords",
+    "*.rdb": "a Redis server's data",
     "*.aof": "a Redis server's data",
     "*~": "a backup of an editor",
 }
@@ -59,7 +71,7 @@ class Exclusions:
         """Return why a directory and all below it is left out, or None."""
         if path.name.startswith("."):
             return "hidden"
-        if (path / "pyvenv.cfg").is_file():
+        if os.path.isfile(path / "pyvenv.cfg"):  # noqa: PTH113 - False where the directory is closed to this user
             return "a virtual environment"
         return _DIRECTORIES.get(path.name) or _matching(path.name, _DIRECTORY_PATTERNS) or self._by_place(path)
 
@@ -67,16 +79,17 @@ class Exclusions:
         """Return why a file is left out, or None."""
         if path.name.startswith("."):
             return "hidden"
-        return _matching(path.name, _FILE_PATTERNS) or self._by_place(path)
+        named = None if path.suffix == ".py" else _matching(path.name, _FILE_PATTERNS)  # id_numbers.py is code
+        return named or self._by_place(path)
 
     def content(self, path: Path, data: bytes) -> str | None:
         """Return why a file is left out for what it holds, or None."""
-        if len(data) <= _LARGEST_KEY_FILE and path.suffix == ".json" and _holds_signing_keys(data):
+        if len(data) <= _LARGEST_KEY_FILE and path.suffix != ".py" and _holds_signing_keys(data):
             return "holds signing keys"
         return None
 
     def _by_place(self, path: Path) -> str | None:
-        if self.private and path.resolve() in {place.resolve() for place in self.private}:
+        if self.private and (inode := _inode(path)) and inode in map(_inode, self.private):
             return "private to this machine"
         return None
 
@@ -89,6 +102,15 @@ def is_inside(path: Path, directory: Path) -> bool:
         return False
 
 
+def _inode(path: Path) -> tuple[int, int] | None:
+    """The identity of a file or directory, whatever links lead to it; None if it isn't there."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
 def _matching(name: str, patterns: dict[str, str]) -> str | None:
     folded = os.path.normcase(name)
     return next((reason for pattern, reason in patterns.items() if fnmatch.fnmatchcase(folded, pattern)), None)
@@ -96,6 +118,8 @@ def _matching(name: str, patterns: dict[str, str]) -> str | None:
 
 def _holds_signing_keys(data: bytes) -> bool:
     """Return True for what ``dispatcher keygen`` writes: a JSON object with the id and the secret of each key."""
+    if not data.lstrip().startswith(b"{"):
+        return False
     try:
         keys = json.loads(data)
     except (ValueError, RecursionError):

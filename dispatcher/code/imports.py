@@ -37,7 +37,7 @@ def imports_of_file(path: Path, package: str) -> frozenset[str]:
     """
     try:
         stat = path.stat()
-        return _imports_of_file(str(path), stat.st_mtime_ns, stat.st_size, package)
+        return _imports_of_file(str(path), stat.st_ctime_ns, stat.st_size, package)
     except OSError:
         return frozenset()
 

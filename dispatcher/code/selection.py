@@ -24,6 +24,9 @@ _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git", ".hg")
 #: Most files of a bundle, data files included.
 MOST_FILES = 20_000
 
+#: Most files and directories that are looked at, left out or not.
+MOST_LOOKED_AT = 100_000
+
 
 @dataclass(frozen=True, order=True)
 class File:
@@ -33,7 +36,7 @@ class File:
         name: its path in the bundle, with slashes.
         path: its place on this machine.
         size: in bytes.
-        changed: its time of change, in nanoseconds.
+        changed: its time of change, in nanoseconds; a copy that keeps the time of its original is a change, too.
         executable: whether its owner may execute it.
         reason: why it is in the bundle.
     """
@@ -140,6 +143,7 @@ class _Collector:
         self._paths: dict[str, None] = {}
         self._modules: set[str] = set()
         self._watched: dict[str, int] = {}
+        self._looked_at = 0  # files and directories
         self._taken: set[str] = set()  # directories
         self._reached: set[str] = set()  # modules
 
@@ -241,10 +245,18 @@ class _Collector:
         self._watched.setdefault(directory, _changed(directory))
         try:
             with os.scandir(directory) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
+                found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             self._leave_out(directory, f"can't be read: {error.strerror}")
             return []
+        self._looked_at += len(found)
+        if self._looked_at > MOST_LOOKED_AT:
+            raise InvalidInput(
+                f"code bundle: looked at more than {MOST_LOOKED_AT:,} files, the last in {directory}: exclude large "
+                "directories, in [tool.dispatcher] of pyproject.toml or by @flow(exclude=[...]), include by patterns "
+                "that name a directory, or move the code to a directory of its own"
+            )
+        return found
 
     def _add(self, project: _Project, path: str, reason: str) -> None:
         if path in self._files:
@@ -258,15 +270,18 @@ class _Collector:
             return
         info = Path(path).stat()
         executable = bool(info.st_mode & stat.S_IXUSR)
-        self._files[path] = File(f"{project.prefix}/{name}", path, info.st_size, info.st_mtime_ns, executable, reason)
+        self._files[path] = File(f"{project.prefix}/{name}", path, info.st_size, info.st_ctime_ns, executable, reason)
         if len(self._files) > MOST_FILES:
             raise InvalidInput(
                 f"code bundle: more than {MOST_FILES:,} files below {project.directory}: exclude some, in "
-                "[tool.dispatcher] of pyproject.toml or by @flow(exclude=[...])"
+                "[tool.dispatcher] of pyproject.toml or by @flow(exclude=[...]), or move the code to a directory of "
+                "its own"
             )
 
     def _problem(self, project: _Project, path: str, name: str) -> str | None:
         """Why a file can't be taken."""
+        if not _is_portable(name):
+            return "its name isn't UTF-8 or has a backslash"
         if project.patterns.excludes(name):
             return "excluded by name"
         if not project.patterns.includes(name) and (reason := self._exclusions.file(Path(path))):
@@ -307,6 +322,13 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _is_portable(name: str) -> bool:
+    try:
+        return "\\" not in name and bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _changed(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns  # noqa: PTH116 - thousands of them at a submit
@@ -319,4 +341,4 @@ def _stamp(path: str) -> tuple[int, int] | None:
         info = os.stat(path)  # noqa: PTH116 - thousands of them at a submit
     except OSError:
         return None
-    return info.st_mtime_ns, info.st_size
+    return info.st_ctime_ns, info.st_size

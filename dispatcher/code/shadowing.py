@@ -73,8 +73,8 @@ class OutsideImports:
         if globals is None or type(fromlist) is list or not _is_installed_code(globals):
             with self._waiting():
                 return self._import(name, globals, locals, fromlist, level)
-        if not level and (known := self._known(name, fromlist or ())) is not None:
-            return known
+        if not level and (loaded := self._loaded(name, fromlist or ())) is not None:
+            return loaded
         with self._outside():
             return self._import(name, globals, locals, fromlist, level)
 
@@ -89,7 +89,7 @@ class OutsideImports:
         with self._outside() if installed else self._waiting():
             return self._import_module(name, package, level)
 
-    def _known(self, name: str, members: Collection[str]) -> ModuleType | None:
+    def _loaded(self, name: str, members: Collection[str]) -> ModuleType | None:
         """The module that an import statement gives, if nothing has to be loaded for it."""
         module = self._aside.get(name)
         if module is None or not all(hasattr(module, member) for member in members):

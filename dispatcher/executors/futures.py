@@ -57,7 +57,7 @@ def is_future(value: Any) -> bool:
 
 
 def _imported(module: str, name: str) -> Any:
-    """What Dask calls by a name; None if Dask isn't imported. A flow's project may have a module of its name."""
+    """An object of Dask; None if Dask isn't imported. A flow's project may have a module of Dask's name."""
     return getattr(sys.modules.get(module), name, None)
 
 

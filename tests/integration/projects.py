@@ -84,7 +84,7 @@ class Project:
 
     @property
     def output(self) -> str:
-        """What the program has written to standard error so far."""
+        """The program's standard error so far."""
         return self._errors.read_text(errors="replace")
 
     def write(self, files: Mapping[str, str | bytes]) -> None:

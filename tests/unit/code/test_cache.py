@@ -14,7 +14,7 @@ import pytest
 
 from dispatcher.code.activation import BundleImporter
 from dispatcher.code.bundles import Bundle, Bundler
-from dispatcher.code.cache import BundleCache
+from dispatcher.code.cache import UNUSED_FOR, BundleCache
 from dispatcher.errors import InvalidInput, Malformed, Permanent, SealBroken
 from tests.unit.code.projects import on_path, write
 
@@ -60,6 +60,20 @@ def test_what_was_changed_on_disk_is_not_used(cache: BundleCache, made: Bundle, 
     assert (Path(again.paths[0]) / "helper.py").read_text().startswith("import os")
 
 
+def test_a_module_that_was_added_is_a_change_and_a_data_file_is_none(
+    cache: BundleCache, made: Bundle, tmp_path: Path
+) -> None:
+    fetch = {made.digest: made.data}.__getitem__
+    place = Path(cache.get(made.digest, fetch).paths[0])
+    write(place, {"helper.cache.json": "{}"})
+    assert BundleCache(tmp_path / "cache").get(made.digest, never)
+    for name in ("helper/__init__.py", "json.py", "old.pyc", "helper.cpython-311-x86_64-linux-gnu.so"):
+        write(place, {name: "raise SystemExit"})
+        BundleCache(tmp_path / "cache").get(made.digest, fetch)
+        assert not (place / name).exists()
+        assert (place / "helper.py").exists(), "a process that uses it finds its files"
+
+
 def test_compiled_code_beside_it_is_no_change(cache: BundleCache, made: Bundle, tmp_path: Path) -> None:
     unpacked = cache.get(made.digest, {made.digest: made.data}.__getitem__)
     write(Path(unpacked.paths[0]), {"__pycache__/helper.cpython-311.pyc": b"x"})
@@ -85,14 +99,14 @@ def test_what_is_gone_changed_or_no_bundle(cache: BundleCache, made: Bundle, tmp
 
 
 def test_the_least_recently_used_go(tmp_path: Path) -> None:
-    cache = BundleCache(tmp_path / "cache", most_bytes=250_000)
+    cache = BundleCache(tmp_path / "cache", most_bytes=250_000, clock=lambda: 10.0)
     made = [bundle(tmp_path / f"p{n}", {"helper.py": f"x = {n}", "data.bin": os.urandom(50_000)}) for n in range(5)]
     fetch = {one.digest: one.data for one in made}.__getitem__
     for one in made:
         cache.get(one.digest, fetch)
         cache.release()
         os.utime(tmp_path / "cache" / one.digest, (made.index(one), made.index(one)))
-    held = BundleCache(tmp_path / "cache", most_bytes=250_000)
+    held = BundleCache(tmp_path / "cache", most_bytes=250_000, clock=lambda: 10.0)
     held.get(made[0].digest, fetch)
     os.utime(tmp_path / "cache" / made[0].digest, (0, 0))
     cache.trim()
@@ -100,6 +114,50 @@ def test_the_least_recently_used_go(tmp_path: Path) -> None:
     assert made[0].digest in left, "another one uses it"
     assert made[4].digest in left
     assert made[1].digest not in left
+
+
+def test_what_no_process_has_used_for_an_hour_goes(tmp_path: Path) -> None:
+    made = [bundle(tmp_path / f"p{n}", {"helper.py": f"x = {n}"}) for n in range(3)]
+    fetch = {one.digest: one.data for one in made}.__getitem__
+    cache = BundleCache(tmp_path / "cache")
+    for one in made:
+        cache.get(one.digest, fetch)
+    cache.release(keep=frozenset({made[0].digest}))
+    with pytest.raises(InvalidInput):
+        cache.get("0" * 64, dict[str, bytes]().__getitem__)
+    (tmp_path / "cache" / ".0123-killed").mkdir()
+    now = (tmp_path / "cache" / made[2].digest).stat().st_mtime
+    BundleCache(tmp_path / "cache", clock=lambda: now + UNUSED_FOR - 60).trim()
+    assert len(list((tmp_path / "cache").iterdir())) == 8
+    BundleCache(tmp_path / "cache", clock=lambda: now + UNUSED_FOR + 60).trim()
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left == {made[0].digest, f"{made[0].digest}.lock"}
+    assert cache.get(made[1].digest, fetch).modules == {"helper"}
+
+
+def _use(directory: Path, made: list[Bundle], rounds: int, results: Any) -> None:
+    cache = BundleCache(directory, most_bytes=1)  # each bundle that is unpacked removes all that aren't in use
+    fetch = {one.digest: one.data for one in made}.__getitem__
+    missing = 0
+    for number in range(rounds):
+        one = made[(number * 7 + os.getpid()) % len(made)]
+        cache.release()
+        place = Path(cache.get(one.digest, fetch).paths[0])
+        missing += not (place / "helper.py").exists()
+    results.put(missing)
+
+
+def test_nothing_in_use_is_removed_by_another_process(tmp_path: Path) -> None:
+    made = [bundle(tmp_path / f"p{n}", {"helper.py": f"x = {n}"}) for n in range(4)]
+    forks = multiprocessing.get_context("fork")
+    results = forks.Queue()
+    processes = [forks.Process(target=_use, args=(tmp_path / "c", made, 60, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == [0] * 4
+    for process in processes:
+        process.join(30)
+    assert len(list((tmp_path / "c").iterdir())) <= 2 * len(made)
 
 
 def _unpack(directory: Path, made: Bundle, start: Any, results: Any) -> None:
