@@ -171,7 +171,8 @@ class BundleCache:
         aside = self._aside(digest)
         files = aside / _FILES
         try:
-            files.mkdir(mode=0o700, parents=True)
+            for directory in (aside, files):
+                directory.mkdir(mode=0o700)
             description = archive.unpack(data, files)
             (aside / _ARCHIVE).write_bytes(data)
             self._put(aside, place, digest)

@@ -24,6 +24,8 @@ def told(client, module, order):
     if order["do"] == "submit":
         run = client.submit(getattr(module, order["flow"]), order["parameters"], **order["options"])
         return run.id
+    if order["do"] == "map":
+        return len(client.map(getattr(module, order["flow"]), [{}] * order["times"]))
     if order["do"] == "loaded":
         return sorted(sys.modules)
     if order["do"] == "cancel":
@@ -97,6 +99,10 @@ class Project:
     def submit(self, flow: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> str:
         """Submit a flow of ``etl``, and return the run's id."""
         return str(self._tell(do="submit", flow=flow, parameters=dict(parameters or {}), options=options))
+
+    def map(self, flow: str, times: int) -> int:
+        """Submit a flow as often by ``map``, and return the number of runs."""
+        return int(self._tell(do="map", flow=flow, times=times))
 
     def result(self, run_id: str) -> Any:
         """Wait for a run's result.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
+import shutil
+import signal
+import stat
 import sys
 import sysconfig
 import textwrap
@@ -12,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from dispatcher.code.bundles import LOOK_AGAIN_AFTER
 from dispatcher.runner.container.report import ReportKind
@@ -332,3 +338,57 @@ def test_a_container_imports_from_the_bundle_and_its_runner_does_not(
     if result is not None:
         assert report.outcome.result is not None
         assert report.outcome.result.inline == result
+
+
+def blobs(url: str) -> dict[str, int]:
+    """Return the keys of all blobs on a server, with the bytes that each takes there."""
+    with redis.Redis.from_url(url) as client:
+        keys = [key for key in client.scan_iter(count=10_000) if b"blob" in key]
+        return {key.decode(): int(client.memory_usage(key, samples=0) or 0) for key in keys}
+
+
+def test_ten_thousand_submits_leave_one_bundle(server_url: str, tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(100_000)
+    files = {"etl.py": ETL, "helper.py": "NAME = 1", "late.py": "", "data.bin": data}
+    project = Project(tmp_path / "project", server_url, files)
+    try:
+        project.submit("look")
+        first = blobs(server_url)
+        assert sum(size > 100_000 for size in first.values()) == 1
+        assert len(first) == 2, "the bundle, and the flow by reference"
+        assert sum(project.map("look", 1_000) for _ in range(9)) == 9_000
+        for _ in range(999):
+            project.submit("look")
+        left = blobs(server_url)
+    finally:
+        project.close()
+    assert left.keys() == first.keys()
+    assert sum(left.values()) < 1.1 * sum(first.values())
+
+
+def test_the_cache_of_a_worker(start_worker: Callable[..., Worker], server_url: str, tmp_path: Path) -> None:
+    """It is private, shared by its processes, isn't used where it was changed, and goes with the worker."""
+    worker = start_worker(concurrency=2, environ={"TMPDIR": str(tmp_path)})
+    project = Project(tmp_path / "project", server_url, {"etl.py": ETL, "helper.py": "NAME = 1", "late.py": "NAME = 1"})
+    try:
+        run_ids = [held(project, tmp_path / name) for name in ("one", "two")]  # both processes use it
+        (cache,) = tmp_path.glob("dispatcher-worker-*/code")
+        (place,) = [path for path in cache.iterdir() if path.is_dir()]
+        for directory in (cache.parent, cache, place):
+            assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        helper = place / "files/0/helper.py"
+        helper.chmod(0o600)
+        helper.write_text("NAME = 'changed'")
+        for name in ("one", "two"):
+            (tmp_path / name).unlink()
+        assert [project.result(run_id)[1:] for run_id in run_ids] == [[1, 1], [1, 1]]
+        shutil.rmtree(place / "files/0/__pycache__", ignore_errors=True)
+        for pid in worker.children:
+            os.kill(pid, signal.SIGKILL)
+        assert project.run("look")[1] == 1
+        assert helper.read_text() == "NAME = 1"
+        assert "was changed on disk (0/helper.py); unpacking it again" in worker.output
+    finally:
+        project.close()
+    worker.end()
+    assert list(tmp_path.glob("dispatcher-worker-*")) == []
