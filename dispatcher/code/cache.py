@@ -173,7 +173,7 @@ class BundleCache:
         try:
             for directory in (aside, files):
                 directory.mkdir(mode=0o700)
-            description = archive.unpack(data, files)
+            description = archive.extract(data, files)
             (aside / _ARCHIVE).write_bytes(data)
             self._put(aside, place, digest)
         finally:
