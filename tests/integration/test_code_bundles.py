@@ -349,7 +349,7 @@ def blobs(url: str) -> dict[str, int]:
 
 def test_ten_thousand_submits_leave_one_bundle(server_url: str, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(100_000)
-    files = {"etl.py": ETL, "helper.py": "NAME = 1", "late.py": "", "data.bin": data}
+    files: dict[str, str | bytes] = {"etl.py": ETL, "helper.py": "NAME = 1", "late.py": "", "data.bin": data}
     project = Project(tmp_path / "project", server_url, files)
     try:
         project.submit("look")
