@@ -76,9 +76,16 @@ class Exclusions:
         return None
 
     def _by_place(self, path: Path) -> str | None:
-        if self.private and path.resolve() in {place.resolve() for place in self.private}:
+        if any(_is_same(path, place) for place in self.private):
             return "private to this machine"
         return None
+
+
+def _is_same(path: Path, place: Path) -> bool:
+    try:
+        return path.samefile(place)
+    except OSError:
+        return False
 
 
 def is_inside(path: Path, directory: Path) -> bool:

@@ -13,6 +13,8 @@ from types import CodeType
 #: Names by which code imports at run time; the strings beside them may be modules.
 _IMPORT_FUNCTIONS = frozenset({"import_module", "__import__", "run_module"})
 
+_IMPORT = dis.opmap["IMPORT_NAME"]
+
 _DOTTED_NAME = re.compile(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -53,7 +55,8 @@ def _imports_of_file(path: str, _changed: int, _size: int, package: str) -> froz
 
 def _imports(code: CodeType, package: str) -> Iterator[str]:
     level, names = 0, None
-    for instruction in dis.get_instructions(code):
+    # Disassembling takes most of the time, and few functions import anything.
+    for instruction in dis.get_instructions(code) if _IMPORT in code.co_code[::2] else ():
         if instruction.opname == "IMPORT_NAME":
             yield from _resolved(str(instruction.argval), level, names, package)
         elif instruction.opcode in dis.hasconst or instruction.opname == "LOAD_SMALL_INT":

@@ -137,6 +137,7 @@ class _Collector:
         self._files: dict[str, File] = {}
         self._left_out: dict[str, LeftOut] = {}
         self._projects: dict[Path, _Project] = {}
+        self._project_by_root: dict[Path, _Project] = {}
         self._paths: dict[str, None] = {}
         self._modules: set[str] = set()
         self._watched: dict[str, int] = {}
@@ -196,8 +197,9 @@ class _Collector:
         for path in self._walk(project, str(directory)):
             self._add(project, path, f"package {dotted}")
             if path.endswith(".py") and path in self._files:
-                file = Path(path)
-                imports |= imports_of_file(file, ".".join(file.parent.relative_to(root).parts))
+                above, _, name = path[len(str(root)) + 1 : -len(".py")].replace(os.sep, ".").rpartition(".")
+                self._reached.add(above if name == "__init__" else f"{above}.{name}")
+                imports |= imports_of_file(Path(path), above)
         return frozenset(imports)
 
     def _take_data_beside(self, project: _Project, place: Location) -> None:
@@ -253,10 +255,11 @@ class _Collector:
         if name is None:  # a package of two directories, one of them elsewhere
             project = self._project_of(Path(path).parent)
             name = project.relative(path) or ""
-        if problem := self._problem(project, path, name):
+        file = Path(path)
+        if problem := self._problem(project, file, name):
             self._leave_out(path, problem)
             return
-        info = Path(path).stat()
+        info = file.stat()
         executable = bool(info.st_mode & stat.S_IXUSR)
         self._files[path] = File(f"{project.prefix}/{name}", path, info.st_size, info.st_mtime_ns, executable, reason)
         if len(self._files) > MOST_FILES:
@@ -265,16 +268,16 @@ class _Collector:
                 "[tool.dispatcher] of pyproject.toml or by @flow(exclude=[...])"
             )
 
-    def _problem(self, project: _Project, path: str, name: str) -> str | None:
+    def _problem(self, project: _Project, file: Path, name: str) -> str | None:
         """Why a file can't be taken."""
         if project.patterns.excludes(name):
             return "excluded by name"
-        if not project.patterns.includes(name) and (reason := self._exclusions.file(Path(path))):
+        if not project.patterns.includes(name) and (reason := self._exclusions.file(file)):
             return reason
-        if Path(path).is_symlink() and not is_inside(Path(path), Path(project.directory)):
+        if file.is_symlink() and not is_inside(file, Path(project.directory)):
             return "a link that leads out of the project"
         try:
-            return None if stat.S_ISREG(Path(path).stat().st_mode) else "no ordinary file"
+            return None if stat.S_ISREG(file.stat().st_mode) else "no ordinary file"
         except OSError as error:
             return f"can't be read: {error.strerror}"
 
@@ -282,6 +285,11 @@ class _Collector:
         self._left_out.setdefault(path, LeftOut(path, reason))
 
     def _project_of(self, root: Path) -> _Project:
+        if root not in self._project_by_root:
+            self._project_by_root[root] = self._new_project_of(root)
+        return self._project_by_root[root]
+
+    def _new_project_of(self, root: Path) -> _Project:
         directory = project_of(root)
         if directory not in self._projects:
             self._watched.setdefault(str(directory / "pyproject.toml"), _changed(str(directory / "pyproject.toml")))
