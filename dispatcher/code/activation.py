@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
+from dispatcher.code.imported_modules import ImportedModules
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
 
@@ -33,8 +34,8 @@ class BundleImporter:
         self._python = python
         self._digests: tuple[str, ...] = ()
         self._paths: tuple[str, ...] = ()
-        self._names: frozenset[str] = frozenset()  # top-level
         self._modules: dict[str, ModuleType] = {}  # imported by runs of these bundles
+        self._imported = ImportedModules(frozenset())
         self._aside: dict[str, ModuleType] = {}  # of others, while a run is under way
         self._entered = False
 
@@ -60,14 +61,14 @@ class BundleImporter:
             self._forget_paths()
             self._digests, self._modules = wanted, {}
             self._paths = tuple(path for bundle in bundles for path in bundle.paths)
-            self._names = frozenset().union(*(bundle.modules for bundle in bundles))
+            self._imported = ImportedModules(frozenset().union(*(bundle.modules for bundle in bundles)))
+            importlib.invalidate_caches()
         if not wanted:
             return
         self._entered = True
-        self._aside = _take(self._names)
-        sys.modules.update(self._modules)
+        self._aside = self._imported.take()
+        self._imported.put(self._modules)
         sys.path[0:0] = self._paths
-        importlib.invalidate_caches()
 
     def leave(self) -> None:
         """Import from no bundle any more; keep the modules for the next run of the same bundles."""
@@ -76,8 +77,8 @@ class BundleImporter:
         self._entered = False
         paths = set(self._paths)
         sys.path[:] = [path for path in sys.path if path not in paths]
-        self._modules = _take(self._names)
-        sys.modules.update(self._aside)
+        self._modules = self._imported.take()
+        self._imported.put(self._aside)
         self._aside = {}
 
     def _forget_paths(self) -> None:
@@ -93,9 +94,3 @@ class BundleImporter:
                 cause=Cause.CONFIG_ERROR,
                 reason="PythonVersion",
             )
-
-
-def _take(names: frozenset[str]) -> dict[str, ModuleType]:
-    """Remove the modules of some top-level names from ``sys.modules``, and return them."""
-    taken = [name for name in sys.modules if name.partition(".")[0] in names]
-    return {name: sys.modules.pop(name) for name in taken}

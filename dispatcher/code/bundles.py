@@ -176,11 +176,13 @@ def _differs(name: str, module: ModuleType, path: str) -> bool:
         code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
         return True
-    on_disk = list(_functions_in(code))
+    on_disk = set(_functions_in(code))
     for value in list(vars(module).values()):
         function = getattr(value, "__wrapped__", value)
         own = isinstance(function, FunctionType) and function.__module__ == name
-        if own and not any(same_code(function.__code__, code) for code in on_disk):
+        if not own or function.__code__ in on_disk:  # most often; the other comparison is slow
+            continue
+        if not any(same_code(function.__code__, code) for code in on_disk):
             return True
     return False
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 2**30
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_ARCHIVE, _FILES = "bundle.zip", "files"
+_ARCHIVE, _FILES, _SIZE = "bundle.zip", "files", "size"
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ class BundleCache:
             files.mkdir(mode=0o700, parents=True)
             description = archive.unpack(data, files)
             (aside / _ARCHIVE).write_bytes(data)
+            (aside / _SIZE).write_text(str(_size_on_disk(aside)))
             with suppress(OSError):  # another process was quicker: its bundle is as good
                 aside.rename(place)
         finally:
@@ -200,6 +201,14 @@ def _last_used(place: Path) -> float:
 
 
 def _size(place: Path) -> int:
+    """The bytes of a bundle's files, compiled ones apart, as they were counted when it was unpacked."""
+    try:
+        return int((place / _SIZE).read_text())
+    except (OSError, ValueError):
+        return _size_on_disk(place)
+
+
+def _size_on_disk(place: Path) -> int:
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
 
 
