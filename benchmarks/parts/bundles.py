@@ -25,7 +25,7 @@ from benchmarks import ours, projects
 from benchmarks.bench import Benchmark, Measure, Part, turns
 from benchmarks.figures import Comparison, Figure, Measured, Pair
 from benchmarks.machine import server
-from dispatcher import Dispatcher, Flow, LocalEnvironment, ModuleStorage
+from dispatcher import Dispatcher, Flow, LocalEnvironment
 from dispatcher.client.bundles import preview
 from dispatcher.code.bundles import LOOK_AGAIN_AFTER, Bundle, Bundler
 from dispatcher.code.cache import BundleCache
@@ -143,9 +143,9 @@ class _Runs:
     def first_installed(self) -> float:
         """Return the milliseconds of the first run of a new project that is installed at the worker."""
         flow = self._shops.new(self._shops.installed)
-        self._client.submit(flow, environment=_NOBODY, storage=ModuleStorage()).cancel()
+        self._client.submit(flow, environment=_NOBODY).cancel()
         self._installed.append(flow)
-        took, imports = self._run(flow, ModuleStorage())
+        took, imports = self._run(flow)
         self._imports_installed.append(imports)
         return took
 
@@ -165,21 +165,21 @@ class _Runs:
         each = max(count // _BLOCKS, 5)
         sides = {
             "ours": partial(self._repeated, [one], each),
-            "base": partial(self._repeated, [installed], each, ModuleStorage()),
+            "base": partial(self._repeated, [installed], each),
             "alternating": partial(self._repeated, [one, other], each),
         }
         values = _in_blocks(number, sides)
         return Pair(values["ours"], values["base"]), values["alternating"]
 
-    def _repeated(self, flows: list[Flow[[], float]], count: int, storage: ModuleStorage | None = None) -> float:
+    def _repeated(self, flows: list[Flow[[], float]], count: int) -> float:
         for flow in flows:
-            self._run(flow, storage)
-        return median(self._run(flows[number % len(flows)], storage)[0] for number in range(count))
+            self._run(flow)
+        return median(self._run(flows[number % len(flows)])[0] for number in range(count))
 
-    def _run(self, flow: Flow[[], float], storage: ModuleStorage | None = None) -> tuple[float, float]:
+    def _run(self, flow: Flow[[], float]) -> tuple[float, float]:
         """Return the milliseconds from submit to result, and those of the flow's imports."""
         begin = time.perf_counter()
-        imports = self._client.submit(flow, environment=ours.HERE, storage=storage).result(timeout=ours.TIMEOUT)
+        imports = self._client.submit(flow, environment=ours.HERE).result(timeout=ours.TIMEOUT)
         return (time.perf_counter() - begin) * 1000, imports * 1000
 
     def _bundle(self, flow: Flow[[], float]) -> Bundle:

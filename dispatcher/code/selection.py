@@ -75,9 +75,16 @@ class Selection:
 
     def is_current(self) -> bool:
         """Return True if nothing has changed on disk since: the same choice would be made again."""
-        return all(_changed(path) == changed for path, changed in self.watched) and all(
-            _stamp(file.path) == (file.changed, file.size) for file in self.files
-        )
+        if any(_changed(path) != changed for path, changed in self.watched):
+            return False
+        try:
+            for file in self.files:
+                info = os.stat(file.path)  # noqa: PTH116 - thousands of them at a submit
+                if info.st_mtime_ns != file.changed or info.st_size != file.size:
+                    return False
+        except OSError:
+            return False
+        return True
 
 
 def select(
@@ -320,11 +327,3 @@ def _changed(path: str) -> int:
         return os.stat(path).st_mtime_ns  # noqa: PTH116 - thousands of them at a submit
     except OSError:
         return 0
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    try:
-        info = os.stat(path)  # noqa: PTH116 - thousands of them at a submit
-    except OSError:
-        return None
-    return info.st_mtime_ns, info.st_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,25 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
     path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nimport b\n")
     assert imports_of_file(path, "") == {"b"}
     assert not (tmp_path / "ran").exists()
+
+
+def test_cached_code_of_before_an_edit_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+
+    def write(name: str, changed: float) -> None:
+        path.write_text(f"import {name}")  # always of one size, in one second
+        os.utime(path, (changed, changed))
+
+    write("first", 1000.1)
+    cached = Path(str(py_compile.compile(str(path))))
+    os.utime(cached, (1000.2, 1000.2))
+    assert imports_of_file(path, "") == {"first"}
+    write("other", 1000.5)
+    assert imports_of_file(path, "") == {"other"}
+    os.utime(cached, (1000.9, 1000.9))
+    write("third", 1000.6)
+    assert imports_of_file(path, "") == {"first"}, "it is the code that Python would import"
+    cached.write_bytes(b"no code")
+    write("after", 1000.7)
+    assert imports_of_file(path, "") == {"after"}
+    assert cached.read_bytes() == b"no code"
