@@ -135,7 +135,7 @@ class Bundler:
             data = Path(file.path).read_bytes()
         except OSError as error:
             raise InvalidInput(f"code bundle: can't read {file.path}: {error.strerror}") from error
-        reason = self._exclusions.content(Path(file.path), data)
+        reason = self._exclusions.content(data)
         if reason is not None:
             log.warning("Code bundle: left out %s, which %s", file.path, reason)
             return None

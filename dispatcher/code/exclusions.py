@@ -61,21 +61,22 @@ class Exclusions:
             return "hidden"
         if (path / "pyvenv.cfg").is_file():
             return "a virtual environment"
-        return _DIRECTORIES.get(path.name) or _matching(path.name, _DIRECTORY_PATTERNS) or self._by_place(path)
+        return _DIRECTORIES.get(path.name) or _matching(path.name, _DIRECTORY_PATTERNS)
 
     def file(self, path: Path) -> str | None:
         """Return why a file is left out, or None."""
         if path.name.startswith("."):
             return "hidden"
-        return _matching(path.name, _FILE_PATTERNS) or self._by_place(path)
+        return _matching(path.name, _FILE_PATTERNS)
 
-    def content(self, path: Path, data: bytes) -> str | None:
-        """Return why a file is left out for what it holds, or None."""
-        if len(data) <= _LARGEST_KEY_FILE and path.suffix == ".json" and _holds_signing_keys(data):
+    def content(self, data: bytes) -> str | None:
+        """Return why a file is left out for what it holds, even if it is included by name, or None."""
+        if len(data) <= _LARGEST_KEY_FILE and data.lstrip()[:1] == b"{" and _holds_signing_keys(data):
             return "holds signing keys"
         return None
 
-    def _by_place(self, path: Path) -> str | None:
+    def place(self, path: Path) -> str | None:
+        """Return why a file or directory is left out for its place, even if it is included by name, or None."""
         if any(_is_same(path, place) for place in self.private):
             return "private to this machine"
         return None

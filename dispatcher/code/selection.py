@@ -237,8 +237,11 @@ class _Collector:
 
     def _may_enter(self, project: _Project, entry: os.DirEntry[str]) -> bool:
         name = project.relative(entry.path) or ""
-        reason = "excluded by name" if project.patterns.excludes(name) else self._exclusions.directory(Path(entry.path))
-        if reason is not None and not project.patterns.includes(name):
+        path = Path(entry.path)
+        reason = "excluded by name" if project.patterns.excludes(name) else self._exclusions.place(path)
+        if reason is None and not project.patterns.includes(name):
+            reason = self._exclusions.directory(path)
+        if reason is not None:
             self._leave_out(entry.path, reason)
             return False
         if entry.is_symlink():
@@ -279,7 +282,8 @@ class _Collector:
         """Why a file can't be taken."""
         if project.patterns.excludes(name):
             return "excluded by name"
-        if not project.patterns.includes(name) and (reason := self._exclusions.file(file)):
+        by_name = None if project.patterns.includes(name) else self._exclusions.file(file)
+        if reason := by_name or self._exclusions.place(file):
             return reason
         if file.is_symlink() and not is_inside(file, Path(project.directory)):
             return "a link that leads out of the project"
