@@ -150,7 +150,7 @@ class LimitSettings(SettingsGroup):
         65536, ge=0, le=4 * 2**20, description="Parameters and results above this travel as a blob of their own."
     )
     parameters: int = Field(512 * 2**20, gt=0, description="Most bytes of a run's parameters.")
-    flow: int = Field(64 * 2**20, gt=0, description="Most bytes of a flow that travels by value.")
+    flow: int = Field(64 * 2**20, gt=0, description="Most bytes of a flow by value, and of the files of its bundle.")
     result: int = Field(512 * 2**20, gt=0, description="Most bytes of a result; a larger one fails the run.")
     log: int = Field(
         10 * 2**20, gt=0, description="Most bytes of log lines per attempt; then a gap and the last lines."

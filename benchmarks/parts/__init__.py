@@ -9,6 +9,7 @@ def parts() -> list[Part]:
     """Return all parts, in the order in which they are measured."""
     from benchmarks.parts import (
         accepting,
+        bundles,
         clients,
         commands,
         container,
@@ -37,6 +38,7 @@ def parts() -> list[Part]:
         commands,
         follower,
         large,
+        bundles,
         clients,
         tidying,
     )

@@ -16,7 +16,8 @@ from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
-from dispatcher.code.shadowing import OutsideFinder, OutsideImports, find_outside, take_modules
+from dispatcher.code.imported_modules import ImportedModules
+from dispatcher.code.shadowing import OutsideFinder, OutsideImports, find_outside
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
 
@@ -65,6 +66,7 @@ class BundleImporter:
         self._paths: tuple[str, ...] = ()
         self._names = _Names()
         self._modules: dict[str, ModuleType] = {}  # imported by runs of these bundles
+        self._imported = ImportedModules(frozenset())
         self._active: _Active | None = None
 
     def enter(self, digests: Iterable[str], fetch: Callable[[str], bytes]) -> None:
@@ -90,6 +92,8 @@ class BundleImporter:
             self._digests, self._modules = wanted, {}
             self._paths = tuple(path for bundle in bundles for path in bundle.paths)
             self._names = _sorted_out(bundles)
+            self._imported = ImportedModules(self._names.own)
+            importlib.invalidate_caches()
         if wanted:
             self._active = self._activated()
 
@@ -104,8 +108,8 @@ class BundleImporter:
             sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not active.finder]
         paths = set(self._paths)
         sys.path[:] = [path for path in sys.path if path not in paths]
-        self._modules = take_modules(self._names.own) | self._take_shared()
-        sys.modules.update(active.aside)
+        self._modules = self._imported.take() | self._take_shared()
+        self._imported.put(active.aside)
 
     def leftovers(self) -> list[str]:
         """Return what a process can't forget of these bundles: reasons to replace it."""
@@ -117,12 +121,12 @@ class BundleImporter:
 
     def _activated(self) -> _Active:
         names, paths = self._names, self._paths
-        active = _Active(take_modules(names.own))
-        for name, module in self._modules.items():
-            sys.modules[name] = module
+        active = _Active(self._imported.take())
+        for name in [name for name in self._modules if name.partition(".")[0] in names.shared]:
+            sys.modules[name] = module = self._modules.pop(name)
             parent, _, child = name.rpartition(".")
-            if parent in names.shared:
-                setattr(sys.modules[parent], child, module)
+            setattr(sys.modules[parent], child, module)
+        self._imported.put(self._modules)
         sys.path[0:0] = paths
         if names.shadowed:
             active.imports = OutsideImports(names.shadowed, active.aside, paths)
@@ -130,12 +134,13 @@ class BundleImporter:
         if names.foreign:
             active.finder = OutsideFinder(names.foreign, paths)
             sys.meta_path.insert(0, active.finder)
-        importlib.invalidate_caches()
         return active
 
     def _take_shared(self) -> dict[str, ModuleType]:
         """Take the bundles' own modules out of namespace packages of which others have a part."""
-        taken = {}
+        taken: dict[str, ModuleType] = {}
+        if not self._names.shared:
+            return taken
         for name in [name for name in sys.modules if name.partition(".")[0] in self._names.shared]:
             if self._is_own(sys.modules[name]):
                 taken[name] = sys.modules.pop(name)

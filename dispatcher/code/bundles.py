@@ -138,7 +138,7 @@ class Bundler:
                 f"code bundle: can't read {file.path} ({file.reason}): {error.strerror}: make it readable, or leave "
                 "it out by @flow(exclude=[...]) or [tool.dispatcher] exclude in pyproject.toml"
             ) from error
-        reason = self._exclusions.content(Path(file.path), data)
+        reason = self._exclusions.content(data)
         if reason is not None:
             log.warning("Code bundle: left out %s, which %s", file.path, reason)
             return None
@@ -179,11 +179,13 @@ def _differs(name: str, module: ModuleType, path: str) -> bool:
         code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
         return True
-    on_disk = list(_functions_in(code))
+    on_disk = set(_functions_in(code))
     for value in list(vars(module).values()):
         function = getattr(value, "__wrapped__", value)
         own = isinstance(function, FunctionType) and function.__module__ == name
-        if own and not any(same_code(function.__code__, code) for code in on_disk):
+        if not own or function.__code__ in on_disk:  # most often; the other comparison is slow
+            continue
+        if not any(same_code(function.__code__, code) for code in on_disk):
             return True
     return False
 

@@ -33,7 +33,7 @@ MOST_BYTES = 2**30
 UNUSED_FOR = 3600.0
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_ARCHIVE, _FILES = "bundle.zip", "files"
+_ARCHIVE, _FILES, _SIZE = "bundle.zip", "files", "size"
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ class BundleCache:
                 directory.mkdir(mode=0o700)
             description = archive.extract(data, files)
             (aside / _ARCHIVE).write_bytes(data)
+            (aside / _SIZE).write_text(str(_size_on_disk(aside)))
             self._put(aside, place, digest)
         finally:
             _remove_tree(aside)
@@ -227,6 +228,14 @@ def _last_used(place: Path) -> float:
 
 
 def _size(place: Path) -> int:
+    """The bytes of a bundle's files, compiled ones apart, as they were counted when it was unpacked."""
+    try:
+        return int((place / _SIZE).read_text())
+    except (OSError, ValueError):
+        return _size_on_disk(place)
+
+
+def _size_on_disk(place: Path) -> int:
     return sum(_file_size(Path(directory, name)) for directory, _, names in os.walk(place) for name in names)
 
 

@@ -73,22 +73,22 @@ class Exclusions:
             return "hidden"
         if os.path.isfile(path / "pyvenv.cfg"):  # noqa: PTH113 - False where the directory is closed to this user
             return "a virtual environment"
-        return _DIRECTORIES.get(path.name) or _matching(path.name, _DIRECTORY_PATTERNS) or self._by_place(path)
+        return _DIRECTORIES.get(path.name) or _matching(path.name, _DIRECTORY_PATTERNS)
 
     def file(self, path: Path) -> str | None:
         """Return why a file is left out, or None."""
         if path.name.startswith("."):
             return "hidden"
-        named = None if path.suffix == ".py" else _matching(path.name, _FILE_PATTERNS)  # id_numbers.py is code
-        return named or self._by_place(path)
+        return None if path.suffix == ".py" else _matching(path.name, _FILE_PATTERNS)  # id_numbers.py is code
 
-    def content(self, path: Path, data: bytes) -> str | None:
-        """Return why a file is left out for what it holds, or None."""
-        if len(data) <= _LARGEST_KEY_FILE and path.suffix != ".py" and _holds_signing_keys(data):
+    def content(self, data: bytes) -> str | None:
+        """Return why a file is left out for what it holds, even if it is included by name, or None."""
+        if len(data) <= _LARGEST_KEY_FILE and _holds_signing_keys(data):
             return "holds signing keys"
         return None
 
-    def _by_place(self, path: Path) -> str | None:
+    def place(self, path: Path) -> str | None:
+        """Return why a file or directory is left out for its place, even if it is included by name, or None."""
         if self.private and (inode := _inode(path)) and inode in map(_inode, self.private):
             return "private to this machine"
         return None

@@ -7,11 +7,15 @@ import marshal
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.machinery import SourceFileLoader
+from importlib.util import cache_from_source
 from pathlib import Path
 from types import CodeType
 
 #: Names by which code imports at run time; the strings beside them may be modules.
 _IMPORT_FUNCTIONS = frozenset({"import_module", "__import__", "run_module"})
+
+_IMPORT = dis.opmap["IMPORT_NAME"]
 
 _DOTTED_NAME = re.compile(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -43,17 +47,39 @@ def imports_of_file(path: Path, package: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=20_000)
-def _imports_of_file(path: str, _changed: int, _size: int, package: str) -> frozenset[str]:
+def _imports_of_file(path: str, changed: int, _size: int, package: str) -> frozenset[str]:
     try:
-        code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+        code = _cached_code(path, changed) or compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whoever imports it is told
         return frozenset()
     return imports_of(code, package)
 
 
+def _cached_code(path: str, changed: int) -> CodeType | None:
+    """The compiled code that Python has cached of a source file, which takes a tenth of the time to read.
+
+    Python compares the time of change in seconds. Code that was cached before a later edit in that second isn't taken.
+    """
+    try:
+        cached = Path(cache_from_source(path))
+        if cached.stat().st_mtime_ns <= changed:
+            return None
+        return _Reader("module", path).get_code("module")
+    except (OSError, ImportError, EOFError, SyntaxError, ValueError, NotImplementedError):
+        return None
+
+
+class _Reader(SourceFileLoader):
+    """Caches nothing itself."""
+
+    def set_data(self, *_: object, **_options: object) -> None:
+        """Write no file."""
+
+
 def _imports(code: CodeType, package: str) -> Iterator[str]:
     level, names = 0, None
-    for instruction in dis.get_instructions(code):
+    # Disassembling takes most of the time, and few functions import anything.
+    for instruction in dis.get_instructions(code) if _IMPORT in code.co_code[::2] else ():
         if instruction.opname == "IMPORT_NAME":
             yield from _resolved(str(instruction.argval), level, names, package)
         elif instruction.opcode in dis.hasconst or instruction.opname == "LOAD_SMALL_INT":

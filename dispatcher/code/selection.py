@@ -78,9 +78,16 @@ class Selection:
 
     def is_current(self) -> bool:
         """Return True if nothing has changed on disk since: the same choice would be made again."""
-        return all(_changed(path) == changed for path, changed in self.watched) and all(
-            _stamp(file.path) == (file.changed, file.size) for file in self.files
-        )
+        if any(_changed(path) != changed for path, changed in self.watched):
+            return False
+        try:
+            for file in self.files:
+                info = os.stat(file.path)  # noqa: PTH116 - thousands of them at a submit
+                if info.st_ctime_ns != file.changed or info.st_size != file.size:
+                    return False
+        except OSError:
+            return False
+        return True
 
 
 def select(
@@ -140,6 +147,7 @@ class _Collector:
         self._files: dict[str, File] = {}
         self._left_out: dict[str, LeftOut] = {}
         self._projects: dict[Path, _Project] = {}
+        self._project_by_root: dict[Path, _Project] = {}
         self._paths: dict[str, None] = {}
         self._modules: set[str] = set()
         self._watched: dict[str, int] = {}
@@ -200,8 +208,9 @@ class _Collector:
         for path in self._walk(project, str(directory)):
             self._add(project, path, f"package {dotted}")
             if path.endswith(".py") and path in self._files:
-                file = Path(path)
-                imports |= imports_of_file(file, ".".join(file.parent.relative_to(root).parts))
+                above, _, name = path[len(str(root)) + 1 : -len(".py")].replace(os.sep, ".").rpartition(".")
+                self._reached.add(above if name == "__init__" else f"{above}.{name}")
+                imports |= imports_of_file(Path(path), above)
         return frozenset(imports)
 
     def _take_data_beside(self, project: _Project, place: Location) -> None:
@@ -232,8 +241,11 @@ class _Collector:
 
     def _may_enter(self, project: _Project, entry: os.DirEntry[str]) -> bool:
         name = project.relative(entry.path) or ""
-        reason = "excluded by name" if project.patterns.excludes(name) else self._exclusions.directory(Path(entry.path))
-        if reason is not None and not project.patterns.includes(name):
+        path = Path(entry.path)
+        reason = "excluded by name" if project.patterns.excludes(name) else self._exclusions.place(path)
+        if reason is None and not project.patterns.includes(name):
+            reason = self._exclusions.directory(path)
+        if reason is not None:
             self._leave_out(entry.path, reason)
             return False
         if entry.is_symlink():
@@ -265,10 +277,11 @@ class _Collector:
         if name is None:  # a package of two directories, one of them elsewhere
             project = self._project_of(Path(path).parent)
             name = project.relative(path) or ""
-        if problem := self._problem(project, path, name):
+        file = Path(path)
+        if problem := self._problem(project, file, name):
             self._leave_out(path, problem)
             return
-        info = Path(path).stat()
+        info = file.stat()
         executable = bool(info.st_mode & stat.S_IXUSR)
         self._files[path] = File(f"{project.prefix}/{name}", path, info.st_size, info.st_ctime_ns, executable, reason)
         if len(self._files) > MOST_FILES:
@@ -278,18 +291,19 @@ class _Collector:
                 "its own"
             )
 
-    def _problem(self, project: _Project, path: str, name: str) -> str | None:
+    def _problem(self, project: _Project, file: Path, name: str) -> str | None:
         """Why a file can't be taken."""
         if not _is_portable(name):
             return "its name isn't UTF-8 or has a backslash"
         if project.patterns.excludes(name):
             return "excluded by name"
-        if not project.patterns.includes(name) and (reason := self._exclusions.file(Path(path))):
+        by_name = None if project.patterns.includes(name) else self._exclusions.file(file)
+        if reason := by_name or self._exclusions.place(file):
             return reason
-        if Path(path).is_symlink() and not is_inside(Path(path), Path(project.directory)):
+        if file.is_symlink() and not is_inside(file, Path(project.directory)):
             return "a link that leads out of the project"
         try:
-            return None if stat.S_ISREG(Path(path).stat().st_mode) else "no ordinary file"
+            return None if stat.S_ISREG(file.stat().st_mode) else "no ordinary file"
         except OSError as error:
             return f"can't be read: {error.strerror}"
 
@@ -297,6 +311,11 @@ class _Collector:
         self._left_out.setdefault(path, LeftOut(path, reason))
 
     def _project_of(self, root: Path) -> _Project:
+        if root not in self._project_by_root:
+            self._project_by_root[root] = self._new_project_of(root)
+        return self._project_by_root[root]
+
+    def _new_project_of(self, root: Path) -> _Project:
         directory = project_of(root)
         if directory not in self._projects:
             self._watched.setdefault(str(directory / "pyproject.toml"), _changed(str(directory / "pyproject.toml")))
@@ -334,11 +353,3 @@ def _changed(path: str) -> int:
         return os.stat(path).st_mtime_ns  # noqa: PTH116 - thousands of them at a submit
     except OSError:
         return 0
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    try:
-        info = os.stat(path)  # noqa: PTH116 - thousands of them at a submit
-    except OSError:
-        return None
-    return info.st_ctime_ns, info.st_size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -228,3 +230,36 @@ def test_another_python_is_told(cache: BundleCache, made: Bundle) -> None:
     importer = BundleImporter(cache, "3.99")
     with pytest.raises(Permanent, match=r"Python 3\.11, but this process runs Python 3\.99"):
         importer.enter([made.digest], {made.digest: made.data}.__getitem__)
+
+
+def test_modules_that_came_between_two_runs_step_aside(tmp_path: Path, cache: BundleCache) -> None:
+    import sys
+
+    made = bundle(tmp_path / "a", {"helper.py": "X = 1", "later.py": "X = 2"})
+    fetch = {made.digest: made.data}.__getitem__
+    importer = BundleImporter(cache, "3.11")
+    other = ModuleType("helper")
+    try:
+        for before in ({}, {"helper": other, "helper.below": other}, {}):
+            sys.modules.update(before)
+            importer.enter([made.digest], fetch)
+            assert importlib.import_module("helper").X == 1
+            assert "helper.below" not in sys.modules
+            sys.modules["helper.late"] = other  # by the flow
+            importer.leave()
+            assert {name: sys.modules.get(name) for name in ("helper", "helper.below", "helper.late")} == {
+                "helper": before.get("helper"),
+                "helper.below": before.get("helper.below"),
+                "helper.late": None,
+            }
+            for name in before:
+                del sys.modules[name]
+    finally:
+        for name in ("helper", "helper.below", "helper.late"):
+            sys.modules.pop(name, None)
+
+
+def test_a_bundle_knows_its_size(tmp_path: Path, made: Bundle, cache: BundleCache) -> None:
+    cache.get(made.digest, {made.digest: made.data}.__getitem__)
+    size = int((tmp_path / "cache" / made.digest / "size").read_text())
+    assert size > len(made.data) + sum(file.size for file in made.selection.files) - 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,29 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
     path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nimport b\n")
     assert imports_of_file(path, "") == {"b"}
     assert not (tmp_path / "ran").exists()
+
+
+def test_cached_code_of_before_an_edit_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    now = time.time()
+    before, after = now - 60, now + 60
+
+    def write(name: str) -> None:
+        path.write_text(f"import {name}")  # always of one size, in one second
+        os.utime(path, (1000, 1000))
+
+    write("first")
+    cached = Path(str(py_compile.compile(str(path))))
+    os.utime(cached, (after, after))
+    assert imports_of_file(path, "") == {"first"}
+    write("other")
+    os.utime(cached, (before, before))
+    assert imports_of_file(path, "") == {"other"}
+    os.utime(cached, (after, after))
+    write("third")
+    assert imports_of_file(path, "") == {"first"}, "it is the code that Python would import"
+    cached.write_bytes(b"no code")
+    os.utime(cached, (after, after))
+    write("fifth")
+    assert imports_of_file(path, "") == {"fifth"}
+    assert cached.read_bytes() == b"no code"
