@@ -8,13 +8,52 @@ imported, and the flow's code imports its own. Between two runs nothing of a bun
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
+from dispatcher.support import private_files
+
+_entered: tuple[str, ...] = ()  # digests; sys.path and sys.modules are the process's, too
+
+
+def entered() -> tuple[str, ...]:
+    """Return the digests of the bundles from which this process imports now."""
+    return _entered
+
+
+@contextmanager
+def importing(archive: bytes | None, python: str, directory: Path | None = None) -> Iterator[None]:
+    """Import from one bundle first, in a process that runs one flow.
+
+    Args:
+        archive: the bundle; None: there is none.
+        python: this interpreter, ``major.minor``.
+        directory: a private directory to unpack it in; by default a temporary one, which is removed at the end.
+
+    Raises:
+        Permanent: it was packed under another minor version of Python.
+        Malformed: it is no bundle.
+    """
+    if archive is None:
+        yield
+        return
+    place = directory or private_files.temporary_directory("dispatcher-code-")
+    importer = BundleImporter(BundleCache(place), python)
+    try:
+        importer.enter([sha256(archive).hexdigest()], lambda _: archive)
+        yield
+    finally:
+        importer.leave()
+        if directory is None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 class BundleImporter:
@@ -63,7 +102,7 @@ class BundleImporter:
             self._names = frozenset().union(*(bundle.modules for bundle in bundles))
         if not wanted:
             return
-        self._entered = True
+        self._enter(wanted)
         self._aside = _take(self._names)
         sys.modules.update(self._modules)
         sys.path[0:0] = self._paths
@@ -73,12 +112,16 @@ class BundleImporter:
         """Import from no bundle any more; keep the modules for the next run of the same bundles."""
         if not self._entered:
             return
-        self._entered = False
+        self._enter(())
         paths = set(self._paths)
         sys.path[:] = [path for path in sys.path if path not in paths]
         self._modules = _take(self._names)
         sys.modules.update(self._aside)
         self._aside = {}
+
+    def _enter(self, digests: tuple[str, ...]) -> None:
+        global _entered
+        self._entered, _entered = bool(digests), digests
 
     def _forget_paths(self) -> None:
         for path in self._paths:

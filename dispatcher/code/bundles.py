@@ -55,6 +55,10 @@ class Bundle:
         return module.partition(".")[0] in self.selection.modules
 
 
+#: What a bundle is made of: modules, patterns, and the modules that count as installed.
+_Request = tuple[frozenset[str], Patterns, frozenset[str]]
+
+
 class Bundler:
     """Makes bundles for one client.
 
@@ -77,15 +81,22 @@ class Bundler:
         self._limit = limit
         self._exclusions = exclusions or Exclusions()
         self._clock = clock
-        self._made: OrderedDict[tuple[frozenset[str], Patterns], tuple[float, Bundle | None]] = OrderedDict()
+        self._made: OrderedDict[_Request, tuple[float, Bundle | None]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def bundle(self, modules: Collection[str], patterns: Patterns = NO_PATTERNS) -> Bundle | None:
+    def bundle(
+        self,
+        modules: Collection[str],
+        patterns: Patterns = NO_PATTERNS,
+        *,
+        installed: frozenset[str] = frozenset(),
+    ) -> Bundle | None:
         """Return the bundle of the project files that modules need, as they lie on disk.
 
         Args:
             modules: names of modules, of any kind.
             patterns: what a person adds and takes away.
+            installed: top-level modules that count as installed, wherever they are.
 
         Returns:
             The bundle; None if no module is a project's own.
@@ -95,7 +106,7 @@ class Bundler:
         """
         if not modules:
             return None
-        request = frozenset(modules), patterns
+        request = frozenset(modules), patterns, installed
         with self._lock:
             now = self._clock()
             looked, before = self._made.get(request, (-LOOK_AGAIN_AFTER, None))
@@ -118,8 +129,10 @@ class Bundler:
             made = [bundle for _, bundle in self._made.values() if bundle is not None and bundle.digest in digests]
         return any(all(map(bundle.has, modules)) for bundle in made)
 
-    def _make(self, modules: frozenset[str], patterns: Patterns, before: Bundle | None) -> Bundle | None:
-        selection = select(modules, patterns=patterns, exclusions=self._exclusions)
+    def _make(
+        self, modules: frozenset[str], patterns: Patterns, installed: frozenset[str], before: Bundle | None
+    ) -> Bundle | None:
+        selection = select(modules, patterns=patterns, exclusions=self._exclusions, installed=installed)
         if selection is None:
             return None
         if before is not None and selection.files == before.selection.files:
