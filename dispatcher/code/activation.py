@@ -30,25 +30,26 @@ def entered() -> tuple[str, ...]:
 
 
 @contextmanager
-def importing(archive: bytes | None, python: str, directory: Path | None = None) -> Iterator[None]:
-    """Import from one bundle first, in a process that runs one flow.
+def importing(*archives: bytes | None, python: str, directory: Path | None = None) -> Iterator[None]:
+    """Import from bundles first, in a process that runs one flow.
 
     Args:
-        archive: the bundle; None: there is none.
+        archives: the bundles, the first first on ``sys.path``; None for one that there isn't.
         python: this interpreter, ``major.minor``.
-        directory: a private directory to unpack it in; by default a temporary one, which is removed at the end.
+        directory: a private directory to unpack them in; by default a temporary one, which is removed at the end.
 
     Raises:
-        Permanent: it was packed under another minor version of Python.
-        Malformed: it is no bundle.
+        Permanent: one was packed under another minor version of Python.
+        Malformed: one is no bundle.
     """
-    if archive is None:
+    bundles = {sha256(archive).hexdigest(): archive for archive in archives if archive is not None}
+    if not bundles:
         yield
         return
     place = directory or private_files.temporary_directory("dispatcher-code-")
     importer = BundleImporter(BundleCache(place), python)
     try:
-        importer.enter([sha256(archive).hexdigest()], lambda _: archive)
+        importer.enter(bundles, bundles.__getitem__)
         yield
     finally:
         importer.leave()

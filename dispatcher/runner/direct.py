@@ -6,6 +6,7 @@ calls :func:`opened`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -65,7 +66,7 @@ class FileStorage(Storage):
 @contextmanager
 def opened(variables: Mapping[str, str]) -> Iterator[DirectExecution]:
     """Yield the flow that this container runs. Until the context ends, a storage in Redis stays connected, and this
-    process imports from the flow's code bundle.
+    process imports from the code bundles of the flow and its callbacks.
 
     Raises:
         InvalidSettings: this process isn't in such a container.
@@ -74,7 +75,11 @@ def opened(variables: Mapping[str, str]) -> Iterator[DirectExecution]:
     description = _description(secrets)
     storage = FileStorage() if description["storage"] is None else base.from_json(description["storage"])
     execution = DirectExecution(storage=storage, location=description["location"], parameters=description["parameters"])
-    with _connected(storage, secrets), importing(base.bundle_with(storage, execution.location), PYTHON):
+    of_callbacks = base64.b64decode(description["bundle"]) if "bundle" in description else None
+    with (
+        _connected(storage, secrets),
+        importing(base.bundle_with(storage, execution.location), of_callbacks, python=PYTHON),
+    ):
         yield execution
 
 

@@ -82,7 +82,7 @@ def run_flow(storage: Mapping[str, Any], location: str, *, directory: Path | Non
         opened = base.from_json(storage)
     except Exception as error:
         return answer.encode_exception(error, loaded=False)
-    with importing(base.bundle_with(opened, location), PYTHON, directory):
+    with importing(base.bundle_with(opened, location), python=PYTHON, directory=directory):
         return _answer(opened, location)
 
 

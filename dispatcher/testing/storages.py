@@ -116,7 +116,7 @@ class StorageService:
 
 def kept(storage: Storage, location: str) -> Any:
     """Return the result for 3 of the project's flow, as where it runs."""
-    with importing(storage.kept_bundle(location), PYTHON):
+    with importing(storage.kept_bundle(location), python=PYTHON):
         return storage.get_flow(location)(3)
 
 
@@ -206,7 +206,7 @@ class StorageContract:
         service.prepare(another)
         path = list(sys.path)
         try:
-            with importing(another.kept_bundle(location), PYTHON):
+            with importing(another.kept_bundle(location), python=PYTHON):
                 assert another.get_flow(location)(3) == TOTAL
                 assert set(sys.modules) >= PROJECT_MODULES
             assert not PROJECT_MODULES & set(sys.modules)

@@ -28,7 +28,7 @@ def check(job: str) -> int:
     for location in request["locations"]:
         try:
             storage = DockerStorage()
-            with importing(storage.kept_bundle(location), PYTHON):
+            with importing(storage.kept_bundle(location), python=PYTHON):
                 storage.get_flow(location)
         except (Exception, SystemExit) as error:
             sys.stderr.write(escaped(f"{location}: {type(error).__name__}: {error}") + "\n")
