@@ -80,10 +80,10 @@ def run_flow(storage: Mapping[str, Any], location: str, *, directory: Path | Non
 
     try:
         opened = base.from_json(storage)
+        with importing(base.bundle_with(opened, location), python=PYTHON, directory=directory):
+            return _answer(opened, location)
     except Exception as error:
         return answer.encode_exception(error, loaded=False)
-    with importing(base.bundle_with(opened, location), python=PYTHON, directory=directory):
-        return _answer(opened, location)
 
 
 def _answer(storage: Storage, location: str) -> bytes:

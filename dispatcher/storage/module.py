@@ -66,6 +66,6 @@ def _warn_of_project(name: str, module: str) -> None:
     """Tell a person, once, that a flow's module is a project's own."""
     if (location := locate(module)) is not None:
         logger.warning(
-            "Flow %r is in module %s of a project (%s), which isn't installed here; %s",
+            "Flow %r is in module %s of a project (%s), and not of an installed package; %s",
             name, module, location.file or location.directories[0], _REMEDY,
         )  # fmt: skip

@@ -93,6 +93,26 @@ def test_a_program_with_another_version_of_the_project_is_told(home: Path, away:
     assert "etl/late.py differs" in done.stderr
 
 
+KEEP = """
+from pathlib import Path
+from dispatcher import LocalStorage
+from dispatcher.code import bundles
+from etl.flows import total
+bundles.LOOK_AGAIN_AFTER = 0.0
+print(*{LocalStorage("etl").add_flow(total) for _ in range(3)})
+sizes = set()
+for _ in range(3):
+    total.save("etl/total.saved")
+    sizes.add(Path("etl/total.saved").stat().st_size)
+print(*sizes)
+"""
+
+
+def test_flows_that_are_stored_in_the_project_are_not_part_of_it(home: Path) -> None:
+    location, size = printed(KEEP, cwd=home).splitlines()
+    assert len(location.split()) == len(size.split()) == 1
+
+
 def test_unpacked_files_of_a_program_end_with_it(home: Path, away: Path) -> None:
     printed(SAVE, str(away / "total.flow"), cwd=home)
     temporary = away / "tmp"
@@ -200,7 +220,7 @@ def test_a_module_storage_says_once_that_a_module_is_only_in_a_project(home: Pat
     done = python(BY_NAME, cwd=home)
     assert done.stdout.split() == ["etl.flows:total"] * 3
     assert done.stderr.count("module etl.flows of a project") == 1
-    assert "which isn't installed here; ModuleStorage sends no file: install the package" in done.stderr
+    assert "and not of an installed package; ModuleStorage sends no file: install the package" in done.stderr
 
 
 SPECS = """
