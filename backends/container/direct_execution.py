@@ -6,6 +6,7 @@ or confidential, and a storage in Redis needs the server's address.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,14 @@ from backends.container.backend import ContainerBackend
 from backends.container.runner import DIRECT_RUNNER
 from backends.container.server_address import URL
 from dispatcher import registry
+from dispatcher.code.archive import describe
+from dispatcher.code.bundles import bundler_for
+from dispatcher.environments.callbacks import modules_of
 from dispatcher.errors import DispatcherError, InvalidInput, InvalidParameters, Permanent, ServerUnavailable, Transient
 from dispatcher.runner.direct import JOB
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
-from dispatcher.storage.base import from_json
+from dispatcher.storage.base import bundle_with, from_json
 from dispatcher.support.ids import new_id
 
 if TYPE_CHECKING:
@@ -44,12 +48,13 @@ def create(environment: ContainerEnvironment, execution: DirectExecution) -> dic
         InvalidInput: the settings or the service refuse it, or there is no service.
         ServerUnavailable: the service can't be reached.
     """
-    backend = registry.backend(environment.backend)(Settings.load())
+    settings = Settings.load()
+    backend = registry.backend(environment.backend)(settings)
     if not isinstance(backend, ContainerBackend):
         raise InvalidInput(f"{type(environment).__name__}: backend {environment.backend!r} can't execute directly")
     try:
         request = backend.request(attempt_of(environment, execution), module=DIRECT_RUNNER)
-        secrets = {JOB: _job(environment, execution, limit=backend.secrets_limit)}
+        secrets = {JOB: _job(environment, execution, settings, limit=backend.secrets_limit)}
         if execution.storage is not None and from_json(execution.storage).shared_blob:
             secrets[URL] = ""  # the backend fills in the address as containers reach it
         return dict(backend.submit(request, secrets))
@@ -83,12 +88,15 @@ def attempt_of(environment: ContainerEnvironment, execution: DirectExecution) ->
     )
 
 
-def _job(environment: ContainerEnvironment, execution: DirectExecution, *, limit: int) -> str:
+def _job(environment: ContainerEnvironment, execution: DirectExecution, settings: Settings, *, limit: int) -> str:
+    described = environment.to_json()
+    bundle = _callbacks_bundle(described, execution, settings)
     job = {
-        "environment": environment.to_json(),
+        "environment": described,
         "storage": execution.storage,
         "location": execution.location,
         "parameters": dict(execution.parameters),
+        **({} if bundle is None else {"bundle": base64.b64encode(bundle).decode()}),
     }
     try:
         text = json.dumps(job, allow_nan=False)
@@ -96,7 +104,21 @@ def _job(environment: ContainerEnvironment, execution: DirectExecution, *, limit
         raise InvalidParameters(f"execute: parameters must be JSON values: {error}") from None
     if len(text) > limit:
         raise InvalidInput(
-            f"execute: parameters and callbacks are {len(text):,} bytes, at most {limit:,} fit into a container's "
-            "secrets: submit the flow with a Dispatcher, or pass large data by reference"
+            f"execute: parameters and callbacks with their modules are {len(text):,} bytes, at most {limit:,} fit into "
+            "a container's secrets: submit the flow with a Dispatcher, or pass large data by reference"
         )
     return text
+
+
+def _callbacks_bundle(environment: Mapping[str, Any], execution: DirectExecution, settings: Settings) -> bytes | None:
+    """Pack the project's modules that callbacks need; None if they need none, or the flow's own bundle has them."""
+    modules = modules_of(environment)
+    if not modules:
+        return None
+    storage = None if execution.storage is None else from_json(execution.storage)
+    kept = None if storage is None else bundle_with(storage, execution.location)
+    if kept is not None and {name.partition(".")[0] for name in modules} <= set(describe(kept).modules):
+        return None
+    installed = frozenset[str]() if storage is None else storage.installed(execution.location)
+    bundle = bundler_for(settings).bundle(modules, installed=installed)
+    return None if bundle is None else bundle.data

@@ -83,7 +83,7 @@ class ContainerEnvironment(Environment):
             raise StorageOutOfReach(
                 f"{name} runs flows in a container, which can't reach "
                 f"{article(type(storage).__name__)}: use "
-                "RedisStorage (the code travels by value), ModuleStorage (it is installed in the image) or "
+                "RedisStorage (the code travels with the run), ModuleStorage (it is installed in the image) or "
                 "DockerStorage (the image is made of it)"
             )
         stored = storage.image

@@ -29,7 +29,7 @@ from dispatcher import Dispatcher, Flow, LocalEnvironment
 from dispatcher.client.bundles import preview
 from dispatcher.code.bundles import LOOK_AGAIN_AFTER, Bundle, Bundler
 from dispatcher.code.cache import BundleCache
-from dispatcher.serialization import PYTHON
+from dispatcher.support.interpreter import PYTHON
 
 _VALUE = "the same flow by value"
 _INSTALLED = "the same project, installed without bytecode caches"

@@ -49,7 +49,7 @@ class Dispatcher:
 
     Args:
         url: a Redis or Valkey server (:mod:`dispatcher.support.urls`); else ``DISPATCHER__URL``, else the laptop
-            server. ``memory://`` runs each flow in this process during its submit.
+            server. ``memory://`` runs each flow in this process during its submit, with this process's modules.
         settings: all settings; else they are read from environment variables.
 
     Raises:

@@ -1,6 +1,8 @@
 """``memory://``: each flow runs in the submitting process, during its submit, through the same states and scripts.
 
-For tests and debuggers. Nothing watches the process, so ``timeout`` and ``cancel`` can't end a flow here.
+For tests and debuggers. Nothing watches the process, so ``timeout`` and ``cancel`` can't end a flow here. The flow uses
+the modules of this process, as they were imported, and not the files that a worker would get: a submit packs those, but
+a file that is missing there isn't missed here.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ imported, and the flow's code imports its own (:mod:`.shadowing`). Between two r
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.machinery import ExtensionFileLoader
+from pathlib import Path
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
@@ -20,6 +23,47 @@ from dispatcher.code.imported_modules import ImportedModules
 from dispatcher.code.shadowing import OutsideFinder, OutsideImports, find_outside
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
+from dispatcher.support import private_files
+
+_entered: tuple[str, ...] = ()  # digests; sys.path and sys.modules are the process's, too
+
+
+def entered() -> tuple[str, ...]:
+    """Return the digests of the bundles from which this process imports now."""
+    return _entered
+
+
+def _note_entered(digests: tuple[str, ...]) -> None:
+    global _entered  # noqa: PLW0603 - sys.path and sys.modules are the process's, too
+    _entered = digests
+
+
+@contextmanager
+def importing(*archives: bytes | None, python: str, directory: Path | None = None) -> Iterator[None]:
+    """Import from bundles first, in a process that runs one flow.
+
+    Args:
+        archives: the bundles, the first first on ``sys.path``; None for one that there isn't.
+        python: this interpreter, ``major.minor``.
+        directory: a private directory to unpack them in; by default a temporary one, which is removed at the end.
+
+    Raises:
+        Permanent: one was packed under another minor version of Python.
+        Malformed: one is no bundle.
+    """
+    bundles = {sha256(archive).hexdigest(): archive for archive in archives if archive is not None}
+    if not bundles:
+        yield
+        return
+    place = directory or private_files.temporary_directory("dispatcher-code-")
+    importer = BundleImporter(BundleCache(place), python)
+    try:
+        importer.enter(bundles, bundles.__getitem__)
+        yield
+    finally:
+        importer.leave()
+        if directory is None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -95,6 +139,7 @@ class BundleImporter:
             self._imported = ImportedModules(self._names.own)
             importlib.invalidate_caches()
         if wanted:
+            _note_entered(wanted)
             self._active = self._activated()
 
     def leave(self) -> None:
@@ -102,6 +147,7 @@ class BundleImporter:
         active, self._active = self._active, None
         if active is None:
             return
+        _note_entered(())
         if active.imports is not None:
             active.imports.remove()
         if active.finder is not None:

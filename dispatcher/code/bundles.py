@@ -9,18 +9,25 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING
 
 from dispatcher.code import archive
 from dispatcher.code.exclusions import Exclusions
 from dispatcher.code.imports import same_code
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.code.selection import File, Selection, select
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, InvalidSettings
+from dispatcher.support.interpreter import PYTHON
+from dispatcher.support.state_directory import state_directory
+
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +62,10 @@ class Bundle:
         return module.partition(".")[0] in self.selection.modules
 
 
+#: What a bundle is made of: modules, patterns, and the modules that count as installed.
+_Request = tuple[frozenset[str], Patterns, frozenset[str]]
+
+
 class Bundler:
     """Makes bundles for one client.
 
@@ -77,15 +88,22 @@ class Bundler:
         self._limit = limit
         self._exclusions = exclusions or Exclusions()
         self._clock = clock
-        self._made: OrderedDict[tuple[frozenset[str], Patterns], tuple[float, Bundle | None]] = OrderedDict()
+        self._made: OrderedDict[_Request, tuple[float, Bundle | None]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def bundle(self, modules: Collection[str], patterns: Patterns = NO_PATTERNS) -> Bundle | None:
+    def bundle(
+        self,
+        modules: Collection[str],
+        patterns: Patterns = NO_PATTERNS,
+        *,
+        installed: frozenset[str] = frozenset(),
+    ) -> Bundle | None:
         """Return the bundle of the project files that modules need, as they lie on disk.
 
         Args:
             modules: names of modules, of any kind.
             patterns: what a person adds and takes away.
+            installed: top-level modules that count as installed, wherever they are.
 
         Returns:
             The bundle; None if no module is a project's own.
@@ -95,7 +113,7 @@ class Bundler:
         """
         if not modules:
             return None
-        request = frozenset(modules), patterns
+        request = frozenset(modules), patterns, installed
         with self._lock:
             now = self._clock()
             looked, before = self._made.get(request, (-LOOK_AGAIN_AFTER, None))
@@ -118,8 +136,10 @@ class Bundler:
             made = [bundle for _, bundle in self._made.values() if bundle is not None and bundle.digest in digests]
         return any(all(map(bundle.has, modules)) for bundle in made)
 
-    def _make(self, modules: frozenset[str], patterns: Patterns, before: Bundle | None) -> Bundle | None:
-        selection = select(modules, patterns=patterns, exclusions=self._exclusions)
+    def _make(
+        self, modules: frozenset[str], patterns: Patterns, installed: frozenset[str], before: Bundle | None
+    ) -> Bundle | None:
+        selection = select(modules, patterns=patterns, exclusions=self._exclusions, installed=installed)
         if selection is None:
             return None
         if before is not None and selection.files == before.selection.files:
@@ -161,6 +181,19 @@ class Bundler:
 def bundler_of(python: str, limit: int, exclusions: Exclusions) -> Bundler:
     """Return this process's bundler for these settings, which remembers what it has made for any client."""
     return Bundler(python=python, limit=limit, exclusions=exclusions)
+
+
+def bundler_for(settings: Settings) -> Bundler:
+    """Return the maker of bundles that all users of the same settings share in this process."""
+    return bundler_of(PYTHON, settings.limits.flow, Exclusions(_private(settings)))
+
+
+def _private(settings: Settings) -> frozenset[Path]:
+    """The key file and the state directory, also where no setting names them."""
+    paths = set() if settings.signing_keys_file is None else {settings.signing_keys_file}
+    with suppress(InvalidSettings):  # there is no home directory
+        paths.add(state_directory(settings.state_dir))
+    return frozenset(path.expanduser().absolute() for path in paths)
 
 
 def changed_since_import(selection: Selection) -> Iterator[str]:

@@ -48,13 +48,19 @@ _FILE_PATTERNS = {
     "*.rdb": "a Redis server's data",
     "*.aof": "a Redis server's data",
     "*~": "a backup of an editor",
+    "*.flow": "a stored flow",
 }
 
 #: The ids that ``dispatcher keygen`` makes.
 _KEY_ID = re.compile(r"k[0-9a-f]{8}")
 
+#: What the header of packed bytes says in any case (:mod:`dispatcher.serialization.pickles`).
+_STORED_FLOW = frozenset({"python", "cloudpickle", "packages"})
+
 #: Largest file that is looked into for signing keys, in bytes.
 _LARGEST_KEY_FILE = 65536
+
+_LONGEST_HEADER = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,8 @@ class Exclusions:
 
     def content(self, data: bytes) -> str | None:
         """Return why a file is left out for what it holds, even if it is included by name, or None."""
+        if data.startswith(b"{") and _header(data).keys() >= _STORED_FLOW:  # with a bundle of its own
+            return "is a stored flow"
         if len(data) <= _LARGEST_KEY_FILE and _holds_signing_keys(data):
             return "holds signing keys"
         return None
@@ -114,6 +122,16 @@ def _inode(path: Path) -> tuple[int, int] | None:
 def _matching(name: str, patterns: dict[str, str]) -> str | None:
     folded = os.path.normcase(name)
     return next((reason for pattern, reason in patterns.items() if fnmatch.fnmatchcase(folded, pattern)), None)
+
+
+def _header(data: bytes) -> dict[str, object]:
+    """The JSON object in the first line; empty if there is none."""
+    end = data.find(b"\n", 0, _LONGEST_HEADER)
+    try:
+        header = json.loads(data[: max(end, 0)])
+    except (ValueError, RecursionError):
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def _holds_signing_keys(data: bytes) -> bool:

@@ -59,7 +59,7 @@ def locate(name: str) -> Location | None:
     """Find a project's module by its name; None if it is installed, has no file of that name, or isn't there."""
     if name in _MAIN or name.partition(".")[0] in sys.builtin_module_names:
         return None
-    spec = _spec_of(name)
+    spec = spec_of(name)
     if spec is None:
         return None
     file, directories = _origin(spec)
@@ -88,15 +88,15 @@ def _is_installed(top: str, file: str) -> bool:
     )
 
 
-def _spec_of(name: str) -> importlib.machinery.ModuleSpec | None:
-    """The module's spec, without executing any code of the project."""
+def spec_of(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Return a module's spec, or None if it isn't found. Executes no code of the project."""
     module = sys.modules.get(name)
     if isinstance(module, ModuleType):
         return _spec_of_loaded(name, module)
     parent, _, _ = name.rpartition(".")
     if not parent:
         return _find_top_level(name)
-    above = _spec_of(parent)
+    above = spec_of(parent)
     if above is None or not above.submodule_search_locations:
         return None
     return _find_below(name, above.submodule_search_locations)

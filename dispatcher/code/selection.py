@@ -91,7 +91,11 @@ class Selection:
 
 
 def select(
-    modules: Iterable[str], *, patterns: Patterns = NO_PATTERNS, exclusions: Exclusions | None = None
+    modules: Iterable[str],
+    *,
+    patterns: Patterns = NO_PATTERNS,
+    exclusions: Exclusions | None = None,
+    installed: frozenset[str] = frozenset(),
 ) -> Selection | None:
     """Choose the files that modules need.
 
@@ -100,6 +104,7 @@ def select(
             imports. What is installed or isn't there is passed over.
         patterns: what a person adds and takes away, beside what the project's ``pyproject.toml`` says.
         exclusions: what never travels.
+        installed: top-level modules that count as installed, wherever they are.
 
     Returns:
         The choice; None if no module is a project's own.
@@ -107,7 +112,7 @@ def select(
     Raises:
         InvalidInput: there are more than ``MOST_FILES`` files, or ``pyproject.toml`` can't be read.
     """
-    collector = _Collector(patterns, exclusions or Exclusions())
+    collector = _Collector(patterns, exclusions or Exclusions(), installed)
     collector.reach(modules)
     return collector.selection()
 
@@ -141,9 +146,10 @@ class _Project:
 class _Collector:
     """Follows imports from module to module, and takes files on the way."""
 
-    def __init__(self, patterns: Patterns, exclusions: Exclusions) -> None:
+    def __init__(self, patterns: Patterns, exclusions: Exclusions, installed: frozenset[str]) -> None:
         self._patterns = patterns
         self._exclusions = exclusions
+        self._installed = installed
         self._files: dict[str, File] = {}
         self._left_out: dict[str, LeftOut] = {}
         self._projects: dict[Path, _Project] = {}
@@ -163,7 +169,7 @@ class _Collector:
             if name in self._reached:
                 continue
             self._reached.add(name)
-            place = locate(name)
+            place = None if name.partition(".")[0] in self._installed else locate(name)
             if place is not None:
                 if parent := name.rpartition(".")[0]:
                     waiting.append(parent)

@@ -122,23 +122,27 @@ class Flow(Generic[P, R]):
             return executor.wait(signatures.call(self.fn, *args, **kwargs))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the flow to a file atomically.
+        """Write the flow, with the files of its project as they are now, to a file atomically.
 
         Raises:
             InvalidFlow: the flow can't travel; names the object and where it is used.
+            InvalidInput: the project's files are too large or too many.
             OSError: the file can't be written.
         """
-        from dispatcher.serialization import pack
+        from dispatcher.flows.packing import pack_flow
         from dispatcher.support.atomic_files import write_atomically
 
-        write_atomically(Path(path), pack(self, subject=f"flow {self.name!r}"))
+        write_atomically(Path(path), pack_flow(self))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Flow[..., Any]:
         """Read a flow that :meth:`save` wrote. This runs code from the file: open only files that you trust.
 
+        Modules of its project that this process doesn't have are imported from the file.
+
         Raises:
             InvalidFlow: the file holds no flow.
+            InvalidInput: this process has another module of the name of one of them; names both.
             Permanent: another Python minor version, or a package that is missing here.
             OSError: the file can't be read.
         """
@@ -213,11 +217,17 @@ def flow(
 def unpack_flow(data: bytes, *, subject: str) -> Flow[..., Any]:
     """Return the flow in sealed bytes. This runs the code in them: the caller must have verified them.
 
+    Modules in a code bundle behind the flow are importable afterwards.
+
     Raises:
         InvalidFlow: the bytes hold no flow.
+        InvalidInput: this process has another module of the name of one in the bundle; names both.
     """
-    from dispatcher.serialization import unpack
+    from dispatcher.code.programs import import_beside
+    from dispatcher.serialization import pickles, unpack
 
+    if (archive := pickles.bundle_in(data)) is not None:
+        import_beside(archive, subject=subject)
     flow = unpack(data)
     if not isinstance(flow, Flow):
         raise InvalidFlow(f"{subject} holds no flow but {type(flow).__name__}")

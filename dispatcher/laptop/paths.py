@@ -18,6 +18,7 @@ from dispatcher.errors import InvalidSettings
 from dispatcher.settings import Settings
 from dispatcher.support import private_files
 from dispatcher.support.atomic_files import write_atomically
+from dispatcher.support.state_directory import REMEDY, state_directory
 
 #: Most bytes of a socket's path; the kernel's limit is 108 on Linux and 104 on macOS, its final NUL included.
 LONGEST_SOCKET = 100
@@ -36,15 +37,7 @@ class LaptopPaths:
         Raises:
             InvalidSettings: there is no home directory, and no setting names another one.
         """
-        if settings.state_dir is not None:
-            return cls(settings.state_dir.expanduser().absolute())
-        base = os.environ.get("XDG_STATE_HOME", "")
-        if base.startswith("/"):  # by the XDG specification, relative paths are ignored
-            return cls(Path(base, "dispatcher"))
-        try:
-            return cls(Path.home().absolute() / ".local/state/dispatcher")
-        except RuntimeError:
-            raise InvalidSettings(f"there is no home directory; {_REMEDY}") from None
+        return cls(state_directory(settings.state_dir))
 
     @property
     def lock(self) -> Path:
@@ -113,18 +106,18 @@ class LaptopPaths:
             probe.touch(0o600)
             probe.unlink()
         except OSError as error:
-            raise InvalidSettings(f"can't write to {self.state}: {error.strerror}; {_REMEDY}") from error
+            raise InvalidSettings(f"can't write to {self.state}: {error.strerror}; {REMEDY}") from error
         except InvalidSettings as error:
-            raise InvalidSettings(f"{error}; or {_REMEDY}") from None
+            raise InvalidSettings(f"{error}; or {REMEDY}") from None
 
     def problem(self) -> str:
         """Say why these files can't be trusted, with a remedy; empty if they can, or if they don't exist."""
         try:
             for directory in (self.state, self.data, self.programs, self.workers):
                 if problem := private_files.directory_problem(directory):
-                    return f"{problem}; or {_REMEDY}"
+                    return f"{problem}; or {REMEDY}"
         except OSError as error:
-            return f"can't check {self.state}: {error.strerror}; {_REMEDY}"
+            return f"can't check {self.state}: {error.strerror}; {REMEDY}"
         return ""
 
     def check(self) -> None:
@@ -157,9 +150,6 @@ class LaptopPaths:
             f"no directory for the laptop server's socket: {'; '.join(rejected)}; "
             "set XDG_RUNTIME_DIR to a directory of yours with a short name (mode 0700)"
         )
-
-
-_REMEDY = "set DISPATCHER__STATE_DIR or XDG_STATE_HOME to a directory of yours, or DISPATCHER__URL to a Redis"
 
 
 def _runtime_directories() -> list[Path]:

@@ -6,6 +6,7 @@ calls :func:`opened`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dispatcher.code.activation import importing
 from dispatcher.environments import base as environments
 from dispatcher.errors import DispatcherError, InvalidSettings
 from dispatcher.flows.flow import Flow
 from dispatcher.storage import base
 from dispatcher.storage.base import Storage
 from dispatcher.support.escaping import escaped
+from dispatcher.support.interpreter import PYTHON
 
 SECRETS_FILE = "DISPATCHER__RUN__SECRETS_FILE"
 
@@ -46,16 +49,24 @@ class FileStorage(Storage):
     def get_flow(self, location: str) -> Flow[..., Any]:
         from dispatcher.flows.flow import unpack_flow
 
+        return unpack_flow(self._read(location), subject=f"file {location}")
+
+    def kept_bundle(self, location: str) -> bytes | None:
+        from dispatcher.serialization import pickles
+
+        return pickles.bundle_in(self._read(location))
+
+    def _read(self, location: str) -> bytes:
         try:
-            data = Path(location).read_bytes()
+            return Path(location).read_bytes()
         except OSError as error:
             raise InvalidSettings(f"{location}: can't be read in this image: {error.strerror or error}") from None
-        return unpack_flow(data, subject=f"file {location}")
 
 
 @contextmanager
 def opened(variables: Mapping[str, str]) -> Iterator[DirectExecution]:
-    """Yield the flow that this container runs; a storage in Redis stays connected until the context ends.
+    """Yield the flow that this container runs. Until the context ends, a storage in Redis stays connected, and this
+    process imports from the code bundles of the flow and its callbacks.
 
     Raises:
         InvalidSettings: this process isn't in such a container.
@@ -64,15 +75,25 @@ def opened(variables: Mapping[str, str]) -> Iterator[DirectExecution]:
     description = _description(secrets)
     storage = FileStorage() if description["storage"] is None else base.from_json(description["storage"])
     execution = DirectExecution(storage=storage, location=description["location"], parameters=description["parameters"])
-    if not storage.shared_blob:
+    of_callbacks = base64.b64decode(description["bundle"]) if "bundle" in description else None
+    with (
+        _connected(storage, secrets),
+        importing(base.bundle_with(storage, execution.location), of_callbacks, python=PYTHON),
+    ):
         yield execution
+
+
+@contextmanager
+def _connected(storage: Storage, secrets: Mapping[str, str]) -> Iterator[None]:
+    if not storage.shared_blob:
+        yield
         return
     from dispatcher.records.redis import open_redis
 
     records = open_redis(secrets["DISPATCHER__URL"])
     try:
         storage.bind(records.blobs)
-        yield execution
+        yield
     finally:
         records.close()
 

@@ -9,6 +9,7 @@ process waits for it, so that no result is lost. Read :mod:`dispatcher.runner.lo
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dispatcher.code.activation import BundleImporter
-from dispatcher.errors import Malformed, Refused, RunInterrupt, UnknownRun
+from dispatcher.errors import Malformed, Refused, RunInterrupt, ServerUnavailable, UnknownRun
 from dispatcher.logs.capture import Capture, captured
 from dispatcher.records.base import Records
 from dispatcher.records.runs import Transition
@@ -40,6 +41,8 @@ from dispatcher.support.outages import retry_while_unavailable
 
 if TYPE_CHECKING:
     from dispatcher.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 5.0  # seconds, once the server is back, for lines that could not be sent before
 
@@ -312,7 +315,13 @@ def _load_and_call_exit(attempt: _Attempt, loader: Loader, contained: bool) -> E
         environment = loader.load_environment(attempt.record, attempt.now)
     except Exception:
         return ExitCall.NOT_CALLED
-    invocation, exception = loader.load_for_exit(attempt.record, environment, plain=contained)
+    try:
+        invocation, exception = loader.load_for_exit(attempt.record, environment, plain=contained)
+    except ServerUnavailable:
+        raise
+    except Exception as error:
+        logger.warning("Run %s: on_exit can't be called here: %s", attempt.record.id, error)
+        return ExitCall.NOT_CALLED
     outcome = attempt.record.outcome or Outcome()
     return call_exit(invocation, outcome.state, exception)
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from dispatcher.code.activation import BundleImporter
@@ -32,6 +33,7 @@ from dispatcher.serialization import from_value, to_value
 from dispatcher.serialization.seals import Returned
 from dispatcher.serialization.signing_keys import RunnerCredentials
 from dispatcher.storage import base as storages
+from dispatcher.storage.base import Storage
 from dispatcher.support.forks import in_parent_only
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
@@ -100,7 +102,11 @@ class Loader:
         Args:
             record: the run.
             environment: its environment.
-            plain: load parameters only if they are JSON, because the flow ran in a container and not in a worker.
+            plain: load parameters only if they are JSON, and import from no bundle, because the flow ran in a container
+                and not in a worker.
+
+        Raises:
+            Exception: the project's modules can't be imported here.
         """
         parameters: Any = {}
         if not plain:
@@ -133,13 +139,23 @@ class Loader:
 
     def _import_bundles(self, record: Record) -> None:
         """Make the project's modules importable, until the importer is told to leave them."""
-        if self.importer is not None:
-            with counting_broken_seals(self.records.rejections, Rejected.RUN):
-                self.importer.enter(record.spec.bundles, self.records.blobs.get)
+        if self.importer is None:
+            return
+        kept = storages.bundle_with(self._storage(record), record.spec.location)
+        own = {} if kept is None else {sha256(kept).hexdigest(): kept}
+        with counting_broken_seals(self.records.rejections, Rejected.RUN):
+            self.importer.enter(
+                [*own, *record.spec.bundles],
+                lambda digest: own[digest] if digest in own else self.records.blobs.get(digest),
+            )
 
-    def _body(self, record: Record, environment: Environment) -> Callable[[Mapping[str, Any]], Any]:
+    def _storage(self, record: Record) -> Storage:
         storage = storages.from_json(record.spec.storage, stored=True)
         storage.bind(self.records.blobs)
+        return storage
+
+    def _body(self, record: Record, environment: Environment) -> Callable[[Mapping[str, Any]], Any]:
+        storage = self._storage(record)
         env = None if self.environ is os.environ else self.environ
         with counting_broken_seals(self.records.rejections, Rejected.RUN):
             return environment.load(storage, record.spec.location, env=env)

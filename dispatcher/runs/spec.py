@@ -17,7 +17,7 @@ from dispatcher.support.parsing import read_object, run_id_of
 #: Required of the worker: run the flow in a process that has run nothing before, and run nothing after it there.
 FRESH_PROCESS = "fresh_process"
 
-#: Required of the worker: import the project's modules from the spec's code bundles.
+#: Required of the worker: import the project's modules from code bundles, of the spec or of the storage.
 BUNDLE = "bundle"
 
 #: The features that this release knows. A spec requires those that it uses (:attr:`Spec.requires`): each stands for a

@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dispatcher.serialization.pickles import PYTHON, pack, packages, unpack
+    from dispatcher.serialization.pickles import pack, packages, unpack
     from dispatcher.serialization.signing_keys import KeyRing
     from dispatcher.serialization.values import from_value, to_value
 
-__all__ = ["PYTHON", "KeyRing", "from_value", "pack", "packages", "to_value", "unpack"]
+__all__ = ["KeyRing", "from_value", "pack", "packages", "to_value", "unpack"]
 
 _MODULES = {
     "KeyRing": "signing_keys",
-    **dict.fromkeys(("PYTHON", "pack", "packages", "unpack"), "pickles"),
+    **dict.fromkeys(("pack", "packages", "unpack"), "pickles"),
     **dict.fromkeys(("from_value", "to_value"), "values"),
 }
 

@@ -1,5 +1,7 @@
 """Packs an object for another process, and unpacks it there: a header line in JSON, then a pickle.
 
+A code bundle may stand behind the pickle, where both are kept together (:func:`with_bundle`).
+
 Submitters pack flows, callbacks and parameters; runners pack results and exceptions. Only a runner, or a program that
 asks for a result, unpacks, after the signature was verified (:mod:`dispatcher.serialization.signing_keys`).
 """
@@ -9,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-import platform
 import sys
 import threading
 import types
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 import cloudpickle
 
 from dispatcher.code.imports import imports_of
-from dispatcher.errors import INTERRUPTS, InvalidFlow, InvalidInput, OpeningFailed, Permanent
+from dispatcher.errors import INTERRUPTS, InvalidFlow, InvalidInput, Malformed, OpeningFailed, Permanent
 from dispatcher.runs.states import Cause
 from dispatcher.serialization import (
     by_value,
@@ -32,9 +33,7 @@ from dispatcher.serialization import (
     unreadable_item,
 )
 from dispatcher.support.foreign_objects import describe_exception, repr_of, text_of
-
-#: ``major.minor`` of this interpreter. Pickled code can be opened only in the same version.
-PYTHON = ".".join(platform.python_version_tuple()[:2])
+from dispatcher.support.interpreter import PYTHON
 
 #: Nested calls that fit into the C stack while pickling.
 _MAX_DEPTH = 5000
@@ -123,6 +122,28 @@ def packages(data: bytes) -> dict[str, str]:
 def modules(data: bytes) -> frozenset[str]:
     """Return the modules of the project that an object names, and those that code in it imports. Opens nothing."""
     return frozenset(_split(data)[0].get("modules", ()))
+
+
+def with_bundle(data: bytes, archive: bytes) -> bytes:
+    """Return packed bytes with the code bundle behind them that holds the modules which they name."""
+    header, start = _split(data)
+    line = json.dumps({**header, "bundle": len(archive)}, separators=(",", ":")).encode()
+    return b"".join([line, b"\n", memoryview(data)[start:], archive])
+
+
+def bundle_in(data: bytes) -> bytes | None:
+    """Return the code bundle behind packed bytes; None if there is none. Opens nothing.
+
+    Raises:
+        Malformed: the header says that there is a bundle, but there are fewer bytes.
+    """
+    header, start = _split(data)
+    size = header.get("bundle")
+    if size is None:
+        return None
+    if type(size) is not int or not 0 < size <= len(data) - start:
+        raise Malformed(f"sealed object: its code bundle can't be read: {repr_of(size)} of {len(data):,} bytes")
+    return data[-size:]
 
 
 def _split(data: bytes) -> tuple[Mapping[str, Any], int]:

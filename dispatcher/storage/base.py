@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import INTERRUPTS, InvalidInput, ServerUnavailable
 
 if TYPE_CHECKING:
+    from dispatcher.code.bundles import Bundler
     from dispatcher.flows.flow import Flow
     from dispatcher.records.blobs import Blobs
 
@@ -40,12 +41,17 @@ class Storage(ABC):
     #: The container image that holds its flows; None if there is none, or none yet.
     image: str | None = None
 
+    #: Packs the files of projects, for storages that keep them with their flows. None: as this process's settings say.
+    bundler: Bundler | None = None
+
     def __init__(self) -> None:
         self.flows: dict[str, str] = {}  #: the flows that this object has added: name → location
 
     @abstractmethod
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        """Store a flow's code as it is now, and return its location. Adding a flow again is safe.
+        """Store a flow's code as it is now, with its project's files, and return its location.
+
+        Adding a flow again is safe.
 
         Raises:
             InvalidFlow: not a flow, or one that can't travel this way; names the remedy.
@@ -86,13 +92,36 @@ class Storage(ABC):
             limit: most bytes of a flow's code; None: as before.
         """
 
+    def add_code(self, flow: Flow[..., Any]) -> str:
+        """Store a flow as :meth:`add_flow` does, perhaps without the modules that :meth:`modules` names.
+
+        Called by submits, which send the files of these modules once for all flows that need them.
+        """
+        return self.add_flow(flow)
+
     def modules(self, location: str) -> frozenset[str]:
         """Return the project's modules that the flow at a location needs, which have to travel in a bundle.
 
         Args:
-            location: as this object's :meth:`add_flow` returned it.
+            location: as this object's :meth:`add_code` returned it.
         """
         return frozenset()
+
+    def installed(self, location: str) -> frozenset[str]:
+        """Return the top-level modules that runs import as they are installed where they run, never from a bundle.
+
+        Args:
+            location: of the flow.
+        """
+        return frozenset()
+
+    def kept_bundle(self, location: str) -> bytes | None:
+        """Return the code bundle that is kept with the flow at a location; None if there is none. Opens nothing.
+
+        Raises:
+            Exception: as :meth:`get_flow`.
+        """
+        return None
 
     def check(self) -> None:  # noqa: B027 - most are always ready
         """Check at submit that runs can get the flows.
@@ -125,6 +154,20 @@ class Storage(ABC):
     def __reduce__(self) -> Any:
         # A flow may carry its storage: neither connections nor added flows belong to its code.
         return type(self), tuple(getattr(self, name) for name in self.added)
+
+
+def bundle_with(storage: Storage, location: str) -> bytes | None:
+    """Return what :meth:`Storage.kept_bundle` does; None also if the flow can't be read here: ``get_flow`` says why.
+
+    Raises:
+        ServerUnavailable: the storage's server is away.
+    """
+    try:
+        return storage.kept_bundle(location)
+    except (ServerUnavailable, *INTERRUPTS):
+        raise
+    except Exception:
+        return None
 
 
 def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Storage:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import Any, ClassVar
 
-from dispatcher.errors import InvalidFlow
+from dispatcher.code.locations import locate
+from dispatcher.errors import InvalidFlow, InvalidInput
 from dispatcher.flows.flow import Flow, as_flow
 from dispatcher.storage import child_process
 from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import Storage
 from dispatcher.support import signatures
 
+logger = logging.getLogger(__name__)
+
+_REMEDY = "ModuleStorage sends no file: install the package where the flow runs, or use RedisStorage, which sends them"
+
 
 class ModuleStorage(Storage):
-    """Imports flows as ``package.module:attribute``, in the version that is installed where they run."""
+    """Imports flows as ``package.module:attribute``, in the version that is installed where they run.
+
+    No file of their package travels, neither for the flow nor for callbacks and parameters.
+    """
 
     in_containers: ClassVar[bool] = True
 
@@ -31,11 +41,31 @@ class ModuleStorage(Storage):
                 f"flow {flow.name!r}: {location} isn't this flow: give it a module-level name of its own there, or use "
                 "RedisStorage"
             )
+        if flow.name not in self.flows:
+            _warn_of_project(flow.name, module)
         self.flows[flow.name] = location
         return location
 
+    def installed(self, location: str) -> frozenset[str]:
+        return frozenset({location.partition(":")[0].partition(".")[0]})
+
     def get_flow(self, location: str) -> Flow[..., Any]:
-        return as_flow(signatures.resolve(location, subject="ModuleStorage"))
+        try:
+            return as_flow(signatures.resolve(location, subject="ModuleStorage"))
+        except InvalidInput as error:
+            if not isinstance(error.__cause__, ModuleNotFoundError):
+                raise
+            raise InvalidInput(f"{error}; {_REMEDY}") from error.__cause__
 
     def get_env_runner(self, location: str) -> Runner:
         return child_process.runner(self, location)
+
+
+@cache
+def _warn_of_project(name: str, module: str) -> None:
+    """Tell a person, once, that a flow's module is a project's own."""
+    if (location := locate(module)) is not None:
+        logger.warning(
+            "Flow %r is in module %s of a project (%s), and not of an installed package; %s",
+            name, module, location.file or location.directories[0], _REMEDY,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Flows in Redis by value, named by the digest of their code: the default storage.
+"""Flows in Redis, named by the digest of their code: the default storage.
 
 Used where records are open, by submitters and workers. Reads and writes through the records' blobs.
 """
@@ -70,7 +70,33 @@ class RedisStorage(Storage):
         self._blobs, self._limit = blobs, limit if limit is not None else self._limit
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
+        from dispatcher.flows.packing import add_bundle
+
+        data = add_bundle(self._pack(flow), flow, bundler=self.bundler)
+        self.flows[flow.name] = location = self._bound_blobs().share(data)
+        return location
+
+    def add_code(self, flow: Flow[..., Any]) -> str:
         from dispatcher.serialization import pickles
+
+        data = self._pack(flow)
+        self.flows[flow.name] = location = self._bound_blobs().share(data)
+        if location not in self._modules:
+            self._modules = {location: pickles.modules(data)}
+        return location
+
+    def modules(self, location: str) -> frozenset[str]:
+        return self._modules.get(location, frozenset())
+
+    def get_flow(self, location: str) -> Flow[..., Any]:
+        return unpack_flow(self._read(location), subject=f"blob {location[:16]}")
+
+    def kept_bundle(self, location: str) -> bytes | None:
+        from dispatcher.serialization import pickles
+
+        return pickles.bundle_in(self._read(location))
+
+    def _pack(self, flow: Flow[..., Any]) -> bytes:
         from dispatcher.storage.flow_cache import flow_cache
 
         name = as_flow(flow).name
@@ -80,22 +106,16 @@ class RedisStorage(Storage):
                 f"flow {name!r}: its code is {len(data):,} bytes, at most {self._limit:,} may travel by value "
                 "(DISPATCHER__LIMITS__FLOW): give large data as parameters, or use ModuleStorage"
             )
-        self.flows[name] = location = self._bound_blobs().share(data)
-        if location not in self._modules:
-            self._modules = {location: pickles.modules(data)}
-        return location
-
-    def modules(self, location: str) -> frozenset[str]:
-        return self._modules.get(location, frozenset())
-
-    def get_flow(self, location: str) -> Flow[..., Any]:
-        data = _code_cache.get(location)
-        if data is None:
-            data = self._read(location)
-            _code_cache.put(location, data)
-        return unpack_flow(data, subject=f"blob {location[:16]}")
+        return data
 
     def _read(self, location: str) -> bytes:
+        data = _code_cache.get(location)
+        if data is None:
+            data = self._fetch(location)
+            _code_cache.put(location, data)
+        return data
+
+    def _fetch(self, location: str) -> bytes:
         try:
             data = self._bound_blobs().get(location)
         except KeyError:

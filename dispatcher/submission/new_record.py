@@ -84,7 +84,9 @@ def new_record(
 
 def _extra_bundle(spec: Spec, modules: Set[str], blobs: Blobs, bundler: Bundler) -> tuple[str, ...]:
     """Share the files of modules that the parameters name and the flow doesn't reach; return their bundle's digest."""
-    bundle = bundler.bundle(modules)
+    from dispatcher.storage.base import from_json
+
+    bundle = bundler.bundle(modules, installed=from_json(spec.storage).installed(spec.location))
     if bundle is None or bundle.digest in spec.bundles or bundler.covers(spec.bundles, modules):
         return ()
     return (blobs.share(bundle.data, bundle.digest),)

@@ -14,6 +14,7 @@ from dispatcher.runs.context import context
 from dispatcher.runs.lifetime import expiry
 from dispatcher.runs.spec import BUNDLE, Spec
 from dispatcher.settings import LimitSettings
+from dispatcher.storage.base import bundle_with
 from dispatcher.submission.request import SubmitRequest
 from dispatcher.submission.spec_template import NO_PARAMETERS, SpecTemplate
 
@@ -25,6 +26,7 @@ class _Facts(NamedTuple):
     storage: dict[str, Any]
     location: str
     bundle: str  #: the digest of the project's files; empty if none travel
+    kept: bool  #: the storage keeps such files with the flow
     expires: float
     parent: str  #: the run whose flow submits; empty outside of flows
 
@@ -70,21 +72,23 @@ class SpecBuilder:
     def _facts(self, request: SubmitRequest, now: float) -> _Facts:
         environment, storage = request.environment.to_json(), request.storage
         storage.bind(self._blobs, limit=self._limits.flow)
-        location = storage.add_flow(request.flow)
+        storage.bundler = self._bundler
+        location = storage.add_code(request.flow)
         storage.check()
         modules = storage.modules(location) | modules_of(environment)
-        bundle = self._bundler.bundle(modules, request.flow.patterns)
+        bundle = self._bundler.bundle(modules, request.flow.patterns, installed=storage.installed(location))
         return _Facts(
             environment=environment,
             storage=storage.to_json(),
             location=location,
             bundle="" if bundle is None else self._blobs.share(bundle.data, bundle.digest),
+            kept=not storage.shared_blob and bundle_with(storage, location) is not None,
             expires=expiry(request.options, now, unbounded=self._limits.signature),
             parent=context.run_id or "",
         )
 
     def _spec(self, request: SubmitRequest, facts: _Facts) -> Spec:
-        from dispatcher.serialization import PYTHON
+        from dispatcher.support.interpreter import PYTHON
 
         bundles = (facts.bundle,) if facts.bundle else ()
         return Spec(
@@ -102,7 +106,7 @@ class SpecBuilder:
             blobs=((facts.location,) if request.storage.shared_blob else ()) + bundles,
             key_id=self._key_id,
             expires=facts.expires,
-            requires=request.environment.requires + ((BUNDLE,) if bundles else ()),
+            requires=request.environment.requires + ((BUNDLE,) if bundles or facts.kept else ()),
             bundles=bundles,
             parent=facts.parent,
         )

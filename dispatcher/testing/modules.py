@@ -1,11 +1,12 @@
-"""Modules written for a test: part of a project, or installed."""
+"""Modules and projects written for a test."""
 
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -24,3 +25,34 @@ def module(directory: Path, name: str, source: str, *, installed: bool = True) -
     finally:
         sys.path.remove(str(folder))
         sys.modules.pop(name, None)
+
+
+@contextmanager
+def project(directory: Path, files: Mapping[str, str]) -> Iterator[Path]:
+    """Write the files of a project, import from it meanwhile, and remove all of it at the end.
+
+    Args:
+        directory: where the project's directory is made.
+        files: their contents, by path.
+    """
+    root = directory / "project"
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(content))
+    tops = {name.partition("/")[0].removesuffix(".py") for name in files}
+    before = list(sys.path)
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    try:
+        yield root
+    finally:
+        sys.path[:] = before
+        forget(tops)
+        shutil.rmtree(root)
+
+
+def forget(tops: Collection[str]) -> None:
+    """Forget that the modules of some top-level names were imported."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+        del sys.modules[name]

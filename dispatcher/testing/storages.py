@@ -6,7 +6,9 @@ What the contract says stands in ``dispatcher/storage/base.py``.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,13 @@ from typing import Any
 import pytest
 
 from dispatcher import registry
+from dispatcher.code.activation import importing
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, SealBroken
 from dispatcher.flows.flow import Flow
 from dispatcher.storage.base import PARAMETERS, Storage, from_json
-from dispatcher.testing.modules import module
+from dispatcher.support.interpreter import PYTHON
+from dispatcher.testing.modules import forget, module, project
+from dispatcher.testing.waiting import wait_until
 
 #: The module whose flows are stored.
 FLOWS = """
@@ -36,6 +41,56 @@ def fails():
 def plain():
     pass
 """
+
+#: A project whose flow needs more of its files than its own module.
+PROJECT = {
+    "orders_to_store/__init__.py": "",
+    "orders_to_store/flows.py": """
+        from pathlib import Path
+
+        from dispatcher import flow
+
+        from . import rates
+        from .rates import Order
+
+        @flow
+        def total(count):
+            import taxes_to_store
+
+            from .late import margin
+
+            price = int((Path(__file__).parent / "price.csv").read_text())
+            order = Order(count, price)
+            return [order.total(), taxes_to_store.of(order.total()), margin(), rates.CURRENCY]
+        """,
+    "orders_to_store/rates.py": """
+        from dataclasses import dataclass
+
+        CURRENCY = "EUR"
+
+        @dataclass(frozen=True)
+        class Order:
+            count: int
+            price: int
+
+            def total(self):
+                return self.count * self.price
+        """,
+    "orders_to_store/late.py": """
+        def margin():
+            return "late"
+        """,
+    "orders_to_store/price.csv": "5",
+    "taxes_to_store.py": """
+        from pathlib import Path
+
+        def of(amount):
+            return amount * int((Path(__file__).parent / "taxes.txt").read_text())
+        """,
+    "taxes.txt": "2",
+}
+PROJECT_MODULES = frozenset({"orders_to_store", "taxes_to_store"})
+TOTAL = [15, 30, "late", "EUR"]  #: what the flow returns for 3
 
 
 @dataclass(kw_only=True)
@@ -57,6 +112,12 @@ class StorageService:
     installed: bool = False
     ready: bool = True
     runs: bool = False
+
+
+def kept(storage: Storage, location: str) -> Any:
+    """Return the result for 3 of the project's flow, as where it runs."""
+    with importing(storage.kept_bundle(location), python=PYTHON):
+        return storage.get_flow(location)(3)
 
 
 class StorageContract:
@@ -133,6 +194,55 @@ class StorageContract:
         service.damage(location)
         with pytest.raises(SealBroken):
             service.storage.get_flow(location)
+
+    def test_a_flow_takes_its_project_along(self, service: StorageService, tmp_path: Path) -> None:
+        """As where it runs: in a process that has nothing of the project, whose files are gone."""
+        if service.installed:
+            pytest.skip("this storage stores only flows of installed modules")
+        storage = service.storage
+        with project(tmp_path, PROJECT):
+            location = storage.add_flow(importlib.import_module("orders_to_store.flows").total)
+        another = from_json(json.loads(json.dumps(storage.to_json())))
+        service.prepare(another)
+        path = list(sys.path)
+        try:
+            with importing(another.kept_bundle(location), python=PYTHON):
+                assert another.get_flow(location)(3) == TOTAL
+                assert set(sys.modules) >= PROJECT_MODULES
+            assert not PROJECT_MODULES & set(sys.modules)
+            assert sys.path == path
+            if service.runs:
+                assert another.get_env_runner(location)({PARAMETERS: '{"count": 3}'}) == TOTAL
+        finally:
+            forget(PROJECT_MODULES)
+
+    def test_a_program_that_opens_a_flow_gets_its_project(self, service: StorageService, tmp_path: Path) -> None:
+        if service.installed:
+            pytest.skip("this storage stores only flows of installed modules")
+        storage = service.storage
+        path = list(sys.path)
+        try:
+            with project(tmp_path, PROJECT):
+                flow = importlib.import_module("orders_to_store.flows").total
+                location = storage.add_flow(flow)
+                assert storage.get_flow(location) is flow
+            execute = registry.environment("LocalEnvironment")().execute
+            assert execute(storage, location, parameters={"count": 3}) == TOTAL
+        finally:
+            forget(PROJECT_MODULES)
+            sys.path[:] = path
+
+    def test_a_file_that_was_edited_is_stored_anew(self, service: StorageService, tmp_path: Path) -> None:
+        if service.installed:
+            pytest.skip("this storage stores only flows of installed modules")
+        storage = service.storage
+        with project(tmp_path, PROJECT) as root:
+            flow = importlib.import_module("orders_to_store.flows").total
+            first = storage.add_flow(flow)
+            (root / "taxes.txt").write_text("3")
+            second = wait_until(lambda: changed if (changed := storage.add_flow(flow)) != first else "", "the edit")
+        assert kept(storage, second) != TOTAL
+        assert kept(storage, second)[1] == 45
 
     def test_its_runner_runs_the_flow(self, service: StorageService, flows: ModuleType) -> None:
         location = service.storage.add_flow(flows.add)

@@ -25,8 +25,8 @@ from dispatcher import (
     flow,
 )
 from dispatcher.flows.flow import Flow
-from dispatcher.serialization import PYTHON
 from dispatcher.settings import Settings
+from dispatcher.support.interpreter import PYTHON
 from dispatcher.testing.modules import module
 from tests.integration.workers import KEYS, Worker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -31,6 +32,8 @@ from dispatcher.flows.flow import Flow
 from dispatcher.settings import Settings
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import from_json
+from dispatcher.testing.modules import project
+from dispatcher.testing.storages import PROJECT, TOTAL
 from tests.conftest import PYTHON
 from tests.integration.docker_engine import (
     Registry,
@@ -191,6 +194,12 @@ def test_built_once_the_flow_runs_in_its_container(
         "given": "by execute",
     }
     assert "seen from inside" in capfd.readouterr().out
+
+
+def test_an_image_holds_the_flows_project(runner_image: str, made: list[str], tmp_path: Path) -> None:
+    with project(tmp_path, PROJECT):
+        storage = built(storage_of(runner_image), made, importlib.import_module("orders_to_store.flows").total)
+    assert LocalEnvironment().execute(storage, storage.flows["total"], parameters={"count": 3}) == TOTAL
 
 
 def test_how_a_flow_ends_in_its_container(runner_image: str, made: list[str]) -> None:

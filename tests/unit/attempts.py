@@ -22,9 +22,10 @@ from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.spec import Spec
-from dispatcher.serialization import PYTHON, KeyRing, from_value, to_value
+from dispatcher.serialization import KeyRing, from_value, to_value
 from dispatcher.settings import Settings
 from dispatcher.storage.redis import RedisStorage
+from dispatcher.support.interpreter import PYTHON
 from tests.unit.making import NEVER
 
 SETTINGS = Settings.load()

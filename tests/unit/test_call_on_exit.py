@@ -3,14 +3,18 @@
 # ruff: noqa: T201 - flows print
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.local import LocalEnvironment
+from dispatcher.code.activation import BundleImporter, entered
+from dispatcher.code.cache import BundleCache
 from dispatcher.errors import CancelInterrupt
 from dispatcher.records.logs import Line
 from dispatcher.runner import in_process as runner
@@ -22,6 +26,8 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing, to_value
 from dispatcher.serialization.seals import Returned
+from dispatcher.support.interpreter import PYTHON
+from dispatcher.testing.modules import project
 from tests.unit.attempts import SETTINGS, World, break_down, double, say_how_it_ended
 
 
@@ -32,7 +38,11 @@ def world() -> World:
 
 def killed(world: World, environment: LocalEnvironment, parameters: Any = None, **outcome: Any) -> Record:
     """Return a run whose process died while the flow ran."""
-    record = world.submit(double, parameters or {"x": 1}, environment)
+    return died(world, world.submit(double, parameters or {"x": 1}, environment), **outcome)
+
+
+def died(world: World, record: Record, **outcome: Any) -> Record:
+    """Return the run once its process has died while the flow ran."""
     started = world.records.runs.update(
         record.id, lambda record, now: transitions.start_here(record, now, owner="w1", holder="dead")
     )
@@ -136,3 +146,59 @@ def test_interrupts_do_not_reach_on_exit(world: World) -> None:
 def signals_itself() -> None:
     os.kill(os.getpid(), signal.SIGUSR1)
     print("undisturbed")
+
+
+PROJECT = {
+    "ends_there/__init__.py": "",
+    "ends_there/flows.py": "from dispatcher import flow\n@flow\ndef nothing(x): ...",
+    "ends_there/hooks.py": "def end():\n    print('from', __file__)",
+}
+
+
+def killed_in_a_project(world: World, directory: Path) -> Record:
+    """Return a run of a project, whose files are gone here, with an ``on_exit`` in it."""
+    with project(directory, PROJECT):
+        end = importlib.import_module("ends_there.hooks").end
+        environment = LocalEnvironment(on_exit=end)
+        assert environment.to_json()["on_exit"] == {"ref": "ends_there.hooks:end"}
+        target = importlib.import_module("ends_there.flows").nothing
+        record = world.submit(target, environment=environment)
+    return died(world, record)
+
+
+@pytest.fixture
+def importer(tmp_path: Path) -> BundleImporter:
+    return BundleImporter(BundleCache(tmp_path / "cache"), PYTHON)
+
+
+def test_it_imports_from_the_runs_bundle(world: World, importer: BundleImporter, tmp_path: Path) -> None:
+    record = killed_in_a_project(world, tmp_path)
+    assert world.exit(record, importer=importer).exit_call is ExitCall.CALLED
+    assert world.texts(record)[-1].startswith(f"from {tmp_path / 'cache'}")
+    importer.leave()
+    assert "ends_there" not in sys.modules
+
+
+def test_for_a_container_it_imports_from_no_bundle(world: World, importer: BundleImporter, tmp_path: Path) -> None:
+    record = killed_in_a_project(world, tmp_path)
+    done = world.exit(record, importer=importer, contained=True)
+    assert done.exit_call is ExitCall.RAISED
+    assert "No module named 'ends_there'" in " ".join(world.texts(record))
+    assert entered() == ()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_for_a_container_it_imports_what_is_installed(world: World, importer: BundleImporter, tmp_path: Path) -> None:
+    record = killed_in_a_project(world, tmp_path)
+    installed = {"ends_there/__init__.py": "", "ends_there/hooks.py": "def end():\n    print('installed')"}
+    with project(tmp_path, installed):
+        assert world.exit(record, importer=importer, contained=True).exit_call is ExitCall.CALLED
+    assert world.texts(record)[-1] == "installed"
+
+
+def test_a_bundle_of_another_python_leaves_it_not_called(world: World, tmp_path: Path) -> None:
+    record = killed_in_a_project(world, tmp_path)
+    other = BundleImporter(BundleCache(tmp_path / "cache"), "3.9")
+    done = world.exit(record, importer=other)
+    assert (done.state, done.exit_call) == (State.CRASHED, ExitCall.NOT_CALLED)
+    assert "on_exit can't be called here: code bundle packed under Python 3.11" in " ".join(world.texts(done))

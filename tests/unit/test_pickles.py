@@ -22,8 +22,9 @@ import pytest
 from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Permanent
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import Cause
-from dispatcher.serialization import PYTHON, by_value, pack, packages, unpack
+from dispatcher.serialization import by_value, pack, packages, unpack
 from dispatcher.serialization.pickles import modules
+from dispatcher.support.interpreter import PYTHON
 from tests.conftest import PYTHON as INTERPRETER
 
 Make = Callable[..., ModuleType]

@@ -28,8 +28,9 @@ from dispatcher.runner.process_state.baseline import Baseline
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import check_features, wants_fresh_process
 from dispatcher.runs.routing import Route
-from dispatcher.serialization import PYTHON, KeyRing
+from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
+from dispatcher.support.interpreter import PYTHON
 from workers.backend_cache import BackendCache
 from workers.identity import Identity
 from workers.pool.celery_pool import between_jobs, leave

@@ -31,10 +31,10 @@ from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from dispatcher.runs.value import Value
-from dispatcher.serialization import PYTHON
 from dispatcher.serialization.seals import Returned
 from dispatcher.support import private_files
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.interpreter import PYTHON
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
 _HEARTBEAT_INTERVAL = 10.0  # seconds

@@ -13,7 +13,9 @@ def check(job: str) -> int:
     """Load all flows that a job names. Return 1, with the reason on stderr, if one can't be loaded."""
     import cloudpickle
 
+    from dispatcher.code.activation import importing
     from dispatcher.storage.docker.storage import DockerStorage
+    from dispatcher.support.interpreter import PYTHON
 
     request = json.loads(job)
     if cloudpickle.__version__ != request["cloudpickle"]:
@@ -25,7 +27,9 @@ def check(job: str) -> int:
         return 1
     for location in request["locations"]:
         try:
-            DockerStorage().get_flow(location)
+            storage = DockerStorage()
+            with importing(storage.kept_bundle(location), python=PYTHON):
+                storage.get_flow(location)
         except (Exception, SystemExit) as error:
             sys.stderr.write(escaped(f"{location}: {type(error).__name__}: {error}") + "\n")
             return 1

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
+from dispatcher.errors import InvalidInput, SealBroken
 from dispatcher.flows.flow import Flow, as_flow, unpack_flow
 from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import NoFlowHere, Storage
@@ -46,7 +46,7 @@ class AnotherInThisImage(NoFlowHere, SealBroken):
 
 
 class DockerStorage(Storage):
-    """Keeps flows in an image, built from a base image or a Dockerfile.
+    """Keeps flows, with the files of their projects, in an image, built from a base image or a Dockerfile.
 
     A flow's location is its path in the image and the full SHA-256 of its bytes, ``/opt/flows/etl-1f0c….flow#1f0c…``.
     If the image holds another file there, the flow is refused. A storage without ``image`` must be built first, by
@@ -111,7 +111,7 @@ class DockerStorage(Storage):
         self.digests = _check_digests(digests or {})
         self.build_kwargs = dict(build_kwargs or {})
         self.directory = directory
-        self.sealed: dict[str, bytes] = {}  #: path in the image → the flow's sealed code, as added last
+        self.sealed: dict[str, bytes] = {}  #: path in the image → the flow and its project's files, as added last
         self._named, self._tagged = image_name is not None, image_tag is not None
         self._built: dict[str, bytes] | None = None
         self._outdated = ""  # why the former image can't be used any more
@@ -141,12 +141,12 @@ class DockerStorage(Storage):
         return {name: location.rpartition("#")[0] for name, location in self.flows.items()}
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
-        from dispatcher.serialization import pack
+        from dispatcher.flows.packing import pack_flow
 
         name = as_flow(flow).name
         token = _packing.set(True)
         try:
-            data = pack(flow, subject=f"flow {name!r}", error=InvalidFlow)
+            data = pack_flow(flow, bundler=self.bundler)
         finally:
             _packing.reset(token)
         path = f"{self.directory}/{_slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.flow"
@@ -167,6 +167,15 @@ class DockerStorage(Storage):
         return hashlib.sha256(self.sealed[path]).hexdigest()
 
     def get_flow(self, location: str) -> Flow[..., Any]:
+        return unpack_flow(self._read(location), subject=f"file {location.rpartition('#')[0]}")
+
+    def kept_bundle(self, location: str) -> bytes | None:
+        from dispatcher.serialization import pickles
+
+        return pickles.bundle_in(self._read(location))
+
+    def _read(self, location: str) -> bytes:
+        """Read the file at a location in this image, and check its digest."""
         path, _, digest = location.rpartition("#")
         if not path or not _DIGEST.fullmatch(digest):
             raise InvalidInput(f"DockerStorage: a location is '<path>#<SHA-256>' as add_flow gave it, got {location!r}")
@@ -182,7 +191,7 @@ class DockerStorage(Storage):
                 f"DockerStorage: {path} holds another flow than was submitted: its SHA-256 isn't {digest}; if {image} "
                 "was rebuilt, submit with the storage of the new build"
             )
-        return unpack_flow(data, subject=f"file {path}")
+        return data
 
     def get_env_runner(self, location: str) -> Runner:
         from dispatcher.settings import Settings
@@ -269,7 +278,7 @@ def _from_json(data: Mapping[str, Any]) -> Storage:
 
 
 def _default_base() -> str:
-    from dispatcher.serialization import PYTHON
+    from dispatcher.support.interpreter import PYTHON
 
     return f"python:{PYTHON}-slim"
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.client.bundles import bundler_for
-from dispatcher.code.bundles import Bundle, Bundler
+from dispatcher.code.bundles import Bundle, Bundler, bundler_for
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.errors import InvalidInput
 from dispatcher.settings import Settings
