@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.code.bundles import Bundle, Bundler, bundler_of
-from dispatcher.code.exclusions import Exclusions
+from dispatcher.code.bundles import Bundle, bundler_for
 
 if TYPE_CHECKING:
     from dispatcher.flows.flow import Flow
     from dispatcher.settings import Settings
-
-
-def bundler_for(settings: Settings) -> Bundler:
-    """Return the maker of bundles that all clients of this process with the same settings share."""
-    from dispatcher.serialization import PYTHON
-
-    files = (settings.signing_keys_file, settings.state_dir)
-    private = frozenset(path for path in files if path is not None)
-    return bundler_of(PYTHON, settings.limits.flow, Exclusions(private))
 
 
 def preview(flow: Flow[..., Any], settings: Settings) -> Bundle | None:

@@ -69,7 +69,7 @@ class ClientSession:
     @cached_property
     def bundler(self) -> Bundler:
         """The maker of code bundles, shared by all clients of this process with the same settings."""
-        from dispatcher.client.bundles import bundler_for
+        from dispatcher.code.bundles import bundler_for
 
         return bundler_for(self.settings)
 

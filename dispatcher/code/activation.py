@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
+
+_current: list[Unpacked] = []
+
+
+def current_bundles() -> tuple[Unpacked, ...]:
+    """Return the bundles from which this process imports for the run that is under way."""
+    return tuple(_current)
 
 
 class BundleImporter:
@@ -54,7 +61,7 @@ class BundleImporter:
         wanted = tuple(dict.fromkeys(digests))
         bundles = [self._cache.get(digest, fetch) for digest in wanted]
         for bundle in bundles:
-            self._check_python(bundle)
+            check_python(bundle, self._python)
         if wanted != self._digests:
             self._cache.release(keep=frozenset(wanted))
             self._forget_paths()
@@ -64,7 +71,8 @@ class BundleImporter:
         if not wanted:
             return
         self._entered = True
-        self._aside = _take(self._names)
+        _current[:] = bundles
+        self._aside = take_modules(self._names)
         sys.modules.update(self._modules)
         sys.path[0:0] = self._paths
         importlib.invalidate_caches()
@@ -74,9 +82,10 @@ class BundleImporter:
         if not self._entered:
             return
         self._entered = False
+        _current.clear()
         paths = set(self._paths)
         sys.path[:] = [path for path in sys.path if path not in paths]
-        self._modules = _take(self._names)
+        self._modules = take_modules(self._names)
         sys.modules.update(self._aside)
         self._aside = {}
 
@@ -85,17 +94,23 @@ class BundleImporter:
             for cached in [entry for entry in sys.path_importer_cache if entry.startswith(path)]:
                 del sys.path_importer_cache[cached]
 
-    def _check_python(self, bundle: Unpacked) -> None:
-        if bundle.python != self._python:
-            raise Permanent(
-                f"code bundle packed under Python {bundle.python}, but this process runs Python {self._python}: use "
-                "the same minor version on both",
-                cause=Cause.CONFIG_ERROR,
-                reason="PythonVersion",
-            )
+
+def check_python(bundle: Unpacked, python: str) -> None:
+    """Check that a bundle was packed under the minor version of this interpreter.
+
+    Raises:
+        Permanent: it wasn't.
+    """
+    if bundle.python != python:
+        raise Permanent(
+            f"code bundle packed under Python {bundle.python}, but this process runs Python {python}: use the same "
+            "minor version on both",
+            cause=Cause.CONFIG_ERROR,
+            reason="PythonVersion",
+        )
 
 
-def _take(names: frozenset[str]) -> dict[str, ModuleType]:
+def take_modules(names: Collection[str]) -> dict[str, ModuleType]:
     """Remove the modules of some top-level names from ``sys.modules``, and return them."""
     taken = [name for name in sys.modules if name.partition(".")[0] in names]
     return {name: sys.modules.pop(name) for name in taken}

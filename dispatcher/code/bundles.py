@@ -14,6 +14,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING
 
 from dispatcher.code import archive
 from dispatcher.code.exclusions import Exclusions
@@ -21,6 +22,9 @@ from dispatcher.code.imports import same_code
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.code.selection import File, Selection, select
 from dispatcher.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from dispatcher.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +162,15 @@ class Bundler:
 def bundler_of(python: str, limit: int, exclusions: Exclusions) -> Bundler:
     """Return this process's bundler for these settings, which remembers what it has made for any client."""
     return Bundler(python=python, limit=limit, exclusions=exclusions)
+
+
+def bundler_for(settings: Settings) -> Bundler:
+    """Return the maker of bundles that all users of this process with the same settings share."""
+    from dispatcher.serialization import PYTHON
+
+    files = (settings.signing_keys_file, settings.state_dir)
+    private = frozenset(path for path in files if path is not None)
+    return bundler_of(PYTHON, settings.limits.flow, Exclusions(private))
 
 
 def changed_since_import(selection: Selection) -> Iterator[str]:

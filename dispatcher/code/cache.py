@@ -41,12 +41,14 @@ class Unpacked:
         paths: directories that go onto ``sys.path``, in order.
         modules: top-level names of the modules in them.
         python: the Python that packed it, ``major.minor``.
+        archive: the file that holds its archive.
     """
 
     digest: str
     paths: tuple[str, ...]
     modules: frozenset[str]
     python: str
+    archive: str = ""
 
 
 class BundleCache:
@@ -189,7 +191,8 @@ class BundleCache:
 def _unpacked(digest: str, place: Path, description: Description) -> Unpacked:
     files = place / _FILES
     paths = tuple(str(files / path) for path in description.paths)
-    return Unpacked(digest, paths, frozenset(description.modules), description.python)
+    modules = frozenset(description.modules)
+    return Unpacked(digest, paths, modules, description.python, str(place / _ARCHIVE))
 
 
 def _last_used(place: Path) -> float:
