@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,7 @@ class SessionBundles:
             self._open(tuple(archives), lambda digest: archives[digest].read_bytes())
         elif not _imports_as_this_process(self._cluster.client):
             self._bundler = _bundler()
-            try:  # Dask collections name modules, too, and aren't seen here
-                self.cover([name for name in list(sys.modules) if travels_in_bundle(name)])
-            except InvalidInput as error:  # not all may be needed
-                logger.debug("The program's modules don't go to Dask: %s", error)
+            self._open_imported()
 
     def cover(self, modules: Collection[str]) -> None:
         """Open a bundle with modules that packed objects name, unless one has them.
@@ -90,26 +87,32 @@ class SessionBundles:
             InvalidInput: their files can't travel; names the remedy.
             ExecutorUnavailable: as :meth:`open`.
         """
-        if self._bundler is None or self._covered.issuperset(modules):
-            return
-        bundle = self._bundler.bundle({*self._covered, *modules})
-        if bundle is not None and bundle.digest not in {opening.digests[0] for opening in self._openings}:
-            self._open_made(bundle)
-        self._covered.update(modules)
+        if self._bundler is not None and not self._covered.issuperset(modules):
+            self._open_made(self._bundler.bundle({*self._covered, *modules}), modules)
 
     def close(self) -> None:
         """Close them all on the cluster."""
-        openings, self._openings = self._openings, []
-        client, session = self._cluster.client, self._cluster.session
-        for opening in openings:
-            client.sync(client._unregister_worker_plugin, name=dask_code.plugin_name(opening))
-        if openings:
-            client.run_on_scheduler(_caller("close_on_scheduler"), session=session)
+        if self._openings:
+            self._openings.clear()
+            self._cluster.client.run_on_scheduler(_caller("close_on_scheduler"), session=self._cluster.session)
 
-    def _open_made(self, bundle: Bundle) -> None:
-        self._open((bundle.digest,), lambda _digest: bundle.data)
+    def _open_imported(self) -> None:
+        """Open a bundle with all that this program has imported: Dask's collections name modules as well."""
+        assert self._bundler is not None
+        modules = [name for name in list(sys.modules) if travels_in_bundle(name)]
+        try:
+            bundle = self._bundler.bundle(modules)
+        except InvalidInput as error:  # not all may be needed
+            logger.debug("The program's modules don't go to Dask together: %s", error)
+        else:
+            self._open_made(bundle, modules)
 
-    def _open(self, digests: tuple[str, ...], archive: Any) -> None:
+    def _open_made(self, bundle: Bundle | None, modules: Collection[str]) -> None:
+        if bundle is not None and bundle.digest not in {opening.digests[0] for opening in self._openings}:
+            self._open((bundle.digest,), lambda _digest: bundle.data)
+        self._covered.update(modules)
+
+    def _open(self, digests: tuple[str, ...], archive: Callable[[str], bytes]) -> None:
         cluster = self._cluster
         opening = Opening(cluster.session, cluster.label, digests, cluster.timeout)
         self._openings.append(opening)

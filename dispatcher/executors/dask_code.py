@@ -95,8 +95,10 @@ async def open_on_scheduler(
 
 
 async def close_on_scheduler(scheduler: Any, session: str) -> None:
-    """End what :func:`open_on_scheduler` has begun."""
-    _served_by(scheduler).discard(session)
+    """End what :func:`open_on_scheduler` has begun, on the workers as well."""
+    for plugin in _served_by(scheduler).discard(session):
+        if plugin in scheduler.worker_plugins:
+            await scheduler.unregister_worker_plugin(comm=None, name=plugin)
 
 
 def _served_by(scheduler: Any) -> _Served:
@@ -125,11 +127,12 @@ class _Served(distributed.SchedulerPlugin):  # type: ignore[misc]
         self._clients[opening.session] = client
         self._plugins.setdefault(opening.session, []).append(plugin_name(opening))
 
-    def discard(self, session: str) -> None:
-        """Keep them no longer."""
-        for of_session in (self._archives, self._clients, self._plugins):
-            of_session.pop(session, None)
+    def discard(self, session: str) -> Sequence[str]:
+        """Keep them no longer, and return the names of the plugins by which workers opened them."""
+        self._archives.pop(session, None)
+        self._clients.pop(session, None)
         _importer().close(session)
+        return self._plugins.pop(session, ())
 
     async def archive(self, digest: str) -> bytes | None:
         """Return an archive for a worker; None if no open session has it."""
@@ -141,15 +144,7 @@ class _Served(distributed.SchedulerPlugin):  # type: ignore[misc]
     def remove_client(self, scheduler: Any, client: str) -> None:
         """Close the sessions of a client that has gone. Called by Dask."""
         for session in [session for session, of in self._clients.items() if of == client]:
-            for plugin in self._plugins[session]:
-                if plugin in scheduler.worker_plugins:
-                    scheduler.loop.add_callback(_unregister, scheduler, plugin)
-            self.discard(session)
-
-
-async def _unregister(scheduler: Any, plugin: str) -> None:
-    if plugin in scheduler.worker_plugins:
-        await scheduler.unregister_worker_plugin(comm=None, name=plugin)
+            scheduler.loop.add_callback(close_on_scheduler, scheduler, session)
 
 
 # -- on workers
