@@ -19,23 +19,23 @@ from pathlib import Path
 from types import ModuleType
 
 from dispatcher.code.cache import BundleCache, Unpacked
-from dispatcher.code.imported_modules import ImportedModules
+from dispatcher.code.imported_modules import ImportedModules, forget_paths, remove_paths
 from dispatcher.code.shadowing import OutsideFinder, OutsideImports, find_outside
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
 from dispatcher.support import private_files
 
-_entered: tuple[str, ...] = ()  # digests; sys.path and sys.modules are the process's, too
+_current: tuple[Unpacked, ...] = ()
 
 
-def entered() -> tuple[str, ...]:
-    """Return the digests of the bundles from which this process imports now."""
-    return _entered
+def current_bundles() -> tuple[Unpacked, ...]:
+    """Return the bundles from which this process imports for the run that is under way."""
+    return _current
 
 
-def _note_entered(digests: tuple[str, ...]) -> None:
-    global _entered  # noqa: PLW0603 - sys.path and sys.modules are the process's, too
-    _entered = digests
+def _note_current(bundles: Iterable[Unpacked]) -> None:
+    global _current  # noqa: PLW0603 - sys.path and sys.modules are the process's, too
+    _current = tuple(bundles)
 
 
 @contextmanager
@@ -129,17 +129,17 @@ class BundleImporter:
         wanted = tuple(dict.fromkeys(digests))
         bundles = [self._cache.get(digest, fetch) for digest in wanted]
         for bundle in bundles:
-            self._check_python(bundle)
+            check_python(bundle, self._python)
         if wanted != self._digests:
             self._cache.release(keep=frozenset(wanted))
-            self._forget_paths()
+            forget_paths(self._paths)
             self._digests, self._modules = wanted, {}
             self._paths = tuple(path for bundle in bundles for path in bundle.paths)
             self._names = _sorted_out(bundles)
             self._imported = ImportedModules(self._names.own)
             importlib.invalidate_caches()
         if wanted:
-            _note_entered(wanted)
+            _note_current(bundles)
             self._active = self._activated()
 
     def leave(self) -> None:
@@ -147,13 +147,12 @@ class BundleImporter:
         active, self._active = self._active, None
         if active is None:
             return
-        _note_entered(())
+        _note_current(())
         if active.imports is not None:
             active.imports.remove()
         if active.finder is not None:
             sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not active.finder]
-        paths = set(self._paths)
-        sys.path[:] = [path for path in sys.path if path not in paths]
+        remove_paths(self._paths)
         self._modules = self._imported.take() | self._take_shared()
         self._imported.put(active.aside)
 
@@ -200,19 +199,20 @@ class BundleImporter:
         places = list(getattr(module, "__path__", ())) if file is None else [file]
         return bool(places) and all(place.startswith(tuple(f"{path}/" for path in self._paths)) for place in places)
 
-    def _forget_paths(self) -> None:
-        for path in self._paths:
-            for cached in [entry for entry in sys.path_importer_cache if entry.startswith(path)]:
-                del sys.path_importer_cache[cached]
 
-    def _check_python(self, bundle: Unpacked) -> None:
-        if bundle.python != self._python:
-            raise Permanent(
-                f"code bundle packed under Python {bundle.python}, but this process runs Python {self._python}: use "
-                "the same minor version on both",
-                cause=Cause.CONFIG_ERROR,
-                reason="PythonVersion",
-            )
+def check_python(bundle: Unpacked, python: str) -> None:
+    """Check that a bundle was packed under the minor version of this interpreter.
+
+    Raises:
+        Permanent: it wasn't.
+    """
+    if bundle.python != python:
+        raise Permanent(
+            f"code bundle packed under Python {bundle.python}, but this process runs Python {python}: use the same "
+            "minor version on both",
+            cause=Cause.CONFIG_ERROR,
+            reason="PythonVersion",
+        )
 
 
 def _sorted_out(bundles: Iterable[Unpacked]) -> _Names:

@@ -45,6 +45,7 @@ class Unpacked:
         paths: directories that go onto ``sys.path``, in order.
         modules: top-level names that its program imported from them.
         python: the Python that packed it, ``major.minor``.
+        archive: the file that holds its archive.
         importable: top-level names of all files in them, and whether each is a module or a regular package.
     """
 
@@ -52,6 +53,7 @@ class Unpacked:
     paths: tuple[str, ...]
     modules: frozenset[str]
     python: str
+    archive: str
     importable: Mapping[str, bool] = field(default_factory=dict)
 
 
@@ -217,7 +219,8 @@ class BundleCache:
 def _unpacked(digest: str, place: Path, description: Description) -> Unpacked:
     files = place / _FILES
     paths = tuple(str(files / path) for path in description.paths)
-    return Unpacked(digest, paths, frozenset(description.modules), description.python, description.importable())
+    modules, archived = frozenset(description.modules), str(place / _ARCHIVE)
+    return Unpacked(digest, paths, modules, description.python, archived, description.importable())
 
 
 def _last_used(place: Path) -> float:

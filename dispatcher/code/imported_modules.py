@@ -1,8 +1,12 @@
-"""The imported modules of a bundle, taken out of ``sys.modules`` and put back. Used by :mod:`.activation`."""
+"""The imported modules and paths of a bundle, taken out of ``sys.modules`` and ``sys.path``, and put back.
+
+Used by :mod:`.activation`, :mod:`.shadowing` and :mod:`.sharing`.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from types import ModuleType
 
 
@@ -36,3 +40,21 @@ def _stamp() -> tuple[int, str] | None:
     """A value that differs when a module was imported or removed; None if a flow has replaced ``sys.modules``."""
     modules = sys.modules
     return (len(modules), next(reversed(modules))) if type(modules) is dict else None
+
+
+def take_modules(names: Collection[str]) -> dict[str, ModuleType]:
+    """Remove the modules of some top-level names from ``sys.modules``, and return them."""
+    taken = [name for name in list(sys.modules) if name.partition(".")[0] in names]
+    return {name: sys.modules.pop(name) for name in taken}
+
+
+def remove_paths(paths: Collection[str]) -> None:
+    """Remove directories from ``sys.path``."""
+    sys.path[:] = [entry for entry in sys.path if entry not in paths]
+
+
+def forget_paths(paths: Collection[str]) -> None:
+    """Remove what the import system has remembered of directories, and all below them."""
+    for path in paths:
+        for cached in [entry for entry in sys.path_importer_cache if entry.startswith(path)]:
+            del sys.path_importer_cache[cached]

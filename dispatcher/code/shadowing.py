@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dispatcher.code.imported_modules import take_modules
 from dispatcher.code.locations import is_installed
 
 #: Seconds to wait for another thread's import. Longer means that the two wait for each other, as import locks may.
@@ -153,12 +154,6 @@ def find_outside(name: str, path: list[str]) -> ModuleSpec | None:
         if spec is not None:
             return spec
     return None
-
-
-def take_modules(names: Collection[str]) -> dict[str, ModuleType]:
-    """Remove the modules of some top-level names from ``sys.modules``, and return them."""
-    taken = [name for name in list(sys.modules) if name.partition(".")[0] in names]
-    return {name: sys.modules.pop(name) for name in taken}
 
 
 def _is_installed_code(importer: Mapping[str, Any]) -> bool:

@@ -29,12 +29,13 @@ class DaskExecutor(Executor):
             ``distributed.LocalCluster``'s, which then uses TLS with its own certificates and serves no web pages,
             unless they set ``security`` or ``dashboard_address``.
         client_kwargs: arguments of ``distributed.Client``.
-        connect_timeout: most seconds to connect.
+        connect_timeout: most seconds to connect, and to wait for other runs on the cluster whose projects have modules
+            of the same names with other content.
 
     Raises:
         InvalidInput: both an address and a cluster class, or a wrong value.
         MissingExtra: at the start, if Dask isn't installed.
-        ExecutorUnavailable: at the start; names the address or cluster.
+        ExecutorUnavailable: at the start; names the address or cluster, or both runs whose modules collide.
     """
 
     def __init__(
@@ -69,8 +70,11 @@ class DaskExecutor(Executor):
             target = self.address or self._cluster(distributed, stack)
             self._client = self._connect(distributed, target)
             stack.callback(self._disconnect)
-            self._session = _session(self._client, self._cluster_name, shared=self.address is not None)
+            self._session = _session(
+                self._client, self._cluster_name, shared=self.address is not None, timeout=self.connect_timeout
+            )
             stack.callback(_quietly, "Ending the run's tasks", self._session.end)
+            self._session.open_bundles()
             if not self._client.scheduler_info().get("workers"):
                 logger.warning("The Dask cluster at %s has no worker yet; tasks wait for one", self._cluster_name)
             yield
@@ -140,10 +144,10 @@ def _distributed() -> Any:
     return distributed
 
 
-def _session(client: Any, cluster_name: str, *, shared: bool) -> Any:
+def _session(client: Any, cluster_name: str, *, shared: bool, timeout: float) -> Any:
     from dispatcher.executors.dask_session import DaskSession
 
-    return DaskSession(client, cluster_name, shared=shared)
+    return DaskSession(client, cluster_name, shared=shared, timeout=timeout)
 
 
 def _private_cluster() -> Any:

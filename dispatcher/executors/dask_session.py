@@ -10,6 +10,8 @@ import asyncio
 import concurrent.futures
 import inspect
 import logging
+import os
+import socket
 import sys
 import threading
 import time
@@ -20,10 +22,12 @@ from typing import Any
 import distributed
 
 from dispatcher.errors import InvalidInput
-from dispatcher.executors import dask_worker, task_arguments
+from dispatcher.executors import dask_code, dask_worker, task_arguments
+from dispatcher.executors.dask_bundles import Cluster, SessionBundles
 from dispatcher.executors.dask_worker import TaskCall, TaskOrigin
 from dispatcher.executors.task_log_levels import current_levels
 from dispatcher.runs.context import around, log_limits
+from dispatcher.serialization.pickles import modules
 from dispatcher.support import signatures
 
 logger = logging.getLogger("dispatcher.executors")
@@ -41,9 +45,10 @@ class DaskSession:
         client: a connected ``distributed.Client``.
         cluster_name: the cluster's name in messages.
         shared: True if the cluster lives on after the flow.
+        timeout: most seconds to wait for others that use modules of the same names.
     """
 
-    def __init__(self, client: Any, cluster_name: str, *, shared: bool) -> None:
+    def __init__(self, client: Any, cluster_name: str, *, shared: bool, timeout: float) -> None:
         self._shared = shared
         self._client = client
         self._cluster_name = cluster_name
@@ -51,25 +56,38 @@ class DaskSession:
         self._frame = around()
         self._limits = log_limits.get()
         self._parameters: Any = None
-        self._origin: tuple[dict[str, int], bytes] | None = None
+        self._origin: tuple[dict[str, int], bool, bytes] | None = None
         self._lock = threading.Lock()
         self._ended = False
         self._has_lines = False
         self._end_marks = 0
+        cluster = Cluster(client, cluster_name, self._name, _label(self._frame), timeout)
+        self._bundles = SessionBundles(cluster)
         dask_worker.local_sessions.add(self._name)
+        dask_code.flows_here.add(self._name)
         client.subscribe_topic(client.id, self._receive)
+
+    def open_bundles(self) -> None:
+        """Make the project's modules importable on the cluster. Call before the first task; :meth:`end` undoes it.
+
+        Raises:
+            ExecutorUnavailable: another session uses modules of the same names, or the cluster can't take bundles.
+            InvalidInput: a module has the name of one that Dask uses.
+        """
+        self._bundles.open()
 
     def submit(self, fn: Any, items: Sequence[Sequence[Any]], constants: Mapping[str, Any]) -> list[Any]:
         """Submit one call per item, in one message to the scheduler, and return their futures.
 
         Raises:
-            InvalidInput: an argument can't travel; names it.
+            InvalidInput: an argument or the project's code can't travel; names it.
+            ExecutorUnavailable: the project's code can't be imported there.
         """
         name = getattr(fn, "name", None) or getattr(fn, "__name__", None) or "task"
-        origin = self._packed_origin()
         code = self._pack(fn, f"{signatures.shown_name(fn)}, sent to Dask").data
         shared = self._pack_arguments(fn, name, {}, constants)
         packed = [self._pack_arguments(fn, name, dict(enumerate(arguments)), {}) for arguments in items]
+        origin = self._packed_origin()
         calls = [TaskCall(origin, code, arguments.data, shared.data) for arguments in packed]
         # The keys are unique, so that Dask never merges equal calls, and show the task's name in Dask's pages.
         keys = [f"{name}-{uuid.uuid4().hex}" for _ in items]
@@ -102,7 +120,15 @@ class DaskSession:
         finally:
             with self._lock:
                 self._ended = True
+            self._close_bundles()
             dask_worker.local_sessions.discard(self._name)
+            dask_code.flows_here.discard(self._name)
+
+    def _close_bundles(self) -> None:
+        try:
+            self._bundles.close()
+        except Exception as error:  # the scheduler closes them when the client has gone
+            logger.debug("The bundles on %s weren't closed: %r", self._cluster_name, error)
 
     async def _end_tasks(self, pending: list[Any]) -> None:
         client = self._client
@@ -124,21 +150,22 @@ class DaskSession:
     def _packed_origin(self) -> bytes:
         """Return the packed origin, and send the run's parameters at the first call.
 
-        The origin is packed anew when the flow has changed log levels.
+        The origin is packed anew when the flow has changed log levels, or has opened its first bundle.
         """
-        levels = current_levels()
-        if self._origin is None or self._origin[0] != levels:
+        levels, has_bundles = current_levels(), bool(self._bundles)
+        if self._origin is None or self._origin[:2] != (levels, has_bundles):
             max_bytes, max_line = self._limits
             frame = self._frame
             run: dict[str, Any] = {} if frame is None else {
                 "run_id": frame.run_id, "attempt": frame.attempt, "flow": frame.flow, "labels": frame.labels,
                 "tags": frame.tags, "inside": True,
             }  # fmt: skip
+            run["has_bundles"] = has_bundles
             origin = TaskOrigin(self._name, self._client.id, levels, max_bytes, max_line, **run)
-            self._origin = levels, self._pack(origin, "a task's origin").data
+            self._origin = levels, has_bundles, self._pack(origin, "a task's origin").data
         if self._parameters is None:
             self._parameters = self._send_parameters()
-        return self._origin[1]
+        return self._origin[2]
 
     def _send_parameters(self) -> Any:
         """Return the packed parameters of the run, or a future of them if they are large."""
@@ -165,7 +192,9 @@ class DaskSession:
             raise
 
     def _pack(self, value: Any, subject: str) -> task_arguments.PackedValue:
-        return task_arguments.pack_value(value, subject=subject, remote=self._is_remote, local=self._is_local)
+        packed = task_arguments.pack_value(value, subject=subject, remote=self._is_remote, local=self._is_local)
+        self._bundles.cover(modules(packed.data))
+        return packed
 
     def _is_remote(self, value: Any) -> bool:
         return isinstance(value, distributed.Future) and value.client is self._client
@@ -189,6 +218,13 @@ class DaskSession:
                     _emit(*line)
                 except Exception:  # the flow may have closed the stream
                     logger.debug("A task's line can't be shown", exc_info=True)
+
+
+def _label(frame: Any) -> str:
+    """Name a run or, outside of one, this program."""
+    if frame is None or frame.run_id is None:
+        return f"process {os.getpid()} on {socket.gethostname()}"
+    return f"run {frame.run_id} of flow {frame.flow!r}"
 
 
 def _emit(stream: str, text: str, level: int | None, name: str | None) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import distributed
 
 from dispatcher.errors import CancelInterrupt, InvalidInput
-from dispatcher.executors import task_arguments
+from dispatcher.executors import dask_code, task_arguments
 from dispatcher.executors.task_logs import TaskLine, TaskLog, capture
 from dispatcher.logs.stdout import CapturedStream
 from dispatcher.runs.context import Frame, inside
@@ -63,6 +63,7 @@ class TaskOrigin:
     labels: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     inside: bool = False
+    has_bundles: bool = False  #: whether the session has opened code bundles
 
     def frame(self, parameters: bytes) -> Frame | None:
         """Return the context of the run; None if the task belongs to none."""
@@ -93,12 +94,13 @@ def run(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], para
     origin = _unpack_origin(call.origin)
     frame = origin.frame(parameters)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(dask_code.held(origin.session, origin.has_bundles))
         if frame is not None:
             stack.enter_context(inside(frame))
         try:
             worker = distributed.get_worker()
         except ValueError:  # not in a thread of the worker, but in another executor of Dask's
-            return _call(call, arguments, constants, None)
+            return _call(call, origin, arguments, constants)
         if origin.session not in local_sessions:
             sender = _line_sender(worker, origin)
             log = TaskLog(sender, origin.session, origin.max_bytes, origin.max_line, origin.levels)
@@ -106,7 +108,7 @@ def run(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], para
         else:
             stack.callback(_end_partial_lines)
         task = RunningTask(origin.session, worker)
-        return task.guarded(lambda: _call(call, arguments, constants, task))
+        return task.guarded(lambda: _call(call, origin, arguments, constants, task))
 
 
 async def stop(session: str, timeout: float) -> list[str]:
@@ -145,8 +147,14 @@ def _end_partial_lines() -> None:
             stream.end_line_of_this_thread()
 
 
-def _call(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], task: RunningTask | None) -> Any:
-    code = _unpack_code(call.code)
+def _call(
+    call: TaskCall,
+    origin: TaskOrigin,
+    arguments: Sequence[Any],
+    constants: Sequence[Any],
+    task: RunningTask | None = None,
+) -> Any:
+    code = _unpack_code(call.code, origin.session if origin.has_bundles else "")
     args = task_arguments.unpack_value(call.arguments, arguments)
     kwargs = task_arguments.unpack_value(call.constants, constants)
     function = getattr(code, "fn", code)
@@ -156,8 +164,11 @@ def _call(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], ta
 
 
 @functools.lru_cache(maxsize=64)
-def _unpack_code(data: bytes) -> Any:
-    """Return a task's code, unpacked once per worker, so that the state of its module lasts between calls."""
+def _unpack_code(data: bytes, _session: str) -> Any:
+    """Return a task's code, unpacked once per worker, so that the state of its module lasts between calls.
+
+    Code that names modules of bundles is unpacked once per session: to another one, the same names may mean others.
+    """
     return task_arguments.unpack_value(data, ())
 
 

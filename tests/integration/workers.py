@@ -20,10 +20,10 @@ from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.spec import Spec
-from dispatcher.support.interpreter import PYTHON as PYTHON_VERSION
 from dispatcher.serialization import KeyRing, to_value
 from dispatcher.settings import Settings
 from dispatcher.storage.redis import RedisStorage
+from dispatcher.support.interpreter import PYTHON as PYTHON_VERSION
 from tests.conftest import PYTHON
 from tests.waiting import wait_until
 

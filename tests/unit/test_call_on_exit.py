@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from backends.local import LocalEnvironment
-from dispatcher.code.activation import BundleImporter, entered
+from dispatcher.code.activation import BundleImporter, current_bundles
 from dispatcher.code.cache import BundleCache
 from dispatcher.errors import CancelInterrupt
 from dispatcher.records.logs import Line
@@ -184,7 +184,7 @@ def test_for_a_container_it_imports_from_no_bundle(world: World, importer: Bundl
     done = world.exit(record, importer=importer, contained=True)
     assert done.exit_call is ExitCall.RAISED
     assert "No module named 'ends_there'" in " ".join(world.texts(record))
-    assert entered() == ()
+    assert current_bundles() == ()
     assert not (tmp_path / "cache").exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.code.activation import entered, importing
+from dispatcher.code.activation import current_bundles, importing
 from dispatcher.code.bundles import Bundler
 from dispatcher.code.programs import import_beside
 from dispatcher.errors import InvalidInput
@@ -84,11 +84,11 @@ def test_where_the_bundle_comes_first_anyway_nothing_is_added(tmp_path: Path) ->
     data = packed(tmp_path / "a", {"first_one.py": "X = 1"}, "first_one")
     with importing(None, data, python="3.11"):
         path = list(sys.path)
-        assert len(entered()) == 1
+        assert len(current_bundles()) == 1
         import_beside(data, subject="file a")
         assert sys.path == path
         unpacked = Path(importlib.import_module("first_one").__file__ or "")
         assert unpacked.is_relative_to(path[0])
-    assert entered() == ()
+    assert current_bundles() == ()
     assert "first_one" not in sys.modules
     assert not unpacked.exists()
