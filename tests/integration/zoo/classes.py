@@ -281,7 +281,7 @@ CLASSES = (
         Dynamic = type("Dynamic", (), {"f": lambda self: 5})
         Made = make_local()
         VALUE = (House.Room(1), Made(2), Dynamic())
-        def check(x): return x[0].n, type(x[0]) is House.Room, x[1].again().n, type(x[1]) is Made, x[2].f()
+        def check(x): return x[0].n, type(x[0]) is House.Room, x[1].again().n, Made(3).n, x[2].f()
         """,
     ),
     Specimen(

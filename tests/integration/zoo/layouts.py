@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.zoo.specimen import Specimen
+from tests.integration.zoo.specimen import BY_NAME, IN_PACKAGE, WITH_FILE, Specimen
 
 _POOLED = """
 def work_{kind}(n): return n * n
@@ -26,8 +26,11 @@ _POOLS = {
     "pool_forkserver": 'with multiprocessing.get_context("forkserver").Pool(1) as pool:',
 }
 
-#: A pool starts processes, so of the ways only two are tried.
-_WAYS = ("global", "parameter")
+#: A pool starts processes, so of the ways only one is tried.
+_WAYS = ("global",)
+
+#: What reads files can't be tried in the program, whose project has moved away.
+_NOT_BACK = ("global", "parameter", "closure")
 
 LAYOUTS = (
     Specimen(
@@ -103,7 +106,8 @@ def run3(n):
             from .deeper.inner import inner
             return x.n, later.X, inner(), near.up()
         """,
-        in_package={
+        standings=IN_PACKAGE,
+        beside={
             "near.py": "class Near:\n    def __init__(self, n): self.n = n\n"
             "def up():\n    from .deeper import inner\n    return inner.inner()\n",
             "later.py": "X = 21\n",
@@ -179,6 +183,7 @@ def run(): return chosen.X, Holder.third.X, (lambda: __import__("conditional_fou
             "def read(): return PATH.read_text()\n",
             "with_data.csv": "a,b\n",
         },
+        ways=_NOT_BACK,
     ),
     Specimen(
         "data_in_package",
@@ -200,6 +205,7 @@ def run(): return chosen.X, Holder.third.X, (lambda: __import__("conditional_fou
             "datapack/tables/one.csv": "1;2\n",
             "datapack/top.bin": b"\x00\xff",
         },
+        ways=_NOT_BACK,
     ),
     Specimen(
         "module_with_lock",
@@ -252,6 +258,7 @@ def _(x: str): return "str"
         def check(x): return inspect.getsource(x)
         """,
         files={"sourced.py": "def shown():\n    return 'the source'\n"},
+        ways=_NOT_BACK,
     ),
     Specimen(
         "pool_of_helper",
@@ -292,10 +299,25 @@ def _(x: str): return "str"
     Specimen(
         "data_beside_flow",
         """
-        HERE = pathlib.Path(__file__).parent
         VALUE = "data_beside_flow.txt"
-        def check(x): return (HERE / x).read_text(), (pathlib.Path(__file__).parent / x).read_text()
+        def check(x):
+            def inner(): return (pathlib.Path(__file__).parent / x).read_text()
+            return (pathlib.Path(__file__).parent / x).read_text(), inner()
         """,
-        in_package={"data_beside_flow.txt": "beside the flow\n"},
+        beside={"data_beside_flow.txt": "beside the flow\n"},
+        standings=WITH_FILE,
+        ways=_NOT_BACK,
+    ),
+    Specimen(
+        "data_at_import",
+        """
+        HERE = pathlib.Path(__file__).parent
+        TEXT = (HERE / "data_at_import.txt").read_text()
+        VALUE = "data_at_import.txt"
+        def check(x): return (HERE / x).read_text(), TEXT
+        """,
+        beside={"data_at_import.txt": "beside the module\n"},
+        standings=BY_NAME,  # a script's HERE travels as the path that it has there
+        ways=_NOT_BACK,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 #: How an object travels.
@@ -13,8 +13,13 @@ WAYS = ("global", "parameter", "result", "closure")
 #: Standings in which the flow's module is ``__main__``, whose code travels by value.
 BY_VALUE = frozenset({"script", "python-m", "command", "stdin", "cells"})
 
+#: Standings in which the flow's module is imported by its name.
+BY_NAME = frozenset({"module", "package", "src"})
 #: Standings in which the flow's module is in a package, so that relative imports work.
 IN_PACKAGE = frozenset({"package", "src", "python-m"})
+#: Standings in which the flow's module has a file.
+WITH_FILE = BY_NAME | {"script", "python-m"}
+EVERYWHERE = BY_NAME | BY_VALUE
 
 _OWN_NAMES = re.compile(r"\b(VALUE|check|EXPECTED)\b")
 
@@ -28,7 +33,8 @@ class Specimen:
         source: defines ``VALUE``, the object that travels, and ``check(x)``, which returns plain data. It may define
             ``EXPECTED``, in place of what ``check(VALUE)`` gives in the program. Other names are unique in the zoo.
         files: beside the flow's module, by their names from the directory on the import path.
-        in_package: files of the flow's own package; such a specimen stands in packages only.
+        beside: files of the flow's own directory.
+        standings: where it makes sense.
         refused: for each way that is refused, a pattern of the message.
         by_value_refused: the same, where the source is part of ``__main__``.
         ways: the ways that make sense.
@@ -38,7 +44,8 @@ class Specimen:
     name: str
     source: str
     files: Mapping[str, str | bytes] = field(default_factory=dict)
-    in_package: Mapping[str, str | bytes] = field(default_factory=dict)
+    beside: Mapping[str, str | bytes] = field(default_factory=dict)
+    standings: frozenset[str] = EVERYWHERE
     refused: Mapping[str, str] = field(default_factory=dict)
     by_value_refused: Mapping[str, str] = field(default_factory=dict)
     ways: tuple[str, ...] = WAYS
@@ -46,7 +53,7 @@ class Specimen:
 
     def stands_in(self, standing: str) -> bool:
         """Return True if it makes sense there."""
-        return not self.in_package or standing in IN_PACKAGE
+        return standing in self.standings
 
     def refusals(self, standing: str) -> Mapping[str, str]:
         """Return the ways that are refused, each with the pattern of its message."""
@@ -60,10 +67,10 @@ class Specimen:
 
 
 _FLOWS = """
-@flow
+@flow(timeout=60)
 def global_{name}(): return check_{name}(VALUE_{name})
 
-@flow
+@flow(timeout=60)
 def parameter_{name}(x): return check_{name}(x)
 
 @flow
@@ -97,9 +104,10 @@ from dispatcher import flow, gather, task
 """
 
 
-def definitions(specimens: Iterable[Specimen]) -> str:
-    """Return the source of a module with all of some specimens."""
-    return "\n".join([_HEAD, *(specimen.text for specimen in specimens), _all_at_once(specimens)])
+def definitions(specimens: Iterable[Specimen], together: Container[str]) -> str:
+    """Return the source of a module with all of some specimens; some are also tried together in one run."""
+    all_at_once = _all_at_once(specimen for specimen in specimens if specimen.name in together)
+    return "\n".join([_HEAD, *(specimen.text for specimen in specimens), all_at_once])
 
 
 def _all_at_once(specimens: Iterable[Specimen]) -> str:

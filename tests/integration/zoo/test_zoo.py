@@ -32,7 +32,10 @@ from tests.integration.zoo.specimen import Specimen, definitions
 from tests.integration.zoo.state import STATE
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900 if os.environ.get("ZOO") == "all" else 300)]
+#: Whether every standing is tried everywhere, also with pools of processes.
+ALL = os.environ.get("ZOO") == "all"
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800 if ALL else 600)]
 
 SPECIMENS = (*ENUMS, *CALLABLES, *CLASSES, *STATE, *LAYOUTS)
 
@@ -82,12 +85,23 @@ STANDINGS: Mapping[str, Standing] = {
 
 
 def specimens_of(standing: str) -> list[Specimen]:
-    has_file = standing not in {"command", "stdin", "cells"}
-    return [specimen for specimen in SPECIMENS if specimen.stands_in(standing) and (has_file or "__file__" not in specimen.source)]
+    """The rows that are tried there."""
+    pools = standing == "script" or ALL  # they take most of the time
+    return [specimen for specimen in SPECIMENS if specimen.stands_in(standing) and (pools or not specimen.pools)]
+
+
+def together_of(standing: str) -> list[tuple[str, str]]:
+    """The cells that are tried in one run with others: those that aren't refused."""
+    return [
+        (specimen.name, way)
+        for specimen in specimens_of(standing)
+        for way in specimen.ways
+        if not {way, "global"} & specimen.refusals(standing).keys()
+    ]
 
 
 def places_of(standing: str) -> tuple[str, ...]:
-    everywhere = STANDINGS[standing].everywhere or os.environ.get("ZOO") == "all"
+    everywhere = STANDINGS[standing].everywhere or ALL
     return ("local", "dask", "container") if everywhere else ("local",)
 
 
@@ -134,7 +148,7 @@ class Program:
     @functools.cached_property
     def outcomes(self) -> dict[tuple[str, str, str], dict[str, str]]:
         """Wait for its end, and return the outcome of each cell, by place, specimen and way."""
-        wait_until(self._is_over, "the program's end", timeout=600)
+        wait_until(self._is_over, "the program's end", timeout=500)
         file = self._directory / "outcomes.json"
         assert file.exists(), (self._directory / "log").read_text()
         return {(one["place"], one["name"], one["way"]): one for one in json.loads(file.read_text())}
@@ -152,7 +166,7 @@ class Program:
     def _write_project(self) -> None:
         place = STANDINGS[self.standing]
         specimens = specimens_of(self.standing)
-        source = definitions(specimens)
+        source = definitions(specimens, dict(together_of(self.standing)))
         if not place.main:
             source += "\nif __name__ == '__main__':\n    import zoo_driver; zoo_driver.drive(globals())\n"
         if self.standing == "cells":
@@ -163,7 +177,7 @@ class Program:
             files[f"{package}__init__.py"] = ""
         for specimen in specimens:
             files |= {f"{place.root}/{name}": content for name, content in specimen.files.items()}
-            files |= {f"{package}{name}": content for name, content in specimen.in_package.items()}
+            files |= {f"{package}{name}": content for name, content in specimen.beside.items()}
         files |= {place.module: source} | ({"main.py": place.main} if place.main else {})
         for name, content in files.items():
             path = self._project / name
@@ -173,12 +187,10 @@ class Program:
     def _plan(self, service: Path) -> dict[str, Any]:
         specimens = specimens_of(self.standing)
         cells = [(specimen.name, way) for specimen in specimens for way in specimen.ways]
-        refused = {(one.name, way) for one in specimens for way in one.refusals(self.standing)}
-        bare = {one.name for one in specimens if "global" in one.refusals(self.standing)}
         return {
             "places": places_of(self.standing),
             "cells": cells,
-            "together": [cell for cell in cells if cell not in refused and cell[0] not in bare],
+            "together": together_of(self.standing),
             "pools": [specimen.name for specimen in specimens if specimen.pools],
             "service": str(service),
             "submitted": str(self._directory / "submitted"),
