@@ -59,7 +59,8 @@ def with_slots(instructions: tuple[Any, ...], cls: type) -> tuple[Any, ...]:
     members = [
         name
         for name, value in vars(cls).items()
-        if name in {"__dict__", "__weakref__"} or (isinstance(value, MemberDescriptorType) and value.__objclass__ is cls)
+        if name in {"__dict__", "__weakref__"}
+        or (isinstance(value, MemberDescriptorType) and value.__objclass__ is cls)
     ]
     return make, (*arguments[:-1], {"slots": members}), *rest
 
@@ -71,7 +72,7 @@ def classes_of_main() -> dict[str, type]:
     return {cls.__qualname__: cls for cls in known if isinstance(cls, type) and cls.__module__ == "__main__"}
 
 
-def _make_class(  # noqa: PLR0913, PLR0917 - as cloudpickle calls it
+def _make_class(
     metaclass: type,
     name: str,
     bases: tuple[type, ...],

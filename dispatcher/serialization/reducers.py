@@ -158,7 +158,7 @@ def make_new_type(name: str, supertype: Any, module: str, tracker_id: str) -> An
 def make_type_parameter(
     kind: Callable[..., Any], name: str, options: Mapping[str, Any], module: str, tracker_id: str
 ) -> Any:
-    """Make a ``ParamSpec``, ``TypeVarTuple`` or their like, or return the one of that tracker if this process has it."""
+    """Make a ``ParamSpec``, ``TypeVarTuple`` or their like, or return the one of that tracker if it is here."""
     parameter = kind(name, **options)
     parameter.__module__ = module
     return internals._lookup_class_or_track(tracker_id, parameter)

@@ -223,7 +223,8 @@ CALLABLES = (
         """
         class Marker: pass
         MISSING = Marker()
-        def optional(a, /, b=MISSING, *args, c: "Marker" = MISSING, **more): return b is MISSING, c is MISSING, len(more)
+        def optional(a, /, b=MISSING, *args, c: "Marker" = MISSING, **more):
+            return b is MISSING, c is MISSING, len(more)
         VALUE = optional
         def check(x): return x(1), x(1, 2, c=3, d=4), str(inspect.signature(x).replace(return_annotation=1))[:4]
         """,

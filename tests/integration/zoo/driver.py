@@ -1,7 +1,7 @@
 """Drives a program of the zoo: submits a run per cell, and writes what became of each. Copied beside the program.
 
-It runs in the program's process, and isn't part of its project. Once all is submitted it tells the test, which moves the
-project away before a worker starts: nothing works because a worker happens to see the submitter's files.
+It runs in the program's process, and isn't part of its project. Once all is submitted it tells the test, which moves
+the project away before a worker starts: nothing works because a worker happens to see the submitter's files.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class _Zoo:
     def local(self, plan: Mapping[str, Any]) -> list[Callable[[], None]]:
         """A run for each cell."""
         return [
-            self._submit("local", [(name, way)], self._flow(name, way), self._parameters(name, way), self._one(name, way))
+            self._submit(
+                "local", [(name, way)], self._flow(name, way), self._parameters(name, way), self._one(name, way)
+            )
             for name, way in plan["cells"]
         ]
 
@@ -61,9 +63,7 @@ class _Zoo:
             flow = self._names["all_closing"](values) if way == "closure" else self._names[f"all_{way}"]
             parameters = {"closure": {}, "parameter": {"values": values}}.get(way, {"names": names})
             cells = [(name, way) for name in names]
-            calls.append(
-                self._submit("container", cells, flow, parameters, self._each(way), environment=environment)
-            )
+            calls.append(self._submit("container", cells, flow, parameters, self._each(way), environment=environment))
         return calls
 
     def dask(self, plan: Mapping[str, Any]) -> list[Callable[[], None]]:
@@ -75,9 +75,7 @@ class _Zoo:
             for name, way, outcome, value in result:
                 self._compare("dask", name, way, outcome, value)
 
-        return [
-            self._submit("dask", cells, self._names["all_tasks"], {"cells": cells}, note, environment=there)
-        ]
+        return [self._submit("dask", cells, self._names["all_tasks"], {"cells": cells}, note, environment=there)]
 
     def _expectation(self, name: str) -> Any:
         if f"EXPECTED_{name}" in self._names:
@@ -104,9 +102,10 @@ class _Zoo:
     def _each(self, way: str) -> Callable[[Any], None]:
         def note(result: Mapping[str, Any]) -> None:
             for name, value in result.items():
-                if way == "result":
-                    value = self._names["tried"](self._names[f"check_{name}"], value)
-                self._compare("container", name, way, *value)
+                check = self._names[f"check_{name}"]
+                self._compare(
+                    "container", name, way, *(self._names["tried"](check, value) if way == "result" else value)
+                )
 
         return note
 

@@ -127,8 +127,8 @@ ENUMS = (
         VALUE = [Access.RW, Access.R | Access.X]
         def check(x):
             named, combined = x
-            return named is Access.RW, combined is (Access.R | Access.X), combined.value, ~named is Access.X, [*Access]\\
-                == [Access.R, Access.W, Access.X]
+            single = [*Access] == [Access.R, Access.W, Access.X]
+            return named is Access.RW, combined is (Access.R | Access.X), combined.value, ~named is Access.X, single
         """,
     ),
     Specimen(

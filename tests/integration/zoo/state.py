@@ -7,10 +7,11 @@ from tests.integration.zoo.specimen import Specimen
 
 def _refused(kind: str, name: str) -> dict[str, str]:
     """Messages for an object that can't travel: each names the user's object first."""
+    sent = f"_{name}' can't be sent: "
     return {
-        "parameter": rf"^InvalidParameters: parameters of flow 'parameter_{name}' can't be sent: it holds parameter 'x' .*{kind}",
-        "result": rf"the result of flow 'result_{name}' can't be sent: .*{kind}",
-        "closure": rf"^InvalidFlow: flow 'closure_{name}' can't be sent: it uses variable 'x' of the function around it .*{kind}",
+        "parameter": rf"^InvalidParameters: parameters of flow 'parameter{sent}it holds parameter 'x' .*{kind}",
+        "result": rf"the result of flow 'result{sent}.*{kind}",
+        "closure": rf"^InvalidFlow: flow 'closure{sent}it uses variable 'x' of the function around it .*{kind}",
     }
 
 

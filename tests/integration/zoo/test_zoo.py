@@ -73,9 +73,7 @@ class Standing:
 STANDINGS: Mapping[str, Standing] = {
     "script": Standing(("script.py",), "script.py", everywhere=True),
     "module": Standing(("main.py",), "animals.py", _IMPORTED.format(module="animals")),
-    "package": Standing(
-        ("main.py",), "etl/animals.py", _IMPORTED.format(module="etl.animals"), everywhere=True
-    ),
+    "package": Standing(("main.py",), "etl/animals.py", _IMPORTED.format(module="etl.animals"), everywhere=True),
     "src": Standing(("main.py",), "src/etl/animals.py", _IMPORTED.format(module="etl.animals"), root="src"),
     "python-m": Standing(("-m", "etl.animals"), "etl/animals.py"),
     "command": Standing(("-c", "{source}"), "source.txt"),
