@@ -30,7 +30,7 @@ MOST_MEMBERS = 50_000
 
 @dataclass(frozen=True)
 class Description:
-    """What an archive says of itself.
+    """The description that an archive has of itself.
 
     Attributes:
         paths: directories that go onto ``sys.path``, in order.
@@ -78,7 +78,7 @@ def describe(data: bytes) -> Description:
         return _description(archive)
 
 
-def unpack(data: bytes, directory: Path) -> Description:
+def extract(data: bytes, directory: Path) -> Description:
     """Write the files of an archive into a directory that is empty.
 
     Raises:

@@ -152,7 +152,7 @@ class BundleCache:
         files = aside / _FILES
         try:
             files.mkdir(mode=0o700, parents=True)
-            description = archive.unpack(data, files)
+            description = archive.extract(data, files)
             (aside / _ARCHIVE).write_bytes(data)
             with suppress(OSError):  # another process was quicker: its bundle is as good
                 aside.rename(place)

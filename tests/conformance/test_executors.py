@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import dask
 import distributed
 import psutil  # type: ignore[import-untyped]
@@ -171,8 +172,10 @@ def test_code_that_is_not_installed_reaches_the_tasks(make: Callable[[], Executo
             return gather(scaled.submit([Point(1), Point(2)], by=Point(100)))
     """
     with module(tmp_path, "not_installed_here", source, installed=False) as loaded:
+        cloudpickle.register_pickle_by_value(loaded)
         sealed = pack(loaded.main, subject="it")
         results = [loaded.main.run({}, make())]
+        cloudpickle.unregister_pickle_by_value(loaded)
     results.append(unpack(sealed).run({}, make()))  # as in a worker, which can't import it either
     for result in results:
         assert [type(point).__name__ for point in result] == ["Point", "Point"]

@@ -1,4 +1,4 @@
-"""What a script defines means the same in another process: each row is computed here, and there by value."""
+"""Definitions of a script mean the same in another process: each row is computed here, and there by value."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
-    """What each row gives in the script, and in another process."""
+    """The results of each row in the script, and in another process."""
     script = tmp_path_factory.mktemp("zoo") / "script.py"
     script.write_text(DEFINITIONS + OUTER.format(rows=json.dumps(ROWS)))
     here = json.loads(_run(script))

@@ -229,7 +229,7 @@ def test_an_installed_flow_travels_by_reference(tmp_path: Path) -> None:
         assert len(data) < 300
     with module(tmp_path, "flows_beside", source, installed=False) as flows:
         data = pack(flows.installed, subject="it")
-    assert unpack(data)(3) == 3
+        assert unpack(data) is flows.installed, "its file travels in a bundle"
 
 
 def test_an_object_that_cannot_travel_is_named_at_save(tmp_path: Path) -> None:

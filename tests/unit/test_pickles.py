@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters, Perm
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import Cause
 from dispatcher.serialization import PYTHON, by_value, pack, packages, unpack
+from dispatcher.serialization.pickles import modules
 from tests.conftest import PYTHON as INTERPRETER
 
 Make = Callable[..., ModuleType]
@@ -46,6 +47,22 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return write
 
 
+@pytest.fixture
+def register(make: Make) -> Iterator[Make]:
+    """Write a module, import it, and let it travel by value."""
+    registered: list[ModuleType] = []
+
+    def write(name: str, text: str) -> ModuleType:
+        module = make(name, text)
+        cloudpickle.register_pickle_by_value(module)
+        registered.append(module)
+        return module
+
+    yield write
+    for module in registered:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
 def install(directory: Path, name: str, version: str) -> None:
     """Write the files that ``pip install --target`` leaves beside a module."""
     info = directory / f"{name}-{version}.dist-info"
@@ -57,9 +74,18 @@ def install(directory: Path, name: str, version: str) -> None:
 # ---------------------------------------------------------------------------------------- code that travels by value
 
 
-def test_code_of_a_module_beside_travels(make: Make, tmp_path: Path) -> None:
+def test_code_of_a_module_beside_travels_in_a_bundle(make: Make) -> None:
     make("beside_helper", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
     user = make("beside_user", "import beside_helper\ndef body(x):\n    return beside_helper.times(x) + 1\n")
+    data = pack(user.body, subject="flow 'body'")
+    assert modules(data) == {"beside_user"}
+    assert b"beside_helper" not in data
+    assert unpack(data) is user.body
+
+
+def test_code_of_a_registered_module_travels_by_value(register: Make, tmp_path: Path) -> None:
+    register("beside_helper", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
+    user = register("beside_user", "import beside_helper\ndef body(x):\n    return beside_helper.times(x) + 1\n")
     (tmp_path / "sealed").write_bytes(pack(user.body, subject="flow 'body'"))
     code = "import sys; from dispatcher.serialization import unpack; print(unpack(open(sys.argv[1], 'rb').read())(7))"
     done = subprocess.run(
@@ -69,14 +95,14 @@ def test_code_of_a_module_beside_travels(make: Make, tmp_path: Path) -> None:
     assert done.stdout.strip() == "22"
 
 
-def test_a_module_travels_as_it_is_now(make: Make) -> None:
-    module = make("beside_now", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
+def test_a_module_travels_as_it_is_now(register: Make) -> None:
+    module = register("beside_now", "FACTOR = 3\ndef times(x):\n    return x * FACTOR\n")
     setattr(module, "FACTOR", 5)  # noqa: B010 - no stub knows it
     assert unpack(pack(module.times, subject="f"))(2) == 10
 
 
-def test_a_traceback_shows_the_lines_of_code_that_travelled(make: Make) -> None:
-    module = make("beside_lines", "def outer():\n    def inner():\n        return 1 / 0\n    return inner\n")
+def test_a_traceback_shows_the_lines_of_code_that_travelled(register: Make) -> None:
+    module = register("beside_lines", "def outer():\n    def inner():\n        return 1 / 0\n    return inner\n")
     with pytest.raises(ZeroDivisionError) as caught:
         unpack(pack(module.outer, subject="f"))()()
     last = traceback.extract_tb(caught.value.__traceback__)[-1]
@@ -85,6 +111,7 @@ def test_a_traceback_shows_the_lines_of_code_that_travelled(make: Make) -> None:
 
 def test_packing_leaves_the_register_of_the_process(make: Make) -> None:
     module = make("beside_register", "import threading\nlock = threading.Lock()\ndef f():\n    return lock\n")
+    del module.__file__
     before = cloudpickle.list_registry_pickle_by_value()
     pack(module.f.__name__, subject="name")
     with pytest.raises(InvalidFlow):
@@ -122,8 +149,10 @@ def test_a_target_directory_is_installed_but_not_what_stands_beside(make: Make, 
     install(target, "target_lib", "1.5")
     make("target_lib", "def f():\n    return 1\n", directory=target)
     make("target_own", "def f():\n    return 1\n", directory=target)
+    assert not by_value.travels_in_bundle("target_lib")
+    assert by_value.travels_in_bundle("target_own")
     assert not by_value.travels_by_value("target_lib")
-    assert by_value.travels_by_value("target_own")
+    assert not by_value.travels_by_value("target_own")
 
 
 @pytest.mark.parametrize(
@@ -133,8 +162,10 @@ def test_modules_that_need_not_travel(name: str) -> None:
     assert not by_value.travels_by_value(name)
 
 
-def test_functions_of_one_module_share_their_globals(make: Make) -> None:
-    module = make("beside_shared", "seen = []\ndef add(x):\n    seen.append(x)\ndef all_of():\n    return list(seen)\n")
+def test_functions_of_one_module_share_their_globals(register: Make) -> None:
+    module = register(
+        "beside_shared", "seen = []\ndef add(x):\n    seen.append(x)\ndef all_of():\n    return list(seen)\n"
+    )
     add, all_of = unpack(pack((module.add, module.all_of), subject="both"))
     add(1)
     assert all_of() == [1]
@@ -283,8 +314,8 @@ def test_exceptions_open_whatever_their_constructor_takes(
 # ------------------------------------------------------------------------------------------------------- errors
 
 
-def test_an_unpicklable_global_is_named_with_its_place(make: Make) -> None:
-    module = make(
+def test_an_unpicklable_global_is_named_with_its_place(register: Make) -> None:
+    module = register(
         "beside_lock",
         "import threading\nlock = threading.Lock()\ndef g():\n    return lock\ndef f():\n    return g()\n",
     )

@@ -70,6 +70,11 @@ ALLOWED = {
     ("dispatcher/storage/docker/storage.py", "DockerStorage.get_flow", "unpack_flow"): "the location holds the digest",
     ("dispatcher/environments/callbacks.py", "Callback.function", "unpack"): "the verified spec holds it",
     ("dispatcher/runner/direct.py", "FileStorage.get_flow", "unpack_flow"): "a file of the container's own image",
+    (
+        "dispatcher/flows/main_module.py",
+        "restore",
+        "unpack",
+    ): "a file that the flow's own process wrote for its children",
     # Programs that run a flow directly.
     ("dispatcher/serialization/unopened.py", "open_result", "unpack"): "the caller's own program, unless plain",
     ("dispatcher/serialization/unopened.py", "_users_exception", "unpack"): "the caller's own program, unless plain",
@@ -88,7 +93,11 @@ IMPORTS = {
     ("dispatcher/serialization/class_loading.py", "pickle"),
     ("dispatcher/serialization/unreadable_item.py", "pickle"),
     ("dispatcher/serialization/class_loading.py", "cloudpickle"),
-    ("dispatcher/storage/flow_cache.py", "cloudpickle"),  # its register of modules
+    ("dispatcher/serialization/pickles.py", "pickle"),  # its errors, and instructions of objects that it pickles
+    ("dispatcher/serialization/by_value.py", "cloudpickle"),  # its register of modules
+    ("dispatcher/serialization/enum_classes.py", "cloudpickle"),  # its ids of classes
+    ("dispatcher/serialization/reducers.py", "cloudpickle"),  # its way of pickling functions
+    ("dispatcher/code/imports.py", "marshal"),  # compares code; opens nothing
     ("dispatcher/storage/docker/in_image.py", "cloudpickle"),  # its version
     ("dispatcher/storage/docker/engine.py", "cloudpickle"),  # its version
     ("workers/pool/pool_process.py", "multiprocessing"),  # how a pool process looks to a flow

@@ -20,8 +20,11 @@ def write(directory: Path, files: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def on_path(*directories: Path) -> Iterator[None]:
-    """Import from these directories first, and forget what was imported meanwhile."""
+    """Import from these directories first, also what others have imported, and forget it afterwards."""
     before, loaded = list(sys.path), dict(sys.modules)
+    names = {path.stem for directory in directories for path in directory.iterdir()}
+    for name in [name for name in loaded if name.partition(".")[0] in names]:
+        del sys.modules[name]
     sys.path[0:0] = map(str, directories)
     try:
         yield
@@ -29,3 +32,4 @@ def on_path(*directories: Path) -> Iterator[None]:
         sys.path[:] = before
         for name in sys.modules.keys() - loaded.keys():
             del sys.modules[name]
+        sys.modules.update(loaded)

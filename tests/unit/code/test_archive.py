@@ -49,7 +49,7 @@ def test_it_unpacks_to_what_was_packed(tmp_path: Path) -> None:
     write(tmp_path / "project", {"pkg/__init__.py": "x = 1", "pkg/run.sh": "#!/bin/sh"})
     (tmp_path / "project/pkg/run.sh").chmod(0o755)
     (out := tmp_path / "out").mkdir()
-    description = archive.unpack(packed(tmp_path / "project"), out)
+    description = archive.extract(packed(tmp_path / "project"), out)
     assert (out / "0/pkg/__init__.py").read_text() == "x = 1"
     assert os.access(out / "0/pkg/run.sh", os.X_OK)
     assert description.paths == ("0",)
@@ -63,7 +63,7 @@ def test_it_unpacks_to_what_was_packed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../out.txt", "/etc/x", "0/../../x", "a\\b", "0/\0x"])
 def test_a_name_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(Malformed):
-        archive.unpack(forged({name: b"x"}), tmp_path)
+        archive.extract(forged({name: b"x"}), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +81,7 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
 )
 def test_what_is_no_bundle_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(Malformed):
-        archive.unpack(data, tmp_path)
+        archive.extract(data, tmp_path)
 
 
 def test_a_file_twice_is_refused(tmp_path: Path) -> None:
@@ -89,10 +89,10 @@ def test_a_file_twice_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(buffer, "a") as out, pytest.warns(UserWarning, match="Duplicate"):
         out.writestr("0/a.py", b"x")
     with pytest.raises((Malformed, FileExistsError)):
-        archive.unpack(buffer.getvalue(), tmp_path)
+        archive.extract(buffer.getvalue(), tmp_path)
 
 
 def test_an_archive_that_inflates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MOST_BYTES", 10_000)
     with pytest.raises(Malformed, match="more than"):
-        archive.unpack(forged({"0/a.py": bytes(20_000)}), tmp_path)
+        archive.extract(forged({"0/a.py": bytes(20_000)}), tmp_path)
