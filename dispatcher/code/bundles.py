@@ -56,7 +56,7 @@ class Bundle:
         """Return True if a project's module is in this bundle."""
         place = locate(module)
         if place is None:
-            return True
+            return False
         if place.file is not None:
             return str(place.file) in self._paths
         return any(path.startswith(f"{directory}{os.sep}") for path in self._paths for directory in place.directories)

@@ -22,7 +22,6 @@ from cloudpickle import cloudpickle as internals
 from dispatcher.serialization import by_value, enum_classes
 
 _SINGLE_DISPATCH_CODE = cast(types.FunctionType, functools.singledispatch(lambda argument: argument)).__code__
-_UNSET = object()
 
 # Context variables that have travelled. They can't be referred to weakly; a program has few, and keeps them.
 _variables: dict[str, contextvars.ContextVar[Any]] = {}
@@ -104,9 +103,11 @@ def _reduce_context_variable(variable: contextvars.ContextVar[Any]) -> tuple[Any
         return getattr, place
     identifier = _variable_ids.setdefault(variable, uuid.uuid4().hex)
     _variables[identifier] = variable
-    default = contextvars.Context().run(lambda: variable.get(_UNSET))
-    arguments = () if default is _UNSET else (default,)
-    return make_context_variable, (identifier, variable.name, *arguments)
+    try:
+        default: tuple[Any, ...] = (contextvars.Context().run(variable.get),)
+    except LookupError:
+        default = ()
+    return make_context_variable, (identifier, variable.name, *default)
 
 
 def _place_of(variable: contextvars.ContextVar[Any]) -> tuple[types.ModuleType, str] | None:

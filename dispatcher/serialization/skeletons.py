@@ -25,13 +25,16 @@ def make(metaclass: type, name: str, bases: tuple[type, ...], namespace: Mapping
         namespace: the attributes that a class must have from its start.
     """
     body = {sys.intern(key): value for key, value in namespace.items()}
-    quiet = any(_has_own_hook(base) for base in bases)
+    resolved = types.resolve_bases(bases)  # of Box[int], Box
+    quiet = any(_has_own_hook(base) for base in resolved if isinstance(base, type))
     if not quiet and not _is_from_pickle(metaclass):
         return types.new_class(name, bases, {"metaclass": metaclass}, lambda fresh: fresh.update(body))
+    if resolved is not bases:
+        body["__orig_bases__"] = bases
     installed: Any = next(kind for kind in metaclass.__mro__ if not _is_from_pickle(kind))
     if not quiet:
-        return installed.__new__(metaclass, name, bases, body)  # type: ignore[no-any-return]
-    made = installed.__new__(_without_hook(metaclass), name, bases, body)
+        return installed.__new__(metaclass, name, resolved, body)  # type: ignore[no-any-return]
+    made = installed.__new__(_without_hook(metaclass), name, resolved, body)
     made.__class__ = metaclass
     made.__bases__ = made.__bases__  # its order of resolution is computed again, by its own metaclass
     return made  # type: ignore[no-any-return]
