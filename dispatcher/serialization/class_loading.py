@@ -53,7 +53,7 @@ class _Unpickler(ClassFinder, pickle.Unpickler):
 
 def with_slots(instructions: tuple[Any, ...], cls: type) -> tuple[Any, ...]:
     """Add a class's slots to cloudpickle's instructions for it, which would make it without any."""
-    if "__slots__" not in vars(cls):
+    if "__slots__" not in vars(cls) or issubclass(cls, tuple):  # tuples have none, and NamedTuple adds them itself
         return instructions
     make, arguments, *rest = instructions
     members = [
