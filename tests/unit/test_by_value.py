@@ -112,7 +112,7 @@ class Registered(metaclass=Registering): pass
 """
 
 ROWS = {
-    "slots": "(Slotted().shown, Slotted().hidden(), hasattr(Slotted(), '__dict__'))",
+    "slots of a class": "(Slotted().shown, Slotted().hidden(), hasattr(Slotted(), '__dict__'))",
     "a hook of subclasses": "(Plugin.registry, Csv.__mro__[1] is Plugin)",
     "a metaclass that registers": "(Registering.known, type(Registered) is Registering)",
     "lru_cache": "(fib(30), fib.cache_info().hits > 0, fib.cache_parameters()['maxsize'])",
