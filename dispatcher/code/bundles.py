@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from dispatcher.code import archive
 from dispatcher.code.exclusions import Exclusions
 from dispatcher.code.imports import same_code
+from dispatcher.code.locations import locate
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.code.selection import File, Selection, select
 from dispatcher.errors import InvalidInput, InvalidSettings
@@ -58,8 +60,17 @@ class Bundle:
     selection: Selection
 
     def has(self, module: str) -> bool:
-        """Return True if a module is imported from this bundle."""
-        return module.partition(".")[0] in self.selection.modules
+        """Return True if a project's module is in this bundle."""
+        place = locate(module)
+        if place is None:
+            return False
+        if place.file is not None:
+            return str(place.file) in self._paths
+        return any(path.startswith(f"{directory}{os.sep}") for path in self._paths for directory in place.directories)
+
+    @cached_property
+    def _paths(self) -> frozenset[str]:
+        return frozenset(file.path for file in self.selection.files)
 
 
 #: What a bundle is made of: modules, patterns, and the modules that count as installed.

@@ -34,36 +34,40 @@ class FlowMain(ModuleType):
 
     def __init__(self, names: dict[str, Any]) -> None:
         super().__init__("__main__")
-        self.__dict__["_names"] = names
-        self.__dict__["_directory"] = None
+        self._names = names
+        self._directory: Path | None = None
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        return self._names  # typing looks there for the names in annotations
 
     def __getattr__(self, name: str) -> Any:
-        own = self.__dict__
         if name == "__file__":  # multiprocessing asks before it spawns
             return self._program()
-        if name not in _OF_FILES and name in own["_names"]:
-            return own["_names"][name]
+        if name not in _OF_FILES and name in self._names:
+            return self._names[name]
+        if name not in _OF_FILES and (cls := _classes().get(name)) is not None:
+            return cls
         raise AttributeError(f"module '__main__' has no attribute {name!r}", name=name, obj=self)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self.__dict__["_names"]})
+        return sorted({*dir(ModuleType("__main__")), *self._names})
 
     def _program(self) -> str:
         """Write a program that defines the functions and classes of this module, and return its path."""
         from dispatcher.support import private_files
 
-        own = self.__dict__
-        if own["_directory"] is None:
+        if self._directory is None:
             directory = private_files.temporary_directory("dispatcher-main-")
-            (directory / "names").write_bytes(_packed(own["_names"]))
+            (directory / "names").write_bytes(_packed({**_classes(), **self._names}))
             (directory / "__main__.py").write_text(_PROGRAM.format(path=str(directory / "names")))
-            own["_directory"] = directory
-        return str(own["_directory"] / "__main__.py")
+            self._directory = directory
+        return str(self._directory / "__main__.py")
 
     def close(self) -> None:
         """Remove the program, if there is one."""
-        if (directory := self.__dict__["_directory"]) is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
 
 @contextmanager
@@ -97,6 +101,13 @@ def restore(names: dict[str, Any], path: str) -> None:
     from dispatcher.serialization import unpack
 
     names.update(unpack(Path(path).read_bytes()))
+
+
+def _classes() -> dict[str, type]:
+    """The classes of ``__main__`` that came with parameters, which the flow's code need not name."""
+    from dispatcher.serialization.class_loading import classes_of_main
+
+    return {name: cls for name, cls in classes_of_main().items() if "." not in name}
 
 
 def _packed(names: dict[str, Any]) -> bytes:

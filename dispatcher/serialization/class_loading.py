@@ -10,9 +10,13 @@ from __future__ import annotations
 import io
 import pickle
 import weakref
+from collections.abc import Mapping
+from types import MemberDescriptorType
 from typing import Any
 
 from cloudpickle import cloudpickle as internals
+
+from dispatcher.serialization import skeletons
 
 _MODULE = "cloudpickle.cloudpickle"
 _SET_STATE = "_class_setstate"
@@ -47,19 +51,50 @@ class _Unpickler(ClassFinder, pickle.Unpickler):
     """The unpickler written in C."""
 
 
-def _make_class(*args: Any) -> type:
-    return _make_copy(internals._make_skeleton_class, args)
+def with_slots(instructions: tuple[Any, ...], cls: type) -> tuple[Any, ...]:
+    """Add a class's slots to cloudpickle's instructions for it, which would make it without any."""
+    if "__slots__" not in vars(cls) or issubclass(cls, tuple):  # tuples have none, and NamedTuple adds them itself
+        return instructions
+    make, arguments, *rest = instructions
+    members = [
+        name
+        for name, value in vars(cls).items()
+        if name in {"__dict__", "__weakref__"}
+        or (isinstance(value, MemberDescriptorType) and value.__objclass__ is cls)
+    ]
+    return make, (*arguments[:-1], {"slots": members}), *rest
+
+
+def classes_of_main() -> dict[str, type]:
+    """Return the classes that another process's ``__main__`` defined and that are in use here, by name; newer ones
+    replace older ones."""
+    known = list(internals._DYNAMIC_CLASS_TRACKER_BY_ID.values())
+    return {cls.__qualname__: cls for cls in known if isinstance(cls, type) and cls.__module__ == "__main__"}
+
+
+def _make_class(
+    metaclass: type,
+    name: str,
+    bases: tuple[type, ...],
+    namespace: Mapping[str, Any],
+    tracker_id: str,
+    extra: Mapping[str, Any] | None,
+) -> type:
+    """Make a class whose attributes follow, and note it as a copy; the class of that tracker if this process has it."""
+    existing = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)  # the reference keeps it from being collected
+    if existing is not None:
+        return existing  # type: ignore[no-any-return]
+    slots = {"__slots__": tuple(extra["slots"])} if extra and "slots" in extra else {}
+    made = skeletons.make(metaclass, name, bases, {**namespace, **slots})
+    _copies.add(made)
+    return internals._lookup_class_or_track(tracker_id, made)  # type: ignore[no-any-return]
 
 
 def _make_enum(*args: Any) -> type:
-    return _make_copy(internals._make_skeleton_enum, args)
-
-
-def _make_copy(make: Any, args: tuple[Any, ...]) -> type:
-    """Make a class, and note it as a copy unless this process has it already."""
+    """Make an enum as cloudpickle does, and note it as a copy unless this process has it already."""
     *_, tracker_id, _extra = args
-    existing = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)  # the reference keeps it from being collected
-    made: type = make(*args)
+    existing = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
+    made: type = internals._make_skeleton_enum(*args)
     if made is not existing:
         _copies.add(made)
     return made

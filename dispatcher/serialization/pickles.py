@@ -28,6 +28,7 @@ from dispatcher.serialization import (
     class_loading,
     code_objects,
     exceptions,
+    main_files,
     reducers,
     unpicklable,
     unreadable_item,
@@ -307,7 +308,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if own is not None:
             return own
         common = super().reducer_override(obj)
-        return self._checked(obj) if common is NotImplemented else common
+        if common is NotImplemented:
+            return self._checked(obj)
+        if isinstance(obj, types.FunctionType):
+            self.imported |= main_files.reduce_file_name(obj, common)
+        return class_loading.with_slots(common, obj) if isinstance(obj, type) else common
 
     def _checked(self, obj: Any) -> Any:
         """Return what an object's own ``__reduce_ex__`` says.

@@ -9,18 +9,23 @@ from __future__ import annotations
 import contextvars
 import functools
 import struct
+import sys
 import types
 import typing
+import uuid
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, cast
 
 from cloudpickle import cloudpickle as internals
 
-from dispatcher.serialization import enum_classes
+from dispatcher.serialization import by_value, enum_classes
 
 _SINGLE_DISPATCH_CODE = cast(types.FunctionType, functools.singledispatch(lambda argument: argument)).__code__
-_UNSET = object()
+
+# Context variables that have travelled. They can't be referred to weakly; a program has few, and keeps them.
+_variables: dict[str, contextvars.ContextVar[Any]] = {}
+_variable_ids: dict[contextvars.ContextVar[Any], str] = {}
 
 
 def reduce_by_value(obj: Any) -> tuple[Any, ...] | None:
@@ -67,7 +72,8 @@ def _reduce_cached_property(descriptor: Any) -> tuple[Any, ...]:
 def _reduce_new_type(new_type: Any) -> tuple[Any, ...] | None:
     if _is_importable_by_name(new_type):
         return None
-    return make_new_type, (new_type.__qualname__, new_type.__supertype__, new_type.__module__)
+    arguments = new_type.__qualname__, new_type.__supertype__, new_type.__module__
+    return make_new_type, (*arguments, internals._get_or_create_tracker_id(new_type))
 
 
 def _reduce_type_parameter(parameter: Any) -> tuple[Any, ...] | None:
@@ -79,7 +85,8 @@ def _reduce_type_parameter(parameter: Any) -> tuple[Any, ...] | None:
         for name in names
         if (value := getattr(parameter, name, None)) not in (None, False) and "NoDefault" not in repr(value)
     }
-    return make_type_parameter, (type(parameter), parameter.__name__, options, parameter.__module__)
+    arguments = type(parameter), parameter.__name__, options, parameter.__module__
+    return make_type_parameter, (*arguments, internals._get_or_create_tracker_id(parameter))
 
 
 def _is_importable_by_name(obj: Any) -> bool:
@@ -91,13 +98,26 @@ def _is_importable_by_name(obj: Any) -> bool:
 
 
 def _reduce_context_variable(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
-    default = contextvars.Context().run(lambda: variable.get(_UNSET))
-    if default is _UNSET:
-        try:
-            default = contextvars.Context().run(variable.get)
-        except LookupError:
-            return make_context_variable, (variable.name,)
-    return make_context_variable, (variable.name, default)
+    place = _place_of(variable)
+    if place is not None:
+        return getattr, place
+    identifier = _variable_ids.setdefault(variable, uuid.uuid4().hex)
+    _variables[identifier] = variable
+    try:
+        default: tuple[Any, ...] = (contextvars.Context().run(variable.get),)
+    except LookupError:
+        default = ()
+    return make_context_variable, (identifier, variable.name, *default)
+
+
+def _place_of(variable: contextvars.ContextVar[Any]) -> tuple[types.ModuleType, str] | None:
+    """The module that a variable is imported from, and its name there."""
+    for name, module in list(sys.modules.items()):
+        if type(module) is types.ModuleType and name != "__main__" and not by_value.travels_by_value(name):
+            for attribute, value in list(vars(module).items()):
+                if value is variable:
+                    return module, attribute
+    return None
 
 
 def _reduce_struct(form: struct.Struct) -> tuple[Any, ...]:
@@ -128,24 +148,30 @@ def make_cached_property(function: Callable[[Any], Any], name: str | None, doc: 
     return descriptor
 
 
-def make_new_type(name: str, supertype: Any, module: str) -> Any:
-    """Make a ``NewType``."""
+def make_new_type(name: str, supertype: Any, module: str, tracker_id: str) -> Any:
+    """Make a ``NewType``, or return the one of that tracker if this process has it."""
     make: Any = typing.NewType
     new_type = make(name.rpartition(".")[2], supertype)
     new_type.__qualname__, new_type.__module__ = name, module
-    return new_type
+    return internals._lookup_class_or_track(tracker_id, new_type)
 
 
-def make_type_parameter(kind: Callable[..., Any], name: str, options: Mapping[str, Any], module: str) -> Any:
-    """Make a ``ParamSpec``, ``TypeVarTuple`` or their like."""
+def make_type_parameter(
+    kind: Callable[..., Any], name: str, options: Mapping[str, Any], module: str, tracker_id: str
+) -> Any:
+    """Make a ``ParamSpec``, ``TypeVarTuple`` or their like, or return the one of that tracker if it is here."""
     parameter = kind(name, **options)
     parameter.__module__ = module
-    return parameter
+    return internals._lookup_class_or_track(tracker_id, parameter)
 
 
-def make_context_variable(name: str, *default: Any) -> contextvars.ContextVar[Any]:
-    """Make a context variable that has its default."""
-    return contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
+def make_context_variable(identifier: str, name: str, *default: Any) -> contextvars.ContextVar[Any]:
+    """Make a context variable that has its default, or return the one that this process knows."""
+    if identifier not in _variables:
+        made = contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
+        _variable_ids[made] = identifier
+        _variables[identifier] = made
+    return _variables[identifier]
 
 
 def make_descriptor(kind: type[Any], *arguments: Any) -> Any:

@@ -97,9 +97,24 @@ class Slots:
 class Meta(type):
     def __call__(cls, *args): return ("made", *args)
 class Odd(metaclass=Meta): pass
+class Slotted:
+    __slots__ = ("shown", "__hidden")
+    def __init__(self): self.shown, self.__hidden = 1, 2
+    def hidden(self): return self.__hidden
+class Plugin:
+    registry = {}
+    def __init_subclass__(cls, /, key, **more): super().__init_subclass__(**more); cls.registry[key] = cls.__name__
+class Csv(Plugin, key="csv"): pass
+class Registering(type):
+    known = []
+    def __new__(mcls, *args): mcls.known.append(args[0]); return super().__new__(mcls, *args)
+class Registered(metaclass=Registering): pass
 """
 
 ROWS = {
+    "slots of a class": "(Slotted().shown, Slotted().hidden(), hasattr(Slotted(), '__dict__'))",
+    "a hook of subclasses": "(Plugin.registry, Csv.__mro__[1] is Plugin)",
+    "a metaclass that registers": "(Registering.known, type(Registered) is Registering)",
     "lru_cache": "(fib(30), fib.cache_info().hits > 0, fib.cache_parameters()['maxsize'])",
     "cache starts empty": "(square(3), square(3), square.cache_info().hits)",
     "lru_cache of a lambda": "(small(1), small(1.0), small.cache_info().misses)",
