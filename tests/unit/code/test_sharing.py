@@ -14,7 +14,7 @@ from dispatcher.code.bundles import Bundler
 from dispatcher.code.cache import BundleCache
 from dispatcher.code.sharing import Prepared, SharedImporter, User
 from dispatcher.errors import InvalidInput, Permanent, SealBroken
-from dispatcher.serialization import PYTHON
+from dispatcher.support.interpreter import PYTHON
 from tests.unit.code.projects import on_path, write
 
 ONE, OTHER = User("1", "run one"), User("2", "run other")
