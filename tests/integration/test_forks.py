@@ -38,7 +38,7 @@ def comes_back(how: str) -> Any:
     child = os.fork()
     if child:
         os.read(reader, 1)  # it has begun
-        if how == "sleep":
+        if how in {"sleep", "C code"}:
             os.kill(child, signal.SIGTERM)
         status = ended_with(child)
         print("the child ended with", status)
@@ -53,6 +53,8 @@ def comes_back(how: str) -> Any:
             raise SystemExit(7)
         case "sleep":
             time.sleep(60)
+        case "C code":
+            sum(range(10**13))  # calls no handler that is written in Python
     return "the child"
 
 
@@ -85,7 +87,9 @@ def exit_that_forks() -> None:
         context.logger.info("the child of on_exit ended with %s", ended_with(child))
 
 
-@pytest.mark.parametrize(("how", "status"), [("os._exit", 5), ("return", 0), ("raise", 1), ("exit", 7), ("sleep", -15)])
+@pytest.mark.parametrize(
+    ("how", "status"), [("os._exit", 5), ("return", 0), ("raise", 1), ("exit", 7), ("sleep", -15), ("C code", -15)]
+)
 def test_only_the_parent_ends_its_run(bench: Bench, start_worker: StartWorker, how: str, status: int) -> None:
     start_worker(concurrency=1)
     run_id = bench.submit(comes_back, {"how": how})
@@ -135,7 +139,7 @@ def contained(bench: Bench, directory: Path, how: str) -> Iterator[RunnerProcess
         print(runner.output)
 
 
-@pytest.mark.parametrize(("how", "status"), [("return", 0), ("raise", 1), ("sleep", -15)])
+@pytest.mark.parametrize(("how", "status"), [("return", 0), ("raise", 1), ("sleep", -15), ("C code", -15)])
 def test_in_a_container_only_the_parent_reports(bench: Bench, tmp_path: Path, how: str, status: int) -> None:
     with contained(bench, tmp_path, how) as runner:
         assert runner.wait() == 0

@@ -30,6 +30,7 @@ from dispatcher.runs.requirements import check_features, wants_fresh_process
 from dispatcher.runs.routing import Route
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
+from dispatcher.support.forks import handle_in_this_process
 from dispatcher.support.interpreter import PYTHON
 from workers.backend_cache import BackendCache
 from workers.identity import Identity
@@ -196,8 +197,8 @@ class PoolProcess:
     def _set_signal_handlers(self) -> None:
         """Set the handlers before the baseline is taken, so that they are restored after a flow changes them."""
         signal.signal(SIGNAL, self._on_interrupt)
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.signal(signal.SIGHUP, self._on_sigterm)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            handle_in_this_process(number, self._on_sigterm)
 
     def _on_sigterm(self, signum: int, frame: object) -> None:
         """Ignore the signal while a flow runs: systemd sends it to all processes, and the parent decides."""

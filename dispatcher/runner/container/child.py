@@ -34,6 +34,7 @@ from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.support.escaping import escaped
+from dispatcher.support.forks import handle_in_this_process
 from dispatcher.support.mailbox import Mailbox
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
@@ -127,7 +128,7 @@ def _handle_stop_signals(records: Records, assignment: Assignment, guard: Interr
     threading.Thread(target=wait_for_signal, name="dispatcher-signals", daemon=True).start()
     signal.signal(signal.SIGUSR2, lambda *_: guard.interrupt(kinds[0]))
     for number in _STOP_SIGNALS:
-        signal.signal(number, on_stop_signal)
+        handle_in_this_process(number, on_stop_signal)
 
 
 def _fail_to_start(error: DispatcherError) -> int:
