@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidInput, MissingExtra
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -76,7 +77,7 @@ class Group:
                 return entry
         if not self.our_names():
             raise InvalidInput(f"{DISTRIBUTION} has no entry points of {self.group}: install it again")
-        raise InvalidInput(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}")
+        raise InvalidInput(f"unknown {self.kind} {shown(name)}; known: {', '.join(self.names())}")
 
 
 ENVIRONMENTS = Group("environment", "dispatcher.environments")

@@ -9,6 +9,7 @@ import click
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import options, run_options
 from dispatcher.cli.terminal import echo_lines, print_json
+from dispatcher.support.escaping import shown
 
 
 @click.command()
@@ -49,10 +50,10 @@ def render(
     from dispatcher.support.ids import is_instance, is_run_id, new_id
 
     if run_id is not None and not is_run_id(run_id):
-        raise InvalidInput(f"--run-id: must be a run's id, as `dispatcher list` shows it, got {run_id!r}")
+        raise InvalidInput(f"--run-id: must be a run's id, as `dispatcher list` shows it, got {shown(run_id)}")
     if not is_instance(instance):
         raise InvalidInput(
-            f"--instance: must be an installation's id, as `dispatcher status` shows it, got {instance!r}"
+            f"--instance: must be an installation's id, as `dispatcher status` shows it, got {shown(instance)}"
         )
     flow = load(target, Flow, argument="TARGET")
     settings = global_options.settings()

@@ -20,6 +20,7 @@ from dispatcher.runs.routing import check_labels
 from dispatcher.runs.states import State
 from dispatcher.serialization.unopened import open_result
 from dispatcher.support import signatures
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     from dispatcher.executors.base import Executor
@@ -243,7 +244,9 @@ def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Environment:
     from dispatcher import registry
 
     if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
-        raise InvalidInput(f"an environment is a JSON object with a 'type' such as 'LocalEnvironment', got {data!r}")
+        raise InvalidInput(
+            f"an environment is a JSON object with a 'type' such as 'LocalEnvironment', got {shown(data)}"
+        )
     kind = registry.environment(data["type"])
     fields = {name: value for name, value in data.items() if name != "type" and value is not None}
     allowed = ("labels", *_MOMENTS, *kind.added)

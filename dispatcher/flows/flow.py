@@ -13,9 +13,11 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dispatcher.errors import InvalidFlow, InvalidInput
-from dispatcher.runs.options import Options, Seconds
+from dispatcher.runs.options import Options
 from dispatcher.runs.retry import Retry
 from dispatcher.support import signatures
+from dispatcher.support.durations import Seconds
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     import os
@@ -216,7 +218,7 @@ def as_flow(flow: object) -> Flow[..., Any]:
         InvalidFlow: it isn't a flow.
     """
     if not isinstance(flow, Flow):
-        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
+        raise InvalidFlow(f"not a flow: {shown(flow)}; put @flow on the function")
     return flow
 
 

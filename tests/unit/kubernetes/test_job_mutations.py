@@ -29,8 +29,8 @@ FULL["spec"]["template"]["spec"]["containers"][0]["env"].append(
 )
 
 MUTANTS: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1.5, "", "text", "\ud800", [], [None], [True], [-1], ["text"], [[]], [{}], {}, {"a": None},
-    {"a": True}, {"name": None}, [{"name": None}], [{"name": -1}], [{"name": "a"}, None],
+    None, True, False, 0, -1, 1.5, "", "text", "\ud800", [], [None], [True], [-1], ["text"], [[]], [{}], {},
+    {"a": None}, {"a": True}, {"name": None}, [{"name": None}], [{"name": -1}], [{"name": "a"}, None],
 )  # fmt: skip
 
 Path = tuple[Any, ...]
