@@ -107,6 +107,7 @@ class Flow(Generic[P, R]):
             The function's result, with its futures gathered and its Dask collections computed.
         """
         from dispatcher.executors.current import current
+        from dispatcher.executors.nested_values import NotReplaceable
         from dispatcher.runs.context import users_code
 
         function = cast(FunctionType, self.fn)
@@ -114,7 +115,11 @@ class Flow(Generic[P, R]):
         bound = signatures.bind(function, parameters, subject=f"flow {self.name!r}", shape=shape)
         args, kwargs = signatures.spread(shape, bound)
         with executor.start(), current.using(executor), users_code():
-            return executor.wait(signatures.call(self.fn, *args, **kwargs))
+            result = signatures.call(self.fn, *args, **kwargs)
+            try:
+                return executor.wait(result)
+            except NotReplaceable as error:
+                raise InvalidInput(f"the result of flow {self.name!r}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to a file atomically.

@@ -180,7 +180,7 @@ def _as_value(invocation: Invocation, obj: Any, kind: Returned) -> Value:
 
 def _outcome_of(error: BaseException, invocation: Invocation) -> Outcome:
     tail = invocation.log_tail()
-    kind = type(error) if isinstance(error, RunInterrupt) else invocation.guard.raised
+    kind = invocation.guard.raised  # an interrupt that nobody asked for is an exception of the flow's own
     if kind is not None:  # also if a cleanup, or the event loop, replaced the interrupt by another exception
         cause, message = _CAUSES.get(kind, (Cause.CANCELLED, "interrupted"))
         return Outcome(

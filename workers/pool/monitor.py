@@ -147,6 +147,8 @@ class PoolMonitor:
             self._announce(records, queues)
         if time.monotonic() < self._next_heartbeat:
             return
+        if self.parent is not None:
+            self._interrupts.retain(self.parent.pids())
         if not records.workers.beat(self._identity.id):
             logger.warning("Worker %s was declared dead while disconnected; rejoining", self._identity.id)
             self._announce(records, queues)
