@@ -244,9 +244,7 @@ class Run(Generic[R]):
 
     def _ended(self, timeout: Seconds | None) -> Record:
         """Return the terminal record, once there is one."""
-        return self._wait_for_end(checked_timeout(timeout))
-
-    def _wait_for_end(self, timeout: float | None) -> Record:
+        timeout = checked_timeout(timeout)
         if self._record is not None and self._record.terminal:
             return self._record
         with self.session.watcher.waiting([self.id], [self._record]) as waiting:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatcher import Dispatcher, FlowFailed, LocalEnvironment, context, flow
+from dispatcher import Dispatcher, FlowFailed, LocalEnvironment, Run, RunTimedOut, context, flow
 from dispatcher.errors import CancelInterrupt, PreemptInterrupt, RunInterrupt, TimeoutInterrupt
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.states import Cause, State
@@ -80,7 +81,7 @@ class NoPairs(dict[str, Any]):
         raise RuntimeError("no pairs")
 
 
-HOSTILE = {kind.__name__: kind for kind in (NoAttributes, NoClass, NoItems, NoPairs)}
+HOSTILE: dict[str, Any] = {kind.__name__: kind for kind in (NoAttributes, NoClass, NoItems, NoPairs)}
 
 
 @flow
@@ -102,3 +103,59 @@ def test_a_result_that_can_not_be_looked_into_is_named_as_the_result(
         assert isinstance(error, FlowFailed)
         assert "the result of flow 'gives_hostile'" in str(error)
         assert "InvalidInput" in str(error)
+
+
+def hang() -> None:
+    while True:
+        time.sleep(60)
+
+
+class HangsInReduce:
+    def __reduce__(self) -> Any:
+        hang()
+
+
+class HangsInDel:
+    def __del__(self) -> None:
+        if context.run_id:
+            hang()
+
+    def __reduce__(self) -> Any:
+        return int, ()
+
+
+class HangsInStr(Exception):
+    def __str__(self) -> str:
+        hang()
+        return ""
+
+
+HANGING: dict[str, Any] = {kind.__name__: kind for kind in (HangsInReduce, HangsInDel, HangsInStr)}
+
+
+@flow(timeout=1)
+def hangs_afterwards(kind: str) -> Any:
+    if kind == "HangsInStr":
+        raise HANGING[kind]
+    return HANGING[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "HangsInReduce",
+            "the flow returned, but its result was being pickled or freed when its timeout of 1 s passed",
+        ),
+        ("HangsInDel", "the flow returned, but its result was being pickled or freed when its timeout of 1 s passed"),
+        ("HangsInStr", "the flow raised an exception, which was being described, pickled or freed when its timeout of"),
+    ],
+)
+def test_what_hangs_after_the_flow_is_named(
+    kind: str, message: str, client: Dispatcher, start_worker: StartWorker
+) -> None:
+    start_worker(concurrency=1)
+    run: Run[Any] = client.submit(hangs_afterwards, {"kind": kind})
+    with pytest.raises(RunTimedOut) as raised:
+        run.result(60)
+    assert message in str(raised.value)

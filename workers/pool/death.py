@@ -26,13 +26,15 @@ class Death:
     """Death of a pool process while it ran a run.
 
     ``reason`` is why this worker killed it, if it did. ``status`` is a signal as its negative number, or an exit
-    code; None if that is unknown. ``last_output`` has the lines that the process hadn't sent.
+    code; None if that is unknown. ``answer`` is what it did after its flow had ended, when it was interrupted.
+    ``last_output`` has the lines that the process hadn't sent.
     """
 
     run_id: str
     pid: int
     reason: TerminationReason | None
     status: int | None
+    answer: str = ""
     last_output: tuple[JournalLine, ...] = ()
 
 
@@ -75,10 +77,15 @@ def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outc
     if record.state is State.CANCELLING or death.reason is TerminationReason.CANCEL:
         return Outcome(cause=Cause.CANCELLED, message="cancelled", log_tail=tail)
     if death.reason is TerminationReason.TIMEOUT:
-        message = f"the flow ran longer than its timeout of {record.spec.options.timeout:g} s"
+        timeout = f"its timeout of {record.spec.options.timeout:g} s"
+        message = f"{death.answer} when {timeout} passed" if death.answer else f"the flow ran longer than {timeout}"
         return Outcome(cause=Cause.DEADLINE, reason="timeout", message=message, log_tail=tail)
     if death.reason is TerminationReason.PREEMPT:
-        message = "the worker was shut down while the flow ran"
+        message = (
+            f"{death.answer} when the worker shut down"
+            if death.answer
+            else "the worker was shut down while the flow ran"
+        )
         return Outcome(cause=Cause.PREEMPTED, reason="WorkerShutdown", message=message, log_tail=tail)
     if death.status is None:
         message = "the worker lost sight of the flow's process"

@@ -21,6 +21,7 @@ from dispatcher.support import private_files
 
 SIGNAL = signal.SIGUSR1
 
+_LONGEST_ANSWER = 200  # characters
 _PREFIX, _LOCK = "dispatcher-worker-", "lock"
 
 #: Seconds before the directory of a worker that was killed may be removed: a new one isn't locked at once.
@@ -68,6 +69,19 @@ class InterruptChannel:
         except (OSError, ValueError, TypeError):
             return None
 
+    def answer(self, interrupt: Interrupt, text: str) -> None:
+        """In the process: note that the flow is over already, and what is being done instead."""
+        with suppress(OSError):
+            self._answer_path(os.getpid()).write_text(json.dumps([interrupt.run_id, text]))
+
+    def answer_of(self, pid: int, run_id: str) -> str:
+        """Return what a dead process answered to an interrupt of this run; empty if it didn't."""
+        try:
+            answered, text = json.loads(self._answer_path(pid).read_text())
+        except (OSError, ValueError, TypeError):
+            return ""
+        return str(text)[:_LONGEST_ANSWER] if answered == run_id else ""
+
     def retain(self, pids: Collection[int]) -> None:
         """Remove the interrupts of processes other than these."""
         with suppress(OSError):
@@ -82,6 +96,9 @@ class InterruptChannel:
 
     def _path(self, pid: int) -> Path:
         return self._directory / str(pid)
+
+    def _answer_path(self, pid: int) -> Path:
+        return self._directory / f"{pid}.answer"
 
 
 def remove_abandoned(temporary: Path) -> None:

@@ -97,6 +97,8 @@ class PoolMonitor:
         """Have a death recorded at the next tick, and retried until the server answers."""
         if death.reason is None and self.preempt_all:
             death = replace(death, reason=TerminationReason.PREEMPT)
+        if death.reason is not None:
+            death = replace(death, answer=self._interrupts.answer_of(death.pid, death.run_id))
         self._deaths.append(death)
 
     def drain(self, *, at_once: bool = False) -> None:
@@ -148,7 +150,7 @@ class PoolMonitor:
         if time.monotonic() < self._next_heartbeat:
             return
         if self.parent is not None:
-            self._interrupts.retain(self.parent.pids())
+            self._interrupts.retain({*self.parent.pids(), *(process.pid for process in self._busy.all())})
         if not records.workers.beat(self._identity.id):
             logger.warning("Worker %s was declared dead while disconnected; rejoining", self._identity.id)
             self._announce(records, queues)
