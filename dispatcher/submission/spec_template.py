@@ -13,7 +13,7 @@ from dataclasses import replace
 from dispatcher.errors import InvalidInput
 from dispatcher.runs.spec import Spec
 from dispatcher.runs.value import Value
-from dispatcher.support.escaping import encodable, shown
+from dispatcher.support.escaping import encodable
 
 # Placeholders in a serialized spec. Random, so that no other part of it can contain one.
 _ID, _CODEC = uuid.uuid4().hex, uuid.uuid4().hex
@@ -58,5 +58,5 @@ def _not_unicode(spec: Spec) -> str:
     for part in ("environment", "storage"):
         text = _dump(getattr(spec, part))
         if text != encodable(text):
-            return f"{part}: holds a lone surrogate, which is no text: {shown(getattr(spec, part))}; write it in UTF-8"
+            return f"{part}: holds a lone surrogate, which is no text: {getattr(spec, part)!r}; write it in UTF-8"
     return "the run: an option or the flow's location holds a lone surrogate, which is no text; write it in UTF-8"
