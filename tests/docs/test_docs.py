@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -117,6 +118,21 @@ def test_the_tree_of_errors_is_the_codes() -> None:
     [block] = [block for block in _blocks(ROOT / "docs" / "errors.md") if block.language == "text"]
 
     assert block.code.strip() == textwrap.dedent(drawn).strip()
+
+
+def test_dotted_names_of_ours_can_be_imported() -> None:
+    """A name such as ``dispatcher.storage.from_json`` is what a reader will type. Others: a task of Celery's, and groups of
+    entry points."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "changelog.md"}
+    others = {"dispatcher.execute", *(f"dispatcher.{group}" for group in ("backends", "settings", "storages"))}
+    missing = []
+    for page, text in pages.items():
+        for name in set(re.findall(r"`((?:dispatcher|backends)(?:\.[A-Za-z_]\w*)+)[`(]", text)) - others:
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError):
+                missing.append(f"{page}: {name}")
+    assert missing == []
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
