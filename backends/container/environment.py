@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backends.container import arguments
 from dispatcher.environments.base import Environment, parameters_and_env
 from dispatcher.errors import InvalidInput
-from dispatcher.executors.local import LocalExecutor
 from dispatcher.support.escaping import article
 
 if TYPE_CHECKING:
@@ -59,7 +58,8 @@ class ContainerEnvironment(Environment):
         for variable, reference in references.items():
             self._check_reference(variable, reference)
         arguments.check_distinct(variables, references, argument=f"{name}.secrets")
-        self._set(image=image, _env=variables, _secrets=references)
+        self.image = image
+        self._set(_env=variables, _secrets=references)
 
     @property
     def env(self) -> dict[str, str]:
@@ -137,9 +137,6 @@ class ContainerEnvironment(Environment):
         Raises:
             InvalidInput: it is no reference; doesn't show it.
         """
-
-    def _executor(self) -> LocalExecutor:
-        return LocalExecutor()
 
     def _added_json(self) -> dict[str, Any]:
         return {name: value for name in self.added if (value := getattr(self, name))}

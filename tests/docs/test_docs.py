@@ -121,8 +121,10 @@ def test_the_tree_of_errors_is_the_codes() -> None:
 
 
 def test_dotted_names_of_ours_can_be_imported() -> None:
-    """A name such as ``dispatcher.storage.from_json`` is what a reader will type. Others: a task of Celery's, and groups of
-    entry points."""
+    """A name such as ``dispatcher.storage.from_json`` is what a reader will type.
+
+    The others are a task of Celery's, and groups of entry points.
+    """
     pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "changelog.md"}
     others = {"dispatcher.execute", *(f"dispatcher.{group}" for group in ("backends", "settings", "storages"))}
     missing = []

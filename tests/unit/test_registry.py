@@ -25,10 +25,7 @@ class Third(Environment):
 
     def __init__(self, speed: int = 1, **more: Any) -> None:
         super().__init__(**more)
-        self._set(speed=speed)
-
-    def _executor(self) -> LocalExecutor:
-        return LocalExecutor()
+        self.speed = speed
 
 
 class ThirdBackend(InProcess):
@@ -53,6 +50,10 @@ def test_others_join_by_entry_points() -> None:
     environment = Third(speed=3, labels=["x"])
     assert base.from_json(json.loads(json.dumps(environment.to_json()))) == environment
     environment.check()
+    assert type(environment.make_executor()) is LocalExecutor
+    for name in ("speed", "labels", "another"):
+        with pytest.raises(AttributeError, match="can't be changed"):
+            setattr(environment, name, 4)
     assert registry.backend("third") is ThirdBackend
     with pytest.raises(InvalidInput, match="environment 'Broken' can't be imported from 'no_such_module:X'"):
         registry.environment("Broken")
