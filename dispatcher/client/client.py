@@ -275,6 +275,11 @@ class Dispatcher:
         return self.session.records
 
     @property
+    def inline(self) -> bool:
+        """Return True if flows run in this process (``memory://``)."""
+        return self._sessions.inline
+
+    @property
     def session(self) -> ClientSession:
         """The session, opened on first use; for the modules of this package.
 
@@ -307,6 +312,7 @@ class Dispatcher:
     def _accept(
         self, request: SubmitRequest, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
     ) -> list[Run[Any]]:
+        self._sessions.check_backend(request.environment.backend)
         session = self.session
         build = partial(self._build, session, request, parameters, keys)
         template, records = build()
@@ -337,7 +343,6 @@ class Dispatcher:
         now = time.time() + (session.clock_offset if options.timeout and options.start_within else 0.0)
         ring, blobs = session.keys, session.blobs
         ring.check_backend(request.environment.backend)
-        session.check_backend(request.route(session.scope))
         if self._specs is None:
             self._specs = SpecBuilder(scope=session.scope, blobs=blobs, limits=limits, key_id=ring.signing_key_id)
         template = self._specs.build(request, now)

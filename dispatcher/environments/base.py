@@ -128,11 +128,7 @@ class Environment:
         """
         from dispatcher import registry
 
-        if registry.environment(type(self).__name__) is not type(self):
-            raise InvalidInput(
-                f"{type(self).__name__}: another class is registered under this name; register this one as an entry "
-                f"point of the group {registry.ENVIRONMENTS.group!r}"
-            )
+        registry.ENVIRONMENTS.check(self, type(self).__name__)
 
     def check_storage(self, storage: Storage) -> None:
         """Check before a run is submitted that the flow can be loaded from ``storage`` where it runs.

@@ -12,9 +12,20 @@ from typing import Any
 import pytest
 
 from backends.base import InProcess
-from dispatcher import InvalidInput, LocalExecutor, LocalStorage, RemoteEnvironment, registry
+from dispatcher import (
+    InvalidInput,
+    LocalExecutor,
+    LocalStorage,
+    RedisStorage,
+    RemoteEnvironment,
+    Settings,
+    flow,
+    registry,
+)
 from dispatcher.environments import base
 from dispatcher.environments.base import Environment
+from dispatcher.runs.options import Options
+from dispatcher.submission.request import RequestChecker
 
 
 class Third(Environment):
@@ -39,6 +50,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: third\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
         f"[dispatcher.environments]\nThird = {__name__}:Third\nBroken = no_such_module:X\nEmpty = {__name__}:Nothing\n"
+        f"[dispatcher.storages]\nMisspelt = {__name__}:Mispelt\n"
         f"[dispatcher.backends]\nthird = {__name__}:ThirdBackend\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -61,6 +73,18 @@ def test_others_join_by_entry_points() -> None:
         registry.environment("Empty")
     with pytest.raises(InvalidInput, match=r"known: Broken, Empty, Kubern\w*, LocalEnv\w*, RemoteEnv\w*, Third$"):
         registry.environment("Fourth")
+
+
+class Misspelt(RedisStorage):
+    """A storage whose entry point names another class."""
+
+
+@pytest.mark.usefixtures("third_party")
+def test_an_entry_point_with_a_misspelt_class_is_refused_at_submit() -> None:
+    message = r"storage 'Misspelt' isn't in '.*:Mispelt': .* \(register Misspelt as an entry point"
+    with pytest.raises(InvalidInput, match=message):
+        RequestChecker(Settings.load()).check(flow(lambda: 1), None, Misspelt(), Options())
+    RequestChecker(Settings.load()).check(flow(lambda: 1), Third(), LocalStorage("flows"), Options())
 
 
 def test_an_environment_that_no_worker_could_find_is_refused() -> None:
