@@ -275,11 +275,6 @@ class Dispatcher:
         return self.session.records
 
     @property
-    def inline(self) -> bool:
-        """Return True if flows run in this process (``memory://``)."""
-        return self._sessions.inline
-
-    @property
     def session(self) -> ClientSession:
         """The session, opened on first use; for the modules of this package.
 

@@ -190,20 +190,17 @@ class LazySession:
                 self._session = open_session(self._settings)
             return self._session
 
-    @property
-    def inline(self) -> bool:
-        """Return True if flows run in this process (``memory://``)."""
-        return (self._settings.url or "").startswith(MEMORY)
-
     def check_backend(self, backend: str) -> None:
         """Check that runs of a backend can run where the session leads, by the settings alone: nothing is started.
 
         Raises:
             InvalidInput: the laptop server, or this process, can't start runs elsewhere.
         """
-        on_laptop = self._settings.url is None and self._settings.embedded
-        if (self.inline or on_laptop) and backend not in IN_PROCESS:
-            server = "the laptop server" if on_laptop else shown(self._settings.url or MEMORY)
+        url = self._settings.url
+        on_laptop = url is None and self._settings.embedded
+        inline = url is not None and url.startswith(MEMORY)
+        if (inline or on_laptop) and backend not in IN_PROCESS:
+            server = "the laptop server" if on_laptop else shown(url or MEMORY)
             raise InvalidInput(
                 f"environment: runs of backend {backend!r} start elsewhere and can't report to {server}; "
                 "give a server that they can reach, Dispatcher(url) or DISPATCHER__URL, and a worker: "

@@ -198,7 +198,8 @@ class Environment:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in self.added and name not in vars(self):  # a subclass's constructor
+        fields = (field for kind in type(self).__mro__ for field in vars(kind).get("added", ()))
+        if name not in vars(self) and name in fields:  # by the constructor of the class that adds it
             return object.__setattr__(self, name, value)
         raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")
 

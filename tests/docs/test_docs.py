@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import PYTHON
 from tests.docs.blocks import RUN, Block, blocks
+from tests.installed_plugin import SOURCE, installed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,6 +56,8 @@ def _environment(home: Path) -> dict[str, str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.runs for b in _blocks(page))], ids=lambda p: p.stem)
 def test_a_page_does_what_it_says(page: Path, home: Path) -> None:
     environment = _environment(home)
+    if page.stem == "extending":  # it speaks of the distribution in tests/plugin as installed
+        environment |= installed().variables
     project = home / "project"
     try:
         done = subprocess.run(
@@ -118,6 +121,11 @@ def test_the_tree_of_errors_is_the_codes() -> None:
     [block] = [block for block in _blocks(ROOT / "docs" / "errors.md") if block.language == "text"]
 
     assert block.code.strip() == textwrap.dedent(drawn).strip()
+
+
+def test_the_storage_of_the_authors_page_is_that_of_the_plugin() -> None:
+    [block] = [block for block in _blocks(ROOT / "docs" / "extending.md") if block.title == "storage.py"]
+    assert block.code == (SOURCE / "dispatcher_processes" / "storage.py").read_text(encoding="utf-8")
 
 
 def test_dotted_names_of_ours_can_be_imported() -> None:

@@ -79,12 +79,17 @@ class Misspelt(RedisStorage):
     """A storage whose entry point names another class."""
 
 
+@flow
+def one() -> int:
+    return 1
+
+
 @pytest.mark.usefixtures("third_party")
 def test_an_entry_point_with_a_misspelt_class_is_refused_at_submit() -> None:
     message = r"storage 'Misspelt' isn't in '.*:Mispelt': .* \(register Misspelt as an entry point"
     with pytest.raises(InvalidInput, match=message):
-        RequestChecker(Settings.load()).check(flow(lambda: 1), None, Misspelt(), Options())
-    RequestChecker(Settings.load()).check(flow(lambda: 1), Third(), LocalStorage("flows"), Options())
+        RequestChecker(Settings.load()).check(one, None, Misspelt(), Options())
+    RequestChecker(Settings.load()).check(one, Third(), LocalStorage("flows"), Options())
 
 
 def test_an_environment_that_no_worker_could_find_is_refused() -> None:
