@@ -29,7 +29,7 @@ class SqliteStorage(Storage):
         code = pack(flow, subject=f"flow {name!r}", error=InvalidFlow)
         location = hashlib.sha256(code).hexdigest()
         with self._table() as table:
-            table.execute("INSERT OR IGNORE INTO flows VALUES (?, ?)", (location, code))
+            table.execute("INSERT OR REPLACE INTO flows VALUES (?, ?)", (location, code))
         self.flows[name] = location
         return location
 
