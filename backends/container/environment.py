@@ -56,7 +56,7 @@ class ContainerEnvironment(Environment):
         variables = arguments.check_variables(env, argument=f"{name}.env")
         references = arguments.check_variables(secrets, argument=f"{name}.secrets")
         for variable, reference in references.items():
-            self._check_reference(variable, reference)
+            self.check_reference(variable, reference)
         arguments.check_distinct(variables, references, argument=f"{name}.secrets")
         self.image = image
         self._set(_env=variables, _secrets=references)
@@ -131,7 +131,7 @@ class ContainerEnvironment(Environment):
         with opened(os.environ) as job:
             return super().execute(job.storage, job.location, parameters=job.parameters)
 
-    def _check_reference(self, variable: str, reference: str) -> None:
+    def check_reference(self, variable: str, reference: str) -> None:
         """Check what stands for a secret's value. Its form is the service's.
 
         Raises:
