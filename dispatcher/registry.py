@@ -49,6 +49,22 @@ class Group:
         """
         return _object(self, name, tuple(sys.path))
 
+    def check(self, value: object, name: str) -> None:
+        """Check that workers will find the class of ``value`` by ``name``.
+
+        Raises:
+            InvalidInput: they would find none, or another.
+        """
+        remedy = f"register {type(value).__name__} as an entry point of the group {self.group!r}"
+        try:
+            registered = self.get(name)
+        except MissingExtra:
+            raise
+        except InvalidInput as error:
+            raise InvalidInput(f"{error} ({remedy})") from error
+        if type(value).__name__ == name and type(value) is not registered:
+            raise InvalidInput(f"{name}: another class is registered under this name; {remedy}")
+
     def names(self) -> list[str]:
         """Return the names for people, sorted."""
         return sorted({*self.our_names(), *(entry.name for entry in metadata.entry_points(group=self.group))})

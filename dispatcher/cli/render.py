@@ -35,10 +35,10 @@ def render(
     as_json: bool,
     **values: Any,
 ) -> int:
-    """Print the exact request that a worker would send for a run, with its digest, offline.
+    """Print the exact request that a worker would send for a run to its backend, such as Kubernetes, offline.
 
     TARGET and options are those of `run`; the settings are those of the worker that would take the run. Names, labels
-    and therefore the digest belong to one run: give the id of an existing run, and its instance, to see its request.
+    and therefore a digest belong to one run: give the id of an existing run, and its instance, to see its request.
     """
     from dispatcher import registry
     from dispatcher.cli.targets import load

@@ -309,6 +309,7 @@ class Dispatcher:
     def _accept(
         self, request: SubmitRequest, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
     ) -> list[Run[Any]]:
+        self._sessions.check_backend(request.environment.backend)
         session = self.session
         build = partial(self._build, session, request, parameters, keys)
         template, records = build()
@@ -339,7 +340,6 @@ class Dispatcher:
         now = time.time() + (session.clock_offset if options.timeout and options.start_within else 0.0)
         ring, blobs = session.keys, session.blobs
         ring.check_backend(request.environment.backend)
-        session.check_backend(request.route(session.scope))
         if self._specs is None:
             self._specs = SpecBuilder(scope=session.scope, blobs=blobs, limits=limits, key_id=ring.signing_key_id)
         template = self._specs.build(request, now)

@@ -103,6 +103,7 @@ def _environment(environment: DefaultEnvironment | None) -> Environment:
 
 
 def _storage(storage: DefaultStorage | None) -> Storage:
+    from dispatcher import registry
     from dispatcher.storage.base import Storage
     from dispatcher.storage.redis import RedisStorage
 
@@ -110,6 +111,7 @@ def _storage(storage: DefaultStorage | None) -> Storage:
         return RedisStorage()
     if not isinstance(storage, Storage):
         raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {shown(storage)}")
+    registry.STORAGES.check(storage, storage.to_json()["type"])
     return storage
 
 
