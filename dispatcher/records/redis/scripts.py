@@ -29,7 +29,7 @@ _FUNCTIONS = (
     *("accept", "acquire", "announce", "append", "claim", "commit", "guessed", "hold", "join", "own", "refuse"),
     *("release", "report", "share"),
 )
-_ALSO_WHEN_FULL = ("beat", "known", "purge", "remove", "repair", "retire")
+_ALSO_WHEN_FULL = ("beat", "displace", "known", "purge", "remove", "repair", "retire")
 
 #: All functions.
 FUNCTIONS = (*_FUNCTIONS, *_ALSO_WHEN_FULL)

@@ -30,9 +30,9 @@ local function count(key, field, by)
   return math.max(by, 0)
 end
 
--- Count a rejection of a kind, and note its time.
-local function tally(refusals, kind, now)
-  count(refusals, kind, 1)
+-- Count rejections of a kind, one unless told otherwise, and note their time.
+local function tally(refusals, kind, now, number)
+  count(refusals, kind, number or 1)
   try('HSET', refusals, kind .. ':last', text(now))
 end
 
