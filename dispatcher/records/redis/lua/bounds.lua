@@ -33,6 +33,14 @@ local most = {
   share = {1, 3, 5 * MIB},
 }
 
+-- What the present call may still copy of streams that it recreates, and whether it has written to the server's log.
+local MOST_COPIED, LARGEST_COPY = 40000, 16 * MIB -- words, and their bytes
+local room, logged
+
+local function begin_call()
+  room, logged = {words = MOST_COPIED, bytes = LARGEST_COPY}, false
+end
+
 -- The error for a call that is out of bounds.
 local function refused(name, count, unit, bound)
   return redis.error_reply(string.format('ERR %s: %.0f %s are more than %.0f', name, count, unit, bound))
