@@ -107,7 +107,7 @@ def test_a_cancel_in_a_state_of_another_release(client: Dispatcher, bench: Bench
 def test_logs_and_events_whose_keys_have_another_type(
     client: Dispatcher, bench: Bench, intruder: Intruder, follow: bool
 ) -> None:
-    """What can't be read is left out; a follower goes on until the run's end."""
+    """Leave out what cannot be read; a follower goes on until the end of the run."""
     run = client.submit(one)
     bench.records.logs.append(run.id, [Line(attempt=1, number=1, time=0.0, stream="stdout", text="a line")])
     assert [line.text for line in run.logs()] == ["a line"]
