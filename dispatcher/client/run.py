@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatcher.client.timeouts import checked_timeout
-from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
+from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, Refused, RunError
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
@@ -144,13 +144,16 @@ class Run(Generic[R]):
             True if this call had an effect; False if the run is being cancelled already, or if its flow has ended.
 
         Raises:
-            InvalidInput: the run has ended already; names the state.
+            InvalidInput: the run has ended already, or is in a state of another release; names the state.
             UnknownRun: there is no such run.
         """
         from dispatcher.client.cancellation import Cancellation
 
         cancellation = Cancellation()
-        self.remember(self.session.records.runs.update(self.id, cancellation))
+        try:
+            self.remember(self.session.records.runs.update(self.id, cancellation))
+        except Refused as error:
+            raise InvalidInput(f"run {self.id} can't be cancelled: {error}") from error
         return cancellation.effective
 
     def events(self, follow: bool = False) -> Iterator[Event]:

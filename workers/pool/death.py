@@ -37,6 +37,11 @@ class Death:
     answer: str = ""
     last_output: tuple[JournalLine, ...] = ()
 
+    @property
+    def was_seen(self) -> bool:
+        """Return True if the worker saw the process end, or killed it; False if it only misses the process."""
+        return self.status is not None or self.reason is not None
+
 
 def attempt_died(records: Records, worker: str, death: Death, limits: Limits) -> Record | None:
     """End the attempt that a dead pool process ran, if it is still this worker's. Return the record after that.
@@ -62,9 +67,9 @@ def _end_attempt(records: Records, worker: str, death: Death, limits: Limits) ->
     else:
         return None
     failpoint("death.noticed", record.id)
-    record = records.runs.update(record.id, step, record=record, now=now)
+    after = records.runs.update(record.id, step, record=record, now=now)
     failpoint("death.recorded", record.id)
-    return record
+    return None if after.version == record.version else after
 
 
 def elsewhere(record: Record) -> bool:
