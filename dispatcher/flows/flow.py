@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, T
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
 from dispatcher.errors import InvalidFlow, InvalidInput
 from dispatcher.flows.main_module import main_module_of
-from dispatcher.runs.options import Options, Seconds
+from dispatcher.runs.options import Options
 from dispatcher.runs.retry import Retry
 from dispatcher.support import signatures
+from dispatcher.support.durations import Seconds
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     import os
@@ -112,6 +114,7 @@ class Flow(Generic[P, R]):
             The function's result, with its futures gathered and its Dask collections computed.
         """
         from dispatcher.executors.current import current
+        from dispatcher.executors.nested_values import NotReplaceable
         from dispatcher.runs.context import users_code
 
         function = cast(FunctionType, self.fn)
@@ -119,7 +122,11 @@ class Flow(Generic[P, R]):
         bound = signatures.bind(function, parameters, subject=f"flow {self.name!r}", shape=shape)
         args, kwargs = signatures.spread(shape, bound)
         with main_module_of(self.fn), executor.start(), current.using(executor), users_code():
-            return executor.wait(signatures.call(self.fn, *args, **kwargs))
+            result = signatures.call(self.fn, *args, **kwargs)
+            try:
+                return executor.wait(result)
+            except NotReplaceable as error:
+                raise InvalidInput(f"the result of flow {self.name!r}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow, with the files of its project as they are now, to a file atomically.
@@ -241,7 +248,7 @@ def as_flow(flow: object) -> Flow[..., Any]:
         InvalidFlow: it isn't a flow.
     """
     if not isinstance(flow, Flow):
-        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
+        raise InvalidFlow(f"not a flow: {shown(flow)}; put @flow on the function")
     return flow
 
 

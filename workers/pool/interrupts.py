@@ -11,6 +11,7 @@ import shutil
 import signal
 import stat
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from dispatcher.support import private_files
 
 SIGNAL = signal.SIGUSR1
 
+_LONGEST_ANSWER = 200  # characters
 _PREFIX, _LOCK = "dispatcher-worker-", "lock"
 
 #: Seconds before the directory of a worker that was killed may be removed: a new one isn't locked at once.
@@ -72,6 +74,26 @@ class InterruptChannel:
         """The place of the worker's unpacked code bundles, removed with the directory."""
         return self._directory / "code"
 
+    def answer(self, interrupt: Interrupt, text: str) -> None:
+        """In the process: note that the flow is over already, and what is being done instead."""
+        with suppress(OSError):
+            self._answer_path(os.getpid()).write_text(json.dumps([interrupt.run_id, text]))
+
+    def answer_of(self, pid: int, run_id: str) -> str:
+        """Return what a dead process answered to an interrupt of this run; empty if it didn't."""
+        try:
+            answered, text = json.loads(self._answer_path(pid).read_text())
+        except (OSError, ValueError, TypeError):
+            return ""
+        return str(text)[:_LONGEST_ANSWER] if answered == run_id else ""
+
+    def retain(self, pids: Collection[int]) -> None:
+        """Remove the interrupts of processes other than these."""
+        with suppress(OSError):
+            for path in self._directory.iterdir():
+                if path.stem.isdecimal() and int(path.stem) not in pids:
+                    path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Remove the directory, if this process created it."""
         if os.getpid() == self._owner:
@@ -79,6 +101,9 @@ class InterruptChannel:
 
     def _path(self, pid: int) -> Path:
         return self._directory / str(pid)
+
+    def _answer_path(self, pid: int) -> Path:
+        return self._directory / f"{pid}.answer"
 
 
 def remove_abandoned(temporary: Path) -> None:
