@@ -32,9 +32,9 @@ class MisplacedRuns:
         """Return True if a record that was just read has no place in the index; its run will be removed from it."""
         if belongs(record, index):
             return False
-        found = self._found.setdefault(index, {})
-        found[record.id] = record.version
-        if len(found) >= PORTION:
+        runs = self._found.setdefault(index, {})
+        runs[record.id] = record.version
+        if len(runs) >= PORTION:
             self._remove(index)
         return True
 
@@ -44,8 +44,8 @@ class MisplacedRuns:
             self._remove(index)
 
     def _remove(self, index: str) -> None:
-        found = self._found.pop(index)
-        if removed := self._records.runs.leave(index, found):
+        runs = self._found.pop(index)
+        if removed := self._records.runs.leave(index, runs):
             count_rejection(self._records.rejections, Rejected.ENTRY, removed)
-            event = f"Removed run {next(iter(found))!a} from index {index!a}"
+            event = f"Removed run {next(iter(runs))!a} from index {index!a}"
             self._throttle.warn(event, "its record doesn't place it there", kind=index.partition(":")[0])

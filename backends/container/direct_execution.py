@@ -116,8 +116,8 @@ def _callbacks_bundle(environment: Mapping[str, Any], execution: DirectExecution
     if not modules:
         return None
     storage = None if execution.storage is None else from_json(execution.storage)
-    kept = None if storage is None else bundle_with(storage, execution.location)
-    if kept is not None and {name.partition(".")[0] for name in modules} <= set(describe(kept).modules):
+    stored = None if storage is None else bundle_with(storage, execution.location)
+    if stored is not None and {name.partition(".")[0] for name in modules} <= set(describe(stored).modules):
         return None
     installed = frozenset[str]() if storage is None else storage.installed(execution.location)
     bundle = bundler_for(settings).bundle(modules, installed=installed)

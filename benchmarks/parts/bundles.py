@@ -161,12 +161,12 @@ class _Runs:
     def later(self, number: int, count: int) -> tuple[Pair, float]:
         """Return the milliseconds of later runs of one bundle and of an installed project, and those of a run where
         two bundles take turns."""
-        one, other, installed = self._flows[-1], self._flows[-2], self._installed[-1]
+        latest, previous, installed = self._flows[-1], self._flows[-2], self._installed[-1]
         each = max(count // _BLOCKS, 5)
         sides = {
-            "ours": partial(self._repeated, [one], each),
+            "ours": partial(self._repeated, [latest], each),
             "base": partial(self._repeated, [installed], each),
-            "alternating": partial(self._repeated, [one, other], each),
+            "alternating": partial(self._repeated, [latest, previous], each),
         }
         values = _in_blocks(number, sides)
         return Pair(values["ours"], values["base"]), values["alternating"]

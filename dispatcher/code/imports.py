@@ -121,9 +121,9 @@ def _absolute(name: str, level: int, package: str) -> str | None:
     return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
 
 
-def same_code(one: CodeType, other: CodeType) -> bool:
+def same_code(code: CodeType, other: CodeType) -> bool:
     """Return True if two code objects do the same, wherever their files are."""
-    return one == other or marshal.dumps(_without_file(one)) == marshal.dumps(_without_file(other))
+    return code == other or marshal.dumps(_without_file(code)) == marshal.dumps(_without_file(other))
 
 
 def _without_file(code: CodeType) -> CodeType:

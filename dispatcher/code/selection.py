@@ -263,18 +263,18 @@ class _Collector:
         self._watched.setdefault(directory, _changed(directory))
         try:
             with os.scandir(directory) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             self._leave_out(directory, f"can't be read: {error.strerror}")
             return []
-        self._looked_at += len(found)
+        self._looked_at += len(ordered)
         if self._looked_at > MOST_LOOKED_AT:
             raise InvalidInput(
                 f"code bundle: looked at more than {MOST_LOOKED_AT:,} files, the last in {directory}: exclude large "
                 "directories, in [tool.dispatcher] of pyproject.toml or by @flow(exclude=[...]), include by patterns "
                 "that name a directory, or move the code to a directory of its own"
             )
-        return found
+        return ordered
 
     def _add(self, project: _Project, path: str, reason: str) -> None:
         if path in self._files:

@@ -83,9 +83,9 @@ class Callback:
                     return cls(sealed=base64.b64decode(text, validate=True))
                 except binascii.Error as error:
                     raise InvalidInput(f"{subject}: 'sealed' isn't base64: {error}") from None
-        given = dict(data) if isinstance(data, Mapping) else data
+        document = dict(data) if isinstance(data, Mapping) else data
         raise InvalidInput(
-            f"{subject}: must be {{'ref': 'module:function'}} or {{'sealed': base64}}, got {shown(given)}"
+            f"{subject}: must be {{'ref': 'module:function'}} or {{'sealed': base64}}, got {shown(document)}"
         )
 
 

@@ -141,8 +141,8 @@ class Loader:
         """Make the project's modules importable, until the importer is told to leave them."""
         if self.importer is None:
             return
-        kept = storages.bundle_with(self._storage(record), record.spec.location)
-        own = {} if kept is None else {sha256(kept).hexdigest(): kept}
+        stored = storages.bundle_with(self._storage(record), record.spec.location)
+        own = {} if stored is None else {sha256(stored).hexdigest(): stored}
         with counting_broken_seals(self.records.rejections, Rejected.RUN):
             self.importer.enter(
                 [*own, *record.spec.bundles],

@@ -68,8 +68,8 @@ def with_slots(instructions: tuple[Any, ...], cls: type) -> tuple[Any, ...]:
 def classes_of_main() -> dict[str, type]:
     """Return the classes that another process's ``__main__`` defined and that are in use here, by name; newer ones
     replace older ones."""
-    known = list(internals._DYNAMIC_CLASS_TRACKER_BY_ID.values())
-    return {cls.__qualname__: cls for cls in known if isinstance(cls, type) and cls.__module__ == "__main__"}
+    tracked = list(internals._DYNAMIC_CLASS_TRACKER_BY_ID.values())
+    return {cls.__qualname__: cls for cls in tracked if isinstance(cls, type) and cls.__module__ == "__main__"}
 
 
 def _make_class(

@@ -98,9 +98,9 @@ def make_class(  # noqa: PLR0913, PLR0917 - named in pickles, which hold its arg
         arguments: of each member, what the constructor of its immutable base takes.
         canonical: the members that iteration gives.
     """
-    known = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)  # held: a class may be collected meanwhile
-    if known is not None:
-        return known  # type: ignore[no-any-return]
+    tracked = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)  # held: a class may be collected meanwhile
+    if tracked is not None:
+        return tracked  # type: ignore[no-any-return]
     cls: Any = type.__new__(metaclass, name, bases, {"__module__": module, "__qualname__": qualname})
     base = _builtin_base(cls)
     made = {first: base.__new__(cls, *values) for first, values in arguments.items()}
@@ -133,8 +133,8 @@ def set_state(cls: Any, state: Mapping[str, Any]) -> Any:
 
 def _values(cls: Any) -> list[tuple[Any, Any]]:
     values = list(cls._value2member_map_.items())
-    known = {id(member) for _, member in values}
-    return values + [(member._value_, member) for member in cls.__members__.values() if id(member) not in known]
+    ids = {id(member) for _, member in values}
+    return values + [(member._value_, member) for member in cls.__members__.values() if id(member) not in ids]
 
 
 def _note_value(cls: Any, value: Any, member: Any) -> None:

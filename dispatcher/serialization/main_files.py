@@ -64,8 +64,8 @@ def _script_of(function: FunctionType) -> tuple[str, str]:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     name = Path(path).stem if spec is None else str(spec.name)
     place = locate(name)
-    found = place is not None and place.file is not None and place.file.resolve() == Path(path).resolve()
-    return (name, path) if found else ("", "")
+    is_same = place is not None and place.file is not None and place.file.resolve() == Path(path).resolve()
+    return (name, path) if is_same else ("", "")
 
 
 def _codes(function: FunctionType) -> Iterator[CodeType]:

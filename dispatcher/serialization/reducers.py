@@ -40,6 +40,8 @@ def reduce_by_value(obj: Any) -> tuple[Any, ...] | None:
         return None if _is_importable(obj) or obj is Enum else enum_classes.reduce_class(obj)
     if isinstance(obj, types.DynamicClassAttribute) or (isinstance(obj, property) and kind is not property):
         return make_descriptor, (kind, obj.fget, obj.fset, obj.fdel, obj.__doc__), dict(vars(obj))
+    if obj is sys.stdout or obj is sys.stderr:  # whatever stands there, it is the other process's own
+        return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
     return None
 
 

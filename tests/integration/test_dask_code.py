@@ -263,29 +263,29 @@ def test_everything_of_a_project_imports_by_name(cluster: Nodes, tmp_path: Path)
 
 
 def test_one_project_after_the_other(cluster: Nodes, tmp_path: Path) -> None:
-    one, other = project(tmp_path / "one", VERSION, "one"), project(tmp_path / "other", VERSION, "other")
-    seen = [eval(says(start(directory, cluster))) for directory in (one, other, one)]
-    assert [said[:2] for said in seen] == [("one", "one"), ("other", "other"), ("one", "one")]
-    assert len({pid for _, _, pid in seen}) == 1, "the same worker"
+    ones, others = project(tmp_path / "one", VERSION, "one"), project(tmp_path / "other", VERSION, "other")
+    outputs = [eval(says(start(directory, cluster))) for directory in (ones, others, ones)]
+    assert [output[:2] for output in outputs] == [("one", "one"), ("other", "other"), ("one", "one")]
+    assert len({pid for _, _, pid in outputs}) == 1, "the same worker"
 
 
 def test_edited_code_on_the_same_worker(cluster: Nodes, tmp_path: Path) -> None:
-    seen = []
+    outputs = []
     for number in range(5):
-        seen.append(eval(says(start(project(tmp_path, VERSION, f"v{number}"), cluster))))
-    assert [said[:2] for said in seen] == [(f"v{number}", f"v{number}") for number in range(5)]
-    assert len({pid for _, _, pid in seen}) == 1, "the same worker"
+        outputs.append(eval(says(start(project(tmp_path, VERSION, f"v{number}"), cluster))))
+    assert [output[:2] for output in outputs] == [(f"v{number}", f"v{number}") for number in range(5)]
+    assert len({pid for _, _, pid in outputs}) == 1, "the same worker"
 
 
 def test_two_projects_at_once(cluster: Nodes, tmp_path: Path) -> None:
-    one, other = project(tmp_path / "one", VERSION, "one"), project(tmp_path / "other", VERSION, "other")
+    ones, others = project(tmp_path / "one", VERSION, "one"), project(tmp_path / "other", VERSION, "other")
     parameters = f'{{"folder": "{tmp_path}"}}'
-    first = start(one, cluster, parameters)
+    first = start(ones, cluster, parameters)
     wait_until((tmp_path / "begun one").exists, "the first one's task", timeout=60)
-    refused = error_of(start(other, cluster, wait=BRIEF))
+    refused = error_of(start(others, cluster, wait=BRIEF))
     assert "ExecutorUnavailable: module 'later' is in two code bundles" in refused
     assert refused.count(" of process ") == 2, "both are named"
-    second = start(other, cluster, parameters)
+    second = start(others, cluster, parameters)
     with cluster.client() as client:
         wait_until(lambda: client.run_on_scheduler(_count_clients()) == 3, "the second program", timeout=60)
     (tmp_path / "go").touch()
@@ -307,12 +307,12 @@ def test_the_same_project_at_once(cluster: Nodes, tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_killed_leaves_nothing(cluster: Nodes, tmp_path: Path) -> None:
-    one, other = project(tmp_path / "one", VERSION, "one"), project(tmp_path / "other", VERSION, "other")
-    first = start(one, cluster, f'{{"folder": "{tmp_path}"}}')
+    ones, others = project(tmp_path / "one", VERSION, "one"), project(tmp_path / "other", VERSION, "other")
+    first = start(ones, cluster, f'{{"folder": "{tmp_path}"}}')
     wait_until((tmp_path / "begun one").exists, "its task", timeout=60)
     first.kill()
     first.communicate()
-    assert eval(says(start(other, cluster)))[:2] == ("other", "other")
+    assert eval(says(start(others, cluster)))[:2] == ("other", "other")
     wait_until(lambda: left_on(cluster) == [], "an empty cluster", timeout=30)
 
 

@@ -202,8 +202,8 @@ def test_a_direct_execution_has_the_bundles_of_flow_and_callbacks(home: Path, aw
     assert ("bundle" in json.loads(job)) is (module == "callbacks_only")
     secrets = away / "secrets.json"
     secrets.write_text(json.dumps({"DISPATCHER__RUN__DIRECT": job}))
-    said = printed(DIRECT, cwd=away, DISPATCHER__RUN__SECRETS_FILE=str(secrets))
-    assert said == f"begun by {module}"
+    output = printed(DIRECT, cwd=away, DISPATCHER__RUN__SECRETS_FILE=str(secrets))
+    assert output == f"begun by {module}"
 
 
 BY_NAME = """
@@ -259,7 +259,7 @@ def test_no_bundle_hides_the_installed_package_of_a_module_storage(home: Path, a
     """Those of callbacks and parameters travel, but for the flow's own package, which is installed there."""
     source = "import etl.hooks\nclass Count(int): ...\ndef begin():\n    etl.hooks.begin()\n"
     write(home, {"callbacks_only.py": source, "etl/hooks.py": "class Count(int): ...\ndef begin(): ...\n"})
-    said = printed(SPECS, str(away / "kept"), cwd=home).splitlines()
+    output = printed(SPECS, str(away / "kept"), cwd=home).splitlines()
     only, package, both = '["callbacks_only"]', '["beside_etl", "etl"]', '["beside_etl", "callbacks_only", "etl"]'
-    assert said[:4] == ["[]", *[f"[{only}] bundle"] * 3]
-    assert said[4:] == [f"[{package}] bundle", f"[{package}, {both}] bundle", *[f"[{both}] bundle"] * 2]
+    assert output[:4] == ["[]", *[f"[{only}] bundle"] * 3]
+    assert output[4:] == [f"[{package}] bundle", f"[{package}, {both}] bundle", *[f"[{both}] bundle"] * 2]

@@ -68,7 +68,7 @@ class _Zoo:
 
     def dask(self, plan: Mapping[str, Any]) -> list[Callable[[], None]]:
         """One run with a task for each cell."""
-        cells = [tuple(cell) for cell in plan["together"] if cell[0] not in plan["pools"]]
+        cells = [tuple(cell) for cell in plan["together"] if cell[0] not in plan["not_on_dask"]]
         there = RemoteEnvironment("dispatcher.executors.DaskExecutor", {"cluster_kwargs": {"processes": False}})
 
         def note(result: Any) -> None:

@@ -39,6 +39,7 @@ class Specimen:
         by_value_refused: the same, where the source is part of ``__main__``.
         ways: the ways that make sense.
         pools: whether it starts processes, which a Dask task of a thread shouldn't.
+        not_on_dask: why a Dask task that is a thread of the flow's process isn't tried; empty if it is.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Specimen:
     by_value_refused: Mapping[str, str] = field(default_factory=dict)
     ways: tuple[str, ...] = WAYS
     pools: bool = False
+    not_on_dask: str = ""
 
     def stands_in(self, standing: str) -> bool:
         """Return True if it makes sense there."""

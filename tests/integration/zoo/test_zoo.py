@@ -52,7 +52,7 @@ for number, cell in enumerate(pathlib.Path("notebook.txt").read_text().split("# 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the flows stand.
+    """A place for flows.
 
     Attributes:
         command: arguments of the interpreter; ``{source}`` is the module's source.
@@ -130,12 +130,12 @@ class Program:
         }
         arguments = [source if argument == "{source}" else argument for argument in place.command]
         with ExitStack() as stack:
-            given: Any = subprocess.DEVNULL
+            source_file: Any = subprocess.DEVNULL
             if place.reads_input:
-                given = stack.enter_context((self._project / place.module).open())
+                source_file = stack.enter_context((self._project / place.module).open())
             log = stack.enter_context((directory / "log").open("wb"))
             self._process = subprocess.Popen(
-                [PYTHON, *arguments], cwd=self._project, env=environ, stdin=given, stdout=log, stderr=log
+                [PYTHON, *arguments], cwd=self._project, env=environ, stdin=source_file, stdout=log, stderr=log
             )
 
     def move_away_once_submitted(self) -> None:
@@ -149,7 +149,7 @@ class Program:
         wait_until(self._is_over, "the program's end", timeout=500)
         file = self._directory / "outcomes.json"
         assert file.exists(), (self._directory / "log").read_text()
-        return {(one["place"], one["name"], one["way"]): one for one in json.loads(file.read_text())}
+        return {(cell["place"], cell["name"], cell["way"]): cell for cell in json.loads(file.read_text())}
 
     def end(self) -> None:
         """Kill it if it still runs, and its containers."""
@@ -189,7 +189,7 @@ class Program:
             "places": places_of(self.standing),
             "cells": cells,
             "together": together_of(self.standing),
-            "pools": [specimen.name for specimen in specimens if specimen.pools],
+            "not_on_dask": [specimen.name for specimen in specimens if specimen.pools or specimen.not_on_dask],
             "service": str(service),
             "submitted": str(self._directory / "submitted"),
             "outcomes": str(self._directory / "outcomes.json"),
@@ -256,11 +256,11 @@ def _problem(cell: Mapping[str, str], pattern: str | None) -> str:
 
 def test_every_program_has_other_names() -> None:
     """Specimens share one module, so that none may hide another's names."""
-    seen: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for specimen in SPECIMENS:
         names: dict[str, Any] = {}
         for line in specimen.text.splitlines():
-            if found := re.match(r"(?:class|(?:async )?def) (\w+)|(\w+) = ", line):
-                names[found[1] or found[2]] = None
+            if definition := re.match(r"(?:class|(?:async )?def) (\w+)|(\w+) = ", line):
+                names[definition[1] or definition[2]] = None
         for name in names:
-            assert seen.setdefault(name, specimen.name) == specimen.name or name == "_", name
+            assert owners.setdefault(name, specimen.name) == specimen.name or name == "_", name

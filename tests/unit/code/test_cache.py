@@ -103,11 +103,11 @@ def test_what_is_gone_changed_or_no_bundle(cache: BundleCache, made: Bundle, tmp
 def test_the_least_recently_used_go(tmp_path: Path) -> None:
     cache = BundleCache(tmp_path / "cache", most_bytes=250_000, clock=lambda: 10.0)
     made = [bundle(tmp_path / f"p{n}", {"helper.py": f"x = {n}", "data.bin": os.urandom(50_000)}) for n in range(5)]
-    fetch = {one.digest: one.data for one in made}.__getitem__
-    for one in made:
-        cache.get(one.digest, fetch)
+    fetch = {packed_bundle.digest: packed_bundle.data for packed_bundle in made}.__getitem__
+    for packed_bundle in made:
+        cache.get(packed_bundle.digest, fetch)
         cache.release()
-        os.utime(tmp_path / "cache" / one.digest, (made.index(one), made.index(one)))
+        os.utime(tmp_path / "cache" / packed_bundle.digest, (made.index(packed_bundle), made.index(packed_bundle)))
     held = BundleCache(tmp_path / "cache", most_bytes=250_000, clock=lambda: 10.0)
     held.get(made[0].digest, fetch)
     os.utime(tmp_path / "cache" / made[0].digest, (0, 0))
@@ -120,10 +120,10 @@ def test_the_least_recently_used_go(tmp_path: Path) -> None:
 
 def test_what_no_process_has_used_for_an_hour_goes(tmp_path: Path) -> None:
     made = [bundle(tmp_path / f"p{n}", {"helper.py": f"x = {n}"}) for n in range(3)]
-    fetch = {one.digest: one.data for one in made}.__getitem__
+    fetch = {packed_bundle.digest: packed_bundle.data for packed_bundle in made}.__getitem__
     cache = BundleCache(tmp_path / "cache")
-    for one in made:
-        cache.get(one.digest, fetch)
+    for packed_bundle in made:
+        cache.get(packed_bundle.digest, fetch)
     cache.release(keep=frozenset({made[0].digest}))
     with pytest.raises(InvalidInput):
         cache.get("0" * 64, dict[str, bytes]().__getitem__)
@@ -139,12 +139,12 @@ def test_what_no_process_has_used_for_an_hour_goes(tmp_path: Path) -> None:
 
 def _use(directory: Path, made: list[Bundle], rounds: int, results: Any) -> None:
     cache = BundleCache(directory, most_bytes=1)  # each bundle that is unpacked removes all that aren't in use
-    fetch = {one.digest: one.data for one in made}.__getitem__
+    fetch = {packed_bundle.digest: packed_bundle.data for packed_bundle in made}.__getitem__
     missing = 0
     for number in range(rounds):
-        one = made[(number * 7 + os.getpid()) % len(made)]
+        packed_bundle = made[(number * 7 + os.getpid()) % len(made)]
         cache.release()
-        place = Path(cache.get(one.digest, fetch).paths[0])
+        place = Path(cache.get(packed_bundle.digest, fetch).paths[0])
         missing += not (place / "helper.py").exists()
     results.put(missing)
 
@@ -189,9 +189,12 @@ def test_processes_that_unpack_at_once_do_not_meet(made: Bundle, tmp_path: Path)
 
 def test_threads_may_unpack_different_bundles(tmp_path: Path) -> None:
     made = [bundle(tmp_path / f"p{number}", {"helper.py": f"x = {number}"}) for number in range(4)]
-    fetch = {one.digest: one.data for one in made}.__getitem__
+    fetch = {packed_bundle.digest: packed_bundle.data for packed_bundle in made}.__getitem__
     threads = [
-        threading.Thread(target=lambda one=one: BundleCache(tmp_path / "c").get(one.digest, fetch)) for one in made
+        threading.Thread(
+            target=lambda packed_bundle=packed_bundle: BundleCache(tmp_path / "c").get(packed_bundle.digest, fetch)
+        )
+        for packed_bundle in made
     ]
     for thread in threads:
         thread.start()
@@ -205,7 +208,7 @@ def test_a_process_imports_from_it_and_forgets_it(tmp_path: Path, cache: BundleC
     files = {"yaml.py": source, "helper.py": "COUNT = 0"}
     first = bundle(tmp_path / "a", {**files, "later.py": "X = 1"})
     second = bundle(tmp_path / "b", {**files, "later.py": "X = 2"})
-    fetch = {one.digest: one.data for one in (first, second)}.__getitem__
+    fetch = {packed_bundle.digest: packed_bundle.data for packed_bundle in (first, second)}.__getitem__
     import sys
 
     import yaml
@@ -259,7 +262,7 @@ def test_modules_that_came_between_two_runs_step_aside(tmp_path: Path, cache: Bu
             sys.modules.pop(name, None)
 
 
-def test_a_bundle_knows_its_size(tmp_path: Path, made: Bundle, cache: BundleCache) -> None:
+def test_a_packed_bundleknows_its_size(tmp_path: Path, made: Bundle, cache: BundleCache) -> None:
     cache.get(made.digest, {made.digest: made.data}.__getitem__)
     size = int((tmp_path / "cache" / made.digest / "size").read_text())
     assert size > len(made.data) + sum(file.size for file in made.selection.files) - 1

@@ -252,10 +252,10 @@ def test_the_same_project_elsewhere_has_the_same_digest(tmp_path: Path) -> None:
     for project in (first, second):
         with on_path(project / "src", project):
             bundles.append(Bundler(python="3.11", limit=10**7).bundle(["etl"]))
-    one, other = bundles
-    assert one is not None
-    assert other is not None
-    assert one.digest == other.digest
+    earlier, later = bundles
+    assert earlier is not None
+    assert later is not None
+    assert earlier.digest == later.digest
     for text in (b"alice", b"bob", os.fsencode(tmp_path), os.fsencode(Path.home())):
-        assert text not in one.data
-    assert sys.version.encode() not in one.data
+        assert text not in earlier.data
+    assert sys.version.encode() not in earlier.data

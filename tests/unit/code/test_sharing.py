@@ -65,14 +65,14 @@ def value_of(name: str) -> Any:
 def test_two_users_of_one_bundle_share_its_modules(importer: SharedImporter, make: Maker) -> None:
     bundle = make("shared_a", shared_a="VALUE = object()")
     assert importer.open(ONE, [bundle]) == importer.open(OTHER, [bundle]) == ""
-    seen = value_of("shared_a")
+    value = value_of("shared_a")
     importer.close(ONE.id)
-    assert value_of("shared_a") is seen
+    assert value_of("shared_a") is value
     importer.close(OTHER.id)
     with pytest.raises(ModuleNotFoundError):
         value_of("shared_a")
     importer.open(ONE, [bundle])
-    assert value_of("shared_a") is not seen, "forgotten meanwhile"
+    assert value_of("shared_a") is not value, "forgotten meanwhile"
     importer.close(ONE.id)
     importer.close(ONE.id)
 
@@ -109,9 +109,9 @@ def test_the_same_module_in_two_bundles(importer: SharedImporter, make: Maker) -
     second = make("shared_b", shared_b="import shared_c", shared_c=common)
     assert first.bundle.digest != second.bundle.digest
     assert importer.open(ONE, [first]) == importer.open(OTHER, [second]) == ""
-    seen = value_of("shared_c")
+    value = value_of("shared_c")
     importer.close(ONE.id)
-    assert value_of("shared_c") is seen
+    assert value_of("shared_c") is value
     importer.close(OTHER.id)
 
 
