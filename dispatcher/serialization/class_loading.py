@@ -72,6 +72,13 @@ def classes_of_main() -> dict[str, type]:
     return {cls.__qualname__: cls for cls in tracked if isinstance(cls, type) and cls.__module__ == "__main__"}
 
 
+def forget_classes() -> None:
+    """Forget the classes that came by value, so that those of the next run are its own."""
+    with internals._DYNAMIC_CLASS_TRACKER_LOCK:
+        internals._DYNAMIC_CLASS_TRACKER_BY_ID.clear()
+        internals._DYNAMIC_CLASS_TRACKER_BY_CLASS.clear()
+
+
 def _make_class(
     metaclass: type,
     name: str,

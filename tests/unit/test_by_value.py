@@ -205,3 +205,25 @@ def test_what_is_known_only_by_its_name_is_refused_at_submit(tmp_path: Path) -> 
     words = _run(tmp_path / "script.py")
     assert "it uses global 'MISSING'" in words
     assert "define it in a module" in words
+
+
+SENT = "from dispatcher.serialization import pack\nclass Sent: size = {size}\nprint(pack(Sent(), subject='x').hex())"
+
+OPENED = """
+import json, sys
+from dispatcher.runner.process_state.aspects import reset_libraries
+from dispatcher.serialization import unpack
+from dispatcher.serialization.class_loading import classes_of_main
+kept, outcomes = [], []
+for sealed in json.load(sys.stdin):
+    kept.append(unpack(bytes.fromhex(sealed)))
+    outcomes.append([kept[-1].size, classes_of_main()["Sent"] is type(kept[-1])])
+    reset_libraries()
+print(json.dumps(outcomes))
+"""
+
+
+def test_each_run_finds_its_own_classes_though_earlier_ones_are_in_use() -> None:
+    first, second = (_run("-c", SENT.format(size=size)).strip() for size in (1, 2))
+    outcomes = json.loads(_run("-c", OPENED, given=json.dumps([first, second, first])))
+    assert outcomes == [[1, True], [2, True], [1, True]]

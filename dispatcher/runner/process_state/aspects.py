@@ -290,6 +290,8 @@ def reset_libraries() -> None:
         tempfile.tempdir = None  # type: ignore[attr-defined]
     if (asyncio := sys.modules.get("asyncio")) is not None:
         asyncio.set_event_loop_policy(None)
+    if (class_loading := sys.modules.get("dispatcher.serialization.class_loading")) is not None:
+        class_loading.forget_classes()
 
 
 #: The state that is restored, in this order. Not the decimal context or context variables: a run gets a copy of them.
