@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.errors import Malformed
 from dispatcher.records.base import Records
 from dispatcher.records.logs import GAP, MOST_TAIL, Line
 from dispatcher.records.redis.connection.streams import previous_position
@@ -134,11 +133,13 @@ class TestTail:
         assert redis_records.logs.tail(record.id, 2) == lines(1, 2, 3)
         assert redis_records.logs.read(record.id, limit=3)[0] == lines(1, 1, 3)
 
-    def test_a_key_of_another_type(self, redis_records: Records, raw: Any) -> None:
+    def test_a_key_of_another_type_has_no_lines(
+        self, redis_records: Records, raw: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         record = accept(redis_records)
         raw.set(Keys(redis_records.instance).logs(record.id), "x")
-        with pytest.raises(Malformed):
-            redis_records.logs.tail(record.id, 2)
+        assert redis_records.logs.tail(record.id, 2) == []
+        assert f"run {record.id}" in caplog.text
 
 
 @pytest.fixture

@@ -139,9 +139,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_a_socket_directory_that_another_user_has_made_is_named_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = tmp_path / "t"
+    common = run / "t"
     common.mkdir(mode=0o1777)
     taken = common / f"dispatcher-{os.geteuid()}"
     taken.mkdir()
